@@ -1,0 +1,9 @@
+"""Distributed training of the IRNet family of deep residual regression networks on materials data.
+
+python -m irnet_hpc.pack --source alloys          raw table -> features -> pack (chunked HDF5)
+python -m irnet_hpc.train --pack alloys-magpie --property mixing_enthalpy --architecture irnet --depth 17
+python -m irnet_hpc.sweep run jobs/smoke.yaml     a matrix of such runs
+python -m irnet_hpc.aggregate results/            the tables
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,51 @@
+"""A user's mistake is one sentence (the rule, the value, the choices) and exit status 2.
+
+Every command ends with `sys.exit(exit_status(main))`.
+"""
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterable
+
+
+class UserError(Exception):
+    """Something the user can mend; its text is the one sentence they read."""
+
+
+def choose(kind: str, value: str, known: Iterable[str]) -> str:
+    """Return `value` if it is one of `known`, else raise a UserError that lists them.
+
+    >>> choose("source", "oqmd", ["aflow", "oqmd"])
+    'oqmd'
+    """
+    known = sorted(known)
+    if value in known:
+        return value
+    near = difflib.get_close_matches(str(value), known, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise UserError(f"unknown {kind} {value!r}{hint}; known: {', '.join(known) or 'none'}")
+
+
+def exit_status(main: Callable[[], int | None]) -> int:
+    """Run a command; turn what a user can mend into one sentence on stderr and status 2.
+
+    A closed pipe (`... | head`) ends quietly; Ctrl-C is 130; anything else is our bug and keeps its traceback.
+    """
+    try:
+        status = main() or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except UserError as error:
+        sentence = str(error)
+    except KeyboardInterrupt:
+        sentence = "interrupted"
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        sentence = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    return 130 if sentence == "interrupted" else 2

@@ -1,0 +1,115 @@
+"""RECIPES: how a network is trained, as frozen, named records. `paper` is the reference; `onecycle` is ours.
+
+A run's key hashes the resolved record, so a changed recipe makes old results stale rather than wrong.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+from irnet_hpc.errors import UserError, choose
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One way of training. Fields are in the order in which they act."""
+
+    name: str
+    features: str = "raw"  # raw | standard: mean 0, standard deviation 1 over the training rows
+    clip: float = 0.0  # standardised features are cut at so many standard deviations; 0: never
+    target: str = "raw"  # raw | standard
+    batch: int = 32  # rows a step, over all ranks
+    norm_group: int = 32  # rows that are normalised together; the batch is a multiple of it
+    precision: str = "fp32"  # fp32 | bf16 (autocast of the matrix products, fp32 weights) | fp64
+    loss: str = "mae"  # mae | mse | huber (of the scaled target)
+    optimizer: str = "adam"  # adam | adamw
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.0
+    schedule: str = "constant"  # constant | onecycle: cosine up over the first 30 %, cosine down to nearly nothing
+    ema: float = 0.0  # decay a step of the averaged weights that are evaluated and kept; 0: the weights themselves
+    epochs: int = 3000  # at most
+    patience: int = 200  # epochs without a better selection MAE before stopping; 0: never
+    statistics_rows: int = 16384  # training rows from which the population statistics are taken
+
+    def __post_init__(self) -> None:
+        for field, known in CHOICES.items():
+            if getattr(self, field) not in known:
+                choose(f"value of {field} in recipe {self.name!r}", str(getattr(self, field)), known)
+        for field, (low, high) in BOUNDS.items():
+            if not low <= getattr(self, field) <= high:
+                raise UserError(
+                    f"{field} of recipe {self.name!r} must be {low} to {high}, however: {getattr(self, field)}"
+                )
+        if self.batch % self.norm_group:
+            raise UserError(
+                f"batch of recipe {self.name!r} must be a multiple of norm_group, however: {self.batch} and {self.norm_group}"
+            )
+
+
+CHOICES = {
+    "features": ("raw", "standard"),
+    "target": ("raw", "standard"),
+    "precision": ("fp32", "bf16", "fp64"),
+    "loss": ("mae", "mse", "huber"),
+    "optimizer": ("adam", "adamw"),
+    "schedule": ("constant", "onecycle"),
+}
+BOUNDS = {
+    "clip": (0.0, 1e6),
+    "batch": (2, 1_048_576),
+    "norm_group": (2, 1_048_576),
+    "learning_rate": (1e-9, 10.0),
+    "weight_decay": (0.0, 10.0),
+    "ema": (0.0, 0.999999),
+    "epochs": (1, 1_000_000),
+    "patience": (0, 1_000_000),
+    "statistics_rows": (2, 10_000_000),
+}
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        # Jha et al. 2019: Adam 1e-4, batch 32, MAE loss, features and target as they are, patience 200 epochs.
+        Recipe("paper"),
+        # Ours: standardised, large batches in bf16, one cycle of AdamW, averaged weights.
+        Recipe(
+            "onecycle",
+            features="standard",
+            clip=6.0,
+            target="standard",
+            batch=256,
+            precision="bf16",
+            optimizer="adamw",
+            learning_rate=1e-3,
+            weight_decay=0.01,
+            schedule="onecycle",
+            ema=0.999,
+            epochs=24,
+            patience=0,
+        ),
+    )
+}
+
+
+def resolve(recipe: str | Mapping) -> Recipe:
+    """A recipe by name, or an inline one: `{name: mine, base: paper, batch: 64}`. Unknown keys fail, listing the known."""
+    if isinstance(recipe, str):
+        return RECIPES[choose("recipe", recipe, RECIPES)]
+    if not isinstance(recipe, Mapping) or not {"name", "base"} <= set(recipe):
+        raise UserError(f"an inline recipe must be a mapping with name and base, however: {recipe!r}")
+    changes = {field: value for field, value in recipe.items() if field != "base"}
+    name, types = changes["name"], {field.name: field.type for field in dataclasses.fields(Recipe)}
+    if name in RECIPES or not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
+        raise UserError(
+            f"the name of an inline recipe must be letters, digits, - and _, and not {' or '.join(RECIPES)}, however: {name!r}"
+        )
+    for field, value in changes.items():
+        choose(f"key of recipe {name!r}", field, {*types, "base"})
+        try:  # YAML reads 1e-3 as text, so the field's own type is what decides
+            changes[field] = types[field](value)
+        except (TypeError, ValueError):
+            raise UserError(
+                f"{field} of recipe {name!r} must be of type {types[field].__name__}, however: {value!r}"
+            ) from None
+        if types[field] is int and changes[field] != float(value):
+            raise UserError(f"{field} of recipe {name!r} must be a whole number, however: {value!r}")
+    return dataclasses.replace(resolve(recipe["base"]), **changes)

@@ -1,0 +1,150 @@
+"""A run: its specification (a cell of the matrix), its key, its folder and its result. Imports neither torch nor h5py.
+
+    results/<pack>/<property>/<architecture>-<depth>/<recipe>/<protocol>[-n<rows>][-from-<key8>]/seed<k>/
+        run.json  history.csv  checkpoint/  model.safetensors  test_predictions.npz  error.json  result.json
+
+`result.json` is written last, atomically: nothing else means done.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from irnet_hpc.architectures import MODELS, custom_name, layer_string, parse
+from irnet_hpc.errors import UserError, choose
+from irnet_hpc.files import read_json
+from irnet_hpc.recipes import Recipe
+
+# Raised by hand when a change makes the same specification give other numbers; tests/test_train.py guards it.
+TRAINING_VERSION = 1
+
+# honest: select on val, touch test once. paper: train on train + val, select and report on test, as the published code.
+PROTOCOLS = ("honest", "paper")
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")  # what may become a folder: never a path, never hidden
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSpec:
+    """One cell of the matrix. Raises UserError where a part is not one of its choices."""
+
+    pack: str  # name, e.g. oqmd-magpie
+    property: str
+    architecture: str  # plain | srnet | irnet | custom-<hash8>
+    depth: int
+    recipe: str = "onecycle"  # name
+    protocol: str = "honest"
+    seed: int = 0
+    train_rows: int | None = None  # the first so many reported training rows; None: all
+    start_from: str | None = None  # key of the run whose weights it starts from
+    layers: str | None = None  # the layer string of a custom architecture
+
+    def __post_init__(self) -> None:
+        for field in ("pack", "property", "recipe"):
+            if not NAME.fullmatch(str(getattr(self, field))):
+                raise UserError(f"{field} must be letters, digits and _.+=-, however: {getattr(self, field)!r}")
+        choose("protocol", self.protocol, PROTOCOLS)
+        if self.seed < 0 or (self.train_rows is not None and self.train_rows < 1):
+            raise UserError(f"seed and train_rows must not be negative, however: {self.seed} and {self.train_rows}")
+        if self.layers is None:
+            layer_string(self.architecture, self.depth)
+        elif (self.architecture, self.depth) != (custom_name(self.layers), parse(self.layers).depth):
+            raise UserError(f"architecture {self.architecture}-{self.depth} is not the one of layers {self.layers!r}")
+
+    @property
+    def layer_string(self) -> str:
+        return self.layers or layer_string(self.architecture, self.depth)
+
+    @property
+    def model(self) -> str:
+        """Architecture and depth in one word, e.g. irnet-17: a folder's name and a table's column."""
+        return f"{self.architecture}-{self.depth}"
+
+
+def model_of(model: str) -> dict:
+    """RunSpec's fields for a model given in one word: `irnet-17`, or a layer string (which always holds an x or ends in -1)."""
+    architecture, _, depth = model.rpartition("-")
+    if architecture in MODELS and depth.isdigit():
+        return {"architecture": architecture, "depth": int(depth)}
+    if not model[:1].isdigit():
+        choose("architecture", architecture or model, MODELS)
+        raise UserError(f"model {model!r} must be ARCHITECTURE-DEPTH, e.g. irnet-17, or a layer string")
+    return {"architecture": custom_name(model), "depth": parse(model).depth, "layers": model}
+
+
+def run_folder(results: Path | str, spec: RunSpec) -> Path:
+    """Where a cell's files are: readable by a person, and a function of the specification alone."""
+    variant = spec.protocol
+    if spec.train_rows is not None:
+        variant += f"-n{spec.train_rows}"
+    if spec.start_from is not None:
+        variant += f"-from-{spec.start_from[:8]}"
+    return Path(results) / spec.pack / spec.property / spec.model / spec.recipe / variant / f"seed{spec.seed}"
+
+
+def run_key(spec: RunSpec, recipe: Recipe, pack_identity: dict) -> str:
+    """Hash of all that decides the numbers. The pack's content hash is left out: features may differ in the last bit
+    between machines, and the source's hash, the feature version, the filters and the split already say what it holds."""
+    identity = {name: value for name, value in pack_identity.items() if name != "content_sha256"}
+    parts = [dataclasses.asdict(spec), dataclasses.asdict(recipe), identity, TRAINING_VERSION]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """What `result.json` holds. Errors are in `unit`, on the test rows unless the name says otherwise."""
+
+    spec: dict
+    key: str
+    recipe: dict  # resolved
+    unit: str
+    test_mae: float
+    test_rmse: float
+    test_r2: float | None  # None where the test targets do not vary
+    val_mae: float | None  # None under protocol paper, which trains on val
+    baseline_mae: float  # of predicting the train median for every test row
+    selected_on: str  # val | test
+    optimism: (
+        float | None
+    )  # protocol paper: MAE on the unseen half of test less that on the half selected on, both ways
+    best_epoch: int
+    epochs: int
+    n_train: int
+    n_val: int
+    n_test: int
+    n_parameters: int
+    wall_time_s: float  # over all attempts
+    device_hours: float
+    samples_per_s: float  # training rows a second, evaluation left out
+    peak_memory_gb: float
+    bundle_size: int
+    attempts: list  # of {started, size, seconds}
+    engine: str  # none | horovod (gloo|mpi|nccl) | torch
+    device: str
+    precision: str
+    pack_identity: dict
+    versions: dict
+    commit: str | None
+
+
+def read_result(path: Path | str) -> RunResult:
+    """Read a result.json. Raises UserError where it is not one."""
+    value = read_json(path)
+    known = {field.name for field in dataclasses.fields(RunResult)}
+    if value.keys() != known:
+        wrong = sorted(value.keys() ^ known)
+        raise UserError(f"{path} is not a result of this version: keys missing or unknown: {', '.join(wrong)}")
+    return RunResult(**value)
+
+
+def read_spec(value: dict) -> RunSpec:
+    """A RunSpec from JSON; unknown keys fail, listing the known."""
+    known = {field.name for field in dataclasses.fields(RunSpec)}
+    for name in value:
+        choose("key of a run", name, known)
+    try:
+        return RunSpec(**value)
+    except TypeError as error:
+        raise UserError(f"a run's specification is incomplete: {error}") from None
