@@ -24,7 +24,7 @@ PROPERTIES = {
     "bulk_modulus": Property("K", "GPa", -100, 1000),
     "shear_modulus": Property("G", "GPa", -1000, 1000),
     "mixing_enthalpy": Property("ΔH_mix", "eV/atom", -3, 3),
-    "size_mismatch": Property("δ", "%", 0, 50),
+    "size_mismatch": Property("δ", "%", 0, 100),
 }
 
 

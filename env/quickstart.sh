@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# From nothing to a table of test errors, on a bare Debian or Ubuntu machine (elsewhere env/setup.sh says what is missing).
+#
+#   bash env/quickstart.sh
+#
+# Installs what is missing, packs the embedded `alloys` source, trains plain and IRNet networks on 2 Horovod ranks, and prints the
+# MAE table. Minutes the first time, most of them downloads and the build of Horovod; the second run repeats only what is missing.
+# Packs, results and tables are written to $IRNET_QUICKSTART_DIR (default <repository>/quickstart); options go to env/setup.sh.
+set -euo pipefail
+
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+FOLDER=$(realpath -m "${IRNET_QUICKSTART_DIR:-$HERE/../quickstart}")
+say() { printf '\n[quickstart %3ds] %s\n' "$SECONDS" "$*"; }
+
+say "1/4 environment: bash env/setup.sh $*"
+bash "$HERE/setup.sh" "$@"
+# shellcheck source=env/activate.sh
+source "$HERE/activate.sh"
+mkdir -p "$FOLDER"
+cd "$FOLDER"
+# The user's own folders are not for a first try.
+unset IRNET_PACKS IRNET_DATA
+# This one runs here, even where SLURM would answer.
+matrix=$IRNET_HOME/jobs/quickstart.yaml
+
+say "2/4 pack: python -m irnet_hpc.pack --source alloys"
+python -m irnet_hpc.pack --source alloys
+
+say "3/4 train: python -m irnet_hpc.sweep run jobs/quickstart.yaml"
+python -m irnet_hpc.sweep run "$matrix"
+
+say "4/4 tables: python -m irnet_hpc.aggregate results/"
+python -m irnet_hpc.aggregate results/
+
+say "done; written to $FOLDER:"
+find results -maxdepth 2 -path '*/tables/*' -type f | sort | sed 's/^/  /'

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# From nothing to every test run: installs what is missing, brings up the local SLURM where root allows it, and takes it down.
+#
+#   bash env/test.sh                    # everything
+#   bash env/test.sh -m "not slow" -x   # options go to pytest
+#
+# IRNET_DATA=<folder of raw tables> adds the tests on real data.
+set -euo pipefail
+
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+if ((EUID == 0)) && command -v apt-get >/dev/null; then
+  bash "$HERE/setup.sh" --slurm
+else
+  bash "$HERE/setup.sh"
+fi
+# shellcheck source=env/activate.sh
+source "$HERE/activate.sh"
+cd "$IRNET_HOME"
+
+# A cluster that was up before stays up after.
+if bash "$HERE/local_slurm.sh" status >/dev/null 2>&1; then
+  IRNET_TEST_SLURM=1
+else
+  # Quietly, so that pytest has the last word.
+  trap 'bash "$HERE/local_slurm.sh" down >/dev/null 2>&1 || true' EXIT
+  trap 'exit 130' INT TERM HUP
+  if bash "$HERE/local_slurm.sh" up; then IRNET_TEST_SLURM=1; else echo "note: without the local SLURM; its tests are skipped"; fi
+fi
+if [[ ${IRNET_TEST_SLURM:-} == 1 ]]; then
+  export IRNET_TEST_SLURM
+  cluster=$(bash "$HERE/local_slurm.sh" env)
+  eval "$cluster"
+  unset IRNET_SITE                      # a test that wants the site says so
+fi
+
+status=0
+python -m pytest "$@" || status=$?
+exit "$status"

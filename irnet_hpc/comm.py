@@ -1,0 +1,231 @@
+"""The seam between training and whatever moves its numbers: Horovod, torch.distributed, or nothing. The only polymorphism.
+
+An engine has rank, size, local_rank and four verbs: sum_ and broadcast_ (in place), gather (objects), close.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from irnet_hpc import launch
+from irnet_hpc.errors import UserError, choose
+
+ENGINES = ("auto", "horovod", "torch", "none")
+# A dead process is noticed at once, by its closed connection; these are for a host that is gone without a word.
+LOST_S = 50  # without an answer of a peer's background thread
+STALL_S = 600  # that a rank may be later than another at a collective: reading a pack or writing a model can take long
+
+T = TypeVar("T")
+
+
+class PeerLost(Exception):
+    """A collective failed, which means that another rank is gone."""
+
+
+@contextlib.contextmanager
+def _peers() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # HorovodInternalError and torch's DistBackendError are both RuntimeErrors
+        raise PeerLost(f"a rank is gone, so this one stops: {str(error).strip().splitlines()[0]}") from error
+
+
+class Alone:
+    """One process."""
+
+    name, rank, size, local_rank = "none", 0, 1, 0
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def broadcast_(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def gather(self, value: T) -> list[T]:
+        return [value]
+
+    def close(self) -> None:
+        pass
+
+
+class Horovod:
+    """Horovod over Gloo, MPI or NCCL, whichever it was built with and the launcher offers."""
+
+    def __init__(self, where: launch.Launch | None, folder: Path) -> None:
+        os.environ.setdefault("HOROVOD_STALL_CHECK_TIME_SECONDS", str(STALL_S // 2))
+        os.environ.setdefault("HOROVOD_STALL_SHUTDOWN_TIME_SECONDS", str(STALL_S))
+        os.environ.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", str(LOST_S))
+        try:
+            import horovod.torch as hvd
+        except ImportError as error:
+            raise UserError(f"Horovod cannot be imported ({error}); run env/setup.sh, or use --engine torch") from None
+        self._hvd = hvd
+        # Without PMI in the step, MPI would make every process rank 0 of 1: then Horovod's own rendezvous is used.
+        has_pmi = "PMIX_RANK" in os.environ or "PMI_RANK" in os.environ
+        if where and where.launcher in ("srun", "submitit") and not (has_pmi and hvd.mpi_built()):
+            self._meet(where, folder)
+        else:
+            hvd.init()
+        self.rank, self.size, self.local_rank = hvd.rank(), hvd.size(), hvd.local_rank()
+        controller = "mpi" if os.environ.get("HOROVOD_CONTROLLER") != "gloo" and hvd.mpi_enabled() else "gloo"
+        self.name = f"horovod ({'nccl' if torch.cuda.is_available() and hvd.nccl_built() else controller})"
+
+    def _meet(self, where: launch.Launch, folder: Path) -> None:
+        from horovod.runner.common.util.hosts import get_host_assignments, parse_hosts
+        from horovod.runner.http.http_server import RendezvousServer
+
+        def serve() -> int:
+            tasks = ",".join(f"node{node}:{n}" for node, n in enumerate(_tasks(where)))
+            server = RendezvousServer(0)
+            port = server.start()
+            server.init(get_host_assignments(parse_hosts(tasks), where.size))
+            self._server = server  # lives as long as this process
+            return port
+
+        with launch.meeting(where, folder, serve) as (address, port, interface):
+            os.environ.update(
+                HOROVOD_RANK=str(where.rank),
+                HOROVOD_SIZE=str(where.size),
+                HOROVOD_LOCAL_RANK=str(where.local_rank),
+                HOROVOD_LOCAL_SIZE=str(where.local_size),
+                HOROVOD_CROSS_RANK=str(where.node),
+                HOROVOD_CROSS_SIZE=str(where.n_nodes),
+                HOROVOD_HOSTNAME=f"node{where.node}",
+                HOROVOD_GLOO_RENDEZVOUS_ADDR=address,
+                HOROVOD_GLOO_RENDEZVOUS_PORT=str(port),
+                HOROVOD_GLOO_IFACE=interface,
+                HOROVOD_CONTROLLER="gloo",
+                HOROVOD_CPU_OPERATIONS="gloo",
+            )
+            self._hvd.init()
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        # Horovod: the one allreduce. A name that comes again is negotiated once and then found in Horovod's cache; calls
+        # of one name follow each other, since this one blocks.
+        name = f"sum {tuple(tensor.shape)} {tensor.dtype}"
+        with _peers():
+            return self._hvd.allreduce_(tensor, op=self._hvd.Sum, name=name)
+
+    def broadcast_(self, tensor: Tensor) -> Tensor:
+        with _peers():
+            return self._hvd.broadcast_(tensor, 0)
+
+    def gather(self, value: T) -> list[T]:
+        # Horovod would name the operation after the type of each rank's value, and wait for ever where they differ.
+        with _peers():
+            return self._hvd.allgather_object(value, name="gather")
+
+    def close(self) -> None:
+        self._hvd.shutdown()
+
+
+class Torch:
+    """torch.distributed over Gloo or NCCL: the way out of Horovod, held to the same tests."""
+
+    def __init__(self, where: launch.Launch | None, folder: Path) -> None:
+        import torch.distributed as dist
+
+        self._dist = dist
+        where = where or launch.Launch("none", 0, 1, 0, 1, 0, 1, str(os.getpid()))
+        self.rank, self.size, self.local_rank = where.rank, where.size, where.local_rank
+        timeout = timedelta(seconds=STALL_S)
+
+        def store(address: str, port: int, master: bool) -> dist.TCPStore:
+            return dist.TCPStore(address, port, is_master=master, wait_for_workers=False, timeout=timeout)
+
+        def serve() -> int:
+            self._server = store("0.0.0.0", 0, True)
+            return self._server.port
+
+        with launch.meeting(where, folder, serve) as (address, port, interface):
+            os.environ["GLOO_SOCKET_IFNAME"] = interface
+            backend = "nccl" if torch.cuda.is_available() else "gloo"
+            dist.init_process_group(
+                backend, store=store(address, port, False), rank=self.rank, world_size=self.size, timeout=timeout
+            )
+        self.name = "torch"
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        with _peers():
+            self._dist.all_reduce(tensor)
+        return tensor
+
+    def broadcast_(self, tensor: Tensor) -> Tensor:
+        with _peers():
+            self._dist.broadcast(tensor, 0)
+        return tensor
+
+    def gather(self, value: T) -> list[T]:
+        values = [None] * self.size
+        with _peers():
+            self._dist.all_gather_object(values, value)
+        return values
+
+    def close(self) -> None:
+        self._dist.destroy_process_group()
+
+
+Comm = Alone | Horovod | Torch
+
+
+def start(engine: str, folder: Path) -> Comm:
+    """Join the other ranks of this launch; `folder` is seen by all of them. `auto` is Horovod where there are several."""
+    choose("engine", engine, ENGINES)
+    where = launch.detect()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", launch.n_threads(where.local_size if where else 1))))
+    if engine == "auto":
+        engine = "horovod" if where and where.size > 1 else "none"
+    if engine == "none" and where and where.size > 1:
+        raise UserError(f"engine none is for one rank, however: {where.launcher} started {where.size}")
+    comm = {"horovod": Horovod, "torch": Torch}[engine](where, folder) if engine != "none" else Alone()
+    launch.check_size(comm.size)
+    return comm
+
+
+def together(comm: Comm, function: Callable[[], T]) -> T:
+    """Call on every rank; where any rank meets a user's error, every rank raises the first one."""
+    error = value = None
+    try:
+        value = function()
+    except (UserError, OSError) as caught:
+        error = str(caught)
+    errors = [text for text in comm.gather(error) if text is not None]
+    if errors:
+        raise UserError(errors[0])
+    return value
+
+
+def from_root(comm: Comm, function: Callable[[], T]) -> T:
+    """Call on rank 0 only; every rank gets its value, or its error."""
+    outcome = (None, None)
+    if comm.rank == 0:
+        try:
+            outcome = (function(), None)
+        except (UserError, OSError) as caught:
+            outcome = (None, str(caught))
+    value, error = comm.gather(outcome)[0]
+    if error is not None:
+        raise UserError(error)
+    return value
+
+
+def leave_at_once(status: int) -> None:
+    """End a process whose peers are gone: no destructor, which could wait for them for ever."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _tasks(where: launch.Launch) -> list[int]:
+    """Ranks on each node, from what one rank knows: all nodes alike unless SLURM says otherwise."""
+    if where.launcher == "srun":
+        text = os.environ.get("SLURM_STEP_TASKS_PER_NODE") or os.environ["SLURM_TASKS_PER_NODE"]
+        return launch.tasks_per_node(text)
+    return [where.local_size] * where.n_nodes

@@ -1,0 +1,64 @@
+"""Evaluation: which weights, which population statistics, which rows, and what is predicted for them."""
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from irnet_hpc.comm import Comm
+from irnet_hpc.data import Dataset, Part
+from irnet_hpc.model import FlatParameters, Network, autocast, rank_groups
+from irnet_hpc.recipes import Recipe
+
+EVALUATION_ROWS = 4096  # a forward pass
+
+
+@contextlib.contextmanager
+def weights(flat: FlatParameters, values: Tensor) -> Iterator[None]:
+    """The network with other weights, for an evaluation."""
+    own = flat.values.data.clone()
+    flat.values.data.copy_(values)
+    try:
+        yield
+    finally:
+        flat.values.data.copy_(own)
+
+
+@torch.no_grad()
+def take_statistics(network: Network, rows: Part, recipe: Recipe, comm: Comm) -> None:
+    """Population statistics from whole groups of the first training rows, shared out over the ranks."""
+    n_groups = min(recipe.statistics_rows, len(rows)) // recipe.norm_group or 1
+    first, last = ((n_groups * r // comm.size) * recipe.norm_group for r in (comm.rank, comm.rank + 1))
+    groups = rank_groups(recipe.norm_group, recipe.norm_group, 0, 1, comm.sum_, rows.x.device)
+    at_once = max(1, EVALUATION_ROWS // recipe.norm_group) * recipe.norm_group
+
+    def run() -> int:
+        with autocast(recipe.precision, rows.x.device):
+            for begin in range(first, last, at_once):
+                network(rows.x[begin : min(begin + at_once, last)], groups)
+        return last - first
+
+    network.population_statistics(run, comm.sum_)
+
+
+@torch.no_grad()
+def predict(network: Network, rows: Part, data: Dataset, recipe: Recipe, comm: Comm) -> np.ndarray:
+    """Predictions (n_rows,) float64 in the property's unit, on every rank; each rank computes a share, none is padded."""
+    out = torch.zeros(len(rows), dtype=torch.float64, device=rows.x.device)
+    first, last = len(rows) * comm.rank // comm.size, len(rows) * (comm.rank + 1) // comm.size
+    with autocast(recipe.precision, rows.x.device):
+        for begin in range(first, last, EVALUATION_ROWS):
+            end = min(begin + EVALUATION_ROWS, last)
+            out[begin:end] = network(rows.x[begin:end])[:, 0].double()
+    return comm.sum_(out).cpu().numpy() * data.scaling.target_scale + data.scaling.target_mean
+
+
+def select_halves(halves: list, errors: np.ndarray, seed: int) -> None:
+    """Protocol `paper`: the best epoch by each half of the test rows, and what the other half says of that epoch."""
+    first = np.random.Generator(np.random.Philox(key=[seed, 2**32])).permutation(len(errors)) < len(errors) // 2
+    maes = [float(errors[first].mean()), float(errors[~first].mean())]
+    for half, kept in enumerate(halves):
+        if maes[half] < kept[0]:
+            kept[:] = [maes[half], maes[1 - half]]

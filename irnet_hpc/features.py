@@ -1,0 +1,148 @@
+"""Feature sets: name -> version, labels, and a pure batched function from materials to a matrix of features.
+
+`magpie` is the 145 features of Ward et al., npj Comput. Mater. 2, 16028 (2016), through matminer; `elements` the 86 atomic
+fractions of ElemNet; `columns` the user's own numeric columns. Sums such as `magpie+elements` stand side by side.
+"""
+
+import functools
+import itertools
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from irnet_hpc.errors import UserError, choose
+from irnet_hpc.materials import Materials
+from irnet_hpc.workers import in_order
+
+H_TO_PU = (
+    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo Tc "
+    "Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi "
+    "Po At Rn Fr Ra Ac Th Pa U Np Pu"
+)
+LEFT_OUT = {"He", "Ne", "Ar", "Po", "At", "Rn", "Fr", "Ra"}
+# The 86 elements of the papers: symbol -> atomic number.
+ELEMENTS = {symbol: number for number, symbol in enumerate(H_TO_PU.split(), start=1) if symbol not in LEFT_OUT}
+BLOCK_ROWS = 1024  # featurised at a time; the content does not depend on it
+
+
+class FeatureSet(NamedTuple):
+    version: int  # raised when the numbers change; enters a pack's identity
+    labels: Callable[[Materials], list[str]]
+    matrix: Callable[[Materials], np.ndarray]  # (n_rows, n_features) float64; a row that has none is not finite
+    elements: frozenset[int] | None  # atomic numbers it knows; None: any
+    of_formula: bool  # whether it is a function of the formula alone, so that a formula needs one row only
+
+
+def labels(names: Sequence[str], materials: Materials) -> list[str]:
+    """The labels of a sum of feature sets. Raises UserError where one stands twice, or a set has none."""
+    found = [label for name in names for label in FEATURE_SETS[name].labels(materials)]
+    twice = sorted(label for label, count in Counter(found).items() if count > 1)
+    if twice:
+        raise UserError(
+            f"feature labels must differ, however: {', '.join(twice[:5])} stands twice in {'+'.join(names)}"
+        )
+    return found
+
+
+def parse(text: str) -> tuple[str, ...]:
+    """The names of a sum. Raises UserError for an unknown or repeated one.
+
+    >>> parse("magpie+elements")
+    ('magpie', 'elements')
+    """
+    names = tuple(choose("feature set", name, FEATURE_SETS) for name in text.split("+"))
+    if len(set(names)) < len(names):
+        raise UserError(f"each feature set may stand once in a sum, however: {text!r}")
+    return names
+
+
+def unknown_elements(names: Sequence[str], materials: Materials) -> dict[int, str]:
+    """Row -> the symbols of those of its elements that a set does not know."""
+    from pymatgen.core import Element
+
+    known = [FEATURE_SETS[name].elements for name in names if FEATURE_SETS[name].elements is not None]
+    if not known:
+        return {}
+    foreign = ~np.isin(materials.number, list(frozenset.intersection(*known)))
+    rows = materials.row_of_amount
+    found: dict[int, list[str]] = {}
+    for place in np.flatnonzero(foreign):
+        found.setdefault(int(rows[place]), []).append(Element.from_Z(int(materials.number[place])).symbol)
+    return {row: ", ".join(symbols) for row, symbols in found.items()}
+
+
+def matrix(names: Sequence[str], materials: Materials) -> np.ndarray:
+    """(n_rows, n_features) float32 of a sum of feature sets; rows of which one has none are not finite."""
+    parts = [FEATURE_SETS[name].matrix(materials) for name in names]
+    with np.errstate(over="ignore"):
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def blocks(names: Sequence[str], materials: Materials, workers: int) -> Iterator[np.ndarray]:
+    """The rows of `matrix` in their order, block by block, computed by that many processes."""
+    starts = range(0, len(materials), BLOCK_ROWS)
+    batches = (materials.take(np.arange(start, min(start + BLOCK_ROWS, len(materials)))) for start in starts)
+    yield from in_order(functools.partial(matrix, names), batches, min(workers, len(starts)))
+
+
+@functools.cache
+def _matminer() -> tuple:
+    """Ward's featurizers. matminer and its imports warn of much that is not about us; they are made once a process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from matminer.featurizers.composition import ElementProperty, IonProperty, Stoichiometry, ValenceOrbital
+
+        return (  # 6 + 132 + 4 + 3 = 145
+            Stoichiometry(),
+            ElementProperty.from_preset("magpie", impute_nan=True),
+            ValenceOrbital(props=["avg"], impute_nan=True),
+            IonProperty(fast=True, impute_nan=True),
+        )
+
+
+def _magpie_labels(_: Materials) -> list[str]:
+    return [label for featurizer in _matminer() for label in featurizer.feature_labels()]
+
+
+def _magpie(materials: Materials) -> np.ndarray:
+    """(n_rows, 145) float64."""
+    from pymatgen.core import Composition, Element
+
+    element = [None, *(Element.from_Z(number) for number in range(1, 119))]
+    rows = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for start, stop in itertools.pairwise(materials.start):
+            amounts = zip(materials.number[start:stop], materials.amount[start:stop], strict=True)
+            composition = Composition({element[number]: amount for number, amount in amounts})
+            rows.append([value for featurizer in _matminer() for value in featurizer.featurize(composition)])
+    return np.array(rows, np.float64).reshape(len(materials), -1)
+
+
+def _elements(materials: Materials) -> np.ndarray:
+    """(n_rows, 86) float64: atomic fractions."""
+    column = np.zeros(max(ELEMENTS.values()) + 1, np.int64)
+    column[list(ELEMENTS.values())] = np.arange(len(ELEMENTS))
+    x = np.zeros((len(materials), len(ELEMENTS)))
+    row = materials.row_of_amount
+    total = np.bincount(row, materials.amount, minlength=len(materials))
+    x[row, column[materials.number]] = materials.amount / total[row]
+    return x
+
+
+def _column_labels(materials: Materials) -> list[str]:
+    if not materials.column_labels:
+        raise UserError(
+            "feature set 'columns' is the table's own numeric columns, but it has none besides its properties"
+        )
+    return list(materials.column_labels)
+
+
+FEATURE_SETS = {
+    "magpie": FeatureSet(1, _magpie_labels, _magpie, None, of_formula=True),
+    "elements": FeatureSet(1, lambda _: list(ELEMENTS), _elements, frozenset(ELEMENTS.values()), of_formula=True),
+    "columns": FeatureSet(1, _column_labels, lambda materials: materials.columns, None, of_formula=False),
+}

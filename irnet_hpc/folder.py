@@ -1,0 +1,229 @@
+"""What a run leaves in its folder: run.json first, then history, model, test predictions and, last of all, the result."""
+
+import csv
+import dataclasses
+import json
+import os
+import platform
+import resource
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from irnet_hpc.checkpoint import State, remove
+from irnet_hpc.comm import Comm
+from irnet_hpc.data import Dataset
+from irnet_hpc.errors import UserError
+from irnet_hpc.files import read_json, replacing, write_json
+from irnet_hpc.model import Network, n_parameters
+from irnet_hpc.recipes import Recipe
+from irnet_hpc.runs import RunResult, RunSpec, read_result
+from irnet_hpc.store import Pack
+
+HISTORY = ("epoch", "step", "lr", "train_mae", "val_mae", "seconds")  # val_mae: on the rows that select
+VERSIONS = ("torch", "horovod", "numpy", "h5py", "safetensors", "irnet_hpc")
+
+
+def is_done(folder: Path, key: str, force: bool) -> bool:
+    """Whether this very run has its result. Raises UserError where the folder has another's, unless `force`."""
+    path = folder / "result.json"
+    if not path.exists():
+        return False
+    if read_result(path).key == key:
+        return True
+    if not force:
+        raise UserError(f"{path} is stale: its recipe, pack or version differs from this run's; --force replaces it")
+    path.unlink()
+    return False
+
+
+def begin(folder: Path, spec: RunSpec, recipe: Recipe, key: str, identity: dict, comm: Comm) -> list:
+    """Write run.json and return the attempts so far, this one included."""
+    (folder / "error.json").unlink(missing_ok=True)
+    path, attempts = folder / "run.json", []
+    if path.exists() and (earlier := read_json(path)).get("key") == key:
+        attempts = earlier["attempts"]
+    attempts.append({"started": _now(), "size": comm.size, "engine": comm.name})
+    write_json(
+        path,
+        {
+            "spec": dataclasses.asdict(spec),
+            "recipe": dataclasses.asdict(recipe),
+            "key": key,
+            "pack_identity": identity,
+            "attempts": attempts,
+        },
+    )
+    return attempts
+
+
+def failed(folder: Path, sentence: str) -> None:
+    """Leave the reason for which there is no result."""
+    write_json(folder / "error.json", {"error": sentence, "time": _now()})
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What a result says of the machine; the same on every rank."""
+
+    engine: str
+    size: int
+    device: str
+    peak_memory_gb: float  # the largest rank's: of the GPU where there is one, else of the process
+
+    @classmethod
+    def of(cls, comm: Comm, device: torch.device) -> "Machine":
+        if device.type == "cuda":
+            name, peak = torch.cuda.get_device_name(device), torch.cuda.max_memory_allocated(device) / 2**30
+        else:
+            name, peak = _processor(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        return cls(comm.name, comm.size, name, max(comm.gather(peak)))
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "cpu"
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "cpu")
+
+
+def write_history(folder: Path, rows: list) -> None:
+    """Start history.csv again with what a checkpoint remembers."""
+    with replacing(folder / "history.csv") as temporary, temporary.open("w", newline="") as file:
+        csv.writer(file).writerows([HISTORY, *rows])
+
+
+def append_history(folder: Path, row: list) -> None:
+    with (folder / "history.csv").open("a", newline="") as file:
+        csv.writer(file).writerow(row)
+
+
+def metrics(target: np.ndarray, prediction: np.ndarray) -> tuple[float, float, float | None]:
+    """MAE and RMSE in the unit of the arrays (n_rows,), and R²; None where the target does not vary."""
+    error = prediction - target
+    spread = float(((target - target.mean()) ** 2).sum())
+    r2 = 1 - float((error**2).sum()) / spread if spread > 0 else None
+    return float(np.abs(error).mean()), float(np.sqrt((error**2).mean())), r2
+
+
+def finish(
+    folder: Path,
+    spec: RunSpec,
+    recipe: Recipe,
+    key: str,
+    pack: Pack,
+    data: Dataset,
+    network: Network,
+    state: State,
+    prediction: np.ndarray,
+    attempts: list,
+    machine: Machine,
+) -> RunResult:
+    """Write the model, the predictions (n_test,) and the result, in this order; then the checkpoints go."""
+    write_model(folder / "model.safetensors", spec, recipe, key, pack, data, network)
+    write_predictions(folder / "test_predictions.npz", pack, data, prediction)
+    mae, rmse, r2 = metrics(data.test.target, prediction)
+    honest = spec.protocol == "honest"
+    result = RunResult(
+        spec=dataclasses.asdict(spec),
+        key=key,
+        recipe=dataclasses.asdict(recipe),
+        unit=pack.units[spec.property],
+        test_mae=mae,
+        test_rmse=rmse,
+        test_r2=r2,
+        val_mae=state.best_mae if honest else None,
+        baseline_mae=float(np.abs(data.test.target - np.median(data.train.target)).mean()),
+        selected_on="val" if honest else "test",
+        optimism=None if honest else float(np.mean([other - chosen for chosen, other in state.halves])),
+        best_epoch=state.best_epoch,
+        epochs=state.epoch,
+        n_train=len(data.train),
+        n_val=len(data.val),
+        n_test=len(data.test),
+        n_parameters=n_parameters(network),
+        wall_time_s=state.wall_s,
+        device_hours=state.wall_s * machine.size / 3600,
+        samples_per_s=state.step * recipe.batch / state.training_s,
+        peak_memory_gb=machine.peak_memory_gb,
+        bundle_size=1,
+        attempts=attempts,
+        engine=machine.engine,
+        device=machine.device,
+        precision=recipe.precision,
+        pack_identity=pack.identity,
+        versions={"python": platform.python_version()} | _versions(),
+        commit=_commit(),
+    )
+    write_json(folder / "result.json", dataclasses.asdict(result))
+    remove(folder / "checkpoint")
+    return result
+
+
+def write_model(
+    path: Path, spec: RunSpec, recipe: Recipe, key: str, pack: Pack, data: Dataset, network: Network
+) -> None:
+    """The weights, population statistics and scaling, with what is needed to use them on other rows."""
+    scaling = data.scaling
+    tensors: dict[str, Tensor] = {f"network.{n}": t.detach().cpu().clone() for n, t in network.state_dict().items()}
+    tensors["feature_mean"] = torch.from_numpy(scaling.feature_mean)
+    tensors["feature_scale"] = torch.from_numpy(scaling.feature_scale)
+    facts = {
+        "key": key,
+        "layers": spec.layer_string,
+        "spec": dataclasses.asdict(spec),
+        "recipe": dataclasses.asdict(recipe),
+        "unit": pack.units[spec.property],
+        "feature_labels": pack.feature_labels,
+        "clip": scaling.clip,
+        "target_mean": scaling.target_mean,
+        "target_scale": scaling.target_scale,
+        "pack_identity": pack.identity,
+    }
+    with replacing(path) as temporary:
+        safetensors.torch.save_file(tensors, temporary, {"irnet_hpc": json.dumps(facts, ensure_ascii=False)})
+
+
+def write_predictions(path: Path, pack: Pack, data: Dataset, prediction: np.ndarray) -> None:
+    """Arrays of the test rows: material_id, formula, target, prediction. Plain arrays, no pickle."""
+    rows, local = pack.rows("test"), data.test.row - pack.rows("test").start
+    with replacing(path) as temporary:
+        np.savez(
+            temporary,
+            material_id=np.array(pack.material_ids(rows), dtype=np.str_)[local],
+            formula=np.array(pack.formulas(rows), dtype=np.str_)[local],
+            target=data.test.target,
+            prediction=prediction,
+        )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in VERSIONS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str | None:
+    """The commit of the source tree that this package was imported from, where it is one."""
+    tree = Path(__file__).parent.parent
+    if not (tree / ".git").exists():
+        return None
+    done = subprocess.run(
+        ["git", "-C", str(tree), "rev-parse", "HEAD"], capture_output=True, text=True, check=False, env=dict(os.environ)
+    )
+    return done.stdout.strip() or None

@@ -1,0 +1,166 @@
+"""What a sweep starts: command lines, the environment they start in, and the jobs that submitit carries to the nodes."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irnet_hpc.errors import exit_status
+from irnet_hpc.launch import LAUNCHERS
+from irnet_hpc.ledger import Entry
+from irnet_hpc.matrix import Matrix
+from irnet_hpc.matrix_packs import MatrixPack
+from irnet_hpc.resources import Resources
+
+if TYPE_CHECKING:
+    from submitit.helpers import DelayedSubmission
+
+
+def train_options(entry: Entry, results: Path, pack_dir: Path | None) -> list[str]:
+    """The options of `python -m irnet_hpc.train` for a cell."""
+    cell, spec = entry.cell, entry.cell.spec
+    network = ["--layers", spec.layers] if spec.layers else ["--architecture", spec.architecture, "--depth", spec.depth]
+    options = ["--pack", spec.pack, "--property", spec.property, *network, "--recipe", cell.recipe_option]
+    options += ["--protocol", spec.protocol, "--seed", spec.seed, "--results", results]
+    options += ["--train-rows", spec.train_rows] if spec.train_rows is not None else []
+    options += ["--pack-dir", pack_dir] if pack_dir else []
+    return [str(option) for option in options] + (["--force"] if entry.state == "stale" else [])
+
+
+def pack_command(pack: MatrixPack) -> list[str]:
+    assert pack.options is not None
+    place = ["--name", pack.name, "--pack-dir", str(pack.path.parent)]
+    return [sys.executable, "-m", "irnet_hpc.pack", *pack.options, *place]
+
+
+def aggregate_command(matrix: Matrix, results: Path) -> list[str]:
+    packs = f"IRNET_PACKS={matrix.packs[0].path.parent.resolve()}"  # where this matrix's are, for its states
+    return [
+        *("env", packs, sys.executable, "-m", "irnet_hpc.aggregate"),
+        *(str(results), "--matrix", str(matrix.path.resolve())),
+    ]
+
+
+@contextlib.contextmanager
+def outside_any_job() -> Iterator[None]:
+    """An environment in which nothing tells a child that it is part of this job, or a rank of this launch."""
+    from submitit.helpers import clean_env
+
+    names = {name for launcher in LAUNCHERS for name in launcher[1:7] if name}
+    names |= {name for name in os.environ if name.startswith(("OMPI_COMM_", "PMIX_", "PMI_"))}
+    if "SLURM_JOB_ID" in os.environ:
+        names.add("CUDA_VISIBLE_DEVICES")  # this job's
+    configuration = os.environ.get("SLURM_CONF")  # where the cluster is, which has nothing to do with this job
+    with clean_env(extra_names=tuple(names)):
+        if configuration:
+            os.environ["SLURM_CONF"] = configuration
+        yield
+
+
+def notice_s(resources: Resources) -> int:
+    """Seconds before its time is up at which a training is told to save."""
+    return min(120, resources.minutes * 60 // 4)
+
+
+class Training:
+    """A cell as submitit runs it: once in every rank, so that `train` finds itself under srun."""
+
+    def __init__(self, options: Sequence[str], log: Path, resources: Resources) -> None:
+        self.options, self.log, self.resources = options, log, resources
+
+    def __call__(self) -> None:
+        from submitit import JobEnvironment
+
+        began, rank = time.time(), JobEnvironment().global_rank
+        if rank == 0:
+            _send_output_to(self.log)
+        from irnet_hpc import folder, train  # with torch, which planning does without
+
+        with _signals_for_train() as seen:
+            status = exit_status(lambda: train.main(self.options))
+        if status == train.PREEMPTED and signal.SIGUSR2 in seen():
+            end = float(os.environ.get("SLURM_JOB_END_TIME", began + 60 * self.resources.minutes))
+            if end - time.time() > notice_s(self.resources) + 90:  # notice of the end comes up to a minute early
+                _requeue(rank)
+            elif rank == 0:  # another go would cost more than the matrix says
+                folder.failed(
+                    self.log.parent,
+                    f"out of time after {self.resources.minutes} minutes; submitted again it goes on from its checkpoint",
+                )
+        if status:  # SLURM must know, and the other ranks must end
+            raise RuntimeError(f"the training ended with status {status}; see {self.log}")
+
+    def checkpoint(self) -> "DelayedSubmission":
+        """For a signal that comes before `train` listens: the same again; it resumes from the last checkpoint."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+class Commands:
+    """Commands in turn, each whatever became of the one before, their output in one log. Packs, the aggregator, `run`."""
+
+    def __init__(self, commands: Sequence[Sequence[str]], log: Path, gpus: str | None = None) -> None:
+        # gpus: CUDA_VISIBLE_DEVICES, which submitit empties for a local job that asks for no GPU; None: unset
+        self.commands, self.log, self.gpus = commands, log, gpus
+
+    def __call__(self) -> None:
+        failed = []
+        with outside_any_job(), self.log.open("a") as log:
+            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+            if self.gpus is not None:
+                os.environ["CUDA_VISIBLE_DEVICES"] = self.gpus
+            for command in self.commands:
+                process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+                signal.signal(signal.SIGTERM, lambda *_, child=process: child.terminate())
+                if process.wait():
+                    failed.append(f"{' '.join(command[1:3])} ended with status {process.returncode}")
+        if failed:
+            raise RuntimeError(f"{'; '.join(failed)}; see {self.log}")
+
+
+def _send_output_to(log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    print(
+        f"--- job {os.environ.get('SLURM_JOB_ID')} on {os.environ.get('SLURM_JOB_NODELIST')}, {time.ctime()}",
+        flush=True,
+    )
+
+
+@contextlib.contextmanager
+def _signals_for_train() -> Iterator:
+    """Hand SIGUSR2 and SIGTERM from submitit, which would requeue at once, to `train`, which saves first.
+
+    Yields a function that tells which signals have come; Python writes their numbers to the wake-up descriptor.
+    """
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # `train` replaces what ignores, and only that
+
+    def seen() -> bytes:
+        with contextlib.suppress(BlockingIOError):
+            return os.read(reader, 4096)
+        return b""
+
+    try:
+        yield seen
+    finally:
+        signal.set_wakeup_fd(-1)
+
+
+def _requeue(rank: int) -> None:
+    """Put this job back into the queue, and wait to be killed."""
+    if rank == 0:
+        subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True, timeout=60)
+    time.sleep(120)

@@ -1,0 +1,105 @@
+"""The journal: what was handed to SLURM or to a process of this machine, and how it went. One file a submission.
+
+    results/.sweep/<time>-<token>.jsonl      first line: the submission; then a line for whatever happens to a cell or a pack
+
+Each file has one writer and only grows, a whole line at a time, so a kill leaves it readable. The journal is evidence and
+never a state: a cell is done by its result.json alone, and queued only while the scheduler, or the process, says so.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+FOLDER = ".sweep"  # in the results folder; starts with a dot, so that nothing takes it for results
+
+
+class Attempt(NamedTuple):
+    """The last known attempt at one cell or pack."""
+
+    token: str  # of the submission
+    cluster: str  # slurm | local
+    time: str  # ISO, of the submission
+    host: str  # that it was submitted from; where a local one runs
+    driver: str | None = None  # local: the process that goes through the cells, as process_name() gives it
+    job: str | None = None  # slurm: job id, e.g. 17 or 17_3
+    process: str | None = None  # local: the training itself, once started
+    ended: str | None = None  # local: how the process ended
+    log: str | None = None
+    journal: str = ""  # the file that says so
+
+
+def begin(results: Path, matrix: str, cluster: str, driver: str | None = None, token: str | None = None) -> Path:
+    """Open the journal of a new submission; its stem's last part is the token that the scheduler's jobs carry, too."""
+    now, token = datetime.now(UTC), token or secrets.token_hex(4)
+    folder = Path(results) / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{now:%Y%m%dT%H%M%S}-{token}.jsonl"
+    head = {"token": token, "matrix": matrix, "cluster": cluster, "time": now.isoformat(timespec="seconds")}
+    note(path, [head | {"host": socket.gethostname(), "driver": driver}])
+    return path
+
+
+def token_of(path: Path) -> str:
+    return path.stem.rpartition("-")[2]
+
+
+def note(path: Path, events: Iterable[dict]) -> None:
+    """Append events: `{"cell" or "pack": name, ...}` with any of Attempt's fields."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(event, ensure_ascii=False) + "\n" for event in events))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def attempts(results: Path, but_of: str | None = None) -> dict[tuple[str, str], Attempt]:
+    """(kind, name) -> the last attempt at it; kind is cell (named by its folder below results) or pack.
+
+    The submission with the token `but_of` is left out: a process that goes through cells has taken them up itself.
+    """
+    last: dict[tuple[str, str], Attempt] = {}
+    for path in sorted((Path(results) / FOLDER).glob("*.jsonl")):
+        head = None
+        if token_of(path) == but_of:
+            continue
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line cut short by a kill says nothing
+                event = json.loads(line)
+                if head is None:
+                    head = Attempt(event["token"], event["cluster"], event["time"], event["host"], event["driver"])
+                    head = head._replace(journal=str(path))
+                    continue
+                kind = "cell" if "cell" in event else "pack"
+                name = (kind, event.pop(kind))
+                before = last.get(name, head)
+                last[name] = (before if before.token == head.token else head)._replace(**event)
+    return last
+
+
+def process_name(pid: int) -> str | None:
+    """A process in a way that survives the reuse of its number: `<pid>@<start>`; None if there is no such process."""
+    found = _state_and_start(pid)
+    return found and f"{pid}@{found[1]}"
+
+
+def is_alive(process: str | None) -> bool:
+    """Whether a process of this host, as named by process_name(), still runs."""
+    if process is None:
+        return False
+    pid, _, start = process.partition("@")
+    found = _state_and_start(int(pid))
+    return found is not None and found[1] == start and found[0] not in "ZX"  # zombie, dead
+
+
+def _state_and_start(pid: int) -> tuple[str, str] | None:
+    """A process's state and when it started, in ticks since the machine did."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return fields[0], fields[19]

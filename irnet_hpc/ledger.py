@@ -1,0 +1,237 @@
+"""The ledger: which cells are done, running, queued, stale, failed or missing. Reads the disk and asks the scheduler once.
+
+done     result.json is there and its key is the cell's
+running, queued   the scheduler, or the process of this machine that was given the cell, says so
+stale    result.json is there, but of another recipe, pack or version: shown, and re-run only when asked
+failed   error.json is there, or it was handed over and has gone without a result
+missing  none of these
+"""
+
+import dataclasses
+import re
+import shutil
+import socket
+import subprocess
+from datetime import datetime
+from pathlib import Path
+
+from irnet_hpc import journal
+from irnet_hpc.errors import UserError
+from irnet_hpc.files import read_json
+from irnet_hpc.journal import Attempt
+from irnet_hpc.matrix import Cell, Matrix
+from irnet_hpc.runs import RunResult, read_result, run_folder, run_key
+
+STATES = ("done", "running", "queued", "stale", "failed", "missing")
+TO_DO = ("failed", "missing")  # what `run` and `submit` take up unasked
+
+QUEUED = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
+RUNNING = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A cell and what is known of it."""
+
+    cell: Cell
+    folder: Path
+    state: str  # one of STATES
+    detail: str = ""  # one line: the error, the job, why it is stale
+    log: str | None = None
+    result: RunResult | None = None  # of done and stale cells
+
+    @property
+    def name(self) -> str:
+        """What the cell is called on the screen and in the journal: its folder below the results."""
+        return cell_name(self.cell)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ledger:
+    entries: tuple[Entry, ...]
+    pack_jobs: dict[str, str]  # pack -> the job in the queue that builds it
+    jobs: tuple[str, ...]  # of the cells that are queued or running
+    notes: tuple[str, ...]
+
+    def counts(self) -> dict[str, int]:
+        states = [entry.state for entry in self.entries]
+        return {state: states.count(state) for state in STATES}
+
+    def to_do(self, stale: bool = False) -> list[Entry]:
+        """The cells to take up."""
+        return [entry for entry in self.entries if entry.state in TO_DO or (stale and entry.state == "stale")]
+
+    def asked_hours(self) -> float:
+        """Device-hours that the cells without a result may use at most."""
+        return sum(e.cell.resources.device_hours for e in self.entries if e.state not in ("done", "stale"))
+
+
+def read_ledger(
+    matrix: Matrix, results: Path | str, ends: dict[str, str] | None = None, but_of: str | None = None
+) -> Ledger:
+    """The state of every cell of a matrix, but for what the submission with the token `but_of` has taken up.
+
+    `ends` remembers between two calls how finished jobs ended.
+    """
+    results, attempts = Path(results), journal.attempts(Path(results), but_of)
+    # The scheduler is asked before the disk is read: a job that has left the queue has then left its result.
+    asked = any(attempt.cluster == "slurm" for attempt in attempts.values())
+    queue = squeue() if asked else {}
+    identities = {pack.name: pack.identity for pack in matrix.packs}
+    entries, gone, pack_jobs, jobs, notes = [], {}, {}, [], []
+    for pack in matrix.packs:
+        attempt = attempts.get(("pack", pack.name))
+        if attempt and attempt.cluster == "slurm" and not pack.exists:
+            if _life(attempt, queue):
+                pack_jobs[pack.name] = attempt.job
+            else:
+                gone[pack.name] = attempt
+    for cell in matrix.cells:
+        folder = run_folder(results, cell.spec)
+        attempt = attempts.get(("cell", cell_name(cell)))
+        entry = _entry(cell, folder, attempt, queue, identities[cell.spec.pack])
+        if attempt and attempt.job and entry.state in ("queued", "running"):
+            jobs.append(attempt.job)
+        if attempt and attempt.job and entry.state == "failed" and not entry.detail:
+            gone[entry.folder] = attempt
+        entries.append(entry)
+
+    ends = {} if ends is None else ends
+    ends |= how_ended({attempt.job for attempt in gone.values()} - ends.keys())
+    for i, entry in enumerate(entries):
+        if entry.folder not in gone:
+            continue
+        pack, attempt = entry.cell.spec.pack, gone[entry.folder]
+        if pack in gone and not identities[pack]:
+            detail, attempt = f"its pack {pack} was not built: job {gone[pack].job} {ends[gone[pack].job]}", gone[pack]
+        else:
+            detail = f"job {attempt.job} {ends[attempt.job]}, without a result"
+        entries[i] = dataclasses.replace(entry, detail=detail, log=entry.log or attempt.log)
+    if queue is None and any(entry.state == "queued" for entry in entries):
+        journals = sorted({attempt.journal for attempt in attempts.values() if attempt.cluster == "slurm"})
+        notes.append(
+            "SLURM does not answer here, so what was submitted counts as queued; "
+            f"if those jobs are gone for good, remove {' '.join(journals)}"
+        )
+    return Ledger(tuple(entries), pack_jobs, tuple(dict.fromkeys(jobs)), tuple(notes))
+
+
+def cell_name(cell: Cell) -> str:
+    return str(run_folder(".", cell.spec))
+
+
+def _entry(cell: Cell, folder: Path, attempt: Attempt | None, queue: dict | None, identity: dict | None) -> Entry:
+    log = folder / "train.log"
+    log = str(log) if log.exists() else attempt.log if attempt else None
+    result, why = None, ""
+    try:
+        result = read_result(folder / "result.json")
+    except FileNotFoundError:
+        pass
+    except UserError as error:
+        why = str(error)
+    if result:
+        # Where the pack is not at hand, the result's own word for what it was trained on has to do.
+        pack_identity = identity or result.pack_identity
+        if result.key == run_key(cell.spec, cell.recipe, pack_identity):
+            return Entry(cell, folder, "done", f"MAE {result.test_mae:.4g} {result.unit}", log, result)
+        why = _why_stale(cell, result, pack_identity)
+    if life := _life(attempt, queue):
+        return Entry(cell, folder, *life, log)
+    if result:
+        return Entry(cell, folder, "stale", why, log, result)
+    if why:
+        return Entry(cell, folder, "failed", why, log)
+    error = _error(folder)
+    tried = attempt and (attempt.job or attempt.process)
+    if error and not (tried and _time(error.get("time")) < _time(attempt.time)):
+        return Entry(cell, folder, "failed", str(error.get("error")), str(error.get("log") or log or "") or None)
+    if tried:
+        # How a job of SLURM's ended is asked for all of them at once.
+        detail = "" if attempt.job else f"{attempt.ended or 'killed'}, without a result"
+        return Entry(cell, folder, "failed", detail, log)
+    return Entry(cell, folder, "missing")
+
+
+def _why_stale(cell: Cell, result: RunResult, identity: dict) -> str:
+    if result.recipe != dataclasses.asdict(cell.recipe):
+        fields = dataclasses.asdict(cell.recipe)
+        changed = [name for name in fields if result.recipe.get(name, fields) != fields[name]]
+        return f"of another recipe: {', '.join(changed) or 'other fields'}"
+    changed = [
+        name for name in identity if name != "content_sha256" and result.pack_identity.get(name) != identity[name]
+    ]
+    if changed:
+        return f"of another pack: {', '.join(changed)}"
+    return "of another version of the training, or of this specification"
+
+
+def _error(folder: Path) -> dict:
+    try:
+        return read_json(folder / "error.json")
+    except FileNotFoundError:
+        return {}
+    except UserError as error:
+        return {"error": str(error)}
+
+
+def _time(text: str | None) -> float:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (TypeError, ValueError):
+        return float("inf")
+
+
+def _life(attempt: Attempt | None, queue: dict | None) -> tuple[str, str] | None:
+    """(queued or running, detail) of an attempt; None if it is over."""
+    if attempt is None or attempt.ended:
+        return None
+    if attempt.cluster == "slurm":
+        if queue is None:
+            return "queued", f"job {attempt.job}, if it still exists"
+        state, reason, comment = queue.get(attempt.job, ("", "", ""))
+        # The token tells our job from one of the same number on a cluster that has been set up anew.
+        if attempt.token not in comment or state not in QUEUED | RUNNING:
+            return None
+        reason = f" ({reason})" if state in QUEUED and reason != "None" else ""
+        return "queued" if state in QUEUED else "running", f"job {attempt.job}{reason}"
+    if attempt.host != socket.gethostname():
+        return "queued", f"on {attempt.host}, which cannot be asked from here; if it is gone, remove {attempt.journal}"
+    if journal.is_alive(attempt.process):
+        return "running", f"process {attempt.process.partition('@')[0]}"
+    if not attempt.process and journal.is_alive(attempt.driver):
+        return "queued", f"process {attempt.driver.partition('@')[0]}"
+    return None
+
+
+def squeue() -> dict[str, tuple[str, str, str]] | None:
+    """Job id -> (state, reason, comment) of this user's jobs in the queue; None where SLURM does not answer."""
+    answer = _ask("squeue", "--me", "--noheader", "--array", "--format=%i|%T|%r|%k")
+    if answer is None:
+        return None
+    lines = [line.split("|", 3) for line in answer.splitlines()]
+    return {line[0]: (line[1], line[2], line[3]) for line in lines if len(line) == 4}
+
+
+def how_ended(jobs: set[str]) -> dict[str, str]:
+    """Job id -> the state that accounting has for it, e.g. `CANCELLED by 0`; `is gone` where it knows nothing."""
+    if not jobs:
+        return {}
+    main = sorted({job.partition("_")[0] for job in jobs})
+    answer = _ask(
+        "sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State", "--jobs", ",".join(main)
+    )
+    states = dict(line.split("|", 1) for line in (answer or "").splitlines() if "|" in line)
+    # Elements that never started stand together in one line, e.g. 17_[3-5].
+    pending = {re.sub(r"_\[.*", "", job): state for job, state in states.items() if "[" in job}
+    return {job: states.get(job) or pending.get(job.partition("_")[0], "is gone") for job in jobs}
+
+
+def _ask(*command: str) -> str | None:
+    """What a SLURM command prints; None where there is no such command or it fails."""
+    if not shutil.which(command[0]):
+        return None
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    except (subprocess.SubprocessError, OSError):
+        return None

@@ -1,0 +1,177 @@
+"""Materials: compounds in columns, each a formula and the amounts of its elements. The only place that reads a formula."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from math import gcd
+from typing import NamedTuple
+
+import numpy as np
+
+SYMBOL = re.compile(r"[A-Z][a-z]*")
+
+# Amounts that are not whole are brought to whole numbers by the smallest multiplier that fits to this, else to 1e-6.
+LARGEST_MULTIPLIER = 1000
+TOLERANCE = 1e-4
+
+
+class Rejected(NamedTuple):
+    """A row of the source that is not in the pack, and why. Rows are counted by `reason`; `detail` may differ in each."""
+
+    line: int
+    material_id: str
+    formula: str
+    reason: str
+    detail: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Materials:
+    """`n_rows` compounds. Elements and amounts lie in two flat arrays: row i has those in start[i]:start[i + 1]."""
+
+    line: np.ndarray  # (n_rows,) int64, in the source's table
+    material_id: np.ndarray  # (n_rows,) str objects
+    formula: np.ndarray  # (n_rows,) str objects, as in the source
+    reduced: np.ndarray  # (n_rows,) str objects, the same for every spelling of a composition
+    start: np.ndarray  # (n_rows + 1,) int64
+    number: np.ndarray  # (n_amounts,) int16, atomic numbers
+    amount: np.ndarray  # (n_amounts,) float64, atoms per formula as written, positive
+    split: np.ndarray | None  # (n_rows,) "train", "val" or "test" where the source says it
+    columns: np.ndarray  # (n_rows, n_columns) float32, the user's own features
+    column_labels: tuple[str, ...]
+    targets: dict[str, np.ndarray]  # property -> (n_rows,) float64 in its unit, NaN = not reported
+
+    def __len__(self) -> int:
+        return len(self.line)
+
+    @property
+    def n_elements(self) -> np.ndarray:
+        """(n_rows,) int64: how many elements each compound has."""
+        return np.diff(self.start)
+
+    @property
+    def row_of_amount(self) -> np.ndarray:
+        """(n_amounts,) int64: the row that each amount belongs to."""
+        return np.repeat(np.arange(len(self)), self.n_elements)
+
+    def take(self, rows: np.ndarray) -> "Materials":
+        """The materials at `rows`: row numbers, in any order, or a mask."""
+        rows = np.arange(len(self))[rows]
+        counts = self.n_elements[rows]
+        start = np.concatenate([[0], np.cumsum(counts)])
+        flat = np.repeat(self.start[rows] - start[:-1], counts) + np.arange(start[-1])
+        return dataclasses.replace(
+            self,
+            **{name: getattr(self, name)[rows] for name in ("line", "material_id", "formula", "reduced", "columns")},
+            start=start,
+            number=self.number[flat],
+            amount=self.amount[flat],
+            split=None if self.split is None else self.split[rows],
+            targets={name: values[rows] for name, values in self.targets.items()},
+        )
+
+
+class Unreadable(ValueError):
+    """A formula that is no composition; its two arguments are reason and detail."""
+
+
+def composition(formula: str) -> dict[str, float]:
+    """Element -> amount (atoms per formula), in the order written. Raises Unreadable.
+
+    pymatgen reads it, strictly. What pymatgen would let pass with another meaning is refused: isotopes, which it turns
+    into the element, and amounts of zero, which it drops.
+
+    >>> composition("Ag(AuS)2")
+    {'Ag': 1.0, 'Au': 2.0, 'S': 2.0}
+    """
+    from pymatgen.core import Composition  # half a second, which --help should not pay
+
+    if not formula.strip():
+        raise Unreadable("formula is empty", "")
+    try:
+        amounts = {element.symbol: amount for element, amount in Composition(formula, strict=True).items()}
+    except ValueError as error:
+        reason = "negative amount" if "negative" in str(error) else "formula not readable"
+        raise Unreadable(reason, str(error)) from None
+    lost = set(SYMBOL.findall(formula)) - amounts.keys()
+    if lost & {"D", "T"}:
+        raise Unreadable("isotope, not an element", ", ".join(sorted(lost)))
+    if lost:
+        raise Unreadable("amount of zero", ", ".join(sorted(lost)))
+    if not all(np.isfinite(list(amounts.values()))):
+        raise Unreadable("formula not readable", "an amount is not finite")
+    return amounts
+
+
+def reduced_formula(amounts: dict[str, float]) -> str:
+    """The name of a composition: symbols by the alphabet, whole amounts without a common divisor.
+
+    Splits hang on it, so it is ours: pymatgen's depends on tables of electronegativities and names fractional
+    compositions in more than one way.
+
+    >>> reduced_formula({"O": 6, "Fe": 4}), reduced_formula({"Fe": 0.5, "O": 0.75})
+    ('Fe2O3', 'Fe2O3')
+    """
+    symbols = sorted(amounts)
+    whole = [int(amounts[symbol]) for symbol in symbols]
+    if any(count != amounts[symbol] for symbol, count in zip(symbols, whole, strict=True)):
+        whole = _whole(np.array([amounts[symbol] for symbol in symbols]))
+    divisor = gcd(*whole)
+    return "".join(
+        symbol + (str(count // divisor) if count != divisor else "")
+        for symbol, count in zip(symbols, whole, strict=True)
+    )
+
+
+def _whole(amounts: np.ndarray) -> list[int]:
+    """Whole numbers in the ratio of `amounts`."""
+    ratios = amounts / amounts.min()
+    multiples = np.arange(1, LARGEST_MULTIPLIER + 1)[:, None] * ratios
+    fits = np.flatnonzero(np.abs(multiples - np.round(multiples)).max(1) <= TOLERANCE)
+    best = multiples[fits[0]] if len(fits) else amounts * 1e6
+    return [max(1, int(count)) for count in np.round(best)]
+
+
+def parse(
+    line: np.ndarray,
+    material_id: Sequence[str],
+    formula: Sequence[str],
+    split: Sequence[str] | None,
+    columns: dict[str, np.ndarray],
+    targets: dict[str, np.ndarray],
+) -> tuple[Materials, list[Rejected]]:
+    """Read every formula; rows whose formula is no composition are rejected with the reason."""
+    from pymatgen.core import Element
+
+    number = {element.symbol: element.Z for element in Element}
+    rejected, kept, reduced, counts, numbers, amounts = [], [], [], [], [], []
+    for row, text in enumerate(formula):
+        try:
+            found = composition(text)
+        except Unreadable as error:
+            rejected.append(Rejected(int(line[row]), material_id[row], text, *error.args))
+            continue
+        kept.append(row)
+        reduced.append(reduced_formula(found))
+        counts.append(len(found))
+        numbers += [number[symbol] for symbol in found]
+        amounts += found.values()
+    kept = np.array(kept, np.int64)
+    matrix = np.empty((len(kept), len(columns)), np.float32)
+    for place, values in enumerate(columns.values()):
+        with np.errstate(over="ignore"):  # what float32 cannot hold is rejected as not finite
+            matrix[:, place] = values[kept]
+    materials = Materials(
+        line=line[kept],
+        material_id=np.array(material_id, object)[kept],
+        formula=np.array(formula, object)[kept],
+        reduced=np.array(reduced, object),
+        start=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
+        number=np.array(numbers, np.int16),
+        amount=np.array(amounts, np.float64),
+        split=None if split is None else np.array(split, object)[kept],
+        columns=matrix,
+        column_labels=tuple(columns),
+        targets={name: values[kept] for name, values in targets.items()},
+    )
+    return materials, rejected

@@ -1,0 +1,173 @@
+"""Matrices: YAML files that name packs × properties × models × recipes × protocols × seeds, read and checked into cells.
+
+    packs: [oqmd-magpie, {name: mine, source: my.csv, features: magpie, properties: [band_gap]}]
+    properties: [formation_energy, band_gap]          # or all; a pack's own list comes before this one
+    models: [irnet-17, 64BARx2-1, {architectures: [plain, irnet], depths: [10, 48]}]
+    recipes: [paper, {name: mine, base: paper, batch: 64}]
+    protocols: [honest]
+    seeds: [0, 1, 2]
+    train_rows: [1000, null]                          # null: all
+    resources:                                        # of one cell; with `for`, of some cells, the last that fits
+      - {nodes: 1, ranks_per_node: 2, cpus_per_rank: 1, gpus_per_rank: 0, memory_gb: 8, minutes: 60}
+      - {for: {depth: 48}, minutes: 240}
+    pack_resources: {cpus_per_rank: 4, memory_gb: 16, minutes: 120}
+    budget_device_hours: 100
+
+Only packs, properties and models have no default. Nothing here imports torch or a source: planning is instant.
+"""
+
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+
+from irnet_hpc.architectures import MODELS
+from irnet_hpc.errors import UserError, choose
+from irnet_hpc.matrix_packs import MatrixPack, read_pack, targets_of
+from irnet_hpc.recipes import Recipe, resolve
+from irnet_hpc.resources import Resources, read_resources, read_shapes, resources_of, unused
+from irnet_hpc.runs import NAME, PROTOCOLS, RunSpec, model_of
+from irnet_hpc.yaml_table import entries_of, load_yaml, mapping
+
+MAX_CELLS = 1_000_000  # a product beyond this is a slip of the pen, and would fill the memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One training of the matrix."""
+
+    spec: RunSpec
+    recipe: Recipe
+    recipe_option: str  # what `train --recipe` takes: a name, or the inline recipe as JSON
+    resources: Resources
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropped:
+    """A product that does not exist."""
+
+    product: str
+    reason: str
+    n_cells: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Matrix:
+    path: Path
+    name: str
+    packs: tuple[MatrixPack, ...]
+    cells: tuple[Cell, ...]
+    dropped: tuple[Dropped, ...]
+    notes: tuple[str, ...]  # what could not be checked, or has no effect
+    pack_resources: Resources
+    budget_device_hours: float | None
+
+
+def read_matrix(path: Path | str, pack_dir: Path | str | None = None) -> Matrix:
+    """Read and check a matrix. Raises UserError naming the file, the key and the choices."""
+    path = Path(path)
+    try:
+        return _matrix(path, load_yaml(path), pack_dir)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+KEYS = {
+    *("packs", "properties", "models", "recipes", "protocols", "seeds", "train_rows"),
+    *("resources", "pack_resources", "budget_device_hours"),
+}
+
+
+def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
+    for key in table:
+        choose("key", key, KEYS)
+    if not NAME.fullmatch(path.stem):
+        raise UserError(f"the name of a matrix must be letters, digits and _.+=-, however: {path.stem!r}")
+    entries = entries_of(table, "packs", (str, dict))
+    # Each pack may have its own list of properties; where all do, the matrix needs none.
+    needs_list = not all(isinstance(entry, dict) and "properties" in entry for entry in entries)
+    asked = entries_of(table, "properties", (str,)) if needs_list or "properties" in table else []
+    packs = [read_pack(entry, asked, pack_dir) for entry in entries]
+    _refuse_two_of_one_name("packs", [pack.name for pack in packs])
+    models, absent_models = _models(entries_of(table, "models", (str, dict)))
+    recipes = [
+        (resolve(entry), entry if isinstance(entry, str) else json.dumps(entry, ensure_ascii=False))
+        for entry in entries_of(table, "recipes", (str, dict), default=["onecycle"])
+    ]
+    _refuse_two_of_one_name("recipes", [recipe.name for recipe, _ in recipes])
+    protocols = entries_of(table, "protocols", (str,), default=["honest"])
+    for protocol in protocols:
+        choose("protocol", protocol, PROTOCOLS)
+    seeds = entries_of(table, "seeds", (int,), default=[0], lists_only=True)
+    train_rows = entries_of(table, "train_rows", (int, type(None)), default=[None], lists_only=True)
+    targets, absent_targets, notes = targets_of(packs)
+
+    n_variants = len(recipes) * len(protocols) * len(seeds) * len(train_rows)
+    n_cells = len(targets) * len(models) * n_variants
+    if n_cells > MAX_CELLS:
+        raise UserError(f"a matrix must have at most {MAX_CELLS:,} cells, however: {n_cells:,}")
+    dropped = [Dropped(product, why, len(targets) * n_variants) for product, why in absent_models]
+    dropped += [Dropped(product, why, len(models) * n_variants) for product, why in absent_targets]
+
+    shapes = read_shapes(table.get("resources", {}))
+    cells = []
+    # One seed of everything comes before the second, so that an unfinished matrix is a whole table with fewer seeds.
+    for seed, rows, (pack, name), (recipe, option), protocol, model in itertools.product(
+        seeds, train_rows, targets, recipes, protocols, models
+    ):
+        spec = RunSpec(
+            pack=pack, property=name, recipe=recipe.name, protocol=protocol, seed=seed, train_rows=rows, **model
+        )
+        cells.append(Cell(spec, recipe, option, resources_of(spec, shapes)))
+    _refuse_indivisible_batches(cells)
+    notes += unused(shapes, [cell.spec for cell in cells])
+    pack_resources = read_resources({"minutes": 120} | mapping(table.get("pack_resources", {}), "pack_resources"))
+    if pack_resources.n_ranks != 1:
+        raise UserError(f"pack_resources must be of one rank, however: {pack_resources.n_ranks}")
+    return Matrix(
+        path, path.stem, tuple(packs), tuple(cells), tuple(dropped), tuple(notes), pack_resources, _budget(table)
+    )
+
+
+def _refuse_two_of_one_name(key: str, names: list[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"{key} must have different names, however: {', '.join(twice)} stands for two of them")
+
+
+def _models(entries: list) -> tuple[list[dict], list[tuple[str, str]]]:
+    """RunSpec's fields of each model, and the (architecture × depth, reason) of products that do not exist."""
+    models, absent = {}, []
+    for entry in entries:
+        if isinstance(entry, str):
+            fields = model_of(entry)
+            models[fields["architecture"], fields["depth"]] = fields
+            continue
+        for key in entry:
+            choose("key of a model", key, ("architectures", "depths"))
+        depths = entries_of(entry, "depths", (int,))
+        for depth in depths:
+            choose("depth", str(depth), {str(known) for of in MODELS.values() for known in of})
+        for architecture, depth in itertools.product(entries_of(entry, "architectures", (str,)), depths):
+            choose("architecture", architecture, MODELS)
+            if depth in MODELS[architecture]:
+                models[architecture, depth] = {"architecture": architecture, "depth": depth}
+            else:
+                known = ", ".join(map(str, MODELS[architecture]))
+                absent.append((f"{architecture} × {depth}", f"{architecture} has depths {known}"))
+    return list(models.values()), absent
+
+
+def _refuse_indivisible_batches(cells: list[Cell]) -> None:
+    for recipe, n_ranks in dict.fromkeys((cell.recipe, cell.resources.n_ranks) for cell in cells):
+        if recipe.batch % n_ranks:
+            raise UserError(
+                f"the batch of recipe {recipe.name} must divide over the ranks, however: {recipe.batch} and {n_ranks}"
+            )
+
+
+def _budget(table: dict) -> float | None:
+    budget = table.get("budget_device_hours")
+    if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int | float) or not budget >= 0):
+        raise UserError(f"budget_device_hours must be a number of hours, however: {budget!r}")
+    return budget

@@ -1,0 +1,216 @@
+"""The networks: what a layer string means in torch. Knows only torch and the grammar.
+
+A layer is FC -> batch normalisation -> ReLU. IRNet adds a shortcut after every layer, SRNet around every stack, both
+*after* the ReLU and with nothing after the sum; the shortcut is the identity where widths match, else a bare FC
+(Jha et al. 2019, section 3, and the reference code).
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from irnet_hpc.architectures import Layers
+
+EPSILON = 1e-5  # added to a variance before its root
+
+
+class Groups(NamedTuple):
+    """How the rows at hand fall into the fixed groups that are normalised together.
+
+    The rows are consecutive segments; a segment lies in one group, and a group may lie on several ranks.
+    """
+
+    segment: int  # rows
+    group: int  # rows
+    index: Tensor | None = None  # (n_segments,) the group of each segment; None: every segment is a whole group
+    n_groups: int = 0  # over all ranks
+    all_sum: Callable[[Tensor], Tensor] | None = None  # in place over all ranks
+
+    def total(self, sums: Tensor) -> Tensor:
+        """Sums of each segment (n_segments, k) -> sums of the whole group that it lies in (n_segments, k)."""
+        if self.index is None:
+            return sums
+        groups = sums.new_zeros(self.n_groups, sums.shape[1]).index_add_(0, self.index, sums)
+        return self.all_sum(groups)[self.index]
+
+
+def rank_groups(group: int, batch: int, rank: int, size: int, all_sum: Callable[[Tensor], Tensor], device) -> Groups:
+    """The groups of one rank's slice of a global batch: rows rank * batch / size onwards. `size` must divide `batch`."""
+    n_local = batch // size
+    segment = math.gcd(n_local, group)
+    if segment == group:
+        return Groups(group, group)
+    first_row = rank * n_local + segment * torch.arange(n_local // segment, device=device)
+    return Groups(segment, group, first_row // group, batch // group, all_sum)
+
+
+class GroupNormalise(torch.autograd.Function):
+    """Batch normalisation of each group of rows by itself (Ioffe and Szegedy 2015, equations of section 3).
+
+    Written by hand for two reasons: a group that spans ranks needs exactly one allreduce forward and one backward, and
+    bf16 inputs need fp32 sums without an fp32 copy of the layer.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, groups: Groups) -> Tensor:
+        v = x.view(-1, groups.segment, x.shape[1])  # (n_segments, segment, width)
+        wide = weight.dtype
+        square = torch.linalg.vector_norm(v, dim=1, dtype=wide).square_()  # sum of squares, never rounded to bf16
+        total = groups.total(torch.cat([v.sum(1, dtype=wide), square], 1)) / groups.group
+        mean, square = total.unsqueeze(1).chunk(2, 2)  # (n_segments, 1, width)
+        rstd = (square - mean * mean).clamp_(min=0).add_(EPSILON).rsqrt_()
+        scale = weight * rstd
+        ctx.save_for_backward(v, mean, rstd, weight)
+        ctx.groups = groups
+        return torch.addcmul((bias - mean * scale).to(x.dtype), v, scale.to(x.dtype)).view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        v, mean, rstd, weight = ctx.saved_tensors
+        g = grad.reshape(v.shape)
+        sum_g = g.sum(1, dtype=weight.dtype)
+        sum_gx = ((g * v).sum(1, dtype=weight.dtype) - mean[:, 0] * sum_g) * rstd[:, 0]  # with the normalised x
+        total_g, total_gx = (
+            (ctx.groups.total(torch.cat([sum_g, sum_gx], 1)) / ctx.groups.group).unsqueeze(1).chunk(2, 2)
+        )
+        # dx = weight * rstd * (g - mean(g) - x_hat * mean(g x_hat)), gathered into a * g + b * v + c
+        a = weight * rstd
+        b = -a * rstd * total_gx
+        c = -a * total_g - b * mean
+        grad_x = torch.addcmul(c.to(v.dtype), g, a.to(v.dtype)).addcmul_(v, b.to(v.dtype))
+        return grad_x.view_as(grad), sum_gx.sum(0), sum_g.sum(0), None
+
+
+class Normalise(nn.Module):
+    """Batch normalisation by group while training, by the population statistics otherwise."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("var", torch.ones(width))
+        self.sums: Tensor | None = None  # (2, width) float64: of x and x² while population statistics are taken
+
+    def forward(self, x: Tensor, groups: Groups | None) -> Tensor:
+        if groups is None:
+            return nn.functional.batch_norm(x, self.mean, self.var, self.weight, self.bias, eps=EPSILON)
+        if self.sums is not None:
+            wide = x.detach().double()
+            self.sums += torch.stack([wide.sum(0), wide.square().sum(0)])
+        return GroupNormalise.apply(x, self.weight, self.bias, groups)
+
+
+class Layer(nn.Module):
+    def __init__(self, n_inputs: int, width: int, norm: bool, activation: bool) -> None:
+        super().__init__()
+        self.linear = nn.Linear(n_inputs, width)
+        self.norm = Normalise(width) if norm else None
+        self.activation = activation
+
+    def forward(self, x: Tensor, groups: Groups | None) -> Tensor:
+        x = self.linear(x)
+        x = self.norm(x, groups) if self.norm is not None else x
+        return torch.relu(x) if self.activation else x
+
+
+class Residual(nn.Module):
+    """Layers with a shortcut around them."""
+
+    def __init__(self, n_inputs: int, layers: list[Layer], width: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.projection = nn.Linear(n_inputs, width) if n_inputs != width else nn.Identity()
+
+    def forward(self, x: Tensor, groups: Groups | None) -> Tensor:
+        y = x
+        for layer in self.layers:
+            y = layer(y, groups)
+        return y + self.projection(x)  # the shortcut
+
+
+class Network(nn.Module):
+    """A layer string as a network: (n_rows, n_inputs) -> (n_rows, n_outputs)."""
+
+    def __init__(self, n_inputs: int, layers: Layers) -> None:
+        super().__init__()
+        self.body = nn.ModuleList()
+        width = n_inputs
+        for stack in layers.stacks:
+            # With a shortcut a layer, every layer is a block of its own; otherwise the stack is one block.
+            for n_layers in [1] * stack.count if stack.shortcut == "layer" else [stack.count]:
+                inputs = [width] + [stack.width] * (n_layers - 1)
+                block = [Layer(n, stack.width, stack.norm, stack.activation) for n in inputs]
+                self.body.extend(block if stack.shortcut == "none" else [Residual(width, block, stack.width)])
+                width = stack.width
+        self.output = nn.Linear(width, layers.n_outputs)
+
+    def forward(self, x: Tensor, groups: Groups | None = None) -> Tensor:
+        """`groups` says how the rows are normalised together; None uses the population statistics."""
+        for block in self.body:
+            x = block(x, groups)
+        # Never in bf16: its 8 bits would round the prediction itself, by up to 0.4 %.
+        with torch.autocast(x.device.type, enabled=False):
+            return self.output(x.to(self.output.weight.dtype))
+
+    def initialise(self, seed: int) -> None:
+        """Uniform in ±1/sqrt(n_inputs) for weights and biases (torch's own default), from `seed` alone, drawn in fp32."""
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for module in self.modules():
+                if isinstance(module, nn.Linear):
+                    bound = 1 / math.sqrt(module.in_features)
+                    for parameter in (module.weight, module.bias):
+                        drawn = torch.rand(parameter.shape, generator=generator, dtype=torch.float32)
+                        parameter.copy_((2 * drawn - 1) * bound)
+
+    def population_statistics(self, run: Callable[[], int], all_sum: Callable[[Tensor], Tensor]) -> None:
+        """Set every normalisation's mean and variance from one pass over rows.
+
+        `run` sends this rank's share of the rows through the network, normalised by group, and returns how many there are.
+        """
+        norms = [module for module in self.modules() if isinstance(module, Normalise)]
+        if not norms:
+            return
+        for norm in norms:
+            norm.sums = norm.mean.new_zeros(2, len(norm.mean), dtype=torch.float64)
+        n_rows = run()
+        sums = torch.cat([norm.sums.flatten() for norm in norms] + [norms[0].sums.new_full((1,), n_rows)])
+        *parts, n = all_sum(sums).split([2 * len(norm.mean) for norm in norms] + [1])
+        for norm, part in zip(norms, parts, strict=True):
+            mean, square = (part / n).chunk(2)
+            norm.mean.copy_(mean)
+            norm.var.copy_((square - mean**2).clamp(min=0))
+            norm.sums = None
+
+
+def n_parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+class FlatParameters:
+    """All parameters as views of one buffer, and all gradients of another: one allreduce, one optimiser kernel, one copy.
+
+    `reduced` is the gradients' buffer with two more numbers at its end that ride in the same allreduce.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        parameters = list(network.parameters())
+        n = sum(parameter.numel() for parameter in parameters)
+        self.values = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
+        self.reduced = torch.zeros(n + 2, dtype=self.values.dtype, device=self.values.device)
+        self.values.grad = self.reduced[:n]
+        start = 0
+        for parameter in parameters:
+            stop = start + parameter.numel()
+            parameter.data = self.values.data[start:stop].view(parameter.shape)
+            parameter.grad = self.reduced[start:stop].view(parameter.shape)
+            start = stop
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """bf16 matrix products where `precision` says so; weights and sums stay wide."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

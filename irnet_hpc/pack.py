@@ -1,0 +1,308 @@
+"""Pack a source: raw table -> materials -> features -> splits -> packs/<name>.h5, which training reads.
+
+python -m irnet_hpc.pack --source alloys                              needs no download; 20,000 alloys
+python -m irnet_hpc.pack --source oqmd --features magpie+elements     data/oqmd.csv, .csv.gz or .csv.xz
+python -m irnet_hpc.pack --source mine.csv --property hardness --unit hardness=GPa --features columns
+python -m irnet_hpc.pack --info alloys-magpie                         what is in a pack
+python -m irnet_hpc.pack --verify alloys-magpie                       read all of it and compare its hash
+"""
+
+import argparse
+import csv
+import datetime
+import importlib.metadata
+import io
+import re
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from irnet_hpc import __version__, features, store
+from irnet_hpc.errors import UserError, exit_status
+from irnet_hpc.features import FEATURE_SETS
+from irnet_hpc.files import write_text
+from irnet_hpc.materials import Materials, Rejected
+from irnet_hpc.properties import PROPERTIES
+from irnet_hpc.selection import RULES, filter_values, reject, reported, select, split_and_order
+from irnet_hpc.sources import DEFAULT_ROWS, SOURCES, Filter, Loaded, load, name_of
+from irnet_hpc.splits import SPLITS, two_sided
+from irnet_hpc.store import Pack
+from irnet_hpc.workers import available_cores
+
+PACK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")  # becomes a folder of results
+VERSIONS = ("numpy", "h5py", "matminer", "pymatgen")
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a cancelled job takes its temporary file away
+    arguments = parser().parse_args()
+    if arguments.verify:
+        path = store.pack_path(arguments.verify, arguments.pack_dir)
+        print(f"{path} is sound: {store.verify(path)}")
+    elif arguments.info:
+        with store.open_pack(store.pack_path(arguments.info, arguments.pack_dir)) as found:
+            print(describe(found))
+    else:
+        pack(arguments)
+
+
+def pack(arguments: argparse.Namespace) -> None:
+    """Make one pack, saying each step."""
+    began = time.monotonic()
+    names = features.parse(arguments.features)
+    path = store.pack_path(name_for(arguments), arguments.pack_dir)
+    say(f"reading {arguments.source}")
+    loaded = load(
+        arguments.source,
+        arguments.data_dir,
+        n_rows=arguments.rows,
+        properties=arguments.property,
+        units=stated_units(arguments.unit),
+        columns="columns" in names,
+    )
+    if loaded.table.split and arguments.split_seed:
+        raise UserError("the table has a column split, which is honoured as it stands; drop it, or --split-seed")
+    filters = [] if arguments.no_filters else [rule for rule in loaded.source.filters if rule.property in loaded.units]
+    identity = identify(loaded, names, filters, arguments.split_seed)
+    if path.exists() and not arguments.overwrite and already_done(path, identity):
+        return
+    tell_table(loaded, names)
+    materials, rejected = select(loaded.table, names, loaded.source.pure_elements)
+    materials, filtered = filter_values(materials, filters)
+    materials = split_and_order(materials, arguments.split_seed)
+    if n_both := two_sided(materials.reduced, materials.split):
+        say(f"warning: {n_both:,} formulas are on more than one side of the table's own split")
+    write(path, materials, rejected, filtered, names, identity, loaded, arguments.workers)
+    with store.open_pack(path) as made:
+        say(account(made))
+        say(f"wrote {path}, {path.stat().st_size / 2**20:,.1f} MiB, in {time.monotonic() - began:.1f} s")
+        if made.attrs["n_rejected"]:
+            say(f"the rejected rows are in {rejected_path(path)}")
+        where = f" --pack-dir {arguments.pack_dir}" if arguments.pack_dir else ""
+        say(
+            f"next: python -m irnet_hpc.train --pack {made.name} --property {next(iter(made.units))} --architecture irnet "
+            f"--depth 17{where}"
+        )
+
+
+def name_for(arguments: argparse.Namespace) -> str:
+    """The pack's name: --name, else source and features with whatever is not default appended."""
+    for option in ("rows", "workers"):
+        if getattr(arguments, option) is not None and getattr(arguments, option) < 1:
+            raise UserError(f"--{option} must be at least 1, however: {getattr(arguments, option)}")
+    if arguments.split_seed < 0:
+        raise UserError(f"--split-seed must not be negative, however: {arguments.split_seed}")
+    name = arguments.name
+    if name is None:
+        name = f"{name_of(arguments.source)}-{arguments.features}"
+        name += f"-{'+'.join(arguments.property)}" if arguments.property else ""
+        default = DEFAULT_ROWS if arguments.source == "alloys" else None
+        name += f"-n{arguments.rows}" if arguments.rows not in (None, default) else ""
+        name += f"-split{arguments.split_seed}" if arguments.split_seed else ""
+        name += "-nofilters" if arguments.no_filters else ""
+    if not PACK_NAME.fullmatch(name) or name.endswith(".h5"):
+        raise UserError(f"a pack's name must be letters, digits and _.+=- and no ending, however: {name!r}; see --name")
+    return name
+
+
+def stated_units(pairs: list[str]) -> dict[str, str]:
+    """`NAME=UNIT` pairs as a dictionary."""
+    for pair in pairs:
+        name, _, unit = pair.rpartition("=")
+        if not name or not unit:
+            raise UserError(f"--unit must be NAME=UNIT, however: {pair!r}")
+    return dict(pair.rsplit("=", 1) for pair in pairs)
+
+
+def identify(loaded: Loaded, names: tuple[str, ...], filters: list[Filter], split_seed: int) -> dict:
+    """What decides the content of a pack, known before any work."""
+    return {
+        "source": loaded.identity,
+        "source_sha256": loaded.table.sha256,
+        "rules": RULES,
+        "n_source_rows": len(loaded.table),
+        "properties": loaded.units,
+        "features": "+".join(names),
+        "feature_versions": {name: FEATURE_SETS[name].version for name in names},
+        "filters": [str(rule) for rule in filters],
+        "split": {"by": "column"} if loaded.table.split else {"by": "reduced formula", "seed": split_seed},
+    }
+
+
+def already_done(path: Path, identity: dict) -> bool:
+    """Whether the pack is there. Raises UserError where another one has its name."""
+    try:
+        with store.open_pack(path) as found:
+            differing = [name for name, value in identity.items() if found.identity[name] != value]
+    except UserError as error:
+        raise UserError(f"{error}; --overwrite replaces it") from None
+    if differing:
+        raise UserError(
+            f"{path} is another pack (its {', '.join(differing)} differ); use --overwrite, or another --name"
+        )
+    say(f"already packed: {path}")
+    return True
+
+
+def tell_table(loaded: Loaded, names: tuple[str, ...]) -> None:
+    """Say what the source holds, and which of its columns become what."""
+    table = loaded.table
+    sampled = f" sampled of {loaded.n_available:,}" if len(table) < loaded.n_available else ""
+    say(f"{len(table):,} rows{sampled} of {loaded.source.title}, properties {', '.join(loaded.units)}")
+    if "columns" in names:
+        say(f"features of the table's own: {', '.join(table.columns)}")
+    if table.ignored:
+        say(f"columns left out: {', '.join(table.ignored)}")
+    for name, values in table.targets.items():
+        if name in PROPERTIES:
+            unlikely = (values < PROPERTIES[name].low) | (values > PROPERTIES[name].high)
+            if n_unlikely := int(unlikely.sum()):
+                low, high = PROPERTIES[name].low, PROPERTIES[name].high
+                say(
+                    f"warning: {n_unlikely:,} values of {name} are not between {low:g} and {high:g} {loaded.units[name]}"
+                )
+
+
+def write(
+    path: Path,
+    materials: Materials,
+    rejected: list[Rejected],
+    filtered: dict[str, dict[str, int]],
+    names: tuple[str, ...],
+    identity: dict,
+    loaded: Loaded,
+    workers: int | None,
+) -> None:
+    """Featurise the materials into a pack; rows whose features are not finite are rejected on the way."""
+    if not len(materials):
+        raise UserError(f"not one of {len(rejected):,} rows is left to pack: {reasons(rejected)}")
+    labels = features.labels(names, materials)
+    workers = workers or available_cores()
+    say(f"featurising {len(materials):,} materials: {identity['features']}, {len(labels)} features, {workers} workers")
+    kept = []
+    with (
+        store.create(path, labels, len(materials)) as new,
+        tqdm(total=len(materials), unit=" materials", disable=None) as bar,
+    ):
+        for x in features.blocks(names, materials, workers):
+            finite = np.isfinite(x).all(1)
+            new.append(x[finite])
+            kept.append(finite)
+            bar.update(len(x))
+        finite = np.concatenate(kept)
+        rejected = rejected + [reject(materials, row, "features not finite") for row in np.flatnonzero(~finite)]
+        materials = materials.take(finite)
+        if not len(materials):
+            raise UserError(f"not one of {len(rejected):,} rows is left to pack: {reasons(rejected)}")
+        new.finish(
+            list(materials.formula),
+            list(materials.material_id),
+            materials.targets,
+            {split: int((materials.split == split).sum()) for split in SPLITS},
+            identity,
+            {
+                "n_read": len(loaded.table),
+                "n_rejected": len(rejected),
+                "rejected": dict(Counter(row.reason for row in rejected)),
+                "filtered": filtered,
+                "reported": reported(materials),
+                "licence": loaded.source.licence,
+                "citation": loaded.source.citation,
+                "versions": {name: importlib.metadata.version(name) for name in VERSIONS} | {"irnet_hpc": __version__},
+                "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            },
+        )
+        write_rejected(rejected_path(path), rejected)
+
+
+def rejected_path(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.rejected.csv")
+
+
+def write_rejected(path: Path, rejected: list[Rejected]) -> None:
+    """Every rejected row, in the order of the source, with its reason."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Rejected._fields)
+    writer.writerows(sorted(rejected))
+    write_text(path, text.getvalue())
+
+
+def reasons(rejected: list[Rejected]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in Counter(row.reason for row in rejected).most_common())
+
+
+def account(found: Pack) -> str:
+    """Where every row of the source went, and every value."""
+    lines = [f"{found.attrs['n_read']:>10,} rows read"]
+    lines += [f"{-count:>10,} {reason}" for reason, count in found.attrs["rejected"].items()]
+    lines += [
+        f"{found.n_rows:>10,} packed: {found.n_train:,} train, {found.n_val:,} val, {found.n_test:,} test",
+        "",
+        f"{'property':<20}{'unit':<10}{'filtered':>10}{'train':>10}{'val':>10}{'test':>10}",
+    ]
+    for name, unit in found.units.items():
+        count = found.attrs["reported"][name]
+        n_filtered = sum(found.attrs["filtered"].get(name, {}).values())
+        lines.append(f"{name:<20}{unit:<10}{n_filtered:>10,}" + "".join(f"{count[split]:>10,}" for split in SPLITS))
+    for counts in found.attrs["filtered"].values():
+        lines += [f"filtered: {count:,} values outside {rule}" for rule, count in counts.items() if count]
+    return "\n".join(lines)
+
+
+def describe(found: Pack) -> str:
+    """What is in a pack."""
+    sums = {
+        "file": found.path,
+        "source": f"{found.identity['source']} (sha256 {found.identity['source_sha256'][:12]})",
+        "features": f"{found.features}, {found.n_features} columns",
+        "split": ", ".join(f"{key} {value}" for key, value in found.identity["split"].items()),
+        "filters": "; ".join(found.identity["filters"]) or "none",
+        "content": f"sha256 {found.identity['content_sha256'][:12]}",
+        "created": f"{found.attrs['created']} by " + ", ".join(f"{k} {v}" for k, v in found.attrs["versions"].items()),
+        "licence": found.attrs["licence"] or "not stated",
+        "citation": found.attrs["citation"] or "not stated",
+    }
+    return "\n".join([*(f"{name:<10}{value}" for name, value in sums.items()), "", account(found)])
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m irnet_hpc.pack", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--source", help=f"{', '.join(SOURCES)}, or a path to a .csv, .csv.gz or .csv.xz")
+    task.add_argument("--info", metavar="PACK", help="print what is in a pack, given by name or path")
+    task.add_argument("--verify", metavar="PACK", help="read all of a pack and compare its hash")
+    add("--features", default="magpie", help=f"{', '.join(FEATURE_SETS)}, or a sum with + (default: %(default)s)")
+    add("--data-dir", help="where raw tables are (default: $IRNET_DATA, else data/)")
+    add("--pack-dir", help="where packs are (default: $IRNET_PACKS, else packs/)")
+    add("--name", help="the pack's name (default: source and features)")
+    add("--rows", type=int, help="a fixed random sample of so many rows; alloys: how many are made (default: 20,000)")
+    add("--split-seed", type=int, default=0, help="another division into train, val and test (default: %(default)s)")
+    add("--workers", type=int, help="processes (default: the cores this process may use)")
+    add("--property", action="append", default=[], metavar="P", help="pack this property only; may be repeated")
+    add(
+        "--unit",
+        action="append",
+        default=[],
+        metavar="P=UNIT",
+        help="unit of a property outside the table of properties",
+    )
+    add("--no-filters", action="store_true", help="keep values that the source's filters would drop")
+    add("--overwrite", action="store_true", help="replace a pack of that name")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))

@@ -1,0 +1,80 @@
+"""Resource shapes: what a cell asks of the scheduler, and how a matrix says it for all cells or for some."""
+
+import dataclasses
+
+from irnet_hpc.errors import UserError, choose
+from irnet_hpc.runs import RunSpec
+from irnet_hpc.yaml_table import mapping
+
+# what a resource shape may be narrowed to with `for`: fields of RunSpec
+NARROWING = ("pack", "property", "model", "architecture", "depth", "recipe", "protocol", "seed", "train_rows")
+
+
+@dataclasses.dataclass(frozen=True)
+class Resources:
+    """What one cell asks of the scheduler."""
+
+    nodes: int = 1
+    ranks_per_node: int = 1
+    cpus_per_rank: int = 1
+    gpus_per_rank: int = 0
+    memory_gb: float = 8.0  # of each node
+    minutes: int = 60
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            kinds, lowest = (int, 1) if field.type is int else (int | float, 0.1)
+            lowest = 0 if field.name == "gpus_per_rank" else lowest
+            if isinstance(value, bool) or not isinstance(value, kinds) or not lowest <= value <= 1_000_000:
+                whole = "a whole" if kinds is int else "a"
+                raise UserError(f"{field.name} must be {whole} number from {lowest} to 1,000,000, however: {value!r}")
+
+    @property
+    def n_ranks(self) -> int:
+        return self.nodes * self.ranks_per_node
+
+    @property
+    def device_hours(self) -> float:
+        """The most it may use. A device is what one rank computes on: its GPUs, or its cores."""
+        return self.n_ranks * self.minutes / 60
+
+
+def read_resources(fields: dict) -> Resources:
+    """Resources from YAML; unknown keys fail, listing the known."""
+    for key in mapping(fields, "resources"):
+        choose("key of resources", key, [field.name for field in dataclasses.fields(Resources)])
+    return Resources(**fields)
+
+
+def read_shapes(value: object) -> list[tuple[dict, dict]]:
+    """Resource shapes as (what they are for, fields of Resources); the last that fits a cell decides each field."""
+    shapes = []
+    for entry in value if isinstance(value, list) else [value]:
+        fields = dict(mapping(entry, "resources"))
+        narrow = mapping(fields.pop("for", {}), "for of resources")
+        for key in narrow:
+            choose("key of for in resources", key, NARROWING)
+        narrow = {key: {str(one) for one in (of if isinstance(of, list) else [of])} for key, of in narrow.items()}
+        read_resources(fields)
+        shapes.append((narrow, fields))
+    return shapes
+
+
+def _fits(spec: RunSpec, narrow: dict) -> bool:
+    return all(str(getattr(spec, key)) in values for key, values in narrow.items())
+
+
+def resources_of(spec: RunSpec, shapes: list[tuple[dict, dict]]) -> Resources:
+    fields: dict = {}
+    for narrow, more in shapes:
+        if _fits(spec, narrow):
+            fields |= more
+    return Resources(**fields)
+
+
+def unused(shapes: list[tuple[dict, dict]], specs: list[RunSpec]) -> list[str]:
+    """A slip in `for` would leave cells with less time than was meant for them, silently."""
+    unused = [narrow for narrow, _ in shapes if not any(_fits(spec, narrow) for spec in specs)]
+    texts = [", ".join(f"{key} {'/'.join(sorted(of))}" for key, of in narrow.items()) for narrow in unused if narrow]
+    return [f"resources for {text} fit no cell" for text in texts]

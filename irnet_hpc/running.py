@@ -1,0 +1,153 @@
+"""Run a matrix on this machine: the packs that are missing, then cell after cell, each in processes of its own."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from irnet_hpc import journal
+from irnet_hpc.errors import UserError
+from irnet_hpc.files import read_json
+from irnet_hpc.jobs import outside_any_job, pack_command, train_options
+from irnet_hpc.ledger import Entry, Ledger, read_ledger
+from irnet_hpc.matrix import Matrix, read_matrix
+from irnet_hpc.matrix_packs import MatrixPack
+from irnet_hpc.runs import read_result
+
+STOP_S = 30  # for a training that is told to stop to write its checkpoint
+
+
+def run_here(
+    matrix: Matrix,
+    ledger: Ledger,
+    results: Path,
+    pack_dir: Path | None,
+    *,
+    stale: bool = False,
+    n_ranks: int | None = None,
+    token: str | None = None,
+) -> int:
+    """Build what is missing and train what is missing or failed; go on after a failure. Returns the number of failures."""
+    began = time.monotonic()
+    entries = ledger.to_do(stale)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, signal.default_int_handler)
+    # From here on, and until this process ends, nobody else takes these cells up.
+    path = journal.begin(results, matrix.name, "local", journal.process_name(os.getpid()), token)
+    journal.note(path, [{"cell": entry.name} for entry in entries])
+    missing = [pack for pack in matrix.packs if not pack.exists]
+    broken = _build(missing, {entry.cell.spec.pack for entry in entries})
+    if missing:  # now it is known which properties they have
+        matrix = read_matrix(matrix.path, pack_dir)
+        entries = read_ledger(matrix, results, but_of=journal.token_of(path)).to_do(stale)
+
+    failures = [f"failed pack {name}: status {status}; its cells were left out" for name, status in broken.items()]
+    entries, n_done = [entry for entry in entries if entry.cell.spec.pack not in broken], 0
+    try:
+        for i, entry in enumerate(entries):
+            problem = _train(entry, n_ranks, f"[{i + 1}/{len(entries)}]", results, pack_dir, path)
+            n_done += not problem
+            failures += [f"failed {entry.name}: {problem}"] if problem else []
+    except KeyboardInterrupt:
+        print(f"stopped after {n_done} of {len(entries)} cells; the same command goes on", flush=True)
+        raise
+    seconds = time.monotonic() - began
+    print(f"{matrix.name}: {n_done} cells done, {len(failures)} failures, in {seconds:.0f} s", *failures, sep="\n")
+    print(f"next: python -m irnet_hpc.aggregate {results}", flush=True)
+    return len(failures)
+
+
+def _build(packs: Iterable[MatrixPack], wanted: set[str]) -> dict[str, int]:
+    """Build the packs that have cells, or whose properties are still unknown. Returns pack -> status where it failed."""
+    broken = {}
+    for pack in packs:
+        if pack.name in wanted or "all" in pack.properties:
+            print(f"pack {pack.name}: {' '.join(pack_command(pack)[1:])}", flush=True)
+            if status := _wait(_start(pack_command(pack), None)):
+                broken[pack.name] = status
+    return broken
+
+
+def train_command(entry: Entry, n_ranks: int, results: Path, pack_dir: Path | None) -> list[str]:
+    """The command of a cell on this machine: one process, or horovodrun over Gloo, which needs neither MPI nor ssh."""
+    command = [sys.executable, "-u", "-m", "irnet_hpc.train", *train_options(entry, results, pack_dir)]
+    if n_ranks == 1:
+        return command
+    beside = Path(sys.executable).with_name("horovodrun")  # of this environment, whether or not it is activated
+    launcher = str(beside) if beside.exists() else shutil.which("horovodrun")
+    if not launcher:
+        raise UserError(f"{n_ranks} ranks need horovodrun, which is not here; run env/setup.sh, or use --ranks 1")
+    return [launcher, "--gloo", "-np", str(n_ranks), *command]
+
+
+def _train(
+    entry: Entry, n_ranks: int | None, where: str, results: Path, pack_dir: Path | None, path: Path
+) -> str | None:
+    """Train one cell, a line before and a line after. Returns what went wrong, None if it is done."""
+    n_ranks, began, log = n_ranks or entry.cell.resources.n_ranks, time.monotonic(), entry.folder / "train.log"
+    print(f"{where} {entry.name} on {n_ranks} rank{'s'[: n_ranks > 1]}; log {log}", flush=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    process = _start(train_command(entry, n_ranks, results, pack_dir), log, entry.cell.resources.cpus_per_rank)
+    journal.note(
+        path, [{"cell": entry.name, "process": journal.process_name(process.pid), "ended": None, "log": str(log)}]
+    )
+    status: int | str = "interrupted"
+    try:
+        status = _wait(process)
+    finally:
+        journal.note(path, [{"cell": entry.name, "ended": "done" if status == 0 else f"ended with status {status}"}])
+    if status:
+        problem = _why(entry.folder, status)
+        print(f"{where} failed: {problem}", flush=True)
+        return f"{problem}; log {log}"
+    result = read_result(entry.folder / "result.json")
+    print(f"{where} MAE {result.test_mae:.4g} {result.unit} in {time.monotonic() - began:.0f} s", flush=True)
+    return None
+
+
+def _why(folder: Path, status: int) -> str:
+    """The sentence a failed training left, else the last line of its log."""
+    if (folder / "error.json").exists():
+        return str(read_json(folder / "error.json").get("error"))
+    lines = [line for line in (folder / "train.log").read_text(errors="replace").splitlines() if line.strip()]
+    return f"status {status}: {lines[-1].strip()[:300] if lines else 'it said nothing'}"
+
+
+def _start(command: list[str], log: Path | None, n_threads: int | None = None) -> subprocess.Popen:
+    """Start a command in a session of its own, so that Ctrl-C comes to us and we pass on what it should mean."""
+    output = log.open("ab") if log else None
+    with outside_any_job():
+        threads = {"OMP_NUM_THREADS": str(n_threads)} if n_threads and "OMP_NUM_THREADS" not in os.environ else {}
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT if log else None,
+            env=os.environ | threads,
+            start_new_session=True,
+        )
+    if output:
+        output.close()
+    return process
+
+
+def _wait(process: subprocess.Popen) -> int:
+    """Wait for a command; if we are interrupted, let it write its checkpoint before it ends."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        try:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(STOP_S)
+        except (KeyboardInterrupt, subprocess.TimeoutExpired, ProcessLookupError):
+            pass
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        raise

@@ -1,0 +1,122 @@
+"""Selection: which rows of a source are packed, which of their values count, in which split and order."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from irnet_hpc import features
+from irnet_hpc.errors import UserError
+from irnet_hpc.features import FEATURE_SETS
+from irnet_hpc.materials import Materials, Rejected, parse
+from irnet_hpc.raw_table import RawTable
+from irnet_hpc.sources import Filter
+from irnet_hpc.splits import SPLITS, pack_order, split_of_all
+
+# Raised when rows, duplicates or splits are treated otherwise, so that the same source gives another pack.
+RULES = 1
+
+
+def select(table: RawTable, names: Sequence[str], pure_elements: bool) -> tuple[Materials, list[Rejected]]:
+    """The rows that the feature sets `names` can describe, and every other with its reason.
+
+    Raises UserError where not one formula can be read.
+    """
+    materials, rejected = parse(table.line, table.material_id, table.formula, table.split, table.columns, table.targets)
+    if not len(materials):
+        first = rejected[0]
+        raise UserError(
+            f"not one formula can be read; the first is {first.formula!r}, line {first.line}: {first.reason}"
+        )
+
+    def leave(mask: np.ndarray, reason: str, detail: Callable[[int], str] = lambda row: "") -> None:
+        nonlocal materials
+        if mask.any():
+            rejected.extend(reject(materials, row, reason, detail(row)) for row in np.flatnonzero(mask))
+            materials = materials.take(~mask)
+
+    leave(np.all([np.isnan(values) for values in materials.targets.values()], axis=0), "no property reported")
+    if not pure_elements:
+        leave(materials.n_elements == 1, "pure element")
+    unknown = features.unknown_elements(names, materials)
+    foreign = np.isin(np.arange(len(materials)), list(unknown))
+    leave(foreign, f"element unknown to feature set {'+'.join(names)}", unknown.get)
+    if "columns" in names:
+        leave(np.isnan(materials.columns).any(1), "feature column empty")
+    if all(FEATURE_SETS[name].of_formula for name in names):
+        materials, duplicates = one_per_formula(materials)
+        rejected += duplicates
+    assert len(materials) + len(rejected) == len(table)
+    return materials, rejected
+
+
+def one_per_formula(materials: Materials) -> tuple[Materials, list[Rejected]]:
+    """Of the rows of one composition (and one stated split) the entry of lowest energy stays.
+
+    For one composition, formation energy, energy per atom and energy above the hull differ by constants, so the first
+    of them that a row reports places it; rows that report none come last, in the table's order. Tables collected
+    property by property have their values in several rows: a row that agrees with the entry wherever both report
+    something completes it, and is counted as merged; any other is another phase, and goes.
+    """
+    side = [""] * len(materials) if materials.split is None else materials.split
+    groups: dict[tuple, list[int]] = {}
+    for row, key in enumerate(zip(materials.reduced, side, strict=True)):
+        groups.setdefault(key, []).append(row)
+    targets = {name: values.copy() for name, values in materials.targets.items()}
+    stays, rejected = np.ones(len(materials), bool), []
+    for rows in groups.values():
+        if len(rows) == 1:
+            continue
+        entry, *others = sorted(rows, key=lambda row: _energy(materials, row))
+        for row in others:
+            stays[row] = False
+            reported = [name for name, values in targets.items() if not np.isnan(values[row])]
+            shared = [name for name in reported if not np.isnan(targets[name][entry])]
+            agrees = all(targets[name][row] == targets[name][entry] for name in shared)
+            new = [name for name in reported if name not in shared] if agrees else []
+            for name in new:
+                targets[name][entry] = targets[name][row]
+            reason = "merged into a row of the same formula" if new else "duplicate formula"
+            rejected.append(reject(materials, row, reason, f"line {materials.line[entry]}" + _listing(new)))
+    return dataclasses.replace(materials, targets=targets).take(stays), rejected
+
+
+def _energy(materials: Materials, row: int) -> tuple[int, float, int]:
+    for place, name in enumerate(("formation_energy", "energy_per_atom", "energy_above_hull")):
+        if name in materials.targets and not np.isnan(materials.targets[name][row]):
+            return place, materials.targets[name][row], row
+    return 3, 0.0, row
+
+
+def _listing(names: list[str]) -> str:
+    return f": {', '.join(names)}" if names else ""
+
+
+def reject(materials: Materials, row: int, reason: str, detail: str = "") -> Rejected:
+    return Rejected(int(materials.line[row]), materials.material_id[row], materials.formula[row], reason, detail)
+
+
+def filter_values(materials: Materials, filters: Iterable[Filter]) -> tuple[Materials, dict[str, dict[str, int]]]:
+    """Make the values that break a filter not reported; returns also property -> filter -> how many."""
+    targets = {name: values.copy() for name, values in materials.targets.items()}
+    filtered: dict[str, dict[str, int]] = {}
+    for rule in filters:
+        broken = rule.breaks(targets[rule.property])
+        targets[rule.property][broken] = np.nan
+        filtered.setdefault(rule.property, {})[str(rule)] = int(broken.sum())
+    return dataclasses.replace(materials, targets=targets), filtered
+
+
+def split_and_order(materials: Materials, seed: int) -> Materials:
+    """Materials with their split, in the order of the pack's rows."""
+    if materials.split is None:
+        materials = dataclasses.replace(materials, split=split_of_all(materials.reduced, seed))
+    return materials.take(pack_order(materials.line, materials.split, seed))
+
+
+def reported(materials: Materials) -> dict[str, dict[str, int]]:
+    """Property -> split -> how many rows report it."""
+    return {
+        name: {split: int((~np.isnan(values) & (materials.split == split)).sum()) for split in SPLITS}
+        for name, values in materials.targets.items()
+    }

@@ -1,0 +1,261 @@
+"""Submitting: sites, and how a list of cells becomes jobs of SLURM's, or one process in the background.
+
+On SLURM: a job for each pack that is missing, sparse arrays of trainings that wait for their pack, and one aggregator that
+waits for all of them, however they end. Without SLURM: one process that goes through the same in turn.
+"""
+
+import contextlib
+import dataclasses
+import os
+import re
+import secrets
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from irnet_hpc import journal
+from irnet_hpc.errors import UserError, choose
+from irnet_hpc.jobs import (
+    Commands,
+    Training,
+    aggregate_command,
+    notice_s,
+    outside_any_job,
+    pack_command,
+    train_options,
+)
+from irnet_hpc.ledger import Entry, Ledger
+from irnet_hpc.matrix import Matrix
+from irnet_hpc.resources import Resources
+from irnet_hpc.yaml_table import load_yaml
+
+SITES = (Path("env/sites"), Path(__file__).parent.parent / "env" / "sites")
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """What a cluster wants to be told. The only place where one is named is env/sites/<site>.yaml."""
+
+    account: str | None = None
+    partition: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    modules: list = dataclasses.field(default_factory=list)  # loaded before anything runs
+    setup: list = dataclasses.field(default_factory=list)  # lines of shell, after the modules
+    srun_args: list = dataclasses.field(default_factory=list)  # e.g. --mpi=pmix
+    sbatch: dict = dataclasses.field(default_factory=dict)  # any further option: {reservation: x, exclusive: true}
+    gpus_per_task: int = 0  # of a training's rank, where the matrix does not ask for GPUs
+
+
+def read_site(name: str | None) -> Site:
+    """A site by name or path, else $IRNET_SITE, else one that adds nothing. Raises UserError listing the known."""
+    name = name or os.environ.get("IRNET_SITE")
+    if not name:
+        return Site()
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        known = {file.stem: file for folder in SITES for file in folder.glob("*.yaml")}
+        path = known[choose("site", name, known)]
+    try:
+        table = load_yaml(path)
+        kinds = {field.name: field.type for field in dataclasses.fields(Site)}
+        for key, value in table.items():
+            kind = kinds[choose("key", key, kinds)]
+            kind = str if kind == str | None else kind
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise UserError(f"{key} must be of type {kind.__name__}, however: {value!r}")
+    except UserError as error:
+        raise UserError(f"site {path}: {error}") from None
+    return Site(**table)
+
+
+def max_array_size() -> int | None:
+    """SLURM's MaxArraySize; None where there is no SLURM. Raises UserError where there is one that does not answer."""
+    try:
+        shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=60, check=False)
+    except FileNotFoundError:
+        return None
+    except subprocess.TimeoutExpired:
+        raise UserError("SLURM does not answer; try again, or use --cluster local") from None
+    if match := re.search(r"^MaxArraySize\s*=\s*(\d+)", shown.stdout, re.MULTILINE):
+        return max(1, int(match[1]))
+    if "configuration source" in shown.stderr:  # installed, but no cluster's
+        return None
+    reason = " ".join(shown.stderr.split())[:200]
+    # Falling back to local processes would start the whole matrix on a login node.
+    raise UserError(f"SLURM does not answer ({reason}); try again, or use --cluster local")
+
+
+def state_folder() -> Path:
+    """Where submitit keeps its pickles: $IRNET_STATE or the user's state folder; seen by all nodes, closed to others.
+
+    Loading a pickle runs what is in it, so the folder must be the user's own.
+    """
+    base = os.environ.get("IRNET_STATE")
+    base = Path(base) if base else Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "irnet_hpc"
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if base.stat().st_uid != os.getuid():
+        raise UserError(f"the state folder {base} must be yours; set $IRNET_STATE to one that is")
+    if stat.S_IMODE(base.stat().st_mode) & 0o077:
+        base.chmod(0o700)
+    return base.resolve() / "submitit"
+
+
+def slurm_parameters(
+    site: Site, resources: Resources, *, name: str, token: str, after: str | None, is_training: bool
+) -> dict:
+    """The parameters of submitit's SlurmExecutor for jobs of one shape."""
+    sbatch = dict(site.sbatch)
+    # The comment says whose job this is, even on a cluster that starts counting from 1 again.
+    comment = f"{sbatch.pop('comment', '')} {token}".strip()
+    setup = ["command -v module >/dev/null || . /etc/profile"] if site.modules else []
+    setup += [f"module load {module}" for module in site.modules]
+    parameters = {
+        "job_name": name,
+        "time": resources.minutes,
+        "nodes": resources.nodes,
+        "ntasks_per_node": resources.ranks_per_node,
+        "cpus_per_task": resources.cpus_per_rank,
+        "mem": f"{round(resources.memory_gb * 1024)}M",
+        "account": site.account,
+        "partition": site.partition,
+        "qos": site.qos,
+        "constraint": site.constraint,
+        "dependency": after,
+        "comment": comment,
+        "wckey": None,
+        "setup": [*setup, *site.setup, f"export OMP_NUM_THREADS={resources.cpus_per_rank}"],
+        "use_srun": is_training,
+        # A job whose pack failed would wait for ever, and the aggregator for it.
+        "additional_parameters": {"kill-on-invalid-dep": "yes", "requeue": True} | sbatch,
+    }
+    if is_training:
+        gpus = (resources.gpus_per_rank or site.gpus_per_task) * resources.ranks_per_node
+        # Since 22.05 srun does not take over --cpus-per-task; a dead rank must end the others.
+        srun_args = ["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cpus_per_rank}", *site.srun_args]
+        parameters |= {"srun_args": srun_args, "signal_delay_s": notice_s(resources), "gpus_per_node": gpus or None}
+    return parameters
+
+
+def to_slurm(
+    matrix: Matrix,
+    ledger: Ledger,
+    entries: Sequence[Entry],
+    results: Path,
+    pack_dir: Path | None,
+    site: Site,
+    array_size: int,
+) -> Path:
+    """Submit the missing packs, `entries` and the aggregator. Returns the aggregator's log, which will hold the table.
+
+    Each job is in the journal as soon as SLURM has it. Raises UserError where SLURM refuses one; what it has taken stays.
+    """
+    path = journal.begin(results, matrix.name, "slurm")
+    token = journal.token_of(path)
+    folder = state_folder() / f"{matrix.name}-{token}"
+    packs = {pack.name: pack for pack in matrix.packs if not pack.exists}
+    pack_jobs = {name: f"afterok:{job}" for name, job in ledger.pack_jobs.items()}
+    waited_for = [*ledger.jobs, *ledger.pack_jobs.values()]  # also those of earlier submissions: one whole table
+
+    def submit(jobs: Sequence, resources: Resources, name: str, after: str | None, is_training: bool) -> list[str]:
+        parameters = slurm_parameters(site, resources, name=name, token=token, after=after, is_training=is_training)
+        ids = [job.job_id for job in _sbatch(folder, parameters, jobs)]
+        waited_for.extend(ids)
+        return ids
+
+    for name in dict.fromkeys(entry.cell.spec.pack for entry in entries):
+        if name in packs and name not in pack_jobs:
+            log = path.with_name(f"pack-{name}-{token}.log")
+            job = submit(
+                [Commands([pack_command(packs[name])], log)], matrix.pack_resources, f"irnet:pack:{name}", None, False
+            )[0]
+            journal.note(path, [{"pack": name, "job": job, "log": str(log)}])
+            pack_jobs[name] = f"afterok:{job}"
+
+    for (resources, after), group in _grouped(entries, pack_jobs).items():
+        for start in range(0, len(group), array_size):  # MaxArraySize is above the highest index, and we count from 0
+            array = group[start : start + array_size]
+            jobs = [
+                Training(train_options(entry, results, pack_dir), entry.folder / "train.log", resources)
+                for entry in array
+            ]
+            ids = submit(jobs, resources, f"irnet:{matrix.name}", after, True)
+            logs = [str(folder / f"{job}_0_log.err") for job in ids]
+            journal.note(
+                path,
+                [{"cell": e.name, "job": job, "log": log} for e, job, log in zip(array, ids, logs, strict=True)],
+            )
+
+    log = path.with_name(f"tables-{matrix.name}-{token}.log")
+    main = dict.fromkeys(job.partition("_")[0] for job in waited_for)
+    submit(
+        [Commands([aggregate_command(matrix, results)], log)],
+        Resources(memory_gb=4, minutes=30),
+        f"irnet:tables:{matrix.name}",
+        f"afterany:{':'.join(main)}",  # never afterok: one failed cell would cancel the tables
+        False,
+    )
+    return log
+
+
+def _grouped(entries: Sequence[Entry], pack_jobs: dict[str, str]) -> dict[tuple[Resources, str | None], list[Entry]]:
+    """Cells of one resource shape that wait for one pack: an array each."""
+    groups: dict = {}
+    for entry in entries:
+        groups.setdefault((entry.cell.resources, pack_jobs.get(entry.cell.spec.pack)), []).append(entry)
+    return groups
+
+
+def _sbatch(folder: Path, parameters: dict, jobs: Sequence) -> list:
+    import submitit
+    from submitit.core.utils import FailedSubmissionError, UncompletedJobError
+
+    executor = submitit.SlurmExecutor(folder)
+    try:
+        executor.update_parameters(**parameters)
+        with outside_any_job():
+            return executor.submit_array(jobs)
+    except (UncompletedJobError, FailedSubmissionError, OSError) as error:
+        lines = [line for line in str(error).splitlines() if "error" in line.lower()] or [str(error).strip()]
+        raise UserError(f"SLURM refused {parameters['job_name']}: {'; '.join(lines)}") from None
+
+
+def to_background(matrix: Matrix, results: Path, options: Sequence[str]) -> tuple[Path, str]:
+    """Start `sweep run` and the aggregator in the background. Returns the log that will hold the table, and the process."""
+    import submitit
+
+    token = secrets.token_hex(4)
+    log = results / journal.FOLDER / f"tables-{matrix.name}-{token}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    run = [sys.executable, "-u", "-m", "irnet_hpc.sweep", "run", str(matrix.path.resolve()), *options, "--token", token]
+    commands = Commands([run, aggregate_command(matrix, results)], log, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    executor = submitit.LocalExecutor(state_folder() / f"{matrix.name}-{token}")
+    executor.update_parameters(timeout_min=525_600, tasks_per_node=1)  # a year: no limit
+    with outside_any_job(), _detached_output():
+        job = executor.submit(commands)
+    deadline = time.monotonic() + 60
+    while not list(log.parent.glob(f"*-{token}.jsonl")):  # from then on its cells count as queued
+        if time.monotonic() > deadline or (log.exists() and "error:" in log.read_text(errors="replace")):
+            raise UserError(f"the sweep did not start in the background; see {log}")
+        time.sleep(0.05)
+    return log, job.job_id
+
+
+@contextlib.contextmanager
+def _detached_output() -> Iterator[None]:
+    """A child started here does not hold the caller's pipe, so that `submit | tee` ends when submit does."""
+    sys.stdout.flush()
+    kept = [os.dup(1), os.dup(2)]
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 1)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        for descriptor, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, descriptor)
+            os.close(copy)
+        os.close(nothing)

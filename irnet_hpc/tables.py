@@ -1,0 +1,238 @@
+"""Results -> tables: one computation whose outcome is a plain frozen Table, which rendering.py and report.py show.
+
+A table holds only what is comparable: one pack, recipe, protocol, number of training rows and start. Its rows are
+properties, its columns architecture x depth, its cells the mean over seeds of the test MAE in the property's unit.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+from irnet_hpc.architectures import MODELS
+from irnet_hpc.errors import UserError
+from irnet_hpc.properties import PROPERTIES
+from irnet_hpc.recipes import RECIPES, Recipe
+from irnet_hpc.runs import PROTOCOLS, RunResult, RunSpec, run_key
+
+
+class Run(NamedTuple):
+    folder: Path
+    spec: RunSpec
+    result: RunResult
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One model on one property. Errors in the property's unit, on the test rows."""
+
+    mae: float  # mean over the seeds
+    sd: float | None  # standard deviation over the seeds, ddof = 1; None where there is one
+    seeds: tuple[int, ...]
+    improvement: float | None  # per cent by which the MAE is below plain's at the same depth
+    best: bool  # of its row, the baseline included
+    n_parameters: int
+    device_hours: float  # over all seeds
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    property: str
+    unit: str
+    n_train: int
+    n_val: int
+    n_test: int
+    baseline: float  # MAE of predicting the train median for every test row
+    baseline_best: bool
+    cells: tuple[Cell | None, ...]  # one a model of the table
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    pack: str
+    recipe: str
+    protocol: str
+    selected_on: str  # val | test
+    train_rows: int | None
+    start_from: str | None  # in words
+    models: tuple[tuple[str, int], ...]  # (architecture, depth), in the order of the columns
+    rows: tuple[Row, ...]
+
+    @property
+    def title(self) -> str:
+        parts = [self.pack, f"recipe {self.recipe}", f"protocol {self.protocol}"]
+        parts += [f"first {self.train_rows:,} training rows"] if self.train_rows else []
+        parts += [f"started from {self.start_from}"] if self.start_from else []
+        # A number that was selected on the rows it is measured on is optimistic, and says so wherever it appears.
+        return ", ".join(parts) + (" (selected on test)" if self.selected_on == "test" else "")
+
+    @property
+    def name(self) -> str:
+        """What tells this table from the others, as a file's name and a label: letters, digits and _.+=-"""
+        parts = [self.pack, self.recipe, self.protocol, self.train_rows and f"n{self.train_rows}", self.start_from]
+        return "_".join(re.sub(r"[^A-Za-z0-9_.+=-]+", "-", str(part)).strip("-") for part in parts if part)
+
+    @property
+    def compared_depths(self) -> tuple[int, ...]:
+        """Depths at which a row holds both plain and irnet: the papers' headline comparison."""
+        return tuple(
+            depth
+            for depth in sorted({depth for _, depth in self.models})
+            if any(self.cell(row, "plain", depth) and self.cell(row, "irnet", depth) for row in self.rows)
+        )
+
+    def cell(self, row: Row, architecture: str, depth: int) -> Cell | None:
+        model = (architecture, depth)
+        return row.cells[self.models.index(model)] if model in self.models else None
+
+
+def tabulate(runs: Sequence[Run]) -> tuple[Table, ...]:
+    """All the tables that `runs` give. Raises UserError, naming two folders, where one name stands for two contents."""
+    _refuse_two_packs_of_one_name(runs)
+    recipes = _recipe_labels(runs)
+    origins = {run.result.key: run.spec for run in runs}
+    tables, folders = defaultdict(list), {}
+    for run in sorted(runs, key=lambda run: (run.spec.seed, run.folder)):
+        spec, recipe = run.spec, recipes[_training(run)]
+        other = folders.setdefault((spec, recipe), run)
+        if other is run:
+            tables[spec.pack, recipe, spec.protocol, spec.train_rows, _origin(spec, origins)].append(run)
+        elif other.result != run.result:
+            raise UserError(
+                f"{other.folder} and {run.folder} hold the same cell with different numbers; keep one of them"
+            )
+    return tuple(_table(*group, tables[group]) for group in sorted(tables, key=_table_order))
+
+
+def _table_order(group: tuple) -> tuple:
+    pack, recipe, protocol, train_rows, start_from = group
+    return pack, PROTOCOLS.index(protocol), recipe, -(train_rows or math.inf), start_from or ""
+
+
+def _refuse_two_packs_of_one_name(runs: Sequence[Run]) -> None:
+    """The content hash is left out, as in a run's key: features may differ in the last bit between machines."""
+    first = {}
+    for run in runs:
+        other = first.setdefault(run.spec.pack, run)
+        ours, theirs = run.result.pack_identity, other.result.pack_identity
+        differing = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key)]
+        differing = [key for key in differing if key != "content_sha256"]
+        if differing:
+            raise UserError(
+                f"{other.folder} and {run.folder} were trained on two packs named {run.spec.pack!r} of different content "
+                f"({', '.join(differing)}); rename one pack, or move one set of results elsewhere"
+            )
+
+
+def is_stale(run: Run) -> bool:
+    """Whether the same specification would now be trained otherwise: another recipe of this name, or other numerics."""
+    spec, result = run.spec, run.result
+    known = RECIPES.get(spec.recipe)
+    if known and dataclasses.asdict(known) != result.recipe:
+        return True
+    try:
+        return result.key != run_key(spec, Recipe(**result.recipe), result.pack_identity)
+    except (TypeError, UserError):  # a field that recipes no longer have, or have by now
+        return True
+
+
+def _training(run: Run) -> tuple[str, str, bool]:
+    """What runs of one table must have in common about their training: the recipe's name and content, stale or not."""
+    return run.spec.recipe, content_hash(run.result.recipe), is_stale(run)
+
+
+def content_hash(recipe: dict) -> str:
+    """What tells recipes of one name apart: six hexadecimal digits."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:6]
+
+
+def _recipe_labels(runs: Iterable[Run]) -> dict[tuple[str, str, bool], str]:
+    """Training -> its label: the recipe's name, and where one name stands for several contents, a hash of each."""
+    contents = defaultdict(set)
+    trainings = {_training(run) for run in runs}
+    for name, content, _ in trainings:
+        contents[name].add(content)
+    return {
+        (name, content, stale): name
+        + (f"#{content}" if len(contents[name]) > 1 else "")
+        + (" (stale)" if stale else "")
+        for name, content, stale in trainings
+    }
+
+
+def _origin(spec: RunSpec, origins: dict[str, RunSpec]) -> str | None:
+    """Where the weights came from, in words that are the same for every seed; only what differs from `spec` itself."""
+    if spec.start_from is None:
+        return None
+    origin = origins.get(spec.start_from)
+    if origin is None:
+        return f"run {spec.start_from[:8]}"
+    names = ("pack", "property", "model", "recipe", "protocol")
+    return " ".join(getattr(origin, name) for name in names if getattr(origin, name) != getattr(spec, name)) or "itself"
+
+
+def _model_order(model: tuple[str, int]) -> tuple:
+    """plain, srnet, irnet, custom and what else there is, each by depth."""
+    architecture, depth = model
+    known = list(MODELS)
+    return (known.index(architecture) if architecture in known else len(known)), architecture, depth
+
+
+def _table(
+    pack: str, recipe: str, protocol: str, train_rows: int | None, start_from: str | None, runs: list[Run]
+) -> Table:
+    models = tuple(sorted({(run.spec.architecture, run.spec.depth) for run in runs}, key=_model_order))
+    by_property = defaultdict(list)
+    for run in runs:
+        by_property[run.spec.property].append(run)
+    known = list(PROPERTIES)
+    names = sorted(by_property, key=lambda name: (known.index(name) if name in known else len(known), name))
+    selected_on = "test" if protocol == "paper" or any(run.result.selected_on == "test" for run in runs) else "val"
+    rows = tuple(_row(name, models, by_property[name]) for name in names)
+    return Table(pack, recipe, protocol, selected_on, train_rows, start_from, models, rows)
+
+
+def _row(name: str, models: Sequence[tuple[str, int]], runs: list[Run]) -> Row:
+    first = runs[0].result
+    for run in runs:
+        for field in ("unit", "n_train", "n_val", "n_test", "baseline_mae"):
+            ours, theirs = getattr(run.result, field), getattr(first, field)
+            same = math.isclose(ours, theirs, rel_tol=1e-6) if field == "baseline_mae" else ours == theirs
+            if not same:  # the baseline depends on the targets alone; ranks may sum it in another order
+                raise UserError(
+                    f"{runs[0].folder} and {run.folder} are cells of one row, but their {field} differs: {theirs} and {ours}"
+                )
+    of_model = {model: [run for run in runs if (run.spec.architecture, run.spec.depth) == model] for model in models}
+    mae = {model: fmean(run.result.test_mae for run in found) for model, found in of_model.items() if found}
+    least = min(first.baseline_mae, *mae.values())
+    cells = tuple(_cell(model, of_model[model], mae, least) if model in mae else None for model in models)
+    return Row(
+        property=name,
+        unit=first.unit,
+        n_train=first.n_train,
+        n_val=first.n_val,
+        n_test=first.n_test,
+        baseline=first.baseline_mae,
+        baseline_best=first.baseline_mae == least,
+        cells=cells,
+    )
+
+
+def _cell(model: tuple[str, int], runs: list[Run], mae: dict[tuple[str, int], float], least: float) -> Cell:
+    architecture, depth = model
+    plain = mae.get(("plain", depth)) if architecture != "plain" else None
+    return Cell(
+        mae=mae[model],
+        sd=stdev(run.result.test_mae for run in runs) if len(runs) > 1 else None,
+        seeds=tuple(run.spec.seed for run in runs),
+        improvement=100 * (plain - mae[model]) / plain if plain else None,
+        best=mae[model] == least,
+        n_parameters=runs[0].result.n_parameters,
+        device_hours=math.fsum(run.result.device_hours for run in runs),
+    )

@@ -1,0 +1,323 @@
+"""Train one cell: a RunSpec and a pack -> a run folder with result.json.
+
+    python -m irnet_hpc.train --pack alloys-magpie --property mixing_enthalpy --architecture irnet --depth 17
+    horovodrun -np 2 python -m irnet_hpc.train ...      (or mpirun -np 2, or srun, with MPI or without)
+    python -m irnet_hpc.train ... --recipe '{name: mine, base: paper, batch: 64}'
+
+The experiment does not depend on how many ranks run it: the batch is global, its order a function of (seed, epoch), and
+rows are normalised in fixed groups. Exit status: 0 done, 2 a user's mistake, 75 preempted with a checkpoint, 1 otherwise.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import math
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from irnet_hpc import checkpoint, folder
+from irnet_hpc.architectures import parse
+from irnet_hpc.checkpoint import State
+from irnet_hpc.comm import ENGINES, Comm, PeerLost, from_root, leave_at_once, start, together
+from irnet_hpc.data import Dataset, epoch_order, load
+from irnet_hpc.errors import UserError, choose, exit_status
+from irnet_hpc.evaluation import predict, select_halves, take_statistics, weights
+from irnet_hpc.model import FlatParameters, Network, autocast, rank_groups
+from irnet_hpc.recipes import Recipe, resolve
+from irnet_hpc.runs import PROTOCOLS, RunSpec, model_of, run_folder, run_key
+from irnet_hpc.store import open_pack, pack_path
+
+CHECKPOINT_S = 60  # the first epoch end at least so long after the last checkpoint writes one
+PREEMPTED = 75  # EX_TEMPFAIL: saved, to be started again
+EMA_STEPS = (
+    8  # the average is updated every so many steps, by the decay to that power: a copy of all weights is not free
+)
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}  # of weights and data
+LOSSES = {"mae": torch.abs, "mse": torch.square, "huber": lambda e: torch.where(e.abs() < 1, e * e / 2, e.abs() - 0.5)}
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+def train(
+    spec: RunSpec, recipe: Recipe, key: str, data: Dataset, path: Path, comm: Comm, device: torch.device
+) -> tuple[Network, State] | None:
+    """Train to the end of the recipe, or to a signal: then a checkpoint is written in folder `path` and None returned.
+
+    The network returned has the weights and population statistics of the best epoch.
+    """
+    network = Network(data.train.x.shape[1], parse(spec.layer_string)).to(DTYPES[recipe.precision])
+    network.initialise(spec.seed)
+    flat = FlatParameters(network.to(device))
+    optimizer = OPTIMIZERS[recipe.optimizer](
+        [flat.values], recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+    )
+    moments = optimizer.state[flat.values]  # filled here rather than in the first step, to have them in the checkpoint
+    moments["step"] = torch.zeros((), dtype=torch.float32, device=device)
+    moments["exp_avg"], moments["exp_avg_sq"] = torch.zeros_like(flat.values), torch.zeros_like(flat.values)
+    average = flat.values.detach().clone()
+    best = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    tensors = {"values": flat.values.data, "average": average, **moments, **{f"best.{n}": t for n, t in best.items()}}
+    state = checkpoint.resume(path, key, tensors, comm)
+    if comm.rank == 0:
+        folder.write_history(path, state.history)
+
+    n_local, n_params = recipe.batch // comm.size, flat.values.numel()
+    n_steps = len(data.train) // recipe.batch  # an epoch; what remains of its permutation is dropped
+    mine = slice(comm.rank * n_local, (comm.rank + 1) * n_local)  # this rank's rows of every batch
+    groups = rank_groups(recipe.norm_group, recipe.batch, comm.rank, comm.size, comm.sum_, device)
+    selection = data.val if spec.protocol == "honest" else data.test
+    stop = StopSignals()
+    look = 16  # steps between two looks of the host at the device
+    clock = saved = said = time.monotonic()
+
+    while state.epoch < recipe.epochs and not state.stopped:
+        order = epoch_order(data.train.row, spec.seed, state.epoch)[: n_steps * recipe.batch].reshape(n_steps, -1)
+        order = torch.from_numpy(np.ascontiguousarray(order[:, mine])).to(device)
+        error_sum = torch.tensor(state.error_sum, dtype=torch.float64, device=device)
+        for i in range(state.step - state.epoch * n_steps, n_steps):
+            optimizer.param_groups[0]["lr"] = learning_rate(recipe, state.step, recipe.epochs * n_steps)
+            flat.reduced.zero_()
+            with autocast(recipe.precision, device):
+                error = network(data.train.x[order[i]], groups)[:, 0] - data.train.y[order[i]]
+            (LOSSES[recipe.loss](error).sum() / recipe.batch).backward()
+            flat.reduced[n_params] = error.detach().abs().sum()
+            flat.reduced[n_params + 1] = float(stop.asked)
+            comm.sum_(flat.reduced)  # averages the gradients, since each rank divided by the global batch
+            optimizer.step()
+            state.step += 1
+            error_sum += flat.reduced[n_params]
+            if recipe.ema and state.step % EMA_STEPS == 0:
+                decay = min(recipe.ema, (1 + state.step) / (10 + state.step))  # a young average forgets faster
+                average.lerp_(flat.values.data, 1 - decay**EMA_STEPS)
+            if state.step % look == 0 or i == n_steps - 1:
+                state.error_sum = float(error_sum)
+                if not math.isfinite(state.error_sum):
+                    raise UserError(non_finite(spec, state, optimizer.param_groups[0]["lr"]))
+                if flat.reduced[n_params + 1] > 0:
+                    spent = time.monotonic() - clock
+                    state.wall_s, state.training_s = state.wall_s + spent, state.training_s + spent
+                    checkpoint.save(path, key, tensors, state, comm)
+                    return None
+        trained_s = time.monotonic() - clock
+
+        with weights(flat, average if recipe.ema else flat.values.data):
+            take_statistics(network, data.train, recipe, comm)
+            errors = np.abs(predict(network, selection, data, recipe, comm) - selection.target)
+            mae = float(errors.mean())
+            if mae < state.best_mae:
+                state.best_mae, state.best_epoch = mae, state.epoch
+                for name, tensor in network.state_dict().items():
+                    best[name].copy_(tensor)
+        if spec.protocol == "paper":
+            select_halves(state.halves, errors, spec.seed)
+        train_mae = state.error_sum / (n_steps * recipe.batch) * data.scaling.target_scale
+        now = time.monotonic()
+        state.wall_s, state.training_s, clock = state.wall_s + now - clock, state.training_s + trained_s, now
+        rate = learning_rate(recipe, state.step - 1, recipe.epochs * n_steps)  # of the epoch's last step
+        state.history.append([state.epoch, state.step, rate, train_mae, mae, state.wall_s])
+        state.stopped = bool(recipe.patience) and state.epoch - state.best_epoch >= recipe.patience
+        state.epoch, state.error_sum = state.epoch + 1, 0.0
+        ends = state.stopped or state.epoch == recipe.epochs
+        # One rank's clock decides for all.
+        due, look = comm.gather((now - saved >= CHECKPOINT_S and not ends, max(1, round(n_steps / trained_s))))[0]
+        if comm.rank == 0:
+            folder.append_history(path, state.history[-1])
+            if now - said >= 1 or ends:
+                print(progress(spec, recipe, state, n_steps * recipe.batch / trained_s), flush=True)
+                said = now
+        if due:
+            checkpoint.save(path, key, tensors, state, comm)
+            saved = now
+
+    network.load_state_dict(best)
+    return network, state
+
+
+def learning_rate(recipe: Recipe, step: int, n_steps: int) -> float:
+    """One cycle (Smith and Topin 2018): cosine from 1/25 up to the rate over 30 % of the steps, then down to 1e-5 of it."""
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    rising = step < 0.3 * n_steps
+    low, part = (1 / 25, step / (0.3 * n_steps)) if rising else (1e-5, (n_steps - step) / (0.7 * n_steps))
+    return recipe.learning_rate * (low + (1 - low) * (1 - math.cos(math.pi * part)) / 2)
+
+
+def non_finite(spec: RunSpec, state: State, rate: float) -> str:
+    return (
+        f"the loss is no longer finite by step {state.step} (epoch {state.epoch + 1}) of {spec.model} on {spec.property}, "
+        f"learning rate {rate:.2g}; a smaller rate, or recipe fields features: standard and target: standard, may help"
+    )
+
+
+def progress(spec: RunSpec, recipe: Recipe, state: State, rows_per_s: float) -> str:
+    epoch, _, _, train_mae, mae, wall_s = state.history[-1]
+    left_min = (recipe.epochs - state.epoch) * wall_s / (epoch + 1) / 60
+    return (
+        f"epoch {epoch + 1}/{recipe.epochs}  MAE train {train_mae:.4g}  {'val' if spec.protocol == 'honest' else 'test'} "
+        f"{mae:.4g} (best {state.best_mae:.4g})  {rows_per_s:,.0f} rows/s  at most {left_min:.1f} min left"
+    )
+
+
+class StopSignals:
+    """Whether SIGTERM, SIGUSR1 or SIGUSR2 has asked this process to stop. The handler only notes it; the loop looks."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+            # Only where nobody else handles it: submitit's own handler requeues the job.
+            if signal.getsignal(number) == signal.SIG_DFL:
+                with contextlib.suppress(ValueError):  # not in the main thread
+                    signal.signal(number, self._note)
+
+    def _note(self, *_: object) -> None:
+        self.asked = True
+
+
+def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
+    """The command, on every rank alike; rank 0 alone reads and writes the run folder."""
+    began = time.monotonic()
+    spec, recipe, pack_file = together(comm, lambda: specify(arguments))
+    path = run_folder(arguments.results, spec)
+    with together(comm, lambda: open_pack(pack_file)) as pack:
+        together(comm, lambda: choose(f"property of pack {spec.pack}", spec.property, pack.units))
+        key, unit = run_key(spec, recipe, pack.identity), pack.units[spec.property]
+        if from_root(comm, lambda: folder.is_done(path, key, arguments.force)):
+            if comm.rank == 0:
+                print(f"already done: {path / 'result.json'}")
+            return 0
+        try:
+            device = device_of(comm)
+            data = together(comm, lambda: load(pack, spec, recipe, device, DTYPES[recipe.precision]))
+            if recipe.batch % comm.size:
+                raise UserError(
+                    f"the batch must divide over the ranks, however: batch {recipe.batch} (recipe {recipe.name}) and "
+                    f"{comm.size} ranks"
+                )
+            attempts = from_root(comm, lambda: folder.begin(path, spec, recipe, key, pack.identity, comm))
+            if comm.rank == 0:
+                print(
+                    f"{spec.model} on {spec.property} ({unit}) of {spec.pack}: {len(data.train):,} train, {len(data.val):,} "
+                    f"val, {len(data.test):,} test rows; recipe {recipe.name}; ranks: {comm.size}, engine: {comm.name}, "
+                    f"device: {device.type}",
+                    flush=True,
+                )
+            trained = train(spec, recipe, key, data, path, comm, device)
+            if trained is None:
+                if comm.rank == 0:
+                    print(
+                        f"stopped by a signal and saved in {path / 'checkpoint'}; the same command goes on", flush=True
+                    )
+                return PREEMPTED
+            network, state = trained
+            prediction = predict(network, data.test, data, recipe, comm)
+            machine = folder.Machine.of(comm, device)
+            if comm.rank == 0:
+                result = folder.finish(
+                    path, spec, recipe, key, pack, data, network, state, prediction, attempts, machine
+                )
+                print(
+                    f"test MAE {result.test_mae:.4g} {unit} (baseline {result.baseline_mae:.4g}), selected on "
+                    f"{result.selected_on}, {result.epochs} epochs in {time.monotonic() - began:.0f} s\n"
+                    f"wrote {path / 'result.json'}; next: python -m irnet_hpc.aggregate {arguments.results}"
+                )
+        except (UserError, PeerLost) as error:
+            if comm.rank == 0:
+                folder.failed(path, str(error))
+            raise
+    return 0
+
+
+def specify(arguments: argparse.Namespace) -> tuple[RunSpec, Recipe, Path]:
+    text = arguments.recipe
+    try:
+        recipe = resolve(yaml.safe_load(text) if text.lstrip().startswith("{") else text)
+    except yaml.YAMLError:
+        raise UserError(f"an inline recipe must be YAML like {{name: mine, base: paper}}, however: {text!r}") from None
+    if arguments.layers is not None and (arguments.architecture or arguments.depth is not None):
+        raise UserError("a network is given by --architecture and --depth, or by --layers, not by both")
+    if arguments.layers is None and not (arguments.architecture and arguments.depth is not None):
+        raise UserError("a network is given by --architecture and --depth, e.g. irnet and 17, or by --layers")
+    model = {"architecture": arguments.architecture, "depth": arguments.depth}
+    pack_file = pack_path(arguments.pack, arguments.pack_dir)
+    spec = RunSpec(
+        pack=pack_file.stem,
+        property=arguments.property,
+        recipe=recipe.name,
+        protocol=arguments.protocol,
+        seed=arguments.seed,
+        train_rows=arguments.train_rows,
+        **(model if arguments.layers is None else model_of(arguments.layers)),
+    )
+    return spec, recipe, pack_file
+
+
+def device_of(comm: Comm) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", comm.local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed instead of giving it back to the kernel, only to fault it in again every step.
+
+    A layer's activations are just large enough for that: 2,500 page faults a step, a sixth of its time.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        libc = ctypes.CDLL(None)
+        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            libc.mallopt(option, 1 << 30)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m irnet_hpc.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--pack", required=True, help="name of a pack, or a path to one")
+    add("--property", required=True)
+    add("--architecture", help="plain, srnet or irnet")
+    add("--depth", type=int)
+    add("--layers", help="a layer string instead, e.g. 256BARx4-64BARx2-1")
+    add("--recipe", default="onecycle", help="paper, onecycle, or an inline one (default: %(default)s)")
+    add("--protocol", default="honest", help=f"{' or '.join(PROTOCOLS)} (default: %(default)s)")
+    add("--seed", type=int, default=0)
+    add("--train-rows", type=int, help="train on the first so many rows only")
+    add("--results", default="results", help="default: %(default)s")
+    add("--pack-dir", help="default: $IRNET_PACKS, else packs")
+    add("--engine", default="auto", help=f"{', '.join(ENGINES)} (default: %(default)s)")
+    add("--force", action="store_true", help="replace a stale result")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    keep_freed_memory()
+    comm = start(arguments.engine, Path(arguments.results) / ".rendezvous")
+    try:
+        status = run_cell(arguments, comm)
+    except UserError:
+        if comm.rank == 0:
+            raise
+        status = 2  # rank 0 says why
+    except PeerLost as error:
+        print(f"error: rank {comm.rank}: {error}", file=sys.stderr)
+        leave_at_once(1)
+    except BaseException:
+        if comm.size == 1:
+            raise
+        sys.excepthook(*sys.exc_info())
+        leave_at_once(1)  # the others would wait for this rank
+    comm.close()
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))

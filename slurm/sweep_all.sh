@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Plan a matrix, say what it will cost, and submit what is missing; its trainings and its tables follow as jobs of their own.
+#
+#   sbatch slurm/sweep_all.sh                          # jobs/full.yaml
+#   sbatch slurm/sweep_all.sh jobs/smoke.yaml          # any matrix; further options go to `python -m irnet_hpc.sweep submit`
+#   bash   slurm/sweep_all.sh jobs/smoke.yaml          # the same from a login node, or without SLURM, where the cells run here
+#
+# IRNET_SITE=<name> adds what this cluster wants (env/sites/<name>.yaml).
+#SBATCH --job-name=irnet-sweep
+#SBATCH --output=slurm-%x-%j.out
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=1
+#SBATCH --time=00:30:00
+set -euo pipefail
+
+# sbatch runs a copy of this file: then the repository is where the job was submitted from, or what env/activate.sh exported.
+for home in "$(dirname "$0")/.." "${SLURM_SUBMIT_DIR:-.}" "${IRNET_HOME:-}"; do [[ -e $home/env/activate.sh ]] && break; done
+[[ -e $home/env/activate.sh ]] || { echo "error: submit from the repository's folder, however: $PWD" >&2; exit 2; }
+source "$home/env/activate.sh"
+
+matrix=$IRNET_HOME/jobs/full.yaml
+if (($#)) && [[ $1 != -* ]]; then matrix=$1; shift; fi
+exec python -m irnet_hpc.sweep submit "$matrix" "$@"

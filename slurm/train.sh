@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Train one model over the ranks of a job, one rank a task.
+#
+#   sbatch slurm/train.sh --pack oqmd-magpie --property formation_energy --architecture irnet --depth 17
+#   sbatch --nodes=4 --ntasks-per-node=4 --gpus-per-task=1 slurm/train.sh --pack ...
+#
+# All options go to `python -m irnet_hpc.train`. IRNET_SRUN_ARGS adds srun options, such as --mpi=pmix, where Horovod is to run
+# over MPI; without one its ranks meet over TCP.
+#SBATCH --job-name=irnet-train
+#SBATCH --output=slurm-%x-%j.out
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=1
+#SBATCH --time=24:00:00
+# The trainer writes a checkpoint at this signal, two minutes before its time is up; the same command goes on from it.
+#SBATCH --signal=USR1@120
+set -euo pipefail
+: "${SLURM_JOB_ID:?train.sh runs under sbatch; without SLURM: horovodrun -np 2 python -m irnet_hpc.train ...}"
+
+# sbatch runs a copy of this file: then the repository is where the job was submitted from, or what env/activate.sh exported.
+for home in "$(dirname "$0")/.." "${SLURM_SUBMIT_DIR:-.}" "${IRNET_HOME:-}"; do [[ -e $home/env/activate.sh ]] && break; done
+[[ -e $home/env/activate.sh ]] || { echo "error: submit from the repository's folder, however: $PWD" >&2; exit 2; }
+source "$home/env/activate.sh"
+
+# Since SLURM 22.05 srun no longer takes over the job's --cpus-per-task: without this a rank would get one processor.
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
+# shellcheck disable=SC2086  # several options in one variable
+exec srun --kill-on-bad-exit=1 ${IRNET_SRUN_ARGS:-} python -m irnet_hpc.train "$@"

@@ -1,0 +1,33 @@
+"""Fixtures for every test: a small real pack, made by the command itself."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def alloys_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Path of a pack of 600 alloys: 86 elemental fractions, mixing_enthalpy and size_mismatch. Not to be written to."""
+    folder = tmp_path_factory.mktemp("packs")
+    command = "--source alloys --rows 600 --features elements --name alloys-small --workers 1 --pack-dir"
+    subprocess.run(
+        [sys.executable, "-m", "irnet_hpc.pack", *command.split(), folder], cwd=ROOT, check=True, capture_output=True
+    )
+    return folder / "alloys-small.h5"
+
+
+@pytest.fixture
+def pack_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """Runs `python -m irnet_hpc.pack` in an empty folder, as a user would; returns what it printed and its status."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess:
+        environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+        command = [sys.executable, "-m", "irnet_hpc.pack", *map(str, arguments)]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+
+    return run

@@ -1,0 +1,184 @@
+"""The layer strings and the networks, against counts from the papers, plain torch and passes worked out by hand."""
+
+import pytest
+import torch
+from torch.nn.functional import batch_norm, linear, relu
+
+from irnet_hpc.architectures import MODELS, custom_name, layer_string, parse
+from irnet_hpc.errors import UserError
+from irnet_hpc.model import (
+    FlatParameters,
+    GroupNormalise,
+    Groups,
+    Network,
+    Normalise,
+    n_parameters,
+    rank_groups,
+)
+from irnet_hpc.runs import model_of
+
+BY_THE_PAPERS = {17: (4_705_665, 5_554_529), 24: (5_058_673, 5_908_065), 48: (10_676_257, 11_525_649)}
+
+
+@pytest.mark.parametrize("depth", BY_THE_PAPERS)
+def test_parameter_counts_with_145_inputs_are_those_of_the_papers(depth):
+    counts = {a: n_parameters(Network(145, parse(layer_string(a, depth)))) for a in MODELS}
+    plain, residual = BY_THE_PAPERS[depth]
+    assert counts == {"plain": plain, "srnet": residual, "irnet": residual}
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+def test_every_preset_has_the_depth_that_it_is_named_for(architecture):
+    assert {parse(layer_string(architecture, depth)).depth for depth in MODELS[architecture]} == {10, 17, 24, 48}
+
+
+def test_irnet_17_is_the_string_of_the_reference_code():
+    assert layer_string("irnet", 17) == "1024BARx4-512BARx3-256BARx3-128BARx3-64BARx2-32BARx1-1"
+
+
+def test_srnet_48_has_a_shortcut_around_every_four_layers():
+    assert layer_string("srnet", 48).startswith("1024BAx4R-1024BAx4R-512BAx4R-512BAx4R-")
+    assert layer_string("srnet", 48).endswith("-32BAx4R-16BAx3R-1")
+
+
+@pytest.mark.parametrize(
+    "string",
+    [
+        "",
+        "1",
+        "64BAR",
+        "64RABx2-1",
+        "64BARx2R-1",
+        "64BARx0-1",
+        "64QARx2-1",
+        "64BARx2-",
+        "64BARx2-0",
+        "x2-1",
+        "64BAR x2-1",
+    ],
+)
+def test_a_string_outside_the_grammar_is_one_sentence_that_quotes_it(string):
+    with pytest.raises(UserError) as error:
+        parse(string)
+    assert repr(string) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_users_own_string_gets_a_name_of_its_own_and_its_depth():
+    assert model_of("64BARx2-8BAx1-1") == {
+        "architecture": custom_name("64BARx2-8BAx1-1"),
+        "depth": 4,
+        "layers": "64BARx2-8BAx1-1",
+    }
+    assert custom_name("64BARx2-1") != custom_name("64BAx2-1")
+
+
+def by_hand(network: Network, x: torch.Tensor, group: int) -> torch.Tensor:
+    """4BARx2-3BAx2R-2x1-1 written out with torch's own functions: add after the ReLU, nothing after the add."""
+
+    def layer(x, module):
+        z = linear(x, module.linear.weight, module.linear.bias)
+        parts = [batch_norm(p, None, None, module.norm.weight, module.norm.bias, training=True) for p in z.split(group)]
+        return relu(torch.cat(parts))
+
+    one, two, stack, bare = network.body
+    x = layer(x, one.layers[0]) + linear(x, one.projection.weight, one.projection.bias)
+    x = layer(x, two.layers[0]) + x
+    x = layer(layer(x, stack.layers[0]), stack.layers[1]) + linear(x, stack.projection.weight, stack.projection.bias)
+    x = linear(x, bare.linear.weight, bare.linear.bias)
+    return linear(x, network.output.weight, network.output.bias)
+
+
+def test_shortcuts_are_added_where_the_papers_add_them():
+    network = Network(5, parse("4BARx2-3BAx2R-2x1-1")).double()
+    network.initialise(0)
+    x = torch.randn(24, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(network(x, Groups(8, 8)), by_hand(network, x, 8), rtol=1e-12, atol=1e-12)
+
+
+def test_a_forward_pass_worked_out_by_hand():
+    network = Network(1, parse("1ARx1-1"))
+    with torch.no_grad():
+        for module, weight, bias in ((network.body[0].layers[0].linear, 2, -1), (network.output, 3, 0.5)):
+            module.weight.fill_(weight)
+            module.bias.fill_(bias)
+    # x = 2: relu(2 * 2 - 1) + 2 = 5, 3 * 5 + 0.5 = 15.5.   x = -1: relu(-3) - 1 = -1, 3 * -1 + 0.5 = -2.5.
+    assert network(torch.tensor([[2.0], [-1.0]]))[:, 0].tolist() == [15.5, -2.5]
+
+
+def test_group_normalisation_has_the_right_gradient():
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (
+        torch.randn(shape, dtype=torch.float64, generator=generator, requires_grad=True) for shape in ((12, 3), 3, 3)
+    )
+    assert torch.autograd.gradcheck(lambda *a: GroupNormalise.apply(*a, Groups(4, 4)), (x, weight, bias))
+
+
+def test_a_group_in_pieces_is_normalised_like_a_whole_one():
+    """Two segments a group, summed here by the index alone: what a rank does, without the other rank."""
+    x = torch.randn(16, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    weight, bias = torch.full((3,), 1.5, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
+    pieces = Groups(4, 8, torch.tensor([0, 0, 1, 1]), 2, lambda sums: sums)
+    loss = torch.randn(16, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    outcomes = []
+    for groups in (Groups(8, 8), pieces):
+        y = GroupNormalise.apply(x, weight, bias, groups)
+        outcomes.append((y, *torch.autograd.grad((y * loss).sum(), x)))
+    torch.testing.assert_close(outcomes[0], outcomes[1], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("size", "segment"), [(1, 32), (2, 32), (4, 32), (8, 16), (16, 8)])
+def test_a_rank_cuts_its_rows_where_groups_begin(size, segment):
+    groups = [rank_groups(32, 128, rank, size, lambda t: t, "cpu") for rank in range(size)]
+    assert {g.segment for g in groups} == {segment}
+    if segment < 32:
+        assert torch.cat([g.index for g in groups]).tolist() == [row // 32 for row in range(0, 128, segment)]
+
+
+def test_population_statistics_are_the_mean_and_variance_over_the_rows():
+    network = Network(3, parse("4BAx1-1")).double()
+    network.initialise(0)
+    x = torch.randn(64, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) * 3 + 7
+
+    def run() -> int:
+        network(x[:32], Groups(16, 16))
+        network(x[32:], Groups(16, 16))
+        return len(x)
+
+    network.population_statistics(run, lambda sums: sums)
+    layer = network.body[0]
+    z = linear(x, layer.linear.weight, layer.linear.bias).detach()
+    torch.testing.assert_close(layer.norm.mean, z.mean(0))
+    torch.testing.assert_close(layer.norm.var, z.var(0, unbiased=False))
+    alone, among = network(x[5:6]), network(x)[5:6]
+    torch.testing.assert_close(alone, among)  # a prediction does not depend on its neighbours
+
+
+def test_bf16_keeps_the_sums_of_a_group_wide():
+    """32 rows around 100: a mean taken in bf16 would be off by up to 0.25."""
+    x = (100 + torch.arange(32.0)).unsqueeze(1).bfloat16()
+    norm = Normalise(1)
+    y = norm(x, Groups(32, 32)).float()
+    expected = (x.float() - x.float().mean()) / x.float().std(unbiased=False)
+    assert (y - expected).abs().max() < 0.05
+
+
+def test_flat_buffers_are_the_parameters_and_their_gradients():
+    network = Network(3, parse("4BARx2-1"))
+    network.initialise(3)
+    before = [p.detach().clone() for p in network.parameters()]
+    flat = FlatParameters(network)
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+    network(torch.randn(8, 3), Groups(8, 8)).sum().backward()
+    gradients = torch.cat([p.grad.flatten() for p in network.parameters()])
+    assert torch.equal(flat.values.grad, gradients) and gradients.abs().sum() > 0
+    flat.values.data.zero_()
+    assert all(not p.any() for p in network.parameters())
+
+
+def test_initial_weights_are_a_function_of_the_seed():
+    networks = [Network(5, parse("8BARx2-1")) for _ in range(3)]
+    for network, seed in zip(networks, (0, 0, 1), strict=True):
+        network.initialise(seed)
+    first, same, other = (n.output.weight for n in networks)
+    assert torch.equal(first, same) and not torch.equal(first, other)
+    assert first.abs().max() <= 8**-0.5  # ±1/sqrt(n_inputs)

@@ -1,0 +1,172 @@
+"""The sweep on a real SLURM of two hosts: bash env/local_slurm.sh up; eval "$(bash env/local_slurm.sh env)"; IRNET_TEST_SLURM=1.
+
+What the commands of SLURM are asked and told is in test_sweep.py; here is what happens then.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def absent() -> str:
+    """Why these tests cannot run; empty if they can."""
+    if os.environ.get("IRNET_TEST_SLURM") != "1":
+        return "IRNET_TEST_SLURM is not 1"
+    if not shutil.which("sinfo") or subprocess.run(["sinfo"], capture_output=True, timeout=30).returncode:
+        return 'no SLURM answers: bash env/local_slurm.sh up; eval "$(bash env/local_slurm.sh env)"'
+    return ""
+
+
+pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(absent()), reason=absent() or "-")]
+
+# Every cell runs over both hosts. Networks are as small as they can be: what takes time is starting.
+MATRIX = """
+packs: [{name: alloys-tiny, source: alloys, features: elements, rows: 600}]
+properties: [mixing_enthalpy]
+models: [64BARx2-1, 32BAx2-1, 32BARx3-1]
+recipes: [{name: tiny, base: onecycle, precision: fp32, batch: 64, epochs: %d}]
+resources: {nodes: 2, ranks_per_node: 1, memory_gb: 1, minutes: 10}
+pack_resources: {memory_gb: 1, minutes: 10}
+"""
+
+
+class Place:
+    """A matrix with results and packs of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / "real.yaml"
+        self.options = ("--results", folder / "results", "--pack-dir", folder / "packs")
+        self.began = time.strftime("%Y-%m-%dT%H:%M:%S")
+
+    def write(self, text: str) -> None:
+        self.path.write_text(text)
+
+    def sweep(self, command: str, *more: str) -> str:
+        return ask(sys.executable, "-m", "irnet_hpc.sweep", command, self.path, *self.options, *more)
+
+    def cells(self) -> dict[str, dict]:
+        """Layers -> what the plan says of the cell."""
+        return {cell["spec"]["layers"]: cell for cell in json.loads(self.sweep("plan", "--json"))["cells"]}
+
+    def states(self) -> dict[str, str]:
+        return {layers: cell["state"] for layers, cell in self.cells().items()}
+
+    def names_since(self, when: str) -> list[str]:
+        """Names of the jobs and array elements that were submitted since then, the sweep's own left out."""
+        rows = ask("sacct", "-X", "-n", "-P", "--format=JobName", "-S", when).splitlines()
+        return sorted(name for name in rows if name.startswith("irnet:"))
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setenv("IRNET_STATE", str(tmp_path / "state"))
+    yield Place(tmp_path)
+    subprocess.run(["scancel", "--me"], check=False)
+
+
+def ask(*command: object) -> str:
+    done = subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def wait_for(look, seconds: float = 150):
+    """What `look` gives as soon as it gives something."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"it has not happened in {seconds} s; the queue:\n{ask('squeue')}"
+        time.sleep(0.3)
+    return found
+
+
+def queue() -> list[list[str]]:
+    """(job, name, state) of all that is queued or running."""
+    lines = ask("squeue", "--me", "-h", "-r", "-o", "%i|%j|%T").splitlines()
+    return [line.split("|") for line in lines]
+
+
+def running(name: str) -> list[str]:
+    return [job for job, called, state in queue() if called == name and state == "RUNNING"]
+
+
+def table_of(shown: str) -> str:
+    return Path(shown.partition("the tables will be in ")[2].split()[0]).read_text()
+
+
+def test_one_command_packs_trains_and_tabulates_and_a_cancelled_cell_alone_is_run_again(place):
+    place.write(MATRIX % 3)
+    log = place.folder / "sweep.log"
+    ask("sbatch", f"--output={log}", ROOT / "slurm" / "sweep_all.sh", place.path, *place.options)
+    cancelled = wait_for(lambda: running("irnet:real"))[0]
+    ask("scancel", cancelled)
+    wait_for(lambda: not queue())
+
+    shown = log.read_text()
+    assert "cost: 3 cells ask for at most 1.00 device-hours" in shown
+    assert "| mixing_enthalpy (eV/atom) |" in table_of(shown)
+    assert sorted(place.states().values()) == ["done", "done", "failed"]
+    (failed,) = (cell for cell in place.cells().values() if cell["state"] == "failed")
+    assert failed["detail"] == f"job {cancelled} CANCELLED by {os.getuid()}, without a result"
+    results = place.folder.rglob("result.json")
+    assert {len(json.loads(path.read_text())["attempts"]) for path in results} == {1}
+    done = {path: path.stat().st_mtime_ns for path in place.folder.rglob("result.json")}
+
+    again = place.sweep("submit")
+    assert "submitted 1 cells to SLURM" in again
+    assert [name for _, name, _ in queue()] in (
+        ["irnet:real", "irnet:tables:real"],
+        ["irnet:tables:real", "irnet:real"],
+    )
+    wait_for(lambda: not queue())
+    assert "3 of 3 cells are done" in table_of(again)
+    assert {path: path.stat().st_mtime_ns for path in done} == done  # the others were left alone
+    assert "nothing to submit" in place.sweep("submit")
+    assert not queue()
+
+
+def test_a_preempted_cell_saves_goes_back_into_the_queue_and_resumes(place):
+    place.write(MATRIX.replace("models: [64BARx2-1, 32BAx2-1, 32BARx3-1]", "models: [64BARx2-1]") % 4000)
+    place.sweep("submit")
+    job = wait_for(lambda: running("irnet:real"))[0]
+    history = wait_for(lambda: list(place.folder.rglob("history.csv")))[0]
+    wait_for(lambda: len(history.read_text().splitlines()) > 3)
+    ask("scancel", "--signal=USR2", job)
+    wait_for(lambda: [state for one, _, state in queue() if one == job] == ["PENDING"])
+    assert place.states() == {"64BARx2-1": "queued"}
+    checkpoint = json.loads(next(history.parent.glob("checkpoint/*.json")).read_text())
+    assert checkpoint
+    epochs = len(history.read_text().splitlines())
+    ask("scontrol", "update", f"JobId={job}", "StartTime=now")  # SLURM would wait two minutes
+    wait_for(lambda: len(history.read_text().splitlines()) > epochs + 3)
+    run = json.loads((history.parent / "run.json").read_text())
+    assert len(run["attempts"]) == 2
+    numbers = [int(line.split(",")[0]) for line in history.read_text().splitlines()[1:]]
+    assert numbers == list(range(len(numbers)))  # no epoch twice, none left out
+    ask("scancel", job)
+
+
+def test_a_training_that_fails_is_a_failed_job_with_its_reason(place):
+    place.write(MATRIX.replace("packs: ", "train_rows: [10]\npacks: ").replace("64BARx2-1, 32BAx2-1, ", "") % 3)
+    shown = place.sweep("submit")
+    wait_for(lambda: not queue())
+    (cell,) = place.cells().values()
+    assert cell["state"] == "failed" and "batch" in cell["detail"]
+    assert "0 of 1 cells are done" in table_of(shown) or "no finished run" in table_of(shown)
+    states = ask("sacct", "-X", "-n", "-P", "--name=irnet:real", "--format=State", "-S", place.began).splitlines()
+    assert states == ["FAILED"]
+
+
+def test_cells_of_a_pack_that_cannot_be_built_do_not_wait_for_ever(place):
+    place.write(MATRIX.replace("source: alloys", f"source: {place.folder}/none.csv") % 3)
+    place.sweep("submit")
+    wait_for(lambda: not queue())
+    assert set(place.states().values()) == {"failed"}
+    assert all("was not built: job" in cell["detail"] for cell in place.cells().values())

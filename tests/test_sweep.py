@@ -1,0 +1,621 @@
+"""The ledger and the sweep: states from disk and queue, and that nothing done, queued or running is started again.
+
+SLURM's commands are stood in for by scripts on PATH, and trainings by commands that leave what a training leaves; the real
+ones of both are in test_slurm.py and at the end of this file.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny import states, write_pack, write_result
+
+from irnet_hpc import journal, running, submission, sweep
+from irnet_hpc.errors import UserError
+from irnet_hpc.files import write_json
+from irnet_hpc.ledger import read_ledger
+from irnet_hpc.matrix import read_matrix
+from irnet_hpc.recipes import RECIPES
+from irnet_hpc.runs import run_folder
+
+ROOT = Path(__file__).parents[1]
+
+SMALL = """
+packs: [alloys-magpie]
+properties: [mixing_enthalpy]
+models: [{architectures: [plain, irnet], depths: [10, 17, 24]}]
+resources: {minutes: 30}
+budget_device_hours: 3
+"""
+MODELS = ["plain-10", "plain-17", "plain-24", "irnet-10", "irnet-17", "irnet-24"]
+
+
+class Place:
+    """A folder with a matrix, its packs and its results."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.results, self.packs = folder, folder / "results", folder / "packs"
+        self.results.mkdir()
+        self.path = folder / "mine.yaml"
+        self.path.write_text(SMALL)
+
+    def pack(self, **identity) -> None:
+        write_pack(self.packs, "alloys-magpie", {"mixing_enthalpy": "eV/atom"}, **identity)
+
+    @property
+    def matrix(self):
+        return read_matrix(self.path, self.packs)
+
+    def cell(self, model: str):
+        (cell,) = (cell for cell in self.matrix.cells if cell.spec.model == model)
+        return cell
+
+    def run_folder(self, model: str) -> Path:
+        return run_folder(self.results, self.cell(model).spec)
+
+    def finish(self, *models: str, **changes) -> None:
+        for model in models:
+            write_result(self.matrix, self.cell(model), self.results, **changes)
+
+    def states(self) -> dict[str, str]:
+        return states(self.matrix, self.results)
+
+    def details(self) -> dict[str, str]:
+        entries = read_ledger(self.matrix, self.results).entries
+        return {entry.cell.spec.model: entry.detail for entry in entries}
+
+    def command(self, name: str, *more: str) -> list[str]:
+        return [name, str(self.path), "--results", str(self.results), "--pack-dir", str(self.packs), *more]
+
+    def sweep(self, name: str, *more: str) -> int:
+        return sweep.main(self.command(name, *more))
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setenv("IRNET_STATE", str(tmp_path / "state"))
+    monkeypatch.delenv("IRNET_SITE", raising=False)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # `run` takes them over
+        monkeypatch.setattr(signal, "signal", signal.signal)
+        signal.signal(number, signal.SIG_DFL)
+    place = Place(tmp_path)
+    place.pack()
+    return place
+
+
+SBATCH = """#!/bin/sh
+[ -e $D/refuse ] && { echo "sbatch: error: invalid partition specified: fast" >&2; exit 1; }
+n=$(($(cat $D/count) + 1)); echo $n >$D/count
+cp "$1" $D/$n.sh; env >$D/$n.env
+token=$(sed -n "s/^#SBATCH --comment=//p" "$1" | tr -d "'")
+last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\)%.*/\\1/p' "$1")
+if [ -n "$last" ]; then
+  i=0; while [ $i -le $last ]; do echo "${n}_$i|PENDING|Priority|$token" >>$D/queue; i=$((i+1)); done
+else echo "$n|PENDING|None|$token" >>$D/queue; fi
+echo "Submitted batch job $n"
+"""
+COMMANDS = {
+    "sbatch": SBATCH,
+    "squeue": '#!/bin/sh\n[ -e $D/down ] && exit 1; echo "$*" >>$D/asked; cat $D/queue',
+    "sacct": "#!/bin/sh\ncat $D/accounts",
+    "scontrol": '#!/bin/sh\n[ -e $D/down ] && { echo "Unable to contact slurm controller" >&2; exit 1; }; echo "MaxArraySize = 4"',
+    "srun": "#!/bin/sh\nexit 1",
+}
+
+
+class Slurm:
+    """A stand-in for SLURM: what was submitted is in N.sh and N.env, what is queued in `queue`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("queue", "accounts", "asked"):
+            (folder / name).touch()
+        (folder / "count").write_text("100\n")
+        for name, text in COMMANDS.items():
+            (folder / name).write_text(text.replace("$D", str(folder)))
+            (folder / name).chmod(0o755)
+
+    def scripts(self) -> list[str]:
+        return [path.read_text() for path in sorted(self.folder.glob("[0-9]*.sh"))]
+
+    def names(self) -> list[str]:
+        return [text.partition("--job-name=")[2].partition("\n")[0].strip("'") for text in self.scripts()]
+
+    def forget(self, *jobs: str, **how: str) -> None:
+        """The jobs leave the queue; accounting remembers how."""
+        lines = [line for line in (self.folder / "queue").read_text().splitlines() if line.split("|")[0] not in jobs]
+        (self.folder / "queue").write_text("".join(f"{line}\n" for line in lines))
+        with (self.folder / "accounts").open("a") as accounts:
+            accounts.writelines(f"{job.strip('_')}|{state}\n" for job, state in how.items())
+
+    def set_state(self, job: str, state: str) -> None:
+        text = (self.folder / "queue").read_text()
+        (self.folder / "queue").write_text(text.replace(f"{job}|PENDING", f"{job}|{state}"))
+
+
+@pytest.fixture
+def slurm(place, tmp_path, monkeypatch):
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return Slurm(folder)
+
+
+# --------------------------------------------------------------------------------------------------------------- states
+
+
+def test_states_are_what_the_disk_says(place):
+    place.finish("plain-10")
+    place.finish("plain-17", key="of something else")
+    write_json(place.run_folder("plain-24") / "error.json", {"error": "it hurts", "time": "2026-01-01T00:00:00+00:00"})
+    (place.run_folder("irnet-10") / "result.json").parent.mkdir(parents=True)
+    (place.run_folder("irnet-10") / "result.json").write_text("{")
+    assert place.states() == {
+        "plain-10": "done",
+        "plain-17": "stale",
+        "plain-24": "failed",
+        "irnet-10": "failed",
+        "irnet-17": "missing",
+        "irnet-24": "missing",
+    }
+    details = place.details()
+    assert details["plain-10"] == "MAE 0.125 eV/atom"
+    assert details["plain-24"] == "it hurts"
+    assert "is not JSON" in details["irnet-10"]
+
+
+def test_a_stale_result_says_what_has_changed(place):
+    place.finish("plain-10")
+    place.pack(source_sha256="1" * 64)
+    assert place.details()["plain-10"] == "of another pack: source_sha256"
+    recipe = dataclasses.asdict(RECIPES["onecycle"]) | {"batch": 7, "ema": 0.5}
+    place.finish("plain-17", recipe=recipe, key="other")
+    assert place.details()["plain-17"] == "of another recipe: batch, ema"
+    place.finish("plain-24", key="other")
+    assert place.details()["plain-24"].startswith("of another version")
+    assert [state for state in place.states().values() if state != "missing"] == ["stale"] * 3
+
+
+def test_a_result_outlives_its_pack(place):
+    place.finish("plain-10")
+    (place.packs / "alloys-magpie.h5").unlink()
+    assert place.states()["plain-10"] == "done"
+
+
+def test_a_journal_cut_short_by_a_kill_is_read_as_far_as_it_goes(place):
+    path = journal.begin(place.results, "mine", "local", journal.process_name(os.getpid()))
+    place_name = str(place.run_folder("plain-10").relative_to(place.results))
+    journal.note(path, [{"cell": place_name}])
+    with path.open("a") as file:
+        file.write('{"cell": "some')
+    assert place.states()["plain-10"] == "queued"
+    assert place.states()["plain-17"] == "missing"
+
+
+def test_a_process_counts_while_it_lives_and_its_number_is_not_enough(place):
+    name = str(place.run_folder("plain-10").relative_to(place.results))
+    child = subprocess.Popen(["sleep", "60"])
+    path = journal.begin(place.results, "mine", "local", "999999999@1")
+    journal.note(path, [{"cell": name}])
+    assert place.states()["plain-10"] == "missing"  # never started, and the driver is dead
+    journal.note(path, [{"cell": name, "process": journal.process_name(child.pid)}])
+    assert place.states()["plain-10"] == "running"  # it has outlived its driver
+    child.kill()
+    child.wait()
+    assert place.states()["plain-10"] == "failed"
+    assert place.details()["plain-10"] == "killed, without a result"
+    journal.note(path, [{"cell": name, "process": f"{os.getpid()}@1"}])
+    assert place.states()["plain-10"] == "failed"  # the number lives on, as another process
+    place.finish("plain-10")
+    assert place.states()["plain-10"] == "done"
+
+
+def test_a_process_of_another_host_is_believed(place, monkeypatch):
+    name = str(place.run_folder("plain-10").relative_to(place.results))
+    path = journal.begin(place.results, "mine", "local", "999999999@1")
+    journal.note(path, [{"cell": name}])
+    monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+    assert place.states()["plain-10"] == "queued"
+    assert "cannot be asked from here" in place.details()["plain-10"]
+
+
+def test_the_plan_shows_states_drops_and_cost(place, capsys):
+    place.finish("plain-10")
+    place.path.write_text(SMALL.replace("[mixing_enthalpy]", "[mixing_enthalpy, band_gap]"))
+    assert place.sweep("plan") == 0
+    shown = capsys.readouterr().out
+    assert "done     alloys-magpie/mixing_enthalpy/plain-10/onecycle/honest/seed0  MAE 0.125 eV/atom" in shown
+    assert "dropped  alloys-magpie × band_gap: the pack has mixing_enthalpy (6 cells)" in shown
+    assert "mine: 6 cells: 1 done, 5 missing, 6 dropped" in shown
+    assert "5 cells ask for at most 2.50 device-hours of a budget of 3; done ones took 0.50" in shown
+    assert place.sweep("plan", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["counts"] == {"done": 1, "running": 0, "queued": 0, "stale": 0, "failed": 0, "missing": 5}
+    assert [cell["test_mae"] for cell in told["cells"]] == [0.125] + [None] * 5
+    assert told["asked_device_hours"] == 2.5
+
+
+# --------------------------------------------------------------------------------------------------------------- submit
+
+
+def test_packs_come_first_then_arrays_below_the_limit_then_the_tables_come_what_may(place, slurm, capsys):
+    (place.packs / "alloys-magpie.h5").unlink()
+    assert place.sweep("submit") == 0
+    pack, four, two, tables = slurm.scripts()
+    assert slurm.names() == ["irnet:pack:alloys-magpie", "irnet:mine", "irnet:mine", "irnet:tables:mine"]
+    assert "#SBATCH --array=0-3%4\n" in four and "#SBATCH --array=0-1%2\n" in two
+    assert "--dependency" not in pack and "--array" not in pack
+    assert "#SBATCH --dependency=afterok:101\n" in four and "#SBATCH --dependency=afterok:101\n" in two
+    assert "#SBATCH --dependency=afterany:101:102:103\n" in tables
+    assert all("#SBATCH --kill-on-invalid-dep=yes\n" in text for text in slurm.scripts())
+    assert "srun" in four and "--kill-on-bad-exit=1" in four and "srun" not in tables
+    log = capsys.readouterr().out.partition("the tables will be in ")[2].strip()
+    assert Path(log).parent == place.results / ".sweep"
+
+
+def test_what_is_queued_or_done_is_not_submitted_again(place, slurm, capsys):
+    place.finish("plain-10")
+    place.finish("plain-17", key="stale")
+    assert place.sweep("submit") == 0
+    assert slurm.names() == ["irnet:mine", "irnet:tables:mine"]
+    assert place.states() == {"plain-10": "done", "plain-17": "stale"} | dict.fromkeys(MODELS[2:], "queued")
+    assert place.sweep("submit") == 0
+    assert len(slurm.scripts()) == 2
+    assert "nothing to submit" in capsys.readouterr().out
+    assert place.sweep("submit", "--stale") == 0
+    assert slurm.names()[2:] == ["irnet:mine", "irnet:tables:mine"]
+    assert "--array" not in slurm.scripts()[2]
+    assert "#SBATCH --dependency=afterany:101:103\n" in slurm.scripts()[3]  # one table of all that is under way
+
+
+def test_a_job_that_left_without_a_result_has_failed_and_is_alone_submitted_again(place, slurm):
+    place.sweep("submit")
+    slurm.set_state("101_1", "RUNNING")
+    slurm.forget("101_0", "101_2", **{"101_0": "CANCELLED by 0", "101_[2-3]": "TIMEOUT"})
+    found = place.states()
+    assert [found[model] for model in MODELS] == ["failed", "running", "failed", "queued", "queued", "queued"]
+    assert place.details()["plain-10"] == "job 101_0 CANCELLED by 0, without a result"
+    assert place.details()["plain-24"] == "job 101_2 TIMEOUT, without a result"
+    assert place.details()["irnet-10"] == "job 101_3 (Priority)"
+    assert place.sweep("submit") == 0
+    assert "#SBATCH --array=0-1%2\n" in slurm.scripts()[-2]
+
+
+def test_what_training_said_is_the_reason_unless_it_is_older_than_the_job(place, slurm):
+    folder = place.run_folder("plain-10")
+    write_json(folder / "error.json", {"error": "old", "time": "2020-01-01T00:00:00+00:00"})
+    place.sweep("submit")
+    slurm.forget("101_0", **{"101_0": "NODE_FAIL"})
+    assert place.details()["plain-10"] == "job 101_0 NODE_FAIL, without a result"
+    write_json(folder / "error.json", {"error": "new", "time": "2100-01-01T00:00:00+00:00"})
+    assert place.details()["plain-10"] == "new"
+
+
+def test_cells_whose_pack_could_not_be_built_say_so(place, slurm):
+    (place.packs / "alloys-magpie.h5").unlink()
+    place.sweep("submit")
+    assert read_ledger(place.matrix, place.results).pack_jobs == {"alloys-magpie": "101"}
+    (slurm.folder / "queue").write_text("")
+    (slurm.folder / "accounts").write_text("101|FAILED\n102_[0-3]|CANCELLED\n")
+    assert place.details()["plain-10"] == "its pack alloys-magpie was not built: job 101 FAILED"
+    assert place.sweep("submit") == 0
+    assert slurm.names()[4:5] == ["irnet:pack:alloys-magpie"]
+
+
+def test_cells_wait_for_a_pack_that_an_earlier_submission_is_building(place, slurm):
+    (place.packs / "alloys-magpie.h5").unlink()
+    place.sweep("submit")
+    slurm.forget("102_0", **{"102_0": "CANCELLED by 0"})
+    assert place.sweep("submit") == 0
+    assert slurm.names()[4:] == ["irnet:mine", "irnet:tables:mine"]
+    assert "#SBATCH --dependency=afterok:101\n" in slurm.scripts()[4]
+
+
+@pytest.mark.parametrize("command", ["plan", "status", "submit"])
+def test_the_queue_is_asked_once_however_many_cells(place, slurm, command):
+    place.sweep("submit")
+    (slurm.folder / "asked").write_text("")
+    place.sweep(command)
+    assert len((slurm.folder / "asked").read_text().splitlines()) == 1
+
+
+def test_a_job_of_the_same_number_on_a_new_cluster_is_not_ours(place, slurm):
+    place.sweep("submit")
+    text = (slurm.folder / "queue").read_text()
+    token = text.splitlines()[0].rpartition("|")[2]
+    (slurm.folder / "queue").write_text(text.replace(token, "another"))
+    assert set(place.states().values()) == {"failed"}
+
+
+def test_while_slurm_is_silent_nothing_is_taken_for_lost(place, slurm):
+    place.sweep("submit")
+    (slurm.folder / "down").touch()
+    assert set(place.states().values()) == {"queued"}
+    assert "SLURM does not answer" in read_ledger(place.matrix, place.results).notes[0]
+    place.path.write_text(SMALL + "seeds: [0, 1]\nprotocols: [honest]\n".replace("3", "30"))
+    with pytest.raises(UserError, match="SLURM does not answer"):
+        place.sweep("submit", "--over-budget")
+
+
+def test_what_slurm_refuses_is_one_sentence(place, slurm):
+    (slurm.folder / "refuse").touch()
+    with pytest.raises(UserError) as error:
+        place.sweep("submit")
+    assert str(error.value) == "SLURM refused irnet:mine: sbatch: error: invalid partition specified: fast"
+    assert set(place.states().values()) == {"missing"}
+
+
+def test_a_job_submitted_from_a_job_inherits_nothing_of_it_but_the_cluster(place, slurm, monkeypatch):
+    inherited = {"SLURM_NTASKS": "8", "SLURM_JOB_ID": "5", "PMIX_RANK": "1", "RANK": "1", "CUDA_VISIBLE_DEVICES": "3"}
+    for name, value in inherited.items() | {"SLURM_CONF": "/somewhere/slurm.conf", "IRNET_DATA": "/data"}.items():
+        monkeypatch.setenv(name, value)
+    place.sweep("submit")
+    environment = (slurm.folder / "101.env").read_text()
+    assert not [name for name in inherited if f"\n{name}=" in f"\n{environment}"]
+    assert "SLURM_CONF=/somewhere/slurm.conf" in environment and "IRNET_DATA=/data" in environment
+    assert os.environ["SLURM_NTASKS"] == "8"
+
+
+def test_a_site_says_what_the_cluster_wants(place, slurm, tmp_path):
+    site = tmp_path / "here.yaml"
+    site.write_text("""
+account: proj42
+partition: gpu
+qos: long
+constraint: a100
+gpus_per_task: 1
+modules: [gcc/12]
+setup: [export X=1]
+srun_args: [--mpi=pmix]
+sbatch: {reservation: us, exclusive: true, comment: theirs}
+""")
+    place.path.write_text(SMALL.replace("{minutes: 30}", "{minutes: 30, nodes: 2, ranks_per_node: 4, memory_gb: 1.5}"))
+    assert place.sweep("submit", "--site", str(site), "--over-budget") == 0
+    training, tables = slurm.scripts()[0], slurm.scripts()[-1]
+    for line in (
+        *("account=proj42", "partition=gpu", "qos=long", "constraint=a100", "reservation=us", "exclusive", "requeue"),
+        *(
+            "nodes=2",
+            "ntasks-per-node=4",
+            "cpus-per-task=1",
+            "gpus-per-node=4",
+            "mem=1536M",
+            "time=30",
+            "signal=USR2@120",
+        ),
+    ):
+        assert f"#SBATCH --{line}\n" in training
+    assert training.index("module load gcc/12") < training.index("export X=1") < training.index("srun ")
+    assert "--mpi=pmix" in training
+    assert "gpus" not in tables and "#SBATCH --account=proj42\n" in tables
+    assert set(place.states().values()) == {"queued"}  # though the site has a comment of its own
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("acount: x", "unknown key 'acount' (did you mean 'account'?); known: account, constraint"),
+        ("modules: gcc", "modules must be of type list, however: 'gcc'"),
+        ("gpus_per_task: true", "gpus_per_task must be of type int, however: True"),
+    ],
+)
+def test_a_site_that_is_wrong_is_one_sentence(tmp_path, text, sentence):
+    (tmp_path / "here.yaml").write_text(text)
+    with pytest.raises(UserError) as error:
+        submission.read_site(str(tmp_path / "here.yaml"))
+    assert sentence in str(error.value) and "here.yaml" in str(error.value)
+
+
+def test_sites_go_by_name_and_by_variable(monkeypatch):
+    assert submission.read_site("local_slurm").partition == "main"
+    monkeypatch.setenv("IRNET_SITE", "local_slurm")
+    assert submission.read_site(None).partition == "main"
+    with pytest.raises(UserError, match=r"unknown site 'nowhere'; known: .*local_slurm"):
+        submission.read_site("nowhere")
+
+
+def test_pickles_are_in_a_private_folder_and_never_in_the_results(place, slurm, tmp_path):
+    place.sweep("submit")
+    assert not list(place.results.rglob("*.pkl"))
+    assert list((tmp_path / "state").rglob("*.pkl"))
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
+
+
+def test_the_budget_stops_a_matrix_before_anything_starts(place, slurm):
+    place.path.write_text(SMALL.replace("budget_device_hours: 3", "budget_device_hours: 2"))
+    with pytest.raises(UserError, match=r"must cover the cells that are not done, however: 2 and 3\.0"):
+        place.sweep("submit")
+    assert not slurm.scripts()
+    place.finish("plain-10", "plain-17")
+    assert place.sweep("submit") == 0
+
+
+# ------------------------------------------------------------------------------------------------------------------ run
+
+
+@pytest.fixture
+def stand_in(place, monkeypatch, tmp_path):
+    """Trainings are commands that leave a prepared result, or whatever `stand_in[model]` says to the shell."""
+    commands = {}
+
+    def train_command(entry, n_ranks, results, pack_dir):
+        prepared = write_result(place.matrix, entry.cell, tmp_path / "prepared")
+        return ["sh", "-c", commands.get(entry.cell.spec.model, f"cp {prepared} {entry.folder}")]
+
+    monkeypatch.setattr(running, "train_command", train_command)
+    return commands
+
+
+def test_run_goes_on_after_a_failed_cell_and_runs_only_that_one_again(place, stand_in, capsys):
+    error = place.run_folder("plain-17") / "error.json"
+    stand_in["plain-17"] = f'echo \'{{"error": "it hurts"}}\' >{error}; exit 1'
+    stand_in["irnet-10"] = "echo several; echo words; exit 3"
+    assert place.sweep("run") == 1
+    shown = capsys.readouterr().out
+    assert "[1/6] alloys-magpie/mixing_enthalpy/plain-10/onecycle/honest/seed0 on 1 rank; log " in shown
+    assert "[1/6] MAE 0.125 eV/atom in " in shown
+    assert "[2/6] failed: it hurts" in shown
+    assert "[4/6] failed: status 3: words" in shown
+    assert "mine: 4 cells done, 2 failures" in shown
+    assert (place.run_folder("irnet-10") / "train.log").read_text() == "several\nwords\n"
+    assert [m for m, state in place.states().items() if state == "failed"] == ["plain-17", "irnet-10"]
+    stand_in.clear()
+    error.unlink()
+    assert place.sweep("run") == 0
+    shown = capsys.readouterr().out
+    assert "[2/2]" in shown and "plain-10" not in shown
+    assert set(place.states().values()) == {"done"}
+
+
+def test_run_leaves_what_is_stale_until_asked(place, stand_in):
+    place.finish("plain-10", key="other")
+    assert place.sweep("run") == 0
+    assert place.states()["plain-10"] == "stale"
+    assert place.sweep("run", "--stale") == 0
+    assert place.states()["plain-10"] == "done"
+
+
+def test_run_takes_up_nothing_that_another_run_has(place, stand_in, capsys):
+    path = journal.begin(place.results, "mine", "local", journal.process_name(os.getpid()))
+    taken = [str(place.run_folder(model).relative_to(place.results)) for model in MODELS[1:]]
+    journal.note(path, [{"cell": name} for name in taken])
+    assert place.sweep("run") == 0
+    assert "[1/1]" in capsys.readouterr().out
+
+
+def test_run_builds_missing_packs_and_then_knows_their_properties(place, stand_in, monkeypatch, capsys):
+    (place.packs / "alloys-magpie.h5").rename(place.folder / "built.h5")
+    place.path.write_text(
+        SMALL.replace("[alloys-magpie]", "[alloys-magpie, alloys-elements]").replace("s: [mix", "s: all #")
+    )
+    built = {"alloys-magpie": ["cp", str(place.folder / "built.h5"), str(place.packs / "alloys-magpie.h5")]}
+    monkeypatch.setattr(running, "pack_command", lambda pack: built.get(pack.name, ["false"]))
+    assert not place.matrix.cells
+    assert place.sweep("run") == 1  # one of the packs could not be built
+    assert set(place.states().values()) == {"done"} and len(place.states()) == 6
+    assert "failed pack alloys-elements: status 1; its cells were left out" in capsys.readouterr().out
+
+
+STOPPABLE = """
+import sys
+from irnet_hpc import running, sweep
+from irnet_hpc.errors import exit_status
+running.train_command = lambda *_: ["sh", "-c", "trap 'echo saved; exit 75' TERM; echo $$ up; while :; do sleep 0.05; done"]
+sys.exit(exit_status(sweep.main))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_a_run_lets_the_training_save_and_leaves_nothing_behind(place, number):
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPABLE, *place.command("run")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # only it is told, as by `kill`; the training must hear of it from us
+    )
+    log = place.run_folder("plain-10") / "train.log"
+    wait_until(lambda: log.exists() and "up" in log.read_text())
+    assert place.states() == {"plain-10": "running"} | dict.fromkeys(MODELS[1:], "queued")
+    process.send_signal(number)
+    shown, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped after 0 of 6 cells; the same command goes on" in shown
+    assert "Traceback" not in shown
+    pid, _, said = log.read_text().partition(" ")
+    assert said.startswith("up\n") and said.endswith("saved\n")
+    assert journal.process_name(int(pid)) is None
+    assert place.states() == {"plain-10": "failed"} | dict.fromkeys(MODELS[1:], "missing")
+    assert "interrupted" in place.details()["plain-10"]
+
+
+def test_a_training_that_outlives_a_killed_run_is_not_started_twice(place):
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPABLE, *place.command("run")], cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    log = place.run_folder("plain-10") / "train.log"
+    wait_until(lambda: log.exists() and "up" in log.read_text())
+    process.kill()
+    process.wait()
+    assert place.states() == {"plain-10": "running"} | dict.fromkeys(MODELS[1:], "missing")
+    os.killpg(int(log.read_text().partition(" ")[0]), signal.SIGKILL)
+    wait_until(lambda: place.states()["plain-10"] == "failed")
+
+
+def wait_until(is_true, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < deadline, "it has not happened"
+        time.sleep(0.02)
+
+
+# ------------------------------------------------------------------------------------------------- the command, for real
+
+
+def command(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "irnet_hpc.sweep", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("text", ["sedes: [0]", "packs: [a", "models: [resnet-17]"])
+def test_bad_input_is_one_sentence_and_status_2(tmp_path, text):
+    (tmp_path / "bad.yaml").write_text(SMALL + text)
+    done = command("plan", tmp_path / "bad.yaml")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {tmp_path}/bad.yaml: ") and len(done.stderr.splitlines()) == 1
+
+
+def test_a_matrix_that_is_not_there_is_one_sentence_and_status_2(tmp_path):
+    done = command("plan", tmp_path / "none.yaml")
+    assert (done.returncode, done.stderr) == (2, f"error: {tmp_path}/none.yaml: No such file or directory\n")
+
+
+REAL = """
+packs: [alloys-small]
+properties: [mixing_enthalpy]
+models: [64BARx2-1, 32BAx2-1]
+recipes: [{name: tiny, base: onecycle, precision: fp32, batch: 64, epochs: 2}]
+resources: {ranks_per_node: %d, minutes: 1}
+"""
+
+
+@pytest.mark.slow
+def test_two_real_ranks_train_a_matrix(tmp_path, alloys_pack):
+    (tmp_path / "real.yaml").write_text(REAL % 2)
+    places = ("--results", tmp_path / "results", "--pack-dir", alloys_pack.parent)
+    done = command("run", tmp_path / "real.yaml", *places)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(" MAE ") == 2 and "eV/atom in" in done.stdout
+    told = json.loads(command("plan", tmp_path / "real.yaml", *places, "--json").stdout)
+    assert told["counts"]["done"] == 2
+    result = json.loads((tmp_path / "results" / told["cells"][0]["folder"] / "result.json").read_text())
+    assert [attempt["size"] for attempt in result["attempts"]] == [2]
+
+
+@pytest.mark.slow
+def test_without_slurm_a_process_in_the_background_does_the_same(tmp_path, alloys_pack):
+    (tmp_path / "real.yaml").write_text(REAL % 1)
+    places = ("--results", tmp_path / "results", "--pack-dir", alloys_pack.parent)
+    state = {"IRNET_STATE": str(tmp_path / "state")}
+    done = command("submit", tmp_path / "real.yaml", *places, "--cluster", "local", **state)
+    assert done.returncode == 0, done.stdout + done.stderr
+    again = command("submit", tmp_path / "real.yaml", *places, "--cluster", "local", **state)
+    assert "nothing to submit" in again.stdout
+    log = Path(done.stdout.partition("the tables will be in ")[2].strip())
+    wait_until(lambda: "2 of 2 cells are done" in log.read_text(), 90)
+    assert "mixing_enthalpy (eV/atom)" in log.read_text()

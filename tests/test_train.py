@@ -1,0 +1,328 @@
+"""Training, from the command line to the result: against scikit-learn, plain torch and an uninterrupted self."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+
+from irnet_hpc import train
+from irnet_hpc.comm import Alone
+from irnet_hpc.data import CHUNK_ROWS, WINDOW_CHUNKS, epoch_order, load
+from irnet_hpc.errors import UserError, exit_status
+from irnet_hpc.files import read_json
+from irnet_hpc.recipes import RECIPES, resolve
+from irnet_hpc.runs import RunSpec, model_of, read_result, run_key
+from irnet_hpc.store import open_pack
+
+CPU = torch.device("cpu")
+QUICK = "{name: quick, base: onecycle, epochs: 4, batch: 64, precision: fp32}"
+
+
+def command(pack: Path | str, results: Path, /, **changes) -> list[str]:
+    options = {"pack": pack, "property": "mixing_enthalpy", "layers": "64BARx2-32BAx2R-1", "recipe": QUICK} | changes
+    flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value)) if value]
+    return [sys.executable, "-m", "irnet_hpc.train", *flags, "--results", str(results)]
+
+
+def run(*arguments, **changes) -> subprocess.CompletedProcess:
+    return subprocess.run(command(*arguments, **changes), capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def finished(alloys_pack, tmp_path_factory):
+    """A run folder and what its command printed."""
+    results = tmp_path_factory.mktemp("finished")
+    done = run(alloys_pack, results)
+    assert done.returncode == 0, done.stderr
+    return next(results.rglob("result.json")).parent, done.stdout
+
+
+def test_the_result_is_what_scikit_learn_says_of_the_stored_predictions(finished, alloys_pack):
+    folder, _ = finished
+    result = read_result(folder / "result.json")
+    with np.load(folder / "test_predictions.npz", allow_pickle=False) as file:
+        target, prediction, formula = file["target"], file["prediction"], file["formula"]
+    assert result.test_mae == pytest.approx(mean_absolute_error(target, prediction), rel=1e-12)
+    assert result.test_rmse == pytest.approx(root_mean_squared_error(target, prediction), rel=1e-12)
+    assert result.test_r2 == pytest.approx(r2_score(target, prediction), rel=1e-12)
+    with open_pack(alloys_pack) as pack:
+        train_targets = pack.y("mixing_enthalpy", pack.rows("train"))
+        assert list(formula) == pack.formulas(pack.rows("test"))
+        assert np.array_equal(target, pack.y("mixing_enthalpy", pack.rows("test")))
+        assert result.pack_identity == pack.identity
+    assert result.baseline_mae == pytest.approx(np.abs(target - np.median(train_targets)).mean())
+    assert (result.n_train, result.n_test, result.unit) == (len(train_targets), len(target), "eV/atom")
+    assert result.selected_on == "val" and result.optimism is None and result.epochs == 4
+
+
+def test_what_a_run_prints_and_leaves(finished):
+    folder, printed = finished
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "history.csv", "model.safetensors", "result.json", "run.json", "test_predictions.npz",
+    ]  # fmt: skip
+    assert folder.parts[-5:-2] == ("mixing_enthalpy", folder.parts[-4], "quick") and folder.name == "seed0"
+    assert "eV/atom" in printed and "next: python -m irnet_hpc.aggregate" in printed
+    lines = (folder / "history.csv").read_text().splitlines()
+    assert lines[0] == "epoch,step,lr,train_mae,val_mae,seconds" and len(lines) == 5
+    result = read_result(folder / "result.json")
+    assert result.val_mae == min(float(line.split(",")[4]) for line in lines[1:])
+
+
+def test_the_stored_model_gives_the_stored_predictions_with_plain_torch(finished, alloys_pack):
+    """Rebuilt from model.safetensors alone by the formulas of the networks, with no code of the package's model."""
+    folder, _ = finished
+    tensors = {n: t.double() for n, t in safetensors.torch.load_file(folder / "model.safetensors").items()}
+    with safetensors.safe_open(folder / "model.safetensors", "pt") as file:
+        facts = json.loads(file.metadata()["irnet_hpc"])
+    with open_pack(alloys_pack) as pack:
+        x = torch.from_numpy(pack.x(pack.rows("test"))).double()
+        assert facts["feature_labels"] == pack.feature_labels
+
+    def linear(x, name):
+        return x @ tensors[f"network.{name}.weight"].T + tensors[f"network.{name}.bias"]
+
+    def layer(x, name):
+        z, n = linear(x, f"{name}.linear"), f"network.{name}.norm"
+        z = (z - tensors[f"{n}.mean"]) / (tensors[f"{n}.var"] + 1e-5).sqrt()
+        return (z * tensors[f"{n}.weight"] + tensors[f"{n}.bias"]).clamp(min=0)
+
+    x = ((x - tensors["feature_mean"]) / tensors["feature_scale"]).clamp(-facts["clip"], facts["clip"])
+    x = layer(x, "body.0.layers.0") + linear(x, "body.0.projection")
+    x = layer(x, "body.1.layers.0") + x
+    x = layer(layer(x, "body.2.layers.0"), "body.2.layers.1") + linear(x, "body.2.projection")
+    prediction = linear(x, "output")[:, 0] * facts["target_scale"] + facts["target_mean"]
+    with np.load(folder / "test_predictions.npz") as file:
+        np.testing.assert_allclose(prediction.numpy(), file["prediction"], rtol=2e-3, atol=2e-5)
+
+
+def test_a_network_learns_the_regular_solution(alloys_pack, tmp_path):
+    """The mixing enthalpy is a quadratic form of the fractions: better than the median on rows never seen."""
+    recipe = "{name: longer, base: onecycle, epochs: 40, batch: 32, precision: fp32}"
+    assert run(alloys_pack, tmp_path, recipe=recipe).returncode == 0
+    result = read_result(next(tmp_path.rglob("result.json")))
+    assert result.test_mae < 0.7 * result.baseline_mae
+
+
+def test_a_finished_run_is_not_run_again_and_a_stale_one_only_when_asked(finished, alloys_pack):
+    folder, _ = finished
+    results = folder.parents[5]
+    before = (folder / "result.json").stat().st_mtime_ns
+    again = run(alloys_pack, results)
+    assert again.returncode == 0 and "already done" in again.stdout
+    assert (folder / "result.json").stat().st_mtime_ns == before
+    other = QUICK.replace("epochs: 4", "epochs: 1")
+    stale = run(alloys_pack, results, recipe=other)
+    assert stale.returncode == 2 and "stale" in stale.stderr and "--force" in stale.stderr
+    assert (folder / "result.json").stat().st_mtime_ns == before
+
+
+def test_a_run_stopped_by_a_signal_ends_bit_for_bit_like_an_undisturbed_one(alloys_pack, tmp_path):
+    recipe = "{name: r, base: onecycle, epochs: 200, batch: 64, precision: fp32}"
+    process = subprocess.Popen(command(alloys_pack, tmp_path / "a", recipe=recipe), stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("epoch"):
+            process.send_signal(signal.SIGTERM)
+            break
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert not list((tmp_path / "a").rglob("result.json"))
+    continued, undisturbed = (
+        run(alloys_pack, tmp_path / "a", recipe=recipe),
+        run(alloys_pack, tmp_path / "b", recipe=recipe),
+    )
+    assert continued.returncode == undisturbed.returncode == 0 and "resuming at epoch" in continued.stdout
+    first, second = (next((tmp_path / name).rglob("result.json")).parent for name in "ab")
+    one, two = (safetensors.torch.load_file(folder / "model.safetensors") for folder in (first, second))
+    assert all(torch.equal(one[name], two[name]) for name in two)
+    histories = [[line.rsplit(",", 1)[0] for line in (f / "history.csv").open()] for f in (first, second)]
+    assert histories[0] == histories[1]
+    assert not (first / "checkpoint").exists()
+
+
+def test_a_torn_checkpoint_falls_back_to_the_one_before(alloys_pack, tmp_path, capsys):
+    from irnet_hpc import checkpoint
+
+    tensors = {"w": torch.zeros(3)}
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, "k", {"w": torch.full((3,), float(step))}, checkpoint.State(step=step), Alone())
+    assert sorted(p.name for p in (tmp_path / "checkpoint").iterdir()) == [
+        "a.json", "a.safetensors", "b.json", "b.safetensors",
+    ]  # fmt: skip
+    assert checkpoint.resume(tmp_path, "k", tensors, Alone()).step == 3 and tensors["w"][0] == 3
+    newest = max((tmp_path / "checkpoint").glob("*.safetensors"), key=lambda p: p.stat().st_mtime_ns)
+    newest.write_bytes(newest.read_bytes()[:-1] + b"\x7f")
+    assert checkpoint.resume(tmp_path, "k", tensors, Alone()).step == 2 and tensors["w"][0] == 2
+    assert "does not match its checksum" in capsys.readouterr().err
+    assert checkpoint.resume(tmp_path, "another key", tensors, Alone()).step == 0
+
+
+def in_process(pack_file: Path, path: Path, layers: str = "32BARx2-1", **changes):
+    """One training in this process: (network, state)."""
+    torch.set_num_threads(1)
+    recipe = resolve({"name": "t", "base": "onecycle", "precision": "fp64", "batch": 64, "epochs": 3} | changes)
+    spec = RunSpec("pack", "mixing_enthalpy", **model_of(layers))
+    with open_pack(pack_file) as pack:
+        data = load(pack, spec, recipe, CPU, train.DTYPES[recipe.precision])
+    return train.train(spec, recipe, "key", data, path, Alone(), CPU)
+
+
+def test_the_golden_losses_of_this_training_version(alloys_pack, tmp_path):
+    """Where this fails because the numerics were meant to change: raise runs.TRAINING_VERSION, and renew the numbers."""
+    _, state = in_process(alloys_pack, tmp_path)
+    golden = [(0.5169605340, 0.5560941301), (0.4344489041, 0.5043784071), (0.3903540133, 0.4454389614)]
+    np.testing.assert_allclose([row[3:5] for row in state.history], golden, rtol=1e-6)
+
+
+def test_a_step_is_adam_on_the_mean_absolute_error_of_the_batch(alloys_pack, tmp_path):
+    """Three epochs of the reference's recipe without normalisation, next to torch's own Linear, ReLU, L1 and Adam."""
+    recipe = resolve({"name": "plain", "base": "paper", "precision": "fp64", "batch": 32, "epochs": 3, "patience": 0})
+    spec = RunSpec("pack", "mixing_enthalpy", **model_of("16Ax2-1"), seed=5)
+    with open_pack(alloys_pack) as pack:
+        data = load(pack, spec, recipe, CPU, torch.float64)
+        x = torch.from_numpy(pack.x(pack.rows("train"))).double()
+        y = torch.from_numpy(pack.y("mixing_enthalpy", pack.rows("train")))
+    _, state = train.train(spec, recipe, "key", data, tmp_path, Alone(), CPU)
+
+    from irnet_hpc.architectures import parse
+    from irnet_hpc.model import Network
+
+    ours = Network(x.shape[1], parse("16Ax2-1")).double()
+    ours.initialise(5)
+    linears = [m for m in ours.modules() if isinstance(m, torch.nn.Linear)]
+    plain = torch.nn.Sequential(linears[0], torch.nn.ReLU(), linears[1], torch.nn.ReLU(), linears[2])
+    adam = torch.optim.Adam(plain.parameters(), lr=1e-4)
+    for epoch in range(3):
+        order, total, n_steps = epoch_order(data.train.row, 5, epoch), 0.0, len(y) // 32
+        for i in range(n_steps):
+            rows = order[32 * i : 32 * (i + 1)]
+            loss = torch.nn.functional.l1_loss(plain(x[rows])[:, 0], y[rows])
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            total += loss.item() / n_steps
+        assert state.history[epoch][3] == pytest.approx(total, rel=1e-9)
+
+
+def test_training_stops_when_the_selection_error_no_longer_falls_and_keeps_the_best(alloys_pack, tmp_path):
+    _, state = in_process(
+        alloys_pack, tmp_path, schedule="constant", learning_rate=0.05, epochs=500, patience=5, ema=0.0
+    )
+    maes = [row[4] for row in state.history]
+    assert state.epoch == len(maes) < 500
+    assert state.best_epoch == int(np.argmin(maes)) == len(maes) - 6
+    assert state.best_mae == min(maes)
+
+
+def test_protocol_paper_trains_on_val_too_selects_on_test_and_says_how_much_that_flatters(alloys_pack, tmp_path):
+    done = run(alloys_pack, tmp_path, protocol="paper")
+    assert done.returncode == 0 and "selected on test" in done.stdout
+    result = read_result(next(tmp_path.rglob("result.json")))
+    with open_pack(alloys_pack) as pack:
+        assert (result.n_train, result.n_val) == (pack.n_train + pack.n_val, 0)
+    maes = [float(line.split(",")[4]) for line in next(tmp_path.rglob("history.csv")).read_text().splitlines()[1:]]
+    assert result.test_mae == pytest.approx(min(maes)) and result.selected_on == "test"
+    assert result.val_mae is None and np.isfinite(result.optimism)
+
+
+def test_an_epoch_visits_every_row_once_in_an_order_of_seed_and_epoch_alone():
+    row = np.sort(
+        np.random.default_rng(0).permutation(3 * CHUNK_ROWS * WINDOW_CHUNKS)[: CHUNK_ROWS * WINDOW_CHUNKS * 2]
+    )
+    orders = [epoch_order(row, seed, epoch) for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))]
+    assert all(np.array_equal(np.sort(order), np.arange(len(row))) for order in orders)
+    assert np.array_equal(orders[0], orders[1])
+    assert not np.array_equal(orders[0], orders[2]) and not np.array_equal(orders[0], orders[3])
+
+
+def test_an_epoch_reads_whole_chunks_window_by_window():
+    """What makes streaming possible: the first window's rows come from WINDOW_CHUNKS chunks of the pack, and only them."""
+    row = np.arange(4 * CHUNK_ROWS * WINDOW_CHUNKS)
+    order = epoch_order(row, 0, 0)
+    window = order[: CHUNK_ROWS * WINDOW_CHUNKS] // CHUNK_ROWS
+    assert len(np.unique(window)) == WINDOW_CHUNKS
+    assert np.abs(np.corrcoef(np.arange(1000), order[:1000])[0, 1]) < 0.2
+
+
+def test_one_cycle_rises_for_30_percent_and_ends_near_nothing():
+    recipe = RECIPES["onecycle"]
+    rates = np.array([train.learning_rate(recipe, step, 1000) for step in range(1000)])
+    assert rates.argmax() == 300 and rates.max() == pytest.approx(recipe.learning_rate)
+    assert rates[0] == pytest.approx(recipe.learning_rate / 25)
+    assert rates[-1] < 2e-5 * recipe.learning_rate
+    assert (np.diff(rates[:301]) > 0).all() and (np.diff(rates[300:]) < 0).all()
+
+
+def test_a_key_changes_with_what_changes_the_numbers_and_with_nothing_else():
+    spec, recipe, identity = (
+        RunSpec("p", "q", "irnet", 17),
+        RECIPES["paper"],
+        {"source_sha256": "1", "content_sha256": "x"},
+    )
+    key = run_key(spec, recipe, identity)
+    assert key == run_key(spec, recipe, identity | {"content_sha256": "y"})
+    assert key != run_key(spec, recipe, identity | {"source_sha256": "2"})
+    assert key != run_key(spec, RECIPES["onecycle"], identity)
+    assert key != run_key(RunSpec("p", "q", "irnet", 17, seed=1), recipe, identity)
+
+
+def test_a_loss_that_is_not_finite_is_a_sentence_with_the_step_and_the_rate(alloys_pack, tmp_path):
+    with pytest.raises(UserError, match=r"no longer finite by step \d+ .*learning rate"):
+        in_process(
+            alloys_pack,
+            tmp_path,
+            "64x30-1",
+            schedule="constant",
+            learning_rate=10.0,
+            loss="mse",
+            precision="fp32",
+            epochs=40,
+        )
+
+
+BAD = {
+    "unknown property": ({"property": "band_gap"}, "known: mixing_enthalpy, size_mismatch"),
+    "unknown architecture": ({"layers": None, "architecture": "irnett", "depth": 17}, "did you mean 'irnet'"),
+    "unknown depth": ({"layers": None, "architecture": "irnet", "depth": 18}, "known: 10, 17, 24, 48"),
+    "unknown recipe": ({"recipe": "papper"}, "did you mean 'paper'"),
+    "unknown recipe key": ({"recipe": "{name: a, base: paper, bach: 3}"}, "did you mean 'batch'"),
+    "recipe value": ({"recipe": "{name: a, base: paper, epochs: many}"}, "must be of type int"),
+    "recipe that is not YAML": ({"recipe": "{name: a, base"}, "must be YAML"),
+    "layers": ({"layers": "64QAx2-1"}, "64QAx2"),
+    "both": ({"architecture": "irnet", "depth": 17}, "not by both"),
+    "too few rows": ({"train_rows": 20}, "at least one batch, however: 20"),
+    "too many rows": ({"train_rows": 10**6}, "at most the"),
+    "missing pack": ({"pack": "nowhere"}, "nowhere"),
+    "unknown protocol": ({"protocol": "dishonest"}, "known: honest, paper"),
+    "unknown engine": ({"engine": "mpi"}, "known: auto, horovod, none, torch"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence_and_status_2(case, alloys_pack, tmp_path, capsys):
+    changes, sentence = BAD[case]
+    arguments = command(changes.get("pack", alloys_pack), tmp_path / "results", **changes)[3:]
+    assert exit_status(lambda: train.main(arguments)) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("error: ") and sentence in error
+    assert not list(tmp_path.rglob("result.json")) and not list(tmp_path.rglob("run.json"))
+
+
+def test_a_failure_is_left_in_the_folder_and_goes_with_the_next_success(alloys_pack, tmp_path):
+    assert run(alloys_pack, tmp_path, train_rows=20).returncode == 2
+    error = next(tmp_path.rglob("error.json"))
+    assert "at least one batch" in read_json(error)["error"]
+    assert error.parent.parent.name == "honest-n20"
+
+
+def test_one_process_in_a_slurm_job_of_two_tasks_is_refused(alloys_pack, tmp_path):
+    environment = os.environ | {"SLURM_JOB_ID": "1", "SLURM_PROCID": "0", "SLURM_NTASKS": "2"}
+    done = subprocess.run(command(alloys_pack, tmp_path), env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "size must equal SLURM_NTASKS, however: 1 and 2" in done.stderr
