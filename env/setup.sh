@@ -16,7 +16,7 @@ set -euo pipefail
 
 HOROVOD_VERSION=0.28.1
 HOROVOD_SHA256=92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0
-PATCH_VERSION=1                                    # raise with any change to patch_horovod or build_horovod
+PATCH_VERSION=2                                    # raise with any change to patch_horovod or build_horovod
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 REPOSITORY=$(dirname "$HERE")
@@ -28,11 +28,14 @@ LOG=$STATE/setup.log
 say() { printf '[setup %3ds] %s\n' "$SECONDS" "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 2; }
 
-# Run a command into the log; on failure show the end of the log.
+# Run a command into the log; on failure show the first compiler errors and the end of the log.
 logged() {
   printf '\n+ %s\n' "$*" >>"$LOG"
   "$@" >>"$LOG" 2>&1 </dev/null 9>&- || {
-    { echo "error: failed: $*"; echo "--- the end of $LOG"; tail -n 30 "$LOG"; } >&2
+    { echo "error: failed: $*"
+      grep -m 5 -E '(^|: )(fatal )?error: |CMake Error' "$LOG" || true
+      echo "--- the end of $LOG"
+      tail -n 20 "$LOG"; } >&2
     exit 1
   }
 }
@@ -226,6 +229,8 @@ patch_horovod() {  # in the source folder
   # Current torch headers need C++17 (2.13) or C++20 (2.15).
   replace CMakeLists.txt 'set(CMAKE_CXX_STANDARD 14)' 'set(CMAKE_CXX_STANDARD 20)'
   replace horovod/torch/CMakeLists.txt 'set(CMAKE_CXX_STANDARD 14)' 'set(CMAKE_CXX_STANDARD 20)'
+  # g++ 14 refuses the assignment to this member, in an operator that nothing calls.
+  replace third_party/flatbuffers/include/flatbuffers/stl_emulation.h 'const size_type count_;' 'size_type count_;'
   # Debug symbols are four fifths of the library and a good part of the compile time.
   replace setup.py "'RelWithDebInfo'" "'Release'"
   if [[ -z $cuda_home ]]; then
@@ -258,6 +263,7 @@ build_horovod() {  # $1: an empty folder; leaves the wheel in $1/wheel
 
   export HOROVOD_WITH_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 HOROVOD_WITH_GLOO=1
   export CMAKE_POLICY_VERSION_MINIMUM=3.5          # CMake 4 refuses the older minimum that Horovod and Gloo name
+  export CXXFLAGS="${CXXFLAGS:-} -include string -include cstdint"   # taken for granted by the source, no longer by g++ 13 and 14
   MAKEFLAGS=-j$(nproc)
   export MAKEFLAGS
   if [[ $with_mpi ]]; then export HOROVOD_WITH_MPI=1; else export HOROVOD_WITHOUT_MPI=1; fi

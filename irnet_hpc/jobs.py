@@ -5,8 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ from irnet_hpc.resources import Resources
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
+
+
+HANDED_OVER = (signal.SIGUSR2, signal.SIGTERM)  # notice of preemption or of the end, and what comes before being killed
 
 
 def train_options(entry: Entry, results: Path, pack_dir: Path | None) -> list[str]:
@@ -81,8 +85,8 @@ class Training:
             _send_output_to(self.log)
         from irnet_hpc import folder, train  # with torch, which planning does without
 
-        with _signals_for_train() as seen:
-            status = exit_status(lambda: train.main(self.options))
+        seen = _hand_signals_to_train()
+        status = exit_status(lambda: train.main(self.options))
         if status == train.PREEMPTED and signal.SIGUSR2 in seen():
             end = float(os.environ.get("SLURM_JOB_END_TIME", began + 60 * self.resources.minutes))
             if end - time.time() > notice_s(self.resources) + 90:  # notice of the end comes up to a minute early
@@ -90,7 +94,7 @@ class Training:
             elif rank == 0:  # another go would cost more than the matrix says
                 folder.failed(
                     self.log.parent,
-                    f"out of time after {self.resources.minutes} minutes; submitted again it goes on from its checkpoint",
+                    f"out of time after {self.resources.minutes} min; submitted again it goes on from its checkpoint",
                 )
         if status:  # SLURM must know, and the other ranks must end
             raise RuntimeError(f"the training ended with status {status}; see {self.log}")
@@ -137,30 +141,39 @@ def _send_output_to(log: Path) -> None:
     )
 
 
-@contextlib.contextmanager
-def _signals_for_train() -> Iterator:
-    """Hand SIGUSR2 and SIGTERM from submitit, which would requeue at once, to `train`, which saves first.
+def _hand_signals_to_train() -> Callable[[], bytes]:
+    """Take the signals of HANDED_OVER from submitit, which would requeue at once, for `train`, which saves first.
 
-    Yields a function that tells which signals have come; Python writes their numbers to the wake-up descriptor.
+    `train` handles what nobody else does, but only once it has loaded its data; until then they are held back, not lost.
+    Returns a function that tells which have come: Python writes their numbers to the wake-up descriptor.
     """
     reader, writer = os.pipe2(os.O_NONBLOCK)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in (signal.SIGUSR2, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # `train` replaces what ignores, and only that
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDED_OVER)  # of this thread and those it starts
+    for number in HANDED_OVER:
+        signal.signal(number, signal.SIG_DFL)
+
+    def receive() -> (
+        None
+    ):  # a signal goes to any thread that does not hold it back: this one, as soon as `train` listens
+        while any(signal.getsignal(number) == signal.SIG_DFL for number in HANDED_OVER):
+            time.sleep(0.2)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDED_OVER)
+        threading.Event().wait()
+
+    threading.Thread(target=receive, daemon=True).start()
 
     def seen() -> bytes:
         with contextlib.suppress(BlockingIOError):
             return os.read(reader, 4096)
         return b""
 
-    try:
-        yield seen
-    finally:
-        signal.set_wakeup_fd(-1)
+    return seen
 
 
 def _requeue(rank: int) -> None:
     """Put this job back into the queue, and wait to be killed."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if rank == 0:
         subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True, timeout=60)
     time.sleep(120)

@@ -23,15 +23,14 @@ import numpy as np
 from tqdm import tqdm
 
 from irnet_hpc import __version__, features, store
+from irnet_hpc.accounting import account, describe, introduce, reasons
 from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.features import FEATURE_SETS
 from irnet_hpc.files import write_text
 from irnet_hpc.materials import Materials, Rejected
-from irnet_hpc.properties import PROPERTIES
 from irnet_hpc.selection import RULES, filter_values, reject, reported, select, split_and_order
 from irnet_hpc.sources import DEFAULT_ROWS, SOURCES, Filter, Loaded, load, name_of
 from irnet_hpc.splits import SPLITS, two_sided
-from irnet_hpc.store import Pack
 from irnet_hpc.workers import available_cores
 
 PACK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")  # becomes a folder of results
@@ -71,13 +70,19 @@ def pack(arguments: argparse.Namespace) -> None:
     identity = identify(loaded, names, filters, arguments.split_seed)
     if path.exists() and not arguments.overwrite and already_done(path, identity):
         return
-    tell_table(loaded, names)
+    say(introduce(loaded, columns="columns" in names))
     materials, rejected = select(loaded.table, names, loaded.source.pure_elements)
     materials, filtered = filter_values(materials, filters)
     materials = split_and_order(materials, arguments.split_seed)
     if n_both := two_sided(materials.reduced, materials.split):
         say(f"warning: {n_both:,} formulas are on more than one side of the table's own split")
-    write(path, materials, rejected, filtered, names, identity, loaded, arguments.workers)
+    attrs = {
+        "n_read": len(loaded.table),
+        "filtered": filtered,
+        "licence": loaded.source.licence,
+        "citation": loaded.source.citation,
+    }
+    write(path, materials, rejected, identity, attrs, arguments.workers)
     with store.open_pack(path) as made:
         say(account(made))
         say(f"wrote {path}, {path.stat().st_size / 2**20:,.1f} MiB, in {time.monotonic() - began:.1f} s")
@@ -149,74 +154,39 @@ def already_done(path: Path, identity: dict) -> bool:
     return True
 
 
-def tell_table(loaded: Loaded, names: tuple[str, ...]) -> None:
-    """Say what the source holds, and which of its columns become what."""
-    table = loaded.table
-    sampled = f" sampled of {loaded.n_available:,}" if len(table) < loaded.n_available else ""
-    say(f"{len(table):,} rows{sampled} of {loaded.source.title}, properties {', '.join(loaded.units)}")
-    if "columns" in names:
-        say(f"features of the table's own: {', '.join(table.columns)}")
-    if table.ignored:
-        say(f"columns left out: {', '.join(table.ignored)}")
-    for name, values in table.targets.items():
-        if name in PROPERTIES:
-            unlikely = (values < PROPERTIES[name].low) | (values > PROPERTIES[name].high)
-            if n_unlikely := int(unlikely.sum()):
-                low, high = PROPERTIES[name].low, PROPERTIES[name].high
-                say(
-                    f"warning: {n_unlikely:,} values of {name} are not between {low:g} and {high:g} {loaded.units[name]}"
-                )
-
-
 def write(
-    path: Path,
-    materials: Materials,
-    rejected: list[Rejected],
-    filtered: dict[str, dict[str, int]],
-    names: tuple[str, ...],
-    identity: dict,
-    loaded: Loaded,
-    workers: int | None,
+    path: Path, materials: Materials, rejected: list[Rejected], identity: dict, attrs: dict, workers: int | None
 ) -> None:
     """Featurise the materials into a pack; rows whose features are not finite are rejected on the way."""
     if not len(materials):
         raise UserError(f"not one of {len(rejected):,} rows is left to pack: {reasons(rejected)}")
+    names = tuple(identity["feature_versions"])
     labels = features.labels(names, materials)
     workers = workers or available_cores()
     say(f"featurising {len(materials):,} materials: {identity['features']}, {len(labels)} features, {workers} workers")
-    kept = []
+    finite = []
     with (
         store.create(path, labels, len(materials)) as new,
-        tqdm(total=len(materials), unit=" materials", disable=None) as bar,
+        tqdm(total=len(materials), unit=" materials", disable=None) as bar,  # None: only on a terminal
     ):
         for x in features.blocks(names, materials, workers):
-            finite = np.isfinite(x).all(1)
-            new.append(x[finite])
-            kept.append(finite)
+            finite.append(np.isfinite(x).all(1))
+            new.append(x[finite[-1]])
             bar.update(len(x))
-        finite = np.concatenate(kept)
-        rejected = rejected + [reject(materials, row, "features not finite") for row in np.flatnonzero(~finite)]
-        materials = materials.take(finite)
+        kept = np.concatenate(finite)
+        rejected = rejected + [reject(materials, row, "features not finite") for row in np.flatnonzero(~kept)]
+        materials = materials.take(kept)
         if not len(materials):
             raise UserError(f"not one of {len(rejected):,} rows is left to pack: {reasons(rejected)}")
-        new.finish(
-            list(materials.formula),
-            list(materials.material_id),
-            materials.targets,
-            {split: int((materials.split == split).sum()) for split in SPLITS},
-            identity,
-            {
-                "n_read": len(loaded.table),
-                "n_rejected": len(rejected),
-                "rejected": dict(Counter(row.reason for row in rejected)),
-                "filtered": filtered,
-                "reported": reported(materials),
-                "licence": loaded.source.licence,
-                "citation": loaded.source.citation,
-                "versions": {name: importlib.metadata.version(name) for name in VERSIONS} | {"irnet_hpc": __version__},
-                "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            },
-        )
+        attrs = attrs | {
+            "n_rejected": len(rejected),
+            "rejected": dict(Counter(row.reason for row in rejected)),
+            "reported": reported(materials),
+            "versions": {name: importlib.metadata.version(name) for name in VERSIONS} | {"irnet_hpc": __version__},
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        counts = {split: int((materials.split == split).sum()) for split in SPLITS}
+        new.finish(list(materials.formula), list(materials.material_id), materials.targets, counts, identity, attrs)
         write_rejected(rejected_path(path), rejected)
 
 
@@ -231,44 +201,6 @@ def write_rejected(path: Path, rejected: list[Rejected]) -> None:
     writer.writerow(Rejected._fields)
     writer.writerows(sorted(rejected))
     write_text(path, text.getvalue())
-
-
-def reasons(rejected: list[Rejected]) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in Counter(row.reason for row in rejected).most_common())
-
-
-def account(found: Pack) -> str:
-    """Where every row of the source went, and every value."""
-    lines = [f"{found.attrs['n_read']:>10,} rows read"]
-    lines += [f"{-count:>10,} {reason}" for reason, count in found.attrs["rejected"].items()]
-    lines += [
-        f"{found.n_rows:>10,} packed: {found.n_train:,} train, {found.n_val:,} val, {found.n_test:,} test",
-        "",
-        f"{'property':<20}{'unit':<10}{'filtered':>10}{'train':>10}{'val':>10}{'test':>10}",
-    ]
-    for name, unit in found.units.items():
-        count = found.attrs["reported"][name]
-        n_filtered = sum(found.attrs["filtered"].get(name, {}).values())
-        lines.append(f"{name:<20}{unit:<10}{n_filtered:>10,}" + "".join(f"{count[split]:>10,}" for split in SPLITS))
-    for counts in found.attrs["filtered"].values():
-        lines += [f"filtered: {count:,} values outside {rule}" for rule, count in counts.items() if count]
-    return "\n".join(lines)
-
-
-def describe(found: Pack) -> str:
-    """What is in a pack."""
-    sums = {
-        "file": found.path,
-        "source": f"{found.identity['source']} (sha256 {found.identity['source_sha256'][:12]})",
-        "features": f"{found.features}, {found.n_features} columns",
-        "split": ", ".join(f"{key} {value}" for key, value in found.identity["split"].items()),
-        "filters": "; ".join(found.identity["filters"]) or "none",
-        "content": f"sha256 {found.identity['content_sha256'][:12]}",
-        "created": f"{found.attrs['created']} by " + ", ".join(f"{k} {v}" for k, v in found.attrs["versions"].items()),
-        "licence": found.attrs["licence"] or "not stated",
-        "citation": found.attrs["citation"] or "not stated",
-    }
-    return "\n".join([*(f"{name:<10}{value}" for name, value in sums.items()), "", account(found)])
 
 
 def say(text: str) -> None:

@@ -96,11 +96,12 @@ def _train(
     journal.note(
         path, [{"cell": entry.name, "process": journal.process_name(process.pid), "ended": None, "log": str(log)}]
     )
-    status: int | str = "interrupted"
+    ended = "interrupted"
     try:
         status = _wait(process)
+        ended = f"ended with status {status}"
     finally:
-        journal.note(path, [{"cell": entry.name, "ended": "done" if status == 0 else f"ended with status {status}"}])
+        journal.note(path, [{"cell": entry.name, "ended": ended}])
     if status:
         problem = _why(entry.folder, status)
         print(f"{where} failed: {problem}", flush=True)

@@ -129,8 +129,8 @@ def load(
     name = name_of(source)
     known = SOURCES.get(source) or Source(source, tuple(PROPERTIES))  # a path is the user's own, whatever its name
     if source == "alloys":
+        targets = _targets(properties, known.properties, units, f"property of {name}")
         table = alloys.read(n_rows or DEFAULT_ROWS)
-        targets = _targets(properties, table.targets, units, f"property of {name}")
     else:
         path = find_table(source, data_dir)
         targets = _targets(properties, raw_table.read_header(path), units, f"property of {path}")

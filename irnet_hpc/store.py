@@ -130,13 +130,16 @@ class Writer:
         self._hashes = {"feature_label": _hash_text(feature_labels)}
         self._x_hash = hashlib.sha256()
         n_features = len(feature_labels)
+        chunk_rows = max(1, min(CHUNK_ROWS, n_rows, CHUNK_BYTES // (4 * n_features)))
+        self._n_bytes = 4 * n_features * chunk_rows * -(-n_rows // chunk_rows)
+        _reserve(file, self._n_bytes)
         _write_text(file, "feature_label", feature_labels)
         self._x = file.create_dataset(
             "x",
             shape=(0, n_features),
             maxshape=(None, n_features),
             dtype="<f4",
-            chunks=(max(1, min(CHUNK_ROWS, n_rows, CHUNK_BYTES // (4 * n_features))), n_features),
+            chunks=(chunk_rows, n_features),
             fletcher32=True,
         )
 
@@ -164,6 +167,8 @@ class Writer:
         """
         n_rows = len(self._x)
         assert n_rows == len(formula) == len(material_id) == sum(counts.values())
+        longest = max(len(text.encode()) for text in (*formula, *material_id))
+        _reserve(self._file, self._n_bytes + (n_rows + CHUNK_ROWS) * (8 * len(targets) + 2 * longest))
         _write_text(self._file, "formula", formula)
         _write_text(self._file, "material_id", material_id)
         self._hashes |= {"formula": _hash_text(formula), "material_id": _hash_text(material_id)}
@@ -188,11 +193,11 @@ class Writer:
 def create(path: Path, feature_labels: list[str], n_rows: int) -> Iterator[Writer]:
     """Write a pack of about `n_rows` rows under a temporary name; it gets its own once it has been read back and found sound."""
     with replacing(path) as temporary:
-        with (
-            _writable(path),
-            h5py.File(temporary, "w", libver=LIBRARY, locking=False, rdcc_nbytes=4 * CHUNK_BYTES) as file,
-        ):
+        with h5py.File(temporary, "w", libver=LIBRARY, locking=False, rdcc_nbytes=4 * CHUNK_BYTES) as file:
             yield Writer(file, feature_labels, n_rows)
+            file.flush()
+            n_bytes = file.id.get_filesize()
+        os.truncate(temporary, n_bytes)  # gives back what was reserved and not used
         verify(temporary)
 
 
@@ -254,15 +259,18 @@ def _get(name: str, value: object) -> object:
     return text if name in TEXT else json.loads(text)
 
 
-@contextlib.contextmanager
-def _writable(path: Path) -> Iterator[None]:
-    """HDF5's own errors, such as a full disk, carry no system message that would make a sentence."""
+def _reserve(file: h5py.File, n_bytes: int) -> None:
+    """Take room on the disk for a file of `n_bytes` and its metadata. Raises UserError where there is none.
+
+    HDF5 crashes where a disk fills up under it, so the disk is filled up before.
+    """
+    n_bytes += n_bytes // 64 + 2**20
     try:
-        yield
+        with Path(file.filename).open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, n_bytes)
     except OSError as error:
-        if error.strerror is not None:
-            raise
-        raise UserError(f"{path} could not be written: {error}") from None
+        folder = Path(file.filename).parent
+        raise UserError(f"{folder} has no room for a pack of {n_bytes / 2**20:,.0f} MiB: {error.strerror}") from None
 
 
 @contextlib.contextmanager

@@ -188,6 +188,12 @@ def as_json(matrix: Matrix, ledger: Ledger) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False)
 
 
+def at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, however: {text!r}")
+    return int(text)
+
+
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m irnet_hpc.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -207,7 +213,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             add("--stale", action="store_true", help="also what has a result of another recipe, pack or version")
             add("--over-budget", action="store_true", help="even if it may cost more than budget_device_hours")
         if name == "run":
-            add("--ranks", type=int, help="of each cell, instead of the matrix's; the results are the same")
+            add("--ranks", type=at_least_one, help="of each cell, instead of the matrix's; the results are the same")
             add("--token", help=argparse.SUPPRESS)  # names the journal for the `submit` that started this
         if name == "submit":
             add("--cluster", choices=("slurm", "local"), help="default: slurm where it answers, else local")

@@ -220,7 +220,7 @@ def test_info_and_verify(pack_command, alloys_pack, tmp_path):
             "unknown property of alloys 'band_gap'; known: mixing_enthalpy, size_mismatch",
         ),
         (
-            "--source alloys --features columns",
+            "--source alloys --rows 9 --features columns",
             "feature set 'columns' is the table's own numeric columns, but it has none",
         ),
         ("--source alloys --rows 0", "--rows must be at least 1, however: 0"),
@@ -278,7 +278,12 @@ def test_a_killed_pack_leaves_nothing_that_opens_and_no_process(how, tmp_path):
         str(tmp_path),
     ]
     running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: list(tmp_path.iterdir()) and len(psutil.Process(running.pid).children()) >= 2)
+    wait_for(
+        lambda: (
+            running.poll() is not None
+            or (list(tmp_path.iterdir()) and len(psutil.Process(running.pid).children()) >= 2)
+        )
+    )
     workers = psutil.Process(running.pid).children()
     os.kill(running.pid, how)
     assert running.wait(timeout=120) == (-9 if how == signal.SIGKILL else 143)
@@ -288,6 +293,17 @@ def test_a_killed_pack_leaves_nothing_that_opens_and_no_process(how, tmp_path):
         with pytest.raises(UserError):
             open_pack(left)
     wait_for(lambda: not any(worker.is_running() and worker.status() != "zombie" for worker in workers))
+
+
+def test_a_disk_without_room_is_one_sentence_and_nothing_is_left(tmp_path):
+    (tmp_path / "mine.csv").write_text(TABLE)
+    # Files may not exceed 100 blocks of 1024 bytes: what a full disk or a quota does, for one process.
+    command = f"ulimit -f 100; {sys.executable} -m irnet_hpc.pack --source mine.csv --features elements"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: packs has no room for a pack of 1 MiB: File too large\n"
+    assert list((tmp_path / "packs").iterdir()) == []
 
 
 def wait_for(condition, limit_s: float = 120) -> None:
