@@ -135,10 +135,10 @@ END
     for node in "${NODES[@]}"; do echo "$(node_address "$node") $node"; done
   } >"$STATE/hosts"
 
-  # A SLURM as new as 23.11 looks for systemd's cgroups even when nothing asks for them.
+  # A SLURM as new as 24.05 looks for systemd's cgroups even when nothing asks for them.
   local version
   version=$(slurmctld -V | sed 's/[^0-9]*\([0-9]*\)\.0*\([0-9]*\).*/\1 * 100 + \2/')
-  ((version < 2311)) || echo "CgroupPlugin=disabled" >"$STATE/cgroup.conf"
+  ((version < 2405)) || echo "CgroupPlugin=disabled" >"$STATE/cgroup.conf"
 }
 
 start_network() {

@@ -32,7 +32,9 @@ if expected_controller == "mpi":
     assert MPI.COMM_WORLD.Get_size() == size, f"mpi4py sees {MPI.COMM_WORLD.Get_size()} ranks and Horovod {size}"
     loaded = re.findall(r"(/\S*/libmpi(?:ch)?\.so\S*)", Path("/proc/self/maps").read_text())
     libraries = {os.path.realpath(path) for path in loaded}
-    assert len(libraries) == 1, f"mpi4py and Horovod must share one MPI library, however: {', '.join(sorted(libraries))}"
+    assert len(libraries) == 1, (
+        f"mpi4py and Horovod must share one MPI library, however: {', '.join(sorted(libraries))}"
+    )
     detail += f", {MPI.Get_library_version().split(',')[0].strip()} shared with mpi4py"
 hvd.shutdown()
 if rank == 0:

@@ -35,10 +35,14 @@ def is_done(folder: Path, key: str, force: bool) -> bool:
     path = folder / "result.json"
     if not path.exists():
         return False
-    if read_result(path).key == key:
-        return True
+    try:
+        if read_result(path).key == key:
+            return True
+        problem = f"{path} is stale: its recipe, pack or version differs from this run's"
+    except UserError as error:
+        problem = str(error)
     if not force:
-        raise UserError(f"{path} is stale: its recipe, pack or version differs from this run's; --force replaces it")
+        raise UserError(f"{problem}; --force replaces it")
     path.unlink()
     return False
 

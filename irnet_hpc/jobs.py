@@ -36,10 +36,12 @@ def train_options(entry: Entry, results: Path, pack_dir: Path | None) -> list[st
     return [str(option) for option in options] + (["--force"] if entry.state == "stale" else [])
 
 
-def pack_command(pack: MatrixPack) -> list[str]:
+def pack_command(pack: MatrixPack, n_workers: int | None = None) -> list[str]:
+    """The command that builds a pack, on all cores that it may use unless it is told how many."""
     assert pack.options is not None
     place = ["--name", pack.name, "--pack-dir", str(pack.path.parent)]
-    return [sys.executable, "-m", "irnet_hpc.pack", *pack.options, *place]
+    workers = ["--workers", str(n_workers)] if n_workers else []
+    return [sys.executable, "-m", "irnet_hpc.pack", *pack.options, *place, *workers]
 
 
 def aggregate_command(matrix: Matrix, results: Path) -> list[str]:

@@ -26,7 +26,7 @@ class Attempt(NamedTuple):
     cluster: str  # slurm | local
     time: str  # ISO, of the submission
     host: str  # that it was submitted from; where a local one runs
-    driver: str | None = None  # local: the process that goes through the cells, as process_name() gives it
+    driver: str | None = None  # the process that submits, or goes through the cells, as process_name() gives it
     job: str | None = None  # slurm: job id, e.g. 17 or 17_3
     process: str | None = None  # local: the training itself, once started
     ended: str | None = None  # local: how the process ended
@@ -39,7 +39,7 @@ def begin(results: Path, matrix: str, cluster: str, driver: str | None = None, t
     now, token = datetime.now(UTC), token or secrets.token_hex(4)
     folder = Path(results) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{now:%Y%m%dT%H%M%S}-{token}.jsonl"
+    path = folder / f"{now:%Y%m%dT%H%M%S.%f}-{token}.jsonl"
     head = {"token": token, "matrix": matrix, "cluster": cluster, "time": now.isoformat(timespec="seconds")}
     note(path, [head | {"host": socket.gethostname(), "driver": driver}])
     return path

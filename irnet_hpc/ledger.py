@@ -42,7 +42,6 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """What the cell is called on the screen and in the journal: its folder below the results."""
         return cell_name(self.cell)
 
 
@@ -75,48 +74,55 @@ def read_ledger(
     """
     results, attempts = Path(results), journal.attempts(Path(results), but_of)
     # The scheduler is asked before the disk is read: a job that has left the queue has then left its result.
-    asked = any(attempt.cluster == "slurm" for attempt in attempts.values())
-    queue = squeue() if asked else {}
+    queue = squeue() if any(attempt.cluster == "slurm" for attempt in attempts.values()) else {}
+    pack_attempts = {
+        pack.name: attempts[kind_and_name]
+        for pack in matrix.packs
+        if (kind_and_name := ("pack", pack.name)) in attempts and not pack.exists
+    }
+    pack_jobs = {name: attempt.job for name, attempt in pack_attempts.items() if _life(attempt, queue)}
     identities = {pack.name: pack.identity for pack in matrix.packs}
-    entries, gone, pack_jobs, jobs, notes = [], {}, {}, [], []
-    for pack in matrix.packs:
-        attempt = attempts.get(("pack", pack.name))
-        if attempt and attempt.cluster == "slurm" and not pack.exists:
-            if _life(attempt, queue):
-                pack_jobs[pack.name] = attempt.job
-            else:
-                gone[pack.name] = attempt
-    for cell in matrix.cells:
-        folder = run_folder(results, cell.spec)
-        attempt = attempts.get(("cell", cell_name(cell)))
-        entry = _entry(cell, folder, attempt, queue, identities[cell.spec.pack])
-        if attempt and attempt.job and entry.state in ("queued", "running"):
-            jobs.append(attempt.job)
-        if attempt and attempt.job and entry.state == "failed" and not entry.detail:
-            gone[entry.folder] = attempt
-        entries.append(entry)
+    entries, tried = [], [attempts.get(("cell", cell_name(cell))) for cell in matrix.cells]
+    for cell, attempt in zip(matrix.cells, tried, strict=True):
+        entries.append(_entry(cell, run_folder(results, cell.spec), attempt, queue, identities[cell.spec.pack]))
+    lost_packs = {name: attempt for name, attempt in pack_attempts.items() if name not in pack_jobs}
+    entries = _explain(entries, tried, lost_packs, {} if ends is None else ends)
 
-    ends = {} if ends is None else ends
-    ends |= how_ended({attempt.job for attempt in gone.values()} - ends.keys())
-    for i, entry in enumerate(entries):
-        if entry.folder not in gone:
-            continue
-        pack, attempt = entry.cell.spec.pack, gone[entry.folder]
-        if pack in gone and not identities[pack]:
-            detail, attempt = f"its pack {pack} was not built: job {gone[pack].job} {ends[gone[pack].job]}", gone[pack]
-        else:
-            detail = f"job {attempt.job} {ends[attempt.job]}, without a result"
-        entries[i] = dataclasses.replace(entry, detail=detail, log=entry.log or attempt.log)
-    if queue is None and any(entry.state == "queued" for entry in entries):
+    jobs = [a.job for e, a in zip(entries, tried, strict=True) if a and a.job and e.state in ("queued", "running")]
+    notes = []
+    if queue is None and jobs:
         journals = sorted({attempt.journal for attempt in attempts.values() if attempt.cluster == "slurm"})
         notes.append(
             "SLURM does not answer here, so what was submitted counts as queued; "
             f"if those jobs are gone for good, remove {' '.join(journals)}"
         )
-    return Ledger(tuple(entries), pack_jobs, tuple(dict.fromkeys(jobs)), tuple(notes))
+    return Ledger(tuple(entries), pack_jobs, tuple(jobs), tuple(notes))
+
+
+def _explain(
+    entries: list[Entry], tried: list[Attempt | None], lost_packs: dict[str, Attempt], ends: dict[str, str]
+) -> list[Entry]:
+    """Say of cells whose job left nothing behind how it ended, or that their pack's did: one question for all of them."""
+    gone = [entry.state == "failed" and not entry.detail for entry in entries]
+    jobs = {attempt.job for attempt, is_gone in zip(tried, gone, strict=True) if is_gone}
+    if jobs:
+        ends |= how_ended((jobs | {attempt.job for attempt in lost_packs.values()}) - ends.keys())
+    explained = []
+    for entry, attempt, is_gone in zip(entries, tried, gone, strict=True):
+        pack = entry.cell.spec.pack
+        if is_gone and pack in lost_packs:
+            attempt = lost_packs[pack]
+            detail = f"its pack {pack} was not built: job {attempt.job} {ends[attempt.job]}"
+            entry = dataclasses.replace(entry, detail=detail, log=attempt.log)
+        elif is_gone:
+            detail = f"job {attempt.job} {ends[attempt.job]}, without a result"
+            entry = dataclasses.replace(entry, detail=detail, log=entry.log or attempt.log)
+        explained.append(entry)
+    return explained
 
 
 def cell_name(cell: Cell) -> str:
+    """What a cell is called on the screen and in the journal: its folder below the results."""
     return str(run_folder(".", cell.spec))
 
 
@@ -188,7 +194,11 @@ def _life(attempt: Attempt | None, queue: dict | None) -> tuple[str, str] | None
         return None
     if attempt.cluster == "slurm":
         if queue is None:
-            return "queued", f"job {attempt.job}, if it still exists"
+            return "queued", f"job {attempt.job or attempt.token}, if it still exists"
+        if attempt.job is None:  # about to be submitted, or it was and the one who did was killed before noting it
+            submitting = attempt.host == socket.gethostname() and journal.is_alive(attempt.driver)
+            known = submitting or any(attempt.token in comment for *_, comment in queue.values())
+            return ("queued", f"by submission {attempt.token}") if known else None
         state, reason, comment = queue.get(attempt.job, ("", "", ""))
         # The token tells our job from one of the same number on a cluster that has been set up anew.
         if attempt.token not in comment or state not in QUEUED | RUNNING:

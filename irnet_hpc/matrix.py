@@ -119,7 +119,7 @@ def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
             pack=pack, property=name, recipe=recipe.name, protocol=protocol, seed=seed, train_rows=rows, **model
         )
         cells.append(Cell(spec, recipe, option, resources_of(spec, shapes)))
-    _refuse_indivisible_batches(cells)
+    notes += _over_ranks(cells)
     notes += unused(shapes, [cell.spec for cell in cells])
     pack_resources = read_resources({"minutes": 120} | mapping(table.get("pack_resources", {}), "pack_resources"))
     if pack_resources.n_ranks != 1:
@@ -158,12 +158,20 @@ def _models(entries: list) -> tuple[list[dict], list[tuple[str, str]]]:
     return list(models.values()), absent
 
 
-def _refuse_indivisible_batches(cells: list[Cell]) -> None:
+def _over_ranks(cells: list[Cell]) -> list[str]:
+    """Notes on cells that one rank would train faster. Raises UserError where a batch does not divide over the ranks."""
+    notes = []
     for recipe, n_ranks in dict.fromkeys((cell.recipe, cell.resources.n_ranks) for cell in cells):
         if recipe.batch % n_ranks:
             raise UserError(
                 f"the batch of recipe {recipe.name} must divide over the ranks, however: {recipe.batch} and {n_ranks}"
             )
+        if recipe.batch // n_ranks % recipe.norm_group:
+            notes.append(
+                f"recipe {recipe.name} normalises {recipe.norm_group} rows together, more than its batch of {recipe.batch} "
+                f"leaves to each of {n_ranks} ranks: every layer waits for the network, and one rank is faster"
+            )
+    return notes
 
 
 def _budget(table: dict) -> float | None:

@@ -1,12 +1,14 @@
 """Run a matrix on this machine: the packs that are missing, then cell after cell, each in processes of its own."""
 
+import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from irnet_hpc import journal
@@ -34,17 +36,22 @@ def run_here(
     """Build what is missing and train what is missing or failed; go on after a failure. Returns the number of failures."""
     began = time.monotonic()
     entries = ledger.to_do(stale)
+    missing = [pack for pack in matrix.packs if not pack.exists]
+    if not entries and not any("all" in pack.properties for pack in missing):
+        counts = ", ".join(f"{n} {state}" for state, n in ledger.counts().items() if n)
+        print(f"{matrix.name}: nothing to run ({counts}); next: python -m irnet_hpc.aggregate {results}")
+        return 0
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, signal.default_int_handler)
     # From here on, and until this process ends, nobody else takes these cells up.
     path = journal.begin(results, matrix.name, "local", journal.process_name(os.getpid()), token)
     journal.note(path, [{"cell": entry.name} for entry in entries])
-    missing = [pack for pack in matrix.packs if not pack.exists]
     broken = _build(missing, {entry.cell.spec.pack for entry in entries})
     if missing:  # now it is known which properties they have
         matrix = read_matrix(matrix.path, pack_dir)
         entries = read_ledger(matrix, results, but_of=journal.token_of(path)).to_do(stale)
+        journal.note(path, [{"cell": entry.name} for entry in entries])
 
     failures = [f"failed pack {name}: status {status}; its cells were left out" for name, status in broken.items()]
     entries, n_done = [entry for entry in entries if entry.cell.spec.pack not in broken], 0
@@ -68,8 +75,9 @@ def _build(packs: Iterable[MatrixPack], wanted: set[str]) -> dict[str, int]:
     for pack in packs:
         if pack.name in wanted or "all" in pack.properties:
             print(f"pack {pack.name}: {' '.join(pack_command(pack)[1:])}", flush=True)
-            if status := _wait(_start(pack_command(pack), None)):
-                broken[pack.name] = status
+            with _started(pack_command(pack)) as process:
+                if status := process.wait():
+                    broken[pack.name] = status
     return broken
 
 
@@ -92,18 +100,18 @@ def _train(
     n_ranks, began, log = n_ranks or entry.cell.resources.n_ranks, time.monotonic(), entry.folder / "train.log"
     print(f"{where} {entry.name} on {n_ranks} rank{'s'[: n_ranks > 1]}; log {log}", flush=True)
     log.parent.mkdir(parents=True, exist_ok=True)
-    process = _start(train_command(entry, n_ranks, results, pack_dir), log, entry.cell.resources.cpus_per_rank)
-    journal.note(
-        path, [{"cell": entry.name, "process": journal.process_name(process.pid), "ended": None, "log": str(log)}]
-    )
-    ended = "interrupted"
+    already = log.stat().st_size if log.exists() else 0  # of earlier attempts
+    command, ended = train_command(entry, n_ranks, results, pack_dir), "interrupted"
     try:
-        status = _wait(process)
+        with _started(command, log, entry.cell.resources.cpus_per_rank) as process:
+            name = journal.process_name(process.pid)
+            journal.note(path, [{"cell": entry.name, "process": name, "ended": None, "log": str(log)}])
+            status = process.wait()
         ended = f"ended with status {status}"
     finally:
         journal.note(path, [{"cell": entry.name, "ended": ended}])
     if status:
-        problem = _why(entry.folder, status)
+        problem = _why(entry.folder, status, log.read_bytes()[already:].decode(errors="replace"))
         print(f"{where} failed: {problem}", flush=True)
         return f"{problem}; log {log}"
     result = read_result(entry.folder / "result.json")
@@ -111,44 +119,36 @@ def _train(
     return None
 
 
-def _why(folder: Path, status: int) -> str:
-    """The sentence a failed training left, else the last line of its log."""
+def _why(folder: Path, status: int, said: str) -> str:
+    """The sentence a failed training left, else the last line that it said and not horovodrun."""
     if (folder / "error.json").exists():
         return str(read_json(folder / "error.json").get("error"))
-    lines = [line for line in (folder / "train.log").read_text(errors="replace").splitlines() if line.strip()]
-    return f"status {status}: {lines[-1].strip()[:300] if lines else 'it said nothing'}"
+    lines = [line for line in said.splitlines() if line.strip()]
+    of_ranks = [line.partition(">:")[2] for line in lines if re.match(r"\[\d+\]<std(out|err)>:.*\S", line)]
+    return f"status {status}: {([''] + (of_ranks or lines))[-1].strip()[:300] or 'it said nothing'}"
 
 
-def _start(command: list[str], log: Path | None, n_threads: int | None = None) -> subprocess.Popen:
-    """Start a command in a session of its own, so that Ctrl-C comes to us and we pass on what it should mean."""
-    output = log.open("ab") if log else None
-    with outside_any_job():
-        threads = {"OMP_NUM_THREADS": str(n_threads)} if n_threads and "OMP_NUM_THREADS" not in os.environ else {}
+@contextlib.contextmanager
+def _started(command: list[str], log: Path | None = None, n_threads: int | None = None) -> Iterator[subprocess.Popen]:
+    """A command in a session of its own, so that Ctrl-C comes to us alone: then it may write its checkpoint and must end."""
+    threads = {"OMP_NUM_THREADS": str(n_threads)} if n_threads and "OMP_NUM_THREADS" not in os.environ else {}
+    with outside_any_job(), log.open("ab") if log else contextlib.nullcontext() as output:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=subprocess.STDOUT if log else None,
+            stderr=output and subprocess.STDOUT,
             env=os.environ | threads,
             start_new_session=True,
         )
-    if output:
-        output.close()
-    return process
-
-
-def _wait(process: subprocess.Popen) -> int:
-    """Wait for a command; if we are interrupted, let it write its checkpoint before it ends."""
     try:
-        return process.wait()
+        yield process
     except KeyboardInterrupt:
-        try:
+        with contextlib.suppress(KeyboardInterrupt, subprocess.TimeoutExpired, ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(STOP_S)
-        except (KeyboardInterrupt, subprocess.TimeoutExpired, ProcessLookupError):
-            pass
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
         raise
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

@@ -108,7 +108,7 @@ def slurm_parameters(
     site: Site, resources: Resources, *, name: str, token: str, after: str | None, is_training: bool
 ) -> dict:
     """The parameters of submitit's SlurmExecutor for jobs of one shape."""
-    sbatch = dict(site.sbatch)
+    sbatch = {option: value for option, value in site.sbatch.items() if value not in (False, None)}
     # The comment says whose job this is, even on a cluster that starts counting from 1 again.
     comment = f"{sbatch.pop('comment', '')} {token}".strip()
     setup = ["command -v module >/dev/null || . /etc/profile"] if site.modules else []
@@ -153,11 +153,11 @@ def to_slurm(
 
     Each job is in the journal as soon as SLURM has it. Raises UserError where SLURM refuses one; what it has taken stays.
     """
-    path = journal.begin(results, matrix.name, "slurm")
+    path = journal.begin(results, matrix.name, "slurm", journal.process_name(os.getpid()))
     token = journal.token_of(path)
     folder = state_folder() / f"{matrix.name}-{token}"
     packs = {pack.name: pack for pack in matrix.packs if not pack.exists}
-    pack_jobs = {name: f"afterok:{job}" for name, job in ledger.pack_jobs.items()}
+    after_pack = {name: f"afterok:{job}" for name, job in ledger.pack_jobs.items()}
     waited_for = [*ledger.jobs, *ledger.pack_jobs.values()]  # also those of earlier submissions: one whole table
 
     def submit(jobs: Sequence, resources: Resources, name: str, after: str | None, is_training: bool) -> list[str]:
@@ -166,47 +166,49 @@ def to_slurm(
         waited_for.extend(ids)
         return ids
 
-    for name in dict.fromkeys(entry.cell.spec.pack for entry in entries):
-        if name in packs and name not in pack_jobs:
-            log = path.with_name(f"pack-{name}-{token}.log")
-            job = submit(
-                [Commands([pack_command(packs[name])], log)], matrix.pack_resources, f"irnet:pack:{name}", None, False
-            )[0]
-            journal.note(path, [{"pack": name, "job": job, "log": str(log)}])
-            pack_jobs[name] = f"afterok:{job}"
-
-    for (resources, after), group in _grouped(entries, pack_jobs).items():
-        for start in range(0, len(group), array_size):  # MaxArraySize is above the highest index, and we count from 0
-            array = group[start : start + array_size]
+    left = {entry.name: {"cell": entry.name} for entry in entries}
+    journal.note(path, left.values())  # should we be killed before we know the number of a job
+    try:
+        for name in dict.fromkeys(entry.cell.spec.pack for entry in entries):
+            if name in packs and name not in after_pack:
+                log = path.with_name(f"pack-{name}-{token}.log")
+                build = Commands([pack_command(packs[name], matrix.pack_resources.cpus_per_rank)], log)
+                (job,) = submit([build], matrix.pack_resources, f"irnet:pack:{name}", None, False)
+                journal.note(path, [{"pack": name, "job": job, "log": str(log)}])
+                after_pack[name] = f"afterok:{job}"
+        for (resources, after), array in _arrays(entries, after_pack, array_size):
             jobs = [
                 Training(train_options(entry, results, pack_dir), entry.folder / "train.log", resources)
                 for entry in array
             ]
             ids = submit(jobs, resources, f"irnet:{matrix.name}", after, True)
-            logs = [str(folder / f"{job}_0_log.err") for job in ids]
-            journal.note(
-                path,
-                [{"cell": e.name, "job": job, "log": log} for e, job, log in zip(array, ids, logs, strict=True)],
-            )
+            events = [
+                left.pop(entry.name) | {"job": job, "log": str(folder / f"{job}_0_log.err")}
+                for entry, job in zip(array, ids, strict=True)
+            ]
+            journal.note(path, events)
+    finally:
+        journal.note(path, [event | {"ended": "not submitted"} for event in left.values()])
 
     log = path.with_name(f"tables-{matrix.name}-{token}.log")
+    aggregate = Commands([aggregate_command(matrix, results)], log)
     main = dict.fromkeys(job.partition("_")[0] for job in waited_for)
-    submit(
-        [Commands([aggregate_command(matrix, results)], log)],
-        Resources(memory_gb=4, minutes=30),
-        f"irnet:tables:{matrix.name}",
-        f"afterany:{':'.join(main)}",  # never afterok: one failed cell would cancel the tables
-        False,
-    )
+    # Never afterok: one failed cell would cancel the tables.
+    after = f"afterany:{':'.join(main)}"
+    submit([aggregate], Resources(memory_gb=4, minutes=30), f"irnet:tables:{matrix.name}", after, False)
     return log
 
 
-def _grouped(entries: Sequence[Entry], pack_jobs: dict[str, str]) -> dict[tuple[Resources, str | None], list[Entry]]:
-    """Cells of one resource shape that wait for one pack: an array each."""
+def _arrays(
+    entries: Sequence[Entry], after_pack: dict[str, str], array_size: int
+) -> Iterator[tuple[tuple[Resources, str | None], list[Entry]]]:
+    """Cells of one resource shape that wait for one pack, in arrays; their indices count from 0 and end below MaxArraySize."""
     groups: dict = {}
     for entry in entries:
-        groups.setdefault((entry.cell.resources, pack_jobs.get(entry.cell.spec.pack)), []).append(entry)
-    return groups
+        groups.setdefault((entry.cell.resources, after_pack.get(entry.cell.spec.pack)), []).append(entry)
+    for shape, group in groups.items():
+        for start in range(0, len(group), array_size):
+            yield shape, group[start : start + array_size]
 
 
 def _sbatch(folder: Path, parameters: dict, jobs: Sequence) -> list:

@@ -185,6 +185,12 @@ def test_resources_narrow_and_the_last_that_fits_decides(matrix_of):
     assert "resources for seed 7 fit no cell" in matrix.notes
 
 
+def test_the_plan_says_when_one_rank_is_better(matrix_of):
+    text = SMALL + "recipes: [paper, onecycle]\nresources: {ranks_per_node: 2}\n"
+    (note,) = (note for note in matrix_of(text).notes if "one rank is faster" in note)
+    assert note.startswith("recipe paper normalises 32 rows together")  # onecycle: 4 groups on each rank
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parent / "train_on_ranks.py"
 ENVIRONMENT = os.environ | {
     "OMP_NUM_THREADS": "1",

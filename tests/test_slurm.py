@@ -64,7 +64,7 @@ class Place:
     def jobs(self) -> list[str]:
         """The trainings that were submitted, from the journals."""
         lines = [line for path in self.folder.glob("results/.sweep/*.jsonl") for line in path.read_text().splitlines()]
-        return [event["job"] for event in map(json.loads, lines) if "cell" in event]
+        return [event["job"] for event in map(json.loads, lines) if "cell" in event and "job" in event]
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ SLURM's commands are stood in for by scripts on PATH, and trainings by commands 
 ones of both are in test_slurm.py and at the end of this file.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -83,12 +84,12 @@ class Place:
 def place(tmp_path, monkeypatch):
     monkeypatch.setenv("IRNET_STATE", str(tmp_path / "state"))
     monkeypatch.delenv("IRNET_SITE", raising=False)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # `run` takes them over
-        monkeypatch.setattr(signal, "signal", signal.signal)
-        signal.signal(number, signal.SIG_DFL)
     place = Place(tmp_path)
     place.pack()
-    return place
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}  # `run` takes them over
+    yield place
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 SBATCH = """#!/bin/sh
@@ -319,6 +320,18 @@ def test_cells_wait_for_a_pack_that_an_earlier_submission_is_building(place, slu
     assert "#SBATCH --dependency=afterok:101\n" in slurm.scripts()[4]
 
 
+def test_a_submission_that_is_killed_halfway_is_not_repeated_while_its_jobs_live(place, slurm):
+    place.sweep("submit")
+    (path,) = (place.results / ".sweep").glob("*.jsonl")
+    head, *lines = path.read_text().splitlines()
+    cut = json.dumps(json.loads(head) | {"driver": "999999999@1"})
+    path.write_text("\n".join([cut, *lines[:6], *lines[6:8]]) + "\n")  # 6 cells meant, of which 2 have their number
+    assert set(place.states().values()) == {"queued"}
+    (slurm.folder / "queue").write_text("")
+    found = place.states()
+    assert [found[model] for model in MODELS] == ["failed", "failed", *["missing"] * 4]
+
+
 @pytest.mark.parametrize("command", ["plan", "status", "submit"])
 def test_the_queue_is_asked_once_however_many_cells(place, slurm, command):
     place.sweep("submit")
@@ -458,20 +471,22 @@ def test_run_goes_on_after_a_failed_cell_and_runs_only_that_one_again(place, sta
     error = place.run_folder("plain-17") / "error.json"
     stand_in["plain-17"] = f'echo \'{{"error": "it hurts"}}\' >{error}; exit 1'
     stand_in["irnet-10"] = "echo several; echo words; exit 3"
+    stand_in["irnet-24"] = "echo '[1]<stderr>:the reason'; echo '[0]<stdout>:'; echo RuntimeError: horovodrun; exit 1"
     assert place.sweep("run") == 1
     shown = capsys.readouterr().out
     assert "[1/6] alloys-magpie/mixing_enthalpy/plain-10/onecycle/honest/seed0 on 1 rank; log " in shown
     assert "[1/6] MAE 0.125 eV/atom in " in shown
     assert "[2/6] failed: it hurts" in shown
     assert "[4/6] failed: status 3: words" in shown
-    assert "mine: 4 cells done, 2 failures" in shown
+    assert "[6/6] failed: status 1: the reason" in shown
+    assert "mine: 3 cells done, 3 failures" in shown
     assert (place.run_folder("irnet-10") / "train.log").read_text() == "several\nwords\n"
-    assert [m for m, state in place.states().items() if state == "failed"] == ["plain-17", "irnet-10"]
+    assert [m for m, state in place.states().items() if state == "failed"] == ["plain-17", "irnet-10", "irnet-24"]
     stand_in.clear()
     error.unlink()
     assert place.sweep("run") == 0
     shown = capsys.readouterr().out
-    assert "[2/2]" in shown and "plain-10" not in shown
+    assert "[3/3]" in shown and "plain-10" not in shown
     assert set(place.states().values()) == {"done"}
 
 
@@ -513,8 +528,9 @@ sys.exit(exit_status(sweep.main))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopping_a_run_lets_the_training_save_and_leaves_nothing_behind(place, number):
+@pytest.fixture
+def stoppable(place):
+    """A run whose first training has started and goes on until it is told to stop."""
     process = subprocess.Popen(
         [sys.executable, "-c", STOPPABLE, *place.command("run")],
         cwd=ROOT,
@@ -524,7 +540,19 @@ def test_stopping_a_run_lets_the_training_save_and_leaves_nothing_behind(place, 
         start_new_session=True,  # only it is told, as by `kill`; the training must hear of it from us
     )
     log = place.run_folder("plain-10") / "train.log"
-    wait_until(lambda: log.exists() and "up" in log.read_text())
+    try:
+        wait_until(lambda: log.exists() and "up" in log.read_text())
+        yield process, log
+    finally:
+        process.kill()
+        process.wait()
+        with contextlib.suppress(ProcessLookupError, ValueError, FileNotFoundError):
+            os.killpg(int(log.read_text().partition(" ")[0]), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_a_run_lets_the_training_save_and_leaves_nothing_behind(place, stoppable, number):
+    process, log = stoppable
     assert place.states() == {"plain-10": "running"} | dict.fromkeys(MODELS[1:], "queued")
     process.send_signal(number)
     shown, _ = process.communicate(timeout=60)
@@ -538,12 +566,8 @@ def test_stopping_a_run_lets_the_training_save_and_leaves_nothing_behind(place, 
     assert "interrupted" in place.details()["plain-10"]
 
 
-def test_a_training_that_outlives_a_killed_run_is_not_started_twice(place):
-    process = subprocess.Popen(
-        [sys.executable, "-c", STOPPABLE, *place.command("run")], cwd=ROOT, stdout=subprocess.DEVNULL
-    )
-    log = place.run_folder("plain-10") / "train.log"
-    wait_until(lambda: log.exists() and "up" in log.read_text())
+def test_a_training_that_outlives_a_killed_run_is_not_started_twice(place, stoppable):
+    process, log = stoppable
     process.kill()
     process.wait()
     assert place.states() == {"plain-10": "running"} | dict.fromkeys(MODELS[1:], "missing")

@@ -18,6 +18,7 @@ from irnet_hpc.comm import Alone
 from irnet_hpc.data import CHUNK_ROWS, WINDOW_CHUNKS, epoch_order, load
 from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.files import read_json
+from irnet_hpc.folder import is_done
 from irnet_hpc.recipes import RECIPES, resolve
 from irnet_hpc.runs import RunSpec, model_of, read_result, run_key
 from irnet_hpc.store import open_pack
@@ -103,6 +104,7 @@ def test_the_stored_model_gives_the_stored_predictions_with_plain_torch(finished
         np.testing.assert_allclose(prediction.numpy(), file["prediction"], rtol=2e-3, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_a_network_learns_the_regular_solution(alloys_pack, tmp_path):
     """The mixing enthalpy is a quadratic form of the fractions: better than the median on rows never seen."""
     recipe = "{name: longer, base: onecycle, epochs: 40, batch: 32, precision: fp32}"
@@ -124,6 +126,7 @@ def test_a_finished_run_is_not_run_again_and_a_stale_one_only_when_asked(finishe
     assert (folder / "result.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_run_stopped_by_a_signal_ends_bit_for_bit_like_an_undisturbed_one(alloys_pack, tmp_path):
     recipe = "{name: r, base: onecycle, epochs: 200, batch: 64, precision: fp32}"
     process = subprocess.Popen(command(alloys_pack, tmp_path / "a", recipe=recipe), stdout=subprocess.PIPE, text=True)
@@ -271,6 +274,13 @@ def test_a_key_changes_with_what_changes_the_numbers_and_with_nothing_else():
     assert key != run_key(spec, recipe, identity | {"source_sha256": "2"})
     assert key != run_key(spec, RECIPES["onecycle"], identity)
     assert key != run_key(RunSpec("p", "q", "irnet", 17, seed=1), recipe, identity)
+
+
+def test_a_result_that_cannot_be_read_is_named_and_replaced_only_when_asked(tmp_path):
+    (tmp_path / "result.json").write_text('{"spec": {')
+    with pytest.raises(UserError, match="is not JSON.*--force"):
+        is_done(tmp_path, "key", force=False)
+    assert not is_done(tmp_path, "key", force=True) and not list(tmp_path.iterdir())
 
 
 def test_a_loss_that_is_not_finite_is_a_sentence_with_the_step_and_the_rate(alloys_pack, tmp_path):
