@@ -76,7 +76,8 @@ SlurmctldHost=$(hostname -s)($SUBNET.1)
 SlurmctldPort=$controller_port
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket=$STATE/munge/socket
+# The life of a credential is also how long a requeued job waits before it starts again: two minutes by default.
+AuthInfo=socket=$STATE/munge/socket,cred_expire=20
 StateSaveLocation=$STATE/ctld
 SlurmctldPidFile=$STATE/slurmctld.pid
 SlurmctldLogFile=$STATE/log/slurmctld.log
@@ -135,10 +136,11 @@ END
     for node in "${NODES[@]}"; do echo "$(node_address "$node") $node"; done
   } >"$STATE/hosts"
 
-  # A SLURM as new as 24.05 looks for systemd's cgroups even when nothing asks for them.
+  # Nothing here asks for cgroups, yet slurmd prepares those it detects, and stops where systemd does not answer. From 24.05 on
+  # they can be left out; before, the plugin for version 1 does nothing until it is asked, whatever the machine has.
   local version
   version=$(slurmctld -V | sed 's/[^0-9]*\([0-9]*\)\.0*\([0-9]*\).*/\1 * 100 + \2/')
-  ((version < 2405)) || echo "CgroupPlugin=disabled" >"$STATE/cgroup.conf"
+  if ((version < 2405)); then echo "CgroupPlugin=cgroup/v1"; else echo "CgroupPlugin=disabled"; fi >"$STATE/cgroup.conf"
 }
 
 start_network() {

@@ -13,8 +13,8 @@ expected_controller = sys.argv[1]
 if expected_controller == "mpi":
     from mpi4py import MPI  # starts MPI, so that Horovod joins the very library that mpi4py uses
 
-import horovod.torch as hvd
-import torch
+import horovod.torch as hvd  # noqa: E402
+import torch  # noqa: E402
 
 hvd.init()
 rank, size = hvd.rank(), hvd.size()

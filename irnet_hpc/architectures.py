@@ -51,6 +51,8 @@ TEMPLATES = {"plain": "{width}BAx{count}", "srnet": "{width}BAx{count}R", "irnet
 
 MODELS = {architecture: tuple(WIDTHS) for architecture in TEMPLATES}  # the valid (architecture, depth) pairs
 
+MAX_WEIGHTS = 4_000_000_000
+
 STACK = re.compile(r"(?P<width>\d+)(?P<after>[A-Z]*?)(?:x(?P<count>\d+)(?P<stack>R?))?")
 
 
@@ -80,7 +82,10 @@ def parse(string: str) -> Layers:
         raise UserError(
             f"layer string {string!r} must be stacks and an output width joined by '-', e.g. 64BARx2-32BARx1-1"
         )
-    return Layers(tuple(_stack(part, string) for part in parts), int(last))
+    layers = Layers(tuple(_stack(part, string) for part in parts), int(last))
+    if sum(stack.count * stack.width**2 for stack in layers.stacks) > MAX_WEIGHTS:
+        raise UserError(f"layer string {string!r} must have at most {MAX_WEIGHTS:,} weights")
+    return layers
 
 
 def _stack(part: str, string: str) -> Stack:
@@ -102,5 +107,6 @@ def _stack(part: str, string: str) -> Stack:
 
 def custom_name(string: str) -> str:
     """The architecture name of a user's own layer string: `custom-<hash8>`."""
-    parse(string)
+    if (n_outputs := parse(string).n_outputs) != 1:
+        raise UserError(f"layer string {string!r} must end in -1, one output for one property, however: {n_outputs}")
     return f"custom-{hashlib.sha256(string.encode()).hexdigest()[:8]}"

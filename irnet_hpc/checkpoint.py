@@ -9,10 +9,11 @@ import hashlib
 import sys
 from pathlib import Path
 
-import safetensors.torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from irnet_hpc.comm import Comm
+from irnet_hpc.comm import Comm, from_root
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, replacing, write_json
 
@@ -26,75 +27,87 @@ class State:
 
     epoch: int = 0
     step: int = 0  # over all epochs
-    error_sum: float = 0.0  # of |error| over the rows of this epoch so far, in the property's unit
+    error_sum: float = 0.0  # of |error| of the scaled target over the rows of this epoch so far
     best_mae: float = NEVER
     best_epoch: int = -1
     stopped: bool = False  # early
     history: list = dataclasses.field(default_factory=list)  # rows of history.csv
     wall_s: float = 0.0  # at the end of the last epoch
     training_s: float = 0.0  # evaluation left out
+    device_s: float = 0.0  # wall_s times the ranks of each attempt
     halves: list = dataclasses.field(default_factory=lambda: [[NEVER, 0.0], [NEVER, 0.0]])  # see select_halves
+
+    def spend(self, seconds: float, size: int) -> None:
+        self.wall_s += seconds
+        self.device_s += seconds * size
 
 
 def save(folder: Path, key: str, tensors: dict[str, Tensor], state: State, comm: Comm) -> None:
-    if comm.rank == 0:
-        cpu = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
-        _write(folder / "checkpoint", cpu, {"key": key, **dataclasses.asdict(state)})
+    """Rank 0 writes the slot that is not the newest of this key."""
+    if comm.rank != 0:
+        return
+    path = folder / "checkpoint"
+    newest = max(_slots(path, key), default=(0, "b"))[1]
+    slot = SLOTS[1 - SLOTS.index(newest)]
+    (path / f"{slot}.json").unlink(missing_ok=True)
+    with replacing(path / f"{slot}.safetensors") as temporary:
+        write_tensors(temporary, {name: tensor.detach().cpu() for name, tensor in tensors.items()})
+        digest = _digest(temporary)
+    write_json(path / f"{slot}.json", {"sha256": digest, "key": key, "state": dataclasses.asdict(state)})
 
 
 def resume(folder: Path, key: str, tensors: dict[str, Tensor], comm: Comm) -> State:
     """Fill the tensors from the newest checkpoint of this key, on every rank; a fresh State where there is none."""
-    found = _newest(folder / "checkpoint") if comm.rank == 0 else None
-    if found and found[1].pop("key") != key:
-        found = None
-    state = comm.gather(found[1] if found else None)[0]
-    for name, tensor in tensors.items():
-        if found:
-            tensor.copy_(found[0][name])
-        comm.broadcast_(tensor)
-    if state is None:
+    found = from_root(comm, lambda: _newest(folder / "checkpoint", key))
+    if found is None:
+        for tensor in tensors.values():
+            comm.broadcast_(tensor)
         return State()
+    slot, state = found
+    stored = load_file(folder / "checkpoint" / f"{slot}.safetensors") if comm.rank == 0 else {}
+    for name, tensor in tensors.items():
+        if comm.rank == 0:
+            tensor.copy_(stored[name])
+        comm.broadcast_(tensor)
     if comm.rank == 0:
         print(f"resuming at epoch {state['epoch'] + 1}, step {state['step']}", flush=True)
     return State(**state)
 
 
-def _write(folder: Path, tensors: dict[str, Tensor], state: dict) -> None:
-    """Write the slot that is not the newest. `state` is JSON-able; its `step` orders the slots."""
-    newest = max(_states(folder), key=lambda slot: slot[1]["state"]["step"], default=("b", None))[0]
-    slot = SLOTS[1 - SLOTS.index(newest)]
-    (folder / f"{slot}.json").unlink(missing_ok=True)
-    with replacing(folder / f"{slot}.safetensors") as temporary:
-        safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
-        digest = _digest(temporary)
-    write_json(folder / f"{slot}.json", {"sha256": digest, "state": state})
-
-
-def _newest(folder: Path) -> tuple[dict[str, Tensor], dict] | None:
-    """The newest checkpoint that is whole, as (tensors on the CPU, state); None where there is none."""
-    for slot, value in sorted(_states(folder), key=lambda slot: -slot[1]["state"]["step"]):
-        path = folder / f"{slot}.safetensors"
-        if path.exists() and _digest(path) == value["sha256"]:
-            return safetensors.torch.load_file(path), value["state"]
-        print(f"warning: {path} does not match its checksum; trying the checkpoint before it", file=sys.stderr)
-    return None
-
-
 def remove(folder: Path) -> None:
     for slot in SLOTS:
         for suffix in (".json", ".safetensors"):
-            (folder / f"{slot}{suffix}").unlink(missing_ok=True)
+            (folder / "checkpoint" / f"{slot}{suffix}").unlink(missing_ok=True)
     with contextlib.suppress(OSError):
-        folder.rmdir()
+        (folder / "checkpoint").rmdir()
 
 
-def _states(folder: Path) -> list[tuple[str, dict]]:
+def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, str] | None = None) -> None:
+    """A safetensors file. Raises UserError where it cannot be written, e.g. on a full disk."""
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, facts)
+    except SafetensorError as error:
+        raise UserError(f"{path.parent} cannot take {path.suffix[1:]} files: {error}") from None
+
+
+def _newest(path: Path, key: str) -> tuple[str, dict] | None:
+    """Slot and state of the newest checkpoint of this key that is whole."""
+    for _, slot in sorted(_slots(path, key), reverse=True):
+        value, tensors = read_json(path / f"{slot}.json"), path / f"{slot}.safetensors"
+        if tensors.exists() and _digest(tensors) == value["sha256"]:
+            return slot, value["state"]
+        print(f"warning: {tensors} does not match its checksum; trying the checkpoint before it", file=sys.stderr)
+    return None
+
+
+def _slots(path: Path, key: str) -> list[tuple[int, str]]:
+    """(step, slot) of the slots that hold a checkpoint of this key."""
     found = []
     for slot in SLOTS:
-        with contextlib.suppress(FileNotFoundError, UserError, KeyError, TypeError):
-            value = read_json(folder / f"{slot}.json")
-            int(value["state"]["step"]), str(value["sha256"])
-            found.append((slot, value))
+        with contextlib.suppress(FileNotFoundError, UserError, KeyError, TypeError, ValueError):
+            value = read_json(path / f"{slot}.json")
+            if value["key"] == key:
+                found.append((int(value["state"]["step"]), slot))
     return found
 
 

@@ -34,7 +34,7 @@ def _peers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # HorovodInternalError and torch's DistBackendError are both RuntimeErrors
-        raise PeerLost(f"a rank is gone, so this one stops: {str(error).strip().splitlines()[0]}") from error
+        raise PeerLost(f"a rank is gone, so this one stops: {' '.join(str(error).split())[:300]}") from error
 
 
 class Alone:
@@ -146,7 +146,8 @@ class Torch:
 
         with launch.meeting(where, folder, serve) as (address, port, interface):
             os.environ["GLOO_SOCKET_IFNAME"] = interface
-            backend = "nccl" if torch.cuda.is_available() else "gloo"
+            device_of(self.local_rank)  # before NCCL, which takes the current one
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             dist.init_process_group(
                 backend, store=store(address, port, False), rank=self.rank, world_size=self.size, timeout=timeout
             )
@@ -175,17 +176,26 @@ class Torch:
 Comm = Alone | Horovod | Torch
 
 
+def device_of(local_rank: int) -> torch.device:
+    """The GPU of this rank, made the current one; the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
 def start(engine: str, folder: Path) -> Comm:
     """Join the other ranks of this launch; `folder` is seen by all of them. `auto` is Horovod where there are several."""
     choose("engine", engine, ENGINES)
     where = launch.detect()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", launch.n_threads(where.local_size if where else 1))))
+    torch.set_num_threads(launch.n_threads(where))
     if engine == "auto":
-        engine = "horovod" if where and where.size > 1 else "none"
+        engine = "none" if not where or where.size == 1 else "torch" if where.launcher == "torchrun" else "horovod"
     if engine == "none" and where and where.size > 1:
         raise UserError(f"engine none is for one rank, however: {where.launcher} started {where.size}")
     comm = {"horovod": Horovod, "torch": Torch}[engine](where, folder) if engine != "none" else Alone()
-    launch.check_size(comm.size)
+    launch.check_size(comm.size, where)
     return comm
 
 
@@ -218,8 +228,9 @@ def from_root(comm: Comm, function: Callable[[], T]) -> T:
 
 def leave_at_once(status: int) -> None:
     """End a process whose peers are gone: no destructor, which could wait for them for ever."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(status)
 
 

@@ -57,6 +57,8 @@ def predict(network: Network, rows: Part, data: Dataset, recipe: Recipe, comm: C
 
 def select_halves(halves: list, errors: np.ndarray, seed: int) -> None:
     """Protocol `paper`: the best epoch by each half of the test rows, and what the other half says of that epoch."""
+    if len(errors) < 2:
+        return
     first = np.random.Generator(np.random.Philox(key=[seed, 2**32])).permutation(len(errors)) < len(errors) // 2
     maes = [float(errors[first].mean()), float(errors[~first].mean())]
     for half, kept in enumerate(halves):

@@ -1,5 +1,6 @@
 """What a run leaves in its folder: run.json first, then history, model, test predictions and, last of all, the result."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -12,11 +13,10 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from irnet_hpc.checkpoint import State, remove
+from irnet_hpc.checkpoint import NEVER, State, remove, write_tensors
 from irnet_hpc.comm import Comm
 from irnet_hpc.data import Dataset
 from irnet_hpc.errors import UserError
@@ -43,7 +43,6 @@ def is_done(folder: Path, key: str, force: bool) -> bool:
         problem = str(error)
     if not force:
         raise UserError(f"{problem}; --force replaces it")
-    path.unlink()
     return False
 
 
@@ -51,8 +50,11 @@ def begin(folder: Path, spec: RunSpec, recipe: Recipe, key: str, identity: dict,
     """Write run.json and return the attempts so far, this one included."""
     (folder / "error.json").unlink(missing_ok=True)
     path, attempts = folder / "run.json", []
-    if path.exists() and (earlier := read_json(path)).get("key") == key:
-        attempts = earlier["attempts"]
+    with contextlib.suppress(FileNotFoundError, UserError, KeyError):
+        attempts = earlier["attempts"] if (earlier := read_json(path))["key"] == key else []
+    if not attempts:  # what lies here is another run's
+        remove(folder)
+    (folder / "result.json").unlink(missing_ok=True)
     attempts.append({"started": _now(), "size": comm.size, "engine": comm.name})
     write_json(
         path,
@@ -117,6 +119,14 @@ def metrics(target: np.ndarray, prediction: np.ndarray) -> tuple[float, float, f
     return float(np.abs(error).mean()), float(np.sqrt((error**2).mean())), r2
 
 
+def optimism(halves: list) -> float | None:
+    """How much lower the MAE is on the half of the test rows that chose the epoch than on the other, in the unit, averaged
+    over both ways round; None where a half has no rows. `halves` are two of [MAE of the half, of the other half]."""
+    if any(mae == NEVER for mae, _ in halves):
+        return None
+    return float(np.mean([other - chosen for chosen, other in halves]))
+
+
 def finish(
     folder: Path,
     spec: RunSpec,
@@ -146,7 +156,7 @@ def finish(
         val_mae=state.best_mae if honest else None,
         baseline_mae=float(np.abs(data.test.target - np.median(data.train.target)).mean()),
         selected_on="val" if honest else "test",
-        optimism=None if honest else float(np.mean([other - chosen for chosen, other in state.halves])),
+        optimism=None if honest else optimism(state.halves),
         best_epoch=state.best_epoch,
         epochs=state.epoch,
         n_train=len(data.train),
@@ -154,7 +164,7 @@ def finish(
         n_test=len(data.test),
         n_parameters=n_parameters(network),
         wall_time_s=state.wall_s,
-        device_hours=state.wall_s * machine.size / 3600,
+        device_hours=state.device_s / 3600,
         samples_per_s=state.step * recipe.batch / state.training_s,
         peak_memory_gb=machine.peak_memory_gb,
         bundle_size=1,
@@ -167,7 +177,7 @@ def finish(
         commit=_commit(),
     )
     write_json(folder / "result.json", dataclasses.asdict(result))
-    remove(folder / "checkpoint")
+    remove(folder)
     return result
 
 
@@ -192,7 +202,7 @@ def write_model(
         "pack_identity": pack.identity,
     }
     with replacing(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, {"irnet_hpc": json.dumps(facts, ensure_ascii=False)})
+        write_tensors(temporary, tensors, {"irnet_hpc": json.dumps(facts, ensure_ascii=False)})
 
 
 def write_predictions(path: Path, pack: Pack, data: Dataset, prediction: np.ndarray) -> None:

@@ -10,6 +10,7 @@ import re
 import secrets
 import socket
 import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,7 +47,7 @@ LAUNCHERS = (
 )  # fmt: skip
 
 
-def detect(environment: dict[str, str] = os.environ) -> Launch | None:
+def detect(environment: Mapping[str, str] = os.environ) -> Launch | None:
     """The launch this process belongs to; None where it was started by itself.
 
     Raises UserError in a SLURM job of several tasks that was not started by a launcher: N copies of rank 0 of 1, or one
@@ -89,12 +90,18 @@ def detect(environment: dict[str, str] = os.environ) -> Launch | None:
     return None
 
 
-def check_size(size: int, environment: dict[str, str] = os.environ) -> None:
-    """Raise UserError unless the engine found as many ranks as the scheduler started."""
+def check_size(size: int, where: Launch | None, environment: Mapping[str, str] = os.environ) -> None:
+    """Raise UserError unless the engine found as many ranks as were started: N times rank 0 of 1 must never train."""
     n_tasks = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS")
-    inside = "SLURM_STEP_ID" in environment and "OMPI_COMM_WORLD_SIZE" not in environment
-    if inside and n_tasks and int(n_tasks) != size and "HOROVOD_RANK" not in environment:
-        raise UserError(f"size must equal SLURM_NTASKS, however: {size} and {n_tasks}; see the launcher's PMI setting")
+    if where and where.launcher == "srun" and n_tasks and int(n_tasks) != size:
+        raise UserError(
+            f"size must equal SLURM_NTASKS, however: {size} and {n_tasks}; see srun --mpi=list, or --engine torch"
+        )
+    if where and where.size != size:
+        raise UserError(
+            f"size must equal what {where.launcher} started, however: {size} and {where.size}; this Horovod may be built "
+            "for another launcher, --engine torch is not"
+        )
 
 
 def tasks_per_node(text: str) -> list[int]:
@@ -108,65 +115,108 @@ def tasks_per_node(text: str) -> list[int]:
     return tasks
 
 
-def n_threads(local_size: int, environment: dict[str, str] = os.environ) -> int:
-    """Cores of this process: the scheduler's word, else an equal share of those it may run on."""
-    if environment.get("SLURM_CPUS_PER_TASK", "").isdigit():
-        return int(environment["SLURM_CPUS_PER_TASK"])
-    return max(1, len(os.sched_getaffinity(0)) // local_size)
+def n_threads(where: Launch | None, environment: Mapping[str, str] = os.environ) -> int:
+    """Threads of this process: the user's word, the scheduler's, else an equal share of the cores it may run on."""
+    stated = environment.get("OMP_NUM_THREADS", "").partition(",")[
+        0
+    ]  # a list is for nested teams; ours is the outer one
+    if stated.isdigit() and int(stated):
+        return int(stated)
+    per_task = environment.get("SLURM_CPUS_PER_TASK", "")
+    if where and where.launcher == "srun" and per_task.isdigit():
+        return int(per_task)
+    return max(1, len(os.sched_getaffinity(0)) // (where.local_size if where else 1))
 
 
 @contextlib.contextmanager
-def meeting(launch: Launch, folder: Path, serve):
-    """Yield (address, port, interface) at which all ranks of a launch find rank 0.
+def meeting(launch: Launch, folder: Path, serve: Callable[[], int]) -> Iterator[tuple[str, int, str]]:
+    """Yield (address, port, interface) of rank 0's server, on every rank, once all ranks of the launch are there.
 
-    Rank 0 calls `serve()`, which starts a server and returns its port, and publishes it in `folder`, which every node
-    sees; the file is readable by the user alone, and removed once the caller has met the others. Raises UserError after
-    TIMEOUT_S.
+    Rank 0 calls `serve()`, which starts the server and returns its port, and publishes in `folder`, which every node sees,
+    where its door is: a file for the user alone, gone once all have come. The others knock with the token from the file
+    and wait to be let in, so nobody starts to wait in an engine, whose time-outs are shorter. UserError after TIMEOUT_S.
     """
-    path = folder / f"{launch.launcher}-{launch.name}.json"
-    if launch.rank == 0:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        addresses = ["127.0.0.1"] if launch.n_nodes == 1 else own_addresses()
-        port, old_mask = serve(), os.umask(0o077)
+    path, deadline = folder / f"{launch.launcher}-{launch.name}.json", time.monotonic() + TIMEOUT_S
+    if launch.rank != 0:
+        yield _knock(launch, path, deadline)
+        return
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    addresses = ["127.0.0.1"] if launch.n_nodes == 1 else own_addresses()
+    with socket.create_server((addresses[0] if launch.n_nodes == 1 else "", 0), backlog=launch.size) as door:
+        port, token, old_mask = serve(), secrets.token_hex(16), os.umask(0o077)
         try:
-            write_json(path, {"addresses": addresses, "port": port, "token": secrets.token_hex(8)})
+            write_json(path, {"addresses": addresses, "door": door.getsockname()[1], "port": port, "token": token})
         finally:
             os.umask(old_mask)
         try:
-            yield addresses[0], port, interface_of(addresses[0])
+            guests = _receive(door, token, launch.size, deadline)
         finally:
             path.unlink(missing_ok=True)
-        return
-    deadline = time.monotonic() + TIMEOUT_S
+        for guest in guests:
+            guest.sendall(b"come in")
+            guest.close()
+    yield addresses[0], port, interface_of(addresses[0])
+
+
+def _receive(door: socket.socket, token: str, size: int, deadline: float) -> list[socket.socket]:
+    """Rank 0: the connections of all other ranks."""
+    guests: dict[str, socket.socket] = {}
+    while len(guests) < size - 1:
+        door.settimeout(max(0.01, deadline - time.monotonic()))
+        try:
+            guest, _ = door.accept()
+            guest.settimeout(5)
+            said, _, rank = guest.recv(200).decode(errors="replace").partition(" ")
+        except TimeoutError:
+            if time.monotonic() < deadline:
+                continue
+            missing = sorted({str(rank) for rank in range(1, size)} - guests.keys(), key=int)
+            raise UserError(f"ranks {', '.join(missing)} of {size} did not come within {TIMEOUT_S} s") from None
+        except OSError:
+            continue
+        if secrets.compare_digest(said.encode(), token.encode()):
+            guests[rank] = guest
+        else:
+            guest.close()
+    return list(guests.values())
+
+
+def _knock(launch: Launch, path: Path, deadline: float) -> tuple[str, int, str]:
+    """Any other rank: find the door, knock, and wait until all are there."""
     while time.monotonic() < deadline:
-        with contextlib.suppress(FileNotFoundError):
+        time.sleep(0.05)
+        with contextlib.suppress(OSError, UserError, KeyError):  # not there yet, or left behind by a launch that died
             published = read_json(path)
             for address in published["addresses"]:
-                with (
-                    contextlib.suppress(OSError),
-                    socket.create_connection((address, published["port"]), 2) as connection,
-                ):
-                    own = connection.getsockname()[0]
-                    break
-            else:
-                time.sleep(0.2)
-                continue
-            yield address, published["port"], interface_of(own)
-            return
-        time.sleep(0.05)
-    raise UserError(f"rank {launch.rank} waited {TIMEOUT_S} s for rank 0 to publish its address in {path}")
+                with contextlib.suppress(OSError), socket.create_connection((address, published["door"]), 2) as door:
+                    own = door.getsockname()[0]
+                    door.sendall(f"{published['token']} {launch.rank}".encode())
+                    door.settimeout(max(0.01, deadline - time.monotonic()))
+                    if door.recv(20) == b"come in":
+                        return address, published["port"], interface_of(own)
+    raise UserError(f"rank {launch.rank} waited {TIMEOUT_S} s for rank 0 and the others to come to {path}")
+
+
+def stated_interface() -> str | None:
+    """The network interface that the user wants, in the words of Horovod or of torch."""
+    return os.environ.get("HOROVOD_GLOO_IFACE") or os.environ.get("GLOO_SOCKET_IFNAME") or None
 
 
 def own_addresses() -> list[str]:
-    """This host's IPv4 addresses, the one that its name stands for first."""
+    """This host's IPv4 addresses, the one that its name stands for first; those of the stated interface alone, if any."""
     import psutil
 
+    wanted = stated_interface()
     addresses = [
         address.address
-        for entries in psutil.net_if_addrs().values()
+        for name, entries in psutil.net_if_addrs().items()
         for address in entries
-        if address.family == socket.AF_INET and not address.address.startswith("127.")
+        if address.family == socket.AF_INET and (name == wanted if wanted else not address.address.startswith("127."))
     ]
+    if wanted and not addresses:
+        raise UserError(
+            f"no interface {wanted!r} with an IPv4 address; known: {', '.join(sorted(psutil.net_if_addrs()))}"
+        )
     with contextlib.suppress(OSError):
         named = socket.gethostbyname(socket.gethostname())
         addresses.sort(key=lambda address: address != named)

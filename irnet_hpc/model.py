@@ -52,32 +52,34 @@ class GroupNormalise(torch.autograd.Function):
 
     Written by hand because a group that spans ranks needs exactly one allreduce forward and one backward. Computed in the
     weights' precision: on a CPU a copy of bf16 rows to fp32 and sums over it are ten times faster than torch's own
-    reductions of bf16 (var_mean, vector_norm), and exact.
+    reductions of bf16 (var_mean, vector_norm), and exact. Segments are centred before they are squared and brought
+    together in fp64, so that rows far from zero (a raw feature such as a year) keep their variance.
     """
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, groups: Groups) -> Tensor:
-        ctx.save_for_backward(x)
         v = x.to(weight.dtype).view(-1, groups.segment, x.shape[1])  # (n_segments, segment, width)
-        total = groups.total(torch.cat([v.sum(1), v.square().sum(1)], 1)) / groups.group
-        mean, square = total.unsqueeze(1).chunk(2, 2)  # (n_segments, 1, width)
-        rstd = (square - mean * mean).clamp_(min=0).add_(EPSILON).rsqrt_()
+        own_mean = v.mean(1, keepdim=True)
+        centred = v - own_mean
+        own_sum, own_square = groups.segment * own_mean[:, 0].double(), centred.square().sum(1).double()
+        sums = torch.cat([own_sum, own_square + own_sum.square() / groups.segment], 1)
+        mean, square = (groups.total(sums) / groups.group).unsqueeze(1).chunk(2, 2)  # (n_segments, 1, width)
+        var = (square - mean.square()).clamp_(min=0)
+        mean, rstd = mean.to(v.dtype), (var + EPSILON).rsqrt_().to(v.dtype)
         scale = weight * rstd
+        ctx.save_for_backward(x)
         ctx.groups, ctx.mean, ctx.rstd, ctx.scale = groups, mean, rstd, scale
-        return torch.addcmul(bias - mean * scale, v, scale).view_as(x).to(x.dtype)
+        return torch.addcmul(bias, centred.add_(own_mean - mean), scale).view_as(x).to(x.dtype)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        (x,), groups, mean, rstd, scale = ctx.saved_tensors, ctx.groups, ctx.mean, ctx.rstd, ctx.scale
-        v = x.to(scale.dtype).view(-1, groups.segment, x.shape[1])
-        g = grad.to(scale.dtype).reshape(v.shape)
-        sum_g = g.sum(1)
-        sum_gx = ((g * v).sum(1) - mean[:, 0] * sum_g) * rstd[:, 0]  # with the normalised x
+        (x,), groups, rstd, scale = ctx.saved_tensors, ctx.groups, ctx.rstd, ctx.scale
+        centred = x.to(scale.dtype).view(-1, groups.segment, x.shape[1]) - ctx.mean
+        g = grad.to(scale.dtype).reshape(centred.shape)
+        sum_g, sum_gx = g.sum(1), (g * centred).sum(1) * rstd[:, 0]  # with the normalised x
         mean_g, mean_gx = (groups.total(torch.cat([sum_g, sum_gx], 1)) / groups.group).unsqueeze(1).chunk(2, 2)
-        # dx = scale * (g - mean(g) - x_hat * mean(g x_hat)), gathered into scale * g + b * v + c
-        b = -scale * rstd * mean_gx
-        c = -scale * mean_g - b * mean
-        grad_x = torch.addcmul(c, g, scale).addcmul_(v, b)
+        # dx = scale * (g - mean(g) - x_hat * mean(g x_hat))
+        grad_x = torch.addcmul(-scale * mean_g, g, scale).addcmul_(centred, -scale * rstd * mean_gx)
         return grad_x.view_as(x).to(x.dtype), sum_gx.sum(0), sum_g.sum(0), None
 
 

@@ -39,6 +39,8 @@ class Recipe:
                 raise UserError(
                     f"{field} of recipe {self.name!r} must be {low} to {high}, however: {getattr(self, field)}"
                 )
+        if self.clip and self.features == "raw":
+            raise UserError(f"clip of recipe {self.name!r} is in standard deviations, so it needs features: standard")
         if self.batch % self.norm_group:
             raise UserError(
                 f"batch of recipe {self.name!r} must be a multiple of norm_group, however: {self.batch} and {self.norm_group}"
@@ -76,14 +78,15 @@ RECIPES = {
             features="standard",
             clip=6.0,
             target="standard",
-            batch=256,
+            batch=512,
+            norm_group=256,
             precision="bf16",
             optimizer="adamw",
-            learning_rate=1e-3,
+            learning_rate=2e-3,
             weight_decay=0.01,
             schedule="onecycle",
             ema=0.999,
-            epochs=24,
+            epochs=40,
             patience=0,
         ),
     )
@@ -105,8 +108,10 @@ def resolve(recipe: str | Mapping) -> Recipe:
     for field, value in changes.items():
         choose(f"key of recipe {name!r}", field, {*types, "base"})
         try:  # YAML reads 1e-3 as text, so the field's own type is what decides
+            if isinstance(value, bool):
+                raise TypeError
             changes[field] = types[field](value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise UserError(
                 f"{field} of recipe {name!r} must be of type {types[field].__name__}, however: {value!r}"
             ) from None

@@ -46,8 +46,10 @@ class RunSpec:
             if not NAME.fullmatch(str(getattr(self, field))):
                 raise UserError(f"{field} must be letters, digits and _.+=-, however: {getattr(self, field)!r}")
         choose("protocol", self.protocol, PROTOCOLS)
-        if self.seed < 0 or (self.train_rows is not None and self.train_rows < 1):
-            raise UserError(f"seed and train_rows must not be negative, however: {self.seed} and {self.train_rows}")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"seed must be 0 to 2**63 - 1, however: {self.seed}")
+        if self.train_rows is not None and self.train_rows < 1:
+            raise UserError(f"train_rows must be positive, however: {self.train_rows}")
         if self.layers is None:
             layer_string(self.architecture, self.depth)
         elif (self.architecture, self.depth) != (custom_name(self.layers), parse(self.layers).depth):
@@ -115,12 +117,12 @@ class RunResult:
     n_val: int
     n_test: int
     n_parameters: int
-    wall_time_s: float  # over all attempts
-    device_hours: float
+    wall_time_s: float  # over all attempts, but for what a killed one did after its last checkpoint
+    device_hours: float  # wall time of each attempt times its ranks
     samples_per_s: float  # training rows a second, evaluation left out
     peak_memory_gb: float
     bundle_size: int
-    attempts: list  # of {started, size, seconds}
+    attempts: list  # of {started, size, engine}
     engine: str  # none | horovod (gloo|mpi|nccl) | torch
     device: str
     precision: str

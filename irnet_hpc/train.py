@@ -24,7 +24,7 @@ import yaml
 from irnet_hpc import checkpoint, folder
 from irnet_hpc.architectures import parse
 from irnet_hpc.checkpoint import State
-from irnet_hpc.comm import ENGINES, Comm, PeerLost, from_root, leave_at_once, start, together
+from irnet_hpc.comm import ENGINES, Comm, PeerLost, device_of, from_root, leave_at_once, start, together
 from irnet_hpc.data import Dataset, epoch_order, load
 from irnet_hpc.errors import UserError, choose, exit_status
 from irnet_hpc.evaluation import predict, select_halves, take_statistics, weights
@@ -35,9 +35,7 @@ from irnet_hpc.store import open_pack, pack_path
 
 CHECKPOINT_S = 60  # the first epoch end at least so long after the last checkpoint writes one
 PREEMPTED = 75  # EX_TEMPFAIL: saved, to be started again
-EMA_STEPS = (
-    8  # the average is updated every so many steps, by the decay to that power: a copy of all weights is not free
-)
+EMA_STEPS = 8  # the average is updated every so many steps, by the decay to that power, and at an epoch's end
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}  # of weights and data
 LOSSES = {"mae": torch.abs, "mse": torch.square, "huber": lambda e: torch.where(e.abs() < 1, e * e / 2, e.abs() - 0.5)}
@@ -80,7 +78,8 @@ def train(
         order = epoch_order(data.train.row, spec.seed, state.epoch)[: n_steps * recipe.batch].reshape(n_steps, -1)
         order = torch.from_numpy(np.ascontiguousarray(order[:, mine])).to(device)
         error_sum = torch.tensor(state.error_sum, dtype=torch.float64, device=device)
-        for i in range(state.step - state.epoch * n_steps, n_steps):
+        first = state.step - state.epoch * n_steps  # not 0 where a signal stopped the epoch
+        for i in range(first, n_steps):
             optimizer.param_groups[0]["lr"] = learning_rate(recipe, state.step, recipe.epochs * n_steps)
             flat.reduced.zero_()
             with autocast(recipe.precision, device):
@@ -92,16 +91,16 @@ def train(
             optimizer.step()
             state.step += 1
             error_sum += flat.reduced[n_params]
-            if recipe.ema and state.step % EMA_STEPS == 0:
+            if recipe.ema and (i % EMA_STEPS == EMA_STEPS - 1 or i == n_steps - 1):
                 decay = min(recipe.ema, (1 + state.step) / (10 + state.step))  # a young average forgets faster
-                average.lerp_(flat.values.data, 1 - decay**EMA_STEPS)
+                average.lerp_(flat.values.data, 1 - decay ** (i % EMA_STEPS + 1))
             if state.step % look == 0 or i == n_steps - 1:
                 state.error_sum = float(error_sum)
                 if not math.isfinite(state.error_sum):
                     raise UserError(non_finite(spec, state, optimizer.param_groups[0]["lr"]))
                 if flat.reduced[n_params + 1] > 0:
-                    spent = time.monotonic() - clock
-                    state.wall_s, state.training_s = state.wall_s + spent, state.training_s + spent
+                    state.spend(time.monotonic() - clock, comm.size)
+                    state.training_s += time.monotonic() - clock
                     checkpoint.save(path, key, tensors, state, comm)
                     return None
         trained_s = time.monotonic() - clock
@@ -110,6 +109,8 @@ def train(
             take_statistics(network, data.train, recipe, comm)
             errors = np.abs(predict(network, selection, data, recipe, comm) - selection.target)
             mae = float(errors.mean())
+            if not math.isfinite(mae):
+                raise UserError(f"the error on the rows that select is not finite after epoch {state.epoch + 1}: {mae}")
             if mae < state.best_mae:
                 state.best_mae, state.best_epoch = mae, state.epoch
                 for name, tensor in network.state_dict().items():
@@ -118,18 +119,20 @@ def train(
             select_halves(state.halves, errors, spec.seed)
         train_mae = state.error_sum / (n_steps * recipe.batch) * data.scaling.target_scale
         now = time.monotonic()
-        state.wall_s, state.training_s, clock = state.wall_s + now - clock, state.training_s + trained_s, now
+        state.spend(now - clock, comm.size)
+        state.training_s, clock = state.training_s + trained_s, now
         rate = learning_rate(recipe, state.step - 1, recipe.epochs * n_steps)  # of the epoch's last step
         state.history.append([state.epoch, state.step, rate, train_mae, mae, state.wall_s])
         state.stopped = bool(recipe.patience) and state.epoch - state.best_epoch >= recipe.patience
         state.epoch, state.error_sum = state.epoch + 1, 0.0
         ends = state.stopped or state.epoch == recipe.epochs
         # One rank's clock decides for all.
-        due, look = comm.gather((now - saved >= CHECKPOINT_S and not ends, max(1, round(n_steps / trained_s))))[0]
+        steps_per_s = (n_steps - first) / max(trained_s, 1e-6)
+        due, look = comm.gather((now - saved >= CHECKPOINT_S and not ends, max(1, round(steps_per_s))))[0]
         if comm.rank == 0:
             folder.append_history(path, state.history[-1])
             if now - said >= 1 or ends:
-                print(progress(spec, recipe, state, n_steps * recipe.batch / trained_s), flush=True)
+                print(progress(spec, recipe, state, steps_per_s * recipe.batch), flush=True)
                 said = now
         if due:
             checkpoint.save(path, key, tensors, state, comm)
@@ -192,7 +195,7 @@ def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
                 print(f"already done: {path / 'result.json'}")
             return 0
         try:
-            device = device_of(comm)
+            device = device_of(comm.local_rank)
             data = together(comm, lambda: load(pack, spec, recipe, device, DTYPES[recipe.precision]))
             if recipe.batch % comm.size:
                 raise UserError(
@@ -226,9 +229,10 @@ def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
                     f"{result.selected_on}, {result.epochs} epochs in {time.monotonic() - began:.0f} s\n"
                     f"wrote {path / 'result.json'}; next: python -m irnet_hpc.aggregate {arguments.results}"
                 )
-        except (UserError, PeerLost) as error:
+        except (UserError, PeerLost, OSError) as error:
             if comm.rank == 0:
-                folder.failed(path, str(error))
+                with contextlib.suppress(OSError):  # the very disk may be full
+                    folder.failed(path, str(error))
             raise
     return 0
 
@@ -237,7 +241,7 @@ def specify(arguments: argparse.Namespace) -> tuple[RunSpec, Recipe, Path]:
     text = arguments.recipe
     try:
         recipe = resolve(yaml.safe_load(text) if text.lstrip().startswith("{") else text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # ValueError: a date that is none
         raise UserError(f"an inline recipe must be YAML like {{name: mine, base: paper}}, however: {text!r}") from None
     if arguments.layers is not None and (arguments.architecture or arguments.depth is not None):
         raise UserError("a network is given by --architecture and --depth, or by --layers, not by both")
@@ -255,14 +259,6 @@ def specify(arguments: argparse.Namespace) -> tuple[RunSpec, Recipe, Path]:
         **(model if arguments.layers is None else model_of(arguments.layers)),
     )
     return spec, recipe, pack_file
-
-
-def device_of(comm: Comm) -> torch.device:
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    device = torch.device("cuda", comm.local_rank % torch.cuda.device_count())
-    torch.cuda.set_device(device)
-    return device
 
 
 def keep_freed_memory() -> None:

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import socket
+import time
 
 import pytest
 
@@ -46,11 +47,14 @@ def test_one_process_in_a_job_of_several_tasks_is_refused():
     assert launch.detect(batch | {"SLURM_NTASKS": "1"}) is None
 
 
-def test_an_engine_that_found_fewer_ranks_than_slurm_started_is_refused():
-    with pytest.raises(UserError, match="however: 1 and 3"):
-        launch.check_size(1, STEP)
-    launch.check_size(3, STEP)
-    launch.check_size(1, {})
+def test_an_engine_that_found_fewer_ranks_than_were_started_is_refused():
+    with pytest.raises(UserError, match="must equal SLURM_NTASKS, however: 1 and 3"):
+        launch.check_size(1, launch.detect(STEP), STEP)
+    launch.check_size(3, launch.detect(STEP), STEP)
+    launch.check_size(1, None, {})
+    torchrun = launch.detect({"RANK": "0", "WORLD_SIZE": "2"})
+    with pytest.raises(UserError, match="what torchrun started, however: 1 and 2"):
+        launch.check_size(1, torchrun, {})
 
 
 @pytest.mark.parametrize(("text", "tasks"), [("1", [1]), ("2(x2),1", [2, 2, 1]), ("4(x3)", [4, 4, 4])])
@@ -58,47 +62,56 @@ def test_slurms_shorthand_is_read(text, tasks):
     assert launch.tasks_per_node(text) == tasks
 
 
-def test_threads_are_the_schedulers_word_or_an_equal_share():
-    assert launch.n_threads(1, {"SLURM_CPUS_PER_TASK": "3"}) == 3
-    assert launch.n_threads(10_000, {}) == 1
+def test_threads_are_the_users_word_the_schedulers_or_an_equal_share():
+    assert launch.n_threads(launch.detect(STEP), {"SLURM_CPUS_PER_TASK": "3"}) == 3
+    assert launch.n_threads(launch.detect(STEP), {"SLURM_CPUS_PER_TASK": "3", "OMP_NUM_THREADS": "4,2"}) == 4
+    many = launch.Launch("horovodrun", 0, 10_000, 0, 10_000, 0, 1, "")
+    assert launch.n_threads(many, {"SLURM_CPUS_PER_TASK": "3"}) == 1  # the ranks of one task share it
 
 
 def _arrive(rank: int, folder, queue) -> None:
-    listener = socket.socket()
-
-    def serve() -> int:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        return listener.getsockname()[1]
-
-    where = launch.Launch("test", rank, 2, rank, 2, 0, 1, "meet")
-    with launch.meeting(where, folder, serve) as (address, port, interface):
-        queue.put((address, port, interface))
-        if rank == 0:
-            mode = (folder / "test-meet.json").stat().st_mode & 0o777
-            listener.accept()
-            queue.put(mode)
+    where = launch.Launch("test", rank, 3, rank, 3, 0, 1, "meet")
+    with launch.meeting(where, folder, lambda: 4711) as met:
+        queue.put(met)
 
 
-def test_two_processes_meet_through_a_private_file_that_does_not_stay(tmp_path):
-    context = multiprocessing.get_context("spawn")
+def test_processes_meet_through_a_private_file_that_does_not_stay(tmp_path):
+    context, folder = multiprocessing.get_context("spawn"), tmp_path / "meet"
     queue = context.Queue()
-    processes = [context.Process(target=_arrive, args=(rank, tmp_path / "meet", queue)) for rank in (1, 0)]
-    for process in processes:
+    processes = [context.Process(target=_arrive, args=(rank, folder, queue)) for rank in range(3)]
+    for process in processes[:2]:
         process.start()
-    said = [queue.get(timeout=60) for _ in range(3)]
+    while not (folder / "test-meet.json").exists():
+        time.sleep(0.01)
+    assert (folder / "test-meet.json").stat().st_mode & 0o777 == 0o600
+    # Strangers at the door: one without the token, one that hangs up.
+    door = json.loads((folder / "test-meet.json").read_text())["door"]
+    with socket.create_connection(("127.0.0.1", door)) as stranger:
+        stranger.sendall(b"wrong 2")
+    socket.create_connection(("127.0.0.1", door)).close()
+    time.sleep(0.5)
+    assert queue.empty()  # nobody goes ahead before all are there
+    processes[2].start()
+    assert {queue.get(timeout=60) for _ in processes} == {("127.0.0.1", 4711, "lo")}
     for process in processes:
         process.join(20)
         assert process.exitcode == 0
-    assert said.count(0o600) == 1
-    first, second = (value for value in said if isinstance(value, tuple))
-    assert first == second and first[0] == "127.0.0.1"
-    assert not list((tmp_path / "meet").iterdir())
+    assert not list(folder.iterdir())
+
+
+def test_rank_0_says_who_did_not_come(tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "TIMEOUT_S", 0.3)
+    where = launch.Launch("test", 0, 3, 0, 3, 0, 1, "alone")
+    with pytest.raises(UserError, match="ranks 1, 2 of 3 did not come"), launch.meeting(where, tmp_path, lambda: 0):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_rank_that_nobody_meets_gives_up_with_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "TIMEOUT_S", 0.3)
     where = launch.Launch("test", 1, 2, 1, 2, 0, 1, "alone")
-    (tmp_path / "test-alone.json").write_text(json.dumps({"addresses": ["127.0.0.1"], "port": 1, "token": ""}))
+    (tmp_path / "test-alone.json").write_text(
+        json.dumps({"addresses": ["127.0.0.1"], "door": 1, "port": 1, "token": ""})
+    )
     with pytest.raises(UserError, match="rank 1 waited"), launch.meeting(where, tmp_path, lambda: 0):
         pass

@@ -134,6 +134,21 @@ def test_a_rank_cuts_its_rows_where_groups_begin(size, segment):
         assert torch.cat([g.index for g in groups]).tolist() == [row // 32 for row in range(0, 128, segment)]
 
 
+def test_groups_that_neither_divide_nor_hold_a_ranks_rows_are_cut_at_both_bounds():
+    """Batch 96 in groups of 32 over 2 ranks: each has one whole group and a half of the middle one."""
+    groups = [rank_groups(32, 96, rank, 2, lambda t: t, "cpu") for rank in (0, 1)]
+    assert [(g.segment, g.index.tolist(), g.n_groups) for g in groups] == [(16, [0, 0, 1], 3), (16, [1, 2, 2], 3)]
+
+
+def test_rows_far_from_zero_keep_their_variance():
+    """In fp32, E[x²] - mean² of values around 10,000 with deviation 1 would be rounding alone."""
+    x = 10_000 + torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
+    expected = batch_norm(x.double(), None, None, training=True)
+    for groups in (Groups(32, 32), Groups(16, 32, torch.tensor([0, 0]), 1, lambda sums: sums)):
+        y = GroupNormalise.apply(x, torch.ones(4), torch.zeros(4), groups)
+        assert (y - expected).abs().max() < 0.01
+
+
 def test_population_statistics_are_the_mean_and_variance_over_the_rows():
     network = Network(3, parse("4BAx1-1")).double()
     network.initialise(0)

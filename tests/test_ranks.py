@@ -86,7 +86,7 @@ def _process(rank: int, size: int, arguments: list) -> subprocess.Popen:
 def test_a_killed_rank_ends_the_other_within_a_minute_with_a_message(engine, alloys_pack, tmp_path, start_rank):
     arguments = [
         "--pack", alloys_pack, "--property", "mixing_enthalpy", "--layers", "64BARx3-1", "--results", tmp_path / "results",
-        "--recipe", "{name: long, base: onecycle, epochs: 100000, batch: 64}", "--engine", engine,
+        "--recipe", "{name: long, base: onecycle, epochs: 100000, batch: 64, norm_group: 32}", "--engine", engine,
     ]  # fmt: skip
     ranks = [start_rank(rank, arguments) for rank in (0, 1)]
     for line in ranks[0].stdout:
@@ -108,7 +108,7 @@ def test_ranks_stopped_by_a_signal_save_together_and_go_on_to_the_same_end(alloy
     def arguments(results: str) -> list:
         return [
             "--pack", alloys_pack, "--property", "mixing_enthalpy", "--layers", "64BARx3-1", "--results", tmp_path / results,
-            "--recipe", "{name: p, base: onecycle, epochs: 100, batch: 64, precision: fp32}",
+            "--recipe", "{name: p, base: onecycle, epochs: 100, batch: 64, norm_group: 32, precision: fp32}",
         ]  # fmt: skip
 
     ranks = [start_rank(rank, arguments("a")) for rank in (0, 1)]

@@ -32,7 +32,7 @@ MATRIX = """
 packs: [{name: alloys-tiny, source: alloys, features: elements, rows: 600}]
 properties: [mixing_enthalpy]
 models: [64BARx2-1, 32BAx2-1, 32BARx3-1]
-recipes: [{name: tiny, base: onecycle, precision: fp32, batch: 64, epochs: %d}]
+recipes: [{name: tiny, base: onecycle, precision: fp32, batch: 64, norm_group: 32, epochs: %d}]
 resources: {nodes: 2, ranks_per_node: 1, memory_gb: 1, minutes: 10}
 pack_resources: {memory_gb: 1, minutes: 10}
 """
