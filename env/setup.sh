@@ -59,10 +59,16 @@ if [[ -z $accelerator ]]; then
 fi
 [[ $(uname -s) == Linux ]] || die "setup.sh knows Linux only, however: $(uname -s)"
 if [[ -n ${IRNET_SITE:-} && -f $HERE/sites/$IRNET_SITE.sh ]]; then
-  set +u                                           # module systems read variables that may be unset
+  set +eu                                          # module systems read variables that may be unset, and return what they like
+  if ! command -v module >/dev/null; then
+    path=$PATH
+    # shellcheck disable=SC1091
+    source /etc/profile >/dev/null                 # defines it where there is one; some also begin PATH anew
+    PATH=$path:$PATH
+  fi
   # shellcheck disable=SC1090
   source "$HERE/sites/$IRNET_SITE.sh"
-  set -u
+  set -eu
 fi
 
 mkdir -p "$STATE" "$CACHE" || die "IRNET_VENV=$VENV and $CACHE must be writable"
@@ -112,13 +118,18 @@ list_missing() {  # Debian package | what it is for and where a cluster has it
 install_packages() {  # $@: Debian packages
   local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300)
   # A package's daemons must not start: a SLURM or a MariaDB of the machine's own is not what was asked for.
+  local allow_daemons=:
   if [[ $with_slurm && ! -e /usr/sbin/policy-rc.d ]]; then
-    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    allow_daemons="rm -f /usr/sbin/policy-rc.d"
+    # shellcheck disable=SC2064  # as it is now
+    trap "$allow_daemons" EXIT
     printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
     chmod +x /usr/sbin/policy-rc.d
   fi
   logged "${apt[@]}" update
   logged "${apt[@]}" install -y --no-install-recommends "$@"
+  $allow_daemons
+  trap - EXIT
 }
 
 python=$(find_python)
@@ -295,7 +306,10 @@ if [[ $(cat "$STATE/horovod" 2>/dev/null) != "$key" ]]; then
     say "Horovod $HOROVOD_VERSION: building with Gloo${with_mpi:+, MPI}${cuda_home:+, NCCL} against torch $(torch_fact __version__), once; about 2 minutes"
     [[ $with_mpi ]] || say "note: no MPI compiler (module: openmpi), so without MPI: horovodrun and srun work, mpirun does not"
     workplace=$(mktemp -d "${TMPDIR:-/tmp}/irnet-horovod.XXXXXX")
-    (build_horovod "$workplace") 8>&- || { echo "the build is in $workplace" >&2; exit 1; }
+    # Not `(build_horovod ...) || ...`: behind a || nothing in it would stop at an error.
+    trap 'echo "the build is in $workplace" >&2' EXIT
+    (build_horovod "$workplace") 8>&-
+    trap - EXIT
     echo "$facts" >"$workplace/wheel/built-for.txt"
     # Whole or not at all: an interrupted copy must not be taken for a wheel.
     rm -rf "$shelf.part" && mv "$workplace/wheel" "$shelf.part" && mv -T "$shelf.part" "$shelf"
@@ -310,7 +324,7 @@ fi
 
 # --------------------------------------------------------------------------------------------------- the package itself
 
-project=$(cat "$REPOSITORY/setup.cfg" "$REPOSITORY/pyproject.toml" - <<<"$REPOSITORY" | hash_of)
+project=$({ cat "$REPOSITORY/setup.cfg" "$REPOSITORY/pyproject.toml"; echo "$REPOSITORY"; "$python" -VV; } | hash_of)
 if [[ $(cat "$STATE/project" 2>/dev/null) != "$project" ]]; then
   say "irnet_hpc itself, editable"
   logged pip install --no-deps --no-build-isolation -e "$REPOSITORY"

@@ -6,6 +6,7 @@ python -m irnet_hpc.aggregate results/ --tables paper/tables    mae.md, mae.csv,
 """
 
 import argparse
+import dataclasses
 import math
 import os
 import shutil
@@ -119,7 +120,13 @@ def _checked_spec(folder: Path, result: RunResult) -> RunSpec:
         if not isinstance(getattr(result, name), kind):
             raise UserError(f"{folder / 'result.json'}: {name} must be of type {kind.__name__}")
     try:
-        return read_spec(result.spec)
+        spec = result.spec
+        for field in dataclasses.fields(RunSpec):
+            value = spec.get(field.name)
+            if field.name in spec and (isinstance(value, bool) or not isinstance(value, field.type)):
+                kind = getattr(field.type, "__name__", field.type)
+                raise UserError(f"{field.name} must be of type {kind}, however: {value!r}")
+        return read_spec(spec)
     except UserError as error:
         raise UserError(f"{folder / 'result.json'}: {error}") from None
 

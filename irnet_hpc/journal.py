@@ -1,20 +1,25 @@
 """The journal: what was handed to SLURM or to a process of this machine, and how it went. One file a submission.
 
     results/.sweep/<time>-<token>.jsonl      first line: the submission; then a line for whatever happens to a cell or a pack
+    results/.sweep/lock                      held while a sweep reads the ledger and until its journal is there
 
 Each file has one writer and only grows, a whole line at a time, so a kill leaves it readable. The journal is evidence and
 never a state: a cell is done by its result.json alone, and queued only while the scheduler, or the process, says so.
 """
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
+
+from irnet_hpc.files import write_text
 
 FOLDER = ".sweep"  # in the results folder; starts with a dot, so that nothing takes it for results
 
@@ -34,14 +39,41 @@ class Attempt(NamedTuple):
     journal: str = ""  # the file that says so
 
 
-def begin(results: Path, matrix: str, cluster: str, driver: str | None = None, token: str | None = None) -> Path:
-    """Open the journal of a new submission; its stem's last part is the token that the scheduler's jobs carry, too."""
+@contextlib.contextmanager
+def alone(results: Path) -> Iterator[None]:
+    """Wait until no other sweep is between reading what these results hold and saying in its journal what it takes up."""
+    folder = Path(results) / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another sweep is about to start on {results}; waiting for it", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # a shared file system may have no locks: then two must not start at one moment
+            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+                raise
+        yield
+
+
+def begin(
+    results: Path,
+    matrix: str,
+    cluster: str,
+    driver: str | None = None,
+    token: str | None = None,
+    events: Iterable[dict] = (),
+) -> Path:
+    """Open the journal of a new submission; its stem's last part is the token that the scheduler's jobs carry, too.
+
+    It appears with the first `events` in it: who sees it, sees what has been taken up.
+    """
     now, token = datetime.now(UTC), token or secrets.token_hex(4)
     folder = Path(results) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{now:%Y%m%dT%H%M%S.%f}-{token}.jsonl"
     head = {"token": token, "matrix": matrix, "cluster": cluster, "time": now.isoformat(timespec="seconds")}
-    note(path, [head | {"host": socket.gethostname(), "driver": driver}])
+    write_text(path, _lines([head | {"host": socket.gethostname(), "driver": driver}, *events]))
     return path
 
 
@@ -52,9 +84,13 @@ def token_of(path: Path) -> str:
 def note(path: Path, events: Iterable[dict]) -> None:
     """Append events: `{"cell" or "pack": name, ...}` with any of Attempt's fields."""
     with path.open("a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(event, ensure_ascii=False) + "\n" for event in events))
+        file.write(_lines(events))
         file.flush()
         os.fsync(file.fileno())
+
+
+def _lines(events: Iterable[dict]) -> str:
+    return "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in events)
 
 
 def attempts(results: Path, but_of: str | None = None) -> dict[tuple[str, str], Attempt]:
@@ -63,7 +99,7 @@ def attempts(results: Path, but_of: str | None = None) -> dict[tuple[str, str], 
     The submission with the token `but_of` is left out: a process that goes through cells has taken them up itself.
     """
     last: dict[tuple[str, str], Attempt] = {}
-    for path in sorted((Path(results) / FOLDER).glob("*.jsonl")):
+    for path in sorted((Path(results) / FOLDER).glob("[0-9]*.jsonl")):
         head = None
         if token_of(path) == but_of:
             continue

@@ -2,7 +2,7 @@
 
 done     result.json is there and its key is the cell's
 running, queued   the scheduler, or the process of this machine that was given the cell, says so
-stale    result.json is there, but of another recipe, pack or version: shown, and re-run only when asked
+stale    result.json is there, but of another recipe, pack or version, or damaged: shown, and re-run only when asked
 failed   error.json is there, or it was handed over and has gone without a result
 missing  none of these
 """
@@ -14,6 +14,7 @@ import socket
 import subprocess
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from irnet_hpc import journal
 from irnet_hpc.errors import UserError
@@ -29,6 +30,20 @@ QUEUED = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "
 RUNNING = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
 
 
+class Job(NamedTuple):
+    """A job as squeue shows it."""
+
+    state: str
+    reason: str
+    name: str
+    comment: str  # holds the token of the submission
+
+
+class Queue(NamedTuple):
+    jobs: dict[str, Job]  # by job id
+    unclaimed: tuple[str, ...]  # comments of the trainings in it that the journal gives to no cell
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """A cell and what is known of it."""
@@ -38,7 +53,7 @@ class Entry:
     state: str  # one of STATES
     detail: str = ""  # one line: the error, the job, why it is stale
     log: str | None = None
-    result: RunResult | None = None  # of done and stale cells
+    result: RunResult | None = None  # of done cells, and of stale ones whose result can be read
 
     @property
     def name(self) -> str:
@@ -74,7 +89,8 @@ def read_ledger(
     """
     results, attempts = Path(results), journal.attempts(Path(results), but_of)
     # The scheduler is asked before the disk is read: a job that has left the queue has then left its result.
-    queue = squeue() if any(attempt.cluster == "slurm" for attempt in attempts.values()) else {}
+    found = squeue() if any(attempt.cluster == "slurm" for attempt in attempts.values()) else {}
+    queue = None if found is None else _queue(found, attempts)
     pack_attempts = {
         pack.name: attempts[kind_and_name]
         for pack in matrix.packs
@@ -97,6 +113,13 @@ def read_ledger(
             f"if those jobs are gone for good, remove {' '.join(journals)}"
         )
     return Ledger(tuple(entries), pack_jobs, tuple(jobs), tuple(notes))
+
+
+def _queue(jobs: dict[str, Job], attempts: dict[tuple[str, str], Attempt]) -> Queue:
+    claimed = {attempt.job for attempt in attempts.values()}
+    others = ("irnet:pack:", "irnet:tables:")
+    unclaimed = [job for number, job in jobs.items() if number not in claimed and not job.name.startswith(others)]
+    return Queue(jobs, tuple(job.comment for job in unclaimed if job.state in QUEUED | RUNNING))
 
 
 def _explain(
@@ -126,16 +149,10 @@ def cell_name(cell: Cell) -> str:
     return str(run_folder(".", cell.spec))
 
 
-def _entry(cell: Cell, folder: Path, attempt: Attempt | None, queue: dict | None, identity: dict | None) -> Entry:
+def _entry(cell: Cell, folder: Path, attempt: Attempt | None, queue: Queue | None, identity: dict | None) -> Entry:
     log = folder / "train.log"
     log = str(log) if log.exists() else attempt.log if attempt else None
-    result, why = None, ""
-    try:
-        result = read_result(folder / "result.json")
-    except FileNotFoundError:
-        pass
-    except UserError as error:
-        why = str(error)
+    result, why = _result(folder / "result.json")
     if result:
         # Where the pack is not at hand, the result's own word for what it was trained on has to do.
         pack_identity = identity or result.pack_identity
@@ -144,19 +161,29 @@ def _entry(cell: Cell, folder: Path, attempt: Attempt | None, queue: dict | None
         why = _why_stale(cell, result, pack_identity)
     if life := _life(attempt, queue):
         return Entry(cell, folder, *life, log)
-    if result:
-        return Entry(cell, folder, "stale", why, log, result)
     if why:
-        return Entry(cell, folder, "failed", why, log)
-    error = _error(folder)
+        return Entry(cell, folder, "stale", why, log, result)
     tried = attempt and (attempt.job or attempt.process)
-    if error and not (tried and _time(error.get("time")) < _time(attempt.time)):
+    if error := error_of(folder, attempt.time if tried else None):
         return Entry(cell, folder, "failed", str(error.get("error")), str(error.get("log") or log or "") or None)
     if tried:
         # How a job of SLURM's ended is asked for all of them at once.
         detail = "" if attempt.job else f"{attempt.ended or 'killed'}, without a result"
         return Entry(cell, folder, "failed", detail, log)
     return Entry(cell, folder, "missing")
+
+
+def _result(path: Path) -> tuple[RunResult | None, str]:
+    """A result, or why it cannot be read; neither where there is none."""
+    try:
+        result = read_result(path)
+    except FileNotFoundError:
+        return None, ""
+    except UserError as error:
+        return None, str(error)
+    if not (isinstance(result.recipe, dict) and isinstance(result.pack_identity, dict)):
+        return None, f"{path}: recipe and pack_identity must be of type dict"
+    return result, ""
 
 
 def _why_stale(cell: Cell, result: RunResult, identity: dict) -> str:
@@ -172,13 +199,15 @@ def _why_stale(cell: Cell, result: RunResult, identity: dict) -> str:
     return "of another version of the training, or of this specification"
 
 
-def _error(folder: Path) -> dict:
+def error_of(folder: Path, since: str | None = None) -> dict:
+    """What error.json holds; nothing where there is none, or one older than `since` (ISO)."""
     try:
-        return read_json(folder / "error.json")
+        error = read_json(folder / "error.json")
     except FileNotFoundError:
         return {}
-    except UserError as error:
-        return {"error": str(error)}
+    except UserError as unreadable:
+        return {"error": str(unreadable)}
+    return {} if since and _time(error.get("time")) < _time(since) else error
 
 
 def _time(text: str | None) -> float:
@@ -188,23 +217,26 @@ def _time(text: str | None) -> float:
         return float("inf")
 
 
-def _life(attempt: Attempt | None, queue: dict | None) -> tuple[str, str] | None:
+def _life(attempt: Attempt | None, queue: Queue | None) -> tuple[str, str] | None:
     """(queued or running, detail) of an attempt; None if it is over."""
-    if attempt is None or attempt.ended:
+    if attempt is None:
+        return None
+    if attempt.cluster == "slurm" and attempt.job is None and queue is not None:
+        # About to be submitted; or it was, but the one who did was killed or lost SLURM's answer before noting it.
+        submitting = not attempt.ended and attempt.host == socket.gethostname() and journal.is_alive(attempt.driver)
+        known = submitting or any(attempt.token in comment for comment in queue.unclaimed)
+        return ("queued", f"by submission {attempt.token}") if known else None
+    if attempt.ended:
         return None
     if attempt.cluster == "slurm":
         if queue is None:
             return "queued", f"job {attempt.job or attempt.token}, if it still exists"
-        if attempt.job is None:  # about to be submitted, or it was and the one who did was killed before noting it
-            submitting = attempt.host == socket.gethostname() and journal.is_alive(attempt.driver)
-            known = submitting or any(attempt.token in comment for *_, comment in queue.values())
-            return ("queued", f"by submission {attempt.token}") if known else None
-        state, reason, comment = queue.get(attempt.job, ("", "", ""))
+        job = queue.jobs.get(attempt.job, Job("", "", "", ""))
         # The token tells our job from one of the same number on a cluster that has been set up anew.
-        if attempt.token not in comment or state not in QUEUED | RUNNING:
+        if attempt.token not in job.comment or job.state not in QUEUED | RUNNING:
             return None
-        reason = f" ({reason})" if state in QUEUED and reason != "None" else ""
-        return "queued" if state in QUEUED else "running", f"job {attempt.job}{reason}"
+        reason = f" ({job.reason})" if job.state in QUEUED and job.reason != "None" else ""
+        return "queued" if job.state in QUEUED else "running", f"job {attempt.job}{reason}"
     if attempt.host != socket.gethostname():
         return "queued", f"on {attempt.host}, which cannot be asked from here; if it is gone, remove {attempt.journal}"
     if journal.is_alive(attempt.process):
@@ -214,13 +246,13 @@ def _life(attempt: Attempt | None, queue: dict | None) -> tuple[str, str] | None
     return None
 
 
-def squeue() -> dict[str, tuple[str, str, str]] | None:
-    """Job id -> (state, reason, comment) of this user's jobs in the queue; None where SLURM does not answer."""
-    answer = _ask("squeue", "--me", "--noheader", "--array", "--format=%i|%T|%r|%k")
+def squeue() -> dict[str, Job] | None:
+    """Job id -> this user's job in the queue; None where SLURM does not answer."""
+    answer = _ask("squeue", "--me", "--noheader", "--array", "--format=%i|%T|%r|%j|%k")
     if answer is None:
         return None
-    lines = [line.split("|", 3) for line in answer.splitlines()]
-    return {line[0]: (line[1], line[2], line[3]) for line in lines if len(line) == 4}
+    lines = [line.split("|", 4) for line in answer.splitlines()]
+    return {line[0]: Job(*line[1:]) for line in lines if len(line) == 5}
 
 
 def how_ended(jobs: set[str]) -> dict[str, str]:

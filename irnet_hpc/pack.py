@@ -28,7 +28,7 @@ from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.features import FEATURE_SETS
 from irnet_hpc.files import write_text
 from irnet_hpc.materials import Materials, Rejected
-from irnet_hpc.selection import RULES, filter_values, reject, reported, select, split_and_order
+from irnet_hpc.selection import RULES, reject, reported, select, split_and_order
 from irnet_hpc.sources import DEFAULT_ROWS, SOURCES, Filter, Loaded, load, name_of
 from irnet_hpc.splits import SPLITS, two_sided
 from irnet_hpc.workers import available_cores
@@ -71,8 +71,7 @@ def pack(arguments: argparse.Namespace) -> None:
     if path.exists() and not arguments.overwrite and already_done(path, identity):
         return
     say(introduce(loaded, columns="columns" in names))
-    materials, rejected = select(loaded.table, names, loaded.source.pure_elements)
-    materials, filtered = filter_values(materials, filters)
+    materials, rejected, filtered = select(loaded.table, names, loaded.source.pure_elements, filters)
     materials = split_and_order(materials, arguments.split_seed)
     if n_both := two_sided(materials.reduced, materials.split):
         say(f"warning: {n_both:,} formulas are on more than one side of the table's own split")

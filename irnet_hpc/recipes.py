@@ -86,7 +86,7 @@ RECIPES = {
             weight_decay=0.01,
             schedule="onecycle",
             ema=0.999,
-            epochs=40,
+            epochs=30,
             patience=0,
         ),
     )

@@ -8,14 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from irnet_hpc import journal
 from irnet_hpc.errors import UserError
-from irnet_hpc.files import read_json
 from irnet_hpc.jobs import outside_any_job, pack_command, train_options
-from irnet_hpc.ledger import Entry, Ledger, read_ledger
+from irnet_hpc.ledger import Entry, Ledger, error_of, read_ledger
 from irnet_hpc.matrix import Matrix, read_matrix
 from irnet_hpc.matrix_packs import MatrixPack
 from irnet_hpc.runs import read_result
@@ -28,12 +28,16 @@ def run_here(
     ledger: Ledger,
     results: Path,
     pack_dir: Path | None,
+    taken_up: Callable[[], None],
     *,
     stale: bool = False,
     n_ranks: int | None = None,
     token: str | None = None,
 ) -> int:
-    """Build what is missing and train what is missing or failed; go on after a failure. Returns the number of failures."""
+    """Build what is missing and train what is missing or failed; go on after a failure. Returns the number of failures.
+
+    `taken_up` is called as soon as the journal says what this process will do.
+    """
     began = time.monotonic()
     entries = ledger.to_do(stale)
     missing = [pack for pack in matrix.packs if not pack.exists]
@@ -45,13 +49,15 @@ def run_here(
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, signal.default_int_handler)
     # From here on, and until this process ends, nobody else takes these cells up.
-    path = journal.begin(results, matrix.name, "local", journal.process_name(os.getpid()), token)
-    journal.note(path, [{"cell": entry.name} for entry in entries])
+    cells = [{"cell": entry.name} for entry in entries]
+    path = journal.begin(results, matrix.name, "local", journal.process_name(os.getpid()), token, cells)
+    taken_up()
     broken = _build(missing, {entry.cell.spec.pack for entry in entries})
     if missing:  # now it is known which properties they have
         matrix = read_matrix(matrix.path, pack_dir)
-        entries = read_ledger(matrix, results, but_of=journal.token_of(path)).to_do(stale)
-        journal.note(path, [{"cell": entry.name} for entry in entries])
+        with journal.alone(results):
+            entries = read_ledger(matrix, results, but_of=journal.token_of(path)).to_do(stale)
+            journal.note(path, [{"cell": entry.name} for entry in entries])
 
     failures = [f"failed pack {name}: status {status}; its cells were left out" for name, status in broken.items()]
     entries, n_done = [entry for entry in entries if entry.cell.spec.pack not in broken], 0
@@ -102,6 +108,7 @@ def _train(
     log.parent.mkdir(parents=True, exist_ok=True)
     already = log.stat().st_size if log.exists() else 0  # of earlier attempts
     command, ended = train_command(entry, n_ranks, results, pack_dir), "interrupted"
+    started = datetime.now(UTC).isoformat(timespec="seconds")
     try:
         with _started(command, log, entry.cell.resources.cpus_per_rank) as process:
             name = journal.process_name(process.pid)
@@ -111,7 +118,7 @@ def _train(
     finally:
         journal.note(path, [{"cell": entry.name, "ended": ended}])
     if status:
-        problem = _why(entry.folder, status, log.read_bytes()[already:].decode(errors="replace"))
+        problem = _why(entry.folder, started, status, log.read_bytes()[already:].decode(errors="replace"))
         print(f"{where} failed: {problem}", flush=True)
         return f"{problem}; log {log}"
     result = read_result(entry.folder / "result.json")
@@ -119,10 +126,10 @@ def _train(
     return None
 
 
-def _why(folder: Path, status: int, said: str) -> str:
-    """The sentence a failed training left, else the last line that it said and not horovodrun."""
-    if (folder / "error.json").exists():
-        return str(read_json(folder / "error.json").get("error"))
+def _why(folder: Path, started: str, status: int, said: str) -> str:
+    """The sentence that a training left which failed since `started`, else the last line that it said and not horovodrun."""
+    if error := error_of(folder, started):
+        return str(error.get("error"))
     lines = [line for line in said.splitlines() if line.strip()]
     of_ranks = [line.partition(">:")[2] for line in lines if re.match(r"\[\d+\]<std(out|err)>:.*\S", line)]
     return f"status {status}: {([''] + (of_ranks or lines))[-1].strip()[:300] or 'it said nothing'}"

@@ -14,13 +14,17 @@ from irnet_hpc.sources import Filter
 from irnet_hpc.splits import SPLITS, pack_order, split_of_all
 
 # Raised when rows, duplicates or splits are treated otherwise, so that the same source gives another pack.
-RULES = 1
+RULES = 2
 
 
-def select(table: RawTable, names: Sequence[str], pure_elements: bool) -> tuple[Materials, list[Rejected]]:
-    """The rows that the feature sets `names` can describe, and every other with its reason.
+def select(
+    table: RawTable, names: Sequence[str], pure_elements: bool, filters: Sequence[Filter] = ()
+) -> tuple[Materials, list[Rejected], dict[str, dict[str, int]]]:
+    """The rows that the feature sets `names` can describe, every other with its reason, and how many values are filtered.
 
-    Raises UserError where not one formula can be read.
+    As in the papers, limits act first, so that an absurd energy does not place a formula; then of one formula the entry
+    of lowest energy stays; and standard deviations are those of what is left. Raises UserError where not one formula can
+    be read.
     """
     materials, rejected = parse(table.line, table.material_id, table.formula, table.split, table.columns, table.targets)
     if not len(materials):
@@ -43,11 +47,14 @@ def select(table: RawTable, names: Sequence[str], pure_elements: bool) -> tuple[
     leave(foreign, f"element unknown to feature set {'+'.join(names)}", unknown.get)
     if "columns" in names:
         leave(np.isnan(materials.columns).any(1), "feature column empty")
+    filtered: dict[str, dict[str, int]] = {}
+    materials = filter_values(materials, [rule for rule in filters if not np.isfinite(rule.deviations)], filtered)
     if all(FEATURE_SETS[name].of_formula for name in names):
         materials, duplicates = one_per_formula(materials)
         rejected += duplicates
+    materials = filter_values(materials, [rule for rule in filters if np.isfinite(rule.deviations)], filtered)
     assert len(materials) + len(rejected) == len(table)
-    return materials, rejected
+    return materials, rejected, filtered
 
 
 def one_per_formula(materials: Materials) -> tuple[Materials, list[Rejected]]:
@@ -96,15 +103,14 @@ def reject(materials: Materials, row: int, reason: str, detail: str = "") -> Rej
     return Rejected(int(materials.line[row]), materials.material_id[row], materials.formula[row], reason, detail)
 
 
-def filter_values(materials: Materials, filters: Iterable[Filter]) -> tuple[Materials, dict[str, dict[str, int]]]:
-    """Make the values that break a filter not reported; returns also property -> filter -> how many."""
+def filter_values(materials: Materials, filters: Iterable[Filter], filtered: dict[str, dict[str, int]]) -> Materials:
+    """Make the values that break a filter not reported; `filtered` learns property -> filter -> how many."""
     targets = {name: values.copy() for name, values in materials.targets.items()}
-    filtered: dict[str, dict[str, int]] = {}
     for rule in filters:
         broken = rule.breaks(targets[rule.property])
         targets[rule.property][broken] = np.nan
         filtered.setdefault(rule.property, {})[str(rule)] = int(broken.sum())
-    return dataclasses.replace(materials, targets=targets), filtered
+    return dataclasses.replace(materials, targets=targets)
 
 
 def split_and_order(materials: Materials, seed: int) -> Materials:

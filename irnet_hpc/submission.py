@@ -151,9 +151,12 @@ def to_slurm(
 ) -> Path:
     """Submit the missing packs, `entries` and the aggregator. Returns the aggregator's log, which will hold the table.
 
-    Each job is in the journal as soon as SLURM has it. Raises UserError where SLURM refuses one; what it has taken stays.
+    Each job is in the journal as soon as SLURM has it. Raises UserError where SLURM refuses one; what it has taken stays,
+    and has its aggregator.
     """
-    path = journal.begin(results, matrix.name, "slurm", journal.process_name(os.getpid()))
+    left = {entry.name: {"cell": entry.name} for entry in entries}
+    # With all of them, should we be killed before we know the number of a job.
+    path = journal.begin(results, matrix.name, "slurm", journal.process_name(os.getpid()), events=left.values())
     token = journal.token_of(path)
     folder = state_folder() / f"{matrix.name}-{token}"
     packs = {pack.name: pack for pack in matrix.packs if not pack.exists}
@@ -166,8 +169,7 @@ def to_slurm(
         waited_for.extend(ids)
         return ids
 
-    left = {entry.name: {"cell": entry.name} for entry in entries}
-    journal.note(path, left.values())  # should we be killed before we know the number of a job
+    refused = None
     try:
         for name in dict.fromkeys(entry.cell.spec.pack for entry in entries):
             if name in packs and name not in after_pack:
@@ -187,6 +189,10 @@ def to_slurm(
                 for entry, job in zip(array, ids, strict=True)
             ]
             journal.note(path, events)
+    except UserError as error:
+        if len(left) == len(entries):
+            raise
+        refused = error  # once what was accepted has its tables
     finally:
         journal.note(path, [event | {"ended": "not submitted"} for event in left.values()])
 
@@ -195,7 +201,12 @@ def to_slurm(
     main = dict.fromkeys(job.partition("_")[0] for job in waited_for)
     # Never afterok: one failed cell would cancel the tables.
     after = f"afterany:{':'.join(main)}"
-    submit([aggregate], Resources(memory_gb=4, minutes=30), f"irnet:tables:{matrix.name}", after, False)
+    try:
+        submit([aggregate], Resources(memory_gb=4, minutes=30), f"irnet:tables:{matrix.name}", after, False)
+    except UserError as error:
+        raise refused or error from None
+    if refused:
+        raise refused
     return log
 
 
@@ -239,7 +250,7 @@ def to_background(matrix: Matrix, results: Path, options: Sequence[str]) -> tupl
     with outside_any_job(), _detached_output():
         job = executor.submit(commands)
     deadline = time.monotonic() + 60
-    while not list(log.parent.glob(f"*-{token}.jsonl")):  # from then on its cells count as queued
+    while not list(log.parent.glob(f"[0-9]*-{token}.jsonl")):  # from then on its cells count as queued
         if time.monotonic() > deadline or (log.exists() and "error:" in log.read_text(errors="replace")):
             raise UserError(f"the sweep did not start in the background; see {log}")
         time.sleep(0.05)

@@ -9,6 +9,7 @@ Every command may be killed and repeated. Exit status: 0, 1 if a cell failed in 
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
@@ -17,6 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from irnet_hpc import journal
 from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.ledger import STATES, Entry, Ledger, read_ledger
 from irnet_hpc.matrix import Matrix, read_matrix
@@ -35,12 +37,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status(matrix, results, pack_dir, arguments.watch, arguments.json)
     if arguments.command == "submit":  # jobs may start elsewhere
         results, pack_dir = results.resolve(), pack_dir and pack_dir.resolve()
-    ledger = read_ledger(matrix, results)
-    check_budget(matrix, ledger, arguments.over_budget)
-    if arguments.command == "run":
-        options = {"stale": arguments.stale, "n_ranks": arguments.ranks, "token": arguments.token}
-        return min(1, run_here(matrix, ledger, results, pack_dir, **options))
-    return submit(matrix, ledger, results, pack_dir, arguments)
+    is_run = arguments.command == "run"
+    with contextlib.ExitStack() as lock:
+        if not (is_run and arguments.token):  # else the `submit` that started this holds it until we have begun
+            lock.enter_context(journal.alone(results))
+        ledger = read_ledger(matrix, results)
+        check_budget(matrix, ledger, arguments.over_budget)
+        if is_run:
+            options = {"stale": arguments.stale, "n_ranks": arguments.ranks, "token": arguments.token}
+            return min(1, run_here(matrix, ledger, results, pack_dir, lock.close, **options))
+        return submit(matrix, ledger, results, pack_dir, arguments)
 
 
 def check_budget(matrix: Matrix, ledger: Ledger, over_budget: bool) -> None:
@@ -194,6 +200,16 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
+def seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 86_400:  # nor is nan
+        raise argparse.ArgumentTypeError(f"must be seconds above 0, a day at most, however: {text!r}")
+    return value
+
+
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m irnet_hpc.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -208,7 +224,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         if name in ("plan", "status"):
             add("--json", action="store_true", help="for a program to read")
         if name == "status":
-            add("--watch", type=float, nargs="?", const=10, metavar="SECONDS", help="look again until nothing is left")
+            add(
+                "--watch", type=seconds, nargs="?", const=10, metavar="SECONDS", help="look again until nothing is left"
+            )
         if name in ("run", "submit"):
             add("--stale", action="store_true", help="also what has a result of another recipe, pack or version")
             add("--over-budget", action="store_true", help="even if it may cost more than budget_device_hours")

@@ -35,7 +35,7 @@ class Cell:
     mae: float  # mean over the seeds
     sd: float | None  # standard deviation over the seeds, ddof = 1; None where there is one
     seeds: tuple[int, ...]
-    improvement: float | None  # per cent by which the MAE is below plain's at the same depth
+    improvement: float | None  # per cent by which the MAE is below plain's at the same depth, over the seeds both have
     best: bool  # of its row, the baseline included
     n_parameters: int
     device_hours: float  # over all seeds
@@ -211,7 +211,10 @@ def _row(name: str, models: Sequence[tuple[str, int]], runs: list[Run]) -> Row:
     of_model = {model: [run for run in runs if (run.spec.architecture, run.spec.depth) == model] for model in models}
     mae = {model: fmean(run.result.test_mae for run in found) for model, found in of_model.items() if found}
     least = min(first.baseline_mae, *mae.values())
-    cells = tuple(_cell(model, of_model[model], mae, least) if model in mae else None for model in models)
+    cells = tuple(
+        _cell(found, of_model.get(("plain", model[1]), []), mae[model], mae[model] == least) if found else None
+        for model, found in of_model.items()
+    )
     return Row(
         property=name,
         unit=first.unit,
@@ -224,15 +227,22 @@ def _row(name: str, models: Sequence[tuple[str, int]], runs: list[Run]) -> Row:
     )
 
 
-def _cell(model: tuple[str, int], runs: list[Run], mae: dict[tuple[str, int], float], least: float) -> Cell:
-    architecture, depth = model
-    plain = mae.get(("plain", depth)) if architecture != "plain" else None
+def _cell(runs: list[Run], plain: list[Run], mae: float, best: bool) -> Cell:
     return Cell(
-        mae=mae[model],
+        mae=mae,
         sd=stdev(run.result.test_mae for run in runs) if len(runs) > 1 else None,
         seeds=tuple(run.spec.seed for run in runs),
-        improvement=100 * (plain - mae[model]) / plain if plain else None,
-        best=mae[model] == least,
+        improvement=_improvement(runs, plain) if runs[0].spec.architecture != "plain" else None,
+        best=best,
         n_parameters=runs[0].result.n_parameters,
         device_hours=math.fsum(run.result.device_hours for run in runs),
     )
+
+
+def _improvement(runs: list[Run], plain: list[Run]) -> float | None:
+    """Per cent by which the MAE is below plain's over the seeds both have; None where they share none."""
+    common = {run.spec.seed for run in runs} & {run.spec.seed for run in plain}
+    if not common:
+        return None
+    ours, theirs = (fmean(run.result.test_mae for run in side if run.spec.seed in common) for side in (runs, plain))
+    return 100 * (theirs - ours) / theirs if theirs else None

@@ -109,6 +109,20 @@ def test_mean_sd_and_improvement_are_those_worked_out_by_hand(tmp_path):
     assert (row.baseline, row.unit, irnet.device_hours) == (0.5, "eV/atom", 3.0)
 
 
+def test_improvement_is_over_the_seeds_that_both_have(tmp_path):
+    for seed, mae in ((0, 0.30), (1, 0.10), (2, 0.20)):  # over seeds 1 and 2: 0.15
+        write_run(tmp_path, mae, "plain-17", seed=seed)
+    for seed, mae in ((1, 0.08), (2, 0.16), (3, 0.90)):  # over seeds 1 and 2: 0.12, a fifth less
+        write_run(tmp_path, mae, "irnet-17", seed=seed)
+    write_run(tmp_path, 0.1, "plain-48", seed=0)
+    write_run(tmp_path, 0.1, "irnet-48", seed=1)
+    (table,) = tables_of(tmp_path)
+    plain, _, irnet, irnet_48 = table.rows[0].cells
+    assert (plain.mae, irnet.mae) == (pytest.approx(0.2), pytest.approx(0.38))  # each over all of its own
+    assert (plain.improvement, irnet.improvement, irnet_48.improvement) == (None, pytest.approx(20.0), None)
+    assert [text for text, _ in grid(table)[1][-2:]] == ["+20.0 %", "–"]
+
+
 def test_markdown_is_aligned_rounded_by_the_sd_and_has_the_best_in_bold(tmp_path):
     write_by_hand(tmp_path)
     (table,) = tables_of(tmp_path)
@@ -244,7 +258,7 @@ def test_what_would_now_be_trained_otherwise_is_stale_and_not_mixed_with_the_res
     else:
         write_run(tmp_path, 0.20, seed=1, recipe=dataclasses.replace(RECIPES["onecycle"], epochs=7))
     runs, _ = collect(tmp_path)
-    current, stale = tabulate(runs)
+    current, stale = sorted(tabulate(runs), key=lambda table: table.recipe.endswith("(stale)"))
     assert current.rows[0].cells[0].mae == 0.10
     assert stale.recipe.endswith("(stale)")
     assert any("stale" in note.heading for note in legend(runs, [current, stale]))
@@ -316,6 +330,20 @@ def test_a_result_of_the_right_keys_and_wrong_values_is_left_out(tmp_path, chang
     runs, gaps = collect(tmp_path)
     assert len(runs) == 1
     assert gaps[wrong].state == "unreadable, and left out"
+
+
+@pytest.mark.parametrize("change", [{"start_from": 5}, {"layers": 5}, {"pack": 5}, {"seed": True}, {"depth": 17.0}])
+def test_a_specification_of_wrong_types_is_named_and_costs_no_table(tmp_path, change):
+    write_run(tmp_path, 0.1)
+    wrong = write_run(tmp_path, 0.1, seed=1)
+    value = json.loads((wrong / "result.json").read_text())
+    write_json(wrong / "result.json", value | {"spec": value["spec"] | change})
+    runs, gaps = collect(tmp_path)
+    assert [table.rows[0].cells[0].seeds for table in tabulate(runs)] == [(0,)]
+    (note,) = footer(gaps)
+    ((name, value),) = change.items()
+    assert note.heading == "unreadable, and left out"
+    assert re.search(rf"{wrong}/result.json: {name} must be of type .*, however: {value}$", note.lines[0])
 
 
 def test_folders_behind_a_link_are_read_and_a_circle_of_links_ends(tmp_path):

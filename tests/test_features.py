@@ -14,10 +14,11 @@ from matminer.featurizers.composition import (
 )
 from pymatgen.core import Composition
 
-from irnet_hpc import features
+from irnet_hpc import features, pack
 from irnet_hpc.errors import UserError
 from irnet_hpc.features import ELEMENTS, FEATURE_SETS
 from irnet_hpc.materials import Materials, parse
+from irnet_hpc.store import open_pack
 
 WRITTEN = """
     Fe2O3 O3Fe2 Fe3O4 Ag(AuS)2 NaN NaCl U H2O Ac2AgIr K2NaNb2Fe7Si8H4O31 Gd2Ti2O7 [Co(NH3)6]Cl3 Ag0.5Ge1Pb1.75S4
@@ -120,5 +121,14 @@ def test_blocks_come_in_order_and_are_the_same_for_any_number_of_workers(monkeyp
     np.testing.assert_array_equal(np.concatenate(one), np.concatenate(two))
 
 
-def test_versions_are_whole_numbers_that_enter_the_identity():
-    assert {name: one.version for name, one in FEATURE_SETS.items()} == {"magpie": 1, "elements": 1, "columns": 1}
+def test_the_version_of_a_feature_set_enters_a_packs_identity(alloys_pack, monkeypatch):
+    with open_pack(alloys_pack) as found:
+        assert found.identity["feature_versions"] == {"elements": FEATURE_SETS["elements"].version}
+    options = f"--source alloys --rows 600 --features elements --name alloys-small --pack-dir {alloys_pack.parent}"
+    arguments = pack.parser().parse_args(options.split())
+    before = alloys_pack.read_bytes()
+    pack.pack(arguments)  # it is there, and nothing is done
+    monkeypatch.setitem(FEATURE_SETS, "elements", FEATURE_SETS["elements"]._replace(version=99))
+    with pytest.raises(UserError, match=r"is another pack \(its feature_versions differ\)"):
+        pack.pack(arguments)
+    assert alloys_pack.read_bytes() == before

@@ -113,7 +113,26 @@ def test_a_database_is_filtered_by_default_and_its_pure_elements_go(pack_command
         ]
     with open_pack(tmp_path / "packs/oqmd-elements-nofilters.h5") as pack:
         assert done.returncode == 0
-        assert not np.isnan(pack.y("formation_energy", slice(0, pack.n_rows))).any() or pack.attrs["filtered"] == {}
+        everything = slice(0, pack.n_rows)
+        y = dict(zip(pack.formulas(everything), pack.y("formation_energy", everything), strict=True))
+        assert (y["CaO"], y["TiO2"]) == (7, -3)
+        assert pack.attrs["filtered"] == {} and pack.identity["filters"] == []
+
+
+def test_limits_act_before_the_lowest_energy_of_a_formula_is_taken_and_deviations_after(pack_command, tmp_path):
+    (tmp_path / "data").mkdir()
+    rows = ["FeO,-25", "Fe2O2,-1.4", *["Fe3O3,4.9"] * 9, *(f"MgO{i},{i / 1000}" for i in range(2, 30)), "CaO,-4"]
+    (tmp_path / "data/oqmd.csv").write_text("formula,formation_energy\n" + "".join(f"{row}\n" for row in rows))
+    assert pack_command("--source", "oqmd", "--features", "elements", "--workers", "1").returncode == 0
+    with open_pack(tmp_path / "packs/oqmd-elements.h5") as pack:
+        everything = slice(0, pack.n_rows)
+        y = dict(zip(pack.formulas(everything), pack.y("formation_energy", everything), strict=True))
+        assert y["Fe2O2"] == -1.4
+        # 30 values have a mean of -0.166 and an sd of 0.756; with FeO's other nine these were 1.003 and 2.235
+        assert np.isnan(y["CaO"])
+        assert (pack.n_rows, pack.attrs["rejected"]) == (30, {"duplicate formula": 10})
+        assert list(pack.attrs["filtered"]["formation_energy"].values()) == [1, 1]
+        assert pack.identity["rules"] == 2
 
 
 def test_features_of_the_users_own_with_a_split_of_their_own(pack_command, tmp_path):

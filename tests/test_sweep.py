@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -22,6 +23,7 @@ from tiny import states, write_pack, write_result
 from irnet_hpc import journal, running, submission, sweep
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import write_json
+from irnet_hpc.jobs import train_options
 from irnet_hpc.ledger import read_ledger
 from irnet_hpc.matrix import read_matrix
 from irnet_hpc.recipes import RECIPES
@@ -93,14 +95,16 @@ def place(tmp_path, monkeypatch):
 
 
 SBATCH = """#!/bin/sh
-[ -e $D/refuse ] && { echo "sbatch: error: invalid partition specified: fast" >&2; exit 1; }
 n=$(($(cat $D/count) + 1)); echo $n >$D/count
+[ -e $D/refuse -o -e $D/refuse-$n ] && { echo "sbatch: error: invalid partition specified: fast" >&2; exit 1; }
+name=$(sed -n "s/^#SBATCH --job-name=//p" "$1" | tr -d "'")
 cp "$1" $D/$n.sh; env >$D/$n.env
 token=$(sed -n "s/^#SBATCH --comment=//p" "$1" | tr -d "'")
 last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\)%.*/\\1/p' "$1")
 if [ -n "$last" ]; then
-  i=0; while [ $i -le $last ]; do echo "${n}_$i|PENDING|Priority|$token" >>$D/queue; i=$((i+1)); done
-else echo "$n|PENDING|None|$token" >>$D/queue; fi
+  i=0; while [ $i -le $last ]; do echo "${n}_$i|PENDING|Priority|$name|$token" >>$D/queue; i=$((i+1)); done
+else echo "$n|PENDING|None|$name|$token" >>$D/queue; fi
+[ -e $D/lose-$n ] && { echo "sbatch: error: Batch job submission failed: Socket timed out" >&2; exit 1; }
 echo "Submitted batch job $n"
 """
 COMMANDS = {
@@ -163,7 +167,7 @@ def test_states_are_what_the_disk_says(place):
         "plain-10": "done",
         "plain-17": "stale",
         "plain-24": "failed",
-        "irnet-10": "failed",
+        "irnet-10": "stale",
         "irnet-17": "missing",
         "irnet-24": "missing",
     }
@@ -171,6 +175,24 @@ def test_states_are_what_the_disk_says(place):
     assert details["plain-10"] == "MAE 0.125 eV/atom"
     assert details["plain-24"] == "it hurts"
     assert "is not JSON" in details["irnet-10"]
+
+
+def test_a_result_that_cannot_be_read_is_stale_and_replaced_when_asked(place, stand_in):
+    place.finish("plain-10")
+    path = place.run_folder("plain-10") / "result.json"
+    whole = json.loads(path.read_text())
+    for damaged, why in (
+        (path.read_text()[:50], "is not JSON"),
+        (json.dumps({"mae": 1}), "is not a result of this version"),
+        (json.dumps(whole | {"recipe": 5}), "recipe and pack_identity must be of type dict"),
+    ):
+        path.write_text(damaged)
+        assert place.states()["plain-10"] == "stale"
+        assert why in place.details()["plain-10"]
+    (entry, *_) = read_ledger(place.matrix, place.results).to_do(stale=True)
+    assert entry.folder == path.parent and "--force" in train_options(entry, place.results, None)
+    assert place.sweep("run") == 0 and place.states()["plain-10"] == "stale"
+    assert place.sweep("run", "--stale") == 0 and place.states()["plain-10"] == "done"
 
 
 def test_a_stale_result_says_what_has_changed(place):
@@ -366,6 +388,26 @@ def test_what_slurm_refuses_is_one_sentence(place, slurm):
     assert set(place.states().values()) == {"missing"}
 
 
+def test_what_slurm_took_before_it_refused_has_its_tables(place, slurm):
+    (slurm.folder / "refuse-102").touch()
+    with pytest.raises(UserError, match="SLURM refused irnet:mine"):
+        place.sweep("submit")
+    assert list(place.states().values()) == ["queued"] * 4 + ["missing"] * 2
+    assert slurm.names() == ["irnet:mine", "irnet:tables:mine"]
+    assert "#SBATCH --dependency=afterany:101\n" in slurm.scripts()[1]
+
+
+def test_a_job_that_slurm_took_though_its_answer_was_lost_is_not_submitted_again(place, slurm, capsys):
+    (slurm.folder / "lose-102").touch()
+    with pytest.raises(UserError, match="Socket timed out"):
+        place.sweep("submit")
+    assert list(place.states().values()) == ["queued"] * 6
+    assert place.sweep("submit") == 0
+    assert "nothing to submit" in capsys.readouterr().out
+    slurm.forget("102_0", "102_1")  # the tables, of the same submission, are still in the queue
+    assert list(place.states().values()) == ["queued"] * 4 + ["missing"] * 2
+
+
 def test_a_job_submitted_from_a_job_inherits_nothing_of_it_but_the_cluster(place, slurm, monkeypatch):
     inherited = {"SLURM_NTASKS": "8", "SLURM_JOB_ID": "5", "PMIX_RANK": "1", "RANK": "1", "CUDA_VISIBLE_DEVICES": "3"}
     for name, value in inherited.items() | {"SLURM_CONF": "/somewhere/slurm.conf", "IRNET_DATA": "/data"}.items():
@@ -375,6 +417,48 @@ def test_a_job_submitted_from_a_job_inherits_nothing_of_it_but_the_cluster(place
     assert not [name for name in inherited if f"\n{name}=" in f"\n{environment}"]
     assert "SLURM_CONF=/somewhere/slurm.conf" in environment and "IRNET_DATA=/data" in environment
     assert os.environ["SLURM_NTASKS"] == "8"
+
+
+ACTIVATE = """
+set -eu
+cd {}
+unset IRNET_VENV
+IRNET_SITE=here{}
+source env/activate.sh
+echo "$- $HERE $(command -v tool)"
+echo $UNSET
+"""
+
+
+def activate(folder: Path, more: str = "") -> subprocess.CompletedProcess:
+    """What a script with `set -eu` sees after env/activate.sh, with the repository at `folder`."""
+    (folder / "env/sites").mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "env/activate.sh", folder / "env")
+    script = ACTIVATE.format(folder, more)
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
+
+
+def test_a_sites_shell_lines_may_fail_and_read_what_is_unset_in_a_script_that_may_not(tmp_path):
+    (tmp_path / "env/sites").mkdir(parents=True)
+    (tmp_path / "env/sites/here.sh").write_text("x=$UNSET; false; export HERE=there\n")
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/activate").write_text("PATH=$IRNET_VENV/bin:$PATH\n")
+    (tmp_path / ".venv/bin/tool").write_text("")
+    (tmp_path / ".venv/bin/tool").chmod(0o755)
+    done = activate(tmp_path)
+    options, site, tool = done.stdout.split()
+    assert {"e", "u"} <= set(options) and "UNSET: unbound variable" in done.stderr
+    assert (site, tool) == ("there", str(tmp_path / ".venv/bin/tool"))
+
+
+def test_a_conda_prefix_is_an_environment_and_an_empty_folder_is_none(tmp_path):
+    (tmp_path / "conda/bin").mkdir(parents=True)
+    assert "error: no environment at " in activate(tmp_path, f"; IRNET_VENV={tmp_path}/conda").stderr
+    for name in ("python", "tool"):
+        (tmp_path / "conda/bin" / name).write_text("")
+        (tmp_path / "conda/bin" / name).chmod(0o755)
+    done = activate(tmp_path, f"; HERE=; IRNET_VENV={tmp_path}/conda")
+    assert done.stdout.split()[1:] == [str(tmp_path / "conda/bin/tool")]
 
 
 def test_a_site_says_what_the_cluster_wants(place, slurm, tmp_path):
@@ -506,6 +590,41 @@ def test_run_takes_up_nothing_that_another_run_has(place, stand_in, capsys):
     assert "[1/1]" in capsys.readouterr().out
 
 
+def test_a_run_that_died_without_a_word_is_not_given_the_reason_of_an_earlier_one(place, stand_in, capsys):
+    error = place.run_folder("plain-10") / "error.json"
+    write_json(error, {"error": "old", "time": "2020-01-01T00:00:00+00:00"})
+    stand_in["plain-10"] = "echo words; exit 3"
+    assert place.sweep("run") == 1
+    assert "[1/6] failed: status 3: words" in capsys.readouterr().out
+    write_json(error, {"error": "new", "time": "2100-01-01T00:00:00+00:00"})
+    assert place.sweep("run") == 1
+    assert "[1/1] failed: new" in capsys.readouterr().out
+
+
+TWO_AT_ONCE = """
+import sys, time
+from irnet_hpc import running, sweep
+from irnet_hpc.errors import exit_status
+check = sweep.check_budget
+sweep.check_budget = lambda *arguments: (check(*arguments), time.sleep(2))  # long enough for the other to read the same
+running.train_command = lambda entry, *_: ["sh", "-c", f"echo trained; cp {PREPARED}/{entry.name}/result.json {entry.folder}"]
+sys.exit(exit_status(sweep.main))
+"""
+
+
+def test_of_two_runs_started_together_each_cell_is_trained_by_one(place, tmp_path):
+    for cell in place.matrix.cells:
+        write_result(place.matrix, cell, tmp_path / "prepared")
+    code = TWO_AT_ONCE.replace("{PREPARED}", str(tmp_path / "prepared"))
+    command = [sys.executable, "-c", code, *place.command("run")]
+    two = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    shown = [process.communicate(timeout=60)[0] for process in two]
+    assert [process.returncode for process in two] == [0, 0], shown
+    logs = [(place.run_folder(model) / "train.log").read_text() for model in MODELS]
+    assert logs == ["trained\n"] * 6
+    assert set(place.states().values()) == {"done"}
+
+
 def test_run_builds_missing_packs_and_then_knows_their_properties(place, stand_in, monkeypatch, capsys):
     (place.packs / "alloys-magpie.h5").rename(place.folder / "built.h5")
     place.path.write_text(
@@ -596,6 +715,15 @@ def command(*arguments: object, **environment: str) -> subprocess.CompletedProce
     )
 
 
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "soon"])
+def test_status_looks_again_after_some_time_or_says_that_it_cannot(place, capsys, text):
+    with pytest.raises(SystemExit) as stopped:
+        place.sweep("status", f"--watch={text}")
+    assert stopped.value.code == 2
+    sentence = f"error: argument --watch: must be seconds above 0, a day at most, however: {text!r}"
+    assert capsys.readouterr().err.splitlines()[-1].endswith(sentence)
+
+
 @pytest.mark.parametrize("text", ["sedes: [0]", "packs: [a", "models: [resnet-17]"])
 def test_bad_input_is_one_sentence_and_status_2(tmp_path, text):
     (tmp_path / "bad.yaml").write_text(SMALL + text)
@@ -613,7 +741,7 @@ REAL = """
 packs: [alloys-small]
 properties: [mixing_enthalpy]
 models: [64BARx2-1, 32BAx2-1]
-recipes: [{name: tiny, base: onecycle, precision: fp32, batch: 64, epochs: 2}]
+recipes: [{name: tiny, base: onecycle, precision: fp32, batch: 64, norm_group: 32, epochs: 2}]
 resources: {ranks_per_node: %d, minutes: 1}
 """
 
