@@ -21,6 +21,7 @@ LEFT_OUT = {"He", "Ne", "Ar", "Po", "At", "Rn", "Fr", "Ra"}
 # The 86 elements of the papers: symbol -> atomic number.
 ELEMENTS = {symbol: NUMBER[symbol] for symbol in SYMBOLS[: NUMBER["Pu"]] if symbol not in LEFT_OUT}
 BLOCK_ROWS = 1024  # featurised at a time; the content does not depend on it
+WORKER_START_S = 4.0  # a process that imports what features need; one is worth starting only for more work than that
 
 
 class FeatureSet(NamedTuple):
@@ -29,6 +30,7 @@ class FeatureSet(NamedTuple):
     matrix: Callable[[Materials], np.ndarray]  # (n_rows, n_features) float64; a row that has none is not finite
     elements: frozenset[int] | None  # atomic numbers it knows; None: any
     of_formula: bool  # whether it is a function of the formula alone, so that a formula needs one row only
+    row_s: float  # about how long a row takes on one core
 
 
 def labels(names: Sequence[str], materials: Materials) -> list[str]:
@@ -74,6 +76,12 @@ def matrix(names: Sequence[str], materials: Materials) -> np.ndarray:
         return np.concatenate(parts, axis=1).astype(np.float32)
 
 
+def worthwhile_workers(names: Sequence[str], n_rows: int, most: int) -> int:
+    """How many processes finish first: for features of formulas one, up to millions of rows."""
+    work_s = n_rows * sum(FEATURE_SETS[name].row_s for name in names)
+    return max(1, min(most, int(work_s / WORKER_START_S)))
+
+
 def blocks(names: Sequence[str], materials: Materials, workers: int) -> Iterator[np.ndarray]:
     """The rows of `matrix` in their order, block by block, computed by that many processes."""
     starts = range(0, len(materials), BLOCK_ROWS)
@@ -101,7 +109,9 @@ def _column_labels(materials: Materials) -> list[str]:
 
 
 FEATURE_SETS = {
-    "magpie": FeatureSet(1, lambda _: list(magpie.LABELS), magpie.matrix, None, of_formula=True),
-    "elements": FeatureSet(1, lambda _: list(ELEMENTS), _elements, frozenset(ELEMENTS.values()), of_formula=True),
-    "columns": FeatureSet(1, _column_labels, lambda materials: materials.columns, None, of_formula=False),
+    "magpie": FeatureSet(1, lambda _: list(magpie.LABELS), magpie.matrix, None, of_formula=True, row_s=2e-6),
+    "elements": FeatureSet(
+        1, lambda _: list(ELEMENTS), _elements, frozenset(ELEMENTS.values()), of_formula=True, row_s=1e-6
+    ),
+    "columns": FeatureSet(1, _column_labels, lambda materials: materials.columns, None, of_formula=False, row_s=0),
 }

@@ -104,14 +104,13 @@ def reduced_formula(amounts: dict[str, float]) -> str:
     ('Fe2O3', 'Fe2O3')
     """
     symbols = sorted(amounts)
-    whole = [int(amounts[symbol]) for symbol in symbols]
-    if any(count != amounts[symbol] for symbol, count in zip(symbols, whole, strict=True)):
-        whole = _whole(np.array([amounts[symbol] for symbol in symbols]))
+    exact = [amounts[symbol] for symbol in symbols]
+    whole = list(map(int, exact))
+    if whole != exact:
+        whole = _whole(np.array(exact))
     divisor = gcd(*whole)
-    return "".join(
-        symbol + (str(count // divisor) if count != divisor else "")
-        for symbol, count in zip(symbols, whole, strict=True)
-    )
+    counts = zip(symbols, whole, strict=True)
+    return "".join([symbol if count == divisor else f"{symbol}{count // divisor}" for symbol, count in counts])
 
 
 def _whole(amounts: np.ndarray) -> list[int]:

@@ -2,7 +2,7 @@
 
 Ward et al., npj Comput. Mater. 2, 16028 (2016): matminer's Stoichiometry (6), ElementProperty "magpie" (132),
 ValenceOrbital averages (4) and IonProperty(fast=True) (3). The tables of elements are matminer's and pymatgen's own, read
-once a process. Compounds of equally many elements are computed together, every sum in matminer's order.
+once a process. Compounds of equally many elements are computed together.
 """
 
 import functools
@@ -44,6 +44,8 @@ class Tables(NamedTuple):
     electronegativity: np.ndarray  # (119,) pymatgen's, gaps filled likewise
     n_states: np.ndarray  # (119,) how many common oxidation states there are; noble gases have none
     states: np.ndarray  # (119, most), the first n_states of a row count
+    lowest: np.ndarray  # (119,) of the states, zero where there are none
+    highest: np.ndarray  # (119,)
 
 
 @functools.cache
@@ -63,7 +65,14 @@ def tables() -> Tables:
     padded = np.zeros((len(states), max(map(len, states))))
     for number, values in enumerate(states):
         padded[number, : len(values)] = values
-    return Tables(np.concatenate([none, found]), np.array(electronegativity), np.array([*map(len, states)]), padded)
+    return Tables(
+        properties=np.concatenate([none, found]),
+        electronegativity=np.array(electronegativity),
+        n_states=np.array([*map(len, states)]),
+        states=padded,
+        lowest=np.array([min(values, default=0) for values in states], float),
+        highest=np.array([max(values, default=0) for values in states], float),
+    )
 
 
 def matrix(materials: Materials) -> np.ndarray:
@@ -73,7 +82,7 @@ def matrix(materials: Materials) -> np.ndarray:
     n_elements = materials.n_elements
     for size in np.unique(n_elements):
         rows = np.flatnonzero(n_elements == size)
-        place = materials.start[rows, None] + np.arange(size)
+        place = materials.start[rows] + np.arange(size)[:, None]
         x[rows], alone[rows] = _alike(materials.number[place], materials.amount[place])
     if alone.any():
         x[alone] = row_by_row(materials.take(alone))
@@ -81,38 +90,40 @@ def matrix(materials: Materials) -> np.ndarray:
 
 
 def _alike(number: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compounds of equally many elements (n, n_elements): their features (n, 145), and which are for matminer (n,)."""
-    n_rows, size = number.shape
+    """Compounds of equally many elements (n_elements, n): features (n, 145), and which rows are for matminer (n,).
+
+    Elements are the first axis: numpy then adds them whole rows at a time, in the order in which matminer does.
+    """
+    size, n_rows = number.shape
     x = np.empty((n_rows, len(LABELS)))
-    total = amount.sum(1, keepdims=True)
+    total = amount.sum(0)
     fraction = amount / total
     x[:, 0] = size
     for place, norm in enumerate(NORMS[1:], start=1):
-        x[:, place] = (fraction**norm).sum(1) ** (1 / norm)
+        x[:, place] = (fraction**norm).sum(0) ** (1 / norm)
 
-    value = np.ascontiguousarray(np.moveaxis(tables().properties[number], 1, 2))  # (n, 22, n_elements)
-    weight = amount[:, None]
-    mean = (value * weight).sum(2) / total
-    most = amount.max(1, keepdims=True)
+    value = tables().properties[number]  # (n_elements, n, 22)
+    mean = (value * amount[..., None]).sum(0) / total[:, None]
+    most = amount.max(0)
     frequent = np.abs(amount - most) <= ABSOLUTE + RELATIVE * most
-    statistics = x[:, len(NORMS) : len(NORMS) + value.shape[1] * len(STATISTICS)].reshape(n_rows, -1, len(STATISTICS))
-    statistics[..., 0] = value.min(2)
-    statistics[..., 1] = value.max(2)
-    statistics[..., 2] = statistics[..., 1] - statistics[..., 0]
+    statistics = x[:, len(NORMS) : len(NORMS) + len(PROPERTIES) * len(STATISTICS)].reshape(n_rows, len(PROPERTIES), -1)
+    statistics[..., 0] = low = value.min(0)
+    statistics[..., 1] = high = value.max(0)
+    statistics[..., 2] = high - low
     statistics[..., 3] = mean
-    statistics[..., 4] = (np.abs(value - mean[..., None]) * weight).sum(2) / total
-    statistics[..., 5] = np.where(frequent[:, None], value, np.inf).min(2)
+    statistics[..., 4] = (np.abs(value - mean) * amount[..., None]).sum(0) / total[:, None]
+    statistics[..., 5] = np.where(frequent[..., None], value, np.inf).min(0)
     x[:, -7:-3] = mean[:, [PROPERTIES.index(shell) for shell in SHELLS]]
 
     if size == 1:
         x[:, -3:] = 1, 0, 0
         return x, np.zeros(n_rows, bool)
     x[:, -3], alone = _neutral(number, amount)
-    first, second = np.triu_indices(size, 1)
+    first, second = np.triu_indices(size, 1)  # the pairs of elements
     electronegativity = tables().electronegativity[number]
-    character = 1 - np.exp(-0.25 * (electronegativity[:, first] - electronegativity[:, second]) ** 2)
-    x[:, -2] = character.max(1)
-    x[:, -1] = (fraction[:, first] * fraction[:, second] * character).sum(1)
+    character = 1 - np.exp(-0.25 * (electronegativity[first] - electronegativity[second]) ** 2)
+    x[:, -2] = character.max(0)
+    x[:, -1] = (fraction[first] * fraction[second] * character).sum(0)
     return x, alone
 
 
@@ -122,26 +133,24 @@ def _neutral(number: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, np.nda
     It is not sure where rounding decides, which needs amounts in the millions, or where there are too many ways to try.
     """
     known = tables()
-    n_states = known.n_states[number]
-    ways = np.prod(n_states, axis=1, dtype=float)
-    state = known.states[number]  # (n, n_elements, most)
-    counts = np.arange(state.shape[2]) < n_states[..., None]
-    lowest = np.where(counts, state, np.inf).min(2) * amount
-    highest = np.where(counts, state, -np.inf).max(2) * amount
-    rounding = 4 * EPSILON * number.shape[1] * (np.abs(state).max(2) * amount).sum(1)
+    n_states = known.n_states[number]  # (n_elements, n)
+    ways = np.prod(n_states, axis=0, dtype=float)
+    lowest, highest = known.lowest[number] * amount, known.highest[number] * amount
+    rounding = 4 * EPSILON * len(number) * np.maximum(np.abs(lowest), np.abs(highest)).sum(0)
     slack = ABSOLUTE + 2 * rounding
-    both_signs = (ways > 0) & (lowest.sum(1) <= slack) & (highest.sum(1) >= -slack)
-    possible, unsure = np.zeros(len(number), bool), both_signs & (ways > LARGEST_PRODUCT)
+    both_signs = (ways > 0) & (lowest.sum(0) <= slack) & (highest.sum(0) >= -slack)
+    unsure = both_signs & (ways > LARGEST_PRODUCT)
+    possible = np.zeros(len(ways), bool)
     for rows in _portions(np.flatnonzero(both_signs & ~unsure), ways):
         charge, of = np.zeros(len(rows)), rows  # (n_ways,) the charge so far, and of which row
-        for place in range(number.shape[1]):
-            count = n_states[of, place]
+        for place in range(len(number)):
+            count = n_states[place, of]
             which = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
             of = np.repeat(of, count)
-            charge = np.repeat(charge, count) + state[of, place, which] * amount[of, place]
-            rest = slice(place + 1, None)  # ways that the elements to come cannot balance are given up
-            within = charge + lowest[:, rest].sum(1)[of] <= slack[of]
-            within &= charge + highest[:, rest].sum(1)[of] >= -slack[of]
+            charge = np.repeat(charge, count) + known.states[number[place, of], which] * amount[place, of]
+            # Ways that the elements to come cannot balance are given up.
+            within = charge + lowest[place + 1 :].sum(0)[of] <= slack[of]
+            within &= charge + highest[place + 1 :].sum(0)[of] >= -slack[of]
             of, charge = of[within], charge[within]
         off = np.abs(charge) - ABSOLUTE
         possible[of[off <= -rounding[of]]] = True
