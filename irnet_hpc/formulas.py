@@ -20,7 +20,7 @@ SYMBOL = re.compile(r"[A-Z][a-z]*")
 SMALLEST = 1e-8  # pymatgen takes smaller amounts for zero
 
 # Amounts that are not whole are brought to whole numbers by the smallest multiplier that fits to this, else to 1e-6.
-LARGEST_MULTIPLIER = 1000
+MULTIPLIERS = np.arange(1.0, 1001.0)
 TOLERANCE = 1e-4
 
 
@@ -32,7 +32,7 @@ def composition(formula: str) -> dict[str, float]:
     """Element -> amount (atoms per formula), in the order written. Raises Unreadable.
 
     Most formulas are elements, amounts and round brackets, and are read here. Whatever else there is goes to pymatgen,
-    which is thirty times slower and knows the rest of the notation; where both can read a formula they agree exactly.
+    which is several times slower and knows the rest of the notation; where both can read a formula they agree exactly.
 
     >>> composition("Ag(AuS)2")
     {'Ag': 1.0, 'Au': 2.0, 'S': 2.0}
@@ -116,7 +116,9 @@ def reduced_formula(amounts: dict[str, float]) -> str:
 def _whole(amounts: np.ndarray) -> list[int]:
     """Whole numbers in the ratio of `amounts`."""
     ratios = amounts / amounts.min()
-    multiples = np.arange(1, LARGEST_MULTIPLIER + 1)[:, None] * ratios
-    fits = np.flatnonzero(np.abs(multiples - np.round(multiples)).max(1) <= TOLERANCE)
-    best = multiples[fits[0]] if len(fits) else amounts * 1e6
-    return [max(1, int(count)) for count in np.round(best)]
+    fits = MULTIPLIERS  # those that make every ratio so far whole
+    for ratio in ratios[ratios != 1]:
+        multiples = fits * ratio
+        fits = fits[np.abs(multiples - np.rint(multiples)) <= TOLERANCE]
+    best = fits[0] * ratios if len(fits) else amounts * 1e6
+    return [max(1, int(count)) for count in np.rint(best)]
