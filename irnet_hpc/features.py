@@ -5,27 +5,23 @@ fractions of ElemNet; `columns` the user's own numeric columns. Sums such as `ma
 """
 
 import functools
-import itertools
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from irnet_hpc import magpie
 from irnet_hpc.errors import UserError, choose
+from irnet_hpc.formulas import NUMBER, SYMBOLS
 from irnet_hpc.materials import Materials
 from irnet_hpc.workers import in_order
 
-H_TO_PU = (
-    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo Tc "
-    "Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi "
-    "Po At Rn Fr Ra Ac Th Pa U Np Pu"
-)
 LEFT_OUT = {"He", "Ne", "Ar", "Po", "At", "Rn", "Fr", "Ra"}
 # The 86 elements of the papers: symbol -> atomic number.
-ELEMENTS = {symbol: number for number, symbol in enumerate(H_TO_PU.split(), start=1) if symbol not in LEFT_OUT}
+ELEMENTS = {symbol: NUMBER[symbol] for symbol in SYMBOLS[: NUMBER["Pu"]] if symbol not in LEFT_OUT}
 BLOCK_ROWS = 1024  # featurised at a time; the content does not depend on it
+WORKER_START_S = 4.0  # a process that imports what features need; one is worth starting only for more work than that
 
 
 class FeatureSet(NamedTuple):
@@ -34,6 +30,7 @@ class FeatureSet(NamedTuple):
     matrix: Callable[[Materials], np.ndarray]  # (n_rows, n_features) float64; a row that has none is not finite
     elements: frozenset[int] | None  # atomic numbers it knows; None: any
     of_formula: bool  # whether it is a function of the formula alone, so that a formula needs one row only
+    row_s: float  # about how long a row takes on one core
 
 
 def labels(names: Sequence[str], materials: Materials) -> list[str]:
@@ -61,8 +58,6 @@ def parse(text: str) -> tuple[str, ...]:
 
 def unknown_elements(names: Sequence[str], materials: Materials) -> dict[int, str]:
     """Row -> the symbols of those of its elements that a set does not know."""
-    from pymatgen.core import Element
-
     known = [FEATURE_SETS[name].elements for name in names if FEATURE_SETS[name].elements is not None]
     if not known:
         return {}
@@ -70,7 +65,7 @@ def unknown_elements(names: Sequence[str], materials: Materials) -> dict[int, st
     rows = materials.row_of_amount
     found: dict[int, list[str]] = {}
     for place in np.flatnonzero(foreign):
-        found.setdefault(int(rows[place]), []).append(Element.from_Z(int(materials.number[place])).symbol)
+        found.setdefault(int(rows[place]), []).append(SYMBOLS[materials.number[place] - 1])
     return {row: ", ".join(symbols) for row, symbols in found.items()}
 
 
@@ -81,45 +76,17 @@ def matrix(names: Sequence[str], materials: Materials) -> np.ndarray:
         return np.concatenate(parts, axis=1).astype(np.float32)
 
 
+def worthwhile_workers(names: Sequence[str], n_rows: int, most: int) -> int:
+    """How many processes finish first: for features of formulas one, up to millions of rows."""
+    work_s = n_rows * sum(FEATURE_SETS[name].row_s for name in names)
+    return max(1, min(most, int(work_s / WORKER_START_S)))
+
+
 def blocks(names: Sequence[str], materials: Materials, workers: int) -> Iterator[np.ndarray]:
     """The rows of `matrix` in their order, block by block, computed by that many processes."""
     starts = range(0, len(materials), BLOCK_ROWS)
     batches = (materials.take(np.arange(start, min(start + BLOCK_ROWS, len(materials)))) for start in starts)
     yield from in_order(functools.partial(matrix, names), batches, min(workers, len(starts)))
-
-
-@functools.cache
-def _matminer() -> tuple:
-    """Ward's featurizers. matminer and its imports warn of much that is not about us; they are made once a process."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from matminer.featurizers.composition import ElementProperty, IonProperty, Stoichiometry, ValenceOrbital
-
-        return (  # 6 + 132 + 4 + 3 = 145
-            Stoichiometry(),
-            ElementProperty.from_preset("magpie", impute_nan=True),
-            ValenceOrbital(props=["avg"], impute_nan=True),
-            IonProperty(fast=True, impute_nan=True),
-        )
-
-
-def _magpie_labels(_: Materials) -> list[str]:
-    return [label for featurizer in _matminer() for label in featurizer.feature_labels()]
-
-
-def _magpie(materials: Materials) -> np.ndarray:
-    """(n_rows, 145) float64."""
-    from pymatgen.core import Composition, Element
-
-    element = [None, *(Element.from_Z(number) for number in range(1, 119))]
-    rows = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for start, stop in itertools.pairwise(materials.start):
-            amounts = zip(materials.number[start:stop], materials.amount[start:stop], strict=True)
-            composition = Composition({element[number]: amount for number, amount in amounts})
-            rows.append([value for featurizer in _matminer() for value in featurizer.featurize(composition)])
-    return np.array(rows, np.float64).reshape(len(materials), -1)
 
 
 def _elements(materials: Materials) -> np.ndarray:
@@ -142,7 +109,9 @@ def _column_labels(materials: Materials) -> list[str]:
 
 
 FEATURE_SETS = {
-    "magpie": FeatureSet(1, _magpie_labels, _magpie, None, of_formula=True),
-    "elements": FeatureSet(1, lambda _: list(ELEMENTS), _elements, frozenset(ELEMENTS.values()), of_formula=True),
-    "columns": FeatureSet(1, _column_labels, lambda materials: materials.columns, None, of_formula=False),
+    "magpie": FeatureSet(1, lambda _: list(magpie.LABELS), magpie.matrix, None, of_formula=True, row_s=2e-6),
+    "elements": FeatureSet(
+        1, lambda _: list(ELEMENTS), _elements, frozenset(ELEMENTS.values()), of_formula=True, row_s=1e-6
+    ),
+    "columns": FeatureSet(1, _column_labels, lambda materials: materials.columns, None, of_formula=False, row_s=0),
 }

@@ -1,18 +1,12 @@
-"""Materials: compounds in columns, each a formula and the amounts of its elements. The only place that reads a formula."""
+"""Materials: compounds in columns, each a formula and the amounts of its elements."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
-from math import gcd
 from typing import NamedTuple
 
 import numpy as np
 
-SYMBOL = re.compile(r"[A-Z][a-z]*")
-
-# Amounts that are not whole are brought to whole numbers by the smallest multiplier that fits to this, else to 1e-6.
-LARGEST_MULTIPLIER = 1000
-TOLERANCE = 1e-4
+from irnet_hpc.formulas import NUMBER, Unreadable, composition, reduced_formula
 
 
 class Rejected(NamedTuple):
@@ -71,67 +65,6 @@ class Materials:
         )
 
 
-class Unreadable(ValueError):
-    """A formula that is no composition; its two arguments are reason and detail."""
-
-
-def composition(formula: str) -> dict[str, float]:
-    """Element -> amount (atoms per formula), in the order written. Raises Unreadable.
-
-    pymatgen reads it, strictly. What pymatgen would let pass with another meaning is refused: isotopes, which it turns
-    into the element, and amounts of zero, which it drops.
-
-    >>> composition("Ag(AuS)2")
-    {'Ag': 1.0, 'Au': 2.0, 'S': 2.0}
-    """
-    from pymatgen.core import Composition  # half a second, which --help should not pay
-
-    if not formula.strip():
-        raise Unreadable("formula is empty", "")
-    try:
-        amounts = {element.symbol: amount for element, amount in Composition(formula, strict=True).items()}
-    except ValueError as error:
-        reason = "negative amount" if "negative" in str(error) else "formula not readable"
-        raise Unreadable(reason, str(error)) from None
-    lost = set(SYMBOL.findall(formula)) - amounts.keys()
-    if lost & {"D", "T"}:
-        raise Unreadable("isotope, not an element", ", ".join(sorted(lost)))
-    if lost:
-        raise Unreadable("amount of zero", ", ".join(sorted(lost)))
-    if not all(np.isfinite(list(amounts.values()))):
-        raise Unreadable("formula not readable", "an amount is not finite")
-    return amounts
-
-
-def reduced_formula(amounts: dict[str, float]) -> str:
-    """The name of a composition: symbols by the alphabet, whole amounts without a common divisor.
-
-    Splits hang on it, so it is ours: pymatgen's depends on tables of electronegativities and names fractional
-    compositions in more than one way.
-
-    >>> reduced_formula({"O": 6, "Fe": 4}), reduced_formula({"Fe": 0.5, "O": 0.75})
-    ('Fe2O3', 'Fe2O3')
-    """
-    symbols = sorted(amounts)
-    whole = [int(amounts[symbol]) for symbol in symbols]
-    if any(count != amounts[symbol] for symbol, count in zip(symbols, whole, strict=True)):
-        whole = _whole(np.array([amounts[symbol] for symbol in symbols]))
-    divisor = gcd(*whole)
-    return "".join(
-        symbol + (str(count // divisor) if count != divisor else "")
-        for symbol, count in zip(symbols, whole, strict=True)
-    )
-
-
-def _whole(amounts: np.ndarray) -> list[int]:
-    """Whole numbers in the ratio of `amounts`."""
-    ratios = amounts / amounts.min()
-    multiples = np.arange(1, LARGEST_MULTIPLIER + 1)[:, None] * ratios
-    fits = np.flatnonzero(np.abs(multiples - np.round(multiples)).max(1) <= TOLERANCE)
-    best = multiples[fits[0]] if len(fits) else amounts * 1e6
-    return [max(1, int(count)) for count in np.round(best)]
-
-
 def parse(
     line: np.ndarray,
     material_id: Sequence[str],
@@ -141,9 +74,6 @@ def parse(
     targets: dict[str, np.ndarray],
 ) -> tuple[Materials, list[Rejected]]:
     """Read every formula; rows whose formula is no composition are rejected with the reason."""
-    from pymatgen.core import Element
-
-    number = {element.symbol: element.Z for element in Element}
     rejected, kept, reduced, counts, numbers, amounts = [], [], [], [], [], []
     for row, text in enumerate(formula):
         try:
@@ -154,7 +84,7 @@ def parse(
         kept.append(row)
         reduced.append(reduced_formula(found))
         counts.append(len(found))
-        numbers += [number[symbol] for symbol in found]
+        numbers += [NUMBER[symbol] for symbol in found]
         amounts += found.values()
     kept = np.array(kept, np.int64)
     matrix = np.empty((len(kept), len(columns)), np.float32)

@@ -161,8 +161,11 @@ def write(
         raise UserError(f"not one of {len(rejected):,} rows is left to pack: {reasons(rejected)}")
     names = tuple(identity["feature_versions"])
     labels = features.labels(names, materials)
-    workers = workers or available_cores()
-    say(f"featurising {len(materials):,} materials: {identity['features']}, {len(labels)} features, {workers} workers")
+    workers = workers or features.worthwhile_workers(names, len(materials), available_cores())
+    say(
+        f"featurising {len(materials):,} materials: {identity['features']}, {len(labels)} features, "
+        f"{workers} worker{'s' if workers > 1 else ''}"
+    )
     finite = []
     with (
         store.create(path, labels, len(materials)) as new,
@@ -221,7 +224,7 @@ def parser() -> argparse.ArgumentParser:
     add("--name", help="the pack's name (default: source and features)")
     add("--rows", type=int, help="a fixed random sample of so many rows; alloys: how many are made (default: 20,000)")
     add("--split-seed", type=int, default=0, help="another division into train, val and test (default: %(default)s)")
-    add("--workers", type=int, help="processes (default: the cores this process may use)")
+    add("--workers", type=int, help="processes (default: as many as finish first)")
     add("--property", action="append", default=[], metavar="P", help="pack this property only; may be repeated")
     add(
         "--unit",

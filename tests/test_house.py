@@ -16,7 +16,8 @@ PACKAGE = REPOSITORY / "irnet_hpc"
 # Data flows down; a module imports only from above itself. A new module takes its place here and in docs/design.md.
 ORDER = (
     *("errors", "files", "workers", "properties"),
-    *("materials", "splits", "raw_table", "alloys", "sources", "features", "selection", "store", "accounting", "pack"),
+    *("formulas", "materials", "splits", "raw_table", "alloys", "sources"),
+    *("magpie", "features", "selection", "store", "accounting", "pack"),
     *("architectures", "recipes", "runs"),
     *("model", "launch", "comm", "data", "evaluation", "checkpoint", "folder", "train"),
     *(
@@ -43,8 +44,8 @@ ONLY_IN = {
     "mpi4py": {"comm", "launch"},
     "submitit": {"jobs", "submission"},
     "matplotlib": {"report"},
-    "matminer": {"alloys", "features"},
-    "pymatgen": {"materials", "features"},
+    "matminer": {"alloys", "magpie"},
+    "pymatgen": {"formulas", "magpie"},
 }
 # what no module may import at its top: it is absent on some machines, or slow to come and rarely needed
 LAZY = {"horovod", "mpi4py", "submitit", "matplotlib", "matminer", "pymatgen", "pandas", "scipy", "sklearn"}

@@ -1,10 +1,16 @@
 """Formulas, duplicates and splits: what makes two rows the same material."""
 
+import os
+import random
+from pathlib import Path
+
 import numpy as np
 import pytest
-from pymatgen.core import Composition
+from pymatgen.core import Composition, Element
 
-from irnet_hpc.materials import Materials, Unreadable, composition, parse, reduced_formula
+from irnet_hpc import raw_table
+from irnet_hpc.formulas import NUMBER, Unreadable, by_pymatgen, composition, reduced_formula, simple
+from irnet_hpc.materials import Materials, parse
 from irnet_hpc.selection import one_per_formula
 from irnet_hpc.splits import SPLITS, pack_order, sample, split_of, split_of_all, two_sided
 
@@ -67,6 +73,62 @@ def test_what_is_no_composition_is_refused_with_its_reason(formula, reason):
     with pytest.raises(Unreadable) as refused:
         composition(formula)
     assert refused.value.args[0] == reason
+
+
+WRITTEN = """
+    Fe O C Co N Na S Cs
+    1 2 3 10 007 0.5 1.25 0.0000001
+    Uu D Xx 0 .5 1. 1e-9 [ ] { } ( ) e E - + * @ · ² ٣ / . ~ (OH)2 ((O)2N)3 () O2- Fe3+
+"""
+ELEMENTS, AMOUNTS, ODDITIES = (pieces.split() for pieces in WRITTEN.strip().splitlines())
+
+
+def same_as_pymatgen(formulas: list[str]) -> int:
+    """How many of the formulas are read without pymatgen, all of them just as pymatgen reads them, order included."""
+    read = {formula: found for formula in formulas if (found := simple(formula)) is not None}
+    wrong = [formula for formula, found in read.items() if list(found.items()) != list(by_pymatgen(formula).items())]
+    assert wrong == []
+    return len(read)
+
+
+def test_a_formula_read_without_pymatgen_is_read_as_pymatgen_reads_it():
+    assert {element.symbol: element.Z for element in Element} == NUMBER
+    draw = random.Random(0)
+
+    def amount() -> str:
+        return draw.choice(["", *AMOUNTS])
+
+    def piece() -> str:
+        return draw.choice(ODDITIES) if draw.random() < 0.05 else f"{draw.choice(ELEMENTS)}{amount()}"
+
+    formulas = ["".join(piece() for _ in range(draw.randint(1, 6))) for _ in range(10_000)]
+    formulas += [f"{piece()}({piece()}{piece()}){amount()}{piece()}" for _ in range(10_000)]
+    formulas += [f"(({piece()}){amount()}{piece()}){amount()}" for _ in range(10_000)]
+    assert 15_000 < same_as_pymatgen(formulas) < 25_000
+    hard = [
+        "Ag(AuS)2",
+        "Ca((OH)2)0.5",
+        "(AuSAu1.1)3Au",
+        "Fe(O1e-3)2",
+        "(Fe0O)2",
+        "(Fe0.000001O)0.00001",
+        f"Fe{10**15}(O2)9",
+        f"Fe(O{10**15})99",
+    ]
+    assert same_as_pymatgen([*hard, "Fe" + "9" * 400, "Fe(O" + "9" * 300 + ")" + "9" * 300, "C1C10", "OO2CO"]) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", ["oqmd", "mp", "jarvis", "aflow", "expt_gap"])
+def test_formulas_of_real_tables_are_read_as_pymatgen_reads_them(table):
+    if not os.environ.get("IRNET_DATA"):
+        pytest.skip("needs real tables in $IRNET_DATA")
+    path = Path(os.environ["IRNET_DATA"]) / f"{table}.csv.xz"
+    if not path.exists():
+        pytest.skip(f"there is no {path}")
+    formulas = sorted(set(raw_table.read(path, table, (), lambda column: False).formula))
+    formulas = random.Random(0).sample(formulas, min(20_000, len(formulas)))
+    assert same_as_pymatgen(formulas) > 0.95 * len(formulas)
 
 
 def test_sodium_nitride_dysprosium_and_thallium_are_compounds():
