@@ -3,11 +3,15 @@
 import contextlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 from irnet_hpc.errors import UserError
+
+# What may become the name of a file or a folder: never a path, never hidden.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")
 
 
 @contextlib.contextmanager

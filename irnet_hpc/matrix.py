@@ -23,10 +23,11 @@ from pathlib import Path
 
 from irnet_hpc.architectures import MODELS
 from irnet_hpc.errors import UserError, choose
+from irnet_hpc.files import NAME
 from irnet_hpc.matrix_packs import MatrixPack, read_pack, targets_of
 from irnet_hpc.recipes import Recipe, resolve
 from irnet_hpc.resources import Resources, read_resources, read_shapes, resources_of, unused
-from irnet_hpc.runs import NAME, PROTOCOLS, RunSpec, model_of
+from irnet_hpc.runs import PROTOCOLS, RunSpec, model_of
 from irnet_hpc.yaml_table import entries_of, load_yaml, mapping
 
 MAX_CELLS = 1_000_000  # a product beyond this is a slip of the pen, and would fill the memory

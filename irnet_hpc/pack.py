@@ -12,7 +12,6 @@ import csv
 import datetime
 import importlib.metadata
 import io
-import re
 import signal
 import sys
 import time
@@ -26,14 +25,13 @@ from irnet_hpc import __version__, features, store
 from irnet_hpc.accounting import account, describe, introduce, reasons
 from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.features import FEATURE_SETS
-from irnet_hpc.files import write_text
+from irnet_hpc.files import NAME, write_text
 from irnet_hpc.materials import Materials, Rejected
 from irnet_hpc.selection import RULES, reject, reported, select, split_and_order
 from irnet_hpc.sources import DEFAULT_ROWS, SOURCES, Filter, Loaded, load, name_of
 from irnet_hpc.splits import SPLITS, two_sided
 from irnet_hpc.workers import available_cores
 
-PACK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")  # becomes a folder of results
 VERSIONS = ("numpy", "h5py", "matminer", "pymatgen")
 
 
@@ -109,7 +107,7 @@ def name_for(arguments: argparse.Namespace) -> str:
         name += f"-n{arguments.rows}" if arguments.rows not in (None, default) else ""
         name += f"-split{arguments.split_seed}" if arguments.split_seed else ""
         name += "-nofilters" if arguments.no_filters else ""
-    if not PACK_NAME.fullmatch(name) or name.endswith(".h5"):
+    if not NAME.fullmatch(name) or name.endswith(".h5"):
         raise UserError(f"a pack's name must be letters, digits and _.+=- and no ending, however: {name!r}; see --name")
     return name
 

@@ -9,12 +9,11 @@
 import dataclasses
 import hashlib
 import json
-import re
 from pathlib import Path
 
 from irnet_hpc.architectures import MODELS, custom_name, layer_string, parse
 from irnet_hpc.errors import UserError, choose
-from irnet_hpc.files import read_json
+from irnet_hpc.files import NAME, read_json
 from irnet_hpc.recipes import Recipe
 
 # Raised by hand when a change makes the same specification give other numbers; tests/test_train.py guards it.
@@ -22,8 +21,6 @@ TRAINING_VERSION = 1
 
 # honest: select on val, touch test once. paper: train on train + val, select and report on test, as the published code.
 PROTOCOLS = ("honest", "paper")
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")  # what may become a folder: never a path, never hidden
 
 
 @dataclasses.dataclass(frozen=True)

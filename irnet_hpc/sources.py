@@ -11,6 +11,7 @@ import numpy as np
 
 from irnet_hpc import alloys, raw_table
 from irnet_hpc.errors import UserError, choose
+from irnet_hpc.files import NAME
 from irnet_hpc.properties import PROPERTIES, unit_of
 from irnet_hpc.raw_table import OPENERS, RESERVED, RawTable, ending_of
 from irnet_hpc.splits import sample
@@ -100,7 +101,6 @@ SOURCES = {
     ),
 }
 DEFAULT_ROWS = 20_000  # of alloys
-PROPERTY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")  # a property becomes a folder's name
 
 
 class Loaded(NamedTuple):
@@ -186,7 +186,7 @@ def _targets(wanted: Sequence[str], columns: Iterable[str], units: Mapping[str, 
     columns = [column for column in columns if column not in RESERVED]
     for name in wanted:
         choose(kind, name, columns)
-        if not PROPERTY_NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise UserError(
                 f"a property's name must be letters, digits and _.+=-, however: {name!r}; rename the column"
             )
