@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from irnet_hpc.errors import UserError
-from irnet_hpc.recipes import Recipe
+from irnet_hpc.recipes import RECIPES, Recipe
 from irnet_hpc.runs import RunSpec
 from irnet_hpc.store import Pack
 
@@ -77,9 +77,11 @@ def load(pack: Pack, spec: RunSpec, recipe: Recipe, device: torch.device, dtype:
         if not len(row) and (role != "val" or spec.protocol == "honest"):
             raise UserError(f"{spec.property} of pack {spec.pack} has no {role} rows that report it")
     if len(train[0]) < recipe.batch:
+        fits = 2 ** int(np.log2(max(2, min(64, len(train[0])))))
         raise UserError(
             f"training rows must be at least one batch, however: {len(train[0])} rows of {spec.property} and a batch of "
-            f"{recipe.batch} (recipe {recipe.name})"
+            f"{recipe.batch} (recipe {recipe.name}); e.g. --recipe '{{name: small, base: "
+            f"{recipe.name if recipe.name in RECIPES else 'onecycle'}, batch: {fits}, norm_group: {fits}}}'"
         )
     features = {role: _features(pack, row) for role, (row, _) in (("train", train), ("val", val), ("test", test))}
     scaling = _scaling(features["train"], train[1], recipe)
