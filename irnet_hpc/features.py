@@ -24,10 +24,17 @@ BLOCK_ROWS = 1024  # featurised at a time; the content does not depend on it
 WORKER_START_S = 4.0  # a process that imports what features need; one is worth starting only for more work than that
 
 
+class Described(NamedTuple):
+    """Features of a block of materials."""
+
+    x: np.ndarray  # (n_rows, n_features)
+    unsuited: dict[int, tuple[str, str]]  # row -> reason and detail, of the rows that have no features
+
+
 class FeatureSet(NamedTuple):
     version: int  # raised when the numbers change; enters a pack's identity
     labels: Callable[[Materials], list[str]]
-    matrix: Callable[[Materials], np.ndarray]  # (n_rows, n_features) float64; a row that has none is not finite
+    describe: Callable[[Materials], Described]  # float64
     elements: frozenset[int] | None  # atomic numbers it knows; None: any
     of_formula: bool  # whether it is a function of the formula alone, so that a formula needs one row only
     row_s: float  # about how long a row takes on one core
@@ -69,11 +76,15 @@ def unknown_elements(names: Sequence[str], materials: Materials) -> dict[int, st
     return {row: ", ".join(symbols) for row, symbols in found.items()}
 
 
-def matrix(names: Sequence[str], materials: Materials) -> np.ndarray:
-    """(n_rows, n_features) float32 of a sum of feature sets; rows of which one has none are not finite."""
-    parts = [FEATURE_SETS[name].matrix(materials) for name in names]
+def describe(names: Sequence[str], materials: Materials) -> Described:
+    """The features of a sum of sets, side by side in float32; rows that have none, or whose are not finite, are unsuited."""
+    parts = [FEATURE_SETS[name].describe(materials) for name in names]
     with np.errstate(over="ignore"):
-        return np.concatenate(parts, axis=1).astype(np.float32)
+        x = np.concatenate([part.x for part in parts], axis=1).astype(np.float32)
+    unsuited = {int(row): ("features not finite", "") for row in np.flatnonzero(~np.isfinite(x).all(1))}
+    for part in reversed(parts):  # the first set's reason counts
+        unsuited |= part.unsuited
+    return Described(x, unsuited)
 
 
 def worthwhile_workers(names: Sequence[str], n_rows: int, most: int) -> int:
@@ -82,14 +93,14 @@ def worthwhile_workers(names: Sequence[str], n_rows: int, most: int) -> int:
     return max(1, min(most, int(work_s / WORKER_START_S)))
 
 
-def blocks(names: Sequence[str], materials: Materials, workers: int) -> Iterator[np.ndarray]:
-    """The rows of `matrix` in their order, block by block, computed by that many processes."""
+def blocks(names: Sequence[str], materials: Materials, workers: int) -> Iterator[Described]:
+    """The rows of `describe` in their order, block by block, computed by that many processes."""
     starts = range(0, len(materials), BLOCK_ROWS)
     batches = (materials.take(np.arange(start, min(start + BLOCK_ROWS, len(materials)))) for start in starts)
-    yield from in_order(functools.partial(matrix, names), batches, min(workers, len(starts)))
+    yield from in_order(functools.partial(describe, names), batches, min(workers, len(starts)))
 
 
-def _elements(materials: Materials) -> np.ndarray:
+def _elements(materials: Materials) -> Described:
     """(n_rows, 86) float64: atomic fractions."""
     column = np.zeros(max(ELEMENTS.values()) + 1, np.int64)
     column[list(ELEMENTS.values())] = np.arange(len(ELEMENTS))
@@ -97,7 +108,7 @@ def _elements(materials: Materials) -> np.ndarray:
     row = materials.row_of_amount
     total = np.bincount(row, materials.amount, minlength=len(materials))
     x[row, column[materials.number]] = materials.amount / total[row]
-    return x
+    return Described(x, {})
 
 
 def _column_labels(materials: Materials) -> list[str]:
@@ -109,9 +120,18 @@ def _column_labels(materials: Materials) -> list[str]:
 
 
 FEATURE_SETS = {
-    "magpie": FeatureSet(1, lambda _: list(magpie.LABELS), magpie.matrix, None, of_formula=True, row_s=2e-6),
+    "magpie": FeatureSet(
+        1,
+        lambda _: list(magpie.LABELS),
+        lambda materials: Described(magpie.matrix(materials), {}),
+        None,
+        of_formula=True,
+        row_s=2e-6,
+    ),
     "elements": FeatureSet(
         1, lambda _: list(ELEMENTS), _elements, frozenset(ELEMENTS.values()), of_formula=True, row_s=1e-6
     ),
-    "columns": FeatureSet(1, _column_labels, lambda materials: materials.columns, None, of_formula=False, row_s=0),
+    "columns": FeatureSet(
+        1, _column_labels, lambda materials: Described(materials.columns, {}), None, of_formula=False, row_s=0
+    ),
 }

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from irnet_hpc.crystals import Crystals
 from irnet_hpc.formulas import NUMBER, Unreadable, composition, reduced_formula
 
 
@@ -34,6 +35,7 @@ class Materials:
     columns: np.ndarray  # (n_rows, n_columns) float32, the user's own features
     column_labels: tuple[str, ...]
     targets: dict[str, np.ndarray]  # property -> (n_rows,) float64 in its unit, NaN = not reported
+    crystals: Crystals | None = None  # where the source has structures
 
     def __len__(self) -> int:
         return len(self.line)
@@ -62,6 +64,7 @@ class Materials:
             amount=self.amount[flat],
             split=None if self.split is None else self.split[rows],
             targets={name: values[rows] for name, values in self.targets.items()},
+            crystals=self.crystals and self.crystals.take(rows),
         )
 
 

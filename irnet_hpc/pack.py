@@ -164,18 +164,19 @@ def write(
         f"featurising {len(materials):,} materials: {identity['features']}, {len(labels)} features, "
         f"{workers} worker{'s' if workers > 1 else ''}"
     )
-    finite = []
+    kept, unsuited = [], []
     with (
         store.create(path, labels, len(materials)) as new,
         tqdm(total=len(materials), unit=" materials", disable=None) as bar,  # None: only on a terminal
     ):
-        for x in features.blocks(names, materials, workers):
-            finite.append(np.isfinite(x).all(1))
-            new.append(x[finite[-1]])
-            bar.update(len(x))
-        kept = np.concatenate(finite)
-        rejected = rejected + [reject(materials, row, "features not finite") for row in np.flatnonzero(~kept)]
-        materials = materials.take(kept)
+        for block in features.blocks(names, materials, workers):
+            suited = ~np.isin(np.arange(len(block.x)), list(block.unsuited))
+            unsuited += [reject(materials, len(kept) + row, *why) for row, why in block.unsuited.items()]
+            kept.extend(suited)
+            new.append(block.x[suited])
+            bar.update(len(block.x))
+        rejected = rejected + unsuited
+        materials = materials.take(np.array(kept))
         if not len(materials):
             raise UserError(f"not one of {len(rejected):,} rows is left to pack: {reasons(rejected)}")
         attrs = attrs | {

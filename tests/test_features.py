@@ -45,7 +45,7 @@ def test_magpie_is_matminers_145_columns():
         [Stoichiometry(), ElementProperty.from_preset("magpie"), ValenceOrbital(props=["avg"]), IonProperty(fast=True)]
     )
     expected = np.array([ward.featurize(Composition(formula)) for formula in FORMULAS], float)
-    found = features.matrix(["magpie"], materials(FORMULAS))
+    found = features.describe(["magpie"], materials(FORMULAS)).x
     assert found.shape == (len(FORMULAS), 145)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
@@ -157,7 +157,7 @@ def test_a_few_magpie_features_worked_out_by_hand():
 def test_elements_are_matminers_fractions_of_86_elements():
     formulas = [formula for formula in FORMULAS if "Xe" not in formula] + ["XeF6"]
     expected = np.array([ElementFraction().featurize(Composition(formula)) for formula in formulas])
-    found = features.matrix(["elements"], materials(formulas))
+    found = features.describe(["elements"], materials(formulas)).x
     assert found.shape == (len(formulas), 86)
     places = [number - 1 for number in ELEMENTS.values()]
     np.testing.assert_allclose(found, expected[:, places], atol=1e-7)
@@ -166,7 +166,7 @@ def test_elements_are_matminers_fractions_of_86_elements():
 
 
 def test_worked_out_by_hand():
-    x = features.matrix(["elements"], materials(["Fe2O3"]))[0]
+    x = features.describe(["elements"], materials(["Fe2O3"])).x[0]
     labels = list(ELEMENTS)
     assert x[labels.index("Fe")] == pytest.approx(0.4)
     assert x[labels.index("O")] == pytest.approx(0.6)
@@ -174,7 +174,7 @@ def test_worked_out_by_hand():
     found = dict(
         zip(
             features.labels(["magpie"], materials(["Fe2O3"])),
-            features.matrix(["magpie"], materials(["Fe2O3"]))[0],
+            features.describe(["magpie"], materials(["Fe2O3"])).x[0],
             strict=True,
         )
     )
@@ -197,7 +197,7 @@ def test_the_86_elements_leave_out_eight():
 
 def test_a_sum_stands_side_by_side():
     found = materials(["FeO", "MgO"], {"temperature": [300, 350], "pressure": [1, 2]})
-    x = features.matrix(features.parse("elements+columns"), found)
+    x = features.describe(features.parse("elements+columns"), found).x
     assert x.shape == (2, 88)
     assert x[:, 86:].tolist() == [[300, 1], [350, 2]]
     assert features.labels(["elements", "columns"], found)[86:] == ["temperature", "pressure"]
@@ -221,10 +221,10 @@ def test_wrong_sums_are_one_sentence():
 def test_blocks_come_in_order_and_are_the_same_for_any_number_of_workers(monkeypatch):
     monkeypatch.setattr(features, "BLOCK_ROWS", 7)
     found = materials([f"{a}{i}{b}" for a, b in itertools.pairwise(ELEMENTS) for i in (1, 2)])
-    one = list(features.blocks(["elements"], found, workers=1))
-    two = list(features.blocks(["elements"], found, workers=2))
+    one = [block.x for block in features.blocks(["elements"], found, workers=1)]
+    two = [block.x for block in features.blocks(["elements"], found, workers=2)]
     assert [len(block) for block in one] == [7] * 24 + [2]
-    np.testing.assert_array_equal(np.concatenate(one), features.matrix(["elements"], found))
+    np.testing.assert_array_equal(np.concatenate(one), features.describe(["elements"], found).x)
     np.testing.assert_array_equal(np.concatenate(one), np.concatenate(two))
 
 
