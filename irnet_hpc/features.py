@@ -1,7 +1,8 @@
 """Feature sets: name -> version, labels, and a pure batched function from materials to a matrix of features.
 
 `magpie` is the 145 features of Ward et al., npj Comput. Mater. 2, 16028 (2016), through matminer; `elements` the 86 atomic
-fractions of ElemNet; `columns` the user's own numeric columns. Sums such as `magpie+elements` stand side by side.
+fractions of ElemNet; `structure` the 126 features of Ward et al., Phys. Rev. B 96, 024104 (2017); `columns` the user's own
+numeric columns. Sums such as `magpie+structure` stand side by side.
 """
 
 import functools
@@ -11,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from irnet_hpc import magpie
+from irnet_hpc import magpie, ward2017
+from irnet_hpc.crystals import Unsuitable
 from irnet_hpc.errors import UserError, choose
 from irnet_hpc.formulas import NUMBER, SYMBOLS
 from irnet_hpc.materials import Materials
@@ -111,6 +113,21 @@ def _elements(materials: Materials) -> Described:
     return Described(x, {})
 
 
+def _structure(materials: Materials) -> Described:
+    """(n_rows, 126) float64; NaN in the rows that have no answer."""
+    x = np.full((len(materials), len(ward2017.LABELS)), np.nan)
+    unsuited = {}
+    for row in range(len(materials)):
+        if materials.crystals is None or not materials.crystals.n_sites[row]:
+            unsuited[row] = ("no structure", "")
+            continue
+        try:
+            x[row] = ward2017.vector(materials.crystals[row])
+        except Unsuitable as error:
+            unsuited[row] = error.args
+    return Described(x, unsuited)
+
+
 def _column_labels(materials: Materials) -> list[str]:
     if not materials.column_labels:
         raise UserError(
@@ -131,6 +148,7 @@ FEATURE_SETS = {
     "elements": FeatureSet(
         1, lambda _: list(ELEMENTS), _elements, frozenset(ELEMENTS.values()), of_formula=True, row_s=1e-6
     ),
+    "structure": FeatureSet(1, lambda _: list(ward2017.LABELS), _structure, None, of_formula=False, row_s=2.5e-3),
     "columns": FeatureSet(
         1, _column_labels, lambda materials: Described(materials.columns, {}), None, of_formula=False, row_s=0
     ),

@@ -16,7 +16,10 @@ from irnet_hpc.crystals import Crystal, Unsuitable
 
 LEAST_VOLUME = 0.01  # Å³; no atom has less
 LEAST_DISTANCE = 0.5  # Å, as pymatgen's Structure.DISTANCE_TOLERANCE; the shortest of all bonds, that of H2, has 0.74
-MOST_POINTS = 200_000  # images of sites that are looked at: those of some 5,000 sites that fill space, far fewer in a vacuum
+MOST_POINTS = (
+    200_000  # images of sites that are looked at: those of some 5,000 sites that fill space, of fewer in a vacuum
+)
+MOST_CANDIDATES = 10_000_000  # neighbours that are tried, of all sites together: half a minute's work
 N_NEAREST = 50  # neighbours within the first radius, on average
 LEAST_AREA = 1e-9  # of the site's largest face; what is smaller is a vertex that rounding opened
 VOLUME_ERROR = 1e-6  # by which the cells may miss the volume of the lattice
@@ -41,24 +44,20 @@ def tessellate(crystal: Crystal) -> Tessellation:
     volume = _volume(crystal)
     change = _reduction(crystal.lattice)
     lattice = change @ crystal.lattice
-    if (shortest := np.linalg.norm(lattice, axis=1).min()) < LEAST_DISTANCE:
-        raise Unsuitable("sites on one another", f"a site and its image, {shortest:.3g} Å apart")
     fraction = crystal.position @ np.linalg.inv(change) % 1
-    place = fraction @ lattice
 
-    hulls = _hulls(fraction, lattice)
-    face, area = _areas(hulls)
-    site, neighbour, difference = hulls.site[face], hulls.neighbour[face], hulls.difference[face]
-    distance = np.linalg.norm(difference, axis=1)
-    cells = np.bincount(site, area * distance / 6, minlength=len(fraction))
+    found = _dual_hulls(fraction, lattice)
+    area = _areas(found)
+    distance = np.linalg.norm(found.difference, axis=1)
+    cells = np.bincount(found.site, area * distance / 6, minlength=len(fraction))
     if not abs(cells.sum() / volume - 1) < VOLUME_ERROR:
         raise Unsuitable("no tessellation", f"cells of {cells.sum():.6g} Å³ in a lattice of {volume:.6g} Å³")
 
     largest = np.zeros(len(fraction))
-    np.maximum.at(largest, site, area)
-    real = area > LEAST_AREA * largest[site]
-    image = hulls.image[face].astype(np.int64)
-    return Tessellation(lattice, place, cells, *(of_face[real] for of_face in (site, neighbour, image, area, distance)))
+    np.maximum.at(largest, found.site, area)
+    real = area > LEAST_AREA * largest[found.site]
+    faces = (found.site, found.neighbour, found.image.astype(np.int64), area, distance)
+    return Tessellation(lattice, fraction @ lattice, cells, *(of_face[real] for of_face in faces))
 
 
 def _volume(crystal: Crystal) -> float:
@@ -72,126 +71,137 @@ def _volume(crystal: Crystal) -> float:
 
 
 def _reduction(lattice: np.ndarray) -> np.ndarray:
-    """(3, 3) float64 of whole numbers, of determinant ±1, that turn a lattice into short vectors: it spans the same points.
+    """(3, 3) float64 of whole numbers and determinant ±1 that make the vectors of a lattice short; it stays the same lattice.
 
-    Semaev's greedy reduction in three dimensions: the longest vector less its nearest one of the plane of the others.
+    Semaev's greedy reduction: off the longest vector goes the one of the others' plane that leaves least.
     """
     change = np.eye(3)
     for _ in range(REDUCTION_STEPS):
         vectors = change @ lattice
-        order = np.argsort(np.einsum("ij,ij->i", vectors, vectors), kind="stable")
+        lengths = np.linalg.norm(vectors, axis=1)
+        order = np.argsort(lengths, kind="stable")
+        if lengths[order[0]] < LEAST_DISTANCE:
+            raise Unsuitable("sites on one another", f"a site and its image, {lengths[order[0]]:.3g} Å apart")
         change, (a, b, c) = change[order], vectors[order]
         if step := np.rint(a @ b / (a @ a)):
             change[1] -= step * change[0]
             continue
         near = np.floor(np.linalg.solve([[a @ a, a @ b], [a @ b, b @ b]], [a @ c, b @ c]))
         steps = [near + corner for corner in itertools.product((0, 1), repeat=2)]
-        lengths = [np.linalg.norm(c - i * a - j * b) for i, j in steps]
-        if not min(lengths) < np.linalg.norm(c) * (1 - 1e-12):
+        left = [np.linalg.norm(c - i * a - j * b) for i, j in steps]
+        if min(left) >= lengths[order[2]] * (1 - 1e-12):
             break
-        i, j = steps[int(np.argmin(lengths))]
+        i, j = steps[int(np.argmin(left))]
         change[2] -= i * change[0] + j * change[1]
     return change
 
 
 class _Hulls(NamedTuple):
-    """The dual hulls of all sites, one after another."""
+    """The hulls of all sites, one after another: a corner is a face of the site's cell, a facet is a vertex."""
 
-    site: np.ndarray  # (n_candidates,) whose neighbour it may be
-    neighbour: np.ndarray  # (n_candidates,) the site it is an image of
-    image: np.ndarray  # (n_candidates, 3) by how many lattice vectors
-    difference: np.ndarray  # (n_candidates, 3) Å, from site to candidate
-    corners: np.ndarray  # (n_vertices, 3) of the candidates: the faces that meet in a vertex of the cell
+    site: np.ndarray  # (n_faces,)
+    neighbour: np.ndarray  # (n_faces,)
+    image: np.ndarray  # (n_faces, 3)
+    difference: np.ndarray  # (n_faces, 3) Å, from site to neighbour
+    meeting: np.ndarray  # (n_vertices, 3), the numbers of the faces that meet in a vertex
     vertex: np.ndarray  # (n_vertices, 3) Å, from the site
 
 
-def _hulls(fraction: np.ndarray, lattice: np.ndarray) -> _Hulls:
-    """A cell whose vertices lie within half of a radius can have no neighbours beyond it; where they do not, the radius grows.
+def _dual_hulls(fraction: np.ndarray, lattice: np.ndarray) -> _Hulls:
+    """A cell whose vertices lie within half of a radius has no neighbours beyond it; where they do not, the radius grows.
 
-    No vertex is farther from its site than half the diagonal of a box of the lattice vectors' lengths.
+    No vertex is farther from its site than half the diagonal of a box with edges as long as the lattice vectors.
     """
-    n_sites = len(fraction)
-    places = fraction @ lattice
+    place = fraction @ lattice
     enough = 1.001 * np.linalg.norm(lattice)
-    first = (N_NEAREST * 3 / (4 * np.pi) * abs(np.linalg.det(lattice)) / n_sites) ** (1 / 3)
-    radius = np.full(n_sites, min(first, enough))
-    done: list[tuple | None] = [None] * n_sites
-    while to_do := [site for site in range(n_sites) if done[site] is None]:
-        neighbour, image, points, near = _points(fraction, lattice, to_do, radius)
-        for site, candidates in zip(to_do, near, strict=True):
-            difference = points[candidates] - places[site]
+    first = (N_NEAREST * 3 / (4 * np.pi) * abs(np.linalg.det(lattice)) / len(place)) ** (1 / 3)
+    radius = np.full(len(place), min(first, enough))
+    done: dict[int, tuple] = {}
+    n_candidates = 0
+    while to_do := [site for site in range(len(place)) if site not in done]:
+        neighbour, image, tree = _points(fraction[to_do], radius[to_do].max(), fraction, lattice)
+        for site in to_do:
+            near = np.array(tree.query_ball_point(place[site], radius[site]))
+            if (n_candidates := n_candidates + len(near)) > MOST_CANDIDATES:
+                raise Unsuitable("crystal too large", f"more than {MOST_CANDIDATES:,} neighbours to try")
+            difference = tree.data[near] - place[site]
             square = np.einsum("ij,ij->i", difference, difference)
+            if (square < LEAST_DISTANCE**2).sum() > 1:
+                raise Unsuitable("sites on one another", f"{np.sqrt(np.partition(square, 1)[1]):.3g} Å apart")
             other = square > 0
-            if (~other).sum() > 1 or square[other].min(initial=np.inf) < LEAST_DISTANCE**2:
-                closest = np.sqrt(np.partition(square, 1)[1])
-                raise Unsuitable("sites on one another", f"{closest:.3g} Å apart")
-            corners, vertex, reach = _hull(difference[other] * (2 / square[other])[:, None])
+            near, difference, square = near[other], difference[other], square[other]
+            faces, meeting, vertex, reach = _dual_hull(difference * (2 / square)[:, None])
             if 2 * reach <= radius[site]:
-                at = np.array(candidates)[other]
-                done[site] = (np.full(len(at), site), neighbour[at], image[at], difference[other], corners, vertex)
+                face = near[faces]
+                done[site] = (
+                    np.full(len(face), site),
+                    neighbour[face],
+                    image[face],
+                    difference[faces],
+                    meeting,
+                    vertex,
+                )
             elif radius[site] >= enough:
                 raise Unsuitable("no tessellation", f"the cell of site {site + 1} is open")
             else:
                 radius[site] = min(2 * reach * (1 + 1e-9), 2 * radius[site], enough)
-    parts = list(zip(*done, strict=True))
-    offsets = np.cumsum([0, *map(len, parts[0][:-1])])
-    corners = [corners + offset for corners, offset in zip(parts[4], offsets, strict=True)]
-    return _Hulls(*(np.concatenate(part) for part in (*parts[:4], corners, parts[5])))
+    parts = list(zip(*(done[site] for site in range(len(place))), strict=True))
+    offset = np.cumsum([0, *map(len, parts[0][:-1])])
+    parts[4] = [meeting + before for meeting, before in zip(parts[4], offset, strict=True)]
+    return _Hulls(*map(np.concatenate, parts))
 
 
-def _points(
-    fraction: np.ndarray, lattice: np.ndarray, to_do: list[int], radius: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[list[int]]]:
-    """(neighbour, image, points in Å) around the cell, and for each site to do which of them are within its radius."""
+def _points(centres: np.ndarray, radius: float, fraction: np.ndarray, lattice: np.ndarray) -> tuple:
+    """(neighbour, image, tree) of the points within a radius of some centres, all in fractions; the tree holds Å."""
     from scipy.spatial import cKDTree
 
-    places = fraction @ lattice
-    reach = radius[to_do].max() * np.linalg.norm(np.linalg.inv(lattice), axis=0)  # (3,) in lattice vectors
-    low, high = fraction[to_do].min(0) - reach, fraction[to_do].max(0) + reach
+    reach = radius * np.linalg.norm(np.linalg.inv(lattice), axis=0)  # (3,) in lattice vectors
+    low, high = centres.min(0) - reach, centres.max(0) + reach
     first, last = np.floor(low), np.floor(high)
-    n_points = len(places) * np.prod(last - first + 1)
+    n_points = len(fraction) * np.prod(last - first + 1)
     if n_points > MOST_POINTS:
         raise Unsuitable("crystal too large", f"{n_points:.3g} images of sites to look at, of at most {MOST_POINTS:,}")
-    steps = [np.arange(a, b + 1) for a, b in zip(first, last, strict=True)]
-    shifts = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 3)
-    spread = (fraction + shifts[:, None]).reshape(-1, 3)
-    kept = np.flatnonzero(((spread >= low) & (spread <= high)).all(1))
-    neighbour, image = kept % len(places), shifts[kept // len(places)]
-    points = places[neighbour] + image @ lattice
-    return neighbour, image, points, cKDTree(points).query_ball_point(places[to_do], radius[to_do])
+    steps = [np.arange(least, most + 1) for least, most in zip(first, last, strict=True)]
+    shift = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    spread = (fraction + shift[:, None]).reshape(-1, 3)
+    near = np.flatnonzero(((spread >= low) & (spread <= high)).all(1))
+    neighbour, image = near % len(fraction), shift[near // len(fraction)]
+    return neighbour, image, cKDTree((fraction @ lattice)[neighbour] + image @ lattice)
 
 
-def _hull(dual: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Corners (n_vertices, 3) and vertices (n_vertices, 3) in Å of the cell of dual points, and how far it reaches; inf: open."""
+def _dual_hull(dual: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Of dual points (n, 3) in 1/Å: which are faces (n_faces,), which of these meet in a vertex (n_vertices, 3), the
+    vertices (n_vertices, 3) in Å, and how far the farthest is; infinitely far for an open cell."""
     from scipy.spatial import ConvexHull, QhullError
 
     try:
         hull = ConvexHull(dual)
     except (QhullError, ValueError):  # too few, or all in a plane
-        return np.zeros((0, 3), int), np.zeros((0, 3)), np.inf
+        return np.zeros(0, int), np.zeros((0, 3), int), np.zeros((0, 3)), np.inf
     normal, offset = hull.equations[:, :3], hull.equations[:, 3]
+    meeting = np.searchsorted(hull.vertices, hull.simplices)
     if offset.max() >= 0:
-        return hull.simplices, normal, np.inf
+        return hull.vertices, meeting, normal, np.inf
     vertex = normal / -offset[:, None]
-    return hull.simplices, vertex, np.sqrt(np.einsum("ij,ij->i", vertex, vertex).max())
+    return hull.vertices, meeting, vertex, np.sqrt(np.einsum("ij,ij->i", vertex, vertex).max())
 
 
-def _areas(hulls: _Hulls) -> tuple[np.ndarray, np.ndarray]:
-    """Which candidates have a face (n_faces,), and its area (n_faces,) in Å²: its vertices, sorted by angle, make a polygon."""
-    face, of = np.unique(hulls.corners.ravel(), return_inverse=True)
+def _areas(hulls: _Hulls) -> np.ndarray:
+    """(n_faces,) in Å²: a face's vertices, sorted by their angle about its middle, make a polygon."""
+    of = hulls.meeting.ravel()
     vertex = np.repeat(hulls.vertex, 3, axis=0)
     count = np.bincount(of)
-    centre = np.stack([np.bincount(of, vertex[:, axis]) for axis in range(3)], axis=1) / count[:, None]
-    normal = hulls.difference[face] / np.linalg.norm(hulls.difference[face], axis=1)[:, None]
+    middle = np.stack([np.bincount(of, vertex[:, axis]) for axis in range(3)], axis=1) / count[:, None]
+    normal = hulls.difference / np.linalg.norm(hulls.difference, axis=1)[:, None]
     across = np.cross(normal, np.eye(3)[np.abs(normal).argmin(1)])
     across /= np.linalg.norm(across, axis=1)[:, None]
-    arm = vertex - centre[of]
+    arm = vertex - middle[of]
     x = np.einsum("ij,ij->i", arm, across[of])
     y = np.einsum("ij,ij->i", arm, np.cross(normal, across)[of])
     order = np.lexsort((np.arctan2(y, x), of))
     x, y = x[order], y[order]
     last = np.cumsum(count) - 1
+    first = last - count + 1
     after = np.arange(1, len(x) + 1)
-    after[last] = last - count + 1
-    area = np.add.reduceat(x * y[after] - x[after] * y, last - count + 1) / 2
-    return face, area
+    after[last] = first
+    return np.add.reduceat(x * y[after] - x[after] * y, first) / 2

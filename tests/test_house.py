@@ -17,7 +17,7 @@ PACKAGE = REPOSITORY / "irnet_hpc"
 ORDER = (
     *("errors", "files", "workers", "properties"),
     *("formulas", "crystals", "materials", "splits", "raw_table", "alloys", "sources"),
-    *("magpie", "features", "selection", "store", "accounting", "pack"),
+    *("magpie", "voronoi", "ward2017", "features", "selection", "store", "accounting", "pack"),
     *("architectures", "recipes", "runs"),
     *("model", "launch", "comm", "data", "evaluation", "checkpoint", "folder", "train"),
     *(
