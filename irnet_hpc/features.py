@@ -37,6 +37,7 @@ class FeatureSet(NamedTuple):
     describe: Callable[[Materials], Described]  # float64
     elements: frozenset[int] | None  # atomic numbers it knows; None: any
     of_formula: bool  # whether it is a function of the formula alone, so that a formula needs one row only
+    of_structure: bool  # whether it needs a crystal
     row_s: float  # about how long a row takes on one core
 
 
@@ -126,12 +127,25 @@ FEATURE_SETS = {
         lambda materials: Described(magpie.matrix(materials), {}),
         None,
         of_formula=True,
+        of_structure=False,
         row_s=2e-6,
     ),
     "elements": FeatureSet(
-        1, lambda _: list(ELEMENTS), _elements, frozenset(ELEMENTS.values()), of_formula=True, row_s=1e-6
+        1,
+        lambda _: list(ELEMENTS),
+        _elements,
+        frozenset(ELEMENTS.values()),
+        of_formula=True,
+        of_structure=False,
+        row_s=1e-6,
     ),
     "columns": FeatureSet(
-        1, _column_labels, lambda materials: Described(materials.columns, {}), None, of_formula=False, row_s=0
+        1,
+        _column_labels,
+        lambda materials: Described(materials.columns, {}),
+        None,
+        of_formula=False,
+        of_structure=False,
+        row_s=0,
     ),
 }
