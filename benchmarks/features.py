@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from pymatgen.core import Composition
 
-from irnet_hpc import magpie, sources
+from irnet_hpc import loading, magpie
 from irnet_hpc.materials import parse
 
 RELATIVE, ABSOLUTE = 1e-5, 1e-6
@@ -28,7 +28,7 @@ RELATIVE, ABSOLUTE = 1e-5, 1e-6
 def main() -> None:
     arguments = parser().parse_args()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core, whatever numpy would like
-    formulas = sources.load(arguments.source, n_rows=arguments.rows).table.formula
+    formulas = loading.load(arguments.source, n_rows=arguments.rows).table.formula
     rows = np.arange(len(formulas))
     magpie.tables()
     magpie.featurizers()

@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable
 
+from irnet_hpc.loading import Loaded
 from irnet_hpc.materials import Rejected
 from irnet_hpc.properties import PROPERTIES
-from irnet_hpc.sources import Loaded
 from irnet_hpc.splits import SPLITS
 from irnet_hpc.store import Pack
 

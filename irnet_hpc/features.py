@@ -39,6 +39,7 @@ class FeatureSet(NamedTuple):
     describe: Callable[[Materials], Described]  # float64
     elements: frozenset[int] | None  # atomic numbers it knows; None: any
     of_formula: bool  # whether it is a function of the formula alone, so that a formula needs one row only
+    of_structure: bool  # whether it needs a crystal
     row_s: float  # about how long a row takes on one core
 
 
@@ -116,12 +117,13 @@ def _elements(materials: Materials) -> Described:
 def _structure(materials: Materials) -> Described:
     """(n_rows, 126) float64; NaN in the rows that have no answer."""
     x = np.full((len(materials), len(ward2017.LABELS)), np.nan)
+    if materials.crystals is None:
+        return Described(x, dict.fromkeys(range(len(materials)), ("no structure", "")))
     unsuited = {}
-    for row in range(len(materials)):
-        if materials.crystals is None or not materials.crystals.n_sites[row]:
-            unsuited[row] = ("no structure", "")
-            continue
+    for row, lacking in enumerate(materials.crystals.lacking):
         try:
+            if lacking:
+                raise Unsuitable(*lacking)
             x[row] = ward2017.vector(materials.crystals[row])
         except Unsuitable as error:
             unsuited[row] = error.args
@@ -143,13 +145,34 @@ FEATURE_SETS = {
         lambda materials: Described(magpie.matrix(materials), {}),
         None,
         of_formula=True,
+        of_structure=False,
         row_s=2e-6,
     ),
     "elements": FeatureSet(
-        1, lambda _: list(ELEMENTS), _elements, frozenset(ELEMENTS.values()), of_formula=True, row_s=1e-6
+        1,
+        lambda _: list(ELEMENTS),
+        _elements,
+        frozenset(ELEMENTS.values()),
+        of_formula=True,
+        of_structure=False,
+        row_s=1e-6,
     ),
-    "structure": FeatureSet(1, lambda _: list(ward2017.LABELS), _structure, None, of_formula=False, row_s=2.5e-3),
+    "structure": FeatureSet(
+        1,
+        lambda _: list(ward2017.LABELS),
+        _structure,
+        None,
+        of_formula=False,
+        of_structure=True,
+        row_s=2.5e-3,
+    ),
     "columns": FeatureSet(
-        1, _column_labels, lambda materials: Described(materials.columns, {}), None, of_formula=False, row_s=0
+        1,
+        _column_labels,
+        lambda materials: Described(materials.columns, {}),
+        None,
+        of_formula=False,
+        of_structure=False,
+        row_s=0,
     ),
 }

@@ -75,6 +75,7 @@ def parse(
     split: Sequence[str] | None,
     columns: dict[str, np.ndarray],
     targets: dict[str, np.ndarray],
+    crystals: Crystals | None = None,
 ) -> tuple[Materials, list[Rejected]]:
     """Read every formula; rows whose formula is no composition are rejected with the reason."""
     rejected, kept, reduced, counts, numbers, amounts = [], [], [], [], [], []
@@ -106,5 +107,6 @@ def parse(
         columns=matrix,
         column_labels=tuple(columns),
         targets={name: values[kept] for name, values in targets.items()},
+        crystals=crystals and crystals.take(kept),
     )
     return materials, rejected

@@ -6,8 +6,9 @@ from pathlib import Path
 from irnet_hpc import features
 from irnet_hpc.errors import UserError, choose
 from irnet_hpc.files import NAME
+from irnet_hpc.loading import name_of
 from irnet_hpc.properties import PROPERTIES
-from irnet_hpc.sources import SOURCES, name_of
+from irnet_hpc.sources import SOURCES
 from irnet_hpc.store import open_pack, pack_path
 from irnet_hpc.yaml_table import entries_of, mapping
 

@@ -26,9 +26,10 @@ from irnet_hpc.accounting import account, describe, introduce, reasons
 from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.features import FEATURE_SETS
 from irnet_hpc.files import NAME, write_text
+from irnet_hpc.loading import DEFAULT_ROWS, Loaded, load, name_of
 from irnet_hpc.materials import Materials, Rejected
 from irnet_hpc.selection import RULES, reject, reported, select, split_and_order
-from irnet_hpc.sources import DEFAULT_ROWS, SOURCES, Filter, Loaded, load, name_of
+from irnet_hpc.sources import SOURCES, Filter
 from irnet_hpc.splits import SPLITS, two_sided
 from irnet_hpc.workers import available_cores
 
@@ -61,6 +62,7 @@ def pack(arguments: argparse.Namespace) -> None:
         properties=arguments.property,
         units=stated_units(arguments.unit),
         columns="columns" in names,
+        structures=any(FEATURE_SETS[name].of_structure for name in names),
     )
     if loaded.table.split and arguments.split_seed:
         raise UserError("the table has a column split, which is honoured as it stands; drop it, or --split-seed")
@@ -69,7 +71,7 @@ def pack(arguments: argparse.Namespace) -> None:
     if path.exists() and not arguments.overwrite and already_done(path, identity):
         return
     say(introduce(loaded, columns="columns" in names))
-    materials, rejected, filtered = select(loaded.table, names, loaded.source.pure_elements, filters)
+    materials, rejected, filtered = select(loaded.table, names, loaded.source, filters)
     materials = split_and_order(materials, arguments.split_seed)
     if n_both := two_sided(materials.reduced, materials.split):
         say(f"warning: {n_both:,} formulas are on more than one side of the table's own split")
@@ -214,7 +216,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     task = parser.add_mutually_exclusive_group(required=True)
-    task.add_argument("--source", help=f"{', '.join(SOURCES)}, or a path to a .csv, .csv.gz or .csv.xz")
+    task.add_argument("--source", help=f"{', '.join(SOURCES)}, or a path to a .csv or .jsonl, also .gz or .xz")
     task.add_argument("--info", metavar="PACK", help="print what is in a pack, given by name or path")
     task.add_argument("--verify", metavar="PACK", help="read all of a pack and compare its hash")
     add("--features", default="magpie", help=f"{', '.join(FEATURE_SETS)}, or a sum with + (default: %(default)s)")

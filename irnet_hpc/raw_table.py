@@ -1,4 +1,4 @@
-"""Raw tables: the CSV files that every source is brought to before packing.
+"""Raw tables: what every source is brought to before packing; here as CSV, with structures in raw_structures.py.
 
     formula, optional material_id, optional split (train, val, test), a column per property, further numeric columns
 
@@ -19,10 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
+from irnet_hpc.crystals import Crystals
 from irnet_hpc.errors import UserError
 from irnet_hpc.splits import SPLITS
 
-OPENERS: dict[str, Callable] = {".csv": open, ".csv.gz": gzip.open, ".csv.xz": lzma.open}
+OPENERS: dict[str, Callable] = {
+    f".{form}{packing}": opener
+    for form in ("csv", "jsonl")
+    for packing, opener in (("", open), (".gz", gzip.open), (".xz", lzma.open))
+}
 RESERVED = ("formula", "material_id", "split")
 LONGEST_TEXT = 1000
 BLOCK_ROWS = 16384  # text becomes numbers by blocks, so that a wide table is held as numbers only
@@ -40,6 +45,7 @@ class RawTable:
     columns: dict[str, np.ndarray]  # further numeric columns, (n_rows,) float64 each
     ignored: tuple[str, ...]  # columns that are neither
     sha256: str  # of the table's text, the same whether compressed or not
+    crystals: Crystals | None = None  # where the table has structures
 
     def __len__(self) -> int:
         return len(self.line)
@@ -54,6 +60,7 @@ class RawTable:
             split=self.split and [self.split[row] for row in rows],
             targets={name: values[rows] for name, values in self.targets.items()},
             columns={name: values[rows] for name, values in self.columns.items()},
+            crystals=self.crystals and self.crystals.take(rows),
         )
 
 
@@ -67,8 +74,8 @@ def ending_of(path: Path) -> str:
 
 def read_header(path: Path) -> list[str]:
     """The names of a table's columns. Raises UserError where there is no formula, or a name twice."""
-    with _one_sentence(path):
-        header = next(csv.reader(_lines(path), strict=True), [])
+    with one_sentence(path):
+        header = next(csv.reader(read_lines(path), strict=True), [])
     header = [column.strip() for column in header]
     if not any(header):
         raise UserError(f"{path} is empty; its first line must name its columns, formula among them")
@@ -91,7 +98,7 @@ def read(path: Path, name: str, targets: Collection[str], feature: Callable[[str
     numbers: dict[str, list[np.ndarray]] = {column: [] for column in (*targets, *features)}
     lines: list[int] = []
     digest = hashlib.sha256()
-    with _one_sentence(path):
+    with one_sentence(path):
         for block_lines, block in _blocks(path, header, digest):
             for column, values in zip(header, zip(*block, strict=True), strict=True):
                 if column in text:
@@ -103,7 +110,7 @@ def read(path: Path, name: str, targets: Collection[str], feature: Callable[[str
             lines += block_lines
     if not lines:
         raise UserError(f"{path} has a header and no rows")
-    _check_text(path, text, lines)
+    check_text(path, text, lines)
     columns = {column: np.concatenate(blocks) for column, blocks in numbers.items()}
     ids = text.get("material_id", [""] * len(lines))
     return RawTable(
@@ -118,7 +125,8 @@ def read(path: Path, name: str, targets: Collection[str], feature: Callable[[str
     )
 
 
-def _lines(path: Path, digest=None) -> Iterator[str]:
+def read_lines(path: Path, digest=None) -> Iterator[str]:
+    """The lines of a table, unpacked; `digest` is updated with their bytes."""
     with OPENERS[ending_of(path)](path, "rb") as stream:
         for number, line in enumerate(stream):
             if digest:
@@ -128,7 +136,7 @@ def _lines(path: Path, digest=None) -> Iterator[str]:
 
 def _blocks(path: Path, header: list[str], digest) -> Iterator[tuple[list[int], list[list[str]]]]:
     """(line numbers, rows of as many fields as the header has), block by block; blank lines are left out."""
-    reader = csv.reader(_lines(path, digest), strict=True)
+    reader = csv.reader(read_lines(path, digest), strict=True)
     next(reader)
     lines, rows, last = [], [], reader.line_num
     try:
@@ -151,7 +159,8 @@ def _blocks(path: Path, header: list[str], digest) -> Iterator[tuple[list[int], 
         yield lines, rows
 
 
-def _check_text(path: Path, text: dict[str, list[str]], lines: list[int]) -> None:
+def check_text(path: Path, text: dict[str, list[str]], lines: list[int]) -> None:
+    """Raises UserError where a split is none, or a text too long for a pack."""
     for column, values in text.items():
         for line, value in zip(lines, values, strict=True):
             if column == "split" and value not in SPLITS:
@@ -193,7 +202,7 @@ def _number(path: Path, column: str, value: str, line: int) -> float:
 
 
 @contextlib.contextmanager
-def _one_sentence(path: Path) -> Iterator[None]:
+def one_sentence(path: Path) -> Iterator[None]:
     """What can be wrong with a file before there is a row, as a UserError."""
     try:
         yield

@@ -10,7 +10,7 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.features import FEATURE_SETS
 from irnet_hpc.materials import Materials, Rejected, parse
 from irnet_hpc.raw_table import RawTable
-from irnet_hpc.sources import Filter
+from irnet_hpc.sources import Filter, Source
 from irnet_hpc.splits import SPLITS, pack_order, split_of_all
 
 # Raised when rows, duplicates or splits are treated otherwise, so that the same source gives another pack.
@@ -18,7 +18,7 @@ RULES = 2
 
 
 def select(
-    table: RawTable, names: Sequence[str], pure_elements: bool, filters: Sequence[Filter] = ()
+    table: RawTable, names: Sequence[str], source: Source, filters: Sequence[Filter] = ()
 ) -> tuple[Materials, list[Rejected], dict[str, dict[str, int]]]:
     """The rows that the feature sets `names` can describe, every other with its reason, and how many values are filtered.
 
@@ -26,7 +26,9 @@ def select(
     of lowest energy stays; and standard deviations are those of what is left. Raises UserError where not one formula can
     be read.
     """
-    materials, rejected = parse(table.line, table.material_id, table.formula, table.split, table.columns, table.targets)
+    materials, rejected = parse(
+        table.line, table.material_id, table.formula, table.split, table.columns, table.targets, table.crystals
+    )
     if not len(materials):
         first = rejected[0]
         raise UserError(
@@ -40,7 +42,7 @@ def select(
             materials = materials.take(~mask)
 
     leave(np.all([np.isnan(values) for values in materials.targets.values()], axis=0), "no property reported")
-    if not pure_elements:
+    if not source.pure_elements:
         leave(materials.n_elements == 1, "pure element")
     unknown = features.unknown_elements(names, materials)
     foreign = np.isin(np.arange(len(materials)), list(unknown))
@@ -49,7 +51,7 @@ def select(
         leave(np.isnan(materials.columns).any(1), "feature column empty")
     filtered: dict[str, dict[str, int]] = {}
     materials = filter_values(materials, [rule for rule in filters if not np.isfinite(rule.deviations)], filtered)
-    if all(FEATURE_SETS[name].of_formula for name in names):
+    if all(FEATURE_SETS[name].of_formula for name in names) and not source.polymorphs:
         materials, duplicates = one_per_formula(materials)
         rejected += duplicates
     materials = filter_values(materials, [rule for rule in filters if np.isfinite(rule.deviations)], filtered)

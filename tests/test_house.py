@@ -16,7 +16,7 @@ PACKAGE = REPOSITORY / "irnet_hpc"
 # Data flows down; a module imports only from above itself. A new module takes its place here and in docs/design.md.
 ORDER = (
     *("errors", "files", "workers", "properties"),
-    *("formulas", "crystals", "materials", "splits", "raw_table", "alloys", "sources"),
+    *("formulas", "crystals", "materials", "splits", "raw_table", "raw_structures", "alloys", "sources", "loading"),
     *("magpie", "voronoi", "ward2017", "features", "selection", "store", "accounting", "pack"),
     *("architectures", "recipes", "runs"),
     *("model", "launch", "comm", "data", "evaluation", "checkpoint", "folder", "train"),

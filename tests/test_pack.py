@@ -249,7 +249,7 @@ def test_info_and_verify(pack_command, alloys_pack, tmp_path):
         ("--source alloys --unit eV", "--unit must be NAME=UNIT, however: 'eV'"),
         (
             "--source oqmd",
-            "no raw table of oqmd in data/: looked for oqmd.csv, oqmd.csv.gz, oqmd.csv.xz; it must have a column",
+            "no raw table of oqmd in data/: looked for oqmd.csv, oqmd.csv.gz, oqmd.csv.xz, oqmd.jsonl",
         ),
         ("--source nothing.csv", "there is no raw table nothing.csv"),
         ("--source all-bad.csv", "not one formula can be read; the first is 'Xx2', line 2: formula not readable"),

@@ -12,7 +12,8 @@ from pymatgen.core import Composition
 
 from irnet_hpc import alloys
 from irnet_hpc.errors import UserError
-from irnet_hpc.sources import SOURCES, Filter, load, name_of
+from irnet_hpc.loading import load, name_of
+from irnet_hpc.sources import SOURCES, Filter
 
 TABLE = "formula,band_gap\nFe2O3,2.1\nNaN,\nSi,1.1\n"
 
@@ -181,7 +182,7 @@ def test_what_is_asked_of_a_table_must_be_in_it(write, tmp_path):
     with pytest.raises(UserError, match=r"must end in \.csv, \.csv\.gz, \.csv\.xz"):
         load(write(TABLE, "mine.tsv"))
     with pytest.raises(
-        UserError, match=r"no raw table of oqmd in .*: looked for oqmd.csv, oqmd.csv.gz, oqmd.csv.xz; it must"
+        UserError, match=r"no raw table of oqmd in .*: looked for oqmd.csv, oqmd.csv.gz, oqmd.csv.xz, oqmd.jsonl"
     ):
         load("oqmd", data_dir=tmp_path)
 
