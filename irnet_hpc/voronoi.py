@@ -17,7 +17,9 @@ from irnet_hpc.crystals import Crystal, Unsuitable
 LEAST_VOLUME = 0.01  # Å³; no atom has less
 LEAST_DISTANCE = 0.5  # Å, as pymatgen's Structure.DISTANCE_TOLERANCE; the shortest of all bonds, that of H2, has 0.74
 FARTHEST = 1e6  # lattice vectors from the origin; beyond, a coordinate's digits do not say where the site is
-MOST_POINTS = 1_000_000  # images of sites that are looked at: those of some 30,000 sites that fill space, of fewer in a vacuum
+MOST_POINTS = (
+    1_000_000  # images of sites that are looked at: those of some 30,000 sites that fill space, of fewer in a vacuum
+)
 MOST_CANDIDATES = 30_000_000  # neighbours that are tried, of all sites together: some ten seconds' work
 N_NEAREST = 50  # neighbours within the first radius, on average
 LEAST_AREA = 1e-9  # of the site's largest face; what is smaller is a vertex that rounding opened
@@ -62,7 +64,9 @@ def tessellate(crystal: Crystal) -> Tessellation:
 def _volume(crystal: Crystal) -> float:
     """Å³ of the lattice."""
     if not (np.isfinite(crystal.lattice).all() and (np.abs(crystal.position) < FARTHEST).all()):
-        raise Unsuitable("structure not readable", f"its numbers must be finite, and coordinates less than {FARTHEST:g}")
+        raise Unsuitable(
+            "structure not readable", f"its numbers must be finite, and coordinates less than {FARTHEST:g}"
+        )
     volume = abs(np.linalg.det(crystal.lattice))
     if not LEAST_VOLUME < volume < np.inf:
         raise Unsuitable("lattice of no volume", f"{volume:.3g} Å³")
