@@ -15,6 +15,7 @@ import os
 import statistics
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,6 @@ from matminer.featurizers.structure import (
 from pymatgen.core import Structure
 
 from irnet_hpc import loading, magpie, ward2017
-from irnet_hpc.crystals import Crystal
 from irnet_hpc.splits import sample
 
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
@@ -53,16 +53,17 @@ def main() -> None:
     for row in rows:
         crystal = table.crystals[row]
         structure = Structure(crystal.lattice, crystal.number, crystal.position)
-        (expected,), seconds = timed(lambda: reference(featurizer, structure)[columns], 1)
+        expected, seconds = timed(1, reference, featurizer, structure)
         matminers_s.append(seconds)
-        found, seconds = timed(lambda: ward2017.vector(crystal), arguments.repeats)
+        found, seconds = timed(arguments.repeats, ward2017.vector, crystal)
         ours_s.append(seconds)
-        differ = ~np.isclose(found[0], expected, rtol=RELATIVE, atol=ABSOLUTE)
+        expected = expected[columns]
+        differ = ~np.isclose(found, expected, rtol=RELATIVE, atol=ABSOLUTE)
         n_differ += differ.sum()
         if differ.any():
             within = Structure(crystal.lattice, crystal.number, crystal.position % 1)
             again = reference(featurizer, within)[columns]
-            agrees = np.isclose(found[0], again, rtol=RELATIVE, atol=ABSOLUTE).all()
+            agrees = np.isclose(found, again, rtol=RELATIVE, atol=ABSOLUTE).all()
             far.append((table.material_id[row], len(crystal.number), differ.sum(), agrees))
     print(f"{len(rows)} structures of {least} to {most} sites of {Path(source).name}, one core each, on {machine()}")
     for name, seconds in (("matminer ", matminers_s), ("irnet_hpc", ours_s)):
@@ -105,12 +106,12 @@ def reference(featurizer: MultipleFeaturizer, structure: Structure) -> np.ndarra
         return np.full(len(featurizer.feature_labels()), np.nan)
 
 
-def timed(side, repeats: int) -> tuple[list[np.ndarray], float]:
-    """What it gives each time, and the median of the seconds."""
-    found, seconds = [], []
+def timed(repeats: int, side: Callable, *arguments) -> tuple[np.ndarray, float]:
+    """What it gives, and the median of the seconds."""
+    seconds = []
     for _ in range(repeats):
         began = time.perf_counter()
-        found.append(side())
+        found = side(*arguments)
         seconds.append(time.perf_counter() - began)
     return found, statistics.median(seconds)
 

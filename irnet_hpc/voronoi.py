@@ -16,14 +16,15 @@ from irnet_hpc.crystals import Crystal, Unsuitable
 
 LEAST_VOLUME = 0.01  # Å³; no atom has less
 LEAST_DISTANCE = 0.5  # Å, as pymatgen's Structure.DISTANCE_TOLERANCE; the shortest of all bonds, that of H2, has 0.74
-FARTHEST = 1e6  # lattice vectors from the origin; beyond, a coordinate's digits do not say where the site is
+LARGEST = 1e6  # of lattice vectors in Å and of coordinates; of larger ones the digits do not say where a site is
 MOST_POINTS = (
     1_000_000  # images of sites that are looked at: those of some 30,000 sites that fill space, of fewer in a vacuum
 )
 MOST_CANDIDATES = 30_000_000  # neighbours that are tried, of all sites together: some ten seconds' work
 N_NEAREST = 50  # neighbours within the first radius, on average
 LEAST_AREA = 1e-9  # of the site's largest face; what is smaller is a vertex that rounding opened
-VOLUME_ERROR = 1e-6  # by which the cells may miss the volume of the lattice
+LENGTH_ERROR = 1e-7  # Å, by which rounding may move a lattice vector
+VOLUME_ERROR = 1e-6  # of the lattice's, by which the volumes of the cells may miss it
 REDUCTION_STEPS = 1000
 
 
@@ -42,9 +43,13 @@ class Tessellation(NamedTuple):
 
 def tessellate(crystal: Crystal) -> Tessellation:
     """Raises Unsuitable for numbers that are not finite, no volume, sites on one another, and work beyond bounds."""
-    volume = _volume(crystal)
+    _check(crystal)
     change = _reduction(crystal.lattice)
     lattice = change @ crystal.lattice
+    lost = np.finfo(float).eps * (np.abs(change) @ np.abs(crystal.lattice)).max()
+    if lost > LENGTH_ERROR:
+        raise Unsuitable("lattice too skewed", f"its numbers give its shortest vectors to {lost:.1g} Å only")
+    volume = abs(np.linalg.det(lattice))
     fraction = crystal.position @ np.linalg.inv(change) % 1
 
     found = _dual_hulls(fraction, lattice)
@@ -61,16 +66,12 @@ def tessellate(crystal: Crystal) -> Tessellation:
     return Tessellation(lattice, fraction @ lattice, cells, *(of_face[real] for of_face in faces))
 
 
-def _volume(crystal: Crystal) -> float:
-    """Å³ of the lattice."""
-    if not (np.isfinite(crystal.lattice).all() and (np.abs(crystal.position) < FARTHEST).all()):
-        raise Unsuitable(
-            "structure not readable", f"its numbers must be finite, and coordinates less than {FARTHEST:g}"
-        )
+def _check(crystal: Crystal) -> None:
+    if not all((np.abs(numbers) < LARGEST).all() for numbers in (crystal.lattice, crystal.position)):
+        raise Unsuitable("structure not readable", f"its numbers must be finite and below {LARGEST:g}")
     volume = abs(np.linalg.det(crystal.lattice))
-    if not LEAST_VOLUME < volume < np.inf:
+    if volume < LEAST_VOLUME:
         raise Unsuitable("lattice of no volume", f"{volume:.3g} Å³")
-    return volume
 
 
 def _reduction(lattice: np.ndarray) -> np.ndarray:
