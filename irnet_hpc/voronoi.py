@@ -18,7 +18,7 @@ LEAST_VOLUME = 0.01  # Å³; no atom has less
 LEAST_DISTANCE = 0.5  # Å, as pymatgen's Structure.DISTANCE_TOLERANCE; the shortest of all bonds, that of H2, has 0.74
 LARGEST = 1e6  # of lattice vectors in Å and of coordinates; of larger ones the digits do not say where a site is
 MOST_POINTS = (
-    1_000_000  # images of sites that are looked at: those of some 30,000 sites that fill space, of fewer in a vacuum
+    1_000_000  # images of sites that are looked at: of some 30,000 sites that fill space, of fewer in a vacuum
 )
 MOST_CANDIDATES = 30_000_000  # neighbours that are tried, of all sites together: some ten seconds' work
 N_NEAREST = 50  # neighbours within the first radius, on average
@@ -46,11 +46,13 @@ def tessellate(crystal: Crystal) -> Tessellation:
     _check(crystal)
     change = _reduction(crystal.lattice)
     lattice = change @ crystal.lattice
-    lost = np.finfo(float).eps * (np.abs(change) @ np.abs(crystal.lattice)).max()
+    back = np.rint(np.linalg.inv(change))
+    products = np.abs(change) @ np.abs(crystal.lattice), np.abs(back) @ np.abs(lattice)
+    lost = np.finfo(float).eps * np.max(products)
     if lost > LENGTH_ERROR:
         raise Unsuitable("lattice too skewed", f"its numbers give its shortest vectors to {lost:.1g} Å only")
     volume = abs(np.linalg.det(lattice))
-    fraction = crystal.position @ np.linalg.inv(change) % 1
+    fraction = crystal.position % 1 @ back % 1
 
     found = _dual_hulls(fraction, lattice)
     area = _areas(found)

@@ -247,7 +247,7 @@ UNFIT = {
         "crystal too large",
         "images of sites to look at, of at most 1,000,000",
     ),
-    "skewed beyond digits": (FAR_SKEW @ CUBE / 3, [0, 0, 0], "lattice too skewed", "to 0.0"),
+    "skewed beyond digits": (FAR_SKEW @ CUBE / 3, [0, 0, 0], "lattice too skewed", "to 5e-07 Å only"),
 }
 
 
