@@ -19,7 +19,7 @@ SLACK = 1e-4  # Å; atoms at the cut-off, of cells with neat lattice constants, 
 LEAST_BAR = 0.01  # Å; equal distances differ by rounding, and bars shorter than this come and go with it
 OVERLAP = 0.5  # Å; the shortest bond, of H2, is 0.74
 MOST_POINTS = 500  # in one ball; diamond has 381
-MOST_PAIRS = 20_000_000  # over the balls of one crystal: each took less than 1 µs on one core
+MOST_PAIRS = 20_000_000  # over the balls of one crystal; each took less than 1 µs on one core
 MOST_IMAGES = 200_000  # sites of the neighbouring cells that are looked at
 LEAST_VOLUME = 1e-6  # of a lattice, as a share of the product of its vectors' lengths
 
@@ -53,18 +53,18 @@ def vector(crystal: Crystal) -> np.ndarray:
     found = _barcodes_of_congruent(clouds)
     centre = [np.repeat(centres, [len(of_ball[k]) for of_ball in found]) for k in range(3)]
     bars = [np.concatenate([of_ball[k] for of_ball in found]) for k in range(3)]  # of each dimension: (n_bars, 2)
-    values = [(centre[0], bars[0][:, 1])]
+    values = [(centre[0], bars[0][:, 1])]  # in the order of QUANTITIES
     for k in (1, 2):
         birth, death = bars[k].T
-        values += [(centre[k], length_or_end) for length_or_end in (death - birth, birth, death)]
+        values += [(centre[k], death - birth), (centre[k], birth), (centre[k], death)]
     weight = np.zeros(len(SYMBOLS) + 1)
     element, count = np.unique(crystal.number, return_counts=True)
     weight[element] = 1 / count
-    features = [_statistics(lengths, weight[around]) for around, lengths in values]
+    features = [_statistics(of_bars, weight[around]) for around, of_bars in values]
     for numbers in GROUPS.values():
-        for around, lengths in values:
+        for around, of_bars in values:
             inside = np.isin(around, list(numbers))
-            features.append(_statistics(lengths[inside], weight[around[inside]]))
+            features.append(_statistics(of_bars[inside], weight[around[inside]]))
     features.append([np.isin(crystal.number, list(numbers)).mean() for numbers in GROUPS.values()])
     return np.concatenate(features)
 
@@ -173,7 +173,8 @@ def _shortened(lattice: np.ndarray) -> np.ndarray:
         shorter = False
         for i, j in itertools.permutations(range(3), 2):
             steps = np.round(vectors[i] @ vectors[j] / (vectors[j] @ vectors[j]))
-            if steps:
-                vectors[i] -= steps * vectors[j]
+            changed = vectors[i] - steps * vectors[j]
+            if changed @ changed < (1 - 1e-9) * (vectors[i] @ vectors[i]):  # by more than rounding, so that it ends
+                vectors[i] = changed
                 shorter = True
     return vectors

@@ -205,6 +205,16 @@ def test_coordinates_rounded_to_a_few_digits_change_the_features_no_more_than_th
     np.testing.assert_allclose(after[sums], before[sums], rtol=1e-4)
 
 
+def test_a_cell_far_from_the_shortest_comes_to_an_end():
+    skewed = np.array([[1, 0, 0], [1_000, 1, 0], [-77_777, 313, 1]])
+    of = LOW._replace(lattice=skewed @ LOW.lattice, position=LOW.position @ np.linalg.inv(skewed))
+    with pytest.raises(Unsuitable, match="lattice of no volume"):  # to within what can be told from rounding
+        vector(of)
+    skewed[2, 0] = 77
+    of = LOW._replace(lattice=skewed @ LOW.lattice, position=LOW.position @ np.linalg.inv(skewed))
+    np.testing.assert_allclose(vector(of), vector(LOW), rtol=1e-6, atol=1e-6)
+
+
 def test_every_element_is_in_one_group():
     assert sorted(itertools.chain(*GROUPS.values())) == list(range(1, len(SYMBOLS) + 1))
     rows = [range(NUMBER[first], NUMBER[last] + 1) for first, last in D_ROWS]
