@@ -17,7 +17,7 @@ PACKAGE = REPOSITORY / "irnet_hpc"
 ORDER = (
     *("errors", "files", "workers", "properties"),
     *("formulas", "crystals", "materials", "splits", "raw_table", "raw_structures", "alloys", "sources", "loading"),
-    *("magpie", "features", "selection", "store", "accounting", "pack"),
+    *("magpie", "homology", "features", "selection", "store", "accounting", "pack"),
     *("architectures", "recipes", "runs"),
     *("model", "launch", "comm", "data", "evaluation", "checkpoint", "folder", "train", "estimator"),
     *(
@@ -47,9 +47,10 @@ ONLY_IN = {
     "sklearn": {"estimator"},
     "matminer": {"alloys", "magpie"},
     "pymatgen": {"formulas", "magpie"},
+    "gudhi": {"homology"},
 }
 # what no module may import at its top: it is absent on some machines, or slow to come and rarely needed
-LAZY = {"horovod", "mpi4py", "submitit", "matplotlib", "matminer", "pymatgen", "pandas", "scipy", "sklearn"}
+LAZY = {"horovod", "mpi4py", "submitit", "matplotlib", "matminer", "pymatgen", "pandas", "scipy", "sklearn", "gudhi"}
 TOP_LEVEL = {
     *("irnet_hpc", "jobs", "slurm", "tests", "env", "docs", "benchmarks", ".ci", ".gitignore"),
     *("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "CITATION.cff", "CHANGELOG.md", "CONTRIBUTING.md"),
