@@ -1,8 +1,9 @@
 """Feature sets: name -> version, labels, and a pure batched function from materials to a matrix of features.
 
 `magpie` is the 145 features of Ward et al., npj Comput. Mater. 2, 16028 (2016), through matminer; `elements` the 86 atomic
-fractions of ElemNet; `structure` the 126 features of Ward et al., Phys. Rev. B 96, 024104 (2017); `columns` the user's own
-numeric columns. Sums such as `magpie+structure` stand side by side.
+fractions of ElemNet; `structure` the 126 features of crystals of Ward et al., Phys. Rev. B 96, 024104 (2017); `columns` the
+user's own numeric columns; `asph`, experimental, the persistent homology of the crystal structure after Jiang et al.,
+npj Comput. Mater. 7, 28 (2021). Sums such as `magpie+structure` stand side by side.
 """
 
 import functools
@@ -12,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from irnet_hpc import magpie, ward2017
-from irnet_hpc.crystals import Unsuitable
+from irnet_hpc import homology, magpie, ward2017
+from irnet_hpc.crystals import Crystal, Unsuitable
 from irnet_hpc.errors import UserError, choose
 from irnet_hpc.formulas import NUMBER, SYMBOLS
 from irnet_hpc.materials import Materials
@@ -41,6 +42,7 @@ class FeatureSet(NamedTuple):
     of_formula: bool  # whether it is a function of the formula alone, so that a formula needs one row only
     of_structure: bool  # whether it needs a crystal
     row_s: float  # about how long a row takes on one core
+    experimental: str = ""  # where not empty: what a user of the set should know
 
 
 def labels(names: Sequence[str], materials: Materials) -> list[str]:
@@ -64,6 +66,13 @@ def parse(text: str) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise UserError(f"each feature set may stand once in a sum, however: {text!r}")
     return names
+
+
+def cautions(names: Sequence[str]) -> list[str]:
+    """One line for each experimental set."""
+    return [
+        f"feature set {name} is experimental: {said}" for name in names if (said := FEATURE_SETS[name].experimental)
+    ]
 
 
 def unknown_elements(names: Sequence[str], materials: Materials) -> dict[int, str]:
@@ -114,28 +123,29 @@ def _elements(materials: Materials) -> Described:
     return Described(x, {})
 
 
-def _structure(materials: Materials) -> Described:
-    """(n_rows, 126) float64; NaN in the rows that have no answer."""
-    x = np.full((len(materials), len(ward2017.LABELS)), np.nan)
-    if materials.crystals is None:
-        return Described(x, dict.fromkeys(range(len(materials)), ("no structure", "")))
-    unsuited = {}
-    for row, lacking in enumerate(materials.crystals.lacking):
-        try:
-            if lacking:
-                raise Unsuitable(*lacking)
-            x[row] = ward2017.vector(materials.crystals[row])
-        except Unsuitable as error:
-            unsuited[row] = error.args
-    return Described(x, unsuited)
-
-
 def _column_labels(materials: Materials) -> list[str]:
     if not materials.column_labels:
         raise UserError(
             "feature set 'columns' is the table's own numeric columns, but it has none besides its properties"
         )
     return list(materials.column_labels)
+
+
+def _each_crystal(vector: Callable[[Crystal], np.ndarray], labels: Sequence[str], materials: Materials) -> Described:
+    """(n_rows, n_features) float64: `vector` of each row's crystal; rows without one, or where it raises, are unsuited."""
+    x = np.full((len(materials), len(labels)), np.nan)
+    unsuited: dict[int, tuple[str, str]] = {}
+    if materials.crystals is None:
+        return Described(x, dict.fromkeys(range(len(materials)), ("no structure", "")))
+    for row in range(len(materials)):
+        if not materials.crystals.n_sites[row]:
+            unsuited[row] = materials.crystals.lacking[row]
+            continue
+        try:
+            x[row] = vector(materials.crystals[row])
+        except Unsuitable as error:
+            unsuited[row] = error.args
+    return Described(x, unsuited)
 
 
 FEATURE_SETS = {
@@ -160,7 +170,7 @@ FEATURE_SETS = {
     "structure": FeatureSet(
         1,
         lambda _: list(ward2017.LABELS),
-        _structure,
+        lambda materials: _each_crystal(ward2017.vector, ward2017.LABELS, materials),
         None,
         of_formula=False,
         of_structure=True,
@@ -174,5 +184,15 @@ FEATURE_SETS = {
         of_formula=False,
         of_structure=False,
         row_s=0,
+    ),
+    "asph": FeatureSet(
+        1,
+        lambda _: list(homology.LABELS),
+        lambda materials: _each_crystal(homology.vector, homology.LABELS, materials),
+        None,
+        of_formula=False,
+        of_structure=True,
+        row_s=0.07,
+        experimental="it follows its paper in part, and its numbers may change; docs/homology.md",
     ),
 }

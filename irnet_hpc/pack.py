@@ -53,6 +53,8 @@ def pack(arguments: argparse.Namespace) -> None:
     """Make one pack, saying each step."""
     began = time.monotonic()
     names = features.parse(arguments.features)
+    for caution in features.cautions(names):
+        say(caution)
     path = store.pack_path(name_for(arguments), arguments.pack_dir)
     say(f"reading {arguments.source}")
     loaded = load(
@@ -219,7 +221,8 @@ def parser() -> argparse.ArgumentParser:
     task.add_argument("--source", help=f"{', '.join(SOURCES)}, or a path to a .csv or .jsonl, also .gz or .xz")
     task.add_argument("--info", metavar="PACK", help="print what is in a pack, given by name or path")
     task.add_argument("--verify", metavar="PACK", help="read all of a pack and compare its hash")
-    add("--features", default="magpie", help=f"{', '.join(FEATURE_SETS)}, or a sum with + (default: %(default)s)")
+    sets = ", ".join(name + " (experimental)" * bool(kind.experimental) for name, kind in FEATURE_SETS.items())
+    add("--features", default="magpie", help=f"{sets}, or a sum with + (default: %(default)s)")
     add("--data-dir", help="where raw tables are (default: $IRNET_DATA, else data/)")
     add("--pack-dir", help="where packs are (default: $IRNET_PACKS, else packs/)")
     add("--name", help="the pack's name (default: source and features)")
