@@ -23,7 +23,7 @@ from irnet_hpc.raw_table import RawTable, check_text, one_sentence, read_lines
 
 KEYS = ("material_id", "formula", "split", "lattice", "species", "frac_coords", "targets")
 SYMBOL = re.compile(r"([A-Z][a-z]?)(?:[0-9]*\.?[0-9]*[+-])?")  # an oxidation state says nothing of where the atoms are
-FLAT = 1e-4  # of the volume that the vectors would span at right angles: such a lattice fills no space
+FLAT = 1e-9  # of the volume that the vectors would span at right angles: less is rounding, and such a lattice fills no space
 
 
 def read_header(path: Path) -> list[str]:
