@@ -6,7 +6,7 @@ fractions of ElemNet; `columns` the user's own numeric columns. Sums such as `ma
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,12 +15,15 @@ from irnet_hpc import magpie
 from irnet_hpc.errors import UserError, choose
 from irnet_hpc.formulas import NUMBER, SYMBOLS
 from irnet_hpc.materials import Materials
-from irnet_hpc.workers import in_order
+from irnet_hpc.workers import LeftOut, at, in_order
 
 LEFT_OUT = {"He", "Ne", "Ar", "Po", "At", "Rn", "Fr", "Ra"}
 # The 86 elements of the papers: symbol -> atomic number.
 ELEMENTS = {symbol: NUMBER[symbol] for symbol in SYMBOLS[: NUMBER["Pu"]] if symbol not in LEFT_OUT}
-BLOCK_ROWS = 1024  # featurised at a time; the content does not depend on it
+# Rows are computed, and kept should the process be killed, by blocks: so much work on one core, and never more rows. The
+# content does not depend on it.
+BLOCK_S = 3.0
+BLOCK_ROWS = 1024
 WORKER_START_S = 4.0  # a process that imports what features need; one is worth starting only for more work than that
 
 
@@ -38,6 +41,9 @@ class FeatureSet(NamedTuple):
     elements: frozenset[int] | None  # atomic numbers it knows; None: any
     of_formula: bool  # whether it is a function of the formula alone, so that a formula needs one row only
     row_s: float  # about how long a row takes on one core
+    limit_s: float | None = (
+        None  # after which a row has no features; its function says with workers.at(row) where it is
+    )
 
 
 def labels(names: Sequence[str], materials: Materials) -> list[str]:
@@ -76,9 +82,17 @@ def unknown_elements(names: Sequence[str], materials: Materials) -> dict[int, st
     return {row: ", ".join(symbols) for row, symbols in found.items()}
 
 
-def describe(names: Sequence[str], materials: Materials) -> Described:
-    """The features of a sum of sets, side by side in float32; rows that have none, or whose are not finite, are unsuited."""
-    parts = [FEATURE_SETS[name].describe(materials) for name in names]
+def describe(names: Sequence[str], materials: Materials, left_out: LeftOut | None = None) -> Described:
+    """The features of a sum of sets, side by side in float32; rows that have none, or whose are not finite, are unsuited.
+
+    `left_out` are rows that must not be computed, with reason and detail.
+    """
+    if left_out:
+        return _but(left_out, names, materials)
+    parts = []
+    for name in names:
+        at(None)
+        parts.append(FEATURE_SETS[name].describe(materials))
     with np.errstate(over="ignore"):
         x = np.concatenate([part.x for part in parts], axis=1).astype(np.float32)
     unsuited = {int(row): ("features not finite", "") for row in np.flatnonzero(~np.isfinite(x).all(1))}
@@ -87,17 +101,30 @@ def describe(names: Sequence[str], materials: Materials) -> Described:
     return Described(x, unsuited)
 
 
+def _but(left_out: LeftOut, names: Sequence[str], materials: Materials) -> Described:
+    rest = np.setdiff1d(np.arange(len(materials)), list(left_out))
+    found = describe(names, materials.take(rest))
+    x = np.full((len(materials), found.x.shape[1]), np.nan, np.float32)
+    x[rest] = found.x
+    return Described(x, dict(left_out) | {int(rest[row]): why for row, why in found.unsuited.items()})
+
+
 def worthwhile_workers(names: Sequence[str], n_rows: int, most: int) -> int:
     """How many processes finish first: for features of formulas one, up to millions of rows."""
     work_s = n_rows * sum(FEATURE_SETS[name].row_s for name in names)
     return max(1, min(most, int(work_s / WORKER_START_S)))
 
 
-def blocks(names: Sequence[str], materials: Materials, workers: int) -> Iterator[Described]:
-    """The rows of `describe` in their order, block by block, computed by that many processes."""
-    starts = range(0, len(materials), BLOCK_ROWS)
-    batches = (materials.take(np.arange(start, min(start + BLOCK_ROWS, len(materials)))) for start in starts)
-    yield from in_order(functools.partial(describe, names), batches, min(workers, len(starts)))
+def block_rows(names: Sequence[str]) -> int:
+    """How many rows are a block: a matter of the sets alone, so that it is the same whoever computes them."""
+    row_s = sum(FEATURE_SETS[name].row_s for name in names)
+    return max(1, min(BLOCK_ROWS, int(BLOCK_S / row_s) if row_s else BLOCK_ROWS))
+
+
+def blocks(names: Sequence[str], batches: Iterable[Materials], workers: int) -> Iterator[Described]:
+    """`describe` for each batch, in their order, computed by that many processes."""
+    limits = [limit_s for name in names if (limit_s := FEATURE_SETS[name].limit_s) is not None]
+    yield from in_order(functools.partial(describe, names), batches, workers, min(limits, default=None))
 
 
 def _elements(materials: Materials) -> Described:

@@ -8,34 +8,23 @@ python -m irnet_hpc.pack --verify alloys-magpie                       read all o
 """
 
 import argparse
-import csv
-import datetime
-import importlib.metadata
-import io
 import signal
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
-import numpy as np
-from tqdm import tqdm
-
-from irnet_hpc import __version__, features, store
-from irnet_hpc.accounting import account, describe, introduce, reasons
+from irnet_hpc import features, packing, parts, store
+from irnet_hpc.accounting import account, describe, introduce
 from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.features import FEATURE_SETS
-from irnet_hpc.files import NAME, write_text
-from irnet_hpc.materials import Materials, Rejected
-from irnet_hpc.selection import RULES, reject, reported, select, split_and_order
+from irnet_hpc.files import NAME
+from irnet_hpc.ranks import Ranks, run
+from irnet_hpc.selection import RULES, select, split_and_order
 from irnet_hpc.sources import DEFAULT_ROWS, SOURCES, Filter, Loaded, load, name_of
-from irnet_hpc.splits import SPLITS, two_sided
-from irnet_hpc.workers import available_cores
-
-VERSIONS = ("numpy", "h5py", "matminer", "pymatgen")
+from irnet_hpc.splits import two_sided
 
 
-def main() -> None:
+def main() -> int | None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a cancelled job takes its temporary file away
     arguments = parser().parse_args()
     if arguments.verify:
@@ -45,14 +34,25 @@ def main() -> None:
         with store.open_pack(store.pack_path(arguments.info, arguments.pack_dir)) as found:
             print(describe(found))
     else:
-        pack(arguments)
+        return run(lambda ranks: pack_on(ranks, arguments))
+    return None
 
 
-def pack(arguments: argparse.Namespace) -> None:
+def pack_on(ranks: Ranks, arguments: argparse.Namespace) -> None:
+    """Make one pack with all ranks, of which rank 0 has the word."""
+    if ranks.rank:
+        packing.assist(ranks)
+        return
+    path = store.pack_path(name_for(arguments), arguments.pack_dir)
+    with parts.alone(path):
+        pack(arguments, path, ranks)
+    packing.dismiss(ranks)
+
+
+def pack(arguments: argparse.Namespace, path: Path, ranks: Ranks) -> None:
     """Make one pack, saying each step."""
     began = time.monotonic()
     names = features.parse(arguments.features)
-    path = store.pack_path(name_for(arguments), arguments.pack_dir)
     say(f"reading {arguments.source}")
     loaded = load(
         arguments.source,
@@ -79,12 +79,12 @@ def pack(arguments: argparse.Namespace) -> None:
         "licence": loaded.source.licence,
         "citation": loaded.source.citation,
     }
-    write(path, materials, rejected, identity, attrs, arguments.workers)
+    packing.write(path, materials, rejected, identity, attrs, arguments.workers, ranks)
     with store.open_pack(path) as made:
         say(account(made))
         say(f"wrote {path}, {path.stat().st_size / 2**20:,.1f} MiB, in {time.monotonic() - began:.1f} s")
         if made.attrs["n_rejected"]:
-            say(f"the rejected rows are in {rejected_path(path)}")
+            say(f"the rejected rows are in {packing.rejected_path(path)}")
         where = f" --pack-dir {arguments.pack_dir}" if arguments.pack_dir else ""
         say(
             f"next: python -m irnet_hpc.train --pack {made.name} --property {next(iter(made.units))} --architecture irnet "
@@ -149,59 +149,6 @@ def already_done(path: Path, identity: dict) -> bool:
         )
     say(f"already packed: {path}")
     return True
-
-
-def write(
-    path: Path, materials: Materials, rejected: list[Rejected], identity: dict, attrs: dict, workers: int | None
-) -> None:
-    """Featurise the materials into a pack; rows whose features are not finite are rejected on the way."""
-    if not len(materials):
-        raise UserError(f"not one of {len(rejected):,} rows is left to pack: {reasons(rejected)}")
-    names = tuple(identity["feature_versions"])
-    labels = features.labels(names, materials)
-    workers = workers or features.worthwhile_workers(names, len(materials), available_cores())
-    say(
-        f"featurising {len(materials):,} materials: {identity['features']}, {len(labels)} features, "
-        f"{workers} worker{'s' if workers > 1 else ''}"
-    )
-    kept, unsuited = [], []
-    with (
-        store.create(path, labels, len(materials)) as new,
-        tqdm(total=len(materials), unit=" materials", disable=None) as bar,  # None: only on a terminal
-    ):
-        for block in features.blocks(names, materials, workers):
-            suited = ~np.isin(np.arange(len(block.x)), list(block.unsuited))
-            unsuited += [reject(materials, len(kept) + row, *why) for row, why in block.unsuited.items()]
-            kept.extend(suited)
-            new.append(block.x[suited])
-            bar.update(len(block.x))
-        rejected = rejected + unsuited
-        materials = materials.take(np.array(kept))
-        if not len(materials):
-            raise UserError(f"not one of {len(rejected):,} rows is left to pack: {reasons(rejected)}")
-        attrs = attrs | {
-            "n_rejected": len(rejected),
-            "rejected": dict(Counter(row.reason for row in rejected)),
-            "reported": reported(materials),
-            "versions": {name: importlib.metadata.version(name) for name in VERSIONS} | {"irnet_hpc": __version__},
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        }
-        counts = {split: int((materials.split == split).sum()) for split in SPLITS}
-        new.finish(list(materials.formula), list(materials.material_id), materials.targets, counts, identity, attrs)
-        write_rejected(rejected_path(path), rejected)
-
-
-def rejected_path(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.rejected.csv")
-
-
-def write_rejected(path: Path, rejected: list[Rejected]) -> None:
-    """Every rejected row, in the order of the source, with its reason."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Rejected._fields)
-    writer.writerows(sorted(rejected))
-    write_text(path, text.getvalue())
 
 
 def say(text: str) -> None:
