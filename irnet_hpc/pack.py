@@ -67,6 +67,7 @@ def pack(arguments: argparse.Namespace, path: Path, ranks: Ranks) -> None:
     filters = [] if arguments.no_filters else [rule for rule in loaded.source.filters if rule.property in loaded.units]
     identity = identify(loaded, names, filters, arguments.split_seed)
     if path.exists() and not arguments.overwrite and already_done(path, identity):
+        parts.remove(path)  # of a process that was killed when all was done but this
         return
     say(introduce(loaded, columns="columns" in names))
     materials, rejected, filtered = select(loaded.table, names, loaded.source.pure_elements, filters)
@@ -84,7 +85,7 @@ def pack(arguments: argparse.Namespace, path: Path, ranks: Ranks) -> None:
         say(account(made))
         say(f"wrote {path}, {path.stat().st_size / 2**20:,.1f} MiB, in {time.monotonic() - began:.1f} s")
         if made.attrs["n_rejected"]:
-            say(f"the rejected rows are in {packing.rejected_path(path)}")
+            say(f"the rejected rows are in {parts.rejected_path(path)}")
         where = f" --pack-dir {arguments.pack_dir}" if arguments.pack_dir else ""
         say(
             f"next: python -m irnet_hpc.train --pack {made.name} --property {next(iter(made.units))} --architecture irnet "

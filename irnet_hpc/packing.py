@@ -90,7 +90,7 @@ def write(
         }
         counts = {split: int((materials.split == split).sum()) for split in SPLITS}
         new.finish(list(materials.formula), list(materials.material_id), materials.targets, counts, identity, attrs)
-        write_rejected(rejected_path(path), rejected)
+        write_rejected(parts.rejected_path(path), rejected)
     parts.remove(path)
 
 
@@ -158,10 +158,6 @@ def _workers(share: Share, ranks: Ranks) -> int:
 
 def _hash(line: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(line, "<i8")).hexdigest()
-
-
-def rejected_path(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.rejected.csv")
 
 
 def write_rejected(path: Path, rejected: list[Rejected]) -> None:

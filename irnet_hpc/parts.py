@@ -27,7 +27,7 @@ from irnet_hpc.files import lock, read_json, remove_temporaries, replacing, writ
 
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Hold the name of a pack, and remove the unfinished file of a holder that was killed.
+    """Hold the name of a pack, and remove the unfinished files of a holder that was killed.
 
     Raises UserError where another process holds it. The kernel lets go of what a killed one held.
     """
@@ -46,12 +46,18 @@ def alone(path: Path) -> Iterator[None]:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}")
             file.flush()
-            remove_temporaries(path)
+            for target in (path, rejected_path(path)):
+                remove_temporaries(target)
             try:
                 yield
             finally:
                 place.unlink()
             return
+
+
+def rejected_path(path: Path) -> Path:
+    """Where the rows that are not in a pack are listed."""
+    return path.with_name(f"{path.stem}.rejected.csv")
 
 
 def folder_of(path: Path) -> Path:
@@ -94,9 +100,12 @@ def put(folder: Path, number: int, block: Described) -> None:
     head = json.dumps({"number": number, "unsuited": sorted(block.unsuited.items())}).encode() + b"\n"
     digest = hashlib.sha256(head)
     digest.update(x)
-    with replacing(part_path(folder, number), sync=False) as temporary, temporary.open("wb") as file:
-        file.write(digest.digest() + head)
-        file.write(x)
+    try:
+        with replacing(part_path(folder, number), sync=False) as temporary, temporary.open("wb") as file:
+            file.write(digest.digest() + head)
+            file.write(x)
+    except OSError as error:
+        raise UserError(f"{folder} cannot take block {number}: {error.strerror}") from None
 
 
 def get(folder: Path, number: int, shape: tuple[int, int]) -> Described | None:
