@@ -4,6 +4,7 @@ Rank 0 has the word and the others wait for it; they send and receive Python obj
 that fails needs nobody's answer to end all of them.
 """
 
+import contextlib
 import os
 import sys
 import time
@@ -46,10 +47,11 @@ def run(main: Callable[[Ranks], None]) -> int:
     try:
         ranks = _join(where)
     except UserError:
-        if where.rank:  # all ranks fail alike, and the launcher ends them with the first: that one should have spoken
-            time.sleep(2)
-            return 2
-        raise
+        if where.rank == 0:
+            raise
+        with contextlib.suppress(SystemExit):  # all ranks fail alike, and the launcher ends them with the first that
+            time.sleep(2)  # leaves: that should be the one that speaks
+        return 2
     status = 1
     try:
         status = exit_status(lambda: main(ranks))

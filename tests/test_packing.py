@@ -236,6 +236,36 @@ def test_a_rank_that_fails_ends_all_with_its_sentence_and_status_2(place):
     assert len(place.finished()) < N_BLOCKS and not place.path.exists()
 
 
+@needs_mpi
+def test_a_folder_that_not_every_rank_sees_is_refused_before_any_work(place):
+    here, there = place.folder / "here", place.folder / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    (here / "oxides.csv").write_bytes((place.folder / "oxides.csv").read_bytes())
+    command = [sys.executable, "-m", "irnet_hpc.pack", "--source", "oxides.csv", "--features", "awkward"]
+    # mpirun starts each rank in a folder of its own: `here` and `there` stand for the disks of two nodes
+    launcher = (
+        "mpirun",
+        "--oversubscribe",
+        "-n",
+        "1",
+        "-wdir",
+        str(here),
+        *command,
+        ":",
+        "-n",
+        "1",
+        "-wdir",
+        str(there),
+    )
+    done = place.pack("--features", "awkward", launcher=launcher, row_s=1000)
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        "error: every rank must see packs/.oxides-awkward.parts, however: rank 1 does not; see"
+    )
+    assert not (there / "packs").exists()
+
+
 def test_a_damaged_or_torn_part_is_found_and_computed_again(place):
     running = place.start("--features", "awkward", row_s=0.04)
     place.kill_when(4, running)
