@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import io
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,9 +35,12 @@ class Share(NamedTuple):
 
     names: tuple[str, ...]  # of feature sets
     folder: Path  # of parts
-    workers: int | None
-    n_rows: int
     numbers: list[int]  # of blocks
+    n_rows: int
+    workers: int | None
+
+    def n_workers(self, ranks: Ranks) -> int:
+        return self.workers or features.worthwhile_workers(self.names, self.n_rows, ranks.cores)
 
 
 def write(
@@ -53,31 +57,21 @@ def write(
         raise UserError(f"not one of {len(rejected):,} rows is left to pack: {reasons(rejected)}")
     names = tuple(identity["feature_versions"])
     labels = features.labels(names, materials)
-    n_rows = features.block_rows(names)
-    rows = [np.arange(start, min(start + n_rows, len(materials))) for start in range(0, len(materials), n_rows)]
-    shapes = [(len(block), len(labels)) for block in rows]
+    size = features.block_rows(names)
+    blocks = [np.arange(start, min(start + size, len(materials))) for start in range(0, len(materials), size)]
+    shapes = [(len(rows), len(labels)) for rows in blocks]
     versions = {name: importlib.metadata.version(name) for name in VERSIONS} | {"irnet_hpc": __version__}
+    order = hashlib.sha256(np.ascontiguousarray(materials.line, "<i8")).hexdigest()
+    plan = {**identity, "versions": versions, "labels": labels, "block_rows": size, "rows": order}
     with store.create(path, labels, len(materials)) as new:
-        plan = {**identity, "versions": versions, "labels": labels, "block_rows": n_rows, "rows": _hash(materials.line)}
         there, said = parts.resume(path, plan, shapes)
         if said:
             print(said, flush=True)
-        _compute_all(
-            path, names, materials, [place for place in enumerate(rows) if place[0] not in there], workers, ranks
-        )
-        kept, unsuited = [], []
-        for number, shape in enumerate(shapes):
-            block = parts.get(parts.folder_of(path), number, shape)
-            if block is None:
-                raise UserError(
-                    f"block {number} is not in {parts.folder_of(path)}, which every rank must see and write to"
-                )
-            suited = ~np.isin(np.arange(len(block.x)), list(block.unsuited))
-            unsuited += [reject(materials, len(kept) + row, *why) for row, why in block.unsuited.items()]
-            kept.extend(suited)
-            new.append(block.x[suited])
-        rejected = rejected + unsuited
-        materials = materials.take(np.array(kept))
+        missing = {number: rows for number, rows in enumerate(blocks) if number not in there}
+        if missing:
+            _compute_on_all(ranks, names, parts.folder_of(path), materials, missing, workers)
+        kept, unsuited = _collect(new, parts.folder_of(path), materials, shapes)
+        rejected, materials = rejected + unsuited, materials.take(kept)
         if not len(materials):
             parts.remove(path)
             raise UserError(f"not one of {len(rejected):,} rows is left to pack: {reasons(rejected)}")
@@ -94,45 +88,45 @@ def write(
     parts.remove(path)
 
 
-def _compute_all(
-    path: Path,
-    names: tuple[str, ...],
-    materials: Materials,
-    missing: list[tuple[int, np.ndarray]],
-    workers: int | None,
+def _compute_on_all(
     ranks: Ranks,
+    names: tuple[str, ...],
+    folder: Path,
+    materials: Materials,
+    missing: dict[int, np.ndarray],
+    workers: int | None,
 ) -> None:
-    """Deal the missing blocks, (number, rows) each, to the ranks in turn; compute this one's share; wait for the others."""
-    shares = [missing[rank :: ranks.size] for rank in range(ranks.size)]
-    jobs = [
-        Share(
-            names, parts.folder_of(path), workers, sum(len(rows) for _, rows in share), [number for number, _ in share]
-        )
-        for share in shares
-    ]
-    for rank in range(1, ranks.size):
-        ranks.send(jobs[rank], rank)
-        for _, rows in shares[rank]:
-            ranks.send(materials.take(rows), rank)
-    n_workers = _workers(jobs[0], ranks)
+    """Deal the missing blocks (number -> rows) to the ranks in turn, compute this one's, and wait for the others.
+
+    Rows are in random order, so blocks take about equally long, and nobody need ask for the next.
+    """
+    shares = []
+    for rank in range(ranks.size):
+        numbers = list(missing)[rank :: ranks.size]
+        shares.append(Share(names, folder, numbers, sum(len(missing[number]) for number in numbers), workers))
+    n_workers = shares[0].n_workers(ranks)
     print(
-        f"featurising {sum(len(rows) for _, rows in missing):,} materials: {'+'.join(names)}, "
+        f"featurising {sum(share.n_rows for share in shares):,} materials: {'+'.join(names)}, "
         f"{len(features.labels(names, materials))} features, {n_workers} worker{'s' if n_workers > 1 else ''}"
         + (f" on each of {ranks.size} ranks" if ranks.size > 1 else ""),
         flush=True,
     )
-    _compute(jobs[0], (materials.take(rows) for _, rows in shares[0]), ranks)
+    for rank in range(1, ranks.size):
+        ranks.send(shares[rank], rank)
+        for number in shares[rank].numbers:
+            ranks.send(materials.take(missing[number]), rank)
+    _compute(ranks, shares[0], (materials.take(missing[number]) for number in shares[0].numbers))
     for rank in range(1, ranks.size):
         ranks.receive(rank)
 
 
 def assist(ranks: Ranks) -> None:
-    """Compute what rank 0 sends until it sends None. On all other ranks."""
+    """Compute what rank 0 sends, until it sends None. On all other ranks."""
     while (share := ranks.receive(0)) is not None:
         batches = [ranks.receive(0) for _ in share.numbers]
         if not share.folder.is_dir():
             raise UserError(f"every rank must see {share.folder}, however: rank {ranks.rank} does not; see --pack-dir")
-        _compute(share, batches, ranks)
+        _compute(ranks, share, batches)
         ranks.send("done", 0)
 
 
@@ -142,22 +136,34 @@ def dismiss(ranks: Ranks) -> None:
         ranks.send(None, rank)
 
 
-def _compute(share: Share, batches, ranks: Ranks) -> None:
-    with tqdm(
-        total=share.n_rows, unit=" materials", disable=True if ranks.rank else None
-    ) as bar:  # None: on a terminal
-        found = features.blocks(share.names, batches, min(_workers(share, ranks), max(1, len(share.numbers))))
+def _compute(ranks: Ranks, share: Share, batches: Iterable[Materials]) -> None:
+    n_workers = max(1, min(share.n_workers(ranks), len(share.numbers)))
+    silent = True if ranks.rank else None  # None: unless on a terminal
+    with tqdm(total=share.n_rows, unit=" materials", disable=silent) as bar:
+        found = features.blocks(share.names, batches, n_workers)
         for number, block in zip(share.numbers, found, strict=True):
             parts.put(share.folder, number, block)
             bar.update(len(block.x))
 
 
-def _workers(share: Share, ranks: Ranks) -> int:
-    return share.workers or features.worthwhile_workers(share.names, share.n_rows, ranks.cores)
-
-
-def _hash(line: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(line, "<i8")).hexdigest()
+def _collect(
+    new: store.Writer, folder: Path, materials: Materials, shapes: list[tuple[int, int]]
+) -> tuple[np.ndarray, list[Rejected]]:
+    """Append all blocks to the pack. Returns which rows have features, (n_rows,) bool, and why the others have none."""
+    kept, unsuited = np.ones(len(materials), bool), []
+    start = 0
+    for number, shape in enumerate(shapes):
+        block = parts.get(folder, number, shape)
+        if block is None:
+            raise UserError(
+                f"block {number} is not whole in {folder}, which every rank must see; the same command mends it"
+            )
+        rows = np.array(sorted(block.unsuited), np.int64)
+        kept[start + rows] = False
+        unsuited += [reject(materials, start + row, *block.unsuited[row]) for row in rows.tolist()]
+        new.append(block.x[kept[start : start + shape[0]]])
+        start += shape[0]
+    return kept, unsuited
 
 
 def write_rejected(path: Path, rejected: list[Rejected]) -> None:
