@@ -3,8 +3,11 @@
 python -m irnet_hpc.pack --source alloys                              needs no download; 20,000 alloys
 python -m irnet_hpc.pack --source oqmd --features magpie+elements     data/oqmd.csv, .csv.gz or .csv.xz
 python -m irnet_hpc.pack --source mine.csv --property hardness --unit hardness=GPa --features columns
+mpirun -n 8 python -m irnet_hpc.pack --source oqmd                     over the ranks of MPI; slurm/pack.sh: over nodes
 python -m irnet_hpc.pack --info alloys-magpie                         what is in a pack
 python -m irnet_hpc.pack --verify alloys-magpie                       read all of it and compare its hash
+
+What was killed goes on where it was when the same command is typed again.
 """
 
 import argparse
@@ -171,7 +174,7 @@ def parser() -> argparse.ArgumentParser:
     add("--name", help="the pack's name (default: source and features)")
     add("--rows", type=int, help="a fixed random sample of so many rows; alloys: how many are made (default: 20,000)")
     add("--split-seed", type=int, default=0, help="another division into train, val and test (default: %(default)s)")
-    add("--workers", type=int, help="processes (default: as many as finish first)")
+    add("--workers", type=int, help="processes, of each rank (default: as many as finish first)")
     add("--property", action="append", default=[], metavar="P", help="pack this property only; may be repeated")
     add(
         "--unit",

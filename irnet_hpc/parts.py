@@ -31,6 +31,9 @@ def alone(path: Path) -> Iterator[None]:
 
     Raises UserError where another process holds it. The kernel lets go of what a killed one held.
     """
+    if path.exists() and not os.access(path.parent, os.W_OK):  # nothing can be made here, but it may be there already
+        yield
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     place = path.with_name(f".{path.stem}.lock")
     while True:
@@ -51,7 +54,7 @@ def alone(path: Path) -> Iterator[None]:
             try:
                 yield
             finally:
-                place.unlink()
+                place.unlink(missing_ok=True)
             return
 
 

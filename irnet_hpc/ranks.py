@@ -9,6 +9,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -73,7 +74,9 @@ def _join(where: launch.Launch) -> Ranks:
             "srun --mpi=list, or pack in one task with --workers"
         )
     try:
-        from mpi4py import MPI
+        with warnings.catch_warnings():  # it warns of what is an error below
+            warnings.simplefilter("ignore")
+            from mpi4py import MPI
     except (ImportError, RuntimeError) as error:  # mpi4py's wheels look for the MPI library when they are imported
         raise UserError(
             f"packing over {where.size} ranks needs mpi4py and MPI ({error}); run env/setup.sh, or pack with --workers"

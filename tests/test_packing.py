@@ -340,6 +340,8 @@ def test_a_disk_that_fills_up_leaves_nothing_that_looks_finished_and_then_it_goe
         assert again.returncode == 0, again.stderr
         assert f"resuming: {n_finished} of 6 blocks are there\n" in again.stdout
         verify(place.path)
+        subprocess.run(["mount", "-o", "remount,ro", packs], check=True)
+        assert "already packed: packs/oxides.h5\n" in place.pack(*arguments).stdout
     finally:
         subprocess.run(["umount", packs], check=True)
 
