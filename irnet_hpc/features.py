@@ -8,7 +8,7 @@ npj Comput. Mater. 7, 28 (2021). Sums such as `magpie+structure` stand side by s
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,12 +18,16 @@ from irnet_hpc.crystals import Crystal, Unsuitable
 from irnet_hpc.errors import UserError, choose
 from irnet_hpc.formulas import NUMBER, SYMBOLS
 from irnet_hpc.materials import Materials
-from irnet_hpc.workers import in_order
+from irnet_hpc.workers import LeftOut, at, in_order
 
 LEFT_OUT = {"He", "Ne", "Ar", "Po", "At", "Rn", "Fr", "Ra"}
 # The 86 elements of the papers: symbol -> atomic number.
 ELEMENTS = {symbol: NUMBER[symbol] for symbol in SYMBOLS[: NUMBER["Pu"]] if symbol not in LEFT_OUT}
-BLOCK_ROWS = 1024  # featurised at a time; the content does not depend on it
+# Rows are computed, and kept should the process be killed, by blocks: so much work on one core, and never more rows. The
+# content does not depend on it.
+BLOCK_S = 3.0
+BLOCK_ROWS = 1024
+LIMIT_S = 60.0  # for one crystal
 WORKER_START_S = 4.0  # a process that imports what features need; one is worth starting only for more work than that
 
 
@@ -38,10 +42,12 @@ class FeatureSet(NamedTuple):
     version: int  # raised when the numbers change; enters a pack's identity
     labels: Callable[[Materials], list[str]]
     describe: Callable[[Materials], Described]  # float64
-    elements: frozenset[int] | None  # atomic numbers it knows; None: any
-    of_formula: bool  # whether it is a function of the formula alone, so that a formula needs one row only
-    of_structure: bool  # whether it needs a crystal
     row_s: float  # about how long a row takes on one core
+    of_formula: bool = False  # whether it is a function of the formula alone, so that a formula needs one row only
+    of_structure: bool = False  # whether it needs a crystal
+    elements: frozenset[int] | None = None  # atomic numbers it knows; None: any
+    limit_s: float | None = None  # after which a row has no features; the set says with workers.at(row) where it is
+    libraries: tuple[str, ...] = ()  # whose versions are recorded in a pack
     experimental: str = ""  # where not empty: what a user of the set should know
 
 
@@ -88,9 +94,17 @@ def unknown_elements(names: Sequence[str], materials: Materials) -> dict[int, st
     return {row: ", ".join(symbols) for row, symbols in found.items()}
 
 
-def describe(names: Sequence[str], materials: Materials) -> Described:
-    """The features of a sum of sets, side by side in float32; rows that have none, or whose are not finite, are unsuited."""
-    parts = [FEATURE_SETS[name].describe(materials) for name in names]
+def describe(names: Sequence[str], materials: Materials, left_out: LeftOut | None = None) -> Described:
+    """The features of a sum of sets, side by side in float32; rows that have none, or whose are not finite, are unsuited.
+
+    `left_out` are rows that must not be computed, with reason and detail.
+    """
+    if left_out:
+        return _but(left_out, names, materials)
+    parts = []
+    for name in names:
+        at(None)
+        parts.append(FEATURE_SETS[name].describe(materials))
     with np.errstate(over="ignore"):
         x = np.concatenate([part.x for part in parts], axis=1).astype(np.float32)
     unsuited = {int(row): ("features not finite", "") for row in np.flatnonzero(~np.isfinite(x).all(1))}
@@ -99,17 +113,30 @@ def describe(names: Sequence[str], materials: Materials) -> Described:
     return Described(x, unsuited)
 
 
+def _but(left_out: LeftOut, names: Sequence[str], materials: Materials) -> Described:
+    rest = np.setdiff1d(np.arange(len(materials)), list(left_out))
+    found = describe(names, materials.take(rest))
+    x = np.full((len(materials), found.x.shape[1]), np.nan, np.float32)
+    x[rest] = found.x
+    return Described(x, dict(left_out) | {int(rest[row]): why for row, why in found.unsuited.items()})
+
+
 def worthwhile_workers(names: Sequence[str], n_rows: int, most: int) -> int:
     """How many processes finish first: for features of formulas one, up to millions of rows."""
     work_s = n_rows * sum(FEATURE_SETS[name].row_s for name in names)
     return max(1, min(most, int(work_s / WORKER_START_S)))
 
 
-def blocks(names: Sequence[str], materials: Materials, workers: int) -> Iterator[Described]:
-    """The rows of `describe` in their order, block by block, computed by that many processes."""
-    starts = range(0, len(materials), BLOCK_ROWS)
-    batches = (materials.take(np.arange(start, min(start + BLOCK_ROWS, len(materials)))) for start in starts)
-    yield from in_order(functools.partial(describe, names), batches, min(workers, len(starts)))
+def block_rows(names: Sequence[str]) -> int:
+    """How many rows are a block: a matter of the sets alone, so that it is the same whoever computes them."""
+    row_s = sum(FEATURE_SETS[name].row_s for name in names)
+    return max(1, min(BLOCK_ROWS, int(BLOCK_S / row_s) if row_s else BLOCK_ROWS))
+
+
+def blocks(names: Sequence[str], batches: Iterable[Materials], workers: int) -> Iterator[Described]:
+    """`describe` for each batch, in their order, computed by that many processes."""
+    limits = [limit_s for name in names if (limit_s := FEATURE_SETS[name].limit_s) is not None]
+    yield from in_order(functools.partial(describe, names), batches, workers, min(limits, default=None))
 
 
 def _elements(materials: Materials) -> Described:
@@ -131,21 +158,26 @@ def _column_labels(materials: Materials) -> list[str]:
     return list(materials.column_labels)
 
 
-def _each_crystal(vector: Callable[[Crystal], np.ndarray], labels: Sequence[str], materials: Materials) -> Described:
-    """(n_rows, n_features) float64: `vector` of each row's crystal; rows without one, or where it raises, are unsuited."""
-    x = np.full((len(materials), len(labels)), np.nan)
-    unsuited: dict[int, tuple[str, str]] = {}
-    if materials.crystals is None:
-        return Described(x, dict.fromkeys(range(len(materials)), ("no structure", "")))
-    for row in range(len(materials)):
-        if not materials.crystals.n_sites[row]:
-            unsuited[row] = materials.crystals.lacking[row]
-            continue
-        try:
-            x[row] = vector(materials.crystals[row])
-        except Unsuitable as error:
-            unsuited[row] = error.args
-    return Described(x, unsuited)
+def _of_crystals(
+    version: int, labels: Sequence[str], vector: Callable[[Crystal], np.ndarray], row_s: float, **fields
+) -> FeatureSet:
+    """A feature set that is `vector` of each row's crystal; rows without one, or where it raises, are unsuited."""
+
+    def describe(materials: Materials) -> Described:
+        x = np.full((len(materials), len(labels)), np.nan)
+        unsuited: dict[int, tuple[str, str]] = {}
+        for row in range(len(materials)):
+            at(row)
+            if not materials.crystals.n_sites[row]:
+                unsuited[row] = materials.crystals.lacking[row]
+                continue
+            try:
+                x[row] = vector(materials.crystals[row])
+            except Unsuitable as error:
+                unsuited[row] = error.args
+        return Described(x, unsuited)
+
+    return FeatureSet(version, lambda _: list(labels), describe, row_s, of_structure=True, limit_s=LIMIT_S, **fields)
 
 
 FEATURE_SETS = {
@@ -153,46 +185,23 @@ FEATURE_SETS = {
         1,
         lambda _: list(magpie.LABELS),
         lambda materials: Described(magpie.matrix(materials), {}),
-        None,
-        of_formula=True,
-        of_structure=False,
         row_s=2e-6,
+        of_formula=True,
+        libraries=("matminer", "pymatgen"),
     ),
     "elements": FeatureSet(
-        1,
-        lambda _: list(ELEMENTS),
-        _elements,
-        frozenset(ELEMENTS.values()),
-        of_formula=True,
-        of_structure=False,
-        row_s=1e-6,
+        1, lambda _: list(ELEMENTS), _elements, row_s=1e-6, of_formula=True, elements=frozenset(ELEMENTS.values())
     ),
-    "structure": FeatureSet(
-        1,
-        lambda _: list(ward2017.LABELS),
-        lambda materials: _each_crystal(ward2017.vector, ward2017.LABELS, materials),
-        None,
-        of_formula=False,
-        of_structure=True,
-        row_s=2.5e-3,
+    "structure": _of_crystals(
+        1, ward2017.LABELS, ward2017.vector, row_s=2.5e-3, libraries=("matminer", "pymatgen", "scipy")
     ),
-    "columns": FeatureSet(
+    "columns": FeatureSet(1, _column_labels, lambda materials: Described(materials.columns, {}), row_s=0),
+    "asph": _of_crystals(
         1,
-        _column_labels,
-        lambda materials: Described(materials.columns, {}),
-        None,
-        of_formula=False,
-        of_structure=False,
-        row_s=0,
-    ),
-    "asph": FeatureSet(
-        1,
-        lambda _: list(homology.LABELS),
-        lambda materials: _each_crystal(homology.vector, homology.LABELS, materials),
-        None,
-        of_formula=False,
-        of_structure=True,
+        homology.LABELS,
+        homology.vector,
         row_s=0.07,
+        libraries=("gudhi",),
         experimental="it follows its paper in part, and its numbers may change; docs/homology.md",
     ),
 }

@@ -1,12 +1,15 @@
 """Files appear whole or not at all: write to a temporary name beside the target, fsync, rename."""
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from irnet_hpc.errors import UserError
 
@@ -15,24 +18,49 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")
 
 
 @contextlib.contextmanager
-def replacing(path: Path | str) -> Iterator[Path]:
+def replacing(path: Path | str, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path in the target's folder; on success it is synced and renamed onto `path`, else removed.
 
-    The temporary name starts with a dot, ends like the target, and is unlike any other writer's.
+    The temporary name starts with a dot, ends like the target, and is unlike any other writer's. Without `sync` a machine
+    that loses its power may leave a file that is not whole.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
     try:
         yield temporary
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        if sync:
+            descriptor = os.open(temporary, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(path: Path) -> None:
+    """Remove what writers of `path` left that were killed. Nobody else may be writing it."""
+    theirs = re.compile(rf"\.{re.escape(path.stem)}\.[0-9a-f]{{8}}\.tmp{re.escape(path.suffix)}")
+    for file in path.parent.glob(".*"):
+        if theirs.fullmatch(file.name):
+            file.unlink(missing_ok=True)
+
+
+def lock(file: IO, wait: bool = False) -> bool:
+    """Lock an open file until it is closed or the process ends; False where another process has it.
+
+    True as well where a shared file system has no locks: then two processes must not start at one moment.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+            raise
+    return True
 
 
 def write_text(path: Path | str, text: str) -> None:

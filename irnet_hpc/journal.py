@@ -8,8 +8,6 @@ never a state: a cell is done by its result.json alone, and queued only while th
 """
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import secrets
@@ -19,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from irnet_hpc.files import write_text
+from irnet_hpc.files import lock, write_text
 
 FOLDER = ".sweep"  # in the results folder; starts with a dot, so that nothing takes it for results
 
@@ -45,14 +43,9 @@ def alone(results: Path) -> Iterator[None]:
     folder = Path(results) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(file):
             print(f"another sweep is about to start on {results}; waiting for it", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:  # a shared file system may have no locks: then two must not start at one moment
-            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
-                raise
+            lock(file, wait=True)
         yield
 
 

@@ -38,6 +38,7 @@ LAUNCHERS = (
      "HOROVOD_CROSS_SIZE", ("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT")),
     ("mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE",
      "", "", ("PMIX_NAMESPACE", "OMPI_MCA_orte_hnp_uri")),
+    ("mpiexec", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS", "", "", ("SLURM_JOB_ID", "SLURM_STEP_ID")),
     ("torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE",
      ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")),
     ("submitit", "SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_LOCALID", "SUBMITIT_LOCAL_NTASKS",
@@ -55,6 +56,8 @@ def detect(environment: Mapping[str, str] = os.environ) -> Launch | None:
     """
     for launcher, rank, size, local_rank, local_size, node, n_nodes, names in LAUNCHERS:
         if rank not in environment or size not in environment:
+            continue
+        if launcher == "mpiexec" and local_rank not in environment:  # MPICH's; srun, too, may say PMI_RANK
             continue
         if launcher == "srun" and "SLURM_STEP_ID" not in environment:  # the batch script itself is no step
             n_tasks = int(environment[size])

@@ -3,40 +3,32 @@
 python -m irnet_hpc.pack --source alloys                              needs no download; 20,000 alloys
 python -m irnet_hpc.pack --source oqmd --features magpie+elements     data/oqmd.csv, .csv.gz or .csv.xz
 python -m irnet_hpc.pack --source mine.csv --property hardness --unit hardness=GPa --features columns
+mpirun -n 8 python -m irnet_hpc.pack --source oqmd                     over the ranks of MPI; slurm/pack.sh: over nodes
 python -m irnet_hpc.pack --info alloys-magpie                         what is in a pack
 python -m irnet_hpc.pack --verify alloys-magpie                       read all of it and compare its hash
+
+What was killed goes on where it was when the same command is typed again.
 """
 
 import argparse
-import csv
-import datetime
-import importlib.metadata
-import io
 import signal
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
-import numpy as np
-from tqdm import tqdm
-
-from irnet_hpc import __version__, features, store
-from irnet_hpc.accounting import account, describe, introduce, reasons
+from irnet_hpc import features, packing, parts, store
+from irnet_hpc.accounting import account, describe, introduce
 from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.features import FEATURE_SETS
-from irnet_hpc.files import NAME, write_text
+from irnet_hpc.files import NAME
 from irnet_hpc.loading import DEFAULT_ROWS, Loaded, load, name_of
-from irnet_hpc.materials import Materials, Rejected
-from irnet_hpc.selection import RULES, reject, reported, select, split_and_order
+from irnet_hpc.ranks import Ranks, run
+from irnet_hpc.selection import RULES, select, split_and_order
 from irnet_hpc.sources import SOURCES, Filter
-from irnet_hpc.splits import SPLITS, two_sided
-from irnet_hpc.workers import available_cores
-
-VERSIONS = ("numpy", "h5py", "matminer", "pymatgen")
+from irnet_hpc.splits import two_sided
 
 
-def main() -> None:
+def main() -> int | None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a cancelled job takes its temporary file away
     arguments = parser().parse_args()
     if arguments.verify:
@@ -46,16 +38,27 @@ def main() -> None:
         with store.open_pack(store.pack_path(arguments.info, arguments.pack_dir)) as found:
             print(describe(found))
     else:
-        pack(arguments)
+        return run(lambda ranks: pack_on(ranks, arguments))
+    return None
 
 
-def pack(arguments: argparse.Namespace) -> None:
+def pack_on(ranks: Ranks, arguments: argparse.Namespace) -> None:
+    """Make one pack with all ranks, of which rank 0 has the word."""
+    if ranks.rank:
+        packing.assist(ranks)
+        return
+    path = store.pack_path(name_for(arguments), arguments.pack_dir)
+    with parts.alone(path):
+        pack(arguments, path, ranks)
+    packing.dismiss(ranks)
+
+
+def pack(arguments: argparse.Namespace, path: Path, ranks: Ranks) -> None:
     """Make one pack, saying each step."""
     began = time.monotonic()
     names = features.parse(arguments.features)
     for caution in features.cautions(names):
         say(caution)
-    path = store.pack_path(name_for(arguments), arguments.pack_dir)
     say(f"reading {arguments.source}")
     loaded = load(
         arguments.source,
@@ -71,6 +74,7 @@ def pack(arguments: argparse.Namespace) -> None:
     filters = [] if arguments.no_filters else [rule for rule in loaded.source.filters if rule.property in loaded.units]
     identity = identify(loaded, names, filters, arguments.split_seed)
     if path.exists() and not arguments.overwrite and already_done(path, identity):
+        parts.remove(path)  # of a process that was killed when all was done but this
         return
     say(introduce(loaded, columns="columns" in names))
     materials, rejected, filtered = select(loaded.table, names, loaded.source, filters)
@@ -83,12 +87,12 @@ def pack(arguments: argparse.Namespace) -> None:
         "licence": loaded.source.licence,
         "citation": loaded.source.citation,
     }
-    write(path, materials, rejected, identity, attrs, arguments.workers)
+    packing.write(path, materials, rejected, identity, attrs, arguments.workers, ranks)
     with store.open_pack(path) as made:
         say(account(made))
         say(f"wrote {path}, {path.stat().st_size / 2**20:,.1f} MiB, in {time.monotonic() - began:.1f} s")
         if made.attrs["n_rejected"]:
-            say(f"the rejected rows are in {rejected_path(path)}")
+            say(f"the rejected rows are in {parts.rejected_path(path)}")
         where = f" --pack-dir {arguments.pack_dir}" if arguments.pack_dir else ""
         say(
             f"next: python -m irnet_hpc.train --pack {made.name} --property {next(iter(made.units))} --architecture irnet "
@@ -155,59 +159,6 @@ def already_done(path: Path, identity: dict) -> bool:
     return True
 
 
-def write(
-    path: Path, materials: Materials, rejected: list[Rejected], identity: dict, attrs: dict, workers: int | None
-) -> None:
-    """Featurise the materials into a pack; rows whose features are not finite are rejected on the way."""
-    if not len(materials):
-        raise UserError(f"not one of {len(rejected):,} rows is left to pack: {reasons(rejected)}")
-    names = tuple(identity["feature_versions"])
-    labels = features.labels(names, materials)
-    workers = workers or features.worthwhile_workers(names, len(materials), available_cores())
-    say(
-        f"featurising {len(materials):,} materials: {identity['features']}, {len(labels)} features, "
-        f"{workers} worker{'s' if workers > 1 else ''}"
-    )
-    kept, unsuited = [], []
-    with (
-        store.create(path, labels, len(materials)) as new,
-        tqdm(total=len(materials), unit=" materials", disable=None) as bar,  # None: only on a terminal
-    ):
-        for block in features.blocks(names, materials, workers):
-            suited = ~np.isin(np.arange(len(block.x)), list(block.unsuited))
-            unsuited += [reject(materials, len(kept) + row, *why) for row, why in block.unsuited.items()]
-            kept.extend(suited)
-            new.append(block.x[suited])
-            bar.update(len(block.x))
-        rejected = rejected + unsuited
-        materials = materials.take(np.array(kept))
-        if not len(materials):
-            raise UserError(f"not one of {len(rejected):,} rows is left to pack: {reasons(rejected)}")
-        attrs = attrs | {
-            "n_rejected": len(rejected),
-            "rejected": dict(Counter(row.reason for row in rejected)),
-            "reported": reported(materials),
-            "versions": {name: importlib.metadata.version(name) for name in VERSIONS} | {"irnet_hpc": __version__},
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        }
-        counts = {split: int((materials.split == split).sum()) for split in SPLITS}
-        new.finish(list(materials.formula), list(materials.material_id), materials.targets, counts, identity, attrs)
-        write_rejected(rejected_path(path), rejected)
-
-
-def rejected_path(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.rejected.csv")
-
-
-def write_rejected(path: Path, rejected: list[Rejected]) -> None:
-    """Every rejected row, in the order of the source, with its reason."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Rejected._fields)
-    writer.writerows(sorted(rejected))
-    write_text(path, text.getvalue())
-
-
 def say(text: str) -> None:
     print(text, flush=True)
 
@@ -228,7 +179,7 @@ def parser() -> argparse.ArgumentParser:
     add("--name", help="the pack's name (default: source and features)")
     add("--rows", type=int, help="a fixed random sample of so many rows; alloys: how many are made (default: 20,000)")
     add("--split-seed", type=int, default=0, help="another division into train, val and test (default: %(default)s)")
-    add("--workers", type=int, help="processes (default: as many as finish first)")
+    add("--workers", type=int, help="processes, of each rank (default: as many as finish first)")
     add("--property", action="append", default=[], metavar="P", help="pack this property only; may be repeated")
     add(
         "--unit",

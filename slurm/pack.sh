@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# Build one pack in a job: features are computed in parallel on one node.
+# Build one pack in a job: features are computed by the processors of one task, or over MPI by the tasks of several nodes.
 #
 #   sbatch slurm/pack.sh --source oqmd --features magpie+elements
 #   sbatch --cpus-per-task=32 slurm/pack.sh --source oqmd
+#   sbatch --nodes=2 --ntasks-per-node=16 --cpus-per-task=1 slurm/pack.sh --source oqmd
 #
-# All options go to `python -m irnet_hpc.pack`.
+# All options go to `python -m irnet_hpc.pack`; the folder of packs must be one that every node sees. A job that was killed or
+# ran out of time goes on when it is submitted again. Several tasks need an MPI that srun knows: IRNET_SRUN_ARGS says which,
+# such as --mpi=pmix, which is also taken where it is offered and nothing is said.
 #SBATCH --job-name=irnet-pack
 #SBATCH --output=slurm-%x-%j.out
 #SBATCH --nodes=1
-#SBATCH --ntasks=1
+#SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=2
 #SBATCH --time=04:00:00
 set -euo pipefail
@@ -18,4 +21,11 @@ for home in "$(dirname "$0")/.." "${SLURM_SUBMIT_DIR:-.}" "${IRNET_HOME:-}"; do 
 [[ -e $home/env/activate.sh ]] || { echo "error: submit from the repository's folder, however: $PWD" >&2; exit 2; }
 source "$home/env/activate.sh"
 
-exec python -m irnet_hpc.pack "$@"
+((${SLURM_NTASKS:-1} > 1)) || exec python -m irnet_hpc.pack "$@"
+
+srun_args=${IRNET_SRUN_ARGS:-}
+if [[ $srun_args != *--mpi* ]] && srun --mpi=list 2>&1 | grep -qw pmix; then srun_args+=" --mpi=pmix"; fi
+# Since SLURM 22.05 srun no longer takes over the job's --cpus-per-task: without this a rank would get one processor.
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
+# shellcheck disable=SC2086  # several options in one variable
+exec srun --kill-on-bad-exit=1 $srun_args python -m irnet_hpc.pack "$@"

@@ -23,6 +23,7 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.features import ELEMENTS, FEATURE_SETS
 from irnet_hpc.formulas import SYMBOLS
 from irnet_hpc.materials import Materials, parse
+from irnet_hpc.ranks import Ranks
 from irnet_hpc.store import open_pack
 
 WRITTEN = """
@@ -219,11 +220,11 @@ def test_wrong_sums_are_one_sentence():
         features.labels(["columns"], materials(["FeO"]))
 
 
-def test_blocks_come_in_order_and_are_the_same_for_any_number_of_workers(monkeypatch):
-    monkeypatch.setattr(features, "BLOCK_ROWS", 7)
+def test_blocks_come_in_order_and_are_the_same_for_any_number_of_workers():
     found = materials([f"{a}{i}{b}" for a, b in itertools.pairwise(ELEMENTS) for i in (1, 2)])
-    one = [block.x for block in features.blocks(["elements"], found, workers=1)]
-    two = [block.x for block in features.blocks(["elements"], found, workers=2)]
+    batches = [found.take(np.arange(start, min(start + 7, 170))) for start in range(0, 170, 7)]
+    one = [block.x for block in features.blocks(["elements"], batches, workers=1)]
+    two = [block.x for block in features.blocks(["elements"], batches, workers=2)]
     assert [len(block) for block in one] == [7] * 24 + [2]
     np.testing.assert_array_equal(np.concatenate(one), features.describe(["elements"], found).x)
     np.testing.assert_array_equal(np.concatenate(one), np.concatenate(two))
@@ -234,12 +235,30 @@ def test_the_version_of_a_feature_set_enters_a_packs_identity(alloys_pack, monke
         assert found.identity["feature_versions"] == {"elements": FEATURE_SETS["elements"].version}
     options = f"--source alloys --rows 600 --features elements --name alloys-small --pack-dir {alloys_pack.parent}"
     arguments = pack.parser().parse_args(options.split())
-    before = alloys_pack.read_bytes()
-    pack.pack(arguments)  # it is there, and nothing is done
+    before, alone = alloys_pack.read_bytes(), Ranks(0, 1, 1)
+    pack.pack_on(alone, arguments)  # it is there, and nothing is done
     monkeypatch.setitem(FEATURE_SETS, "elements", FEATURE_SETS["elements"]._replace(version=99))
     with pytest.raises(UserError, match=r"is another pack \(its feature_versions differ\)"):
-        pack.pack(arguments)
+        pack.pack_on(alone, arguments)
     assert alloys_pack.read_bytes() == before
+
+
+def test_a_block_is_about_three_seconds_of_work_and_never_more_than_1024_rows(monkeypatch):
+    monkeypatch.setitem(FEATURE_SETS, "slow", FEATURE_SETS["elements"]._replace(row_s=0.03))
+    monkeypatch.setitem(FEATURE_SETS, "slowest", FEATURE_SETS["elements"]._replace(row_s=20))
+    rows = {name: features.block_rows([name]) for name in ("slow", "slowest", "magpie", "columns")}
+    assert rows == {"slow": 100, "slowest": 1, "magpie": 1024, "columns": 1024}
+
+
+def test_rows_that_are_left_out_keep_their_place():
+    found = materials(["FeO", "MgO", "CaO", "ZnO"])
+    all_rows, three = (
+        features.describe(["elements"], found),
+        features.describe(["elements"], found, {1: ("why", "how")}),
+    )
+    assert (three.unsuited, three.x.dtype) == ({1: ("why", "how")}, np.float32)
+    np.testing.assert_array_equal(three.x[[0, 2, 3]], all_rows.x[[0, 2, 3]])
+    assert np.isnan(three.x[1]).all()
 
 
 def test_processes_are_started_only_for_work_that_is_longer_than_their_start():

@@ -39,6 +39,13 @@ def test_a_launcher_inside_a_job_wins_over_slurm(launcher):
     assert (found.rank, found.size) == (1, 2) and found.launcher != "srun"
 
 
+def test_mpich_and_intel_mpi_say_it_in_words_of_their_own_that_srun_shares():
+    shared = {"PMI_RANK": "1", "PMI_SIZE": "2"}
+    found = launch.detect(shared | {"MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"})
+    assert (found.launcher, found.rank, found.size, found.local_rank, found.n_nodes) == ("mpiexec", 1, 2, 1, 1)
+    assert launch.detect(STEP | shared).launcher == "srun"  # --mpi=pmi2
+
+
 def test_one_process_in_a_job_of_several_tasks_is_refused():
     """The batch script itself runs once, whatever --ntasks says: training there would use one task of three."""
     batch = {name: value for name, value in STEP.items() if "STEP" not in name}

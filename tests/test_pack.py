@@ -310,8 +310,8 @@ def test_a_killed_pack_leaves_nothing_that_opens_and_no_process(how, tmp_path):
     os.kill(running.pid, how)
     assert running.wait(timeout=120) == (-9 if how == signal.SIGKILL else 143)
     assert not (tmp_path / "alloys-magpie.h5").exists()
-    for left in tmp_path.iterdir():
-        assert how == signal.SIGKILL
+    for left in tmp_path.iterdir():  # the blocks that are finished stay in any case
+        assert how == signal.SIGKILL or left.name == ".alloys-magpie.parts"
         with pytest.raises(UserError):
             open_pack(left)
     wait_for(lambda: not any(worker.is_running() and worker.status() != "zombie" for worker in workers))

@@ -11,7 +11,11 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
+
+from irnet_hpc.formulas import SYMBOLS
+from irnet_hpc.store import verify
 
 ROOT = Path(__file__).parents[1]
 
@@ -172,3 +176,43 @@ def test_cells_of_a_pack_that_cannot_be_built_do_not_wait_for_ever(place):
     wait_for(lambda: not queue())
     assert set(place.states().values()) == {"failed"}
     assert all("was not built: job" in cell["detail"] for cell in place.cells().values())
+
+
+def pack(folder: Path, *options: object, submit: tuple[object, ...] = ()) -> list[str]:
+    """The command that packs 58 oxides, in a job of four tasks on two hosts with `submit`, else in this process."""
+    ranks = ("sbatch", "--job-name=irnet:pack:ranks", "--nodes=2", "--ntasks-per-node=2", "--cpus-per-task=1", *submit)
+    how = (*ranks, ROOT / "slurm" / "pack.sh") if submit else (sys.executable, "-m", "irnet_hpc.pack")
+    return [*how, "--source", folder / "oxides.csv", "--features", "awkward", "--pack-dir", folder, *options]
+
+
+def test_a_pack_by_ranks_on_two_hosts_outlives_the_kill_of_one_and_is_that_of_one_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'tests/awkward'}:{ROOT}")
+    monkeypatch.setenv("AWKWARD_LOG", str(tmp_path / "computed"))
+    metals = SYMBOLS[20:35] + SYMBOLS[36:53] + SYMBOLS[54:80]
+    (tmp_path / "oxides.csv").write_text("formula,density\n" + "".join(f"{metal}O,5\n" for metal in metals))
+    log, parts = tmp_path / "log", tmp_path / ".ranks.parts"
+    submitted = pack(tmp_path, "--name", "ranks", submit=("--parsable", f"--output={log}"))
+
+    monkeypatch.setenv("AWKWARD_S", "0.2")  # a row
+    job = ask(*submitted).strip()
+    wait_for(lambda: len(list(parts.glob("[0-9]*.part"))) >= 4)
+    (rank,) = (
+        process
+        for process in psutil.process_iter()
+        if "irnet_hpc.pack" in (command := " ".join(process.cmdline())) and "srun" not in command
+        if process.environ().get("SLURM_JOB_ID") == job and process.environ().get("SLURM_PROCID") == "3"
+        if process.parent().name() == "slurmstepd"
+    )
+    rank.kill()
+    wait_for(lambda: not ask("squeue", "-h", "-j", job, "--states=all", "-o", "%T").startswith(("RUN", "COMP", "PEND")))
+    assert ask("sacct", "-X", "-n", "-P", "--format=State", "-j", job) == "FAILED\n"
+    n_parts = len(list(parts.glob("[0-9]*.part")))
+    assert 4 <= n_parts < 10
+
+    monkeypatch.setenv("AWKWARD_S", "0")
+    ask(submitted[0], "--wait", *submitted[1:])
+    assert f"resuming: {n_parts} of 10 blocks are there" in log.read_text()
+    assert "on each of 4 ranks" in log.read_text()
+    ask(*pack(tmp_path, "--name", "one"))
+    assert verify(tmp_path / "ranks.h5") == verify(tmp_path / "one.h5")
+    assert not parts.exists()
