@@ -1,10 +1,12 @@
 """Pack a source: raw table -> materials -> features -> splits -> packs/<name>.h5, which training reads.
 
 python -m irnet_hpc.pack --source alloys                              needs no download; 20,000 alloys
-python -m irnet_hpc.pack --source oqmd --features magpie+elements     data/oqmd.csv, .csv.gz or .csv.xz
+python -m irnet_hpc.pack --list                                       what can be packed, and what is here
+python -m irnet_hpc.pack --source oqmd --features magpie+elements     data/oqmd.csv.xz, downloaded where it is missing
 python -m irnet_hpc.pack --source mine.csv --property hardness --unit hardness=GPa --features columns
 python -m irnet_hpc.pack --info alloys-magpie                         what is in a pack
 python -m irnet_hpc.pack --verify alloys-magpie                       read all of it and compare its hash
+python -m irnet_hpc.pack --probe oqmd                                 whether the service is as its reader expects it
 """
 
 import argparse
@@ -21,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from irnet_hpc import __version__, features, store
+from irnet_hpc import __version__, catalogue, download, features, store
 from irnet_hpc.accounting import account, describe, introduce, reasons
 from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.features import FEATURE_SETS
@@ -36,7 +38,7 @@ from irnet_hpc.workers import available_cores
 VERSIONS = ("numpy", "h5py", "matminer", "pymatgen")
 
 
-def main() -> None:
+def main() -> int | None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a cancelled job takes its temporary file away
     arguments = parser().parse_args()
     if arguments.verify:
@@ -45,8 +47,15 @@ def main() -> None:
     elif arguments.info:
         with store.open_pack(store.pack_path(arguments.info, arguments.pack_dir)) as found:
             print(describe(found))
+    elif arguments.list is not None:
+        print(catalogue.listing(arguments.list, arguments.data_dir))
+    elif arguments.probe:
+        differences = catalogue.probe(arguments.probe, arguments.url)
+        print("\n".join(differences) or f"{arguments.probe} is as its reader expects it")
+        return 1 if differences else 0
     else:
         pack(arguments)
+    return None
 
 
 def pack(arguments: argparse.Namespace) -> None:
@@ -54,6 +63,8 @@ def pack(arguments: argparse.Namespace) -> None:
     began = time.monotonic()
     names = features.parse(arguments.features)
     path = store.pack_path(name_for(arguments), arguments.pack_dir)
+    structures = any(FEATURE_SETS[name].of_structure for name in names)
+    download.ensure(arguments.source, arguments.data_dir, arguments.url, structures)
     say(f"reading {arguments.source}")
     loaded = load(
         arguments.source,
@@ -62,7 +73,7 @@ def pack(arguments: argparse.Namespace) -> None:
         properties=arguments.property,
         units=stated_units(arguments.unit),
         columns="columns" in names,
-        structures=any(FEATURE_SETS[name].of_structure for name in names),
+        structures=structures,
     )
     if loaded.table.split and arguments.split_seed:
         raise UserError("the table has a column split, which is honoured as it stands; drop it, or --split-seed")
@@ -216,9 +227,16 @@ def parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     task = parser.add_mutually_exclusive_group(required=True)
-    task.add_argument("--source", help=f"{', '.join(SOURCES)}, or a path to a .csv or .jsonl, also .gz or .xz")
+    task.add_argument(
+        "--source", help=f"{', '.join(SOURCES)}, matminer:NAME, or a path to a .csv or .jsonl, also .gz or .xz"
+    )
     task.add_argument("--info", metavar="PACK", help="print what is in a pack, given by name or path")
     task.add_argument("--verify", metavar="PACK", help="read all of a pack and compare its hash")
+    task.add_argument(
+        "--list", nargs="?", const="", metavar="matminer", help="list the sources, or matminer's datasets"
+    )
+    task.add_argument("--probe", metavar="SOURCE", help="fetch one page of a source and print what differs; status 1")
+    add("--url", help="another address for a source's service, such as a mirror's")
     add("--features", default="magpie", help=f"{', '.join(FEATURE_SETS)}, or a sum with + (default: %(default)s)")
     add("--data-dir", help="where raw tables are (default: $IRNET_DATA, else data/)")
     add("--pack-dir", help="where packs are (default: $IRNET_PACKS, else packs/)")

@@ -17,6 +17,8 @@ PACKAGE = REPOSITORY / "irnet_hpc"
 ORDER = (
     *("errors", "files", "workers", "properties"),
     *("formulas", "crystals", "materials", "splits", "raw_table", "raw_structures", "alloys", "sources", "loading"),
+    *("fetching", "records", "downloads", "oqmd", "aflow", "matminer_names", "matminer_data", "download"),
+    "catalogue",
     *("magpie", "features", "selection", "store", "accounting", "pack"),
     *("architectures", "recipes", "runs"),
     *("model", "launch", "comm", "data", "evaluation", "checkpoint", "folder", "train"),
@@ -44,11 +46,12 @@ ONLY_IN = {
     "mpi4py": {"comm", "launch"},
     "submitit": {"jobs", "submission"},
     "matplotlib": {"report"},
-    "matminer": {"alloys", "magpie"},
+    "matminer": {"alloys", "magpie", "matminer_data"},
+    "requests": {"fetching"},
     "pymatgen": {"formulas", "magpie"},
 }
 # what no module may import at its top: it is absent on some machines, or slow to come and rarely needed
-LAZY = {"horovod", "mpi4py", "submitit", "matplotlib", "matminer", "pymatgen", "pandas", "scipy", "sklearn"}
+LAZY = {"horovod", "mpi4py", "submitit", "matplotlib", "matminer", "pymatgen", "pandas", "scipy", "sklearn", "requests"}
 TOP_LEVEL = {
     *("irnet_hpc", "jobs", "slurm", "tests", "env", "docs", "benchmarks", ".ci", ".gitignore"),
     *("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "CITATION.cff", "CHANGELOG.md", "CONTRIBUTING.md"),
