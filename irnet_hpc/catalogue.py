@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from irnet_hpc import fetching, matminer_names, matminer_data
+from irnet_hpc import fetching, matminer_data, matminer_names
 from irnet_hpc.download import DOWNLOADS, address, described, download_of
 from irnet_hpc.downloads import Service
 from irnet_hpc.errors import UserError, choose
@@ -104,7 +104,7 @@ def _service_differences(service: Service, source: Source, url: str) -> Iterator
     if extra:
         yield f"fields that were not expected: {', '.join(extra)}"
     for field in service.numeric:
-        values = [row[field] for row in page.rows if row.get(field) is not None]
+        values = [row[field] for row in page.rows if row.get(field) not in (None, "")]
         if other := [value for value in values if number(value) is None]:
             yield f"{field} is no number in {len(other)} rows, but {other[0]!r}"
     if not missing:

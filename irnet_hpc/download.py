@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from irnet_hpc import aflow, downloads, fetching, matminer_names, matminer_data, oqmd
+from irnet_hpc import aflow, downloads, fetching, matminer_data, matminer_names, oqmd
 from irnet_hpc.downloads import Service
 from irnet_hpc.errors import UserError
-from irnet_hpc.loading import MATMINER, candidates, folder_of, name_of
+from irnet_hpc.loading import MATMINER, candidates, find_table, folder_of, name_of
 from irnet_hpc.sources import SOURCES, Source
 
 
@@ -38,8 +38,14 @@ def ensure(
     source: str, data_dir: Path | str | None = None, url: str | None = None, structures: bool = False
 ) -> Path | None:
     """Download a source whose raw table, with structures where they are needed, is missing. Returns what was downloaded."""
-    if download_of(source) is None or any(path.is_file() for path in candidates(source, data_dir, structures)):
+    found = download_of(source)
+    if found is None or any(path.is_file() for path in candidates(source, data_dir, structures)):
         return None
+    if fetching.forbidden() and found.service:
+        try:
+            return find_table(source, data_dir, structures)
+        except UserError as error:
+            raise UserError(f"{error}; IRNET_OFFLINE forbids to download it") from None
     return fetch(source, data_dir, url, structures)
 
 
@@ -56,8 +62,6 @@ def fetch(source: str, data_dir: Path | str | None = None, url: str | None = Non
         raise UserError(f"structures are needed, but {source} has formulas only; those that have them: {known}")
     folder, name = folder_of(data_dir), name_of(source)
     fetching.say(announcement(source, url, folder))
-    if fetching.forbidden() and not found.dataset:
-        raise UserError(f"IRNET_OFFLINE forbids the network, and {folder}/ has no raw table of {source}")
     if found.service:
         return downloads.collect(found.service, name, url or found.url, folder, SOURCES[source])
     return matminer_data.collect(found.dataset, name, url, folder, SOURCES.get(source))

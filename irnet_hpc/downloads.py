@@ -111,7 +111,11 @@ def alone(folder: Path, name: str) -> Iterator[Path]:
     """The folder of a download, once no other process is at it."""
     work = folder / f".{name}.download"
     with _locked(work, name):
-        yield work
+        try:
+            yield work
+        finally:
+            if work.exists() and [path.name for path in work.iterdir()] == ["lock"]:  # nothing to go on from
+                shutil.rmtree(work)
 
 
 def _locked(work: Path, name: str) -> IO[str]:
