@@ -83,15 +83,23 @@ def load(pack: Pack, spec: RunSpec, recipe: Recipe, device: torch.device, dtype:
             f"{recipe.batch} (recipe {recipe.name}); e.g. --recipe '{{name: small, base: "
             f"{recipe.name if recipe.name in RECIPES else 'onecycle'}, batch: {fits}, norm_group: {fits}}}'"
         )
-    features = {role: _features(pack, row) for role, (row, _) in (("train", train), ("val", val), ("test", test))}
-    scaling = _scaling(features["train"], train[1], recipe)
+    roles = [(row, _features(pack, row), target) for row, target in (train, val, test)]
+    return arrange(*roles, recipe=recipe, device=device, dtype=dtype)
 
-    def part(role: str, row: np.ndarray, target: np.ndarray) -> Part:
+
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # ascending numbers (n,), features (n, n_features), target (n,)
+
+
+def arrange(train: Rows, val: Rows, test: Rows, recipe: Recipe, device: torch.device, dtype: torch.dtype) -> Dataset:
+    """Rows as they are -> scaled, on the device."""
+    scaling = _scaling(train[1], train[2], recipe)
+
+    def part(row: np.ndarray, features: np.ndarray, target: np.ndarray) -> Part:
         scaled = (target - scaling.target_mean) / scaling.target_scale
-        x = torch.from_numpy(scaling.features(features[role]))
+        x = torch.from_numpy(scaling.features(features))
         return Part(row, target, x.to(device, dtype), torch.from_numpy(scaled).to(device, dtype))
 
-    return Dataset(part("train", *train), part("val", *val), part("test", *test), scaling)
+    return Dataset(part(*train), part(*val), part(*test), scaling)
 
 
 def _reported(pack: Pack, name: str, rows: slice) -> tuple[np.ndarray, np.ndarray]:

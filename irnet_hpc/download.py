@@ -40,6 +40,8 @@ def ensure(
     """Download a source whose raw table, with structures where they are needed, is missing. Returns what was downloaded."""
     found = download_of(source)
     if found is None or any(path.is_file() for path in candidates(source, data_dir, structures)):
+        if url:
+            fetching.say(f"--url is not needed: {source} is {'here already' if found else 'no source to download'}")
         return None
     if fetching.forbidden() and found.service:
         try:

@@ -1,7 +1,8 @@
 """Feature sets: name -> version, labels, and a pure batched function from materials to a matrix of features.
 
 `magpie` is the 145 features of Ward et al., npj Comput. Mater. 2, 16028 (2016), through matminer; `elements` the 86 atomic
-fractions of ElemNet; `columns` the user's own numeric columns. Sums such as `magpie+elements` stand side by side.
+fractions of ElemNet; `columns` the user's own numeric columns; `asph`, experimental, the persistent homology of the crystal
+structure after Jiang et al., npj Comput. Mater. 7, 28 (2021). Sums such as `magpie+elements` stand side by side.
 """
 
 import functools
@@ -11,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from irnet_hpc import magpie
+from irnet_hpc import homology, magpie
+from irnet_hpc.crystals import Crystal, Unsuitable
 from irnet_hpc.errors import UserError, choose
 from irnet_hpc.formulas import NUMBER, SYMBOLS
 from irnet_hpc.materials import Materials
@@ -39,6 +41,7 @@ class FeatureSet(NamedTuple):
     of_formula: bool  # whether it is a function of the formula alone, so that a formula needs one row only
     of_structure: bool  # whether it needs a crystal
     row_s: float  # about how long a row takes on one core
+    experimental: str = ""  # where not empty: what a user of the set should know
 
 
 def labels(names: Sequence[str], materials: Materials) -> list[str]:
@@ -62,6 +65,13 @@ def parse(text: str) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise UserError(f"each feature set may stand once in a sum, however: {text!r}")
     return names
+
+
+def cautions(names: Sequence[str]) -> list[str]:
+    """One line for each experimental set."""
+    return [
+        f"feature set {name} is experimental: {said}" for name in names if (said := FEATURE_SETS[name].experimental)
+    ]
 
 
 def unknown_elements(names: Sequence[str], materials: Materials) -> dict[int, str]:
@@ -120,6 +130,21 @@ def _column_labels(materials: Materials) -> list[str]:
     return list(materials.column_labels)
 
 
+def _each_crystal(vector: Callable[[Crystal], np.ndarray], labels: Sequence[str], materials: Materials) -> Described:
+    """(n_rows, n_features) float64: `vector` of each row's crystal; rows without one, or where it raises, are unsuited."""
+    x = np.full((len(materials), len(labels)), np.nan)
+    unsuited: dict[int, tuple[str, str]] = {}
+    for row in range(len(materials)):
+        if not materials.crystals.n_sites[row]:
+            unsuited[row] = materials.crystals.lacking[row]
+            continue
+        try:
+            x[row] = vector(materials.crystals[row])
+        except Unsuitable as error:
+            unsuited[row] = error.args
+    return Described(x, unsuited)
+
+
 FEATURE_SETS = {
     "magpie": FeatureSet(
         1,
@@ -147,5 +172,15 @@ FEATURE_SETS = {
         of_formula=False,
         of_structure=False,
         row_s=0,
+    ),
+    "asph": FeatureSet(
+        1,
+        lambda _: list(homology.LABELS),
+        lambda materials: _each_crystal(homology.vector, homology.LABELS, materials),
+        None,
+        of_formula=False,
+        of_structure=True,
+        row_s=0.07,
+        experimental="it follows its paper in part, and its numbers may change; docs/homology.md",
     ),
 }

@@ -108,7 +108,7 @@ def get(connection: Connection, url: str, accept: Callable[[bytes], T], largest:
         try:
             return accept(body)
         except (ValueError, RecursionError) as error:
-            raise Passing(f"answers what was not asked for: {error}") from None
+            raise Passing(f"answers what was not asked for ({error}); it begins {body[:60]!r}") from None
 
     return _persistently(connection, url, attempt)
 

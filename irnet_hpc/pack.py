@@ -62,6 +62,8 @@ def pack(arguments: argparse.Namespace) -> None:
     """Make one pack, saying each step."""
     began = time.monotonic()
     names = features.parse(arguments.features)
+    for caution in features.cautions(names):
+        say(caution)
     path = store.pack_path(name_for(arguments), arguments.pack_dir)
     structures = any(FEATURE_SETS[name].of_structure for name in names)
     download.ensure(arguments.source, arguments.data_dir, arguments.url, structures)
@@ -237,7 +239,8 @@ def parser() -> argparse.ArgumentParser:
     )
     task.add_argument("--probe", metavar="SOURCE", help="fetch one page of a source and print what differs; status 1")
     add("--url", help="another address for a source's service, such as a mirror's")
-    add("--features", default="magpie", help=f"{', '.join(FEATURE_SETS)}, or a sum with + (default: %(default)s)")
+    sets = ", ".join(name + " (experimental)" * bool(kind.experimental) for name, kind in FEATURE_SETS.items())
+    add("--features", default="magpie", help=f"{sets}, or a sum with + (default: %(default)s)")
     add("--data-dir", help="where raw tables are (default: $IRNET_DATA, else data/)")
     add("--pack-dir", help="where packs are (default: $IRNET_PACKS, else packs/)")
     add("--name", help="the pack's name (default: source and features)")

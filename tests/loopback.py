@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 # The environment of who asks: without much patience.
-FAST = {"IRNET_OFFLINE": "", "IRNET_BACKOFF_S": "0.02", "IRNET_TIMEOUT_S": "0.5"}
+FAST = {"IRNET_OFFLINE": "", "IRNET_BACKOFF_S": "0.02", "IRNET_TIMEOUT_S": "0.5", "NO_PROXY": "127.0.0.1"}
 
 
 class Answer(NamedTuple):

@@ -233,7 +233,10 @@ def test_info_and_verify(pack_command, alloys_pack, tmp_path):
             "--source oqdm",
             "unknown source 'oqdm' (did you mean 'oqmd'?); known: a path to a table, aflow, alloys, jarvis",
         ),
-        ("--source alloys --features magpy", "unknown feature set 'magpy' (did you mean 'magpie'?); known: columns,"),
+        (
+            "--source alloys --features magpy",
+            "unknown feature set 'magpy' (did you mean 'magpie'?); known: asph, columns,",
+        ),
         (
             "--source alloys --property band_gap",
             "unknown property of alloys 'band_gap'; known: mixing_enthalpy, size_mismatch",
