@@ -167,3 +167,25 @@ class Files:
 
 def packed(answer: Answer) -> Answer:
     return answer._replace(body=gzip.compress(answer.body), headers={"Content-Encoding": "gzip"})
+
+
+# CsCl: 73.2 Å³ over two atoms.
+CSCL = {
+    "name": "CsCl",
+    "entry_id": 1,
+    "delta_e": -2.05739610121138,
+    "stability": -0.0125,
+    "band_gap": 5.255,
+    "natoms": 2,
+    "volume": 73.2,
+    "unit_cell": [[4.1822, 0, 0], [0, 4.1822, 0], [0, 0, 4.1822]],
+    "sites": ["Cs @ 0 0 0", "Cl @ 0.5 0.5 0.5"],
+}
+METALS = ("Li", "Na", "K", "Rb", "Mg", "Ca", "Sr", "Ba", "Zn", "Cd")
+
+
+def some_rows(count: int) -> list[dict]:
+    """CsCl, and others that are like it but for formula, id and energy."""
+    names = [f"{metal}{other}" for other in ("Cl", "Br", "I", "F", "O", "S") for metal in METALS]
+    rest = [CSCL | {"name": names[n], "entry_id": n + 2, "delta_e": -1 - n / 100} for n in range(count - 1)]
+    return [CSCL, *rest]

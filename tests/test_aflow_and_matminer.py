@@ -8,10 +8,9 @@ import lzma
 
 import pandas as pd
 import pytest
-from loopback import FAST, Aflux, Answer, Files, Oqmd, pages
+from loopback import CSCL, FAST, Aflux, Answer, Files, Oqmd, pages, some_rows
 from matminer.utils.io import store_dataframe_as_json
 from pymatgen.core import Composition, Lattice, Species, Structure
-from test_downloads import CSCL, some_rows
 
 from irnet_hpc import aflow, catalogue, download, fetching, matminer_data, matminer_names, pack
 from irnet_hpc.errors import UserError

@@ -7,7 +7,9 @@ import gzip
 import json
 import lzma
 import os
+import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -15,34 +17,15 @@ import time
 from pathlib import Path
 
 import pytest
-from loopback import FAST, Answer, Oqmd, packed, pages
+from loopback import CSCL, FAST, Answer, Oqmd, packed, pages, some_rows
 
 from irnet_hpc import download, fetching, oqmd
+from irnet_hpc.downloads import alone
 from irnet_hpc.errors import UserError
 from irnet_hpc.loading import load, read_about
 from irnet_hpc.store import open_pack
 
 ROOT = Path(__file__).parent.parent
-# CsCl: 73.2 Å³ over two atoms.
-CSCL = {
-    "name": "CsCl",
-    "entry_id": 1,
-    "delta_e": -2.05739610121138,
-    "stability": -0.0125,
-    "band_gap": 5.255,
-    "natoms": 2,
-    "volume": 73.2,
-    "unit_cell": [[4.1822, 0, 0], [0, 4.1822, 0], [0, 0, 4.1822]],
-    "sites": ["Cs @ 0 0 0", "Cl @ 0.5 0.5 0.5"],
-}
-METALS = ("Li", "Na", "K", "Rb", "Mg", "Ca", "Sr", "Ba", "Zn", "Cd")
-
-
-def some_rows(count: int) -> list[dict]:
-    """CsCl, and others that are like it but for formula, id and energy."""
-    names = [f"{metal}{other}" for other in ("Cl", "Br", "I", "F", "O", "S") for metal in METALS]
-    rest = [CSCL | {"name": names[n], "entry_id": n + 2, "delta_e": -1 - n / 100} for n in range(count - 1)]
-    return [CSCL, *rest]
 
 
 def in_pages_of(monkeypatch: pytest.MonkeyPatch, n_rows: int) -> None:
@@ -349,8 +332,6 @@ def test_two_downloads_of_one_table_do_not_collide(serve, tmp_path):
 
 
 def test_who_waited_for_a_folder_that_is_gone_locks_the_new_one(tmp_path):
-    from irnet_hpc.downloads import alone
-
     held = threading.Event()
     order = []
 
@@ -448,3 +429,42 @@ def test_polymorphs_of_oqmd_sc_are_kept_and_those_of_oqmd_are_not(serve, pack_co
             energies = dict(zip(pack.material_ids(everything), pack.y("formation_energy", everything), strict=True))
             assert energies["oqmd-1"] == -2.05739610121138
             assert "Saal" in pack.attrs["citation"]
+
+
+@pytest.fixture
+def encrypted(tmp_path, serve):
+    """Starts a server that speaks TLS with a certificate of its own; returns it and the certificate."""
+    openssl = shutil.which("openssl")
+    if not openssl:
+        pytest.skip("no openssl here to make a certificate with")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = (
+        f"{openssl} req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+    )
+    subprocess.run([*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+
+    def start(answer):
+        server = serve(answer)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        server.server.socket = context.wrap_socket(server.server.socket, server_side=True)
+        server.url = server.url.replace("http:", "https:")
+        return server
+
+    return start, certificate
+
+
+def test_a_service_must_prove_who_it_is_and_may_not_lead_to_one_that_need_not(encrypted, serve, tmp_path, monkeypatch):
+    start, certificate = encrypted
+    service = Oqmd(some_rows(3))
+    server = start(service)
+    with pytest.raises(
+        UserError, match=r"does not prove who it is \(.*certificate.*\); give another address with --url"
+    ):
+        download.fetch("oqmd", tmp_path / "data", server.url + "/oqmdapi")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    assert len(read(download.fetch("oqmd", tmp_path / "data", server.url + "/oqmdapi"))) == 3
+    plain = serve(service)
+    leads = start(lambda path, _: Answer(b"", 302, {"Location": plain.url + path}))
+    with pytest.raises(UserError, match=r"leads to http://127\..*, which is not encrypted"):
+        download.fetch("oqmd", tmp_path / "other", leads.url + "/oqmdapi")
