@@ -43,7 +43,8 @@ def ensure(
         if url:
             fetching.say(f"--url is not needed: {source} is {'here already' if found else 'no source to download'}")
         return None
-    if fetching.forbidden() and found.service:
+    check_structures(source, structures)
+    if fetching.forbidden() and (found.service or matminer_data.own_file(found.dataset) is None):
         try:
             return find_table(source, data_dir, structures)
         except UserError as error:
@@ -59,14 +60,19 @@ def fetch(source: str, data_dir: Path | str | None = None, url: str | None = Non
     found = download_of(source)
     if found is None:
         raise UserError(f"{source} cannot be downloaded; those that can: {', '.join(DOWNLOADS)}, {MATMINER}NAME")
-    if structures and not has_structures(source):
-        known = ", ".join(name for name in DOWNLOADS if has_structures(name))
-        raise UserError(f"structures are needed, but {source} has formulas only; those that have them: {known}")
+    check_structures(source, structures)
     folder, name = folder_of(data_dir), name_of(source)
     fetching.say(announcement(source, url, folder))
     if found.service:
         return downloads.collect(found.service, name, url or found.url, folder, SOURCES[source])
     return matminer_data.collect(found.dataset, name, url, folder, SOURCES.get(source))
+
+
+def check_structures(source: str, structures: bool) -> None:
+    """Raises UserError where structures are needed that a source does not have."""
+    if structures and not has_structures(source):
+        known = ", ".join(name for name in DOWNLOADS if has_structures(name))
+        raise UserError(f"structures are needed, but {source} has formulas only; those that have them: {known}")
 
 
 def has_structures(source: str) -> bool:

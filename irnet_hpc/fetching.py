@@ -213,8 +213,10 @@ def _answer(connection: Connection, url: str, headers: dict[str, str]) -> Iterat
     from requests import exceptions
 
     timeout = (connection.manners.connect_s, connection.manners.silence_s)
+    failure = "cannot be reached"
     try:
         with connection.session.get(url, headers=headers, timeout=timeout, stream=True) as response:
+            failure = "breaks off"
             if url.startswith("https:") and not response.url.startswith("https:"):
                 raise UserError(
                     f"{url} leads to {response.url}, which is not encrypted; give another address with --url"
@@ -228,7 +230,7 @@ def _answer(connection: Connection, url: str, headers: dict[str, str]) -> Iterat
     except (exceptions.ConnectionError, exceptions.ChunkedEncodingError, exceptions.ContentDecodingError) as error:
         if "timed out" in _cause(error):  # which is what requests makes of silence within a body
             raise Passing(f"is silent for {timeout[1]:g} s") from None
-        raise Passing(f"breaks off: {_cause(error)}") from None
+        raise Passing(f"{failure}: {_cause(error)}") from None
     except exceptions.RequestException as error:
         raise UserError(f"{url} cannot be fetched: {_cause(error)}; give another address with --url") from None
 

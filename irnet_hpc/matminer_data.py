@@ -40,8 +40,7 @@ def collect(name: str, table_name: str, url: str | None, folder: Path, source: S
         if table.is_file():  # made by the process we waited for
             return table
         address = address_of(name, known, url)
-        home = _file(name, known, address, work)
-        frame = _load(name, home)
+        frame = _load(name, _home(name, known, address, work))
         if len(frame) != known["num_entries"]:
             raise UserError(
                 f"{address} has {len(frame):,} rows, though matminer's metadata says {known['num_entries']:,}"
@@ -80,15 +79,21 @@ def address_of(name: str, known: dict[str, Any], url: str | None) -> str:
     return f"{url.rstrip('/')}/{name}.{known['file_type']}" if url else known["url"]
 
 
-def _file(name: str, known: dict[str, Any], address: str, work: Path) -> Path:
+def own_file(name: str) -> Path | None:
+    """The dataset's file as matminer itself has kept it in $MATMINER_DATA, if it is there and has the right hash."""
+    known, own = dataset(name), os.environ.get("MATMINER_DATA")
+    path = Path(own or "/nowhere").expanduser() / f"{name}.{known['file_type']}"
+    return path if path.is_file() and fetching.file_hash(path) == known["hash"] else None
+
+
+def _home(name: str, known: dict[str, Any], address: str, work: Path) -> Path:
     """The folder where the dataset's file lies: matminer's own, where it is there already, else the download's."""
-    file = f"{name}.{known['file_type']}"
-    own = os.environ.get("MATMINER_DATA")
-    for home in filter(None, (own and Path(own).expanduser(), work)):
-        if (home / file).is_file() and fetching.file_hash(home / file) == known["hash"]:
-            return home
-    with fetching.connect() as connection:
-        fetching.save(connection, address, work / file, known["hash"], LARGEST_FILE)
+    if own := own_file(name):
+        return own.parent
+    path = work / f"{name}.{known['file_type']}"
+    if not path.is_file():  # it has this name only if it is whole
+        with fetching.connect() as connection:
+            fetching.save(connection, address, path, known["hash"], LARGEST_FILE)
     return work
 
 

@@ -315,7 +315,7 @@ def test_a_file_that_matminer_has_already_is_not_fetched(datasets, tmp_path, mon
     datasets("expt_gap", GAPS)
     monkeypatch.setenv("MATMINER_DATA", str(tmp_path / "made"))
     monkeypatch.setenv("IRNET_OFFLINE", "1")
-    assert len(read(download.fetch("matminer:expt_gap", tmp_path))) == 3
+    assert len(read(download.ensure("matminer:expt_gap", tmp_path))) == 3
     assert datasets.server.requests == []
     assert (tmp_path / "made/expt_gap.json.gz").exists()
 

@@ -144,7 +144,10 @@ def test_waits_grow_and_are_not_all_alike(monkeypatch):
     waits = []
     monkeypatch.setattr(fetching.time, "sleep", waits.append)
     monkeypatch.delenv("IRNET_OFFLINE", raising=False)
-    with fetching.connect() as connection, pytest.raises(UserError, match=r"127\.0\.0\.1:9/ breaks off: .*, 6 times"):
+    with (
+        fetching.connect() as connection,
+        pytest.raises(UserError, match=r"127\.0\.0\.1:9/ cannot be reached: .*, 6 times"),
+    ):
         fetching.get(connection, "http://127.0.0.1:9/", bytes)  # nothing listens there
     assert len(waits) == 5
     for number, wait in enumerate(waits):
@@ -255,7 +258,9 @@ def test_offline_forbids_with_one_sentence_and_asks_nobody(serve, pack_command, 
     assert done.returncode == 2
     assert done.stderr.startswith("error: no raw table of oqmd in here/: looked for oqmd.csv")
     assert done.stderr.endswith("; IRNET_OFFLINE forbids to download it\n")
-    assert server.requests == []
+    done = pack_command("--source", "matminer:expt_gap", "--data-dir", "here")
+    assert done.stderr.startswith("error: no raw table of matminer:expt_gap in here/: looked for matminer-expt_gap.csv")
+    assert done.stderr.endswith("; IRNET_OFFLINE forbids to download it\n")
     done = pack_command("--probe", "oqmd", "--url", server.url + "/oqmdapi")
     assert done.returncode == 2
     assert done.stderr.startswith("error: IRNET_OFFLINE forbids the network, which http://127.0.0.1")
