@@ -1,8 +1,9 @@
 """Feature sets: name -> version, labels, and a pure batched function from materials to a matrix of features.
 
 `magpie` is the 145 features of Ward et al., npj Comput. Mater. 2, 16028 (2016), through matminer; `elements` the 86 atomic
-fractions of ElemNet; `columns` the user's own numeric columns; `asph`, experimental, the persistent homology of the crystal
-structure after Jiang et al., npj Comput. Mater. 7, 28 (2021). Sums such as `magpie+elements` stand side by side.
+fractions of ElemNet; `structure` the 126 features of crystals of Ward et al., Phys. Rev. B 96, 024104 (2017); `columns` the
+user's own numeric columns; `asph`, experimental, the persistent homology of the crystal structure after Jiang et al.,
+npj Comput. Mater. 7, 28 (2021). Sums such as `magpie+structure` stand side by side.
 """
 
 import functools
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from irnet_hpc import homology, magpie
+from irnet_hpc import homology, magpie, ward2017
 from irnet_hpc.crystals import Crystal, Unsuitable
 from irnet_hpc.errors import UserError, choose
 from irnet_hpc.formulas import NUMBER, SYMBOLS
@@ -134,6 +135,8 @@ def _each_crystal(vector: Callable[[Crystal], np.ndarray], labels: Sequence[str]
     """(n_rows, n_features) float64: `vector` of each row's crystal; rows without one, or where it raises, are unsuited."""
     x = np.full((len(materials), len(labels)), np.nan)
     unsuited: dict[int, tuple[str, str]] = {}
+    if materials.crystals is None:
+        return Described(x, dict.fromkeys(range(len(materials)), ("no structure", "")))
     for row in range(len(materials)):
         if not materials.crystals.n_sites[row]:
             unsuited[row] = materials.crystals.lacking[row]
@@ -163,6 +166,15 @@ FEATURE_SETS = {
         of_formula=True,
         of_structure=False,
         row_s=1e-6,
+    ),
+    "structure": FeatureSet(
+        1,
+        lambda _: list(ward2017.LABELS),
+        lambda materials: _each_crystal(ward2017.vector, ward2017.LABELS, materials),
+        None,
+        of_formula=False,
+        of_structure=True,
+        row_s=2.5e-3,
     ),
     "columns": FeatureSet(
         1,

@@ -18,7 +18,7 @@ ORDER = (
     *("errors", "files", "workers", "properties"),
     *("formulas", "crystals", "materials", "splits", "raw_table", "raw_structures", "alloys", "sources", "loading"),
     *("fetching", "records", "downloads", "oqmd", "aflow", "matminer_names", "matminer_data", "download", "catalogue"),
-    *("magpie", "homology", "features", "selection", "store", "accounting", "pack"),
+    *("magpie", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting", "pack"),
     *("architectures", "recipes", "runs"),
     *("model", "launch", "comm", "data", "evaluation", "checkpoint", "folder", "train", "estimator"),
     *(
