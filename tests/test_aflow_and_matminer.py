@@ -213,6 +213,10 @@ def test_mp_packs_and_is_downloaded_where_only_formulas_are_there(datasets, tmp_
         everything = slice(0, 3)
         volumes = dict(zip(found.material_ids(everything), found.y("volume_per_atom", everything), strict=True))
         assert volumes == {"mp-1": 32, "mp-2": pytest.approx(4.5**3 / 2), "mp-3": 13.5}
+    pack.pack(pack.parser().parse_args(arguments.replace("elements", "structure").split()))
+    with open_pack(tmp_path / "packs/mp-structure.h5") as found:
+        assert sorted(found.material_ids(slice(0, found.n_rows))) == ["mp-1", "mp-2"]  # the third has a disordered site
+        assert sum(found.attrs["rejected"].values()) == 1
 
 
 def test_jarvis_has_both_gaps_and_texts_for_numbers_are_read(datasets, tmp_path):
