@@ -1,11 +1,13 @@
 """Pack a source: raw table -> materials -> features -> splits -> packs/<name>.h5, which training reads.
 
 python -m irnet_hpc.pack --source alloys                              needs no download; 20,000 alloys
-python -m irnet_hpc.pack --source oqmd --features magpie+elements     data/oqmd.csv, .csv.gz or .csv.xz
+python -m irnet_hpc.pack --list                                       what can be packed, and what is here
+python -m irnet_hpc.pack --source oqmd --features magpie+elements     data/oqmd.csv.xz, downloaded where it is missing
 python -m irnet_hpc.pack --source mine.csv --property hardness --unit hardness=GPa --features columns
 mpirun -n 8 python -m irnet_hpc.pack --source oqmd                     over the ranks of MPI; slurm/pack.sh: over nodes
 python -m irnet_hpc.pack --info alloys-magpie                         what is in a pack
 python -m irnet_hpc.pack --verify alloys-magpie                       read all of it and compare its hash
+python -m irnet_hpc.pack --probe oqmd                                 whether the service is as its reader expects it
 
 What was killed goes on where it was when the same command is typed again.
 """
@@ -16,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from irnet_hpc import features, packing, parts, store
+from irnet_hpc import catalogue, download, features, packing, parts, store
 from irnet_hpc.accounting import account, describe, introduce
 from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.features import FEATURE_SETS
@@ -37,6 +39,12 @@ def main() -> int | None:
     elif arguments.info:
         with store.open_pack(store.pack_path(arguments.info, arguments.pack_dir)) as found:
             print(describe(found))
+    elif arguments.list is not None:
+        print(catalogue.listing(arguments.list, arguments.data_dir))
+    elif arguments.probe:
+        differences = catalogue.probe(arguments.probe, arguments.url)
+        print("\n".join(differences) or f"{arguments.probe} is as its reader expects it")
+        return 1 if differences else 0
     else:
         return run(lambda ranks: pack_on(ranks, arguments))
     return None
@@ -59,6 +67,8 @@ def pack(arguments: argparse.Namespace, path: Path, ranks: Ranks) -> None:
     names = features.parse(arguments.features)
     for caution in features.cautions(names):
         say(caution)
+    structures = any(FEATURE_SETS[name].of_structure for name in names)
+    download.ensure(arguments.source, arguments.data_dir, arguments.url, structures)
     say(f"reading {arguments.source}")
     loaded = load(
         arguments.source,
@@ -67,7 +77,7 @@ def pack(arguments: argparse.Namespace, path: Path, ranks: Ranks) -> None:
         properties=arguments.property,
         units=stated_units(arguments.unit),
         columns="columns" in names,
-        structures=any(FEATURE_SETS[name].of_structure for name in names),
+        structures=structures,
     )
     if loaded.table.split and arguments.split_seed:
         raise UserError("the table has a column split, which is honoured as it stands; drop it, or --split-seed")
@@ -169,9 +179,16 @@ def parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     task = parser.add_mutually_exclusive_group(required=True)
-    task.add_argument("--source", help=f"{', '.join(SOURCES)}, or a path to a .csv or .jsonl, also .gz or .xz")
+    task.add_argument(
+        "--source", help=f"{', '.join(SOURCES)}, matminer:NAME, or a path to a .csv or .jsonl, also .gz or .xz"
+    )
     task.add_argument("--info", metavar="PACK", help="print what is in a pack, given by name or path")
     task.add_argument("--verify", metavar="PACK", help="read all of a pack and compare its hash")
+    task.add_argument(
+        "--list", nargs="?", const="", metavar="matminer", help="list the sources, or matminer's datasets"
+    )
+    task.add_argument("--probe", metavar="SOURCE", help="fetch one page of a source and print what differs; status 1")
+    add("--url", help="another address for a source's service, such as a mirror's")
     sets = ", ".join(name + " (experimental)" * bool(kind.experimental) for name, kind in FEATURE_SETS.items())
     add("--features", default="magpie", help=f"{sets}, or a sum with + (default: %(default)s)")
     add("--data-dir", help="where raw tables are (default: $IRNET_DATA, else data/)")

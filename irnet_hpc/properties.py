@@ -17,6 +17,7 @@ PROPERTIES = {
     "energy_per_atom": Property("E", "eV/atom", -30, 10),
     "energy_above_hull": Property("E_hull", "eV/atom", 0, 20),
     "band_gap": Property("E_g", "eV", 0, 30),
+    "band_gap_mbj": Property("E_g(mBJ)", "eV", 0, 30),  # of the Tran-Blaha modified Becke-Johnson potential
     "volume_per_atom": Property("V/atom", "Å³/atom", 1, 500),
     "volume": Property("V", "Å³/cell", 1, 100_000),
     "density": Property("ρ", "g/cm³", 0, 30),

@@ -1,4 +1,4 @@
-"""SOURCES: database -> what it holds, its filters, licence and citation."""
+"""SOURCES: database -> what it holds, its filters, licence and citation. How each is downloaded is in download.py."""
 
 from typing import NamedTuple
 
@@ -36,6 +36,9 @@ class Source(NamedTuple):
     filters: tuple[Filter, ...] = ()
     pure_elements: bool = True  # False: rows of one element are rejected, as in the papers
     polymorphs: bool = False  # True: rows of one formula are all kept, though features may be functions of it alone
+    structures: bool = False  # whether its table has them
+    rows: tuple[int, int] | None = None  # how many its table is expected to have, from ... to ...
+    rows_as_of: str = ""  # when, and of which release, that was expected
 
 
 # The papers filter energies. The other properties are left alone: five standard deviations of OQMD's band gaps, nine in
@@ -43,6 +46,9 @@ class Source(NamedTuple):
 FORMATION = (Filter("formation_energy", -20, 5), Filter("formation_energy", deviations=5))
 ENERGY = (Filter("energy_per_atom", deviations=5),)
 MODULI = (Filter("bulk_modulus", deviations=5), Filter("shear_modulus", deviations=5))
+
+OQMD = "Saal et al., JOM 65, 1501 (2013); Kirklin et al., npj Comput. Mater. 1, 15010 (2015)"
+OQMD_ROWS, OQMD_AS_OF = (600_000, 2_500_000), "2026-11: 0.7 million in 2019, above 1.2 million since 2023"
 
 SOURCES = {
     "alloys": Source(
@@ -55,9 +61,23 @@ SOURCES = {
         "Open Quantum Materials Database",
         ("formation_energy", "energy_per_atom", "energy_above_hull", "volume_per_atom", "band_gap"),
         "CC BY 4.0",
-        "Saal et al., JOM 65, 1501 (2013); Kirklin et al., npj Comput. Mater. 1, 15010 (2015)",
+        OQMD,
         FORMATION + ENERGY,
         pure_elements=False,
+        rows=OQMD_ROWS,
+        rows_as_of=OQMD_AS_OF,
+    ),
+    "oqmd-sc": Source(
+        "Open Quantum Materials Database, with structures",
+        ("formation_energy", "energy_above_hull", "volume_per_atom", "band_gap"),
+        "CC BY 4.0",
+        OQMD,
+        FORMATION,
+        pure_elements=False,
+        polymorphs=True,
+        structures=True,
+        rows=OQMD_ROWS,
+        rows_as_of=OQMD_AS_OF,
     ),
     "mp": Source(
         "Materials Project",
@@ -73,21 +93,40 @@ SOURCES = {
             "volume_per_atom",
         ),
         "CC BY 4.0",
-        "Jain et al., APL Mater. 1, 011002 (2013)",
+        "Jain et al., APL Mater. 1, 011002 (2013); through matminer: Ward et al., Comput. Mater. Sci. 152, 60 (2018)",
         FORMATION + MODULI,
+        structures=True,
+        rows=(83_989, 83_989),
+        rows_as_of="2018-10-18, a snapshot",
     ),
     "jarvis": Source(
         "JARVIS-DFT",
-        ("formation_energy", "energy_above_hull", "band_gap", "bulk_modulus", "shear_modulus"),
-        "see jarvis.nist.gov",
-        "Choudhary et al., npj Comput. Mater. 6, 173 (2020)",
+        (
+            "formation_energy",
+            "energy_above_hull",
+            "band_gap",
+            "band_gap_mbj",
+            "bulk_modulus",
+            "shear_modulus",
+            "density",
+            "volume",
+            "volume_per_atom",
+        ),
+        "public data of NIST, see jarvis.nist.gov",
+        "Choudhary et al., npj Comput. Mater. 6, 173 (2020); Choudhary et al., Phys. Rev. B 98, 014107 (2018); through "
+        "matminer: Ward et al., Comput. Mater. Sci. 152, 60 (2018)",
         FORMATION,
+        structures=True,
+        rows=(25_923, 25_923),
+        rows_as_of="2018-07-07, a snapshot",
     ),
     "aflow": Source(
         "AFLOW",
         ("formation_energy", "energy_per_atom", "band_gap", "volume", "density", "bulk_modulus", "shear_modulus"),
-        "see aflow.org",
-        "Curtarolo et al., Comput. Mater. Sci. 58, 218 (2012)",
+        "open to research with citation; no licence is named where we looked, see aflow.org",
+        "Curtarolo et al., Comput. Mater. Sci. 58, 218 (2012); Rose et al., Comput. Mater. Sci. 137, 362 (2017)",
         FORMATION + ENERGY,
+        rows=(3_000_000, 6_000_000),
+        rows_as_of="2026-11: above 3.5 million since 2022",
     ),
 }

@@ -2,10 +2,11 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from loopback import FAST, Loopback
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,11 +24,31 @@ def alloys_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pack_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
-    """Runs `python -m irnet_hpc.pack` in an empty folder, as a user would; returns what it printed and its status."""
+    """Runs `python -m irnet_hpc.pack` in an empty folder, as a user would; returns what it printed and its status.
 
-    def run(*arguments: object) -> subprocess.CompletedProcess:
-        environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    It may not use the network, unless a test says IRNET_OFFLINE="" for a server of its own.
+    """
+
+    def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess:
+        environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "IRNET_OFFLINE": "1"}
+        environment |= variables
         command = [sys.executable, "-m", "irnet_hpc.pack", *map(str, arguments)]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
 
     return run
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Loopback]]:
+    """Starts a server for an answering function; what is asked of it is asked for with little patience."""
+    for name, value in FAST.items():
+        monkeypatch.setenv(name, value)
+    started = []
+
+    def start(answer: Callable) -> Loopback:
+        started.append(Loopback(answer))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()

@@ -1,0 +1,160 @@
+"""What matminer says of its datasets, and what their columns are called and measured in here.
+
+All of it is read from matminer/datasets/dataset_metadata.json of the installed matminer, which has for each dataset its
+address, hash, rows, reference, and a sentence on each column.
+"""
+
+import importlib.util
+import json
+import re
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+from irnet_hpc.errors import UserError, choose
+from irnet_hpc.files import NAME
+from irnet_hpc.properties import PROPERTIES
+
+STRUCTURES = ("structure", "final_structure")
+FORMULAS = ("formula", "composition", "pretty_formula")
+IDS = ("jid", "material_id", "mpid")
+
+# dataset -> column -> property, where meaning and unit are those of PROPERTIES. What is not here keeps its own name: mu_b
+# is per formula unit in some datasets, e_form per cell in castelli_perovskites, log10(K_VRH) is no modulus. Units that the
+# metadata leaves open: moduli of JARVIS and of de Jong et al. 2015 are GPa; e_form of matbench is eV/atom (Dunn et al., npj
+# Comput. Mater. 6, 138 (2020), table 2).
+_MP = {
+    "e_form": "formation_energy",
+    "gap pbe": "band_gap",
+    "e_hull": "energy_above_hull",
+    "mu_b": "total_magnetization",  # "of the unit cell"
+    "bulk modulus": "bulk_modulus",
+    "shear modulus": "shear_modulus",
+}
+_JARVIS = {
+    "e_form": "formation_energy",
+    "gap opt": "band_gap",
+    "gap tbmbj": "band_gap_mbj",
+    "bulk modulus": "bulk_modulus",
+    "shear modulus": "shear_modulus",
+}
+CANONICAL: dict[str, dict[str, str]] = {
+    "mp_all_20181018": _MP,
+    "mp_nostruct_20181018": _MP,
+    "jarvis_dft_3d": _JARVIS,
+    "jarvis_dft_2d": {"e_form": "formation_energy", "gap opt": "band_gap", "gap tbmbj": "band_gap_mbj"},
+    "jarvis_ml_dft_training": _JARVIS,
+    "matbench_mp_gap": {"gap pbe": "band_gap"},
+    "matbench_mp_e_form": {"e_form": "formation_energy"},
+    "matbench_expt_gap": {"gap expt": "band_gap"},
+    "expt_gap": {"gap expt": "band_gap"},
+    "expt_gap_kingsbury": {"expt_gap": "band_gap"},
+    "flla": {"e_above_hull": "energy_above_hull", "formation_energy_per_atom": "formation_energy"},
+    "brgoch_superhard_training": {"bulk_modulus": "bulk_modulus", "shear_modulus": "shear_modulus"},
+    "elastic_tensor_2015": {"K_VRH": "bulk_modulus", "G_VRH": "shear_modulus", "volume": "volume"},
+    "dielectric_constant": {"band_gap": "band_gap", "volume": "volume"},
+    "piezoelectric_tensor": {"volume": "volume"},
+    "heusler_magnetic": {"e_form": "formation_energy"},
+    "m2ax": {"bulk modulus": "bulk_modulus", "shear modulus": "shear_modulus"},
+    "wolverton_oxides": {"gap pbe": "band_gap", "vpa": "volume_per_atom"},
+    "tholander_nitrides": {"E_vasp_per_atom": "energy_per_atom"},
+}
+
+# How units are written in the metadata -> the unit.
+UNITS = {
+    **dict.fromkeys(("meV/atom",), "meV/atom"),
+    **dict.fromkeys(("eV/atom", "eV per atom"), "eV/atom"),
+    **dict.fromkeys(("A^3/atom",), "Å³/atom"),
+    **dict.fromkeys(("A (angstrom)", "angstrom"), "Å"),
+    **dict.fromkeys(("Å³", "cubic angstroms"), "Å³"),
+    **dict.fromkeys(("uW/cm2.K",), "µW/(cm²·K)"),
+    **dict.fromkeys(("µW/cm/K²/s",), "µW/cm/K²/s"),
+    **dict.fromkeys(("micro Volts per Kelvin", "µV/K", "muV/K", "microVolts/K"), "µV/K"),
+    **dict.fromkeys(("W/m.K", "W/mK"), "W/(m·K)"),
+    **dict.fromkeys(("W/mK^2",), "W/(m·K²)"),
+    **dict.fromkeys(("W/K/m/s",), "W/K/m/s"),
+    **dict.fromkeys(("1/Ω/m/s",), "1/Ω/m/s"),
+    **dict.fromkeys(("S/cm", "Siemens/cm"), "S/cm"),
+    **dict.fromkeys(("ohm.cm",), "Ω·cm"),
+    **dict.fromkeys(("cm⁻³", "cm^-3"), "cm⁻³"),
+    **dict.fromkeys(("1/cm",), "1/cm"),
+    **dict.fromkeys(("emu/cc",), "emu/cm³"),
+    **dict.fromkeys(("MPa",), "MPa"),
+    **dict.fromkeys(("GPa",), "GPa"),
+    **dict.fromkeys(("eV",), "eV"),
+    **dict.fromkeys(("K", "Kelvin"), "K"),
+    **dict.fromkeys(("degrees",), "degree"),
+    **dict.fromkeys(("mₑ",), "mₑ"),
+    **dict.fromkeys(("%",), "%"),
+}
+_SPELLED = "|".join(re.escape(spelling) for spelling in sorted(UNITS, key=len, reverse=True))
+IN_NAME = re.compile(rf"[\[(]({_SPELLED})[\])]$")  # rho (ohm.cm), T [K]
+IN_TEXT = re.compile(rf"(?:\b[Ii]n (?:units of |SI units of )?[\[(]?|[\[(]|Units: )({_SPELLED})(?![\w/^·.]*[\w/^])")
+
+
+def metadata() -> dict[str, dict[str, Any]]:
+    """What matminer knows of each dataset: url, hash, num_entries, columns, reference, ..."""
+    found = importlib.util.find_spec("matminer")
+    if found is None:
+        raise UserError("matminer is not installed; pip install matminer")
+    path = Path(found.submodule_search_locations[0]) / "datasets" / "dataset_metadata.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def dataset(name: str) -> dict[str, Any]:
+    """What matminer knows of a dataset. Raises UserError where it has none of that name, or no material could be told."""
+    known = metadata()
+    found = known[choose("dataset of matminer's", name, known)]
+    if not {*STRUCTURES, *FORMULAS} & found["columns"].keys():
+        raise UserError(f"matminer's {name} has no column of {', '.join((*FORMULAS, *STRUCTURES))}, so no materials")
+    return found
+
+
+def has_structures(name: str) -> bool:
+    return bool(set(STRUCTURES) & dataset(name)["columns"].keys())
+
+
+def unit_in(column: str, description: str) -> str | None:
+    """The unit that a column's name or else its description states; None where none or more than one is stated.
+
+    >>> unit_in("Tc", "Experimental superconducting temperature, in K."), unit_in("e_form", "energy per atom (eV)")
+    ('K', None)
+    """
+    if stated := IN_NAME.search(column):
+        return UNITS[stated[1]]
+    found = {UNITS[unit] for unit in IN_TEXT.findall(description)}
+    if len(found) != 1 or (found == {"eV"} and "per atom" in description):
+        return None
+    return f"log10({found.pop()})" if column.startswith("log10(") else found.pop()
+
+
+def plain(column: str) -> str:
+    """A column's name as a property's may be: without blanks, its unit in brackets, and letters that are not ASCII.
+
+    >>> plain("gap pbe"), plain("κₑ.p [W/K/m/s]"), plain("log10(K_VRH)")
+    ('gap_pbe', 'kappae.p', 'log10_K_VRH')
+    """
+    letters = []
+    for letter in unicodedata.normalize("NFKC", IN_NAME.sub("", column)):
+        greek = re.match(r"GREEK \w+ LETTER (\w+)", unicodedata.name(letter, ""))
+        letters.append((greek[1].lower() if letter.islower() else greek[1].title()) if greek else letter)
+    text = "".join(
+        letter for letter in unicodedata.normalize("NFKD", "".join(letters)) if letter.isascii() or letter == " "
+    )
+    text = re.sub(r"[^A-Za-z0-9_.+=-]+", "_", text).strip("_.-=+")
+    assert NAME.fullmatch(text), column
+    return text
+
+
+def named(name: str, columns: list[str]) -> dict[str, str]:
+    """Column -> its name in the raw table: that of a property where it is one, else its own, plainly, and unlike any other's."""
+    canonical = CANONICAL.get(name, {})
+    found: dict[str, str] = {column: canonical[column] for column in columns if column in canonical}
+    for column in columns:
+        if column not in found:
+            given = plain(column)
+            # A name that means a property elsewhere may have another meaning or unit here: it is not taken for one.
+            given = f"{given}_of_{name}" if given in PROPERTIES else given
+            same = sum(other == given or other.startswith(f"{given}_v") for other in found.values())
+            found[column] = f"{given}_v{same + 1}" if same else given
+    return found
