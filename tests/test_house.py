@@ -18,8 +18,8 @@ ORDER = (
     *("errors", "files", "workers", "properties"),
     *("formulas", "crystals", "materials", "splits", "raw_table", "raw_structures", "alloys", "sources", "loading"),
     *("magpie", "features", "selection", "store", "accounting", "pack"),
-    *("architectures", "recipes", "runs"),
-    *("model", "launch", "comm", "data", "evaluation", "checkpoint", "folder", "train"),
+    *("architectures", "recipes", "schedules", "runs"),
+    *("dropout", "model", "launch", "comm", "data", "evaluation", "checkpoint", "folder", "train"),
     *(
         "yaml_table",
         "resources",
@@ -34,7 +34,7 @@ ORDER = (
     ),
     *("tables", "rendering", "report", "aggregate"),
 )
-TRAINING = {"model", "comm", "data", "evaluation", "checkpoint", "folder", "train"}
+TRAINING = {"dropout", "model", "comm", "data", "evaluation", "checkpoint", "folder", "train"}
 # library -> the only modules that may name it, at their top or within a function
 ONLY_IN = {
     "h5py": {"store"},
