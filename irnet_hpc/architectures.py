@@ -11,11 +11,11 @@ A string lists stacks of equal layers, `-` between them, the output width last (
 A stack is WIDTH, what follows each of its fully connected layers, xCOUNT (x1 if left out), and what follows the whole
 stack. What follows acts in the order in which it is written, each part once at most:
 
-    B       batch normalisation                               of a layer
-    A       activation, ReLU                                  of a layer
-    L0.3    activation, leaky ReLU of slope 0.3, instead of A of a layer
-    R       a shortcut                                        around the layer; after the count, around the stack
-    D0.2    dropout of 0.2, while training only               after the layer; after the count, after the stack
+    B       batch normalisation                      of each layer
+    A       ReLU                                     of each layer
+    L0.3    leaky ReLU of slope 0.3, in place of A   of each layer
+    R       a shortcut                               around each layer; after the count, around the whole stack
+    D0.2    dropout of 0.2, while training only      after each layer; after the count, after the whole stack
     x2+1    branches: one of 2 layers and one of 1, each from the stack's input, their outputs added
 """
 
