@@ -21,7 +21,7 @@ import itertools
 import json
 from pathlib import Path
 
-from irnet_hpc.architectures import MODELS
+from irnet_hpc.architectures import MODELS, known_architecture
 from irnet_hpc.errors import UserError, choose
 from irnet_hpc.files import NAME
 from irnet_hpc.matrix_packs import MatrixPack, read_pack, targets_of
@@ -150,8 +150,7 @@ def _models(entries: list) -> tuple[list[dict], list[tuple[str, str]]]:
         for depth in depths:
             choose("depth", str(depth), {str(known) for of in MODELS.values() for known in of})
         for architecture, depth in itertools.product(entries_of(entry, "architectures", (str,)), depths):
-            choose("architecture", architecture, MODELS)
-            if depth in MODELS[architecture]:
+            if depth in MODELS[known_architecture(architecture)]:
                 models[architecture, depth] = {"architecture": architecture, "depth": depth}
             else:
                 known = ", ".join(map(str, MODELS[architecture]))

@@ -11,7 +11,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from irnet_hpc.architectures import MODELS, custom_name, layer_string, parse
+from irnet_hpc.architectures import MODELS, custom_name, known_architecture, layer_string, parse
 from irnet_hpc.errors import UserError, choose
 from irnet_hpc.files import NAME, read_json
 from irnet_hpc.recipes import Recipe
@@ -29,7 +29,7 @@ class RunSpec:
 
     pack: str  # name, e.g. oqmd-magpie
     property: str
-    architecture: str  # plain | srnet | irnet | custom-<hash8>
+    architecture: str  # of MODELS, or custom-<hash8>
     depth: int
     recipe: str = "onecycle"  # name
     protocol: str = "honest"
@@ -68,7 +68,7 @@ def model_of(model: str) -> dict:
     if architecture in MODELS and depth.isdigit():
         return {"architecture": architecture, "depth": int(depth)}
     if not model[:1].isdigit():
-        choose("architecture", architecture or model, MODELS)
+        known_architecture(architecture or model)
         raise UserError(f"model {model!r} must be ARCHITECTURE-DEPTH, e.g. irnet-17, or a layer string")
     return {"architecture": custom_name(model), "depth": parse(model).depth, "layers": model}
 

@@ -22,15 +22,16 @@ import torch
 import yaml
 
 from irnet_hpc import checkpoint, folder
-from irnet_hpc.architectures import parse
+from irnet_hpc.architectures import MODELS, parse
 from irnet_hpc.checkpoint import State
 from irnet_hpc.comm import ENGINES, Comm, PeerLost, device_of, from_root, leave_at_once, start, together
 from irnet_hpc.data import Dataset, epoch_order, load
 from irnet_hpc.errors import UserError, choose, exit_status
 from irnet_hpc.evaluation import predict, select_halves, take_statistics, weights
 from irnet_hpc.model import FlatParameters, Network, autocast, rank_groups
-from irnet_hpc.recipes import Recipe, resolve
+from irnet_hpc.recipes import RECIPES, Recipe, resolve
 from irnet_hpc.runs import PROTOCOLS, RunSpec, model_of, run_folder, run_key
+from irnet_hpc.schedules import learning_rate, plateau_factor
 from irnet_hpc.store import open_pack, pack_path
 
 CHECKPOINT_S = 60  # the first epoch end at least so long after the last checkpoint writes one
@@ -79,11 +80,13 @@ def train(
         order = torch.from_numpy(np.ascontiguousarray(order[:, mine])).to(device)
         error_sum = torch.tensor(state.error_sum, dtype=torch.float64, device=device)
         first = state.step - state.epoch * n_steps  # not 0 where a signal stopped the epoch
+        reduced = plateau_factor(recipe, [row[4] for row in state.history])
         for i in range(first, n_steps):
-            optimizer.param_groups[0]["lr"] = learning_rate(recipe, state.step, recipe.epochs * n_steps)
+            optimizer.param_groups[0]["lr"] = reduced * learning_rate(recipe, state.step, recipe.epochs * n_steps)
             flat.reduced.zero_()
             with autocast(recipe.precision, device):
-                error = network(data.train.x[order[i]], groups)[:, 0] - data.train.y[order[i]]
+                noise = network.noise(spec.seed, state.step, mine)
+                error = network(data.train.x[order[i]], groups, noise)[:, 0] - data.train.y[order[i]]
             (LOSSES[recipe.loss](error).sum() / recipe.batch).backward()
             flat.reduced[n_params] = error.detach().abs().sum()
             flat.reduced[n_params + 1] = float(stop.asked)
@@ -121,7 +124,7 @@ def train(
         now = time.monotonic()
         state.spend(now - clock, comm.size)
         state.training_s, clock = state.training_s + trained_s, now
-        rate = learning_rate(recipe, state.step - 1, recipe.epochs * n_steps)  # of the epoch's last step
+        rate = reduced * learning_rate(recipe, state.step - 1, recipe.epochs * n_steps)  # of the epoch's last step
         state.history.append([state.epoch, state.step, rate, train_mae, mae, state.wall_s])
         state.stopped = bool(recipe.patience) and state.epoch - state.best_epoch >= recipe.patience
         state.epoch, state.error_sum = state.epoch + 1, 0.0
@@ -140,15 +143,6 @@ def train(
 
     network.load_state_dict(best)
     return network, state
-
-
-def learning_rate(recipe: Recipe, step: int, n_steps: int) -> float:
-    """One cycle (Smith and Topin 2018): cosine from 1/25 up to the rate over 30 % of the steps, then down to 1e-5 of it."""
-    if recipe.schedule == "constant":
-        return recipe.learning_rate
-    rising = step < 0.3 * n_steps
-    low, part = (1 / 25, step / (0.3 * n_steps)) if rising else (1e-5, (n_steps - step) / (0.7 * n_steps))
-    return recipe.learning_rate * (low + (1 - low) * (1 - math.cos(math.pi * part)) / 2)
 
 
 def non_finite(spec: RunSpec, state: State, rate: float) -> str:
@@ -279,10 +273,10 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--pack", required=True, help="name of a pack, or a path to one")
     add("--property", required=True)
-    add("--architecture", help="plain, srnet or irnet")
+    add("--architecture", help=", ".join(MODELS))
     add("--depth", type=int)
     add("--layers", help="a layer string instead, e.g. 256BARx4-64BARx2-1")
-    add("--recipe", default="onecycle", help="paper, onecycle, or an inline one (default: %(default)s)")
+    add("--recipe", default="onecycle", help=f"{', '.join(RECIPES)}, or an inline one (default: %(default)s)")
     add("--protocol", default="honest", help=f"{' or '.join(PROTOCOLS)} (default: %(default)s)")
     add("--seed", type=int, default=0)
     add("--train-rows", type=int, help="train on the first so many rows only")

@@ -20,8 +20,8 @@ ORDER = (
     *("download", "catalogue"),
     *("magpie", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
     *("parts", "packing", "pack"),
-    *("architectures", "recipes", "runs"),
-    *("model", "comm", "data", "evaluation", "checkpoint", "folder", "train", "estimator"),
+    *("architectures", "recipes", "schedules", "runs"),
+    *("dropout", "model", "comm", "data", "evaluation", "checkpoint", "folder", "train", "estimator"),
     *(
         "yaml_table",
         "resources",
@@ -36,7 +36,7 @@ ORDER = (
     ),
     *("tables", "rendering", "report", "aggregate"),
 )
-TRAINING = {"model", "comm", "data", "evaluation", "checkpoint", "folder", "train", "estimator"}
+TRAINING = {"dropout", "model", "comm", "data", "evaluation", "checkpoint", "folder", "train", "estimator"}
 # library -> the only modules that may name it, at their top or within a function
 ONLY_IN = {
     "h5py": {"store"},
