@@ -18,8 +18,8 @@ ORDER = (
     *("errors", "files", "workers", "properties"),
     *("formulas", "crystals", "materials", "splits", "raw_table", "raw_structures", "alloys", "sources", "loading"),
     *("magpie", "features", "selection", "store", "accounting", "pack"),
-    *("architectures", "recipes", "runs"),
-    *("model", "launch", "comm", "data", "evaluation", "checkpoint", "folder", "train"),
+    *("architectures", "grids", "recipes", "runs"),
+    *("model", "launch", "comm", "data", "evaluation", "checkpoint", "folder", "tabular", "classical", "train"),
     *(
         "yaml_table",
         "resources",
@@ -32,9 +32,9 @@ ORDER = (
         "running",
         "sweep",
     ),
-    *("tables", "rendering", "report", "aggregate"),
+    *("published", "tables", "rendering", "report", "aggregate"),
 )
-TRAINING = {"model", "comm", "data", "evaluation", "checkpoint", "folder", "train"}
+TRAINING = {"model", "comm", "data", "evaluation", "checkpoint", "folder", "tabular", "classical", "train"}
 # library -> the only modules that may name it, at their top or within a function
 ONLY_IN = {
     "h5py": {"store"},
@@ -46,9 +46,11 @@ ONLY_IN = {
     "matplotlib": {"report"},
     "matminer": {"alloys", "magpie"},
     "pymatgen": {"formulas", "magpie"},
+    "sklearn": {"classical"},
+    "tabm": {"tabular"},
 }
 # what no module may import at its top: it is absent on some machines, or slow to come and rarely needed
-LAZY = {"horovod", "mpi4py", "submitit", "matplotlib", "matminer", "pymatgen", "pandas", "scipy", "sklearn"}
+LAZY = {"horovod", "mpi4py", "submitit", "matplotlib", "matminer", "pymatgen", "pandas", "scipy", "sklearn", "tabm"}
 TOP_LEVEL = {
     *("irnet_hpc", "jobs", "slurm", "tests", "env", "docs", "benchmarks", ".ci", ".gitignore"),
     *("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "CITATION.cff", "CHANGELOG.md", "CONTRIBUTING.md"),
