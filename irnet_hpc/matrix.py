@@ -103,7 +103,10 @@ def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
     train_rows = entries_of(table, "train_rows", (int, type(None)), default=[None], lists_only=True)
     targets, absent_targets, notes = targets_of(packs)
 
-    products = [product for product in itertools.product(recipes, train_rows, models) if not _absent(*product)]
+    asked = list(itertools.product(recipes, train_rows, models))
+    if "recipes" not in table:  # then each model has its own default, and nobody has asked for another
+        asked = [product for product in asked if (product[2]["architecture"] in GRIDS) == (product[0][0] == GRID)]
+    products = [product for product in asked if not _absent(*product)]
     n_seeds, n_networks = len(protocols) * len(seeds), sum(name != GRID for name, _, _ in recipes)
     n_cells = len(targets) * len(products) * n_seeds
     if n_cells > MAX_CELLS:
@@ -111,7 +114,7 @@ def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
     n_variants = n_networks * len(train_rows) * n_seeds  # of a depth that an architecture lacks
     dropped = [Dropped(product, why, len(targets) * n_variants) for product, why in absent_models]
     dropped += [Dropped(product, why, len(products) * n_seeds) for product, why in absent_targets]
-    dropped += _dropped(itertools.product(recipes, train_rows, models), len(targets) * n_seeds)
+    dropped += _dropped(asked, len(targets) * n_seeds)
 
     shapes = read_shapes(table.get("resources", {}))
     cells = []

@@ -209,7 +209,7 @@ def test_the_optimism_of_a_grid_is_what_the_other_half_says_of_the_point_that_a_
 def test_of_two_points_alike_the_first_is_kept_and_one_that_is_not_finite_never(tmp_path, monkeypatch):
     class Says:
         def __init__(self, value):
-            self.value = value
+            self.value = float(value)
 
         def fit(self, x, y):
             return self
@@ -218,12 +218,12 @@ def test_of_two_points_alike_the_first_is_kept_and_one_that_is_not_finite_never(
             return np.full(len(x), self.value)
 
     monkeypatch.setitem(classical.MAKERS, "sgd", lambda seed, n_jobs, value: Says(value))
-    grid = Grid("sgd", grid={"value": [float("nan"), 4.0, 4.0, float("inf")]})
+    grid = Grid("sgd", grid={"value": ["nan", "4", "4.0", "inf"]})
     estimator, found = classical.search(spec_of("sgd"), grid, "key", contrary(), tmp_path)
     assert [one["mae"] for one in found.tried] == [None, 4.0, 4.0, None]
     assert found.best is found.tried[1] and estimator.value == 4.0
     with pytest.raises(UserError, match="not finite at any point of its grid"):
-        classical.search(spec_of("sgd"), Grid("sgd", grid={"value": [float("nan")]}), "other", contrary(), tmp_path)
+        classical.search(spec_of("sgd"), Grid("sgd", grid={"value": ["nan"]}), "other", contrary(), tmp_path)
 
 
 def test_a_model_that_cannot_take_the_rows_is_fitted_on_the_first_and_says_so(
