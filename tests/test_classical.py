@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -475,3 +476,21 @@ def test_a_sweep_starts_a_classical_cell_as_it_is_typed_and_knows_it_done_or_sta
     monkeypatch.setitem(GRIDS, "ridge", dataclasses.replace(GRIDS["ridge"], grid={"alpha": [5.0]}))
     (entry,) = read_ledger(matrix_of("models: [ridge]"), results).entries
     assert (entry.state, entry.detail) == ("stale", "of another recipe: grid")
+
+
+def test_more_ranks_for_a_sweep_are_for_its_networks(matrix_of, tmp_path, monkeypatch):
+    from irnet_hpc import running
+
+    asked = []
+    monkeypatch.setattr(running, "train_command", lambda entry, n_ranks, *_: asked.append(n_ranks) or ["true"])
+    monkeypatch.setattr(running, "read_result", lambda path: SimpleNamespace(test_mae=0.1, unit="eV/atom"))
+    for entry in read_ledger(matrix_of("models: [irnet-17, ridge]"), tmp_path / "results").entries:
+        running._train(entry, 2, "[1/2]", tmp_path / "results", None, tmp_path / "journal")
+    assert asked == [2, 1]
+
+
+def test_the_matrix_of_classical_models_has_every_one_of_them(tmp_path):
+    matrix = read_matrix(ROOT / "jobs" / "classical.yaml", tmp_path)
+    assert {cell.spec.architecture for cell in matrix.cells} == set(GRIDS)
+    assert not matrix.dropped and all(cell.resources.n_ranks == 1 for cell in matrix.cells)
+    assert {c.spec.architecture for c in matrix.cells if not c.resources.cpu_only} == {"tabm"}
