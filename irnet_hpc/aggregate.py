@@ -18,20 +18,20 @@ from typing import NamedTuple
 
 from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.files import read_json, write_text
+from irnet_hpc.published import published_csv, published_markdown
 from irnet_hpc.rendering import (
     HOW_TO_READ,
     HOW_TO_READ_CLASSICAL,
     latex,
     markdown,
     one_line,
-    published_csv,
-    published_markdown,
     tidy_csv,
 )
 from irnet_hpc.report import write_figures
 from irnet_hpc.runs import RunResult, RunSpec, read_result, read_spec
 from irnet_hpc.tables import Run, Table, content_hash, tabulate
 
+MAY_BE_NONE = ("n_parameters", "val_mae", "fitted_rows")  # numbers that not every result has
 SHOWN = 20  # lines of a note on the screen; the Markdown file has all
 
 
@@ -121,10 +121,10 @@ def _folders(top: Path) -> Iterator[tuple[Path, set[str]]]:
 
 def _checked_spec(folder: Path, result: RunResult) -> RunSpec:
     """The specification of a result whose numbers can be counted on. Raises UserError where they cannot."""
-    numbers = ("test_mae", "baseline_mae", "n_train", "n_val", "n_test", "n_parameters", "device_hours")
+    numbers = ("test_mae", "baseline_mae", "n_train", "n_val", "n_test", "device_hours", *MAY_BE_NONE)
     for name in numbers:
         value = getattr(result, name)
-        if name == "n_parameters" and value is None:  # of a classical model
+        if name in MAY_BE_NONE and value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise UserError(

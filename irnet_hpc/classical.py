@@ -14,6 +14,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,91 +34,32 @@ from irnet_hpc.store import Pack
 from irnet_hpc.tabular import TabM
 
 
-def _linear(seed: int, n_jobs: int) -> object:
-    from sklearn.linear_model import LinearRegression
+def makers(seed: int, n_jobs: int) -> dict[str, Callable]:
+    """Row of GRIDS -> parameters -> what has fit(x, y) and predict(x), x (n_rows, n_features) and y (n_rows,)."""
+    from sklearn import ensemble, linear_model, svm, tree
 
-    return LinearRegression()
+    seeded, parallel = {"random_state": seed}, {"random_state": seed, "n_jobs": n_jobs}
 
+    def adaboost(max_depth: int, **parameters) -> object:
+        weak = tree.DecisionTreeRegressor(max_depth=max_depth, **seeded)
+        return ensemble.AdaBoostRegressor(weak, **seeded, **parameters)
 
-def _ridge(seed: int, n_jobs: int, **parameters) -> object:
-    from sklearn.linear_model import Ridge
-
-    return Ridge(**parameters)
-
-
-def _elastic_net(seed: int, n_jobs: int, **parameters) -> object:
-    from sklearn.linear_model import ElasticNet
-
-    return ElasticNet(**parameters)
-
-
-def _sgd(seed: int, n_jobs: int, **parameters) -> object:
-    from sklearn.linear_model import SGDRegressor
-
-    return SGDRegressor(random_state=seed, **parameters)
-
-
-def _svr(seed: int, n_jobs: int, **parameters) -> object:
-    from sklearn.svm import SVR
-
-    return SVR(**parameters)
+    return {
+        "linear": linear_model.LinearRegression,
+        "ridge": linear_model.Ridge,
+        "elastic_net": linear_model.ElasticNet,
+        "sgd": partial(linear_model.SGDRegressor, **seeded),
+        "svr": svm.SVR,
+        "decision_tree": partial(tree.DecisionTreeRegressor, **seeded),
+        "adaboost": adaboost,
+        "bagging": partial(ensemble.BaggingRegressor, **parallel),
+        "extra_trees": partial(ensemble.ExtraTreesRegressor, **parallel),
+        "random_forest": partial(ensemble.RandomForestRegressor, **parallel),
+        "boosted_trees": partial(ensemble.HistGradientBoostingRegressor, **seeded),
+        "tabm": lambda **parameters: TabM(seed, device_of(0), **parameters),  # no other touches a GPU
+    }
 
 
-def _decision_tree(seed: int, n_jobs: int, **parameters) -> object:
-    from sklearn.tree import DecisionTreeRegressor
-
-    return DecisionTreeRegressor(random_state=seed, **parameters)
-
-
-def _adaboost(seed: int, n_jobs: int, max_depth: int, **parameters) -> object:
-    from sklearn.ensemble import AdaBoostRegressor
-
-    return AdaBoostRegressor(_decision_tree(seed, 1, max_depth=max_depth), random_state=seed, **parameters)
-
-
-def _bagging(seed: int, n_jobs: int, **parameters) -> object:
-    from sklearn.ensemble import BaggingRegressor
-
-    return BaggingRegressor(random_state=seed, n_jobs=n_jobs, **parameters)
-
-
-def _extra_trees(seed: int, n_jobs: int, **parameters) -> object:
-    from sklearn.ensemble import ExtraTreesRegressor
-
-    return ExtraTreesRegressor(random_state=seed, n_jobs=n_jobs, **parameters)
-
-
-def _random_forest(seed: int, n_jobs: int, **parameters) -> object:
-    from sklearn.ensemble import RandomForestRegressor
-
-    return RandomForestRegressor(random_state=seed, n_jobs=n_jobs, **parameters)
-
-
-def _boosted_trees(seed: int, n_jobs: int, **parameters) -> object:
-    from sklearn.ensemble import HistGradientBoostingRegressor
-
-    return HistGradientBoostingRegressor(random_state=seed, **parameters)
-
-
-def _tabm(seed: int, n_jobs: int, **parameters) -> object:
-    return TabM(seed, device_of(0), **parameters)
-
-
-# row of GRIDS -> (seed, threads, **parameters) -> what has fit(x, y) and predict(x)
-MAKERS: dict[str, Callable] = {
-    "linear": _linear,
-    "ridge": _ridge,
-    "elastic_net": _elastic_net,
-    "sgd": _sgd,
-    "svr": _svr,
-    "decision_tree": _decision_tree,
-    "adaboost": _adaboost,
-    "bagging": _bagging,
-    "extra_trees": _extra_trees,
-    "random_forest": _random_forest,
-    "boosted_trees": _boosted_trees,
-    "tabm": _tabm,
-}
 LINEAR = ("linear", "ridge", "elastic_net", "sgd")
 
 
@@ -129,9 +71,8 @@ class Stopped(BaseException):
 class Search:
     """How far a grid has come: all that is remembered of it, as JSON, between two attempts."""
 
-    tried: list = dataclasses.field(
-        default_factory=list
-    )  # {point, mae, seconds} in the grid's order; mae None: not finite
+    # {point, mae, seconds} in the grid's order; mae None: not finite
+    tried: list = dataclasses.field(default_factory=list)
     halves: list = dataclasses.field(default_factory=lambda: [[NEVER, 0.0], [NEVER, 0.0]])  # see select_halves
     refit_s: float = 0.0
 
@@ -210,7 +151,7 @@ def fitted(spec: RunSpec, grid: Grid, point: dict, data: Dataset) -> object:
     from threadpoolctl import threadpool_limits
 
     n_rows, n_jobs = grid.fitted_rows(len(data.train)), torch.get_num_threads()
-    estimator = MAKERS[grid.architecture](spec.seed % 2**32, n_jobs, **grid.fixed, **point)
+    estimator = makers(spec.seed % 2**32, n_jobs)[grid.architecture](**grid.fixed, **point)
     # TabM's own library has counted its threads already, and would not count again
     limits = contextlib.nullcontext() if isinstance(estimator, TabM) else threadpool_limits(n_jobs)
     with limits:

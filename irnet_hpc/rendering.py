@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from statistics import median
 from typing import NamedTuple
 
-from irnet_hpc.published import BEST_CLASSICAL, Published, published_on
 from irnet_hpc.runs import model_name
 from irnet_hpc.tables import BestClassical, Cell, Row, Table
 
@@ -86,10 +85,11 @@ def one_line(text: str) -> str:
 
 def markdown(table: Table, width: int | None = None) -> str:
     """The table as aligned Markdown; where a `width` in letters is given, columns that go beyond it follow below."""
-    return _aligned(grid(table), width)
+    return aligned(grid(table), width)
 
 
-def _aligned(texts_of: list[list[Text]], width: int | None) -> str:
+def aligned(texts_of: list[list[Text]], width: int | None) -> str:
+    """Lines of text, header first, as Markdown."""
     lines = []
     for line in texts_of:
         texts = [re.sub(r"([\\`*<>|])", r"\\\1", one_line(text)) for text, _ in line]
@@ -197,7 +197,7 @@ def tidy_csv(tables: Iterable[Table]) -> str:
         for (architecture, depth), cell in zip(table.models, row.cells, strict=True)
         if cell
     ]
-    return _csv(lines)
+    return csv_text(lines)
 
 
 def _classical_columns(row: Row, cell: Cell) -> dict:
@@ -209,74 +209,8 @@ def _classical_columns(row: Row, cell: Cell) -> dict:
     }
 
 
-def published_of(table: Table) -> list[tuple[Published, Row, Cell | BestClassical | None]]:
-    """Published numbers on the dataset that the table's pack was made from, each with its row and, if it is there, ours."""
-    rows = {(row.property, row.unit): row for row in table.rows}
-    found = []
-    for line in published_on(table.source, rows):
-        row = rows[line.property, line.unit]
-        ours = row.best_classical if line.model == BEST_CLASSICAL else table.cell(row, *line.ours)
-        found.append((line, row, ours))
-    return found
-
-
-def published_markdown(table: Table, width: int | None = None) -> str:
-    """What is published beside what is ours, for below the table and never within it; empty where nothing is."""
-    found = published_of(table)
-    sources = list(dict.fromkeys(line.source for line, _, _ in found))
-    header = ["property", "model", "features", "published", "rows", "split", "ours", "our training rows", "source"]
-    lines = [[Text(text) for text in header]]
-    for line, row, ours in found:
-        texts = [f"{line.property} ({line.unit})", model_name(line.model, line.depth), line.features, f"{line.mae:g}"]
-        texts += [f"{line.n_rows:,}" if line.n_rows else "not stated", line.split]
-        texts += [_ours(ours, row), f"{row.n_train:,}", str(sources.index(line.source) + 1)]
-        lines.append([Text(text) for text in texts])
-    if not found:
-        return ""
-    said = "\n".join(f"{i + 1}. {one_line(source)}" for i, source in enumerate(sources))
-    return (
-        f"Published on {table.source}, of other rows, splits and selection than ours, so beside our table and not in it:"
-        f"\n\n{_aligned(lines, width)}\n\n{said}"
-    )
-
-
-def _ours(cell: Cell | BestClassical | None, row: Row) -> str:
-    if cell is None:
-        return "–"
-    return (f"{cell.model} " if isinstance(cell, BestClassical) else "") + cell_text(cell, row_format(row))
-
-
-def published_csv(tables: Iterable[Table]) -> str:
-    """A line for each published number and each of our tables that it stands beside; empty where there is none."""
-    lines = [
-        {
-            "pack": table.pack,
-            "recipe": table.recipe,
-            "protocol": table.protocol,
-            "selected_on": table.selected_on,
-            "train_rows": table.train_rows,
-            "start_from": table.start_from,
-            "property": line.property,
-            "unit": line.unit,
-            "dataset": line.dataset,
-            "published_model": model_name(line.model, line.depth),
-            "published_features": line.features,
-            "published_mae": line.mae,
-            "published_n_rows": line.n_rows,
-            "published_split": line.split,
-            "published_source": line.source,
-            "our_model": getattr(ours, "model", model_name(*line.ours)) if ours else None,
-            "our_test_mae_mean": ours and ours.mae,
-            "our_n_seeds": ours and len(ours.seeds),
-            "our_n_train": row.n_train,
-        }
-        for table in tables
-        for line, row, ours in published_of(table)
-    ]
-    return _csv(lines) if lines else ""
-
-
-def _csv(lines: list[dict]) -> str:
+def csv_text(lines: list[dict]) -> str:
+    """Lines of one kind as CSV, with a header."""
     text = io.StringIO()
     writer = csv.DictWriter(text, lines[0].keys() if lines else [], lineterminator="\n")
     writer.writeheader()

@@ -18,9 +18,9 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.files import write_json
 from irnet_hpc.grids import GRIDS
 from irnet_hpc.properties import PROPERTIES
-from irnet_hpc.published import published_on, read_published
+from irnet_hpc.published import published_csv, published_markdown, published_on, read_published
 from irnet_hpc.recipes import RECIPES, resolve
-from irnet_hpc.rendering import escape_latex, grid, latex, markdown, published_csv, published_markdown, tidy_csv
+from irnet_hpc.rendering import escape_latex, grid, latex, markdown, tidy_csv
 from irnet_hpc.report import mae_against_depth
 from irnet_hpc.runs import RunResult, RunSpec, run_folder, run_key
 from irnet_hpc.tables import tabulate
@@ -326,7 +326,16 @@ def test_any_nonsense_in_a_result_is_named_and_not_fatal(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    "change", [{"spec": 3}, {"spec": {"pack": "p"}}, {"test_mae": None}, {"baseline_mae": "x"}, {"key": None}]
+    "change",
+    [
+        {"spec": 3},
+        {"spec": {"pack": "p"}},
+        {"test_mae": None},
+        {"baseline_mae": "x"},
+        {"key": None},
+        {"val_mae": "x"},
+        {"fitted_rows": "x"},
+    ],
 )
 def test_a_result_of_the_right_keys_and_wrong_values_is_left_out(tmp_path, change):
     write_run(tmp_path, 0.1)

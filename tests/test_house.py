@@ -32,7 +32,7 @@ ORDER = (
         "running",
         "sweep",
     ),
-    *("published", "tables", "rendering", "report", "aggregate"),
+    *("tables", "rendering", "published", "report", "aggregate"),
 )
 TRAINING = {"model", "comm", "data", "evaluation", "checkpoint", "folder", "tabular", "classical", "train"}
 # library -> the only modules that may name it, at their top or within a function
