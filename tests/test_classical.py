@@ -35,7 +35,7 @@ MODELS = [pytest.param(name, marks=NEEDS_TABM) if name == "tabm" else name for n
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Two threads cost more than they bring on a table of 600 rows; and small rivals are as good a test as large ones."""
+    """Two threads cost more than they bring on a table of 600 rows."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
