@@ -2,8 +2,9 @@
 
     python -m irnet_hpc.train --pack oqmd-magpie --property formation_energy --architecture random_forest
 
-It is `train` that is typed, and the run folder is that of a network. A signal ends it between two points or within one;
-what was fitted is remembered as numbers, and the same command goes on with the next point. No fitted model is kept for
+It is `train` that is typed, and the run folder is that of a network. A signal ends it, within a fit as soon as the library
+comes back to Python (SVR's only at the end of one); how each point did is remembered, and the same command goes on with the
+next, also after SIGKILL. No fitted model is kept for
 prediction, since scikit-learn's are pickles, and loading a pickle runs what is in it; the coefficients of the linear ones
 and the weights of TabM, which are plain numbers, are left in parameters.safetensors. The only sklearn import.
 """
@@ -239,7 +240,7 @@ def _resume(notes: Path, key: str) -> Search:
 
 @contextlib.contextmanager
 def _stopping() -> Iterator[None]:
-    """Raise Stopped at a signal that asks for the end: a fit looks at no flag, but it does end at an exception."""
+    """Raise Stopped at a signal that asks for the end: a fit looks at no flag, but an exception ends it, once in Python."""
 
     def stop(*_: object) -> None:
         raise Stopped

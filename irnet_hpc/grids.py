@@ -51,7 +51,13 @@ GRIDS = {
         Grid("elastic_net", {"l1_ratio": 0.5}, {"alpha": [1e-5, 1e-4, 1e-3]}, **STANDARD),
         Grid("sgd", {"learning_rate": "adaptive", "eta0": 1e-3}, {"alpha": [1e-5, 1e-4, 1e-3]}, **STANDARD),
         # The kernel matrix grows with the square of the rows: at 20,000 a fit takes minutes, at 300,000 days.
-        Grid("svr", {"kernel": "rbf", "epsilon": 0.02}, {"C": [1.0, 10.0, 100.0]}, max_rows=20_000, **STANDARD),
+        Grid(
+            "svr",
+            {"kernel": "rbf", "epsilon": 0.02, "cache_size": 1000},
+            {"C": [1.0, 10.0, 100.0]},
+            max_rows=20_000,
+            **STANDARD,
+        ),
         Grid("decision_tree", grid={"min_samples_leaf": [1, 4, 16]}),
         Grid("adaboost", {"n_estimators": 50}, {"max_depth": [3, 12], "loss": ["linear", "square"]}),
         Grid("bagging", {"n_estimators": 100}, {"max_samples": [0.5, 1.0]}),
