@@ -4,9 +4,9 @@
 
 It is `train` that is typed, and the run folder is that of a network. A signal ends it, within a fit as soon as the library
 comes back to Python (SVR's only at the end of one); how each point did is remembered, and the same command goes on with the
-next, also after SIGKILL. No fitted model is kept for
-prediction, since scikit-learn's are pickles, and loading a pickle runs what is in it; the coefficients of the linear ones
-and the weights of TabM, which are plain numbers, are left in parameters.safetensors. The only sklearn import.
+next, also after SIGKILL. No fitted model is kept for prediction, since scikit-learn's are pickles, and loading a pickle
+runs what is in it; the coefficients of the linear ones and the weights of TabM, which are plain numbers, are left in
+parameters.safetensors. The only sklearn import.
 """
 
 import contextlib
