@@ -13,8 +13,11 @@ from irnet_hpc.rendering import Text, aligned, cell_text, csv_text, one_line, ro
 from irnet_hpc.runs import model_name
 from irnet_hpc.tables import BestClassical, Cell, Row, Table
 
-# how published.csv calls a model -> our architecture; what is not here is called the same, or is not ours
-OURS = {"random-forest": "random_forest"}
+# (model, depth) in published.csv -> ours; what is not here is called the same, or is not ours
+OURS = {
+    ("random-forest", None): ("random_forest", None),
+    ("brnet", 17): ("brnet", 15),  # its papers count the layers of both branches, we those of the longest path
+}
 BEST_CLASSICAL = "best of 10 classical"
 
 
@@ -35,7 +38,7 @@ class Published(NamedTuple):
     @property
     def ours(self) -> tuple[str, int | None]:
         """(architecture, depth) of the same model here, if it is one of ours at all."""
-        return OURS.get(self.model, self.model), self.depth
+        return OURS.get((self.model, self.depth), (self.model, self.depth))
 
 
 @functools.cache
