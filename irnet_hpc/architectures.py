@@ -85,16 +85,9 @@ STACK = re.compile(
 FORM = "WIDTH[B][A|LSLOPE][R][DRATE][xCOUNT[+COUNT...][R][DRATE]], e.g. 64BARx2, 64L0.3Rx2+2 or 64Ax4D0.2"
 
 
-def known_architecture(name: str) -> str:
-    """`name` if it is one of MODELS. Raises UserError listing them."""
-    if name == "ibrnet":
-        raise UserError("ibrnet is no architecture of its own: it is brnet-17 trained with recipe ibrnet")
-    return choose("architecture", name, MODELS)
-
-
 def layer_string(architecture: str, depth: int) -> str:
     """The layer string of a preset. Raises UserError listing the choices for one that does not exist."""
-    if depth not in MODELS[known_architecture(architecture)]:
+    if depth not in MODELS[choose("architecture", architecture, MODELS)]:
         raise UserError(f"{architecture} has no depth {depth}; known: {', '.join(map(str, MODELS[architecture]))}")
     if (architecture, depth) in SINGLE:
         return SINGLE[architecture, depth]

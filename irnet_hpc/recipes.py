@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from irnet_hpc.errors import UserError, choose
+from irnet_hpc.grids import GRID
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,9 +117,9 @@ def resolve(recipe: str | Mapping) -> Recipe:
         raise UserError(f"an inline recipe must be a mapping with name and base, however: {recipe!r}")
     changes = {field: value for field, value in recipe.items() if field != "base"}
     name, types = changes["name"], {field.name: field.type for field in dataclasses.fields(Recipe)}
-    if name in RECIPES or not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
+    if name in (*RECIPES, GRID) or not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
         raise UserError(
-            f"the name of an inline recipe must be letters, digits, - and _, and not {' or '.join(RECIPES)}, however: {name!r}"
+            f"the name of an inline recipe must be letters, digits, - and _, and not {' or '.join([*RECIPES, GRID])}, however: {name!r}"
         )
     for field, value in changes.items():
         choose(f"key of recipe {name!r}", field, {*types, "base"})

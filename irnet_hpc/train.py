@@ -3,6 +3,7 @@
     python -m irnet_hpc.train --pack alloys-magpie --property mixing_enthalpy --architecture irnet --depth 17
     horovodrun -np 2 python -m irnet_hpc.train ...      (or mpirun -np 2, or srun, with MPI or without)
     python -m irnet_hpc.train ... --recipe '{name: mine, base: paper, batch: 64}'
+    python -m irnet_hpc.train --pack alloys-magpie --property mixing_enthalpy --architecture random_forest
 
 The experiment does not depend on how many ranks run it: the batch is global, its order a function of (seed, epoch), and
 rows are normalised in fixed groups. Exit status: 0 done, 2 a user's mistake, 75 preempted with a checkpoint, 1 otherwise.
@@ -21,13 +22,14 @@ import numpy as np
 import torch
 import yaml
 
-from irnet_hpc import checkpoint, folder
+from irnet_hpc import checkpoint, classical, folder
 from irnet_hpc.architectures import MODELS, parse
 from irnet_hpc.checkpoint import State
 from irnet_hpc.comm import ENGINES, Comm, PeerLost, device_of, from_root, leave_at_once, start, together
 from irnet_hpc.data import Dataset, epoch_order, load
 from irnet_hpc.errors import UserError, choose, exit_status
 from irnet_hpc.evaluation import predict, select_halves, take_statistics, weights
+from irnet_hpc.grids import GRID, GRIDS, Grid
 from irnet_hpc.model import FlatParameters, Network, autocast, rank_groups
 from irnet_hpc.recipes import RECIPES, Recipe, resolve
 from irnet_hpc.runs import PROTOCOLS, RunSpec, model_of, run_folder, run_key
@@ -189,6 +191,8 @@ def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
                 print(f"already done: {path / 'result.json'}")
             return 0
         try:
+            if spec.is_classical:
+                return 0 if classical.run(spec, recipe, key, pack, path, comm, arguments.results) else PREEMPTED
             device = device_of(comm.local_rank)
             data = together(comm, lambda: load(pack, spec, recipe, device, DTYPES[recipe.precision]))
             if recipe.batch % comm.size:
@@ -231,15 +235,12 @@ def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
     return 0
 
 
-def specify(arguments: argparse.Namespace) -> tuple[RunSpec, Recipe, Path]:
-    text = arguments.recipe
-    try:
-        recipe = resolve(yaml.safe_load(text) if text.lstrip().startswith("{") else text)
-    except (yaml.YAMLError, ValueError):  # ValueError: a date that is none
-        raise UserError(f"an inline recipe must be YAML like {{name: mine, base: paper}}, however: {text!r}") from None
+def specify(arguments: argparse.Namespace) -> tuple[RunSpec, Recipe | Grid, Path]:
+    is_classical = arguments.architecture in GRIDS
+    recipe = _recipe(arguments.recipe or (GRID if is_classical else "onecycle"), arguments.architecture)
     if arguments.layers is not None and (arguments.architecture or arguments.depth is not None):
         raise UserError("a network is given by --architecture and --depth, or by --layers, not by both")
-    if arguments.layers is None and not (arguments.architecture and arguments.depth is not None):
+    if arguments.layers is None and not is_classical and not (arguments.architecture and arguments.depth is not None):
         raise UserError("a network is given by --architecture and --depth, e.g. irnet and 17, or by --layers")
     model = {"architecture": arguments.architecture, "depth": arguments.depth}
     pack_file = pack_path(arguments.pack, arguments.pack_dir)
@@ -253,6 +254,17 @@ def specify(arguments: argparse.Namespace) -> tuple[RunSpec, Recipe, Path]:
         **(model if arguments.layers is None else model_of(arguments.layers)),
     )
     return spec, recipe, pack_file
+
+
+def _recipe(text: str, architecture: str | None) -> Recipe | Grid:
+    if text == GRID:
+        if architecture not in GRIDS:
+            raise UserError(f"recipe {GRID} must be that of a classical model ({', '.join(GRIDS)}), and of no network")
+        return GRIDS[architecture]
+    try:
+        return resolve(yaml.safe_load(text) if text.lstrip().startswith("{") else text)
+    except (yaml.YAMLError, ValueError):  # ValueError: a date that is none
+        raise UserError(f"an inline recipe must be YAML like {{name: mine, base: paper}}, however: {text!r}") from None
 
 
 def keep_freed_memory() -> None:
@@ -273,10 +285,10 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--pack", required=True, help="name of a pack, or a path to one")
     add("--property", required=True)
-    add("--architecture", help=", ".join(MODELS))
+    add("--architecture", help=f"{', '.join(MODELS)}; or without a depth {', '.join(GRIDS)}")
     add("--depth", type=int)
     add("--layers", help="a layer string instead, e.g. 256BARx4-64BARx2-1")
-    add("--recipe", default="onecycle", help=f"{', '.join(RECIPES)}, or an inline one (default: %(default)s)")
+    add("--recipe", help=f"{', '.join(RECIPES)}, or an inline one (default: onecycle; of a classical model {GRID})")
     add("--protocol", default="honest", help=f"{' or '.join(PROTOCOLS)} (default: %(default)s)")
     add("--seed", type=int, default=0)
     add("--train-rows", type=int, help="train on the first so many rows only")

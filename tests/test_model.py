@@ -73,7 +73,7 @@ def test_brnet_has_the_published_parameters_wherever_its_branches_are(counts):
     assert n_parameters(Network(86, parse(brnet(counts)))) == BRNET[counts]
 
 
-def test_brnet_15_branches_its_widest_stack_two_and_two_as_the_published_code():
+def test_brnet_17_branches_its_widest_stack_two_and_two_as_the_published_code():
     assert layer_string("brnet", 17) == brnet(("2+2", "3", "3", "3", "2"))
 
 
