@@ -27,6 +27,7 @@ from irnet_hpc.runs import RunSpec, model_of
 from irnet_hpc.train import train
 
 SMALL = "16BARx2-1"
+QUICK = {"name": "quick", "base": "onecycle", "precision": "fp32", "epochs": 10}
 FP32 = {"name": "fp32", "base": "onecycle", "precision": "fp32", "batch": 32, "norm_group": 16, "epochs": 5}
 pytestmark = pytest.mark.filterwarnings("ignore:.*training rows are few:UserWarning")
 
@@ -36,16 +37,18 @@ def friedman() -> tuple[np.ndarray, np.ndarray]:
     return make_friedman1(1200, noise=0.1, random_state=0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.parametrize(
     ("estimator", "check"),
-    list(estimator_checks_generator(IRNetRegressor(layers=SMALL), mark="skip")),
+    list(estimator_checks_generator(IRNetRegressor(layers=SMALL, recipe=QUICK), mark="skip")),
     ids=lambda value: value.func.__name__ if hasattr(value, "func") else "",
 )
 def test_it_is_a_scikit_learn_regressor(estimator, check):
     check(estimator)
 
 
+@pytest.mark.slow
 def test_an_irnet_learns_what_a_linear_model_cannot(friedman):
     X, y = friedman
     model = irnet_hpc.IRNetRegressor("irnet", 10, {"name": "quick", "base": "onecycle", "epochs": 8}).fit(
