@@ -59,9 +59,9 @@ class Connection(NamedTuple):
 
 
 class Passing(Exception):
-    """A failure that another attempt may not meet; `wait_s` is what the service asks for, if it does."""
+    """A failure that another attempt may not meet; `wait_s` is what the service asks for."""
 
-    def __init__(self, problem: str, wait_s: float | None = None):
+    def __init__(self, problem: str, wait_s: float = 0.0):
         super().__init__(problem)
         self.wait_s = wait_s
 
@@ -103,7 +103,7 @@ def get(connection: Connection, url: str, accept: Callable[[bytes], T], largest:
     def attempt() -> T:
         with _answer(connection, url, {"Accept-Encoding": "gzip, deflate", "Accept": "application/json"}) as response:
             if response.status_code != 200:
-                raise Passing(f"answers {response.status_code} {response.reason}")
+                raise Passing(f"answers {_status(response)}")
             body = b"".join(_chunks(connection, response, url, largest))
         try:
             return accept(body)
@@ -141,7 +141,7 @@ def save(connection: Connection, url: str, path: Path, sha256: str, largest: int
             if response.status_code == 416:  # there is nothing behind what is there: it is whole, or not of this file
                 return
             if response.status_code not in (200, 206):
-                raise Passing(f"answers {response.status_code} {response.reason}")
+                raise Passing(f"answers {_status(response)}")
             goes_on = response.status_code == 206
             if goes_on and not response.headers.get("Content-Range", "").startswith(f"bytes {there}-"):
                 part.unlink()
@@ -198,10 +198,9 @@ def _persistently(connection: Connection, url: str, attempt: Callable[[], T]) ->
         try:
             return attempt()
         except Passing as failure:
-            problem, wait_s = failure, failure.wait_s
-        if number < most:
-            if wait_s is None:  # jitter: those whom a service lost at one moment should not come back at one moment
-                wait_s = connection.manners.backoff_s * 2 ** (number - 1) * random.uniform(0.5, 1)
+            problem, asked_s = failure, failure.wait_s
+        if number < most:  # jitter: those whom a service lost at one moment should not come back at one moment
+            wait_s = max(asked_s, connection.manners.backoff_s * 2 ** (number - 1) * random.uniform(0.5, 1))
             say(f"{_host(url)} {problem}; attempt {number + 1} of {most} in {wait_s:.3g} s")
             time.sleep(wait_s)
     raise UserError(f"{url} {problem}, {most} times; the same command, later, goes on from here")
@@ -233,24 +232,30 @@ def _answer(connection: Connection, url: str, headers: dict[str, str]) -> Iterat
         raise Passing(f"{failure}: {_cause(error)}") from None
     except exceptions.RequestException as error:
         raise UserError(f"{url} cannot be fetched: {_cause(error)}; give another address with --url") from None
+    except ValueError as error:  # which requests and urllib3 let through: a chunk of -5 bytes, a redirect to http://[
+        raise Passing(f"{failure}: {_cause(error)}") from None
 
 
 def _check_status(connection: Connection, url: str, response: "requests.Response") -> None:
     status = response.status_code
     if status >= 500 or status in PASSING:
-        wait_s = _retry_after(response) if status in (429, 503) else None
+        wait_s = _retry_after(response) if status in (429, 503) else 0.0
         longest = connection.manners.longest_wait_s
-        if wait_s is not None and wait_s > longest:
+        if wait_s > longest:
             raise UserError(
-                f"{url} answers {status} {response.reason} and asks to wait {wait_s:,.0f} s, more than {longest:g} s; "
+                f"{url} answers {_status(response)} and asks to wait {wait_s:,.0f} s, more than {longest:g} s; "
                 "the same command after that goes on from here"
             )
-        raise Passing(f"answers {status} {response.reason}", wait_s)
+        raise Passing(f"answers {_status(response)}", wait_s)
     if status >= 400 and status != 416:
-        raise UserError(f"{url} answers {status} {response.reason}; give the service's present address with --url")
+        raise UserError(f"{url} answers {_status(response)}; give the service's present address with --url")
 
 
-def _retry_after(response: "requests.Response") -> float | None:
+def _status(response: "requests.Response") -> str:
+    return _plain(f"{response.status_code} {response.reason}")
+
+
+def _retry_after(response: "requests.Response") -> float:
     """Seconds that the service asks to wait: a number of them, or a date, which is read by the service's own clock."""
     text = response.headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit():
@@ -261,7 +266,7 @@ def _retry_after(response: "requests.Response") -> float | None:
         with contextlib.suppress(TypeError, ValueError):
             now = email.utils.parsedate_to_datetime(response.headers.get("Date", ""))
         return max(0.0, (until - now).total_seconds())
-    return None
+    return 0.0
 
 
 def _chunks(connection: Connection, response: "requests.Response", url: str, largest: int) -> Iterator[bytes]:
@@ -283,7 +288,12 @@ def _cause(error: BaseException) -> str:
     """The last and plainest of a chain of errors."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return _plain(str(error))[:200] or type(error).__name__
+
+
+def _plain(text: str) -> str:
+    """What a service said, as it may be shown on a terminal: one line, and nothing that steers it."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def _host(url: str) -> str:

@@ -14,6 +14,7 @@ import fcntl
 import gzip
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -25,7 +26,7 @@ from tqdm import tqdm
 
 from irnet_hpc.download import fetching
 from irnet_hpc.download.fetching import Connection
-from irnet_hpc.download.records import Record, Unusable, Written, write_about, write_csv, write_jsonl
+from irnet_hpc.download.records import Lowest, Record, Unusable, Written, write_about, write_csv, write_jsonl
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, replacing, write_json
 from irnet_hpc.properties import PROPERTIES
@@ -52,6 +53,7 @@ class Service(NamedTuple):
     numeric: tuple[str, ...]  # of them and of others, those that hold numbers, which may be written as text
     others: tuple[str, ...] = ()  # that a row may have besides
     notes: tuple[str, ...] = ()
+    lowest: str = ""  # property: of rows with one id, the one lowest in it is kept; without it the first
 
 
 class Plan(NamedTuple):
@@ -74,11 +76,12 @@ def collect(service: Service, name: str, url: str, folder: Path, source: Source)
             return table
         plan = _all_pages(service, url, work)
         write = write_jsonl if service.structures else write_csv
-        written = write(work / table.name, service.properties, _records(service, work))
+        written = write(work / table.name, service.properties, _records(service, work), _lowest(service, work))
         if not any(written.n_reported.values()):
+            shutil.rmtree(work)  # another attempt should not begin with these pages
             raise UserError(
-                f"not one of the rows of {url} reports any of {', '.join(service.properties)}; "
-                f"pack --probe {name} says what differs from what was expected"
+                f"not one of the rows of {url} reports any of {', '.join(service.properties)} "
+                f"({'; '.join(written.remarks())}); pack --probe {name} says what differs from what was expected"
             )
         notes = [*service.notes, *unexpected(written.n_rows, source)]
         finish(work / table.name, table, written, plan.query, name, source, notes=notes, n_fetched=plan.total)
@@ -163,12 +166,13 @@ def _all_pages(service: Service, url: str, work: Path) -> Plan:
 def _pages(service: Service, url: str, work: Path, connection: Connection) -> Plan:
     plan, kept = _resumed(service, url, work)
     page = n_rows = 0
+    last: list[dict] = []  # rows of the page before
     with tqdm(total=plan.total, unit=" rows", disable=None) as bar:  # None: only on a terminal
         while plan.total is None or n_rows < plan.total:
             if page in kept:
                 found = _read_page(kept[page])
             else:
-                found, plan = _fetch_page(service, url, page, plan, connection)
+                found, plan = _fetch_page(service, url, page, plan, connection, last)
                 if page == 0:
                     write_json(work / "plan.json", plan._asdict())
                 if found.rows:
@@ -178,6 +182,7 @@ def _pages(service: Service, url: str, work: Path, connection: Connection) -> Pl
             bar.update(len(found.rows))
             n_rows += len(found.rows)
             page += 1
+            last = found.rows
             if plan.total is None and len(found.rows) < plan.n_rows:  # the end, where a service does not say its total
                 plan = plan._replace(total=n_rows)
                 write_json(work / "plan.json", plan._asdict())
@@ -200,8 +205,13 @@ def _resumed(service: Service, url: str, work: Path) -> tuple[Plan, dict[int, Pa
     return plan, sound
 
 
-def _fetch_page(service: Service, url: str, page: int, plan: Plan, connection: Connection) -> tuple[Page, Plan]:
-    """A page of as many rows as there should be, and the plan, which the first page completes. Raises TotalChanged."""
+def _fetch_page(
+    service: Service, url: str, page: int, plan: Plan, connection: Connection, last: list[dict]
+) -> tuple[Page, Plan]:
+    """A page of as many rows as there should be, and the plan, which the first page completes. Raises TotalChanged.
+
+    `last` are the rows of the page before: a service that gives them again does not look at what page it is asked for.
+    """
 
     def accept(body: bytes) -> Page:
         found = service.read(body)
@@ -214,8 +224,10 @@ def _fetch_page(service: Service, url: str, page: int, plan: Plan, connection: C
             expected = min(plan.n_rows, plan.total - page * plan.n_rows)
             if len(found.rows) != expected:
                 raise ValueError(f"page {page + 1} has {len(found.rows):,} of {expected:,} rows")
-        if len(found.rows) > plan.n_rows:
-            raise ValueError(f"page {page + 1} has {len(found.rows):,} rows, though {plan.n_rows:,} were asked for")
+        if len(found.rows) > (most := plan.n_rows if found.total is None else min(plan.n_rows, found.total)):
+            raise ValueError(f"page {page + 1} has {len(found.rows):,} rows, though there should be at most {most:,}")
+        if found.rows and found.rows == last:
+            raise ValueError(f"page {page + 1} is page {page} again")
         return found
 
     found = fetching.get(connection, service.query(url, page, plan.n_rows), accept)
@@ -254,6 +266,18 @@ def _records(service: Service, work: Path) -> Iterator[Record | Unusable]:
                 yield service.record(row)
             except Unusable as reason:
                 yield reason
+
+
+def _lowest(service: Service, work: Path) -> Lowest | None:
+    """Which of the rows of one id is kept, where a property decides it."""
+    if not service.lowest:
+        return None
+    found: dict[str, float] = {}
+    for record in _records(service, work):
+        if isinstance(record, Record):
+            value = record.targets.get(service.lowest, math.inf)
+            found[record.material_id] = min(value, found.get(record.material_id, math.inf))
+    return Lowest(service.lowest, found)
 
 
 def _kept(work: Path) -> dict[int, Path]:
