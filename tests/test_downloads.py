@@ -440,6 +440,21 @@ def test_who_waited_for_a_folder_that_is_gone_locks_the_new_one(tmp_path):
     assert order == ["first", "second"]
 
 
+@pytest.mark.parametrize("table", ["there", "removed"])
+def test_what_a_download_leaves_that_was_killed_at_its_end_is_not_used(serve, tmp_path, monkeypatch, table):
+    in_pages_of(monkeypatch, 4)
+    server = serve(Oqmd(some_rows(10)))
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(shutil, "rmtree", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        download.fetch("oqmd", tmp_path, server.url + "/oqmdapi")
+    assert len(list((tmp_path / ".oqmd.download").glob("*.json.gz"))) == 3
+    if table == "removed":  # by someone who wants it as it is now
+        (tmp_path / "oqmd.csv.xz").unlink()
+    download.ensure("oqmd", tmp_path, server.url + "/oqmdapi")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["oqmd.about.json", "oqmd.csv.xz"]
+    assert len(server.requests) == (3 if table == "there" else 6)
+
+
 def test_another_address_or_another_query_discards_the_pages(serve, tmp_path, monkeypatch):
     in_pages_of(monkeypatch, 4)
     first, second = serve(Oqmd(some_rows(10))), serve(Oqmd(some_rows(6)))

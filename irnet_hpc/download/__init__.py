@@ -42,6 +42,8 @@ def ensure(
     if found is None or any(path.is_file() for path in candidates(source, data_dir, structures)):
         if url:
             fetching.say(f"--url is not needed: {source} is {'here already' if found else 'no source to download'}")
+        if found:
+            paging.tidy(folder_of(data_dir), name_of(source))
         return None
     check_structures(source, structures)
     if fetching.forbidden() and (found.service or matminer_data.own_file(found.dataset) is None):

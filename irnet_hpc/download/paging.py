@@ -103,10 +103,18 @@ def finish(made: Path, table: Path, written: Written, url: str, name: str, sourc
     about = {"source": name, "title": source.title, "licence": source.licence, "citation": source.citation, **what}
     write_about(table, written, url, units, **about)
     made.replace(table)
+    (made.parent / "plan.json").unlink(missing_ok=True)  # from now on the pages are nothing to go on from
     shutil.rmtree(made.parent)
     fetching.say(f"wrote {table}: {written.n_rows:,} rows, {table.stat().st_size / 2**20:,.1f} MiB")
     for note in [*about.get("notes", ()), *written.remarks()]:
         fetching.say(f"note: {note}")
+
+
+def tidy(folder: Path, name: str) -> None:
+    """Remove what is left of a download that was killed when all was done but this: pages without a plan."""
+    work = folder / f".{name}.download"
+    if _kept(work) and not (work / "plan.json").exists():
+        shutil.rmtree(work, ignore_errors=True)
 
 
 @contextlib.contextmanager
