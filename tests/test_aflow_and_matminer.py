@@ -405,8 +405,11 @@ def test_probe_agrees_with_a_service_as_documented_and_says_what_differs(serve, 
     service = Oqmd([CSCL] * 30)
     lacking = serve(lambda path, headers: Answer(service(path, headers).body.replace(b"stability", b"hull")))
     assert "stability is missing in 20 of 20 rows" in catalogue.probe("oqmd", lacking.url + "/oqmdapi")
-    page = serve(lambda *_: Answer(b"<html>"))
-    assert catalogue.probe("oqmd", page.url)[0].startswith("not an answer as documented: ")
+    for body in (b"<html>", b"[" * 100_000, b'{"data": [], "meta": [1]}'):
+        page = serve(lambda *_, body=body: Answer(body))
+        assert catalogue.probe("oqmd", page.url)[0].startswith("not an answer as documented: ")
+    steering = serve(lambda path, headers: Answer(service(path, headers).body.replace(b"natoms", b"\\u001b[2J")))
+    assert "fields that were not expected: [2J" in catalogue.probe("oqmd", steering.url + "/oqmdapi")
 
 
 def test_probe_of_aflow_and_of_a_dataset(serve, datasets):
@@ -436,5 +439,7 @@ def test_the_list_says_what_there_is_and_what_is_here(pack_command, tmp_path):
     done = pack_command("--list", "matminer")
     assert "matminer:expt_gap\n  6,354 rows, formulas; here: no\n  columns: band_gap (eV)" in done.stdout
     assert "matminer:double_perovskites_gap_lumo" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert max(len(line) for entry in entries.values() for line in entry.splitlines()) <= 100
     done = pack_command("--list", "oqmd")
     assert (done.returncode, done.stderr) == (2, "error: unknown catalogue (of --list) 'oqmd'; known: matminer\n")

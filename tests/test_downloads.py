@@ -21,8 +21,9 @@ from loopback import CSCL, FAST, Answer, Oqmd, packed, pages, some_rows
 
 from irnet_hpc import download
 from irnet_hpc.download import fetching, oqmd
-from irnet_hpc.download.paging import alone
+from irnet_hpc.download.folder import alone
 from irnet_hpc.errors import UserError
+from irnet_hpc.files import replacing
 from irnet_hpc.loading import load, read_about
 from irnet_hpc.store import open_pack
 
@@ -325,8 +326,12 @@ def test_an_answer_that_drips_for_ever_is_given_up(serve, monkeypatch):
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("oqmd.org", "cannot be fetched: Invalid URL"),
-        ("ftp://127.0.0.1", "cannot be fetched: No connection adapters"),
+        ("oqmd.org", "--url must be http:// or https://, a host and a path, however: 'oqmd.org'"),
+        ("", "however: ''"),
+        ("file:///etc/passwd", "however: 'file:///etc/passwd'"),
+        ("http://[", r"however: 'http://\['"),
+        ("http://127.0.0.1:9/x?y=1", r"however: 'http://127.0.0.1:9/x\?y=1'"),
+        ("http://me:secret@127.0.0.1:9/x", "a host and a path; a name and a password for it belong in ~/.netrc$"),
     ],
 )
 def test_an_address_that_is_none_is_one_sentence(serve, tmp_path, url, sentence):
@@ -453,6 +458,15 @@ def test_what_a_download_leaves_that_was_killed_at_its_end_is_not_used(serve, tm
     download.ensure("oqmd", tmp_path, server.url + "/oqmdapi")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["oqmd.about.json", "oqmd.csv.xz"]
     assert len(server.requests) == (3 if table == "there" else 6)
+
+
+def test_a_disk_that_is_full_is_one_sentence_that_names_the_file(tmp_path):
+    with (
+        pytest.raises(OSError, match=r"No space left on device: .*/oqmd\.csv\.xz"),
+        replacing(tmp_path / "oqmd.csv.xz"),
+    ):
+        Path("/dev/full").write_text("x")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_address_or_another_query_discards_the_pages(serve, tmp_path, monkeypatch):

@@ -1,34 +1,25 @@
 """Downloads: a service's pages, fetched one after another and kept, until they are a raw table.
 
-    data/.oqmd.download/lock                       held by the one process that downloads this table
-    data/.oqmd.download/plan.json                  what is asked for, in pages of how many rows, of how many in all
-    data/.oqmd.download/000017-<hash>.json.gz      a page; its name holds the hash of its bytes
-
 A page appears whole or not at all, so a download that was killed goes on where it stopped, and no page is fetched twice. At
 the end the table appears, beside it what it is, and the folder goes.
 """
 
 import contextlib
-import errno
-import fcntl
-import gzip
-import hashlib
-import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 from irnet_hpc.download import fetching
 from irnet_hpc.download.fetching import Connection
+from irnet_hpc.download.folder import alone, is_sound, kept, read_page, write_page
 from irnet_hpc.download.records import Lowest, Record, Unusable, Written, write_about, write_csv, write_jsonl
 from irnet_hpc.errors import UserError
-from irnet_hpc.files import read_json, replacing, write_json
+from irnet_hpc.files import read_json, write_json
 from irnet_hpc.properties import PROPERTIES
 from irnet_hpc.sources import Source
 
@@ -110,43 +101,6 @@ def finish(made: Path, table: Path, written: Written, url: str, name: str, sourc
         fetching.say(f"note: {note}")
 
 
-def tidy(folder: Path, name: str) -> None:
-    """Remove what is left of a download that was killed when all was done but this: pages without a plan."""
-    work = folder / f".{name}.download"
-    if _kept(work) and not (work / "plan.json").exists():
-        shutil.rmtree(work, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def alone(folder: Path, name: str) -> Iterator[Path]:
-    """The folder of a download, once no other process is at it."""
-    work = folder / f".{name}.download"
-    with _locked(work, name):
-        try:
-            yield work
-        finally:
-            if work.exists() and [path.name for path in work.iterdir()] == ["lock"]:  # nothing to go on from
-                shutil.rmtree(work)
-
-
-def _locked(work: Path, name: str) -> IO[str]:
-    while True:
-        work.mkdir(parents=True, exist_ok=True)
-        file = (work / "lock").open("a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            fetching.say(f"another process downloads {name}; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:  # a shared file system may have no locks: then two must not start at one moment
-            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
-                raise
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), (work / "lock").stat()):
-                return file
-        file.close()  # whoever had it finished and removed the folder: what is locked here is a file that is gone
-
-
 def _all_pages(service: Service, url: str, work: Path) -> Plan:
     """Fetch what is not there of the pages. Raises UserError where the service's total does not keep still.
 
@@ -158,7 +112,7 @@ def _all_pages(service: Service, url: str, work: Path) -> Plan:
             try:
                 return _pages(service, url, work, connection)
             except TotalChanged as change:
-                for path in _kept(work).values():
+                for path in kept(work).values():
                     path.unlink()
                 (work / "plan.json").unlink(missing_ok=True)
                 if start < MOST_STARTS:
@@ -172,19 +126,19 @@ def _all_pages(service: Service, url: str, work: Path) -> Plan:
 
 
 def _pages(service: Service, url: str, work: Path, connection: Connection) -> Plan:
-    plan, kept = _resumed(service, url, work)
+    plan, there = _resumed(service, url, work)
     page = n_rows = 0
     last: list[dict] = []  # rows of the page before
     with tqdm(total=plan.total, unit=" rows", disable=None) as bar:  # None: only on a terminal
         while plan.total is None or n_rows < plan.total:
-            if page in kept:
-                found = _read_page(kept[page])
+            if page in there:
+                found = Page(read_page(there[page]), None)
             else:
                 found, plan = _fetch_page(service, url, page, plan, connection, last)
                 if page == 0:
                     write_json(work / "plan.json", plan._asdict())
                 if found.rows:
-                    _write_page(work, page, found)
+                    write_page(work, page, found.rows)
                 time.sleep(connection.manners.pause_s)
             bar.total = plan.total
             bar.update(len(found.rows))
@@ -200,16 +154,16 @@ def _pages(service: Service, url: str, work: Path, connection: Connection) -> Pl
 def _resumed(service: Service, url: str, work: Path) -> tuple[Plan, dict[int, Path]]:
     """What is there of an earlier download: its plan, and its pages by number. Those that went bad are removed."""
     plan = new = Plan(service.query(url, 0, service.n_rows), service.n_rows, None)
-    kept, sound = _kept(work), {}
+    there, sound = kept(work), {}
     with contextlib.suppress(UserError, TypeError, FileNotFoundError):
         plan = Plan(**read_json(work / "plan.json"))
-        sound = {page: path for page, path in kept.items() if fetching.file_hash(path) == path.name[7:71]}
+        sound = {page: path for page, path in there.items() if is_sound(path)}
     if plan.query != new.query or 0 not in sound:
         plan, sound = new, {}
-    for path in set(kept.values()) - set(sound.values()):
+    for path in set(there.values()) - set(sound.values()):
         path.unlink()
-    if kept:
-        fetching.say(f"{len(sound):,} of {len(kept):,} pages of an earlier download are sound and kept")
+    if there:
+        fetching.say(f"{len(sound):,} of {len(there):,} pages of an earlier download are sound and kept")
     return plan, sound
 
 
@@ -268,8 +222,8 @@ def check_fields(service: Service, rows: list[dict], url: str) -> None:
 
 
 def _records(service: Service, work: Path) -> Iterator[Record | Unusable]:
-    for path in _kept(work).values():
-        for row in _read_page(path).rows:
+    for path in kept(work).values():
+        for row in read_page(path):
             try:
                 yield service.record(row)
             except Unusable as reason:
@@ -286,17 +240,3 @@ def _lowest(service: Service, work: Path) -> Lowest | None:
             value = record.targets.get(service.lowest, math.inf)
             found[record.material_id] = min(value, found.get(record.material_id, math.inf))
     return Lowest(service.lowest, found)
-
-
-def _kept(work: Path) -> dict[int, Path]:
-    return {int(path.name[:6]): path for path in sorted(work.glob("[0-9]*-*.json.gz"))}
-
-
-def _write_page(work: Path, page: int, found: Page) -> None:
-    packed = gzip.compress(json.dumps(found.rows, separators=(",", ":")).encode(), compresslevel=4, mtime=0)
-    with replacing(work / f"{page:06d}-{hashlib.sha256(packed).hexdigest()}.json.gz") as temporary:
-        temporary.write_bytes(packed)
-
-
-def _read_page(path: Path) -> Page:
-    return Page(json.loads(gzip.decompress(path.read_bytes())), None)
