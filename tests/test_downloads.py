@@ -450,7 +450,7 @@ def test_what_a_download_leaves_that_was_killed_at_its_end_is_not_used(serve, tm
     in_pages_of(monkeypatch, 4)
     server = serve(Oqmd(some_rows(10)))
     with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
-        killed.setattr(shutil, "rmtree", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        killed.setattr(shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         download.fetch("oqmd", tmp_path, server.url + "/oqmdapi")
     assert len(list((tmp_path / ".oqmd.download").glob("*.json.gz"))) == 3
     if table == "removed":  # by someone who wants it as it is now

@@ -34,14 +34,18 @@ def alone(folder: Path, name: str) -> Iterator[Path]:
         try:
             yield work
         finally:
-            if work.exists() and [path.name for path in work.iterdir()] == ["lock"]:  # nothing to go on from
-                shutil.rmtree(work)
+            with contextlib.suppress(FileNotFoundError):
+                if [path.name for path in work.iterdir()] == ["lock"]:  # nothing to go on from
+                    shutil.rmtree(work)
 
 
 def _locked(work: Path, name: str) -> IO[str]:
     while True:
         work.mkdir(parents=True, exist_ok=True)
-        file = (work / "lock").open("a")
+        try:
+            file = (work / "lock").open("a")
+        except FileNotFoundError:  # whoever had the folder removes it at this moment
+            continue
         if not lock(file):
             fetching.say(f"another process downloads {name}; waiting for it")
             lock(file, wait=True)

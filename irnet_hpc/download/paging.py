@@ -95,7 +95,7 @@ def finish(made: Path, table: Path, written: Written, url: str, name: str, sourc
     write_about(table, written, url, units, **about)
     made.replace(table)
     (made.parent / "plan.json").unlink(missing_ok=True)  # from now on the pages are nothing to go on from
-    shutil.rmtree(made.parent)
+    shutil.rmtree(made.parent, ignore_errors=True)  # whoever comes now may be removing it as well
     fetching.say(f"wrote {table}: {written.n_rows:,} rows, {table.stat().st_size / 2**20:,.1f} MiB")
     for note in [*about.get("notes", ()), *written.remarks()]:
         fetching.say(f"note: {note}")
