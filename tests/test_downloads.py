@@ -308,7 +308,9 @@ def test_a_field_that_is_gone_is_one_sentence_at_once(serve, tmp_path):
 @pytest.mark.parametrize("bomb", [True, False])
 def test_an_answer_that_is_too_large_is_not_taken_in(serve, tmp_path, monkeypatch, bomb):
     answer = Answer(b" " * 40 * 2**20)
-    answer = packed(answer) if bomb else answer  # here, since it takes longer than the patience of FAST on a busy machine
+    answer = (
+        packed(answer) if bomb else answer
+    )  # here, since it takes longer than the patience of FAST on a busy machine
     server = serve(lambda *_: answer)
     with fetching.connect() as connection, pytest.raises(UserError, match="answers more than 4 MiB"):
         fetching.get(connection, server.url, bytes, largest=4 * 2**20)
@@ -585,4 +587,8 @@ def test_a_service_must_prove_who_it_is_and_may_not_lead_to_one_that_need_not(en
     plain = serve(service)
     leads = start(lambda path, _: Answer(b"", 302, {"Location": plain.url + path}))
     with pytest.raises(UserError, match=r"leads to http://127\..*, which is not encrypted"):
+        download.fetch("oqmd", tmp_path / "other", leads.url + "/oqmdapi")
+    back = serve(lambda path, _: Answer(b"", 302, {"Location": server.url + path}))
+    leads = start(lambda path, _: Answer(b"", 302, {"Location": back.url + path}))
+    with pytest.raises(UserError, match=r"leads to http://127\..*, which is not encrypted"):  # though it comes back
         download.fetch("oqmd", tmp_path / "other", leads.url + "/oqmdapi")

@@ -164,9 +164,10 @@ def answer(connection: Connection, url: str, headers: dict[str, str]) -> Iterato
     try:
         with connection.session.get(url, headers=headers, timeout=timeout, stream=True) as response:
             failure = "breaks off"
-            if url.startswith("https:") and not response.url.startswith("https:"):
+            ways = [way.url for way in (*response.history, response)]
+            if url.startswith("https:") and (open_ways := [way for way in ways if not way.startswith("https:")]):
                 raise UserError(
-                    f"{url} leads to {response.url}, which is not encrypted; give another address with --url"
+                    f"{url} leads to {open_ways[0]}, which is not encrypted; give another address with --url"
                 )
             _checkstatus_of(connection, url, response)
             yield response
