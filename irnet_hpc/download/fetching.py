@@ -169,7 +169,7 @@ def answer(connection: Connection, url: str, headers: dict[str, str]) -> Iterato
                 raise UserError(
                     f"{url} leads to {open_ways[0]}, which is not encrypted; give another address with --url"
                 )
-            _checkstatus_of(connection, url, response)
+            _check_status(connection, url, response)
             yield response
     except exceptions.SSLError as error:
         raise UserError(f"{url} does not prove who it is ({_cause(error)}); give another address with --url") from None
@@ -185,7 +185,7 @@ def answer(connection: Connection, url: str, headers: dict[str, str]) -> Iterato
         raise Passing(f"{failure}: {_cause(error)}") from None
 
 
-def _checkstatus_of(connection: Connection, url: str, response: "requests.Response") -> None:
+def _check_status(connection: Connection, url: str, response: "requests.Response") -> None:
     status = response.status_code
     if status >= 500 or status in PASSING:
         wait_s = _retry_after(response) if status in (429, 503) else 0.0

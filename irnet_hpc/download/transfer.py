@@ -43,7 +43,9 @@ def save(connection: Connection, url: str, path: Path, sha256: str, largest: int
             goes_on = response.status_code == 206
             if goes_on and not response.headers.get("Content-Range", "").startswith(f"bytes {there}-"):
                 part.unlink()
-                raise fetching.Passing(f"answers another range than asked for: {response.headers.get('Content-Range')}")
+                raise fetching.Passing(
+                    f"answers another range than asked for: {fetching.plain(response.headers.get('Content-Range', ''))!r}"
+                )
             there = there if goes_on else 0
             stated = response.headers.get("Content-Length", "")
             total = there + int(stated) if stated.isdigit() else None
