@@ -18,11 +18,20 @@ from typing import NamedTuple
 
 from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.files import read_json, write_text
-from irnet_hpc.rendering import HOW_TO_READ, latex, markdown, one_line, tidy_csv
+from irnet_hpc.published import published_csv, published_markdown
+from irnet_hpc.rendering import (
+    HOW_TO_READ,
+    HOW_TO_READ_CLASSICAL,
+    latex,
+    markdown,
+    one_line,
+    tidy_csv,
+)
 from irnet_hpc.report import write_figures
 from irnet_hpc.runs import RunResult, RunSpec, read_result, read_spec
 from irnet_hpc.tables import Run, Table, content_hash, tabulate
 
+MAY_BE_NONE = ("n_parameters", "val_mae", "fitted_rows")  # numbers that not every result has
 SHOWN = 20  # lines of a note on the screen; the Markdown file has all
 
 
@@ -56,6 +65,9 @@ def main() -> None:
     write_text(folder / "mae.csv", tidy_csv(tables))
     write_text(folder / "mae.tex", "\n\n".join(["% needs \\usepackage{booktabs}", *map(latex, tables)]) + "\n")
     print(f"wrote {folder / 'mae'}.md, .csv and .tex")
+    if published := published_csv(tables):
+        write_text(folder / "published.csv", published)
+        print(f"wrote {folder / 'published.csv'}")
     try:
         figures = write_figures(tables, folder)
     except ImportError as error:
@@ -109,9 +121,11 @@ def _folders(top: Path) -> Iterator[tuple[Path, set[str]]]:
 
 def _checked_spec(folder: Path, result: RunResult) -> RunSpec:
     """The specification of a result whose numbers can be counted on. Raises UserError where they cannot."""
-    numbers = ("test_mae", "baseline_mae", "n_train", "n_val", "n_test", "n_parameters", "device_hours")
+    numbers = ("test_mae", "baseline_mae", "n_train", "n_val", "n_test", "device_hours", *MAY_BE_NONE)
     for name in numbers:
         value = getattr(result, name)
+        if name in MAY_BE_NONE and value is None:
+            continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise UserError(
                 f"{folder / 'result.json'}: {name} must be a number that is not negative, however: {value!r}"
@@ -176,9 +190,15 @@ def legend(runs: Iterable[Run], tables: Iterable[Table]) -> list[Note]:
     custom = {f"{run.spec.model}: {run.spec.layers}" for run in runs if run.spec.layers}
     stale = {table.recipe for table in tables if table.recipe.endswith("(stale)")}
     recipes = defaultdict(list)  # name -> contents
+    fewer = set()
     for run in runs:
-        if run.result.recipe not in recipes[run.spec.recipe]:
-            recipes[run.spec.recipe].append(run.result.recipe)
+        spec, result = run.spec, run.result
+        if spec.is_classical:  # each has a grid of its own
+            if (result.fitted_rows or result.n_train) < result.n_train:
+                rows = f"the first {result.fitted_rows:,} of {result.n_train:,} training rows"
+                fewer.add(f"{spec.model} on {spec.pack}, {spec.property}: {rows}")
+        elif result.recipe not in recipes[spec.recipe]:
+            recipes[spec.recipe].append(result.recipe)
     several = {
         f"{name}#{content_hash(recipe)}: {_differences(recipe, contents)}"
         for name, contents in recipes.items()
@@ -188,6 +208,7 @@ def legend(runs: Iterable[Run], tables: Iterable[Table]) -> list[Note]:
     notes = (
         Note("layer strings", tuple(sorted(custom))),
         Note("recipes of one name and different content, each in a table of its own", tuple(sorted(several))),
+        Note("fitted on fewer rows, all that the model can take in reasonable time", tuple(sorted(fewer))),
         Note("stale: trained with a recipe or a trainer that has since changed", tuple(sorted(stale))),
     )
     return [note for note in notes if note.lines]
@@ -201,8 +222,12 @@ def _differences(recipe: dict, contents: Sequence[dict]) -> str:
 
 def document(tables: Sequence[Table], notes: Sequence[Note], width: int | None = None, most: int | None = None) -> str:
     """All tables and the footer as Markdown; at most `most` lines of a note."""
-    parts = [f"## {table.title}\n\n{markdown(table, width)}" for table in tables]
+    parts = []
+    for table in tables:
+        parts.append(f"## {table.title}\n\n{markdown(table, width)}")
+        parts += [text] if (text := published_markdown(table, width)) else []
     parts.append(HOW_TO_READ)
+    parts += [HOW_TO_READ_CLASSICAL] if any(table.has_classical for table in tables) else []
     for note in notes:
         lines = [f"- {line}" for line in note.lines[:most]]
         lines += [f"- and {len(note.lines) - most} more, all in mae.md"] if most and len(note.lines) > most else []

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from irnet_hpc.errors import UserError
+from irnet_hpc.grids import Grid
 from irnet_hpc.recipes import RECIPES, Recipe
 from irnet_hpc.runs import RunSpec
 from irnet_hpc.store import Pack
@@ -58,7 +59,7 @@ class Dataset:
     scaling: Scaling
 
 
-def load(pack: Pack, spec: RunSpec, recipe: Recipe, device: torch.device, dtype: torch.dtype) -> Dataset:
+def load(pack: Pack, spec: RunSpec, recipe: Recipe | Grid, device: torch.device, dtype: torch.dtype) -> Dataset:
     """Read the rows that report the property, and scale them.
 
     Protocol `paper` trains on train and val together, as the published code does; then val is empty.
@@ -120,7 +121,7 @@ def _features(pack: Pack, row: np.ndarray) -> np.ndarray:
     return out
 
 
-def _scaling(x: np.ndarray, target: np.ndarray, recipe: Recipe) -> Scaling:
+def _scaling(x: np.ndarray, target: np.ndarray, recipe: Recipe | Grid) -> Scaling:
     mean, scale, target_mean, target_scale = np.zeros(x.shape[1]), np.ones(x.shape[1]), 0.0, 1.0
     if recipe.features == "standard":
         mean, scale = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)

@@ -21,13 +21,14 @@ from irnet_hpc.comm import Comm
 from irnet_hpc.data import Dataset
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, replacing, write_json
+from irnet_hpc.grids import Grid
 from irnet_hpc.model import Network, n_parameters
 from irnet_hpc.recipes import Recipe
 from irnet_hpc.runs import RunResult, RunSpec, read_result
 from irnet_hpc.store import Pack
 
 HISTORY = ("epoch", "step", "lr", "train_mae", "val_mae", "seconds")  # val_mae: on the rows that select
-VERSIONS = ("torch", "horovod", "numpy", "h5py", "safetensors", "irnet_hpc")
+VERSIONS = ("torch", "horovod", "numpy", "h5py", "safetensors", "scikit-learn", "tabm", "irnet_hpc")
 
 
 def is_done(folder: Path, key: str, force: bool) -> bool:
@@ -46,7 +47,7 @@ def is_done(folder: Path, key: str, force: bool) -> bool:
     return False
 
 
-def begin(folder: Path, spec: RunSpec, recipe: Recipe, key: str, identity: dict, comm: Comm) -> list:
+def begin(folder: Path, spec: RunSpec, recipe: Recipe | Grid, key: str, identity: dict, comm: Comm) -> list:
     """Write run.json and return the attempts so far, this one included."""
     (folder / "error.json").unlink(missing_ok=True)
     path, attempts = folder / "run.json", []
@@ -142,9 +143,44 @@ def finish(
 ) -> RunResult:
     """Write the model, the predictions (n_test,) and the result, in this order; then the checkpoints go."""
     write_model(folder / "model.safetensors", spec, recipe, key, pack, data, network)
+    honest = spec.protocol == "honest"
+    return conclude(
+        folder,
+        spec,
+        recipe,
+        key,
+        pack,
+        data,
+        prediction,
+        attempts,
+        machine,
+        val_mae=state.best_mae if honest else None,
+        optimism=None if honest else optimism(state.halves),
+        best_epoch=state.best_epoch,
+        epochs=state.epoch,
+        n_parameters=n_parameters(network),
+        wall_time_s=state.wall_s,
+        device_hours=state.device_s / 3600,
+        samples_per_s=state.step * recipe.batch / state.training_s,
+        precision=recipe.precision,
+    )
+
+
+def conclude(
+    folder: Path,
+    spec: RunSpec,
+    recipe: Recipe | Grid,
+    key: str,
+    pack: Pack,
+    data: Dataset,
+    prediction: np.ndarray,
+    attempts: list,
+    machine: Machine,
+    **of_the_model: object,
+) -> RunResult:
+    """Write the predictions (n_test,) and the result; then the checkpoints go. `of_the_model`: RunResult's other fields."""
     write_predictions(folder / "test_predictions.npz", pack, data, prediction)
     mae, rmse, r2 = metrics(data.test.target, prediction)
-    honest = spec.protocol == "honest"
     result = RunResult(
         spec=dataclasses.asdict(spec),
         key=key,
@@ -153,28 +189,20 @@ def finish(
         test_mae=mae,
         test_rmse=rmse,
         test_r2=r2,
-        val_mae=state.best_mae if honest else None,
         baseline_mae=float(np.abs(data.test.target - np.median(data.train.target)).mean()),
-        selected_on="val" if honest else "test",
-        optimism=None if honest else optimism(state.halves),
-        best_epoch=state.best_epoch,
-        epochs=state.epoch,
+        selected_on="val" if spec.protocol == "honest" else "test",
         n_train=len(data.train),
         n_val=len(data.val),
         n_test=len(data.test),
-        n_parameters=n_parameters(network),
-        wall_time_s=state.wall_s,
-        device_hours=state.device_s / 3600,
-        samples_per_s=state.step * recipe.batch / state.training_s,
         peak_memory_gb=machine.peak_memory_gb,
         bundle_size=1,
         attempts=attempts,
         engine=machine.engine,
         device=machine.device,
-        precision=recipe.precision,
         pack_identity=pack.identity,
         versions={"python": platform.python_version()} | _versions(),
         commit=_commit(),
+        **of_the_model,
     )
     write_json(folder / "result.json", dataclasses.asdict(result))
     remove(folder)
@@ -189,9 +217,16 @@ def write_model(
     tensors: dict[str, Tensor] = {f"network.{n}": t.detach().cpu().clone() for n, t in network.state_dict().items()}
     tensors["feature_mean"] = torch.from_numpy(scaling.feature_mean)
     tensors["feature_scale"] = torch.from_numpy(scaling.feature_scale)
-    facts = {
+    kept = {"layers": spec.layer_string} | facts(spec, recipe, key, pack, data)
+    with replacing(path) as temporary:
+        write_tensors(temporary, tensors, {"irnet_hpc": json.dumps(kept, ensure_ascii=False)})
+
+
+def facts(spec: RunSpec, recipe: Recipe | Grid, key: str, pack: Pack, data: Dataset) -> dict:
+    """What stands beside parameters, for them to be used on other rows."""
+    scaling = data.scaling
+    return {
         "key": key,
-        "layers": spec.layer_string,
         "spec": dataclasses.asdict(spec),
         "recipe": dataclasses.asdict(recipe),
         "unit": pack.units[spec.property],
@@ -201,8 +236,6 @@ def write_model(
         "target_scale": scaling.target_scale,
         "pack_identity": pack.identity,
     }
-    with replacing(path) as temporary:
-        write_tensors(temporary, tensors, {"irnet_hpc": json.dumps(facts, ensure_ascii=False)})
 
 
 def write_predictions(path: Path, pack: Pack, data: Dataset, prediction: np.ndarray) -> None:

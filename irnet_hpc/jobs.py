@@ -28,8 +28,9 @@ HANDED_OVER = (signal.SIGUSR2, signal.SIGTERM)  # notice of preemption or of the
 def train_options(entry: Entry, results: Path, pack_dir: Path | None) -> list[str]:
     """The options of `python -m irnet_hpc.train` for a cell."""
     cell, spec = entry.cell, entry.cell.spec
-    network = ["--layers", spec.layers] if spec.layers else ["--architecture", spec.architecture, "--depth", spec.depth]
-    options = ["--pack", spec.pack, "--property", spec.property, *network, "--recipe", cell.recipe_option]
+    model = ["--layers", spec.layers] if spec.layers else ["--architecture", spec.architecture]
+    model += ["--depth", spec.depth] if not spec.layers and spec.depth is not None else []
+    options = ["--pack", spec.pack, "--property", spec.property, *model, "--recipe", cell.recipe_option]
     options += ["--protocol", spec.protocol, "--seed", spec.seed, "--results", results]
     options += ["--train-rows", spec.train_rows] if spec.train_rows is not None else []
     options += ["--pack-dir", pack_dir] if pack_dir else []

@@ -2,8 +2,8 @@
 
     packs: [oqmd-magpie, {name: mine, source: my.csv, features: magpie, properties: [band_gap]}]
     properties: [formation_energy, band_gap]          # or all; a pack's own list comes before this one
-    models: [irnet-17, 64BARx2-1, {architectures: [plain, irnet], depths: [10, 48]}]
-    recipes: [paper, {name: mine, base: paper, batch: 64}]
+    models: [irnet-17, 64BARx2-1, {architectures: [plain, irnet], depths: [10, 48]}, random_forest]
+    recipes: [paper, {name: mine, base: paper, batch: 64}, grid]    # grid: of classical models, and of no network
     protocols: [honest]
     seeds: [0, 1, 2]
     train_rows: [1000, null]                          # null: all
@@ -19,15 +19,18 @@ Only packs, properties and models have no default. Nothing here imports torch or
 import dataclasses
 import itertools
 import json
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from irnet_hpc.architectures import MODELS
 from irnet_hpc.errors import UserError, choose
 from irnet_hpc.files import NAME
+from irnet_hpc.grids import GRID, GRIDS, Grid
 from irnet_hpc.matrix_packs import MatrixPack, read_pack, targets_of
 from irnet_hpc.recipes import Recipe, resolve
 from irnet_hpc.resources import Resources, read_resources, read_shapes, resources_of, unused
-from irnet_hpc.runs import PROTOCOLS, RunSpec, model_of
+from irnet_hpc.runs import PROTOCOLS, RunSpec, known_architecture, model_name, model_of
 from irnet_hpc.yaml_table import entries_of, load_yaml, mapping
 
 MAX_CELLS = 1_000_000  # a product beyond this is a slip of the pen, and would fill the memory
@@ -38,7 +41,7 @@ class Cell:
     """One training of the matrix."""
 
     spec: RunSpec
-    recipe: Recipe
+    recipe: Recipe | Grid
     recipe_option: str  # what `train --recipe` takes: a name, or the inline recipe as JSON
     resources: Resources
 
@@ -91,11 +94,8 @@ def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
     packs = [read_pack(entry, asked, pack_dir) for entry in entries]
     _refuse_two_of_one_name("packs", [pack.name for pack in packs])
     models, absent_models = _models(entries_of(table, "models", (str, dict)))
-    recipes = [
-        (resolve(entry), entry if isinstance(entry, str) else json.dumps(entry, ensure_ascii=False))
-        for entry in entries_of(table, "recipes", (str, dict), default=["onecycle"])
-    ]
-    _refuse_two_of_one_name("recipes", [recipe.name for recipe, _ in recipes])
+    recipes = _recipes(table, models)
+    _refuse_two_of_one_name("recipes", [name for name, _, _ in recipes])
     protocols = entries_of(table, "protocols", (str,), default=["honest"])
     for protocol in protocols:
         choose("protocol", protocol, PROTOCOLS)
@@ -103,22 +103,32 @@ def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
     train_rows = entries_of(table, "train_rows", (int, type(None)), default=[None], lists_only=True)
     targets, absent_targets, notes = targets_of(packs)
 
-    n_variants = len(recipes) * len(protocols) * len(seeds) * len(train_rows)
-    n_cells = len(targets) * len(models) * n_variants
+    asked = list(itertools.product(recipes, train_rows, models))
+    if "recipes" not in table:  # then each model has its own default, and nobody has asked for another
+        asked = [product for product in asked if (product[2]["architecture"] in GRIDS) == (product[0][0] == GRID)]
+    products = [product for product in asked if not _absent(*product)]
+    n_seeds, n_networks = len(protocols) * len(seeds), sum(name != GRID for name, _, _ in recipes)
+    n_cells = len(targets) * len(products) * n_seeds
     if n_cells > MAX_CELLS:
         raise UserError(f"a matrix must have at most {MAX_CELLS:,} cells, however: {n_cells:,}")
+    n_variants = n_networks * len(train_rows) * n_seeds  # of a depth that an architecture lacks
     dropped = [Dropped(product, why, len(targets) * n_variants) for product, why in absent_models]
-    dropped += [Dropped(product, why, len(models) * n_variants) for product, why in absent_targets]
+    dropped += [Dropped(product, why, len(products) * n_seeds) for product, why in absent_targets]
+    dropped += _dropped(asked, len(targets) * n_seeds)
 
     shapes = read_shapes(table.get("resources", {}))
     cells = []
     # One seed of everything comes before the second, so that an unfinished matrix is a whole table with fewer seeds.
-    for seed, rows, (pack, name), (recipe, option), protocol, model in itertools.product(
+    for seed, rows, (pack, name), of_recipe, protocol, model in itertools.product(
         seeds, train_rows, targets, recipes, protocols, models
     ):
+        if _absent(of_recipe, rows, model):
+            continue
+        recipe_name, recipe, option = of_recipe
         spec = RunSpec(
-            pack=pack, property=name, recipe=recipe.name, protocol=protocol, seed=seed, train_rows=rows, **model
+            pack=pack, property=name, recipe=recipe_name, protocol=protocol, seed=seed, train_rows=rows, **model
         )
+        recipe = recipe or GRIDS[spec.architecture]
         cells.append(Cell(spec, recipe, option, resources_of(spec, shapes)))
     notes += _over_ranks(cells)
     notes += unused(shapes, [cell.spec for cell in cells])
@@ -136,6 +146,41 @@ def _refuse_two_of_one_name(key: str, names: list[str]) -> None:
         raise UserError(f"{key} must have different names, however: {', '.join(twice)} stands for two of them")
 
 
+def _recipes(table: dict, models: list[dict]) -> list[tuple[str, Recipe | None, str]]:
+    """(name, recipe, option of `train`) of each; the recipe of `grid` depends on the model. Without the key, each kind of
+    model that there is has its own default."""
+    kinds = {model["architecture"] in GRIDS for model in models}
+    default = [name for name, is_classical in (("onecycle", False), (GRID, True)) if is_classical in kinds]
+    recipes = []
+    for entry in entries_of(table, "recipes", (str, dict), default=default or ["onecycle"]):
+        if entry == GRID:
+            recipes.append((GRID, None, GRID))
+        else:
+            recipe = resolve(entry)
+            option = entry if isinstance(entry, str) else json.dumps(entry, ensure_ascii=False)
+            recipes.append((recipe.name, recipe, option))
+    return recipes
+
+
+def _absent(recipe: tuple, rows: int | None, model: dict) -> tuple[str, str] | None:
+    """(product, reason) where a model has no such recipe, or cannot take so many rows; None where the product exists."""
+    architecture, (recipe, _, _) = model["architecture"], recipe
+    name = model_name(architecture, model["depth"])
+    if (architecture in GRIDS) != (recipe == GRID):
+        why = f"{architecture} has recipe {GRID}" if architecture in GRIDS else f"{GRID} is for classical models"
+        return f"{name} × {recipe}", why
+    most = GRIDS[architecture].max_rows if architecture in GRIDS else None
+    return (
+        (f"{name} × {rows:,} rows", f"{architecture} takes at most {most:,}") if most and (rows or 0) > most else None
+    )
+
+
+def _dropped(products: Iterable[tuple], n_each: int) -> list[Dropped]:
+    """What `_absent` says of all products, each with its number of cells."""
+    counts = Counter(absent for product in products if (absent := _absent(*product)))
+    return [Dropped(product, why, n_each * count) for (product, why), count in counts.items()]
+
+
 def _models(entries: list) -> tuple[list[dict], list[tuple[str, str]]]:
     """RunSpec's fields of each model, and the (architecture × depth, reason) of products that do not exist."""
     models, absent = {}, []
@@ -146,11 +191,17 @@ def _models(entries: list) -> tuple[list[dict], list[tuple[str, str]]]:
             continue
         for key in entry:
             choose("key of a model", key, ("architectures", "depths"))
-        depths = entries_of(entry, "depths", (int,))
+        architectures = entries_of(entry, "architectures", (str,))
+        for architecture in architectures:
+            known_architecture(architecture)
+        networks = [architecture for architecture in architectures if architecture not in GRIDS]
+        depths = [] if not networks and "depths" not in entry else entries_of(entry, "depths", (int,))
         for depth in depths:
             choose("depth", str(depth), {str(known) for of in MODELS.values() for known in of})
-        for architecture, depth in itertools.product(entries_of(entry, "architectures", (str,)), depths):
-            choose("architecture", architecture, MODELS)
+        for architecture in architectures:
+            if architecture in GRIDS:  # it has no depth
+                models[architecture, None] = {"architecture": architecture, "depth": None}
+        for architecture, depth in itertools.product(networks, depths):
             if depth in MODELS[architecture]:
                 models[architecture, depth] = {"architecture": architecture, "depth": depth}
             else:
@@ -163,6 +214,13 @@ def _over_ranks(cells: list[Cell]) -> list[str]:
     """Notes on cells that one rank would train faster. Raises UserError where a batch does not divide over the ranks."""
     notes = []
     for recipe, n_ranks in dict.fromkeys((cell.recipe, cell.resources.n_ranks) for cell in cells):
+        if isinstance(recipe, Grid):
+            if n_ranks > 1:
+                raise UserError(
+                    f"{recipe.architecture} must be fitted by one rank, however: {n_ranks}; add to resources: "
+                    f"{{for: {{recipe: {GRID}}}, nodes: 1, ranks_per_node: 1}}"
+                )
+            continue
         if recipe.batch % n_ranks:
             raise UserError(
                 f"the batch of recipe {recipe.name} must divide over the ranks, however: {recipe.batch} and {n_ranks}"

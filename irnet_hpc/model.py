@@ -2,7 +2,8 @@
 
 A layer is FC -> batch normalisation -> ReLU. IRNet adds a shortcut after every layer, SRNet around every stack, both
 *after* the ReLU and with nothing after the sum; the shortcut is the identity where widths match, else a bare FC
-(Jha et al. 2019, section 3, and the reference code).
+(Jha et al. 2019, section 3, and the reference code). The branches of a stack (BRNet, Gupta et al. 2023) all start from its
+input, and their outputs are added.
 """
 
 import math
@@ -12,7 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from irnet_hpc.architectures import Layers
+from irnet_hpc.architectures import Layers, Stack
+from irnet_hpc.dropout import Dropout, dropout_noise
 
 EPSILON = 1e-5  # added to a variance before its root
 
@@ -104,31 +106,49 @@ class Normalise(nn.Module):
 
 
 class Layer(nn.Module):
-    def __init__(self, n_inputs: int, width: int, norm: bool, activation: bool) -> None:
+    def __init__(self, n_inputs: int, stack: Stack) -> None:
         super().__init__()
-        self.linear = nn.Linear(n_inputs, width)
-        self.norm = Normalise(width) if norm else None
-        self.activation = activation
+        self.linear = nn.Linear(n_inputs, stack.width)
+        self.norm = Normalise(stack.width) if stack.norm else None
+        self.slope = stack.slope
 
-    def forward(self, x: Tensor, groups: Groups | None) -> Tensor:
+    def forward(self, x: Tensor, groups: Groups | None, noise: Tensor | None) -> Tensor:
         x = self.linear(x)
         x = self.norm(x, groups) if self.norm is not None else x
-        return torch.relu(x) if self.activation else x
+        if self.slope is None:
+            return x
+        return nn.functional.leaky_relu(x, self.slope) if self.slope else torch.relu(x)
 
 
 class Residual(nn.Module):
     """Layers with a shortcut around them."""
 
-    def __init__(self, n_inputs: int, layers: list[Layer], width: int) -> None:
+    def __init__(self, n_inputs: int, layers: list[nn.Module], width: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.projection = nn.Linear(n_inputs, width) if n_inputs != width else nn.Identity()
 
-    def forward(self, x: Tensor, groups: Groups | None) -> Tensor:
-        y = x
-        for layer in self.layers:
-            y = layer(y, groups)
+    def forward(self, x: Tensor, groups: Groups | None, noise: Tensor | None) -> Tensor:
+        y = _through(self.layers, x, groups, noise)
         return y + self.projection(x)  # the shortcut
+
+
+class Branches(nn.Module):
+    """Several ways from one input, added."""
+
+    def __init__(self, branches: list[list[nn.Module]]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(nn.ModuleList(branch) for branch in branches)
+
+    def forward(self, x: Tensor, groups: Groups | None, noise: Tensor | None) -> Tensor:
+        first, *others = (_through(branch, x, groups, noise) for branch in self.branches)
+        return sum(others, start=first)
+
+
+def _through(blocks: nn.ModuleList, x: Tensor, groups: Groups | None, noise: Tensor | None) -> Tensor:
+    for block in blocks:
+        x = block(x, groups, noise)
+    return x
 
 
 class Network(nn.Module):
@@ -136,21 +156,42 @@ class Network(nn.Module):
 
     def __init__(self, n_inputs: int, layers: Layers) -> None:
         super().__init__()
+        self.n_noise = 0  # columns of noise that dropout takes
         self.body = nn.ModuleList()
-        width = n_inputs
         for stack in layers.stacks:
-            # With a shortcut a layer, every layer is a block of its own; otherwise the stack is one block.
-            for n_layers in [1] * stack.count if stack.shortcut == "layer" else [stack.count]:
-                inputs = [width] + [stack.width] * (n_layers - 1)
-                block = [Layer(n, stack.width, stack.norm, stack.activation) for n in inputs]
-                self.body.extend(block if stack.shortcut == "none" else [Residual(width, block, stack.width)])
-                width = stack.width
-        self.output = nn.Linear(width, layers.n_outputs)
+            self.body.extend(self._stack(n_inputs, stack))
+            n_inputs = stack.width
+        self.output = nn.Linear(n_inputs, layers.n_outputs)
 
-    def forward(self, x: Tensor, groups: Groups | None = None) -> Tensor:
-        """`groups` says how the rows are normalised together; None uses the population statistics."""
-        for block in self.body:
-            x = block(x, groups)
+    def _stack(self, n_inputs: int, stack: Stack) -> list[nn.Module]:
+        branches = [self._branch(n_inputs, stack, n_layers) for n_layers in stack.branches]
+        blocks = branches[0] if len(branches) == 1 else [Branches(branches)]
+        if stack.shortcut == "stack":
+            blocks = [Residual(n_inputs, blocks, stack.width)]
+        return blocks + self._dropout(stack.stack_dropout, stack.width)
+
+    def _branch(self, n_inputs: int, stack: Stack, n_layers: int) -> list[nn.Module]:
+        blocks = []
+        for n in [n_inputs] + [stack.width] * (n_layers - 1):
+            layer = Layer(n, stack)
+            blocks.append(Residual(n, [layer], stack.width) if stack.shortcut == "layer" else layer)
+            blocks += self._dropout(stack.layer_dropout, stack.width)
+        return blocks
+
+    def _dropout(self, rate: float, width: int) -> list[nn.Module]:
+        first, self.n_noise = self.n_noise, self.n_noise + (width if rate else 0)
+        return [Dropout(rate, slice(first, self.n_noise))] if rate else []
+
+    def noise(self, seed: int, step: int, rows: slice) -> Tensor | None:
+        """What dropout needs at a training step for `rows` of the global batch; None for a network without dropout."""
+        return dropout_noise(seed, step, rows, self.n_noise, self.output.weight.device) if self.n_noise else None
+
+    def forward(self, x: Tensor, groups: Groups | None = None, noise: Tensor | None = None) -> Tensor:
+        """`groups` says how the rows are normalised together; None uses the population statistics.
+
+        `noise` (n_rows, n_noise) says what is dropped; None drops nothing.
+        """
+        x = _through(self.body, x, groups, noise)
         # Never in bf16: its 8 bits would round the prediction itself, by up to 0.4 %.
         with torch.autocast(x.device.type, enabled=False):
             return self.output(x.to(self.output.weight.dtype))

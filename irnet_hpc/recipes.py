@@ -1,4 +1,4 @@
-"""RECIPES: how a network is trained, as frozen, named records. `paper` is the reference; `onecycle` is ours.
+"""RECIPES: how a network is trained, as frozen, named records. `paper` and `ibrnet` are the papers'; `onecycle` is ours.
 
 A run's key hashes the resolved record, so a changed recipe makes old results stale rather than wrong.
 """
@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from irnet_hpc.errors import UserError, choose
+from irnet_hpc.grids import GRID
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,10 @@ class Recipe:
     optimizer: str = "adam"  # adam | adamw
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
-    schedule: str = "constant"  # constant | onecycle: cosine up over the first 30 %, cosine down to nearly nothing
+    schedule: str = "constant"  # constant | onecycle: cosine up over the first 30 %, cosine down to nothing | plateau
+    plateau_factor: float = 0.1  # by which the rate falls on a plateau of the selection MAE
+    plateau_patience: int = 0  # epochs that make a plateau
+    plateau_threshold: float = 0.0  # an epoch is better only by more than this, in the property's unit
     ema: float = 0.0  # decay a step of the averaged weights that are evaluated and kept; 0: the weights themselves
     epochs: int = 3000  # at most
     patience: int = 200  # epochs without a better selection MAE before stopping; 0: never
@@ -41,6 +45,11 @@ class Recipe:
                 )
         if self.clip and self.features == "raw":
             raise UserError(f"clip of recipe {self.name!r} is in standard deviations, so it needs features: standard")
+        if (self.schedule == "plateau") != (self.plateau_patience > 0):
+            raise UserError(
+                f"plateau_patience of recipe {self.name!r} must be positive with schedule: plateau and 0 without, however: "
+                f"{self.plateau_patience} and {self.schedule}"
+            )
         if self.batch % self.norm_group:
             raise UserError(
                 f"batch of recipe {self.name!r} must be a multiple of norm_group, however: {self.batch} and {self.norm_group}"
@@ -53,7 +62,7 @@ CHOICES = {
     "precision": ("fp32", "bf16", "fp64"),
     "loss": ("mae", "mse", "huber"),
     "optimizer": ("adam", "adamw"),
-    "schedule": ("constant", "onecycle"),
+    "schedule": ("constant", "onecycle", "plateau"),
 }
 BOUNDS = {
     "clip": (0.0, 1e6),
@@ -61,6 +70,9 @@ BOUNDS = {
     "norm_group": (2, 1_048_576),
     "learning_rate": (1e-9, 10.0),
     "weight_decay": (0.0, 10.0),
+    "plateau_factor": (1e-6, 1.0),
+    "plateau_patience": (0, 1_000_000),
+    "plateau_threshold": (0.0, 1e6),
     "ema": (0.0, 0.999999),
     "epochs": (1, 1_000_000),
     "patience": (0, 1_000_000),
@@ -70,8 +82,12 @@ BOUNDS = {
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        # Jha et al. 2019: Adam 1e-4, batch 32, MAE loss, features and target as they are, patience 200 epochs.
+        # Jha et al. 2018 (ElemNet) and 2019: Adam 1e-4, batch 32, MAE loss, features and target as they are, patience 200
+        # epochs.
         Recipe("paper"),
+        # iBRNet: the same with a rate that falls on plateaus, by the published command and Keras's defaults. Its floor of
+        # 1e-8 for the rate is left out: at the fourth reduction nothing moves any more, and the run stops.
+        Recipe("ibrnet", schedule="plateau", plateau_patience=45, plateau_threshold=1e-4, patience=50),
         # Ours: standardised, large batches in bf16, one cycle of AdamW, averaged weights.
         Recipe(
             "onecycle",
@@ -101,9 +117,9 @@ def resolve(recipe: str | Mapping) -> Recipe:
         raise UserError(f"an inline recipe must be a mapping with name and base, however: {recipe!r}")
     changes = {field: value for field, value in recipe.items() if field != "base"}
     name, types = changes["name"], {field.name: field.type for field in dataclasses.fields(Recipe)}
-    if name in RECIPES or not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
+    if name in (*RECIPES, GRID) or not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
         raise UserError(
-            f"the name of an inline recipe must be letters, digits, - and _, and not {' or '.join(RECIPES)}, however: {name!r}"
+            f"the name of an inline recipe must be letters, digits, - and _, and not {' or '.join([*RECIPES, GRID])}, however: {name!r}"
         )
     for field, value in changes.items():
         choose(f"key of recipe {name!r}", field, {*types, "base"})

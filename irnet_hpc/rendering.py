@@ -7,11 +7,18 @@ from collections.abc import Iterable
 from statistics import median
 from typing import NamedTuple
 
-from irnet_hpc.tables import Cell, Row, Table
+from irnet_hpc.runs import model_name
+from irnet_hpc.tables import BestClassical, Cell, Row, Table
 
 HOW_TO_READ = (
     "Test MAE, mean ± sd over seeds (n seeds), the best of a row in bold. baseline: the train median predicted for every "
     "row. irnet vs plain: by how many per cent IRNet's MAE is below plain's at that depth."
+)
+
+HOW_TO_READ_CLASSICAL = (
+    "best classical: of the classical models on the same rows, the one of least MAE on val, never on test (under protocol "
+    "paper, which has no val, by the val MAE of its honest cells), and its test MAE. irnet vs classical: by how many per "
+    "cent IRNet's MAE is below it."
 )
 
 PAGE = 100  # letters of \footnotesize, gaps included, that the width of a page holds
@@ -38,7 +45,7 @@ def _decimals(value: float, digits: int) -> int:
     return max(0, digits - 1 - exponent)
 
 
-def cell_text(cell: Cell, form: str) -> str:
+def cell_text(cell: Cell | BestClassical, form: str) -> str:
     spread = "" if cell.sd is None else f" ± {cell.sd:{form}}"
     return f"{cell.mae:{form}}{spread} (n={len(cell.seeds)})"
 
@@ -46,18 +53,27 @@ def cell_text(cell: Cell, form: str) -> str:
 def grid(table: Table) -> list[list[Text]]:
     """The table as text, header first: property, baseline, a column a model, a column a compared depth."""
     depths = table.compared_depths
-    header = ["property", "baseline"]
-    header += [f"{architecture}-{depth}" for architecture, depth in table.models]
+    irnets = [depth for architecture, depth in table.models if architecture == "irnet" and table.has_classical]
+    header = ["property", "baseline"] + (["best classical"] if table.has_classical else [])
+    header += [model_name(*model) for model in table.models]
     header += [f"irnet vs plain, {depth}" for depth in depths]
+    header += [f"irnet vs classical, {depth}" for depth in irnets]
     lines = [[Text(text) for text in header]]
     for row in table.rows:
         form = row_format(row)
         line = [Text(f"{row.property} ({row.unit})"), Text(f"{row.baseline:{form}}", row.baseline_best)]
+        if table.has_classical:
+            theirs = row.best_classical
+            line.append(Text(f"{theirs.model} {cell_text(theirs, form)}", theirs.best) if theirs else Text("–"))
         line += [Text(cell_text(cell, form), cell.best) if cell else Text("–") for cell in row.cells]
         for depth in depths:
             plain, irnet = table.cell(row, "plain", depth), table.cell(row, "irnet", depth)
             both = plain and irnet and irnet.improvement is not None
             line.append(Text(f"{irnet.improvement:+.1f} %" if both else "–"))
+        for depth in irnets:
+            irnet = table.cell(row, "irnet", depth)
+            known = irnet and irnet.improvement_over_classical is not None
+            line.append(Text(f"{irnet.improvement_over_classical:+.1f} %" if known else "–"))
         lines.append(line)
     return lines
 
@@ -69,8 +85,13 @@ def one_line(text: str) -> str:
 
 def markdown(table: Table, width: int | None = None) -> str:
     """The table as aligned Markdown; where a `width` in letters is given, columns that go beyond it follow below."""
+    return aligned(grid(table), width)
+
+
+def aligned(texts_of: list[list[Text]], width: int | None) -> str:
+    """Lines of text, header first, as Markdown."""
     lines = []
-    for line in grid(table):
+    for line in texts_of:
         texts = [re.sub(r"([\\`*<>|])", r"\\\1", one_line(text)) for text, _ in line]
         lines.append([f"**{text}**" if bold else text for text, (_, bold) in zip(texts, line, strict=True)])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
@@ -142,11 +163,13 @@ def _latex_cell(cell: Text) -> str:
 
 def tidy_csv(tables: Iterable[Table]) -> str:
     """All tables as one CSV, a line a cell, numbers in full precision; errors in `unit`, improvement in per cent."""
+    tables = list(tables)
+    with_classical = any(table.has_classical for table in tables)
     lines = [
         {
             "pack": table.pack,
             "property": row.property,
-            "model": f"{architecture}-{depth}",
+            "model": model_name(architecture, depth),
             "architecture": architecture,
             "depth": depth,
             "recipe": table.recipe,
@@ -168,11 +191,26 @@ def tidy_csv(tables: Iterable[Table]) -> str:
             "n_parameters": cell.n_parameters,
             "device_hours": cell.device_hours,
         }
+        | (_classical_columns(row, cell) if with_classical else {})
         for table in tables
         for row in table.rows
         for (architecture, depth), cell in zip(table.models, row.cells, strict=True)
         if cell
     ]
+    return csv_text(lines)
+
+
+def _classical_columns(row: Row, cell: Cell) -> dict:
+    theirs = row.best_classical
+    return {
+        "best_classical": theirs and theirs.model,
+        "best_classical_mae": theirs and theirs.mae,
+        "improvement_over_classical": cell.improvement_over_classical,
+    }
+
+
+def csv_text(lines: list[dict]) -> str:
+    """Lines of one kind as CSV, with a header."""
     text = io.StringIO()
     writer = csv.DictWriter(text, lines[0].keys() if lines else [], lineterminator="\n")
     writer.writeheader()

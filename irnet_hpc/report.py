@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # architecture -> colour of Okabe and Ito's palette, which the colour-blind can tell apart; the marker says it once more
 STYLES = {"plain": ("#D55E00", "s"), "srnet": ("#E69F00", "^"), "irnet": ("#0072B2", "o")}
 OTHERS = (("#009E73", "D"), ("#CC79A7", "v"), ("#56B4E9", "P"), ("#000000", "X"))
-NAMES = {"plain": "plain", "srnet": "SRNet", "irnet": "IRNet"}
+NAMES = {"plain": "plain", "srnet": "SRNet", "irnet": "IRNet", "brnet": "BRNet", "elemnet": "ElemNet"}
 
 BASELINE_AT_MOST = (
     1.5  # times the largest MAE: a baseline far above would press the lines together, and is written instead

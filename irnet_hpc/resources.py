@@ -3,6 +3,7 @@
 import dataclasses
 
 from irnet_hpc.errors import UserError, choose
+from irnet_hpc.grids import USES_GPU
 from irnet_hpc.runs import RunSpec
 from irnet_hpc.yaml_table import mapping
 
@@ -20,15 +21,22 @@ class Resources:
     gpus_per_rank: int = 0
     memory_gb: float = 8.0  # of each node
     minutes: int = 60
+    cpu_only: bool = False  # ask for no GPU, whatever the site gives a rank unasked
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            if field.type is bool:
+                if not isinstance(value, bool):
+                    raise UserError(f"{field.name} must be true or false, however: {value!r}")
+                continue
             kinds, lowest = (int, 1) if field.type is int else (int | float, 0.1)
             lowest = 0 if field.name == "gpus_per_rank" else lowest
             if isinstance(value, bool) or not isinstance(value, kinds) or not lowest <= value <= 1_000_000:
                 whole = "a whole" if kinds is int else "a"
                 raise UserError(f"{field.name} must be {whole} number from {lowest} to 1,000,000, however: {value!r}")
+        if self.cpu_only and self.gpus_per_rank:
+            raise UserError(f"gpus_per_rank must be 0 where cpu_only is true, however: {self.gpus_per_rank}")
 
     @property
     def n_ranks(self) -> int:
@@ -70,6 +78,8 @@ def resources_of(spec: RunSpec, shapes: list[tuple[dict, dict]]) -> Resources:
     for narrow, more in shapes:
         if _fits(spec, narrow):
             fields |= more
+    if spec.is_classical and spec.architecture not in USES_GPU:
+        fields |= {"gpus_per_rank": 0, "cpu_only": True}
     return Resources(**fields)
 
 

@@ -104,6 +104,7 @@ def _train(
 ) -> str | None:
     """Train one cell, a line before and a line after. Returns what went wrong, None if it is done."""
     n_ranks, began, log = n_ranks or entry.cell.resources.n_ranks, time.monotonic(), entry.folder / "train.log"
+    n_ranks = 1 if entry.cell.spec.is_classical else n_ranks  # whatever --ranks says for the networks beside it
     print(f"{where} {entry.name} on {n_ranks} rank{'s'[: n_ranks > 1]}; log {log}", flush=True)
     log.parent.mkdir(parents=True, exist_ok=True)
     already = log.stat().st_size if log.exists() else 0  # of earlier attempts

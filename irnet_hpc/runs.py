@@ -3,7 +3,8 @@
     results/<pack>/<property>/<architecture>-<depth>/<recipe>/<protocol>[-n<rows>][-from-<key8>]/seed<k>/
         run.json  history.csv  checkpoint/  model.safetensors  test_predictions.npz  error.json  result.json
 
-`result.json` is written last, atomically: nothing else means done.
+`result.json` is written last, atomically: nothing else means done. A classical model has no depth, so its folder is
+`<architecture>/grid/...`, with neither history nor model.safetensors in it.
 """
 
 import dataclasses
@@ -14,10 +15,12 @@ from pathlib import Path
 from irnet_hpc.architectures import MODELS, custom_name, layer_string, parse
 from irnet_hpc.errors import UserError, choose
 from irnet_hpc.files import NAME, read_json
+from irnet_hpc.grids import GRID, GRIDS, Grid
 from irnet_hpc.recipes import Recipe
 
 # Raised by hand when a change makes the same specification give other numbers; tests/test_train.py guards it.
 TRAINING_VERSION = 1
+GRID_VERSION = 1  # the same for classical models, whose results a change to the networks' training leaves as they are
 
 # honest: select on val, touch test once. paper: train on train + val, select and report on test, as the published code.
 PROTOCOLS = ("honest", "paper")
@@ -29,8 +32,8 @@ class RunSpec:
 
     pack: str  # name, e.g. oqmd-magpie
     property: str
-    architecture: str  # plain | srnet | irnet | custom-<hash8>
-    depth: int
+    architecture: str  # of MODELS, custom-<hash8>, or a classical model of GRIDS
+    depth: int | None = None  # None: a classical model
     recipe: str = "onecycle"  # name
     protocol: str = "honest"
     seed: int = 0
@@ -47,10 +50,34 @@ class RunSpec:
             raise UserError(f"seed must be 0 to 2**63 - 1, however: {self.seed}")
         if self.train_rows is not None and self.train_rows < 1:
             raise UserError(f"train_rows must be positive, however: {self.train_rows}")
-        if self.layers is None:
+        if self.is_classical or self.recipe == GRID:
+            self._check_classical()
+        elif self.layers is None:
+            known_architecture(self.architecture)
             layer_string(self.architecture, self.depth)
         elif (self.architecture, self.depth) != (custom_name(self.layers), parse(self.layers).depth):
             raise UserError(f"architecture {self.architecture}-{self.depth} is not the one of layers {self.layers!r}")
+
+    def _check_classical(self) -> None:
+        if not self.is_classical or self.recipe != GRID:
+            raise UserError(
+                f"recipe {GRID} must be that of a classical model and of no network, however: "
+                f"{self.recipe} and {self.model}"
+            )
+        for field in ("depth", "start_from", "layers"):
+            if getattr(self, field) is not None:
+                raise UserError(f"{self.architecture} has no {field}, however: {getattr(self, field)}")
+        most = GRIDS[self.architecture].max_rows
+        if most and (self.train_rows or 0) > most:
+            raise UserError(
+                f"train_rows of {self.architecture} must be at most {most:,}, however: {self.train_rows:,}; "
+                f"without train_rows it is fitted on the first {most:,}"
+            )
+
+    @property
+    def is_classical(self) -> bool:
+        """Whether this is a model of GRIDS: no layers, no epochs."""
+        return self.architecture in GRIDS
 
     @property
     def layer_string(self) -> str:
@@ -59,17 +86,36 @@ class RunSpec:
     @property
     def model(self) -> str:
         """Architecture and depth in one word, e.g. irnet-17: a folder's name and a table's column."""
-        return f"{self.architecture}-{self.depth}"
+        return model_name(self.architecture, self.depth)
+
+
+def model_name(architecture: str, depth: int | None) -> str:
+    return architecture if depth is None else f"{architecture}-{depth}"
+
+
+ARCHITECTURES = (*MODELS, *GRIDS)  # all names that a model can have, but for a user's own layers
+
+
+def known_architecture(name: str) -> str:
+    """`name` if it is one of ARCHITECTURES. Raises UserError listing them."""
+    if name == "ibrnet":
+        raise UserError("ibrnet is no architecture of its own: it is brnet-17 trained with recipe ibrnet")
+    return choose("architecture", name, ARCHITECTURES)
 
 
 def model_of(model: str) -> dict:
-    """RunSpec's fields for a model given in one word: `irnet-17`, or a layer string (which always holds an x or ends in -1)."""
+    """RunSpec's fields for a model given in one word: `irnet-17`, `random_forest`, or a layer string (which begins with a
+    digit)."""
+    if model in GRIDS:
+        return {"architecture": model, "depth": None}
     architecture, _, depth = model.rpartition("-")
     if architecture in MODELS and depth.isdigit():
         return {"architecture": architecture, "depth": int(depth)}
     if not model[:1].isdigit():
-        choose("architecture", architecture or model, MODELS)
-        raise UserError(f"model {model!r} must be ARCHITECTURE-DEPTH, e.g. irnet-17, or a layer string")
+        known_architecture(architecture or model)
+        raise UserError(
+            f"model {model!r} must be ARCHITECTURE-DEPTH, e.g. irnet-17, a classical model, or a layer string"
+        )
     return {"architecture": custom_name(model), "depth": parse(model).depth, "layers": model}
 
 
@@ -83,11 +129,12 @@ def run_folder(results: Path | str, spec: RunSpec) -> Path:
     return Path(results) / spec.pack / spec.property / spec.model / spec.recipe / variant / f"seed{spec.seed}"
 
 
-def run_key(spec: RunSpec, recipe: Recipe, pack_identity: dict) -> str:
+def run_key(spec: RunSpec, recipe: Recipe | Grid, pack_identity: dict) -> str:
     """Hash of all that decides the numbers. The pack's content hash is left out: features may differ in the last bit
     between machines, and the source's hash, the feature version, the filters and the split already say what it holds."""
     identity = {name: value for name, value in pack_identity.items() if name != "content_sha256"}
-    parts = [dataclasses.asdict(spec), dataclasses.asdict(recipe), identity, TRAINING_VERSION]
+    version = GRID_VERSION if spec.is_classical else TRAINING_VERSION
+    parts = [dataclasses.asdict(spec), dataclasses.asdict(recipe), identity, version]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -108,32 +155,36 @@ class RunResult:
     optimism: (
         float | None
     )  # protocol paper: MAE on the unseen half of test less that on the half selected on, both ways
-    best_epoch: int
-    epochs: int
+    best_epoch: int | None  # None: a classical model, which has no epochs that are selected from
+    epochs: int | None
     n_train: int
     n_val: int
     n_test: int
-    n_parameters: int
+    n_parameters: int | None  # None: a classical model without coefficients or weights, or whose number says nothing
     wall_time_s: float  # over all attempts, but for what a killed one did after its last checkpoint
     device_hours: float  # wall time of each attempt times its ranks
-    samples_per_s: float  # training rows a second, evaluation left out
+    samples_per_s: float | None  # training rows a second, evaluation left out; None: a classical model
     peak_memory_gb: float
     bundle_size: int
     attempts: list  # of {started, size, engine}
     engine: str  # none | horovod (gloo|mpi|nccl) | torch
     device: str
-    precision: str
+    precision: str  # the recipe's; of a classical model what it was given, its library may compute in another
     pack_identity: dict
     versions: dict
     commit: str | None
+    # Classical models only; None: a network, or a result older than these fields.
+    fitted_rows: int | None = None  # the first so many of the n_train rows
+    chosen: dict | None = None  # {point, tried: [{point, mae, seconds}]}: MAE on the rows that select
 
 
 def read_result(path: Path | str) -> RunResult:
     """Read a result.json. Raises UserError where it is not one."""
     value = read_json(path)
     known = {field.name for field in dataclasses.fields(RunResult)}
-    if value.keys() != known:
-        wrong = sorted(value.keys() ^ known)
+    optional = {field.name for field in dataclasses.fields(RunResult) if field.default is not dataclasses.MISSING}
+    if value.keys() | optional != known:
+        wrong = sorted((value.keys() | optional) ^ known)
         raise UserError(f"{path} is not a result of this version: keys missing or unknown: {', '.join(wrong)}")
     return RunResult(**value)
 

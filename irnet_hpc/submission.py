@@ -133,7 +133,8 @@ def slurm_parameters(
         "additional_parameters": {"kill-on-invalid-dep": "yes", "requeue": True} | sbatch,
     }
     if is_training:
-        gpus = (resources.gpus_per_rank or site.gpus_per_task) * resources.ranks_per_node
+        unasked = 0 if resources.cpu_only else site.gpus_per_task
+        gpus = (resources.gpus_per_rank or unasked) * resources.ranks_per_node
         # Since 22.05 srun does not take over --cpus-per-task; a dead rank must end the others.
         srun_args = ["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cpus_per_rank}", *site.srun_args]
         parameters |= {"srun_args": srun_args, "signal_delay_s": notice_s(resources), "gpus_per_node": gpus or None}

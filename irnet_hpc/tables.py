@@ -1,7 +1,8 @@
 """Results -> tables: one computation whose outcome is a plain frozen Table, which rendering.py and report.py show.
 
 A table holds only what is comparable: one pack, recipe, protocol, number of training rows and start. Its rows are
-properties, its columns architecture x depth, its cells the mean over seeds of the test MAE in the property's unit.
+properties, its columns architecture x depth, its cells the mean over seeds of the test MAE in the property's unit. The
+classical models of a pack have a table of their own; of theirs, the others have the best as a column.
 """
 
 import dataclasses
@@ -15,17 +16,28 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from irnet_hpc.architectures import MODELS
 from irnet_hpc.errors import UserError
+from irnet_hpc.grids import GRIDS
 from irnet_hpc.properties import PROPERTIES
 from irnet_hpc.recipes import RECIPES, Recipe
-from irnet_hpc.runs import PROTOCOLS, RunResult, RunSpec, run_key
+from irnet_hpc.runs import ARCHITECTURES, PROTOCOLS, RunResult, RunSpec, run_key
 
 
 class Run(NamedTuple):
     folder: Path
     spec: RunSpec
     result: RunResult
+
+
+@dataclasses.dataclass(frozen=True)
+class BestClassical:
+    """The classical model of least MAE on val, which no test row has chosen, and its test MAE under the table's protocol."""
+
+    model: str
+    mae: float  # mean over the seeds, on the test rows
+    sd: float | None
+    seeds: tuple[int, ...]
+    best: bool = False  # of its row, the networks and the baseline included
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +49,11 @@ class Cell:
     seeds: tuple[int, ...]
     improvement: float | None  # per cent by which the MAE is below plain's at the same depth, over the seeds both have
     best: bool  # of its row, the baseline included
-    n_parameters: int
+    n_parameters: int | None
     device_hours: float  # over all seeds
+    improvement_over_classical: float | None = (
+        None  # per cent by which the MAE is below that of the row's best classical
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +66,7 @@ class Row:
     baseline: float  # MAE of predicting the train median for every test row
     baseline_best: bool
     cells: tuple[Cell | None, ...]  # one a model of the table
+    best_classical: BestClassical | None = None  # None: no result, or a table of classical models
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +77,9 @@ class Table:
     selected_on: str  # val | test
     train_rows: int | None
     start_from: str | None  # in words
-    models: tuple[tuple[str, int], ...]  # (architecture, depth), in the order of the columns
+    models: tuple[tuple[str, int | None], ...]  # (architecture, depth), in the order of the columns
     rows: tuple[Row, ...]
+    source: str | None = None  # of the pack, e.g. oqmd
 
     @property
     def title(self) -> str:
@@ -87,7 +104,12 @@ class Table:
             if any(self.cell(row, "plain", depth) and self.cell(row, "irnet", depth) for row in self.rows)
         )
 
-    def cell(self, row: Row, architecture: str, depth: int) -> Cell | None:
+    @property
+    def has_classical(self) -> bool:
+        """Whether a row has a best classical model to compare with."""
+        return any(row.best_classical for row in self.rows)
+
+    def cell(self, row: Row, architecture: str, depth: int | None) -> Cell | None:
         model = (architecture, depth)
         return row.cells[self.models.index(model)] if model in self.models else None
 
@@ -107,7 +129,8 @@ def tabulate(runs: Sequence[Run]) -> tuple[Table, ...]:
             raise UserError(
                 f"{other.folder} and {run.folder} hold the same cell with different numbers; keep one of them"
             )
-    return tuple(_table(*group, tables[group]) for group in sorted(tables, key=_table_order))
+    classical = [run for run in runs if run.spec.is_classical and not is_stale(run)]
+    return tuple(_table(*group, tables[group], classical) for group in sorted(tables, key=_table_order))
 
 
 def _table_order(group: tuple) -> tuple:
@@ -133,18 +156,21 @@ def _refuse_two_packs_of_one_name(runs: Sequence[Run]) -> None:
 def is_stale(run: Run) -> bool:
     """Whether the same specification would now be trained otherwise: another recipe of this name, or other numerics."""
     spec, result = run.spec, run.result
-    known = RECIPES.get(spec.recipe)
+    known = GRIDS[spec.architecture] if spec.is_classical else RECIPES.get(spec.recipe)
     if known and dataclasses.asdict(known) != result.recipe:
         return True
     try:
-        return result.key != run_key(spec, Recipe(**result.recipe), result.pack_identity)
+        recipe = known if spec.is_classical else Recipe(**result.recipe)
+        return result.key != run_key(spec, recipe, result.pack_identity)
     except (TypeError, UserError):  # a field that recipes no longer have, or have by now
         return True
 
 
 def _training(run: Run) -> tuple[str, str, bool]:
-    """What runs of one table must have in common about their training: the recipe's name and content, stale or not."""
-    return run.spec.recipe, content_hash(run.result.recipe), is_stale(run)
+    """What runs of one table must have in common about their training: the recipe's name and content, stale or not. Each
+    classical model has a grid of its own, and they share a table all the same."""
+    content = "" if run.spec.is_classical else content_hash(run.result.recipe)
+    return run.spec.recipe, content, is_stale(run)
 
 
 def content_hash(recipe: dict) -> str:
@@ -177,15 +203,21 @@ def _origin(spec: RunSpec, origins: dict[str, RunSpec]) -> str | None:
     return " ".join(getattr(origin, name) for name in names if getattr(origin, name) != getattr(spec, name)) or "itself"
 
 
-def _model_order(model: tuple[str, int]) -> tuple:
-    """plain, srnet, irnet, custom and what else there is, each by depth."""
+def _model_order(model: tuple[str, int | None]) -> tuple:
+    """plain, srnet, irnet, the classical ones, custom and what else there is, each by depth."""
     architecture, depth = model
-    known = list(MODELS)
-    return (known.index(architecture) if architecture in known else len(known)), architecture, depth
+    known = ARCHITECTURES.index(architecture) if architecture in ARCHITECTURES else len(ARCHITECTURES)
+    return known, architecture, depth or 0
 
 
 def _table(
-    pack: str, recipe: str, protocol: str, train_rows: int | None, start_from: str | None, runs: list[Run]
+    pack: str,
+    recipe: str,
+    protocol: str,
+    train_rows: int | None,
+    start_from: str | None,
+    runs: list[Run],
+    classical: list[Run],
 ) -> Table:
     models = tuple(sorted({(run.spec.architecture, run.spec.depth) for run in runs}, key=_model_order))
     by_property = defaultdict(list)
@@ -194,11 +226,30 @@ def _table(
     known = list(PROPERTIES)
     names = sorted(by_property, key=lambda name: (known.index(name) if name in known else len(known), name))
     selected_on = "test" if protocol == "paper" or any(run.result.selected_on == "test" for run in runs) else "val"
-    rows = tuple(_row(name, models, by_property[name]) for name in names)
-    return Table(pack, recipe, protocol, selected_on, train_rows, start_from, models, rows)
+    theirs = [] if runs[0].spec.is_classical else classical  # in their own table nothing is compared with them
+    theirs = [run for run in theirs if (run.spec.pack, run.spec.train_rows) == (pack, train_rows)]
+    rows = tuple(_row(name, models, by_property[name], _best_classical(theirs, name, protocol)) for name in names)
+    source = runs[0].result.pack_identity.get("source")
+    return Table(pack, recipe, protocol, selected_on, train_rows, start_from, models, rows, source)
 
 
-def _row(name: str, models: Sequence[tuple[str, int]], runs: list[Run]) -> Row:
+def _best_classical(runs: list[Run], name: str, protocol: str) -> BestClassical | None:
+    """Chosen by val, whatever the protocol: under `paper`, which trains on val, by the same model's honest cells."""
+    val, test = defaultdict(list), defaultdict(list)
+    for run in runs:
+        if run.spec.property == name and run.spec.protocol == "honest" and run.result.val_mae is not None:
+            val[run.spec.model].append(run.result.val_mae)
+        if run.spec.property == name and run.spec.protocol == protocol:
+            test[run.spec.model, run.spec.seed] = run.result.test_mae  # a copied run counts once
+    known = [model for model in val if any(model == other for other, _ in test)]
+    if not known:
+        return None
+    model = min(sorted(known), key=lambda model: fmean(val[model]))
+    maes = {seed: mae for (other, seed), mae in sorted(test.items()) if other == model}
+    return BestClassical(model, fmean(maes.values()), stdev(maes.values()) if len(maes) > 1 else None, tuple(maes))
+
+
+def _row(name: str, models: Sequence[tuple[str, int | None]], runs: list[Run], classical: BestClassical | None) -> Row:
     first = runs[0].result
     for run in runs:
         for field in ("unit", "n_train", "n_val", "n_test", "baseline_mae"):
@@ -210,9 +261,11 @@ def _row(name: str, models: Sequence[tuple[str, int]], runs: list[Run]) -> Row:
                 )
     of_model = {model: [run for run in runs if (run.spec.architecture, run.spec.depth) == model] for model in models}
     mae = {model: fmean(run.result.test_mae for run in found) for model, found in of_model.items() if found}
-    least = min(first.baseline_mae, *mae.values())
+    least = min(first.baseline_mae, *mae.values(), *([classical.mae] if classical else []))
     cells = tuple(
-        _cell(found, of_model.get(("plain", model[1]), []), mae[model], mae[model] == least) if found else None
+        _cell(found, of_model.get(("plain", model[1]), []), mae[model], mae[model] == least, classical)
+        if found
+        else None
         for model, found in of_model.items()
     )
     return Row(
@@ -224,15 +277,17 @@ def _row(name: str, models: Sequence[tuple[str, int]], runs: list[Run]) -> Row:
         baseline=first.baseline_mae,
         baseline_best=first.baseline_mae == least,
         cells=cells,
+        best_classical=classical and dataclasses.replace(classical, best=classical.mae == least),
     )
 
 
-def _cell(runs: list[Run], plain: list[Run], mae: float, best: bool) -> Cell:
+def _cell(runs: list[Run], plain: list[Run], mae: float, best: bool, classical: BestClassical | None) -> Cell:
     return Cell(
         mae=mae,
         sd=stdev(run.result.test_mae for run in runs) if len(runs) > 1 else None,
         seeds=tuple(run.spec.seed for run in runs),
         improvement=_improvement(runs, plain) if runs[0].spec.architecture != "plain" else None,
+        improvement_over_classical=100 * (classical.mae - mae) / classical.mae if classical and classical.mae else None,
         best=best,
         n_parameters=runs[0].result.n_parameters,
         device_hours=math.fsum(run.result.device_hours for run in runs),

@@ -3,6 +3,7 @@
     python -m irnet_hpc.train --pack alloys-magpie --property mixing_enthalpy --architecture irnet --depth 17
     horovodrun -np 2 python -m irnet_hpc.train ...      (or mpirun -np 2, or srun, with MPI or without)
     python -m irnet_hpc.train ... --recipe '{name: mine, base: paper, batch: 64}'
+    python -m irnet_hpc.train --pack alloys-magpie --property mixing_enthalpy --architecture random_forest
 
 The experiment does not depend on how many ranks run it: the batch is global, its order a function of (seed, epoch), and
 rows are normalised in fixed groups. Exit status: 0 done, 2 a user's mistake, 75 preempted with a checkpoint, 1 otherwise.
@@ -21,16 +22,18 @@ import numpy as np
 import torch
 import yaml
 
-from irnet_hpc import checkpoint, folder
-from irnet_hpc.architectures import parse
+from irnet_hpc import checkpoint, classical, folder
+from irnet_hpc.architectures import MODELS, parse
 from irnet_hpc.checkpoint import State
 from irnet_hpc.comm import ENGINES, Comm, PeerLost, device_of, from_root, leave_at_once, start, together
 from irnet_hpc.data import Dataset, epoch_order, load
 from irnet_hpc.errors import UserError, choose, exit_status
 from irnet_hpc.evaluation import predict, select_halves, take_statistics, weights
+from irnet_hpc.grids import GRID, GRIDS, Grid
 from irnet_hpc.model import FlatParameters, Network, autocast, rank_groups
-from irnet_hpc.recipes import Recipe, resolve
+from irnet_hpc.recipes import RECIPES, Recipe, resolve
 from irnet_hpc.runs import PROTOCOLS, RunSpec, model_of, run_folder, run_key
+from irnet_hpc.schedules import learning_rate, plateau_factor
 from irnet_hpc.store import open_pack, pack_path
 
 CHECKPOINT_S = 60  # the first epoch end at least so long after the last checkpoint writes one
@@ -79,11 +82,13 @@ def train(
         order = torch.from_numpy(np.ascontiguousarray(order[:, mine])).to(device)
         error_sum = torch.tensor(state.error_sum, dtype=torch.float64, device=device)
         first = state.step - state.epoch * n_steps  # not 0 where a signal stopped the epoch
+        reduced = plateau_factor(recipe, [row[4] for row in state.history])
         for i in range(first, n_steps):
-            optimizer.param_groups[0]["lr"] = learning_rate(recipe, state.step, recipe.epochs * n_steps)
+            optimizer.param_groups[0]["lr"] = reduced * learning_rate(recipe, state.step, recipe.epochs * n_steps)
             flat.reduced.zero_()
             with autocast(recipe.precision, device):
-                error = network(data.train.x[order[i]], groups)[:, 0] - data.train.y[order[i]]
+                noise = network.noise(spec.seed, state.step, mine)
+                error = network(data.train.x[order[i]], groups, noise)[:, 0] - data.train.y[order[i]]
             (LOSSES[recipe.loss](error).sum() / recipe.batch).backward()
             flat.reduced[n_params] = error.detach().abs().sum()
             flat.reduced[n_params + 1] = float(stop.asked)
@@ -121,7 +126,7 @@ def train(
         now = time.monotonic()
         state.spend(now - clock, comm.size)
         state.training_s, clock = state.training_s + trained_s, now
-        rate = learning_rate(recipe, state.step - 1, recipe.epochs * n_steps)  # of the epoch's last step
+        rate = reduced * learning_rate(recipe, state.step - 1, recipe.epochs * n_steps)  # of the epoch's last step
         state.history.append([state.epoch, state.step, rate, train_mae, mae, state.wall_s])
         state.stopped = bool(recipe.patience) and state.epoch - state.best_epoch >= recipe.patience
         state.epoch, state.error_sum = state.epoch + 1, 0.0
@@ -140,15 +145,6 @@ def train(
 
     network.load_state_dict(best)
     return network, state
-
-
-def learning_rate(recipe: Recipe, step: int, n_steps: int) -> float:
-    """One cycle (Smith and Topin 2018): cosine from 1/25 up to the rate over 30 % of the steps, then down to 1e-5 of it."""
-    if recipe.schedule == "constant":
-        return recipe.learning_rate
-    rising = step < 0.3 * n_steps
-    low, part = (1 / 25, step / (0.3 * n_steps)) if rising else (1e-5, (n_steps - step) / (0.7 * n_steps))
-    return recipe.learning_rate * (low + (1 - low) * (1 - math.cos(math.pi * part)) / 2)
 
 
 def non_finite(spec: RunSpec, state: State, rate: float) -> str:
@@ -195,6 +191,8 @@ def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
                 print(f"already done: {path / 'result.json'}")
             return 0
         try:
+            if spec.is_classical:
+                return 0 if classical.run(spec, recipe, key, pack, path, comm, arguments.results) else PREEMPTED
             device = device_of(comm.local_rank)
             data = together(comm, lambda: load(pack, spec, recipe, device, DTYPES[recipe.precision]))
             if recipe.batch % comm.size:
@@ -237,15 +235,12 @@ def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
     return 0
 
 
-def specify(arguments: argparse.Namespace) -> tuple[RunSpec, Recipe, Path]:
-    text = arguments.recipe
-    try:
-        recipe = resolve(yaml.safe_load(text) if text.lstrip().startswith("{") else text)
-    except (yaml.YAMLError, ValueError):  # ValueError: a date that is none
-        raise UserError(f"an inline recipe must be YAML like {{name: mine, base: paper}}, however: {text!r}") from None
+def specify(arguments: argparse.Namespace) -> tuple[RunSpec, Recipe | Grid, Path]:
+    is_classical = arguments.architecture in GRIDS
+    recipe = _recipe(arguments.recipe or (GRID if is_classical else "onecycle"), arguments.architecture)
     if arguments.layers is not None and (arguments.architecture or arguments.depth is not None):
         raise UserError("a network is given by --architecture and --depth, or by --layers, not by both")
-    if arguments.layers is None and not (arguments.architecture and arguments.depth is not None):
+    if arguments.layers is None and not is_classical and not (arguments.architecture and arguments.depth is not None):
         raise UserError("a network is given by --architecture and --depth, e.g. irnet and 17, or by --layers")
     model = {"architecture": arguments.architecture, "depth": arguments.depth}
     pack_file = pack_path(arguments.pack, arguments.pack_dir)
@@ -259,6 +254,17 @@ def specify(arguments: argparse.Namespace) -> tuple[RunSpec, Recipe, Path]:
         **(model if arguments.layers is None else model_of(arguments.layers)),
     )
     return spec, recipe, pack_file
+
+
+def _recipe(text: str, architecture: str | None) -> Recipe | Grid:
+    if text == GRID:
+        if architecture not in GRIDS:
+            raise UserError(f"recipe {GRID} must be that of a classical model ({', '.join(GRIDS)}), and of no network")
+        return GRIDS[architecture]
+    try:
+        return resolve(yaml.safe_load(text) if text.lstrip().startswith("{") else text)
+    except (yaml.YAMLError, ValueError):  # ValueError: a date that is none
+        raise UserError(f"an inline recipe must be YAML like {{name: mine, base: paper}}, however: {text!r}") from None
 
 
 def keep_freed_memory() -> None:
@@ -279,10 +285,10 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--pack", required=True, help="name of a pack, or a path to one")
     add("--property", required=True)
-    add("--architecture", help="plain, srnet or irnet")
+    add("--architecture", help=f"{', '.join(MODELS)}; or without a depth {', '.join(GRIDS)}")
     add("--depth", type=int)
     add("--layers", help="a layer string instead, e.g. 256BARx4-64BARx2-1")
-    add("--recipe", default="onecycle", help="paper, onecycle, or an inline one (default: %(default)s)")
+    add("--recipe", help=f"{', '.join(RECIPES)}, or an inline one (default: onecycle; of a classical model {GRID})")
     add("--protocol", default="honest", help=f"{' or '.join(PROTOCOLS)} (default: %(default)s)")
     add("--seed", type=int, default=0)
     add("--train-rows", type=int, help="train on the first so many rows only")

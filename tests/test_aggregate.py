@@ -16,6 +16,9 @@ from irnet_hpc.aggregate import Note, ask_ledger, collect, document, footer, leg
 from irnet_hpc.architectures import custom_name
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import write_json
+from irnet_hpc.grids import GRIDS
+from irnet_hpc.properties import PROPERTIES
+from irnet_hpc.published import published_csv, published_markdown, published_on, read_published
 from irnet_hpc.recipes import RECIPES, resolve
 from irnet_hpc.rendering import escape_latex, grid, latex, markdown, tidy_csv
 from irnet_hpc.report import mae_against_depth
@@ -34,9 +37,10 @@ IDENTITY = {
 def write_run(results: Path, mae: float, model: str = "irnet-17", folder: Path | None = None, **changes) -> Path:
     """Write the result of one cell, with a test MAE and a few fields that are not the usual ones; return its folder."""
     architecture, _, depth = model.partition("-")
-    recipe = changes.pop("recipe", RECIPES["onecycle"])
+    recipe = changes.pop("recipe", GRIDS.get(architecture, RECIPES["onecycle"]))
     fields = {field.name for field in dataclasses.fields(RunSpec)}
-    cell = {"pack": "oqmd-magpie", "property": "formation_energy", "architecture": architecture, "depth": int(depth)}
+    cell = {"pack": "oqmd-magpie", "property": "formation_energy", "architecture": architecture}
+    cell |= {"depth": int(depth) if depth else None}
     spec = RunSpec(**cell | {"recipe": recipe.name} | {name: changes.pop(name) for name in fields & changes.keys()})
     identity = IDENTITY | changes.pop("identity", {})
     on_test = spec.protocol == "paper"
@@ -66,7 +70,7 @@ def write_run(results: Path, mae: float, model: str = "irnet-17", folder: Path |
         attempts=[],
         engine="none",
         device="cpu",
-        precision=recipe.precision,
+        precision=getattr(recipe, "precision", "fp64"),
         pack_identity=identity,
         versions={},
         commit=None,
@@ -322,7 +326,16 @@ def test_any_nonsense_in_a_result_is_named_and_not_fatal(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    "change", [{"spec": 3}, {"spec": {"pack": "p"}}, {"test_mae": None}, {"baseline_mae": "x"}, {"key": None}]
+    "change",
+    [
+        {"spec": 3},
+        {"spec": {"pack": "p"}},
+        {"test_mae": None},
+        {"baseline_mae": "x"},
+        {"key": None},
+        {"val_mae": "x"},
+        {"fitted_rows": "x"},
+    ],
 )
 def test_a_result_of_the_right_keys_and_wrong_values_is_left_out(tmp_path, change):
     write_run(tmp_path, 0.1)
@@ -498,3 +511,178 @@ def test_tables_need_neither_torch_nor_hdf5_nor_mpi_nor_matplotlib(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"  # one depth has no figure, and so no matplotlib
+
+
+def write_classical(results: Path, **changes) -> None:
+    """By val the forest is the best (0.10 against 0.11 and 0.30), by test ridge (0.06); the forest's test MAE is 0.12."""
+    for seed in range(2):
+        write_run(results, 0.11 + 0.02 * seed, "random_forest", seed=seed, val_mae=0.09 + 0.02 * seed, **changes)
+    write_run(results, 0.06, "ridge", val_mae=0.11, **changes)
+    write_run(results, 0.07, "linear", val_mae=0.30, **changes)
+
+
+def test_best_classical_is_chosen_by_val_and_never_by_test(tmp_path):
+    write_by_hand(tmp_path)
+    write_classical(tmp_path)
+    ours, theirs = sorted(tables_of(tmp_path), key=lambda table: table.recipe == "grid")
+    (row,) = ours.rows
+    best = row.best_classical
+    assert (best.model, best.mae, best.seeds, best.best) == ("random_forest", pytest.approx(0.12), (0, 1), False)
+    assert best.sd == pytest.approx(0.02 / 2**0.5)
+    assert [cell.improvement_over_classical for cell in row.cells] == pytest.approx([0.0, 0.0, 25.0, -25.0])
+    header, line = ([text for text, _ in one] for one in grid(ours))
+    named = dict(zip(header, line, strict=True))
+    assert header[:3] == ["property", "baseline", "best classical"]
+    assert named["best classical"] == "random_forest 0.120 ± 0.014 (n=2)"
+    assert (named["irnet vs classical, 17"], named["irnet vs classical, 48"]) == ("+25.0 %", "-25.0 %")
+    # their own table: a column a model, in the order of GRIDS, and no column of the best
+    assert theirs.title == "oqmd-magpie, recipe grid, protocol honest"
+    assert [text for text, _ in grid(theirs)[0]] == ["property", "baseline", "linear", "ridge", "random_forest"]
+    assert theirs.rows[0].best_classical is None
+    assert [cell.best for cell in theirs.rows[0].cells] == [False, True, False]
+
+
+def test_a_network_that_loses_to_the_best_classical_model_is_not_the_best_of_its_row(tmp_path):
+    write_run(tmp_path, 0.09)
+    write_run(tmp_path, 0.08, "svr")
+    table = next(table for table in tables_of(tmp_path) if table.recipe != "grid")
+    assert (table.rows[0].cells[0].best, table.rows[0].best_classical.best) == (False, True)
+    assert "| **svr 0.08000 (n=1)** |" in markdown(table)
+
+
+def test_best_classical_is_of_the_same_pack_property_rows_and_protocol(tmp_path):
+    write_run(tmp_path, 0.1)
+    write_run(tmp_path, 0.2, property="band_gap", unit="eV", baseline_mae=0.4)
+    write_run(tmp_path, 0.1, train_rows=50, n_train=50)
+    write_run(tmp_path, 0.1, pack="mp-magpie")
+    write_run(tmp_path, 0.05, "ridge")
+    tables = {
+        table.title.partition(", ")[0] + str(table.train_rows): table
+        for table in tables_of(tmp_path)
+        if table.recipe != "grid"
+    }
+    energy, gap = tables["oqmd-magpieNone"].rows
+    assert (energy.best_classical.model, gap.best_classical) == ("ridge", None)
+    assert not tables["oqmd-magpie50"].has_classical and not tables["mp-magpieNone"].has_classical
+
+
+def test_under_protocol_paper_the_best_classical_model_is_still_chosen_by_val(tmp_path):
+    """The forest by the val of its honest cell; what is shown of it is its number under the table's own protocol."""
+    paper = {"protocol": "paper", "n_train": 90, "n_val": 0}
+    write_run(tmp_path, 0.08, recipe=RECIPES["paper"], **paper)
+    for model, mae in (("ridge", 0.05), ("random_forest", 0.07)):
+        write_run(tmp_path, mae, model, **paper)
+    table = next(table for table in tables_of(tmp_path) if table.recipe == "paper")
+    assert not table.has_classical  # by test alone, nothing is chosen
+    write_classical(tmp_path)
+    table = next(table for table in tables_of(tmp_path) if table.recipe == "paper")
+    assert (table.rows[0].best_classical.model, table.rows[0].best_classical.mae) == ("random_forest", 0.07)
+
+
+def test_a_stale_classical_result_is_not_compared_with(tmp_path):
+    write_run(tmp_path, 0.1)
+    write_run(tmp_path, 0.05, "ridge", recipe=dataclasses.replace(GRIDS["ridge"], grid={"alpha": [3.0]}))
+    tables = {table.recipe: table for table in tables_of(tmp_path)}
+    assert set(tables) == {"onecycle", "grid (stale)"}
+    assert not tables["onecycle"].has_classical
+
+
+def test_without_classical_results_nothing_mentions_them(tmp_path):
+    write_by_hand(tmp_path)
+    tables = tables_of(tmp_path)
+    assert "classical" not in document(tables, []) + tidy_csv(tables) + latex(tables[0])
+
+
+def test_the_csv_has_the_best_classical_model_and_the_improvement_over_it(tmp_path):
+    write_by_hand(tmp_path)
+    write_classical(tmp_path)
+    (tmp_path / "tidy.csv").write_text(tidy_csv(tables_of(tmp_path)))
+    frame = pd.read_csv(tmp_path / "tidy.csv").set_index("model")
+    assert frame.loc["irnet-17", "best_classical"] == "random_forest"
+    assert frame.loc["irnet-17", "best_classical_mae"] == pytest.approx(0.12)
+    assert frame.loc["irnet-17", "improvement_over_classical"] == pytest.approx(25.0)
+    assert (
+        frame.loc["random_forest", ["depth", "n_parameters", "best_classical"]].isna().sum() == 2
+    )  # 1000 in write_run
+    assert frame.loc["ridge", "test_mae_mean"] == 0.06
+
+
+def test_a_classical_model_fitted_on_fewer_rows_is_named_below_the_tables(tmp_path):
+    write_run(tmp_path, 0.1, "svr", fitted_rows=20, n_parameters=None)
+    write_run(tmp_path, 0.1, "ridge", fitted_rows=80)
+    runs, gaps = collect(tmp_path)
+    assert not gaps
+    (note,) = legend(runs, tabulate(runs))
+    assert note.heading.startswith("fitted on fewer rows")
+    assert note.lines == ("svr on oqmd-magpie, formation_energy: the first 20 of 80 training rows",)
+
+
+def test_a_result_from_before_these_models_is_still_read(tmp_path):
+    folder = write_run(tmp_path, 0.1)
+    value = json.loads((folder / "result.json").read_text())
+    for name in ("chosen", "fitted_rows"):
+        del value[name]
+    write_json(folder / "result.json", value)
+    runs, gaps = collect(tmp_path)
+    assert (len(runs), gaps, runs[0].result.chosen) == (1, {}, None)
+
+
+def test_published_numbers_are_those_of_the_file():
+    lines = read_published()
+    assert len(lines) > 80 and all(line.mae > 0 and line.source and line.split for line in lines)
+    irnet = [
+        line for line in lines if (line.dataset, line.property, *line.ours) == ("oqmd", "formation_energy", "irnet", 48)
+    ]
+    assert [(line.mae, line.n_rows, line.unit) for line in irnet] == [(0.048, 341443, "eV/atom")]
+    assert {line.n_rows for line in lines if line.model == "brnet"} == {None}
+    forests = [line for line in lines if line.model == "random-forest"]
+    assert forests and all(line.ours == ("random_forest", None) for line in forests)
+    known = {name: one.unit for name, one in PROPERTIES.items()}
+    assert {(line.property, line.unit) for line in lines} <= set(known.items())
+    assert not published_on("oqmd", [("formation_energy", "eV")])  # another unit is another number
+
+
+def test_published_numbers_stand_below_the_table_beside_ours_and_not_in_it(tmp_path):
+    write_run(tmp_path, 0.05, "irnet-17", identity={"source": "oqmd"}, n_train=121046)
+    write_run(tmp_path, 0.09, "random_forest", identity={"source": "oqmd"}, n_train=121046)
+    tables = tables_of(tmp_path)
+    ours, theirs = (
+        next(table for table in tables if (table.recipe == "grid") == classical) for classical in (False, True)
+    )
+    text = published_markdown(ours)
+    lines = {
+        tuple(cell.strip() for cell in line.split("|")[2:-1]) for line in text.splitlines() if line.startswith("| form")
+    }
+    selected = "90:10, selected on the reported set"
+    assert ("irnet-17", "magpie", "0.054", "341,443", selected, "0.05000 (n=1)", "121,046", "1") in lines
+    assert ("irnet-48", "magpie", "0.048", "341,443", selected, "–", "121,046", "1") in lines
+    best = "random_forest 0.09000 (n=1)"
+    assert ("best of 10 classical", "magpie", "0.077", "341,443", selected, best, "121,046", "1") in lines
+    assert "\n1. IRNet, KDD 2019" in text and "band_gap" not in text
+    assert "random-forest | " in published_markdown(theirs) and "0.083408" in published_markdown(theirs)
+    assert "0.054" not in markdown(ours) and "0.054" not in tidy_csv(tables)
+    whole = document(tables, [])
+    assert whole.index(markdown(ours)) < whole.index(text)
+    (tmp_path / "published.csv").write_text(published_csv(tables))
+    frame = pd.read_csv(tmp_path / "published.csv")
+    frame = frame[frame["recipe"] == "onecycle"].set_index("published_model")
+    assert frame.loc["irnet-17", "published_mae"] == 0.054 and frame.loc["irnet-17", "our_test_mae_mean"] == 0.05
+    assert frame.loc["irnet-17", "our_model"] == "irnet-17" and pd.isna(frame.loc["irnet-48", "our_model"])
+    assert frame.loc["best of 10 classical", "our_model"] == "random_forest"
+
+
+@pytest.mark.parametrize("identity", [{}, {"source": "alloys"}, {"source": "my_oqmd"}])
+def test_nothing_published_is_shown_for_another_dataset(tmp_path, identity):
+    write_run(tmp_path, 0.05, identity=identity)
+    tables = tables_of(tmp_path)
+    assert published_markdown(tables[0]) == published_csv(tables) == ""
+    assert "Published" not in document(tables, [])
+
+
+def test_the_command_writes_the_published_numbers_as_a_csv_of_their_own(tmp_path):
+    write_run(tmp_path / "results", 0.05, identity={"source": "oqmd"})
+    done = aggregate(cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "results" / "tables"
+    assert {path.name for path in folder.iterdir()} == {"mae.md", "mae.csv", "mae.tex", "published.csv"}
+    assert "Published on oqmd" in done.stdout and "Published on oqmd" in (folder / "mae.md").read_text()

@@ -20,8 +20,9 @@ ORDER = (
     *("download", "catalogue"),
     *("magpie", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
     *("parts", "packing", "pack"),
-    *("architectures", "recipes", "runs"),
-    *("model", "comm", "data", "evaluation", "checkpoint", "folder", "train", "estimator"),
+    *("architectures", "grids", "recipes", "schedules", "runs"),
+    *("dropout", "model", "comm", "data", "evaluation", "checkpoint", "folder"),
+    *("tabular", "classical", "train", "estimator"),
     *(
         "yaml_table",
         "resources",
@@ -34,9 +35,12 @@ ORDER = (
         "running",
         "sweep",
     ),
-    *("tables", "rendering", "report", "aggregate"),
+    *("tables", "rendering", "published", "report", "aggregate"),
 )
-TRAINING = {"model", "comm", "data", "evaluation", "checkpoint", "folder", "train", "estimator"}
+TRAINING = {
+    *("dropout", "model", "comm", "data", "evaluation", "checkpoint", "folder"),
+    *("tabular", "classical", "train", "estimator"),
+}
 # library -> the only modules that may name it, at their top or within a function
 ONLY_IN = {
     "h5py": {"store"},
@@ -46,7 +50,8 @@ ONLY_IN = {
     "mpi4py": {"ranks"},
     "submitit": {"jobs", "submission"},
     "matplotlib": {"report"},
-    "sklearn": {"estimator"},
+    "sklearn": {"classical", "estimator"},
+    "tabm": {"tabular"},
     "matminer": {"alloys", "magpie", "download"},
     "requests": {"download"},
     "pymatgen": {"formulas", "magpie"},
@@ -55,7 +60,7 @@ ONLY_IN = {
 # what no module may import at its top: it is absent on some machines, or slow to come and rarely needed
 LAZY = {
     *("horovod", "mpi4py", "submitit", "matplotlib", "matminer", "pymatgen", "pandas", "scipy", "sklearn", "gudhi"),
-    "requests",
+    *("requests", "tabm"),
 }
 TOP_LEVEL = {
     *("irnet_hpc", "jobs", "slurm", "tests", "env", "docs", "benchmarks", ".ci", ".gitignore"),

@@ -1,10 +1,13 @@
 """The layer strings and the networks, against counts from the papers, plain torch and passes worked out by hand."""
 
+import itertools
+
 import pytest
 import torch
 from torch.nn.functional import batch_norm, linear, relu
 
-from irnet_hpc.architectures import MODELS, custom_name, layer_string, parse
+from irnet_hpc.architectures import MODELS, TEMPLATES, custom_name, layer_string, parse
+from irnet_hpc.dropout import Dropout
 from irnet_hpc.errors import UserError
 from irnet_hpc.model import (
     FlatParameters,
@@ -22,14 +25,65 @@ BY_THE_PAPERS = {17: (4_705_665, 5_554_529), 24: (5_058_673, 5_908_065), 48: (10
 
 @pytest.mark.parametrize("depth", BY_THE_PAPERS)
 def test_parameter_counts_with_145_inputs_are_those_of_the_papers(depth):
-    counts = {a: n_parameters(Network(145, parse(layer_string(a, depth)))) for a in MODELS}
+    counts = {a: n_parameters(Network(145, parse(layer_string(a, depth)))) for a in TEMPLATES}
     plain, residual = BY_THE_PAPERS[depth]
     assert counts == {"plain": plain, "srnet": residual, "irnet": residual}
 
 
 @pytest.mark.parametrize("architecture", MODELS)
 def test_every_preset_has_the_depth_that_it_is_named_for(architecture):
-    assert {parse(layer_string(architecture, depth)).depth for depth in MODELS[architecture]} == {10, 17, 24, 48}
+    assert all(parse(layer_string(architecture, depth)).depth == depth for depth in MODELS[architecture])
+
+
+def test_which_models_exist():
+    depths = (10, 17, 24, 48)
+    assert {"plain": depths, "srnet": depths, "irnet": depths, "brnet": (17,), "elemnet": (17,)} == MODELS
+
+
+@pytest.mark.parametrize("name", ["ibrnet-17", "ibrnet-17", "ibrnet"])
+def test_ibrnet_is_a_recipe_of_brnet_and_one_sentence_says_so(name):
+    with pytest.raises(UserError, match="brnet-17 trained with recipe ibrnet"):
+        model_of(name)
+
+
+# Layers of each stack of 1024, 512, 256, 128 and 64 -> parameters with 86 inputs: the eleven placements of the branches that
+# the BRNet paper tabulates (Gupta et al. 2023). Which of a stack's branches is the longer makes no difference to a count.
+BRNET = {
+    ("2+2", "3", "3", "3", "2"): 4_548_385,
+    ("3+1", "3", "3", "3", "2"): 4_548_385,
+    ("2+1+1", "3", "3", "3", "2"): 3_676_961,
+    ("1+1+1+1", "3", "3", "3", "2"): 2_805_537,
+    ("4", "2+1", "3", "3", "2"): 6_206_753,
+    ("4", "1+1+1", "3", "3", "2"): 6_993_697,
+    ("4", "3", "2+1", "3", "2"): 5_616_673,
+    ("4", "3", "1+1+1", "3", "2"): 5_813_537,
+    ("4", "3", "3", "2+1", "2"): 5_469_089,
+    ("4", "3", "3", "1+1+1", "2"): 5_518_369,
+    ("4", "3", "3", "3", "1+1"): 5_432_161,
+}
+
+
+def brnet(counts: tuple[str, ...]) -> str:
+    stacks = [f"{width}L0.3Rx{count}" for width, count in zip((1024, 512, 256, 128, 64), counts, strict=True)]
+    return "-".join([*stacks, "32L0.3Rx1", "1"])
+
+
+@pytest.mark.parametrize("counts", BRNET, ids="-".join)
+def test_brnet_has_the_published_parameters_wherever_its_branches_are(counts):
+    assert n_parameters(Network(86, parse(brnet(counts)))) == BRNET[counts]
+
+
+def test_brnet_17_branches_its_widest_stack_two_and_two_as_the_published_code():
+    assert layer_string("brnet", 17) == brnet(("2+2", "3", "3", "3", "2"))
+
+
+def test_elemnet_17_is_the_string_and_the_dropout_of_the_reference():
+    assert layer_string("elemnet", 17) == "1024Ax4D0.2-512Ax3D0.1-256Ax3D0.3-128Ax3D0.2-64Ax2-32Ax1-1"
+    network = Network(86, parse(layer_string("elemnet", 17)))
+    assert network.n_noise == 1024 + 512 + 256 + 128
+    # A weight and a bias: n * m + m of each layer.
+    sizes = [86, *[1024] * 4, *[512] * 3, *[256] * 3, *[128] * 3, *[64] * 2, 32, 1]
+    assert n_parameters(network) == sum((n + 1) * m for n, m in itertools.pairwise(sizes)) == 4_631_361
 
 
 def test_irnet_17_is_the_string_of_the_reference_code():
@@ -55,12 +109,40 @@ def test_srnet_48_has_a_shortcut_around_every_four_layers():
         "64BARx2-0",
         "x2-1",
         "64BAR x2-1",
+        "64Lx2-1",
+        "64AL0.3x2-1",
+        "64L1.5x2-1",
+        "64L-0.3x2-1",
+        "64L.3x2-1",
+        "64Dx2-1",
+        "64AD0x2-1",
+        "64AD1.0x2-1",
+        "64D0.2Ax2-1",
+        "64Ax2D0.2R-1",
+        "64ARD0.2R-1",
+        "64Ax2+-1",
+        "64Ax2+0-1",
+        "64Ax2++1-1",
+        "64Ax999+2-1",
+        "64Ax[2,2]-1",
     ],
 )
 def test_a_string_outside_the_grammar_is_one_sentence_that_quotes_it(string):
     with pytest.raises(UserError) as error:
         parse(string)
     assert repr(string) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_every_part_of_a_stack_is_read():
+    (stack,) = parse("64BL0.3RD0.1x2+1D0.5-1").stacks
+    assert stack == (64, (2, 1), True, 0.3, "layer", 0.1, 0.5)
+    (stack,) = parse("64x3RD0.25-1").stacks
+    assert stack == (64, (3,), False, None, "stack", 0.0, 0.25)
+    assert [s.slope for s in parse("8A-8L0-8-1").stacks] == [0.0, 0.0, None]
+
+
+def test_depth_counts_the_layers_of_all_branches():
+    assert parse("8A-4Ax1+3+2-2Ax2+2-1").depth == 1 + (1 + 3 + 2) + (2 + 2) + 1
 
 
 def test_a_users_own_string_gets_a_name_of_its_own_and_its_depth():
@@ -103,6 +185,72 @@ def test_a_forward_pass_worked_out_by_hand():
             module.bias.fill_(bias)
     # x = 2: relu(2 * 2 - 1) + 2 = 5, 3 * 5 + 0.5 = 15.5.   x = -1: relu(-3) - 1 = -1, 3 * -1 + 0.5 = -2.5.
     assert network(torch.tensor([[2.0], [-1.0]]))[:, 0].tolist() == [15.5, -2.5]
+
+
+def set_linear(module, weight: float, bias: float) -> None:
+    with torch.no_grad():
+        module.weight.fill_(weight)
+        module.bias.fill_(bias)
+
+
+def test_a_forward_pass_of_a_leaky_residual_worked_out_by_hand():
+    network = Network(1, parse("1L0.3R-1"))
+    set_linear(network.body[0].layers[0].linear, 2, -1)
+    set_linear(network.output, 10, 0)
+    # x = -2: FC gives -5, leaky ReLU -1.5, the shortcut -3.5.   x = 2: 3 + 2.
+    torch.testing.assert_close(network(torch.tensor([[-2.0], [2.0]]))[:, 0], torch.tensor([-35.0, 50.0]))
+
+
+def test_a_forward_pass_of_brnet_worked_out_by_hand():
+    """Two branches of two layers on 2 inputs: a = LReLU(FC(x)) + FC'(x), b = LReLU(FC(a)) + a, the two b added."""
+    network = Network(2, parse("1L0.3Rx2+2-1"))
+    one, two = network.body[0].branches
+    set_linear(one[0].layers[0].linear, 1, 0)
+    set_linear(one[0].projection, 2, 1)
+    set_linear(one[1].layers[0].linear, -1, 0)
+    set_linear(two[0].layers[0].linear, -1, 0)
+    set_linear(two[0].projection, 0, -4)
+    set_linear(two[1].layers[0].linear, 3, 2)
+    set_linear(network.output, 1, 0.5)
+    # x = (1, 2), whose sum is 3.
+    # One: a = 3 + (2 * 3 + 1) = 10, b = 0.3 * -10 + 10 = 7.
+    # Two: a = 0.3 * -3 - 4 = -4.9, b = 0.3 * (3 * -4.9 + 2) - 4.9 = -8.71.
+    torch.testing.assert_close(network(torch.tensor([[1.0, 2.0]])), torch.tensor([[7 - 8.71 + 0.5]]))
+
+
+def test_a_shortcut_after_the_count_goes_around_all_branches_together():
+    network = Network(1, parse("1Ax1+1R-1"))
+    for branch, weight in zip(network.body[0].layers[0].branches, (1, -2), strict=True):
+        set_linear(branch[0].linear, weight, 0)
+    set_linear(network.output, 1, 0)
+    # x = 3: 3 + 0 + 3.   x = -3: 0 + 6 - 3.
+    assert network(torch.tensor([[3.0], [-3.0]]))[:, 0].tolist() == [6.0, 3.0]
+
+
+def test_branches_start_from_different_weights():
+    network = Network(4, parse("4Ax1+1-1"))
+    network.initialise(0)
+    one, two = (branch[0].linear.weight for branch in network.body[0].branches)
+    assert not torch.equal(one, two)
+
+
+def test_dropout_follows_the_shortcut_and_scales_up_what_it_keeps():
+    """Half of 2 columns: the noise is given, so what is dropped is known. 1 + 1 from the residual layer, doubled."""
+    network = Network(2, parse("2ARD0.5-1"))
+    with torch.no_grad():
+        network.body[0].layers[0].linear.weight.copy_(torch.eye(2))
+        network.body[0].layers[0].linear.bias.zero_()
+    set_linear(network.output, 1, 0)
+    x, noise = torch.ones(3, 2), torch.tensor([[-32768, -1], [0, -1], [0, 32767]], dtype=torch.int16)
+    assert network(x, None, noise)[:, 0].tolist() == [0.0, 4.0, 8.0]
+    assert network(x)[:, 0].tolist() == [4.0, 4.0, 4.0]
+
+
+def test_each_dropout_has_columns_of_noise_of_its_own():
+    network = Network(3, parse("4AD0.2x2D0.1-8A-2ARx2D0.5-1"))
+    columns = [(m.columns.start, m.columns.stop) for m in network.modules() if isinstance(m, Dropout)]
+    assert columns == [(0, 4), (4, 8), (8, 12), (12, 14)] and network.n_noise == 14
+    assert Network(3, parse("4BARx2-1")).noise(0, 0, slice(0, 8)) is None
 
 
 def test_group_normalisation_has_the_right_gradient():

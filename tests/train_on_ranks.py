@@ -17,13 +17,15 @@ from irnet_hpc.recipes import resolve
 from irnet_hpc.runs import RunSpec, model_of
 from irnet_hpc.store import open_pack
 
-SPEC = RunSpec("pack", "mixing_enthalpy", **model_of("48BARx2-32BAx2R-1"), seed=3)
 BASE = {"name": "t", "base": "onecycle", "precision": "fp64", "batch": 64, "epochs": 8, "ema": 0.9}
-# name -> recipe. Two ranks have 32 rows of a batch each: 16 divides them, 64 spans both ranks. 7 steps an epoch: 56 in all.
+LAYERS = "48BARx2-32BAx2R-1"
+# name -> layers, recipe. Two ranks have 32 rows of a batch each: 16 divides them, 64 spans both ranks. 7 steps an epoch: 56 in
+# all.
 CASES = {
-    "local groups": resolve(BASE | {"norm_group": 16}),
-    "spanning groups": resolve(BASE | {"norm_group": 64}),
-    "fp32, spanning": resolve(BASE | {"norm_group": 64, "precision": "fp32"}),
+    "local groups": (LAYERS, resolve(BASE | {"norm_group": 16})),
+    "spanning groups": (LAYERS, resolve(BASE | {"norm_group": 64})),
+    "fp32, spanning": (LAYERS, resolve(BASE | {"norm_group": 64, "precision": "fp32"})),
+    "dropout, branches": ("48L0.3Rx2+1D0.2-32BAD0.1x2-1", resolve(BASE | {"norm_group": 16})),
 }
 
 
@@ -32,12 +34,13 @@ def main() -> None:
     comm = start(engine, out.parent / "rendezvous")
     train.CHECKPOINT_S = 1e9
     outcomes = {"engine": comm.name, "size": comm.size}
-    for name, recipe in CASES.items():
+    for name, (layers, recipe) in CASES.items():
+        spec = RunSpec("pack", "mixing_enthalpy", **model_of(layers), seed=3)
         with open_pack(pack_file) as pack:
-            data = load(pack, SPEC, recipe, torch.device("cpu"), train.DTYPES[recipe.precision])
+            data = load(pack, spec, recipe, torch.device("cpu"), train.DTYPES[recipe.precision])
         path = out.parent / f"{out.stem}-{name}"
         path.mkdir(exist_ok=True)
-        network, state = train.train(SPEC, recipe, "key", data, path, comm, torch.device("cpu"))
+        network, state = train.train(spec, recipe, "key", data, path, comm, torch.device("cpu"))
         outcomes[name] = {
             "steps": state.step,
             "losses": [row[3:5] for row in state.history],
