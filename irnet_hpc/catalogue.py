@@ -5,11 +5,21 @@ pack --list matminer       the same of matminer's datasets
 pack --probe oqmd          one page of the service, and what differs; status 1 where something does
 """
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from irnet_hpc.download import DOWNLOADS, address, described, download_of, fetching, matminer_data, matminer_names
+from irnet_hpc.download import (
+    DOWNLOADS,
+    address,
+    described,
+    download_of,
+    fetching,
+    matminer_data,
+    matminer_names,
+    transfer,
+)
 from irnet_hpc.download.paging import Service
 from irnet_hpc.download.records import Record, Unusable, number
 from irnet_hpc.errors import UserError, choose
@@ -17,6 +27,7 @@ from irnet_hpc.loading import MATMINER, candidates
 from irnet_hpc.properties import PROPERTIES
 from irnet_hpc.sources import SOURCES, Source
 
+WIDTH = 100  # characters of a line
 N_ROWS = 20  # of the page that is looked at
 MOST_UNLIKELY = 0.1  # of a property's values; more outside its plausible range look like another unit
 
@@ -47,7 +58,15 @@ def _entry(name: str, source: Source, data_dir: Path | str | None) -> str:
         "from": address(name) if name in DOWNLOADS else "computed",
         "here": _here(name, data_dir) if name in DOWNLOADS else "always",
     }
-    return "\n".join([name, *(f"  {key:<12}{value}" for key, value in lines.items())])
+    return "\n".join([name, *(_wrapped(f"  {key:<12}{value}", 14) for key, value in lines.items())])
+
+
+def _wrapped(line: str, indent: int) -> str:
+    """A line as several, none of them wide; a name stays with its unit."""
+    lines = textwrap.wrap(
+        line.replace(" (", "\0("), WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines).replace("\0(", " (")
 
 
 def _usable(name: str) -> bool:
@@ -68,7 +87,8 @@ def _dataset(name: str, data_dir: Path | str | None) -> str:
         columns.append(f"{given} ({unit})" if unit else given)
     form = "formulas and structures" if matminer_names.has_structures(name) else "formulas"
     source = f"{MATMINER}{name}"
-    return f"{source}\n  {known['num_entries']:,} rows, {form}; here: {_here(source, data_dir)}\n  columns: {', '.join(columns)}"
+    rows = f"  {known['num_entries']:,} rows, {form}; here: {_here(source, data_dir)}"
+    return "\n".join([source, rows, _wrapped(f"  columns: {', '.join(columns)}", 4)])
 
 
 def _here(source: str, data_dir: Path | str | None) -> str:
@@ -88,7 +108,7 @@ def _service_differences(service: Service, source: Source, url: str) -> Iterator
         body = fetching.get(connection, service.query(url, 0, N_ROWS), bytes)
     try:
         page = service.read(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         yield f"not an answer as documented: {error}; it begins {body[:80]!r}"
         return
     if len(page.rows) != N_ROWS:
@@ -101,7 +121,7 @@ def _service_differences(service: Service, source: Source, url: str) -> Iterator
     known = {*service.fields, *service.others}
     extra = sorted({field for row in page.rows for field in row} - known)
     if extra:
-        yield f"fields that were not expected: {', '.join(extra)}"
+        yield f"fields that were not expected: {fetching.plain(', '.join(extra))}"
     for field in service.numeric:
         values = [row[field] for row in page.rows if row.get(field) not in (None, "")]
         if other := [value for value in values if number(value) is None]:
@@ -137,7 +157,7 @@ def _dataset_differences(name: str, source: Source, url: str) -> Iterator[str]:
     if not low <= known["num_entries"] <= high:
         yield f"matminer's metadata say {known['num_entries']:,} rows, though {low:,} to {high:,} were expected"
     with fetching.connect() as connection:
-        body, size = fetching.beginning(connection, url, 1024)
+        body, size = transfer.beginning(connection, url, 1024)
     if not body.startswith(b"\x1f\x8b"):
         yield f"the file at {url} is not packed by gzip: it begins {body[:40]!r}"
     if size is not None and size > matminer_data.LARGEST_FILE:

@@ -36,6 +36,9 @@ def replacing(path: Path | str, sync: bool = True) -> Iterator[Path]:
             finally:
                 os.close(descriptor)
         temporary.replace(path)
+    except OSError as error:  # a write that fails, as on a full disk, does not say of what
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -55,7 +55,7 @@ def load(
         path = find_table(source, data_dir, structures)
         about = read_about(path)
         known = described(source, about)
-        reader = raw_structures if ending_of(path).startswith(".jsonl") else raw_table
+        reader = raw_structures if form_of(path) == "jsonl" else raw_table
         targets = _targets(properties, reader.read_header(path), about.get("units", {}), units, f"property of {path}")
         if not targets:
             raise UserError(
@@ -63,6 +63,11 @@ def load(
                 "name those to predict with --property NAME --unit NAME=UNIT"
             )
         table = reader.read(path, name, targets, lambda column: columns and column not in PROPERTIES)
+        if about.get("sha256", table.sha256) != table.sha256:
+            raise UserError(
+                f"{about_path(path)} is not of {path}: it says that the sha256 of the table's text is {about['sha256']}, "
+                f"however: {table.sha256}; remove both and download the table again, or remove the former"
+            )
     if structures and table.crystals is None:
         raise UserError(
             f"structures are needed, but {source} has formulas only; a table with structures ends in .jsonl"
@@ -137,10 +142,21 @@ def about_path(table: Path) -> Path:
     return table.with_name(f"{table.name.removesuffix(ending_of(table))}.about.json")
 
 
+def form_of(table: Path) -> str:
+    """csv or jsonl."""
+    return ending_of(table).split(".")[1]
+
+
 def read_about(table: Path) -> dict:
-    """What a raw table is, as whoever made it wrote: title, licence, citation, units; nothing where nothing is written."""
+    """What a raw table is, as whoever made it wrote: title, licence, citation, units; nothing where nothing is written.
+
+    A table with structures and one without may have one name, and then what is written says of which it is.
+    """
     path = about_path(table)
-    return read_json(path) if path.is_file() else {}
+    about = read_json(path) if path.is_file() else {}
+    if not isinstance(about.get("units", {}), dict):
+        raise UserError(f"{path}: units must be an object, property -> unit, however: {about['units']!r}")
+    return about if about.get("form", form_of(table)) == form_of(table) else {}
 
 
 def described(source: str, about: dict) -> Source:

@@ -1,4 +1,4 @@
-"""SOURCES: database -> what it holds, its filters, licence and citation. How each is downloaded is in download.py."""
+"""SOURCES: database -> what it holds, its filters, licence and citation. How each is downloaded is in download/."""
 
 from typing import NamedTuple
 

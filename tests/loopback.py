@@ -128,14 +128,14 @@ class Oqmd:
 
 
 class Aflux:
-    """As AFLUX's help says; `named` gives the earlier form, whose keys count the entries."""
+    """As AFLUX is asked for `paging`; without `named` it answers as where that is muted, by a list."""
 
     def __init__(self, rows: list[dict], named: bool, most: int = 10**9):
         self.rows, self.named, self.most = rows, named, most
 
     def __call__(self, path: str, _: dict[str, str]) -> Answer:
         summons = urllib.parse.unquote(urllib.parse.urlsplit(path).query)
-        page, size = map(int, re.search(r"\$paging\((\d+),(\d+)\)", summons).groups())
+        page, size = map(int, re.search(r",paging\((\d+),(\d+)\),\$format\(json\)$", summons).groups())
         size = min(size, self.most)
         assert summons.startswith("auid,compound,"), "entries are sorted by the first keyword"
         start = (page - 1) * size

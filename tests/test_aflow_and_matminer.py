@@ -207,6 +207,8 @@ def test_mp_packs_and_is_downloaded_where_only_formulas_are_there(datasets, tmp_
     (tmp_path / "data/mp.csv").write_text("formula,band_gap\nSi,1.1\nGe,0.7\nCsCl,5\n")
     assert download.ensure("mp", tmp_path / "data", url) is None
     assert download.ensure("mp", tmp_path / "data", url, structures=True).name == "mp.jsonl.gz"
+    assert load("mp", tmp_path / "data").units == {"band_gap": "eV"}  # what mp.about.json says is of the other table
+    assert load("mp", tmp_path / "data", structures=True).units["volume"] == "Å³/cell"
     (tmp_path / "data/mp.csv").unlink()
     arguments = f"--source mp --features elements --workers 1 --data-dir {tmp_path}/data --pack-dir {tmp_path}/packs"
     pack.pack_on(ALONE, pack.parser().parse_args(arguments.split()))
@@ -357,6 +359,9 @@ def test_every_column_of_every_dataset_gets_a_name_and_no_property_a_wrong_one()
         ("heusler_magnetic", "mu_b", "mu_b", None),  # of a formula unit
         ("flla", "formation_energy", "formation_energy_of_flla", None),
         ("jarvis_dft_2d", "exfoliation_en", "exfoliation_en", "meV/atom"),
+        ("jarvis_ml_dft_training", "e_exfol", "e_exfol", None),  # stated as eV/atom, which is doubtful
+        ("boltztrap_mp", "pf_n", "pf_n", None),  # stated as uW/cm2.K, which is no unit of a power factor
+        ("wolverton_oxides", "e_form", "formation_energy", "eV"),  # its authors say eV/atom
         ("superconductivity2018", "Tc", "Tc", "K"),
         ("ucsb_thermoelectrics", "rho (ohm.cm)", "rho", "Ω·cm"),
         ("ricci_boltztrap_mp_tabular", "σᵉ.p.T [K]", "sigmae.p.T", "K"),
@@ -400,8 +405,11 @@ def test_probe_agrees_with_a_service_as_documented_and_says_what_differs(serve, 
     service = Oqmd([CSCL] * 30)
     lacking = serve(lambda path, headers: Answer(service(path, headers).body.replace(b"stability", b"hull")))
     assert "stability is missing in 20 of 20 rows" in catalogue.probe("oqmd", lacking.url + "/oqmdapi")
-    page = serve(lambda *_: Answer(b"<html>"))
-    assert catalogue.probe("oqmd", page.url)[0].startswith("not an answer as documented: ")
+    for body in (b"<html>", b"[" * 100_000, b'{"data": [], "meta": [1]}'):
+        page = serve(lambda *_, body=body: Answer(body))
+        assert catalogue.probe("oqmd", page.url)[0].startswith("not an answer as documented: ")
+    steering = serve(lambda path, headers: Answer(service(path, headers).body.replace(b"natoms", b"\\u001b[2J")))
+    assert "fields that were not expected: [2J" in catalogue.probe("oqmd", steering.url + "/oqmdapi")
 
 
 def test_probe_of_aflow_and_of_a_dataset(serve, datasets):
@@ -431,5 +439,7 @@ def test_the_list_says_what_there_is_and_what_is_here(pack_command, tmp_path):
     done = pack_command("--list", "matminer")
     assert "matminer:expt_gap\n  6,354 rows, formulas; here: no\n  columns: band_gap (eV)" in done.stdout
     assert "matminer:double_perovskites_gap_lumo" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert max(len(line) for entry in entries.values() for line in entry.splitlines()) <= 100
     done = pack_command("--list", "oqmd")
     assert (done.returncode, done.stderr) == (2, "error: unknown catalogue (of --list) 'oqmd'; known: matminer\n")

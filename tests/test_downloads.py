@@ -21,8 +21,9 @@ from loopback import CSCL, FAST, Answer, Oqmd, packed, pages, some_rows
 
 from irnet_hpc import download
 from irnet_hpc.download import fetching, oqmd
-from irnet_hpc.download.paging import alone
+from irnet_hpc.download.folder import alone
 from irnet_hpc.errors import UserError
+from irnet_hpc.files import replacing
 from irnet_hpc.loading import load, read_about
 from irnet_hpc.store import open_pack
 
@@ -81,6 +82,14 @@ FAULTS = {
     "cut before the headers' promise": lambda answer: answer._replace(cut=100),
     "cut at once": lambda answer: answer._replace(cut=0),
     "half of the JSON, with a fitting length": lambda answer: answer._replace(body=answer.body[:-40]),
+    "a chunk of negative length": lambda answer: answer._replace(
+        body=b"-5\r\nx", headers={"Transfer-Encoding": "chunked"}, cut=6
+    ),
+    "a redirect to an address that is none": lambda answer: Answer(b"", 302, {"Location": "http://["}),
+    "more rows than there are": lambda answer: Answer(
+        json.dumps(json.loads(answer.body) | {"data": json.loads(answer.body)["data"] * 2}).encode()
+    ),
+    "meta of another kind": lambda answer: Answer(json.dumps(json.loads(answer.body) | {"meta": [1]}).encode()),
     "HTML instead of JSON": lambda answer: Answer(b"<html><body>maintenance</body></html>"),
     "JSON of another kind": lambda answer: Answer(b"[1, 2]"),
     "an empty page before the end": lambda answer: Answer(json.dumps(json.loads(answer.body) | {"data": []}).encode()),
@@ -141,6 +150,24 @@ def test_a_service_that_asks_for_an_hour_is_not_waited_for(serve, tmp_path):
     assert len(server.requests) == 1
 
 
+def test_a_service_that_asks_to_wait_no_time_is_not_asked_at_once(serve, tmp_path):
+    server = serve(Oqmd(some_rows(2)))
+    server.faults |= dict.fromkeys(range(4), lambda answer: Answer(b"", 429, {"Retry-After": "0"}))
+    download.fetch("oqmd", tmp_path, server.url + "/oqmdapi")
+    times = [request.time for request in server.requests]
+    assert times[4] - times[0] > 0.5 * 0.02 * (1 + 2 + 4 + 8)
+
+
+def test_what_a_service_says_does_not_steer_the_terminal(serve, tmp_path, capsys):
+    server = serve(Oqmd(some_rows(2)))
+    server.faults[0] = lambda answer: Answer(b"\x1b[2J\n", 200)
+    server.faults[1] = lambda answer: Answer(b"", 302, {"Location": "http://[\x1b[2J"})
+    download.fetch("oqmd", tmp_path, server.url + "/oqmdapi")
+    said = capsys.readouterr().out
+    assert "attempt 3 of 6" in said
+    assert "\x1b" not in said
+
+
 def test_waits_grow_and_are_not_all_alike(monkeypatch):
     waits = []
     monkeypatch.setattr(fetching.time, "sleep", waits.append)
@@ -193,14 +220,15 @@ def test_a_row_that_comes_twice_is_counted_and_kept_once(serve, tmp_path, monkey
     in_pages_of(monkeypatch, 4)
     rows = some_rows(10)
     rows[5] = rows[2]  # as where a service without an order repeats a row on the next page
-    rows[7] = rows[1] | {"delta_e": 7.0}  # another calculation of one entry
+    rows[7] = rows[1] | {"delta_e": -7.0}  # another calculation of one entry, whose energy is the lowest of them
+    rows[8] = rows[1] | {"delta_e": None}
     table = download.fetch("oqmd", tmp_path, serve(Oqmd(rows)).url + "/oqmdapi")
     found = {row["material_id"]: row["formation_energy"] for row in read(table)}
-    assert len(found) == len(read(table)) == 8
-    assert found["oqmd-2"] == "-1.0"
+    assert len(found) == len(read(table)) == 7
+    assert found["oqmd-2"] == "-7.0"
     notes = " ".join(read_about(table)["notes"])
     assert "1 rows came twice and were kept once" in notes
-    assert "1 rows had the id of an earlier one but other values; the first was kept" in notes
+    assert "2 rows had the id of another one but other values and were left out" in notes
     assert "note: 1 rows came twice" in capsys.readouterr().out
 
 
@@ -214,6 +242,61 @@ def test_rows_without_a_formula_are_left_out_and_counted_and_what_is_null_is_emp
     assert "1 rows left out: no formula" in read_about(table)["notes"]
 
 
+@pytest.mark.parametrize(
+    ("changed", "left"),
+    [
+        *[({"name": text}, 2) for text in ("Cs\nCl", "Cs\rCl", "Cs\0", "\ud800", "Cs" * 501, '=cmd("x")\n,1')],
+        ({"entry_id": '=1\n"x",\n../../'}, 2),
+        ({"name": '=cmd("x"),1'}, 3),  # a text like others: no formula, which packing rejects
+        ({"volume": 1e308, "natoms": 1e-9}, 3),  # whose quotient is infinite
+        ({"volume": 73.2, "natoms": -2}, 3),
+        ({"delta_e": {"a": [1]}, "stability": [], "band_gap": True, "natoms": "2", "volume": "x"}, 3),
+    ],
+)
+def test_no_row_of_a_service_makes_the_table_unreadable(serve, tmp_path, changed, left):
+    rows = some_rows(3)
+    rows[1] |= changed
+    table = download.fetch("oqmd", tmp_path, serve(Oqmd(rows)).url + "/oqmdapi")
+    loaded = load("oqmd", tmp_path).table
+    assert len(loaded) == len(read(table)) == left
+    if left == 2:
+        assert any(
+            "left out: a formula or an id of more than 1,000 characters" in n for n in read_about(table)["notes"]
+        )
+    else:
+        assert loaded.targets["volume_per_atom"][0] == 36.6
+        assert not (loaded.targets["volume_per_atom"] < 0).any()
+
+
+def test_rows_that_are_no_materials_are_one_sentence_and_their_pages_are_not_kept(serve, tmp_path):
+    service = Oqmd([row | {"name": None} for row in some_rows(3)])
+    server = serve(service)
+    with pytest.raises(UserError, match=r"not one of the rows of .* \(3 rows left out: no formula; no row reports"):
+        download.fetch("oqmd", tmp_path, server.url + "/oqmdapi")
+    service.rows = some_rows(3)
+    assert len(read(download.fetch("oqmd", tmp_path, server.url + "/oqmdapi"))) == 3
+
+
+def test_a_service_that_gives_the_same_page_again_is_not_believed(serve, tmp_path, monkeypatch):
+    in_pages_of(monkeypatch, 4)
+    first = some_rows(4)
+    server = serve(lambda *_: Answer(json.dumps({"data": first, "meta": {"data_available": 10**30}}).encode()))
+    with pytest.raises(UserError, match="page 2 is page 1 again"):
+        download.fetch("oqmd", tmp_path, server.url + "/oqmdapi")
+    assert len(server.requests) == 7
+
+
+def test_a_table_that_is_not_the_one_that_was_downloaded_is_one_sentence(serve, tmp_path):
+    table = download.fetch("oqmd", tmp_path, serve(Oqmd(some_rows(3))).url + "/oqmdapi")
+    text = lzma.decompress(table.read_bytes())
+    table.unlink()
+    (tmp_path / "oqmd.csv").write_bytes(text)  # unpacked it is the same table
+    assert load("oqmd", tmp_path).source.licence == "CC BY 4.0"
+    (tmp_path / "oqmd.csv").write_bytes(text.replace(b"36.6", b"36.7", 1))
+    with pytest.raises(UserError, match=r"oqmd\.about\.json is not of .*/oqmd\.csv: it says that the sha256 .* is "):
+        load("oqmd", tmp_path)
+
+
 def test_a_field_that_is_gone_is_one_sentence_at_once(serve, tmp_path):
     service = Oqmd(some_rows(3))
     server = serve(lambda path, headers: Answer(service(path, headers).body.replace(b"delta_e", b"deltaE")))
@@ -224,8 +307,11 @@ def test_a_field_that_is_gone_is_one_sentence_at_once(serve, tmp_path):
 
 @pytest.mark.parametrize("bomb", [True, False])
 def test_an_answer_that_is_too_large_is_not_taken_in(serve, tmp_path, monkeypatch, bomb):
-    body = b" " * 40 * 2**20
-    server = serve(lambda *_: packed(Answer(body)) if bomb else Answer(body))
+    answer = Answer(b" " * 40 * 2**20)
+    answer = (
+        packed(answer) if bomb else answer
+    )  # here, since it takes longer than the patience of FAST on a busy machine
+    server = serve(lambda *_: answer)
     with fetching.connect() as connection, pytest.raises(UserError, match="answers more than 4 MiB"):
         fetching.get(connection, server.url, bytes, largest=4 * 2**20)
     assert len(server.requests) == 1
@@ -243,8 +329,12 @@ def test_an_answer_that_drips_for_ever_is_given_up(serve, monkeypatch):
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("oqmd.org", "cannot be fetched: Invalid URL"),
-        ("ftp://127.0.0.1", "cannot be fetched: No connection adapters"),
+        ("oqmd.org", "--url must be http:// or https://, a host and a path, however: 'oqmd.org'"),
+        ("", "however: ''"),
+        ("file:///etc/passwd", "however: 'file:///etc/passwd'"),
+        ("http://[", r"however: 'http://\['"),
+        ("http://127.0.0.1:9/x?y=1", r"however: 'http://127.0.0.1:9/x\?y=1'"),
+        ("http://me:secret@127.0.0.1:9/x", "a host and a path; a name and a password for it belong in ~/.netrc$"),
     ],
 )
 def test_an_address_that_is_none_is_one_sentence(serve, tmp_path, url, sentence):
@@ -356,6 +446,30 @@ def test_who_waited_for_a_folder_that_is_gone_locks_the_new_one(tmp_path):
         order.append("first")
     thread.join(10)
     assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize("table", ["there", "removed"])
+def test_what_a_download_leaves_that_was_killed_at_its_end_is_not_used(serve, tmp_path, monkeypatch, table):
+    in_pages_of(monkeypatch, 4)
+    server = serve(Oqmd(some_rows(10)))
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        download.fetch("oqmd", tmp_path, server.url + "/oqmdapi")
+    assert len(list((tmp_path / ".oqmd.download").glob("*.json.gz"))) == 3
+    if table == "removed":  # by someone who wants it as it is now
+        (tmp_path / "oqmd.csv.xz").unlink()
+    download.ensure("oqmd", tmp_path, server.url + "/oqmdapi")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["oqmd.about.json", "oqmd.csv.xz"]
+    assert len(server.requests) == (3 if table == "there" else 6)
+
+
+def test_a_disk_that_is_full_is_one_sentence_that_names_the_file(tmp_path):
+    with (
+        pytest.raises(OSError, match=r"No space left on device: .*/oqmd\.csv\.xz"),
+        replacing(tmp_path / "oqmd.csv.xz"),
+    ):
+        Path("/dev/full").write_text("x")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_address_or_another_query_discards_the_pages(serve, tmp_path, monkeypatch):
@@ -473,4 +587,8 @@ def test_a_service_must_prove_who_it_is_and_may_not_lead_to_one_that_need_not(en
     plain = serve(service)
     leads = start(lambda path, _: Answer(b"", 302, {"Location": plain.url + path}))
     with pytest.raises(UserError, match=r"leads to http://127\..*, which is not encrypted"):
+        download.fetch("oqmd", tmp_path / "other", leads.url + "/oqmdapi")
+    back = serve(lambda path, _: Answer(b"", 302, {"Location": server.url + path}))
+    leads = start(lambda path, _: Answer(b"", 302, {"Location": back.url + path}))
+    with pytest.raises(UserError, match=r"leads to http://127\..*, which is not encrypted"):  # though it comes back
         download.fetch("oqmd", tmp_path / "other", leads.url + "/oqmdapi")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from irnet_hpc.download import aflow, fetching, matminer_data, matminer_names, oqmd, paging
+from irnet_hpc.download import aflow, fetching, folder, matminer_data, matminer_names, oqmd, paging
 from irnet_hpc.download.paging import Service
 from irnet_hpc.errors import UserError
 from irnet_hpc.loading import MATMINER, candidates, find_table, folder_of, name_of
@@ -42,6 +42,8 @@ def ensure(
     if found is None or any(path.is_file() for path in candidates(source, data_dir, structures)):
         if url:
             fetching.say(f"--url is not needed: {source} is {'here already' if found else 'no source to download'}")
+        if found:
+            folder.tidy(folder_of(data_dir), name_of(source))
         return None
     check_structures(source, structures)
     if fetching.forbidden() and (found.service or matminer_data.own_file(found.dataset) is None):
@@ -61,11 +63,11 @@ def fetch(source: str, data_dir: Path | str | None = None, url: str | None = Non
     if found is None:
         raise UserError(f"{source} cannot be downloaded; those that can: {', '.join(DOWNLOADS)}, {MATMINER}NAME")
     check_structures(source, structures)
-    folder, name = folder_of(data_dir), name_of(source)
-    fetching.say(announcement(source, url, folder))
+    where, name = folder_of(data_dir), name_of(source)
+    fetching.say(announcement(source, url, where))
     if found.service:
-        return paging.collect(found.service, name, url or found.url, folder, SOURCES[source])
-    return matminer_data.collect(found.dataset, name, url, folder, SOURCES.get(source))
+        return paging.collect(found.service, name, address(source, url), where, SOURCES[source])
+    return matminer_data.collect(found.dataset, name, url, where, SOURCES.get(source))
 
 
 def check_structures(source: str, structures: bool) -> None:
@@ -94,16 +96,18 @@ def described(source: str) -> Source:
 def address(source: str, url: str | None = None) -> str:
     """Where a source is downloaded from."""
     found = download_of(source)
+    if url is not None:
+        fetching.check_url(url)
     if not found.dataset:
-        return url or found.url
+        return found.url if url is None else url
     return matminer_data.address_of(found.dataset, matminer_names.dataset(found.dataset), url)
 
 
-def announcement(source: str, url: str | None, folder: Path) -> str:
+def announcement(source: str, url: str | None, where: Path) -> str:
     what = described(source)
     low, high = what.rows
     n_rows = f"{low:,}" if low == high else f"{low:,} to {high:,}"
     return (
-        f"downloading {what.title} from {address(source, url)} to {folder}/: {n_rows} rows ({what.rows_as_of})\n"
+        f"downloading {what.title} from {address(source, url)} to {where}/: {n_rows} rows ({what.rows_as_of})\n"
         f"licence: {what.licence}\nplease cite: {what.citation}"
     )

@@ -1,14 +1,15 @@
 """AFLOW through AFLUX, its search API.
 
-    https://aflow.org/API/aflux/?auid,compound,enthalpy_formation_atom,...,$paging(1,2000),$format(json)
+    https://aflow.org/API/aflux/?auid,compound,enthalpy_formation_atom,...,paging(1,2000),$format(json)
 
     {"1 of 912": {"compound": "Be1O1", "auid": "aflow:db1f17a6f945c29b", "Egap": "6.8531", ...}, "2 of 912": {...}, ...}
     [{"compound": "Be1O1", "auid": "aflow:db1f17a6f945c29b", "Egap": 6.8531, ...}, {...}, ...]
 
-Both forms are read: the first, whose keys say how many entries there are, is what earlier versions of the service answer
-(the client https://github.com/rosenbrockc/aflow is written for it, its tests keep an answer), the second is what users of
-later versions report; with it the end of the pages is a page that is empty. A summons is keywords, which become columns,
-and directives, which `$` keeps from becoming one: `paging(n,k)` is page n, from 1, of k entries, and `format(json)`.
+A summons is keywords, which become columns, and directives: `paging(n,k)` is page n, from 1, of k entries, and
+`format(json)`. `$` mutes what it stands before. Users who ask for `paging`, like https://github.com/rosenbrockc/aflow,
+report the first form, whose keys count the entries, users of `$paging` the second, which does not. We ask for the first,
+since a total is what a download can be checked against, and read both; without a total the end is an empty page.
+A keyword alone is a column; `keyword(*)` would leave out the entries that lack it, most of which have no moduli.
 Entries are in the ascending order of the first keyword; it is auid here, which names an entry, so that pages keep still.
 Sources: the service's help, https://aflow.org/API/aflux/?help; F. Rose et al., Comput. Mater. Sci. 137, 362 (2017); the
 lessons in https://github.com/aflow-org/aflow_school; https://aflow.org/API/aflux/?schema for keywords and units
@@ -36,7 +37,7 @@ PLACE = re.compile(r"(\d+) of (\d+)")
 
 def query(base: str, page: int, n_rows: int) -> str:
     """The address of a page."""
-    return f"{base.rstrip('?')}?auid,compound,{','.join(KEYWORDS)},$paging({page + 1},{n_rows}),$format(json)"
+    return f"{base.rstrip('?')}?auid,compound,{','.join(KEYWORDS)},paging({page + 1},{n_rows}),$format(json)"
 
 
 def read(body: bytes) -> Page:

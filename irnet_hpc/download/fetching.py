@@ -12,14 +12,13 @@ the service names (Retry-After, RFC 9110, section 10.2.3). Anything else is one 
 import contextlib
 import datetime
 import email.utils
-import hashlib
 import math
 import os
 import random
 import sys
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tqdm import tqdm
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 USER_AGENT = f"irnet_hpc/{__version__} (tables for materials informatics; one connection, waits between requests)"
-LARGEST_PAGE = 256 * 2**20  # bytes, unpacked
+LARGEST_PAGE = 64 * 2**20  # bytes, unpacked; a page of ours has a few, and becomes twenty times as many in memory
 CHUNK = 64 * 2**10  # bytes; even a bomb of a thousand times its size stays small until it has been counted
 PASSING = (408, 425, 429)  # and every 5xx: statuses that another attempt may not meet
 
@@ -59,9 +58,9 @@ class Connection(NamedTuple):
 
 
 class Passing(Exception):
-    """A failure that another attempt may not meet; `wait_s` is what the service asks for, if it does."""
+    """A failure that another attempt may not meet; `wait_s` is what the service asks for."""
 
-    def __init__(self, problem: str, wait_s: float | None = None):
+    def __init__(self, problem: str, wait_s: float = 0.0):
         super().__init__(problem)
         self.wait_s = wait_s
 
@@ -101,81 +100,16 @@ def get(connection: Connection, url: str, accept: Callable[[bytes], T], largest:
     """
 
     def attempt() -> T:
-        with _answer(connection, url, {"Accept-Encoding": "gzip, deflate", "Accept": "application/json"}) as response:
+        with answer(connection, url, {"Accept-Encoding": "gzip, deflate", "Accept": "application/json"}) as response:
             if response.status_code != 200:
-                raise Passing(f"answers {response.status_code} {response.reason}")
-            body = b"".join(_chunks(connection, response, url, largest))
+                raise Passing(f"answers {status_of(response)}")
+            body = b"".join(chunks(connection, response, url, largest))
         try:
             return accept(body)
         except (ValueError, RecursionError) as error:
             raise Passing(f"answers what was not asked for ({error}); it begins {body[:60]!r}") from None
 
-    return _persistently(connection, url, attempt)
-
-
-def beginning(connection: Connection, url: str, n_bytes: int) -> tuple[bytes, int | None]:
-    """The first bytes of a file, and its size where the service says it."""
-
-    def attempt() -> tuple[bytes, int | None]:
-        headers = {"Accept-Encoding": "identity", "Range": f"bytes=0-{n_bytes - 1}"}
-        with _answer(connection, url, headers) as response:
-            body = next(response.iter_content(n_bytes), b"")
-            size = response.headers.get("Content-Range" if response.status_code == 206 else "Content-Length", "")
-            size = size.rpartition("/")[2]
-            return body, int(size) if size.isdigit() else None
-
-    return _persistently(connection, url, attempt)
-
-
-def save(connection: Connection, url: str, path: Path, sha256: str, largest: int) -> None:
-    """Fetch a file. It appears under its name when it is whole and has this hash; until then it is `<name>.part`.
-
-    What is there of it is not fetched again where the service offers ranges (RFC 9110, section 14). Raises UserError.
-    """
-    part = path.with_name(f"{path.name}.part")
-
-    def attempt() -> None:
-        there = part.stat().st_size if part.exists() else 0
-        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={there}-"} if there else {})
-        with _answer(connection, url, headers) as response:
-            if response.status_code == 416:  # there is nothing behind what is there: it is whole, or not of this file
-                return
-            if response.status_code not in (200, 206):
-                raise Passing(f"answers {response.status_code} {response.reason}")
-            goes_on = response.status_code == 206
-            if goes_on and not response.headers.get("Content-Range", "").startswith(f"bytes {there}-"):
-                part.unlink()
-                raise Passing(f"answers another range than asked for: {response.headers.get('Content-Range')}")
-            there = there if goes_on else 0
-            stated = response.headers.get("Content-Length", "")
-            total = there + int(stated) if stated.isdigit() else None
-            bar = tqdm(total=total, initial=there, unit="B", unit_scale=True, disable=None)  # None: only on a terminal
-            with part.open("ab" if goes_on else "wb") as file, bar:
-                for chunk in _chunks(connection, response, url, largest - there):
-                    file.write(chunk)
-                    bar.update(len(chunk))
-                file.flush()
-                os.fsync(file.fileno())
-
-    resumed = part.exists()
-    _persistently(connection, url, attempt)
-    found = file_hash(part)
-    if found != sha256 and resumed:  # the beginning was of another file, or went bad
-        part.unlink()
-        _persistently(connection, url, attempt)
-        found = file_hash(part)
-    if found != sha256:
-        part.unlink()
-        raise UserError(
-            f"{url} is not the file that was expected: its sha256 is {found}, not {sha256}; it has changed, or a mirror is wrong"
-        )
-    part.replace(path)
-
-
-def file_hash(path: Path) -> str:
-    """The sha256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return persistently(connection, url, attempt)
 
 
 def say(text: str) -> None:
@@ -184,12 +118,26 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def check_url(url: str) -> None:
+    """Raises UserError where what a user gives as the address of a service cannot be one."""
+    rule = "--url must be http:// or https://, a host and a path"
+    try:
+        parts = urllib.parse.urlsplit(url)
+        sound = parts.scheme in ("http", "https") and parts.hostname and not parts.query and not parts.fragment
+    except ValueError:
+        raise UserError(f"{rule}, however: {url!r}") from None
+    if "@" in parts.netloc:  # it would be written down with the table
+        raise UserError(f"{rule}; a name and a password for it belong in ~/.netrc")
+    if not sound:
+        raise UserError(f"{rule}, however: {url!r}")
+
+
 def forbidden() -> bool:
     """Whether IRNET_OFFLINE forbids the network."""
     return os.environ.get("IRNET_OFFLINE", "") not in ("", "0")
 
 
-def _persistently(connection: Connection, url: str, attempt: Callable[[], T]) -> T:
+def persistently(connection: Connection, url: str, attempt: Callable[[], T]) -> T:
     """`attempt()`, as often as manners allow."""
     if forbidden():
         raise UserError(f"IRNET_OFFLINE forbids the network, which {url} would need; unset it, or bring the table here")
@@ -198,17 +146,16 @@ def _persistently(connection: Connection, url: str, attempt: Callable[[], T]) ->
         try:
             return attempt()
         except Passing as failure:
-            problem, wait_s = failure, failure.wait_s
-        if number < most:
-            if wait_s is None:  # jitter: those whom a service lost at one moment should not come back at one moment
-                wait_s = connection.manners.backoff_s * 2 ** (number - 1) * random.uniform(0.5, 1)
+            problem, asked_s = failure, failure.wait_s
+        if number < most:  # jitter: those whom a service lost at one moment should not come back at one moment
+            wait_s = max(asked_s, connection.manners.backoff_s * 2 ** (number - 1) * random.uniform(0.5, 1))
             say(f"{_host(url)} {problem}; attempt {number + 1} of {most} in {wait_s:.3g} s")
             time.sleep(wait_s)
     raise UserError(f"{url} {problem}, {most} times; the same command, later, goes on from here")
 
 
 @contextlib.contextmanager
-def _answer(connection: Connection, url: str, headers: dict[str, str]) -> Iterator["requests.Response"]:
+def answer(connection: Connection, url: str, headers: dict[str, str]) -> Iterator["requests.Response"]:
     """An answer whose body is still to come. Raises Passing or UserError, also for what goes wrong while it is read."""
     from requests import exceptions
 
@@ -217,9 +164,10 @@ def _answer(connection: Connection, url: str, headers: dict[str, str]) -> Iterat
     try:
         with connection.session.get(url, headers=headers, timeout=timeout, stream=True) as response:
             failure = "breaks off"
-            if url.startswith("https:") and not response.url.startswith("https:"):
+            ways = [way.url for way in (*response.history, response)]
+            if url.startswith("https:") and (open_ways := [way for way in ways if not way.startswith("https:")]):
                 raise UserError(
-                    f"{url} leads to {response.url}, which is not encrypted; give another address with --url"
+                    f"{url} leads to {open_ways[0]}, which is not encrypted; give another address with --url"
                 )
             _check_status(connection, url, response)
             yield response
@@ -233,24 +181,30 @@ def _answer(connection: Connection, url: str, headers: dict[str, str]) -> Iterat
         raise Passing(f"{failure}: {_cause(error)}") from None
     except exceptions.RequestException as error:
         raise UserError(f"{url} cannot be fetched: {_cause(error)}; give another address with --url") from None
+    except ValueError as error:  # which requests and urllib3 let through: a chunk of -5 bytes, a redirect to http://[
+        raise Passing(f"{failure}: {_cause(error)}") from None
 
 
 def _check_status(connection: Connection, url: str, response: "requests.Response") -> None:
     status = response.status_code
     if status >= 500 or status in PASSING:
-        wait_s = _retry_after(response) if status in (429, 503) else None
+        wait_s = _retry_after(response) if status in (429, 503) else 0.0
         longest = connection.manners.longest_wait_s
-        if wait_s is not None and wait_s > longest:
+        if wait_s > longest:
             raise UserError(
-                f"{url} answers {status} {response.reason} and asks to wait {wait_s:,.0f} s, more than {longest:g} s; "
+                f"{url} answers {status_of(response)} and asks to wait {wait_s:,.0f} s, more than {longest:g} s; "
                 "the same command after that goes on from here"
             )
-        raise Passing(f"answers {status} {response.reason}", wait_s)
+        raise Passing(f"answers {status_of(response)}", wait_s)
     if status >= 400 and status != 416:
-        raise UserError(f"{url} answers {status} {response.reason}; give the service's present address with --url")
+        raise UserError(f"{url} answers {status_of(response)}; give the service's present address with --url")
 
 
-def _retry_after(response: "requests.Response") -> float | None:
+def status_of(response: "requests.Response") -> str:
+    return plain(f"{response.status_code} {response.reason}")
+
+
+def _retry_after(response: "requests.Response") -> float:
     """Seconds that the service asks to wait: a number of them, or a date, which is read by the service's own clock."""
     text = response.headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit():
@@ -261,10 +215,10 @@ def _retry_after(response: "requests.Response") -> float | None:
         with contextlib.suppress(TypeError, ValueError):
             now = email.utils.parsedate_to_datetime(response.headers.get("Date", ""))
         return max(0.0, (until - now).total_seconds())
-    return None
+    return 0.0
 
 
-def _chunks(connection: Connection, response: "requests.Response", url: str, largest: int) -> Iterator[bytes]:
+def chunks(connection: Connection, response: "requests.Response", url: str, largest: int) -> Iterator[bytes]:
     """The body, unpacked. Raises UserError above `largest` bytes, Passing where it is cut or takes too long."""
     began, n_bytes = time.monotonic(), 0
     for chunk in response.iter_content(CHUNK):
@@ -283,7 +237,12 @@ def _cause(error: BaseException) -> str:
     """The last and plainest of a chain of errors."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return plain(str(error))[:200] or type(error).__name__
+
+
+def plain(text: str) -> str:
+    """What a service said, as it may be shown on a terminal: one line, and nothing that steers it."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def _host(url: str) -> str:

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irnet_hpc.download import fetching
+from irnet_hpc.download import fetching, transfer
+from irnet_hpc.download.folder import alone
 from irnet_hpc.download.matminer_names import FORMULAS, IDS, STRUCTURES, dataset, has_structures, named, unit_in
-from irnet_hpc.download.paging import alone, finish
+from irnet_hpc.download.paging import finish
 from irnet_hpc.download.records import Cell, Record, Unusable, number, write_csv, write_jsonl
 from irnet_hpc.errors import UserError
 from irnet_hpc.properties import PROPERTIES
@@ -83,7 +84,7 @@ def own_file(name: str) -> Path | None:
     """The dataset's file as matminer itself has kept it in $MATMINER_DATA, if it is there and has the right hash."""
     known, own = dataset(name), os.environ.get("MATMINER_DATA")
     path = Path(own or "/nowhere").expanduser() / f"{name}.{known['file_type']}"
-    return path if path.is_file() and fetching.file_hash(path) == known["hash"] else None
+    return path if path.is_file() and transfer.file_hash(path) == known["hash"] else None
 
 
 def _home(name: str, known: dict[str, Any], address: str, work: Path) -> Path:
@@ -93,7 +94,7 @@ def _home(name: str, known: dict[str, Any], address: str, work: Path) -> Path:
     path = work / f"{name}.{known['file_type']}"
     if not path.is_file():  # it has this name only if it is whole
         with fetching.connect() as connection:
-            fetching.save(connection, address, path, known["hash"], LARGEST_FILE)
+            transfer.save(connection, address, path, known["hash"], LARGEST_FILE)
     return work
 
 

@@ -22,7 +22,8 @@ IDS = ("jid", "material_id", "mpid")
 # dataset -> column -> property, where meaning and unit are those of PROPERTIES. What is not here keeps its own name: mu_b
 # is per formula unit in some datasets, e_form per cell in castelli_perovskites, log10(K_VRH) is no modulus. Units that the
 # metadata leaves open: moduli of JARVIS and of de Jong et al. 2015 are GPa; e_form of matbench is eV/atom (Dunn et al., npj
-# Comput. Mater. 6, 138 (2020), table 2).
+# Comput. Mater. 6, 138 (2020), table 2); energies of wolverton_oxides are "eV", but in the authors' own table "[eV/atom]"
+# (Emery and Wolverton, Sci. Data 4, 170153 (2017)).
 _MP = {
     "e_form": "formation_energy",
     "gap pbe": "band_gap",
@@ -56,18 +57,27 @@ CANONICAL: dict[str, dict[str, str]] = {
     "piezoelectric_tensor": {"volume": "volume"},
     "heusler_magnetic": {"e_form": "formation_energy"},
     "m2ax": {"bulk modulus": "bulk_modulus", "shear modulus": "shear_modulus"},
-    "wolverton_oxides": {"gap pbe": "band_gap", "vpa": "volume_per_atom"},
+    "wolverton_oxides": {
+        "e_form": "formation_energy",
+        "e_hull": "energy_above_hull",
+        "gap pbe": "band_gap",
+        "vpa": "volume_per_atom",
+    },
     "tholander_nitrides": {"E_vasp_per_atom": "energy_per_atom"},
 }
 
-# How units are written in the metadata -> the unit.
+# Columns of jarvis_ml_dft_training whose unit the metadata state, but may not have right: JARVIS itself, and the other
+# datasets made of it, give exfoliation energies in meV/atom (https://github.com/hackingmaterials/matminer/issues/366).
+DOUBTFUL = ("e_exfol",)
+
+# How units are written in the metadata -> the unit. Not among them is the uW/cm2.K of boltztrap_mp, which a power factor
+# cannot be in.
 UNITS = {
     **dict.fromkeys(("meV/atom",), "meV/atom"),
     **dict.fromkeys(("eV/atom", "eV per atom"), "eV/atom"),
     **dict.fromkeys(("A^3/atom",), "Å³/atom"),
     **dict.fromkeys(("A (angstrom)", "angstrom"), "Å"),
     **dict.fromkeys(("Å³", "cubic angstroms"), "Å³"),
-    **dict.fromkeys(("uW/cm2.K",), "µW/(cm²·K)"),
     **dict.fromkeys(("µW/cm/K²/s",), "µW/cm/K²/s"),
     **dict.fromkeys(("micro Volts per Kelvin", "µV/K", "muV/K", "microVolts/K"), "µV/K"),
     **dict.fromkeys(("W/m.K", "W/mK"), "W/(m·K)"),
@@ -120,6 +130,8 @@ def unit_in(column: str, description: str) -> str | None:
     >>> unit_in("Tc", "Experimental superconducting temperature, in K."), unit_in("e_form", "energy per atom (eV)")
     ('K', None)
     """
+    if column in DOUBTFUL:
+        return None
     if stated := IN_NAME.search(column):
         return UNITS[stated[1]]
     found = {UNITS[unit] for unit in IN_TEXT.findall(description)}

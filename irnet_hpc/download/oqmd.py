@@ -14,8 +14,8 @@ https://github.com/wolverton-research-group/qmpy: qmpy/web/views/api/formationen
 qmpy/web/serializers/formationenergy.py (fields), qmpy/materials/formation_energy.py (delta_e and stability in eV/atom),
 qmpy/materials/atom.py (how a site is printed).
 
-What to know of the answers: rows are formation energies, so that an entry with several calculations comes several times.
-No order of rows is promised. `stability` is the distance from the convex hull of the other phases: negative where the
+What to know of the answers: rows are formation energies, so that an entry with several calculations comes several times;
+the lowest is the entry's, as in qmpy/materials/entry.py (Entry.energy). No order of rows is promised. `stability` is the distance from the convex hull of the other phases: negative where the
 entry lies below it, that is, is stable; versions of the service differ in whether they give zero there. Coordinates of
 sites have three digits.
 """
@@ -34,6 +34,7 @@ PROPERTIES = ("formation_energy", "energy_above_hull", "band_gap", "volume_per_a
 SITE = re.compile(r"([A-Z][a-z]?) @ (\S+) (\S+) (\S+)")
 NOTES = (
     "energy_above_hull is OQMD's stability, the distance from the hull of the other phases; it is kept where negative",
+    "of the rows of one entry, which are its calculations, the one of lowest formation energy is kept",
 )
 
 
@@ -48,7 +49,8 @@ def read(body: bytes) -> Page:
     answer = json.loads(body)
     if not isinstance(answer, dict) or not isinstance(rows := answer.get("data"), list):
         raise ValueError("an answer without a list named data")
-    total = (answer.get("meta") or {}).get("data_available")
+    meta = answer.get("meta")
+    total = meta.get("data_available") if isinstance(meta, dict) else None
     if type(total) is not int or total < 0:
         raise ValueError(f"an answer whose meta.data_available is no count: {total!r}")
     if not all(isinstance(row, dict) for row in rows):
@@ -63,12 +65,12 @@ def composition(row: dict) -> Record:
         raise Unusable("no formula")
     if not isinstance(entry, int | str):
         raise Unusable("no entry_id")
-    volume = number(row["volume"])
+    volume = number(row["volume"]) or 0
     targets = reported(
         formation_energy=number(row["delta_e"]),
         energy_above_hull=number(row["stability"]),
         band_gap=number(row["band_gap"]),
-        volume_per_atom=volume / natoms if volume and natoms else None,
+        volume_per_atom=number(volume / natoms) if volume > 0 and natoms and natoms > 0 else None,
     )
     return Record(f"oqmd-{entry}", formula, targets)
 
@@ -104,6 +106,7 @@ COMPOSITIONS = Service(
     n_rows=2000,
     fields=FIELDS,
     numeric=NUMBERS,
+    lowest="formation_energy",
     notes=NOTES,
 )
 STRUCTURES = Service(
@@ -115,5 +118,6 @@ STRUCTURES = Service(
     n_rows=1000,
     fields=FIELDS + STRUCTURE_FIELDS,
     numeric=NUMBERS,
+    lowest="formation_energy",
     notes=(*NOTES, "coordinates of sites have three digits, as the service gives them"),
 )

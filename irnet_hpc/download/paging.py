@@ -1,33 +1,25 @@
 """Downloads: a service's pages, fetched one after another and kept, until they are a raw table.
 
-    data/.oqmd.download/lock                       held by the one process that downloads this table
-    data/.oqmd.download/plan.json                  what is asked for, in pages of how many rows, of how many in all
-    data/.oqmd.download/000017-<hash>.json.gz      a page; its name holds the hash of its bytes
-
 A page appears whole or not at all, so a download that was killed goes on where it stopped, and no page is fetched twice. At
 the end the table appears, beside it what it is, and the folder goes.
 """
 
 import contextlib
-import errno
-import fcntl
-import gzip
-import hashlib
-import json
-import os
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 from irnet_hpc.download import fetching
 from irnet_hpc.download.fetching import Connection
-from irnet_hpc.download.records import Record, Unusable, Written, write_about, write_csv, write_jsonl
+from irnet_hpc.download.folder import alone, is_sound, kept, read_page, write_page
+from irnet_hpc.download.records import Lowest, Record, Unusable, Written, write_about, write_csv, write_jsonl
 from irnet_hpc.errors import UserError
-from irnet_hpc.files import read_json, replacing, write_json
+from irnet_hpc.files import read_json, write_json
 from irnet_hpc.properties import PROPERTIES
 from irnet_hpc.sources import Source
 
@@ -52,6 +44,7 @@ class Service(NamedTuple):
     numeric: tuple[str, ...]  # of them and of others, those that hold numbers, which may be written as text
     others: tuple[str, ...] = ()  # that a row may have besides
     notes: tuple[str, ...] = ()
+    lowest: str = ""  # property: of rows with one id, the one lowest in it is kept; without it the first
 
 
 class Plan(NamedTuple):
@@ -74,11 +67,12 @@ def collect(service: Service, name: str, url: str, folder: Path, source: Source)
             return table
         plan = _all_pages(service, url, work)
         write = write_jsonl if service.structures else write_csv
-        written = write(work / table.name, service.properties, _records(service, work))
+        written = write(work / table.name, service.properties, _records(service, work), _lowest(service, work))
         if not any(written.n_reported.values()):
+            shutil.rmtree(work)  # another attempt should not begin with these pages
             raise UserError(
-                f"not one of the rows of {url} reports any of {', '.join(service.properties)}; "
-                f"pack --probe {name} says what differs from what was expected"
+                f"not one of the rows of {url} reports any of {', '.join(service.properties)} "
+                f"({'; '.join(written.remarks())}); pack --probe {name} says what differs from what was expected"
             )
         notes = [*service.notes, *unexpected(written.n_rows, source)]
         finish(work / table.name, table, written, plan.query, name, source, notes=notes, n_fetched=plan.total)
@@ -100,40 +94,11 @@ def finish(made: Path, table: Path, written: Written, url: str, name: str, sourc
     about = {"source": name, "title": source.title, "licence": source.licence, "citation": source.citation, **what}
     write_about(table, written, url, units, **about)
     made.replace(table)
-    shutil.rmtree(made.parent)
+    (made.parent / "plan.json").unlink(missing_ok=True)  # from now on the pages are nothing to go on from
+    shutil.rmtree(made.parent, ignore_errors=True)  # whoever comes now may be removing it as well
     fetching.say(f"wrote {table}: {written.n_rows:,} rows, {table.stat().st_size / 2**20:,.1f} MiB")
     for note in [*about.get("notes", ()), *written.remarks()]:
         fetching.say(f"note: {note}")
-
-
-@contextlib.contextmanager
-def alone(folder: Path, name: str) -> Iterator[Path]:
-    """The folder of a download, once no other process is at it."""
-    work = folder / f".{name}.download"
-    with _locked(work, name):
-        try:
-            yield work
-        finally:
-            if work.exists() and [path.name for path in work.iterdir()] == ["lock"]:  # nothing to go on from
-                shutil.rmtree(work)
-
-
-def _locked(work: Path, name: str) -> IO[str]:
-    while True:
-        work.mkdir(parents=True, exist_ok=True)
-        file = (work / "lock").open("a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            fetching.say(f"another process downloads {name}; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:  # a shared file system may have no locks: then two must not start at one moment
-            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
-                raise
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), (work / "lock").stat()):
-                return file
-        file.close()  # whoever had it finished and removed the folder: what is locked here is a file that is gone
 
 
 def _all_pages(service: Service, url: str, work: Path) -> Plan:
@@ -147,7 +112,7 @@ def _all_pages(service: Service, url: str, work: Path) -> Plan:
             try:
                 return _pages(service, url, work, connection)
             except TotalChanged as change:
-                for path in _kept(work).values():
+                for path in kept(work).values():
                     path.unlink()
                 (work / "plan.json").unlink(missing_ok=True)
                 if start < MOST_STARTS:
@@ -161,23 +126,25 @@ def _all_pages(service: Service, url: str, work: Path) -> Plan:
 
 
 def _pages(service: Service, url: str, work: Path, connection: Connection) -> Plan:
-    plan, kept = _resumed(service, url, work)
+    plan, there = _resumed(service, url, work)
     page = n_rows = 0
+    last: list[dict] = []  # rows of the page before
     with tqdm(total=plan.total, unit=" rows", disable=None) as bar:  # None: only on a terminal
         while plan.total is None or n_rows < plan.total:
-            if page in kept:
-                found = _read_page(kept[page])
+            if page in there:
+                found = Page(read_page(there[page]), None)
             else:
-                found, plan = _fetch_page(service, url, page, plan, connection)
+                found, plan = _fetch_page(service, url, page, plan, connection, last)
                 if page == 0:
                     write_json(work / "plan.json", plan._asdict())
                 if found.rows:
-                    _write_page(work, page, found)
+                    write_page(work, page, found.rows)
                 time.sleep(connection.manners.pause_s)
             bar.total = plan.total
             bar.update(len(found.rows))
             n_rows += len(found.rows)
             page += 1
+            last = found.rows
             if plan.total is None and len(found.rows) < plan.n_rows:  # the end, where a service does not say its total
                 plan = plan._replace(total=n_rows)
                 write_json(work / "plan.json", plan._asdict())
@@ -187,21 +154,26 @@ def _pages(service: Service, url: str, work: Path, connection: Connection) -> Pl
 def _resumed(service: Service, url: str, work: Path) -> tuple[Plan, dict[int, Path]]:
     """What is there of an earlier download: its plan, and its pages by number. Those that went bad are removed."""
     plan = new = Plan(service.query(url, 0, service.n_rows), service.n_rows, None)
-    kept, sound = _kept(work), {}
+    there, sound = kept(work), {}
     with contextlib.suppress(UserError, TypeError, FileNotFoundError):
         plan = Plan(**read_json(work / "plan.json"))
-        sound = {page: path for page, path in kept.items() if fetching.file_hash(path) == path.name[7:71]}
+        sound = {page: path for page, path in there.items() if is_sound(path)}
     if plan.query != new.query or 0 not in sound:
         plan, sound = new, {}
-    for path in set(kept.values()) - set(sound.values()):
+    for path in set(there.values()) - set(sound.values()):
         path.unlink()
-    if kept:
-        fetching.say(f"{len(sound):,} of {len(kept):,} pages of an earlier download are sound and kept")
+    if there:
+        fetching.say(f"{len(sound):,} of {len(there):,} pages of an earlier download are sound and kept")
     return plan, sound
 
 
-def _fetch_page(service: Service, url: str, page: int, plan: Plan, connection: Connection) -> tuple[Page, Plan]:
-    """A page of as many rows as there should be, and the plan, which the first page completes. Raises TotalChanged."""
+def _fetch_page(
+    service: Service, url: str, page: int, plan: Plan, connection: Connection, last: list[dict]
+) -> tuple[Page, Plan]:
+    """A page of as many rows as there should be, and the plan, which the first page completes. Raises TotalChanged.
+
+    `last` are the rows of the page before: a service that gives them again does not look at what page it is asked for.
+    """
 
     def accept(body: bytes) -> Page:
         found = service.read(body)
@@ -214,8 +186,10 @@ def _fetch_page(service: Service, url: str, page: int, plan: Plan, connection: C
             expected = min(plan.n_rows, plan.total - page * plan.n_rows)
             if len(found.rows) != expected:
                 raise ValueError(f"page {page + 1} has {len(found.rows):,} of {expected:,} rows")
-        if len(found.rows) > plan.n_rows:
-            raise ValueError(f"page {page + 1} has {len(found.rows):,} rows, though {plan.n_rows:,} were asked for")
+        if len(found.rows) > (most := plan.n_rows if found.total is None else min(plan.n_rows, found.total)):
+            raise ValueError(f"page {page + 1} has {len(found.rows):,} rows, though there should be at most {most:,}")
+        if found.rows and found.rows == last:
+            raise ValueError(f"page {page + 1} is page {page} again")
         return found
 
     found = fetching.get(connection, service.query(url, page, plan.n_rows), accept)
@@ -248,23 +222,21 @@ def check_fields(service: Service, rows: list[dict], url: str) -> None:
 
 
 def _records(service: Service, work: Path) -> Iterator[Record | Unusable]:
-    for path in _kept(work).values():
-        for row in _read_page(path).rows:
+    for path in kept(work).values():
+        for row in read_page(path):
             try:
                 yield service.record(row)
             except Unusable as reason:
                 yield reason
 
 
-def _kept(work: Path) -> dict[int, Path]:
-    return {int(path.name[:6]): path for path in sorted(work.glob("[0-9]*-*.json.gz"))}
-
-
-def _write_page(work: Path, page: int, found: Page) -> None:
-    packed = gzip.compress(json.dumps(found.rows, separators=(",", ":")).encode(), compresslevel=4, mtime=0)
-    with replacing(work / f"{page:06d}-{hashlib.sha256(packed).hexdigest()}.json.gz") as temporary:
-        temporary.write_bytes(packed)
-
-
-def _read_page(path: Path) -> Page:
-    return Page(json.loads(gzip.decompress(path.read_bytes())), None)
+def _lowest(service: Service, work: Path) -> Lowest | None:
+    """Which of the rows of one id is kept, where a property decides it."""
+    if not service.lowest:
+        return None
+    found: dict[str, float] = {}
+    for record in _records(service, work):
+        if isinstance(record, Record):
+            value = record.targets.get(service.lowest, math.inf)
+            found[record.material_id] = min(value, found.get(record.material_id, math.inf))
+    return Lowest(service.lowest, found)

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from irnet_hpc.files import replacing, write_json
-from irnet_hpc.loading import about_path
+from irnet_hpc.loading import about_path, form_of
+from irnet_hpc.raw_table import LONGEST_TEXT
 
 
 class Unusable(ValueError):
@@ -41,6 +42,16 @@ class Record(NamedTuple):
     cell: Cell | None = None
 
 
+class Lowest(NamedTuple):
+    """Which of the records of one id is the material: that of the lowest value of a property."""
+
+    property: str
+    values: dict[str, float]  # id -> the lowest value, infinite where no record of it has one
+
+    def has(self, record: Record) -> bool:
+        return record.targets.get(self.property, math.inf) <= self.values[record.material_id]
+
+
 class Written(NamedTuple):
     """What has become of the rows of a service."""
 
@@ -48,7 +59,7 @@ class Written(NamedTuple):
     n_reported: dict[str, int]  # property -> rows that report it
     sha256: str  # of the table's text
     n_twice: int  # rows that came again with the same content, and were left out
-    n_other: int  # rows with the id of another one, but other content, and were left out
+    n_other: int  # rows with the id of another one, but other content, that were left out
     unusable: dict[str, int]  # reason -> rows
 
     def remarks(self) -> list[str]:
@@ -60,7 +71,7 @@ class Written(NamedTuple):
                 "many others may be missing"
             )
         if self.n_other:
-            said.append(f"{self.n_other:,} rows had the id of an earlier one but other values; the first was kept")
+            said.append(f"{self.n_other:,} rows had the id of another one but other values and were left out")
         said += [f"no row reports {name}" for name, count in self.n_reported.items() if not count]
         return said
 
@@ -79,13 +90,28 @@ def number(value: object) -> float | None:
     return None
 
 
+UNPRINTABLE = f"a formula or an id of more than {LONGEST_TEXT:,} characters, or of some that cannot be printed"
+
+
+def printable(record: Record) -> bool:
+    """Whether its texts fit into a table: line ends among them would make all of it unreadable."""
+    texts = (record.material_id, record.formula or "")
+    return all(text.isprintable() and len(text) <= LONGEST_TEXT for text in texts)
+
+
 def reported(**values: float | None) -> dict[str, float]:
     """Targets, without those that are None."""
     return {name: value for name, value in values.items() if value is not None}
 
 
-def write_csv(path: Path, columns: Sequence[str], records: Iterable[Record | Unusable]) -> Written:
-    """Write `formula, material_id, *columns` as .csv.xz; every number with all its digits, nothing where not reported."""
+Records = Iterable[Record | Unusable]
+
+
+def write_csv(path: Path, columns: Sequence[str], records: Records, lowest: Lowest | None = None) -> Written:
+    """Write `formula, material_id, *columns` as .csv.xz; every number with all its digits, nothing where not reported.
+
+    Of records of one id the first is kept, or where `lowest` has the id the first whose property has that value.
+    """
 
     def lines(kept: Iterator[Record]) -> Iterator[str]:
         text = io.StringIO()
@@ -100,11 +126,11 @@ def write_csv(path: Path, columns: Sequence[str], records: Iterable[Record | Unu
                 text.truncate()
         yield text.getvalue()
 
-    return _write(path, columns, records, lines, lambda temporary: lzma.open(temporary, "wb", preset=3))
+    return _write(path, columns, records, lowest, lines, lambda temporary: lzma.open(temporary, "wb", preset=3))
 
 
-def write_jsonl(path: Path, columns: Sequence[str], records: Iterable[Record | Unusable]) -> Written:
-    """Write one material a line as .jsonl.gz, in the form that raw_structures.py reads."""
+def write_jsonl(path: Path, columns: Sequence[str], records: Records, lowest: Lowest | None = None) -> Written:
+    """Write one material a line as .jsonl.gz, in the form that raw_structures.py reads; `lowest` as in write_csv."""
 
     def lines(kept: Iterator[Record]) -> Iterator[str]:
         for record in kept:
@@ -113,13 +139,14 @@ def write_jsonl(path: Path, columns: Sequence[str], records: Iterable[Record | U
             line |= record.cell._asdict() if record.cell else {}
             yield json.dumps(line | {"targets": record.targets}, separators=(",", ":"), allow_nan=False) + "\n"
 
-    return _write(path, columns, records, lines, lambda temporary: gzip.open(temporary, "wb", compresslevel=6))
+    return _write(path, columns, records, lowest, lines, lambda temporary: gzip.open(temporary, "wb", compresslevel=6))
 
 
 def _write(
     path: Path,
     columns: Sequence[str],
-    records: Iterable[Record | Unusable],
+    records: Records,
+    lowest: Lowest | None,
     lines: Callable[[Iterator[Record]], Iterator[str]],
     opener: Callable[[Path], io.BufferedIOBase],
 ) -> Written:
@@ -128,8 +155,11 @@ def _write(
 
     def kept() -> Iterator[Record]:
         for record in records:
-            if isinstance(record, Unusable):
-                unusable[str(record)] += 1
+            if isinstance(record, Unusable) or not printable(record):
+                unusable[str(record) if isinstance(record, Unusable) else UNPRINTABLE] += 1
+                continue
+            if lowest and not lowest.has(record):
+                repeated[False] += 1
                 continue
             content = hash((record.formula, *record.targets.items(), str(record.cell)))
             if record.material_id in seen:
@@ -154,6 +184,7 @@ def write_about(table: Path, written: Written, url: str, units: Mapping[str, str
         "url": url,
         "fetched": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "n_rows": written.n_rows,
+        "form": form_of(table),
         "sha256": written.sha256,
         "units": {name: unit for name, unit in units.items() if written.n_reported.get(name, 1)},
         "reported": written.n_reported,
