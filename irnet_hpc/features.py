@@ -74,6 +74,11 @@ def parse(text: str) -> tuple[str, ...]:
     return names
 
 
+def need_structures(names: Sequence[str]) -> bool:
+    """Whether any of the sets needs crystals."""
+    return any(FEATURE_SETS[name].of_structure for name in names)
+
+
 def cautions(names: Sequence[str]) -> list[str]:
     """One line for each experimental set."""
     return [
