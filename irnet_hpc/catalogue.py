@@ -142,8 +142,6 @@ def _record_differences(service: Service, rows: list[dict]) -> Iterator[str]:
     for name in service.properties:
         values = [record.targets[name] for record in records if name in record.targets]
         low, high, unit = PROPERTIES[name].low, PROPERTIES[name].high, PROPERTIES[name].unit
-        if name == "energy_above_hull":
-            low = -high  # which the service gives for what lies below the hull of the other phases
         n_unlikely = sum(not low <= value <= high for value in values)
         if n_unlikely > MOST_UNLIKELY * len(values):
             yield f"{n_unlikely} of {len(values)} values of {name} are not between {low:g} and {high:g} {unit}: another unit?"

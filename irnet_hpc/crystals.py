@@ -1,10 +1,17 @@
-"""Crystals: lattices and sites in columns, and what makes one unfit to be described."""
+"""Crystals: lattices and sites in columns, the short vectors of a lattice, and what makes a crystal unfit to be described."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+LEAST_VOLUME = 0.01  # Å³; no atom has less
+LEAST_DISTANCE = 0.5  # Å, as pymatgen's Structure.DISTANCE_TOLERANCE; the shortest of all bonds, that of H2, has 0.74
+LARGEST = 1e6  # of lattice vectors in Å and of coordinates; of larger ones the digits do not say where a site is
+LENGTH_ERROR = 1e-7  # Å, by which rounding may move a lattice vector
+REDUCTION_STEPS = 1000
 
 
 class Unsuitable(ValueError):
@@ -64,3 +71,49 @@ def collect(rows: Sequence[Crystal | Unsuitable]) -> Crystals:
         position.append(crystal.position)
     start = np.concatenate([[0], np.cumsum(counts)])
     return Crystals(lattice, start, np.concatenate(number), np.concatenate(position), lacking)
+
+
+def shortened(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
+    """The same crystal in short vectors: its lattice (3, 3), Å, and positions (n_sites, 3), fractions from 0 to 1 of these.
+
+    Raises Unsuitable for numbers that are not finite or have no digits left, no volume, and a site on its own image.
+    """
+    if not all((np.abs(numbers) < LARGEST).all() for numbers in (crystal.lattice, crystal.position)):
+        raise Unsuitable("structure not readable", f"its numbers must be finite and below {LARGEST:g}")
+    volume = abs(np.linalg.det(crystal.lattice))
+    if volume < LEAST_VOLUME:
+        raise Unsuitable("lattice of no volume", f"{volume:.3g} Å³")
+    change = _reduction(crystal.lattice)
+    lattice = change @ crystal.lattice
+    back = np.rint(np.linalg.inv(change))
+    products = np.abs(change) @ np.abs(crystal.lattice), np.abs(back) @ np.abs(lattice)
+    lost = np.finfo(float).eps * np.max(products)
+    if lost > LENGTH_ERROR:
+        raise Unsuitable("lattice too skewed", f"its numbers give its shortest vectors to {lost:.1g} Å only")
+    return lattice, crystal.position % 1 @ back % 1
+
+
+def _reduction(lattice: np.ndarray) -> np.ndarray:
+    """(3, 3) float64 of whole numbers and determinant ±1 that make the vectors of a lattice short; it stays the same lattice.
+
+    Semaev's greedy reduction: off the longest vector goes the one of the others' plane that leaves least.
+    """
+    change = np.eye(3)
+    for _ in range(REDUCTION_STEPS):
+        vectors = change @ lattice
+        lengths = np.linalg.norm(vectors, axis=1)
+        order = np.argsort(lengths, kind="stable")
+        if lengths[order[0]] < LEAST_DISTANCE:
+            raise Unsuitable("sites on one another", f"a site and its image, {lengths[order[0]]:.3g} Å apart")
+        change, (a, b, c) = change[order], vectors[order]
+        if step := np.rint(a @ b / (a @ a)):
+            change[1] -= step * change[0]
+            continue
+        near = np.floor(np.linalg.solve([[a @ a, a @ b], [a @ b, b @ b]], [a @ c, b @ c]))
+        steps = [near + corner for corner in itertools.product((0, 1), repeat=2)]
+        left = [np.linalg.norm(c - i * a - j * b) for i, j in steps]
+        if min(left) >= lengths[order[2]] * (1 - 1e-12):
+            break
+        i, j = steps[int(np.argmin(left))]
+        change[2] -= i * change[0] + j * change[1]
+    return change

@@ -74,6 +74,11 @@ def parse(text: str) -> tuple[str, ...]:
     return names
 
 
+def need_structures(names: Sequence[str]) -> bool:
+    """Whether any of the sets needs crystals."""
+    return any(FEATURE_SETS[name].of_structure for name in names)
+
+
 def cautions(names: Sequence[str]) -> list[str]:
     """One line for each experimental set."""
     return [
@@ -158,6 +163,12 @@ def _column_labels(materials: Materials) -> list[str]:
     return list(materials.column_labels)
 
 
+@functools.cache
+def _warm_up(vector: Callable[[Crystal], np.ndarray]) -> None:
+    """Import what `vector` needs, by a crystal of one atom: from a busy file system it may take longer than a row may."""
+    vector(Crystal(3 * np.eye(3), np.array([NUMBER["Po"]], np.int16), np.zeros((1, 3))))
+
+
 def _of_crystals(
     version: int, labels: Sequence[str], vector: Callable[[Crystal], np.ndarray], row_s: float, **fields
 ) -> FeatureSet:
@@ -165,6 +176,9 @@ def _of_crystals(
 
     def describe(materials: Materials) -> Described:
         x = np.full((len(materials), len(labels)), np.nan)
+        if materials.crystals is None:
+            return Described(x, dict.fromkeys(range(len(materials)), ("no structure", "")))
+        _warm_up(vector)
         unsuited: dict[int, tuple[str, str]] = {}
         for row in range(len(materials)):
             at(row)

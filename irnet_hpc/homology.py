@@ -6,22 +6,19 @@ Distances of Vietoris-Rips complexes grow from each atom's surroundings: compone
 (Betti 1) and cages (Betti 2) are born and filled. The only gudhi import.
 """
 
-import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from irnet_hpc.crystals import Crystal, Unsuitable
+from irnet_hpc.crystals import LEAST_DISTANCE, Crystal, Unsuitable, shortened
 from irnet_hpc.formulas import NUMBER, SYMBOLS
 
 CUTOFF = 8.0  # Å, around each atom; the published value
 SLACK = 1e-4  # Å; atoms at the cut-off, of cells with neat lattice constants, are within for all roundings
 LEAST_BAR = 0.01  # Å; equal distances differ by rounding, and bars shorter than this come and go with it
-OVERLAP = 0.5  # Å; the shortest bond, of H2, is 0.74
 MOST_POINTS = 500  # in one ball; diamond has 381
 MOST_PAIRS = 20_000_000  # over the balls of one crystal; each took less than 1 µs on one core
 MOST_IMAGES = 200_000  # sites of the neighbouring cells that are looked at
-LEAST_VOLUME = 1e-6  # of a lattice, as a share of the product of its vectors' lengths
 
 _FAMILIES = {
     "s-metals": "Li Be Na Mg K Ca Rb Sr Cs Ba Fr Ra",
@@ -130,51 +127,29 @@ def balls(crystal: Crystal) -> Iterator[tuple[int, np.ndarray]]:
         distance = np.linalg.norm(offset, axis=1)
         near = np.flatnonzero(distance <= CUTOFF + SLACK)
         near = near[np.argsort(distance[near], kind="stable")]
-        if len(near) > 1 and distance[near[1]] < OVERLAP:
-            raise Unsuitable("overlapping sites", f"two are {distance[near[1]]:.3g} Å apart")
+        if len(near) > 1 and distance[near[1]] < LEAST_DISTANCE:
+            raise Unsuitable("sites on one another", f"{distance[near[1]]:.3g} Å apart")
         if len(near) > MOST_POINTS:
             raise Unsuitable("too dense", f"{len(near)} atoms within {CUTOFF:g} Å of one, more than {MOST_POINTS}")
         for element in elements:
             ball = near[(number[near] == own) | (number[near] == element)]
             n_pairs += len(ball) ** 2
             if n_pairs > MOST_PAIRS:
-                raise Unsuitable("too many atoms", f"{len(sites)} sites, more than {MOST_PAIRS:,} pairs of neighbours")
+                raise Unsuitable(
+                    "crystal too large", f"{len(sites)} sites, more than {MOST_PAIRS:,} pairs of neighbours"
+                )
             yield int(own), offset[ball]
 
 
 def _around(crystal: Crystal) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions (n_sites, 3) in Å within a cell of short vectors, the cell, and the cells (n_images, 3) that balls reach."""
-    lattice, position = np.asarray(crystal.lattice, float), np.asarray(crystal.position, float)
-    if not (np.isfinite(lattice).all() and np.isfinite(position).all()):
-        raise Unsuitable("lattice or positions not finite", "")
-    lengths = np.linalg.norm(lattice, axis=1)
-    volume = abs(np.linalg.det(lattice))
-    if volume <= LEAST_VOLUME * lengths.prod():
-        raise Unsuitable("lattice of no volume", f"{volume:.3g} Å³")
-    n_expected = len(position) * 4 / 3 * np.pi * CUTOFF**3 / volume
+    short, fraction = shortened(crystal)
+    n_expected = len(fraction) * 4 / 3 * np.pi * CUTOFF**3 / abs(np.linalg.det(short))
     if n_expected > 2 * MOST_POINTS:
         raise Unsuitable("too dense", f"{n_expected:.3g} atoms in a ball of {CUTOFF:g} Å, more than {MOST_POINTS}")
-    short = _shortened(lattice)
-    fraction = (position % 1 @ lattice) @ np.linalg.inv(short) % 1
     spacing = 1 / np.linalg.norm(np.linalg.inv(short), axis=0)  # of the planes between cells
     reach = np.floor((CUTOFF + SLACK) / spacing) + 1  # fractions of two sites differ by less than 1
-    if len(position) * np.prod(2 * reach + 1) > MOST_IMAGES:
-        planes = ", ".join(f"{apart:.3g}" for apart in spacing)
-        raise Unsuitable("too many cells within reach", f"{len(position)} sites, planes {planes} Å apart")
+    if (n_sites := len(fraction) * np.prod(2 * reach + 1)) > MOST_IMAGES:
+        raise Unsuitable("crystal too large", f"{n_sites:.3g} images of sites to look at, of at most {MOST_IMAGES:,}")
     images = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), -1).reshape(-1, 3)
     return fraction @ short, short, images
-
-
-def _shortened(lattice: np.ndarray) -> np.ndarray:
-    """Vectors of the same lattice, each made shorter by whole others as long as that goes: few cells fill a ball."""
-    vectors = lattice.copy()
-    shorter = True
-    while shorter:
-        shorter = False
-        for i, j in itertools.permutations(range(3), 2):
-            steps = np.round(vectors[i] @ vectors[j] / (vectors[j] @ vectors[j]))
-            changed = vectors[i] - steps * vectors[j]
-            if changed @ changed < (1 - 1e-9) * (vectors[i] @ vectors[i]):  # by more than rounding, so that it ends
-                vectors[i] = changed
-                shorter = True
-    return vectors

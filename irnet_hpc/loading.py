@@ -42,7 +42,7 @@ def load(
     """Read a source: a name from SOURCES, `matminer:` and a dataset's name, or a path to a table.
 
     `n_rows` limits the rows to a fixed random sample (alloys: how many are made). `properties` are the targets, if not all
-    columns whose unit is known; `units` those of properties that are not in PROPERTIES. With `columns`, numeric columns
+    columns whose unit is known or given; `units` those of properties that are not in PROPERTIES. With `columns`, numeric columns
     that are no property are read as features; with `structures`, the table must have them. Raises UserError.
     """
     units = units or {}
@@ -172,15 +172,15 @@ def _targets(
     columns = [column for column in columns if column not in RESERVED]
     for name in wanted:
         choose(kind, name, columns)
+    known = {*PROPERTIES, *stated, *units}
+    targets = list(dict.fromkeys(wanted)) or [column for column in columns if column in known]
+    for name in {*wanted, *units}.intersection(targets):
         if not NAME.fullmatch(name):
             raise UserError(
                 f"a property's name must be letters, digits and _.+=-, however: {name!r}; rename the column"
             )
-    known = {*PROPERTIES, *stated}
-    targets = list(dict.fromkeys(wanted)) or [column for column in columns if column in known]
     for name in units:
-        if name not in targets:
-            choose("property (of --unit)", name, targets)
+        choose("property (of --unit)", name, targets if wanted else columns)
         if stated.get(name, units[name]) != units[name]:
             raise UserError(f"{name} is in {stated[name]}, as came with its table, but --unit says {units[name]!r}")
     return {name: unit_of(name, units.get(name, stated.get(name))) for name in targets}

@@ -83,7 +83,9 @@ def parse(
         try:
             found = composition(text)
         except Unreadable as error:
-            rejected.append(Rejected(int(line[row]), material_id[row], text, *error.args))
+            # Where a formula would have been that of the structure, what is wrong with the structure is the reason.
+            why = error.args if text or crystals is None else crystals.lacking[row] or error.args
+            rejected.append(Rejected(int(line[row]), material_id[row], text, *why))
             continue
         kept.append(row)
         reduced.append(reduced_formula(found))

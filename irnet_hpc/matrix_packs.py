@@ -62,7 +62,8 @@ def read_pack(entry: str | dict, asked: list[str], pack_dir: Path | str | None) 
             "its name must be SOURCE-FEATURES, or it must be a mapping with name, source and features"
         )
     stated = mapping(entry.get("units", {}), f"units of pack {name}")
-    source = SOURCES.get(name_of(entry["source"]))
+    name_of(entry["source"])  # refuses what is neither a source nor a path; a path is the user's own, whatever its name
+    source = SOURCES.get(entry["source"])
     may_have = source.properties if source else PROPERTIES  # a table of the user's is not read just to plan
     units = {one: PROPERTIES[one].unit for one in may_have} | stated
     return MatrixPack(name, _options(entry, stated), path, tuple(properties), units, None)
@@ -84,7 +85,13 @@ def _check(entry: dict) -> str:
 
 def _options(entry: dict, units: dict) -> tuple[str, ...]:
     """The options of `python -m irnet_hpc.pack`; names that it would not know are refused now."""
-    features.parse(entry.get("features", "magpie"))
+    sets = features.parse(entry.get("features", "magpie"))
+    source = SOURCES.get(entry["source"])
+    if features.need_structures(sets) and source and not source.structures:
+        known = ", ".join(name for name, source in SOURCES.items() if source.structures)
+        raise UserError(
+            f"pack {entry['name']} needs structures, but {entry['source']} has formulas only; those that have them: {known}"
+        )
     options = [text for key, (_, option) in PACK_OPTIONS.items() if key in entry for text in (option, str(entry[key]))]
     options += [] if entry.get("filters", True) else ["--no-filters"]
     return (*options, *(text for name, unit in units.items() for text in ("--unit", f"{name}={unit}")))

@@ -67,7 +67,7 @@ def pack(arguments: argparse.Namespace, path: Path, ranks: Ranks) -> None:
     names = features.parse(arguments.features)
     for caution in features.cautions(names):
         say(caution)
-    structures = any(FEATURE_SETS[name].of_structure for name in names)
+    structures = features.need_structures(names)
     download.ensure(arguments.source, arguments.data_dir, arguments.url, structures)
     say(f"reading {arguments.source}")
     loaded = load(

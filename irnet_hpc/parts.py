@@ -37,6 +37,7 @@ def alone(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     place = path.with_name(f".{path.stem}.lock")
     while True:
+        ours = False
         with place.open("a+") as file:
             if not lock(file):
                 file.seek(0)
@@ -44,7 +45,9 @@ def alone(path: Path) -> Iterator[None]:
                     f"{path} is being made by {file.read() or 'another process'}; wait for it, or use --name"
                 )
             # Its last holder may have removed the file in between: then others will lock another one.
-            if not (place.exists() and place.stat().st_ino == os.fstat(file.fileno()).st_ino):
+            with contextlib.suppress(FileNotFoundError):
+                ours = place.stat().st_ino == os.fstat(file.fileno()).st_ino
+            if not ours:
                 continue
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}")

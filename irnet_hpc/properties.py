@@ -15,7 +15,8 @@ class Property(NamedTuple):
 PROPERTIES = {
     "formation_energy": Property("E_f", "eV/atom", -10, 10),
     "energy_per_atom": Property("E", "eV/atom", -30, 10),
-    "energy_above_hull": Property("E_hull", "eV/atom", 0, 20),
+    # Of stable compounds some databases give the distance from the hull of the other phases, which is negative.
+    "energy_above_hull": Property("E_hull", "eV/atom", -5, 20),
     "band_gap": Property("E_g", "eV", 0, 30),
     "band_gap_mbj": Property("E_g(mBJ)", "eV", 0, 30),  # of the Tran-Blaha modified Becke-Johnson potential
     "volume_per_atom": Property("V/atom", "Å³/atom", 1, 500),

@@ -4,9 +4,11 @@
      "frac_coords": [[0, 0, 0], [0.5, 0, 0], ...], "targets": {"formation_energy": -2.1}, "split": "train"}
 
 `lattice` has a vector (Å) a row. A site of several species is an object, {"Fe": 0.5, "Co": 0.5}. `formula`, `material_id`
-and `split` may be left out, and so may a property that is not reported, or a structure that is not known.
+and `split` may be left out, and so may a property that is not reported, or a structure that is not known. Further keys
+that hold numbers are the user's own features, as further columns of a CSV are.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -23,6 +25,7 @@ from irnet_hpc.raw_table import RawTable, check_text, one_sentence, read_lines
 
 KEYS = ("material_id", "formula", "split", "lattice", "species", "frac_coords", "targets")
 SYMBOL = re.compile(r"([A-Z][a-z]?)(?:[0-9]*\.?[0-9]*[+-])?")  # an oxidation state says nothing of where the atoms are
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # in JSON: one half of a character outside of 16 bits
 FLAT = 1e-9  # of the volume that the vectors would span at right angles: less is rounding, and such a lattice fills no space
 
 
@@ -33,13 +36,15 @@ def read_header(path: Path) -> list[str]:
 
 
 def read(path: Path, name: str, targets: Collection[str], feature: Callable[[str], bool]) -> RawTable:
-    """Read a table, and of its properties the `targets`; it has no columns of features.
+    """Read a table: the `targets` to predict, and as features those further keys that hold numbers and for which `feature`
+    is true.
 
     Rows without a material_id get `<name>-<row>`. A line that is not sound raises UserError, naming it; a structure that
     is not leaves its row without a crystal, and is a reason to reject the row only where structures are needed.
     """
     digest = hashlib.sha256()
     lines, crystals, ignored = [], [], {}
+    columns: dict[str, dict[int, float]] = {}  # key -> row -> number
     text: dict[str, list[str]] = {"formula": [], "material_id": [], "split": []}
     values: dict[str, list[float]] = {target: [] for target in targets}
     for line, entry in _entries(path, digest):
@@ -52,7 +57,12 @@ def read(path: Path, name: str, targets: Collection[str], feature: Callable[[str
             text["split"].append(entry["split"])
         for target, column in values.items():
             column.append(entry["targets"].get(target, math.nan))
-        ignored |= dict.fromkeys(key for key in entry if key not in KEYS)
+        for key in entry.keys() - KEYS - ignored.keys():
+            if not feature(key) or not _may_be_number(entry[key]):
+                ignored[key] = columns.pop(key, None)
+            elif entry[key] is not None:
+                columns.setdefault(key, {})[len(lines) - 1] = _finite(path, line, key, entry[key])
+        ignored |= dict.fromkeys(entry["targets"].keys() - values.keys())
     if len(text["split"]) not in (0, len(lines)):
         raise UserError(
             f"{path} must give a split to every line or to none, however: {len(text['split'])} of {len(lines)}"
@@ -64,8 +74,8 @@ def read(path: Path, name: str, targets: Collection[str], feature: Callable[[str
         material_id=text["material_id"],
         split=text["split"] or None,
         targets={target: np.array(column, np.float64) for target, column in values.items()},
-        columns={},
-        ignored=tuple(ignored),
+        columns={key: _column(columns[key], len(lines)) for key in sorted(columns)},
+        ignored=tuple(sorted(ignored)),
         sha256=digest.hexdigest(),
         crystals=collect(crystals),
     )
@@ -87,6 +97,10 @@ def _entries(path: Path, digest=None):
 def _entry(path: Path, number: int, line: str) -> dict:
     try:
         entry = json.loads(line, object_pairs_hook=_once_each, parse_constant=_no_number)
+        if SURROGATE.search(line):  # half of a character is no text, and raises a ValueError of its own
+            json.dumps(entry, ensure_ascii=False).encode()
+    except RecursionError:
+        raise UserError(f"{path}, line {number} must be a JSON object, however: brackets in it are too deep") from None
     except ValueError as error:
         cut = "" if line.endswith("\n") else ", and it is the last one: is the file cut short?"
         raise UserError(f"{path}, line {number} must be a JSON object, however: {error}{cut}") from None
@@ -115,18 +129,32 @@ def _no_number(name: str) -> float:
 def _targets(path: Path, number: int, targets: object) -> dict[str, float]:
     if not isinstance(targets, dict):
         raise UserError(f"{path}, line {number}: targets must be an object, property: number, however: {targets!r}")
-    reported = {name: value for name, value in targets.items() if value is not None}
-    for name, value in reported.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise UserError(f"{path}, line {number}: {name} must be a finite number, or left out, however: {value!r}")
-    return reported
+    return {name: _finite(path, number, name, value) for name, value in targets.items() if value is not None}
+
+
+def _may_be_number(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _finite(path: Path, line: int, name: str, value: object) -> float:
+    with contextlib.suppress(OverflowError):  # of a whole number that no float can hold
+        if _may_be_number(value) and math.isfinite(value):
+            return float(value)
+    raise UserError(f"{path}, line {line}: {name} must be a finite number, or left out, however: {repr(value)[:50]}")
+
+
+def _column(numbers: dict[int, float], n_rows: int) -> np.ndarray:
+    """(n_rows,) float64, NaN where a row has none."""
+    column = np.full(n_rows, np.nan)
+    column[list(numbers)] = list(numbers.values())
+    return column
 
 
 def _structure(entry: dict) -> tuple[Crystal | Unsuitable, str]:
     """The crystal of a line, or why it has none; and its formula."""
     formula = entry.get("formula", "")
     if "species" not in entry:
-        return Unsuitable("no structure", ""), formula
+        return Unsuitable("no structure" if formula else "formula is empty", ""), formula
     try:
         sites = _sites(entry["species"])
         amounts: dict[str, float] = {}
@@ -165,8 +193,11 @@ def _crystal(entry: dict, sites: list[dict[str, float]], amounts: dict[str, floa
         raise Unsuitable("formula and structure disagree", reduced_formula(amounts))
     lattice = _array(entry, "lattice", (3, 3))
     position = _array(entry, "frac_coords", (len(sites), 3))
-    lengths = np.linalg.norm(lattice, axis=1)
-    if not abs(np.linalg.det(lattice)) > FLAT * lengths.prod():
+    with np.errstate(all="ignore"):  # of absurd numbers, infinity is not more than infinity
+        lengths = np.linalg.norm(lattice, axis=1)
+        volume = abs(np.linalg.det(lattice))
+        flat = not volume > FLAT * lengths.prod()
+    if flat:
         raise Unsuitable("lattice of no volume", f"lengths {', '.join(f'{length:g}' for length in lengths)} Å")
     return Crystal(lattice, np.array([NUMBER[symbol] for site in sites for symbol in site], np.int16), position)
 

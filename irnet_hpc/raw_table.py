@@ -160,9 +160,11 @@ def _blocks(path: Path, header: list[str], digest) -> Iterator[tuple[list[int], 
 
 
 def check_text(path: Path, text: dict[str, list[str]], lines: list[int]) -> None:
-    """Raises UserError where a split is none, or a text too long for a pack."""
+    """Raises UserError where a split is none, or a text is not for a pack: too long, or with a NUL, which HDF5 cuts off."""
     for column, values in text.items():
         for line, value in zip(lines, values, strict=True):
+            if "\0" in value:
+                raise UserError(f"{path}, line {line}: {column} must be text, however: {value[:50]!r}")
             if column == "split" and value not in SPLITS:
                 raise UserError(f"{path}, line {line}: split must be {', '.join(SPLITS)}, however: {value!r}")
             if len(value) > LONGEST_TEXT:  # a pack gives every row the room of the longest

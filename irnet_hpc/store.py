@@ -281,4 +281,5 @@ def _sound(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise UserError(f"there is no pack {path}; python -m irnet_hpc.pack makes one") from None
     except (OSError, KeyError, RuntimeError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a pack, it is damaged, cut short or not HDF5: {error}") from None
+        said = " ".join(str(error).split())  # HDF5's own may run over lines
+        raise UserError(f"{path} cannot be read as a pack, it is damaged, cut short or not HDF5: {said}") from None

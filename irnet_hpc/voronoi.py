@@ -7,25 +7,19 @@ within a radius that the cell itself proves to be enough: the cell is exact, and
 fill the lattice are refused, so that an answer is right or there is none.
 """
 
-import itertools
 from typing import NamedTuple
 
 import numpy as np
 
-from irnet_hpc.crystals import Crystal, Unsuitable
+from irnet_hpc.crystals import LEAST_DISTANCE, Crystal, Unsuitable, shortened
 
-LEAST_VOLUME = 0.01  # Å³; no atom has less
-LEAST_DISTANCE = 0.5  # Å, as pymatgen's Structure.DISTANCE_TOLERANCE; the shortest of all bonds, that of H2, has 0.74
-LARGEST = 1e6  # of lattice vectors in Å and of coordinates; of larger ones the digits do not say where a site is
 MOST_POINTS = (
     1_000_000  # images of sites that are looked at: of some 30,000 sites that fill space, of fewer in a vacuum
 )
 MOST_CANDIDATES = 30_000_000  # neighbours that are tried, of all sites together: some ten seconds' work
 N_NEAREST = 50  # neighbours within the first radius, on average
 LEAST_AREA = 1e-9  # of the site's largest face; what is smaller is a vertex that rounding opened
-LENGTH_ERROR = 1e-7  # Å, by which rounding may move a lattice vector
 VOLUME_ERROR = 1e-6  # of the lattice's, by which the volumes of the cells may miss it
-REDUCTION_STEPS = 1000
 
 
 class Tessellation(NamedTuple):
@@ -43,16 +37,8 @@ class Tessellation(NamedTuple):
 
 def tessellate(crystal: Crystal) -> Tessellation:
     """Raises Unsuitable for numbers that are not finite, no volume, sites on one another, and work beyond bounds."""
-    _check(crystal)
-    change = _reduction(crystal.lattice)
-    lattice = change @ crystal.lattice
-    back = np.rint(np.linalg.inv(change))
-    products = np.abs(change) @ np.abs(crystal.lattice), np.abs(back) @ np.abs(lattice)
-    lost = np.finfo(float).eps * np.max(products)
-    if lost > LENGTH_ERROR:
-        raise Unsuitable("lattice too skewed", f"its numbers give its shortest vectors to {lost:.1g} Å only")
+    lattice, fraction = shortened(crystal)
     volume = abs(np.linalg.det(lattice))
-    fraction = crystal.position % 1 @ back % 1
 
     found = _dual_hulls(fraction, lattice)
     area = _areas(found)
@@ -66,40 +52,6 @@ def tessellate(crystal: Crystal) -> Tessellation:
     real = area > LEAST_AREA * largest[found.site]
     faces = (found.site, found.neighbour, found.image.astype(np.int64), area, distance)
     return Tessellation(lattice, fraction @ lattice, cells, *(of_face[real] for of_face in faces))
-
-
-def _check(crystal: Crystal) -> None:
-    if not all((np.abs(numbers) < LARGEST).all() for numbers in (crystal.lattice, crystal.position)):
-        raise Unsuitable("structure not readable", f"its numbers must be finite and below {LARGEST:g}")
-    volume = abs(np.linalg.det(crystal.lattice))
-    if volume < LEAST_VOLUME:
-        raise Unsuitable("lattice of no volume", f"{volume:.3g} Å³")
-
-
-def _reduction(lattice: np.ndarray) -> np.ndarray:
-    """(3, 3) float64 of whole numbers and determinant ±1 that make the vectors of a lattice short; it stays the same lattice.
-
-    Semaev's greedy reduction: off the longest vector goes the one of the others' plane that leaves least.
-    """
-    change = np.eye(3)
-    for _ in range(REDUCTION_STEPS):
-        vectors = change @ lattice
-        lengths = np.linalg.norm(vectors, axis=1)
-        order = np.argsort(lengths, kind="stable")
-        if lengths[order[0]] < LEAST_DISTANCE:
-            raise Unsuitable("sites on one another", f"a site and its image, {lengths[order[0]]:.3g} Å apart")
-        change, (a, b, c) = change[order], vectors[order]
-        if step := np.rint(a @ b / (a @ a)):
-            change[1] -= step * change[0]
-            continue
-        near = np.floor(np.linalg.solve([[a @ a, a @ b], [a @ b, b @ b]], [a @ c, b @ c]))
-        steps = [near + corner for corner in itertools.product((0, 1), repeat=2)]
-        left = [np.linalg.norm(c - i * a - j * b) for i, j in steps]
-        if min(left) >= lengths[order[2]] * (1 - 1e-12):
-            break
-        i, j = steps[int(np.argmin(left))]
-        change[2] -= i * change[0] + j * change[1]
-    return change
 
 
 class _Hulls(NamedTuple):

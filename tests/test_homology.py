@@ -208,10 +208,6 @@ def test_coordinates_rounded_to_a_few_digits_change_the_features_no_more_than_th
 def test_a_cell_far_from_the_shortest_comes_to_an_end():
     skewed = np.array([[1, 0, 0], [1_000, 1, 0], [-77_777, 313, 1]])
     of = LOW._replace(lattice=skewed @ LOW.lattice, position=LOW.position @ np.linalg.inv(skewed))
-    with pytest.raises(Unsuitable, match="lattice of no volume"):  # to within what can be told from rounding
-        vector(of)
-    skewed[2, 0] = 77
-    of = LOW._replace(lattice=skewed @ LOW.lattice, position=LOW.position @ np.linalg.inv(skewed))
     np.testing.assert_allclose(vector(of), vector(LOW), rtol=1e-6, atol=1e-6)
 
 
@@ -239,14 +235,11 @@ def test_an_absent_group_is_told_apart_by_its_share():
 @pytest.mark.parametrize(
     ("reason", "of"),
     {
-        "overlapping sites": crystal(4, "Na Cl", [[0, 0, 0], [0.999, 0, 1]]),
-        "lattice or positions not finite": crystal(4, "Na", [[0, math.nan, 0]]),
+        "sites on one another": crystal(4, "Na Cl", [[0, 0, 0], [0.999, 0, 1]]),
+        "structure not readable": crystal(4, "Na", [[0, math.nan, 0]]),
         "lattice of no volume": crystal([[4, 0, 0], [0, 4, 0], [4, 4, 0]], "Na", [[0, 0, 0]]),
         "too dense": crystal(1.5, "H", [[0, 0, 0]]),
-        # no two of these vectors shorten one another, but their sum is 0.1 Å
-        "too many cells within reach": crystal(
-            [[20, 0, 1 / 30], [-10, math.sqrt(300), 1 / 30], [-10, -math.sqrt(300), 1 / 30]], "H", [[0, 0, 0]]
-        ),
+        "crystal too large": crystal(np.diag([0.6, 6e4, 6e4]).tolist(), "H " * 1000, np.zeros((1000, 3))),
     }.items(),
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -272,7 +265,7 @@ def test_the_work_for_one_crystal_is_bounded():
     assert max(len(points) for _, points in found) <= homology.MOST_POINTS
     assert sum(len(points) ** 2 for _, points in found) <= homology.MOST_PAIRS
     n_pairs = 0
-    with pytest.raises(Unsuitable, match="too many atoms"):
+    with pytest.raises(Unsuitable, match="more than 20,000,000 pairs of neighbours"):
         for _, points in balls(random_cell(1000, "Fe", 23)):
             n_pairs += len(points) ** 2
     assert 0 < n_pairs <= homology.MOST_PAIRS
@@ -295,7 +288,7 @@ def test_rows_without_a_crystal_or_with_an_unsuitable_one_say_why():
     materials, rejected = parse(np.arange(4), ["1", "2", "3", "4"], formulas, None, {}, {}, crystals)
     assert not rejected
     found = features.describe(["asph"], materials)
-    assert found.unsuited == {1: ("overlapping sites", "two are 0.04 Å apart"), 2: ("disordered site", '{"Fe": 0.5}')}
+    assert found.unsuited == {1: ("sites on one another", "0.04 Å apart"), 2: ("disordered site", '{"Fe": 0.5}')}
     assert found.x.dtype == np.float32
     np.testing.assert_allclose(found.x[[0, 3]], np.array([vector(HIGH), vector(LOW)]), rtol=1e-6)
 

@@ -140,6 +140,16 @@ def test_a_property_that_a_source_never_has_is_dropped_before_its_pack_is_built(
     assert matrix.dropped[0].reason == "its source may have mixing_enthalpy, size_mismatch"
 
 
+def test_a_table_of_the_users_own_may_have_any_property_whatever_its_name(matrix_of):
+    matrix = matrix_of("""
+        packs: [oqmd-sc-magpie+structure, {name: mine, source: my/alloys.jsonl, features: structure}]
+        properties: [band_gap]
+        models: [irnet-17]
+    """)
+    assert [cell.spec.pack for cell in matrix.cells] == ["oqmd-sc-magpie+structure", "mine"]
+    assert matrix.packs[0].options == ("--source", "oqmd-sc", "--features", "magpie+structure")
+
+
 def test_all_stands_for_every_property_of_each_pack(matrix_of, tmp_path):
     write_pack(tmp_path / "packs", "alloys-magpie", {"mixing_enthalpy": "eV/atom", "glow": "lm"})
     write_pack(tmp_path / "packs", "alloys-elements", {"size_mismatch": "%"})
@@ -220,6 +230,7 @@ def test_the_plan_says_when_one_rank_is_better(matrix_of):
         ("packs: [5]", "packs must hold text or mapping, however: 5"),
         ("packs: [nothing]", "nothing says how to build it"),
         ("packs: [oqdm-magpie]", "unknown source 'oqdm' (did you mean 'oqmd'?); known: "),
+        ("packs: [oqmd-magpie+structure]", "pack oqmd-magpie+structure needs structures, but oqmd has formulas only"),
         ("packs: [oqmd-magpi]", "unknown feature set 'magpi' (did you mean 'magpie'?)"),
         ("packs: [{name: a, source: b, colour: c}]", "unknown key of a pack 'colour'"),
         ("packs: [{name: a, source: b, rows: many}]", "rows of pack a must be of type int, however: 'many'"),

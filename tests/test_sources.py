@@ -94,6 +94,16 @@ def test_numeric_columns_are_features_words_are_left_out_and_properties_are_targ
     loaded = load(path, properties=["hardness"], units={"hardness": "GPa"}, columns=True)
     assert loaded.units == {"hardness": "GPa"}
     assert list(loaded.table.columns) == ["temperature", "pressure"]
+    # So is a column whose unit is given, beside those whose unit is known: a matrix says no more of its packs.
+    loaded = load(path, units={"hardness": "GPa"}, columns=True)
+    assert loaded.units == {"band_gap": "eV", "hardness": "GPa", "density": "g/cm³"}
+    assert list(loaded.table.columns) == ["temperature", "pressure"]
+    with pytest.raises(
+        UserError, match=r"unknown property \(of --unit\) 'toughness'; known: author, band_gap, density"
+    ):
+        load(path, units={"toughness": "GPa"})
+    with pytest.raises(UserError, match=r"unknown property \(of --unit\) 'hardness'; known: band_gap$"):
+        load(path, properties=["band_gap"], units={"hardness": "GPa"})
 
 
 def test_a_smaller_number_of_rows_is_a_fixed_sample(write):

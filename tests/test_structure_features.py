@@ -2,6 +2,8 @@
 
 import os
 import random
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -281,3 +283,23 @@ def test_a_row_without_a_crystal_is_unsuited_and_the_others_are_not():
     assert found.unsuited == {1: ("disordered site", "Fe 0.5"), 2: ("sites on one another", "0 Å apart")}
     bare, _ = parse(np.arange(3), formulas, formulas, None, {}, {})
     assert features.describe(["structure"], bare).unsuited == dict.fromkeys(range(3), ("no structure", ""))
+
+
+@pytest.mark.parametrize(
+    ("name", "library"), [("structure", "matminer"), ("structure", "scipy.spatial"), ("asph", "gudhi")]
+)
+def test_imports_are_not_the_time_of_a_row(name, library):
+    code = f"""
+import sys
+import numpy as np
+from irnet_hpc import features
+from irnet_hpc.crystals import Crystal, collect
+from irnet_hpc.materials import parse
+
+po = Crystal(3.4 * np.eye(3), np.array([84], np.int16), np.zeros((1, 3)))
+materials, _ = parse(np.arange(1), ["1"], ["Po"], None, {{}}, {{}}, collect([po]))
+features.at = lambda row: print(row, {library!r} in sys.modules)
+features.describe(["{name}"], materials)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["None False", "0 True"]

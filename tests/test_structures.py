@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from irnet_hpc import features
 from irnet_hpc.crystals import Crystal, Unsuitable, collect
 from irnet_hpc.errors import UserError
 from irnet_hpc.loading import load, name_of
@@ -113,6 +114,44 @@ def test_the_formula_of_an_unknown_element_is_what_rejects_its_row(write):
     assert [(row.line, row.reason) for row in rejected] == [(2, "formula not readable"), (3, "isotope, not an element")]
 
 
+def test_what_is_wrong_with_species_is_the_reason_where_they_were_to_give_the_formula(write):
+    table = load(write(CSCL, {**CSCL, "species": ["Cs", {"Cl": 2}]}, {"formula": "", "targets": {"band_gap": 1}})).table
+    _, rejected, _ = select(table, ["magpie"], Source("", ()))
+    assert [(row.line, row.reason, row.detail) for row in rejected] == [
+        (2, "structure not readable", "a site's species is {'Cl': 2}"),
+        (3, "formula is empty", ""),
+    ]
+
+
+def test_absurd_lattices_are_not_warned_of_but_rejected(write, recwarn):
+    huge = {**CSCL, "lattice": (1e308 * np.eye(3)).tolist()}
+    table = load(write(CSCL, huge), structures=True).table
+    assert table.crystals.lacking[1] == ("lattice of no volume", "lengths inf, inf, inf Å")
+    assert not list(recwarn)
+
+
+def test_further_numbers_are_features_beside_those_of_the_structure(write):
+    own = {"pressure": 1, "comment": "dry", "band_gap": 2.0, "mixed": 1, "targets": {"band_gap": 5.4, "hardness": 3}}
+    rows = [{**CSCL, **own}, {**CSCL, "mixed": "x"}, {**CSCL, "pressure": None}, {**CSCL, "pressure": 2.5, "mixed": 2}]
+    table = load(write(*rows), columns=True, structures=True).table
+    assert table.columns.keys() == {"pressure"}
+    np.testing.assert_array_equal(table.columns["pressure"], [1, np.nan, np.nan, 2.5])
+    assert table.ignored == (
+        "band_gap",
+        "comment",
+        "hardness",
+        "mixed",
+    )  # a property stands among the targets, or nowhere
+    materials, rejected, _ = select(table, ["columns", "structure"], Source("", ()))
+    assert [row.reason for row in rejected] == ["feature column empty"] * 2
+    found = features.describe(["columns", "structure"], materials)
+    assert found.x.shape == (2, 1 + 126)
+    assert (found.x[:, 0].tolist(), found.unsuited) == ([1, 2.5], {})
+    assert load(write(*rows), structures=True).table.columns == {}
+    with pytest.raises(UserError, match="line 2: pressure must be a finite number, or left out, however: inf"):
+        load(write(CSCL, '{"formula": "CsCl", "pressure": 1e999, "targets": {}}'), columns=True)
+
+
 def test_polymorphs_of_one_formula_stay_where_the_source_keeps_them(write):
     other = {
         **CSCL,
@@ -143,6 +182,11 @@ def test_polymorphs_of_one_formula_stay_where_the_source_keeps_them(write):
         ([{**CSCL, "material_id": 7}], "line 1: material_id must be text, however: 7"),
         ([{**CSCL, "split": "train"}, CSCL], "must give a split to every line or to none, however: 1 of 2"),
         ([{**CSCL, "split": "dev"}], "line 1: split must be train, val, test, however: 'dev'"),
+        ([{**CSCL, "targets": {"band_gap": 10**400}}], "line 1: band_gap must be a finite number, or left out, however: 1000"),
+        (["[" * 100_000], "line 1 must be a JSON object, however: brackets in it are too deep"),
+        ([{**CSCL, "x": json.loads("[" * 500 + "]" * 500)}, {**CSCL, "material_id": 7}], "line 2: material_id must be text"),
+        (['{"formula": "CsCl", "material_id": "\\udCff"}'], "line 1 must be a JSON object, however: .* surrogates not allowed"),
+        ([{**CSCL, "material_id": "mp-1\0"}], r"line 1: material_id must be text, however: 'mp-1\\x00'"),
         ([{**CSCL, "targets": {"hardness": 1}}], "no column named like a property"),
         ([{**CSCL, "targets": {}}], "no column named like a property"),
     ],
