@@ -36,6 +36,10 @@ def replacing(path: Path | str, sync: bool = True) -> Iterator[Path]:
             finally:
                 os.close(descriptor)
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            error.filename = str(path)  # a full disk does not say which
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
