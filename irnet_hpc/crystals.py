@@ -83,12 +83,16 @@ def shortened(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
     volume = abs(np.linalg.det(crystal.lattice))
     if volume < LEAST_VOLUME:
         raise Unsuitable("lattice of no volume", f"{volume:.3g} Å³")
-    change = _reduction(crystal.lattice)
-    lattice = change @ crystal.lattice
-    back = np.rint(np.linalg.inv(change))
-    products = np.abs(change) @ np.abs(crystal.lattice), np.abs(back) @ np.abs(lattice)
+    try:
+        with np.errstate(all="ignore"):  # where digits run out, numbers grow until there are none
+            change = _reduction(crystal.lattice)
+            back = np.rint(np.linalg.inv(change))
+            lattice = change @ crystal.lattice
+            products = np.abs(change) @ np.abs(crystal.lattice), np.abs(back) @ np.abs(lattice)
+    except np.linalg.LinAlgError:
+        raise Unsuitable("lattice too skewed", "its vectors are parallel to within rounding") from None
     lost = np.finfo(float).eps * np.max(products)
-    if lost > LENGTH_ERROR:
+    if not lost <= LENGTH_ERROR:
         raise Unsuitable("lattice too skewed", f"its numbers give its shortest vectors to {lost:.1g} Å only")
     return lattice, crystal.position % 1 @ back % 1
 

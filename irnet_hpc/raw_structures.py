@@ -26,7 +26,6 @@ from irnet_hpc.raw_table import RawTable, check_text, one_sentence, read_lines
 KEYS = ("material_id", "formula", "split", "lattice", "species", "frac_coords", "targets")
 SYMBOL = re.compile(r"([A-Z][a-z]?)(?:[0-9]*\.?[0-9]*[+-])?")  # an oxidation state says nothing of where the atoms are
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # in JSON: one half of a character outside of 16 bits
-FLAT = 1e-9  # of the volume that the vectors would span at right angles: less is rounding, and such a lattice fills no space
 
 
 def read_header(path: Path) -> list[str]:
@@ -184,7 +183,7 @@ def _sites(species: object) -> list[dict[str, float]]:
 
 
 def _crystal(entry: dict, sites: list[dict[str, float]], amounts: dict[str, float]) -> Crystal:
-    """Raises Unsuitable where it is no periodic crystal of whole atoms."""
+    """Raises Unsuitable where it is no lattice of whole atoms. Whether they have room is for who describes them to see."""
     if mixed := [site for site in sites if list(site.values()) != [1]]:
         raise Unsuitable("disordered site", json.dumps(mixed[0]))
     if foreign := sorted(amounts.keys() - NUMBER.keys()):
@@ -193,12 +192,6 @@ def _crystal(entry: dict, sites: list[dict[str, float]], amounts: dict[str, floa
         raise Unsuitable("formula and structure disagree", reduced_formula(amounts))
     lattice = _array(entry, "lattice", (3, 3))
     position = _array(entry, "frac_coords", (len(sites), 3))
-    with np.errstate(all="ignore"):  # of absurd numbers, infinity is not more than infinity
-        lengths = np.linalg.norm(lattice, axis=1)
-        volume = abs(np.linalg.det(lattice))
-        flat = not volume > FLAT * lengths.prod()
-    if flat:
-        raise Unsuitable("lattice of no volume", f"lengths {', '.join(f'{length:g}' for length in lengths)} Å")
     return Crystal(lattice, np.array([NUMBER[symbol] for site in sites for symbol in site], np.int16), position)
 
 

@@ -326,6 +326,12 @@ def test_a_disk_without_room_is_one_sentence_and_nothing_is_left(tmp_path):
     assert done.returncode == 2
     assert done.stderr == "error: packs has no room for a pack of 1 MiB: File too large\n"
     assert list((tmp_path / "packs").iterdir()) == []
+    # The last to need room is the list of rejected rows, here of 5 MB; the pack itself takes 1.
+    (tmp_path / "mine.csv").write_text(TABLE + "".join(f"{'Xx' * 490},{row},\n" for row in range(5000)))
+    command = command.replace("100;", "3000;")
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: packs/mine-elements.rejected.csv: File too large\n")
+    assert [path.name for path in (tmp_path / "packs").iterdir()] == [".mine-elements.parts"]
 
 
 def wait_for(condition, limit_s: float = 120) -> None:

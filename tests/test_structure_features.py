@@ -249,6 +249,12 @@ UNFIT = {
         "crystal too large",
         "images of sites to look at, of at most 1,000,000",
     ),
+    "parallel vectors": (
+        [[615122.522146, 0, 0], [615122.522146, 1.339945, 0], [454925.130545, 580608.77433, 1e-6]],
+        [0, 0, 0],
+        "lattice too skewed",
+        "parallel to within rounding",
+    ),
     "skewed beyond digits": (FAR_SKEW @ CUBE / 3, [0, 0, 0], "lattice too skewed", "to 5e-07 Å only"),
 }
 
