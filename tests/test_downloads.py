@@ -366,7 +366,8 @@ def test_a_wait_that_is_no_number_is_one_sentence(serve, monkeypatch, variable, 
 
 
 def start(tmp_path: Path, *arguments: str) -> subprocess.Popen:
-    environment = os.environ | FAST | {"PYTHONPATH": str(ROOT), "IRNET_TIMEOUT_S": "60"}
+    own = {"PYTHONPATH": str(ROOT), "IRNET_TIMEOUT_S": "60", "IRNET_DATA": "data", "IRNET_PACKS": "packs"}
+    environment = os.environ | FAST | own
     command = [sys.executable, "-m", "irnet_hpc.pack", "--features", "elements", "--workers", "1", *arguments]
     return subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
