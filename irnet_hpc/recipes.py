@@ -24,6 +24,7 @@ class Recipe:
     optimizer: str = "adam"  # adam | adamw
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
+    decay_epochs: float = 0.0  # of AdamW, instead of weight_decay: epochs that a weight remembers at the full rate
     schedule: str = "constant"  # constant | onecycle: cosine up over the first 30 %, cosine down to nearly nothing
     ema: float = 0.0  # decay a step of the averaged weights that are evaluated and kept; 0: the weights themselves
     epochs: int = 3000  # at most
@@ -41,6 +42,11 @@ class Recipe:
                 )
         if self.clip and self.features == "raw":
             raise UserError(f"clip of recipe {self.name!r} is in standard deviations, so it needs features: standard")
+        if self.decay_epochs and (self.optimizer != "adamw" or self.weight_decay or self.decay_epochs < 1):
+            raise UserError(
+                f"decay_epochs of recipe {self.name!r} must be at least 1, with optimizer: adamw and weight_decay: 0, however: "
+                f"{self.decay_epochs}, {self.optimizer} and {self.weight_decay}"
+            )
         if self.batch % self.norm_group:
             raise UserError(
                 f"batch of recipe {self.name!r} must be a multiple of norm_group, however: {self.batch} and {self.norm_group}"
@@ -61,6 +67,7 @@ BOUNDS = {
     "norm_group": (2, 1_048_576),
     "learning_rate": (1e-9, 10.0),
     "weight_decay": (0.0, 10.0),
+    "decay_epochs": (0.0, 1e6),
     "ema": (0.0, 0.999999),
     "epochs": (1, 1_000_000),
     "patience": (0, 1_000_000),

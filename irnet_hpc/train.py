@@ -52,8 +52,9 @@ def train(
     network = Network(data.train.x.shape[1], parse(spec.layer_string)).to(DTYPES[recipe.precision])
     network.initialise(spec.seed)
     flat = FlatParameters(network.to(device))
+    n_steps = len(data.train) // recipe.batch  # an epoch; what remains of its permutation is dropped
     optimizer = OPTIMIZERS[recipe.optimizer](
-        [flat.values], recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+        [flat.values], recipe.learning_rate, weight_decay=weight_decay(recipe, n_steps), fused=True
     )
     moments = optimizer.state[flat.values]  # filled here rather than in the first step, to have them in the checkpoint
     moments["step"] = torch.zeros((), dtype=torch.float32, device=device)
@@ -66,7 +67,6 @@ def train(
         folder.write_history(path, state.history)
 
     n_local, n_params = recipe.batch // comm.size, flat.values.numel()
-    n_steps = len(data.train) // recipe.batch  # an epoch; what remains of its permutation is dropped
     mine = slice(comm.rank * n_local, (comm.rank + 1) * n_local)  # this rank's rows of every batch
     groups = rank_groups(recipe.norm_group, recipe.batch, comm.rank, comm.size, comm.sum_, device)
     selection = data.val if spec.protocol == "honest" else data.test
@@ -149,6 +149,17 @@ def learning_rate(recipe: Recipe, step: int, n_steps: int) -> float:
     rising = step < 0.3 * n_steps
     low, part = (1 / 25, step / (0.3 * n_steps)) if rising else (1e-5, (n_steps - step) / (0.7 * n_steps))
     return recipe.learning_rate * (low + (1 - low) * (1 - math.cos(math.pi * part)) / 2)
+
+
+def weight_decay(recipe: Recipe, n_steps: int) -> float:
+    """Of the optimiser, for epochs of `n_steps`.
+
+    AdamW's weights are an exponential average of its updates that reaches 1 / (rate x decay) steps back; the length that is
+    best is about the same number of epochs for any number of rows (Wang and Aitchison 2024, arXiv:2405.13698).
+    """
+    if not recipe.decay_epochs:
+        return recipe.weight_decay
+    return 1 / (recipe.learning_rate * n_steps * recipe.decay_epochs)
 
 
 def non_finite(spec: RunSpec, state: State, rate: float) -> str:

@@ -132,7 +132,10 @@ def test_a_finished_run_is_not_run_again_and_a_stale_one_only_when_asked(finishe
 
 @pytest.mark.slow
 def test_a_run_stopped_by_a_signal_ends_bit_for_bit_like_an_undisturbed_one(alloys_pack, tmp_path):
-    recipe = "{name: r, base: onecycle, epochs: 200, batch: 64, norm_group: 32, precision: fp32}"
+    recipe = (
+        "{name: r, base: onecycle, epochs: 200, batch: 64, norm_group: 32, precision: fp32, weight_decay: 0, "
+        "decay_epochs: 50}"
+    )
     process = subprocess.Popen(command(alloys_pack, tmp_path / "a", recipe=recipe), stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
         if line.startswith("epoch"):
@@ -221,6 +224,18 @@ def test_a_step_is_adam_on_the_mean_absolute_error_of_the_batch(alloys_pack, tmp
             adam.step()
             total += loss.item() / n_steps
         assert state.history[epoch][3] == pytest.approx(total, rel=1e-9)
+
+
+def test_decay_by_epochs_is_the_weight_decay_that_reaches_back_so_many_of_them(alloys_pack, tmp_path):
+    """By hand: 448 rows are 7 steps of 64; at a rate of 2e-3, 10 epochs of them are 1 / (2e-3 * 70) = 50/7 of decay."""
+    with open_pack(alloys_pack) as pack:
+        assert pack.n_train // 64 == 7
+    _, by_epochs = in_process(alloys_pack, tmp_path / "a", weight_decay=0, decay_epochs=10)
+    _, by_step = in_process(alloys_pack, tmp_path / "b", weight_decay=50 / 7)
+    _, without = in_process(alloys_pack, tmp_path / "c", weight_decay=0)
+    maes = [[row[3:5] for row in state.history] for state in (by_epochs, by_step, without)]
+    np.testing.assert_allclose(maes[0], maes[1], rtol=1e-12)
+    assert np.abs(np.subtract(maes[0], maes[2])).max() > 1e-3
 
 
 def test_training_stops_when_the_selection_error_no_longer_falls_and_keeps_the_best(alloys_pack, tmp_path):
@@ -346,6 +361,15 @@ BAD = {
     "recipe bool": ({"recipe": "{name: a, base: paper, epochs: true}"}, "must be of type int"),
     "recipe date": ({"recipe": "{name: a, base: paper, epochs: 2020-99-99}"}, "must be YAML"),
     "clip of raw features": ({"recipe": "{name: a, base: paper, clip: 6}"}, "needs features: standard"),
+    "decay twice": (
+        {"recipe": "{name: a, base: onecycle, decay_epochs: 10}"},
+        "weight_decay: 0, however: 10.0, adamw and 0.01",
+    ),
+    "decay of Adam": ({"recipe": "{name: a, base: paper, decay_epochs: 10}"}, "however: 10.0, adam and 0.0"),
+    "decay at once": (
+        {"recipe": "{name: a, base: onecycle, weight_decay: 0, decay_epochs: 0.5}"},
+        "must be at least 1",
+    ),
     "recipe path": ({"recipe": "{name: ../x, base: paper}"}, "letters, digits"),
     "seed": ({"seed": 10**20}, "seed must be 0 to"),
     "both": ({"architecture": "irnet", "depth": 17}, "not by both"),

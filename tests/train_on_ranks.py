@@ -22,6 +22,7 @@ BASE = {"name": "t", "base": "onecycle", "precision": "fp64", "batch": 64, "epoc
 # name -> recipe. Two ranks have 32 rows of a batch each: 16 divides them, 64 spans both ranks. 7 steps an epoch: 56 in all.
 CASES = {
     "local groups": resolve(BASE | {"norm_group": 16}),
+    "decay by epochs": resolve(BASE | {"norm_group": 16, "weight_decay": 0, "decay_epochs": 4}),
     "spanning groups": resolve(BASE | {"norm_group": 64}),
     "fp32, spanning": resolve(BASE | {"norm_group": 64, "precision": "fp32"}),
 }
