@@ -1,8 +1,8 @@
 """What a recipe's fields are worth: trainings that differ from a base in one row's changes, as a Markdown table by val MAE.
 
-    python benchmarks/recipes.py                                    # the screen of docs/recipes.md, about 40 CPU-minutes
-    python benchmarks/recipes.py '{learning_rate: 4e-3}' '{batch: 128, norm_group: 128}' --seeds 0 1 2
-    python benchmarks/recipes.py --pack jarvis-magpie+elements --train-rows all --epochs 15 --test '{}'
+    python benchmarks/recipes.py --screen long                      # a table of docs/recipes.md
+    python benchmarks/recipes.py '{}' '{learning_rate: 4e-3}' '{batch: 128, norm_group: 128}' --seeds 0 1 2
+    python benchmarks/recipes.py '{}' '{decay_epochs: 12, weight_decay: 0}' --pack jarvis-magpie+elements --train-rows all --test
 
 A row is a recipe's changes as YAML, `{}` the base itself. `{pack: ...}`, `{model: ...}` and `{train_rows: ...}` may be among
 them. Every run is an ordinary run folder below --results: what is there already is not trained again, so a table that was
@@ -29,27 +29,40 @@ from irnet_hpc.recipes import resolve
 from irnet_hpc.runs import RunResult, RunSpec, model_of, read_result, run_folder
 from irnet_hpc.store import pack_path
 
-# The screen of docs/recipes.md, in its order.
-ROWS = (
-    "{}",
-    "{batch: 128, norm_group: 128, learning_rate: 1e-3}",
-    "{batch: 1024, learning_rate: 2.8e-3}",
-    "{learning_rate: 1e-3}",
-    "{learning_rate: 4e-3}",
-    "{weight_decay: 0.0}",
-    "{weight_decay: 0.1}",
-    "{ema: 0.0}",
-    "{norm_group: 64}",
-    "{norm_group: 512}",
-    "{loss: huber}",
-    "{loss: mse}",
-    "{precision: fp32}",
-    "{clip: 0}",
-    "{clip: 15}",
-    "{target: raw}",
-    "{pack: oqmd-magpie}",
-    "{pack: oqmd-elements}",
-)
+# name -> training rows, epochs, rows of the table. `short` ends while the network still learns, `long` overfits.
+SCREENS = {
+    "short": (
+        "20000",
+        12,
+        (
+            "{}",
+            "{batch: 128, norm_group: 128, learning_rate: 1e-3}",
+            "{learning_rate: 4e-3}",
+            "{weight_decay: 0.1}",
+            "{weight_decay: 1.0}",
+            "{clip: 0}",
+            "{clip: 15}",
+        ),
+    ),
+    "long": (
+        "10000",
+        30,
+        (
+            "{}",
+            "{weight_decay: 0.2}",
+            "{weight_decay: 1.0}",
+            "{weight_decay: 2.0}",
+            "{weight_decay: 3.0}",
+            "{weight_decay: 2.0, learning_rate: 4e-3}",
+            "{norm_group: 32}",
+            "{pack: oqmd-elements}",
+            "{pack: oqmd-magpie}",
+            "{batch: 128, norm_group: 128, learning_rate: 1e-3}",
+            "{loss: huber}",
+            "{ema: 0.0}",
+        ),
+    ),
+}
 OF_RUN = ("pack", "model", "train_rows")  # keys of a row that are no fields of a recipe
 
 
@@ -71,9 +84,8 @@ def measure(text: str, arguments: argparse.Namespace) -> Row:
         key: changes[key] for key in OF_RUN if key in changes
     }
     fields = {key: value for key, value in changes.items() if key not in OF_RUN}
-    if arguments.epochs:
-        fields = {"epochs": arguments.epochs} | fields
-    recipe = {"name": recipe_name(fields), "base": arguments.base} | fields
+    fields = {"epochs": arguments.epochs} | fields
+    recipe = {"name": recipe_name(arguments.base, fields), "base": arguments.base} | fields
     results, predictions = [], []
     for seed in arguments.seeds:
         folder = train_one(run, recipe, seed, arguments)
@@ -84,9 +96,9 @@ def measure(text: str, arguments: argparse.Namespace) -> Row:
     return Row(text, results, float(np.abs(np.mean(predictions, axis=0) - target).mean()))
 
 
-def recipe_name(fields: Mapping) -> str:
-    """A name for an inline recipe: its changes, in the characters that a name may have."""
-    text = "-".join(f"{key}-{value}" for key, value in sorted(fields.items())) or "unchanged"
+def recipe_name(base: str, fields: Mapping) -> str:
+    """A name for an inline recipe: its base and changes, in the characters that a name may have."""
+    text = "-".join([base, *(f"{key}-{value}" for key, value in sorted(fields.items()))])
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in text)
 
 
@@ -141,13 +153,14 @@ def spread(values: list[float]) -> str:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("rows", nargs="*", metavar="ROW", help="changes of the base as YAML (default: the screen of docs/recipes.md)")
+    add("rows", nargs="*", metavar="ROW", help="changes of the base as YAML (default: the rows of the screen)")
+    add("--screen", choices=SCREENS, default="long", help="training rows, epochs and rows (default: %(default)s)")
     add("--base", default="onecycle", help="recipe that the rows change (default: %(default)s)")
     add("--pack", default="oqmd-magpie+elements", help="default: %(default)s")
     add("--property", default="formation_energy", help="default: %(default)s")
     add("--model", default="irnet-17", help="architecture and depth, or a layer string (default: %(default)s)")
-    add("--train-rows", default="20000", help="the first so many, or all (default: %(default)s)")
-    add("--epochs", type=int, default=12, help="of every row that does not say otherwise (default: %(default)s)")
+    add("--train-rows", help="the first so many, or all (default: the screen's)")
+    add("--epochs", type=int, help="of every row that does not say otherwise (default: the screen's)")
     add("--seeds", type=int, nargs="+", default=[0], help="default: 0")
     add("--test", action="store_true", help="print the test MAE too: for a last comparison, never for a choice")
     add("--results", default="results/recipes", help="default: %(default)s")
@@ -157,13 +170,16 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
+    train_rows, epochs, rows = SCREENS[arguments.screen]
+    arguments.train_rows = arguments.train_rows or train_rows
+    arguments.epochs = arguments.epochs or epochs
     columns = ["changes", "val MAE", "against the first", "seeds", "train rows", "unit"]
     if arguments.test:
         columns[4:4] = ["test MAE", "test MAE of their mean"]
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, base {arguments.base}\n")
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     first = None
-    for text in arguments.rows or ROWS:
+    for text in arguments.rows or rows:
         row = measure(text, arguments)
         first = first or row
         print(line(row, first, arguments.test), flush=True)
