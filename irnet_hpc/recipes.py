@@ -25,6 +25,7 @@ class Recipe:
     optimizer: str = "adam"  # adam | adamw
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
+    decay_epochs: float = 0.0  # of AdamW, instead of weight_decay: epochs that a weight remembers at the full rate
     schedule: str = "constant"  # constant | onecycle: cosine up over the first 30 %, cosine down to nothing | plateau
     plateau_factor: float = 0.1  # by which the rate falls on a plateau of the selection MAE
     plateau_patience: int = 0  # epochs that make a plateau
@@ -50,6 +51,11 @@ class Recipe:
                 f"plateau_patience of recipe {self.name!r} must be positive with schedule: plateau and 0 without, however: "
                 f"{self.plateau_patience} and {self.schedule}"
             )
+        if self.decay_epochs and (self.optimizer != "adamw" or self.weight_decay or self.decay_epochs < 1):
+            raise UserError(
+                f"decay_epochs of recipe {self.name!r} must be at least 1, with optimizer: adamw and weight_decay: 0, however: "
+                f"{self.decay_epochs}, {self.optimizer} and {self.weight_decay}"
+            )
         if self.batch % self.norm_group:
             raise UserError(
                 f"batch of recipe {self.name!r} must be a multiple of norm_group, however: {self.batch} and {self.norm_group}"
@@ -73,6 +79,7 @@ BOUNDS = {
     "plateau_factor": (1e-6, 1.0),
     "plateau_patience": (0, 1_000_000),
     "plateau_threshold": (0.0, 1e6),
+    "decay_epochs": (0.0, 1e6),
     "ema": (0.0, 0.999999),
     "epochs": (1, 1_000_000),
     "patience": (0, 1_000_000),

@@ -1,4 +1,4 @@
-"""The learning rate at a step: pure functions of the recipe and of the errors so far, so that a resumed run needs no more."""
+"""Learning rate and weight decay: pure functions of the recipe, the step and the errors so far; a resumed run needs no more."""
 
 import math
 from collections.abc import Sequence
@@ -32,3 +32,14 @@ def plateau_factor(recipe: Recipe, maes: Sequence[float]) -> float:
         elif n_waited == recipe.plateau_patience:
             n_reductions, n_waited = n_reductions + 1, 0
     return recipe.plateau_factor**n_reductions
+
+
+def weight_decay(recipe: Recipe, n_steps: int) -> float:
+    """Of the optimiser, for epochs of `n_steps`.
+
+    AdamW's weights are an exponential average of its updates that reaches 1 / (rate x decay) steps back; the length that is
+    best is about the same number of epochs for any number of rows (Wang and Aitchison 2024, arXiv:2405.13698).
+    """
+    if not recipe.decay_epochs:
+        return recipe.weight_decay
+    return 1 / (recipe.learning_rate * n_steps * recipe.decay_epochs)

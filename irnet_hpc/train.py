@@ -33,7 +33,7 @@ from irnet_hpc.grids import GRID, GRIDS, Grid
 from irnet_hpc.model import FlatParameters, Network, autocast, rank_groups
 from irnet_hpc.recipes import RECIPES, Recipe, resolve
 from irnet_hpc.runs import PROTOCOLS, RunSpec, model_of, run_folder, run_key
-from irnet_hpc.schedules import learning_rate, plateau_factor
+from irnet_hpc.schedules import learning_rate, plateau_factor, weight_decay
 from irnet_hpc.store import open_pack, pack_path
 
 CHECKPOINT_S = 60  # the first epoch end at least so long after the last checkpoint writes one
@@ -55,8 +55,9 @@ def train(
     network = Network(data.train.x.shape[1], parse(spec.layer_string)).to(DTYPES[recipe.precision])
     network.initialise(spec.seed)
     flat = FlatParameters(network.to(device))
+    n_steps = len(data.train) // recipe.batch  # an epoch; what remains of its permutation is dropped
     optimizer = OPTIMIZERS[recipe.optimizer](
-        [flat.values], recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+        [flat.values], recipe.learning_rate, weight_decay=weight_decay(recipe, n_steps), fused=True
     )
     moments = optimizer.state[flat.values]  # filled here rather than in the first step, to have them in the checkpoint
     moments["step"] = torch.zeros((), dtype=torch.float32, device=device)
@@ -69,7 +70,6 @@ def train(
         folder.write_history(path, state.history)
 
     n_local, n_params = recipe.batch // comm.size, flat.values.numel()
-    n_steps = len(data.train) // recipe.batch  # an epoch; what remains of its permutation is dropped
     mine = slice(comm.rank * n_local, (comm.rank + 1) * n_local)  # this rank's rows of every batch
     groups = rank_groups(recipe.norm_group, recipe.batch, comm.rank, comm.size, comm.sum_, device)
     selection = data.val if spec.protocol == "honest" else data.test

@@ -46,7 +46,7 @@ def test_two_ranks_give_the_losses_and_weights_of_one(engine, one_rank, alloys_p
     )
     two = json.loads(out.read_text())
     assert (two["engine"], two["size"], one_rank["size"]) == (engine, 2, 1)
-    for case in ("local groups", "spanning groups", "fp32, spanning", "dropout, branches"):
+    for case in ("local groups", "decay by epochs", "spanning groups", "fp32, spanning", "dropout, branches"):
         tolerance = 1e-4 if case.startswith("fp32") else 1e-9
         assert one_rank[case]["steps"] == two[case]["steps"] >= 50
         # In fp32 only the losses: a bias before a normalisation has no gradient but rounding, and Adam amplifies it.

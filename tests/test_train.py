@@ -134,7 +134,10 @@ def test_a_finished_run_is_not_run_again_and_a_stale_one_only_when_asked(finishe
 
 @pytest.mark.slow
 def test_a_run_stopped_by_a_signal_ends_bit_for_bit_like_an_undisturbed_one(alloys_pack, tmp_path):
-    recipe = "{name: r, base: onecycle, epochs: 200, batch: 64, norm_group: 32, precision: fp32}"
+    recipe = (
+        "{name: r, base: onecycle, epochs: 200, batch: 64, norm_group: 32, precision: fp32, weight_decay: 0, "
+        "decay_epochs: 50}"
+    )
     process = subprocess.Popen(command(alloys_pack, tmp_path / "a", recipe=recipe), stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
         if line.startswith("epoch"):
@@ -275,6 +278,18 @@ def test_dropout_and_plateaus_go_on_bit_for_bit_where_a_signal_stopped_them(allo
         assert torch.equal(one, two)
 
 
+def test_decay_by_epochs_is_the_weight_decay_that_reaches_back_so_many_of_them(alloys_pack, tmp_path):
+    """By hand: 448 rows are 7 steps of 64; at a rate of 2e-3, 10 epochs of them are 1 / (2e-3 * 70) = 50/7 of decay."""
+    with open_pack(alloys_pack) as pack:
+        assert pack.n_train // 64 == 7
+    _, by_epochs = in_process(alloys_pack, tmp_path / "a", weight_decay=0, decay_epochs=10)
+    _, by_step = in_process(alloys_pack, tmp_path / "b", weight_decay=50 / 7)
+    _, without = in_process(alloys_pack, tmp_path / "c", weight_decay=0)
+    maes = [[row[3:5] for row in state.history] for state in (by_epochs, by_step, without)]
+    np.testing.assert_allclose(maes[0], maes[1], rtol=1e-12)
+    assert np.abs(np.subtract(maes[0], maes[2])).max() > 1e-3
+
+
 def test_training_stops_when_the_selection_error_no_longer_falls_and_keeps_the_best(alloys_pack, tmp_path):
     _, state = in_process(
         alloys_pack, tmp_path, schedule="constant", learning_rate=0.05, epochs=500, patience=5, ema=0.0
@@ -396,6 +411,15 @@ BAD = {
     "patience without plateau": ({"recipe": "{name: a, base: paper, plateau_patience: 5}"}, "0 without, however: 5"),
     "ibrnet": ({"layers": None, "architecture": "ibrnet", "depth": 17}, "brnet-17 trained with recipe ibrnet"),
     "branch": ({"layers": "64Ax2+0-1"}, "64Ax2+0"),
+    "decay twice": (
+        {"recipe": "{name: a, base: onecycle, decay_epochs: 10}"},
+        "weight_decay: 0, however: 10.0, adamw and 0.01",
+    ),
+    "decay of Adam": ({"recipe": "{name: a, base: paper, decay_epochs: 10}"}, "however: 10.0, adam and 0.0"),
+    "decay at once": (
+        {"recipe": "{name: a, base: onecycle, weight_decay: 0, decay_epochs: 0.5}"},
+        "must be at least 1",
+    ),
     "recipe path": ({"recipe": "{name: ../x, base: paper}"}, "letters, digits"),
     "seed": ({"seed": 10**20}, "seed must be 0 to"),
     "both": ({"architecture": "irnet", "depth": 17}, "not by both"),

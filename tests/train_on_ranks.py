@@ -23,6 +23,7 @@ LAYERS = "48BARx2-32BAx2R-1"
 # all.
 CASES = {
     "local groups": (LAYERS, resolve(BASE | {"norm_group": 16})),
+    "decay by epochs": (LAYERS, resolve(BASE | {"norm_group": 16, "weight_decay": 0, "decay_epochs": 4})),
     "spanning groups": (LAYERS, resolve(BASE | {"norm_group": 64})),
     "fp32, spanning": (LAYERS, resolve(BASE | {"norm_group": 64, "precision": "fp32"})),
     "dropout, branches": ("48L0.3Rx2+1D0.2-32BAD0.1x2-1", resolve(BASE | {"norm_group": 16})),
