@@ -1,5 +1,6 @@
 """Fixtures for every test: a small real pack, made by the command itself."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from loopback import FAST, Loopback
+
+from irnet_hpc import raw_table
 
 ROOT = Path(__file__).parent.parent
 
@@ -20,6 +23,17 @@ def alloys_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, "-m", "irnet_hpc.pack", *command.split(), folder], cwd=ROOT, check=True, capture_output=True
     )
     return folder / "alloys-small.h5"
+
+
+@pytest.fixture(params=["oqmd", "mp", "jarvis", "aflow", "expt_gap"])
+def real_formulas(request: pytest.FixtureRequest) -> list[str]:
+    """The different formulas of a real table, sorted; the test runs once a table, and is skipped where there is none."""
+    if not os.environ.get("IRNET_DATA"):
+        pytest.skip("needs real tables in $IRNET_DATA")
+    path = Path(os.environ["IRNET_DATA"]) / f"{request.param}.csv.xz"
+    if not path.exists():
+        pytest.skip(f"there is no {path}")
+    return sorted(set(raw_table.read(path, request.param, (), lambda column: False).formula))
 
 
 @pytest.fixture

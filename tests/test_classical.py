@@ -1,7 +1,6 @@
 """Classical models as cells: from the command line to the result, against scikit-learn called directly."""
 
 import dataclasses
-import importlib.util
 import json
 import os
 import signal
@@ -29,8 +28,6 @@ from irnet_hpc.runs import GRID_VERSION, RunSpec, model_of, read_result, run_fol
 from irnet_hpc.store import open_pack
 
 ROOT = Path(__file__).parents[1]
-NEEDS_TABM = pytest.mark.skipif(importlib.util.find_spec("tabm") is None, reason="tabm is not installed")
-MODELS = [pytest.param(name, marks=NEEDS_TABM) if name == "tabm" else name for name in GRIDS]
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +87,7 @@ def test_the_points_of_a_grid_are_its_product_in_order():
     assert Grid("x").points == [{}]
 
 
-@pytest.mark.parametrize("architecture", MODELS)
+@pytest.mark.parametrize("architecture", GRIDS)
 @pytest.mark.parametrize("protocol", ["honest", "paper"])
 def test_each_model_leaves_a_result_like_any_cell(architecture, protocol, alloys_pack, tmp_path, small, capsys):
     result, path = run(alloys_pack, tmp_path, architecture, protocol=protocol)
@@ -352,7 +349,6 @@ def test_without_its_package_tabm_is_one_sentence_and_the_others_run(alloys_pack
     assert "pip install tabm" in read_json(next(tmp_path.rglob("error.json")))["error"]
 
 
-@NEEDS_TABM
 def test_tabm_is_the_mean_of_its_members_and_the_same_for_the_same_seed():
     from irnet_hpc.tabular import TabM
 

@@ -1,14 +1,11 @@
 """Formulas, duplicates and splits: what makes two rows the same material."""
 
-import os
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
 from pymatgen.core import Composition, Element
 
-from irnet_hpc import raw_table
 from irnet_hpc.formulas import NUMBER, Unreadable, by_pymatgen, composition, reduced_formula, simple
 from irnet_hpc.materials import Materials, parse
 from irnet_hpc.selection import one_per_formula
@@ -119,15 +116,8 @@ def test_a_formula_read_without_pymatgen_is_read_as_pymatgen_reads_it():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("table", ["oqmd", "mp", "jarvis", "aflow", "expt_gap"])
-def test_formulas_of_real_tables_are_read_as_pymatgen_reads_them(table):
-    if not os.environ.get("IRNET_DATA"):
-        pytest.skip("needs real tables in $IRNET_DATA")
-    path = Path(os.environ["IRNET_DATA"]) / f"{table}.csv.xz"
-    if not path.exists():
-        pytest.skip(f"there is no {path}")
-    formulas = sorted(set(raw_table.read(path, table, (), lambda column: False).formula))
-    formulas = random.Random(0).sample(formulas, min(20_000, len(formulas)))
+def test_formulas_of_real_tables_are_read_as_pymatgen_reads_them(real_formulas):
+    formulas = random.Random(0).sample(real_formulas, min(20_000, len(real_formulas)))
     assert same_as_pymatgen(formulas) > 0.95 * len(formulas)
 
 
