@@ -6,6 +6,7 @@ python -m irnet_hpc.aggregate results/ --tables paper/tables    mae.md, mae.csv,
 """
 
 import argparse
+import contextlib
 import dataclasses
 import math
 import os
@@ -28,7 +29,7 @@ from irnet_hpc.rendering import (
     tidy_csv,
 )
 from irnet_hpc.report import write_figures
-from irnet_hpc.runs import RunResult, RunSpec, read_result, read_spec
+from irnet_hpc.runs import RunResult, RunSpec, read_recipe, read_result, read_spec
 from irnet_hpc.tables import Run, Table, content_hash, tabulate
 
 MAY_BE_NONE = ("n_parameters", "val_mae", "fitted_rows")  # numbers that not every result has
@@ -98,7 +99,10 @@ def collect(results: Path) -> tuple[list[Run], dict[Path, Gap]]:
         if "result.json" in names:
             try:
                 result = read_result(folder / "result.json")
-                runs.append(Run(folder, _checked_spec(folder, result), result))
+                spec = _checked_spec(folder, result)
+                with contextlib.suppress(UserError):  # of fields that recipes no longer have; it is shown as stale
+                    result = dataclasses.replace(result, recipe=dataclasses.asdict(read_recipe(spec, result.recipe)))
+                runs.append(Run(folder, spec, result))
             except (UserError, OSError) as error:
                 gaps[folder] = Gap("unreadable, and left out", str(error))
         elif "error.json" in names:

@@ -21,7 +21,7 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
 from irnet_hpc.journal import Attempt
 from irnet_hpc.matrix import Cell, Matrix
-from irnet_hpc.runs import RunResult, read_result, run_folder, run_key
+from irnet_hpc.runs import RunResult, defaults, read_result, run_folder, run_key
 
 STATES = ("done", "running", "queued", "stale", "failed", "missing")
 TO_DO = ("failed", "missing")  # what `run` and `submit` take up unasked
@@ -187,9 +187,10 @@ def _result(path: Path) -> tuple[RunResult | None, str]:
 
 
 def _why_stale(cell: Cell, result: RunResult, identity: dict) -> str:
-    if result.recipe != dataclasses.asdict(cell.recipe):
-        fields = dataclasses.asdict(cell.recipe)
-        changed = [name for name in fields if result.recipe.get(name, fields) != fields[name]]
+    ours = dataclasses.asdict(cell.recipe)
+    theirs = defaults(cell.recipe) | result.recipe
+    if theirs != ours:
+        changed = [name for name in ours if theirs[name] != ours[name]]
         return f"of another recipe: {', '.join(changed) or 'other fields'}"
     changed = [
         name for name in identity if name != "content_sha256" and result.pack_identity.get(name) != identity[name]

@@ -134,8 +134,34 @@ def run_key(spec: RunSpec, recipe: Recipe | Grid, pack_identity: dict) -> str:
     between machines, and the source's hash, the feature version, the filters and the split already say what it holds."""
     identity = {name: value for name, value in pack_identity.items() if name != "content_sha256"}
     version = GRID_VERSION if spec.is_classical else TRAINING_VERSION
-    parts = [dataclasses.asdict(spec), dataclasses.asdict(recipe), identity, version]
+    parts = [stated(spec), stated(recipe), identity, version]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def stated(record: RunSpec | Recipe | Grid) -> dict:
+    """The fields that are not at their defaults. Keys hash these alone, so that a field added later, whose default is what
+    was always done, leaves every result valid."""
+    values, neutral = dataclasses.asdict(record), defaults(record)
+    return {name: value for name, value in values.items() if value != neutral[name]}
+
+
+def defaults(record: RunSpec | Recipe | Grid) -> dict:
+    """The default of each field; dataclasses.MISSING where it has none."""
+    return {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(record)
+    }
+
+
+def read_recipe(spec: RunSpec, value: dict) -> Recipe | Grid:
+    """The recipe of a result; fields that it is older than have their defaults. Raises UserError for unknown ones."""
+    kind = Grid if spec.is_classical else Recipe
+    for name in value:
+        choose("field of a recipe", name, {field.name for field in dataclasses.fields(kind)})
+    try:
+        return kind(**value)
+    except TypeError as error:
+        raise UserError(f"a recipe is incomplete: {error}") from None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,8 +19,8 @@ from typing import NamedTuple
 from irnet_hpc.errors import UserError
 from irnet_hpc.grids import GRIDS
 from irnet_hpc.properties import PROPERTIES
-from irnet_hpc.recipes import RECIPES, Recipe
-from irnet_hpc.runs import ARCHITECTURES, PROTOCOLS, RunResult, RunSpec, run_key
+from irnet_hpc.recipes import RECIPES
+from irnet_hpc.runs import ARCHITECTURES, PROTOCOLS, RunResult, RunSpec, read_recipe, run_key
 
 
 class Run(NamedTuple):
@@ -157,12 +157,10 @@ def is_stale(run: Run) -> bool:
     """Whether the same specification would now be trained otherwise: another recipe of this name, or other numerics."""
     spec, result = run.spec, run.result
     known = GRIDS[spec.architecture] if spec.is_classical else RECIPES.get(spec.recipe)
-    if known and dataclasses.asdict(known) != result.recipe:
-        return True
     try:
-        recipe = known if spec.is_classical else Recipe(**result.recipe)
-        return result.key != run_key(spec, recipe, result.pack_identity)
-    except (TypeError, UserError):  # a field that recipes no longer have, or have by now
+        recipe = read_recipe(spec, result.recipe)
+        return (known or recipe) != recipe or result.key != run_key(spec, recipe, result.pack_identity)
+    except (TypeError, UserError):  # a field that recipes no longer have
         return True
 
 

@@ -1,5 +1,6 @@
 """Training, from the command line to the result: against scikit-learn, plain torch and an uninterrupted self."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -24,8 +25,8 @@ from irnet_hpc.evaluation import select_halves
 from irnet_hpc.files import read_json
 from irnet_hpc.folder import is_done, optimism
 from irnet_hpc.model import Network
-from irnet_hpc.recipes import RECIPES, resolve
-from irnet_hpc.runs import RunSpec, model_of, read_result, run_key
+from irnet_hpc.recipes import RECIPES, Recipe, resolve
+from irnet_hpc.runs import RunSpec, model_of, read_recipe, read_result, run_key
 from irnet_hpc.store import open_pack
 
 CPU = torch.device("cpu")
@@ -365,6 +366,21 @@ def test_a_key_changes_with_what_changes_the_numbers_and_with_nothing_else():
     assert key != run_key(spec, recipe, identity | {"source_sha256": "2"})
     assert key != run_key(spec, RECIPES["onecycle"], identity)
     assert key != run_key(RunSpec("p", "q", "irnet", 17, seed=1), recipe, identity)
+
+
+def test_a_field_that_is_added_with_a_neutral_default_leaves_keys_and_results_as_they_are():
+    @dataclasses.dataclass(frozen=True)
+    class Later(Recipe):
+        new: float = 0.0
+
+    spec, fields = RunSpec("p", "q", "irnet", 17), dataclasses.asdict(RECIPES["onecycle"])
+    key = run_key(spec, RECIPES["onecycle"], {})
+    assert key == run_key(spec, Later(**fields), {})
+    assert key != run_key(spec, Later(**fields, new=1.0), {})
+    del fields["decay_epochs"]  # as a result has it that is older than the field
+    assert read_recipe(spec, fields) == RECIPES["onecycle"]
+    with pytest.raises(UserError, match="unknown field of a recipe 'warp'"):
+        read_recipe(spec, fields | {"warp": 1})
 
 
 def test_a_result_that_cannot_be_read_is_named_and_replaced_only_when_asked(tmp_path):
