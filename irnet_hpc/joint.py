@@ -31,9 +31,10 @@ def spreads(target: np.ndarray) -> np.ndarray:
     return np.array([float(column.std()) or 1.0 for column in columns])
 
 
-def relative_errors(error: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Absolute errors (n_rows, n_properties), NaN where not reported -> each row's share (n_rows,) of the relative error.
+def relative_errors(prediction: np.ndarray, target: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Each row's share (n_rows,) of the relative error, which is their mean: that over properties of MAE / spread.
 
-    Their mean is the mean over properties of MAE / spread; a row that reports two properties has a share in both.
+    A row that reports two properties has a share in both.
     """
-    return np.where(np.isnan(error), 0, error * (equal_shares(error) / spread)).sum(1)
+    errors = np.abs(prediction - target) * (equal_shares(target) / spread)
+    return np.where(np.isnan(target), 0, errors).sum(1)  # a prediction that is not finite stays one
