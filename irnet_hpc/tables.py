@@ -30,6 +30,11 @@ class Run(NamedTuple):
     result: RunResult
     joint: str | None = None  # all properties of the network, of which this is one
 
+    @property
+    def trained(self) -> RunSpec:
+        """The specification of the training itself."""
+        return dataclasses.replace(self.spec, property=self.joint) if self.joint else self.spec
+
 
 @dataclasses.dataclass(frozen=True)
 class BestClassical:
@@ -143,7 +148,7 @@ def tabulate(runs: Sequence[Run]) -> tuple[Table, ...]:
         spec, recipe = run.spec, recipes[_training(run)]
         other = folders.setdefault((spec, recipe, run.joint), run)
         if other is run:
-            group = (spec.pack, recipe, spec.protocol, spec.train_rows, _origin(spec, origins), run.joint)
+            group = (spec.pack, recipe, spec.protocol, spec.train_rows, _origin(run.trained, origins), run.joint)
             tables[group].append(run)
         elif other.result != run.result:
             raise UserError(
@@ -193,7 +198,7 @@ def _refuse_two_packs_of_one_name(runs: Sequence[Run]) -> None:
 
 def is_stale(run: Run) -> bool:
     """Whether the same specification would now be trained otherwise: another recipe of this name, or other numerics."""
-    spec, result = dataclasses.replace(run.spec, property=run.joint or run.spec.property), run.result
+    spec, result = run.trained, run.result
     known = GRIDS[spec.architecture] if spec.is_classical else RECIPES.get(spec.recipe)
     try:
         recipe = read_recipe(spec, result.recipe)
