@@ -43,6 +43,7 @@ class Scaling:
     clip: float  # standard deviations; 0: no limit
     target_mean: float | np.ndarray  # in the property's unit; of several properties (n_properties,)
     target_scale: float | np.ndarray
+    spread: np.ndarray | None = None  # of several properties (n_properties,), what their errors are relative to
 
     def features(self, x: np.ndarray) -> np.ndarray:
         """(n_rows, n_features) as packed -> scaled, float32."""
@@ -58,7 +59,6 @@ class Dataset:
     val: Part
     test: Part
     scaling: Scaling
-    spread: np.ndarray | None = None  # (n_properties,) what the errors of several properties are relative to
 
 
 def load(pack: Pack, spec: RunSpec, recipe: Recipe | Grid, device: torch.device, dtype: torch.dtype) -> Dataset:
@@ -104,8 +104,7 @@ def arrange(train: Rows, val: Rows, test: Rows, recipe: Recipe, device: torch.de
         x = torch.from_numpy(scaling.features(features))
         return Part(row, target, x.to(device, dtype), torch.from_numpy(scaled).to(device, dtype))
 
-    spread = spreads(train[2]) if train[2].ndim == 2 else None
-    return Dataset(part(*train), part(*val), part(*test), scaling, spread)
+    return Dataset(part(*train), part(*val), part(*test), scaling)
 
 
 def _reported(pack: Pack, names: tuple[str, ...], rows: slice) -> tuple[np.ndarray, np.ndarray]:
@@ -132,11 +131,13 @@ def _scaling(x: np.ndarray, target: np.ndarray, recipe: Recipe | Grid) -> Scalin
         mean, scale = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
         scale[scale <= 1e-7 * np.abs(mean)] = 0  # rounding of a constant is not variation
         scale[scale == 0] = 1
+    if target.ndim == 2:
+        spread, n = spreads(target), target.shape[1]
+        standard = recipe.target == "standard"
+        target_mean, target_scale = (np.nanmean(target, 0), spread) if standard else (np.zeros(n), np.ones(n))
+        return Scaling(mean, scale, recipe.clip, target_mean, target_scale, spread)
     if recipe.target == "standard":
         target_mean, target_scale = float(target.mean()), float(target.std()) or 1.0
-    if target.ndim == 2:
-        n, standard = target.shape[1], recipe.target == "standard"
-        target_mean, target_scale = (np.nanmean(target, 0), spreads(target)) if standard else (np.zeros(n), np.ones(n))
     return Scaling(mean, scale, recipe.clip, target_mean, target_scale)
 
 

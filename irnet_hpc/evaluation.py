@@ -61,9 +61,9 @@ def predict(network: Network, rows: Part, data: Dataset, recipe: Recipe, comm: C
 
 def row_errors(prediction: np.ndarray, rows: Part, data: Dataset) -> np.ndarray:
     """What the selection takes the mean of (n_rows,): |error| in the unit, of several properties the relative one."""
-    if data.spread is None:
+    if data.scaling.spread is None:
         return np.abs(prediction - rows.target)
-    return relative_errors(prediction, rows.target, data.spread)
+    return relative_errors(prediction, rows.target, data.scaling.spread)
 
 
 def select_halves(halves: list, errors: np.ndarray, seed: int) -> None:

@@ -141,7 +141,9 @@ def measure_several(
         per_property[name] = found | {"val_mae": val_mae} | {count: int(n) for count, n in counts.items()}
     relative = {
         field: float(
-            np.mean([one[field] / spread for one, spread in zip(per_property.values(), data.spread, strict=True)])
+            np.mean(
+                [one[field] / spread for one, spread in zip(per_property.values(), data.scaling.spread, strict=True)]
+            )
         )
         for field in ("test_mae", "test_rmse", "baseline_mae")
     }

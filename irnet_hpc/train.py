@@ -76,7 +76,7 @@ def train(
     mine = slice(comm.rank * n_local, (comm.rank + 1) * n_local)  # this rank's rows of every batch
     groups = rank_groups(recipe.norm_group, recipe.batch, comm.rank, comm.size, comm.sum_, device)
     selection = data.val if spec.protocol == "honest" else data.test
-    several = data.spread is not None  # properties
+    several = data.scaling.spread is not None  # properties
     weight = torch.from_numpy(loss_weights(data.train.target)).to(flat.values) if several else None
     stop = StopSignals()
     look = 16  # steps between two looks of the host at the device
@@ -87,7 +87,8 @@ def train(
         order = torch.from_numpy(np.ascontiguousarray(visited.reshape(n_steps, -1)[:, mine])).to(device)
         unit = data.scaling.target_scale  # of a scaled error
         if several:
-            share = torch.from_numpy(equal_shares(data.train.target[visited]) * unit / data.spread).to(flat.values)
+            share = equal_shares(data.train.target[visited]) * unit / data.scaling.spread
+            share = torch.from_numpy(share).to(flat.values)
         error_sum = torch.tensor(state.error_sum, dtype=torch.float64, device=device)
         first = state.step - state.epoch * n_steps  # not 0 where a signal stopped the epoch
         reduced = plateau_factor(recipe, [row[4] for row in state.history])
