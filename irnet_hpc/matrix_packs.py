@@ -111,9 +111,9 @@ def _read_pack(entry: dict, base: str, named: bool, asked: list[str], pack_dir: 
     may_have = source.properties if source else PROPERTIES  # a table of the user's is not read just to plan
     units = {one: PROPERTIES[one].unit for one in may_have} | stated
     split = _split_of(entry)
-    impossible = ""
-    if source and split.by == "family" and split.held_out in source.lacks:
-        impossible = f"no row of {entry['source']} contains {any_of(split.elements)}"
+    lacking = {symbol for family in source.lacks for symbol in FAMILIES[family]} if source else set()
+    never = split.by != RANDOM.by and lacking.issuperset(split.elements)
+    impossible = f"no row of {entry['source']} contains {any_of(split.elements)}" if never else ""
     return MatrixPack(name, base, split, _options(entry, stated), path, properties, units, None, impossible)
 
 

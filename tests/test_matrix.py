@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 from tiny import write_pack
 
-from irnet_hpc import alloys
+from irnet_hpc import alloys, pack
 from irnet_hpc.architectures import MODELS, custom_name
 from irnet_hpc.errors import UserError
+from irnet_hpc.jobs import pack_command
 from irnet_hpc.matrix import read_matrix
 from irnet_hpc.recipes import RECIPES, resolve
 from irnet_hpc.resources import Resources
 from irnet_hpc.sources import SOURCES
-from irnet_hpc.splits import FAMILIES, Split, split_suffix
+from irnet_hpc.splits import FAMILIES, Split, parse_split, split_suffix
 
 JOBS = Path(__file__).parents[1] / "jobs"
 
@@ -116,30 +117,63 @@ def test_a_pack_says_how_it_is_built(matrix_of, tmp_path):
 def test_splits_of_a_matrix_are_an_axis_of_every_pack_that_states_none_of_its_own(matrix_of):
     matrix = matrix_of("""
         packs:
-          - alloys-magpie
+          - oqmd-magpie
           - {name: mine, source: my.csv, features: elements, split_seeds: [3]}
           - {name: fixed, source: my.csv, split: "element:Cl+F", split_seed: 2}
-        properties: [mixing_enthalpy]
+        properties: [band_gap]
         models: [irnet-17]
         split_seeds: [0, 1]
         splits: [random, element:O]
     """)
     found = {pack.name: " ".join(pack.options) for pack in matrix.packs}
     assert found == {
-        "alloys-magpie": "--source alloys --features magpie --split random --split-seed 0",
-        "alloys-magpie-split1": "--source alloys --features magpie --split random --split-seed 1",
-        "alloys-magpie-element_O": "--source alloys --features magpie --split element:O --split-seed 0",
-        "alloys-magpie-element_O-split1": "--source alloys --features magpie --split element:O --split-seed 1",
+        "oqmd-magpie": "--source oqmd --features magpie --split random --split-seed 0",
+        "oqmd-magpie-split1": "--source oqmd --features magpie --split random --split-seed 1",
+        "oqmd-magpie-element_O": "--source oqmd --features magpie --split element:O --split-seed 0",
+        "oqmd-magpie-element_O-split1": "--source oqmd --features magpie --split element:O --split-seed 1",
         "mine-split3": "--source my.csv --features elements --split random --split-seed 3",
         "mine-element_O-split3": "--source my.csv --features elements --split element:O --split-seed 3",
         "fixed": "--source my.csv --split element:Cl+F --split-seed 2",
     }
     described = {pack.name: (pack.base, pack.split) for pack in matrix.packs}
-    assert described["alloys-magpie-element_O-split1"] == ("alloys-magpie", Split("element", "O", 1))
+    assert described["oqmd-magpie-element_O-split1"] == ("oqmd-magpie", Split("element", "O", 1))
     assert described["mine-split3"] == ("mine", Split(seed=3))
     assert described["fixed"] == ("fixed", Split("element", "F+Cl", 2))
-    for pack in matrix.packs:
-        assert pack.name == pack.base + split_suffix(pack.name)
+    assert all(one.name == one.base + split_suffix(one.name) for one in matrix.packs)
+
+
+def test_a_pack_of_a_matrix_has_the_name_that_its_own_command_would_give_it(matrix_of):
+    matrix = matrix_of("""
+        packs: [oqmd-magpie, oqmd-magpie+elements]
+        properties: [band_gap]
+        models: [irnet-17]
+        split_seeds: [0, 4]
+        splits: [random, "element:O", element:F+Cl, family:alkaline_earth]
+    """)
+    assert len(matrix.packs) == 16
+    for planned in matrix.packs:
+        arguments = pack.parser().parse_args(planned.options)
+        split = parse_split(arguments.split, arguments.split_seed)
+        assert split == planned.split
+        assert pack.name_for(arguments, split) == planned.name
+
+
+def test_packs_built_as_a_matrix_says_are_the_ones_that_it_asks_for(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("""
+packs: [{name: few, source: alloys, features: elements, rows: 100, split_seeds: [0, 1], splits: [random, family:3d]}]
+properties: [mixing_enthalpy]
+models: [irnet-17]
+""")
+    planned = read_matrix(path, tmp_path / "packs")
+    for one in planned.packs:
+        subprocess.run(pack_command(one, 1), cwd=JOBS.parent, check=True, capture_output=True)
+    built = read_matrix(path, tmp_path / "packs")
+    assert all(one.exists for one in built.packs)
+    assert [(one.name, one.base, one.split) for one in built.packs] == [
+        (one.name, one.base, one.split) for one in planned.packs
+    ]
+    assert [cell.spec for cell in built.cells] == [cell.spec for cell in planned.cells]
 
 
 def test_one_split_of_everything_comes_before_the_second(matrix_of):
@@ -166,6 +200,12 @@ def test_the_whole_series_is_every_family_once_but_those_that_a_source_never_has
     assert [d.product for d in matrix.dropped] == [f"alloys-magpie-family_{name} × mixing_enthalpy" for name in lacking]
     assert matrix.dropped[2].reason == "no row of alloys contains F, Cl, Br, I or At"
     assert len(matrix.cells) == len(FAMILIES) - len(lacking)
+
+
+def test_an_element_that_a_source_never_has_is_dropped_before_its_pack_is_built(matrix_of):
+    matrix = matrix_of(SMALL + "splits: [element:O, element:F+Cl, element:O+Al]")
+    assert [pack.name for pack in matrix.packs] == ["alloys-magpie-element_O+Al"]
+    assert [d.reason for d in matrix.dropped] == ["no row of alloys contains O", "no row of alloys contains F or Cl"]
 
 
 def test_what_alloys_are_said_to_lack_they_lack_and_nothing_else():
@@ -197,28 +237,29 @@ def test_resources_of_a_pack_are_those_of_all_its_splits_unless_one_is_named(mat
 
 
 def test_a_pack_that_is_built_is_known_by_the_split_that_it_was_built_with(matrix_of, tmp_path):
-    units, folder = {"mixing_enthalpy": "eV/atom"}, tmp_path / "packs"
+    units, folder = {"band_gap": "eV"}, tmp_path / "packs"
     oxygen = {"by": "element", "elements": ["O"], "seed": 1}
-    write_pack(folder, "alloys-magpie-element_O-split1", units, features="magpie", split=oxygen)
+    write_pack(folder, "mp-magpie-element_O-split1", units, features="magpie", split=oxygen)
     write_pack(folder, "own", units, split={"by": "column"})
     write_pack(folder, "old-element_O", units, split=oxygen)
-    matrix = matrix_of(SMALL.replace("alloys-magpie", "alloys-magpie-element_O-split1, own, old-element_O"))
+    small = SMALL.replace("alloys", "mp").replace("mixing_enthalpy", "band_gap")
+    matrix = matrix_of(small.replace("mp-magpie", "mp-magpie-element_O-split1, own, old-element_O"))
     assert [(pack.base, pack.split) for pack in matrix.packs] == [
-        ("alloys-magpie-element_O-split1", Split("element", "O", 1)),
+        ("mp-magpie-element_O-split1", Split("element", "O", 1)),
         ("own", None),
         ("old-element_O", Split("element", "O", 1)),
     ]
-    matrix = matrix_of(SMALL + "splits: [element:O]\nsplit_seeds: [0, 1]")
+    matrix = matrix_of(small + "splits: [element:O]\nsplit_seeds: [0, 1]")
     assert [(pack.name, pack.exists) for pack in matrix.packs] == [
-        ("alloys-magpie-element_O", False),
-        ("alloys-magpie-element_O-split1", True),
+        ("mp-magpie-element_O", False),
+        ("mp-magpie-element_O-split1", True),
     ]
     with pytest.raises(UserError, match=r"split_seed of pack old-element_O must be what .* was built with, however: 0"):
-        matrix_of(SMALL.replace("alloys-magpie", "{name: old, splits: [element:O], split_seeds: [0]}"))
+        matrix_of(small.replace("mp-magpie", "{name: old, splits: [element:O], split_seeds: [0]}"))
     with pytest.raises(UserError, match=r"split of pack own must be what .* was built with, however: element:O"):
-        matrix_of(SMALL.replace("alloys-magpie", "{name: own, split: element:O}"))
+        matrix_of(small.replace("mp-magpie", "{name: own, split: element:O}"))
     with pytest.raises(UserError, match=r"pack own-split1 is not in .* and nothing says how to build it"):
-        matrix_of(SMALL.replace("alloys-magpie", "own") + "split_seeds: [0, 1]")
+        matrix_of(small.replace("mp-magpie", "own") + "split_seeds: [0, 1]")
 
 
 def test_a_property_that_a_pack_lacks_is_dropped_with_the_reason(matrix_of, tmp_path):
