@@ -47,8 +47,16 @@ def is_done(folder: Path, key: str, force: bool) -> bool:
     return False
 
 
-def begin(folder: Path, spec: RunSpec, recipe: Recipe | Grid, key: str, identity: dict, comm: Comm) -> list:
-    """Write run.json and return the attempts so far, this one included."""
+def begin(
+    folder: Path,
+    spec: RunSpec,
+    recipe: Recipe | Grid,
+    key: str,
+    identity: dict,
+    comm: Comm,
+    origin: dict | None = None,
+) -> list:
+    """Write run.json and return the attempts so far, this one included. `origin`: what is said of the run it starts from."""
     (folder / "error.json").unlink(missing_ok=True)
     path, attempts = folder / "run.json", []
     with contextlib.suppress(FileNotFoundError, UserError, KeyError):
@@ -64,6 +72,7 @@ def begin(folder: Path, spec: RunSpec, recipe: Recipe | Grid, key: str, identity
             "recipe": dataclasses.asdict(recipe),
             "key": key,
             "pack_identity": identity,
+            "origin": origin,
             "attempts": attempts,
         },
     )
@@ -140,6 +149,7 @@ def finish(
     prediction: np.ndarray,
     attempts: list,
     machine: Machine,
+    origin: dict | None = None,
 ) -> RunResult:
     """Write the model, the predictions (n_test,) and the result, in this order; then the checkpoints go."""
     write_model(folder / "model.safetensors", spec, recipe, key, pack, data, network)
@@ -163,6 +173,7 @@ def finish(
         device_hours=state.device_s / 3600,
         samples_per_s=state.step * recipe.batch / state.training_s,
         precision=recipe.precision,
+        origin=origin,
     )
 
 

@@ -21,7 +21,7 @@ ORDER = (
     *("magpie", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
     *("parts", "packing", "pack"),
     *("architectures", "grids", "recipes", "schedules", "runs"),
-    *("dropout", "model", "comm", "data", "evaluation", "checkpoint", "folder"),
+    *("dropout", "model", "comm", "data", "evaluation", "checkpoint", "folder", "origin"),
     *("tabular", "classical", "train", "estimator"),
     *(
         "yaml_table",
@@ -38,7 +38,7 @@ ORDER = (
     *("tables", "rendering", "published", "report", "aggregate"),
 )
 TRAINING = {
-    *("dropout", "model", "comm", "data", "evaluation", "checkpoint", "folder"),
+    *("dropout", "model", "comm", "data", "evaluation", "checkpoint", "folder", "origin"),
     *("tabular", "classical", "train", "estimator"),
 }
 # library -> the only modules that may name it, at their top or within a function
