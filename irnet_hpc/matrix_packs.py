@@ -43,10 +43,7 @@ def read_pack(entry: str | dict, asked: list[str], pack_dir: Path | str | None) 
     A name alone is enough where the pack exists, or where it is `<source>-<features>`. `asked` are the properties of the
     matrix, for packs that have no list of their own.
     """
-    named = isinstance(entry, str)
-    if named:
-        source, _, sets = entry.rpartition("-")
-        entry = {"name": entry} | ({"source": source, "features": sets} if source and sets else {})
+    named, entry = isinstance(entry, str), spelled_out(entry)
     name = _check(entry)
     properties = entries_of(entry, "properties", (str,)) if "properties" in entry else asked
     path = pack_path(name, pack_dir)
@@ -67,6 +64,14 @@ def read_pack(entry: str | dict, asked: list[str], pack_dir: Path | str | None) 
     may_have = source.properties if source else PROPERTIES  # a table of the user's is not read just to plan
     units = {one: PROPERTIES[one].unit for one in may_have} | stated
     return MatrixPack(name, _options(entry, stated), path, tuple(properties), units, None)
+
+
+def spelled_out(entry: str | dict) -> dict:
+    """A pack as a mapping; where it is named `<source>-<features>`, that says how it is built."""
+    if isinstance(entry, dict):
+        return entry
+    source, _, sets = entry.rpartition("-")
+    return {"name": entry} | ({"source": source, "features": sets} if source and sets else {})
 
 
 def _check(entry: dict) -> str:

@@ -22,7 +22,7 @@ from irnet_hpc.published import published_csv, published_markdown, published_on,
 from irnet_hpc.recipes import RECIPES, resolve
 from irnet_hpc.rendering import escape_latex, grid, latex, markdown, tidy_csv
 from irnet_hpc.report import mae_against_depth
-from irnet_hpc.runs import RunResult, RunSpec, run_folder, run_key
+from irnet_hpc.runs import RunResult, RunSpec, read_spec, run_folder, run_id, run_key
 from irnet_hpc.tables import tabulate
 
 IDENTITY = {
@@ -206,9 +206,9 @@ def test_what_is_selected_on_test_has_its_own_table_and_says_so_wherever_it_appe
 
 def test_fewer_training_rows_and_another_start_are_tables_of_their_own(tmp_path):
     pretrained = [write_run(tmp_path, 0.05, seed=seed) for seed in (0, 1)]
-    keys = [json.loads((folder / "result.json").read_text())["key"] for folder in pretrained]
-    for seed, key in enumerate(keys):
-        write_run(tmp_path, 0.03, pack="jarvis-magpie", seed=seed, start_from=key)
+    specs = [read_spec(json.loads((folder / "result.json").read_text())["spec"]) for folder in pretrained]
+    for seed, spec in enumerate(specs):
+        write_run(tmp_path, 0.03, pack="jarvis-magpie", seed=seed, start_from=run_id(spec, RECIPES["onecycle"]))
     write_run(tmp_path, 0.07, pack="jarvis-magpie")
     write_run(tmp_path, 0.09, pack="jarvis-magpie", train_rows=1000, n_train=1000)
     write_run(tmp_path, 0.06, pack="jarvis-magpie", start_from="0123456789abcdef")

@@ -27,6 +27,7 @@ ORDER = (
         "yaml_table",
         "resources",
         "matrix_packs",
+        "matrix_origins",
         "matrix",
         "journal",
         "ledger",
