@@ -192,10 +192,6 @@ init:
         ("[{pack: oqmd-magpie, property: band_gap, train_rows: 0}]", "train_rows must be positive, however: 0"),
         ("[{pack: {name: alloys-magpie, source: my.csv}, property: band_gap}]", "alloys-magpie stands for two of them"),
         (
-            "[{pack: a-b, property: band_gap, recipe: {name: x, base: paper, trained_layers: 1}}]",
-            "unknown source 'a'",
-        ),
-        (
             "[{pack: alloys-magpie, property: size_mismatch, recipe: {name: x, base: onecycle}}, "
             "{pack: alloys-magpie, property: size_mismatch, recipe: {name: x, base: onecycle, epochs: 3}}]",
             "recipes must have different names, however: x stands for two of them",

@@ -16,7 +16,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from irnet_hpc import train
+from irnet_hpc import IRNetRegressor, train
 from irnet_hpc.architectures import parse
 from irnet_hpc.comm import Alone
 from irnet_hpc.data import epoch_order, load
@@ -455,6 +455,13 @@ def test_an_origin_that_cannot_be_used_is_one_sentence_and_status_2(how, pretrai
 def test_a_start_that_cannot_be_is_one_sentence_and_status_2(case, pretrained, alloys_pack, tmp_path, capsys):
     changes, sentence = ODD[case]
     refused(capsys, sentence, alloys_pack, tmp_path / "results", **{"init": pretrained} | changes)
+
+
+def test_the_estimator_which_starts_from_nothing_trains_all_layers():
+    recipe = {"name": "a", "base": "onecycle", "trained_layers": 1}
+    x = np.random.default_rng(0).normal(size=(64, 3))
+    with pytest.raises(UserError, match="trained_layers of recipe 'a' must be 0 without an init run"):
+        IRNetRegressor(layers="8BAx1-1", recipe=recipe).fit(x, x[:, 0])
 
 
 def test_an_origin_of_another_feature_set_is_refused_naming_both(pretrained, alloys_pack):
