@@ -1,8 +1,10 @@
 """Runs that start from another: what is taken over, what is frozen, and which formulas are shared, beside plain torch and
 pymatgen."""
 
+import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import math
 import os
@@ -41,7 +43,11 @@ def command(pack: Path | str, results: Path, /, **changes) -> list[str]:
 
 
 def run(*arguments, **changes) -> subprocess.CompletedProcess:
-    return subprocess.run(command(*arguments, **changes), capture_output=True, text=True, timeout=120)
+    """The command in this process: status and what it printed."""
+    asked, out, err = command(*arguments, **changes), io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = exit_status(lambda: train.main(asked[3:]))
+    return subprocess.CompletedProcess(asked, status, out.getvalue(), err.getvalue())
 
 
 def finish(*arguments, **changes) -> tuple[Path, str]:
@@ -458,7 +464,7 @@ def test_a_start_that_cannot_be_is_one_sentence_and_status_2(case, pretrained, a
 
 
 def test_the_estimator_which_starts_from_nothing_trains_all_layers():
-    recipe = {"name": "a", "base": "onecycle", "trained_layers": 1}
+    recipe = {"name": "a", "base": "onecycle", "trained_layers": 1, "batch": 2, "norm_group": 2}
     x = np.random.default_rng(0).normal(size=(64, 3))
     with pytest.raises(UserError, match="trained_layers of recipe 'a' must be 0 without an init run"):
         IRNetRegressor(layers="8BAx1-1", recipe=recipe).fit(x, x[:, 0])
