@@ -1,4 +1,5 @@
-"""Matrices: YAML files that name packs × properties × models × recipes × protocols × seeds, read and checked into cells.
+"""Matrices: YAML files that name packs × properties × models × recipes × protocols × seeds (× splits), read and checked into
+cells.
 
     packs: [oqmd-magpie, {name: mine, source: my.csv, features: magpie, properties: [band_gap]}]
     properties: [formation_energy, band_gap]          # or all; a pack's own list comes before this one
@@ -6,6 +7,8 @@
     recipes: [paper, {name: mine, base: paper, batch: 64}, grid]    # grid: of classical models, and of no network
     protocols: [honest]
     seeds: [0, 1, 2]
+    split_seeds: [0, 1]                               # packs NAME and NAME-split1; a pack's own list comes before this one
+    splits: [random, element:O, family:halogens]      # NAME, NAME-element_O, ...; `families`: each family in turn
     train_rows: [1000, null]                          # null: all
     init: [null, {pack: oqmd-magpie, property: formation_energy}]   # what cells start from: see matrix_origins.py
     resources:                                        # of one cell; with `for`, of some cells, the last that fits
@@ -29,7 +32,7 @@ from irnet_hpc.errors import UserError, choose
 from irnet_hpc.files import NAME
 from irnet_hpc.grids import GRID, GRIDS, Grid
 from irnet_hpc.matrix_origins import Init, absent, notes_on, origin_packs, read_inits
-from irnet_hpc.matrix_packs import MatrixPack, read_pack, targets_of
+from irnet_hpc.matrix_packs import MatrixPack, axes_of, read_packs, targets_of
 from irnet_hpc.recipes import Recipe, cannot_start, resolve
 from irnet_hpc.resources import Resources, read_resources, read_shapes, resources_of, unused
 from irnet_hpc.runs import PROTOCOLS, RunSpec, known_architecture, model_name, model_of, run_id
@@ -80,7 +83,7 @@ def read_matrix(path: Path | str, pack_dir: Path | str | None = None) -> Matrix:
 
 
 KEYS = {
-    *("packs", "properties", "models", "recipes", "protocols", "seeds", "train_rows", "init"),
+    *("packs", "properties", "models", "recipes", "protocols", "seeds", "split_seeds", "splits", "train_rows", "init"),
     *("resources", "pack_resources", "budget_device_hours"),
 }
 
@@ -94,7 +97,10 @@ def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
     # Each pack may have its own list of properties; where all do, the matrix needs none.
     needs_list = not all(isinstance(entry, dict) and "properties" in entry for entry in entries)
     asked = entries_of(table, "properties", (str,)) if needs_list or "properties" in table else []
-    packs = [read_pack(entry, asked, pack_dir) for entry in entries]
+    axes = axes_of(table)
+    packs = [pack for entry in entries for pack in read_packs(entry, asked, pack_dir, axes)]
+    # As with seeds, one split of everything comes before the second.
+    packs.sort(key=lambda pack: pack.split.seed if pack.split and pack.name != pack.base else 0)
     _refuse_two_of_one_name("packs", [pack.name for pack in packs])
     models, absent_models = _models(entries_of(table, "models", (str, dict)))
     recipes = _recipes(table, models)
@@ -106,6 +112,7 @@ def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
     train_rows = entries_of(table, "train_rows", (int, type(None)), default=[None], lists_only=True)
     inits = read_inits(table)
     targets, absent_targets, notes = targets_of(packs)
+    packs = [pack for pack in packs if not pack.impossible]
     begins = origin_packs(inits, packs, pack_dir)  # (init, pack) -> the pack of the origin
 
     asked = list(itertools.product(recipes, train_rows, inits, models))
@@ -145,7 +152,8 @@ def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
         _add(cells, Cell(spec, recipe, option, resources_of(spec, shapes), origin))
     dropped += [Dropped(product, why, count) for (product, why), count in lost.items()]
     cells = list(cells.values())
-    packs += {pack.name: pack for pack in begins.values() if pack.name not in by_name}.values()
+    more = {pack.name: pack for pack in begins.values() if pack.name not in by_name and not pack.impossible}
+    packs += more.values()
     notes += notes_on(begins, packs)
     notes += _over_ranks(cells)
     notes += unused(shapes, [cell.spec for cell in cells])

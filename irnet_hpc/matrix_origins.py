@@ -3,18 +3,19 @@
     init: [null, {pack: oqmd-magpie, property: formation_energy}]      # null: from nothing
     init: [{pack: {name: big, source: big.csv}, property: band_gap, recipe: paper, protocol: honest, train_rows: 5000}]
 
-An origin has the model and the seed of the cell that starts from it, and its pack the split seed of that cell's pack: then
-no test formula of the one has trained the other.
+An origin has the model and the seed of the cell that starts from it, and its pack the split of that cell's pack: then no
+test formula of the one has trained the other.
 """
 
 import dataclasses
 import json
 
 from irnet_hpc.errors import UserError, choose
-from irnet_hpc.matrix_packs import MatrixPack, read_pack, spelled_out
+from irnet_hpc.matrix_packs import MatrixPack, over_splits, read_packs, spelled_out
 from irnet_hpc.properties import PROPERTIES
 from irnet_hpc.recipes import Recipe, cannot_start, resolve
 from irnet_hpc.runs import PROTOCOLS, RunSpec
+from irnet_hpc.splits import RANDOM
 from irnet_hpc.yaml_table import entries_of
 
 
@@ -70,35 +71,44 @@ def origin_packs(
     known = {pack.name: pack for pack in packs}
     found = {}
     for init in filter(None, inits):
+        entry = json.loads(init.pack_entry)
         for target in packs:
-            entry = of_one_split(json.loads(init.pack_entry), target)
-            name = entry if isinstance(entry, str) else entry.get("name")
-            if name not in known or isinstance(json.loads(init.pack_entry), dict):
-                read = read_pack(entry, [], pack_dir)
+            axes = split_of(target)
+            (one, *more) = over_splits(spelled_out(entry), axes)
+            if more:
+                raise UserError(
+                    f"pack of init must have one split, that of the pack that starts from it, however: {entry}"
+                )
+            if one["name"] not in known or isinstance(entry, dict):
+                (read,) = read_packs(entry, [], pack_dir, axes)
                 # Of an origin's pack the matrix wants no cells but the origin's.
                 known.setdefault(read.name, dataclasses.replace(read, properties=()))
-                if read.options != known[read.name].options:
-                    raise UserError(f"packs must have different names, however: {name} stands for two of them")
-            found[init, target.name] = known[name]
-        choose("property", init.property, {*PROPERTIES, *(name for pack in known.values() for name in pack.units)})
+                if _how(read) != _how(known[read.name]):
+                    raise UserError(f"packs must have different names, however: {read.name} stands for two of them")
+            found[init, target.name] = known[one["name"]]
+        units = {*PROPERTIES, *(name for pack in known.values() for name in pack.units)}
+        for name in init.property.split(","):
+            choose("property", name, units)
     return found
 
 
-def of_one_split(entry: str | dict, target: MatrixPack) -> str | dict:
-    """The entry of an origin's pack, with the split seed of the pack whose cells start from it: `-split<seed>` follows its
-    name, as it does where packs are named by themselves."""
-    seed, spelled = split_seed(target), spelled_out(entry)
-    if not seed or "split_seed" in spelled or str(spelled.get("name")).endswith(f"-split{seed}"):
-        return entry
-    name = f"{spelled.get('name')}-split{seed}"
-    return name if isinstance(entry, str) and "source" not in spelled else spelled | {"name": name, "split_seed": seed}
+def split_of(target: MatrixPack) -> dict[str, list]:
+    """The split of a pack as axes of another one's, which is named for it as any pack is; nothing where it is the usual, or a
+    table's own."""
+    if target.split is None:
+        return {}
+    seed, by = target.split.seed, target.split._replace(seed=0)
+    return ({"split": [str(by)]} if by != RANDOM else {}) | ({"split_seed": [seed]} if seed else {})
 
 
-def split_seed(pack: MatrixPack) -> int | None:
-    """The seed by which a pack is split; None where its table has a split of its own."""
-    if pack.identity:
-        return pack.identity["split"].get("seed")
-    return int(_option(pack, "--split-seed", "0"))
+def _how(pack: MatrixPack) -> tuple:
+    """How a pack is built, whether or not what is usual of its split is said."""
+    options = list(pack.options or ())
+    for option in ("--split", "--split-seed"):
+        if option in options:
+            at = options.index(option)
+            del options[at : at + 2]
+    return tuple(options), pack.split
 
 
 def _option(pack: MatrixPack, name: str, default: str) -> str:
@@ -108,7 +118,9 @@ def _option(pack: MatrixPack, name: str, default: str) -> str:
 
 def absent(init: Init, origin: MatrixPack, target: MatrixPack) -> tuple[str, str] | None:
     """(product, reason) where no cell of pack `target` can start from the init on pack `origin`; None where it can."""
-    if init.property not in origin.units:
+    if origin.impossible:
+        return f"{target.name} × init {init.name}", origin.impossible
+    if not set(init.property.split(",")) <= origin.units.keys():
         has = "the pack has" if origin.exists else "its source may have"
         return f"init {origin.name} × {init.property}", f"{has} {', '.join(sorted(origin.units))}"
     ours, theirs = (
@@ -125,10 +137,10 @@ def absent(init: Init, origin: MatrixPack, target: MatrixPack) -> tuple[str, str
 
 def notes_on(found: dict[tuple[Init, str], MatrixPack], packs: list[MatrixPack]) -> list[str]:
     """Where an origin may have been trained on formulas that test the cells that start from it."""
-    seeds = {pack.name: split_seed(pack) for pack in (*packs, *found.values())}
+    splits = {pack.name: pack.split for pack in (*packs, *found.values())}
     pairs = dict.fromkeys((target, origin.name) for (_, target), origin in found.items())
     return [
-        f"packs {target} and {origin} are not split by one seed, so the origin may have been trained on test formulas"
+        f"packs {target} and {origin} are not split alike, so the origin may have been trained on test formulas"
         for target, origin in pairs
-        if seeds[target] is None or seeds[target] != seeds[origin]
+        if splits[target] is None or splits[target] != splits[origin]
     ]

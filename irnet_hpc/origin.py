@@ -151,9 +151,10 @@ def trained_on(origin: Origin, pack_dir: Path | str | None) -> set[str]:
         return {reduced_formula(composition(formula)) for formula in {formulas[row] for row in rows}}
 
 
-def _reporting(pack: Pack, name: str, rows: slice) -> np.ndarray:
-    """Numbers of the rows (n,) that report the property."""
-    return rows.start + np.flatnonzero(~np.isnan(pack.y(name, rows)))
+def _reporting(pack: Pack, names: str, rows: slice) -> np.ndarray:
+    """Numbers of the rows (n,) that report the property, or one of several whose names are joined by commas."""
+    reported = [~np.isnan(pack.y(name, rows)) for name in names.split(",")]
+    return rows.start + np.flatnonzero(np.any(reported, axis=0))
 
 
 def n_shared(pack: Pack, data: Dataset, theirs: set[str]) -> tuple[int, int]:

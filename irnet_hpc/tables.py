@@ -207,7 +207,7 @@ def _origins(runs: Iterable[Run]) -> dict[str, RunSpec]:
     return found
 
 
-SPLIT = re.compile(r"-split\d+$")  # what follows the name of a pack that is split by another seed than 0
+SPLIT_SEED = re.compile(r"-split\d+(?=-|$)")  # in the name of a pack, where it is not 0
 ORIGIN = ("pack", "property", "model", "recipe", "protocol")  # what an origin is called by
 
 
@@ -224,9 +224,9 @@ def _origin(run: Run, origins: dict[str, RunSpec]) -> str | None:
     else:
         return f"run {spec.start_from[:8]}"
     ours = {name: getattr(spec, name) for name in ORIGIN}
-    split = SPLIT.search(spec.pack)  # that of the origin's pack is the same
-    for side in (ours, theirs) if split else ():
-        side["pack"] = str(side["pack"]).removesuffix(split[0])
+    if found := SPLIT_SEED.search(spec.pack):  # that of the origin's pack is the same
+        for side in (ours, theirs):
+            side["pack"] = str(side["pack"]).replace(found[0], "", 1)
     words = [str(theirs[name]) for name in ORIGIN if theirs[name] not in (None, ours[name])]
     if theirs["train_rows"]:
         words.append(f"n{theirs['train_rows']}")

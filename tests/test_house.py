@@ -18,7 +18,7 @@ ORDER = (
     *("errors", "files", "workers", "launch", "ranks", "properties"),
     *("formulas", "crystals", "materials", "splits", "raw_table", "raw_structures", "alloys", "sources", "loading"),
     *("download", "catalogue"),
-    *("magpie", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
+    *("magpie", "ordered", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
     *("parts", "packing", "pack"),
     *("architectures", "grids", "recipes", "schedules", "runs"),
     *("dropout", "model", "comm", "data", "evaluation", "checkpoint", "folder", "origin"),

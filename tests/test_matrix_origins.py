@@ -134,7 +134,7 @@ models: [irnet-10]
 init: [{pack: {name: big, source: oqmd, split_seed: 0}, property: formation_energy}]
 """)
     (note,) = (note for note in matrix.notes if "split" in note)
-    assert note.startswith("packs mine and big are not split by one seed")
+    assert note.startswith("packs mine and big are not split alike")
 
 
 def test_products_that_cannot_be_are_dropped_with_the_reason(matrix_of, tmp_path):
