@@ -236,7 +236,18 @@ def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
             machine = folder.Machine.of(comm, device)
             if comm.rank == 0:
                 result = folder.finish(
-                    path, spec, recipe, key, pack, data, network, state, prediction, attempts, machine, start_facts
+                    path,
+                    spec,
+                    recipe,
+                    key,
+                    pack,
+                    data,
+                    network,
+                    state,
+                    prediction,
+                    attempts,
+                    machine,
+                    origin=start_facts,
                 )
                 print(
                     f"test MAE {result.test_mae:.4g} {unit} (baseline {result.baseline_mae:.4g}), selected on "

@@ -126,6 +126,35 @@ init: [{pack: oqmd-magpie, property: formation_energy}]
     assert not [note for note in matrix.notes if "split" in note]
 
 
+def test_over_an_axis_of_splits_each_pack_starts_from_the_origin_of_its_own_split(matrix_of):
+    """The matrix's own oqmd-magpie, which has fewer rows, is the origin where its name is all that is said."""
+    matrix = matrix_of("""
+packs:
+  - {name: oqmd-magpie, source: oqmd, rows: 5000, properties: [formation_energy]}
+  - {name: mine, source: mine.csv, properties: [band_gap]}
+models: [irnet-10]
+splits: [random, "element:F+O"]
+split_seeds: [0, 1]
+init: [null, {pack: oqmd-magpie, property: formation_energy}, {pack: jarvis-magpie, property: formation_energy}]
+""")
+    starts = {(c.spec.pack, c.origin.spec.pack) for c in matrix.cells if c.origin}
+    suffixes = ("", "-split1", "-element_O+F", "-element_O+F-split1")
+    assert starts == {
+        (target + suffix, origin + suffix)
+        for target in ("mine", "oqmd-magpie") for origin in ("oqmd-magpie", "jarvis-magpie") for suffix in suffixes
+    }  # fmt: skip
+    options = {pack.name: " ".join(pack.options) for pack in matrix.packs}
+    assert len(matrix.packs) == len(options) == 3 * 4
+    assert "--rows 5000" in options["oqmd-magpie-element_O+F-split1"]
+    assert options["jarvis-magpie-element_O+F-split1"] == (
+        "--source jarvis --features magpie --split element:O+F --split-seed 1"
+    )
+    assert options["jarvis-magpie"] == "--source jarvis --features magpie"
+    assert not [note for note in matrix.notes if "split" in note]
+    order = [cell.spec for cell in matrix.cells]
+    assert all(order.index(cell.origin.spec) < order.index(cell.spec) for cell in matrix.cells if cell.origin)
+
+
 def test_an_origin_that_is_split_otherwise_is_noted(matrix_of):
     matrix = matrix_of("""
 packs: [{name: mine, source: mine.csv, split_seed: 1}]
