@@ -210,7 +210,7 @@ class RunResult:
     # Classical models only; None: a network, or a result older than these fields.
     fitted_rows: int | None = None  # the first so many of the n_train rows
     chosen: dict | None = None  # {point, tried: [{point, mae, seconds}]}: MAE on the rows that select
-    # The run it started from, as origin.facts() has it; None: it started from nothing.
+    # The run it started from, as origin.describe() has it; None: it started from nothing.
     origin: dict | None = None
 
 
