@@ -132,6 +132,8 @@ def _checked_spec(folder: Path, result: RunResult) -> RunSpec:
     for name, kind in (("spec", dict), ("recipe", dict), ("pack_identity", dict), ("unit", str), ("key", str)):
         if not isinstance(getattr(result, name), kind):
             raise UserError(f"{folder / 'result.json'}: {name} must be of type {kind.__name__}")
+    if not isinstance(result.origin, dict | None):
+        raise UserError(f"{folder / 'result.json'}: origin must be of type dict, or null")
     try:
         for name in ("test_mae", "baseline_mae", "n_train", "n_val", "n_test", "device_hours", *MAY_BE_NONE):
             _check_number(name, getattr(result, name), may_be_none=name in MAY_BE_NONE)

@@ -61,8 +61,15 @@ class Dataset:
     scaling: Scaling
 
 
-def load(pack: Pack, spec: RunSpec, recipe: Recipe | Grid, device: torch.device, dtype: torch.dtype) -> Dataset:
-    """Read the rows that report the property, or one of several, and scale them.
+def load(
+    pack: Pack,
+    spec: RunSpec,
+    recipe: Recipe | Grid,
+    device: torch.device,
+    dtype: torch.dtype,
+    given: Scaling | None = None,
+) -> Dataset:
+    """Read the rows that report the property, or one of several, and scale them; features as `given`, where weights expect that.
 
     Protocol `paper` trains on train and val together, as the published code does; then val is empty.
     Raises UserError where a role has no rows of a property, or training has fewer than a batch.
@@ -89,15 +96,26 @@ def load(pack: Pack, spec: RunSpec, recipe: Recipe | Grid, device: torch.device,
             f"{recipe.name if recipe.name in RECIPES else 'onecycle'}, batch: {fits}, norm_group: {fits}}}'"
         )
     roles = [(row, _features(pack, row), target) for row, target in (train, val, test)]
-    return arrange(*roles, recipe=recipe, device=device, dtype=dtype)
+    return arrange(*roles, recipe=recipe, device=device, dtype=dtype, given=given)
 
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # ascending numbers (n,), features (n, n_features), target of Part
 
 
-def arrange(train: Rows, val: Rows, test: Rows, recipe: Recipe, device: torch.device, dtype: torch.dtype) -> Dataset:
-    """Rows as they are -> scaled, on the device."""
+def arrange(
+    train: Rows,
+    val: Rows,
+    test: Rows,
+    recipe: Recipe,
+    device: torch.device,
+    dtype: torch.dtype,
+    given: Scaling | None = None,
+) -> Dataset:
+    """Rows as they are -> scaled, on the device; the scaling of features is that of `given`, if it is."""
     scaling = _scaling(train[1], train[2], recipe)
+    if given:
+        of_features = {name: getattr(given, name) for name in ("feature_mean", "feature_scale", "clip")}
+        scaling = dataclasses.replace(scaling, **of_features)
 
     def part(row: np.ndarray, features: np.ndarray, target: np.ndarray) -> Part:
         scaled = (target - scaling.target_mean) / scaling.target_scale

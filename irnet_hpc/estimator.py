@@ -27,6 +27,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from irnet_hpc.comm import Alone, device_of
 from irnet_hpc.data import arrange
 from irnet_hpc.model import n_parameters
+from irnet_hpc.origin import check_start
 from irnet_hpc.recipes import Recipe, resolve
 from irnet_hpc.runs import RunSpec, model_of
 from irnet_hpc.train import DTYPES, train
@@ -99,6 +100,7 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
         val, rows = np.sort(place[:n_val]), np.sort(place[n_val:])
         recipe = shrunk(resolve(self.recipe), len(rows))
         spec = RunSpec("estimator", "y", recipe=recipe.name, seed=int(seed), **model)
+        check_start(spec, recipe, None)
         device = device_of(0)
         parts = [(part, _representable(X[part]), y[part].astype(np.float64)) for part in (rows, val, val[:0])]
         data = arrange(*parts, recipe=recipe, device=device, dtype=DTYPES[recipe.precision])

@@ -47,8 +47,16 @@ def is_done(folder: Path, key: str, force: bool) -> bool:
     return False
 
 
-def begin(folder: Path, spec: RunSpec, recipe: Recipe | Grid, key: str, identity: dict, comm: Comm) -> list:
-    """Write run.json and return the attempts so far, this one included."""
+def begin(
+    folder: Path,
+    spec: RunSpec,
+    recipe: Recipe | Grid,
+    key: str,
+    identity: dict,
+    comm: Comm,
+    origin: dict | None = None,
+) -> list:
+    """Write run.json and return the attempts so far, this one included. `origin`: what is said of the run it starts from."""
     (folder / "error.json").unlink(missing_ok=True)
     path, attempts = folder / "run.json", []
     with contextlib.suppress(FileNotFoundError, UserError, KeyError):
@@ -64,6 +72,7 @@ def begin(folder: Path, spec: RunSpec, recipe: Recipe | Grid, key: str, identity
             "recipe": dataclasses.asdict(recipe),
             "key": key,
             "pack_identity": identity,
+            "origin": origin,
             "attempts": attempts,
         },
     )
@@ -173,6 +182,7 @@ def finish(
     attempts: list,
     machine: Machine,
     of_val: np.ndarray | None = None,
+    origin: dict | None = None,
 ) -> RunResult:
     """Write the model, the predictions (n_test,) and the result, in this order; then the checkpoints go.
 
@@ -200,6 +210,7 @@ def finish(
         device_hours=state.device_s / 3600,
         samples_per_s=state.step * recipe.batch / state.training_s,
         precision=recipe.precision,
+        origin=origin,
     )
 
 

@@ -17,6 +17,7 @@ from irnet_hpc.ledger import Entry
 from irnet_hpc.matrix import Matrix
 from irnet_hpc.matrix_packs import MatrixPack
 from irnet_hpc.resources import Resources
+from irnet_hpc.runs import run_folder
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -33,6 +34,7 @@ def train_options(entry: Entry, results: Path, pack_dir: Path | None) -> list[st
     options = ["--pack", spec.pack, "--property", spec.property, *model, "--recipe", cell.recipe_option]
     options += ["--protocol", spec.protocol, "--seed", spec.seed, "--results", results]
     options += ["--train-rows", spec.train_rows] if spec.train_rows is not None else []
+    options += ["--init", run_folder(results, cell.origin.spec)] if cell.origin else []
     options += ["--pack-dir", pack_dir] if pack_dir else []
     return [str(option) for option in options] + (["--force"] if entry.state == "stale" else [])
 

@@ -5,6 +5,9 @@ running, queued   the scheduler, or the process of this machine that was given t
 stale    result.json is there, but of another recipe, pack or version, or damaged: shown, and re-run only when asked
 failed   error.json is there, or it was handed over and has gone without a result
 missing  none of these
+
+A cell that starts from another is stale where it started from other content than that one now has, and is not taken up
+before that one can be.
 """
 
 import dataclasses
@@ -59,12 +62,17 @@ class Entry:
     def name(self) -> str:
         return cell_name(self.cell)
 
+    @property
+    def origin(self) -> str | None:
+        """The name of the cell that it starts from."""
+        return self.cell.origin and cell_name(self.cell.origin)
+
 
 @dataclasses.dataclass(frozen=True)
 class Ledger:
     entries: tuple[Entry, ...]
     pack_jobs: dict[str, str]  # pack -> the job in the queue that builds it
-    jobs: tuple[str, ...]  # of the cells that are queued or running
+    cell_jobs: dict[str, str]  # cell that is queued or running -> its job
     notes: tuple[str, ...]
 
     def counts(self) -> dict[str, int]:
@@ -72,8 +80,11 @@ class Ledger:
         return {state: states.count(state) for state in STATES}
 
     def to_do(self, stale: bool = False) -> list[Entry]:
-        """The cells to take up."""
-        return [entry for entry in self.entries if entry.state in TO_DO or (stale and entry.state == "stale")]
+        """The cells to take up; not those whose origin is stale and stays so, or is under way where it cannot be waited for."""
+        taken = [entry for entry in self.entries if entry.state in TO_DO or (stale and entry.state == "stale")]
+        under_way = {e.name for e in self.entries if e.state in ("queued", "running")} - self.cell_jobs.keys()
+        held = under_way | ({entry.name for entry in self.entries if entry.state == "stale"} if not stale else set())
+        return [entry for entry in taken if entry.origin not in held]
 
     def asked_hours(self) -> float:
         """Device-hours that the cells without a result may use at most."""
@@ -100,11 +111,14 @@ def read_ledger(
     identities = {pack.name: pack.identity for pack in matrix.packs}
     entries, tried = [], [attempts.get(("cell", cell_name(cell))) for cell in matrix.cells]
     for cell, attempt in zip(matrix.cells, tried, strict=True):
-        entries.append(_entry(cell, run_folder(results, cell.spec), attempt, queue, identities[cell.spec.pack]))
+        origin_key = cell.origin and _origin_key(cell.origin, results, identities[cell.origin.spec.pack])
+        identity = identities[cell.spec.pack]
+        entries.append(_entry(cell, run_folder(results, cell.spec), attempt, queue, identity, origin_key))
     lost_packs = {name: attempt for name, attempt in pack_attempts.items() if name not in pack_jobs}
     entries = _explain(entries, tried, lost_packs, {} if ends is None else ends)
 
-    jobs = [a.job for e, a in zip(entries, tried, strict=True) if a and a.job and e.state in ("queued", "running")]
+    pairs = zip(entries, tried, strict=True)
+    jobs = {e.name: a.job for e, a in pairs if a and a.job and e.state in ("queued", "running")}
     notes = []
     if queue is None and jobs:
         journals = sorted({attempt.journal for attempt in attempts.values() if attempt.cluster == "slurm"})
@@ -112,7 +126,7 @@ def read_ledger(
             "SLURM does not answer here, so what was submitted counts as queued; "
             f"if those jobs are gone for good, remove {' '.join(journals)}"
         )
-    return Ledger(tuple(entries), pack_jobs, tuple(jobs), tuple(notes))
+    return Ledger(tuple(entries), pack_jobs, jobs, tuple(notes))
 
 
 def _queue(jobs: dict[str, Job], attempts: dict[tuple[str, str], Attempt]) -> Queue:
@@ -125,12 +139,13 @@ def _queue(jobs: dict[str, Job], attempts: dict[tuple[str, str], Attempt]) -> Qu
 def _explain(
     entries: list[Entry], tried: list[Attempt | None], lost_packs: dict[str, Attempt], ends: dict[str, str]
 ) -> list[Entry]:
-    """Say of cells whose job left nothing behind how it ended, or that their pack's did: one question for all of them."""
+    """Say of cells whose job left nothing behind how it ended, or that their pack's did: one question for all of them; and
+    of those whose origin is not done, that it is not."""
     gone = [entry.state == "failed" and not entry.detail for entry in entries]
     jobs = {attempt.job for attempt, is_gone in zip(tried, gone, strict=True) if is_gone}
     if jobs:
         ends |= how_ended((jobs | {attempt.job for attempt in lost_packs.values()}) - ends.keys())
-    explained = []
+    explained, by_name = [], {}
     for entry, attempt, is_gone in zip(entries, tried, gone, strict=True):
         pack = entry.cell.spec.pack
         if is_gone and pack in lost_packs:
@@ -140,6 +155,11 @@ def _explain(
         elif is_gone:
             detail = f"job {attempt.job} {ends[attempt.job]}, without a result"
             entry = dataclasses.replace(entry, detail=detail, log=entry.log or attempt.log)
+        origin = by_name.get(entry.origin)  # origins come before what starts from them
+        if origin and origin.state != "done" and (entry.state == "missing" or (is_gone and origin.state == "failed")):
+            why = f"failed: {origin.detail}" if origin.state == "failed" else f"is {origin.state}"
+            entry = dataclasses.replace(entry, detail=f"its origin {origin.name} {why}")
+        by_name[entry.name] = entry
         explained.append(entry)
     return explained
 
@@ -149,16 +169,32 @@ def cell_name(cell: Cell) -> str:
     return str(run_folder(".", cell.spec))
 
 
-def _entry(cell: Cell, folder: Path, attempt: Attempt | None, queue: Queue | None, identity: dict | None) -> Entry:
+def _origin_key(origin: Cell, results: Path, identity: dict | None) -> str | None:
+    """The key that an origin should have; where its pack is not at hand, that which it has."""
+    if identity:
+        return run_key(origin.spec, origin.recipe, identity)
+    result, _ = _result(run_folder(results, origin.spec) / "result.json")
+    return result and result.key
+
+
+def _entry(
+    cell: Cell,
+    folder: Path,
+    attempt: Attempt | None,
+    queue: Queue | None,
+    identity: dict | None,
+    origin_key: str | None,
+) -> Entry:
     log = folder / "train.log"
     log = str(log) if log.exists() else attempt.log if attempt else None
     result, why = _result(folder / "result.json")
     if result:
         # Where the pack is not at hand, the result's own word for what it was trained on has to do.
         pack_identity = identity or result.pack_identity
-        if result.key == run_key(cell.spec, cell.recipe, pack_identity):
+        begun = (result.origin or {}).get("key")
+        if result.key == run_key(cell.spec, cell.recipe, pack_identity, cell.origin and (origin_key or begun)):
             return Entry(cell, folder, "done", f"MAE {result.test_mae:.4g} {result.unit}", log, result)
-        why = _why_stale(cell, result, pack_identity)
+        why = _why_stale(cell, result, pack_identity, origin_key)
     if life := _life(attempt, queue):
         return Entry(cell, folder, *life, log)
     if why:
@@ -183,10 +219,12 @@ def _result(path: Path) -> tuple[RunResult | None, str]:
         return None, str(error)
     if not (isinstance(result.recipe, dict) and isinstance(result.pack_identity, dict)):
         return None, f"{path}: recipe and pack_identity must be of type dict"
+    if not isinstance(result.origin, dict | None):
+        return None, f"{path}: origin must be of type dict"
     return result, ""
 
 
-def _why_stale(cell: Cell, result: RunResult, identity: dict) -> str:
+def _why_stale(cell: Cell, result: RunResult, identity: dict, origin_key: str | None) -> str:
     ours = dataclasses.asdict(cell.recipe)
     theirs = defaults(cell.recipe) | result.recipe
     if theirs != ours:
@@ -197,6 +235,8 @@ def _why_stale(cell: Cell, result: RunResult, identity: dict) -> str:
     ]
     if changed:
         return f"of another pack: {', '.join(changed)}"
+    if cell.origin and origin_key and (result.origin or {}).get("key") != origin_key:
+        return "its origin was of another recipe, pack or version"
     return "of another version of the training, or of this specification"
 
 

@@ -11,6 +11,7 @@ cells.
     split_seeds: [0, 1]                               # packs NAME and NAME-split1; a pack's own list comes before this one
     splits: [random, element:O, family:halogens]      # NAME, NAME-element_O, ...; `families`: each family in turn
     train_rows: [1000, null]                          # null: all
+    init: [null, {pack: oqmd-magpie, property: formation_energy}]   # what cells start from: see matrix_origins.py
     resources:                                        # of one cell; with `for`, of some cells, the last that fits
       - {nodes: 1, ranks_per_node: 2, cpus_per_rank: 1, gpus_per_rank: 0, memory_gb: 8, minutes: 60}
       - {for: {depth: 48}, minutes: 240}
@@ -31,10 +32,11 @@ from irnet_hpc.architectures import MODELS
 from irnet_hpc.errors import UserError, choose
 from irnet_hpc.files import NAME
 from irnet_hpc.grids import GRID, GRIDS, Grid
+from irnet_hpc.matrix_origins import Init, absent, notes_on, origin_packs, read_inits
 from irnet_hpc.matrix_packs import MatrixPack, axes_of, read_packs, targets_of
-from irnet_hpc.recipes import Recipe, resolve
+from irnet_hpc.recipes import Recipe, cannot_start, resolve
 from irnet_hpc.resources import Resources, read_resources, read_shapes, resources_of, unused
-from irnet_hpc.runs import PROTOCOLS, RunSpec, known_architecture, model_name, model_of
+from irnet_hpc.runs import PROTOCOLS, RunSpec, known_architecture, model_name, model_of, run_id
 from irnet_hpc.yaml_table import entries_of, load_yaml, mapping
 
 MAX_CELLS = 1_000_000  # a product beyond this is a slip of the pen, and would fill the memory
@@ -48,6 +50,7 @@ class Cell:
     recipe: Recipe | Grid
     recipe_option: str  # what `train --recipe` takes: a name, or the inline recipe as JSON
     resources: Resources
+    origin: "Cell | None" = None  # the one that it starts from, which is a cell of the matrix, too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +84,7 @@ def read_matrix(path: Path | str, pack_dir: Path | str | None = None) -> Matrix:
 
 
 KEYS = {
-    *("packs", "properties", "models", "recipes", "protocols", "seeds", "split_seeds", "splits", "train_rows"),
+    *("packs", "properties", "models", "recipes", "protocols", "seeds", "split_seeds", "splits", "train_rows", "init"),
     *("resources", "pack_resources", "budget_device_hours"),
 }
 
@@ -108,20 +111,22 @@ def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
         choose("protocol", protocol, PROTOCOLS)
     seeds = entries_of(table, "seeds", (int,), default=[0], lists_only=True)
     train_rows = entries_of(table, "train_rows", (int, type(None)), default=[None], lists_only=True)
+    inits = read_inits(table)
     targets, absent_targets, notes = targets_of(packs)
     packs = [pack for pack in packs if not pack.impossible]
+    begins = origin_packs(inits, packs, pack_dir)  # (init, pack) -> the pack of the origin
 
-    asked = list(itertools.product(recipes, train_rows, models))
+    asked = list(itertools.product(recipes, train_rows, inits, models))
     if "recipes" not in table:  # then each model has its own default, and nobody has asked for another
-        asked = [product for product in asked if (product[2]["architecture"] in GRIDS) == (product[0][0] == GRID)]
+        asked = [product for product in asked if (product[-1]["architecture"] in GRIDS) == (product[0][0] == GRID)]
     products = [product for product in asked if not _absent(*product)]
     n_seeds, n_networks = len(protocols) * len(seeds), sum(name != GRID for name, _, _ in recipes)
     n_cells = len(targets) * len(products) * n_seeds
     if n_cells > MAX_CELLS:
         raise UserError(f"a matrix must have at most {MAX_CELLS:,} cells, however: {n_cells:,}")
-    n_variants = n_networks * len(train_rows) * n_seeds  # of a depth that an architecture lacks
+    n_variants = n_networks * len(train_rows) * len(inits) * n_seeds  # of a depth that an architecture lacks
     dropped = [Dropped(product, why, len(targets) * n_variants) for product, why in absent_models]
-    n_classical = sum(name == GRID for (name, _, _), _, _ in products)
+    n_classical = sum(name == GRID for (name, _, _), *_ in products)
     for product, why in absent_targets:
         n_products = len(products) - (n_classical if "," in product else 0)
         dropped.append(Dropped(product, why, n_products * n_seeds))
@@ -132,19 +137,32 @@ def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
             dropped.append(Dropped(f"{pack} × {name} × {GRID}", why, n_classical * n_seeds))
 
     shapes = read_shapes(table.get("resources", {}))
-    cells = []
+    cells, by_name, lost = {}, {pack.name: pack for pack in packs}, Counter()
     # One seed of everything comes before the second, so that an unfinished matrix is a whole table with fewer seeds.
-    for seed, rows, (pack, name), of_recipe, protocol, model in itertools.product(
-        seeds, train_rows, targets, recipes, protocols, models
+    for seed, rows, (pack, name), of_recipe, protocol, init, model in itertools.product(
+        seeds, train_rows, targets, recipes, protocols, inits, models
     ):
         recipe_name, recipe, option = of_recipe
-        if _absent(of_recipe, rows, model) or (recipe_name == GRID and "," in name):
+        if _absent(of_recipe, rows, init, model) or (recipe_name == GRID and "," in name):
             continue
         spec = RunSpec(
             pack=pack, property=name, recipe=recipe_name, protocol=protocol, seed=seed, train_rows=rows, **model
         )
-        recipe = recipe or GRIDS[spec.architecture]
-        cells.append(Cell(spec, recipe, option, resources_of(spec, shapes)))
+        recipe, origin = recipe or GRIDS[spec.architecture], None
+        if init:
+            if why := absent(init, begins[init, pack], by_name[pack]):
+                lost[why] += 1
+                continue
+            of_origin = init.spec(begins[init, pack].name, spec)
+            origin = Cell(of_origin, init.recipe, init.recipe_option, resources_of(of_origin, shapes))
+            _add(cells, origin)
+            spec = dataclasses.replace(spec, start_from=run_id(of_origin, init.recipe))
+        _add(cells, Cell(spec, recipe, option, resources_of(spec, shapes), origin))
+    dropped += [Dropped(product, why, count) for (product, why), count in lost.items()]
+    cells = list(cells.values())
+    more = {pack.name: pack for pack in begins.values() if pack.name not in by_name and not pack.impossible}
+    packs += more.values()
+    notes += notes_on(begins, packs)
     notes += _over_ranks(cells)
     notes += unused(shapes, [cell.spec for cell in cells])
     pack_resources = read_resources({"minutes": 120} | mapping(table.get("pack_resources", {}), "pack_resources"))
@@ -153,6 +171,13 @@ def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
     return Matrix(
         path, path.stem, tuple(packs), tuple(cells), tuple(dropped), tuple(notes), pack_resources, _budget(table)
     )
+
+
+def _add(cells: dict[RunSpec, Cell], cell: Cell) -> None:
+    """Add a cell where it is not yet there: an origin has several that start from it, and may be a cell by itself."""
+    other = cells.setdefault(cell.spec, cell)
+    if other.recipe != cell.recipe:
+        raise UserError(f"recipes must have different names, however: {cell.spec.recipe} stands for two of them")
 
 
 def _refuse_two_of_one_name(key: str, names: list[str]) -> None:
@@ -177,13 +202,19 @@ def _recipes(table: dict, models: list[dict]) -> list[tuple[str, Recipe | None, 
     return recipes
 
 
-def _absent(recipe: tuple, rows: int | None, model: dict) -> tuple[str, str] | None:
-    """(product, reason) where a model has no such recipe, or cannot take so many rows; None where the product exists."""
-    architecture, (recipe, _, _) = model["architecture"], recipe
+def _absent(recipe: tuple, rows: int | None, init: Init | None, model: dict) -> tuple[str, str] | None:
+    """(product, reason) where a model has no such recipe, cannot take so many rows, or cannot start from this; None where
+    the product exists."""
+    architecture, (recipe, training, _) = model["architecture"], recipe
     name = model_name(architecture, model["depth"])
     if (architecture in GRIDS) != (recipe == GRID):
         why = f"{architecture} has recipe {GRID}" if architecture in GRIDS else f"{GRID} is for classical models"
         return f"{name} × {recipe}", why
+    start = f"init {init.name if init else 'null'}"
+    if init and architecture in GRIDS:
+        return f"{name} × {start}", f"{architecture} has no weights to start with"
+    if training and (why := cannot_start(training, model["depth"], init and init.recipe)):
+        return f"{name} × {recipe} × {start}", why
     most = GRIDS[architecture].max_rows if architecture in GRIDS else None
     return (
         (f"{name} × {rows:,} rows", f"{architecture} takes at most {most:,}") if most and (rows or 0) > most else None

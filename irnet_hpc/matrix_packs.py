@@ -53,10 +53,7 @@ def read_packs(entry: str | dict, asked: list[str], pack_dir: Path | str | None,
     A name alone is enough where the pack exists, or where it is `<source>-<features>`. `asked` are the properties of the
     matrix, `axes` its axes of splits, for packs that say nothing of their own.
     """
-    named = isinstance(entry, str)
-    if named:
-        source, _, sets = entry.rpartition("-")
-        entry = {"name": entry} | ({"source": source, "features": sets} if source and sets else {})
+    named, entry = isinstance(entry, str), spelled_out(entry)
     _check(entry)
     return [_read_pack(one, entry["name"], named, asked, pack_dir) for one in over_splits(entry, axes)]
 
@@ -116,6 +113,14 @@ def _read_pack(entry: dict, base: str, named: bool, asked: list[str], pack_dir: 
     never = split.by != RANDOM.by and lacking.issuperset(split.elements)
     impossible = f"no row of {entry['source']} contains {any_of(split.elements)}" if never else ""
     return MatrixPack(name, base, split, _options(entry, stated), path, properties, units, None, impossible)
+
+
+def spelled_out(entry: str | dict) -> dict:
+    """A pack as a mapping; where it is named `<source>-<features>`, that says how it is built."""
+    if isinstance(entry, dict):
+        return entry
+    source, _, sets = entry.rpartition("-")
+    return {"name": entry} | ({"source": source, "features": sets} if source and sets else {})
 
 
 def _split_of(entry: dict) -> Split:

@@ -227,6 +227,18 @@ class Network(nn.Module):
             norm.sums = None
 
 
+def n_before_last(network: Network, n_layers: int) -> int:
+    """How many parameters come before those of the last `n_layers` fully connected layers, the output layer included,
+    with their normalisation. A shortcut's projection goes with the last layer that it goes around."""
+    layers = [*(module for module in network.modules() if isinstance(module, Layer)), network.output]
+    first, before = next(layers[-n_layers].parameters()), 0
+    for parameter in network.parameters():
+        if parameter is first:
+            return before
+        before += parameter.numel()
+    raise AssertionError("a layer's parameters are the network's")
+
+
 def n_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
@@ -234,10 +246,11 @@ def n_parameters(network: nn.Module) -> int:
 class FlatParameters:
     """All parameters as views of one buffer, and all gradients of another: one allreduce, one optimiser kernel, one copy.
 
-    `reduced` is the gradients' buffer with two more numbers at its end that ride in the same allreduce.
+    `reduced` is the gradients' buffer with two more numbers at its end that ride in the same allreduce. The first
+    `n_frozen` numbers get no gradient, and `trained`, which is what an optimiser is given, does not hold them.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, n_frozen: int = 0) -> None:
         parameters = list(network.parameters())
         n = sum(parameter.numel() for parameter in parameters)
         self.values = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
@@ -248,7 +261,12 @@ class FlatParameters:
             stop = start + parameter.numel()
             parameter.data = self.values.data[start:stop].view(parameter.shape)
             parameter.grad = self.reduced[start:stop].view(parameter.shape)
+            parameter.requires_grad_(start >= n_frozen)
             start = stop
+        self.n_frozen, self.trained = n_frozen, self.values
+        if n_frozen:
+            self.trained = nn.Parameter(self.values.data[n_frozen:])
+            self.trained.grad = self.reduced[n_frozen:n]
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

@@ -21,6 +21,7 @@ class Recipe:
     batch: int = 32  # rows a step, over all ranks
     norm_group: int = 32  # rows that are normalised together; the batch is a multiple of it
     precision: str = "fp32"  # fp32 | bf16 (autocast of the matrix products, fp32 weights) | fp64
+    trained_layers: int = 0  # of a run that starts from another: only the last so many layers are trained; 0: all
     loss: str = "mae"  # mae | mse | huber (of the scaled target)
     optimizer: str = "adam"  # adam | adamw
     learning_rate: float = 1e-4
@@ -74,6 +75,7 @@ BOUNDS = {
     "clip": (0.0, 1e6),
     "batch": (2, 1_048_576),
     "norm_group": (2, 1_048_576),
+    "trained_layers": (0, 1_000_000),
     "learning_rate": (1e-9, 10.0),
     "weight_decay": (0.0, 10.0),
     "plateau_factor": (1e-6, 1.0),
@@ -141,3 +143,27 @@ def resolve(recipe: str | Mapping) -> Recipe:
         if types[field] is int and changes[field] != float(value):
             raise UserError(f"{field} of recipe {name!r} must be a whole number, however: {value!r}")
     return dataclasses.replace(resolve(recipe["base"]), **changes)
+
+
+def cannot_start(recipe: Recipe, depth: int, origin: Recipe | None) -> str | None:
+    """Why a network of `depth` layers cannot be trained by `recipe` from one that `origin` trained, or from nothing (None).
+
+    The weights of the origin expect features as its recipe scales them.
+    """
+    if recipe.trained_layers and origin is None:
+        return (
+            f"trained_layers of recipe {recipe.name!r} must be 0 without an init run, since the other layers would stay "
+            f"untrained, however: {recipe.trained_layers}"
+        )
+    if recipe.trained_layers > depth:
+        return (
+            f"trained_layers of recipe {recipe.name!r} must be at most the {depth} layers of the network, however: "
+            f"{recipe.trained_layers}"
+        )
+    for field in ("features", "clip"):
+        if origin and getattr(recipe, field) != getattr(origin, field):
+            return (
+                f"{field} of recipe {recipe.name!r} must be that of the init run, recipe {origin.name!r}, however: "
+                f"{getattr(recipe, field)} and {getattr(origin, field)}"
+            )
+    return None

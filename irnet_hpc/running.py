@@ -18,7 +18,7 @@ from irnet_hpc.jobs import outside_any_job, pack_command, train_options
 from irnet_hpc.ledger import Entry, Ledger, error_of, read_ledger
 from irnet_hpc.matrix import Matrix, read_matrix
 from irnet_hpc.matrix_packs import MatrixPack
-from irnet_hpc.runs import read_result
+from irnet_hpc.runs import read_result, run_folder
 
 STOP_S = 30  # for a training that is told to stop to write its checkpoint
 
@@ -60,17 +60,23 @@ def run_here(
             journal.note(path, [{"cell": entry.name} for entry in entries])
 
     failures = [f"failed pack {name}: status {status}; its cells were left out" for name, status in broken.items()]
-    entries, n_done = [entry for entry in entries if entry.cell.spec.pack not in broken], 0
+    entries, done = [entry for entry in entries if entry.cell.spec.pack not in broken], set()
     try:
         for i, entry in enumerate(entries):
-            problem = _train(entry, n_ranks, f"[{i + 1}/{len(entries)}]", results, pack_dir, path)
-            n_done += not problem
+            where = f"[{i + 1}/{len(entries)}]"
+            problem = _without_origin(entry, {one.name for one in entries[:i]} - done, results)
+            if problem:
+                print(f"{where} {entry.name} left out: {problem}", flush=True)
+                journal.note(path, [{"cell": entry.name, "ended": "left out"}])
+            else:
+                problem = _train(entry, n_ranks, where, results, pack_dir, path)
+            done |= set() if problem else {entry.name}
             failures += [f"failed {entry.name}: {problem}"] if problem else []
     except KeyboardInterrupt:
-        print(f"stopped after {n_done} of {len(entries)} cells; the same command goes on", flush=True)
+        print(f"stopped after {len(done)} of {len(entries)} cells; the same command goes on", flush=True)
         raise
     seconds = time.monotonic() - began
-    print(f"{matrix.name}: {n_done} cells done, {len(failures)} failures, in {seconds:.0f} s", *failures, sep="\n")
+    print(f"{matrix.name}: {len(done)} cells done, {len(failures)} failures, in {seconds:.0f} s", *failures, sep="\n")
     print(f"next: python -m irnet_hpc.aggregate {results}", flush=True)
     return len(failures)
 
@@ -85,6 +91,14 @@ def _build(packs: Iterable[MatrixPack], wanted: set[str]) -> dict[str, int]:
                 if status := process.wait():
                     broken[pack.name] = status
     return broken
+
+
+def _without_origin(entry: Entry, not_done: set[str], results: Path) -> str | None:
+    """Why a cell cannot start: the one that it starts from is among those that were tried and are not done, or has not
+    been trained. None where nothing is in its way."""
+    origin = entry.cell.origin
+    lacking = origin and (entry.origin in not_done or not (run_folder(results, origin.spec) / "result.json").exists())
+    return f"its origin {entry.origin} is not done" if lacking else None
 
 
 def train_command(entry: Entry, n_ranks: int, results: Path, pack_dir: Path | None) -> list[str]:

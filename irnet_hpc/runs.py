@@ -40,7 +40,7 @@ class RunSpec:
     protocol: str = "honest"
     seed: int = 0
     train_rows: int | None = None  # the first so many reported training rows; None: all
-    start_from: str | None = None  # key of the run whose weights it starts from
+    start_from: str | None = None  # run_id of the run whose weights it starts from
     layers: str | None = None  # the layer string of a custom architecture
 
     def __post_init__(self) -> None:
@@ -156,12 +156,20 @@ def run_folder(results: Path | str, spec: RunSpec) -> Path:
     return Path(results) / spec.pack / spec.property / spec.model / spec.recipe / variant / f"seed{spec.seed}"
 
 
-def run_key(spec: RunSpec, recipe: Recipe | Grid, pack_identity: dict) -> str:
+def run_id(spec: RunSpec, recipe: Recipe) -> str:
+    """What a run is by its specification and recipe alone, known before any pack exists: `start_from` of those that start
+    from it."""
+    text = json.dumps([stated(spec), stated(recipe)], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def run_key(spec: RunSpec, recipe: Recipe | Grid, pack_identity: dict, origin_key: str | None = None) -> str:
     """Hash of all that decides the numbers. The pack's content hash is left out: features may differ in the last bit
-    between machines, and the source's hash, the feature version, the filters and the split already say what it holds."""
+    between machines, and the source's hash, the feature version, the filters and the split already say what it holds.
+    `origin_key` is the key of the result that the run starts from, if it starts from one."""
     identity = {name: value for name, value in pack_identity.items() if name != "content_sha256"}
     version = GRID_VERSION if spec.is_classical else TRAINING_VERSION
-    parts = [stated(spec), stated(recipe), identity, version]
+    parts = [stated(spec), stated(recipe), identity, version] + ([origin_key] if origin_key else [])
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -236,6 +244,8 @@ class RunResult:
     # Several properties in one network only: {name: {unit, test_mae, test_rmse, test_r2, val_mae, baseline_mae, n_train,
     # n_val, n_test}}, in the property's unit, over the rows that report it, at the one epoch that was selected.
     per_property: dict | None = None
+    # The run it started from, as origin.describe() has it; None: it started from nothing.
+    origin: dict | None = None
 
 
 def read_result(path: Path | str) -> RunResult:

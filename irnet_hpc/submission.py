@@ -1,7 +1,7 @@
 """Submitting: sites, and how a list of cells becomes jobs of SLURM's, or one process in the background.
 
-On SLURM: a job for each pack that is missing, sparse arrays of trainings that wait for their pack, and one aggregator that
-waits for all of them, however they end. Without SLURM: one process that goes through the same in turn.
+On SLURM: a job for each pack that is missing, sparse arrays of trainings that wait for their pack and for the cell that they
+start from, and one aggregator that waits for all of them, however they end. Without SLURM: one process that goes through the same in turn.
 """
 
 import contextlib
@@ -161,8 +161,8 @@ def to_slurm(
     token = journal.token_of(path)
     folder = state_folder() / f"{matrix.name}-{token}"
     packs = {pack.name: pack for pack in matrix.packs if not pack.exists}
-    after_pack = {name: f"afterok:{job}" for name, job in ledger.pack_jobs.items()}
-    waited_for = [*ledger.jobs, *ledger.pack_jobs.values()]  # also those of earlier submissions: one whole table
+    made_by = ledger.pack_jobs | ledger.cell_jobs  # pack or cell -> its job; no pack is called as a cell is
+    waited_for = list(made_by.values())  # also those of earlier submissions: one whole table
 
     def submit(jobs: Sequence, resources: Resources, name: str, after: str | None, is_training: bool) -> list[str]:
         parameters = slurm_parameters(site, resources, name=name, token=token, after=after, is_training=is_training)
@@ -173,18 +173,19 @@ def to_slurm(
     refused = None
     try:
         for name in dict.fromkeys(entry.cell.spec.pack for entry in entries):
-            if name in packs and name not in after_pack:
+            if name in packs and name not in made_by:
                 log = path.with_name(f"pack-{name}-{token}.log")
                 build = Commands([pack_command(packs[name], matrix.pack_resources.cpus_per_rank)], log)
                 (job,) = submit([build], matrix.pack_resources, f"irnet:pack:{name}", None, False)
                 journal.note(path, [{"pack": name, "job": job, "log": str(log)}])
-                after_pack[name] = f"afterok:{job}"
-        for (resources, after), array in _arrays(entries, after_pack, array_size):
+                made_by[name] = job
+        for (resources, after), array in _arrays(entries, made_by, array_size):
             jobs = [
                 Training(train_options(entry, results, pack_dir), entry.folder / "train.log", resources)
                 for entry in array
             ]
             ids = submit(jobs, resources, f"irnet:{matrix.name}", after, True)
+            made_by |= {entry.name: job for entry, job in zip(array, ids, strict=True)}
             events = [
                 left.pop(entry.name) | {"job": job, "log": str(folder / f"{job}_0_log.err")}
                 for entry, job in zip(array, ids, strict=True)
@@ -212,15 +213,20 @@ def to_slurm(
 
 
 def _arrays(
-    entries: Sequence[Entry], after_pack: dict[str, str], array_size: int
+    entries: Sequence[Entry], made_by: dict[str, str], array_size: int
 ) -> Iterator[tuple[tuple[Resources, str | None], list[Entry]]]:
-    """Cells of one resource shape that wait for one pack, in arrays; their indices count from 0 and end below MaxArraySize."""
-    groups: dict = {}
-    for entry in entries:
-        groups.setdefault((entry.cell.resources, after_pack.get(entry.cell.spec.pack)), []).append(entry)
-    for shape, group in groups.items():
-        for start in range(0, len(group), array_size):
-            yield shape, group[start : start + array_size]
+    """Cells of one resource shape that wait for one pack and one origin, in arrays; their indices count from 0 and end below
+    MaxArraySize. Those that start from others come after all that do not: by then `made_by` must hold the jobs of these."""
+    for starts in (False, True):
+        groups: dict = {}
+        for entry in entries:
+            if (entry.origin is not None) == starts:
+                jobs = [made_by[name] for name in (entry.cell.spec.pack, entry.origin) if name in made_by]
+                after = f"afterok:{':'.join(jobs)}" if jobs else None
+                groups.setdefault((entry.cell.resources, after), []).append(entry)
+        for shape, group in groups.items():
+            for start in range(0, len(group), array_size):
+                yield shape, group[start : start + array_size]
 
 
 def _sbatch(folder: Path, parameters: dict, jobs: Sequence) -> list:

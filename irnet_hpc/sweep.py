@@ -177,6 +177,7 @@ def as_json(matrix: Matrix, ledger: Ledger) -> str:
             "test_mae": entry.result.test_mae if entry.state == "done" else None,
             "unit": entry.result.unit if entry.state == "done" else None,
             "spec": dataclasses.asdict(entry.cell.spec),
+            "origin": entry.origin,
             "resources": dataclasses.asdict(entry.cell.resources),
         }
         for entry in ledger.entries

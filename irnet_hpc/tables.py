@@ -6,6 +6,7 @@ classical models of a pack have a table of their own; of theirs, the others have
 several properties, which are compared with one network for each.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -21,7 +22,7 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.grids import GRIDS
 from irnet_hpc.properties import PROPERTIES
 from irnet_hpc.recipes import RECIPES
-from irnet_hpc.runs import ARCHITECTURES, PROTOCOLS, RunResult, RunSpec, read_recipe, run_key
+from irnet_hpc.runs import ARCHITECTURES, PROTOCOLS, RunResult, RunSpec, read_recipe, run_id, run_key
 
 
 class Run(NamedTuple):
@@ -140,16 +141,21 @@ def tabulate(runs: Sequence[Run]) -> tuple[Table, ...]:
     """All the tables that `runs` give. Raises UserError, naming two folders, where one name stands for two contents."""
     _refuse_two_packs_of_one_name(runs)
     recipes = _recipe_labels(runs)
-    origins = {run.result.key: run.spec for run in runs}
-    tables, folders = defaultdict(list), {}
+    origins = _origins(runs)
+    tables, folders, starts = defaultdict(list), {}, {}
     for run in sorted(
         (one for run in runs for one in _one_a_property(run)), key=lambda run: (run.spec.seed, run.folder)
     ):
         spec, recipe = run.spec, recipes[_training(run)]
-        other = folders.setdefault((spec, recipe, run.joint), run)
+        other, start_from = folders.setdefault((spec, recipe, run.joint), run), _origin(run, origins)
+        twin = starts.setdefault((dataclasses.replace(spec, start_from=None), recipe, start_from, run.joint), run)
+        if twin.spec.start_from != spec.start_from:
+            raise UserError(
+                f"{twin.folder} and {run.folder} started from different runs, both of which are called {start_from!r}; "
+                "move one of them elsewhere"
+            )
         if other is run:
-            group = (spec.pack, recipe, spec.protocol, spec.train_rows, _origin(run.trained, origins), run.joint)
-            tables[group].append(run)
+            tables[spec.pack, recipe, spec.protocol, spec.train_rows, start_from, run.joint].append(run)
         elif other.result != run.result:
             raise UserError(
                 f"{other.folder} and {run.folder} hold the same cell with different numbers; keep one of them"
@@ -202,7 +208,8 @@ def is_stale(run: Run) -> bool:
     known = GRIDS[spec.architecture] if spec.is_classical else RECIPES.get(spec.recipe)
     try:
         recipe = read_recipe(spec, result.recipe)
-        return (known or recipe) != recipe or result.key != run_key(spec, recipe, result.pack_identity)
+        origin_key = (result.origin or {}).get("key")
+        return (known or recipe) != recipe or result.key != run_key(spec, recipe, result.pack_identity, origin_key)
     except (TypeError, UserError):  # a field that recipes no longer have
         return True
 
@@ -233,15 +240,39 @@ def _recipe_labels(runs: Iterable[Run]) -> dict[tuple[str, str, bool], str]:
     }
 
 
-def _origin(spec: RunSpec, origins: dict[str, RunSpec]) -> str | None:
-    """Where the weights came from, in words that are the same for every seed; only what differs from `spec` itself."""
+def _origins(runs: Iterable[Run]) -> dict[str, RunSpec]:
+    """What `start_from` of another run would call each run -> its specification."""
+    found = {}
+    for run in runs:
+        with contextlib.suppress(UserError):  # of fields that recipes no longer have; no run starts from it by this id
+            found[run_id(run.spec, read_recipe(run.spec, run.result.recipe))] = run.spec
+    return found
+
+
+SPLIT_SEED = re.compile(r"-split\d+(?=-|$)")  # in the name of a pack, where it is not 0
+ORIGIN = ("pack", "property", "model", "recipe", "protocol")  # what an origin is called by
+
+
+def _origin(run: Run, origins: dict[str, RunSpec]) -> str | None:
+    """Where the weights came from, in words that are the same for every seed and split; only what differs from the run
+    itself. They are the same, too, whether or not the origin is among the results, since each says what it started from."""
+    spec = run.spec
     if spec.start_from is None:
         return None
-    origin = origins.get(spec.start_from)
-    if origin is None:
+    if origin := origins.get(spec.start_from):
+        theirs = {name: getattr(origin, name) for name in (*ORIGIN, "train_rows")}
+    elif run.result.origin:
+        theirs = {name: run.result.origin.get(name) for name in (*ORIGIN, "train_rows")}
+    else:
         return f"run {spec.start_from[:8]}"
-    names = ("pack", "property", "model", "recipe", "protocol")
-    return " ".join(getattr(origin, name) for name in names if getattr(origin, name) != getattr(spec, name)) or "itself"
+    ours = {name: getattr(spec, name) for name in ORIGIN}
+    if found := SPLIT_SEED.search(spec.pack):  # that of the origin's pack is the same
+        for side in (ours, theirs):
+            side["pack"] = str(side["pack"]).replace(found[0], "", 1)
+    words = [str(theirs[name]) for name in ORIGIN if theirs[name] not in (None, ours[name])]
+    if theirs["train_rows"]:
+        words.append(f"n{theirs['train_rows']}")
+    return " ".join(words) or "itself"
 
 
 def _model_order(model: tuple[str, int | None]) -> tuple:

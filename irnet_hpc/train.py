@@ -5,6 +5,7 @@
     python -m irnet_hpc.train ... --recipe '{name: mine, base: paper, batch: 64}'
     python -m irnet_hpc.train --pack alloys-magpie --property mixing_enthalpy --architecture random_forest
     python -m irnet_hpc.train ... --property mixing_enthalpy,size_mismatch      (one network, an output each)
+    python -m irnet_hpc.train --pack mine --property band_gap ... --init RUN     (start from the weights of a finished run)
 
 The experiment does not depend on how many ranks run it: the batch is global, its order a function of (seed, epoch), and
 rows are normalised in fixed groups. Exit status: 0 done, 2 a user's mistake, 75 preempted with a checkpoint, 1 otherwise.
@@ -32,7 +33,8 @@ from irnet_hpc.errors import UserError, choose, exit_status
 from irnet_hpc.evaluation import predict, row_errors, select_halves, take_statistics, weights
 from irnet_hpc.grids import GRID, GRIDS, Grid
 from irnet_hpc.joint import equal_shares, loss_weights
-from irnet_hpc.model import FlatParameters, Network, autocast, rank_groups
+from irnet_hpc.model import FlatParameters, Network, autocast, n_before_last, rank_groups
+from irnet_hpc.origin import Origin, check_features, check_start, describe, in_words, read_origin, take_over
 from irnet_hpc.recipes import RECIPES, Recipe, resolve
 from irnet_hpc.runs import PROTOCOLS, RunSpec, model_of, run_folder, run_key
 from irnet_hpc.schedules import learning_rate, plateau_factor, weight_decay
@@ -48,23 +50,34 @@ OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 def train(
-    spec: RunSpec, recipe: Recipe, key: str, data: Dataset, path: Path, comm: Comm, device: torch.device
+    spec: RunSpec,
+    recipe: Recipe,
+    key: str,
+    data: Dataset,
+    path: Path,
+    comm: Comm,
+    device: torch.device,
+    origin: Origin | None = None,
 ) -> tuple[Network, State] | None:
     """Train to the end of the recipe, or to a signal: then a checkpoint is written in folder `path` and None returned.
 
+    With an `origin` all but the output layer starts with its weights, and the recipe may train the last layers only.
     The network returned has the weights and population statistics of the best epoch.
     """
     layers = parse(spec.layer_string)._replace(n_outputs=len(spec.properties))
     network = Network(data.train.x.shape[1], layers).to(DTYPES[recipe.precision])
     network.initialise(spec.seed)
-    flat = FlatParameters(network.to(device))
+    if origin:
+        take_over(origin, network)
+    n_frozen = n_before_last(network, recipe.trained_layers) if recipe.trained_layers else 0
+    flat = FlatParameters(network.to(device), n_frozen)
     n_steps = len(data.train) // recipe.batch  # an epoch; what remains of its permutation is dropped
     optimizer = OPTIMIZERS[recipe.optimizer](
-        [flat.values], recipe.learning_rate, weight_decay=weight_decay(recipe, n_steps), fused=True
+        [flat.trained], recipe.learning_rate, weight_decay=weight_decay(recipe, n_steps), fused=True
     )
-    moments = optimizer.state[flat.values]  # filled here rather than in the first step, to have them in the checkpoint
+    moments = optimizer.state[flat.trained]  # filled here rather than in the first step, to have them in the checkpoint
     moments["step"] = torch.zeros((), dtype=torch.float32, device=device)
-    moments["exp_avg"], moments["exp_avg_sq"] = torch.zeros_like(flat.values), torch.zeros_like(flat.values)
+    moments["exp_avg"], moments["exp_avg_sq"] = torch.zeros_like(flat.trained), torch.zeros_like(flat.trained)
     average = flat.values.detach().clone()
     best = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     tensors = {"values": flat.values.data, "average": average, **moments, **{f"best.{n}": t for n, t in best.items()}}
@@ -113,7 +126,7 @@ def train(
             error_sum += flat.reduced[n_params]
             if recipe.ema and (i % EMA_STEPS == EMA_STEPS - 1 or i == n_steps - 1):
                 decay = min(recipe.ema, (1 + state.step) / (10 + state.step))  # a young average forgets faster
-                average.lerp_(flat.values.data, 1 - decay ** (i % EMA_STEPS + 1))
+                average[n_frozen:].lerp_(flat.trained.data, 1 - decay ** (i % EMA_STEPS + 1))
             if state.step % look == 0 or i == n_steps - 1:
                 state.error_sum = float(error_sum)
                 if not math.isfinite(state.error_sum):
@@ -196,12 +209,15 @@ class StopSignals:
 def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
     """The command, on every rank alike; rank 0 alone reads and writes the run folder."""
     began = time.monotonic()
-    spec, recipe, pack_file = together(comm, lambda: specify(arguments))
+    spec, recipe, pack_file, origin = together(comm, lambda: specify(arguments))
     path = run_folder(arguments.results, spec)
     with together(comm, lambda: open_pack(pack_file)) as pack:
         for name in spec.properties:
             together(comm, lambda name=name: choose(f"property of pack {spec.pack}", name, pack.units))
-        key, unit = run_key(spec, recipe, pack.identity), ", ".join(pack.units[name] for name in spec.properties)
+        key, unit = (
+            run_key(spec, recipe, pack.identity, origin and origin.key),
+            ", ".join(pack.units[name] for name in spec.properties),
+        )
         if from_root(comm, lambda: folder.is_done(path, key, arguments.force)):
             if comm.rank == 0:
                 print(f"already done: {path / 'result.json'}")
@@ -210,21 +226,24 @@ def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
             if spec.is_classical:
                 return 0 if classical.run(spec, recipe, key, pack, path, comm, arguments.results) else PREEMPTED
             device = device_of(comm.local_rank)
-            data = together(comm, lambda: load(pack, spec, recipe, device, DTYPES[recipe.precision]))
+            together(comm, lambda: check_features(origin, pack))
+            scaling, dtype = origin and origin.scaling, DTYPES[recipe.precision]
+            data = together(comm, lambda: load(pack, spec, recipe, device, dtype, scaling))
             if recipe.batch % comm.size:
                 raise UserError(
                     f"the batch must divide over the ranks, however: batch {recipe.batch} (recipe {recipe.name}) and "
                     f"{comm.size} ranks"
                 )
-            attempts = from_root(comm, lambda: folder.begin(path, spec, recipe, key, pack.identity, comm))
+            start_facts = from_root(comm, lambda: origin and describe(origin, pack, data, arguments.pack_dir))
+            attempts = from_root(comm, lambda: folder.begin(path, spec, recipe, key, pack.identity, comm, start_facts))
             if comm.rank == 0:
                 print(
                     f"{spec.model} on {spec.property} ({unit}) of {spec.pack}: {len(data.train):,} train, {len(data.val):,} "
                     f"val, {len(data.test):,} test rows; recipe {recipe.name}; ranks: {comm.size}, engine: {comm.name}, "
-                    f"device: {device.type}",
+                    f"device: {device.type}{in_words(start_facts, recipe, spec)}",
                     flush=True,
                 )
-            trained = train(spec, recipe, key, data, path, comm, device)
+            trained = train(spec, recipe, key, data, path, comm, device, origin)
             if trained is None:
                 if comm.rank == 0:
                     print(
@@ -238,7 +257,19 @@ def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
             machine = folder.Machine.of(comm, device)
             if comm.rank == 0:
                 result = folder.finish(
-                    path, spec, recipe, key, pack, data, network, state, prediction, attempts, machine, of_val
+                    path,
+                    spec,
+                    recipe,
+                    key,
+                    pack,
+                    data,
+                    network,
+                    state,
+                    prediction,
+                    attempts,
+                    machine,
+                    of_val=of_val,
+                    origin=start_facts,
                 )
                 for name, of in (result.per_property or {}).items():
                     print(f"{name}: test MAE {of['test_mae']:.4g} {of['unit']} (baseline {of['baseline_mae']:.4g})")
@@ -255,7 +286,7 @@ def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
     return 0
 
 
-def specify(arguments: argparse.Namespace) -> tuple[RunSpec, Recipe | Grid, Path]:
+def specify(arguments: argparse.Namespace) -> tuple[RunSpec, Recipe | Grid, Path, Origin | None]:
     is_classical = arguments.architecture in GRIDS
     recipe = _recipe(arguments.recipe or (GRID if is_classical else "onecycle"), arguments.architecture)
     if arguments.layers is not None and (arguments.architecture or arguments.depth is not None):
@@ -263,7 +294,10 @@ def specify(arguments: argparse.Namespace) -> tuple[RunSpec, Recipe | Grid, Path
     if arguments.layers is None and not is_classical and not (arguments.architecture and arguments.depth is not None):
         raise UserError("a network is given by --architecture and --depth, e.g. irnet and 17, or by --layers")
     model = {"architecture": arguments.architecture, "depth": arguments.depth}
+    if is_classical and arguments.init is not None:
+        raise UserError(f"--init must be for a network, however: {arguments.architecture} has no weights to start with")
     pack_file = pack_path(arguments.pack, arguments.pack_dir)
+    origin = None if arguments.init is None else read_origin(arguments.init)
     spec = RunSpec(
         pack=pack_file.stem,
         property=arguments.property,
@@ -271,9 +305,11 @@ def specify(arguments: argparse.Namespace) -> tuple[RunSpec, Recipe | Grid, Path
         protocol=arguments.protocol,
         seed=arguments.seed,
         train_rows=arguments.train_rows,
+        start_from=origin.id if origin else None,
         **(model if arguments.layers is None else model_of(arguments.layers)),
     )
-    return spec, recipe, pack_file
+    check_start(spec, recipe, origin)
+    return spec, recipe, pack_file, origin
 
 
 def _recipe(text: str, architecture: str | None) -> Recipe | Grid:
@@ -312,6 +348,7 @@ def parser() -> argparse.ArgumentParser:
     add("--protocol", default="honest", help=f"{' or '.join(PROTOCOLS)} (default: %(default)s)")
     add("--seed", type=int, default=0)
     add("--train-rows", type=int, help="train on the first so many rows only")
+    add("--init", metavar="RUN", help="folder of a finished run of the same model, whose weights to start from")
     add("--results", default="results", help="default: %(default)s")
     add("--pack-dir", help="default: $IRNET_PACKS, else packs")
     add("--engine", default="auto", help=f"{', '.join(ENGINES)} (default: %(default)s)")

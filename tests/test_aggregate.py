@@ -22,7 +22,7 @@ from irnet_hpc.published import published_csv, published_markdown, published_on,
 from irnet_hpc.recipes import RECIPES, resolve
 from irnet_hpc.rendering import escape_latex, grid, latex, markdown, tidy_csv
 from irnet_hpc.report import mae_against_depth
-from irnet_hpc.runs import RunResult, RunSpec, run_folder, run_key
+from irnet_hpc.runs import RunResult, RunSpec, read_spec, run_folder, run_id, run_key
 from irnet_hpc.tables import tabulate
 
 IDENTITY = {
@@ -42,11 +42,11 @@ def write_run(results: Path, mae: float, model: str = "irnet-17", folder: Path |
     cell = {"pack": "oqmd-magpie", "property": "formation_energy", "architecture": architecture}
     cell |= {"depth": int(depth) if depth else None}
     spec = RunSpec(**cell | {"recipe": recipe.name} | {name: changes.pop(name) for name in fields & changes.keys()})
-    identity = IDENTITY | changes.pop("identity", {})
+    identity, origin = IDENTITY | changes.pop("identity", {}), changes.pop("origin", None)
     on_test = spec.protocol == "paper"
     result = RunResult(
         spec=dataclasses.asdict(spec),
-        key=run_key(spec, recipe, identity),
+        key=run_key(spec, recipe, identity, (origin or {}).get("key")),
         recipe=dataclasses.asdict(recipe),
         unit="eV/atom",
         test_mae=mae,
@@ -74,6 +74,7 @@ def write_run(results: Path, mae: float, model: str = "irnet-17", folder: Path |
         pack_identity=identity,
         versions={},
         commit=None,
+        origin=origin,
     )
     folder = folder or run_folder(results, spec)
     write_json(folder / "run.json", {"spec": dataclasses.asdict(spec)})
@@ -206,9 +207,9 @@ def test_what_is_selected_on_test_has_its_own_table_and_says_so_wherever_it_appe
 
 def test_fewer_training_rows_and_another_start_are_tables_of_their_own(tmp_path):
     pretrained = [write_run(tmp_path, 0.05, seed=seed) for seed in (0, 1)]
-    keys = [json.loads((folder / "result.json").read_text())["key"] for folder in pretrained]
-    for seed, key in enumerate(keys):
-        write_run(tmp_path, 0.03, pack="jarvis-magpie", seed=seed, start_from=key)
+    specs = [read_spec(json.loads((folder / "result.json").read_text())["spec"]) for folder in pretrained]
+    for seed, spec in enumerate(specs):
+        write_run(tmp_path, 0.03, pack="jarvis-magpie", seed=seed, start_from=run_id(spec, RECIPES["onecycle"]))
     write_run(tmp_path, 0.07, pack="jarvis-magpie")
     write_run(tmp_path, 0.09, pack="jarvis-magpie", train_rows=1000, n_train=1000)
     write_run(tmp_path, 0.06, pack="jarvis-magpie", start_from="0123456789abcdef")
@@ -223,6 +224,50 @@ def test_fewer_training_rows_and_another_start_are_tables_of_their_own(tmp_path)
     ]
     assert tables_of(tmp_path)[1].rows[0].cells[0].seeds == (0, 1)
     assert len({table.name for table in tables_of(tmp_path)}) == 5
+
+
+def test_a_start_is_called_the_same_for_every_seed_and_split_whether_or_not_the_origin_is_there(tmp_path):
+    """Two splits of two seeds: of the four origins only one is among the results, and the others are as the runs say."""
+    for split in ("", "-split1"):
+        for seed in (0, 1):
+            origin = RunSpec(f"oqmd-magpie{split}", "formation_energy", "irnet", 17, seed=seed, train_rows=500)
+            if split and seed:
+                write_run(tmp_path, 0.05, pack=origin.pack, seed=seed, train_rows=500)
+            said = {"pack": origin.pack, "property": "formation_energy", "model": "irnet-17", "recipe": "onecycle"}
+            said |= {"folder": "elsewhere", "key": "k", "protocol": "honest", "train_rows": 500, "n_shared_test": 0}
+            name, start_from = f"jarvis-magpie{split}", run_id(origin, RECIPES["onecycle"])
+            write_run(tmp_path, 0.03, pack=name, seed=seed, property="band_gap", start_from=start_from, origin=said)
+    started = [table for table in tables_of(tmp_path) if table.start_from]
+    assert {table.start_from for table in started} == {"oqmd-magpie formation_energy n500"}
+    assert [(table.pack, table.rows[0].cells[0].seeds) for table in started] == [
+        ("jarvis-magpie", (0, 1)),
+        ("jarvis-magpie-split1", (0, 1)),
+    ]
+    assert not [table for table in tables_of(tmp_path) if "stale" in table.recipe]
+
+
+def test_what_started_from_other_content_than_it_says_is_stale(tmp_path):
+    said = {"pack": "oqmd-magpie", "property": "band_gap", "model": "irnet-17", "recipe": "onecycle", "key": "k"}
+    folder = write_run(tmp_path, 0.03, start_from="0123456789abcdef", origin=said)
+    broken = write_run(tmp_path, 0.03, start_from="fedcba9876543210", origin=said)
+    value = json.loads((broken / "result.json").read_text()) | {"origin": 5}
+    (broken / "result.json").write_text(json.dumps(value))
+    _, gaps = collect(tmp_path)
+    assert "origin must be of type dict, or null" in gaps[broken].why
+    (table,) = tables_of(tmp_path)
+    assert (table.recipe, table.start_from) == ("onecycle", "band_gap")
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(result | {"origin": said | {"key": "another"}}))
+    (table,) = tables_of(tmp_path)
+    assert table.recipe == "onecycle (stale)"
+
+
+def test_two_starts_that_would_be_called_alike_are_refused_naming_both_folders(tmp_path):
+    said = {"pack": "oqmd-magpie", "property": "band_gap", "model": "irnet-17", "recipe": "mine", "key": "k"}
+    first, second = (write_run(tmp_path, 0.03, start_from=16 * one, origin=said) for one in "ab")
+    with pytest.raises(UserError, match="both of which are called 'band_gap mine'") as error:
+        tables_of(tmp_path)
+    assert str(first) in str(error.value) and str(second) in str(error.value)
 
 
 def test_two_packs_of_one_name_are_refused_naming_both_folders(tmp_path):

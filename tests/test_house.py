@@ -21,12 +21,13 @@ ORDER = (
     *("magpie", "ordered", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
     *("parts", "packing", "pack"),
     *("architectures", "grids", "recipes", "schedules", "runs"),
-    *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "folder"),
+    *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "folder", "origin"),
     *("tabular", "classical", "train", "estimator"),
     *(
         "yaml_table",
         "resources",
         "matrix_packs",
+        "matrix_origins",
         "matrix",
         "journal",
         "ledger",
@@ -38,7 +39,7 @@ ORDER = (
     *("tables", "rendering", "published", "report", "aggregate"),
 )
 TRAINING = {
-    *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "folder"),
+    *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "folder", "origin"),
     *("tabular", "classical", "train", "estimator"),
 }
 # library -> the only modules that may name it, at their top or within a function

@@ -356,7 +356,7 @@ def test_the_plan_says_when_one_rank_is_better(matrix_of):
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        ("sedes: [0]", "unknown key 'sedes' (did you mean 'seeds'?); known: budget_device_hours, models, pack_"),
+        ("sedes: [0]", "unknown key 'sedes' (did you mean 'seeds'?); known: budget_device_hours, init, models, pack_"),
         ("seeds: 3", "seeds must be a list with at least one whole number, however: 3"),
         ("seeds: [a]", "seeds must hold whole number, however: 'a'"),
         ("seeds: [true]", "seeds must hold whole number, however: True"),

@@ -170,6 +170,24 @@ def test_a_training_that_fails_is_a_failed_job_with_its_reason(place):
     assert ask("sacct", "-X", "-n", "-P", "--format=State", "-j", job) == "FAILED\n"
 
 
+def test_what_starts_from_another_cell_waits_for_it_and_goes_with_it_where_it_fails(place):
+    """Of the two origins the one of more rows than there are fails: what starts from it does not wait for ever."""
+    origin = "{pack: alloys-tiny, property: size_mismatch, recipe: {name: big, base: onecycle, batch: 64, norm_group: 32, epochs: 3}%s}"
+    inits = f"init: [{origin % ''}, {origin % ', train_rows: 5000'}]\n"
+    place.write(inits + MATRIX.replace("64BARx2-1, 32BAx2-1, ", "") % 3)
+    shown = place.sweep("submit")
+    wait_for(lambda: not queue())
+    cells = json.loads(place.sweep("plan", "--json"))["cells"]
+    found = {(cell["spec"]["property"], "n5000" in (cell["origin"] or cell["folder"])): cell for cell in cells}
+    assert {what: cell["state"] for what, cell in found.items()} == {
+        ("size_mismatch", False): "done", ("mixing_enthalpy", False): "done",
+        ("size_mismatch", True): "failed", ("mixing_enthalpy", True): "failed",
+    }  # fmt: skip
+    failed = found["size_mismatch", True]
+    assert found["mixing_enthalpy", True]["detail"] == f"its origin {failed['folder']} failed: {failed['detail']}"
+    assert "started from size_mismatch big" in table_of(shown)
+
+
 def test_cells_of_a_pack_that_cannot_be_built_do_not_wait_for_ever(place):
     place.write(MATRIX.replace("source: alloys", f"source: {place.folder}/none.csv") % 3)
     place.sweep("submit")

@@ -38,7 +38,9 @@ def write_pack(folder: Path, name: str, properties: dict[str, str], rows: int = 
 
 def write_result(matrix: Matrix, cell: Cell, results: Path, **changes) -> Path:
     """The result.json of a cell, as training would leave it."""
-    (identity,) = (pack.identity for pack in matrix.packs if pack.name == cell.spec.pack)
+    identities = {pack.name: pack.identity for pack in matrix.packs}
+    identity, origin = identities[cell.spec.pack], cell.origin
+    origin_key = origin and run_key(origin.spec, origin.recipe, identities[origin.spec.pack])
     known = {
         "spec": dataclasses.asdict(cell.spec),
         "recipe": dataclasses.asdict(cell.recipe),
@@ -46,7 +48,8 @@ def write_result(matrix: Matrix, cell: Cell, results: Path, **changes) -> Path:
         "unit": "eV/atom",
         "test_mae": 0.125,
         "device_hours": 0.5,
-        "key": run_key(cell.spec, cell.recipe, identity),
+        "key": run_key(cell.spec, cell.recipe, identity, origin_key),
+        "origin": cell.origin and {"key": origin_key},
     } | changes
     result = {field.name: known.get(field.name) for field in dataclasses.fields(RunResult)}
     path = run_folder(results, cell.spec) / "result.json"
