@@ -19,10 +19,12 @@ from typing import NamedTuple
 
 from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.files import read_json, write_text
+from irnet_hpc.grouping import Run, content_hash, splits_of_one
 from irnet_hpc.published import published_csv, published_markdown
 from irnet_hpc.rendering import (
     HOW_TO_READ,
     HOW_TO_READ_CLASSICAL,
+    HOW_TO_READ_SPLITS,
     latex,
     markdown,
     one_line,
@@ -30,7 +32,7 @@ from irnet_hpc.rendering import (
 )
 from irnet_hpc.report import write_figures
 from irnet_hpc.runs import RunResult, RunSpec, read_recipe, read_result, read_spec
-from irnet_hpc.tables import Run, Table, content_hash, tabulate
+from irnet_hpc.tables import Table, tabulate
 
 MAY_BE_NONE = ("n_parameters", "val_mae", "fitted_rows")  # numbers that not every result has
 SHOWN = 20  # lines of a note on the screen; the Markdown file has all
@@ -189,7 +191,7 @@ def nothing_done(results: Path, gaps: dict[Path, Gap]) -> str:
     return f"no finished run below {results}: " + ("; ".join(counts) or "it holds no run folder")
 
 
-def legend(runs: Iterable[Run], tables: Iterable[Table]) -> list[Note]:
+def legend(runs: Sequence[Run], tables: Iterable[Table]) -> list[Note]:
     """What names in the tables stand for, where they do not say it themselves."""
     custom = {f"{run.spec.model}: {run.spec.layers}" for run in runs if run.spec.layers}
     stale = {table.recipe for table in tables if table.recipe.endswith("(stale)")}
@@ -209,10 +211,16 @@ def legend(runs: Iterable[Run], tables: Iterable[Table]) -> list[Note]:
         for recipe in contents
         if len(contents) > 1
     }
+    unlike = [
+        f"{', '.join(splits.packs)}: {', '.join(splits.differing)}"
+        for splits in splits_of_one(runs)
+        if splits.differing
+    ]
     notes = (
         Note("layer strings", tuple(sorted(custom))),
         Note("recipes of one name and different content, each in a table of its own", tuple(sorted(several))),
         Note("fitted on fewer rows, all that the model can take in reasonable time", tuple(sorted(fewer))),
+        Note("packs named as splits of one that differ in more than the seed, so not merged", tuple(unlike)),
         Note("stale: trained with a recipe or a trainer that has since changed", tuple(sorted(stale))),
     )
     return [note for note in notes if note.lines]
@@ -232,6 +240,7 @@ def document(tables: Sequence[Table], notes: Sequence[Note], width: int | None =
         parts += [text] if (text := published_markdown(table, width)) else []
     parts.append(HOW_TO_READ)
     parts += [HOW_TO_READ_CLASSICAL] if any(table.has_classical for table in tables) else []
+    parts += [HOW_TO_READ_SPLITS] if any(len(table.splits) > 1 for table in tables) else []
     for note in notes:
         lines = [f"- {line}" for line in note.lines[:most]]
         lines += [f"- and {len(note.lines) - most} more, all in mae.md"] if most and len(note.lines) > most else []

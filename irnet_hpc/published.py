@@ -119,6 +119,7 @@ def published_csv(tables: Iterable[Table]) -> str:
             "our_model": getattr(ours, "model", model_name(*line.ours)) if ours else None,
             "our_test_mae_mean": ours and ours.mae,
             "our_n_seeds": ours and len(ours.seeds),
+            "our_n_runs": ours and ours.n,
             "our_n_train": row.n_train,
         }
         for table in tables

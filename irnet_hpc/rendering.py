@@ -8,7 +8,7 @@ from statistics import median
 from typing import NamedTuple
 
 from irnet_hpc.runs import model_name
-from irnet_hpc.tables import BestClassical, Cell, Row, Table
+from irnet_hpc.tables import Cell, Measured, Row, Table
 
 HOW_TO_READ = (
     "Test MAE, mean ± sd over seeds (n seeds), the best of a row in bold. baseline: the train median predicted for every "
@@ -19,6 +19,13 @@ HOW_TO_READ_CLASSICAL = (
     "best classical: of the classical models on the same rows, the one of least MAE on val, never on test (under protocol "
     "paper, which has no val, by the val MAE of its honest cells), and its test MAE. irnet vs classical: by how many per "
     "cent IRNet's MAE is below it."
+)
+
+HOW_TO_READ_SPLITS = (
+    "splits: packs that differ in the seed of their split alone stand in one table; mean ± sd is then over the runs of all "
+    "splits and seeds (n runs), numbers of rows and the baseline are means over the splits. irnet vs plain is over the "
+    "splits and seeds that both have, irnet vs classical over the splits. The best of a row is among what was trained on "
+    "all of its splits."
 )
 
 PAGE = 100  # letters of \footnotesize, gaps included, that the width of a page holds
@@ -45,9 +52,9 @@ def _decimals(value: float, digits: int) -> int:
     return max(0, digits - 1 - exponent)
 
 
-def cell_text(cell: Cell | BestClassical, form: str) -> str:
+def cell_text(cell: Measured, form: str) -> str:
     spread = "" if cell.sd is None else f" ± {cell.sd:{form}}"
-    return f"{cell.mae:{form}}{spread} (n={len(cell.seeds)})"
+    return f"{cell.mae:{form}}{spread} (n={cell.n})"
 
 
 def grid(table: Table) -> list[list[Text]]:
@@ -185,6 +192,8 @@ def tidy_csv(tables: Iterable[Table]) -> str:
             "test_mae_sd": cell.sd,
             "n_seeds": len(cell.seeds),
             "seeds": " ".join(map(str, cell.seeds)),
+            "n_runs": cell.n,
+            "splits": " ".join(map(str, cell.splits)),
             "baseline_mae": row.baseline,
             "improvement_over_plain": cell.improvement,
             "best": int(cell.best),

@@ -6,64 +6,66 @@ classical models of a pack have a table of their own; of theirs, the others have
 """
 
 import dataclasses
-import hashlib
-import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from statistics import fmean, stdev
-from typing import NamedTuple
 
 from irnet_hpc.errors import UserError
-from irnet_hpc.grids import GRIDS
+from irnet_hpc.grouping import Group, Run, group_runs, is_stale, pack_labels
 from irnet_hpc.properties import PROPERTIES
-from irnet_hpc.recipes import RECIPES
-from irnet_hpc.runs import ARCHITECTURES, PROTOCOLS, RunResult, RunSpec, read_recipe, run_key
+from irnet_hpc.runs import ARCHITECTURES
 
 
-class Run(NamedTuple):
-    folder: Path
-    spec: RunSpec
-    result: RunResult
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Runs of one model on one property: their test MAEs, in the property's unit."""
+
+    mae: float  # mean over the runs: seeds, and seeds of splits where the pack has several
+    sd: float | None  # standard deviation over the runs, ddof = 1; None where there is one
+    runs: tuple[Run, ...] = dataclasses.field(repr=False)  # by split and seed
+    best: bool = False  # of its row, the baseline included
+
+    @property
+    def n(self) -> int:
+        return len(self.runs)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(sorted({run.spec.seed for run in self.runs}))
+
+    @property
+    def splits(self) -> tuple[int, ...]:
+        """Seeds of the packs' splits; empty where the packs have none."""
+        return tuple(sorted({run.split for run in self.runs if run.split is not None}))
 
 
-@dataclasses.dataclass(frozen=True)
-class BestClassical:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BestClassical(Measured):
     """The classical model of least MAE on val, which no test row has chosen, and its test MAE under the table's protocol."""
 
     model: str
-    mae: float  # mean over the seeds, on the test rows
-    sd: float | None
-    seeds: tuple[int, ...]
-    best: bool = False  # of its row, the networks and the baseline included
 
 
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """One model on one property. Errors in the property's unit, on the test rows."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell(Measured):
+    """One model of a table on one property."""
 
-    mae: float  # mean over the seeds
-    sd: float | None  # standard deviation over the seeds, ddof = 1; None where there is one
-    seeds: tuple[int, ...]
-    improvement: float | None  # per cent by which the MAE is below plain's at the same depth, over the seeds both have
-    best: bool  # of its row, the baseline included
+    improvement: float | None  # per cent by which the MAE is below plain's at the same depth, over the runs both have
+    improvement_over_classical: float | None  # the same for the row's best classical, over the splits both have
     n_parameters: int | None
-    device_hours: float  # over all seeds
-    improvement_over_classical: float | None = (
-        None  # per cent by which the MAE is below that of the row's best classical
-    )
+    device_hours: float  # over all runs
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
     property: str
     unit: str
-    n_train: int
+    n_train: int  # rows; of several splits their mean, rounded
     n_val: int
     n_test: int
-    baseline: float  # MAE of predicting the train median for every test row
+    baseline: float  # MAE of predicting the train median for every test row; of several splits their mean
     baseline_best: bool
     cells: tuple[Cell | None, ...]  # one a model of the table
     best_classical: BestClassical | None = None  # None: no result, or a table of classical models
@@ -80,10 +82,12 @@ class Table:
     models: tuple[tuple[str, int | None], ...]  # (architecture, depth), in the order of the columns
     rows: tuple[Row, ...]
     source: str | None = None  # of the pack, e.g. oqmd
+    splits: tuple[int, ...] = ()  # seeds of the packs' splits
 
     @property
     def title(self) -> str:
-        parts = [self.pack, f"recipe {self.recipe}", f"protocol {self.protocol}"]
+        parts = [self.pack] + ([f"{len(self.splits)} splits"] if len(self.splits) > 1 else [])
+        parts += [f"recipe {self.recipe}", f"protocol {self.protocol}"]
         parts += [f"first {self.train_rows:,} training rows"] if self.train_rows else []
         parts += [f"started from {self.start_from}"] if self.start_from else []
         # A number that was selected on the rows it is measured on is optimistic, and says so wherever it appears.
@@ -116,89 +120,11 @@ class Table:
 
 def tabulate(runs: Sequence[Run]) -> tuple[Table, ...]:
     """All the tables that `runs` give. Raises UserError, naming two folders, where one name stands for two contents."""
-    _refuse_two_packs_of_one_name(runs)
-    recipes = _recipe_labels(runs)
-    origins = {run.result.key: run.spec for run in runs}
-    tables, folders = defaultdict(list), {}
-    for run in sorted(runs, key=lambda run: (run.spec.seed, run.folder)):
-        spec, recipe = run.spec, recipes[_training(run)]
-        other = folders.setdefault((spec, recipe), run)
-        if other is run:
-            tables[spec.pack, recipe, spec.protocol, spec.train_rows, _origin(spec, origins)].append(run)
-        elif other.result != run.result:
-            raise UserError(
-                f"{other.folder} and {run.folder} hold the same cell with different numbers; keep one of them"
-            )
     classical = [run for run in runs if run.spec.is_classical and not is_stale(run)]
-    return tuple(_table(*group, tables[group], classical) for group in sorted(tables, key=_table_order))
-
-
-def _table_order(group: tuple) -> tuple:
-    pack, recipe, protocol, train_rows, start_from = group
-    return pack, PROTOCOLS.index(protocol), recipe, -(train_rows or math.inf), start_from or ""
-
-
-def _refuse_two_packs_of_one_name(runs: Sequence[Run]) -> None:
-    """The content hash is left out, as in a run's key: features may differ in the last bit between machines."""
-    first = {}
-    for run in runs:
-        other = first.setdefault(run.spec.pack, run)
-        ours, theirs = run.result.pack_identity, other.result.pack_identity
-        differing = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key)]
-        differing = [key for key in differing if key != "content_sha256"]
-        if differing:
-            raise UserError(
-                f"{other.folder} and {run.folder} were trained on two packs named {run.spec.pack!r} of different content "
-                f"({', '.join(differing)}); rename one pack, or move one set of results elsewhere"
-            )
-
-
-def is_stale(run: Run) -> bool:
-    """Whether the same specification would now be trained otherwise: another recipe of this name, or other numerics."""
-    spec, result = run.spec, run.result
-    known = GRIDS[spec.architecture] if spec.is_classical else RECIPES.get(spec.recipe)
-    try:
-        recipe = read_recipe(spec, result.recipe)
-        return (known or recipe) != recipe or result.key != run_key(spec, recipe, result.pack_identity)
-    except (TypeError, UserError):  # a field that recipes no longer have
-        return True
-
-
-def _training(run: Run) -> tuple[str, str, bool]:
-    """What runs of one table must have in common about their training: the recipe's name and content, stale or not. Each
-    classical model has a grid of its own, and they share a table all the same."""
-    content = "" if run.spec.is_classical else content_hash(run.result.recipe)
-    return run.spec.recipe, content, is_stale(run)
-
-
-def content_hash(recipe: dict) -> str:
-    """What tells recipes of one name apart: six hexadecimal digits."""
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:6]
-
-
-def _recipe_labels(runs: Iterable[Run]) -> dict[tuple[str, str, bool], str]:
-    """Training -> its label: the recipe's name, and where one name stands for several contents, a hash of each."""
-    contents = defaultdict(set)
-    trainings = {_training(run) for run in runs}
-    for name, content, _ in trainings:
-        contents[name].add(content)
-    return {
-        (name, content, stale): name
-        + (f"#{content}" if len(contents[name]) > 1 else "")
-        + (" (stale)" if stale else "")
-        for name, content, stale in trainings
-    }
-
-
-def _origin(spec: RunSpec, origins: dict[str, RunSpec]) -> str | None:
-    """Where the weights came from, in words that are the same for every seed; only what differs from `spec` itself."""
-    if spec.start_from is None:
-        return None
-    origin = origins.get(spec.start_from)
-    if origin is None:
-        return f"run {spec.start_from[:8]}"
-    names = ("pack", "property", "model", "recipe", "protocol")
-    return " ".join(getattr(origin, name) for name in names if getattr(origin, name) != getattr(spec, name)) or "itself"
+    packs = pack_labels(runs)
+    return tuple(
+        _table(group, [run for run in classical if packs[run.spec.pack] == group.pack]) for group in group_runs(runs)
+    )
 
 
 def _model_order(model: tuple[str, int | None]) -> tuple:
@@ -208,60 +134,82 @@ def _model_order(model: tuple[str, int | None]) -> tuple:
     return known, architecture, depth or 0
 
 
-def _table(
-    pack: str,
-    recipe: str,
-    protocol: str,
-    train_rows: int | None,
-    start_from: str | None,
-    runs: list[Run],
-    classical: list[Run],
-) -> Table:
+def _table(group: Group, classical: list[Run]) -> Table:
+    runs = group.runs
     models = tuple(sorted({(run.spec.architecture, run.spec.depth) for run in runs}, key=_model_order))
     by_property = defaultdict(list)
     for run in runs:
         by_property[run.spec.property].append(run)
     known = list(PROPERTIES)
     names = sorted(by_property, key=lambda name: (known.index(name) if name in known else len(known), name))
-    selected_on = "test" if protocol == "paper" or any(run.result.selected_on == "test" for run in runs) else "val"
+    on_test = group.protocol == "paper" or any(run.result.selected_on == "test" for run in runs)
     theirs = [] if runs[0].spec.is_classical else classical  # in their own table nothing is compared with them
-    theirs = [run for run in theirs if (run.spec.pack, run.spec.train_rows) == (pack, train_rows)]
-    rows = tuple(_row(name, models, by_property[name], _best_classical(theirs, name, protocol)) for name in names)
-    source = runs[0].result.pack_identity.get("source")
-    return Table(pack, recipe, protocol, selected_on, train_rows, start_from, models, rows, source)
+    theirs = [run for run in theirs if run.spec.train_rows == group.train_rows]
+    return Table(
+        pack=group.pack,
+        recipe=group.recipe,
+        protocol=group.protocol,
+        selected_on="test" if on_test else "val",
+        train_rows=group.train_rows,
+        start_from=group.start_from,
+        models=models,
+        rows=tuple(
+            _row(name, models, by_property[name], best_classical(theirs, name, group.protocol)) for name in names
+        ),
+        source=runs[0].result.pack_identity.get("source"),
+        splits=tuple(sorted({run.split for run in runs if run.split is not None})),
+    )
 
 
-def _best_classical(runs: list[Run], name: str, protocol: str) -> BestClassical | None:
-    """Chosen by val, whatever the protocol: under `paper`, which trains on val, by the same model's honest cells."""
-    val, test = defaultdict(list), defaultdict(list)
+def best_classical(runs: list[Run], name: str, protocol: str) -> BestClassical | None:
+    """Chosen by val over all splits, whatever the protocol: under `paper`, which trains on val, by the same model's honest
+    cells. A model that was fitted on fewer of the splits is not compared with the others: its splits may be the easy ones."""
+    val, test = defaultdict(list), defaultdict(dict)
     for run in runs:
         if run.spec.property == name and run.spec.protocol == "honest" and run.result.val_mae is not None:
-            val[run.spec.model].append(run.result.val_mae)
+            val[run.spec.model].append(run)
         if run.spec.property == name and run.spec.protocol == protocol:
-            test[run.spec.model, run.spec.seed] = run.result.test_mae  # a copied run counts once
-    known = [model for model in val if any(model == other for other, _ in test)]
+            test[run.spec.model][run.repetition] = run  # a copied run counts once
+    known = [model for model in val if model in test]
     if not known:
         return None
-    model = min(sorted(known), key=lambda model: fmean(val[model]))
-    maes = {seed: mae for (other, seed), mae in sorted(test.items()) if other == model}
-    return BestClassical(model, fmean(maes.values()), stdev(maes.values()) if len(maes) > 1 else None, tuple(maes))
+    n_splits = {
+        model: min(len({run.split for run in found}) for found in (val[model], test[model].values())) for model in known
+    }
+    known = [model for model in known if n_splits[model] == max(n_splits.values())]
+    model = min(sorted(known), key=lambda model: _mean_over_splits(val[model], "val_mae"))
+    found = tuple(run for _, run in sorted(test[model].items()))
+    return BestClassical(model=model, runs=found, **_mean_and_sd(found))
+
+
+def _mean_and_sd(runs: Sequence[Run]) -> dict[str, float | None]:
+    maes = [run.result.test_mae for run in runs]
+    return {"mae": fmean(maes), "sd": stdev(maes) if len(maes) > 1 else None}
+
+
+def _mean_over_splits(runs: Sequence[Run], field: str) -> float:
+    """A field's mean over splits of its mean over seeds: a split with more seeds counts no more than the others."""
+    of_split = defaultdict(list)
+    for run in runs:
+        of_split[run.split].append(getattr(run.result, field))
+    return fmean(map(fmean, of_split.values()))
 
 
 def _row(name: str, models: Sequence[tuple[str, int | None]], runs: list[Run], classical: BestClassical | None) -> Row:
+    _refuse_unequal_rows(runs)
     first = runs[0].result
-    for run in runs:
-        for field in ("unit", "n_train", "n_val", "n_test", "baseline_mae"):
-            ours, theirs = getattr(run.result, field), getattr(first, field)
-            same = math.isclose(ours, theirs, rel_tol=1e-6) if field == "baseline_mae" else ours == theirs
-            if not same:  # the baseline depends on the targets alone; ranks may sum it in another order
-                raise UserError(
-                    f"{runs[0].folder} and {run.folder} are cells of one row, but their {field} differs: {theirs} and {ours}"
-                )
+    one_of_split = list({run.split: run.result for run in runs}.values())
     of_model = {model: [run for run in runs if (run.spec.architecture, run.spec.depth) == model] for model in models}
     mae = {model: fmean(run.result.test_mae for run in found) for model, found in of_model.items() if found}
-    least = min(first.baseline_mae, *mae.values(), *([classical.mae] if classical else []))
+    baseline = fmean(result.baseline_mae for result in one_of_split)
+    # What was trained on some of the splits only has a mean over others than its rivals', and cannot be the best.
+    comparable = [mae[model] for model in mae if len({run.split for run in of_model[model]}) == len(one_of_split)]
+    comparable += (
+        [classical.mae] if classical and len({run.split for run in classical.runs}) == len(one_of_split) else []
+    )
+    least = min([baseline, *comparable])
     cells = tuple(
-        _cell(found, of_model.get(("plain", model[1]), []), mae[model], mae[model] == least, classical)
+        _cell(found, of_model.get(("plain", model[1]), []), mae[model] in comparable and mae[model] == least, classical)
         if found
         else None
         for model, found in of_model.items()
@@ -269,33 +217,58 @@ def _row(name: str, models: Sequence[tuple[str, int | None]], runs: list[Run], c
     return Row(
         property=name,
         unit=first.unit,
-        n_train=first.n_train,
-        n_val=first.n_val,
-        n_test=first.n_test,
-        baseline=first.baseline_mae,
-        baseline_best=first.baseline_mae == least,
+        n_train=round(fmean(result.n_train for result in one_of_split)),
+        n_val=round(fmean(result.n_val for result in one_of_split)),
+        n_test=round(fmean(result.n_test for result in one_of_split)),
+        baseline=baseline,
+        baseline_best=baseline == least,
         cells=cells,
         best_classical=classical and dataclasses.replace(classical, best=classical.mae == least),
     )
 
 
-def _cell(runs: list[Run], plain: list[Run], mae: float, best: bool, classical: BestClassical | None) -> Cell:
+def _refuse_unequal_rows(runs: Sequence[Run]) -> None:
+    """Runs of one split have the same rows, and those of all the same unit."""
+    first_of_all, first_of_split = runs[0], {}
+    for run in runs:
+        first = first_of_split.setdefault(run.split, run)
+        for field in ("unit", "n_train", "n_val", "n_test", "baseline_mae"):
+            other = first_of_all if field == "unit" else first
+            ours, theirs = getattr(run.result, field), getattr(other.result, field)
+            same = math.isclose(ours, theirs, rel_tol=1e-6) if field == "baseline_mae" else ours == theirs
+            if not same:  # the baseline depends on the targets alone; ranks may sum it in another order
+                raise UserError(
+                    f"{other.folder} and {run.folder} are cells of one row, but their {field} differs: {theirs} and {ours}"
+                )
+
+
+def _cell(runs: list[Run], plain: list[Run], best: bool, classical: BestClassical | None) -> Cell:
     return Cell(
-        mae=mae,
-        sd=stdev(run.result.test_mae for run in runs) if len(runs) > 1 else None,
-        seeds=tuple(run.spec.seed for run in runs),
-        improvement=_improvement(runs, plain) if runs[0].spec.architecture != "plain" else None,
-        improvement_over_classical=100 * (classical.mae - mae) / classical.mae if classical and classical.mae else None,
+        **_mean_and_sd(runs),
+        runs=tuple(runs),
         best=best,
+        improvement=_improvement(runs, plain) if runs[0].spec.architecture != "plain" else None,
+        improvement_over_classical=_improvement_over_splits(runs, classical.runs) if classical else None,
         n_parameters=runs[0].result.n_parameters,
         device_hours=math.fsum(run.result.device_hours for run in runs),
     )
 
 
 def _improvement(runs: list[Run], plain: list[Run]) -> float | None:
-    """Per cent by which the MAE is below plain's over the seeds both have; None where they share none."""
-    common = {run.spec.seed for run in runs} & {run.spec.seed for run in plain}
+    """Per cent by which the MAE is below plain's over the splits and seeds both have; None where they share none."""
+    common = {run.repetition for run in runs} & {run.repetition for run in plain}
     if not common:
         return None
-    ours, theirs = (fmean(run.result.test_mae for run in side if run.spec.seed in common) for side in (runs, plain))
+    ours, theirs = (fmean(run.result.test_mae for run in side if run.repetition in common) for side in (runs, plain))
+    return 100 * (theirs - ours) / theirs if theirs else None
+
+
+def _improvement_over_splits(runs: Sequence[Run], others: Sequence[Run]) -> float | None:
+    """The same for a model whose seeds mean something else, and may be one where the other has three: over the splits."""
+    common = {run.split for run in runs} & {run.split for run in others}
+    if not common:
+        return None
+    ours, theirs = (
+        _mean_over_splits([run for run in side if run.split in common], "test_mae") for side in (runs, others)
+    )
     return 100 * (theirs - ours) / theirs if theirs else None

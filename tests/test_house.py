@@ -35,7 +35,7 @@ ORDER = (
         "running",
         "sweep",
     ),
-    *("tables", "rendering", "published", "report", "aggregate"),
+    *("grouping", "tables", "rendering", "published", "report", "aggregate"),
 )
 TRAINING = {
     *("dropout", "model", "comm", "data", "evaluation", "checkpoint", "folder"),
