@@ -20,6 +20,7 @@ from typing import NamedTuple
 from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.files import read_json, write_text
 from irnet_hpc.grouping import Run, content_hash, splits_of_one
+from irnet_hpc.optimism import optimism_section
 from irnet_hpc.published import published_csv, published_markdown
 from irnet_hpc.rendering import (
     HOW_TO_READ,
@@ -27,12 +28,12 @@ from irnet_hpc.rendering import (
     HOW_TO_READ_SPLITS,
     latex,
     markdown,
-    one_line,
     tidy_csv,
 )
 from irnet_hpc.report import write_figures
 from irnet_hpc.runs import RunResult, RunSpec, read_recipe, read_result, read_spec
 from irnet_hpc.tables import Table, tabulate
+from irnet_hpc.typeset import Section, csv_text, one_line, section_latex, section_markdown
 
 MAY_BE_NONE = ("n_parameters", "val_mae", "fitted_rows")  # numbers that not every result has
 SHOWN = 20  # lines of a note on the screen; the Markdown file has all
@@ -60,17 +61,34 @@ def main() -> None:
     if not runs:
         raise UserError(nothing_done(arguments.results, gaps))
     tables = tabulate(runs)
+    sections = sections_of(tables)
     notes += legend(runs, tables)
     terminal = sys.stdout.isatty()
-    print(document(tables, notes, shutil.get_terminal_size().columns if terminal else None, SHOWN))
-    folder = arguments.tables or arguments.results / "tables"
-    write_text(folder / "mae.md", document(tables, notes))
+    print(document(tables, notes, shutil.get_terminal_size().columns if terminal else None, SHOWN, sections))
+    write(
+        arguments.tables or arguments.results / "tables", tables, sections, document(tables, notes, sections=sections)
+    )
+
+
+def sections_of(tables: Sequence[Table]) -> tuple[Section, ...]:
+    """What is asked of several tables, or of one in another way; a section that has nothing to say is left out."""
+    found = (optimism_section(tables),)
+    return tuple(section for section in found if section.blocks)
+
+
+def write(folder: Path, tables: Sequence[Table], sections: Sequence[Section], text: str) -> None:
+    """Everything into `folder`, saying each file."""
+    write_text(folder / "mae.md", text)
     write_text(folder / "mae.csv", tidy_csv(tables))
-    write_text(folder / "mae.tex", "\n\n".join(["% needs \\usepackage{booktabs}", *map(latex, tables)]) + "\n")
+    tex = [latex(table) for table in tables] + [text for section in sections for text in section_latex(section)]
+    write_text(folder / "mae.tex", "\n\n".join(["% needs \\usepackage{booktabs}", *tex]) + "\n")
     print(f"wrote {folder / 'mae'}.md, .csv and .tex")
-    if published := published_csv(tables):
-        write_text(folder / "published.csv", published)
-        print(f"wrote {folder / 'published.csv'}")
+    others = {"published": published_csv(tables)}
+    others |= {section.name: csv_text(section.records) for section in sections if section.records}
+    for name, lines in others.items():
+        if lines:
+            write_text(folder / f"{name}.csv", lines)
+            print(f"wrote {folder / name}.csv")
     try:
         figures = write_figures(tables, folder)
     except ImportError as error:
@@ -232,8 +250,14 @@ def _differences(recipe: dict, contents: Sequence[dict]) -> str:
     return ", ".join(f"{name} {recipe[name]}" for name in fields)
 
 
-def document(tables: Sequence[Table], notes: Sequence[Note], width: int | None = None, most: int | None = None) -> str:
-    """All tables and the footer as Markdown; at most `most` lines of a note."""
+def document(
+    tables: Sequence[Table],
+    notes: Sequence[Note],
+    width: int | None = None,
+    most: int | None = None,
+    sections: Sequence[Section] = (),
+) -> str:
+    """All tables, sections and the footer as Markdown; at most `most` lines of a note."""
     parts = []
     for table in tables:
         parts.append(f"## {table.title}\n\n{markdown(table, width)}")
@@ -241,6 +265,8 @@ def document(tables: Sequence[Table], notes: Sequence[Note], width: int | None =
     parts.append(HOW_TO_READ)
     parts += [HOW_TO_READ_CLASSICAL] if any(table.has_classical for table in tables) else []
     parts += [HOW_TO_READ_SPLITS] if any(len(table.splits) > 1 for table in tables) else []
+    parts += [section_markdown(section, width) for section in sections]
+    parts += ["## Notes"] if sections and notes else []
     for note in notes:
         lines = [f"- {line}" for line in note.lines[:most]]
         lines += [f"- and {len(note.lines) - most} more, all in mae.md"] if most and len(note.lines) > most else []

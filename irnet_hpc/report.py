@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from irnet_hpc.files import replacing
 from irnet_hpc.properties import PROPERTIES
-from irnet_hpc.rendering import one_line
 from irnet_hpc.tables import Row, Table
+from irnet_hpc.typeset import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -35,7 +35,7 @@ ORDER = (
         "running",
         "sweep",
     ),
-    *("grouping", "tables", "rendering", "published", "report", "aggregate"),
+    *("grouping", "tables", "typeset", "rendering", "optimism", "published", "report", "aggregate"),
 )
 TRAINING = {
     *("dropout", "model", "comm", "data", "evaluation", "checkpoint", "folder"),
