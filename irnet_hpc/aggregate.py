@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from irnet_hpc.differences import differences_section
 from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.files import read_json, write_text
 from irnet_hpc.grouping import Run, content_hash, splits_of_one
@@ -61,8 +62,9 @@ def main() -> None:
     if not runs:
         raise UserError(nothing_done(arguments.results, gaps))
     tables = tabulate(runs)
-    sections = sections_of(tables)
-    notes += legend(runs, tables)
+    problems: dict[Path, str] = {}
+    sections = sections_of(tables, problems)
+    notes += [*legend(runs, tables), *without_predictions(problems)]
     terminal = sys.stdout.isatty()
     print(document(tables, notes, shutil.get_terminal_size().columns if terminal else None, SHOWN, sections))
     write(
@@ -70,9 +72,10 @@ def main() -> None:
     )
 
 
-def sections_of(tables: Sequence[Table]) -> tuple[Section, ...]:
-    """What is asked of several tables, or of one in another way; a section that has nothing to say is left out."""
-    found = (optimism_section(tables),)
+def sections_of(tables: Sequence[Table], problems: dict[Path, str]) -> tuple[Section, ...]:
+    """What is asked of several tables, or of one in another way; a section that has nothing to say is left out. `problems`
+    gets a sentence for each run whose predictions were wanted and cannot be read."""
+    found = (differences_section(tables, problems), optimism_section(tables))
     return tuple(section for section in found if section.blocks)
 
 
@@ -242,6 +245,12 @@ def legend(runs: Sequence[Run], tables: Iterable[Table]) -> list[Note]:
         Note("stale: trained with a recipe or a trainer that has since changed", tuple(sorted(stale))),
     )
     return [note for note in notes if note.lines]
+
+
+def without_predictions(problems: dict[Path, str]) -> list[Note]:
+    """The runs whose predictions were wanted."""
+    lines = tuple(one_line(problems[folder]) for folder in sorted(problems))
+    return [Note("predictions left out of what is computed from them", lines)] if lines else []
 
 
 def _differences(recipe: dict, contents: Sequence[dict]) -> str:

@@ -56,6 +56,7 @@ class Cell(Measured):
     improvement_over_classical: float | None  # the same for the row's best classical, over the splits both have
     n_parameters: int | None
     device_hours: float  # over all runs
+    ensemble_mae: float | None = None  # of the mean of the seeds' predictions (predictions.py); never part of `mae`
 
 
 @dataclasses.dataclass(frozen=True)

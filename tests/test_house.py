@@ -35,7 +35,19 @@ ORDER = (
         "running",
         "sweep",
     ),
-    *("grouping", "tables", "typeset", "rendering", "optimism", "published", "report", "aggregate"),
+    *(
+        "statistics",
+        "grouping",
+        "tables",
+        "predictions",
+        "typeset",
+        "rendering",
+        "optimism",
+        "differences",
+        "published",
+        "report",
+        "aggregate",
+    ),
 )
 TRAINING = {
     *("dropout", "model", "comm", "data", "evaluation", "checkpoint", "folder"),

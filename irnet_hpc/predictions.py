@@ -1,0 +1,115 @@
+"""The predictions that runs have left on their test rows, read where they are wanted; and the mean of the seeds' predictions.
+
+What is missing, unreadable, or of other rows than its neighbours' costs a number and a note, never the tables.
+"""
+
+import dataclasses
+import zipfile
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irnet_hpc.errors import UserError
+from irnet_hpc.grouping import Run
+from irnet_hpc.tables import Row, Table
+
+if TYPE_CHECKING:  # tables that need no predictions need no numpy
+    import numpy as np
+
+FILE = "test_predictions.npz"
+ARRAYS = ("material_id", "formula", "target", "prediction")
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitRows:
+    """One split's test rows of one property, and what each run has predicted for them."""
+
+    formula: "np.ndarray"  # (n_rows,) int: the same number is the same formula
+    target: "np.ndarray"  # (n_rows,) in the property's unit
+    predictions: dict[Path, "np.ndarray"]  # folder of a run -> (n_rows,)
+
+    def errors(self, runs: Iterable[Run]) -> "np.ndarray":
+        """Absolute errors (n_runs, n_rows) of those runs that are here."""
+        import numpy as np
+
+        found = [self.predictions[run.folder] for run in runs if run.folder in self.predictions]
+        return np.abs(np.array(found).reshape(-1, len(self.target)) - self.target)
+
+
+def read_rows(runs: Iterable[Run], problems: dict[Path, str]) -> dict[int | None, SplitRows]:
+    """Split -> its rows, of runs on one property of one pack. `problems` gets a sentence for each run that is left out."""
+    import numpy as np
+
+    first, rows = {}, {}
+    for run in runs:
+        try:
+            arrays = read_predictions(run)
+        except UserError as error:
+            problems[run.folder] = str(error)
+            continue
+        labels = [arrays[name] for name in ARRAYS[:3]]
+        known = first.setdefault(run.split, labels)
+        if not all(map(np.array_equal, known, labels)):
+            problems[run.folder] = f"{run.folder / FILE} is of other test rows than those of the runs beside it"
+            continue
+        if run.split not in rows:
+            rows[run.split] = SplitRows(np.unique(labels[1], return_inverse=True)[1], labels[2], {})
+        rows[run.split].predictions[run.folder] = arrays["prediction"]
+    return rows
+
+
+def read_predictions(run: Run) -> dict[str, "np.ndarray"]:
+    """The arrays of a run's file. Raises UserError where they are not all there, or are not those of its result."""
+    import numpy as np
+
+    path = run.folder / FILE
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ARRAYS}
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    shapes = {array.shape for array in arrays.values()}
+    if len(shapes) != 1 or any(array.ndim != 1 for array in arrays.values()):
+        raise UserError(f"{path} must hold arrays of one dimension and one length, however: {sorted(shapes)}")
+    numbers = [arrays[name] for name in ("target", "prediction")]
+    if not all(array.dtype.kind == "f" and len(array) and np.isfinite(array).all() for array in numbers):
+        raise UserError(f"{path} must hold finite targets and predictions")
+    mae = float(np.abs(numbers[1].astype(float) - numbers[0]).mean())
+    if not np.isclose(mae, run.result.test_mae, rtol=1e-5):
+        raise UserError(f"{path} is not that of result.json: MAE {mae:g} and {run.result.test_mae:g}")
+    return arrays
+
+
+def with_ensembles(tables: Sequence[Table], problems: dict[Path, str]) -> tuple[Table, ...]:
+    """The tables with `ensemble_mae` in every cell whose runs' predictions are all there."""
+    return tuple(
+        dataclasses.replace(table, rows=tuple(_with_ensembles(row, problems) for row in table.rows)) for table in tables
+    )
+
+
+def _with_ensembles(row: Row, problems: dict[Path, str]) -> Row:
+    cells = [cell and dataclasses.replace(cell, ensemble_mae=ensemble_mae(cell.runs, problems)) for cell in row.cells]
+    return dataclasses.replace(row, cells=tuple(cells))
+
+
+def ensemble_mae(runs: Sequence[Run], problems: dict[Path, str]) -> float | None:
+    """MAE of the mean of the seeds' predictions, over several splits the mean of theirs; None where a split has fewer than
+    two seeds, or the predictions of a run are not there."""
+    of_split = defaultdict(list)
+    for run in runs:
+        of_split[run.split].append(run)
+    if min(map(len, of_split.values())) < 2:
+        return None
+    import numpy as np
+
+    rows = read_rows(runs, problems)
+    if sum(len(one.predictions) for one in rows.values()) < len(runs):
+        return None
+    maes = [np.abs(np.mean(list(one.predictions.values()), axis=0) - one.target).mean() for one in rows.values()]
+    return float(np.mean(maes))
