@@ -6,21 +6,19 @@ python -m irnet_hpc.aggregate results/ --tables paper/tables    mae.md, mae.csv,
 """
 
 import argparse
-import contextlib
-import dataclasses
-import math
-import os
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from irnet_hpc.curves import convergence
 from irnet_hpc.differences import differences_section
+from irnet_hpc.ensembles import ensembles_section, with_ensembles
 from irnet_hpc.errors import UserError, exit_status
-from irnet_hpc.files import read_json, write_text
-from irnet_hpc.grouping import Run, content_hash, splits_of_one
+from irnet_hpc.files import write_text
+from irnet_hpc.grouping import content_hash, splits_of_one
 from irnet_hpc.optimism import optimism_section
 from irnet_hpc.published import published_csv, published_markdown
 from irnet_hpc.rendering import (
@@ -32,11 +30,11 @@ from irnet_hpc.rendering import (
     tidy_csv,
 )
 from irnet_hpc.report import write_figures
-from irnet_hpc.runs import RunResult, RunSpec, read_recipe, read_result, read_spec
+from irnet_hpc.results import Gap, Run, collect
+from irnet_hpc.series import Series, chemistry_section, chemistry_series, size_section, size_series
 from irnet_hpc.tables import Table, tabulate
 from irnet_hpc.typeset import Section, csv_text, one_line, section_latex, section_markdown
 
-MAY_BE_NONE = ("n_parameters", "val_mae", "fitted_rows")  # numbers that not every result has
 SHOWN = 20  # lines of a note on the screen; the Markdown file has all
 
 
@@ -47,13 +45,6 @@ class Note(NamedTuple):
     lines: tuple[str, ...] = ()
 
 
-class Gap(NamedTuple):
-    """A cell that a table does not hold, or holds with a reservation."""
-
-    state: str
-    why: str = ""
-
-
 def main() -> None:
     arguments = parse_arguments()
     runs, gaps = collect(arguments.results)
@@ -61,21 +52,34 @@ def main() -> None:
     notes += footer(gaps)
     if not runs:
         raise UserError(nothing_done(arguments.results, gaps))
-    tables = tabulate(runs)
-    problems: dict[Path, str] = {}
-    sections = sections_of(tables, problems)
-    notes += [*legend(runs, tables), *without_predictions(problems)]
+    problems: dict[Path, str] = {}  # what predictions and histories cannot be read
+    tables = with_ensembles(tabulate(runs), problems)
+    sizes, trainings = size_series(tables), convergence(tables, problems)
+    sections = sections_of(tables, sizes, problems)
+    notes += [*legend(runs, tables), *unread(problems)]
     terminal = sys.stdout.isatty()
     print(document(tables, notes, shutil.get_terminal_size().columns if terminal else None, SHOWN, sections))
-    write(
-        arguments.tables or arguments.results / "tables", tables, sections, document(tables, notes, sections=sections)
-    )
+    folder = arguments.tables or arguments.results / "tables"
+    write(folder, tables, sections, document(tables, notes, sections=sections))
+    try:
+        figures = write_figures(tables, folder, sizes, trainings)
+    except ImportError as error:
+        print(f"no figure, for the tables need no matplotlib but it does: {error}")
+    else:
+        for path in figures:
+            print(f"wrote {path}")
 
 
-def sections_of(tables: Sequence[Table], problems: dict[Path, str]) -> tuple[Section, ...]:
+def sections_of(tables: Sequence[Table], sizes: Sequence[Series], problems: dict[Path, str]) -> tuple[Section, ...]:
     """What is asked of several tables, or of one in another way; a section that has nothing to say is left out. `problems`
     gets a sentence for each run whose predictions were wanted and cannot be read."""
-    found = (differences_section(tables, problems), optimism_section(tables))
+    found = (
+        ensembles_section(tables),
+        differences_section(tables, problems),
+        size_section(sizes),
+        chemistry_section(chemistry_series(tables)),
+        optimism_section(tables),
+    )
     return tuple(section for section in found if section.blocks)
 
 
@@ -92,13 +96,6 @@ def write(folder: Path, tables: Sequence[Table], sections: Sequence[Section], te
         if lines:
             write_text(folder / f"{name}.csv", lines)
             print(f"wrote {folder / name}.csv")
-    try:
-        figures = write_figures(tables, folder)
-    except ImportError as error:
-        print(f"no figure, for the tables need no matplotlib but it does: {error}")
-    else:
-        for path in figures:
-            print(f"wrote {path}")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -111,73 +108,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--matrix", type=Path, help="jobs/*.yaml: say which of its cells have no result, and why")
     parser.add_argument("--tables", type=Path, metavar="DIR", help="where to write; default: RESULTS/tables")
     return parser.parse_args()
-
-
-def collect(results: Path) -> tuple[list[Run], dict[Path, Gap]]:
-    """Read every result below `results`; the folders that have none, or none that can be read, come back as gaps."""
-    if not results.is_dir():
-        raise UserError(f"{results} is not a folder; give the one that train and sweep write their runs to")
-    runs, gaps = [], {}
-    for folder, names in _folders(results):
-        if "result.json" in names:
-            try:
-                result = read_result(folder / "result.json")
-                spec = _checked_spec(folder, result)
-                with contextlib.suppress(UserError):  # of fields that recipes no longer have; it is shown as stale
-                    result = dataclasses.replace(result, recipe=dataclasses.asdict(read_recipe(spec, result.recipe)))
-                runs.append(Run(folder, spec, result))
-            except (UserError, OSError) as error:
-                gaps[folder] = Gap("unreadable, and left out", str(error))
-        elif "error.json" in names:
-            gaps[folder] = Gap("failed", _sentence(folder / "error.json"))
-        elif "run.json" in names:
-            gaps[folder] = Gap("running, or interrupted")
-    return runs, gaps
-
-
-def _folders(top: Path) -> Iterator[tuple[Path, set[str]]]:
-    """Each folder below `top` with its files' names, in order; links are followed, each real folder is seen once."""
-    seen = set()
-    for folder, below, names in os.walk(top, followlinks=True):
-        real = os.path.realpath(folder)
-        below[:] = [] if real in seen else sorted(name for name in below if not name.startswith("."))
-        if real not in seen:
-            yield Path(folder), set(names)
-        seen.add(real)
-
-
-def _checked_spec(folder: Path, result: RunResult) -> RunSpec:
-    """The specification of a result whose numbers can be counted on. Raises UserError where they cannot."""
-    numbers = ("test_mae", "baseline_mae", "n_train", "n_val", "n_test", "device_hours", *MAY_BE_NONE)
-    for name in numbers:
-        value = getattr(result, name)
-        if name in MAY_BE_NONE and value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise UserError(
-                f"{folder / 'result.json'}: {name} must be a number that is not negative, however: {value!r}"
-            )
-    for name, kind in (("spec", dict), ("recipe", dict), ("pack_identity", dict), ("unit", str), ("key", str)):
-        if not isinstance(getattr(result, name), kind):
-            raise UserError(f"{folder / 'result.json'}: {name} must be of type {kind.__name__}")
-    try:
-        spec = result.spec
-        for field in dataclasses.fields(RunSpec):
-            value = spec.get(field.name)
-            if field.name in spec and (isinstance(value, bool) or not isinstance(value, field.type)):
-                kind = getattr(field.type, "__name__", field.type)
-                raise UserError(f"{field.name} must be of type {kind}, however: {value!r}")
-        return read_spec(spec)
-    except UserError as error:
-        raise UserError(f"{folder / 'result.json'}: {error}") from None
-
-
-def _sentence(path: Path) -> str:
-    """What a failed run said."""
-    try:
-        return str(read_json(path)["error"])
-    except (UserError, OSError, KeyError) as error:
-        return f"its error.json cannot be read ({error})"
 
 
 def ask_ledger(matrix_path: Path, results: Path, gaps: dict[Path, Gap]) -> list[Note]:
@@ -247,10 +177,10 @@ def legend(runs: Sequence[Run], tables: Iterable[Table]) -> list[Note]:
     return [note for note in notes if note.lines]
 
 
-def without_predictions(problems: dict[Path, str]) -> list[Note]:
-    """The runs whose predictions were wanted."""
-    lines = tuple(one_line(problems[folder]) for folder in sorted(problems))
-    return [Note("predictions left out of what is computed from them", lines)] if lines else []
+def unread(problems: dict[Path, str]) -> list[Note]:
+    """The runs whose predictions or history were wanted."""
+    lines = tuple(one_line(problems[path]) for path in sorted(problems))
+    return [Note("predictions or histories left out of what is made of them", lines)] if lines else []
 
 
 def _differences(recipe: dict, contents: Sequence[dict]) -> str:

@@ -10,30 +10,13 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from irnet_hpc.errors import UserError
 from irnet_hpc.grids import GRIDS
 from irnet_hpc.recipes import RECIPES
-from irnet_hpc.runs import PROTOCOLS, RunResult, RunSpec, read_recipe, run_key
-
-
-class Run(NamedTuple):
-    folder: Path
-    spec: RunSpec
-    result: RunResult
-
-    @property
-    def split(self) -> int | None:
-        """The seed of its pack's split; None where there is none, as where the source's own column splits."""
-        seed = _split_identity(self).get("seed")
-        return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
-
-    @property
-    def repetition(self) -> tuple[int, int]:
-        """(split seed, seed): what tells runs of one cell apart."""
-        return (self.split or 0, self.spec.seed)
+from irnet_hpc.results import Run
+from irnet_hpc.runs import PROTOCOLS, read_recipe, run_key
 
 
 class Group(NamedTuple):
@@ -99,14 +82,9 @@ def _differing(run: Run, other: Run) -> list[str]:
     ]
 
 
-def _split_identity(run: Run) -> dict:
-    split = run.result.pack_identity.get("split")
-    return split if isinstance(split, dict) else {}
-
-
 def unseeded_identity(run: Run) -> dict:
     """The pack's identity but for the seed of its split and the content that follows from it."""
-    split = {name: value for name, value in _split_identity(run).items() if name != "seed"}
+    split = {name: value for name, value in run.split_identity.items() if name != "seed"}
     identity = {name: value for name, value in run.result.pack_identity.items() if name != "content_sha256"}
     return identity | ({"split": split} if split else {})
 

@@ -1,4 +1,4 @@
-"""The predictions that runs have left on their test rows, read where they are wanted; and the mean of the seeds' predictions.
+"""The predictions that runs have left on their test rows, read where they are wanted.
 
 What is missing, unreadable, or of other rows than its neighbours' costs a number and a note, never the tables.
 """
@@ -6,14 +6,12 @@ What is missing, unreadable, or of other rows than its neighbours' costs a numbe
 import dataclasses
 import zipfile
 import zlib
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irnet_hpc.errors import UserError
-from irnet_hpc.grouping import Run
-from irnet_hpc.tables import Row, Table
+from irnet_hpc.results import Run
 
 if TYPE_CHECKING:  # tables that need no predictions need no numpy
     import numpy as np
@@ -84,32 +82,3 @@ def read_predictions(run: Run) -> dict[str, "np.ndarray"]:
     if not np.isclose(mae, run.result.test_mae, rtol=1e-5):
         raise UserError(f"{path} is not that of result.json: MAE {mae:g} and {run.result.test_mae:g}")
     return arrays
-
-
-def with_ensembles(tables: Sequence[Table], problems: dict[Path, str]) -> tuple[Table, ...]:
-    """The tables with `ensemble_mae` in every cell whose runs' predictions are all there."""
-    return tuple(
-        dataclasses.replace(table, rows=tuple(_with_ensembles(row, problems) for row in table.rows)) for table in tables
-    )
-
-
-def _with_ensembles(row: Row, problems: dict[Path, str]) -> Row:
-    cells = [cell and dataclasses.replace(cell, ensemble_mae=ensemble_mae(cell.runs, problems)) for cell in row.cells]
-    return dataclasses.replace(row, cells=tuple(cells))
-
-
-def ensemble_mae(runs: Sequence[Run], problems: dict[Path, str]) -> float | None:
-    """MAE of the mean of the seeds' predictions, over several splits the mean of theirs; None where a split has fewer than
-    two seeds, or the predictions of a run are not there."""
-    of_split = defaultdict(list)
-    for run in runs:
-        of_split[run.split].append(run)
-    if min(map(len, of_split.values())) < 2:
-        return None
-    import numpy as np
-
-    rows = read_rows(runs, problems)
-    if sum(len(one.predictions) for one in rows.values()) < len(runs):
-        return None
-    maes = [np.abs(np.mean(list(one.predictions.values()), axis=0) - one.target).mean() for one in rows.values()]
-    return float(np.mean(maes))

@@ -125,6 +125,7 @@ def tidy_csv(tables: Iterable[Table]) -> str:
             "seeds": " ".join(map(str, cell.seeds)),
             "n_runs": cell.n,
             "splits": " ".join(map(str, cell.splits)),
+            "ensemble_mae": cell.ensemble_mae,
             "baseline_mae": row.baseline,
             "improvement_over_plain": cell.improvement,
             "best": int(cell.best),

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 
 from irnet_hpc.errors import UserError
-from irnet_hpc.grouping import Group, Run, group_runs, is_stale, pack_labels
+from irnet_hpc.grouping import Group, group_runs, is_stale, pack_labels
 from irnet_hpc.properties import PROPERTIES
+from irnet_hpc.results import Run
 from irnet_hpc.runs import ARCHITECTURES
 
 
@@ -56,7 +57,7 @@ class Cell(Measured):
     improvement_over_classical: float | None  # the same for the row's best classical, over the splits both have
     n_parameters: int | None
     device_hours: float  # over all runs
-    ensemble_mae: float | None = None  # of the mean of the seeds' predictions (predictions.py); never part of `mae`
+    ensemble_mae: float | None = None  # of the mean of the seeds' predictions (ensembles.py); never part of `mae`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +129,7 @@ def tabulate(runs: Sequence[Run]) -> tuple[Table, ...]:
     )
 
 
-def _model_order(model: tuple[str, int | None]) -> tuple:
+def model_order(model: tuple[str, int | None]) -> tuple:
     """plain, srnet, irnet, the classical ones, custom and what else there is, each by depth."""
     architecture, depth = model
     known = ARCHITECTURES.index(architecture) if architecture in ARCHITECTURES else len(ARCHITECTURES)
@@ -137,7 +138,7 @@ def _model_order(model: tuple[str, int | None]) -> tuple:
 
 def _table(group: Group, classical: list[Run]) -> Table:
     runs = group.runs
-    models = tuple(sorted({(run.spec.architecture, run.spec.depth) for run in runs}, key=_model_order))
+    models = tuple(sorted({(run.spec.architecture, run.spec.depth) for run in runs}, key=model_order))
     by_property = defaultdict(list)
     for run in runs:
         by_property[run.spec.property].append(run)

@@ -9,7 +9,7 @@ import pytest
 from test_aggregate import aggregate, tables_of, write_run
 from test_splits_in_tables import write_split
 
-from irnet_hpc.aggregate import collect, sections_of, without_predictions
+from irnet_hpc.aggregate import collect, sections_of, unread
 from irnet_hpc.differences import differences, differences_section
 from irnet_hpc.predictions import FILE
 from irnet_hpc.statistics import paired_interval
@@ -161,7 +161,7 @@ def test_predictions_that_cannot_be_used_are_a_note_and_the_rest_is_compared(tmp
     harm(folder / FILE)
     (one,), problems = made(tmp_path)
     assert (one.n_runs, one.mean, one.low) == (2, pytest.approx(-0.19), None)
-    (note,) = without_predictions(problems)
+    (note,) = unread(problems)
     assert len(note.lines) == 1 and str(folder) in note.lines[0] and sentence in note.lines[0]
 
 
@@ -169,7 +169,7 @@ def test_without_any_predictions_there_is_no_section_but_a_note(tmp_path):
     write_run(tmp_path, 0.1)
     write_run(tmp_path, 0.2, "ridge")
     problems = {}
-    assert sections_of(tables_of(tmp_path), problems) == ()
+    assert sections_of(tables_of(tmp_path), (), problems) == ()
     assert len(problems) == 2
 
 

@@ -35,19 +35,8 @@ ORDER = (
         "running",
         "sweep",
     ),
-    *(
-        "statistics",
-        "grouping",
-        "tables",
-        "predictions",
-        "typeset",
-        "rendering",
-        "optimism",
-        "differences",
-        "published",
-        "report",
-        "aggregate",
-    ),
+    *("statistics", "results", "grouping", "tables", "predictions", "typeset", "rendering"),
+    *("differences", "ensembles", "optimism", "series", "curves", "published", "report", "aggregate"),
 )
 TRAINING = {
     *("dropout", "model", "comm", "data", "evaluation", "checkpoint", "folder"),

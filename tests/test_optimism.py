@@ -43,7 +43,7 @@ def test_optimism_is_the_mean_over_runs_and_stands_beside_the_honest_mae(tmp_pat
 def test_the_text_says_that_the_two_protocols_train_on_different_rows(tmp_path):
     write_both(tmp_path)
     tables = tables_of(tmp_path)
-    text = document(tables, [], sections=sections_of(tables, {}))
+    text = document(tables, [], sections=sections_of(tables, (), {}))
     assert "## Optimism of selecting on test" in text
     assert "trained without the rows of val" in text
 
@@ -59,7 +59,7 @@ def test_an_honest_cell_of_another_recipe_pack_or_size_is_not_put_beside(tmp_pat
 
 def test_without_protocol_paper_there_is_no_such_section(tmp_path):
     write_run(tmp_path, 0.1)
-    assert sections_of(tables_of(tmp_path), {}) == ()
+    assert sections_of(tables_of(tmp_path), (), {}) == ()
 
 
 def test_the_csv_is_in_full_precision_and_inert_and_the_latex_is_escaped(tmp_path):
