@@ -68,4 +68,9 @@ def _text(cell: Cell | None, form: str) -> str:
     if cell is None or cell.ensemble_mae is None:
         return ""
     gain = f", {100 * (cell.mae - cell.ensemble_mae) / cell.mae:+.1f} %" if cell.mae else ""
-    return f"{cell.ensemble_mae:{form}} (of {cell.n}{gain})"
+    n_splits = max(1, len(cell.splits))
+    whole, rest = divmod(cell.n, n_splits)
+    of = f"of {whole}" + (f", {n_splits} splits" if n_splits > 1 else "")
+    if rest:  # splits have unlike numbers of seeds
+        of = f"of {cell.n} in {n_splits} splits"
+    return f"{cell.ensemble_mae:{form}} ({of}{gain})"

@@ -155,20 +155,24 @@ def _recipe_labels(runs: Iterable[Run]) -> dict[tuple[str, str, bool], str]:
     }
 
 
+ORIGIN = ("pack", "property", "model", "recipe", "protocol")  # what an origin is called by
+
+
 def _origin(run: Run, origins: dict[str, Run], packs: dict[str, str]) -> str | None:
     """Where the weights came from, in words that are the same for every seed and split; only what differs from the run."""
     spec = run.spec
     if spec.start_from is None:
         return None
-    names = ("pack", "property", "model", "recipe", "protocol")
-    recorded = getattr(run.result, "origin", None)  # results of an earlier version have none
+    recorded = getattr(run.result, "origin", None)  # what the run itself says; results of an earlier version do not
     recorded = recorded if isinstance(recorded, dict) else {}
     found = origins.get(recorded.get("key", spec.start_from))
-    origin = {name: getattr(found.spec, name) for name in names} if found else recorded
-    if not any(name in origin for name in names):
+    theirs = {name: getattr(found.spec, name) for name in (*ORIGIN, "train_rows")} if found else dict(recorded)
+    if not any(theirs.get(name) for name in ORIGIN):
         return f"run {spec.start_from[:8]}"
-    ours = {name: getattr(spec, name) for name in names}
-    differing = {name: str(origin[name]) for name in names if origin.get(name, ours[name]) != ours[name]}
-    if "pack" in differing and packs[spec.pack] != spec.pack:  # of merged splits
-        differing["pack"] = _without_seed(differing["pack"], run)
-    return " ".join(packs.get(value, value) for value in differing.values()) or "itself"
+    ours = {name: getattr(spec, name) for name in ORIGIN} | {"pack": packs[spec.pack]}
+    if theirs.get("pack"):
+        pack = str(theirs["pack"])  # perhaps of no result; its split has the run's seed
+        theirs["pack"] = packs.get(pack) or (_without_seed(pack, run) if packs[spec.pack] != spec.pack else pack)
+    words = [str(theirs[name]) for name in ORIGIN if theirs.get(name) not in (None, ours[name])]
+    words += [f"n{theirs['train_rows']}"] if theirs.get("train_rows") else []
+    return " ".join(words) or "itself"

@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 
 from irnet_hpc.rendering import cell_text, difference_format, row_format, spread_text
 from irnet_hpc.runs import model_name
-from irnet_hpc.tables import Cell, Row, Table
+from irnet_hpc.tables import Cell, Measured, Row, Table, mean_and_sd
 from irnet_hpc.typeset import Block, Section, Text
 
 HEADING = "Optimism of selecting on test"
@@ -19,7 +19,7 @@ SAID = (
     "rows that did not select less that on the half that did, both ways round, mean ± sd over runs; above zero the reported "
     "MAE flatters. A half is smaller than the whole, and easier to be lucky on. honest: the same model where val selects and "
     "test is touched once. It is trained without the rows of val, which protocol paper trains on, so the two differ by more "
-    "than the selection."
+    "than the selection. Of several splits these two are over those that both have."
 )
 
 
@@ -31,8 +31,8 @@ class Optimism:
     sd: float | None  # ddof = 1
     n: int  # runs that know theirs
     percent: float | None  # of the mean test MAE of these runs
-    selected: Cell  # on test
-    honest: Cell | None
+    selected: Measured  # on test; over the splits that `honest` has, where there is one
+    honest: Measured | None
     n_train_honest: int | None
 
 
@@ -69,19 +69,29 @@ def _of_row(table: Table, row: Row, honest: Table | None) -> tuple[Optimism | No
             found.append(None)
             continue
         values, mae = [run.result.optimism for run in runs], fmean(run.result.test_mae for run in runs)
-        theirs = honest.cell(same[0], *model) if same else None
+        selected, theirs = _over_common_splits(cell, honest.cell(same[0], *model) if same else None)
         found.append(
             Optimism(
                 mean=fmean(values),
                 sd=stdev(values) if len(values) > 1 else None,
                 n=len(values),
                 percent=100 * fmean(values) / mae if mae else None,
-                selected=cell,
+                selected=selected,
                 honest=theirs,
                 n_train_honest=same[0].n_train if theirs else None,
             )
         )
     return tuple(found)
+
+
+def _over_common_splits(cell: Cell, other: Cell | None) -> tuple[Measured, Measured | None]:
+    """Both over the splits that both have; the first as it is where there are none."""
+    common = {run.split for run in cell.runs} & {run.split for run in other.runs} if other else set()
+    if not common:
+        return cell, None
+    sides = [tuple(run for run in side.runs if run.split in common) for side in (cell, other)]
+    selected, honest = (Measured(runs=runs, **mean_and_sd(runs)) for runs in sides)
+    return selected, honest
 
 
 def optimism_section(tables: Sequence[Table]) -> Section:

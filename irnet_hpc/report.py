@@ -60,7 +60,7 @@ def mae_against_depth(table: Table) -> "Figure":
 
 def mae_against_rows(series: Series) -> "Figure":
     """Test MAE against training rows, both logarithmic: a line a model, bars of one sd over the runs."""
-    return _figure(series.title, "training rows", [functools.partial(_draw_rows, series=series)])
+    return _figure(series.title, "training rows", [functools.partial(_draw_rows, series=series)], (5.6, 3.9))
 
 
 def convergence_curves(training: Convergence) -> "Figure":
@@ -72,8 +72,10 @@ def convergence_curves(training: Convergence) -> "Figure":
     return _figure(f"{training.row.property}, {training.table.title}", "epoch", draw)
 
 
-def _figure(title: str, below: str, draw: "Sequence[Callable[[Axes], None]]") -> "Figure":
-    """Panels, of which each is drawn by one of `draw`, with one legend above; `below` is what the horizontal axes say."""
+def _figure(
+    title: str, below: str, draw: "Sequence[Callable[[Axes], None]]", size: tuple[float, float] = (3.4, 2.9)
+) -> "Figure":
+    """Panels of a `size` in inches, of which each is drawn by one of `draw`, with one legend above; `below` is what the horizontal axes say."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -81,7 +83,7 @@ def _figure(title: str, below: str, draw: "Sequence[Callable[[Axes], None]]") ->
     n_columns = 2 if len(draw) == 4 else min(3, len(draw))
     n_rows = -(-len(draw) // n_columns)
     with rc_context({"font.size": 9, "axes.titlesize": 10, "pdf.fonttype": 42, "savefig.facecolor": "white"}):
-        figure = Figure(figsize=(3.4 * n_columns, 2.9 * n_rows), layout="constrained")
+        figure = Figure(figsize=(size[0] * n_columns, size[1] * n_rows), layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
         for panel, draw_one in zip(panels, draw, strict=False):
@@ -96,7 +98,7 @@ def _figure(title: str, below: str, draw: "Sequence[Callable[[Axes], None]]") ->
             label: line for panel in panels for line, label in zip(*panel.get_legend_handles_labels(), strict=True)
         }
         labels = sorted(handles, key=lambda label: label == BASELINE)  # last
-        place = {"loc": "outside upper center", "ncols": 2 if n_columns == 1 else 4, "frameon": False}
+        place = {"loc": "outside upper center", "ncols": min(4, int(size[0] * n_columns / 1.7)), "frameon": False}
         figure.legend([handles[label] for label in labels], labels, **place)
         figure.suptitle(title, fontsize=8, color="0.35", x=0.01, ha="left", y=-0.01, va="top")
     return figure

@@ -181,10 +181,10 @@ def best_classical(runs: list[Run], name: str, protocol: str) -> BestClassical |
     known = [model for model in known if n_splits[model] == max(n_splits.values())]
     model = min(sorted(known), key=lambda model: _mean_over_splits(val[model], "val_mae"))
     found = tuple(run for _, run in sorted(test[model].items()))
-    return BestClassical(model=model, runs=found, **_mean_and_sd(found))
+    return BestClassical(model=model, runs=found, **mean_and_sd(found))
 
 
-def _mean_and_sd(runs: Sequence[Run]) -> dict[str, float | None]:
+def mean_and_sd(runs: Sequence[Run]) -> dict[str, float | None]:
     maes = [run.result.test_mae for run in runs]
     return {"mae": fmean(maes), "sd": stdev(maes) if len(maes) > 1 else None}
 
@@ -246,7 +246,7 @@ def _refuse_unequal_rows(runs: Sequence[Run]) -> None:
 
 def _cell(runs: list[Run], plain: list[Run], best: bool, classical: BestClassical | None) -> Cell:
     return Cell(
-        **_mean_and_sd(runs),
+        **mean_and_sd(runs),
         runs=tuple(runs),
         best=best,
         improvement=_improvement(runs, plain) if runs[0].spec.architecture != "plain" else None,

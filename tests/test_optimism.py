@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 from test_aggregate import aggregate, tables_of, write_run
+from test_splits_in_tables import write_split
 
 from irnet_hpc.aggregate import document, sections_of
 from irnet_hpc.optimism import optimism_section, optimism_tables
@@ -55,6 +56,16 @@ def test_an_honest_cell_of_another_recipe_pack_or_size_is_not_put_beside(tmp_pat
     (table,) = optimism_tables(tables_of(tmp_path))
     assert table.rows[0][1][0].honest is None
     assert "MAE honest" not in aligned(optimism_section(tables_of(tmp_path)).blocks[0].lines, None)
+
+
+def test_of_several_splits_both_protocols_are_compared_over_those_that_both_have(tmp_path):
+    """Selected on test in split 0 alone, at 0.10; honest is 0.11 there and 0.31 in split 1, which does not count."""
+    for split in range(2):
+        write_split(tmp_path, 0.11 + 0.2 * split, split, **HONEST)
+    write_split(tmp_path, 0.10, 0, **PAPER)
+    (table,) = optimism_tables(tables_of(tmp_path))
+    (one,) = table.rows[0][1]
+    assert (one.selected.mae, one.honest.mae, one.honest.n) == (0.10, 0.11, 1)
 
 
 def test_without_protocol_paper_there_is_no_such_section(tmp_path):

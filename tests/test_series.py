@@ -141,6 +141,7 @@ def test_over_splits_it_is_the_mean_of_theirs_and_each_needs_two_seeds(tmp_path)
             write_predictions(write_split, tmp_path, [(0.1 + 0.1 * split) * (3 if seed else -1)] * 2, split, seed=seed)
     (table,) = with_ensembles(tables_of(tmp_path), {})
     assert table.rows[0].cells[0].ensemble_mae == pytest.approx(0.15)  # 0.1 and 0.2
+    assert texts(ensembles_section([table]).blocks[0])[1][1] == "0.15 (of 2, 2 splits, +50.0 %)"
     write_predictions(write_split, tmp_path, [0.1, 0.1], 2)
     (table,) = with_ensembles(tables_of(tmp_path), {})
     assert table.rows[0].cells[0].ensemble_mae is None

@@ -136,3 +136,16 @@ def test_a_start_from_another_split_of_the_same_pack_is_one_start(tmp_path):
         "jarvis-magpie, 2 splits, recipe onecycle, protocol honest, started from oqmd-magpie",
         "oqmd-magpie, 2 splits, recipe onecycle, protocol honest",
     ]
+
+
+def test_a_run_says_itself_what_it_started_from_where_the_origin_is_not_among_the_results(tmp_path):
+    for split in range(2):
+        write_split(tmp_path, 0.03, split, pack="jarvis-magpie", start_from="0123456789abcdef")
+    runs, _ = collect(tmp_path)
+    assert "started from run 01234567" in tabulate(runs)[0].title
+    for run in runs:
+        pack = "oqmd-magpie" + (f"-split{run.split}" if run.split else "")
+        origin = {"key": "f" * 64, "pack": pack, "property": "formation_energy", "model": "irnet-17", "train_rows": 500}
+        object.__setattr__(run.result, "origin", origin)
+    (table,) = tabulate(runs)
+    assert table.start_from == "oqmd-magpie n500"
