@@ -2,7 +2,7 @@
 
 python -m irnet_hpc.aggregate                                   what is below results/
 python -m irnet_hpc.aggregate results/ --matrix jobs/full.yaml  and which cells of the matrix have no result
-python -m irnet_hpc.aggregate results/ --tables paper/tables    mae.md, mae.csv, mae.tex and figures there
+python -m irnet_hpc.aggregate results/ --tables paper/tables    mae.md, mae.csv, mae.tex, a CSV a section, figures
 """
 
 import argparse

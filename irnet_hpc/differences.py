@@ -8,11 +8,12 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from irnet_hpc.cells import Cell, Measured
 from irnet_hpc.predictions import SplitRows, read_rows
 from irnet_hpc.rendering import difference_format
 from irnet_hpc.results import Run
 from irnet_hpc.runs import model_name
-from irnet_hpc.tables import Cell, Measured, Row, Table
+from irnet_hpc.tables import Row, Table
 from irnet_hpc.typeset import Block, Section, Text
 
 FEWEST = 3  # runs, below which nothing is claimed

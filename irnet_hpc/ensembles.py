@@ -5,11 +5,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from irnet_hpc.cells import Cell
 from irnet_hpc.predictions import read_rows
 from irnet_hpc.rendering import row_format
 from irnet_hpc.results import Run
 from irnet_hpc.runs import model_name
-from irnet_hpc.tables import Cell, Row, Table
+from irnet_hpc.tables import Row, Table
 from irnet_hpc.typeset import Block, Section, Text
 
 SAID = (

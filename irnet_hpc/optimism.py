@@ -8,9 +8,10 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 
+from irnet_hpc.cells import Cell, Measured, mean_and_sd
 from irnet_hpc.rendering import cell_text, difference_format, row_format, spread_text
 from irnet_hpc.runs import model_name
-from irnet_hpc.tables import Cell, Measured, Row, Table, mean_and_sd
+from irnet_hpc.tables import Row, Table
 from irnet_hpc.typeset import Block, Section, Text
 
 HEADING = "Optimism of selecting on test"

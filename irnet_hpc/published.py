@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from irnet_hpc.cells import BestClassical, Cell
 from irnet_hpc.rendering import cell_text, row_format
 from irnet_hpc.runs import model_name
-from irnet_hpc.tables import BestClassical, Cell, Row, Table
+from irnet_hpc.tables import Row, Table
 from irnet_hpc.typeset import Text, aligned, csv_text, one_line
 
 # (model, depth) in published.csv -> ours; what is not here is called the same, or is not ours

@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from statistics import median
 
+from irnet_hpc.cells import Cell, Measured
 from irnet_hpc.runs import model_name
-from irnet_hpc.tables import Cell, Measured, Row, Table
+from irnet_hpc.tables import Row, Table
 from irnet_hpc.typeset import Text, aligned, csv_text, latex_table
 
 HOW_TO_READ = (

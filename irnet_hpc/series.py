@@ -6,11 +6,12 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from irnet_hpc.cells import Cell
 from irnet_hpc.grouping import unseeded_identity
 from irnet_hpc.rendering import cell_text, row_format
 from irnet_hpc.results import Run
 from irnet_hpc.runs import model_name
-from irnet_hpc.tables import Cell, Row, Table, model_order
+from irnet_hpc.tables import Row, Table, model_order
 from irnet_hpc.typeset import Block, Section, Text
 
 SIZE_SAID = (

@@ -35,7 +35,7 @@ ORDER = (
         "running",
         "sweep",
     ),
-    *("statistics", "results", "grouping", "tables", "predictions", "typeset", "rendering"),
+    *("statistics", "results", "grouping", "cells", "tables", "predictions", "typeset", "rendering"),
     *("differences", "ensembles", "optimism", "series", "curves", "published", "report", "aggregate"),
 )
 TRAINING = {
