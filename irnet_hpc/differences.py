@@ -41,7 +41,7 @@ class Difference:
     n_splits: int
     n_runs: int  # of the model
     n_runs_against: int
-    n_test: int  # rows of all splits
+    n_test: int  # rows of all splits; those that several splits share count once
 
     @property
     def excludes_zero(self) -> bool | None:
@@ -50,12 +50,12 @@ class Difference:
 
 def differences(tables: Sequence[Table], problems: dict[Path, str]) -> list[tuple[Table, tuple[Difference, ...]]]:
     """Every table that has something to compare. `problems` gets a sentence for each run whose predictions are not there."""
-    scratch = {_but_for_start(table): table for table in tables if table.start_from is None}
     found = []
     for table in tables:
+        scratch = _from_scratch(table, tables) if table.start_from else []
         of_table = []
         for row in table.rows:
-            pairs = list(_pairs(table, row, scratch.get(_but_for_start(table))))
+            pairs = list(_pairs(table, row, scratch))
             runs = {run.folder: run for _, cell, _, other in pairs for run in (*cell.runs, *other.runs)}
             rows = read_rows(runs.values(), problems) if pairs else {}
             made = [_difference(row, rows, *pair) for pair in pairs]
@@ -65,19 +65,30 @@ def differences(tables: Sequence[Table], problems: dict[Path, str]) -> list[tupl
     return found
 
 
-def _but_for_start(table: Table) -> tuple:
-    return table.pack, table.recipe, table.protocol, table.train_rows
+def _from_scratch(table: Table, tables: Iterable[Table]) -> list[tuple[str, Table]]:
+    """(in words, table) of what starts from nothing and is else the same; where the recipe is one for going on with, which
+    nothing was trained by from scratch, those of the other recipes."""
+    alike = [
+        other
+        for other in tables
+        if other.start_from is None
+        and (other.pack, other.protocol, other.train_rows) == (table.pack, table.protocol, table.train_rows)
+    ]
+    same = [("from scratch", other) for other in alike if other.recipe == table.recipe]
+    others = [
+        (f"from scratch, recipe {other.recipe}", other) for other in alike if not other.recipe.endswith("(stale)")
+    ]
+    return same or others
 
 
-def _pairs(table: Table, row: Row, scratch: Table | None) -> Iterator[tuple[str, Cell, str, Measured]]:
+def _pairs(table: Table, row: Row, scratch: Iterable[tuple[str, Table]]) -> Iterator[tuple[str, Cell, str, Measured]]:
     """(model, its cell, what it is compared with, its cell)."""
-    if scratch is not None and table.start_from:
-        same = next((other for other in scratch.rows if (other.property, other.unit) == (row.property, row.unit)), None)
-    else:
-        same = None
     for model, cell in zip(table.models, row.cells, strict=True):
-        if cell and same and (other := scratch.cell(same, *model)):
-            yield model_name(*model), cell, "from scratch", other
+        for words, table_of_scratch in scratch if cell else ():
+            for other_row in table_of_scratch.rows:
+                other = table_of_scratch.cell(other_row, *model)
+                if other and (other_row.property, other_row.unit) == (row.property, row.unit):
+                    yield model_name(*model), cell, words, other
         if cell and row.best_classical and (table.start_from or model[0] == "irnet"):
             yield model_name(*model), cell, row.best_classical.model, row.best_classical
 
@@ -86,15 +97,18 @@ def _difference(
     row: Row, rows: dict[int | None, SplitRows], model: str, cell: Cell, against: str, other: Measured
 ) -> Difference | None:
     """None where no split has predictions of both."""
-    from irnet_hpc.statistics import paired_interval  # here, for tables without predictions need no numpy
+    import numpy as np  # here, for tables without predictions need no numpy
+
+    from irnet_hpc.statistics import paired_interval
 
     ours, theirs = _by_split(cell.runs, rows), _by_split(other.runs, rows)
     splits = [split for split in ours if split in theirs]
     if not splits:
         return None
-    a = [rows[split].errors(ours[split]) for split in splits]
-    b = [rows[split].errors(theirs[split]) for split in splits]
-    interval = paired_interval(a, b, [rows[split].formula for split in splits])
+    pools = _pools(splits, rows)
+    a = [np.concatenate([rows[split].errors(ours[split]) for split in pool]) for pool in pools]
+    b = [np.concatenate([rows[split].errors(theirs[split]) for split in pool]) for pool in pools]
+    interval = paired_interval(a, b, [rows[pool[0]].formula for pool in pools])
     n_runs, n_against = sum(map(len, a)), sum(map(len, b))
     # A classical model is often the same for every seed, and has one.
     known = min([n_runs] + ([] if other.runs[0].spec.is_classical else [n_against])) >= FEWEST
@@ -122,6 +136,19 @@ def _by_split(runs: Iterable[Run], rows: dict[int | None, SplitRows]) -> dict[in
         if run.split in rows and run.folder in rows[run.split].predictions:
             found.setdefault(run.split, []).append(run)
     return found
+
+
+def _pools(splits: Iterable[int | None], rows: dict[int | None, SplitRows]) -> list[list[int | None]]:
+    """Splits by their test rows. Where an element is held out, the seed of the split moves train and val alone: such splits
+    are several runs on one draw of test rows, which they must not pass off as several."""
+    pools: list[list[int | None]] = []
+    for split in splits:
+        same = next((pool for pool in pools if rows[pool[0]].has_the_rows_of(rows[split])), None)
+        if same is None:
+            pools.append([split])
+        else:
+            same.append(split)
+    return pools
 
 
 def differences_section(tables: Sequence[Table], problems: dict[Path, str]) -> Section:

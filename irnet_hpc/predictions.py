@@ -28,6 +28,11 @@ class SplitRows:
     target: "np.ndarray"  # (n_rows,) in the property's unit
     predictions: dict[Path, "np.ndarray"]  # folder of a run -> (n_rows,)
 
+    def has_the_rows_of(self, other: "SplitRows") -> bool:
+        import numpy as np
+
+        return np.array_equal(self.formula, other.formula) and np.array_equal(self.target, other.target)
+
     def errors(self, runs: Iterable[Run]) -> "np.ndarray":
         """Absolute errors (n_runs, n_rows) of those runs that are here."""
         import numpy as np

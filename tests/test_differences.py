@@ -12,17 +12,19 @@ from test_splits_in_tables import write_split
 from irnet_hpc.aggregate import collect, sections_of, unread
 from irnet_hpc.differences import differences, differences_section
 from irnet_hpc.predictions import FILE
+from irnet_hpc.recipes import RECIPES
 from irnet_hpc.statistics import paired_interval
 
 FORMULAS = np.array(["Fe2O3", "Fe2O3", "NaCl", "MgO"])
 
 
 def write_predictions(write, results, errors, *arguments, **changes):
-    """A run whose predictions are off by `errors` (n_rows,), its test MAE being theirs; `write` writes its result."""
-    errors = np.array(errors, float)
+    """A run whose predictions are off by `errors` (n_rows,), its test MAE being theirs; `write` writes its result. Other
+    `rows` are those of another split."""
+    errors, rows = np.array(errors, float), changes.pop("rows", 0)
     folder = write(results, float(np.abs(errors).mean()), *arguments, n_test=len(errors), **changes)
-    target = np.arange(1.0, 1 + len(errors))
-    ids = np.array([f"m-{number}" for number in range(len(errors))])
+    target = np.arange(1.0, 1 + len(errors)) + 10 * rows
+    ids = np.array([f"m{rows}-{number}" for number in range(len(errors))])
     np.savez(folder / FILE, material_id=ids, formula=FORMULAS[: len(errors)], target=target, prediction=target + errors)
     return folder
 
@@ -65,9 +67,9 @@ def test_below_three_runs_nothing_is_claimed(tmp_path):
 def test_three_splits_of_one_seed_are_three_runs_paired_by_split(tmp_path):
     """IRNet is 0.1 better in each of splits 0, 1 and 2; of split 3 the forest has no run, and it does not count."""
     for split in range(4):
-        write_predictions(write_split, tmp_path, [0.2 + split, 0.3 + split], split)
+        write_predictions(write_split, tmp_path, [0.2 + split, 0.3 + split], split, rows=split)
         if split < 3:
-            write_predictions(write_split, tmp_path, [0.3 + split, 0.4 + split], split, "random_forest")
+            write_predictions(write_split, tmp_path, [0.3 + split, 0.4 + split], split, "random_forest", rows=split)
     (one,), _ = made(tmp_path)
     assert (one.n_splits, one.n_runs, one.n_test) == (3, 3, 6)
     assert (one.mean, one.low, one.high) == tuple(map(pytest.approx, (-0.1, -0.1, -0.1)))
@@ -90,6 +92,28 @@ def test_transfer_is_compared_with_the_same_model_from_scratch_and_with_the_best
         "random_forest": (-0.14, True),
     }
     assert found[0].percent == pytest.approx(-23.8095, rel=1e-5)
+
+
+def test_splits_that_share_their_test_rows_are_runs_on_one_draw_of_rows(tmp_path):
+    """Where oxygen is held out, the split's seed moves train and val only: 3 x 1 runs, but 4 test rows and not 12."""
+    ours, theirs = np.random.default_rng(0).uniform(0.1, 0.3, size=(3, 4)), np.array([[0.2, 0.4, 0.3, 0.5]] * 3)
+    for split in range(3):
+        oxygen = {"split": {"by": "element", "elements": ["O"], "seed": split}}
+        for errors, model in ((ours, "irnet-17"), (theirs, "ridge")):
+            write_predictions(write_split, tmp_path, errors[split], split, model, pack="o-element_O", identity=oxygen)
+    (one,), _ = made(tmp_path)
+    expected = paired_interval([ours], [theirs], [np.array([0, 0, 2, 1])])
+    assert (one.n_splits, one.n_runs, one.n_test) == (3, 3, 4)
+    assert (one.mean, one.low, one.high) == tuple(map(pytest.approx, expected))
+
+
+def test_a_recipe_for_going_on_is_compared_with_the_other_recipes_from_scratch(tmp_path):
+    for seed in range(3):
+        write_predictions(write_run, tmp_path, [0.2] * 4, "plain-17", seed=seed)
+        going_on = {"recipe": RECIPES["paper"], "start_from": "0123456789abcdef"}
+        write_predictions(write_run, tmp_path, [0.15] * 4, "plain-17", seed=seed, **going_on)
+    (one,), _ = made(tmp_path)
+    assert (one.against, one.mean) == ("from scratch, recipe onecycle", pytest.approx(-0.05))
 
 
 def nothing(path):
