@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from irnet_hpc.loading import Loaded
 from irnet_hpc.materials import Rejected
 from irnet_hpc.properties import PROPERTIES
-from irnet_hpc.splits import SPLITS
+from irnet_hpc.splits import SPLITS, what_is_held_out
 from irnet_hpc.store import Pack
 
 
@@ -39,6 +39,10 @@ def account(found: Pack) -> str:
     lines += [f"{-count:>10,} {reason}" for reason, count in found.attrs["rejected"].items()]
     lines += [
         f"{found.n_rows:>10,} packed: {found.n_train:,} train, {found.n_val:,} val, {found.n_test:,} test",
+    ]
+    if what := what_is_held_out(found.identity["split"]):
+        lines.append(f"{found.n_test:>10,} held out as test: {what}")
+    lines += [
         "",
         f"{'property':<20}{'unit':<10}{'filtered':>10}{'train':>10}{'val':>10}{'test':>10}",
     ]
@@ -57,7 +61,10 @@ def describe(found: Pack) -> str:
         "file": found.path,
         "source": f"{found.identity['source']} (sha256 {found.identity['source_sha256'][:12]})",
         "features": f"{found.features}, {found.n_features} columns",
-        "split": ", ".join(f"{key} {value}" for key, value in found.identity["split"].items()),
+        "split": ", ".join(
+            f"{key} {'+'.join(value) if isinstance(value, list) else value}"
+            for key, value in found.identity["split"].items()
+        ),
         "filters": "; ".join(found.identity["filters"]) or "none",
         "content": f"sha256 {found.identity['content_sha256'][:12]}",
         "created": f"{found.attrs['created']} by " + ", ".join(f"{k} {v}" for k, v in found.attrs["versions"].items()),

@@ -24,6 +24,7 @@ from irnet_hpc.published import published_csv, published_markdown
 from irnet_hpc.rendering import (
     HOW_TO_READ,
     HOW_TO_READ_CLASSICAL,
+    HOW_TO_READ_JOINT,
     HOW_TO_READ_SPLITS,
     latex,
     markdown,
@@ -203,6 +204,7 @@ def document(
         parts += [text] if (text := published_markdown(table, width)) else []
     parts.append(HOW_TO_READ)
     parts += [HOW_TO_READ_CLASSICAL] if any(table.has_classical for table in tables) else []
+    parts += [HOW_TO_READ_JOINT] if any(table.joint for table in tables) else []
     parts += [HOW_TO_READ_SPLITS] if any(len(table.splits) > 1 for table in tables) else []
     parts += [section_markdown(section, width) for section in sections]
     parts += ["## Notes"] if sections and notes else []

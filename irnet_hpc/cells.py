@@ -45,29 +45,31 @@ class Cell(Measured):
 
     improvement: float | None  # per cent by which the MAE is below plain's at the same depth, over the runs both have
     improvement_over_classical: float | None  # the same for the row's best classical, over the splits both have
+    improvement_over_single: float | None  # of a joint table: below that of a network for this property alone
     n_parameters: int | None
     device_hours: float  # over all runs
     ensemble_mae: float | None = None  # of the mean of the seeds' predictions (ensembles.py); never part of `mae`
 
 
-def cell_of(runs: list[Run], plain: list[Run], best: bool, classical: BestClassical | None) -> Cell:
+def cell_of(runs: list[Run], plain: list[Run], best: bool, classical: BestClassical | None, single: list[Run]) -> Cell:
     return Cell(
         **mean_and_sd(runs),
         runs=tuple(runs),
         best=best,
         improvement=_improvement(runs, plain) if runs[0].spec.architecture != "plain" else None,
         improvement_over_classical=_improvement_over_splits(runs, classical.runs) if classical else None,
+        improvement_over_single=_improvement(runs, single),
         n_parameters=runs[0].result.n_parameters,
         device_hours=math.fsum(run.result.device_hours for run in runs),
     )
 
 
-def _improvement(runs: list[Run], plain: list[Run]) -> float | None:
-    """Per cent by which the MAE is below plain's over the splits and seeds both have; None where they share none."""
-    common = {run.repetition for run in runs} & {run.repetition for run in plain}
+def _improvement(runs: list[Run], others: list[Run]) -> float | None:
+    """Per cent by which the MAE is below the others' over the splits and seeds both have; None where they share none."""
+    common = {run.repetition for run in runs} & {run.repetition for run in others}
     if not common:
         return None
-    ours, theirs = (fmean(run.result.test_mae for run in side if run.repetition in common) for side in (runs, plain))
+    ours, theirs = (fmean(run.result.test_mae for run in side if run.repetition in common) for side in (runs, others))
     return 100 * (theirs - ours) / theirs if theirs else None
 
 

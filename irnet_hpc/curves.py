@@ -41,6 +41,7 @@ def convergence(tables: Iterable[Table], problems: dict[Path, str]) -> tuple[Con
         Convergence(table, row, tuple(panels))
         for table in tables
         for row in table.rows
+        if table.joint is None  # whose histories are of the relative error of all properties
         if (panels := list(_panels(table, row, problems)))
     ]
     return tuple(found)

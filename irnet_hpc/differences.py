@@ -68,17 +68,16 @@ def differences(tables: Sequence[Table], problems: dict[Path, str]) -> list[tupl
 def _from_scratch(table: Table, tables: Iterable[Table]) -> list[tuple[str, Table]]:
     """(in words, table) of what starts from nothing and is else the same; where the recipe is one for going on with, which
     nothing was trained by from scratch, those of the other recipes."""
-    alike = [
-        other
-        for other in tables
-        if other.start_from is None
-        and (other.pack, other.protocol, other.train_rows) == (table.pack, table.protocol, table.train_rows)
-    ]
+    alike = [other for other in tables if other.start_from is None and _but_for_recipe(other) == _but_for_recipe(table)]
     same = [("from scratch", other) for other in alike if other.recipe == table.recipe]
     others = [
         (f"from scratch, recipe {other.recipe}", other) for other in alike if not other.recipe.endswith("(stale)")
     ]
     return same or others
+
+
+def _but_for_recipe(table: Table) -> tuple:
+    return table.pack, table.protocol, table.train_rows, table.joint
 
 
 def _pairs(table: Table, row: Row, scratch: Iterable[tuple[str, Table]]) -> Iterator[tuple[str, Cell, str, Measured]]:
@@ -186,6 +185,7 @@ def _record(table: Table, one: Difference) -> dict:
         "selected_on": table.selected_on,
         "train_rows": table.train_rows,
         "start_from": table.start_from,
+        "joint": table.joint,
         **dataclasses.asdict(one),
         "excludes_zero": None if one.excludes_zero is None else int(one.excludes_zero),
     }

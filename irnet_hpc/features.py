@@ -1,7 +1,7 @@
 """Feature sets: name -> version, labels, and a pure batched function from materials to a matrix of features.
 
 `magpie` is the 145 features of Ward et al., npj Comput. Mater. 2, 16028 (2016), through matminer; `elements` the 86 atomic
-fractions of ElemNet; `structure` the 126 features of crystals of Ward et al., Phys. Rev. B 96, 024104 (2017); `columns` the
+fractions of ElemNet; `ordered` the properties of the elements in the order of their amounts; `structure` the 126 features of crystals of Ward et al., Phys. Rev. B 96, 024104 (2017); `columns` the
 user's own numeric columns; `asph`, experimental, the persistent homology of the crystal structure after Jiang et al.,
 npj Comput. Mater. 7, 28 (2021). Sums such as `magpie+structure` stand side by side.
 """
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from irnet_hpc import homology, magpie, ward2017
+from irnet_hpc import homology, magpie, ordered, ward2017
 from irnet_hpc.crystals import Crystal, Unsuitable
 from irnet_hpc.errors import UserError, choose
 from irnet_hpc.formulas import NUMBER, SYMBOLS
@@ -205,6 +205,14 @@ FEATURE_SETS = {
     ),
     "elements": FeatureSet(
         1, lambda _: list(ELEMENTS), _elements, row_s=1e-6, of_formula=True, elements=frozenset(ELEMENTS.values())
+    ),
+    "ordered": FeatureSet(
+        1,
+        lambda _: list(ordered.LABELS),
+        lambda materials: Described(ordered.matrix(materials, tuple(ELEMENTS.values())), {}),
+        row_s=1e-6,
+        of_formula=True,
+        libraries=("matminer", "pymatgen"),
     ),
     "structure": _of_crystals(
         1, ward2017.LABELS, ward2017.vector, row_s=2.5e-3, libraries=("matminer", "pymatgen", "scipy")

@@ -4,6 +4,7 @@ A group has one pack, recipe, protocol, number of training rows and start. Packs
 their split are one pack here, under the name without the seed: a split is a repetition, as a seed is.
 """
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -25,6 +26,7 @@ class Group(NamedTuple):
     protocol: str
     train_rows: int | None
     start_from: str | None  # in words
+    joint: str | None  # the properties that each network has together; None: one
     runs: tuple[Run, ...]  # by split and seed
 
 
@@ -42,12 +44,13 @@ def group_runs(runs: Sequence[Run]) -> tuple[Group, ...]:
     recipes, packs = _recipe_labels(runs), pack_labels(runs)
     origins = {run.result.key: run for run in runs}
     groups, first = defaultdict(list), {}
-    for run in sorted(runs, key=lambda run: (run.repetition, run.folder)):
+    alone = [one for run in runs for one in _one_a_property(run)]
+    for run in sorted(alone, key=lambda run: (run.repetition, run.folder)):
         spec, recipe = run.spec, recipes[_training(run)]
-        other = first.setdefault((spec, recipe), run)
+        other = first.setdefault((spec, recipe, run.joint), run)
         if other is run:
             start_from = _origin(run, origins, packs)
-            groups[packs[spec.pack], recipe, spec.protocol, spec.train_rows, start_from].append(run)
+            groups[packs[spec.pack], recipe, spec.protocol, spec.train_rows, start_from, run.joint].append(run)
         elif other.result != run.result:
             raise UserError(
                 f"{other.folder} and {run.folder} hold the same cell with different numbers; keep one of them"
@@ -55,9 +58,26 @@ def group_runs(runs: Sequence[Run]) -> tuple[Group, ...]:
     return tuple(Group(*names, tuple(groups[names])) for names in sorted(groups, key=_group_order))
 
 
+def _one_a_property(run: Run) -> list[Run]:
+    """A run of several properties as one a property, each with its own errors and its share of the device-hours."""
+    names, result = run.spec.properties, run.result
+    if len(names) == 1:
+        return [run]
+    shared = {"optimism": None, "per_property": None, "device_hours": result.device_hours / len(names)}
+    return [
+        Run(
+            run.folder,
+            dataclasses.replace(run.spec, property=name),
+            dataclasses.replace(result, **result.per_property[name] | shared),
+            run.spec.property,
+        )
+        for name in names
+    ]
+
+
 def _group_order(names: tuple) -> tuple:
-    pack, recipe, protocol, train_rows, start_from = names
-    return pack, PROTOCOLS.index(protocol), recipe, -(train_rows or math.inf), start_from or ""
+    pack, recipe, protocol, train_rows, start_from, joint = names
+    return pack, PROTOCOLS.index(protocol), recipe, -(train_rows or math.inf), start_from or "", joint or ""
 
 
 def _refuse_two_packs_of_one_name(runs: Sequence[Run]) -> None:
@@ -120,7 +140,7 @@ def pack_labels(runs: Sequence[Run]) -> dict[str, str]:
 
 def is_stale(run: Run) -> bool:
     """Whether the same specification would now be trained otherwise: another recipe of this name, or other numerics."""
-    spec, result = run.spec, run.result
+    spec, result = run.trained, run.result
     known = GRIDS[spec.architecture] if spec.is_classical else RECIPES.get(spec.recipe)
     try:
         recipe = read_recipe(spec, result.recipe)
@@ -160,7 +180,7 @@ ORIGIN = ("pack", "property", "model", "recipe", "protocol")  # what an origin i
 
 def _origin(run: Run, origins: dict[str, Run], packs: dict[str, str]) -> str | None:
     """Where the weights came from, in words that are the same for every seed and split; only what differs from the run."""
-    spec = run.spec
+    spec = run.trained
     if spec.start_from is None:
         return None
     recorded = getattr(run.result, "origin", None)  # what the run itself says; results of an earlier version do not

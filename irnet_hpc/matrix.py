@@ -1,11 +1,15 @@
-"""Matrices: YAML files that name packs × properties × models × recipes × protocols × seeds, read and checked into cells.
+"""Matrices: YAML files that name packs × properties × models × recipes × protocols × seeds (× splits), read and checked into
+cells.
 
     packs: [oqmd-magpie, {name: mine, source: my.csv, features: magpie, properties: [band_gap]}]
     properties: [formation_energy, band_gap]          # or all; a pack's own list comes before this one
+               # [band_gap, "band_gap,volume_per_atom"]: in quotes, several names are one network with an output each
     models: [irnet-17, 64BARx2-1, {architectures: [plain, irnet], depths: [10, 48]}, random_forest]
     recipes: [paper, {name: mine, base: paper, batch: 64}, grid]    # grid: of classical models, and of no network
     protocols: [honest]
     seeds: [0, 1, 2]
+    split_seeds: [0, 1]                               # packs NAME and NAME-split1; a pack's own list comes before this one
+    splits: [random, element:O, family:halogens]      # NAME, NAME-element_O, ...; `families`: each family in turn
     train_rows: [1000, null]                          # null: all
     resources:                                        # of one cell; with `for`, of some cells, the last that fits
       - {nodes: 1, ranks_per_node: 2, cpus_per_rank: 1, gpus_per_rank: 0, memory_gb: 8, minutes: 60}
@@ -27,7 +31,7 @@ from irnet_hpc.architectures import MODELS
 from irnet_hpc.errors import UserError, choose
 from irnet_hpc.files import NAME
 from irnet_hpc.grids import GRID, GRIDS, Grid
-from irnet_hpc.matrix_packs import MatrixPack, read_pack, targets_of
+from irnet_hpc.matrix_packs import MatrixPack, axes_of, read_packs, targets_of
 from irnet_hpc.recipes import Recipe, resolve
 from irnet_hpc.resources import Resources, read_resources, read_shapes, resources_of, unused
 from irnet_hpc.runs import PROTOCOLS, RunSpec, known_architecture, model_name, model_of
@@ -77,7 +81,7 @@ def read_matrix(path: Path | str, pack_dir: Path | str | None = None) -> Matrix:
 
 
 KEYS = {
-    *("packs", "properties", "models", "recipes", "protocols", "seeds", "train_rows"),
+    *("packs", "properties", "models", "recipes", "protocols", "seeds", "split_seeds", "splits", "train_rows"),
     *("resources", "pack_resources", "budget_device_hours"),
 }
 
@@ -91,7 +95,10 @@ def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
     # Each pack may have its own list of properties; where all do, the matrix needs none.
     needs_list = not all(isinstance(entry, dict) and "properties" in entry for entry in entries)
     asked = entries_of(table, "properties", (str,)) if needs_list or "properties" in table else []
-    packs = [read_pack(entry, asked, pack_dir) for entry in entries]
+    axes = axes_of(table)
+    packs = [pack for entry in entries for pack in read_packs(entry, asked, pack_dir, axes)]
+    # As with seeds, one split of everything comes before the second.
+    packs.sort(key=lambda pack: pack.split.seed if pack.split and pack.name != pack.base else 0)
     _refuse_two_of_one_name("packs", [pack.name for pack in packs])
     models, absent_models = _models(entries_of(table, "models", (str, dict)))
     recipes = _recipes(table, models)
@@ -102,6 +109,7 @@ def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
     seeds = entries_of(table, "seeds", (int,), default=[0], lists_only=True)
     train_rows = entries_of(table, "train_rows", (int, type(None)), default=[None], lists_only=True)
     targets, absent_targets, notes = targets_of(packs)
+    packs = [pack for pack in packs if not pack.impossible]
 
     asked = list(itertools.product(recipes, train_rows, models))
     if "recipes" not in table:  # then each model has its own default, and nobody has asked for another
@@ -113,8 +121,15 @@ def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
         raise UserError(f"a matrix must have at most {MAX_CELLS:,} cells, however: {n_cells:,}")
     n_variants = n_networks * len(train_rows) * n_seeds  # of a depth that an architecture lacks
     dropped = [Dropped(product, why, len(targets) * n_variants) for product, why in absent_models]
-    dropped += [Dropped(product, why, len(products) * n_seeds) for product, why in absent_targets]
+    n_classical = sum(name == GRID for (name, _, _), _, _ in products)
+    for product, why in absent_targets:
+        n_products = len(products) - (n_classical if "," in product else 0)
+        dropped.append(Dropped(product, why, n_products * n_seeds))
     dropped += _dropped(asked, len(targets) * n_seeds)
+    for pack, name in targets:
+        if "," in name and n_classical:
+            why = "classical models predict one property each"
+            dropped.append(Dropped(f"{pack} × {name} × {GRID}", why, n_classical * n_seeds))
 
     shapes = read_shapes(table.get("resources", {}))
     cells = []
@@ -122,9 +137,9 @@ def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
     for seed, rows, (pack, name), of_recipe, protocol, model in itertools.product(
         seeds, train_rows, targets, recipes, protocols, models
     ):
-        if _absent(of_recipe, rows, model):
-            continue
         recipe_name, recipe, option = of_recipe
+        if _absent(of_recipe, rows, model) or (recipe_name == GRID and "," in name):
+            continue
         spec = RunSpec(
             pack=pack, property=name, recipe=recipe_name, protocol=protocol, seed=seed, train_rows=rows, **model
         )

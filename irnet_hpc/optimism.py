@@ -56,7 +56,7 @@ def optimism_tables(tables: Iterable[Table]) -> tuple[OptimismTable, ...]:
 
 
 def _but_for_protocol(table: Table) -> tuple:
-    return table.pack, table.recipe, table.train_rows, table.start_from
+    return table.pack, table.recipe, table.train_rows, table.start_from, table.joint
 
 
 def _of_row(table: Table, row: Row, honest: Table | None) -> tuple[Optimism | None, ...]:

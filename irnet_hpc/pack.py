@@ -5,6 +5,7 @@ python -m irnet_hpc.pack --list                                       what can b
 python -m irnet_hpc.pack --source oqmd --features magpie+elements     data/oqmd.csv.xz, downloaded where it is missing
 python -m irnet_hpc.pack --source mine.csv --property hardness --unit hardness=GPa --features columns
 mpirun -n 8 python -m irnet_hpc.pack --source oqmd                     over the ranks of MPI; slurm/pack.sh: over nodes
+python -m irnet_hpc.pack --source oqmd --split element:O              test is every material with oxygen; family:halogens
 python -m irnet_hpc.pack --info alloys-magpie                         what is in a pack
 python -m irnet_hpc.pack --verify alloys-magpie                       read all of it and compare its hash
 python -m irnet_hpc.pack --probe oqmd                                 whether the service is as its reader expects it
@@ -27,7 +28,7 @@ from irnet_hpc.loading import DEFAULT_ROWS, Loaded, load, name_of
 from irnet_hpc.ranks import Ranks, run
 from irnet_hpc.selection import RULES, select, split_and_order
 from irnet_hpc.sources import SOURCES, Filter
-from irnet_hpc.splits import two_sided
+from irnet_hpc.splits import FAMILIES, RANDOM, Split, name_suffix, parse_split, split_identity, two_sided
 
 
 def main() -> int | None:
@@ -55,13 +56,14 @@ def pack_on(ranks: Ranks, arguments: argparse.Namespace) -> None:
     if ranks.rank:
         packing.assist(ranks)
         return
-    path = store.pack_path(name_for(arguments), arguments.pack_dir)
+    split = parse_split(arguments.split, arguments.split_seed)
+    path = store.pack_path(name_for(arguments, split), arguments.pack_dir)
     with parts.alone(path):
-        pack(arguments, path, ranks)
+        pack(arguments, split, path, ranks)
     packing.dismiss(ranks)
 
 
-def pack(arguments: argparse.Namespace, path: Path, ranks: Ranks) -> None:
+def pack(arguments: argparse.Namespace, split: Split, path: Path, ranks: Ranks) -> None:
     """Make one pack, saying each step."""
     began = time.monotonic()
     names = features.parse(arguments.features)
@@ -79,16 +81,17 @@ def pack(arguments: argparse.Namespace, path: Path, ranks: Ranks) -> None:
         columns="columns" in names,
         structures=structures,
     )
-    if loaded.table.split and arguments.split_seed:
-        raise UserError("the table has a column split, which is honoured as it stands; drop it, or --split-seed")
+    if loaded.table.split and split != RANDOM:
+        option = "--split-seed" if split.by == RANDOM.by else "--split"
+        raise UserError(f"the table has a column split, which is honoured as it stands; drop it, or {option}")
     filters = [] if arguments.no_filters else [rule for rule in loaded.source.filters if rule.property in loaded.units]
-    identity = identify(loaded, names, filters, arguments.split_seed)
+    identity = identify(loaded, names, filters, split)
     if path.exists() and not arguments.overwrite and already_done(path, identity):
         parts.remove(path)  # of a process that was killed when all was done but this
         return
     say(introduce(loaded, columns="columns" in names))
     materials, rejected, filtered = select(loaded.table, names, loaded.source, filters)
-    materials = split_and_order(materials, arguments.split_seed)
+    materials = split_and_order(materials, split)
     if n_both := two_sided(materials.reduced, materials.split):
         say(f"warning: {n_both:,} formulas are on more than one side of the table's own split")
     attrs = {
@@ -110,7 +113,7 @@ def pack(arguments: argparse.Namespace, path: Path, ranks: Ranks) -> None:
         )
 
 
-def name_for(arguments: argparse.Namespace) -> str:
+def name_for(arguments: argparse.Namespace, split: Split) -> str:
     """The pack's name: --name, else source and features with whatever is not default appended."""
     for option in ("rows", "workers"):
         if getattr(arguments, option) is not None and getattr(arguments, option) < 1:
@@ -123,7 +126,7 @@ def name_for(arguments: argparse.Namespace) -> str:
         name += f"-{'+'.join(arguments.property)}" if arguments.property else ""
         default = DEFAULT_ROWS if arguments.source == "alloys" else None
         name += f"-n{arguments.rows}" if arguments.rows not in (None, default) else ""
-        name += f"-split{arguments.split_seed}" if arguments.split_seed else ""
+        name += name_suffix(split)
         name += "-nofilters" if arguments.no_filters else ""
     if not NAME.fullmatch(name) or name.endswith(".h5"):
         raise UserError(f"a pack's name must be letters, digits and _.+=- and no ending, however: {name!r}; see --name")
@@ -139,7 +142,7 @@ def stated_units(pairs: list[str]) -> dict[str, str]:
     return dict(pair.rsplit("=", 1) for pair in pairs)
 
 
-def identify(loaded: Loaded, names: tuple[str, ...], filters: list[Filter], split_seed: int) -> dict:
+def identify(loaded: Loaded, names: tuple[str, ...], filters: list[Filter], split: Split) -> dict:
     """What decides the content of a pack, known before any work."""
     return {
         "source": loaded.identity,
@@ -150,7 +153,7 @@ def identify(loaded: Loaded, names: tuple[str, ...], filters: list[Filter], spli
         "features": "+".join(names),
         "feature_versions": {name: FEATURE_SETS[name].version for name in names},
         "filters": [str(rule) for rule in filters],
-        "split": {"by": "column"} if loaded.table.split else {"by": "reduced formula", "seed": split_seed},
+        "split": {"by": "column"} if loaded.table.split else split_identity(split),
     }
 
 
@@ -195,6 +198,12 @@ def parser() -> argparse.ArgumentParser:
     add("--pack-dir", help="where packs are (default: $IRNET_PACKS, else packs/)")
     add("--name", help="the pack's name (default: source and features)")
     add("--rows", type=int, help="a fixed random sample of so many rows; alloys: how many are made (default: 20,000)")
+    add(
+        "--split",
+        default=str(RANDOM),
+        help="what is test: random (default), or every material that contains an element, element:O or element:F+Cl, or one "
+        f"of a family of them, family:NAME with {', '.join(FAMILIES)}",
+    )
     add("--split-seed", type=int, default=0, help="another division into train, val and test (default: %(default)s)")
     add("--workers", type=int, help="processes, of each rank (default: as many as finish first)")
     add("--property", action="append", default=[], metavar="P", help="pack this property only; may be repeated")

@@ -71,6 +71,7 @@ def read_predictions(run: Run) -> dict[str, "np.ndarray"]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ARRAYS}
+            arrays = _of_one_property(arrays, file["property"], run.spec.property) if run.joint else arrays
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError) as error:
@@ -87,3 +88,13 @@ def read_predictions(run: Run) -> dict[str, "np.ndarray"]:
     if not np.isclose(mae, run.result.test_mae, rtol=1e-5):
         raise UserError(f"{path} is not that of result.json: MAE {mae:g} and {run.result.test_mae:g}")
     return arrays
+
+
+def _of_one_property(arrays: dict[str, "np.ndarray"], names: "np.ndarray", name: str) -> dict[str, "np.ndarray"]:
+    """Of a network of several properties, whose targets are (n_rows, n_properties): one, on the rows that report it."""
+    import numpy as np
+
+    column = names.tolist().index(name)
+    arrays = arrays | {label: arrays[label][:, column] for label in ("target", "prediction")}
+    reported = ~np.isnan(arrays["target"])
+    return {label: array[reported] for label, array in arrays.items()}

@@ -5,6 +5,7 @@ import dataclasses
 from irnet_hpc.errors import UserError, choose
 from irnet_hpc.grids import USES_GPU
 from irnet_hpc.runs import RunSpec
+from irnet_hpc.splits import split_suffix
 from irnet_hpc.yaml_table import mapping
 
 # what a resource shape may be narrowed to with `for`: fields of RunSpec
@@ -70,7 +71,9 @@ def read_shapes(value: object) -> list[tuple[dict, dict]]:
 
 
 def _fits(spec: RunSpec, narrow: dict) -> bool:
-    return all(str(getattr(spec, key)) in values for key, values in narrow.items())
+    # The name of a pack without its split stands for the pack in all its splits.
+    known_as = {"pack": {spec.pack, spec.pack.removesuffix(split_suffix(spec.pack))}}
+    return all(not values.isdisjoint(known_as.get(key, {str(getattr(spec, key))})) for key, values in narrow.items())
 
 
 def resources_of(spec: RunSpec, shapes: list[tuple[dict, dict]]) -> Resources:

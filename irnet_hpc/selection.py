@@ -8,10 +8,11 @@ import numpy as np
 from irnet_hpc import features
 from irnet_hpc.errors import UserError
 from irnet_hpc.features import FEATURE_SETS
+from irnet_hpc.formulas import NUMBER, SYMBOLS
 from irnet_hpc.materials import Materials, Rejected, parse
 from irnet_hpc.raw_table import RawTable
 from irnet_hpc.sources import Filter, Source
-from irnet_hpc.splits import SPLITS, pack_order, split_of_all
+from irnet_hpc.splits import FAMILIES, SPLITS, Split, any_of, contains, pack_order, split_around, split_of_all
 
 # Raised when rows, duplicates or splits are treated otherwise, so that the same source gives another pack.
 RULES = 2
@@ -115,11 +116,31 @@ def filter_values(materials: Materials, filters: Iterable[Filter], filtered: dic
     return dataclasses.replace(materials, targets=targets)
 
 
-def split_and_order(materials: Materials, seed: int) -> Materials:
-    """Materials with their split, in the order of the pack's rows."""
-    if materials.split is None:
-        materials = dataclasses.replace(materials, split=split_of_all(materials.reduced, seed))
-    return materials.take(pack_order(materials.line, materials.split, seed))
+def split_and_order(materials: Materials, split: Split) -> Materials:
+    """Materials with their split, in the order of the pack's rows. Raises UserError where nothing, or all, is held out."""
+    if materials.split is None and split.by == "random":
+        materials = dataclasses.replace(materials, split=split_of_all(materials.reduced, split.seed))
+    elif materials.split is None:
+        held_out = contains(materials, split.elements)
+        _refuse_none_or_all(materials, split, held_out)
+        materials = dataclasses.replace(materials, split=split_around(materials.reduced, held_out, split.seed))
+    return materials.take(pack_order(materials.line, materials.split, split.seed))
+
+
+def _refuse_none_or_all(materials: Materials, split: Split, held_out: np.ndarray) -> None:
+    if held_out.any() and not held_out.all():
+        return
+    what = any_of(split.elements)
+    if held_out.all():
+        raise UserError(
+            f"split {split} must leave rows to train on, however: every one of {len(materials):,} contains {what}"
+        )
+    there = {symbol for symbol in SYMBOLS if NUMBER[symbol] in materials.number}
+    occur = there if split.by == "element" else {name for name in FAMILIES if there.intersection(FAMILIES[name])}
+    raise UserError(
+        f"split {split} must hold out rows, however: none of {len(materials):,} contains {what}; "
+        f"those that occur: {', '.join(sorted(occur))}"
+    )
 
 
 def reported(materials: Materials) -> dict[str, dict[str, int]]:

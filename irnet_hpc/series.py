@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from irnet_hpc.cells import Cell
-from irnet_hpc.grouping import unseeded_identity
+from irnet_hpc.grouping import content_hash, unseeded_identity
 from irnet_hpc.rendering import cell_text, row_format
 from irnet_hpc.results import Run
 from irnet_hpc.runs import model_name
@@ -48,11 +48,13 @@ class Series:
     def title(self) -> str:
         on_test = " (selected on test)" if self.of.selected_on == "test" else ""
         start = f", started from {self.of.start_from}" if self.of.start_from else ""
+        start += f", one network for {self.of.joint.replace(',', ', ')}" if self.of.joint else ""
         return f"{self.property}, {self.of.pack}, recipe {self.of.recipe}, protocol {self.of.protocol}{start}{on_test}"
 
     @property
     def name(self) -> str:
-        parts = (self.property, self.of.pack, self.of.recipe, self.of.protocol, self.of.start_from)
+        joint = self.of.joint and f"joint-{content_hash({'joint': self.of.joint})}"
+        parts = (self.property, self.of.pack, self.of.recipe, self.of.protocol, self.of.start_from, joint)
         return "_".join(re.sub(r"[^A-Za-z0-9_.+=-]+", "-", part).strip("-") for part in parts if part)
 
     @property
@@ -65,7 +67,7 @@ def size_series(tables: Iterable[Table]) -> tuple[Series, ...]:
     alike = defaultdict(list)
     for table in tables:
         for row in table.rows:
-            names = (table.pack, table.recipe, table.protocol, table.start_from, row.property, row.unit)
+            names = (table.pack, table.recipe, table.protocol, table.start_from, table.joint, row.property, row.unit)
             alike[names].append(Point(table, row))
     found = [sorted(points, key=lambda point: point.row.n_train) for points in alike.values()]
     return tuple(_series(points, points[-1].table) for points in found if len(points) > 1)
@@ -81,7 +83,8 @@ def chemistry_series(tables: Iterable[Table]) -> tuple[Series, ...]:
             continue
         same = json.dumps(identity, sort_keys=True)
         for row in table.rows:
-            names = (same, table.recipe, table.protocol, table.train_rows, table.start_from, row.property, row.unit)
+            names = (same, table.recipe, table.protocol, table.train_rows, table.start_from, table.joint)
+            names += (row.property, row.unit)
             alike[names].append(Point(table, row, _split_label(split)))
     found = [sorted(points, key=lambda point: (point.test != RANDOM, point.test)) for points in alike.values()]
     return tuple(_series(points, points[0].table) for points in found if len(points) > 1 and points[-1].test != RANDOM)
@@ -154,6 +157,7 @@ def _records(series: Sequence[Series]) -> list[dict]:
             "selected_on": one.of.selected_on,
             "train_rows": point.table.train_rows,
             "start_from": one.of.start_from,
+            "joint": one.of.joint,
             "test": point.test,
             "n_train": point.row.n_train,
             "n_test": point.row.n_test,

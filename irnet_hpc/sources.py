@@ -39,6 +39,7 @@ class Source(NamedTuple):
     structures: bool = False  # whether its table has them
     rows: tuple[int, int] | None = None  # how many its table is expected to have, from ... to ...
     rows_as_of: str = ""  # when, and of which release, that was expected
+    lacks: tuple[str, ...] = ()  # families of elements (splits.py) that no row of it contains
 
 
 # The papers filter energies. The other properties are left alone: five standard deviations of OQMD's band gaps, nine in
@@ -56,6 +57,7 @@ SOURCES = {
         ("mixing_enthalpy", "size_mismatch"),
         "data of matminer (BSD)",
         "Takeuchi and Inoue, Mater. Trans. 46, 2817 (2005); Miracle et al., Int. Mater. Rev. 55, 218 (2010)",
+        lacks=("hydrogen", "chalcogens", "halogens", "noble_gases"),
     ),
     "oqmd": Source(
         "Open Quantum Materials Database",

@@ -1,8 +1,9 @@
 """Results -> tables: one computation whose outcome is a plain frozen Table, which rendering.py and report.py show.
 
 A table holds only what is comparable: one pack, recipe, protocol, number of training rows and start. Its rows are
-properties, its columns architecture x depth, its cells the mean over seeds of the test MAE in the property's unit. The
-classical models of a pack have a table of their own; of theirs, the others have the best as a column.
+properties, its columns architecture x depth, its cells the mean over runs of the test MAE in the property's unit. The
+classical models of a pack have a table of their own; of theirs, the others have the best as a column. So do networks of
+several properties, which are compared with one network for each.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from statistics import fmean
 
 from irnet_hpc.cells import BestClassical, Cell, best_classical, cell_of
 from irnet_hpc.errors import UserError
-from irnet_hpc.grouping import Group, group_runs, is_stale, pack_labels
+from irnet_hpc.grouping import Group, content_hash, group_runs, is_stale, pack_labels
 from irnet_hpc.properties import PROPERTIES
 from irnet_hpc.results import Run
 from irnet_hpc.runs import ARCHITECTURES
@@ -45,6 +46,7 @@ class Table:
     rows: tuple[Row, ...]
     source: str | None = None  # of the pack, e.g. oqmd
     splits: tuple[int, ...] = ()  # seeds of the packs' splits
+    joint: str | None = None  # the properties that each network has together; None: one
 
     @property
     def title(self) -> str:
@@ -52,6 +54,7 @@ class Table:
         parts += [f"recipe {self.recipe}", f"protocol {self.protocol}"]
         parts += [f"first {self.train_rows:,} training rows"] if self.train_rows else []
         parts += [f"started from {self.start_from}"] if self.start_from else []
+        parts += [f"one network for {self.joint.replace(',', ', ')}"] if self.joint else []
         # A number that was selected on the rows it is measured on is optimistic, and says so wherever it appears.
         return ", ".join(parts) + (" (selected on test)" if self.selected_on == "test" else "")
 
@@ -59,6 +62,8 @@ class Table:
     def name(self) -> str:
         """What tells this table from the others, as a file's name and a label: letters, digits and _.+=-"""
         parts = [self.pack, self.recipe, self.protocol, self.train_rows and f"n{self.train_rows}", self.start_from]
+        short = self.joint and len(self.joint) <= 80  # a file's name has room for a few properties
+        parts += [f"joint-{self.joint if short else content_hash({'joint': self.joint})}"] if self.joint else []
         return "_".join(re.sub(r"[^A-Za-z0-9_.+=-]+", "-", str(part)).strip("-") for part in parts if part)
 
     @property
@@ -75,6 +80,16 @@ class Table:
         """Whether a row has a best classical model to compare with."""
         return any(row.best_classical for row in self.rows)
 
+    @property
+    def compared_with_single(self) -> tuple[tuple[str, int | None], ...]:
+        """Models of a joint table that were also trained for one of its properties alone."""
+        columns = zip(self.models, zip(*(row.cells for row in self.rows), strict=True), strict=True)
+        return tuple(
+            model
+            for model, cells in columns
+            if any(cell and cell.improvement_over_single is not None for cell in cells)
+        )
+
     def cell(self, row: Row, architecture: str, depth: int | None) -> Cell | None:
         model = (architecture, depth)
         return row.cells[self.models.index(model)] if model in self.models else None
@@ -83,10 +98,14 @@ class Table:
 def tabulate(runs: Sequence[Run]) -> tuple[Table, ...]:
     """All the tables that `runs` give. Raises UserError, naming two folders, where one name stands for two contents."""
     classical = [run for run in runs if run.spec.is_classical and not is_stale(run)]
-    packs = pack_labels(runs)
-    return tuple(
-        _table(group, [run for run in classical if packs[run.spec.pack] == group.pack]) for group in group_runs(runs)
-    )
+    packs, groups = pack_labels(runs), group_runs(runs)
+    by_name = {group[:-1]: group for group in groups}
+    tables = []
+    for group in groups:
+        single = by_name.get(group._replace(joint=None)[:-1]) if group.joint else None
+        theirs = [run for run in classical if packs[run.spec.pack] == group.pack]
+        tables.append(_table(group, theirs, single.runs if single else ()))
+    return tuple(tables)
 
 
 def model_order(model: tuple[str, int | None]) -> tuple:
@@ -96,7 +115,7 @@ def model_order(model: tuple[str, int | None]) -> tuple:
     return known, architecture, depth or 0
 
 
-def _table(group: Group, classical: list[Run]) -> Table:
+def _table(group: Group, classical: list[Run], single: Sequence[Run]) -> Table:
     runs = group.runs
     models = tuple(sorted({(run.spec.architecture, run.spec.depth) for run in runs}, key=model_order))
     by_property = defaultdict(list)
@@ -116,18 +135,27 @@ def _table(group: Group, classical: list[Run]) -> Table:
         start_from=group.start_from,
         models=models,
         rows=tuple(
-            _row(name, models, by_property[name], best_classical(theirs, name, group.protocol)) for name in names
+            _row(name, models, by_property[name], best_classical(theirs, name, group.protocol), single)
+            for name in names
         ),
         source=runs[0].result.pack_identity.get("source"),
         splits=tuple(sorted({run.split for run in runs if run.split is not None})),
+        joint=group.joint,
     )
 
 
-def _row(name: str, models: Sequence[tuple[str, int | None]], runs: list[Run], classical: BestClassical | None) -> Row:
+def _row(
+    name: str,
+    models: Sequence[tuple[str, int | None]],
+    runs: list[Run],
+    classical: BestClassical | None,
+    single: Sequence[Run],
+) -> Row:
     _refuse_unequal_rows(runs)
     first = runs[0].result
     one_of_split = list({run.split: run.result for run in runs}.values())
-    of_model = {model: [run for run in runs if (run.spec.architecture, run.spec.depth) == model] for model in models}
+    of_model = {model: [run for run in runs if _model(run) == model] for model in models}
+    alone = {model: [run for run in single if _model(run) == model and run.spec.property == name] for model in models}
     mae = {model: fmean(run.result.test_mae for run in found) for model, found in of_model.items() if found}
     baseline = fmean(result.baseline_mae for result in one_of_split)
     # What was trained on some of the splits only has a mean over others than its rivals', and cannot be the best.
@@ -138,7 +166,11 @@ def _row(name: str, models: Sequence[tuple[str, int | None]], runs: list[Run], c
     least = min([baseline, *comparable])
     cells = tuple(
         cell_of(
-            found, of_model.get(("plain", model[1]), []), mae[model] in comparable and mae[model] == least, classical
+            found,
+            of_model.get(("plain", model[1]), []),
+            mae[model] in comparable and mae[model] == least,
+            classical,
+            alone[model],
         )
         if found
         else None
@@ -155,6 +187,10 @@ def _row(name: str, models: Sequence[tuple[str, int | None]], runs: list[Run], c
         cells=cells,
         best_classical=classical and dataclasses.replace(classical, best=classical.mae == least),
     )
+
+
+def _model(run: Run) -> tuple[str, int | None]:
+    return run.spec.architecture, run.spec.depth
 
 
 def _refuse_unequal_rows(runs: Sequence[Run]) -> None:

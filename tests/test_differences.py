@@ -1,16 +1,19 @@
 """Predictions read back, and differences of models on the same rows: numbers worked out by hand."""
 
 import io
+import json
 import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
 from test_aggregate import aggregate, tables_of, write_run
+from test_joint_tables import PAIR, of_one, write_joint
 from test_splits_in_tables import write_split
 
 from irnet_hpc.aggregate import collect, sections_of, unread
 from irnet_hpc.differences import differences, differences_section
+from irnet_hpc.files import write_json
 from irnet_hpc.predictions import FILE
 from irnet_hpc.recipes import RECIPES
 from irnet_hpc.statistics import paired_interval
@@ -114,6 +117,28 @@ def test_a_recipe_for_going_on_is_compared_with_the_other_recipes_from_scratch(t
         write_predictions(write_run, tmp_path, [0.15] * 4, "plain-17", seed=seed, **going_on)
     (one,), _ = made(tmp_path)
     assert (one.against, one.mean) == ("from scratch, recipe onecycle", pytest.approx(-0.05))
+
+
+def test_of_a_network_of_several_properties_one_is_compared_on_the_rows_that_report_it(tmp_path):
+    """Energies of three rows off by 0.1, the forest's by 0.3; the gap of the second row is not reported."""
+    for seed in range(3):
+        folder = write_joint(tmp_path, 0.1, 0.5, n_test=3, seed=seed)
+        value = json.loads((folder / "result.json").read_text())
+        value["per_property"] = {"formation_energy": of_one(0.1, "eV/atom", 3), "band_gap": of_one(0.5, "eV", 2)}
+        write_json(folder / "result.json", value)
+        target = np.array([[1, 1], [2, np.nan], [3, 3.0]])
+        names = {"formula": FORMULAS[:3], "material_id": np.array(["m0-0", "m0-1", "m0-2"])}
+        predicted = {
+            "target": target,
+            "prediction": target + np.array([0.1, 0.5]),
+            "property": np.array(PAIR.split(",")),
+        }
+        np.savez(folder / FILE, **names, **predicted)
+    forest = {"n_train": 24, "n_val": 3}
+    write_predictions(write_run, tmp_path, [0.3] * 3, "random_forest", **forest)
+    (one,), problems = made(tmp_path)
+    assert (one.property, one.against, one.n_runs, one.n_test) == ("formation_energy", "random_forest", 3, 3)
+    assert (one.mean, one.high, problems) == (pytest.approx(-0.2), pytest.approx(-0.2), {})
 
 
 def nothing(path):

@@ -14,7 +14,8 @@ from matminer.featurizers.composition import (
     Stoichiometry,
     ValenceOrbital,
 )
-from pymatgen.core import Composition
+from matminer.utils.data import MagpieData
+from pymatgen.core import Composition, Element
 
 from irnet_hpc import features, magpie, pack
 from irnet_hpc.errors import UserError
@@ -49,6 +50,27 @@ def test_magpie_is_matminers_145_columns():
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
     assert features.labels(["magpie"], materials(FORMULAS)) == ward.feature_labels()
+
+
+def test_ordered_is_each_element_by_amount_then_electronegativity_with_its_magpie_properties():
+    """By hand: in SrTiO3 oxygen comes first; strontium (0.95) is less electronegative than titanium (1.54)."""
+    x = features.describe(["ordered"], materials(["SrTiO3", "O3TiSr", "NaCl", "Ti0.5Sr0.5O1.5", "LaCePrNdO8"])).x
+    labels = features.labels(["ordered"], materials(["NaCl"]))
+    assert x.shape == (5, 92) and len(labels) == 92
+
+    def column(name: str, place: int) -> np.ndarray:
+        return x[:, labels.index(f"{name} of element {place}")]
+
+    assert list(column("Number", 1)) == [8, 8, 11, 8, 8]
+    assert list(column("Number", 2)[:4]) == [38, 38, 17, 38] and list(column("Number", 3)[:2]) == [22, 22]
+    np.testing.assert_allclose(column("fraction", 1), [0.6, 0.6, 0.5, 0.6, 8 / 12], rtol=1e-6)
+    assert (x[0] == x[1]).all() and np.allclose(x[0], x[3])
+    assert list(column("fraction", 4)) == [0, 0, 0, 0, np.float32(1 / 12)]  # the fifth element of the last is left out
+    magpie_data = MagpieData()
+    for name in ("AtomicWeight", "GSvolume_pa", "NdUnfilled"):
+        assert column(name, 3)[0] == np.float32(magpie_data.get_elemental_property(Element("Ti"), name))
+        mean = np.mean([magpie_data.get_elemental_property(Element(symbol), name) for symbol in ELEMENTS])
+        assert column(name, 3)[2] == pytest.approx(mean, rel=1e-6)  # sodium chloride has no third
 
 
 OF_INTEREST = """

@@ -18,10 +18,10 @@ ORDER = (
     *("errors", "files", "workers", "launch", "ranks", "properties"),
     *("formulas", "crystals", "materials", "splits", "raw_table", "raw_structures", "alloys", "sources", "loading"),
     *("download", "catalogue"),
-    *("magpie", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
+    *("magpie", "ordered", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
     *("parts", "packing", "pack"),
     *("architectures", "grids", "recipes", "schedules", "runs"),
-    *("dropout", "model", "comm", "data", "evaluation", "checkpoint", "folder"),
+    *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "folder"),
     *("tabular", "classical", "train", "estimator"),
     *(
         "yaml_table",
@@ -39,7 +39,7 @@ ORDER = (
     *("differences", "ensembles", "optimism", "series", "curves", "published", "report", "aggregate"),
 )
 TRAINING = {
-    *("dropout", "model", "comm", "data", "evaluation", "checkpoint", "folder"),
+    *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "folder"),
     *("tabular", "classical", "train", "estimator"),
 }
 # library -> the only modules that may name it, at their top or within a function

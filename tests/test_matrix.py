@@ -10,11 +10,15 @@ from pathlib import Path
 import pytest
 from tiny import write_pack
 
+from irnet_hpc import alloys, pack
 from irnet_hpc.architectures import MODELS, custom_name
 from irnet_hpc.errors import UserError
+from irnet_hpc.jobs import pack_command
 from irnet_hpc.matrix import read_matrix
 from irnet_hpc.recipes import RECIPES, resolve
 from irnet_hpc.resources import Resources
+from irnet_hpc.sources import SOURCES
+from irnet_hpc.splits import FAMILIES, Split, parse_split, split_suffix
 
 JOBS = Path(__file__).parents[1] / "jobs"
 
@@ -108,6 +112,154 @@ def test_a_pack_says_how_it_is_built(matrix_of, tmp_path):
     assert second.path == tmp_path / "packs" / "mine.h5"
     assert not second.exists
     assert "could not be checked" in " ".join(matrix.notes)
+
+
+def test_splits_of_a_matrix_are_an_axis_of_every_pack_that_states_none_of_its_own(matrix_of):
+    matrix = matrix_of("""
+        packs:
+          - oqmd-magpie
+          - {name: mine, source: my.csv, features: elements, split_seeds: [3]}
+          - {name: fixed, source: my.csv, split: "element:Cl+F", split_seed: 2}
+        properties: [band_gap]
+        models: [irnet-17]
+        split_seeds: [0, 1]
+        splits: [random, element:O]
+    """)
+    found = {pack.name: " ".join(pack.options) for pack in matrix.packs}
+    assert found == {
+        "oqmd-magpie": "--source oqmd --features magpie --split random --split-seed 0",
+        "oqmd-magpie-split1": "--source oqmd --features magpie --split random --split-seed 1",
+        "oqmd-magpie-element_O": "--source oqmd --features magpie --split element:O --split-seed 0",
+        "oqmd-magpie-element_O-split1": "--source oqmd --features magpie --split element:O --split-seed 1",
+        "mine-split3": "--source my.csv --features elements --split random --split-seed 3",
+        "mine-element_O-split3": "--source my.csv --features elements --split element:O --split-seed 3",
+        "fixed": "--source my.csv --split element:Cl+F --split-seed 2",
+    }
+    described = {pack.name: (pack.base, pack.split) for pack in matrix.packs}
+    assert described["oqmd-magpie-element_O-split1"] == ("oqmd-magpie", Split("element", "O", 1))
+    assert described["mine-split3"] == ("mine", Split(seed=3))
+    assert described["fixed"] == ("fixed", Split("element", "F+Cl", 2))
+    assert all(one.name == one.base + split_suffix(one.name) for one in matrix.packs)
+
+
+def test_a_pack_of_a_matrix_has_the_name_that_its_own_command_would_give_it(matrix_of):
+    matrix = matrix_of("""
+        packs: [oqmd-magpie, oqmd-magpie+elements]
+        properties: [band_gap]
+        models: [irnet-17]
+        split_seeds: [0, 4]
+        splits: [random, "element:O", element:F+Cl, family:alkaline_earth]
+    """)
+    assert len(matrix.packs) == 16
+    for planned in matrix.packs:
+        arguments = pack.parser().parse_args(planned.options)
+        split = parse_split(arguments.split, arguments.split_seed)
+        assert split == planned.split
+        assert pack.name_for(arguments, split) == planned.name
+
+
+def test_packs_built_as_a_matrix_says_are_the_ones_that_it_asks_for(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("""
+packs: [{name: few, source: alloys, features: elements, rows: 100, split_seeds: [0, 1], splits: [random, family:3d]}]
+properties: [mixing_enthalpy]
+models: [irnet-17]
+""")
+    planned = read_matrix(path, tmp_path / "packs")
+    for one in planned.packs:
+        subprocess.run(pack_command(one, 1), cwd=JOBS.parent, check=True, capture_output=True)
+    built = read_matrix(path, tmp_path / "packs")
+    assert all(one.exists for one in built.packs)
+    assert [(one.name, one.base, one.split) for one in built.packs] == [
+        (one.name, one.base, one.split) for one in planned.packs
+    ]
+    assert [cell.spec for cell in built.cells] == [cell.spec for cell in planned.cells]
+
+
+def test_one_split_of_everything_comes_before_the_second(matrix_of):
+    matrix = matrix_of("""
+        packs: [alloys-magpie, alloys-elements]
+        properties: [mixing_enthalpy]
+        models: [irnet-17]
+        split_seeds: [0, 1]
+        seeds: [0, 1]
+    """)
+    assert [(seed, pack) for pack, _, _, seed in names(matrix)] == [
+        (seed, pack + split)
+        for seed in (0, 1)
+        for split in ("", "-split1")
+        for pack in ("alloys-magpie", "alloys-elements")
+    ]
+
+
+@pytest.mark.parametrize("splits", ["families", "[families]", '"family:*"', "[family:3d, families]"])
+def test_the_whole_series_is_every_family_once_but_those_that_a_source_never_has(matrix_of, splits):
+    matrix = matrix_of(SMALL + f"splits: {splits}")
+    lacking = ["hydrogen", "chalcogens", "halogens", "noble_gases"]
+    assert sorted(pack.split.held_out for pack in matrix.packs) == sorted(FAMILIES.keys() - set(lacking))
+    assert [d.product for d in matrix.dropped] == [f"alloys-magpie-family_{name} × mixing_enthalpy" for name in lacking]
+    assert matrix.dropped[2].reason == "no row of alloys contains F, Cl, Br, I or At"
+    assert len(matrix.cells) == len(FAMILIES) - len(lacking)
+
+
+def test_an_element_that_a_source_never_has_is_dropped_before_its_pack_is_built(matrix_of):
+    matrix = matrix_of(SMALL + "splits: [element:O, element:F+Cl, element:O+Al]")
+    assert [pack.name for pack in matrix.packs] == ["alloys-magpie-element_O+Al"]
+    assert [d.reason for d in matrix.dropped] == ["no row of alloys contains O", "no row of alloys contains F or Cl"]
+
+
+def test_what_alloys_are_said_to_lack_they_lack_and_nothing_else():
+    elements = set(alloys.table()[0])
+    assert set(SOURCES["alloys"].lacks) == {name for name, of in FAMILIES.items() if not elements.intersection(of)}
+
+
+def test_resources_of_a_pack_are_those_of_all_its_splits_unless_one_is_named(matrix_of):
+    matrix = matrix_of("""
+        packs: [alloys-magpie, alloys-elements]
+        properties: [mixing_enthalpy]
+        models: [irnet-17]
+        splits: [random, family:3d]
+        split_seeds: [0, 1]
+        resources:
+          - {minutes: 10}
+          - {for: {pack: alloys-magpie}, minutes: 20}
+          - {for: {pack: alloys-magpie-family_3d-split1}, minutes: 30}
+    """)
+    found = {cell.spec.pack: cell.resources.minutes for cell in matrix.cells}
+    assert [minutes for pack, minutes in found.items() if "elements" in pack] == [10] * 4
+    assert {pack: minutes for pack, minutes in found.items() if minutes > 10} == {
+        "alloys-magpie": 20,
+        "alloys-magpie-split1": 20,
+        "alloys-magpie-family_3d": 20,
+        "alloys-magpie-family_3d-split1": 30,
+    }
+    assert "fit no cell" not in " ".join(matrix.notes)
+
+
+def test_a_pack_that_is_built_is_known_by_the_split_that_it_was_built_with(matrix_of, tmp_path):
+    units, folder = {"band_gap": "eV"}, tmp_path / "packs"
+    oxygen = {"by": "element", "elements": ["O"], "seed": 1}
+    write_pack(folder, "mp-magpie-element_O-split1", units, features="magpie", split=oxygen)
+    write_pack(folder, "own", units, split={"by": "column"})
+    write_pack(folder, "old-element_O", units, split=oxygen)
+    small = SMALL.replace("alloys", "mp").replace("mixing_enthalpy", "band_gap")
+    matrix = matrix_of(small.replace("mp-magpie", "mp-magpie-element_O-split1, own, old-element_O"))
+    assert [(pack.base, pack.split) for pack in matrix.packs] == [
+        ("mp-magpie-element_O-split1", Split("element", "O", 1)),
+        ("own", None),
+        ("old-element_O", Split("element", "O", 1)),
+    ]
+    matrix = matrix_of(small + "splits: [element:O]\nsplit_seeds: [0, 1]")
+    assert [(pack.name, pack.exists) for pack in matrix.packs] == [
+        ("mp-magpie-element_O", False),
+        ("mp-magpie-element_O-split1", True),
+    ]
+    with pytest.raises(UserError, match=r"split_seed of pack old-element_O must be what .* was built with, however: 0"):
+        matrix_of(small.replace("mp-magpie", "{name: old, splits: [element:O], split_seeds: [0]}"))
+    with pytest.raises(UserError, match=r"split of pack own must be what .* was built with, however: element:O"):
+        matrix_of(small.replace("mp-magpie", "{name: own, split: element:O}"))
+    with pytest.raises(UserError, match=r"pack own-split1 is not in .* and nothing says how to build it"):
+        matrix_of(small.replace("mp-magpie", "own") + "split_seeds: [0, 1]")
 
 
 def test_a_property_that_a_pack_lacks_is_dropped_with_the_reason(matrix_of, tmp_path):
@@ -234,6 +386,26 @@ def test_the_plan_says_when_one_rank_is_better(matrix_of):
         ("packs: [oqmd-magpi]", "unknown feature set 'magpi' (did you mean 'magpie'?)"),
         ("packs: [{name: a, source: b, colour: c}]", "unknown key of a pack 'colour'"),
         ("packs: [{name: a, source: b, rows: many}]", "rows of pack a must be of type int, however: 'many'"),
+        (
+            "packs: [{name: a, source: b, split_seed: 1, split_seeds: [1]}]",
+            "pack a must have split_seed or split_seeds,",
+        ),
+        ("packs: [{name: a, source: b, split: random, splits: families}]", "pack a must have split or splits, however"),
+        ("packs: [{name: a, source: b, split_seed: -1}]", "split_seed of pack a must not be negative, however: -1"),
+        ("packs: [{name: a, source: b, split: element:Fo}]", "unknown element 'Fo'"),
+        ("packs: [{name: a, source: b, splits: 5}]", "splits must be a list with at least one text, however: 5"),
+        ("splits: [family:halogen]", "unknown family of elements 'halogen' (did you mean 'halogens'?); known: 3d, 4d,"),
+        (
+            "splits: [familys]",
+            "unknown kind of split 'familys' (did you mean 'family'?); known: element, family, random",
+        ),
+        ("splits: []", "splits must be a list with at least one text"),
+        ("split_seeds: 5", "split_seeds must be a list with at least one whole number, however: 5"),
+        ("split_seeds: [0, -1]", "split_seeds must not be negative, however: -1"),
+        (
+            "packs: [alloys-magpie, {name: alloys-magpie-split1, source: alloys}]\nsplit_seeds: [0, 1]",
+            "packs must have",
+        ),
         ("resources: {gpus: 1}", "unknown key of resources 'gpus'"),
         ("resources: {minutes: 0}", "minutes must be a whole number from 1"),
         ("resources: {nodes: 1.5}", "nodes must be a whole number"),
@@ -269,7 +441,7 @@ def test_a_file_that_is_no_mapping_is_refused(matrix_of, text):
 
 
 @pytest.mark.parametrize(
-    "stated", ["features: elements", "rows: 5", "split_seed: 3", "features: magpie, filters: false"]
+    "stated", ["features: elements", "rows: 5", "split_seed: 3", "split: element:O", "features: magpie, filters: false"]
 )
 def test_a_pack_of_the_name_that_was_built_otherwise_is_refused(matrix_of, tmp_path, stated):
     units, filters = {"mixing_enthalpy": "eV/atom"}, ["a rule"]
@@ -279,7 +451,7 @@ def test_a_pack_of_the_name_that_was_built_otherwise_is_refused(matrix_of, tmp_p
         UserError, match=r"of pack alloys-magpie must be what .*alloys-magpie\.h5 was built with, however"
     ):
         matrix_of(text % stated)
-    assert matrix_of(text % "features: magpie, rows: 5000, split_seed: 0, filters: true").cells
+    assert matrix_of(text % "features: magpie, rows: 5000, split: random, split_seed: 0, filters: true").cells
 
 
 def test_a_product_beyond_reason_is_refused_before_it_fills_the_memory(matrix_of):
