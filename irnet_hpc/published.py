@@ -9,9 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from irnet_hpc.rendering import Text, aligned, cell_text, csv_text, one_line, row_format
+from irnet_hpc.cells import BestClassical, Cell
+from irnet_hpc.rendering import cell_text, row_format
 from irnet_hpc.runs import model_name
-from irnet_hpc.tables import BestClassical, Cell, Row, Table
+from irnet_hpc.tables import Row, Table
+from irnet_hpc.typeset import Text, aligned, csv_text, one_line
 
 # (model, depth) in published.csv -> ours; what is not here is called the same, or is not ours
 OURS = {("random-forest", None): ("random_forest", None)}
@@ -121,6 +123,7 @@ def published_csv(tables: Iterable[Table]) -> str:
             "our_model": getattr(ours, "model", model_name(*line.ours)) if ours else None,
             "our_test_mae_mean": ours and ours.mae,
             "our_n_seeds": ours and len(ours.seeds),
+            "our_n_runs": ours and ours.n,
             "our_n_train": row.n_train,
         }
         | ({"joint": table.joint} if with_joint else {})

@@ -1,14 +1,12 @@
 """A Table as Markdown, as LaTeX and as lines of a tidy CSV. What is rounded here is rounded for reading only."""
 
-import csv
-import io
-import re
 from collections.abc import Iterable
 from statistics import median
-from typing import NamedTuple
 
+from irnet_hpc.cells import Cell, Measured
 from irnet_hpc.runs import model_name
-from irnet_hpc.tables import BestClassical, Cell, Row, Table
+from irnet_hpc.tables import Row, Table
+from irnet_hpc.typeset import Text, aligned, csv_text, latex_table
 
 HOW_TO_READ = (
     "Test MAE, mean ± sd over seeds (n seeds), the best of a row in bold. baseline: the train median predicted for every "
@@ -24,15 +22,15 @@ HOW_TO_READ_CLASSICAL = (
 HOW_TO_READ_JOINT = (
     "one network for several properties: trained on the rows that report at least one, selected by the mean of the errors "
     "relative to the sd of the training targets. vs one each: by how many per cent the MAE is below that of the same model "
-    "trained for the property alone, over the seeds both have."
+    "trained for the property alone, over the splits and seeds both have."
 )
 
-PAGE = 100  # letters of \footnotesize, gaps included, that the width of a page holds
-
-
-class Text(NamedTuple):
-    text: str
-    bold: bool = False
+HOW_TO_READ_SPLITS = (
+    "splits: packs that differ in the seed of their split alone stand in one table; mean ± sd is then over the runs of all "
+    "splits and seeds (n runs), numbers of rows and the baseline are means over the splits. irnet vs plain is over the "
+    "splits and seeds that both have, irnet vs classical over the splits. The best of a row is among what was trained on "
+    "all of its splits."
+)
 
 
 def row_format(row: Row) -> str:
@@ -45,15 +43,29 @@ def row_format(row: Row) -> str:
     return f".{min(_decimals(median(sds), 2), _decimals(least, 5)) if sds else _decimals(least, 4)}f"
 
 
+def difference_format(differences: Iterable[float], spreads: Iterable[float | None]) -> str:
+    """The format of differences of MAEs, signed: two digits of their median spread, else three of the largest."""
+    known = [spread for spread in spreads if spread]
+    value, digits = (median(known), 2) if known else (max(map(abs, differences)), 3)
+    if value and not 1e-5 <= value < 1e6:
+        return "+.1e"
+    return f"+.{_decimals(value, digits) if value else 1}f"
+
+
 def _decimals(value: float, digits: int) -> int:
     """Places behind the point that show `value` with so many significant digits."""
     exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # of the rounded value: 0.0996 is 0.10
     return max(0, digits - 1 - exponent)
 
 
-def cell_text(cell: Cell | BestClassical, form: str) -> str:
-    spread = "" if cell.sd is None else f" ± {cell.sd:{form}}"
-    return f"{cell.mae:{form}}{spread} (n={len(cell.seeds)})"
+def cell_text(cell: Measured, form: str) -> str:
+    return spread_text(cell.mae, cell.sd, cell.n, form)
+
+
+def spread_text(mean: float, sd: float | None, n: int, form: str) -> str:
+    """`form` may begin with a sign, which the mean alone has."""
+    spread = "" if sd is None else f" ± {sd:{form.lstrip('+')}}"
+    return f"{mean:{form}}{spread} (n={n})"
 
 
 def grid(table: Table) -> list[list[Text]]:
@@ -89,87 +101,14 @@ def grid(table: Table) -> list[list[Text]]:
     return lines
 
 
-def one_line(text: str) -> str:
-    """Text from a file made harmless for a table and a terminal: one line, nothing that does not print."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-
-
 def markdown(table: Table, width: int | None = None) -> str:
     """The table as aligned Markdown; where a `width` in letters is given, columns that go beyond it follow below."""
     return aligned(grid(table), width)
 
 
-def aligned(texts_of: list[list[Text]], width: int | None) -> str:
-    """Lines of text, header first, as Markdown."""
-    lines = []
-    for line in texts_of:
-        texts = [re.sub(r"([\\`*<>|])", r"\\\1", one_line(text)) for text, _ in line]
-        lines.append([f"**{text}**" if bold else text for text, (_, bold) in zip(texts, line, strict=True)])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n\n".join(
-        "\n".join(
-            [
-                _markdown_line(lines[0], widths, columns),
-                "|" + "|".join("-" * (widths[column] + 1) + (":" if column else "-") for column in columns) + "|",
-                *(_markdown_line(line, widths, columns) for line in lines[1:]),
-            ]
-        )
-        for columns in _blocks(widths, width)
-    )
-
-
-def _markdown_line(line: list[str], widths: list[int], columns: list[int]) -> str:
-    cells = [line[column].rjust(widths[column]) if column else line[0].ljust(widths[0]) for column in columns]
-    return "| " + " | ".join(cells) + " |"
-
-
-def _blocks(widths: list[int], width: int | None) -> list[list[int]]:
-    """Columns in blocks that fit into `width`, the first column in each."""
-    blocks = [[0]]
-    for column in range(1, len(widths)):
-        needed = sum(widths[other] + 3 for other in [*blocks[-1], column]) + 1
-        if width and needed > width and len(blocks[-1]) > 1:
-            blocks.append([0])
-        blocks[-1].append(column)
-    return blocks
-
-
-# fmt: off
-LATEX = {letter: "\\" + letter for letter in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$",
-    "±": r"$\pm$", "–": "--", "Å": r"\AA{}", "µ": r"$\mu$", "μ": r"$\mu$", "°": r"\textdegree{}", "·": r"$\cdot$",
-    "²": "$^2$", "³": "$^3$", "⁻": "$^-$", "¹": "$^1$", "×": r"$\times$", "Ω": r"$\Omega$", "ρ": r"$\rho$", "δ": r"$\delta$",
-}
-# fmt: on
-
-
-def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it stands. Letters outside ASCII and the table above are left to the engine."""
-    return "".join(LATEX.get(letter, letter) for letter in one_line(text))
-
-
 def latex(table: Table) -> str:
     r"""The table in booktabs' style, in blocks of columns below each other; the preamble needs `\usepackage{booktabs}`."""
-    lines = grid(table)
-    widths = [max(len(line[column].text) for line in lines) for column in range(len(lines[0]))]
-    tabulars = "\n\n\\medskip\n".join(_tabular(lines, columns) for columns in _blocks(widths, PAGE))
-    return rf"""\begin{{table}}
-\centering
-\footnotesize
-\caption{{{escape_latex(f"Test MAE. {table.title}.")}}}
-\label{{tab:{table.name}}}
-{tabulars}
-\end{{table}}"""
-
-
-def _tabular(lines: list[list[Text]], columns: list[int]) -> str:
-    header, *body = [" & ".join(_latex_cell(line[column]) for column in columns) + r" \\" for line in lines]
-    begin = rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}"
-    return "\n".join([begin, r"\toprule", header, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"])
-
-
-def _latex_cell(cell: Text) -> str:
-    return rf"\textbf{{{escape_latex(cell.text)}}}" if cell.bold else escape_latex(cell.text)
+    return latex_table(f"Test MAE. {table.title}.", table.name, grid(table))
 
 
 def tidy_csv(tables: Iterable[Table]) -> str:
@@ -196,6 +135,9 @@ def tidy_csv(tables: Iterable[Table]) -> str:
             "test_mae_sd": cell.sd,
             "n_seeds": len(cell.seeds),
             "seeds": " ".join(map(str, cell.seeds)),
+            "n_runs": cell.n,
+            "splits": " ".join(map(str, cell.splits)),
+            "ensemble_mae": cell.ensemble_mae,
             "baseline_mae": row.baseline,
             "improvement_over_plain": cell.improvement,
             "best": int(cell.best),
@@ -219,17 +161,3 @@ def _classical_columns(row: Row, cell: Cell) -> dict:
         "best_classical_mae": theirs and theirs.mae,
         "improvement_over_classical": cell.improvement_over_classical,
     }
-
-
-def csv_text(lines: list[dict]) -> str:
-    """Lines of one kind as CSV, with a header."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, lines[0].keys() if lines else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _inert(value) for name, value in line.items()} for line in lines)
-    return text.getvalue()
-
-
-def _inert(value: object) -> object:
-    """A spreadsheet takes text that begins with = + - @ for a formula; numbers are left as they are."""
-    return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

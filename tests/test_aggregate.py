@@ -20,10 +20,11 @@ from irnet_hpc.grids import GRIDS
 from irnet_hpc.properties import PROPERTIES
 from irnet_hpc.published import published_csv, published_markdown, published_on, read_published
 from irnet_hpc.recipes import RECIPES, resolve
-from irnet_hpc.rendering import escape_latex, grid, latex, markdown, tidy_csv
+from irnet_hpc.rendering import grid, latex, markdown, tidy_csv
 from irnet_hpc.report import mae_against_depth
 from irnet_hpc.runs import RunResult, RunSpec, read_spec, run_folder, run_id, run_key
 from irnet_hpc.tables import tabulate
+from irnet_hpc.typeset import escape_latex
 
 IDENTITY = {
     "source_sha256": "a" * 64,

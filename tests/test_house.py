@@ -36,7 +36,8 @@ ORDER = (
         "running",
         "sweep",
     ),
-    *("tables", "rendering", "published", "report", "aggregate"),
+    *("statistics", "results", "grouping", "cells", "tables", "predictions", "typeset", "rendering"),
+    *("differences", "ensembles", "optimism", "series", "curves", "published", "report", "aggregate"),
 )
 TRAINING = {
     *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "folder", "origin"),
