@@ -23,6 +23,7 @@ from irnet_hpc.published import published_csv, published_markdown
 from irnet_hpc.rendering import (
     HOW_TO_READ,
     HOW_TO_READ_CLASSICAL,
+    HOW_TO_READ_JOINT,
     latex,
     markdown,
     one_line,
@@ -33,6 +34,9 @@ from irnet_hpc.runs import RunResult, RunSpec, read_recipe, read_result, read_sp
 from irnet_hpc.tables import Run, Table, content_hash, tabulate
 
 MAY_BE_NONE = ("n_parameters", "val_mae", "fitted_rows")  # numbers that not every result has
+PER_PROPERTY = {  # of a result of several properties, what each has
+    *("unit", "test_mae", "test_rmse", "test_r2", "val_mae", "baseline_mae", "n_train", "n_val", "n_test"),
+}
 SHOWN = 20  # lines of a note on the screen; the Markdown file has all
 
 
@@ -125,30 +129,45 @@ def _folders(top: Path) -> Iterator[tuple[Path, set[str]]]:
 
 def _checked_spec(folder: Path, result: RunResult) -> RunSpec:
     """The specification of a result whose numbers can be counted on. Raises UserError where they cannot."""
-    numbers = ("test_mae", "baseline_mae", "n_train", "n_val", "n_test", "device_hours", *MAY_BE_NONE)
-    for name in numbers:
-        value = getattr(result, name)
-        if name in MAY_BE_NONE and value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise UserError(
-                f"{folder / 'result.json'}: {name} must be a number that is not negative, however: {value!r}"
-            )
     for name, kind in (("spec", dict), ("recipe", dict), ("pack_identity", dict), ("unit", str), ("key", str)):
         if not isinstance(getattr(result, name), kind):
             raise UserError(f"{folder / 'result.json'}: {name} must be of type {kind.__name__}")
     if not isinstance(result.origin, dict | None):
         raise UserError(f"{folder / 'result.json'}: origin must be of type dict, or null")
     try:
+        for name in ("test_mae", "baseline_mae", "n_train", "n_val", "n_test", "device_hours", *MAY_BE_NONE):
+            _check_number(name, getattr(result, name), may_be_none=name in MAY_BE_NONE)
         spec = result.spec
         for field in dataclasses.fields(RunSpec):
             value = spec.get(field.name)
             if field.name in spec and (isinstance(value, bool) or not isinstance(value, field.type)):
                 kind = getattr(field.type, "__name__", field.type)
                 raise UserError(f"{field.name} must be of type {kind}, however: {value!r}")
-        return read_spec(spec)
+        spec = read_spec(spec)
+        _check_per_property(spec.properties, result.per_property)
+        return spec
     except UserError as error:
         raise UserError(f"{folder / 'result.json'}: {error}") from None
+
+
+def _check_per_property(names: Sequence[str], per_property: object) -> None:
+    """Of several properties each has its own numbers; of one there is nothing to say."""
+    if len(names) == 1 and per_property is None:
+        return
+    if not isinstance(per_property, dict) or len(names) == 1 or per_property.keys() != set(names):
+        raise UserError(f"per_property must be of {', '.join(names)}, and null for one, however: {per_property!r:.80}")
+    for name, of in per_property.items():
+        if not isinstance(of, dict) or of.keys() != PER_PROPERTY or not isinstance(of["unit"], str):
+            raise UserError(f"per_property of {name} must have {', '.join(sorted(PER_PROPERTY))}, however: {of!r:.80}")
+        for field in PER_PROPERTY - {"unit", "test_r2"}:
+            _check_number(f"{field} of {name}", of[field], may_be_none=field == "val_mae")
+
+
+def _check_number(name: str, value: object, may_be_none: bool) -> None:
+    if value is None and may_be_none:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise UserError(f"{name} must be a number that is not negative, however: {value!r}")
 
 
 def _sentence(path: Path) -> str:
@@ -234,6 +253,7 @@ def document(tables: Sequence[Table], notes: Sequence[Note], width: int | None =
         parts += [text] if (text := published_markdown(table, width)) else []
     parts.append(HOW_TO_READ)
     parts += [HOW_TO_READ_CLASSICAL] if any(table.has_classical for table in tables) else []
+    parts += [HOW_TO_READ_JOINT] if any(table.joint for table in tables) else []
     for note in notes:
         lines = [f"- {line}" for line in note.lines[:most]]
         lines += [f"- and {len(note.lines) - most} more, all in mae.md"] if most and len(note.lines) > most else []

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from irnet_hpc.errors import UserError
 from irnet_hpc.grids import Grid
+from irnet_hpc.joint import spreads
 from irnet_hpc.recipes import RECIPES, Recipe
 from irnet_hpc.runs import RunSpec
 from irnet_hpc.store import Pack
@@ -22,10 +23,10 @@ SLAB_ROWS = 65536  # read at once: whole slabs are 40 times faster than single r
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Rows of one role (train, val or test) that report the property."""
+    """Rows of one role (train, val or test) that report the property; of several, (n_rows, n_properties), at least one."""
 
     row: np.ndarray  # (n_rows,) int64, their numbers in the pack, ascending
-    target: np.ndarray  # (n_rows,) float64, in the property's unit
+    target: np.ndarray  # (n_rows,) float64, in the property's unit; of several, NaN where not reported
     x: Tensor  # (n_rows, n_features), scaled, on the device
     y: Tensor  # (n_rows,), scaled, on the device
 
@@ -40,8 +41,9 @@ class Scaling:
     feature_mean: np.ndarray  # (n_features,) float64
     feature_scale: np.ndarray  # (n_features,) float64, 1 where a feature does not vary
     clip: float  # standard deviations; 0: no limit
-    target_mean: float  # in the property's unit
-    target_scale: float
+    target_mean: float | np.ndarray  # in the property's unit; of several properties (n_properties,)
+    target_scale: float | np.ndarray
+    spread: np.ndarray | None = None  # of several properties (n_properties,), what their errors are relative to
 
     def features(self, x: np.ndarray) -> np.ndarray:
         """(n_rows, n_features) as packed -> scaled, float32."""
@@ -67,12 +69,12 @@ def load(
     dtype: torch.dtype,
     given: Scaling | None = None,
 ) -> Dataset:
-    """Read the rows that report the property, and scale them; features as `given`, where weights expect that.
+    """Read the rows that report the property, or one of several, and scale them; features as `given`, where weights expect that.
 
     Protocol `paper` trains on train and val together, as the published code does; then val is empty.
-    Raises UserError where a role has no rows, or training has fewer than a batch.
+    Raises UserError where a role has no rows of a property, or training has fewer than a batch.
     """
-    train, val, test = (_reported(pack, spec.property, pack.rows(role)) for role in ("train", "val", "test"))
+    train, val, test = (_reported(pack, spec.properties, pack.rows(role)) for role in ("train", "val", "test"))
     if spec.protocol == "paper":
         train, val = tuple(np.concatenate(pair) for pair in zip(train, val, strict=True)), tuple(a[:0] for a in val)
     if spec.train_rows is not None:
@@ -81,9 +83,11 @@ def load(
                 f"train_rows must be at most the {len(train[0])} rows there are, however: {spec.train_rows}"
             )
         train = tuple(array[: spec.train_rows] for array in train)  # rows are in random order: subsets are nested
-    for role, (row, _) in {"train": train, "val": val, "test": test}.items():
-        if not len(row) and (role != "val" or spec.protocol == "honest"):
-            raise UserError(f"{spec.property} of pack {spec.pack} has no {role} rows that report it")
+    for role, (row, target) in {"train": train, "val": val, "test": test}.items():
+        reports = (~np.isnan(target)).reshape(len(row), len(spec.properties)).any(0)
+        for name, reported in zip(spec.properties, reports, strict=True):
+            if not reported and (role != "val" or spec.protocol == "honest"):
+                raise UserError(f"{name} of pack {spec.pack} has no {role} rows that report it")
     if len(train[0]) < recipe.batch:
         fits = 2 ** int(np.log2(max(2, min(64, len(train[0])))))
         raise UserError(
@@ -95,7 +99,7 @@ def load(
     return arrange(*roles, recipe=recipe, device=device, dtype=dtype, given=given)
 
 
-Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # ascending numbers (n,), features (n, n_features), target (n,)
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # ascending numbers (n,), features (n, n_features), target of Part
 
 
 def arrange(
@@ -121,10 +125,10 @@ def arrange(
     return Dataset(part(*train), part(*val), part(*test), scaling)
 
 
-def _reported(pack: Pack, name: str, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-    target = pack.y(name, rows)
-    reported = np.flatnonzero(~np.isnan(target))
-    return reported + rows.start, target[reported]
+def _reported(pack: Pack, names: tuple[str, ...], rows: slice) -> tuple[np.ndarray, np.ndarray]:
+    target = np.stack([pack.y(name, rows) for name in names], 1)
+    reported = np.flatnonzero((~np.isnan(target)).any(1))
+    return reported + rows.start, target[reported] if len(names) > 1 else target[reported, 0]
 
 
 def _features(pack: Pack, row: np.ndarray) -> np.ndarray:
@@ -145,6 +149,11 @@ def _scaling(x: np.ndarray, target: np.ndarray, recipe: Recipe | Grid) -> Scalin
         mean, scale = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
         scale[scale <= 1e-7 * np.abs(mean)] = 0  # rounding of a constant is not variation
         scale[scale == 0] = 1
+    if target.ndim == 2:
+        spread, n = spreads(target), target.shape[1]
+        standard = recipe.target == "standard"
+        target_mean, target_scale = (np.nanmean(target, 0), spread) if standard else (np.zeros(n), np.ones(n))
+        return Scaling(mean, scale, recipe.clip, target_mean, target_scale, spread)
     if recipe.target == "standard":
         target_mean, target_scale = float(target.mean()), float(target.std()) or 1.0
     return Scaling(mean, scale, recipe.clip, target_mean, target_scale)

@@ -81,6 +81,11 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
 
     def fit(self, X, y) -> "IRNetRegressor":
         """Train on X (n_rows, n_features) and y (n_rows,), all finite. Raises ValueError, or UserError for parameters."""
+        if np.ndim(y) == 2 and np.shape(y)[1] > 1:
+            raise ValueError(
+                f"y must be (n_rows,), one output, however: {np.shape(y)}; a pack's properties can share a network: "
+                "python -m irnet_hpc.train --property a,b"
+            )
         X, y = validate_data(self, X, y, y_numeric=True, dtype=np.float64, ensure_min_samples=4)
         seed = self.random_state
         if not isinstance(seed, int | np.integer):

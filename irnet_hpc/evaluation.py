@@ -9,6 +9,7 @@ from torch import Tensor
 
 from irnet_hpc.comm import Comm
 from irnet_hpc.data import Dataset, Part
+from irnet_hpc.joint import relative_errors
 from irnet_hpc.model import FlatParameters, Network, autocast, rank_groups
 from irnet_hpc.recipes import Recipe
 
@@ -45,14 +46,24 @@ def take_statistics(network: Network, rows: Part, recipe: Recipe, comm: Comm) ->
 
 @torch.no_grad()
 def predict(network: Network, rows: Part, data: Dataset, recipe: Recipe, comm: Comm) -> np.ndarray:
-    """Predictions (n_rows,) float64 in the property's unit, on every rank; each rank computes a share, none is padded."""
-    out = torch.zeros(len(rows), dtype=torch.float64, device=rows.x.device)
+    """Predictions float64 in the property's unit, on every rank; each rank computes a share, none is padded.
+
+    Their shape is that of the targets: (n_rows,), of several properties (n_rows, n_properties).
+    """
+    out = torch.zeros(rows.y.shape, dtype=torch.float64, device=rows.x.device)
     first, last = len(rows) * comm.rank // comm.size, len(rows) * (comm.rank + 1) // comm.size
     with autocast(recipe.precision, rows.x.device):
         for begin in range(first, last, EVALUATION_ROWS):
             end = min(begin + EVALUATION_ROWS, last)
-            out[begin:end] = network(rows.x[begin:end])[:, 0].double()
+            out[begin:end] = network(rows.x[begin:end]).view_as(out[begin:end]).double()
     return comm.sum_(out).cpu().numpy() * data.scaling.target_scale + data.scaling.target_mean
+
+
+def row_errors(prediction: np.ndarray, rows: Part, data: Dataset) -> np.ndarray:
+    """What the selection takes the mean of (n_rows,): |error| in the unit, of several properties the relative one."""
+    if data.scaling.spread is None:
+        return np.abs(prediction - rows.target)
+    return relative_errors(prediction, rows.target, data.scaling.spread)
 
 
 def select_halves(halves: list, errors: np.ndarray, seed: int) -> None:

@@ -1,9 +1,9 @@
 """Feature sets: name -> version, labels, and a pure batched function from materials to a matrix of features.
 
 `magpie` is the 145 features of Ward et al., npj Comput. Mater. 2, 16028 (2016), through matminer; `elements` the 86 atomic
-fractions of ElemNet; `ordered` the properties of the elements in the order of their amounts; `structure` the 126 features of crystals of Ward et al., Phys. Rev. B 96, 024104 (2017); `columns` the
-user's own numeric columns; `asph`, experimental, the persistent homology of the crystal structure after Jiang et al.,
-npj Comput. Mater. 7, 28 (2021). Sums such as `magpie+structure` stand side by side.
+fractions of ElemNet; `ordered` and `classes` which element plays which part (ordered.py); `structure` the 126 features of
+crystals of Ward et al., Phys. Rev. B 96, 024104 (2017); `columns` the user's own numeric columns; `asph`, experimental, the
+persistent homology of the crystal structure after Jiang et al., npj Comput. Mater. 7, 28 (2021). Sums such as `magpie+structure` stand side by side.
 """
 
 import functools
@@ -212,6 +212,15 @@ FEATURE_SETS = {
         lambda materials: Described(ordered.matrix(materials, tuple(ELEMENTS.values())), {}),
         row_s=1e-6,
         of_formula=True,
+        libraries=("matminer", "pymatgen"),
+    ),
+    "classes": FeatureSet(
+        1,
+        lambda _: ordered.class_labels(ELEMENTS),
+        lambda materials: Described(ordered.classes(materials, tuple(ELEMENTS.values())), {}),
+        row_s=2e-6,
+        of_formula=True,
+        elements=frozenset(ELEMENTS.values()),
         libraries=("matminer", "pymatgen"),
     ),
     "structure": _of_crystals(

@@ -129,6 +129,38 @@ def metrics(target: np.ndarray, prediction: np.ndarray) -> tuple[float, float, f
     return float(np.abs(error).mean()), float(np.sqrt((error**2).mean())), r2
 
 
+def measure(unit: str, train: np.ndarray, test: np.ndarray, prediction: np.ndarray) -> dict:
+    """The errors of one property, from reported targets (n_rows,) in `unit`, as RunResult names them."""
+    mae, rmse, r2 = metrics(test, prediction)
+    baseline = float(np.abs(test - np.median(train)).mean())
+    return {"unit": unit, "test_mae": mae, "test_rmse": rmse, "test_r2": r2, "baseline_mae": baseline}
+
+
+def measure_several(
+    spec: RunSpec, pack: Pack, data: Dataset, prediction: np.ndarray, of_val: np.ndarray | None
+) -> dict:
+    """The errors of each property, over the rows that report it, and the means of their relative errors."""
+    per_property, train, val, test = {}, data.train.target, data.val.target, data.test.target
+    for p, name in enumerate(spec.properties):
+        columns = [part[:, p] for part in (train, val, test)]
+        of_train, of_validation, of_test = (~np.isnan(column) for column in columns)
+        found = measure(pack.units[name], train[of_train, p], test[of_test, p], prediction[of_test, p])
+        val_mae = float(np.abs(of_val[:, p] - val[:, p])[of_validation].mean()) if of_validation.any() else None
+        counts = {"n_train": of_train.sum(), "n_val": of_validation.sum(), "n_test": of_test.sum()}
+        per_property[name] = found | {"val_mae": val_mae} | {count: int(n) for count, n in counts.items()}
+    relative = {
+        field: float(
+            np.mean(
+                [one[field] / spread for one, spread in zip(per_property.values(), data.scaling.spread, strict=True)]
+            )
+        )
+        for field in ("test_mae", "test_rmse", "baseline_mae")
+    }
+    r2s = [one["test_r2"] for one in per_property.values()]
+    r2 = None if None in r2s else float(np.mean(r2s))
+    return {"unit": "relative", **relative, "test_r2": r2, "per_property": per_property}
+
+
 def optimism(halves: list) -> float | None:
     """How much lower the MAE is on the half of the test rows that chose the epoch than on the other, in the unit, averaged
     over both ways round; None where a half has no rows. `halves` are two of [MAE of the half, of the other half]."""
@@ -149,9 +181,13 @@ def finish(
     prediction: np.ndarray,
     attempts: list,
     machine: Machine,
+    of_val: np.ndarray | None = None,
     origin: dict | None = None,
 ) -> RunResult:
-    """Write the model, the predictions (n_test,) and the result, in this order; then the checkpoints go."""
+    """Write the model, the predictions (n_test,) and the result, in this order; then the checkpoints go.
+
+    Of several properties predictions are (n_test, n_properties), and `of_val` are those of the val rows.
+    """
     write_model(folder / "model.safetensors", spec, recipe, key, pack, data, network)
     honest = spec.protocol == "honest"
     return conclude(
@@ -164,6 +200,7 @@ def finish(
         prediction,
         attempts,
         machine,
+        of_val,
         val_mae=state.best_mae if honest else None,
         optimism=None if honest else optimism(state.halves),
         best_epoch=state.best_epoch,
@@ -187,20 +224,19 @@ def conclude(
     prediction: np.ndarray,
     attempts: list,
     machine: Machine,
+    of_val: np.ndarray | None = None,
     **of_the_model: object,
 ) -> RunResult:
     """Write the predictions (n_test,) and the result; then the checkpoints go. `of_the_model`: RunResult's other fields."""
-    write_predictions(folder / "test_predictions.npz", pack, data, prediction)
-    mae, rmse, r2 = metrics(data.test.target, prediction)
+    write_predictions(folder / "test_predictions.npz", spec, pack, data, prediction)
+    if len(spec.properties) == 1:
+        measured = measure(pack.units[spec.property], data.train.target, data.test.target, prediction)
+    else:
+        measured = measure_several(spec, pack, data, prediction, of_val)
     result = RunResult(
         spec=dataclasses.asdict(spec),
         key=key,
         recipe=dataclasses.asdict(recipe),
-        unit=pack.units[spec.property],
-        test_mae=mae,
-        test_rmse=rmse,
-        test_r2=r2,
-        baseline_mae=float(np.abs(data.test.target - np.median(data.train.target)).mean()),
         selected_on="val" if spec.protocol == "honest" else "test",
         n_train=len(data.train),
         n_val=len(data.val),
@@ -213,6 +249,7 @@ def conclude(
         pack_identity=pack.identity,
         versions={"python": platform.python_version()} | _versions(),
         commit=_commit(),
+        **measured,
         **of_the_model,
     )
     write_json(folder / "result.json", dataclasses.asdict(result))
@@ -235,30 +272,36 @@ def write_model(
 
 def facts(spec: RunSpec, recipe: Recipe | Grid, key: str, pack: Pack, data: Dataset) -> dict:
     """What stands beside parameters, for them to be used on other rows."""
-    scaling = data.scaling
+    scaling, units = data.scaling, [pack.units[name] for name in spec.properties]
     return {
         "key": key,
         "spec": dataclasses.asdict(spec),
         "recipe": dataclasses.asdict(recipe),
-        "unit": pack.units[spec.property],
+        "unit": units if len(units) > 1 else units[0],  # of several properties all three are lists
         "feature_labels": pack.feature_labels,
         "clip": scaling.clip,
-        "target_mean": scaling.target_mean,
-        "target_scale": scaling.target_scale,
+        "target_mean": np.asarray(scaling.target_mean).tolist(),
+        "target_scale": np.asarray(scaling.target_scale).tolist(),
         "pack_identity": pack.identity,
     }
 
 
-def write_predictions(path: Path, pack: Pack, data: Dataset, prediction: np.ndarray) -> None:
-    """Arrays of the test rows: material_id, formula, target, prediction. Plain arrays, no pickle."""
+def write_predictions(path: Path, spec: RunSpec, pack: Pack, data: Dataset, prediction: np.ndarray) -> None:
+    """Arrays of the test rows: material_id, formula, target, prediction. Plain arrays, no pickle.
+
+    Of several properties target and prediction are (n_test, n_properties), NaN where not reported, and `property` has the
+    names of the columns.
+    """
     rows, local = pack.rows("test"), data.test.row - pack.rows("test").start
+    several = len(spec.properties) > 1
     with replacing(path) as temporary:
         np.savez(
             temporary,
             material_id=np.array(pack.material_ids(rows), dtype=np.str_)[local],
             formula=np.array(pack.formulas(rows), dtype=np.str_)[local],
             target=data.test.target,
-            prediction=prediction,
+            prediction=np.where(np.isnan(data.test.target), np.nan, prediction) if several else prediction,
+            **({"property": np.array(spec.properties)} if several else {}),
         )
 
 

@@ -3,6 +3,7 @@ cells.
 
     packs: [oqmd-magpie, {name: mine, source: my.csv, features: magpie, properties: [band_gap]}]
     properties: [formation_energy, band_gap]          # or all; a pack's own list comes before this one
+               # [band_gap, "band_gap,volume_per_atom"]: in quotes, several names are one network with an output each
     models: [irnet-17, 64BARx2-1, {architectures: [plain, irnet], depths: [10, 48]}, random_forest]
     recipes: [paper, {name: mine, base: paper, batch: 64}, grid]    # grid: of classical models, and of no network
     protocols: [honest]
@@ -125,8 +126,15 @@ def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
         raise UserError(f"a matrix must have at most {MAX_CELLS:,} cells, however: {n_cells:,}")
     n_variants = n_networks * len(train_rows) * len(inits) * n_seeds  # of a depth that an architecture lacks
     dropped = [Dropped(product, why, len(targets) * n_variants) for product, why in absent_models]
-    dropped += [Dropped(product, why, len(products) * n_seeds) for product, why in absent_targets]
+    n_classical = sum(name == GRID for (name, _, _), *_ in products)
+    for product, why in absent_targets:
+        n_products = len(products) - (n_classical if "," in product else 0)
+        dropped.append(Dropped(product, why, n_products * n_seeds))
     dropped += _dropped(asked, len(targets) * n_seeds)
+    for pack, name in targets:
+        if "," in name and n_classical:
+            why = "classical models predict one property each"
+            dropped.append(Dropped(f"{pack} × {name} × {GRID}", why, n_classical * n_seeds))
 
     shapes = read_shapes(table.get("resources", {}))
     cells, by_name, lost = {}, {pack.name: pack for pack in packs}, Counter()
@@ -134,9 +142,9 @@ def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
     for seed, rows, (pack, name), of_recipe, protocol, init, model in itertools.product(
         seeds, train_rows, targets, recipes, protocols, inits, models
     ):
-        if _absent(of_recipe, rows, init, model):
-            continue
         recipe_name, recipe, option = of_recipe
+        if _absent(of_recipe, rows, init, model) or (recipe_name == GRID and "," in name):
+            continue
         spec = RunSpec(
             pack=pack, property=name, recipe=recipe_name, protocol=protocol, seed=seed, train_rows=rows, **model
         )

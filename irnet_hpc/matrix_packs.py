@@ -9,6 +9,7 @@ from irnet_hpc.errors import UserError, choose
 from irnet_hpc.files import NAME
 from irnet_hpc.loading import name_of
 from irnet_hpc.properties import PROPERTIES
+from irnet_hpc.runs import checked_properties
 from irnet_hpc.sources import SOURCES
 from irnet_hpc.splits import FAMILIES, RANDOM, Split, any_of, name_suffix, parse_split, split_of_identity
 from irnet_hpc.store import open_pack, pack_path
@@ -196,15 +197,18 @@ def targets_of(packs: list[MatrixPack]) -> tuple[list[tuple[str, str]], list[tup
     targets, absent, notes = [], [], []
     for pack in packs:
         for name in pack.properties:
-            choose("property", name, known)
+            parts = checked_properties(name)
+            for part in parts:
+                choose("property", part, known if len(parts) == 1 else known - {"all"})
         if pack.impossible:
             absent += [(f"{pack.name} × {name}", pack.impossible) for name in pack.properties]
             continue
         if "all" in pack.properties and not pack.exists:
             notes.append(f"pack {pack.name} has no cells until it is built and all its properties are known")
             continue
-        for name in pack.units if "all" in pack.properties else pack.properties:
-            if name in pack.units:
+        joint = [name for name in pack.properties if "," in name]
+        for name in (*pack.units, *joint) if "all" in pack.properties else pack.properties:
+            if set(checked_properties(name)) <= pack.units.keys():
                 targets.append((pack.name, name))
             else:
                 has = "the pack has" if pack.exists else "its source may have"

@@ -99,6 +99,8 @@ def _ours(cell: Cell | BestClassical | None, row: Row) -> str:
 
 def published_csv(tables: Iterable[Table]) -> str:
     """A line for each published number and each of our tables that it stands beside; empty where there is none."""
+    tables = list(tables)
+    with_joint = any(table.joint for table in tables)
     lines = [
         {
             "pack": table.pack,
@@ -121,6 +123,7 @@ def published_csv(tables: Iterable[Table]) -> str:
             "our_n_seeds": ours and len(ours.seeds),
             "our_n_train": row.n_train,
         }
+        | ({"joint": table.joint} if with_joint else {})
         for table in tables
         for line, row, ours in published_of(table)
     ]

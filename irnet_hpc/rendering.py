@@ -21,6 +21,12 @@ HOW_TO_READ_CLASSICAL = (
     "cent IRNet's MAE is below it."
 )
 
+HOW_TO_READ_JOINT = (
+    "one network for several properties: trained on the rows that report at least one, selected by the mean of the errors "
+    "relative to the sd of the training targets. vs one each: by how many per cent the MAE is below that of the same model "
+    "trained for the property alone, over the seeds both have."
+)
+
 PAGE = 100  # letters of \footnotesize, gaps included, that the width of a page holds
 
 
@@ -58,6 +64,7 @@ def grid(table: Table) -> list[list[Text]]:
     header += [model_name(*model) for model in table.models]
     header += [f"irnet vs plain, {depth}" for depth in depths]
     header += [f"irnet vs classical, {depth}" for depth in irnets]
+    header += [f"{model_name(*model)} vs one each" for model in table.compared_with_single]
     lines = [[Text(text) for text in header]]
     for row in table.rows:
         form = row_format(row)
@@ -74,6 +81,10 @@ def grid(table: Table) -> list[list[Text]]:
             irnet = table.cell(row, "irnet", depth)
             known = irnet and irnet.improvement_over_classical is not None
             line.append(Text(f"{irnet.improvement_over_classical:+.1f} %" if known else "–"))
+        for model in table.compared_with_single:
+            cell = table.cell(row, *model)
+            known = cell and cell.improvement_over_single is not None
+            line.append(Text(f"{cell.improvement_over_single:+.1f} %" if known else "–"))
         lines.append(line)
     return lines
 
@@ -164,7 +175,7 @@ def _latex_cell(cell: Text) -> str:
 def tidy_csv(tables: Iterable[Table]) -> str:
     """All tables as one CSV, a line a cell, numbers in full precision; errors in `unit`, improvement in per cent."""
     tables = list(tables)
-    with_classical = any(table.has_classical for table in tables)
+    with_classical, with_joint = any(table.has_classical for table in tables), any(table.joint for table in tables)
     lines = [
         {
             "pack": table.pack,
@@ -192,6 +203,7 @@ def tidy_csv(tables: Iterable[Table]) -> str:
             "device_hours": cell.device_hours,
         }
         | (_classical_columns(row, cell) if with_classical else {})
+        | ({"joint": table.joint, "improvement_over_single": cell.improvement_over_single} if with_joint else {})
         for table in tables
         for row in table.rows
         for (architecture, depth), cell in zip(table.models, row.cells, strict=True)

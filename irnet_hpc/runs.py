@@ -25,13 +25,15 @@ GRID_VERSION = 1  # the same for classical models, whose results a change to the
 # honest: select on val, touch test once. paper: train on train + val, select and report on test, as the published code.
 PROTOCOLS = ("honest", "paper")
 
+LONGEST = 255  # bytes, of a folder's name
+
 
 @dataclasses.dataclass(frozen=True)
 class RunSpec:
     """One cell of the matrix. Raises UserError where a part is not one of its choices."""
 
     pack: str  # name, e.g. oqmd-magpie
-    property: str
+    property: str  # name; of one network for several, their names joined by commas, in the order of its outputs
     architecture: str  # of MODELS, custom-<hash8>, or a classical model of GRIDS
     depth: int | None = None  # None: a classical model
     recipe: str = "onecycle"  # name
@@ -42,7 +44,8 @@ class RunSpec:
     layers: str | None = None  # the layer string of a custom architecture
 
     def __post_init__(self) -> None:
-        for field in ("pack", "property", "recipe"):
+        checked_properties(self.property)
+        for field in ("pack", "recipe"):
             if not NAME.fullmatch(str(getattr(self, field))):
                 raise UserError(f"{field} must be letters, digits and _.+=-, however: {getattr(self, field)!r}")
         choose("protocol", self.protocol, PROTOCOLS)
@@ -64,6 +67,10 @@ class RunSpec:
                 f"recipe {GRID} must be that of a classical model and of no network, however: "
                 f"{self.recipe} and {self.model}"
             )
+        if len(self.properties) > 1:
+            raise UserError(
+                f"{self.architecture} predicts one property, and only networks several, however: {self.property}"
+            )
         for field in ("depth", "start_from", "layers"):
             if getattr(self, field) is not None:
                 raise UserError(f"{self.architecture} has no {field}, however: {getattr(self, field)}")
@@ -80,6 +87,11 @@ class RunSpec:
         return self.architecture in GRIDS
 
     @property
+    def properties(self) -> tuple[str, ...]:
+        """The names of the properties, one an output; nearly always there is one."""
+        return tuple(self.property.split(","))
+
+    @property
     def layer_string(self) -> str:
         return self.layers or layer_string(self.architecture, self.depth)
 
@@ -87,6 +99,21 @@ class RunSpec:
     def model(self) -> str:
         """Architecture and depth in one word, e.g. irnet-17: a folder's name and a table's column."""
         return model_name(self.architecture, self.depth)
+
+
+def checked_properties(text: str) -> tuple[str, ...]:
+    """The names in `text`, one or several joined by commas. Raises UserError where one is none, or there twice."""
+    names = tuple(str(text).split(","))
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise UserError(
+                f"property must be letters, digits and _.+=-, or several such names joined by commas, however: {text!r}"
+            )
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"property must name each property once, however: {', '.join(twice)} twice in {text!r}")
+    if len(str(text)) > LONGEST:
+        raise UserError(f"property must be at most {LONGEST} letters, a folder's name, however: {len(text)}")
+    return names
 
 
 def model_name(architecture: str, depth: int | None) -> str:
@@ -174,7 +201,11 @@ def read_recipe(spec: RunSpec, value: dict) -> Recipe | Grid:
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """What `result.json` holds. Errors are in `unit`, on the test rows unless the name says otherwise."""
+    """What `result.json` holds. Errors are in `unit`, on the test rows unless the name says otherwise.
+
+    Of several properties in one network the unit is `relative`: each error is the mean over the properties of theirs, by
+    the standard deviation of their training rows. Row counts are of rows that report at least one.
+    """
 
     spec: dict
     key: str
@@ -210,6 +241,9 @@ class RunResult:
     # Classical models only; None: a network, or a result older than these fields.
     fitted_rows: int | None = None  # the first so many of the n_train rows
     chosen: dict | None = None  # {point, tried: [{point, mae, seconds}]}: MAE on the rows that select
+    # Several properties in one network only: {name: {unit, test_mae, test_rmse, test_r2, val_mae, baseline_mae, n_train,
+    # n_val, n_test}}, in the property's unit, over the rows that report it, at the one epoch that was selected.
+    per_property: dict | None = None
     # The run it started from, as origin.describe() has it; None: it started from nothing.
     origin: dict | None = None
 

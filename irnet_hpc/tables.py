@@ -2,7 +2,8 @@
 
 A table holds only what is comparable: one pack, recipe, protocol, number of training rows and start. Its rows are
 properties, its columns architecture x depth, its cells the mean over seeds of the test MAE in the property's unit. The
-classical models of a pack have a table of their own; of theirs, the others have the best as a column.
+classical models of a pack have a table of their own; of theirs, the others have the best as a column. So do networks of
+several properties, which are compared with one network for each.
 """
 
 import contextlib
@@ -28,6 +29,12 @@ class Run(NamedTuple):
     folder: Path
     spec: RunSpec
     result: RunResult
+    joint: str | None = None  # all properties of the network, of which this is one
+
+    @property
+    def trained(self) -> RunSpec:
+        """The specification of the training itself."""
+        return dataclasses.replace(self.spec, property=self.joint) if self.joint else self.spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +62,7 @@ class Cell:
     improvement_over_classical: float | None = (
         None  # per cent by which the MAE is below that of the row's best classical
     )
+    improvement_over_single: float | None = None  # of a joint table: below that of a network for this property alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +89,14 @@ class Table:
     models: tuple[tuple[str, int | None], ...]  # (architecture, depth), in the order of the columns
     rows: tuple[Row, ...]
     source: str | None = None  # of the pack, e.g. oqmd
+    joint: str | None = None  # the properties that each network has together; None: one
 
     @property
     def title(self) -> str:
         parts = [self.pack, f"recipe {self.recipe}", f"protocol {self.protocol}"]
         parts += [f"first {self.train_rows:,} training rows"] if self.train_rows else []
         parts += [f"started from {self.start_from}"] if self.start_from else []
+        parts += [f"one network for {self.joint.replace(',', ', ')}"] if self.joint else []
         # A number that was selected on the rows it is measured on is optimistic, and says so wherever it appears.
         return ", ".join(parts) + (" (selected on test)" if self.selected_on == "test" else "")
 
@@ -94,6 +104,8 @@ class Table:
     def name(self) -> str:
         """What tells this table from the others, as a file's name and a label: letters, digits and _.+=-"""
         parts = [self.pack, self.recipe, self.protocol, self.train_rows and f"n{self.train_rows}", self.start_from]
+        short = self.joint and len(self.joint) <= 80  # a file's name has room for a few properties
+        parts += [f"joint-{self.joint if short else content_hash({'joint': self.joint})}"] if self.joint else []
         return "_".join(re.sub(r"[^A-Za-z0-9_.+=-]+", "-", str(part)).strip("-") for part in parts if part)
 
     @property
@@ -110,6 +122,16 @@ class Table:
         """Whether a row has a best classical model to compare with."""
         return any(row.best_classical for row in self.rows)
 
+    @property
+    def compared_with_single(self) -> tuple[tuple[str, int | None], ...]:
+        """Models of a joint table that were also trained for one of its properties alone."""
+        columns = zip(self.models, zip(*(row.cells for row in self.rows), strict=True), strict=True)
+        return tuple(
+            model
+            for model, cells in columns
+            if any(cell and cell.improvement_over_single is not None for cell in cells)
+        )
+
     def cell(self, row: Row, architecture: str, depth: int | None) -> Cell | None:
         model = (architecture, depth)
         return row.cells[self.models.index(model)] if model in self.models else None
@@ -121,28 +143,48 @@ def tabulate(runs: Sequence[Run]) -> tuple[Table, ...]:
     recipes = _recipe_labels(runs)
     origins = _origins(runs)
     tables, folders, starts = defaultdict(list), {}, {}
-    for run in sorted(runs, key=lambda run: (run.spec.seed, run.folder)):
-        spec, recipe = run.spec, recipes[_training(run)]
-        other, start_from = folders.setdefault((spec, recipe), run), _origin(run, origins)
-        twin = starts.setdefault((dataclasses.replace(spec, start_from=None), recipe, start_from), run)
+    for run in sorted(
+        (one for run in runs for one in _one_a_property(run)), key=lambda run: (run.spec.seed, run.folder)
+    ):
+        spec, recipe, start_from = run.spec, recipes[_training(run)], _origin(run, origins)
+        other = folders.setdefault((spec, recipe, run.joint), run)
+        twin = starts.setdefault((dataclasses.replace(spec, start_from=None), recipe, run.joint, start_from), run)
         if twin.spec.start_from != spec.start_from:
             raise UserError(
                 f"{twin.folder} and {run.folder} started from different runs, both of which are called {start_from!r}; "
                 "move one of them elsewhere"
             )
         if other is run:
-            tables[spec.pack, recipe, spec.protocol, spec.train_rows, start_from].append(run)
+            tables[spec.pack, recipe, spec.protocol, spec.train_rows, start_from, run.joint].append(run)
         elif other.result != run.result:
             raise UserError(
                 f"{other.folder} and {run.folder} hold the same cell with different numbers; keep one of them"
             )
     classical = [run for run in runs if run.spec.is_classical and not is_stale(run)]
-    return tuple(_table(*group, tables[group], classical) for group in sorted(tables, key=_table_order))
+    single = {group: tables.get((*group[:-1], None), []) if group[-1] else [] for group in tables}
+    return tuple(_table(*group, tables[group], classical, single[group]) for group in sorted(tables, key=_table_order))
+
+
+def _one_a_property(run: Run) -> list[Run]:
+    """A run of several properties as one a property, each with its own errors and its share of the device-hours."""
+    names, result = run.spec.properties, run.result
+    if len(names) == 1:
+        return [run]
+    shared = {"optimism": None, "per_property": None, "device_hours": result.device_hours / len(names)}
+    return [
+        Run(
+            run.folder,
+            dataclasses.replace(run.spec, property=name),
+            dataclasses.replace(result, **result.per_property[name] | shared),
+            run.spec.property,
+        )
+        for name in names
+    ]
 
 
 def _table_order(group: tuple) -> tuple:
-    pack, recipe, protocol, train_rows, start_from = group
-    return pack, PROTOCOLS.index(protocol), recipe, -(train_rows or math.inf), start_from or ""
+    pack, recipe, protocol, train_rows, start_from, joint = group
+    return pack, PROTOCOLS.index(protocol), recipe, -(train_rows or math.inf), start_from or "", joint or ""
 
 
 def _refuse_two_packs_of_one_name(runs: Sequence[Run]) -> None:
@@ -162,7 +204,7 @@ def _refuse_two_packs_of_one_name(runs: Sequence[Run]) -> None:
 
 def is_stale(run: Run) -> bool:
     """Whether the same specification would now be trained otherwise: another recipe of this name, or other numerics."""
-    spec, result = run.spec, run.result
+    spec, result = run.trained, run.result
     known = GRIDS[spec.architecture] if spec.is_classical else RECIPES.get(spec.recipe)
     try:
         recipe = read_recipe(spec, result.recipe)
@@ -214,7 +256,7 @@ ORIGIN = ("pack", "property", "model", "recipe", "protocol")  # what an origin i
 def _origin(run: Run, origins: dict[str, RunSpec]) -> str | None:
     """Where the weights came from, in words that are the same for every seed and split; only what differs from the run
     itself. They are the same, too, whether or not the origin is among the results, since each says what it started from."""
-    spec = run.spec
+    spec = run.trained
     if spec.start_from is None:
         return None
     if origin := origins.get(spec.start_from):
@@ -246,8 +288,10 @@ def _table(
     protocol: str,
     train_rows: int | None,
     start_from: str | None,
+    joint: str | None,
     runs: list[Run],
     classical: list[Run],
+    single: list[Run],
 ) -> Table:
     models = tuple(sorted({(run.spec.architecture, run.spec.depth) for run in runs}, key=_model_order))
     by_property = defaultdict(list)
@@ -258,9 +302,11 @@ def _table(
     selected_on = "test" if protocol == "paper" or any(run.result.selected_on == "test" for run in runs) else "val"
     theirs = [] if runs[0].spec.is_classical else classical  # in their own table nothing is compared with them
     theirs = [run for run in theirs if (run.spec.pack, run.spec.train_rows) == (pack, train_rows)]
-    rows = tuple(_row(name, models, by_property[name], _best_classical(theirs, name, protocol)) for name in names)
+    rows = tuple(
+        _row(name, models, by_property[name], _best_classical(theirs, name, protocol), single) for name in names
+    )
     source = runs[0].result.pack_identity.get("source")
-    return Table(pack, recipe, protocol, selected_on, train_rows, start_from, models, rows, source)
+    return Table(pack, recipe, protocol, selected_on, train_rows, start_from, models, rows, source, joint)
 
 
 def _best_classical(runs: list[Run], name: str, protocol: str) -> BestClassical | None:
@@ -279,7 +325,13 @@ def _best_classical(runs: list[Run], name: str, protocol: str) -> BestClassical 
     return BestClassical(model, fmean(maes.values()), stdev(maes.values()) if len(maes) > 1 else None, tuple(maes))
 
 
-def _row(name: str, models: Sequence[tuple[str, int | None]], runs: list[Run], classical: BestClassical | None) -> Row:
+def _row(
+    name: str,
+    models: Sequence[tuple[str, int | None]],
+    runs: list[Run],
+    classical: BestClassical | None,
+    single: list[Run],
+) -> Row:
     first = runs[0].result
     for run in runs:
         for field in ("unit", "n_train", "n_val", "n_test", "baseline_mae"):
@@ -289,11 +341,12 @@ def _row(name: str, models: Sequence[tuple[str, int | None]], runs: list[Run], c
                 raise UserError(
                     f"{runs[0].folder} and {run.folder} are cells of one row, but their {field} differs: {theirs} and {ours}"
                 )
-    of_model = {model: [run for run in runs if (run.spec.architecture, run.spec.depth) == model] for model in models}
+    of_model = {model: [run for run in runs if _model(run) == model] for model in models}
     mae = {model: fmean(run.result.test_mae for run in found) for model, found in of_model.items() if found}
     least = min(first.baseline_mae, *mae.values(), *([classical.mae] if classical else []))
+    alone = {model: [run for run in single if _model(run) == model and run.spec.property == name] for model in models}
     cells = tuple(
-        _cell(found, of_model.get(("plain", model[1]), []), mae[model], mae[model] == least, classical)
+        _cell(found, of_model.get(("plain", model[1]), []), mae[model], mae[model] == least, classical, alone[model])
         if found
         else None
         for model, found in of_model.items()
@@ -311,12 +364,19 @@ def _row(name: str, models: Sequence[tuple[str, int | None]], runs: list[Run], c
     )
 
 
-def _cell(runs: list[Run], plain: list[Run], mae: float, best: bool, classical: BestClassical | None) -> Cell:
+def _model(run: Run) -> tuple[str, int | None]:
+    return run.spec.architecture, run.spec.depth
+
+
+def _cell(
+    runs: list[Run], plain: list[Run], mae: float, best: bool, classical: BestClassical | None, single: list[Run]
+) -> Cell:
     return Cell(
         mae=mae,
         sd=stdev(run.result.test_mae for run in runs) if len(runs) > 1 else None,
         seeds=tuple(run.spec.seed for run in runs),
         improvement=_improvement(runs, plain) if runs[0].spec.architecture != "plain" else None,
+        improvement_over_single=_improvement(runs, single),
         improvement_over_classical=100 * (classical.mae - mae) / classical.mae if classical and classical.mae else None,
         best=best,
         n_parameters=runs[0].result.n_parameters,
@@ -324,10 +384,10 @@ def _cell(runs: list[Run], plain: list[Run], mae: float, best: bool, classical: 
     )
 
 
-def _improvement(runs: list[Run], plain: list[Run]) -> float | None:
-    """Per cent by which the MAE is below plain's over the seeds both have; None where they share none."""
-    common = {run.spec.seed for run in runs} & {run.spec.seed for run in plain}
+def _improvement(runs: list[Run], others: list[Run]) -> float | None:
+    """Per cent by which the MAE is below the others' over the seeds both have; None where they share none."""
+    common = {run.spec.seed for run in runs} & {run.spec.seed for run in others}
     if not common:
         return None
-    ours, theirs = (fmean(run.result.test_mae for run in side if run.spec.seed in common) for side in (runs, plain))
+    ours, theirs = (fmean(run.result.test_mae for run in side if run.spec.seed in common) for side in (runs, others))
     return 100 * (theirs - ours) / theirs if theirs else None

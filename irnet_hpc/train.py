@@ -4,6 +4,7 @@
     horovodrun -np 2 python -m irnet_hpc.train ...      (or mpirun -np 2, or srun, with MPI or without)
     python -m irnet_hpc.train ... --recipe '{name: mine, base: paper, batch: 64}'
     python -m irnet_hpc.train --pack alloys-magpie --property mixing_enthalpy --architecture random_forest
+    python -m irnet_hpc.train ... --property mixing_enthalpy,size_mismatch      (one network, an output each)
     python -m irnet_hpc.train --pack mine --property band_gap ... --init RUN     (start from the weights of a finished run)
 
 The experiment does not depend on how many ranks run it: the batch is global, its order a function of (seed, epoch), and
@@ -29,8 +30,9 @@ from irnet_hpc.checkpoint import State
 from irnet_hpc.comm import ENGINES, Comm, PeerLost, device_of, from_root, leave_at_once, start, together
 from irnet_hpc.data import Dataset, epoch_order, load
 from irnet_hpc.errors import UserError, choose, exit_status
-from irnet_hpc.evaluation import predict, select_halves, take_statistics, weights
+from irnet_hpc.evaluation import predict, row_errors, select_halves, take_statistics, weights
 from irnet_hpc.grids import GRID, GRIDS, Grid
+from irnet_hpc.joint import equal_shares, loss_weights
 from irnet_hpc.model import FlatParameters, Network, autocast, n_before_last, rank_groups
 from irnet_hpc.origin import Origin, check_features, check_start, describe, in_words, read_origin, take_over
 from irnet_hpc.recipes import RECIPES, Recipe, resolve
@@ -62,7 +64,8 @@ def train(
     With an `origin` all but the output layer starts with its weights, and the recipe may train the last layers only.
     The network returned has the weights and population statistics of the best epoch.
     """
-    network = Network(data.train.x.shape[1], parse(spec.layer_string)).to(DTYPES[recipe.precision])
+    layers = parse(spec.layer_string)._replace(n_outputs=len(spec.properties))
+    network = Network(data.train.x.shape[1], layers).to(DTYPES[recipe.precision])
     network.initialise(spec.seed)
     if origin:
         take_over(origin, network)
@@ -86,13 +89,19 @@ def train(
     mine = slice(comm.rank * n_local, (comm.rank + 1) * n_local)  # this rank's rows of every batch
     groups = rank_groups(recipe.norm_group, recipe.batch, comm.rank, comm.size, comm.sum_, device)
     selection = data.val if spec.protocol == "honest" else data.test
+    several = data.scaling.spread is not None  # properties
+    weight = torch.from_numpy(loss_weights(data.train.target)).to(flat.values) if several else None
     stop = StopSignals()
     look = 16  # steps between two looks of the host at the device
     clock = saved = said = time.monotonic()
 
     while state.epoch < recipe.epochs and not state.stopped:
-        order = epoch_order(data.train.row, spec.seed, state.epoch)[: n_steps * recipe.batch].reshape(n_steps, -1)
-        order = torch.from_numpy(np.ascontiguousarray(order[:, mine])).to(device)
+        visited = epoch_order(data.train.row, spec.seed, state.epoch)[: n_steps * recipe.batch]
+        order = torch.from_numpy(np.ascontiguousarray(visited.reshape(n_steps, -1)[:, mine])).to(device)
+        unit = data.scaling.target_scale  # of a scaled error
+        if several:
+            share = equal_shares(data.train.target[visited]) * unit / data.scaling.spread
+            share = torch.from_numpy(share).to(flat.values)
         error_sum = torch.tensor(state.error_sum, dtype=torch.float64, device=device)
         first = state.step - state.epoch * n_steps  # not 0 where a signal stopped the epoch
         reduced = plateau_factor(recipe, [row[4] for row in state.history])
@@ -101,9 +110,15 @@ def train(
             flat.reduced.zero_()
             with autocast(recipe.precision, device):
                 noise = network.noise(spec.seed, state.step, mine)
-                error = network(data.train.x[order[i]], groups, noise)[:, 0] - data.train.y[order[i]]
-            (LOSSES[recipe.loss](error).sum() / recipe.batch).backward()
-            flat.reduced[n_params] = error.detach().abs().sum()
+                target = data.train.y[order[i]]
+                error = network(data.train.x[order[i]], groups, noise).view_as(target) - target
+            if several:  # what is not reported is no error
+                error = error.masked_fill(target.isnan(), 0)
+                loss, absolute = LOSSES[recipe.loss](error) @ weight, error.detach().abs() @ share
+            else:
+                loss, absolute = LOSSES[recipe.loss](error), error.detach().abs()
+            (loss.sum() / recipe.batch).backward()
+            flat.reduced[n_params] = absolute.sum()
             flat.reduced[n_params + 1] = float(stop.asked)
             comm.sum_(flat.reduced)  # averages the gradients, since each rank divided by the global batch
             optimizer.step()
@@ -125,7 +140,7 @@ def train(
 
         with weights(flat, average if recipe.ema else flat.values.data):
             take_statistics(network, data.train, recipe, comm)
-            errors = np.abs(predict(network, selection, data, recipe, comm) - selection.target)
+            errors = row_errors(predict(network, selection, data, recipe, comm), selection, data)
             mae = float(errors.mean())
             if not math.isfinite(mae):
                 raise UserError(f"the error on the rows that select is not finite after epoch {state.epoch + 1}: {mae}")
@@ -135,7 +150,7 @@ def train(
                     best[name].copy_(tensor)
         if spec.protocol == "paper":
             select_halves(state.halves, errors, spec.seed)
-        train_mae = state.error_sum / (n_steps * recipe.batch) * data.scaling.target_scale
+        train_mae = state.error_sum / (n_steps * recipe.batch) * (1.0 if several else unit)
         now = time.monotonic()
         state.spend(now - clock, comm.size)
         state.training_s, clock = state.training_s + trained_s, now
@@ -171,7 +186,7 @@ def progress(spec: RunSpec, recipe: Recipe, state: State, rows_per_s: float) -> 
     epoch, _, _, train_mae, mae, wall_s = state.history[-1]
     left_min = (recipe.epochs - state.epoch) * wall_s / (epoch + 1) / 60
     return (
-        f"epoch {epoch + 1}/{recipe.epochs}  MAE train {train_mae:.4g}  {'val' if spec.protocol == 'honest' else 'test'} "
+        f"epoch {epoch + 1}/{recipe.epochs}  {'relative ' * (len(spec.properties) > 1)}MAE train {train_mae:.4g}  {'val' if spec.protocol == 'honest' else 'test'} "
         f"{mae:.4g} (best {state.best_mae:.4g})  {rows_per_s:,.0f} rows/s  at most {left_min:.1f} min left"
     )
 
@@ -197,8 +212,10 @@ def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
     spec, recipe, pack_file, origin = together(comm, lambda: specify(arguments))
     path = run_folder(arguments.results, spec)
     with together(comm, lambda: open_pack(pack_file)) as pack:
-        together(comm, lambda: choose(f"property of pack {spec.pack}", spec.property, pack.units))
-        key, unit = run_key(spec, recipe, pack.identity, origin and origin.key), pack.units[spec.property]
+        for name in spec.properties:
+            together(comm, lambda name=name: choose(f"property of pack {spec.pack}", name, pack.units))
+        key = run_key(spec, recipe, pack.identity, origin and origin.key)
+        unit = ", ".join(pack.units[name] for name in spec.properties)
         if from_root(comm, lambda: folder.is_done(path, key, arguments.force)):
             if comm.rank == 0:
                 print(f"already done: {path / 'result.json'}")
@@ -233,6 +250,8 @@ def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
                 return PREEMPTED
             network, state = trained
             prediction = predict(network, data.test, data, recipe, comm)
+            several = len(spec.properties) > 1 and len(data.val)
+            of_val = predict(network, data.val, data, recipe, comm) if several else None
             machine = folder.Machine.of(comm, device)
             if comm.rank == 0:
                 result = folder.finish(
@@ -247,10 +266,13 @@ def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
                     prediction,
                     attempts,
                     machine,
+                    of_val,
                     origin=start_facts,
                 )
+                for name, of in (result.per_property or {}).items():
+                    print(f"{name}: test MAE {of['test_mae']:.4g} {of['unit']} (baseline {of['baseline_mae']:.4g})")
                 print(
-                    f"test MAE {result.test_mae:.4g} {unit} (baseline {result.baseline_mae:.4g}), selected on "
+                    f"test MAE {result.test_mae:.4g} {result.unit} (baseline {result.baseline_mae:.4g}), selected on "
                     f"{result.selected_on}, {result.epochs} epochs in {time.monotonic() - began:.0f} s\n"
                     f"wrote {path / 'result.json'}; next: python -m irnet_hpc.aggregate {arguments.results}"
                 )
@@ -316,7 +338,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--pack", required=True, help="name of a pack, or a path to one")
-    add("--property", required=True)
+    add("--property", required=True, help="name, or several joined by commas for one network with an output each")
     add("--architecture", help=f"{', '.join(MODELS)}; or without a depth {', '.join(GRIDS)}")
     add("--depth", type=int)
     add("--layers", help="a layer string instead, e.g. 256BARx4-64BARx2-1")

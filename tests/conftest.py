@@ -6,10 +6,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from loopback import FAST, Loopback
 
-from irnet_hpc import raw_table
+from irnet_hpc import raw_table, store
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,6 +24,28 @@ def alloys_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, "-m", "irnet_hpc.pack", *command.split(), folder], cwd=ROOT, check=True, capture_output=True
     )
     return folder / "alloys-small.h5"
+
+
+@pytest.fixture(scope="session")
+def gaps_pack(alloys_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The alloys again with values that are not reported: 30 % of mixing_enthalpy, 60 % of size_mismatch, some rows both.
+
+    `copy` is mixing_enthalpy once more, and `trained` is reported by training rows only. Not to be written to.
+    """
+    path, random = tmp_path_factory.mktemp("gaps") / "alloys-gaps.h5", np.random.default_rng(0)
+    with store.open_pack(alloys_pack) as pack, store.create(path, pack.feature_labels, pack.n_rows) as writer:
+        everything = slice(0, pack.n_rows)
+        targets = {name: pack.y(name, everything) for name in pack.units}
+        for name, part in (("mixing_enthalpy", 0.3), ("size_mismatch", 0.6)):
+            targets[name][random.random(pack.n_rows) < part] = np.nan
+        targets |= {"copy": targets["mixing_enthalpy"].copy(), "trained": np.arange(pack.n_rows, dtype=float)}
+        targets["trained"][pack.n_train :] = np.nan
+        units = pack.units | {"copy": "eV/atom", "trained": "1"}
+        writer.append(pack.x(everything))
+        counts = {"train": pack.n_train, "val": pack.n_val, "test": pack.n_test}
+        identity = pack.identity | {"properties": units}
+        writer.finish(pack.formulas(everything), pack.material_ids(everything), targets, counts, identity, {})
+    return path
 
 
 @pytest.fixture(params=["oqmd", "mp", "jarvis", "aflow", "expt_gap"])

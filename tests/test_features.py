@@ -73,6 +73,20 @@ def test_ordered_is_each_element_by_amount_then_electronegativity_with_its_magpi
         assert column(name, 3)[2] == pytest.approx(mean, rel=1e-6)  # sodium chloride has no third
 
 
+def test_classes_say_which_element_has_about_which_fraction():
+    """By hand: SrTiO3 is 3/5 oxygen, which is in 0.55 to 0.7, and 1/5 of each of the others, in 0.17 to 0.22."""
+    found = materials(["SrTiO3", "O3TiSr", "NaCl", "H17Cl3"])  # 0.85 and 0.15
+    x, labels = features.describe(["classes"], found).x, features.labels(["classes"], found)
+    assert x.shape == (4, 8 * 90) and set(np.unique(x)) == {0, 1}
+    said = [{labels[column] for column in np.flatnonzero(row)} for row in x]
+    strontium_titanate = {"O in 0.55 to 0.7", "Sr in 0.17 to 0.22", "Ti in 0.17 to 0.22"}
+    strontium_titanate |= {"element 1 in 0.55 to 0.7", "element 2 in 0.17 to 0.22", "element 3 in 0.17 to 0.22"}
+    assert said[0] == said[1] == strontium_titanate
+    pairs = {f"{thing} in 0.45 to 0.55" for thing in ("Na", "Cl", "element 1", "element 2")}
+    assert said[2] == pairs
+    assert said[3] == {"H in 0.7 to 1", "Cl in 0 to 0.17", "element 1 in 0.7 to 1", "element 2 in 0 to 0.17"}
+
+
 OF_INTEREST = """
     He Ne Ar Kr Xe Rn
     Sc Y La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu

@@ -21,7 +21,7 @@ ORDER = (
     *("magpie", "ordered", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
     *("parts", "packing", "pack"),
     *("architectures", "grids", "recipes", "schedules", "runs"),
-    *("dropout", "model", "comm", "data", "evaluation", "checkpoint", "folder", "origin"),
+    *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "folder", "origin"),
     *("tabular", "classical", "train", "estimator"),
     *(
         "yaml_table",
@@ -39,7 +39,7 @@ ORDER = (
     *("tables", "rendering", "published", "report", "aggregate"),
 )
 TRAINING = {
-    *("dropout", "model", "comm", "data", "evaluation", "checkpoint", "folder", "origin"),
+    *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "folder", "origin"),
     *("tabular", "classical", "train", "estimator"),
 }
 # library -> the only modules that may name it, at their top or within a function

@@ -1,6 +1,6 @@
 """Run under a launcher by test_ranks.py: train small networks on the ranks there are, and let rank 0 write what came out.
 
-mpirun -np 2 python tests/train_on_ranks.py ENGINE PACK OUT.json
+mpirun -np 2 python tests/train_on_ranks.py ENGINE PACK OUT.json PACK_WITH_GAPS
 """
 
 import dataclasses
@@ -27,17 +27,20 @@ CASES = {
     "spanning groups": (LAYERS, resolve(BASE | {"norm_group": 64})),
     "fp32, spanning": (LAYERS, resolve(BASE | {"norm_group": 64, "precision": "fp32"})),
     "dropout, branches": ("48L0.3Rx2+1D0.2-32BAD0.1x2-1", resolve(BASE | {"norm_group": 16})),
+    "several properties": (LAYERS, resolve(BASE | {"norm_group": 16, "epochs": 10})),  # with gaps: fewer rows
 }
 
 
 def main() -> None:
-    engine, pack_file, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    engine, pack_file, out, gaps_file = sys.argv[1], *map(Path, sys.argv[2:])
     comm = start(engine, out.parent / "rendezvous")
     train.CHECKPOINT_S = 1e9
     outcomes = {"engine": comm.name, "size": comm.size}
     for name, (layers, recipe) in CASES.items():
-        spec = RunSpec("pack", "mixing_enthalpy", **model_of(layers), seed=3)
-        with open_pack(pack_file) as pack:
+        several = name == "several properties"
+        properties = "mixing_enthalpy,size_mismatch" if several else "mixing_enthalpy"
+        spec = RunSpec("pack", properties, **model_of(layers), seed=3)
+        with open_pack(gaps_file if several else pack_file) as pack:
             data = load(pack, spec, recipe, torch.device("cpu"), train.DTYPES[recipe.precision])
         path = out.parent / f"{out.stem}-{name}"
         path.mkdir(exist_ok=True)
