@@ -214,10 +214,8 @@ def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
     with together(comm, lambda: open_pack(pack_file)) as pack:
         for name in spec.properties:
             together(comm, lambda name=name: choose(f"property of pack {spec.pack}", name, pack.units))
-        key, unit = (
-            run_key(spec, recipe, pack.identity, origin and origin.key),
-            ", ".join(pack.units[name] for name in spec.properties),
-        )
+        key = run_key(spec, recipe, pack.identity, origin and origin.key)
+        unit = ", ".join(pack.units[name] for name in spec.properties)
         if from_root(comm, lambda: folder.is_done(path, key, arguments.force)):
             if comm.rank == 0:
                 print(f"already done: {path / 'result.json'}")

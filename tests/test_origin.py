@@ -482,6 +482,24 @@ def test_an_origin_of_another_feature_set_is_refused_naming_both(pretrained, all
             check_features(origin, pack)
 
 
+def test_one_network_of_two_properties_gives_its_body_to_one_of_one_and_takes_it_back(alloys_pack, tmp_path):
+    both, packs = "size_mismatch,mixing_enthalpy", alloys_pack.parent
+    last = QUICK.replace("quick,", "last, trained_layers: 1,")
+    first, _ = finish(alloys_pack, tmp_path / "a", property=both)
+    second, printed = finish(alloys_pack, tmp_path / "b", init=first, pack_dir=packs, recipe=last)
+    third, _ = finish(alloys_pack, tmp_path / "c", init=first, pack_dir=packs, recipe=last, property=both)
+    origin = read_result(second / "result.json").origin
+    assert origin["property"] == both and origin["n_shared_test"] == 0 < origin["n_shared_val"]
+    assert f"on {both} of alloys-small" in printed
+    outputs = []
+    for folder in (first, second, third):
+        tensors = tensors_of(folder)
+        outputs.append(len(tensors["network.output.bias"]))
+        for name in ("body.0.layers.0.linear.weight", "body.2.layers.1.norm.bias"):
+            assert torch.equal(tensors[f"network.{name}"], tensors_of(first)[f"network.{name}"])
+    assert outputs == [2, 1, 2]
+
+
 def test_an_origin_of_several_outputs_gives_all_but_its_output_layer(pretrained):
     origin, network = read_origin(pretrained), Network(86, parse(LAYERS.removesuffix("-1") + "-3")).double()
     take_over(origin, network)
