@@ -193,14 +193,21 @@ def _origins(runs: Iterable[Run]) -> dict[str, RunSpec]:
 
 SPLIT_SEED = re.compile(r"-split\d+(?=-|$)")  # in the name of a pack, where it is not 0
 ORIGIN = ("pack", "property", "model", "recipe", "protocol")  # what an origin is called by
+SEEN = " (which has seen test formulas)"
 
 
 def _origin(run: Run, origins: dict[str, RunSpec]) -> str | None:
     """Where the weights came from, in words that are the same for every seed and split; only what differs from the run
-    itself. They are the same, too, whether or not the origin is among the results, since each says what it started from."""
+    itself. They are the same, too, whether or not the origin is among the results, since each says what it started from.
+    A start that has seen formulas of the test rows says so: it flatters, and shares no table with one that has not."""
     spec = run.trained
     if spec.start_from is None:
         return None
+    return _origin_called(run, origins) + (SEEN if (run.result.origin or {}).get("n_shared_test") else "")
+
+
+def _origin_called(run: Run, origins: dict[str, RunSpec]) -> str:
+    spec = run.trained
     if origin := origins.get(spec.start_from):
         theirs = {name: getattr(origin, name) for name in (*ORIGIN, "train_rows")}
     elif run.result.origin:
