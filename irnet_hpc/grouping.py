@@ -192,7 +192,7 @@ def _origins(runs: Iterable[Run]) -> dict[str, RunSpec]:
 
 
 SPLIT_SEED = re.compile(r"-split\d+(?=-|$)")  # in the name of a pack, where it is not 0
-ORIGIN = ("pack", "property", "model", "recipe", "protocol")  # what an origin is called by
+ORIGIN = ("pack", "property", "model", "recipe")  # what an origin is called by, where it is not the run's own
 SEEN = " (which has seen test formulas)"
 
 
@@ -208,10 +208,11 @@ def _origin(run: Run, origins: dict[str, RunSpec]) -> str | None:
 
 def _origin_called(run: Run, origins: dict[str, RunSpec]) -> str:
     spec = run.trained
+    named = (*ORIGIN, "protocol", "train_rows")
     if origin := origins.get(spec.start_from):
-        theirs = {name: getattr(origin, name) for name in (*ORIGIN, "train_rows")}
+        theirs = {name: getattr(origin, name) for name in named}
     elif run.result.origin:
-        theirs = {name: run.result.origin.get(name) for name in (*ORIGIN, "train_rows")}
+        theirs = {name: run.result.origin.get(name) for name in named}
     else:
         return f"run {spec.start_from[:8]}"
     ours = {name: getattr(spec, name) for name in ORIGIN}
@@ -219,5 +220,6 @@ def _origin_called(run: Run, origins: dict[str, RunSpec]) -> str:
         for side in (ours, theirs):
             side["pack"] = str(side["pack"]).replace(found[0], "", 1)
     words = [str(theirs[name]) for name in ORIGIN if theirs[name] not in (None, ours[name])]
+    words += ["paper"] if theirs["protocol"] == "paper" else []  # whatever the run's: they are compared over protocols
     words += [f"n{theirs['train_rows']}"] if theirs["train_rows"] else []
     return " ".join(words) or "itself"
