@@ -9,6 +9,7 @@ from torch import Tensor
 from irnet_hpc.errors import UserError
 from irnet_hpc.grids import Grid
 from irnet_hpc.joint import spreads
+from irnet_hpc.properties import floor_of
 from irnet_hpc.recipes import RECIPES, Recipe
 from irnet_hpc.runs import RunSpec
 from irnet_hpc.store import Pack
@@ -43,6 +44,7 @@ class Scaling:
     clip: float  # standard deviations; 0: no limit
     target_mean: float | np.ndarray  # in the property's unit; of several properties (n_properties,)
     target_scale: float | np.ndarray
+    floor: float | np.ndarray = -np.inf  # in the unit: what predictions are cut at; -inf: at nothing
     spread: np.ndarray | None = None  # of several properties (n_properties,), what their errors are relative to
 
     def features(self, x: np.ndarray) -> np.ndarray:
@@ -96,7 +98,12 @@ def load(
             f"{recipe.name if recipe.name in RECIPES else 'onecycle'}, batch: {fits}, norm_group: {fits}}}'"
         )
     roles = [(row, _features(pack, row), target) for row, target in (train, val, test)]
-    return arrange(*roles, recipe=recipe, device=device, dtype=dtype, given=given)
+    data = arrange(*roles, recipe=recipe, device=device, dtype=dtype, given=given)
+    if recipe.floor == "none":
+        return data
+    floors = np.array([floor_of(name) for name in spec.properties])
+    floor = floors if len(floors) > 1 else float(floors[0])
+    return dataclasses.replace(data, scaling=dataclasses.replace(data.scaling, floor=floor))
 
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # ascending numbers (n,), features (n, n_features), target of Part

@@ -48,7 +48,7 @@ def take_statistics(network: Network, rows: Part, recipe: Recipe, comm: Comm) ->
 def predict(network: Network, rows: Part, data: Dataset, recipe: Recipe, comm: Comm) -> np.ndarray:
     """Predictions float64 in the property's unit, on every rank; each rank computes a share, none is padded.
 
-    Their shape is that of the targets: (n_rows,), of several properties (n_rows, n_properties).
+    Their shape is that of the targets: (n_rows,), of several properties (n_rows, n_properties). They are cut at the floor.
     """
     out = torch.zeros(rows.y.shape, dtype=torch.float64, device=rows.x.device)
     first, last = len(rows) * comm.rank // comm.size, len(rows) * (comm.rank + 1) // comm.size
@@ -56,7 +56,8 @@ def predict(network: Network, rows: Part, data: Dataset, recipe: Recipe, comm: C
         for begin in range(first, last, EVALUATION_ROWS):
             end = min(begin + EVALUATION_ROWS, last)
             out[begin:end] = network(rows.x[begin:end]).view_as(out[begin:end]).double()
-    return comm.sum_(out).cpu().numpy() * data.scaling.target_scale + data.scaling.target_mean
+    scaling = data.scaling
+    return np.maximum(comm.sum_(out).cpu().numpy() * scaling.target_scale + scaling.target_mean, scaling.floor)
 
 
 def row_errors(prediction: np.ndarray, rows: Part, data: Dataset) -> np.ndarray:

@@ -282,6 +282,7 @@ def facts(spec: RunSpec, recipe: Recipe | Grid, key: str, pack: Pack, data: Data
         "clip": scaling.clip,
         "target_mean": np.asarray(scaling.target_mean).tolist(),
         "target_scale": np.asarray(scaling.target_scale).tolist(),
+        "floor": np.where(np.isinf(scaling.floor), None, scaling.floor).tolist(),  # None: no prediction is cut
         "pack_identity": pack.identity,
     }
 

@@ -31,6 +31,11 @@ class Grid:
         return 1
 
     @property
+    def floor(self) -> str:
+        """As in Recipe: these models know nothing of floors."""
+        return "none"
+
+    @property
     def points(self) -> list[dict]:
         """The combinations in the order of the grid, the last parameter varying fastest: one, empty, where it has none."""
         return [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]

@@ -23,6 +23,7 @@ class Recipe:
     precision: str = "fp32"  # fp32 | bf16 (autocast of the matrix products, fp32 weights) | fp64
     trained_layers: int = 0  # of a run that starts from another: only the last so many layers are trained; 0: all
     loss: str = "mae"  # mae | mse | huber (of the scaled target)
+    floor: str = "none"  # none | censored: of a target at the floor of PROPERTIES (a band gap of 0) every prediction below is right
     optimizer: str = "adam"  # adam | adamw
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
@@ -68,6 +69,7 @@ CHOICES = {
     "target": ("raw", "standard"),
     "precision": ("fp32", "bf16", "fp64"),
     "loss": ("mae", "mse", "huber"),
+    "floor": ("none", "censored"),
     "optimizer": ("adam", "adamw"),
     "schedule": ("constant", "onecycle", "plateau"),
 }

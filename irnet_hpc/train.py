@@ -90,6 +90,7 @@ def train(
     groups = rank_groups(recipe.norm_group, recipe.batch, comm.rank, comm.size, comm.sum_, device)
     selection = data.val if spec.protocol == "honest" else data.test
     several = data.scaling.spread is not None  # properties
+    floor = torch.as_tensor((data.scaling.floor - data.scaling.target_mean) / data.scaling.target_scale).to(flat.values)
     weight = torch.from_numpy(loss_weights(data.train.target)).to(flat.values) if several else None
     stop = StopSignals()
     look = 16  # steps between two looks of the host at the device
@@ -112,6 +113,8 @@ def train(
                 noise = network.noise(spec.seed, state.step, mine)
                 target = data.train.y[order[i]]
                 error = network(data.train.x[order[i]], groups, noise).view_as(target) - target
+            if recipe.floor == "censored":  # a target at the floor is met by whatever is cut there (Tobin 1958)
+                error = error.masked_fill((target <= floor) & (error < 0), 0)
             if several:  # what is not reported is no error
                 error = error.masked_fill(target.isnan(), 0)
                 loss, absolute = LOSSES[recipe.loss](error) @ weight, error.detach().abs() @ share

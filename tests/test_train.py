@@ -21,7 +21,7 @@ from irnet_hpc.comm import Alone
 from irnet_hpc.data import CHUNK_ROWS, WINDOW_CHUNKS, epoch_order, load
 from irnet_hpc.dropout import dropout_noise
 from irnet_hpc.errors import UserError, exit_status
-from irnet_hpc.evaluation import select_halves
+from irnet_hpc.evaluation import predict, select_halves
 from irnet_hpc.files import read_json
 from irnet_hpc.folder import is_done, optimism
 from irnet_hpc.model import Network
@@ -229,6 +229,60 @@ def test_a_step_is_adam_on_the_mean_absolute_error_of_the_batch(alloys_pack, tmp
             total += loss.item() / n_steps
         assert state.history[epoch][3] == pytest.approx(total, rel=1e-9)
     assert state.history[2][4] == pytest.approx(validation_error(alloys_pack, one, two, last), rel=1e-9)
+
+
+@pytest.fixture(scope="module")
+def gaps_pack(alloys_pack, tmp_path_factory) -> Path:
+    """200 band gaps, of which about half are zero, as functions of the fractions."""
+    folder = tmp_path_factory.mktemp("gaps")
+    with open_pack(alloys_pack) as pack:
+        rows = slice(0, pack.n_rows)  # of all three splits
+        gaps = np.maximum(0, pack.x(rows) @ np.random.default_rng(0).normal(size=pack.n_features) - 0.2)
+        table = [f"{formula},{gap:.6f}" for formula, gap in zip(pack.formulas(rows), gaps, strict=True)][::3]
+    (folder / "gaps.csv").write_text("\n".join(["formula,band_gap", *table]))
+    options = ["--source", folder / "gaps.csv", "--features", "elements", "--name", "gaps", "--workers", "1"]
+    command = [sys.executable, "-m", "irnet_hpc.pack", *map(str, options), "--pack-dir", str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder / "gaps.h5"
+
+
+def test_of_a_gap_of_zero_every_prediction_below_is_right_and_none_is_given_out(gaps_pack, tmp_path):
+    """The best of twenty epochs next to torch's own layers, whose loss is written as the two cases of Tobin's censored regression."""
+    fields = {
+        "precision": "fp64",
+        "batch": 32,
+        "epochs": 20,
+        "patience": 0,
+        "learning_rate": 3e-2,
+        "target": "standard",
+    }
+    recipe = resolve({"name": "censored", "base": "paper", "floor": "censored"} | fields)
+    spec = RunSpec("pack", "band_gap", **model_of("16Ax1-1"), seed=5)
+    with open_pack(gaps_pack) as pack:
+        data = load(pack, spec, recipe, CPU, torch.float64)
+        x = torch.from_numpy(pack.x(pack.rows("train"))).double()
+        gap = torch.from_numpy(pack.y("band_gap", pack.rows("train")))
+    assert data.scaling.floor == 0 and 0.2 < float((gap == 0).double().mean()) < 0.8
+    network, state = train.train(spec, recipe, "key", data, tmp_path, Alone(), CPU)
+
+    ours = Network(x.shape[1], parse("16Ax1-1")).double()
+    ours.initialise(5)
+    one, last = (m for m in ours.modules() if isinstance(m, torch.nn.Linear))
+    adam, scale = torch.optim.Adam(ours.parameters(), lr=3e-2), float(gap.std(correction=0))
+    for epoch in range(state.best_epoch + 1):  # that of the weights that are kept
+        order = epoch_order(data.train.row, 5, epoch)
+        for i in range(len(gap) // 32):
+            rows = order[32 * i : 32 * (i + 1)]
+            prediction = last(torch.relu(one(x[rows])))[:, 0] * scale + gap.mean()
+            of_zero, of_others = prediction.clamp(min=0), (prediction - gap[rows]).abs()
+            adam.zero_grad()
+            (torch.where(gap[rows] == 0, of_zero, of_others).mean() / scale).backward()
+            adam.step()
+    for name, tensor in ours.state_dict().items():
+        np.testing.assert_allclose(network.state_dict()[name], tensor, rtol=1e-7, atol=1e-9)
+    prediction = predict(network, data.val, data, recipe, Alone())
+    assert prediction.min() == 0  # somewhere the network says less
+    assert state.best_mae == pytest.approx(np.abs(prediction - data.val.target).mean(), rel=1e-12)
 
 
 def validation_error(pack_file: Path, *linears: torch.nn.Linear) -> float:
