@@ -191,7 +191,6 @@ def _origins(runs: Iterable[Run]) -> dict[str, RunSpec]:
     return found
 
 
-SPLIT_SEED = re.compile(r"-split\d+(?=-|$)")  # in the name of a pack, where it is not 0
 ORIGIN = ("pack", "property", "model", "recipe")  # what an origin is called by, where it is not the run's own
 SEEN = " (which has seen test formulas)"
 
@@ -215,10 +214,11 @@ def _origin_called(run: Run, origins: dict[str, RunSpec]) -> str:
         theirs = {name: run.result.origin.get(name) for name in named}
     else:
         return f"run {spec.start_from[:8]}"
+    from irnet_hpc.splits import split_suffix  # here, since it needs numpy, and most tables do not
+
     ours = {name: getattr(spec, name) for name in ORIGIN}
-    if found := SPLIT_SEED.search(spec.pack):  # that of the origin's pack is the same
-        for side in (ours, theirs):
-            side["pack"] = str(side["pack"]).replace(found[0], "", 1)
+    for side in (ours, theirs):  # an origin's pack is split as that of what starts from it, or its name would say more
+        side["pack"] = str(side["pack"]).removesuffix(split_suffix(spec.pack))
     words = [str(theirs[name]) for name in ORIGIN if theirs[name] not in (None, ours[name])]
     words += ["paper"] if theirs["protocol"] == "paper" else []  # whatever the run's: they are compared over protocols
     words += [f"n{theirs['train_rows']}"] if theirs["train_rows"] else []
