@@ -44,8 +44,8 @@ class Scaling:
     clip: float  # standard deviations; 0: no limit
     target_mean: float | np.ndarray  # in the property's unit; of several properties (n_properties,)
     target_scale: float | np.ndarray
-    floor: float | np.ndarray = -np.inf  # in the unit: what predictions are cut at; -inf: at nothing
     spread: np.ndarray | None = None  # of several properties (n_properties,), what their errors are relative to
+    floor: float | np.ndarray = -np.inf  # in the unit: what predictions are cut at; -inf: at nothing
 
     def features(self, x: np.ndarray) -> np.ndarray:
         """(n_rows, n_features) as packed -> scaled, float32."""
@@ -160,7 +160,7 @@ def _scaling(x: np.ndarray, target: np.ndarray, recipe: Recipe | Grid) -> Scalin
         spread, n = spreads(target), target.shape[1]
         standard = recipe.target == "standard"
         target_mean, target_scale = (np.nanmean(target, 0), spread) if standard else (np.zeros(n), np.ones(n))
-        return Scaling(mean, scale, recipe.clip, target_mean, target_scale, spread)
+        return Scaling(mean, scale, recipe.clip, target_mean, target_scale, spread=spread)
     if recipe.target == "standard":
         target_mean, target_scale = float(target.mean()), float(target.std()) or 1.0
     return Scaling(mean, scale, recipe.clip, target_mean, target_scale)

@@ -16,6 +16,7 @@ from irnet_hpc.comm import Alone
 from irnet_hpc.data import arrange, epoch_order, load
 from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.estimator import IRNetRegressor
+from irnet_hpc.evaluation import predict
 from irnet_hpc.joint import equal_shares, loss_weights, relative_errors, spreads
 from irnet_hpc.model import Network
 from irnet_hpc.recipes import resolve
@@ -51,6 +52,20 @@ def in_process(pack_file: Path, path: Path, names: tuple = BOTH, layers: str = "
     with open_pack(pack_file) as pack:
         data = load(pack, spec, recipe, CPU, train.DTYPES[recipe.precision])
     return train.train(spec, recipe, "key", data, path, Alone(), CPU)
+
+
+def test_a_floor_is_that_of_its_property_alone(gaps_pack, tmp_path):
+    """Of the two only the size mismatch has one, 0; a target below it would be met by all that is predicted below."""
+    recipe = resolve({"name": "t", "base": "onecycle", "floor": "censored", "batch": 32, "norm_group": 32, "epochs": 2})
+    spec = RunSpec("pack", ",".join(BOTH), **model_of("32BARx2-1"))
+    with open_pack(gaps_pack) as pack:
+        data = load(pack, spec, recipe, CPU, torch.float32)
+    assert data.scaling.floor.tolist() == [-np.inf, 0.0] and data.scaling.spread is not None
+    network, _ = train.train(spec, recipe, "key", data, tmp_path, Alone(), CPU)
+    with torch.no_grad():
+        network.output.bias -= 100.0
+    prediction = predict(network, data.test, data, recipe, Alone())
+    assert (prediction[:, 1] == 0).all() and (prediction[:, 0] < -1).all()
 
 
 def test_weights_and_relative_errors_are_those_worked_out_by_hand():
