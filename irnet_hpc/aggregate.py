@@ -163,6 +163,13 @@ def legend(runs: Sequence[Run], tables: Iterable[Table]) -> list[Note]:
         for recipe in contents
         if len(contents) > 1
     }
+    unknown = sorted(
+        {
+            str(run.folder)
+            for run in runs
+            if run.spec.start_from and (run.result.origin or {}).get("n_shared_test") is None
+        }
+    )
     unlike = [
         f"{', '.join(splits.packs)}: {', '.join(splits.differing)}"
         for splits in splits_of_one(runs)
@@ -173,6 +180,7 @@ def legend(runs: Sequence[Run], tables: Iterable[Table]) -> list[Note]:
         Note("recipes of one name and different content, each in a table of its own", tuple(sorted(several))),
         Note("fitted on fewer rows, all that the model can take in reasonable time", tuple(sorted(fewer))),
         Note("packs named as splits of one that differ in more than the seed, so not merged", tuple(unlike)),
+        Note("started from a run of which it is not known whether it has seen test formulas", tuple(unknown)),
         Note("stale: trained with a recipe or a trainer that has since changed", tuple(sorted(stale))),
     )
     return [note for note in notes if note.lines]

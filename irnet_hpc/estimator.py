@@ -26,6 +26,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from irnet_hpc.comm import Alone, device_of
 from irnet_hpc.data import arrange
+from irnet_hpc.errors import UserError
 from irnet_hpc.model import n_parameters
 from irnet_hpc.origin import check_start
 from irnet_hpc.recipes import Recipe, resolve
@@ -99,6 +100,11 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
         place = np.random.Generator(np.random.Philox(key=[int(seed), 2**33])).permutation(len(y))
         val, rows = np.sort(place[:n_val]), np.sort(place[n_val:])
         recipe = shrunk(resolve(self.recipe), len(rows))
+        if recipe.floor != "none":
+            raise UserError(
+                f"floor of recipe {recipe.name!r} must be none, for y is no property whose floor is known, however: "
+                f"{recipe.floor}"
+            )
         spec = RunSpec("estimator", "y", recipe=recipe.name, seed=int(seed), **model)
         check_start(spec, recipe, None)
         device = device_of(0)

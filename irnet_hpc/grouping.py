@@ -191,26 +191,35 @@ def _origins(runs: Iterable[Run]) -> dict[str, RunSpec]:
     return found
 
 
-SPLIT_SEED = re.compile(r"-split\d+(?=-|$)")  # in the name of a pack, where it is not 0
-ORIGIN = ("pack", "property", "model", "recipe", "protocol")  # what an origin is called by
+ORIGIN = ("pack", "property", "model", "recipe")  # what an origin is called by, where it is not the run's own
+SEEN = " (which has seen test formulas)"
 
 
 def _origin(run: Run, origins: dict[str, RunSpec]) -> str | None:
     """Where the weights came from, in words that are the same for every seed and split; only what differs from the run
-    itself. They are the same, too, whether or not the origin is among the results, since each says what it started from."""
+    itself. They are the same, too, whether or not the origin is among the results, since each says what it started from.
+    A start that has seen formulas of the test rows says so: it flatters, and shares no table with one that has not."""
     spec = run.trained
     if spec.start_from is None:
         return None
+    return _origin_called(run, origins) + (SEEN if (run.result.origin or {}).get("n_shared_test") else "")
+
+
+def _origin_called(run: Run, origins: dict[str, RunSpec]) -> str:
+    spec = run.trained
+    named = (*ORIGIN, "protocol", "train_rows")
     if origin := origins.get(spec.start_from):
-        theirs = {name: getattr(origin, name) for name in (*ORIGIN, "train_rows")}
+        theirs = {name: getattr(origin, name) for name in named}
     elif run.result.origin:
-        theirs = {name: run.result.origin.get(name) for name in (*ORIGIN, "train_rows")}
+        theirs = {name: run.result.origin.get(name) for name in named}
     else:
         return f"run {spec.start_from[:8]}"
+    from irnet_hpc.splits import split_suffix  # here, since it needs numpy, and most tables do not
+
     ours = {name: getattr(spec, name) for name in ORIGIN}
-    if found := SPLIT_SEED.search(spec.pack):  # that of the origin's pack is the same
-        for side in (ours, theirs):
-            side["pack"] = str(side["pack"]).replace(found[0], "", 1)
+    for side in (ours, theirs):  # an origin's pack is split as that of what starts from it, or its name would say more
+        side["pack"] = str(side["pack"]).removesuffix(split_suffix(spec.pack))
     words = [str(theirs[name]) for name in ORIGIN if theirs[name] not in (None, ours[name])]
+    words += ["paper"] if theirs["protocol"] == "paper" else []  # whatever the run's: they are compared over protocols
     words += [f"n{theirs['train_rows']}"] if theirs["train_rows"] else []
     return " ".join(words) or "itself"

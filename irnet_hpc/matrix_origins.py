@@ -139,8 +139,13 @@ def notes_on(found: dict[tuple[Init, str], MatrixPack], packs: list[MatrixPack])
     """Where an origin may have been trained on formulas that test the cells that start from it."""
     splits = {pack.name: pack.split for pack in (*packs, *found.values())}
     pairs = dict.fromkeys((target, origin.name) for (_, target), origin in found.items())
-    return [
+    unlike = [
         f"packs {target} and {origin} are not split alike, so the origin may have been trained on test formulas"
         for target, origin in pairs
         if splits[target] is None or splits[target] != splits[origin]
+    ]
+    papers = dict.fromkeys(init.name for init, _ in found if init.protocol == "paper")
+    return unlike + [
+        f"init {name} is of protocol paper, so test formulas have selected the origin, and val ones trained it"
+        for name in papers
     ]

@@ -180,6 +180,6 @@ def in_words(facts: dict | None, recipe: Recipe, spec: RunSpec) -> str:
     if n_test:
         text += (
             f"\nwarning: {n_test:,} formulas of the test rows have trained or selected the init run, so the test MAE will be "
-            "optimistic; packs that are split by formula with one seed share none"
+            "optimistic; origins of protocol honest, of packs that are split by formula with one seed, share none"
         )
     return text

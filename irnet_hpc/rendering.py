@@ -22,7 +22,8 @@ HOW_TO_READ_CLASSICAL = (
 HOW_TO_READ_JOINT = (
     "one network for several properties: trained on the rows that report at least one, selected by the mean of the errors "
     "relative to the sd of the training targets. vs one each: by how many per cent the MAE is below that of the same model "
-    "trained for the property alone, over the splits and seeds both have."
+    "trained for the property alone, over the splits and seeds both have; of the first n training rows only where all of "
+    "them report the property."
 )
 
 HOW_TO_READ_SPLITS = (

@@ -45,16 +45,24 @@ class Series:
     points: tuple[Point, ...]
 
     @property
+    def train_rows(self) -> int | None:
+        """What all points were trained on the first so many rows of; None: all rows, or a series of several numbers."""
+        asked = {point.table.train_rows for point in self.points}
+        return asked.pop() if len(asked) == 1 else None
+
+    @property
     def title(self) -> str:
         on_test = " (selected on test)" if self.of.selected_on == "test" else ""
+        rows = f", first {self.train_rows:,} training rows" if self.train_rows else ""
         start = f", started from {self.of.start_from}" if self.of.start_from else ""
         start += f", one network for {self.of.joint.replace(',', ', ')}" if self.of.joint else ""
-        return f"{self.property}, {self.of.pack}, recipe {self.of.recipe}, protocol {self.of.protocol}{start}{on_test}"
+        return f"{self.property}, {self.of.pack}, recipe {self.of.recipe}, protocol {self.of.protocol}{rows}{start}{on_test}"
 
     @property
     def name(self) -> str:
         joint = self.of.joint and f"joint-{content_hash({'joint': self.of.joint})}"
-        parts = (self.property, self.of.pack, self.of.recipe, self.of.protocol, self.of.start_from, joint)
+        rows = self.train_rows and f"n{self.train_rows}"
+        parts = (self.property, self.of.pack, self.of.recipe, self.of.protocol, rows, self.of.start_from, joint)
         return "_".join(re.sub(r"[^A-Za-z0-9_.+=-]+", "-", part).strip("-") for part in parts if part)
 
     @property

@@ -126,6 +126,9 @@ def _table(group: Group, classical: list[Run], single: Sequence[Run]) -> Table:
     on_test = group.protocol == "paper" or any(run.result.selected_on == "test" for run in runs)
     theirs = [] if runs[0].spec.is_classical else classical  # in their own table nothing is compared with them
     theirs = [run for run in theirs if run.spec.train_rows == group.train_rows]
+    # The first n rows of a joint network are fewer of a property that some do not report: nobody else trained on them.
+    unlike = {run.spec.property for run in runs if group.joint and run.result.n_train < (group.train_rows or 0)}
+    theirs, single = ([run for run in others if run.spec.property not in unlike] for others in (theirs, single))
     return Table(
         pack=group.pack,
         recipe=group.recipe,

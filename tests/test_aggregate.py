@@ -263,6 +263,26 @@ def test_what_started_from_other_content_than_it_says_is_stale(tmp_path):
     assert table.recipe == "onecycle (stale)"
 
 
+def test_a_start_that_has_seen_test_formulas_says_so_and_shares_no_table_with_one_that_has_not(tmp_path):
+    """Pack oqmd-magpie-split1 started from one of split 0, which would else be called `itself`."""
+    said = {
+        "pack": "oqmd-magpie",
+        "property": "formation_energy",
+        "model": "irnet-17",
+        "recipe": "onecycle",
+        "key": "k",
+    }
+    write_run(tmp_path, 0.04, start_from="0" * 16, origin=said | {"n_shared_test": 0})
+    write_run(tmp_path, 0.03, seed=1, start_from="1" * 16, origin=said | {"n_shared_test": 7})
+    folder = write_run(tmp_path, 0.05, seed=2, start_from="2" * 16, origin=said | {"n_shared_test": None})
+    clean, seen = tables_of(tmp_path)
+    assert (clean.start_from, seen.start_from) == ("itself", "itself (which has seen test formulas)")
+    assert (clean.rows[0].cells[0].seeds, seen.rows[0].cells[0].seeds) == ((0, 2), (1,))
+    assert "(which has seen test formulas)" in seen.title and "seen-test" in seen.name
+    (note,) = legend(collect(tmp_path)[0], [clean, seen])
+    assert note.lines == (str(folder),) and "not known whether it has seen test formulas" in note.heading
+
+
 def test_two_starts_that_would_be_called_alike_are_refused_naming_both_folders(tmp_path):
     said = {"pack": "oqmd-magpie", "property": "band_gap", "model": "irnet-17", "recipe": "mine", "key": "k"}
     first, second = (write_run(tmp_path, 0.03, start_from=16 * one, origin=said) for one in "ab")

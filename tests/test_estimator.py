@@ -113,6 +113,8 @@ def test_what_it_cannot_take_is_one_sentence(friedman):
     X, y = friedman
     with pytest.raises(UserError, match=r"irnet has no depth 18; known: 10, 17, 24, 48"):
         IRNetRegressor(depth=18).fit(X, y)
+    with pytest.raises(UserError, match=r"floor of recipe 'cut' must be none, .*, however: censored"):
+        IRNetRegressor(recipe={"name": "cut", "base": "onecycle", "floor": "censored"}).fit(*friedman)
     with pytest.raises(UserError, match="unknown recipe 'onecycel'"):
         IRNetRegressor(layers=SMALL, recipe="onecycel").fit(X, y)
     with pytest.raises(ValueError, match="validation_fraction must be between 0 and 1, however: 1"):

@@ -93,6 +93,20 @@ def test_only_the_same_training_is_compared(tmp_path):
     assert joint.compared_with_single == ()
 
 
+def test_first_rows_that_do_not_all_report_a_property_are_not_compared_with_as_many_that_do(tmp_path):
+    """Of the first 80 training rows all report the energy, and 48 the gap."""
+    write_joint(tmp_path, 0.09, 0.4, train_rows=80)
+    for name, n_test, unit in (("formation_energy", 10, "eV/atom"), ("band_gap", 6, "eV")):
+        same = {"property": name, "unit": unit, "n_train": 80, "n_val": n_test, "n_test": n_test, "train_rows": 80}
+        write_run(tmp_path, 0.12, **same)
+        write_run(tmp_path, 0.1, "ridge", **same)
+    joint = next(table for table in tables_of(tmp_path) if table.joint)
+    energy, gap = joint.rows
+    assert joint.cell(energy, "irnet", 17).improvement_over_single == pytest.approx(25)
+    assert joint.cell(gap, "irnet", 17).improvement_over_single is None
+    assert (energy.best_classical.model, gap.best_classical) == ("ridge", None)
+
+
 def test_a_copied_joint_run_counts_once_and_is_not_stale(tmp_path):
     write_joint(tmp_path, 0.1, 0.4)
     write_joint(tmp_path, 0.1, 0.4, folder=tmp_path / "copy")

@@ -166,6 +166,17 @@ init: [{pack: {name: big, source: oqmd, split_seed: 0}, property: formation_ener
     assert note.startswith("packs mine and big are not split alike")
 
 
+def test_an_origin_that_test_rows_have_selected_is_noted(matrix_of):
+    matrix = matrix_of("""
+packs: [jarvis-magpie]
+properties: [band_gap]
+models: [irnet-10]
+init: [{pack: oqmd-magpie, property: formation_energy, protocol: paper}]
+""")
+    (note,) = (note for note in matrix.notes if "paper" in note)
+    assert note.startswith("init oqmd-magpie/formation_energy is of protocol paper")
+
+
 def test_products_that_cannot_be_are_dropped_with_the_reason(matrix_of, tmp_path):
     write_pack(tmp_path / "packs", "alloys-magpie", UNITS)
     matrix = matrix_of("""

@@ -68,6 +68,16 @@ def test_of_several_splits_both_protocols_are_compared_over_those_that_both_have
     assert (one.selected.mae, one.honest.mae, one.honest.n) == (0.10, 0.11, 1)
 
 
+def test_what_started_from_one_run_is_compared_over_protocols(tmp_path):
+    origin = {"pack": "oqmd-magpie", "property": "band_gap", "model": "irnet-17", "recipe": "onecycle", "key": "k"}
+    start = {"start_from": "0" * 16, "origin": origin | {"protocol": "honest", "n_shared_test": 0}}
+    write_run(tmp_path, 0.10, **PAPER, **start)
+    write_run(tmp_path, 0.11, **HONEST, **start)
+    (table,) = optimism_tables(tables_of(tmp_path))
+    assert table.of.start_from == "band_gap onecycle"
+    assert table.rows[0][1][0].honest.mae == 0.11
+
+
 def test_without_protocol_paper_there_is_no_such_section(tmp_path):
     write_run(tmp_path, 0.1)
     assert sections_of(tables_of(tmp_path), (), {}) == ()

@@ -106,6 +106,34 @@ def test_held_out_chemistry_stands_beside_the_random_split_of_the_same_pack(tmp_
     ]
 
 
+def test_held_out_chemistry_of_fewer_training_rows_says_so_and_has_a_name_of_its_own(tmp_path):
+    for rows in (None, 40):
+        write_split(tmp_path, 0.1, 0, train_rows=rows)
+        write_split(tmp_path, 0.3, pack="oqmd-magpie-element_O", identity=OXYGEN, train_rows=rows)
+    everything, few = chemistry_series(tables_of(tmp_path))
+    assert few.title == "formation_energy, oqmd-magpie, recipe onecycle, protocol honest, first 40 training rows"
+    assert (everything.name, few.name) == (
+        "formation_energy_oqmd-magpie_onecycle_honest",
+        "formation_energy_oqmd-magpie_onecycle_honest_n40",
+    )
+
+
+def test_starts_from_origins_of_the_same_split_stand_in_one_table_of_chemistry(tmp_path):
+    for suffix, identity in (("", {}), ("-element_O", OXYGEN)):
+        origin = {
+            "pack": f"oqmd-magpie{suffix}",
+            "property": "band_gap",
+            "model": "irnet-17",
+            "recipe": "onecycle",
+            "key": "k",
+        }
+        start = {"start_from": "0" * 16, "origin": origin | {"protocol": "honest", "n_shared_test": 0}}
+        write_split(tmp_path, 0.1, pack=f"jarvis-magpie{suffix}", identity=identity, **start)
+    (series,) = chemistry_series(tables_of(tmp_path))
+    assert series.of.start_from == "oqmd-magpie band_gap"
+    assert [point.test for point in series.points] == ["random", "element O"]
+
+
 def test_splits_that_hold_nothing_out_are_no_chemistry(tmp_path):
     write_split(tmp_path, 0.1, 0)
     write_split(tmp_path, 0.1, 0, pack="copy")
