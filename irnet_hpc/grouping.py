@@ -168,6 +168,11 @@ def content_hash(recipe: dict) -> str:
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:6]
 
 
+def short(what: str, text: str | None) -> str | None:
+    """A part of a file's name, which has room for a few words: `what` and six digits for more."""
+    return text if text is None or len(text) <= 80 else f"{what}-{content_hash({what: text})}"
+
+
 def _recipe_labels(runs: Iterable[Run]) -> dict[tuple[str, str, bool], str]:
     """Training -> its label: the recipe's name, and where one name stands for several contents, a hash of each."""
     contents = defaultdict(set)

@@ -121,7 +121,8 @@ def describe(origin: Origin, pack: Pack, data: Dataset, pack_dir: Path | str | N
     """What run.json and result.json say of the origin. Reads its pack; where that is not at hand, says why."""
     spec, shared = origin.spec, (None, None)
     try:
-        shared = n_shared(pack, data, trained_on(origin, pack_dir))
+        theirs = pack.path if origin.spec.pack == pack.name else pack_path(origin.spec.pack, pack_dir)
+        shared = n_shared(pack, data, trained_on(origin, theirs))
     except UserError as error:
         print(f"warning: which formulas the init run was trained on is not known: {error}", file=sys.stderr, flush=True)
     named = {name: getattr(spec, name) for name in ("pack", "property", "model", "recipe", "protocol", "train_rows")}
@@ -131,12 +132,13 @@ def describe(origin: Origin, pack: Pack, data: Dataset, pack_dir: Path | str | N
 SHARED = ("n_shared_val", "n_shared_test")
 
 
-def trained_on(origin: Origin, pack_dir: Path | str | None) -> set[str]:
-    """Reduced formulas of the rows that trained or selected the origin. Raises UserError where they cannot be known."""
+def trained_on(origin: Origin, path: Path) -> set[str]:
+    """Reduced formulas of the rows of its pack that trained or selected the origin. Raises UserError where they cannot be
+    known."""
     spec = origin.spec
     if spec.start_from:
         raise UserError(f"{origin.folder} itself started from another run, whose rows are not known here")
-    with open_pack(pack_path(spec.pack, pack_dir)) as pack:
+    with open_pack(path) as pack:
         ours, theirs = (
             {name: value for name, value in identity.items() if name != "content_sha256"}
             for identity in (pack.identity, origin.result.pack_identity)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from irnet_hpc.cells import Cell
-from irnet_hpc.grouping import content_hash, unseeded_identity
+from irnet_hpc.grouping import short, unseeded_identity
 from irnet_hpc.rendering import cell_text, row_format
 from irnet_hpc.results import Run
 from irnet_hpc.runs import model_name
@@ -60,9 +60,9 @@ class Series:
 
     @property
     def name(self) -> str:
-        joint = self.of.joint and f"joint-{content_hash({'joint': self.of.joint})}"
+        start, joint = short("start", self.of.start_from), short("joint", self.of.joint and f"joint-{self.of.joint}")
         rows = self.train_rows and f"n{self.train_rows}"
-        parts = (self.property, self.of.pack, self.of.recipe, self.of.protocol, rows, self.of.start_from, joint)
+        parts = (self.property, self.of.pack, self.of.recipe, self.of.protocol, rows, start, joint)
         return "_".join(re.sub(r"[^A-Za-z0-9_.+=-]+", "-", part).strip("-") for part in parts if part)
 
     @property

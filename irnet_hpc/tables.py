@@ -15,7 +15,7 @@ from statistics import fmean
 
 from irnet_hpc.cells import BestClassical, Cell, best_classical, cell_of
 from irnet_hpc.errors import UserError
-from irnet_hpc.grouping import Group, content_hash, group_runs, is_stale, pack_labels
+from irnet_hpc.grouping import Group, group_runs, is_stale, pack_labels, short
 from irnet_hpc.properties import PROPERTIES
 from irnet_hpc.results import Run
 from irnet_hpc.runs import ARCHITECTURES
@@ -61,9 +61,8 @@ class Table:
     @property
     def name(self) -> str:
         """What tells this table from the others, as a file's name and a label: letters, digits and _.+=-"""
-        parts = [self.pack, self.recipe, self.protocol, self.train_rows and f"n{self.train_rows}", self.start_from]
-        short = self.joint and len(self.joint) <= 80  # a file's name has room for a few properties
-        parts += [f"joint-{self.joint if short else content_hash({'joint': self.joint})}"] if self.joint else []
+        parts = [self.pack, self.recipe, self.protocol, self.train_rows and f"n{self.train_rows}"]
+        parts += [short("start", self.start_from), short("joint", self.joint and f"joint-{self.joint}")]
         return "_".join(re.sub(r"[^A-Za-z0-9_.+=-]+", "-", str(part)).strip("-") for part in parts if part)
 
     @property

@@ -283,6 +283,17 @@ def test_a_start_that_has_seen_test_formulas_says_so_and_shares_no_table_with_on
     assert note.lines == (str(folder),) and "not known whether it has seen test formulas" in note.heading
 
 
+def test_a_start_of_many_words_leaves_the_names_of_files_short(tmp_path):
+    """250 letters of properties: a folder's name holds them, a figure's has the pack and more beside them."""
+    several = ",".join(f"property_{number:02}" for number in range(20))
+    said = {"pack": "oqmd-magpie", "property": several, "model": "irnet-17", "recipe": "onecycle", "key": "k"}
+    write_run(tmp_path, 0.04, start_from="0" * 16, origin=said | {"n_shared_test": 0})
+    write_run(tmp_path, 0.04, "irnet-10", start_from="1" * 16, origin=said | {"model": "irnet-10", "n_shared_test": 0})
+    (table,) = tables_of(tmp_path)
+    assert several in table.title and re.fullmatch("oqmd-magpie_onecycle_honest_start-[0-9a-f]{6}", table.name)
+    assert aggregate(tmp_path).returncode == 0
+
+
 def test_two_starts_that_would_be_called_alike_are_refused_naming_both_folders(tmp_path):
     said = {"pack": "oqmd-magpie", "property": "band_gap", "model": "irnet-17", "recipe": "mine", "key": "k"}
     first, second = (write_run(tmp_path, 0.03, start_from=16 * one, origin=said) for one in "ab")

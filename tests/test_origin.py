@@ -346,6 +346,13 @@ def test_shared_formulas_are_counted_as_pymatgen_counts_them_and_warned_of(
     assert f"warning: {n_test} formulas of the test rows have trained or selected the init run" in printed
 
 
+def test_the_pack_that_both_were_trained_on_is_at_hand_where_it_is_given_by_its_path(pretrained, alloys_pack, tmp_path):
+    elsewhere = tmp_path / "none here"
+    folder, _ = finish(alloys_pack, tmp_path, property="size_mismatch", init=pretrained, pack_dir=elsewhere)
+    origin = read_result(folder / "result.json").origin
+    assert (origin["n_shared_val"], origin["n_shared_test"]) == (len(compositions(alloys_pack, "val")), 0)
+
+
 def test_test_rows_that_selected_an_origin_of_protocol_paper_are_shared(alloys_pack, tmp_path):
     origin, _ = finish(alloys_pack, tmp_path / "a", property="size_mismatch", protocol="paper")
     folder, printed = finish(alloys_pack, tmp_path / "b", init=origin, pack_dir=alloys_pack.parent)
@@ -360,7 +367,8 @@ def test_what_cannot_be_known_is_said_and_null(case, pretrained, finetuned, allo
     packs.mkdir()
     if case == "another pack":
         shutil.copy(split_otherwise, packs / "alloys-small.h5")
-    done = run(alloys_pack, tmp_path / "results", init=init, pack_dir=packs)
+    ours = shutil.copy(alloys_pack, tmp_path / "ours.h5")  # under its own name it is the origin's pack
+    done = run(ours, tmp_path / "results", init=init, pack_dir=packs)
     assert done.returncode == 0, done.stderr
     origin = read_result(next((tmp_path / "results").rglob("result.json"))).origin
     assert (origin["n_shared_val"], origin["n_shared_test"]) == (None, None)
