@@ -31,6 +31,7 @@ from irnet_hpc.evaluation import select_halves
 from irnet_hpc.files import read_json, replacing, write_json
 from irnet_hpc.grids import Grid, point_text
 from irnet_hpc.runs import RunResult, RunSpec
+from irnet_hpc.scores import optimism
 from irnet_hpc.store import Pack
 from irnet_hpc.tabular import TabM
 
@@ -198,7 +199,7 @@ def finish(
         attempts,
         machine,
         val_mae=found.best["mae"] if spec.protocol == "honest" else None,
-        optimism=folder.optimism(found.halves) if spec.protocol == "paper" else None,
+        optimism=optimism(found.halves) if spec.protocol == "paper" else None,
         best_epoch=None,
         epochs=None,
         n_parameters=sum(tensor.numel() for tensor in tensors.values()) or None,

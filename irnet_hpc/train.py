@@ -13,16 +13,13 @@ rows are normalised in fixed groups. Exit status: 0 done, 2 a user's mistake, 75
 
 import argparse
 import contextlib
-import ctypes
 import math
-import signal
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
 from irnet_hpc import checkpoint, classical, folder
 from irnet_hpc.architectures import MODELS, parse
@@ -31,14 +28,16 @@ from irnet_hpc.comm import ENGINES, Comm, PeerLost, device_of, from_root, leave_
 from irnet_hpc.data import Dataset, epoch_order, load
 from irnet_hpc.errors import UserError, choose, exit_status
 from irnet_hpc.evaluation import predict, row_errors, select_halves, take_statistics, weights
-from irnet_hpc.grids import GRID, GRIDS, Grid
+from irnet_hpc.grids import GRID, GRIDS
 from irnet_hpc.joint import equal_shares, loss_weights
 from irnet_hpc.model import FlatParameters, Network, autocast, n_before_last, rank_groups
-from irnet_hpc.origin import Origin, check_features, check_start, describe, in_words, read_origin, take_over
-from irnet_hpc.recipes import RECIPES, Recipe, resolve
-from irnet_hpc.runs import PROTOCOLS, RunSpec, model_of, run_folder, run_key
+from irnet_hpc.origin import Origin, check_features, describe, in_words, take_over
+from irnet_hpc.process import StopSignals, keep_freed_memory
+from irnet_hpc.recipes import RECIPES, Recipe
+from irnet_hpc.runs import PROTOCOLS, RunSpec, run_folder, run_key
 from irnet_hpc.schedules import learning_rate, plateau_factor, weight_decay
-from irnet_hpc.store import open_pack, pack_path
+from irnet_hpc.specification import specify
+from irnet_hpc.store import open_pack
 
 CHECKPOINT_S = 60  # the first epoch end at least so long after the last checkpoint writes one
 PREEMPTED = 75  # EX_TEMPFAIL: saved, to be started again
@@ -194,21 +193,6 @@ def progress(spec: RunSpec, recipe: Recipe, state: State, rows_per_s: float) -> 
     )
 
 
-class StopSignals:
-    """Whether SIGTERM, SIGUSR1 or SIGUSR2 has asked this process to stop. The handler only notes it; the loop looks."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-            # Only where nobody else handles it: submitit's own handler requeues the job.
-            if signal.getsignal(number) == signal.SIG_DFL:
-                with contextlib.suppress(ValueError):  # not in the main thread
-                    signal.signal(number, self._note)
-
-    def _note(self, *_: object) -> None:
-        self.asked = True
-
-
 def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
     """The command, on every rank alike; rank 0 alone reads and writes the run folder."""
     began = time.monotonic()
@@ -285,54 +269,6 @@ def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
                     folder.failed(path, str(error))
             raise
     return 0
-
-
-def specify(arguments: argparse.Namespace) -> tuple[RunSpec, Recipe | Grid, Path, Origin | None]:
-    is_classical = arguments.architecture in GRIDS
-    recipe = _recipe(arguments.recipe or (GRID if is_classical else "onecycle"), arguments.architecture)
-    if arguments.layers is not None and (arguments.architecture or arguments.depth is not None):
-        raise UserError("a network is given by --architecture and --depth, or by --layers, not by both")
-    if arguments.layers is None and not is_classical and not (arguments.architecture and arguments.depth is not None):
-        raise UserError("a network is given by --architecture and --depth, e.g. irnet and 17, or by --layers")
-    model = {"architecture": arguments.architecture, "depth": arguments.depth}
-    if is_classical and arguments.init is not None:
-        raise UserError(f"--init must be for a network, however: {arguments.architecture} has no weights to start with")
-    pack_file = pack_path(arguments.pack, arguments.pack_dir)
-    origin = None if arguments.init is None else read_origin(arguments.init)
-    spec = RunSpec(
-        pack=pack_file.stem,
-        property=arguments.property,
-        recipe=recipe.name,
-        protocol=arguments.protocol,
-        seed=arguments.seed,
-        train_rows=arguments.train_rows,
-        start_from=origin.id if origin else None,
-        **(model if arguments.layers is None else model_of(arguments.layers)),
-    )
-    check_start(spec, recipe, origin)
-    return spec, recipe, pack_file, origin
-
-
-def _recipe(text: str, architecture: str | None) -> Recipe | Grid:
-    if text == GRID:
-        if architecture not in GRIDS:
-            raise UserError(f"recipe {GRID} must be that of a classical model ({', '.join(GRIDS)}), and of no network")
-        return GRIDS[architecture]
-    try:
-        return resolve(yaml.safe_load(text) if text.lstrip().startswith("{") else text)
-    except (yaml.YAMLError, ValueError):  # ValueError: a date that is none
-        raise UserError(f"an inline recipe must be YAML like {{name: mine, base: paper}}, however: {text!r}") from None
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep what is freed instead of giving it back to the kernel, only to fault it in again every step.
-
-    A layer's activations are just large enough for that: 2,500 page faults a step, a sixth of its time.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        libc = ctypes.CDLL(None)
-        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-            libc.mallopt(option, 1 << 30)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -21,8 +21,8 @@ ORDER = (
     *("magpie", "ordered", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
     *("parts", "packing", "pack"),
     *("architectures", "grids", "recipes", "schedules", "runs"),
-    *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "folder", "origin"),
-    *("tabular", "classical", "train", "estimator"),
+    *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "scores", "folder", "origin"),
+    *("tabular", "classical", "specification", "process", "train", "estimator"),
     *(
         "yaml_table",
         "resources",
@@ -40,8 +40,8 @@ ORDER = (
     *("differences", "ensembles", "optimism", "series", "curves", "published", "report", "aggregate"),
 )
 TRAINING = {
-    *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "folder", "origin"),
-    *("tabular", "classical", "train", "estimator"),
+    *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "scores", "folder", "origin"),
+    *("tabular", "classical", "specification", "process", "train", "estimator"),
 }
 # library -> the only modules that may name it, at their top or within a function
 ONLY_IN = {

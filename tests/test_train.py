@@ -23,10 +23,11 @@ from irnet_hpc.dropout import dropout_noise
 from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.evaluation import predict, select_halves
 from irnet_hpc.files import read_json
-from irnet_hpc.folder import is_done, optimism
+from irnet_hpc.folder import is_done
 from irnet_hpc.model import Network
 from irnet_hpc.recipes import RECIPES, Recipe, resolve
 from irnet_hpc.runs import RunSpec, model_of, read_recipe, read_result, run_key
+from irnet_hpc.scores import optimism
 from irnet_hpc.store import open_pack
 
 CPU = torch.device("cpu")
