@@ -66,14 +66,15 @@ def differences(tables: Sequence[Table], problems: dict[Path, str]) -> list[tupl
 
 
 def _from_scratch(table: Table, tables: Iterable[Table]) -> list[tuple[str, Table]]:
-    """(in words, table) of what starts from nothing and is else the same; where the recipe is one for going on with, which
-    nothing was trained by from scratch, those of the other recipes."""
+    """(in words, table) of what starts from nothing and is else the same, by the table's recipe and by the others: one that is
+    made for going on, in few epochs at a low rate, is a rival too weak from scratch."""
     alike = [other for other in tables if other.start_from is None and _but_for_recipe(other) == _but_for_recipe(table)]
     same = [("from scratch", other) for other in alike if other.recipe == table.recipe]
-    others = [
-        (f"from scratch, recipe {other.recipe}", other) for other in alike if not other.recipe.endswith("(stale)")
+    return same + [
+        (f"from scratch, recipe {other.recipe}", other)
+        for other in alike
+        if other.recipe != table.recipe and not other.recipe.endswith("(stale)")
     ]
-    return same or others
 
 
 def _but_for_recipe(table: Table) -> tuple:
