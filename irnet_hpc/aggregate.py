@@ -18,7 +18,7 @@ from irnet_hpc.differences import differences_section
 from irnet_hpc.ensembles import ensembles_section, with_ensembles
 from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.files import write_text
-from irnet_hpc.grouping import content_hash, splits_of_one
+from irnet_hpc.grouping import content_hash, splits_of_one, with_changed_origin
 from irnet_hpc.optimism import optimism_section
 from irnet_hpc.published import published_csv, published_markdown
 from irnet_hpc.rendering import (
@@ -170,6 +170,7 @@ def legend(runs: Sequence[Run], tables: Iterable[Table]) -> list[Note]:
             if run.spec.start_from and (run.result.origin or {}).get("n_shared_test") is None
         }
     )
+    changed = {str(run.folder) for run in with_changed_origin(runs)}
     unlike = [
         f"{', '.join(splits.packs)}: {', '.join(splits.differing)}"
         for splits in splits_of_one(runs)
@@ -181,6 +182,7 @@ def legend(runs: Sequence[Run], tables: Iterable[Table]) -> list[Note]:
         Note("fitted on fewer rows, all that the model can take in reasonable time", tuple(sorted(fewer))),
         Note("packs named as splits of one that differ in more than the seed, so not merged", tuple(unlike)),
         Note("started from a run of which it is not known whether it has seen test formulas", tuple(unknown)),
+        Note("started from a run that has since been trained otherwise", tuple(sorted(changed))),
         Note("stale: trained with a recipe or a trainer that has since changed", tuple(sorted(stale))),
     )
     return [note for note in notes if note.lines]

@@ -18,7 +18,7 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.grids import GRIDS
 from irnet_hpc.recipes import RECIPES
 from irnet_hpc.results import Run
-from irnet_hpc.runs import PROTOCOLS, RunSpec, read_recipe, run_id, run_key
+from irnet_hpc.runs import PROTOCOLS, read_recipe, run_id, run_key
 
 
 class Group(NamedTuple):
@@ -187,12 +187,22 @@ def _recipe_labels(runs: Iterable[Run]) -> dict[tuple[str, str, bool], str]:
     }
 
 
-def _origins(runs: Iterable[Run]) -> dict[str, RunSpec]:
-    """What `start_from` of another run would call each run -> its specification."""
+def with_changed_origin(runs: Sequence[Run]) -> list[Run]:
+    """Runs whose origin is among the results, but with other content than the one they started from."""
+    origins = _origins(runs)
+    return [
+        run
+        for run in runs
+        if (origin := origins.get(run.spec.start_from)) and (run.result.origin or {}).get("key") != origin.result.key
+    ]
+
+
+def _origins(runs: Iterable[Run]) -> dict[str, Run]:
+    """What `start_from` of another run would call each run -> the run."""
     found = {}
     for run in runs:
         with contextlib.suppress(UserError):  # of fields that recipes no longer have; no run starts from it by this id
-            found[run_id(run.spec, read_recipe(run.spec, run.result.recipe))] = run.spec
+            found[run_id(run.spec, read_recipe(run.spec, run.result.recipe))] = run
     return found
 
 
@@ -200,7 +210,7 @@ ORIGIN = ("pack", "property", "model", "recipe")  # what an origin is called by,
 SEEN = " (which has seen test formulas)"
 
 
-def _origin(run: Run, origins: dict[str, RunSpec]) -> str | None:
+def _origin(run: Run, origins: dict[str, Run]) -> str | None:
     """Where the weights came from, in words that are the same for every seed and split; only what differs from the run
     itself. They are the same, too, whether or not the origin is among the results, since each says what it started from.
     A start that has seen formulas of the test rows says so: it flatters, and shares no table with one that has not."""
@@ -210,11 +220,11 @@ def _origin(run: Run, origins: dict[str, RunSpec]) -> str | None:
     return _origin_called(run, origins) + (SEEN if (run.result.origin or {}).get("n_shared_test") else "")
 
 
-def _origin_called(run: Run, origins: dict[str, RunSpec]) -> str:
+def _origin_called(run: Run, origins: dict[str, Run]) -> str:
     spec = run.trained
     named = (*ORIGIN, "protocol", "train_rows")
     if origin := origins.get(spec.start_from):
-        theirs = {name: getattr(origin, name) for name in named}
+        theirs = {name: getattr(origin.spec, name) for name in named}
     elif run.result.origin:
         theirs = {name: run.result.origin.get(name) for name in named}
     else:

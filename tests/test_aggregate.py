@@ -283,6 +283,18 @@ def test_a_start_that_has_seen_test_formulas_says_so_and_shares_no_table_with_on
     assert note.lines == (str(folder),) and "not known whether it has seen test formulas" in note.heading
 
 
+def test_a_run_whose_origin_has_since_been_trained_otherwise_is_named_in_the_notes(tmp_path):
+    origin = RunSpec("oqmd-magpie", "formation_energy", "irnet", 17)
+    write_run(tmp_path, 0.05)
+    (trained,) = collect(tmp_path)[0]
+    said = {"pack": "oqmd-magpie", "property": "formation_energy", "model": "irnet-17", "n_shared_test": 0}
+    start = {"pack": "jarvis-magpie", "start_from": run_id(origin, RECIPES["onecycle"])}
+    write_run(tmp_path, 0.04, **start, origin=said | {"key": trained.result.key})
+    folder = write_run(tmp_path, 0.04, seed=1, **start, origin=said | {"key": "of another recipe of this name"})
+    (note,) = legend(collect(tmp_path)[0], tables_of(tmp_path))
+    assert note == Note("started from a run that has since been trained otherwise", (str(folder),))
+
+
 def test_a_start_of_many_words_leaves_the_names_of_files_short(tmp_path):
     """250 letters of properties: a folder's name holds them, a figure's has the pack and more beside them."""
     several = ",".join(f"property_{number:02}" for number in range(20))
