@@ -58,17 +58,16 @@ def main() -> None:
     sizes, trainings = size_series(tables), convergence(tables, problems)
     sections = sections_of(tables, sizes, problems)
     notes += [*legend(runs, tables), *unread(problems)]
+    folder = arguments.tables or arguments.results / "tables"
+    said = write(folder, tables, sections, document(tables, notes, sections=sections))
+    try:
+        said += [f"wrote {path}" for path in write_figures(tables, folder, sizes, trainings)]
+    except ImportError as error:
+        said.append(f"no figure, for the tables need no matplotlib but it does: {error}")
+    # Shown when all is written, for whoever looks at the first lines only (`aggregate | head`) ends the program there.
     terminal = sys.stdout.isatty()
     print(document(tables, notes, shutil.get_terminal_size().columns if terminal else None, SHOWN, sections))
-    folder = arguments.tables or arguments.results / "tables"
-    write(folder, tables, sections, document(tables, notes, sections=sections))
-    try:
-        figures = write_figures(tables, folder, sizes, trainings)
-    except ImportError as error:
-        print(f"no figure, for the tables need no matplotlib but it does: {error}")
-    else:
-        for path in figures:
-            print(f"wrote {path}")
+    print("\n".join(said))
 
 
 def sections_of(tables: Sequence[Table], sizes: Sequence[Series], problems: dict[Path, str]) -> tuple[Section, ...]:
@@ -84,19 +83,20 @@ def sections_of(tables: Sequence[Table], sizes: Sequence[Series], problems: dict
     return tuple(section for section in found if section.blocks)
 
 
-def write(folder: Path, tables: Sequence[Table], sections: Sequence[Section], text: str) -> None:
-    """Everything into `folder`, saying each file."""
+def write(folder: Path, tables: Sequence[Table], sections: Sequence[Section], text: str) -> list[str]:
+    """Everything but figures into `folder`; returns a line for each file."""
     write_text(folder / "mae.md", text)
     write_text(folder / "mae.csv", tidy_csv(tables))
     tex = [latex(table) for table in tables] + [text for section in sections for text in section_latex(section)]
     write_text(folder / "mae.tex", "\n\n".join(["% needs \\usepackage{booktabs}", *tex]) + "\n")
-    print(f"wrote {folder / 'mae'}.md, .csv and .tex")
+    said = [f"wrote {folder / 'mae'}.md, .csv and .tex"]
     others = {"published": published_csv(tables)}
     others |= {section.name: csv_text(section.records) for section in sections if section.records}
     for name, lines in others.items():
         if lines:
             write_text(folder / f"{name}.csv", lines)
-            print(f"wrote {folder / name}.csv")
+            said.append(f"wrote {folder / name}.csv")
+    return said
 
 
 def parse_arguments() -> argparse.Namespace:

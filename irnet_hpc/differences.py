@@ -1,6 +1,6 @@
 """Is one model better than another? The mean difference of their errors on the same test rows, with a 95 % interval.
 
-IRNet is compared with the row's best classical model; a run that starts from another's weights with the same model trained
+IRNet is compared with the plain network of its depth and with the row's best classical model; a run that starts from another's weights with the same model trained
 from scratch, and with the best classical model.
 """
 
@@ -89,6 +89,9 @@ def _pairs(table: Table, row: Row, scratch: Iterable[tuple[str, Table]]) -> Iter
                 other = table_of_scratch.cell(other_row, *model)
                 if other and (other_row.property, other_row.unit) == (row.property, row.unit):
                     yield model_name(*model), cell, words, other
+        plain = table.cell(row, "plain", model[1])
+        if cell and plain and model[0] == "irnet":
+            yield model_name(*model), cell, model_name("plain", model[1]), plain
         if cell and row.best_classical and (table.start_from or model[0] == "irnet"):
             yield model_name(*model), cell, row.best_classical.model, row.best_classical
 

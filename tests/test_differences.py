@@ -58,6 +58,17 @@ def test_irnet_against_the_best_classical_model_is_the_mean_difference_of_absolu
     assert one.excludes_zero is (expected.high < 0)
 
 
+def test_irnet_is_compared_with_the_plain_network_of_its_depth_and_with_no_other(tmp_path):
+    """Seeds 0.10, 0.11 and 0.12 less 0.2, 0.21 and 0.22: -0.10, of 0.21; plain-48 has a depth that no IRNet has."""
+    for seed in range(3):
+        write_predictions(write_run, tmp_path, [0.1 + 0.01 * seed] * 4, "irnet-17", seed=seed)
+        write_predictions(write_run, tmp_path, [0.2 + 0.01 * seed] * 4, "plain-17", seed=seed)
+        write_predictions(write_run, tmp_path, [0.5] * 4, "plain-48", seed=seed)
+    (one,), problems = made(tmp_path)
+    assert (one.model, one.against, one.n_runs_against, problems) == ("irnet-17", "plain-17", 3, {})
+    assert (one.mean, one.percent) == (pytest.approx(-0.1), pytest.approx(-100 * 0.1 / 0.21))
+
+
 def test_below_three_runs_nothing_is_claimed(tmp_path):
     write_irnet_and_forest(tmp_path, n_seeds=2)
     (one,), _ = made(tmp_path)

@@ -243,6 +243,4 @@ def test_all_sections_are_in_the_document_in_order_and_notes_come_last(tmp_path)
     sections = sections_of(tables, size_series(tables), problems)
     text = document(tables, unread(problems), sections=sections)
     assert text.index("Test MAE, mean ± sd") < text.index("## MAE against training rows") < text.index("## Notes")
-    assert (
-        len(problems) == 5
-    )  # predictions that the differences wanted: of plain and the worse classical models they want none
+    assert len(problems) == 6  # predictions that the differences wanted: of the worse classical models they want none
