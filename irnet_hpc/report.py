@@ -15,6 +15,7 @@ from irnet_hpc.typeset import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 # architecture -> colour of Okabe and Ito's palette, which the colour-blind can tell apart; the marker says it once more
@@ -170,6 +171,7 @@ def _draw_rows(panel: "Axes", series: Series) -> None:
         [row.n_train for row in rows], [row.baseline for row in rows], color="0.4", linestyle=":", label=BASELINE
     )
     panel.set(xscale="log", yscale="log")
+    _plain_ticks(panel.yaxis)
     panel.grid(which="both", color="0.92", linewidth=0.6)
     panel.set_title(series.property.replace("_", " "), loc="left")
     panel.set_ylabel(f"MAE of {_symbol(series.property)} ({_plain(series.unit)})")
@@ -186,12 +188,25 @@ def _draw_training(panel: "Axes", training: Convergence, depth: int, curves: Ite
         colour, _ = STYLES[curve.architecture]
         panel.plot(curve.epochs, curve.maes, color=colour, linewidth=1.2, label=NAMES[curve.architecture])
     panel.set_yscale("log")
+    _plain_ticks(panel.yaxis)
     panel.grid(axis="y", which="both", color="0.92", linewidth=0.6)
     runs = ", ".join(str(n) for n in sorted({curve.n for curve in curves}))
     panel.set_title(f"depth {depth}", loc="left")
     panel.set_title(f"n={runs}", loc="right", color="0.4", fontsize=8)
     row = training.row
     panel.set_ylabel(f"MAE on {training.table.selected_on} of {_symbol(row.property)} ({_plain(row.unit)})")
+
+
+def _plain_ticks(axis: "Axis") -> None:
+    """Errors on a logarithmic axis as they stand in the tables, 0.12 and not 1.2 x 10^-1, at about five round numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), numticks=50))
+    low, high = axis.get_view_interval()
+    shown = [tick for tick in axis.get_major_locator().tick_values(low, high) if low <= tick <= high]
+    kept = set(shown[:: max(1, round(len(shown) / 5))])
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}" if value in kept else ""))
+    axis.set_minor_locator(NullLocator())
 
 
 def _draw_baseline(panel: "Axes", row: Row, top: float) -> None:
