@@ -63,7 +63,13 @@ def published_on(dataset: str | None, targets: Iterable[tuple[str, str]]) -> lis
 
 
 def published_of(table: Table) -> list[tuple[Published, Row, Cell | BestClassical | None]]:
-    """Published numbers on the dataset that the table's pack was made from, each with its row and, if it is there, ours."""
+    """Published numbers on the dataset that the table's pack was made from, each with its row and, if it is there, ours.
+
+    None for a table of the first n training rows, or of chemistry that was held out: published are whole datasets, split at
+    random.
+    """
+    if table.train_rows is not None or table.held_out:
+        return []
     rows = {(row.property, row.unit): row for row in table.rows}
     found = []
     for line in published_on(table.source, rows):

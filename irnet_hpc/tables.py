@@ -45,6 +45,7 @@ class Table:
     models: tuple[tuple[str, int | None], ...]  # (architecture, depth), in the order of the columns
     rows: tuple[Row, ...]
     source: str | None = None  # of the pack, e.g. oqmd
+    held_out: bool = False  # whether its test rows are a chemistry that training lacks, and no random ones
     splits: tuple[int, ...] = ()  # seeds of the packs' splits
     joint: str | None = None  # the properties that each network has together; None: one
 
@@ -141,6 +142,7 @@ def _table(group: Group, classical: list[Run], single: Sequence[Run]) -> Table:
             for name in names
         ),
         source=runs[0].result.pack_identity.get("source"),
+        held_out=runs[0].split_identity.get("by") in ("element", "family"),
         splits=tuple(sorted({run.split for run in runs if run.split is not None})),
         joint=group.joint,
     )

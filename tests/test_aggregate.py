@@ -760,6 +760,16 @@ def test_published_numbers_stand_below_the_table_beside_ours_and_not_in_it(tmp_p
     assert frame.loc["best of 10 classical", "our_model"] == "random_forest"
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"train_rows": 100}, {"identity": {"source": "oqmd", "split": {"by": "family", "family": "halogens", "seed": 0}}}],
+)
+def test_nothing_published_stands_beside_the_first_rows_or_chemistry_that_was_held_out(tmp_path, changes):
+    write_run(tmp_path, 0.05, "irnet-17", **{"identity": {"source": "oqmd"}} | changes)
+    tables = tables_of(tmp_path)
+    assert published_markdown(tables[0]) == published_csv(tables) == ""
+
+
 @pytest.mark.parametrize("identity", [{}, {"source": "alloys"}, {"source": "my_oqmd"}])
 def test_nothing_published_is_shown_for_another_dataset(tmp_path, identity):
     write_run(tmp_path, 0.05, identity=identity)
