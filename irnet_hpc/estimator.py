@@ -82,9 +82,10 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
 
     def fit(self, X, y) -> "IRNetRegressor":
         """Train on X (n_rows, n_features) and y (n_rows,), all finite. Raises ValueError, or UserError for parameters."""
-        if np.ndim(y) == 2 and np.shape(y)[1] > 1:
+        shape = np.asarray(y).shape  # of whatever can be made an array
+        if len(shape) == 2 and shape[1] > 1:
             raise ValueError(
-                f"y must be (n_rows,), one output, however: {np.shape(y)}; a pack's properties can share a network: "
+                f"y must be (n_rows,), one output, however: {shape}; a pack's properties can share a network: "
                 "python -m irnet_hpc.train --property a,b"
             )
         X, y = validate_data(self, X, y, y_numeric=True, dtype=np.float64, ensure_min_samples=4)
