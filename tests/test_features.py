@@ -236,7 +236,7 @@ def test_a_sum_stands_side_by_side():
 def test_wrong_sums_are_one_sentence():
     with pytest.raises(
         UserError,
-        match=r"unknown feature set 'magpi' \(did you mean 'magpie'\?\); known: asph, columns, elements, magpie",
+        match=r"unknown feature set 'magpi' \(did you mean 'magpie'\?\); known: asph, classes, columns, elements, magpie",
     ):
         features.parse("magpi")
     with pytest.raises(UserError, match="may stand once in a sum, however: 'magpie\\+magpie'"):

@@ -235,7 +235,7 @@ def test_info_and_verify(pack_command, alloys_pack, tmp_path):
         ),
         (
             "--source alloys --features magpy",
-            "unknown feature set 'magpy' (did you mean 'magpie'?); known: asph, columns,",
+            "unknown feature set 'magpy' (did you mean 'magpie'?); known: asph, classes, columns,",
         ),
         (
             "--source alloys --property band_gap",
