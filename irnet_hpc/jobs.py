@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -169,6 +170,8 @@ def _hand_signals_to_train() -> Callable[[], bytes]:
     threading.Thread(target=receive, daemon=True).start()
 
     def seen() -> bytes:
+        # One rank's signal stops all; this one's own may still be held back, for the thread above looks now and then.
+        select.select([reader], [], [], 5.0)
         with contextlib.suppress(BlockingIOError):
             return os.read(reader, 4096)
         return b""
