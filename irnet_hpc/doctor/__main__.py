@@ -46,21 +46,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not cluster.is_here():
             raise UserError("--slurm needs SLURM's commands on PATH and a cluster that they know; see scontrol ping")
         checks += job.checks(arguments.wait)
-    began, verdicts, n_left_out = time.monotonic(), {}, 0
+    began, verdicts, took_s, n_left_out = time.monotonic(), {}, {}, 0
     try:
         for check in checks:
             if NEEDS.get(check.name) in verdicts and verdicts[NEEDS[check.name]].level == "failure":
                 n_left_out += 1
                 continue
+            started = time.monotonic()
             if verdict := examine(check, settings):
-                verdicts[check.name] = verdict
+                verdicts[check.name], took_s[check.name] = verdict, time.monotonic() - started
                 if not arguments.json:
                     print("\n".join(lines_of(check, verdict)), flush=True)
     finally:
         end_all()
     failed = any(verdict.level == "failure" for verdict in verdicts.values())
     seconds = time.monotonic() - began
-    print(as_json(verdicts, failed, seconds) if arguments.json else summary(verdicts, n_left_out, seconds))
+    print(as_json(verdicts, took_s, failed) if arguments.json else summary(verdicts, n_left_out, seconds))
     return int(failed)
 
 
@@ -87,9 +88,12 @@ def summary(verdicts: dict[str, Verdict], n_left_out: int, seconds: float) -> st
     return f"{len(verdicts)} checks in {seconds:.0f} s: {', '.join(parts)}; {end}"
 
 
-def as_json(verdicts: dict[str, Verdict], failed: bool, seconds: float) -> str:
-    checks = {name: {**verdict._asdict(), "facts": dict(verdict.facts)} for name, verdict in verdicts.items()}
-    return json.dumps({"would_run": not failed, "seconds": seconds, "checks": checks}, indent=1, ensure_ascii=False)
+def as_json(verdicts: dict[str, Verdict], took_s: dict[str, float], failed: bool) -> str:
+    checks = {
+        name: {**verdict._asdict(), "facts": dict(verdict.facts), "seconds": round(took_s[name], 2)}
+        for name, verdict in verdicts.items()
+    }
+    return json.dumps({"would_run": not failed, "checks": checks}, indent=1, ensure_ascii=False)
 
 
 def seconds(text: str) -> float:

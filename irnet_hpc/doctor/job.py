@@ -85,8 +85,8 @@ def two_nodes(settings: Settings) -> Verdict:
     from irnet_hpc import submission
     from irnet_hpc.resources import Resources
 
-    folder = settings.results / f".doctor-{settings.token}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = settings.ground / f".doctor-{settings.token}"
+    folder.mkdir()
     (folder / "from-the-submitter").write_bytes(b"")
     carried = submission.state_folder() / f"doctor-{settings.token}"
     parameters = submission.slurm_parameters(
@@ -124,10 +124,7 @@ def _wait_for(job: str, folder: Path, carried: Path, settings: Settings) -> dict
         ):
             seen_last, state = now, " ".join(answer.out.split())
         elif now - seen_last > GRACE_S:
-            logs = "\n".join(path.read_text(errors="replace") for path in sorted(carried.glob("*_log.err")))
-            raise UserError(
-                f"job {job} ended without a report: {reason(logs) or 'it said nothing'}; its log is in {carried}"
-            )
+            raise UserError(f"job {job} ended without a report: {_why(carried)}; its log is in {carried}")
         if now > deadline:
             raise UserError(
                 f"job {job} is still {state} after {settings.wait_s:.0f} s and was cancelled; wait longer with "
@@ -135,6 +132,13 @@ def _wait_for(job: str, folder: Path, carried: Path, settings: Settings) -> dict
             )
         time.sleep(POLL_S)
     return read_json(folder / "report.json")
+
+
+def _why(carried: Path) -> str:
+    """What the first rank that says anything says; SLURM's own words, of ranks that it ended for another, where none does."""
+    logs = [path.read_text(errors="replace").splitlines() for path in sorted(carried.glob("*_log.err"))]
+    own = ["\n".join(line for line in log if not line.startswith(("srun:", "slurmstepd:"))) for log in logs]
+    return next((found for found in map(reason, [*own, *map("\n".join, logs)]) if found), "it said nothing")
 
 
 def _verdict(job: str, report: dict, seconds: float) -> Verdict:

@@ -15,7 +15,10 @@ PYTHONS = ((3, 11), (3, 13))  # first and last that are tested
 LEAST_GB, GOOD_GB = 1.0, 4.0  # of memory: what one rank takes with torch in it, and with a large pack
 # Flags of /proc/cpuinfo -> what they mean for bf16.
 BF16_FLAGS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "bf16": "BF16 of ARM"}
-FP32 = "a recipe in fp32 is the faster one here: in a matrix {name: fp32, base: onecycle, precision: fp32}, shown by python -m irnet_hpc.train --help"
+FP32 = (
+    "fp32 is faster here: python -m irnet_hpc.train --recipe '{name: fp32, base: onecycle, precision: fp32}' ..., or the "
+    "same among the recipes of a matrix"
+)
 
 
 def python(_: Settings) -> Verdict:

@@ -24,15 +24,10 @@ IN_MEMORY = ("tmpfs", "ramfs")
 ELSEWHERE = "python -m irnet_hpc.doctor --results DIR tries another folder"
 
 
-def _existing(path: Path) -> Path:
-    """The nearest folder above a path, or itself, that is there: what would be made in it is made there."""
-    return next(one for one in (path, *path.parents) if os.path.lexists(one))
-
-
 @contextmanager
 def _trial(settings: Settings) -> Iterator[Path]:
     """A folder of our own where the results are, or will be; nothing of it stays."""
-    folder = _existing(settings.results) / f".doctor-{settings.token}"
+    folder = settings.ground / f".doctor-{settings.token}"
     folder.mkdir(exist_ok=True)
     try:
         yield folder
@@ -57,7 +52,7 @@ def file_system(path: Path, mountinfo: str | None = None) -> str:
 
 
 def results(settings: Settings) -> Verdict:
-    kind = file_system(_existing(settings.results).resolve())
+    kind = file_system(settings.ground.resolve())
     try:
         with _trial(settings) as folder:
             (folder / "written").write_bytes(b"\0" * 4096)
@@ -77,7 +72,7 @@ def results(settings: Settings) -> Verdict:
 
 
 def space(settings: Settings) -> Verdict:
-    found = os.statvfs(_existing(settings.results))
+    found = os.statvfs(settings.ground)
     gb, inodes = found.f_bavail * found.f_frsize / 1e9, found.f_favail if found.f_files else None  # btrfs has no number
     words = f"{gb:,.1f} GB free" + ("" if inodes is None else f", {inodes:,} files")
     todo = f"df -h {settings.results}; df -i {settings.results}; {ELSEWHERE}"

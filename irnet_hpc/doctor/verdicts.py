@@ -41,6 +41,11 @@ class Settings(NamedTuple):
     site_name: str | None = None
     wait_s: float = 300.0  # for a job of two nodes to have run
 
+    @property
+    def ground(self) -> Path:
+        """The results folder, or the nearest above it that is there: where it would be made, trials are made."""
+        return next(path for path in (self.results, *self.results.parents) if os.path.lexists(path))
+
 
 class Check(NamedTuple):
     name: str
