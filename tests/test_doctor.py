@@ -90,6 +90,8 @@ def test_a_command_that_is_not_there_fails_or_is_killed_is_part_of_a_sentence(tm
         ("one\nsbatch: error: Batch job submission failed\nthree", "sbatch: error: Batch job submission failed"),
         ("Traceback (most recent call last):\n  raise ValueError(x)\nValueError: two\n", "ValueError: two"),
         ("[0]<stderr>:ImportError: no\n[1]<stdout>:\nRuntimeError: some process exited", "ImportError: no"),
+        ("0: step\nsrun: error: n2: task 1: Killed", "0: step"),
+        ("srun: error: Unable to allocate", "srun: error: Unable to allocate"),
         ("-----\nmpirun has detected root.\nMore words.\n-----", "mpirun has detected root."),
         ("", ""),
     ],
@@ -465,8 +467,21 @@ def test_lines_appear_one_by_one_with_what_to_do(commands, capsys, monkeypatch):
     assert lines[-1].startswith("7 checks in ") and " warning" in lines[-1]
 
 
+needs_slurm = pytest.mark.skipif(bool(absent()), reason=absent() or "-")
+
+
 @pytest.mark.slurm
-@pytest.mark.skipif(bool(absent()), reason=absent() or "-")
+@needs_slurm
+def test_nodes_with_different_numbers_of_ranks_sum_together(tmp_path):
+    command = ["srun", "-N2", "-n3", "--kill-on-bad-exit=1", sys.executable, "-m", "irnet_hpc.doctor.child"]
+    done = ask([*command, "ranks", tmp_path / "folder", "--engine", "auto"], 120)
+    assert not done.trouble
+    facts = engine.said(done)
+    assert (facts["engine"], facts["size"], facts["right"]) == ("horovod (gloo)", 3, True)
+
+
+@pytest.mark.slurm
+@needs_slurm
 def test_a_job_of_two_nodes_proves_the_way_of_a_sweep(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("IRNET_STATE", str(tmp_path / "state"))
     cluster.configuration.cache_clear()

@@ -108,6 +108,7 @@ def nccl(_: Settings) -> Verdict | None:
 def of_sum(facts: dict, size: int, todo: str) -> Verdict:
     """The verdict on an allreduce over `size` ranks."""
     words = f"{facts['size']} ranks, {facts['engine']}, {facts['device']}: {facts['mb_per_s']:,.0f} MB/s"
+    words = words if facts["size"] > 1 else "one rank, which sums alone"
     if facts["size"] != size:
         return failure(f"{size} ranks were started, however: the engine found {facts['size']}", todo, **facts)
     if not facts["right"]:

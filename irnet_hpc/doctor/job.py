@@ -95,22 +95,22 @@ def two_nodes(settings: Settings) -> Verdict:
     )  # fmt: skip
     began = time.monotonic()
     (job,) = [job.job_id for job in submission.sbatch(carried, parameters, [Gathering(folder)])]
-    atexit.register(_cancel, job)  # Ctrl-C leaves no job behind
+    atexit.register(_leave, job, folder)  # Ctrl-C, of which this thread hears nothing, leaves neither behind
     try:
         report = _wait_for(job, folder, carried, settings)
         seconds = time.monotonic() - began
         verdict = _verdict(job, report, seconds)
     finally:
-        _cancel(job)
-        atexit.unregister(_cancel)
-        shutil.rmtree(folder, ignore_errors=True)
+        _leave(job, folder)
+        atexit.unregister(_leave)
     shutil.rmtree(carried, ignore_errors=True)  # else its log is what one reads
     return verdict
 
 
-def _cancel(job: str) -> None:
+def _leave(job: str, folder: Path) -> None:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         ask(("scancel", "--quiet", job.partition("_")[0]))
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _wait_for(job: str, folder: Path, carried: Path, settings: Settings) -> dict:
@@ -135,10 +135,10 @@ def _wait_for(job: str, folder: Path, carried: Path, settings: Settings) -> dict
 
 
 def _why(carried: Path) -> str:
-    """What the first rank that says anything says; SLURM's own words, of ranks that it ended for another, where none does."""
-    logs = [path.read_text(errors="replace").splitlines() for path in sorted(carried.glob("*_log.err"))]
-    own = ["\n".join(line for line in log if not line.startswith(("srun:", "slurmstepd:"))) for log in logs]
-    return next((found for found in map(reason, [*own, *map("\n".join, logs)]) if found), "it said nothing")
+    """What the first rank that says anything says."""
+    logs = [reason(path.read_text(errors="replace")) for path in sorted(carried.glob("*_log.err"))]
+    logs.sort(key=lambda line: line.startswith(("srun:", "slurmstepd")))  # of ranks that were ended for another
+    return next(filter(None, logs), "it said nothing")
 
 
 def _verdict(job: str, report: dict, seconds: float) -> Verdict:

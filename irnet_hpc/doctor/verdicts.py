@@ -159,9 +159,11 @@ def ask(
 
 def reason(said: str) -> str:
     """The line that tells most: one that speaks of an error, the last of a traceback; else the first line."""
-    of_ranks = re.findall(r"^\[\d+\]<std(?:out|err)>:(.*)", said, re.MULTILINE)  # what horovodrun says comes of these
+    of_ranks = re.findall(r"^\[\d+\]<std(?:out|err)>:(.*)", said, re.MULTILINE)
     lines = [line for line in of_ranks or said.splitlines() if re.match(r"\S*\w", line)]  # neither rulers nor code
-    telling = [line for line in lines if re.search("error|fatal", line, re.IGNORECASE)]
+    # What horovodrun and srun say comes of what a rank has said, where one has said anything.
+    lines = [line for line in lines if not line.startswith(("srun:", "slurmstepd"))] or lines
+    telling = [line for line in lines if re.search("error|fatal|what\\(\\)", line, re.IGNORECASE)]
     line = telling[-1 if "Traceback" in said else 0] if telling else (lines or [""])[0]
     return " ".join(line.split())[:300]
 
