@@ -491,7 +491,7 @@ def test_a_job_of_two_nodes_proves_the_way_of_a_sweep(tmp_path, monkeypatch, cap
     two = found["two nodes"]
     assert two["facts"]["sum"]["size"] == 2 and two["facts"]["sum"]["right"]
     assert {node["host"] for node in two["facts"]["nodes"]} == {"n1", "n2"}
-    assert [node["sees_results"] for node in two["facts"]["nodes"]] == [True, True]
+    assert [node["trouble"] for node in two["facts"]["nodes"]] == ["", ""]
     assert sum(node["won"] for node in two["facts"]["nodes"]) == 1
     assert not results.exists() and not list((tmp_path / "state" / "submitit").iterdir())
 

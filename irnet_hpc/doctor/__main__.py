@@ -10,9 +10,11 @@ behind. Exit status: 0 if a matrix would run here (warnings and notes do not cou
 """
 
 import argparse
+import contextlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import sys
 import time
@@ -21,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from irnet_hpc.doctor import cluster, engine, job, machine, place
-from irnet_hpc.doctor.verdicts import Check, Settings, Verdict, end_all, examine
+from irnet_hpc.doctor.verdicts import Check, Settings, TooLong, Verdict, end_all, examine, within
 from irnet_hpc.errors import UserError, exit_status
 
 GROUPS = {"machine": machine.CHECKS, "engine": engine.CHECKS, "results": place.CHECKS, "slurm": cluster.CHECKS}
@@ -59,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                     print("\n".join(lines_of(check, verdict)), flush=True)
     finally:
         end_all()
+        with contextlib.suppress(TooLong, OSError):
+            within(5, lambda: shutil.rmtree(settings.trial, ignore_errors=True))  # of a check that was given up
     failed = any(verdict.level == "failure" for verdict in verdicts.values())
     seconds = time.monotonic() - began
     print(as_json(verdicts, took_s, failed) if arguments.json else summary(verdicts, n_left_out, seconds))

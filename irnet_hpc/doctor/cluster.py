@@ -93,14 +93,14 @@ def accounting(_: Settings) -> Verdict | None:
             f"{answer.trouble}: of a job that left no result, `sweep status` will only say that it is gone",
             f"{ASK_ADMIN}: scontrol show config | grep AccountingStorageType",
         )
-    return ok(f"sacct answers; {len(answer.out.split())} jobs of yours today")
+    return ok(f"sacct answers; {len(answer.out.splitlines())} jobs of yours today")
 
 
 def mpi_types(settings: Settings) -> Verdict | None:
     if _answers() is None:
         return None
     answer = ask(("srun", "--mpi=list"))
-    offered = sorted(set(re.findall(MPI_TYPES, (answer.out + answer.err).replace("openmpi plugin", ""))))
+    offered = sorted(set(re.findall(MPI_TYPES, answer.out + answer.err)))
     if answer.trouble or not offered:
         return failure(answer.trouble or "srun --mpi=list names none", "see what this says: srun --mpi=list")
     stated = [*getattr(settings.site, "srun_args", ()), *os.environ.get("IRNET_SRUN_ARGS", "").split()]
@@ -116,9 +116,15 @@ def mpi_types(settings: Settings) -> Verdict | None:
 
 def site_options(site: object) -> list[str]:
     """A site's options of sbatch, as a sweep's own jobs have them."""
-    options = {name: getattr(site, name) for name in ("account", "partition", "qos", "constraint")} | dict(site.sbatch)
+    options = {name: getattr(site, name) for name in ("account", "partition", "qos", "constraint")}
+    options |= {"gpus-per-node": site.gpus_per_task or None, **site.sbatch}
     options = {name.replace("_", "-"): value for name, value in options.items() if value not in (None, False)}
     return [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()]
+
+
+def trial_of_sbatch(options: list[str]) -> list[str]:
+    """The command that asks whether a job would be taken, and submits none."""
+    return ["sbatch", "--test-only", "--time=5", "--nodes=1", "--ntasks=1", *options, "--wrap", "true"]
 
 
 def submission(settings: Settings) -> Verdict | None:
@@ -131,9 +137,7 @@ def submission(settings: Settings) -> Verdict | None:
         raise UserError("the site cannot be read: a library is missing, see versions")
     with outside_any_job():  # as a sweep submits, so SBATCH_* do not count
         environment = dict(os.environ)
-    options = site_options(settings.site)
-    command = ["sbatch", "--test-only", "--time=5", "--nodes=1", "--ntasks=1", *options, "--wrap", "true"]
-    answer = ask(command, environment=environment)
+    answer = ask(trial_of_sbatch(site_options(settings.site)), environment=environment)
     place = f"site {settings.site_name}" if settings.site_name else "no site"
     if answer.trouble:
         return failure(

@@ -150,7 +150,7 @@ def allocation(settings: Settings) -> Verdict | None:
     stated = list(getattr(settings.site, "srun_args", ())) or os.environ.get("IRNET_SRUN_ARGS", "").split()
     launcher = ["srun", "--overlap", "--kill-on-bad-exit=1", *stated]
     todo = "see what MPI this srun knows: srun --mpi=list; then IRNET_SRUN_ARGS=--mpi=pmix, or none for TCP"
-    folder = settings.ground / f".doctor-{settings.token}"
+    folder = settings.trial
     environment = os.environ | {"SRUN_CPUS_PER_TASK": os.environ.get("SLURM_CPUS_PER_TASK", "1")}
     command = [*launcher, sys.executable, "-m", "irnet_hpc.doctor.child", "ranks", folder, "--engine", "auto"]
     try:

@@ -26,56 +26,53 @@ GRACE_S = 10  # for a file that a node has written to be seen here, once the job
 class Gathering:
     """What submitit carries to the nodes and calls in every rank."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder  # seen from every node, where the results will be
+    def __init__(self, folder: Path, options: list[str]) -> None:
+        self.folder = folder  # where the results will be; what is written in it is what the others see
+        self.options = options  # of sbatch, by the site
 
     def __call__(self) -> None:
         from irnet_hpc.comm import start
 
-        sees = (self.folder / "from-the-submitter").exists()
-        own = self.folder / f"rank{os.environ.get('SLURM_PROCID', '')}"
-        if sees:  # else there may be no such folder here
+        own = self.folder / f"rank{os.environ['SLURM_PROCID']}"
+        try:
             own.write_bytes(b"")
-        before, there = time.time(), own.stat().st_mtime if sees else None
+        except OSError as error:
+            raise UserError(
+                f"{socket.gethostname()} cannot write {self.folder.parent} ({error.strerror}), as every node must; name "
+                "another with --results"
+            ) from None
+        skew_s = own.stat().st_mtime - time.time()
         comm = start("auto", self.folder / "rendezvous")
-        facts = child.allreduce(comm)
+        found = child.allreduce(comm)
         won = False
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.folder / "taken", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
             won = True
-        _, memory_gb = machine.cgroup_limits()
         about = {
             "host": socket.gethostname(),
-            "sees_results": sees,
-            "skew_s": there - before if sees else None,
+            "skew_s": skew_s,
             "won": won,
             "cores": machine.n_cores()[0],
-            "memory_gb": memory_gb,
-            "trouble": "" if comm.rank else _reach_slurm(),
+            "memory_gb": machine.cgroup_limits()[1],
+            "trouble": "" if comm.rank else self.reach_slurm(),
         }
         nodes = comm.gather(about)
         if comm.rank == 0:
-            write_json(self.folder / "report.json", {"sum": facts, "nodes": nodes})
+            write_json(self.folder / "report.json", {"sum": found, "nodes": nodes})
         comm.close()
+
+    def reach_slurm(self) -> str:
+        """What is in the way of a job that requeues itself or submits another; empty where nothing is."""
+        from irnet_hpc.jobs import outside_any_job
+
+        job = os.environ["SLURM_JOB_ID"]
+        with outside_any_job():
+            environment = dict(os.environ)
+        commands = (("scontrol", "show", "job", job), cluster.trial_of_sbatch(self.options))
+        return "; ".join(filter(None, (ask(command, environment=environment).trouble for command in commands)))
 
     def checkpoint(self) -> None:
         return None  # a preempted check is not taken up again
-
-
-def _reach_slurm() -> str:
-    """What is in the way of a job that submits or requeues another; empty where nothing is."""
-    from irnet_hpc.jobs import outside_any_job
-
-    job = os.environ["SLURM_JOB_ID"]
-    with outside_any_job():
-        environment = dict(os.environ)
-    commands = (
-        ("scontrol", "show", "job", job),
-        ("sbatch", "--test-only", "--time=5", "--nodes=1", "--ntasks=1", "--wrap", "true"),
-    )
-    # A refusal for want of an account is an answer.
-    troubles = [ask(command, environment=environment).trouble for command in commands]
-    return "; ".join(trouble for trouble in troubles if "no " in trouble or "answer" in trouble or "contact" in trouble)
 
 
 def two_nodes(settings: Settings) -> Verdict:
@@ -85,17 +82,21 @@ def two_nodes(settings: Settings) -> Verdict:
     from irnet_hpc import submission
     from irnet_hpc.resources import Resources
 
-    folder = settings.ground / f".doctor-{settings.token}"
-    folder.mkdir()
-    (folder / "from-the-submitter").write_bytes(b"")
+    folder = settings.trial
+    folder.mkdir(exist_ok=True)
     carried = submission.state_folder() / f"doctor-{settings.token}"
     parameters = submission.slurm_parameters(
         settings.site, Resources(nodes=N_NODES, memory_gb=MEMORY_GB, minutes=MINUTES), name=NAME,
         token=f"doctor-{settings.token}", after=None, is_training=True,
     )  # fmt: skip
     began = time.monotonic()
-    (job,) = [job.job_id for job in submission.sbatch(carried, parameters, [Gathering(folder)])]
-    atexit.register(_leave, job, folder)  # Ctrl-C, of which this thread hears nothing, leaves neither behind
+    gathering = Gathering(folder, cluster.site_options(settings.site))
+    try:
+        (job,) = (job.job_id for job in submission.sbatch(carried, parameters, [gathering]))
+    except UserError:
+        shutil.rmtree(carried, ignore_errors=True)
+        raise
+    atexit.register(_leave, job, folder, carried)  # Ctrl-C, of which this thread hears nothing, leaves none behind
     try:
         report = _wait_for(job, folder, carried, settings)
         seconds = time.monotonic() - began
@@ -107,10 +108,11 @@ def two_nodes(settings: Settings) -> Verdict:
     return verdict
 
 
-def _leave(job: str, folder: Path) -> None:
+def _leave(job: str, *folders: Path) -> None:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         ask(("scancel", "--quiet", job.partition("_")[0]))
-    shutil.rmtree(folder, ignore_errors=True)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _wait_for(job: str, folder: Path, carried: Path, settings: Settings) -> dict:
@@ -156,12 +158,6 @@ def _verdict(job: str, report: dict, seconds: float) -> Verdict:
         return failure(
             f"{found}, but not on {N_NODES} nodes",
             "see what SLURM gives: srun -N2 --ntasks-per-node=1 hostname",
-            **facts,
-        )
-    if blind := [node["host"] for node in nodes if not node["sees_results"]]:
-        return failure(
-            f"{found}; {', '.join(blind)} does not see the results folder",
-            "name one that every node sees: python -m irnet_hpc.doctor --slurm --results DIR",
             **facts,
         )
     if sum(node["won"] for node in nodes) != 1:

@@ -27,12 +27,11 @@ ELSEWHERE = "python -m irnet_hpc.doctor --results DIR tries another folder"
 @contextmanager
 def _trial(settings: Settings) -> Iterator[Path]:
     """A folder of our own where the results are, or will be; nothing of it stays."""
-    folder = settings.ground / f".doctor-{settings.token}"
-    folder.mkdir(exist_ok=True)
+    settings.trial.mkdir(exist_ok=True)
     try:
-        yield folder
+        yield settings.trial
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(settings.trial, ignore_errors=True)
 
 
 def _why(error: OSError) -> str:

@@ -43,8 +43,13 @@ class Settings(NamedTuple):
 
     @property
     def ground(self) -> Path:
-        """The results folder, or the nearest above it that is there: where it would be made, trials are made."""
+        """The results folder, or the nearest above it that is there."""
         return next(path for path in (self.results, *self.results.parents) if os.path.lexists(path))
+
+    @property
+    def trial(self) -> Path:
+        """Where checks write: a folder of our own, where the results are or would be made."""
+        return self.ground / f".doctor-{self.token}"
 
 
 class Check(NamedTuple):
