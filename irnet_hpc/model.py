@@ -265,8 +265,9 @@ class FlatParameters:
     """All parameters of a stack as views of one buffer, and all gradients of another: one allreduce, one copy, and of the
     optimiser one kernel a replica.
 
-    `values` (K, n_params), and `reduced` (K, n_params + 2): the gradients with two more numbers a replica that ride in the same
-    allreduce. The first `n_frozen` numbers of each get no gradient; `trained`, what an optimiser is given, does not hold them.
+    `values` (K, n_params); `reduced` (K * n_params + 2 * K,) is all the gradients and, at its end, `riders` (2, K), numbers of each
+    replica that ride in the same allreduce. The first `n_frozen` numbers of each get no gradient; `trained`, what an optimiser is
+    given, does not hold them.
     """
 
     def __init__(self, networks: Sequence[Network], n_frozen: int = 0) -> None:
@@ -287,17 +288,18 @@ class FlatParameters:
 
     def _bind(self, values: Tensor) -> None:
         k, n = values.shape
-        self.values, self.reduced, start = values, values.new_zeros(k, n + 2), 0
+        self.values, self.reduced, start = values, values.new_zeros(k * n + 2 * k), 0
+        gradients, self.riders = self.reduced[: k * n].view(k, n), self.reduced[k * n :].view(2, k)
         for parameter, shape in zip(self.network.parameters(), self.shapes, strict=True):
             stop = start + shape.numel()
             parameter.grad = None  # of another shape, perhaps
             parameter.data = values[:, start:stop].view(k, *shape)
-            parameter.grad = self.reduced[:, start:stop].view(k, *shape)
+            parameter.grad = gradients[:, start:stop].view(k, *shape)
             parameter.requires_grad_(start >= self.n_frozen)
             start = stop
         self.trained = [nn.Parameter(own[self.n_frozen :]) for own in values]
-        for own, reduced in zip(self.trained, self.reduced, strict=True):
-            own.grad = reduced[self.n_frozen : n]
+        for own, gradient in zip(self.trained, gradients, strict=True):
+            own.grad = gradient[self.n_frozen :]
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

@@ -4,6 +4,7 @@ On a GPU the gradients are one CUDA graph and the optimiser another, since a nar
 allreduce is between them, for Horovod's runs on a thread of its own. What is computed is the same code, recorded or not.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -14,6 +15,10 @@ from irnet_hpc.comm import Comm
 from irnet_hpc.joint import equal_shares, loss_weights
 from irnet_hpc.model import autocast, rank_groups
 from irnet_hpc.replicas import Stack
+
+# A replica's weights lie together, for its optimiser and its checkpoint, so that a parameter of a stack is strided; torch's
+# advice to have it dense is not for us.
+warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
 
 WARM_UP = 3  # calls before a graph is recorded: libraries set themselves up, the allocator learns the sizes
 LOSSES = {"mae": torch.abs, "mse": torch.square, "huber": lambda e: torch.where(e.abs() < 1, e * e / 2, e.abs() - 0.5)}
@@ -124,19 +129,19 @@ class Step:
 
     def __call__(self, i: int, step: int, stop: bool) -> None:
         """Step `step` of the training, i of its epoch. `stop`: whether this rank has been asked to, which all then learn."""
-        reduced = self.stack.flat.reduced
+        flat = self.stack.flat
         self.read(i)
         self.stack.rates.copy_(self.rates[i])
         if self.noise is not None:
             self.noise.copy_(self._noise(step))
         self.gradients()
-        reduced[:, -1] = float(stop)
-        self.comm.sum_(reduced)  # averages the gradients, since each rank divided by the global batch
+        flat.riders[1] = float(stop)
+        self.comm.sum_(flat.reduced)  # averages the gradients, since each rank divided by the global batch
         self.update()
 
     def _gradients(self) -> None:
-        recipe, reduced = self.recipe, self.stack.flat.reduced
-        reduced.zero_()
+        recipe, flat = self.recipe, self.stack.flat
+        flat.reduced.zero_()
         with autocast(recipe.precision, self.stack.device):
             error = self.stack.network(self.x, self.groups, self.noise).view_as(self.y) - self.y
         if recipe.floor == "censored":  # a target at the floor is met by whatever is cut there (Tobin 1958)
@@ -147,8 +152,8 @@ class Step:
         else:
             loss, absolute = LOSSES[recipe.loss](error), error.detach().abs()
         (loss.sum() / recipe.batch).backward()  # a sum over replicas: each has its own gradient
-        reduced[:, -2] = absolute.flatten(1).sum(1)
+        flat.riders[0] = absolute.flatten(1).sum(1)
 
     def _update(self) -> None:
         self.stack.optimizer.step()
-        self.error_sum += self.stack.flat.reduced[:, -2]
+        self.error_sum += self.stack.flat.riders[0]

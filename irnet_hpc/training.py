@@ -81,7 +81,7 @@ def train(
                         errors[k] = non_finite(stack.replicas[k].spec, states[k], rates[i, k])
                 if all(errors):
                     break
-                if stack.flat.reduced[0, -1] > 0:
+                if stack.flat.riders[1, 0] > 0:
                     spend(stack, comm, time.monotonic() - clock, time.monotonic() - clock)
                     save(stack, errors, comm)
                     yield from (Ended(*stack.members[k], len(replicas), None, e) for k, e in enumerate(errors) if e)

@@ -32,6 +32,7 @@ ORDER = (
         "journal",
         "ledger",
         "jobs",
+        "sharing",
         "submission",
         "running",
         "sweep",
