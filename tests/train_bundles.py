@@ -1,9 +1,8 @@
-"""Run under a launcher by test_bundles.py: cells alone and as one stack; rank 0 writes what came out of both.
+"""Cells alone and as one stack: for test_bundles.py, which runs it under a launcher, too; rank 0 writes what came out of both.
 
-mpirun -np 2 python tests/train_bundles.py ENGINE PACK OUT.json
+mpirun -np 2 python tests/train_bundles.py ENGINE PACK OUT.json CASE ...
 """
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -68,19 +67,22 @@ def trained(replicas: list[Replica], comm, stop=None) -> dict[str, dict]:
     return found
 
 
+def together_and_alone(replicas: list[Replica], comm) -> dict[str, dict]:
+    for replica in replicas:
+        replica.path.mkdir(parents=True, exist_ok=True)
+    found = {"together": trained(replicas, comm), "alone": {}}
+    for replica in replicas:
+        found["alone"] |= trained([replica], comm)
+    return found
+
+
 def main() -> None:
-    engine, pack_file, out = sys.argv[1], *map(Path, sys.argv[2:])
+    engine, pack_file, out = sys.argv[1], *map(Path, sys.argv[2:4])
     comm = start(engine, out.parent / "rendezvous")
     outcomes = {}
-    for name in CASES:
+    for name in sys.argv[4:]:
         replicas = replicas_of(name, pack_file, out.parent / f"{out.stem}-{name}")
-        for replica in replicas:
-            replica.path.mkdir(parents=True, exist_ok=True)
-        together = trained(replicas, comm)
-        alone = {}
-        for replica in replicas:
-            alone |= trained([dataclasses.replace(replica, key="alone")], comm)
-        outcomes[name] = {"together": together, "alone": alone}
+        outcomes[name] = together_and_alone(replicas, comm)
     if comm.rank == 0:
         out.write_text(json.dumps({"size": comm.size, "cases": outcomes}))
     comm.close()
