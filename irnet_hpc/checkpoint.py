@@ -74,6 +74,12 @@ def resume(folder: Path, key: str, tensors: dict[str, Tensor], comm: Comm) -> St
     return State(**state)
 
 
+def place(folder: Path, key: str, comm: Comm) -> tuple[int, int]:
+    """(epoch, step) at which `resume` would go on; (0, 0) where there is no checkpoint of this key."""
+    found = from_root(comm, lambda: _newest(folder / "checkpoint", key))
+    return (found[1]["epoch"], found[1]["step"]) if found else (0, 0)
+
+
 def remove(folder: Path) -> None:
     for slot in SLOTS:
         for suffix in (".json", ".safetensors"):

@@ -17,6 +17,7 @@ from torch import Tensor
 from irnet_hpc import launch
 from irnet_hpc.errors import UserError, choose
 
+DEVICES = ("auto", "cpu", "cuda")
 ENGINES = ("auto", "horovod", "torch", "none")
 # A dead process is noticed at once, by its closed connection; these are for a host that is gone without a word.
 LOST_S = 50  # without an answer of a peer's background thread
@@ -180,9 +181,12 @@ class Torch:
 Comm = Alone | Horovod | Torch
 
 
-def device_of(local_rank: int) -> torch.device:
-    """The GPU of this rank, made the current one; the CPU where there is none."""
-    if not torch.cuda.is_available():
+def device_of(local_rank: int, wanted: str = "auto") -> torch.device:
+    """The GPU of this rank, made the current one; of `auto` the CPU where there is none. Raises UserError for no other."""
+    choose("device", wanted, DEVICES)
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda must be a GPU that torch can use, however: there is none here; known: auto, cpu")
+    if wanted == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     device = torch.device("cuda", local_rank % torch.cuda.device_count())
     torch.cuda.set_device(device)

@@ -48,5 +48,5 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor, _groups: object, noise: Tensor | None) -> Tensor:
         if noise is None:
             return x
-        kept = noise[:, self.columns] >= self.lowest_kept
+        kept = noise[..., self.columns] >= self.lowest_kept
         return x * kept.to(x.dtype) * self.scale  # a third of the time of torch.where, forward and backward

@@ -5,7 +5,7 @@
     model.predict(X_new)
 
 "IRNet: A General Purpose Deep Residual Regression Framework" (Jha et al., KDD 2019) takes any vector; so does this. It runs
-the loop of `train.py` in one process, and nothing else: a table in memory, no pack, no run folder.
+the loop of `training.py` in one process, and nothing else: a table in memory, no pack, no run folder.
 """
 
 import contextlib
@@ -29,9 +29,11 @@ from irnet_hpc.data import arrange
 from irnet_hpc.errors import UserError
 from irnet_hpc.model import n_parameters
 from irnet_hpc.origin import check_start
+from irnet_hpc.process import StopSignals
 from irnet_hpc.recipes import Recipe, resolve
+from irnet_hpc.replicas import DTYPES, Replica
 from irnet_hpc.runs import RunSpec, model_of
-from irnet_hpc.train import DTYPES, train
+from irnet_hpc.training import train
 
 BATCHES = 16  # an epoch at least: small tables get small batches, or a fit would end after a handful of steps
 PREDICTED_ROWS = 4096  # at once
@@ -112,7 +114,10 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
         parts = [(part, _representable(X[part]), y[part].astype(np.float64)) for part in (rows, val, val[:0])]
         data = arrange(*parts, recipe=recipe, device=device, dtype=DTYPES[recipe.precision])
         with tempfile.TemporaryDirectory() as folder, _signals(), _printing(self.verbose):
-            network, state = train(spec, recipe, "", data, Path(folder), Alone(), device)
+            (ended,) = train([Replica(spec, recipe, "", data, Path(folder))], Alone(), device, StopSignals())
+        if ended.error:
+            raise UserError(ended.error)
+        network, state = ended.network, ended.state
         # In float64, a row's prediction does not depend on the rows beside it: kernels differ with the number of rows.
         self.network_ = copy.deepcopy(network).to("cpu", torch.float64)
         self.scaling_, self.recipe_ = data.scaling, recipe

@@ -18,13 +18,13 @@ EVALUATION_ROWS = 4096  # a forward pass
 
 @contextlib.contextmanager
 def weights(flat: FlatParameters, values: Tensor) -> Iterator[None]:
-    """The network with other weights, for an evaluation."""
-    own = flat.values.data.clone()
-    flat.values.data.copy_(values)
+    """The network with other weights (K, n_params), for an evaluation."""
+    own = flat.values.clone()
+    flat.values.copy_(values)
     try:
         yield
     finally:
-        flat.values.data.copy_(own)
+        flat.values.copy_(own)
 
 
 @torch.no_grad()
@@ -38,26 +38,43 @@ def take_statistics(network: Network, rows: Part, recipe: Recipe, comm: Comm) ->
     def run() -> int:
         with autocast(recipe.precision, rows.x.device):
             for begin in range(first, last, at_once):
-                network(rows.x[begin : min(begin + at_once, last)], groups)
+                network(_for_all(network, rows, begin, min(begin + at_once, last)), groups)
         return last - first
 
     network.population_statistics(run, comm.sum_)
 
 
 @torch.no_grad()
-def predict(network: Network, rows: Part, data: Dataset, recipe: Recipe, comm: Comm) -> np.ndarray:
-    """Predictions float64 in the property's unit, on every rank; each rank computes a share, none is padded.
-
-    Their shape is that of the targets: (n_rows,), of several properties (n_rows, n_properties). They are cut at the floor.
-    """
-    out = torch.zeros(rows.y.shape, dtype=torch.float64, device=rows.x.device)
+def outputs(network: Network, rows: Part, recipe: Recipe, comm: Comm) -> np.ndarray:
+    """What the network says of rows (..., n_rows, n_outputs), float64 and scaled, on every rank; each rank computes a share,
+    none is padded."""
+    weight = network.output.weight  # (..., n_outputs, n_inputs)
+    out = weight.new_zeros(*weight.shape[:-2], len(rows), weight.shape[-2], dtype=torch.float64)
     first, last = len(rows) * comm.rank // comm.size, len(rows) * (comm.rank + 1) // comm.size
     with autocast(recipe.precision, rows.x.device):
         for begin in range(first, last, EVALUATION_ROWS):
             end = min(begin + EVALUATION_ROWS, last)
-            out[begin:end] = network(rows.x[begin:end]).view_as(out[begin:end]).double()
+            out[..., begin:end, :] = network(_for_all(network, rows, begin, end)).double()
+    return comm.sum_(out).cpu().numpy()
+
+
+def _for_all(network: Network, rows: Part, begin: int, end: int) -> Tensor:
+    """Features (..., n_rows, n_features) that every replica is given."""
+    return rows.x[begin:end].expand(*network.output.weight.shape[:-2], -1, -1)
+
+
+def in_unit(out: np.ndarray, rows: Part, data: Dataset) -> np.ndarray:
+    """Outputs of one network (n_rows, n_outputs) -> predictions float64 in the property's unit, cut at its floor.
+
+    Their shape is that of the targets: (n_rows,), of several properties (n_rows, n_properties).
+    """
     scaling = data.scaling
-    return np.maximum(comm.sum_(out).cpu().numpy() * scaling.target_scale + scaling.target_mean, scaling.floor)
+    return np.maximum(out.reshape(rows.target.shape) * scaling.target_scale + scaling.target_mean, scaling.floor)
+
+
+def predict(network: Network, rows: Part, data: Dataset, recipe: Recipe, comm: Comm) -> np.ndarray:
+    """Predictions of one network for rows, on every rank: see `outputs` and `in_unit`."""
+    return in_unit(outputs(network, rows, recipe, comm), rows, data)
 
 
 def row_errors(prediction: np.ndarray, rows: Part, data: Dataset) -> np.ndarray:

@@ -136,6 +136,7 @@ def finish(
     machine: Machine,
     of_val: np.ndarray | None = None,
     origin: dict | None = None,
+    bundle_size: int = 1,
 ) -> RunResult:
     """Write the model, the predictions (n_test,) and the result, in this order; then the checkpoints go.
 
@@ -164,6 +165,7 @@ def finish(
         samples_per_s=state.step * recipe.batch / state.training_s,
         precision=recipe.precision,
         origin=origin,
+        bundle_size=bundle_size,
     )
 
 
@@ -178,6 +180,7 @@ def conclude(
     attempts: list,
     machine: Machine,
     of_val: np.ndarray | None = None,
+    bundle_size: int = 1,
     **of_the_model: object,
 ) -> RunResult:
     """Write the predictions (n_test,) and the result; then the checkpoints go. `of_the_model`: RunResult's other fields."""
@@ -195,7 +198,7 @@ def conclude(
         n_val=len(data.val),
         n_test=len(data.test),
         peak_memory_gb=machine.peak_memory_gb,
-        bundle_size=1,
+        bundle_size=bundle_size,
         attempts=attempts,
         engine=machine.engine,
         device=machine.device,

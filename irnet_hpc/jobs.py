@@ -1,6 +1,7 @@
 """What a sweep starts: command lines, the environment they start in, and the jobs that submitit carries to the nodes."""
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from irnet_hpc.errors import exit_status
 from irnet_hpc.launch import LAUNCHERS
 from irnet_hpc.ledger import Entry
-from irnet_hpc.matrix import Matrix
+from irnet_hpc.matrix import Cell, Matrix
 from irnet_hpc.matrix_packs import MatrixPack
 from irnet_hpc.resources import Resources
 from irnet_hpc.runs import run_folder
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 HANDED_OVER = (signal.SIGUSR2, signal.SIGTERM)  # notice of preemption or of the end, and what comes before being killed
 
 
-def train_options(entry: Entry, results: Path, pack_dir: Path | None) -> list[str]:
-    """The options of `python -m irnet_hpc.train` for a cell."""
+def train_options(entry: Entry, results: Path, pack_dir: Path | None, *others: Entry) -> list[str]:
+    """The options of `python -m irnet_hpc.train` for a cell, and for others that are trained together with it."""
     cell, spec = entry.cell, entry.cell.spec
     model = ["--layers", spec.layers] if spec.layers else ["--architecture", spec.architecture]
     model += ["--depth", spec.depth] if not spec.layers and spec.depth is not None else []
@@ -37,7 +38,15 @@ def train_options(entry: Entry, results: Path, pack_dir: Path | None) -> list[st
     options += ["--train-rows", spec.train_rows] if spec.train_rows is not None else []
     options += ["--init", run_folder(results, cell.origin.spec)] if cell.origin else []
     options += ["--pack-dir", pack_dir] if pack_dir else []
+    options += ["--bundle", json.dumps([_differing(one.cell) for one in (entry, *others)])] if others else []
     return [str(option) for option in options] + (["--force"] if entry.state == "stale" else [])
+
+
+def _differing(cell: Cell) -> dict:
+    """What a cell of a bundle has for itself."""
+    option = cell.recipe_option
+    recipe = json.loads(option) if option.startswith("{") else option
+    return {"property": cell.spec.property, "recipe": recipe, "seed": cell.spec.seed}
 
 
 def pack_command(pack: MatrixPack, n_workers: int | None = None) -> list[str]:
@@ -78,10 +87,10 @@ def notice_s(resources: Resources) -> int:
 
 
 class Training:
-    """A cell as submitit runs it: once in every rank, so that `train` finds itself under srun."""
+    """A cell, or a bundle, as submitit runs it: once in every rank, so that `train` finds itself under srun."""
 
-    def __init__(self, options: Sequence[str], log: Path, resources: Resources) -> None:
-        self.options, self.log, self.resources = options, log, resources
+    def __init__(self, options: Sequence[str], log: Path, resources: Resources, folders: Sequence[Path]) -> None:
+        self.options, self.log, self.resources, self.folders = options, log, resources, folders
 
     def __call__(self) -> None:
         from submitit import JobEnvironment
@@ -98,10 +107,12 @@ class Training:
             if end - time.time() > notice_s(self.resources) + 90:  # notice of the end comes up to a minute early
                 _requeue(rank)
             elif rank == 0:  # another go would cost more than the matrix says
-                folder.failed(
-                    self.log.parent,
-                    f"out of time after {self.resources.minutes} min; submitted again it goes on from its checkpoint",
+                sentence = (
+                    f"out of time after {self.resources.minutes} min; submitted again it goes on from its checkpoint"
                 )
+                for path in self.folders:
+                    if not any((path / name).exists() for name in ("result.json", "error.json")):
+                        folder.failed(path, sentence)
         if status:  # SLURM must know, and the other ranks must end
             raise RuntimeError(f"the training ended with status {status}; see {self.log}")
 

@@ -34,6 +34,7 @@ class Attempt(NamedTuple):
     process: str | None = None  # local: the training itself, once started
     ended: str | None = None  # local: how the process ended
     log: str | None = None
+    bundle: int = 1  # cells that share the job or the process
     journal: str = ""  # the file that says so
 
 

@@ -186,7 +186,9 @@ def _entry(
     origin_key: str | None,
 ) -> Entry:
     log = folder / "train.log"
-    log = str(log) if log.exists() else attempt.log if attempt else None
+    # The log of a bundle lies in its first cell's folder.
+    is_own = log.exists() and not (attempt and attempt.bundle > 1)
+    log = str(log) if is_own else attempt.log if attempt else None
     result, why = _result(folder / "result.json")
     if result:
         # Where the pack is not at hand, the result's own word for what it was trained on has to do.
@@ -195,11 +197,12 @@ def _entry(
         if result.key == run_key(cell.spec, cell.recipe, pack_identity, cell.origin and (origin_key or begun)):
             return Entry(cell, folder, "done", f"MAE {result.test_mae:.4g} {result.unit}", log, result)
         why = _why_stale(cell, result, pack_identity, origin_key)
-    if life := _life(attempt, queue):
+    life, tried = _life(attempt, queue), attempt and (attempt.job or attempt.process)
+    # Of a bundle one cell may have failed while the others go on.
+    if life and not (life[0] == "running" and attempt.bundle > 1 and tried and error_of(folder, attempt.time)):
         return Entry(cell, folder, *life, log)
-    if why:
+    if why and not life:
         return Entry(cell, folder, "stale", why, log, result)
-    tried = attempt and (attempt.job or attempt.process)
     if error := error_of(folder, attempt.time if tried else None):
         return Entry(cell, folder, "failed", str(error.get("error")), str(error.get("log") or log or "") or None)
     if tried:

@@ -4,10 +4,13 @@ A layer is FC -> batch normalisation -> ReLU. IRNet adds a shortcut after every 
 *after* the ReLU and with nothing after the sum; the shortcut is the identity where widths match, else a bare FC
 (Jha et al. 2019, section 3, and the reference code). The branches of a stack (BRNet, Gupta et al. 2023) all start from its
 input, and their outputs are added.
+
+K networks of one shape are a stack: weights (K, ...) and rows (K, n_rows, ...), which go through one module with one product a
+layer. A network alone has neither; every shape here is written from its last dimensions, so that the code is the same.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -32,11 +35,11 @@ class Groups(NamedTuple):
     all_sum: Callable[[Tensor], Tensor] | None = None  # in place over all ranks
 
     def total(self, sums: Tensor) -> Tensor:
-        """Sums of each segment (n_segments, k) -> sums of the whole group that it lies in (n_segments, k)."""
+        """Sums of each segment (..., n_segments, k) -> sums of the whole group that it lies in (..., n_segments, k)."""
         if self.index is None:
             return sums
-        groups = sums.new_zeros(self.n_groups, sums.shape[1]).index_add_(0, self.index, sums)
-        return self.all_sum(groups)[self.index]
+        groups = sums.new_zeros(*sums.shape[:-2], self.n_groups, sums.shape[-1]).index_add_(-2, self.index, sums)
+        return self.all_sum(groups).index_select(-2, self.index)
 
 
 def rank_groups(group: int, batch: int, rank: int, size: int, all_sum: Callable[[Tensor], Tensor], device) -> Groups:
@@ -60,14 +63,15 @@ class GroupNormalise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, groups: Groups) -> Tensor:
-        v = x.to(weight.dtype).view(-1, groups.segment, x.shape[1])  # (n_segments, segment, width)
-        own_mean = v.mean(1, keepdim=True)
+        v = x.to(weight.dtype).unflatten(-2, (-1, groups.segment))  # (..., n_segments, segment, width)
+        own_mean = v.mean(-2, keepdim=True)
         centred = v - own_mean
-        own_sum, own_square = groups.segment * own_mean[:, 0].double(), centred.square().sum(1).double()
-        sums = torch.cat([own_sum, own_square + own_sum.square() / groups.segment], 1)
-        mean, square = (groups.total(sums) / groups.group).unsqueeze(1).chunk(2, 2)  # (n_segments, 1, width)
+        own_sum, own_square = groups.segment * own_mean.squeeze(-2).double(), centred.square().sum(-2).double()
+        sums = torch.cat([own_sum, own_square + own_sum.square() / groups.segment], -1)
+        mean, square = (groups.total(sums) / groups.group).unsqueeze(-2).chunk(2, -1)  # (..., n_segments, 1, width)
         var = (square - mean.square()).clamp_(min=0)
         mean, rstd = mean.to(v.dtype), (var + EPSILON).rsqrt_().to(v.dtype)
+        weight, bias = (per_replica[..., None, None, :] for per_replica in (weight, bias))
         scale = weight * rstd
         ctx.save_for_backward(x)
         ctx.groups, ctx.mean, ctx.rstd, ctx.scale = groups, mean, rstd, scale
@@ -76,13 +80,13 @@ class GroupNormalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         (x,), groups, rstd, scale = ctx.saved_tensors, ctx.groups, ctx.rstd, ctx.scale
-        centred = x.to(scale.dtype).view(-1, groups.segment, x.shape[1]) - ctx.mean
+        centred = x.to(scale.dtype).unflatten(-2, (-1, groups.segment)) - ctx.mean
         g = grad.to(scale.dtype).reshape(centred.shape)
-        sum_g, sum_gx = g.sum(1), (g * centred).sum(1) * rstd[:, 0]  # with the normalised x
-        mean_g, mean_gx = (groups.total(torch.cat([sum_g, sum_gx], 1)) / groups.group).unsqueeze(1).chunk(2, 2)
+        sum_g, sum_gx = g.sum(-2), (g * centred).sum(-2) * rstd.squeeze(-2)  # with the normalised x
+        mean_g, mean_gx = (groups.total(torch.cat([sum_g, sum_gx], -1)) / groups.group).unsqueeze(-2).chunk(2, -1)
         # dx = scale * (g - mean(g) - x_hat * mean(g x_hat))
         grad_x = torch.addcmul(-scale * mean_g, g, scale).addcmul_(centred, -scale * rstd * mean_gx)
-        return grad_x.view_as(x).to(x.dtype), sum_gx.sum(0), sum_g.sum(0), None
+        return grad_x.view_as(x).to(x.dtype), sum_gx.sum(-2), sum_g.sum(-2), None
 
 
 class Normalise(nn.Module):
@@ -94,21 +98,35 @@ class Normalise(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("var", torch.ones(width))
-        self.sums: Tensor | None = None  # (2, width) float64: of x and x² while population statistics are taken
+        self.sums: Tensor | None = None  # (2, ..., width) float64: of x and x² while population statistics are taken
 
     def forward(self, x: Tensor, groups: Groups | None) -> Tensor:
         if groups is None:
-            return nn.functional.batch_norm(x, self.mean, self.var, self.weight, self.bias, eps=EPSILON)
+            of_all = (t.flatten() for t in (self.mean, self.var, self.weight, self.bias))
+            wide = x.movedim(-2, 0)  # (n_rows, ..., width): to torch, replicas are so many more columns
+            y = nn.functional.batch_norm(wide.flatten(1), *of_all, eps=EPSILON)
+            return y.view(wide.shape).movedim(0, -2)
         if self.sums is not None:
             wide = x.detach().double()
-            self.sums += torch.stack([wide.sum(0), wide.square().sum(0)])
+            self.sums += torch.stack([wide.sum(-2), wide.square().sum(-2)])
         return GroupNormalise.apply(x, self.weight, self.bias, groups)
+
+
+class Linear(nn.Linear):
+    """A fully connected layer, of one network or of each replica of a stack."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if (
+            self.weight.dim() == 2 or len(self.weight) == 1
+        ):  # a stack of one is as fast as no stack, and the same to the bit
+            return nn.functional.linear(x, self.weight.flatten(0, -2), self.bias.flatten())
+        return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight.mT)
 
 
 class Layer(nn.Module):
     def __init__(self, n_inputs: int, stack: Stack) -> None:
         super().__init__()
-        self.linear = nn.Linear(n_inputs, stack.width)
+        self.linear = Linear(n_inputs, stack.width)
         self.norm = Normalise(stack.width) if stack.norm else None
         self.slope = stack.slope
 
@@ -126,7 +144,7 @@ class Residual(nn.Module):
     def __init__(self, n_inputs: int, layers: list[nn.Module], width: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
-        self.projection = nn.Linear(n_inputs, width) if n_inputs != width else nn.Identity()
+        self.projection = Linear(n_inputs, width) if n_inputs != width else nn.Identity()
 
     def forward(self, x: Tensor, groups: Groups | None, noise: Tensor | None) -> Tensor:
         y = _through(self.layers, x, groups, noise)
@@ -152,7 +170,7 @@ def _through(blocks: nn.ModuleList, x: Tensor, groups: Groups | None, noise: Ten
 
 
 class Network(nn.Module):
-    """A layer string as a network: (n_rows, n_inputs) -> (n_rows, n_outputs)."""
+    """A layer string as a network: (n_rows, n_inputs) -> (n_rows, n_outputs), or of a stack (K, n_rows, ...) -> (K, n_rows, ...)."""
 
     def __init__(self, n_inputs: int, layers: Layers) -> None:
         super().__init__()
@@ -161,7 +179,7 @@ class Network(nn.Module):
         for stack in layers.stacks:
             self.body.extend(self._stack(n_inputs, stack))
             n_inputs = stack.width
-        self.output = nn.Linear(n_inputs, layers.n_outputs)
+        self.output = Linear(n_inputs, layers.n_outputs)
 
     def _stack(self, n_inputs: int, stack: Stack) -> list[nn.Module]:
         branches = [self._branch(n_inputs, stack, n_layers) for n_layers in stack.branches]
@@ -183,13 +201,13 @@ class Network(nn.Module):
         return [Dropout(rate, slice(first, self.n_noise))] if rate else []
 
     def noise(self, seed: int, step: int, rows: slice) -> Tensor | None:
-        """What dropout needs at a training step for `rows` of the global batch; None for a network without dropout."""
+        """What dropout needs at a training step for `rows` of the global batch (n_rows, n_noise); None without dropout."""
         return dropout_noise(seed, step, rows, self.n_noise, self.output.weight.device) if self.n_noise else None
 
     def forward(self, x: Tensor, groups: Groups | None = None, noise: Tensor | None = None) -> Tensor:
         """`groups` says how the rows are normalised together; None uses the population statistics.
 
-        `noise` (n_rows, n_noise) says what is dropped; None drops nothing.
+        `noise` (..., n_rows, n_noise) says what is dropped; None drops nothing.
         """
         x = _through(self.body, x, groups, noise)
         # Never in bf16: its 8 bits would round the prediction itself, by up to 0.4 %.
@@ -216,12 +234,12 @@ class Network(nn.Module):
         if not norms:
             return
         for norm in norms:
-            norm.sums = norm.mean.new_zeros(2, len(norm.mean), dtype=torch.float64)
+            norm.sums = norm.mean.new_zeros(2, *norm.mean.shape, dtype=torch.float64)
         n_rows = run()
         sums = torch.cat([norm.sums.flatten() for norm in norms] + [norms[0].sums.new_full((1,), n_rows)])
-        *parts, n = all_sum(sums).split([2 * len(norm.mean) for norm in norms] + [1])
+        *parts, n = all_sum(sums).split([2 * norm.mean.numel() for norm in norms] + [1])
         for norm, part in zip(norms, parts, strict=True):
-            mean, square = (part / n).chunk(2)
+            mean, square = (part / n).view(2, *norm.mean.shape)
             norm.mean.copy_(mean)
             norm.var.copy_((square - mean**2).clamp(min=0))
             norm.sums = None
@@ -244,29 +262,44 @@ def n_parameters(network: nn.Module) -> int:
 
 
 class FlatParameters:
-    """All parameters as views of one buffer, and all gradients of another: one allreduce, one optimiser kernel, one copy.
+    """All parameters of a stack as views of one buffer, and all gradients of another: one allreduce, one copy, and of the
+    optimiser one kernel a replica.
 
-    `reduced` is the gradients' buffer with two more numbers at its end that ride in the same allreduce. The first
-    `n_frozen` numbers get no gradient, and `trained`, which is what an optimiser is given, does not hold them.
+    `values` (K, n_params); `reduced` (K * n_params + 2 * K,) is all the gradients and, at its end, `riders` (2, K), numbers of each
+    replica that ride in the same allreduce. The first `n_frozen` numbers of each get no gradient; `trained`, what an optimiser is
+    given, does not hold them.
     """
 
-    def __init__(self, network: nn.Module, n_frozen: int = 0) -> None:
-        parameters = list(network.parameters())
-        n = sum(parameter.numel() for parameter in parameters)
-        self.values = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
-        self.reduced = torch.zeros(n + 2, dtype=self.values.dtype, device=self.values.device)
-        self.values.grad = self.reduced[:n]
-        start = 0
-        for parameter in parameters:
-            stop = start + parameter.numel()
-            parameter.data = self.values.data[start:stop].view(parameter.shape)
-            parameter.grad = self.reduced[start:stop].view(parameter.shape)
-            parameter.requires_grad_(start >= n_frozen)
+    def __init__(self, networks: Sequence[Network], n_frozen: int = 0) -> None:
+        """Makes the first network the stack of all; the others are only read."""
+        self.network, self.n_frozen = networks[0], n_frozen
+        self.shapes = [parameter.shape for parameter in self.network.parameters()]
+        for same in zip(*(network.modules() for network in networks), strict=True):
+            if isinstance(same[0], Normalise):
+                same[0].mean, same[0].var = (torch.stack([getattr(m, name) for m in same]) for name in ("mean", "var"))
+        self._bind(torch.stack([nn.utils.parameters_to_vector(network.parameters()) for network in networks]).detach())
+
+    def keep(self, places: list[int]) -> None:
+        """Leave these replicas alone in the stack, with zero gradients."""
+        for module in self.network.modules():
+            if isinstance(module, Normalise):
+                module.mean, module.var = module.mean[places], module.var[places]
+        self._bind(self.values[places])
+
+    def _bind(self, values: Tensor) -> None:
+        k, n = values.shape
+        self.values, self.reduced, start = values, values.new_zeros(k * n + 2 * k), 0
+        gradients, self.riders = self.reduced[: k * n].view(k, n), self.reduced[k * n :].view(2, k)
+        for parameter, shape in zip(self.network.parameters(), self.shapes, strict=True):
+            stop = start + shape.numel()
+            parameter.grad = None  # of another shape, perhaps
+            parameter.data = values[:, start:stop].view(k, *shape)
+            parameter.grad = gradients[:, start:stop].view(k, *shape)
+            parameter.requires_grad_(start >= self.n_frozen)
             start = stop
-        self.n_frozen, self.trained = n_frozen, self.values
-        if n_frozen:
-            self.trained = nn.Parameter(self.values.data[n_frozen:])
-            self.trained.grad = self.reduced[n_frozen:n]
+        self.trained = [nn.Parameter(own[self.n_frozen :]) for own in values]
+        for own, gradient in zip(self.trained, gradients, strict=True):
+            own.grad = gradient[self.n_frozen :]
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

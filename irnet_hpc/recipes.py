@@ -90,6 +90,12 @@ BOUNDS = {
     "statistics_rows": (2, 10_000_000),
 }
 
+# What each replica of a stack has for itself: it decides when a network steps how far, and never what is computed.
+OWN = (
+    *("name", "learning_rate", "weight_decay", "decay_epochs", "schedule"),
+    *("plateau_factor", "plateau_patience", "plateau_threshold", "ema", "epochs", "patience"),
+)
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (

@@ -19,6 +19,7 @@ from irnet_hpc.ledger import Entry, Ledger, error_of, read_ledger
 from irnet_hpc.matrix import Matrix, read_matrix
 from irnet_hpc.matrix_packs import MatrixPack
 from irnet_hpc.runs import read_result, run_folder
+from irnet_hpc.sharing import AUTO, Bundle, bundles_of, gpu_gb_here
 
 STOP_S = 30  # for a training that is told to stop to write its checkpoint
 
@@ -33,6 +34,7 @@ def run_here(
     stale: bool = False,
     n_ranks: int | None = None,
     token: str | None = None,
+    bundle: str | int = AUTO,
 ) -> int:
     """Build what is missing and train what is missing or failed; go on after a failure. Returns the number of failures.
 
@@ -61,17 +63,19 @@ def run_here(
 
     failures = [f"failed pack {name}: status {status}; its cells were left out" for name, status in broken.items()]
     entries, done = [entry for entry in entries if entry.cell.spec.pack not in broken], set()
+    bundles = bundles_of(matrix, entries, bundle, gpu_gb_here())
     try:
-        for i, entry in enumerate(entries):
-            where = f"[{i + 1}/{len(entries)}]"
-            problem = _without_origin(entry, {one.name for one in entries[:i]} - done, results)
+        for i, together in enumerate(bundles):
+            where, entry = f"[{i + 1}/{len(bundles)}]", together[0]
+            problem = _without_origin(entry, {one.name for before in bundles[:i] for one in before} - done, results)
             if problem:
                 print(f"{where} {entry.name} left out: {problem}", flush=True)
                 journal.note(path, [{"cell": entry.name, "ended": "left out"}])
+                problems = {entry.name: problem}
             else:
-                problem = _train(entry, n_ranks, where, results, pack_dir, path)
-            done |= set() if problem else {entry.name}
-            failures += [f"failed {entry.name}: {problem}"] if problem else []
+                problems = _train(together, n_ranks, where, results, pack_dir, path)
+            done |= {one.name for one in together} - problems.keys()
+            failures += [f"failed {name}: {problem}" for name, problem in problems.items()]
     except KeyboardInterrupt:
         print(f"stopped after {len(done)} of {len(entries)} cells; the same command goes on", flush=True)
         raise
@@ -101,9 +105,10 @@ def _without_origin(entry: Entry, not_done: set[str], results: Path) -> str | No
     return f"its origin {entry.origin} is not done" if lacking else None
 
 
-def train_command(entry: Entry, n_ranks: int, results: Path, pack_dir: Path | None) -> list[str]:
-    """The command of a cell on this machine: one process, or horovodrun over Gloo, which needs neither MPI nor ssh."""
-    command = [sys.executable, "-u", "-m", "irnet_hpc.train", *train_options(entry, results, pack_dir)]
+def train_command(entry: Entry, n_ranks: int, results: Path, pack_dir: Path | None, *others: Entry) -> list[str]:
+    """The command of a cell, and others together with it, on this machine: one process, or horovodrun over Gloo, which needs
+    neither MPI nor ssh."""
+    command = [sys.executable, "-u", "-m", "irnet_hpc.train", *train_options(entry, results, pack_dir, *others)]
     return command if n_ranks == 1 else [*horovodrun(n_ranks), *command]
 
 
@@ -117,31 +122,39 @@ def horovodrun(n_ranks: int) -> list[str]:
 
 
 def _train(
-    entry: Entry, n_ranks: int | None, where: str, results: Path, pack_dir: Path | None, path: Path
-) -> str | None:
-    """Train one cell, a line before and a line after. Returns what went wrong, None if it is done."""
+    bundle: Bundle, n_ranks: int | None, where: str, results: Path, pack_dir: Path | None, path: Path
+) -> dict[str, str]:
+    """Train the cells of a bundle, a line before and a line after each. Returns cell -> what went wrong with it."""
+    entry, *others = bundle
     n_ranks, began, log = n_ranks or entry.cell.resources.n_ranks, time.monotonic(), entry.folder / "train.log"
     n_ranks = 1 if entry.cell.spec.is_classical else n_ranks  # whatever --ranks says for the networks beside it
-    print(f"{where} {entry.name} on {n_ranks} rank{'s'[: n_ranks > 1]}; log {log}", flush=True)
+    for one in bundle:
+        beside = "" if one is entry else ", together with the one before"
+        print(f"{where} {one.name} on {n_ranks} rank{'s'[: n_ranks > 1]}{beside}; log {log}", flush=True)
     log.parent.mkdir(parents=True, exist_ok=True)
     already = log.stat().st_size if log.exists() else 0  # of earlier attempts
-    command, ended = train_command(entry, n_ranks, results, pack_dir), "interrupted"
+    command, ended = train_command(entry, n_ranks, results, pack_dir, *others), "interrupted"
     started = datetime.now(UTC).isoformat(timespec="seconds")
     try:
         with _started(command, log, entry.cell.resources.cpus_per_rank) as process:
             name = journal.process_name(process.pid)
-            journal.note(path, [{"cell": entry.name, "process": name, "ended": None, "log": str(log)}])
+            event = {"process": name, "ended": None, "log": str(log), "bundle": len(bundle)}
+            journal.note(path, [{"cell": one.name} | event for one in bundle])
             status = process.wait()
         ended = f"ended with status {status}"
     finally:
-        journal.note(path, [{"cell": entry.name, "ended": ended}])
-    if status:
-        problem = _why(entry.folder, started, status, log.read_bytes()[already:].decode(errors="replace"))
-        print(f"{where} failed: {problem}", flush=True)
-        return f"{problem}; log {log}"
-    result = read_result(entry.folder / "result.json")
-    print(f"{where} MAE {result.test_mae:.4g} {result.unit} in {time.monotonic() - began:.0f} s", flush=True)
-    return None
+        journal.note(path, [{"cell": one.name, "ended": ended} for one in bundle])
+    said, problems = log.read_bytes()[already:].decode(errors="replace"), {}
+    for one in bundle:
+        # With others it may be done though they are not; an older result is there only until training begins.
+        if status and not (others and (one.folder / "result.json").exists() and one.state != "stale"):
+            problem = _why(one.folder, started, status, said)
+            print(f"{where} failed: {problem}", flush=True)
+            problems[one.name] = f"{problem}; log {log}"
+            continue
+        result = read_result(one.folder / "result.json")
+        print(f"{where} MAE {result.test_mae:.4g} {result.unit} in {time.monotonic() - began:.0f} s", flush=True)
+    return problems
 
 
 def _why(folder: Path, started: str, status: int, said: str) -> str:

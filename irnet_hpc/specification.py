@@ -1,19 +1,77 @@
-"""The options of `train` -> what is to be trained: a specification, its recipe, its pack and the run it starts from."""
+"""The options of `train` -> what is to be trained: specifications, their recipes, their pack and the run they start from."""
 
 import argparse
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
-from irnet_hpc.errors import UserError
+from irnet_hpc.bundles import refuse_mixed
+from irnet_hpc.errors import UserError, choose
 from irnet_hpc.grids import GRID, GRIDS, Grid
 from irnet_hpc.origin import Origin, check_start, read_origin
 from irnet_hpc.recipes import Recipe, resolve
-from irnet_hpc.runs import RunSpec, model_of
-from irnet_hpc.store import pack_path
+from irnet_hpc.runs import RunSpec, model_of, run_key
+from irnet_hpc.store import Pack, pack_path
+
+CELL_KEYS = ("property", "recipe", "seed")  # in which cells that are trained together may differ
 
 
-def specify(arguments: argparse.Namespace) -> tuple[RunSpec, Recipe | Grid, Path, Origin | None]:
+class Asked(NamedTuple):
+    """A cell that the command is to train."""
+
+    spec: RunSpec
+    recipe: Recipe | Grid
+    pack_file: Path
+    origin: Origin | None
+
+    def key_for(self, pack: Pack) -> str:
+        return run_key(self.spec, self.recipe, pack.identity, self.origin and self.origin.key)
+
+
+def seeds(text: str) -> list[int]:
+    """Seeds joined by commas, for argparse."""
+    try:
+        return [int(one) for one in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number, or several joined by commas, however: {text!r}"
+        ) from None
+
+
+def specify(arguments: argparse.Namespace) -> list[Asked]:
+    """The cells of the command, of one shape. Raises UserError for what is none, or of several shapes."""
+    origin = None if arguments.init is None else read_origin(arguments.init)
+    stated = [vars(arguments) | cell for cell in _cells(arguments)]
+    asked = [_specify(argparse.Namespace(**one), origin) for one in stated]
+    if not asked[0].spec.is_classical:
+        refuse_mixed([(one.spec, one.recipe) for one in asked])
+    return asked
+
+
+def _cells(arguments: argparse.Namespace) -> list[dict]:
+    """What each cell has for itself, over the options that all have."""
+    if arguments.bundle is None:
+        return [{"seed": seed} for seed in arguments.seed]
+    text = arguments.bundle if arguments.bundle.lstrip().startswith("[") else Path(arguments.bundle).read_text()
+    try:
+        cells = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        cells = None
+    if not isinstance(cells, list) or not cells or not all(isinstance(cell, dict) for cell in cells):
+        raise UserError(f"--bundle must be a YAML list like [{{seed: 0}}, {{seed: 1}}], however: {text[:200]!r}")
+    for cell in cells:
+        for key in cell:
+            choose("key of a cell of --bundle", str(key), CELL_KEYS)
+        seed = cell.get("seed", 0)
+        if not isinstance(seed, int) or isinstance(seed, bool):
+            raise UserError(f"seed of a cell of --bundle must be a whole number, however: {seed!r}")
+    if len(cells) > 1 and len(arguments.seed) > 1:
+        raise UserError(f"seeds are given by --seed or in --bundle, not by both, however: {arguments.seed}")
+    return [{"seed": arguments.seed[0]} | cell for cell in cells]
+
+
+def _specify(arguments: argparse.Namespace, origin: Origin | None) -> Asked:
     is_classical = arguments.architecture in GRIDS
     recipe = _recipe(arguments.recipe or (GRID if is_classical else "onecycle"), arguments.architecture)
     if arguments.layers is not None and (arguments.architecture or arguments.depth is not None):
@@ -24,7 +82,6 @@ def specify(arguments: argparse.Namespace) -> tuple[RunSpec, Recipe | Grid, Path
     if is_classical and arguments.init is not None:
         raise UserError(f"--init must be for a network, however: {arguments.architecture} has no weights to start with")
     pack_file = pack_path(arguments.pack, arguments.pack_dir)
-    origin = None if arguments.init is None else read_origin(arguments.init)
     spec = RunSpec(
         pack=pack_file.stem,
         property=arguments.property,
@@ -36,14 +93,16 @@ def specify(arguments: argparse.Namespace) -> tuple[RunSpec, Recipe | Grid, Path
         **(model if arguments.layers is None else model_of(arguments.layers)),
     )
     check_start(spec, recipe, origin)
-    return spec, recipe, pack_file, origin
+    return Asked(spec, recipe, pack_file, origin)
 
 
-def _recipe(text: str, architecture: str | None) -> Recipe | Grid:
+def _recipe(text: str | dict, architecture: str | None) -> Recipe | Grid:
     if text == GRID:
         if architecture not in GRIDS:
             raise UserError(f"recipe {GRID} must be that of a classical model ({', '.join(GRIDS)}), and of no network")
         return GRIDS[architecture]
+    if isinstance(text, dict):
+        return resolve(text)
     try:
         return resolve(yaml.safe_load(text) if text.lstrip().startswith("{") else text)
     except (yaml.YAMLError, ValueError):  # ValueError: a date that is none

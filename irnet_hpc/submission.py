@@ -30,6 +30,7 @@ from irnet_hpc.jobs import (
 from irnet_hpc.ledger import Entry, Ledger
 from irnet_hpc.matrix import Matrix
 from irnet_hpc.resources import Resources
+from irnet_hpc.sharing import Bundle, bundles_of, minutes_of
 from irnet_hpc.yaml_table import load_yaml
 
 SITES = (Path("env/sites"), Path(__file__).parent.parent / "env" / "sites")
@@ -48,6 +49,9 @@ class Site:
     srun_args: list = dataclasses.field(default_factory=list)  # e.g. --mpi=pmix
     sbatch: dict = dataclasses.field(default_factory=dict)  # any further option: {reservation: x, exclusive: true}
     gpus_per_task: int = 0  # of a training's rank, where the matrix does not ask for GPUs
+    gpu_gb: int = (
+        0  # memory of a GPU, from which `--bundle auto` follows; 0: not known, so that every cell has its own job
+    )
 
 
 def read_site(name: str | None) -> Site:
@@ -149,8 +153,11 @@ def to_slurm(
     pack_dir: Path | None,
     site: Site,
     array_size: int,
+    bundle: str | int = 1,
 ) -> Path:
     """Submit the missing packs, `entries` and the aggregator. Returns the aggregator's log, which will hold the table.
+
+    Cells that share a device, `bundle` at most, are one job.
 
     Each job is in the journal as soon as SLURM has it. Raises UserError where SLURM refuses one; what it has taken stays,
     and has its aggregator.
@@ -179,16 +186,23 @@ def to_slurm(
                 (job,) = submit([build], matrix.pack_resources, f"irnet:pack:{name}", None, False)
                 journal.note(path, [{"pack": name, "job": job, "log": str(log)}])
                 made_by[name] = job
-        for (resources, after), array in _arrays(entries, made_by, array_size):
+        bundles = bundles_of(matrix, entries, bundle, gpu_gb(site, entries))
+        for (resources, after), array in _arrays(bundles, made_by, array_size):
             jobs = [
-                Training(train_options(entry, results, pack_dir), entry.folder / "train.log", resources)
-                for entry in array
+                Training(
+                    train_options(entry, results, pack_dir, *others),
+                    entry.folder / "train.log",
+                    resources,
+                    [one.folder for one in (entry, *others)],
+                )
+                for entry, *others in array
             ]
             ids = submit(jobs, resources, f"irnet:{matrix.name}", after, True)
-            made_by |= {entry.name: job for entry, job in zip(array, ids, strict=True)}
+            pairs = [(entry, job, together) for together, job in zip(array, ids, strict=True) for entry in together]
+            made_by |= {entry.name: job for entry, job, _ in pairs}
             events = [
-                left.pop(entry.name) | {"job": job, "log": str(folder / f"{job}_0_log.err")}
-                for entry, job in zip(array, ids, strict=True)
+                left.pop(entry.name) | {"job": job, "log": _log_of(together, folder, job), "bundle": len(together)}
+                for entry, job, together in pairs
             ]
             journal.note(path, events)
     except UserError as error:
@@ -212,18 +226,31 @@ def to_slurm(
     return log
 
 
+def gpu_gb(site: Site, entries: Sequence[Entry]) -> float | None:
+    """Memory of the GPU that the site gives a training; None where it gives none, or does not say."""
+    has_gpus = site.gpus_per_task or any(entry.cell.resources.gpus_per_rank for entry in entries)
+    return float(site.gpu_gb) if site.gpu_gb and has_gpus else None
+
+
+def _log_of(bundle: Bundle, folder: Path, job: str) -> str:
+    """What is read of a cell that has left no log of its own: submitit's; of a bundle the one in its first cell's folder."""
+    return str(bundle[0].folder / "train.log") if len(bundle) > 1 else str(folder / f"{job}_0_log.err")
+
+
 def _arrays(
-    entries: Sequence[Entry], made_by: dict[str, str], array_size: int
-) -> Iterator[tuple[tuple[Resources, str | None], list[Entry]]]:
-    """Cells of one resource shape that wait for one pack and one origin, in arrays; their indices count from 0 and end below
+    bundles: Sequence[Bundle], made_by: dict[str, str], array_size: int
+) -> Iterator[tuple[tuple[Resources, str | None], list[Bundle]]]:
+    """Bundles of one resource shape that wait for one pack and one origin, in arrays; their indices count from 0 and end below
     MaxArraySize. Those that start from others come after all that do not: by then `made_by` must hold the jobs of these."""
     for starts in (False, True):
         groups: dict = {}
-        for entry in entries:
+        for bundle in bundles:
+            entry = bundle[0]  # the others, if there are, are of the same pack and resources, and start from nothing
             if (entry.origin is not None) == starts:
                 jobs = [made_by[name] for name in (entry.cell.spec.pack, entry.origin) if name in made_by]
                 after = f"afterok:{':'.join(jobs)}" if jobs else None
-                groups.setdefault((entry.cell.resources, after), []).append(entry)
+                resources = dataclasses.replace(entry.cell.resources, minutes=minutes_of(bundle))
+                groups.setdefault((resources, after), []).append(bundle)
         for shape, group in groups.items():
             for start in range(0, len(group), array_size):
                 yield shape, group[start : start + array_size]

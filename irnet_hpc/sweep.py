@@ -23,7 +23,8 @@ from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.ledger import STATES, Entry, Ledger, read_ledger
 from irnet_hpc.matrix import Matrix, read_matrix
 from irnet_hpc.running import run_here
-from irnet_hpc.submission import max_array_size, read_site, to_background, to_slurm
+from irnet_hpc.sharing import AUTO, bundles_of, gpu_gb_here, in_words
+from irnet_hpc.submission import gpu_gb, max_array_size, read_site, to_background, to_slurm
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     pack_dir = Path(arguments.pack_dir) if arguments.pack_dir else None
     matrix = read_matrix(arguments.matrix, pack_dir)
     if arguments.command == "plan":
-        return plan(matrix, results, arguments.json)
+        return plan(matrix, results, arguments)
     if arguments.command == "status":
         return status(matrix, results, pack_dir, arguments.watch, arguments.json)
     if arguments.command == "submit":  # jobs may start elsewhere
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_budget(matrix, ledger, arguments.over_budget)
         if is_run:
             options = {"stale": arguments.stale, "n_ranks": arguments.ranks, "token": arguments.token}
+            options["bundle"] = arguments.bundle
             return min(1, run_here(matrix, ledger, results, pack_dir, lock.close, **options))
         return submit(matrix, ledger, results, pack_dir, arguments)
 
@@ -73,6 +75,7 @@ def submit(matrix: Matrix, ledger: Ledger, results: Path, pack_dir: Path | None,
     if array_size is None:
         options = ["--results", str(results), *(["--pack-dir", str(pack_dir)] if pack_dir else [])]
         options += ["--stale"] * arguments.stale + ["--over-budget"] * arguments.over_budget
+        options += ["--bundle", str(arguments.bundle)]
         log, process = to_background(matrix, results, options)
         print(f"started {len(entries)} cells in the background, one after the other; to stop: kill {process}")
     elif unknown:
@@ -81,7 +84,8 @@ def submit(matrix: Matrix, ledger: Ledger, results: Path, pack_dir: Path | None,
             "name the properties, or build it with python -m irnet_hpc.pack"
         )
     else:
-        log = to_slurm(matrix, ledger, entries, results, pack_dir, read_site(arguments.site), array_size)
+        site = read_site(arguments.site)
+        log = to_slurm(matrix, ledger, entries, results, pack_dir, site, array_size, arguments.bundle)
         print(f"submitted {len(entries)} cells to SLURM")
     where = "".join(f" --{name} {value}" for name, value in given(arguments).items())
     print(f"watch: python -m irnet_hpc.sweep status {matrix.path}{where} --watch\nthe tables will be in {log}")
@@ -97,13 +101,18 @@ def given(arguments: argparse.Namespace) -> dict[str, str]:
 # ------------------------------------------------------------------------------------------------------ plan and status
 
 
-def plan(matrix: Matrix, results: Path, json_wanted: bool) -> int:
+def plan(matrix: Matrix, results: Path, arguments: argparse.Namespace) -> int:
+    """What `run` would do here; of `submit`, which asks a site, --site says what it would."""
     ledger = read_ledger(matrix, results)
-    if json_wanted:
+    if arguments.json:
         print(as_json(matrix, ledger))
         return 0
+    entries, site = ledger.to_do(), read_site(arguments.site)
+    memory_gb = gpu_gb(site, entries) if site.gpu_gb else gpu_gb_here()
+    together = in_words(bundles_of(matrix, entries, arguments.bundle, memory_gb))
+    details = {e.name: "; ".join(part for part in (e.detail, together.get(e.name)) if part) for e in ledger.entries}
     width = max((len(entry.name) for entry in ledger.entries), default=0)
-    lines = [f"{entry.state:8} {entry.name:{width}}  {entry.detail}".rstrip() for entry in ledger.entries]
+    lines = [f"{entry.state:8} {entry.name:{width}}  {details[entry.name]}".rstrip() for entry in ledger.entries]
     lines += [f"dropped  {d.product}: {d.reason} ({d.n_cells} cells)" for d in matrix.dropped]
     print("\n".join([*lines, *summary(matrix, ledger)]))
     return 0
@@ -201,6 +210,10 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
+def bundle(text: str) -> str | int:
+    return AUTO if text == AUTO else at_least_one(text)
+
+
 def seconds(text: str) -> float:
     try:
         value = float(text)
@@ -228,6 +241,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             add(
                 "--watch", type=seconds, nargs="?", const=10, metavar="SECONDS", help="look again until nothing is left"
             )
+        if name != "status":
+            text = (
+                "cells trained together at most, as one network, or auto: what a GPU holds, on a CPU 1 (default: auto)"
+            )
+            add("--bundle", type=bundle, default=AUTO, metavar="K|auto", help=text)
         if name in ("run", "submit"):
             add("--stale", action="store_true", help="also what has a result of another recipe, pack or version")
             add("--over-budget", action="store_true", help="even if it may cost more than budget_device_hours")
@@ -236,6 +254,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             add("--token", help=argparse.SUPPRESS)  # names the journal for the `submit` that started this
         if name == "submit":
             add("--cluster", choices=("slurm", "local"), help="default: slurm where it answers, else local")
+        if name in ("plan", "submit"):
             add("--site", help="a name in env/sites or a YAML file; default: $IRNET_SITE")
     return parser.parse_args(argv)
 

@@ -8,6 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import alone
 import numpy as np
 import pytest
 import torch
@@ -24,7 +25,6 @@ from irnet_hpc.estimator import IRNetRegressor, shrunk
 from irnet_hpc.evaluation import predict
 from irnet_hpc.recipes import RECIPES, resolve
 from irnet_hpc.runs import RunSpec, model_of
-from irnet_hpc.train import train
 
 SMALL = "16BARx2-1"
 QUICK = {"name": "quick", "base": "onecycle", "precision": "fp32", "epochs": 10}
@@ -75,7 +75,7 @@ def test_it_is_the_training_that_packs_get(friedman):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("irnet_hpc.folder.write_history", lambda *_: None)
         patch.setattr("irnet_hpc.folder.append_history", lambda *_: None)
-        network, state = train(spec, recipe, "", data, Path("nowhere"), Alone(), cpu)
+        network, state = alone.train(spec, recipe, "", data, Path("nowhere"), Alone(), cpu)
     assert [row[3:5] for row in state.history] == [row[3:5] for row in model.history_]
     np.testing.assert_allclose(
         model.predict(X[val]), predict(network, data.val, data, recipe, Alone()), rtol=1e-4, atol=1e-5

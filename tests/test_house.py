@@ -20,9 +20,9 @@ ORDER = (
     *("download", "catalogue"),
     *("magpie", "ordered", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
     *("parts", "packing", "pack"),
-    *("architectures", "grids", "recipes", "schedules", "runs"),
+    *("architectures", "grids", "recipes", "schedules", "runs", "bundles"),
     *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "scores", "folder", "origin"),
-    *("tabular", "classical", "specification", "process", "train", "estimator"),
+    *("replicas", "step", "process", "training", "tabular", "classical", "specification", "train", "estimator"),
     *(
         "yaml_table",
         "resources",
@@ -32,6 +32,7 @@ ORDER = (
         "journal",
         "ledger",
         "jobs",
+        "sharing",
         "submission",
         "running",
         "sweep",
@@ -42,7 +43,7 @@ ORDER = (
 )
 TRAINING = {
     *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "scores", "folder", "origin"),
-    *("tabular", "classical", "specification", "process", "train", "estimator"),
+    *("replicas", "step", "process", "training", "tabular", "classical", "specification", "train", "estimator"),
 }
 # library -> the only modules that may name it, at their top or within a function
 ONLY_IN = {

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import alone
 import numpy as np
 import pytest
 import safetensors.torch
@@ -10,7 +11,7 @@ import torch
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 from test_train import CPU, StopAfter, command, run
 
-from irnet_hpc import train
+from irnet_hpc import replicas, train, training
 from irnet_hpc.architectures import parse
 from irnet_hpc.comm import Alone
 from irnet_hpc.data import arrange, epoch_order, load
@@ -20,6 +21,7 @@ from irnet_hpc.evaluation import predict
 from irnet_hpc.joint import equal_shares, loss_weights, relative_errors, spreads
 from irnet_hpc.model import Network
 from irnet_hpc.recipes import resolve
+from irnet_hpc.replicas import DTYPES
 from irnet_hpc.runs import RunSpec, model_of, read_result, run_folder
 from irnet_hpc.store import open_pack
 
@@ -50,8 +52,8 @@ def in_process(pack_file: Path, path: Path, names: tuple = BOTH, layers: str = "
     recipe = resolve(base | changes)
     spec = RunSpec("pack", ",".join(names), **model_of(layers))
     with open_pack(pack_file) as pack:
-        data = load(pack, spec, recipe, CPU, train.DTYPES[recipe.precision])
-    return train.train(spec, recipe, "key", data, path, Alone(), CPU)
+        data = load(pack, spec, recipe, CPU, DTYPES[recipe.precision])
+    return alone.train(spec, recipe, "key", data, path, Alone(), CPU)
 
 
 def test_a_floor_is_that_of_its_property_alone(gaps_pack, tmp_path):
@@ -61,7 +63,7 @@ def test_a_floor_is_that_of_its_property_alone(gaps_pack, tmp_path):
     with open_pack(gaps_pack) as pack:
         data = load(pack, spec, recipe, CPU, torch.float32)
     assert data.scaling.floor.tolist() == [-np.inf, 0.0] and data.scaling.spread is not None
-    network, _ = train.train(spec, recipe, "key", data, tmp_path, Alone(), CPU)
+    network, _ = alone.train(spec, recipe, "key", data, tmp_path, Alone(), CPU)
     with torch.no_grad():
         network.output.bias -= 100.0
     prediction = predict(network, data.test, data, recipe, Alone())
@@ -92,7 +94,7 @@ def test_a_step_is_adam_on_each_property_s_reported_values(gaps_pack, tmp_path, 
     spec = RunSpec("pack", ",".join(BOTH), **model_of("16Ax2-1"), seed=5)
     with open_pack(gaps_pack) as pack:
         data = load(pack, spec, recipe, CPU, torch.float64)
-    _, state = train.train(spec, recipe, "key", data, tmp_path, Alone(), CPU)
+    _, state = alone.train(spec, recipe, "key", data, tmp_path, Alone(), CPU)
 
     (x, y), (x_val, y_val) = targets(gaps_pack, "train"), targets(gaps_pack, "val")
     assert len(y) == len(data.train) < 500 and np.isnan(y).any(0).all()
@@ -139,7 +141,7 @@ def test_a_property_and_its_copy_are_trained_like_the_property_alone(gaps_pack, 
                     parameter.copy_(other)  # one output's weights into both
 
     _, alone = in_process(gaps_pack, tmp_path / "a", BOTH[:1])
-    monkeypatch.setattr(train, "Network", Twice)
+    monkeypatch.setattr(replicas, "Network", Twice)
     network, joint = in_process(gaps_pack, tmp_path / "b", ("mixing_enthalpy", "copy"))
     _, y = targets(gaps_pack, "train", BOTH[:1])
     relative, own = (np.array([row[3:5] for row in state.history]) for state in (joint, alone))
@@ -157,7 +159,7 @@ def test_another_unit_of_a_property_changes_nothing(gaps_pack, tmp_path):
             x, y = targets(gaps_pack, role)
             roles.append((np.arange(len(y)), x, y * [1.0, factor]))
         data = arrange(*roles, recipe=recipe, device=CPU, dtype=torch.float64)
-        outcomes.append(train.train(spec, recipe, "key", data, tmp_path / f"{factor}", Alone(), CPU))
+        outcomes.append(alone.train(spec, recipe, "key", data, tmp_path / f"{factor}", Alone(), CPU))
     (one, first), (two, second) = outcomes
     assert [row[:5] for row in first.history] == [row[:5] for row in second.history]
     assert all(torch.equal(*pair) for pair in zip(one.parameters(), two.parameters(), strict=True))
@@ -217,7 +219,7 @@ def test_a_run_goes_on_bit_for_bit_where_a_signal_stopped_it(gaps_pack, tmp_path
     changes = {"batch": 16, "norm_group": 16, "precision": "fp32", "epochs": 4}
     undisturbed, state = in_process(gaps_pack, tmp_path / "a", **changes)
     stops = iter([16, state.step // 4 * 2 + 20, 10**9])
-    monkeypatch.setattr(train, "StopSignals", lambda: StopAfter(next(stops)))
+    monkeypatch.setattr(training, "StopSignals", lambda: StopAfter(next(stops)))
     assert in_process(gaps_pack, tmp_path / "b", **changes) is None
     assert in_process(gaps_pack, tmp_path / "b", **changes) is None
     resumed, again = in_process(gaps_pack, tmp_path / "b", **changes)
@@ -238,7 +240,7 @@ def test_protocol_paper_selects_on_the_relative_error_of_test_and_has_one_optimi
 def test_a_prediction_that_is_not_finite_is_not_taken_for_a_value_that_is_not_reported(
     gaps_pack, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(train, "predict", lambda network, rows, *_: np.full(rows.target.shape, np.nan))
+    monkeypatch.setattr(training, "outputs", lambda network, rows, *_: np.full((1, *rows.target.shape), np.nan))
     with pytest.raises(UserError, match="rows that select is not finite after epoch 1"):
         in_process(gaps_pack, tmp_path)
 

@@ -329,12 +329,12 @@ def test_flat_buffers_are_the_parameters_and_their_gradients():
     network = Network(3, parse("4BARx2-1"))
     network.initialise(3)
     before = [p.detach().clone() for p in network.parameters()]
-    flat = FlatParameters(network)
-    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
-    network(torch.randn(8, 3), Groups(8, 8)).sum().backward()
+    flat = FlatParameters([network])
+    assert all(torch.equal(a, b[0]) for a, b in zip(before, network.parameters(), strict=True))
+    network(torch.randn(1, 8, 3), Groups(8, 8)).sum().backward()
     gradients = torch.cat([p.grad.flatten() for p in network.parameters()])
-    assert torch.equal(flat.values.grad, gradients) and gradients.abs().sum() > 0
-    flat.values.data.zero_()
+    assert torch.equal(flat.trained[0].grad, gradients) and gradients.abs().sum() > 0
+    flat.values.zero_()
     assert all(not p.any() for p in network.parameters())
 
 

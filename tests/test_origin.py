@@ -13,12 +13,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import alone
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
-from irnet_hpc import IRNetRegressor, train
+from irnet_hpc import IRNetRegressor, train, training
 from irnet_hpc.architectures import parse
 from irnet_hpc.comm import Alone
 from irnet_hpc.data import epoch_order, load
@@ -27,6 +28,7 @@ from irnet_hpc.files import read_json, write_json
 from irnet_hpc.model import Network
 from irnet_hpc.origin import Origin, check_features, read_origin, take_over
 from irnet_hpc.recipes import RECIPES, resolve
+from irnet_hpc.replicas import DTYPES
 from irnet_hpc.runs import RunSpec, model_of, read_result, run_id, run_key
 from irnet_hpc.store import open_pack
 
@@ -80,8 +82,8 @@ def fine_tune(pack_file: Path, path: Path, origin: Origin, layers: str = LAYERS,
     )
     spec = RunSpec("pack", "mixing_enthalpy", **model_of(layers), seed=seed, start_from=origin.id)
     with open_pack(pack_file) as pack:
-        data = load(pack, spec, recipe, CPU, train.DTYPES[recipe.precision], origin.scaling)
-    return train.train(spec, recipe, "key", data, path, Alone(), CPU, origin)
+        data = load(pack, spec, recipe, CPU, DTYPES[recipe.precision], origin.scaling)
+    return alone.train(spec, recipe, "key", data, path, Alone(), CPU, origin)
 
 
 def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -251,9 +253,9 @@ def test_it_goes_on_bit_for_bit_where_a_signal_stopped_it(
     origin = read_origin(pretrained)
     changes = {"trained_layers": trained_layers, "batch": 16, "norm_group": 16, "ema": 0.9, "precision": "fp32"}
     undisturbed, state = fine_tune(alloys_pack, tmp_path / "a", origin, **changes)
-    monkeypatch.setattr(train, "StopSignals", lambda: StopAfter(40))
+    monkeypatch.setattr(training, "StopSignals", lambda: StopAfter(40))
     assert fine_tune(alloys_pack, tmp_path / "b", origin, **changes) is None
-    monkeypatch.setattr(train, "StopSignals", lambda: StopAfter(10**9))
+    monkeypatch.setattr(training, "StopSignals", lambda: StopAfter(10**9))
     resumed, again = fine_tune(alloys_pack, tmp_path / "b", origin, **changes)
     assert [row[:5] for row in again.history] == [row[:5] for row in state.history]
     for (name, one), two in zip(undisturbed.state_dict().items(), resumed.state_dict().values(), strict=True):

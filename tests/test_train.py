@@ -8,13 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import alone
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
-from irnet_hpc import train
+from irnet_hpc import train, training
 from irnet_hpc.architectures import custom_name, parse
 from irnet_hpc.checkpoint import State
 from irnet_hpc.comm import Alone
@@ -26,6 +27,7 @@ from irnet_hpc.files import read_json
 from irnet_hpc.folder import is_done
 from irnet_hpc.model import Network
 from irnet_hpc.recipes import RECIPES, Recipe, resolve
+from irnet_hpc.replicas import DTYPES
 from irnet_hpc.runs import RunSpec, model_of, read_recipe, read_result, run_key
 from irnet_hpc.scores import optimism
 from irnet_hpc.store import open_pack
@@ -189,8 +191,8 @@ def in_process(pack_file: Path, path: Path, layers: str = "32BARx2-1", **changes
     )
     spec = RunSpec("pack", "mixing_enthalpy", **model_of(layers))
     with open_pack(pack_file) as pack:
-        data = load(pack, spec, recipe, CPU, train.DTYPES[recipe.precision])
-    return train.train(spec, recipe, "key", data, path, Alone(), CPU)
+        data = load(pack, spec, recipe, CPU, DTYPES[recipe.precision])
+    return alone.train(spec, recipe, "key", data, path, Alone(), CPU)
 
 
 def test_the_golden_losses_of_this_training_version(alloys_pack, tmp_path):
@@ -210,7 +212,7 @@ def test_a_step_is_adam_on_the_mean_absolute_error_of_the_batch(alloys_pack, tmp
         data = load(pack, spec, recipe, CPU, torch.float64)
         x = torch.from_numpy(pack.x(pack.rows("train"))).double()
         y = torch.from_numpy(pack.y("mixing_enthalpy", pack.rows("train")))
-    _, state = train.train(spec, recipe, "key", data, tmp_path, Alone(), CPU)
+    _, state = alone.train(spec, recipe, "key", data, tmp_path, Alone(), CPU)
 
     ours = Network(x.shape[1], parse(layers)).double()
     ours.initialise(5)
@@ -264,7 +266,7 @@ def test_of_a_gap_of_zero_every_prediction_below_is_right_and_none_is_given_out(
         x = torch.from_numpy(pack.x(pack.rows("train"))).double()
         gap = torch.from_numpy(pack.y("band_gap", pack.rows("train")))
     assert data.scaling.floor == 0 and 0.2 < float((gap == 0).double().mean()) < 0.8
-    network, state = train.train(spec, recipe, "key", data, tmp_path, Alone(), CPU)
+    network, state = alone.train(spec, recipe, "key", data, tmp_path, Alone(), CPU)
 
     ours = Network(x.shape[1], parse("16Ax1-1")).double()
     ours.initialise(5)
@@ -325,7 +327,7 @@ def test_dropout_and_plateaus_go_on_bit_for_bit_where_a_signal_stopped_them(allo
     assert [row[2] for row in state.history] == pytest.approx(rates)
 
     stops = iter([16, 6 * n_steps - 20, 10**9])
-    monkeypatch.setattr(train, "StopSignals", lambda: StopAfter(next(stops)))
+    monkeypatch.setattr(training, "StopSignals", lambda: StopAfter(next(stops)))
     assert in_process(alloys_pack, tmp_path / "b", layers, **changes) is None
     assert in_process(alloys_pack, tmp_path / "b", layers, **changes) is None
     resumed, again = in_process(alloys_pack, tmp_path / "b", layers, **changes)
@@ -380,7 +382,7 @@ def test_the_optimism_is_what_the_other_half_says_of_the_epoch_that_a_half_chose
 
 
 def test_an_error_that_is_not_finite_where_the_epoch_is_selected_is_not_a_result(alloys_pack, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "predict", lambda network, rows, *_: np.full(len(rows), np.nan))
+    monkeypatch.setattr(training, "outputs", lambda network, rows, *_: np.full((1, len(rows), 1), np.nan))
     with pytest.raises(UserError, match="rows that select is not finite after epoch 1"):
         in_process(alloys_pack, tmp_path)
 

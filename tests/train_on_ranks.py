@@ -8,12 +8,14 @@ import json
 import sys
 from pathlib import Path
 
+import alone
 import torch
 
-from irnet_hpc import train
+from irnet_hpc import training
 from irnet_hpc.comm import start
 from irnet_hpc.data import load
 from irnet_hpc.recipes import resolve
+from irnet_hpc.replicas import DTYPES
 from irnet_hpc.runs import RunSpec, model_of
 from irnet_hpc.store import open_pack
 
@@ -34,17 +36,17 @@ CASES = {
 def main() -> None:
     engine, pack_file, out, gaps_file = sys.argv[1], *map(Path, sys.argv[2:])
     comm = start(engine, out.parent / "rendezvous")
-    train.CHECKPOINT_S = 1e9
+    training.CHECKPOINT_S = 1e9
     outcomes = {"engine": comm.name, "size": comm.size}
     for name, (layers, recipe) in CASES.items():
         several = name == "several properties"
         properties = "mixing_enthalpy,size_mismatch" if several else "mixing_enthalpy"
         spec = RunSpec("pack", properties, **model_of(layers), seed=3)
         with open_pack(gaps_file if several else pack_file) as pack:
-            data = load(pack, spec, recipe, torch.device("cpu"), train.DTYPES[recipe.precision])
+            data = load(pack, spec, recipe, torch.device("cpu"), DTYPES[recipe.precision])
         path = out.parent / f"{out.stem}-{name}"
         path.mkdir(exist_ok=True)
-        network, state = train.train(spec, recipe, "key", data, path, comm, torch.device("cpu"))
+        network, state = alone.train(spec, recipe, "key", data, path, comm, torch.device("cpu"))
         outcomes[name] = {
             "steps": state.step,
             "losses": [row[3:5] for row in state.history],

@@ -1,0 +1,205 @@
+"""What CUDA graphs, cells that share a device and bf16 are worth on a GPU, side by side in one run; prints a Markdown table.
+
+    python benchmarks/gpu.py                                    # on a GPU machine; half an hour at most
+    python benchmarks/gpu.py --device cpu --smoke               # the same logic on small networks, for a test
+    python benchmarks/gpu.py --device cpu --rows cpu-bundles cpu-bundles-bf16    # what four cells together are worth on a CPU
+
+Each row is measured by turns, A B A B ..., and shows medians of at least 5 and their spread. Rows of data are random: what is
+timed is the step of the package's own loop, reading included, evaluation not. FLOPs are counted as 6 x weights x rows.
+"""
+
+import argparse
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from irnet_hpc.architectures import layer_string
+from irnet_hpc.bundles import n_weights
+from irnet_hpc.comm import Alone, device_of
+from irnet_hpc.data import arrange
+from irnet_hpc.errors import UserError, exit_status
+from irnet_hpc.recipes import resolve
+from irnet_hpc.replicas import DTYPES, Replica, Stack
+from irnet_hpc.runs import RunSpec, model_of
+from irnet_hpc.step import WARM_UP, Step
+
+N_FEATURES = 248
+SMALL = {17: "32BARx4-16BARx2-1", 48: "32BARx8-16BARx4-1"}  # depth -> what --smoke trains in its place
+# name -> depth, batches, precision, cells
+ROWS = {
+    "graphs": (17, (32,), "fp32", 1),
+    "bundle": (48, (256,), "bf16", 16),
+    "product": (48, (8192, 65536), "bf16", 1),
+    "cpu-bundles": (None, (32, 256), "fp32", 4),  # both depths
+    "cpu-bundles-bf16": (None, (32, 256), "bf16", 4),
+}
+
+
+def replicas_of(
+    depth: int, batch: int, precision: str, n_cells: int, device: torch.device, smoke: bool
+) -> list[Replica]:
+    """Cells that differ in the seed, on random rows that they hold in common."""
+    recipe = resolve({
+        "name": "benchmark", "base": "onecycle", "batch": batch, "norm_group": min(batch, 256), "precision": precision,
+    })  # fmt: skip
+    model = model_of(SMALL[depth] if smoke else layer_string("irnet", depth))
+    random, n_rows = np.random.default_rng(0), max(2 * batch, 4096)
+    x, y = random.normal(size=(n_rows, N_FEATURES)).astype(np.float32), random.normal(size=n_rows)
+    part = (np.arange(n_rows), x, y)
+    data = arrange(part, part, part, recipe=recipe, device=device, dtype=DTYPES[precision])
+    specs = [RunSpec("benchmark", "y", recipe="benchmark", seed=seed, **model) for seed in range(n_cells)]
+    return [Replica(spec, recipe, "", data, Path(tempfile.gettempdir()) / "no-such-run") for spec in specs]
+
+
+def stepping(replicas: Sequence[Replica], device: torch.device, graphs: bool) -> Callable[[int], float]:
+    """A function: number of steps -> seconds a step of all replicas together; warm, and its graphs recorded."""
+    stack = Stack(replicas, Alone(), device)
+    step, recipe, n_steps = Step(stack, Alone(), graphs), replicas[0].recipe, replicas[0].n_steps
+    visited = [
+        np.random.default_rng(r.spec.seed).permutation(len(r.data.train))[: n_steps * recipe.batch] for r in replicas
+    ]
+    step.begin(visited, np.full((n_steps, len(replicas)), recipe.learning_rate))
+
+    def run(n: int) -> float:
+        settle(device)
+        began = time.perf_counter()
+        for i in range(n):
+            step(i % n_steps, i, False)
+        settle(device)
+        return (time.perf_counter() - began) / n
+
+    run(WARM_UP + 2)
+    return run
+
+
+def settle(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def by_turns(ways: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """Name -> seconds of each repeat; the ways take turns, so that a machine that slows down slows all of them."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            found[name].append(way())
+    return found
+
+
+def n_steps_for(run: Callable[[int], float], seconds: float) -> int:
+    return max(2, min(2000, int(seconds / max(run(2), 1e-6))))
+
+
+def line(what: str, times: dict[str, list[float]], rows: int) -> str:
+    """A row of the table: the first way against the second, both in rows a second, with the spread of their ratio."""
+    (one, of_one), (two, of_two) = times.items()
+    ratios = [b / a for a, b in zip(of_one, of_two, strict=True)]
+    rates = [f"{name} {rows / statistics.median(of):,.0f} rows/s" for name, of in ((one, of_one), (two, of_two))]
+    return (
+        f"| {what} | {' / '.join(rates)} | {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
+    )
+
+
+def graphs_row(batch: int, depth: int, precision: str, _: int, device: torch.device, smoke: bool, repeats: int) -> str:
+    ways = {
+        name: stepping(replicas_of(depth, batch, precision, 1, device, smoke), device, name == "graphed")
+        for name in ("graphed", "eager")
+    }
+    n = n_steps_for(ways["eager"], 0.02 if smoke else 1.0)
+    times = by_turns({name: lambda run=run: run(n) for name, run in ways.items()}, repeats)
+    return line(f"IRNet-{depth}, batch {batch}, {precision}: graphed against eager", times, batch)
+
+
+def bundle_row(batch: int, depth: int, precision: str, k: int, device: torch.device, smoke: bool, repeats: int) -> str:
+    """K cells at once against the same cells one after the other, each as fast as one alone can be."""
+    cells = replicas_of(depth, batch, precision, k, device, smoke)
+    together, alone = stepping(cells, device, True), stepping(cells[:1], device, True)
+    n = n_steps_for(together, 0.02 if smoke else 2.0)
+    ways = {f"{k} together": lambda: together(n), "one by one": lambda: k * alone(n)}
+    return line(f"{k} cells of IRNet-{depth}, batch {batch}, {precision}", by_turns(ways, repeats), k * batch)
+
+
+def product_row(batch: int, depth: int, precision: str, _: int, device: torch.device, smoke: bool, repeats: int) -> str:
+    """The step's FLOP rate against that of a matrix product of the same number of rows and the widest layer, measured beside it."""
+    replicas = replicas_of(depth, batch, precision, 1, device, smoke)
+    run = stepping(replicas, device, True)
+    layers = replicas[0].layers
+    width, dtype = max(stack.width for stack in layers.stacks), torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(shape, device=device, dtype=dtype) for shape in ((batch, width), (width, width)))
+
+    def product(n: int) -> float:
+        settle(device)
+        began = time.perf_counter()
+        for _ in range(n):
+            a @ b
+        settle(device)
+        return (time.perf_counter() - began) / n
+
+    product(3)
+    n, m = n_steps_for(run, 0.02 if smoke else 1.0), n_steps_for(product, 0.02 if smoke else 1.0)
+    times = by_turns({"step": lambda: run(n), "product": lambda: product(m)}, repeats)
+    step_flops, product_flops = 6 * n_weights(layers, N_FEATURES) * batch, 2 * batch * width * width
+    shares = [
+        (step_flops / one) / (product_flops / other) for one, other in zip(times["step"], times["product"], strict=True)
+    ]
+    rates = [
+        flops / statistics.median(times[name]) / 1e12
+        for name, flops in (("step", step_flops), ("product", product_flops))
+    ]
+    return (
+        f"| IRNet-{depth}, batch {batch}, {precision}: step against matrix product | {rates[0]:.3f} / {rates[1]:.3f} TFLOP/s | "
+        f"{statistics.median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f}) |"
+    )
+
+
+MEASURES = {
+    "graphs": graphs_row,
+    "bundle": bundle_row,
+    "product": product_row,
+    "cpu-bundles": bundle_row,
+    "cpu-bundles-bf16": bundle_row,
+}
+
+
+def lines(names: Sequence[str], device: torch.device, smoke: bool, repeats: int) -> Iterator[str]:
+    for name in names:
+        depth, batches, precision, n_cells = ROWS[name]
+        for one in (17, 48) if depth is None else (depth,):
+            for batch in batches:
+                size = (min(batch, 64), min(n_cells, 3)) if smoke else (batch, n_cells)
+                yield MEASURES[name](size[0], one, precision, size[1], device, smoke, repeats)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=["graphs", "bundle", "product"])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--smoke", action="store_true", help="small networks and batches: shows that it runs, and no speed"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.repeats < 1:
+        raise UserError(f"--repeats must be at least 1, however: {arguments.repeats}")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "this measures a GPU, and torch finds none here; --device cpu --smoke runs the same code without one"
+        )
+    device = device_of(0, arguments.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
+    print(f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads, medians of {arguments.repeats}\n")
+    print("| what | rates | ratio (spread) |\n|---|---|---|")
+    for text in lines(arguments.rows, device, arguments.smoke, arguments.repeats):
+        print(text, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))

@@ -1,0 +1,89 @@
+"""Which cells of a sweep share a device: cells -> bundles, each of them one process, or one job of SLURM's.
+
+On a GPU a bundle is one network with as many replicas; how many are put together follows from the GPU's memory. On a CPU a cell
+alone keeps the cores busy, and a bundle of four is no faster (docs/performance.md), so that there `auto` is 1.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from irnet_hpc.bundles import n_that_fit, shape_of
+from irnet_hpc.ledger import Entry
+from irnet_hpc.matrix import Matrix
+from irnet_hpc.store import open_pack
+
+AUTO = "auto"
+LONGEST_MIN = 24 * 60  # of one job: what most partitions allow, and not too much to lose
+UNKNOWN_FEATURES = 1024  # of a pack that is not built: more than any set has but `classes`
+
+Bundle = tuple[Entry, ...]
+
+
+def bundles_of(matrix: Matrix, entries: Sequence[Entry], wanted: str | int, gpu_gb: float | None) -> list[Bundle]:
+    """Cells in the order of their first one's. `wanted`: cells together at most, or AUTO; `gpu_gb`: a GPU's memory, None for a CPU.
+
+    Together are cells of one shape and of the same resources, that report the same rows, as far as that is known. A cell that
+    starts from another stays alone, for it waits for it; so does a classical one, which has no network.
+    """
+    if wanted == 1 or (wanted == AUTO and gpu_gb is None):
+        return [(entry,) for entry in entries]
+    reports, features = _of_packs(matrix, {entry.cell.spec.pack for entry in entries})
+    groups: dict[object, list[Entry]] = {}
+    for entry in entries:
+        spec, recipe = entry.cell.spec, entry.cell.recipe
+        key: object = entry.name
+        if not spec.is_classical and entry.origin is None:
+            rows = reports.get((spec.pack, spec.property), spec.property)
+            key = (shape_of(spec, recipe), rows, entry.cell.resources, entry.state == "stale")
+        groups.setdefault(key, []).append(entry)
+    found = []
+    for group in groups.values():
+        cell, most = group[0].cell, wanted
+        if wanted == AUTO and len(group) > 1:
+            n_features, n_ranks = features.get(cell.spec.pack, UNKNOWN_FEATURES), cell.resources.n_ranks
+            on_gpu = not cell.resources.cpu_only
+            most = n_that_fit(cell.spec, cell.recipe, n_features, gpu_gb, n_ranks) if on_gpu else 1
+        most = 1 if len(group) == 1 else max(1, min(most, LONGEST_MIN // cell.resources.minutes))
+        found += [tuple(group[start : start + most]) for start in range(0, len(group), most)]
+    place = {entry.name: i for i, entry in enumerate(entries)}
+    return sorted(found, key=lambda bundle: place[bundle[0].name])
+
+
+def _of_packs(matrix: Matrix, names: Iterable[str]) -> tuple[dict[tuple[str, str], object], dict[str, int]]:
+    """(pack, property) -> which rows report it, hashed; pack -> number of features. Of packs that are there."""
+    reports, features = {}, {}
+    for one in matrix.packs:
+        if one.name in names and one.exists:
+            with open_pack(one.path) as pack:
+                features[one.name] = pack.n_features
+                for name in pack.units:
+                    reported = ~np.isnan(pack.y(name, slice(0, pack.n_rows)))
+                    reports[one.name, name] = hash(reported.tobytes())
+    return reports, features
+
+
+def gpu_gb_here() -> float | None:
+    """Memory of the smallest GPU that trainings started here may use; None where there is none."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return None
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        shown = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60).stdout
+        return min(float(line) for line in shown.splitlines()) / 1024  # MiB
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+
+
+def in_words(bundles: Sequence[Bundle]) -> dict[str, str]:
+    """Cell -> what is said of the bundle that it is in; nothing of cells alone."""
+    several = [bundle for bundle in bundles if len(bundle) > 1]
+    return {entry.name: f"bundle {i} of {len(bundle)} cells" for i, bundle in enumerate(several, 1) for entry in bundle}
+
+
+def minutes_of(bundle: Bundle) -> int:
+    """What a job of the bundle asks for: as long as its cells one after the other. Together they take less, but how much less
+    depends on the device, and a bundle that does not fit in its memory is halved until its cells do go one after the other."""
+    return sum(entry.cell.resources.minutes for entry in bundle)
