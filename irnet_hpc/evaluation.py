@@ -32,13 +32,13 @@ def take_statistics(network: Network, rows: Part, recipe: Recipe, comm: Comm) ->
     """Population statistics from whole groups of the first training rows, shared out over the ranks."""
     n_groups = min(recipe.statistics_rows, len(rows)) // recipe.norm_group or 1
     first, last = ((n_groups * r // comm.size) * recipe.norm_group for r in (comm.rank, comm.rank + 1))
-    groups = rank_groups(recipe.norm_group, recipe.norm_group, 0, 1, comm.sum_, rows.x.device)
+    groups = rank_groups(recipe.norm_group, recipe.norm_group, 0, 1, comm.sum_, rows.device)
     at_once = max(1, EVALUATION_ROWS // recipe.norm_group) * recipe.norm_group
 
     def run() -> int:
-        with autocast(recipe.precision, rows.x.device):
-            for begin in range(first, last, at_once):
-                network(rows.x[begin : min(begin + at_once, last)], groups)
+        with autocast(recipe.precision, rows.device):
+            for _, x in rows.slabs(first, last, at_once):
+                network(x, groups)
         return last - first
 
     network.population_statistics(run, comm.sum_)
@@ -50,12 +50,11 @@ def predict(network: Network, rows: Part, data: Dataset, recipe: Recipe, comm: C
 
     Their shape is that of the targets: (n_rows,), of several properties (n_rows, n_properties). They are cut at the floor.
     """
-    out = torch.zeros(rows.y.shape, dtype=torch.float64, device=rows.x.device)
+    out = torch.zeros(rows.y.shape, dtype=torch.float64, device=rows.device)
     first, last = len(rows) * comm.rank // comm.size, len(rows) * (comm.rank + 1) // comm.size
-    with autocast(recipe.precision, rows.x.device):
-        for begin in range(first, last, EVALUATION_ROWS):
-            end = min(begin + EVALUATION_ROWS, last)
-            out[begin:end] = network(rows.x[begin:end]).view_as(out[begin:end]).double()
+    with autocast(recipe.precision, rows.device):
+        for places, x in rows.slabs(first, last, EVALUATION_ROWS):
+            out[places] = network(x).view_as(out[places]).double()
     scaling = data.scaling
     return np.maximum(comm.sum_(out).cpu().numpy() * scaling.target_scale + scaling.target_mean, scaling.floor)
 

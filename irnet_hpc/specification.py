@@ -5,7 +5,8 @@ from pathlib import Path
 
 import yaml
 
-from irnet_hpc.errors import UserError
+from irnet_hpc.data import PLACES
+from irnet_hpc.errors import UserError, choose
 from irnet_hpc.grids import GRID, GRIDS, Grid
 from irnet_hpc.origin import Origin, check_start, read_origin
 from irnet_hpc.recipes import Recipe, resolve
@@ -23,6 +24,8 @@ def specify(arguments: argparse.Namespace) -> tuple[RunSpec, Recipe | Grid, Path
     model = {"architecture": arguments.architecture, "depth": arguments.depth}
     if is_classical and arguments.init is not None:
         raise UserError(f"--init must be for a network, however: {arguments.architecture} has no weights to start with")
+    if is_classical and choose("data", arguments.data, PLACES) == "stream":
+        raise UserError(f"--data stream must be for a network, however: {arguments.architecture} is fitted in memory")
     pack_file = pack_path(arguments.pack, arguments.pack_dir)
     origin = None if arguments.init is None else read_origin(arguments.init)
     spec = RunSpec(

@@ -6,6 +6,7 @@
     python -m irnet_hpc.train --pack alloys-magpie --property mixing_enthalpy --architecture random_forest
     python -m irnet_hpc.train ... --property mixing_enthalpy,size_mismatch      (one network, an output each)
     python -m irnet_hpc.train --pack mine --property band_gap ... --init RUN     (start from the weights of a finished run)
+    python -m irnet_hpc.train ... --data stream                                  (a pack beyond memory)
 
 The experiment does not depend on how many ranks run it: the batch is global, its order a function of (seed, epoch), and
 rows are normalised in fixed groups. Exit status: 0 done, 2 a user's mistake, 75 preempted with a checkpoint, 1 otherwise.
@@ -18,14 +19,13 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from irnet_hpc import checkpoint, classical, folder
 from irnet_hpc.architectures import MODELS, parse
 from irnet_hpc.checkpoint import State
 from irnet_hpc.comm import ENGINES, Comm, PeerLost, device_of, from_root, leave_at_once, start, together
-from irnet_hpc.data import Dataset, epoch_order, load
+from irnet_hpc.data import PLACES, Dataset, epoch_order, load, place_of
 from irnet_hpc.errors import UserError, choose, exit_status
 from irnet_hpc.evaluation import predict, row_errors, select_halves, take_statistics, weights
 from irnet_hpc.grids import GRID, GRIDS
@@ -38,6 +38,7 @@ from irnet_hpc.runs import PROTOCOLS, RunSpec, run_folder, run_key
 from irnet_hpc.schedules import learning_rate, plateau_factor, weight_decay
 from irnet_hpc.specification import specify
 from irnet_hpc.store import open_pack
+from irnet_hpc.stream import Unreadable
 
 CHECKPOINT_S = 60  # the first epoch end at least so long after the last checkpoint writes one
 PREEMPTED = 75  # EX_TEMPFAIL: saved, to be started again
@@ -64,7 +65,7 @@ def train(
     The network returned has the weights and population statistics of the best epoch.
     """
     layers = parse(spec.layer_string)._replace(n_outputs=len(spec.properties))
-    network = Network(data.train.x.shape[1], layers).to(DTYPES[recipe.precision])
+    network = Network(data.train.n_features, layers).to(DTYPES[recipe.precision])
     network.initialise(spec.seed)
     if origin:
         take_over(origin, network)
@@ -97,7 +98,7 @@ def train(
 
     while state.epoch < recipe.epochs and not state.stopped:
         visited = epoch_order(data.train.row, spec.seed, state.epoch)[: n_steps * recipe.batch]
-        order = torch.from_numpy(np.ascontiguousarray(visited.reshape(n_steps, -1)[:, mine])).to(device)
+        order = visited.reshape(n_steps, -1)[:, mine]
         unit = data.scaling.target_scale  # of a scaled error
         if several:
             share = equal_shares(data.train.target[visited]) * unit / data.scaling.spread
@@ -105,13 +106,12 @@ def train(
         error_sum = torch.tensor(state.error_sum, dtype=torch.float64, device=device)
         first = state.step - state.epoch * n_steps  # not 0 where a signal stopped the epoch
         reduced = plateau_factor(recipe, [row[4] for row in state.history])
-        for i in range(first, n_steps):
+        for i, (x, target) in enumerate(data.train.batches(order, first), first):
             optimizer.param_groups[0]["lr"] = reduced * learning_rate(recipe, state.step, recipe.epochs * n_steps)
             flat.reduced.zero_()
             with autocast(recipe.precision, device):
                 noise = network.noise(spec.seed, state.step, mine)
-                target = data.train.y[order[i]]
-                error = network(data.train.x[order[i]], groups, noise).view_as(target) - target
+                error = network(x, groups, noise).view_as(target) - target
             if recipe.floor == "censored":  # a target at the floor is met by whatever is cut there (Tobin 1958)
                 error = error.masked_fill((target <= floor) & (error < 0), 0)
             if several:  # what is not reported is no error
@@ -213,19 +213,22 @@ def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
             device = device_of(comm.local_rank)
             together(comm, lambda: check_features(origin, pack))
             scaling, dtype = origin and origin.scaling, DTYPES[recipe.precision]
-            data = together(comm, lambda: load(pack, spec, recipe, device, dtype, scaling))
+            data = together(comm, lambda: load(pack, spec, recipe, device, dtype, scaling, arguments.data))
+            place = place_of(data, comm)
             if recipe.batch % comm.size:
                 raise UserError(
                     f"the batch must divide over the ranks, however: batch {recipe.batch} (recipe {recipe.name}) and "
                     f"{comm.size} ranks"
                 )
             start_facts = from_root(comm, lambda: origin and describe(origin, pack, data, arguments.pack_dir))
-            attempts = from_root(comm, lambda: folder.begin(path, spec, recipe, key, pack.identity, comm, start_facts))
+            attempts = from_root(
+                comm, lambda: folder.begin(path, spec, recipe, key, pack.identity, comm, start_facts, place)
+            )
             if comm.rank == 0:
                 print(
                     f"{spec.model} on {spec.property} ({unit}) of {spec.pack}: {len(data.train):,} train, {len(data.val):,} "
                     f"val, {len(data.test):,} test rows; recipe {recipe.name}; ranks: {comm.size}, engine: {comm.name}, "
-                    f"device: {device.type}{in_words(start_facts, recipe, spec)}",
+                    f"device: {device.type}, data: {place}{in_words(start_facts, recipe, spec)}",
                     flush=True,
                 )
             trained = train(spec, recipe, key, data, path, comm, device, origin)
@@ -264,7 +267,9 @@ def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
                     f"wrote {path / 'result.json'}; next: python -m irnet_hpc.aggregate {arguments.results}"
                 )
         except (UserError, PeerLost, OSError) as error:
-            if comm.rank == 0:
+            # Another rank may have left already, and said why.
+            is_said = isinstance(error, PeerLost) and (path / "error.json").exists()
+            if (comm.rank == 0 and not is_said) or isinstance(error, Unreadable):
                 with contextlib.suppress(OSError):  # the very disk may be full
                     folder.failed(path, str(error))
             raise
@@ -288,6 +293,7 @@ def parser() -> argparse.ArgumentParser:
     add("--init", metavar="RUN", help="folder of a finished run of the same model, whose weights to start from")
     add("--results", default="results", help="default: %(default)s")
     add("--pack-dir", help="default: $IRNET_PACKS, else packs")
+    add("--data", default="auto", help=f"{', '.join(PLACES)}: where features are; auto streams what memory cannot hold")
     add("--engine", default="auto", help=f"{', '.join(ENGINES)} (default: %(default)s)")
     add("--force", action="store_true", help="replace a stale result")
     return parser
@@ -299,6 +305,11 @@ def main(argv: list[str] | None = None) -> int:
     comm = start(arguments.engine, Path(arguments.results) / ".rendezvous")
     try:
         status = run_cell(arguments, comm)
+    except Unreadable as error:
+        if comm.size == 1:
+            raise
+        print(f"error: rank {comm.rank}: {error}", file=sys.stderr)
+        leave_at_once(2)  # the others have not met it, and would wait
     except UserError:
         if comm.rank == 0:
             raise

@@ -15,13 +15,14 @@ PACKAGE = REPOSITORY / "irnet_hpc"
 
 # Data flows down; a module imports only from above itself. A new module takes its place here and in docs/design.md.
 ORDER = (
-    *("errors", "files", "workers", "launch", "ranks", "properties"),
+    *("errors", "files", "workers", "launch", "memory", "ranks", "properties"),
     *("formulas", "crystals", "materials", "splits", "raw_table", "raw_structures", "alloys", "sources", "loading"),
     *("download", "catalogue"),
     *("magpie", "ordered", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
     *("parts", "packing", "pack"),
     *("architectures", "grids", "recipes", "schedules", "runs"),
-    *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "scores", "folder", "origin"),
+    *("dropout", "model", "comm", "joint", "scaling", "stream", "data"),
+    *("evaluation", "checkpoint", "scores", "folder", "origin"),
     *("tabular", "classical", "specification", "process", "train", "estimator"),
     *(
         "yaml_table",
@@ -40,7 +41,8 @@ ORDER = (
     *("differences", "ensembles", "optimism", "series", "curves", "published", "report", "aggregate"),
 )
 TRAINING = {
-    *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "scores", "folder", "origin"),
+    *("dropout", "model", "comm", "joint", "scaling", "stream", "data"),
+    *("evaluation", "checkpoint", "scores", "folder", "origin"),
     *("tabular", "classical", "specification", "process", "train", "estimator"),
 }
 # library -> the only modules that may name it, at their top or within a function
