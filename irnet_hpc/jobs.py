@@ -37,6 +37,7 @@ def train_options(entry: Entry, results: Path, pack_dir: Path | None) -> list[st
     options += ["--train-rows", spec.train_rows] if spec.train_rows is not None else []
     options += ["--init", run_folder(results, cell.origin.spec)] if cell.origin else []
     options += ["--pack-dir", pack_dir] if pack_dir else []
+    options += ["--stage-dir", cell.resources.stage_dir] if cell.resources.stage_dir else []
     return [str(option) for option in options] + (["--force"] if entry.state == "stale" else [])
 
 

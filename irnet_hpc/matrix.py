@@ -168,6 +168,10 @@ def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
     pack_resources = read_resources({"minutes": 120} | mapping(table.get("pack_resources", {}), "pack_resources"))
     if pack_resources.n_ranks != 1:
         raise UserError(f"pack_resources must be of one rank, however: {pack_resources.n_ranks}")
+    if pack_resources.stage_dir:
+        raise UserError(
+            f"stage_dir must be among resources: it is for who reads packs, however: {pack_resources.stage_dir}"
+        )
     return Matrix(
         path, path.stem, tuple(packs), tuple(cells), tuple(dropped), tuple(notes), pack_resources, _budget(table)
     )

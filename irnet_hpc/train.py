@@ -6,7 +6,7 @@
     python -m irnet_hpc.train --pack alloys-magpie --property mixing_enthalpy --architecture random_forest
     python -m irnet_hpc.train ... --property mixing_enthalpy,size_mismatch      (one network, an output each)
     python -m irnet_hpc.train --pack mine --property band_gap ... --init RUN     (start from the weights of a finished run)
-    python -m irnet_hpc.train ... --data stream                                  (a pack beyond memory)
+    python -m irnet_hpc.train ... --data stream --stage-dir /local/scratch     (a pack beyond memory, copied to the node)
 
 The experiment does not depend on how many ranks run it: the batch is global, its order a function of (seed, epoch), and
 rows are normalised in fixed groups. Exit status: 0 done, 2 a user's mistake, 75 preempted with a checkpoint, 1 otherwise.
@@ -37,6 +37,7 @@ from irnet_hpc.recipes import RECIPES, Recipe
 from irnet_hpc.runs import PROTOCOLS, RunSpec, run_folder, run_key
 from irnet_hpc.schedules import learning_rate, plateau_factor, weight_decay
 from irnet_hpc.specification import specify
+from irnet_hpc.staging import stage
 from irnet_hpc.store import open_pack
 from irnet_hpc.stream import Unreadable
 
@@ -198,7 +199,8 @@ def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
     began = time.monotonic()
     spec, recipe, pack_file, origin = together(comm, lambda: specify(arguments))
     path = run_folder(arguments.results, spec)
-    with together(comm, lambda: open_pack(pack_file)) as pack:
+    with contextlib.ExitStack() as packs:
+        pack = packs.enter_context(together(comm, lambda: open_pack(pack_file)))
         for name in spec.properties:
             together(comm, lambda name=name: choose(f"property of pack {spec.pack}", name, pack.units))
         key = run_key(spec, recipe, pack.identity, origin and origin.key)
@@ -207,6 +209,11 @@ def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
             if comm.rank == 0:
                 print(f"already done: {path / 'result.json'}")
             return 0
+        read_from, instead = together(comm, lambda: stage(pack, arguments.stage_dir))
+        if instead and comm.local_rank == 0:
+            print(instead, file=sys.stderr, flush=True)
+        if is_staged := read_from != pack.path:
+            pack = packs.enter_context(together(comm, lambda: open_pack(read_from)))
         try:
             if spec.is_classical:
                 return 0 if classical.run(spec, recipe, key, pack, path, comm, arguments.results) else PREEMPTED
@@ -214,7 +221,7 @@ def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
             together(comm, lambda: check_features(origin, pack))
             scaling, dtype = origin and origin.scaling, DTYPES[recipe.precision]
             data = together(comm, lambda: load(pack, spec, recipe, device, dtype, scaling, arguments.data))
-            place = place_of(data, comm)
+            place = place_of(data, comm) + " from a copy on the node" * is_staged
             if recipe.batch % comm.size:
                 raise UserError(
                     f"the batch must divide over the ranks, however: batch {recipe.batch} (recipe {recipe.name}) and "
@@ -294,6 +301,7 @@ def parser() -> argparse.ArgumentParser:
     add("--results", default="results", help="default: %(default)s")
     add("--pack-dir", help="default: $IRNET_PACKS, else packs")
     add("--data", default="auto", help=f"{', '.join(PLACES)}: where features are; auto streams what memory cannot hold")
+    add("--stage-dir", metavar="DIR", help="read a copy on a disk of the node; auto: in $SLURM_TMPDIR, else $TMPDIR")
     add("--engine", default="auto", help=f"{', '.join(ENGINES)} (default: %(default)s)")
     add("--force", action="store_true", help="replace a stale result")
     return parser

@@ -21,7 +21,7 @@ ORDER = (
     *("magpie", "ordered", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
     *("parts", "packing", "pack"),
     *("architectures", "grids", "recipes", "schedules", "runs"),
-    *("dropout", "model", "comm", "joint", "scaling", "stream", "data"),
+    *("dropout", "model", "comm", "joint", "scaling", "staging", "stream", "data"),
     *("evaluation", "checkpoint", "scores", "folder", "origin"),
     *("tabular", "classical", "specification", "process", "train", "estimator"),
     *(
@@ -41,7 +41,7 @@ ORDER = (
     *("differences", "ensembles", "optimism", "series", "curves", "published", "report", "aggregate"),
 )
 TRAINING = {
-    *("dropout", "model", "comm", "joint", "scaling", "stream", "data"),
+    *("dropout", "model", "comm", "joint", "scaling", "staging", "stream", "data"),
     *("evaluation", "checkpoint", "scores", "folder", "origin"),
     *("tabular", "classical", "specification", "process", "train", "estimator"),
 }
