@@ -1,25 +1,26 @@
 """A pack's rows as tensors on the device, scaled as the recipe says, and the order in which training visits them."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from irnet_hpc.errors import UserError
+from irnet_hpc import memory, scaling, stream
+from irnet_hpc.comm import Comm
+from irnet_hpc.errors import UserError, choose
 from irnet_hpc.grids import Grid
-from irnet_hpc.joint import spreads
 from irnet_hpc.properties import floor_of
 from irnet_hpc.recipes import RECIPES, Recipe
 from irnet_hpc.runs import RunSpec
-from irnet_hpc.store import Pack
+from irnet_hpc.scaling import Scaling
+from irnet_hpc.store import Pack, open_pack
+from irnet_hpc.stream import CHUNK_ROWS, WINDOW_CHUNKS, Stream
 
-# The order of training is shuffled by chunks, then by rows within a window of chunks, so that a pack too large for the
-# device can be streamed in the very same order. 65,536 rows a window.
-CHUNK_ROWS = 4096
-WINDOW_CHUNKS = 16
-
-SLAB_ROWS = 65536  # read at once: whole slabs are 40 times faster than single rows
+# Where the features are while a network trains: on the device, or in the pack. The results are the same.
+PLACES = ("auto", "resident", "stream")
+SHARE = 0.5  # of the free memory, of the host and of the device, that `auto` lets resident features fill
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,31 +29,46 @@ class Part:
 
     row: np.ndarray  # (n_rows,) int64, their numbers in the pack, ascending
     target: np.ndarray  # (n_rows,) float64, in the property's unit; of several, NaN where not reported
-    x: Tensor  # (n_rows, n_features), scaled, on the device
+    x: Tensor | Stream  # (n_rows, n_features), scaled, on the device or to be read
     y: Tensor  # (n_rows,), scaled, on the device
 
     def __len__(self) -> int:
         return len(self.row)
 
+    @property
+    def n_features(self) -> int:
+        return self.x.n_features if self.streams else self.x.shape[1]
 
-@dataclasses.dataclass(frozen=True)
-class Scaling:
-    """The recipe's scaling of features and target, and how to undo it. Statistics are those of the training rows."""
+    @property
+    def streams(self) -> bool:
+        return isinstance(self.x, Stream)
 
-    feature_mean: np.ndarray  # (n_features,) float64
-    feature_scale: np.ndarray  # (n_features,) float64, 1 where a feature does not vary
-    clip: float  # standard deviations; 0: no limit
-    target_mean: float | np.ndarray  # in the property's unit; of several properties (n_properties,)
-    target_scale: float | np.ndarray
-    spread: np.ndarray | None = None  # of several properties (n_properties,), what their errors are relative to
-    floor: float | np.ndarray = -np.inf  # in the unit: what predictions are cut at; -inf: at nothing
+    @property
+    def device(self) -> torch.device:
+        return self.x.device
 
-    def features(self, x: np.ndarray) -> np.ndarray:
-        """(n_rows, n_features) as packed -> scaled, float32."""
-        scaled = (x - self.feature_mean) / self.feature_scale
-        if self.clip:
-            np.clip(scaled, -self.clip, self.clip, out=scaled)
-        return scaled.astype(np.float32)
+    def batches(self, order: np.ndarray, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """x (n_local, n_features) and y (n_local,) on the device for each step of `order` (n_steps, n_local) from `first` on.
+
+        `order` holds positions among these rows. Raises Unreadable where a pack that streams can no longer be read.
+        """
+        places = torch.from_numpy(np.ascontiguousarray(order)).to(self.device)
+        if self.streams:
+            found = stream.batches(self.x, order[first:].ravel(), order.shape[1])
+        else:
+            found = (self.x[places[i]] for i in range(first, len(order)))
+        for i, x in enumerate(found, first):
+            yield x, self.y[places[i]]
+
+    def slabs(self, first: int, last: int, n: int) -> Iterator[tuple[slice, Tensor]]:
+        """Rows from `first` to `last`, n after n: where they stand, and x (n, n_features) on the device."""
+        begins = range(first, last, n)
+        if self.streams:
+            found = stream.batches(self.x, np.arange(first, last), n)
+        else:
+            found = (self.x[begin : min(begin + n, last)] for begin in begins)
+        for begin, x in zip(begins, found, strict=True):
+            yield slice(begin, begin + len(x)), x
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,10 +86,11 @@ def load(
     device: torch.device,
     dtype: torch.dtype,
     given: Scaling | None = None,
+    place: str = "resident",
 ) -> Dataset:
-    """Read the rows that report the property, or one of several, and scale them; features as `given`, where weights expect that.
+    """The rows that report the property, or one of several, scaled; features as `given`, where weights expect that.
 
-    Protocol `paper` trains on train and val together, as the published code does; then val is empty.
+    `place` is one of PLACES. Protocol `paper` trains on train and val together, as the published code does; then val is empty.
     Raises UserError where a role has no rows of a property, or training has fewer than a batch.
     """
     train, val, test = (_reported(pack, spec.properties, pack.rows(role)) for role in ("train", "val", "test"))
@@ -97,8 +114,12 @@ def load(
             f"{recipe.batch} (recipe {recipe.name}); e.g. --recipe '{{name: small, base: "
             f"{recipe.name if recipe.name in RECIPES else 'onecycle'}, batch: {fits}, norm_group: {fits}}}'"
         )
-    roles = [(row, _features(pack, row), target) for row, target in (train, val, test)]
-    data = arrange(*roles, recipe=recipe, device=device, dtype=dtype, given=given)
+    roles = (train, val, test)
+    if streams(place, sum(len(row) for row, _ in roles), pack.n_features, device, dtype):
+        data = _streaming(pack, *roles, recipe=recipe, device=device, dtype=dtype, given=given)
+    else:
+        held = [(row, _features(pack, row), target) for row, target in roles]
+        data = arrange(*held, recipe=recipe, device=device, dtype=dtype, given=given, own=True)
     if recipe.floor == "none":
         return data
     floors = np.array([floor_of(name) for name in spec.properties])
@@ -117,19 +138,58 @@ def arrange(
     device: torch.device,
     dtype: torch.dtype,
     given: Scaling | None = None,
+    own: bool = False,
 ) -> Dataset:
-    """Rows as they are -> scaled, on the device; the scaling of features is that of `given`, if it is."""
-    scaling = _scaling(train[1], train[2], recipe)
-    if given:
-        of_features = {name: getattr(given, name) for name in ("feature_mean", "feature_scale", "clip")}
-        scaling = dataclasses.replace(scaling, **of_features)
+    """Rows as they are -> scaled, on the device; the scaling of features is that of `given`, if it is.
+
+    Features that nobody else wants, `own`, are scaled where they lie: twice as fast as in new memory.
+    """
+    fitted = scaling.fit(lambda: [train[1]], train[1].shape[1], train[2], recipe, given)
 
     def part(row: np.ndarray, features: np.ndarray, target: np.ndarray) -> Part:
-        scaled = (target - scaling.target_mean) / scaling.target_scale
-        x = torch.from_numpy(scaling.features(features))
-        return Part(row, target, x.to(device, dtype), torch.from_numpy(scaled).to(device, dtype))
+        x = torch.from_numpy(fitted.features(features, features if own else None))
+        return Part(row, target, x.to(device, dtype), torch.from_numpy(fitted.target(target)).to(device, dtype))
 
-    return Dataset(part(*train), part(*val), part(*test), scaling)
+    return Dataset(part(*train), part(*val), part(*test), fitted)
+
+
+def streams(place: str, n_rows: int, n_features: int, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether features stay in the pack: as asked, or where they would fill more than SHARE of what memory is free."""
+    if choose("data", place, PLACES) != "auto":
+        return place == "stream"
+    on_host, on_device = 4 * n_rows * n_features, dtype.itemsize * n_rows * n_features
+    if device.type == "cuda" and on_device > SHARE * torch.cuda.mem_get_info(device)[0]:
+        return True
+    if device.type == "cpu" and dtype.itemsize != 4:  # another copy, beside the float32 that were read
+        on_host += on_device
+    return on_host > SHARE * memory.free_bytes()
+
+
+def place_of(data: Dataset, comm: Comm) -> str:
+    """Where the ranks have their features: resident, streamed, or both, since a rank may find less memory than another."""
+    n_streaming = sum(comm.gather(data.train.streams))
+    some = "resident" if not n_streaming else f"streamed by {n_streaming} of {comm.size} ranks"
+    return "streamed" if n_streaming == comm.size else some
+
+
+def _streaming(
+    pack: Pack,
+    *roles: tuple[np.ndarray, np.ndarray],
+    recipe: Recipe,
+    device: torch.device,
+    dtype: torch.dtype,
+    given: Scaling | None,
+) -> Dataset:
+    """What `arrange` gives, with features that stay in the pack; statistics take two passes over it."""
+    row, target = roles[0]
+    fitted = scaling.fit(lambda: (x for _, x in stream.slabs(pack, row)), pack.n_features, target, recipe, given)
+    source = open_pack(pack.path)  # which stays open for as long as anyone has these rows
+
+    def part(row: np.ndarray, target: np.ndarray) -> Part:
+        rows = Stream(source, row, fitted, device, dtype)
+        return Part(row, target, rows, torch.from_numpy(fitted.target(target)).to(device, dtype))
+
+    return Dataset(*(part(*role) for role in roles), fitted)
 
 
 def _reported(pack: Pack, names: tuple[str, ...], rows: slice) -> tuple[np.ndarray, np.ndarray]:
@@ -139,31 +199,11 @@ def _reported(pack: Pack, names: tuple[str, ...], rows: slice) -> tuple[np.ndarr
 
 
 def _features(pack: Pack, row: np.ndarray) -> np.ndarray:
-    """Features of ascending row numbers (n_rows, n_features) float32, read slab by slab."""
+    """Features of ascending row numbers (n_rows, n_features) float32."""
     out = np.empty((len(row), pack.n_features), np.float32)
-    if not len(row):
-        return out
-    for start in range(int(row[0]), int(row[-1]) + 1, SLAB_ROWS):
-        stop = min(start + SLAB_ROWS, int(row[-1]) + 1)
-        first, last = np.searchsorted(row, (start, stop))
-        out[first:last] = pack.x(slice(start, stop))[row[first:last] - start]
+    for places, x in stream.slabs(pack, row):
+        out[places] = x
     return out
-
-
-def _scaling(x: np.ndarray, target: np.ndarray, recipe: Recipe | Grid) -> Scaling:
-    mean, scale, target_mean, target_scale = np.zeros(x.shape[1]), np.ones(x.shape[1]), 0.0, 1.0
-    if recipe.features == "standard":
-        mean, scale = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
-        scale[scale <= 1e-7 * np.abs(mean)] = 0  # rounding of a constant is not variation
-        scale[scale == 0] = 1
-    if target.ndim == 2:
-        spread, n = spreads(target), target.shape[1]
-        standard = recipe.target == "standard"
-        target_mean, target_scale = (np.nanmean(target, 0), spread) if standard else (np.zeros(n), np.ones(n))
-        return Scaling(mean, scale, recipe.clip, target_mean, target_scale, spread=spread)
-    if recipe.target == "standard":
-        target_mean, target_scale = float(target.mean()), float(target.std()) or 1.0
-    return Scaling(mean, scale, recipe.clip, target_mean, target_scale)
 
 
 def epoch_order(row: np.ndarray, seed: int, epoch: int) -> np.ndarray:

@@ -32,13 +32,13 @@ def take_statistics(network: Network, rows: Part, recipe: Recipe, comm: Comm) ->
     """Population statistics from whole groups of the first training rows, shared out over the ranks."""
     n_groups = min(recipe.statistics_rows, len(rows)) // recipe.norm_group or 1
     first, last = ((n_groups * r // comm.size) * recipe.norm_group for r in (comm.rank, comm.rank + 1))
-    groups = rank_groups(recipe.norm_group, recipe.norm_group, 0, 1, comm.sum_, rows.x.device)
+    groups = rank_groups(recipe.norm_group, recipe.norm_group, 0, 1, comm.sum_, rows.device)
     at_once = max(1, EVALUATION_ROWS // recipe.norm_group) * recipe.norm_group
 
     def run() -> int:
-        with autocast(recipe.precision, rows.x.device):
-            for begin in range(first, last, at_once):
-                network(_for_all(network, rows, begin, min(begin + at_once, last)), groups)
+        with autocast(recipe.precision, rows.device):
+            for _, x in rows.slabs(first, last, at_once):
+                network(_for_all(network, x), groups)
         return last - first
 
     network.population_statistics(run, comm.sum_)
@@ -51,16 +51,15 @@ def outputs(network: Network, rows: Part, recipe: Recipe, comm: Comm) -> np.ndar
     weight = network.output.weight  # (..., n_outputs, n_inputs)
     out = weight.new_zeros(*weight.shape[:-2], len(rows), weight.shape[-2], dtype=torch.float64)
     first, last = len(rows) * comm.rank // comm.size, len(rows) * (comm.rank + 1) // comm.size
-    with autocast(recipe.precision, rows.x.device):
-        for begin in range(first, last, EVALUATION_ROWS):
-            end = min(begin + EVALUATION_ROWS, last)
-            out[..., begin:end, :] = network(_for_all(network, rows, begin, end)).double()
+    with autocast(recipe.precision, rows.device):
+        for places, x in rows.slabs(first, last, EVALUATION_ROWS):
+            out[..., places, :] = network(_for_all(network, x)).double()
     return comm.sum_(out).cpu().numpy()
 
 
-def _for_all(network: Network, rows: Part, begin: int, end: int) -> Tensor:
-    """Features (..., n_rows, n_features) that every replica is given."""
-    return rows.x[begin:end].expand(*network.output.weight.shape[:-2], -1, -1)
+def _for_all(network: Network, x: Tensor) -> Tensor:
+    """Features (n_rows, n_features) for every replica: (..., n_rows, n_features)."""
+    return x.expand(*network.output.weight.shape[:-2], -1, -1)
 
 
 def in_unit(out: np.ndarray, rows: Part, data: Dataset) -> np.ndarray:

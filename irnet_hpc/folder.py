@@ -56,8 +56,10 @@ def begin(
     identity: dict,
     comm: Comm,
     origin: dict | None = None,
+    data: str | None = None,
 ) -> list:
-    """Write run.json and return the attempts so far, this one included. `origin`: what is said of the run it starts from."""
+    """Write run.json and return the attempts so far, this one included. `origin`: what is said of the run it starts from;
+    `data`: where the features are while it trains."""
     (folder / "error.json").unlink(missing_ok=True)
     path, attempts = folder / "run.json", []
     with contextlib.suppress(FileNotFoundError, UserError, KeyError):
@@ -65,7 +67,7 @@ def begin(
     if not attempts:  # what lies here is another run's
         remove(folder)
     (folder / "result.json").unlink(missing_ok=True)
-    attempts.append({"started": _now(), "size": comm.size, "engine": comm.name})
+    attempts.append({"started": _now(), "size": comm.size, "engine": comm.name} | ({"data": data} if data else {}))
     write_json(
         path,
         {

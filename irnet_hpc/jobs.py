@@ -39,6 +39,7 @@ def train_options(entry: Entry, results: Path, pack_dir: Path | None, *others: E
     options += ["--init", run_folder(results, cell.origin.spec)] if cell.origin else []
     options += ["--pack-dir", pack_dir] if pack_dir else []
     options += ["--bundle", json.dumps([_differing(one.cell) for one in (entry, *others)])] if others else []
+    options += ["--stage-dir", cell.resources.stage_dir] if cell.resources.stage_dir else []
     return [str(option) for option in options] + (["--force"] if entry.state == "stale" else [])
 
 

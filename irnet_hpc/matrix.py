@@ -14,7 +14,7 @@ cells.
     init: [null, {pack: oqmd-magpie, property: formation_energy}]   # what cells start from: see matrix_origins.py
     resources:                                        # of one cell; with `for`, of some cells, the last that fits
       - {nodes: 1, ranks_per_node: 2, cpus_per_rank: 1, gpus_per_rank: 0, memory_gb: 8, minutes: 60}
-      - {for: {depth: 48}, minutes: 240}
+      - {for: {depth: 48}, minutes: 240, stage_dir: auto}   # where nodes keep a copy of the pack: auto, or a path
     pack_resources: {cpus_per_rank: 4, memory_gb: 16, minutes: 120}
     budget_device_hours: 100
 
@@ -168,6 +168,10 @@ def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
     pack_resources = read_resources({"minutes": 120} | mapping(table.get("pack_resources", {}), "pack_resources"))
     if pack_resources.n_ranks != 1:
         raise UserError(f"pack_resources must be of one rank, however: {pack_resources.n_ranks}")
+    if pack_resources.stage_dir:
+        raise UserError(
+            f"stage_dir must be among resources: it is for who reads packs, however: {pack_resources.stage_dir}"
+        )
     return Matrix(
         path, path.stem, tuple(packs), tuple(cells), tuple(dropped), tuple(notes), pack_resources, _budget(table)
     )

@@ -15,13 +15,14 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from irnet_hpc.data import Dataset, Scaling
+from irnet_hpc.data import Dataset
 from irnet_hpc.errors import UserError
 from irnet_hpc.formulas import composition, reduced_formula
 from irnet_hpc.grids import Grid
 from irnet_hpc.model import Network
 from irnet_hpc.recipes import Recipe, cannot_start
 from irnet_hpc.runs import RunResult, RunSpec, read_recipe, read_result, read_spec, run_id
+from irnet_hpc.scaling import Scaling
 from irnet_hpc.store import Pack, open_pack, pack_path
 
 

@@ -50,7 +50,7 @@ class Replica:
 
     def initial(self) -> Network:
         """The network as its seed, and its origin, have it."""
-        network = Network(self.data.train.x.shape[1], self.layers).to(DTYPES[self.recipe.precision])
+        network = Network(self.data.train.n_features, self.layers).to(DTYPES[self.recipe.precision])
         network.initialise(self.spec.seed)
         if self.origin:
             take_over(self.origin, network)
@@ -126,7 +126,7 @@ class Stack:
     def alone(self, k: int) -> Network:
         """Replica k as a network of its own, with the weights and population statistics of its best epoch."""
         replica = self.replicas[k]
-        network = Network(replica.data.train.x.shape[1], replica.layers).to(self.device, self.flat.values.dtype)
+        network = Network(replica.data.train.n_features, replica.layers).to(self.device, self.flat.values.dtype)
         network.load_state_dict({name: tensor[k] for name, tensor in self.best.items()})
         return network
 
@@ -135,13 +135,18 @@ class Stack:
 
 
 def load_each(
-    pack: Pack, specs: Sequence[RunSpec], recipe: Recipe, device: torch.device, given: Scaling | None
+    pack: Pack,
+    specs: Sequence[RunSpec],
+    recipe: Recipe,
+    device: torch.device,
+    given: Scaling | None,
+    place: str = "resident",
 ) -> list[Dataset]:
-    """The rows of cells of one shape; features that several have in common are there once."""
+    """The rows of cells of one shape; features that several have in common are there once. `place`: see data.py."""
     found: dict[str, Dataset] = {}
     for spec in specs:
         if spec.property not in found:
-            data = load(pack, spec, recipe, device, DTYPES[recipe.precision], given)
+            data = load(pack, spec, recipe, device, DTYPES[recipe.precision], given, place)
             same = [earlier for earlier in found.values() if _rows_of(earlier) == _rows_of(data)]
             found[spec.property] = _with_features_of(same[0], data) if same else data
     return [found[spec.property] for spec in specs]

@@ -23,6 +23,7 @@ class Resources:
     memory_gb: float = 8.0  # of each node
     minutes: int = 60
     cpu_only: bool = False  # ask for no GPU, whatever the site gives a rank unasked
+    stage_dir: str = ""  # where each node keeps its copy of the pack, as `train --stage-dir` takes it; "": nowhere
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -30,6 +31,10 @@ class Resources:
             if field.type is bool:
                 if not isinstance(value, bool):
                     raise UserError(f"{field.name} must be true or false, however: {value!r}")
+                continue
+            if field.type is str:
+                if not isinstance(value, str) or (value not in ("", "auto") and not value.startswith("/")):
+                    raise UserError(f"{field.name} must be auto or an absolute path, however: {value!r}")
                 continue
             kinds, lowest = (int, 1) if field.type is int else (int | float, 0.1)
             lowest = 0 if field.name == "gpus_per_rank" else lowest

@@ -231,7 +231,7 @@ class RunResult:
     samples_per_s: float | None  # training rows a second, evaluation left out; None: a classical model
     peak_memory_gb: float
     bundle_size: int
-    attempts: list  # of {started, size, engine}
+    attempts: list  # of {started, size, engine, data}; data, where the features were, of networks only
     engine: str  # none | horovod (gloo|mpi|nccl) | torch
     device: str
     precision: str  # the recipe's; of a classical model what it was given, its library may compute in another

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import yaml
 
 from irnet_hpc.bundles import refuse_mixed
+from irnet_hpc.data import PLACES
 from irnet_hpc.errors import UserError, choose
 from irnet_hpc.grids import GRID, GRIDS, Grid
 from irnet_hpc.origin import Origin, check_start, read_origin
@@ -81,6 +82,8 @@ def _specify(arguments: argparse.Namespace, origin: Origin | None) -> Asked:
     model = {"architecture": arguments.architecture, "depth": arguments.depth}
     if is_classical and arguments.init is not None:
         raise UserError(f"--init must be for a network, however: {arguments.architecture} has no weights to start with")
+    if is_classical and choose("data", arguments.data, PLACES) == "stream":
+        raise UserError(f"--data stream must be for a network, however: {arguments.architecture} is fitted in memory")
     pack_file = pack_path(arguments.pack, arguments.pack_dir)
     spec = RunSpec(
         pack=pack_file.stem,

@@ -76,11 +76,11 @@ class Step:
         self.groups = rank_groups(
             first.recipe.norm_group, first.recipe.batch, comm.rank, comm.size, comm.sum_, stack.device
         )
-        self.features, k = first.data.train.x, len(stack.replicas)
+        self.parts, k = [replica.data.train for replica in stack.replicas], len(stack.replicas)
         # Of one replica the targets themselves, of several one after the other: (K * n_rows[, n_properties]).
-        targets = [replica.data.train.y for replica in stack.replicas]
+        targets = [part.y for part in self.parts]
         self.targets = torch.cat(targets) if k > 1 else targets[0]
-        self.x = self.features.new_empty(k, n_local, self.features.shape[1])
+        self.x = self.targets.new_empty(k, n_local, self.parts[0].n_features)
         self.y = self.targets.new_empty(k, n_local, *self.targets.shape[1:])
         self.noise = self._noise(0)
         self.several = first.data.scaling.spread is not None  # properties
@@ -106,10 +106,14 @@ class Step:
         of_each = [self.stack.network.noise(r.spec.seed, step, self.mine) for r in self.stack.replicas]
         return None if of_each[0] is None else torch.stack(of_each)
 
-    def begin(self, visited: Sequence[np.ndarray], rates: np.ndarray) -> None:
-        """An epoch: which rows each replica visits, in order (n_steps * batch,), and the rates (n_steps, K)."""
-        batch, device, n_rows = self.recipe.batch, self.stack.device, len(self.features)
+    def begin(self, visited: Sequence[np.ndarray], rates: np.ndarray, first: int) -> None:
+        """An epoch, from its step `first` on: which rows each replica visits, in order (n_steps * batch,), and the rates
+        (n_steps, K)."""
+        batch, device, n_rows = self.recipe.batch, self.stack.device, len(self.parts[0])
         rows = np.stack([of_one.reshape(-1, batch)[:, self.mine] for of_one in visited], 1)  # (n_steps, K, n_local)
+        self.coming = None  # batches of each replica from its pack, where they do not lie in memory
+        if self.parts[0].streams:
+            self.coming = [part.batches(rows[:, k], first) for k, part in enumerate(self.parts)]
         self.rows = torch.from_numpy(rows).to(device).flatten(1)
         shift = torch.arange(len(visited), device=device) * n_rows  # to where each one's targets begin
         self.target_rows = self.rows + shift.repeat_interleave(self.y.shape[1])
@@ -122,9 +126,20 @@ class Step:
             ]
             self.share.copy_(self._of_each(share).mT)
 
+    def end(self) -> None:
+        """Of an epoch, also one that a signal stops: nothing reads ahead any more."""
+        for of_one in self.coming or ():
+            of_one.close()
+
     def read(self, i: int) -> None:
-        """Batch i of the epoch, of every replica, into the buffers that the gradients are taken of."""
-        torch.index_select(self.features, 0, self.rows[i], out=self.x.view(-1, self.x.shape[-1]))
+        """Batch i of the epoch, which comes after i - 1, of every replica, into the buffers that the gradients are taken of."""
+        if self.coming:
+            for k, of_one in enumerate(self.coming):
+                x, y = next(of_one)
+                self.x[k].copy_(x)
+                self.y[k].copy_(y)
+            return
+        torch.index_select(self.parts[0].x, 0, self.rows[i], out=self.x.view(-1, self.x.shape[-1]))
         torch.index_select(self.targets, 0, self.target_rows[i], out=self.y.flatten(0, 1))
 
     def __call__(self, i: int, step: int, stop: bool) -> None:

@@ -91,6 +91,13 @@ class Pack:
         """(n, n_features) float32."""
         return self.read("x", rows)
 
+    def x_into(self, out: np.ndarray, rows: slice) -> np.ndarray:
+        """The same into the first rows of `out`, float32 and as wide: memory that is there already is read into in half the time."""
+        out = out[: rows.stop - rows.start]
+        with _sound(self.path):
+            self._file["x"].read_direct(out, np.s_[rows.start : rows.stop])
+        return out
+
     def y(self, property: str, rows: slice) -> np.ndarray:
         """(n,) float64 in the property's unit, NaN = not reported. Raises UserError for a property that is not there."""
         return self.read(f"y/{choose(f'property of pack {self.name}', property, self.units)}", rows)
@@ -290,5 +297,7 @@ def _sound(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise UserError(f"there is no pack {path}; python -m irnet_hpc.pack makes one") from None
     except (OSError, KeyError, RuntimeError, ValueError) as error:
+        if not path.exists():  # of a file that was open: a file system that is not local forgets it
+            raise UserError(f"pack {path} has gone while it was being read") from None
         said = " ".join(str(error).split())  # HDF5's own may run over lines
         raise UserError(f"{path} cannot be read as a pack, it is damaged, cut short or not HDF5: {said}") from None

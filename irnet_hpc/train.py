@@ -8,6 +8,7 @@
     python -m irnet_hpc.train --pack mine --property band_gap ... --init RUN     (start from the weights of a finished run)
     python -m irnet_hpc.train ... --seed 0,1,2                                   (three cells, trained as one stack)
     python -m irnet_hpc.train ... --bundle '[{seed: 0}, {seed: 0, recipe: {name: slow, base: paper, learning_rate: 1e-5}}]'
+    python -m irnet_hpc.train ... --data stream --stage-dir /local/scratch       (a pack beyond memory, copied to the node)
 
 The experiment does not depend on how many ranks run it: the batch is global, its order a function of (seed, epoch), and
 rows are normalised in fixed groups. Exit status: 0 done, 2 a user's mistake, 75 preempted with a checkpoint, 1 otherwise.
@@ -26,6 +27,7 @@ import torch
 from irnet_hpc import classical, folder
 from irnet_hpc.architectures import MODELS
 from irnet_hpc.comm import DEVICES, ENGINES, Comm, PeerLost, device_of, from_root, leave_at_once, start, together
+from irnet_hpc.data import PLACES, place_of
 from irnet_hpc.errors import UserError, choose, exit_status
 from irnet_hpc.evaluation import predict
 from irnet_hpc.grids import GRID, GRIDS
@@ -35,7 +37,9 @@ from irnet_hpc.recipes import RECIPES
 from irnet_hpc.replicas import Replica, load_each
 from irnet_hpc.runs import PROTOCOLS, RunSpec, run_folder
 from irnet_hpc.specification import Asked, seeds, specify
+from irnet_hpc.staging import stage
 from irnet_hpc.store import Pack, open_pack
+from irnet_hpc.stream import Unreadable
 from irnet_hpc.training import Ended, trained
 
 PREEMPTED = 75  # EX_TEMPFAIL: saved, to be started again
@@ -52,7 +56,8 @@ class Begun:
 def run_cells(arguments: argparse.Namespace, comm: Comm) -> int:
     """The command, on every rank alike; rank 0 alone reads and writes the run folders."""
     asked = together(comm, lambda: specify(arguments))
-    with together(comm, lambda: open_pack(asked[0].pack_file)) as pack:
+    with contextlib.ExitStack() as packs:
+        pack = packs.enter_context(together(comm, lambda: open_pack(asked[0].pack_file)))
         for name in {name for one in asked for name in one.spec.properties}:
             together(comm, lambda name=name: choose(f"property of pack {asked[0].spec.pack}", name, pack.units))
         left = []
@@ -62,9 +67,16 @@ def run_cells(arguments: argparse.Namespace, comm: Comm) -> int:
                 left.append((one, key, path))
             elif comm.rank == 0:
                 print(f"already done: {path / 'result.json'}")
+        if not left:
+            return 0
+        read_from, instead = together(comm, lambda: stage(pack, arguments.stage_dir))
+        if instead and comm.local_rank == 0:
+            print(instead, file=sys.stderr, flush=True)
+        if is_staged := read_from != pack.path:
+            pack = packs.enter_context(together(comm, lambda: open_pack(read_from)))
         if asked[0].spec.is_classical:
             return _in_turn(left, pack, comm, arguments.results)
-        return _together(left, pack, comm, arguments) if left else 0
+        return _together(left, pack, comm, arguments, " from a copy on the node" * is_staged)
 
 
 def _in_turn(cells: list[tuple[Asked, str, Path]], pack: Pack, comm: Comm, results: str) -> int:
@@ -82,14 +94,18 @@ def _failure_is_noted(unfinished: list[Path], comm: Comm) -> Iterator[None]:
     try:
         yield
     except (UserError, PeerLost, OSError) as error:
-        if comm.rank == 0:
-            for path in unfinished:
+        for path in unfinished:
+            # Another rank may have left already, and said why.
+            is_said = isinstance(error, PeerLost) and (path / "error.json").exists()
+            if (comm.rank == 0 and not is_said) or isinstance(error, Unreadable):
                 with contextlib.suppress(OSError):  # the very disk may be full
                     folder.failed(path, str(error))
         raise
 
 
-def _together(cells: list[tuple[Asked, str, Path]], pack: Pack, comm: Comm, arguments: argparse.Namespace) -> int:
+def _together(
+    cells: list[tuple[Asked, str, Path]], pack: Pack, comm: Comm, arguments: argparse.Namespace, of_copy: str
+) -> int:
     """Train networks of one shape and write each one's result as soon as it has ended."""
     began, unfinished, errors = time.monotonic(), [path for _, _, path in cells], []
     (first, _, _), specs, begun = cells[0], [one.spec for one, _, _ in cells], {}
@@ -97,7 +113,8 @@ def _together(cells: list[tuple[Asked, str, Path]], pack: Pack, comm: Comm, argu
         device = together(comm, lambda: device_of(comm.local_rank, arguments.device))
         together(comm, lambda: check_features(first.origin, pack))
         scaling = first.origin and first.origin.scaling
-        data = together(comm, lambda: load_each(pack, specs, first.recipe, device, scaling))
+        data = together(comm, lambda: load_each(pack, specs, first.recipe, device, scaling, arguments.data))
+        place = place_of(data[0], comm) + of_copy
         if first.recipe.batch % comm.size:
             raise UserError(
                 f"the batch must divide over the ranks, however: batch {first.recipe.batch} (recipe {first.recipe.name}) and "
@@ -108,7 +125,7 @@ def _together(cells: list[tuple[Asked, str, Path]], pack: Pack, comm: Comm, argu
             for (one, key, path), of_one in zip(cells, data, strict=True)
         ]
         for replica in replicas:
-            begun[replica.path] = _begin(replica, pack, comm, device, arguments.pack_dir)
+            begun[replica.path] = _begin(replica, pack, comm, device, arguments.pack_dir, place)
         for ended in trained(replicas, comm, device, StopSignals()):
             path = ended.replica.path
             if ended.error is None:
@@ -134,18 +151,18 @@ def _together(cells: list[tuple[Asked, str, Path]], pack: Pack, comm: Comm, argu
     return 0
 
 
-def _begin(replica: Replica, pack: Pack, comm: Comm, device: torch.device, pack_dir: str | None) -> Begun:
+def _begin(replica: Replica, pack: Pack, comm: Comm, device: torch.device, pack_dir: str | None, place: str) -> Begun:
     spec, recipe, data, origin = replica.spec, replica.recipe, replica.data, replica.origin
     start_facts = from_root(comm, lambda: origin and describe(origin, pack, data, pack_dir))
     attempts = from_root(
-        comm, lambda: folder.begin(replica.path, spec, recipe, replica.key, pack.identity, comm, start_facts)
+        comm, lambda: folder.begin(replica.path, spec, recipe, replica.key, pack.identity, comm, start_facts, place)
     )
     if comm.rank == 0:
         seed = f", seed {spec.seed}" if spec.seed else ""
         print(
             f"{spec.model} on {spec.property} ({_unit(spec, pack)}) of {spec.pack}: {len(data.train):,} train, "
             f"{len(data.val):,} val, {len(data.test):,} test rows; recipe {recipe.name}{seed}; ranks: {comm.size}, engine: "
-            f"{comm.name}, device: {device.type}{in_words(start_facts, recipe, spec)}",
+            f"{comm.name}, device: {device.type}, data: {place}{in_words(start_facts, recipe, spec)}",
             flush=True,
         )
     return Begun(attempts, start_facts)
@@ -211,6 +228,8 @@ def parser() -> argparse.ArgumentParser:
     add("--init", metavar="RUN", help="folder of a finished run of the same model, whose weights to start from")
     add("--results", default="results", help="default: %(default)s")
     add("--pack-dir", help="default: $IRNET_PACKS, else packs")
+    add("--data", default="auto", help=f"{', '.join(PLACES)}: where features are; auto streams what memory cannot hold")
+    add("--stage-dir", metavar="DIR", help="read a copy on a disk of the node; auto: in $SLURM_TMPDIR, else $TMPDIR")
     add("--engine", default="auto", help=f"{', '.join(ENGINES)} (default: %(default)s)")
     add("--device", default="auto", help=f"{', '.join(DEVICES)} (default: %(default)s, a GPU where there is one)")
     add("--force", action="store_true", help="replace a stale result")
@@ -223,6 +242,11 @@ def main(argv: list[str] | None = None) -> int:
     comm = start(arguments.engine, Path(arguments.results) / ".rendezvous")
     try:
         status = run_cells(arguments, comm)
+    except Unreadable as error:
+        if comm.size == 1:
+            raise
+        print(f"error: rank {comm.rank}: {error}", file=sys.stderr)
+        leave_at_once(2)  # the others have not met it, and would wait
     except UserError:
         if comm.rank == 0:
             raise

@@ -70,7 +70,7 @@ def train(
         visited = [orders[r.spec.seed][: n_steps * recipe.batch] for r in stack.replicas]
         rates = np.stack([rates_of(r.recipe, s, n_steps) for r, s in stack.members], 1)
         errors: list[str | None] = [None] * len(states)
-        step_of.begin(visited, rates)
+        step_of.begin(visited, rates, first)
         for i in range(first, n_steps):
             step_of(i, epoch * n_steps + i, stop.asked)
             follow(stack, n_steps, i)
@@ -82,10 +82,12 @@ def train(
                 if all(errors):
                     break
                 if stack.flat.riders[1, 0] > 0:
+                    step_of.end()
                     spend(stack, comm, time.monotonic() - clock, time.monotonic() - clock)
                     save(stack, errors, comm)
                     yield from (Ended(*stack.members[k], len(replicas), None, e) for k, e in enumerate(errors) if e)
                     return
+        step_of.end()
         trained_s = time.monotonic() - clock
 
         maes = evaluate(stack, errors, comm) if not all(errors) else [math.nan] * len(errors)

@@ -15,13 +15,14 @@ PACKAGE = REPOSITORY / "irnet_hpc"
 
 # Data flows down; a module imports only from above itself. A new module takes its place here and in docs/design.md.
 ORDER = (
-    *("errors", "files", "workers", "launch", "ranks", "properties"),
+    *("errors", "files", "workers", "launch", "memory", "ranks", "properties"),
     *("formulas", "crystals", "materials", "splits", "raw_table", "raw_structures", "alloys", "sources", "loading"),
     *("download", "catalogue"),
     *("magpie", "ordered", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
     *("parts", "packing", "pack"),
     *("architectures", "grids", "recipes", "schedules", "runs", "bundles"),
-    *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "scores", "folder", "origin"),
+    *("dropout", "model", "comm", "joint", "scaling", "staging", "stream", "data"),
+    *("evaluation", "checkpoint", "scores", "folder", "origin"),
     *("replicas", "step", "process", "training", "tabular", "classical", "specification", "train", "estimator"),
     *(
         "yaml_table",
@@ -42,7 +43,9 @@ ORDER = (
     "doctor",
 )
 TRAINING = {
-    *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "scores", "folder", "origin"),
+    *("architectures", "grids", "recipes", "schedules", "runs", "bundles"),
+    *("dropout", "model", "comm", "joint", "scaling", "staging", "stream", "data"),
+    *("evaluation", "checkpoint", "scores", "folder", "origin"),
     *("replicas", "step", "process", "training", "tabular", "classical", "specification", "train", "estimator"),
 }
 # library -> the only modules that may name it, at their top or within a function

@@ -11,8 +11,8 @@ from pathlib import Path
 import alone
 import torch
 
-from irnet_hpc import training
-from irnet_hpc.comm import start
+from irnet_hpc import data, stream, training
+from irnet_hpc.comm import Comm, start
 from irnet_hpc.data import load
 from irnet_hpc.recipes import resolve
 from irnet_hpc.replicas import DTYPES
@@ -43,10 +43,10 @@ def main() -> None:
         properties = "mixing_enthalpy,size_mismatch" if several else "mixing_enthalpy"
         spec = RunSpec("pack", properties, **model_of(layers), seed=3)
         with open_pack(gaps_file if several else pack_file) as pack:
-            data = load(pack, spec, recipe, torch.device("cpu"), DTYPES[recipe.precision])
+            rows = load(pack, spec, recipe, torch.device("cpu"), DTYPES[recipe.precision])
         path = out.parent / f"{out.stem}-{name}"
         path.mkdir(exist_ok=True)
-        network, state = alone.train(spec, recipe, "key", data, path, comm, torch.device("cpu"))
+        network, state = alone.train(spec, recipe, "key", rows, path, comm, torch.device("cpu"))
         outcomes[name] = {
             "steps": state.step,
             "losses": [row[3:5] for row in state.history],
@@ -54,9 +54,27 @@ def main() -> None:
             "statistics": [float(b.abs().sum()) for b in network.buffers()],
             "recipe": dataclasses.asdict(recipe),
         }
+    outcomes |= streamed_and_resident(pack_file, out, comm)
     if comm.rank == 0:
         out.write_text(json.dumps(outcomes))
     comm.close()
+
+
+def streamed_and_resident(pack_file: Path, out: Path, comm: Comm) -> dict:
+    """Two trainings that differ in where the features are, over 8 windows an epoch: all their numbers, by name."""
+    data.CHUNK_ROWS = stream.CHUNK_ROWS = 16
+    data.WINDOW_CHUNKS = stream.WINDOW_CHUNKS = 4
+    recipe, spec = CASES["fp32, spanning"][1], RunSpec("pack", "mixing_enthalpy", **model_of(LAYERS), seed=3)
+    outcomes = {}
+    for place in ("resident", "stream"):
+        with open_pack(pack_file) as pack:
+            rows = load(pack, spec, recipe, torch.device("cpu"), torch.float32, place=place)
+        path = out.parent / f"{out.stem}-{place}"
+        path.mkdir(exist_ok=True)
+        network, state = alone.train(spec, recipe, "key", rows, path, comm, torch.device("cpu"))
+        numbers = {name: tensor.tolist() for name, tensor in network.state_dict().items()}
+        outcomes[place] = {"history": [row[:5] for row in state.history], "numbers": numbers}
+    return outcomes
 
 
 if __name__ == "__main__":
