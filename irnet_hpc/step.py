@@ -106,7 +106,7 @@ class Step:
         of_each = [self.stack.network.noise(r.spec.seed, step, self.mine) for r in self.stack.replicas]
         return None if of_each[0] is None else torch.stack(of_each)
 
-    def begin(self, visited: Sequence[np.ndarray], rates: np.ndarray, first: int) -> None:
+    def begin(self, visited: Sequence[np.ndarray], rates: np.ndarray, first: int = 0) -> None:
         """An epoch, from its step `first` on: which rows each replica visits, in order (n_steps * batch,), and the rates
         (n_steps, K)."""
         batch, device, n_rows = self.recipe.batch, self.stack.device, len(self.parts[0])
