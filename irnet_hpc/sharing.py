@@ -1,7 +1,7 @@
 """Which cells of a sweep share a device: cells -> bundles, each of them one process, or one job of SLURM's.
 
 On a GPU a bundle is one network with as many replicas; how many are put together follows from the GPU's memory. On a CPU a cell
-alone keeps the cores busy, and a bundle of four is no faster (docs/performance.md), so that there `auto` is 1.
+alone keeps the cores busy, and a bundle of four is a quarter slower (docs/performance.md): there `auto` is 1.
 """
 
 import os
