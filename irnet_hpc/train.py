@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from irnet_hpc import checkpoint, classical, folder
+from irnet_hpc.allreduce import sum_step
 from irnet_hpc.architectures import MODELS, parse
 from irnet_hpc.checkpoint import State
 from irnet_hpc.comm import ENGINES, Comm, PeerLost, device_of, from_root, leave_at_once, start, together
@@ -122,7 +123,8 @@ def train(
             (loss.sum() / recipe.batch).backward()
             flat.reduced[n_params] = absolute.sum()
             flat.reduced[n_params + 1] = float(stop.asked)
-            comm.sum_(flat.reduced)  # averages the gradients, since each rank divided by the global batch
+            # Averages the gradients, since each rank divided by the global batch; the last two numbers stay exact.
+            sum_step(comm, flat.reduced, 2, recipe.allreduce)
             optimizer.step()
             state.step += 1
             error_sum += flat.reduced[n_params]

@@ -21,7 +21,19 @@ ORDER = (
     *("magpie", "ordered", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
     *("parts", "packing", "pack"),
     *("architectures", "grids", "recipes", "schedules", "runs"),
-    *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "scores", "folder", "origin"),
+    *(
+        "dropout",
+        "model",
+        "comm",
+        "allreduce",
+        "joint",
+        "data",
+        "evaluation",
+        "checkpoint",
+        "scores",
+        "folder",
+        "origin",
+    ),
     *("tabular", "classical", "specification", "process", "train", "estimator"),
     *(
         "yaml_table",
@@ -40,7 +52,19 @@ ORDER = (
     *("differences", "ensembles", "optimism", "series", "curves", "published", "report", "aggregate"),
 )
 TRAINING = {
-    *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "scores", "folder", "origin"),
+    *(
+        "dropout",
+        "model",
+        "comm",
+        "allreduce",
+        "joint",
+        "data",
+        "evaluation",
+        "checkpoint",
+        "scores",
+        "folder",
+        "origin",
+    ),
     *("tabular", "classical", "specification", "process", "train", "estimator"),
 }
 # library -> the only modules that may name it, at their top or within a function
