@@ -19,7 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from irnet_hpc import journal
+from irnet_hpc.costs import DEVICES
 from irnet_hpc.errors import UserError, exit_status
+from irnet_hpc.estimates import estimates, in_words, of_cell
 from irnet_hpc.ledger import STATES, Entry, Ledger, read_ledger
 from irnet_hpc.matrix import Matrix, read_matrix
 from irnet_hpc.running import run_here
@@ -32,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     pack_dir = Path(arguments.pack_dir) if arguments.pack_dir else None
     matrix = read_matrix(arguments.matrix, pack_dir)
     if arguments.command == "plan":
-        return plan(matrix, results, arguments.json)
+        return plan(matrix, results, arguments.json, arguments.device)
     if arguments.command == "status":
         return status(matrix, results, pack_dir, arguments.watch, arguments.json)
     if arguments.command == "submit":  # jobs may start elsewhere
@@ -97,15 +99,18 @@ def given(arguments: argparse.Namespace) -> dict[str, str]:
 # ------------------------------------------------------------------------------------------------------ plan and status
 
 
-def plan(matrix: Matrix, results: Path, json_wanted: bool) -> int:
+def plan(matrix: Matrix, results: Path, json_wanted: bool, device: str | None) -> int:
     ledger = read_ledger(matrix, results)
     if json_wanted:
-        print(as_json(matrix, ledger))
+        print(as_json(matrix, ledger, device))
         return 0
     width = max((len(entry.name) for entry in ledger.entries), default=0)
-    lines = [f"{entry.state:8} {entry.name:{width}}  {entry.detail}".rstrip() for entry in ledger.entries]
+    of_cells, lines = estimates(matrix, ledger, device), []
+    for entry, estimate in zip(ledger.entries, of_cells, strict=True):
+        said = "; ".join(text for text in (entry.detail, of_cell(entry, estimate)) if text)
+        lines.append(f"{entry.state:8} {entry.name:{width}}  {said}".rstrip())
     lines += [f"dropped  {d.product}: {d.reason} ({d.n_cells} cells)" for d in matrix.dropped]
-    print("\n".join([*lines, *summary(matrix, ledger)]))
+    print("\n".join([*lines, *summary(matrix, ledger), *in_words(ledger, of_cells)]))
     return 0
 
 
@@ -167,7 +172,7 @@ def summary(matrix: Matrix, ledger: Ledger) -> list[str]:
     return lines
 
 
-def as_json(matrix: Matrix, ledger: Ledger) -> str:
+def as_json(matrix: Matrix, ledger: Ledger, device: str | None = None) -> str:
     cells = [
         {
             "folder": entry.name,
@@ -179,8 +184,9 @@ def as_json(matrix: Matrix, ledger: Ledger) -> str:
             "spec": dataclasses.asdict(entry.cell.spec),
             "origin": entry.origin,
             "resources": dataclasses.asdict(entry.cell.resources),
+            "estimate": dataclasses.asdict(estimate),
         }
-        for entry in ledger.entries
+        for entry, estimate in zip(ledger.entries, estimates(matrix, ledger, device), strict=True)
     ]
     value = {
         "matrix": str(matrix.path),
@@ -224,6 +230,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         add("--pack-dir", help="default: $IRNET_PACKS, else packs")
         if name in ("plan", "status"):
             add("--json", action="store_true", help="for a program to read")
+        if name == "plan":
+            add("--device", choices=DEVICES, help="of a rank, for the estimates; default: gpu where one is asked for")
         if name == "status":
             add(
                 "--watch", type=seconds, nargs="?", const=10, metavar="SECONDS", help="look again until nothing is left"

@@ -43,6 +43,9 @@ ORDER = (
         "matrix",
         "journal",
         "ledger",
+        "scaling",
+        "costs",
+        "estimates",
         "jobs",
         "submission",
         "running",
@@ -159,7 +162,7 @@ def test_a_library_is_named_only_where_it_belongs(library):
 
 
 @pytest.mark.parametrize(
-    "module", ["sources", "features", "selection", "store", "pack", "matrix", "ledger", "aggregate"]
+    "module", ["sources", "features", "selection", "store", "pack", "matrix", "ledger", "estimates", "aggregate"]
 )
 def test_packing_planning_and_aggregating_never_reach_torch(module):
     assert not reached(module, whole=True) & {"torch", "safetensors", "horovod"}
