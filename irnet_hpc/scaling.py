@@ -23,14 +23,16 @@ class Link:
     source: str
 
 
-# NCCL's own model of its rings (NCCL 2.8, src/graph/tuning.cc, the latencies of protocol Simple).
-NCCL = "latency: NCCL 2.8's tuning table"
+# NCCL's own model of its rings (src/graph/tuning.cc as of 2020, table hwLat: ring, protocol Simple).
+NCCL = "latency: NCCL's tuning table of 2020"
 # name -> link. Bandwidths are what is on the label, which a real allreduce does not reach: predictions are bounds.
 WITHIN_NODE = {
     "NVLink 3": Link(3.4e-6, 300e9, f"{NCCL}; bandwidth: NVIDIA's A100 data sheet, 600 GB/s both ways"),
     "NVLink 4": Link(3.4e-6, 450e9, f"{NCCL}; bandwidth: NVIDIA's H100 data sheet, 900 GB/s both ways"),
     "PCIe 4": Link(5.7e-6, 32e9, f"{NCCL}; bandwidth: PCI-SIG, 16 lanes of 16 GT/s"),
-    "shared memory": Link(0.5e-3, 1.5e9, "Horovod between two processes of 2 busy cores: docs/performance.md"),
+    "shared memory": Link(
+        0.5e-3, 1.5e9, "Horovod between 2 processes on 2 cores, the least of many times: docs/performance.md"
+    ),
 }
 BETWEEN_NODES = {
     "InfiniBand NDR": Link(9.6e-6, 50e9, f"{NCCL}; bandwidth: IBTA, 4 lanes, 400 Gb/s"),

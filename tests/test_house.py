@@ -24,6 +24,7 @@ ORDER = (
     *(
         "dropout",
         "model",
+        "micro_batch",
         "comm",
         "allreduce",
         "joint",
@@ -58,6 +59,7 @@ TRAINING = {
     *(
         "dropout",
         "model",
+        "micro_batch",
         "comm",
         "allreduce",
         "joint",
