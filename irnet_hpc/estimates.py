@@ -44,16 +44,25 @@ class Speed:
 def estimates(matrix: Matrix, ledger: Ledger, device: str | None = None) -> list[Estimate]:
     """One for each entry of the ledger, in its order; `device` of DEVICES, where a site gives ranks GPUs unasked."""
     packs = {pack.name: pack for pack in matrix.packs}
-    speeds = speeds_of(ledger.entries, device)
-    return [_estimate(entry.cell, packs[entry.cell.spec.pack], speeds, device) for entry in ledger.entries]
+    speeds, found, known = speeds_of(ledger.entries, device), [], {}
+    for entry in ledger.entries:
+        cell, spec = entry.cell, entry.cell.spec
+        # Cells that differ in their seed cost the same, and thousands of cells are planned while somebody waits.
+        alike = (spec.pack, spec.property, spec.model, spec.recipe, spec.protocol, spec.train_rows, cell.resources)
+        if alike not in known:
+            known[alike] = _estimate(cell, packs[spec.pack], speeds, device)
+        found.append(known[alike])
+    return found
 
 
 def speeds_of(entries: tuple[Entry, ...], device: str | None = None) -> dict[tuple[str | None, str], Speed]:
     """(recipe, device) -> speed, medians over the cells that have a result; recipe None: over all of a device."""
     found: dict[tuple[str | None, str], list[tuple[float, float]]] = defaultdict(list)
     for entry in entries:
+        if entry.state != "done":
+            continue
         ranks = _ranks(entry.cell.resources, device)
-        if entry.state == "done" and (seen := _seen(entry.cell, entry.result, ranks)):
+        if seen := _seen(entry.cell, entry.result, ranks):
             found[entry.cell.spec.recipe, ranks.device].append(seen)
             found[None, ranks.device].append((seen[0], 1.0))  # when another recipe stops early says nothing
     return {
