@@ -20,8 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from irnet_hpc.architectures import layer_string
-from irnet_hpc.bundles import n_weights
+from irnet_hpc.architectures import layer_string, n_weights
 from irnet_hpc.comm import Alone, device_of
 from irnet_hpc.data import arrange
 from irnet_hpc.errors import UserError, exit_status

@@ -138,6 +138,19 @@ def _stack(part: str, string: str) -> Stack:
     return Stack(width, branches, bool(match["norm"]), slope, shortcut, **dropout)
 
 
+def n_weights(layers: Layers, n_features: int) -> int:
+    """Weights and biases of a network of so many inputs, shortcuts and normalisation included."""
+    n_inputs, n = n_features, 0
+    for stack in layers.stacks:
+        for n_layers in stack.branches:
+            widths = [n_inputs] + [stack.width] * (n_layers - 1)
+            n += sum((width + 1) * stack.width + 2 * stack.width * stack.norm for width in widths)
+            n += (n_inputs + 1) * stack.width * (stack.shortcut == "layer" and n_inputs != stack.width)
+        n += (n_inputs + 1) * stack.width * (stack.shortcut == "stack" and n_inputs != stack.width)
+        n_inputs = stack.width
+    return n + (n_inputs + 1) * layers.n_outputs
+
+
 def custom_name(string: str) -> str:
     """The architecture name of a user's own layer string: `custom-<hash8>`."""
     if (n_outputs := parse(string).n_outputs) != 1:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from irnet_hpc.architectures import Layers, parse
+from irnet_hpc.architectures import n_weights, parse
 from irnet_hpc.errors import UserError
 from irnet_hpc.recipes import OWN, Recipe
 from irnet_hpc.runs import RunSpec
@@ -43,19 +43,6 @@ def refuse_mixed(cells: Sequence[tuple[RunSpec, Recipe]]) -> None:
             raise UserError(
                 f"a cell must be there once, however: {spec.property}, {spec.recipe}, seed {spec.seed} twice"
             )
-
-
-def n_weights(layers: Layers, n_features: int) -> int:
-    """Weights and biases of a network, shortcuts and normalisation included."""
-    n_inputs, n = n_features, 0
-    for stack in layers.stacks:
-        for n_layers in stack.branches:
-            widths = [n_inputs] + [stack.width] * (n_layers - 1)
-            n += sum((width + 1) * stack.width + 2 * stack.width * stack.norm for width in widths)
-            n += (n_inputs + 1) * stack.width * (stack.shortcut == "layer" and n_inputs != stack.width)
-        n += (n_inputs + 1) * stack.width * (stack.shortcut == "stack" and n_inputs != stack.width)
-        n_inputs = stack.width
-    return n + (n_inputs + 1) * layers.n_outputs
 
 
 def replica_gb(spec: RunSpec, recipe: Recipe, n_features: int, n_ranks: int = 1) -> float:

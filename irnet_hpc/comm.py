@@ -1,6 +1,7 @@
 """The seam between training and whatever moves its numbers: Horovod, torch.distributed, or nothing. The only polymorphism.
 
-An engine has rank, size, local_rank and four verbs: sum_ and broadcast_ (in place), gather (objects), close.
+An engine has rank, size, local_rank and six verbs: sum_ and broadcast_ (in place), exchange and collect (slices of
+tensors), gather (objects), close.
 """
 
 import contextlib
@@ -48,6 +49,14 @@ class Alone:
 
     def broadcast_(self, tensor: Tensor) -> Tensor:
         return tensor
+
+    def exchange(self, slices: Tensor) -> Tensor:
+        """(size, k), a slice for each rank -> (size, k), the slice that each rank has for this one."""
+        return slices
+
+    def collect(self, own: Tensor) -> Tensor:
+        """(k,) -> (size, k), every rank's, on every rank."""
+        return own[None]
 
     def gather(self, value: T) -> list[T]:
         return [value]
@@ -122,6 +131,14 @@ class Horovod:
         with _peers():
             return self._hvd.broadcast_(tensor, 0)
 
+    def exchange(self, slices: Tensor) -> Tensor:
+        with _peers():
+            return self._hvd.alltoall(slices, name=f"exchange {tuple(slices.shape)} {slices.dtype}")
+
+    def collect(self, own: Tensor) -> Tensor:
+        with _peers():
+            return self._hvd.allgather(own[None], name=f"collect {tuple(own.shape)} {own.dtype}")
+
     def gather(self, value: T) -> list[T]:
         # Horovod would name the operation after the type of each rank's value, and wait for ever where they differ.
         with _peers():
@@ -167,6 +184,18 @@ class Torch:
         with _peers():
             self._dist.broadcast(tensor, 0)
         return tensor
+
+    def exchange(self, slices: Tensor) -> Tensor:
+        received = torch.empty_like(slices)
+        with _peers():
+            self._dist.all_to_all_single(received, slices)
+        return received
+
+    def collect(self, own: Tensor) -> Tensor:
+        collected = own.new_empty(self.size, *own.shape)
+        with _peers():
+            self._dist.all_gather(list(collected), own)
+        return collected
 
     def gather(self, value: T) -> list[T]:
         values = [None] * self.size

@@ -41,6 +41,10 @@ class MatrixPack:
     units: dict  # property -> unit: what it has; where it does not exist, what it may have
     identity: dict | None  # None: it does not exist yet
     impossible: str = ""  # why it can never be built
+    # Where it exists:
+    n_features: int = 0
+    n_rows: dict = dataclasses.field(default_factory=dict)  # split -> rows
+    reported: dict = dataclasses.field(default_factory=dict)  # property -> split -> rows that report it
 
     @property
     def exists(self) -> bool:
@@ -95,9 +99,12 @@ def _read_pack(entry: dict, base: str, named: bool, asked: list[str], pack_dir: 
     if path.exists():
         with open_pack(path) as pack:
             identity, units = dict(pack.identity), dict(pack.units)
+            n_rows = {"train": pack.n_train, "val": pack.n_val, "test": pack.n_test}
+            holds = {"n_features": pack.n_features, "n_rows": n_rows, "reported": pack.attrs["reported"]}
         stated = {key: entry[key] for key in ("name", *AXES.values()) if key in entry} if named else entry
         _refuse_another(path, stated, identity)
-        return MatrixPack(name, base, split_of_identity(identity["split"]), None, path, properties, units, identity)
+        split = split_of_identity(identity["split"])
+        return MatrixPack(name, base, split, None, path, properties, units, identity, **holds)
     if "source" not in entry:
         raise UserError(
             f"pack {name} is not in {path.parent} and nothing says how to build it; "

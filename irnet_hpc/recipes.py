@@ -24,6 +24,7 @@ class Recipe:
     trained_layers: int = 0  # of a run that starts from another: only the last so many layers are trained; 0: all
     loss: str = "mae"  # mae | mse | huber (of the scaled target)
     floor: str = "none"  # none | censored: of a target at the floor of PROPERTIES (a band gap of 0) every prediction below is right
+    allreduce: str = "full"  # full | bf16: what several ranks send their gradients as; one rank sends nothing
     optimizer: str = "adam"  # adam | adamw
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
@@ -48,6 +49,8 @@ class Recipe:
                 )
         if self.clip and self.features == "raw":
             raise UserError(f"clip of recipe {self.name!r} is in standard deviations, so it needs features: standard")
+        if self.allreduce == "bf16" and self.precision == "fp64":
+            raise UserError(f"allreduce of recipe {self.name!r} must be full with precision: fp64, however: bf16")
         if (self.schedule == "plateau") != (self.plateau_patience > 0):
             raise UserError(
                 f"plateau_patience of recipe {self.name!r} must be positive with schedule: plateau and 0 without, however: "
@@ -70,6 +73,7 @@ CHOICES = {
     "precision": ("fp32", "bf16", "fp64"),
     "loss": ("mae", "mse", "huber"),
     "floor": ("none", "censored"),
+    "allreduce": ("full", "bf16"),
     "optimizer": ("adam", "adamw"),
     "schedule": ("constant", "onecycle", "plateau"),
 }

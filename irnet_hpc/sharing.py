@@ -77,7 +77,7 @@ def gpu_gb_here() -> float | None:
         return None
 
 
-def in_words(bundles: Sequence[Bundle]) -> dict[str, str]:
+def of_bundles(bundles: Sequence[Bundle]) -> dict[str, str]:
     """Cell -> what is said of the bundle that it is in; nothing of cells alone."""
     several = [bundle for bundle in bundles if len(bundle) > 1]
     return {entry.name: f"bundle {i} of {len(bundle)} cells" for i, bundle in enumerate(several, 1) for entry in bundle}

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from irnet_hpc.allreduce import sum_step
 from irnet_hpc.comm import Comm
 from irnet_hpc.joint import equal_shares, loss_weights
+from irnet_hpc.micro_batch import pieces
 from irnet_hpc.model import autocast, rank_groups
 from irnet_hpc.replicas import Stack
 
@@ -68,7 +70,7 @@ class Graphed:
 class Step:
     """The step of a stack as it is now: when replicas leave, there is a new one."""
 
-    def __init__(self, stack: Stack, comm: Comm, graphs: bool = True) -> None:
+    def __init__(self, stack: Stack, comm: Comm, graphs: bool = True, micro_batch: int | None = None) -> None:
         first = stack.replicas[0]
         self.stack, self.comm, self.recipe = stack, comm, first.recipe
         n_local = first.recipe.batch // comm.size
@@ -76,6 +78,11 @@ class Step:
         self.groups = rank_groups(
             first.recipe.norm_group, first.recipe.batch, comm.rank, comm.size, comm.sum_, stack.device
         )
+        # Of this rank's rows, those that go through the network at once.
+        self.pieces = [
+            slice(rows.start - self.mine.start, rows.stop - self.mine.start)
+            for rows in pieces(self.groups, self.mine, micro_batch)
+        ]
         self.parts, k = [replica.data.train for replica in stack.replicas], len(stack.replicas)
         # Of one replica the targets themselves, of several one after the other: (K * n_rows[, n_properties]).
         targets = [part.y for part in self.parts]
@@ -151,23 +158,29 @@ class Step:
             self.noise.copy_(self._noise(step))
         self.gradients()
         flat.riders[1] = float(stop)
-        self.comm.sum_(flat.reduced)  # averages the gradients, since each rank divided by the global batch
+        # Averages the gradients, since each rank divided by the global batch; what rides behind them stays exact.
+        sum_step(self.comm, flat.reduced, flat.riders.numel(), self.recipe.allreduce)
         self.update()
 
     def _gradients(self) -> None:
-        recipe, flat = self.recipe, self.stack.flat
-        flat.reduced.zero_()
+        self.stack.flat.reduced.zero_()
+        for rows in self.pieces:
+            self._add_gradients(rows)
+
+    def _add_gradients(self, rows: slice) -> None:
+        recipe, y = self.recipe, self.y[:, rows]
+        noise = None if self.noise is None else self.noise[:, rows]
         with autocast(recipe.precision, self.stack.device):
-            error = self.stack.network(self.x, self.groups, self.noise).view_as(self.y) - self.y
+            error = self.stack.network(self.x[:, rows], self.groups, noise).view_as(y) - y
         if recipe.floor == "censored":  # a target at the floor is met by whatever is cut there (Tobin 1958)
-            error = error.masked_fill((self.y <= self.floor) & (error < 0), 0)
+            error = error.masked_fill((y <= self.floor) & (error < 0), 0)
         if self.several:  # what is not reported is no error
-            error = error.masked_fill(self.y.isnan(), 0)
+            error = error.masked_fill(y.isnan(), 0)
             loss, absolute = LOSSES[recipe.loss](error) @ self.weight, error.detach().abs() @ self.share
         else:
             loss, absolute = LOSSES[recipe.loss](error), error.detach().abs()
         (loss.sum() / recipe.batch).backward()  # a sum over replicas: each has its own gradient
-        flat.riders[0] = absolute.flatten(1).sum(1)
+        self.stack.flat.riders[0] += absolute.flatten(1).sum(1)
 
     def _update(self) -> None:
         self.stack.optimizer.step()

@@ -19,11 +19,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from irnet_hpc import journal
+from irnet_hpc.costs import DEVICES
 from irnet_hpc.errors import UserError, exit_status
+from irnet_hpc.estimates import estimates, in_words, of_cell
 from irnet_hpc.ledger import STATES, Entry, Ledger, read_ledger
 from irnet_hpc.matrix import Matrix, read_matrix
 from irnet_hpc.running import run_here
-from irnet_hpc.sharing import AUTO, bundles_of, gpu_gb_here, in_words
+from irnet_hpc.sharing import AUTO, bundles_of, gpu_gb_here, of_bundles
 from irnet_hpc.submission import gpu_gb, max_array_size, read_site, to_background, to_slurm
 
 
@@ -105,16 +107,19 @@ def plan(matrix: Matrix, results: Path, arguments: argparse.Namespace) -> int:
     """What `run` would do here; of `submit`, which asks a site, --site says what it would."""
     ledger = read_ledger(matrix, results)
     if arguments.json:
-        print(as_json(matrix, ledger))
+        print(as_json(matrix, ledger, arguments.device))
         return 0
     entries, site = ledger.to_do(), read_site(arguments.site)
     memory_gb = gpu_gb(site, entries) if site.gpu_gb else gpu_gb_here()
-    together = in_words(bundles_of(matrix, entries, arguments.bundle, memory_gb))
-    details = {e.name: "; ".join(part for part in (e.detail, together.get(e.name)) if part) for e in ledger.entries}
+    together = of_bundles(bundles_of(matrix, entries, arguments.bundle, memory_gb))
     width = max((len(entry.name) for entry in ledger.entries), default=0)
-    lines = [f"{entry.state:8} {entry.name:{width}}  {details[entry.name]}".rstrip() for entry in ledger.entries]
+    of_cells, lines = estimates(matrix, ledger, arguments.device), []
+    for entry, estimate in zip(ledger.entries, of_cells, strict=True):
+        details = (entry.detail, together.get(entry.name), of_cell(entry, estimate))
+        said = "; ".join(filter(None, details))
+        lines.append(f"{entry.state:8} {entry.name:{width}}  {said}".rstrip())
     lines += [f"dropped  {d.product}: {d.reason} ({d.n_cells} cells)" for d in matrix.dropped]
-    print("\n".join([*lines, *summary(matrix, ledger)]))
+    print("\n".join([*lines, *summary(matrix, ledger), *in_words(ledger, of_cells)]))
     return 0
 
 
@@ -176,7 +181,7 @@ def summary(matrix: Matrix, ledger: Ledger) -> list[str]:
     return lines
 
 
-def as_json(matrix: Matrix, ledger: Ledger) -> str:
+def as_json(matrix: Matrix, ledger: Ledger, device: str | None = None) -> str:
     cells = [
         {
             "folder": entry.name,
@@ -188,8 +193,9 @@ def as_json(matrix: Matrix, ledger: Ledger) -> str:
             "spec": dataclasses.asdict(entry.cell.spec),
             "origin": entry.origin,
             "resources": dataclasses.asdict(entry.cell.resources),
+            "estimate": dataclasses.asdict(estimate),
         }
-        for entry in ledger.entries
+        for entry, estimate in zip(ledger.entries, estimates(matrix, ledger, device), strict=True)
     ]
     value = {
         "matrix": str(matrix.path),
@@ -237,6 +243,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         add("--pack-dir", help="default: $IRNET_PACKS, else packs")
         if name in ("plan", "status"):
             add("--json", action="store_true", help="for a program to read")
+        if name == "plan":
+            add("--device", choices=DEVICES, help="of a rank, for the estimates; default: gpu where one is asked for")
         if name == "status":
             add(
                 "--watch", type=seconds, nargs="?", const=10, metavar="SECONDS", help="look again until nothing is left"

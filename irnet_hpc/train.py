@@ -126,7 +126,7 @@ def _together(
         ]
         for replica in replicas:
             begun[replica.path] = _begin(replica, pack, comm, device, arguments.pack_dir, place)
-        for ended in trained(replicas, comm, device, StopSignals()):
+        for ended in trained(replicas, comm, device, StopSignals(), arguments.micro_batch):
             path = ended.replica.path
             if ended.error is None:
                 _conclude(ended, begun[path], pack, comm, device)
@@ -225,6 +225,12 @@ def parser() -> argparse.ArgumentParser:
         help="cells to train together: a YAML list of {property: , recipe: , seed: }, or its file",
     )
     add("--train-rows", type=int, help="train on the first so many rows only")
+    add(
+        "--micro-batch",
+        type=int,
+        metavar="ROWS",
+        help="at most so many rows of a rank at once: the same, in less memory",
+    )
     add("--init", metavar="RUN", help="folder of a finished run of the same model, whose weights to start from")
     add("--results", default="results", help="default: %(default)s")
     add("--pack-dir", help="default: $IRNET_PACKS, else packs")

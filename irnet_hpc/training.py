@@ -42,10 +42,16 @@ class Ended:
 
 
 def train(
-    replicas: Sequence[Replica], comm: Comm, device: torch.device, stop: StopSignals, graphs: bool = True
+    replicas: Sequence[Replica],
+    comm: Comm,
+    device: torch.device,
+    stop: StopSignals,
+    graphs: bool = True,
+    micro_batch: int | None = None,
 ) -> Iterator[Ended]:
     """Train replicas of one shape and step (`stacks`) to the end of their recipes, and yield each as soon as it has ended.
 
+    Of a rank's part of a batch, `micro_batch` rows at most are in the network at once: the same step, in less memory.
     After a signal checkpoints are in the folders of those that have not, and none is yielded any more. A network that is
     yielded has the weights and population statistics of its best epoch.
     """
@@ -58,7 +64,7 @@ def train(
     for replica, state in stack.members:
         if comm.rank == 0:
             folder.write_history(replica.path, state.history)
-    step_of = Step(stack, comm, graphs)
+    step_of = Step(stack, comm, graphs, micro_batch)
     look = 16  # steps between two looks of the host at the device
     clock = saved = said = time.monotonic()
     saving_s = 0.0
@@ -117,7 +123,7 @@ def train(
             return
         if any(ended):
             stack.keep([k for k, is_over in enumerate(ended) if not is_over])
-            step_of, clock = Step(stack, comm, graphs), time.monotonic()
+            step_of, clock = Step(stack, comm, graphs, micro_batch), time.monotonic()
         if due:
             saved = time.monotonic()
             save(stack, [None] * len(stack.replicas), comm)
@@ -188,14 +194,20 @@ def save(stack: Stack, errors: list[str | None], comm: Comm) -> None:
             checkpoint.save(replica.path, replica.key, stack.tensors(k), state, comm)
 
 
-def trained(replicas: Sequence[Replica], comm: Comm, device: torch.device, stop: StopSignals) -> Iterator[Ended]:
+def trained(
+    replicas: Sequence[Replica],
+    comm: Comm,
+    device: torch.device,
+    stop: StopSignals,
+    micro_batch: int | None = None,
+) -> Iterator[Ended]:
     """Train replicas of one shape, stack after stack; a stack that the device's memory does not hold, in halves."""
     waiting = stacks(replicas, comm)
     while waiting:
         left = {replica.path: replica for replica in waiting.pop(0)}
         is_too_large = False
         try:
-            for ended in train(list(left.values()), comm, device, stop):
+            for ended in train(list(left.values()), comm, device, stop, micro_batch=micro_batch):
                 del left[ended.replica.path]
                 yield ended
         except torch.cuda.OutOfMemoryError:
@@ -207,7 +219,7 @@ def trained(replicas: Sequence[Replica], comm: Comm, device: torch.device, stop:
             if len(left) == 1:
                 raise UserError(
                     f"a network and its batch must fit in the device's memory, however: {replicas[0].spec.model} and "
-                    f"{replicas[0].recipe.batch} rows do not; a smaller batch, or more ranks, may"
+                    f"{replicas[0].recipe.batch} rows do not; fewer rows at once (--micro-batch), or more ranks, may"
                 ) from None
             is_too_large = True
         if is_too_large:  # and, the error being gone, what it held is free

@@ -17,8 +17,8 @@ import yaml
 from test_train import QUICK, StopAfter, command, run
 
 from irnet_hpc import train, training
-from irnet_hpc.architectures import MODELS, layer_string, parse
-from irnet_hpc.bundles import MOST, n_that_fit, n_weights, replica_gb, shape_of
+from irnet_hpc.architectures import MODELS, layer_string, n_weights, parse
+from irnet_hpc.bundles import MOST, n_that_fit, replica_gb, shape_of
 from irnet_hpc.comm import Alone
 from irnet_hpc.errors import exit_status
 from irnet_hpc.files import read_json

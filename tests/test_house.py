@@ -21,7 +21,7 @@ ORDER = (
     *("magpie", "ordered", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
     *("parts", "packing", "pack"),
     *("architectures", "grids", "recipes", "schedules", "runs", "bundles"),
-    *("dropout", "model", "comm", "joint", "scaling", "staging", "stream", "data"),
+    *("dropout", "model", "micro_batch", "comm", "allreduce", "joint", "scaling", "staging", "stream", "data"),
     *("evaluation", "checkpoint", "scores", "folder", "origin"),
     *("replicas", "step", "process", "training", "tabular", "classical", "specification", "train", "estimator"),
     *(
@@ -32,6 +32,9 @@ ORDER = (
         "matrix",
         "journal",
         "ledger",
+        "interconnects",
+        "costs",
+        "estimates",
         "jobs",
         "sharing",
         "submission",
@@ -44,7 +47,7 @@ ORDER = (
 )
 TRAINING = {
     *("architectures", "grids", "recipes", "schedules", "runs", "bundles"),
-    *("dropout", "model", "comm", "joint", "scaling", "staging", "stream", "data"),
+    *("dropout", "model", "micro_batch", "comm", "allreduce", "joint", "scaling", "staging", "stream", "data"),
     *("evaluation", "checkpoint", "scores", "folder", "origin"),
     *("replicas", "step", "process", "training", "tabular", "classical", "specification", "train", "estimator"),
 }
@@ -140,7 +143,7 @@ def test_a_library_is_named_only_where_it_belongs(library):
 
 
 @pytest.mark.parametrize(
-    "module", ["sources", "features", "selection", "store", "pack", "matrix", "ledger", "aggregate"]
+    "module", ["sources", "features", "selection", "store", "pack", "matrix", "ledger", "estimates", "aggregate"]
 )
 def test_packing_planning_and_aggregating_never_reach_torch(module):
     assert not reached(module, whole=True) & {"torch", "safetensors", "horovod"}

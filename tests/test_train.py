@@ -476,6 +476,10 @@ BAD = {
     "recipe endless": ({"recipe": "{name: a, base: paper, epochs: .inf}"}, "must be of type int"),
     "recipe bool": ({"recipe": "{name: a, base: paper, epochs: true}"}, "must be of type int"),
     "recipe date": ({"recipe": "{name: a, base: paper, epochs: 2020-99-99}"}, "must be YAML"),
+    "bf16 allreduce of fp64": (
+        {"recipe": "{name: a, base: paper, precision: fp64, allreduce: bf16}"},
+        "allreduce of recipe 'a' must be full with precision: fp64, however: bf16",
+    ),
     "clip of raw features": ({"recipe": "{name: a, base: paper, clip: 6}"}, "needs features: standard"),
     "plateau without patience": (
         {"recipe": "{name: a, base: paper, schedule: plateau}"},

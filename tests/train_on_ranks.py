@@ -12,6 +12,7 @@ import alone
 import torch
 
 from irnet_hpc import data, stream, training
+from irnet_hpc.allreduce import sum_step
 from irnet_hpc.comm import Comm, start
 from irnet_hpc.data import load
 from irnet_hpc.recipes import resolve
@@ -28,16 +29,29 @@ CASES = {
     "decay by epochs": (LAYERS, resolve(BASE | {"norm_group": 16, "weight_decay": 0, "decay_epochs": 4})),
     "spanning groups": (LAYERS, resolve(BASE | {"norm_group": 64})),
     "fp32, spanning": (LAYERS, resolve(BASE | {"norm_group": 64, "precision": "fp32"})),
+    "fp32, bf16 allreduce": (LAYERS, resolve(BASE | {"norm_group": 16, "precision": "fp32", "allreduce": "bf16"})),
+    "fp32, local groups": (LAYERS, resolve(BASE | {"norm_group": 16, "precision": "fp32"})),
     "dropout, branches": ("48L0.3Rx2+1D0.2-32BAD0.1x2-1", resolve(BASE | {"norm_group": 16})),
     "several properties": (LAYERS, resolve(BASE | {"norm_group": 16, "epochs": 10})),  # with gaps: fewer rows
 }
+
+
+def numbers(rank: int, n: int) -> torch.Tensor:
+    """What a rank puts into a sum: (n,) of sizes from 1e-12 to 1e12, which fp16 could not hold."""
+    random = torch.Generator().manual_seed(rank)
+    return torch.randn(n, generator=random) * 10.0 ** torch.randint(-12, 13, (n,), generator=random)
+
+
+def sums_in_bf16(comm: Comm) -> list[list[float]]:
+    """What is left of 1, 7 and 1,001 numbers and two exact ones after a sum over the ranks."""
+    return [sum_step(comm, numbers(comm.rank, n + 2), 2, "bf16").tolist() for n in (1, 7, 1001)]
 
 
 def main() -> None:
     engine, pack_file, out, gaps_file = sys.argv[1], *map(Path, sys.argv[2:])
     comm = start(engine, out.parent / "rendezvous")
     training.CHECKPOINT_S = 1e9
-    outcomes = {"engine": comm.name, "size": comm.size}
+    outcomes = {"engine": comm.name, "size": comm.size, "sums": sums_in_bf16(comm)}
     for name, (layers, recipe) in CASES.items():
         several = name == "several properties"
         properties = "mixing_enthalpy,size_mismatch" if several else "mixing_enthalpy"
