@@ -120,9 +120,11 @@ def ask_ledger(matrix_path: Path, results: Path, gaps: dict[Path, Gap]) -> list[
     ledger = read_ledger(matrix, results)
     for entry in ledger.entries:
         if entry.state == "missing":
-            gaps.setdefault(entry.folder, Gap("not run"))  # run.json may be there, of a run that no sweep has started
+            gaps.setdefault(
+                entry.folder, Gap("not run", spec=entry.cell.spec)
+            )  # run.json may be there, of a run that no sweep has started
         elif entry.state != "done":
-            gaps[entry.folder] = Gap(entry.state, entry.detail)
+            gaps[entry.folder] = Gap(entry.state, entry.detail, entry.cell.spec)
     dropped = tuple(f"{dropped.product}: {dropped.reason}" for dropped in matrix.dropped)
     notes = [Note(f"{matrix_path}: {ledger.counts()['done']} of {len(ledger.entries)} cells are done")]
     notes += [Note(one_line(text)) for text in (*matrix.notes, *ledger.notes)]

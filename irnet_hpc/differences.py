@@ -167,9 +167,9 @@ def _grid(made: Sequence[Difference]) -> list[list[Text]]:
     for one in made:
         form = difference_format([one.mean], [] if one.low is None else [(one.high - one.low) / 4])
         texts = [f"{one.property} ({one.unit})", one.model, one.against, f"{one.mean:{form}}"]
-        texts += ["–" if one.percent is None else f"{one.percent:+.1f} %"]
+        texts += ["of zero" if one.percent is None else f"{one.percent:+.1f} %"]
         texts += [f"n < {FEWEST}" if one.low is None else f"{one.low:{form}} to {one.high:{form}}"]
-        texts += [{None: "–", True: "yes", False: "no"}[one.excludes_zero]]
+        texts += [{None: f"n < {FEWEST}", True: "yes", False: "no"}[one.excludes_zero]]
         texts += [_runs(one.n_splits, one.n_runs), _runs(one.n_splits, one.n_runs_against), f"{one.n_test:,}"]
         lines.append([Text(text) for text in texts])
     return lines

@@ -36,7 +36,7 @@ ORDER = (
         "running",
         "sweep",
     ),
-    *("statistics", "results", "grouping", "cells", "tables", "predictions", "typeset", "rendering"),
+    *("statistics", "results", "grouping", "gaps", "cells", "tables", "predictions", "typeset", "rendering"),
     *("differences", "ensembles", "optimism", "series", "curves", "published", "report", "aggregate"),
 )
 TRAINING = {
