@@ -9,7 +9,9 @@ from irnet_hpc.tables import Row, Table
 from irnet_hpc.typeset import Text, aligned, csv_text, latex_table
 
 HOW_TO_READ = (
-    "Test MAE, mean ± sd over seeds (n seeds), the best of a row in bold. baseline: the train median predicted for every "
+    "Test MAE, mean ± sd over seeds (n seeds), the best of a row in bold, and with it whatever three runs or more cannot tell "
+    "from it (paired over common test rows and seeds, Holm's correction over the row); below three runs bold is the least MAE "
+    "and no claim. baseline: the train median predicted for every "
     "row. irnet vs plain: by how many per cent IRNet's MAE is below plain's at that depth."
 )
 
@@ -145,6 +147,9 @@ def tidy_csv(tables: Iterable[Table]) -> str:
             "seeds": " ".join(map(str, cell.seeds)),
             "n_runs": cell.n,
             "splits": " ".join(map(str, cell.splits)),
+            "test_mae_low": cell.interval and cell.interval[0],
+            "test_mae_high": cell.interval and cell.interval[1],
+            "p_against_best": cell.p_against_best,
             "ensemble_mae": cell.ensemble_mae,
             "baseline_mae": row.baseline,
             "improvement_over_plain": cell.improvement,

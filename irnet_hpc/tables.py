@@ -127,7 +127,8 @@ def model_order(model: tuple[str, int | None]) -> tuple:
 
 def _table(group: Group, classical: list[Run], single: Sequence[Run], gaps: Sequence[Gap]) -> Table:
     runs = group.runs
-    models = tuple(sorted({(run.spec.architecture, run.spec.depth) for run in runs}, key=model_order))
+    specs = [run.spec for run in runs] + [gap.spec for gap in gaps]  # what failed everywhere has a column that says so
+    models = tuple(sorted({(spec.architecture, spec.depth) for spec in specs}, key=model_order))
     by_property = defaultdict(list)
     for run in runs:
         by_property[run.spec.property].append(run)

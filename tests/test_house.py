@@ -37,7 +37,8 @@ ORDER = (
         "sweep",
     ),
     *("statistics", "results", "grouping", "gaps", "cells", "tables", "predictions", "typeset", "rendering"),
-    *("differences", "ensembles", "optimism", "series", "curves", "published", "report", "aggregate"),
+    *("differences", "significance", "ensembles", "optimism", "series", "curves", "published", "tasks"),
+    *("representations", "costs", "rankings", "report", "document", "exported", "aggregate"),
 )
 TRAINING = {
     *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "scores", "folder", "origin"),
