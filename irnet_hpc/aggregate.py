@@ -2,7 +2,8 @@
 
 python -m irnet_hpc.aggregate                                   what is below results/
 python -m irnet_hpc.aggregate results/ --matrix jobs/full.yaml  and which cells of the matrix have no result
-python -m irnet_hpc.aggregate results/ --tables paper/tables    mae.md, mae.csv, mae.tex, a CSV a section, figures
+python -m irnet_hpc.aggregate results/ --html report.html       and one page with everything, for any browser (docs/reports.md)
+python -m irnet_hpc.aggregate results/ --tables paper/tables    mae.md, .csv, .json, .tex, a CSV a section, figures
 """
 
 import argparse
@@ -13,6 +14,8 @@ from pathlib import Path
 
 from irnet_hpc.costs import costs_section
 from irnet_hpc.curves import convergence
+from irnet_hpc.depths import depths_section
+from irnet_hpc.diagnostics import diagnoses
 from irnet_hpc.differences import differences_section
 from irnet_hpc.document import Note, document, footer, legend, unread
 from irnet_hpc.ensembles import ensembles_section, with_ensembles
@@ -45,14 +48,22 @@ def main() -> None:
     problems: dict[Path, str] = {}  # what predictions and histories cannot be read
     tables = with_significance(with_ensembles(tabulate(runs, gaps.values()), problems), problems)
     sizes, trainings = size_series(tables), convergence(tables, problems)
+    tasks, ranking = tasks_of(tables), ranking_of(tables)
     sections = sections_of(tables, sizes, problems)
+    diagnosed = diagnoses(tasks, problems) if arguments.html else ()
     notes += [*legend(runs, tables), *unread(problems)]
     folder = arguments.tables or arguments.results / "tables"
     said = write(folder, tables, sections, notes)
     try:
-        said += [f"wrote {path}" for path in write_figures(tables, folder, sizes, trainings)]
+        said += [f"wrote {path}" for path in write_figures(tables, folder, sizes, trainings, ranking)]
     except ImportError as error:
         said.append(f"no figure, for the tables need no matplotlib but it does: {error}")
+    if arguments.html:
+        from irnet_hpc.webpage import Findings, webpage  # here, since it draws
+
+        found = Findings(runs, gaps, tables, sections, tasks, ranking, sizes, trainings, diagnosed, notes)
+        write_text(arguments.html, webpage(found))
+        said.append(f"wrote {arguments.html} ({arguments.html.stat().st_size / 1e6:.1f} MB)")
     # Shown when all is written, for whoever looks at the first lines only (`aggregate | head`) ends the program there.
     terminal = sys.stdout.isatty()
     print(document(tables, notes, shutil.get_terminal_size().columns if terminal else None, SHOWN, sections))
@@ -64,6 +75,7 @@ def sections_of(tables: Sequence[Table], sizes: Sequence[Series], problems: dict
     gets a sentence for each run whose predictions were wanted and cannot be read."""
     tasks = tasks_of(tables)
     found = (
+        depths_section(tables),
         tasks_section(tasks),
         significance_section(tables),
         ensembles_section(tables),
@@ -104,6 +116,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("results", nargs="?", type=Path, default=Path("results"), help="default: results")
     parser.add_argument("--matrix", type=Path, help="jobs/*.yaml: say which of its cells have no result, and why")
     parser.add_argument("--tables", type=Path, metavar="DIR", help="where to write; default: RESULTS/tables")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write one page with everything")
     return parser.parse_args()
 
 

@@ -81,6 +81,18 @@ def published_of(table: Table) -> list[tuple[Published, Row, Cell | BestClassica
 
 def published_markdown(table: Table, width: int | None = None) -> str:
     """What is published beside what is ours, for below the table and never within it; empty where nothing is."""
+    lines, sources = published_grid(table)
+    if not sources:
+        return ""
+    said = "\n".join(f"{i + 1}. {one_line(source)}" for i, source in enumerate(sources))
+    return (
+        f"Published on {table.source}, of other rows, splits and selection than ours, so beside our table and not in it:"
+        f"\n\n{aligned(lines, width)}\n\n{said}"
+    )
+
+
+def published_grid(table: Table) -> tuple[list[list[Text]], list[str]]:
+    """Header first, a line a published number; and the sources that the last column counts."""
     found = published_of(table)
     sources = list(dict.fromkeys(line.source for line, _, _ in found))
     header = ["property", "model", "features", "published", "rows", "split", "ours", "our training rows", "source"]
@@ -90,13 +102,7 @@ def published_markdown(table: Table, width: int | None = None) -> str:
         texts += [f"{line.n_rows:,}" if line.n_rows else "not stated", line.split]
         texts += [_ours(line, ours, row), f"{row.n_train:,}", str(sources.index(line.source) + 1)]
         lines.append([Text(text) for text in texts])
-    if not found:
-        return ""
-    said = "\n".join(f"{i + 1}. {one_line(source)}" for i, source in enumerate(sources))
-    return (
-        f"Published on {table.source}, of other rows, splits and selection than ours, so beside our table and not in it:"
-        f"\n\n{aligned(lines, width)}\n\n{said}"
-    )
+    return lines, sources
 
 
 def _ours(line: Published, cell: Cell | BestClassical | None, row: Row) -> str:

@@ -117,8 +117,10 @@ def _grid(ranking: Ranking) -> list[list[Text]]:
             ranking.critical_difference is not None and rank - ranking.ranks[0] < ranking.critical_difference
         )
         lines.append([Text(model), Text(f"{rank:.2f}", bold), Text(str(wins)), Text(str(len(ranking.tasks)))])
-    for model, n_tasks in ranking.left_out:
-        lines.append([Text(model), *[Text("tasks missing")] * 2, Text(f"{n_tasks} of {ranking.n_all_tasks}")])
+    if ranking.left_out:
+        most = max(n_tasks for _, n_tasks in ranking.left_out)
+        others = Text(f"{len(ranking.left_out)} others, each without some of these tasks")
+        lines.append([others, *[Text("tasks missing")] * 2, Text(f"at most {most} of {ranking.n_all_tasks}")])
     return lines
 
 
