@@ -270,7 +270,7 @@ def _density(
         np.clip(x, x_low, x_high), np.clip(y, y_low, y_high), PIXELS, [[x_low, x_high], [y_low, y_high]]
     )
     image = np.zeros((PIXELS, PIXELS, 4))
-    image[..., :3] = np.array([0x2B, 0x7B, 0xC9]) / 255
+    image[..., :3] = np.array([0x3F, 0x93, 0xDC]) / 255
     opacity = np.log1p(counts.T) / np.log1p(counts.max())
     image[..., 3] = np.where(counts.T > 0, 0.35 + 0.65 * opacity, 0)
     panel.imshow(image, origin="lower", extent=(x_low, x_high, y_low, y_high), aspect="auto", interpolation="nearest")

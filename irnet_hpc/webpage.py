@@ -101,14 +101,14 @@ def _parts(found: Findings) -> dict[str, Markup | None]:
         ),
         "Predictions": _predictions(found.diagnoses),
         "Significance": _with_section(None, by_name.get("intervals")),
-        "Differences": _with_section(None, by_name.get("differences")),
+        "Differences": _with_section(None, by_name.get("differences"), "Differences"),
         "Ranks": _with_section(rank_chart(found.ranking), by_name.get("ranks")),
         "Training rows": _with_section(grid(size_charts(found.sizes)), by_name.get("size")),
-        "Representations": _with_section(None, by_name.get("representations")),
+        "Representations": _with_section(None, by_name.get("representations"), "Representations"),
         "Chemistry": _with_section(None, by_name.get("chemistry")),
         "Protocol": _with_section(None, by_name.get("optimism")),
         "Ensembles": _with_section(None, by_name.get("ensembles")),
-        "Cost": _with_section(grid(cost_charts(tried)), by_name.get("costs")),
+        "Cost": _with_section(grid(cost_charts(tried)), by_name.get("costs"), "Cost"),
         "Tables": _tables(found.tables),
         "Notes": _notes(found.notes),
     }
@@ -155,10 +155,10 @@ def _summary(found: Findings, best: Section | None) -> Markup:
 def _everything(tables: Sequence[Table]) -> Markup:
     """Every cell as a line, to be sorted and searched."""
     header = (
-        "pack",
-        "property",
         "model",
         "test MAE",
+        "property",
+        "pack",
         "95 % interval",
         "below baseline",
         "below plain",
@@ -191,8 +191,7 @@ def _line(one: Table, row: Row, model: tuple[str, int | None], cell) -> list[Tex
     below = percent_below(cell.mae, row.baseline) if cell else None
     protocol = one.protocol + (" (selected on test)" if one.selected_on == "test" else "")
     plain = "is plain" if model[0] == "plain" else "no plain"
-    texts = [one.pack, f"{row.property} ({row.unit})", model_name(*model)]
-    texts += [why or cell_text(cell, form)]
+    texts = [model_name(*model), why or cell_text(cell, form), f"{row.property} ({row.unit})", one.pack]
     texts += [
         why or (f"{cell.interval[0]:{form}} to {cell.interval[1]:{form}}" if cell.interval else _no_interval(cell))
     ]
@@ -202,7 +201,7 @@ def _line(one: Table, row: Row, model: tuple[str, int | None], cell) -> list[Tex
     texts += [f"{row.n_train:,}", f"{row.n_test:,}"]
     texts += [why or ("not counted" if cell.n_parameters is None else f"{cell.n_parameters:,}")]
     texts += [why or f"{cell.device_hours:.3g}", one.start_from or "nothing"]
-    return [Text(text, bool(cell and cell.best and place in (2, 3))) for place, text in enumerate(texts)]
+    return [Text(text, bool(cell and cell.best and place < 2)) for place, text in enumerate(texts)]
 
 
 def _no_interval(cell) -> str:
@@ -218,18 +217,20 @@ def _predictions(found: Sequence[Diagnosis]) -> Markup:
     )
 
 
-def _section(section: Section) -> Markup:
+def _section(section: Section, below: str = "") -> Markup:
+    """Its blocks, folded where they are many; its heading, unless it stands `below` the same one."""
     folded = len(section.blocks) > FOLDED
     blocks = [
         _folded(block.title, table(block.lines)) if folded else joined([element("h3", block.title), table(block.lines)])
         for block in section.blocks
     ]
-    return joined([element("h3", section.heading), element("p", section.said, class_="said"), *blocks])
+    heading = element("h3", section.heading) if section.heading != below else ""
+    return joined([heading, element("p", section.said, class_="said"), *blocks])
 
 
-def _with_section(charts: Markup | None, section: Section | None) -> Markup | None:
+def _with_section(charts: Markup | None, section: Section | None, below: str = "") -> Markup | None:
     """None where there is nothing of either."""
-    return joined([charts or "", _section(section) if section else ""]) if charts or section else None
+    return joined([charts or "", _section(section, below) if section else ""]) if charts or section else None
 
 
 def _folded(title: str, *inside: Markup | None) -> Markup:
