@@ -31,8 +31,8 @@ python -m irnet_hpc.pack --source alloys
 say "3/4 train: python -m irnet_hpc.sweep run jobs/quickstart.yaml"
 python -m irnet_hpc.sweep run "$matrix"
 
-say "4/4 tables: python -m irnet_hpc.aggregate results/"
-python -m irnet_hpc.aggregate results/
+say "4/4 tables: python -m irnet_hpc.aggregate results/ --html results/tables/report.html"
+python -m irnet_hpc.aggregate results/ --html results/tables/report.html
 
 say "done; written to $FOLDER:"
 find results -maxdepth 2 -path '*/tables/*' -type f | sort | sed 's/^/  /'

@@ -59,10 +59,15 @@ def main() -> None:
     except ImportError as error:
         said.append(f"no figure, for the tables need no matplotlib but it does: {error}")
     if arguments.html:
-        from irnet_hpc.webpage import Findings, webpage  # here, since it draws
+        from irnet_hpc.webpage import Findings, webpage  # here, since it reads formulas, and tables need no numpy
 
         found = Findings(runs, gaps, tables, sections, tasks, ranking, sizes, trainings, diagnosed, notes)
-        write_text(arguments.html, webpage(found))
+        try:
+            write_text(arguments.html, webpage(found))
+        except ImportError as error:
+            raise UserError(
+                f"--html draws with matplotlib, which cannot be imported ({error}); the tables are written"
+            ) from None
         said.append(f"wrote {arguments.html} ({arguments.html.stat().st_size / 1e6:.1f} MB)")
     # Shown when all is written, for whoever looks at the first lines only (`aggregate | head`) ends the program there.
     terminal = sys.stdout.isatty()
@@ -76,7 +81,7 @@ def sections_of(tables: Sequence[Table], sizes: Sequence[Series], problems: dict
     tasks = tasks_of(tables)
     found = (
         depths_section(tables),
-        tasks_section(tasks),
+        *([tasks_section(tasks)] if any(task.n_tables > 1 for task in tasks) else []),  # else the one table says it
         significance_section(tables),
         ensembles_section(tables),
         differences_section(tables, problems),

@@ -7,15 +7,16 @@ from irnet_hpc.rendering import cell_text, row_format
 from irnet_hpc.tables import Row, Table
 from irnet_hpc.typeset import Block, Section, Text
 
+FEWEST = 6  # networks, up to which a table's own line of them is read as easily
 SAID = "Test MAE, as in the tables: a line an architecture, a column a depth."
 
 
 def depths_section(tables: Sequence[Table]) -> Section:
-    """A block a property of each table that has several depths; mae.csv has the numbers."""
+    """A block a property of each table of many networks; mae.csv has the numbers."""
     blocks = [
         Block(f"{row.property} ({row.unit}), {table.title}", f"{row.property}-{table.name}", _grid(table, row))
         for table in tables
-        if len(depths_of(table)) > 1
+        if len(depths_of(table)) > 1 and sum(bool(depth) for _, depth in table.models) > FEWEST
         for row in table.rows
     ]
     return Section("depths", "Architecture × depth", SAID, tuple(blocks), [])

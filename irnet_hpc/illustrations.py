@@ -163,7 +163,7 @@ def elements(found: Diagnosis) -> Markup:
             element("div", *(_element(one, found) for one in found.elements), class_="elements"),
             element("p", "Times the MAE of all rows: ", *key, class_="key"),
             element("p", few, class_="note"),
-            element("details", element("summary", "The same as a table"), table(lines)),
+            element("details", element("summary", "The same as a table"), table(lines), class_="screen"),
         )
     )
 

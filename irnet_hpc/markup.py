@@ -58,7 +58,7 @@ def number_of(text: str) -> float | None:
     return float(found[1].replace(",", "")) if found else None
 
 
-LONG = 34  # letters, beyond which a cell may break
+LONG = 44  # letters, beyond which a cell may break
 
 
 def table(

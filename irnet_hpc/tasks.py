@@ -74,6 +74,10 @@ class Task:
     def name(self) -> str:
         return f"{self.dataset} {self.property}"
 
+    @property
+    def n_tables(self) -> int:
+        return len({entry.table.name for entry in self.entries})
+
 
 def tasks_of(tables: Iterable[Table]) -> tuple[Task, ...]:
     """In the order of the tables."""

@@ -35,7 +35,7 @@
     });
   }
   // Paper has no folds.
-  const folds = () => Array.from(document.querySelectorAll("details"));
+  const folds = () => Array.from(document.querySelectorAll("details:not(.screen)"));
   let closed = [];
   addEventListener("beforeprint", () => { closed = folds().filter((fold) => !fold.open); closed.forEach((fold) => { fold.open = true; }); });
   addEventListener("afterprint", () => closed.forEach((fold) => { fold.open = false; }));

@@ -25,17 +25,16 @@ from irnet_hpc.illustrations import (
     size_charts,
 )
 from irnet_hpc.markup import Markup, element, joined, table
+from irnet_hpc.overview import everything, facts, subtitle
 from irnet_hpc.published import published_grid
 from irnet_hpc.rankings import Ranking
-from irnet_hpc.rendering import cell_text, row_format
 from irnet_hpc.rendering import grid as table_grid
 from irnet_hpc.results import Gap, Run
-from irnet_hpc.runs import model_name
 from irnet_hpc.series import Series
 from irnet_hpc.summary import summary
-from irnet_hpc.tables import Row, Table
-from irnet_hpc.tasks import Task, percent_below
-from irnet_hpc.typeset import Section, Text
+from irnet_hpc.tables import Table
+from irnet_hpc.tasks import Task, tasks_section
+from irnet_hpc.typeset import Section
 
 FOLDED = 3  # blocks of a section, above which they are folded
 
@@ -75,7 +74,12 @@ def webpage(found: Findings) -> str:
     links = [element("a", name, href=f"#{_anchor(name)}") for name in parts]
     body = element(
         "body",
-        element("header", element("h1", "Test errors"), element("p", _subtitle(found), class_="said"), _facts(found)),
+        element(
+            "header",
+            element("h1", "Test errors"),
+            element("p", subtitle(found.runs), class_="said"),
+            facts(found.runs, found.tables, len(found.tasks), len(found.gaps)),
+        ),
         element("nav", element("div", *links), aria_label="sections"),
         element("main", *(_part(name, part) for name, part in parts.items())),
         element("footer", element("p", *_footer(found), class_="note")),
@@ -91,8 +95,8 @@ def _parts(found: Findings) -> dict[str, Markup | None]:
     more = f"{left_out} more are files beside the tables." if left_out else None
     tried = [table for table in found.tables if table.protocol == "honest"]
     return {
-        "Summary": _summary(found, by_name.get("tasks")),
-        "All results": _everything(found.tables),
+        "Summary": _summary(found),
+        "All results": everything(found.tables),
         "Depth": _with_section(
             charts_or(depth_charts(found.tables), "No table has several depths yet."), by_name.get("depths")
         ),
@@ -122,90 +126,11 @@ def _part(name: str, part: Markup) -> Markup:
     return element("section", element("h2", name), part, id=_anchor(name))
 
 
-def _subtitle(found: Findings) -> str:
-    stamps = [
-        attempt.get("started") for run in found.runs for attempt in run.result.attempts if isinstance(attempt, dict)
-    ]
-    newest = max((stamp for stamp in stamps if isinstance(stamp, str)), default=None)
-    since = f", the newest started {newest[:10]}" if newest else ""
-    return f"irnet_hpc: what was trained, and how well it predicts rows that it has not seen{since}."
-
-
-def _facts(found: Findings) -> Markup:
-    cells = [cell for one in found.tables for row in one.rows for cell in row.cells if cell]
-    facts = {
-        "finished runs": len(found.runs),
-        "tasks": len(found.tasks),
-        "models": len({model for one in found.tables for model in one.models}),
-        "cells": len(cells),
-        "cells of 3 runs or more": sum(cell.n >= 3 for cell in cells),
-        "without a result": len(found.gaps),
-    }
-    hours = sum(run.result.device_hours for run in found.runs)
-    shown = {name: f"{n:,}" for name, n in facts.items()} | {"device-hours": f"{hours:,.3g}"}
-    return element("ul", *(element("li", element("b", n), name) for name, n in shown.items()), class_="facts")
-
-
-def _summary(found: Findings, best: Section | None) -> Markup:
+def _summary(found: Findings) -> Markup:
+    best = _section(tasks_section(found.tasks)) if found.tasks else ""
     first, *rest = summary(found.runs, found.tables, found.tasks, found.ranking, found.gaps)
     words = [element("li", element("b", sentence.about), ": ", sentence.text) for sentence in rest]
-    return joined([element("p", first.text), element("ul", *words, class_="words"), _section(best) if best else ""])
-
-
-def _everything(tables: Sequence[Table]) -> Markup:
-    """Every cell as a line, to be sorted and searched."""
-    header = (
-        "model",
-        "test MAE",
-        "property",
-        "pack",
-        "95 % interval",
-        "below baseline",
-        "below plain",
-        "recipe",
-        "protocol",
-    )
-    lines = [
-        [Text(text) for text in (*header, "training rows", "test rows", "parameters", "device-hours", "started from")]
-    ]
-    for one in tables:
-        for row in one.rows:
-            for model, cell in zip(one.models, row.cells, strict=True):
-                lines.append(_line(one, row, model, cell))
-    said = (
-        f"{len(lines) - 1:,} cells. Click a heading to sort. Shaded: the best of its row in its table, and whatever cannot be "
-        "told from it; MAEs of different properties, packs and protocols are not comparable."
-    )
-    field = element(
-        "input",
-        type="search",
-        placeholder="Filter: words that a line must hold",
-        aria_label="filter",
-        data_filters="everything",
-    )
-    return joined([element("p", said, class_="said"), field, table(lines, name="everything", tall=True)])
-
-
-def _line(one: Table, row: Row, model: tuple[str, int | None], cell) -> list[Text]:
-    form, why = row_format(row), None if cell else one.why_missing(row, *model)
-    below = percent_below(cell.mae, row.baseline) if cell else None
-    protocol = one.protocol + (" (selected on test)" if one.selected_on == "test" else "")
-    plain = "is plain" if model[0] == "plain" else "no plain"
-    texts = [model_name(*model), why or cell_text(cell, form), f"{row.property} ({row.unit})", one.pack]
-    texts += [
-        why or (f"{cell.interval[0]:{form}} to {cell.interval[1]:{form}}" if cell.interval else _no_interval(cell))
-    ]
-    texts += [why or ("baseline is 0" if below is None else f"{below:+.1f} %")]
-    texts += [why or (plain if cell.improvement is None else f"{cell.improvement:+.1f} %")]
-    texts += [one.recipe + (f", one network for {one.joint.replace(',', ', ')}" if one.joint else ""), protocol]
-    texts += [f"{row.n_train:,}", f"{row.n_test:,}"]
-    texts += [why or ("not counted" if cell.n_parameters is None else f"{cell.n_parameters:,}")]
-    texts += [why or f"{cell.device_hours:.3g}", one.start_from or "nothing"]
-    return [Text(text, bool(cell and cell.best and place < 2)) for place, text in enumerate(texts)]
-
-
-def _no_interval(cell) -> str:
-    return "n < 3" if cell.n < 3 else "no predictions"
+    return joined([element("p", first.text), element("ul", *words, class_="words"), best])
 
 
 def _predictions(found: Sequence[Diagnosis]) -> Markup:

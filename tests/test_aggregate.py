@@ -555,7 +555,7 @@ def test_the_command_writes_the_same_tables_that_it_shows(tmp_path):
     folder = tmp_path / "results" / "tables"
     figure = "mae_vs_depth-oqmd-magpie_onecycle_honest"
     assert {path.name for path in folder.iterdir()} == {
-        *("mae.md", "mae.csv", "mae.tex", f"{figure}.png", f"{figure}.pdf")
+        *("mae.md", "mae.csv", "mae.json", "mae.tex", f"{figure}.png", f"{figure}.pdf")
     }
     assert (folder / "mae.md").read_text() in done.stdout
     assert "**0.090 ± 0.010 (n=3)**" in done.stdout
@@ -783,5 +783,5 @@ def test_the_command_writes_the_published_numbers_as_a_csv_of_their_own(tmp_path
     done = aggregate(cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "results" / "tables"
-    assert {path.name for path in folder.iterdir()} == {"mae.md", "mae.csv", "mae.tex", "published.csv"}
+    assert {path.name for path in folder.iterdir()} == {"mae.md", "mae.csv", "mae.json", "mae.tex", "published.csv"}
     assert "Published on oqmd" in done.stdout and "Published on oqmd" in (folder / "mae.md").read_text()

@@ -37,8 +37,9 @@ ORDER = (
         "sweep",
     ),
     *("statistics", "results", "grouping", "gaps", "cells", "tables", "predictions", "typeset", "rendering"),
-    *("differences", "significance", "ensembles", "optimism", "series", "curves", "published", "tasks"),
-    *("representations", "costs", "rankings", "report", "document", "exported", "aggregate"),
+    *("differences", "significance", "ensembles", "optimism", "series", "curves", "published", "tasks", "depths"),
+    *("representations", "costs", "rankings", "diagnostics", "charts", "report", "document", "exported"),
+    *("periodic", "markup", "inline", "illustrations", "summary", "overview", "webpage", "aggregate"),
 )
 TRAINING = {
     *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "scores", "folder", "origin"),
@@ -52,7 +53,7 @@ ONLY_IN = {
     "horovod": {"comm"},
     "mpi4py": {"ranks"},
     "submitit": {"jobs", "submission"},
-    "matplotlib": {"report"},
+    "matplotlib": {"charts", "report", "inline", "illustrations"},
     "sklearn": {"classical", "estimator"},
     "tabm": {"tabular"},
     "matminer": {"alloys", "magpie", "download"},

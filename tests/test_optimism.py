@@ -99,6 +99,6 @@ def test_the_command_writes_optimism_csv_and_shows_the_section_in_all_forms(tmp_
     done = aggregate(cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "results" / "tables"
-    assert {path.name for path in folder.iterdir()} == {"mae.md", "mae.csv", "mae.tex", "optimism.csv"}
+    assert {path.name for path in folder.iterdir()} == {"mae.md", "mae.csv", "mae.json", "mae.tex", "optimism.csv"}
     assert "+0.0030 ± 0.0014 (n=2)" in (folder / "mae.md").read_text()
     assert "tab:optimism-" in (folder / "mae.tex").read_text()

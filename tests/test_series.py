@@ -233,7 +233,9 @@ def test_the_command_draws_convergence_a_figure_a_property(tmp_path):
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "results" / "tables"
     name = "convergence-formation_energy_oqmd-magpie_onecycle_honest"
-    assert {path.name for path in folder.iterdir()} == {"mae.md", "mae.csv", "mae.tex", f"{name}.png", f"{name}.pdf"}
+    assert {path.name for path in folder.iterdir()} == {
+        *("mae.md", "mae.csv", "mae.json", "mae.tex", f"{name}.png", f"{name}.pdf")
+    }
 
 
 def test_all_sections_are_in_the_document_in_order_and_notes_come_last(tmp_path):
