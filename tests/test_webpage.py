@@ -5,6 +5,8 @@ import dataclasses
 import hashlib
 import html.parser
 import re
+import shutil
+import subprocess
 import time
 
 import numpy as np
@@ -144,6 +146,20 @@ def test_the_same_results_give_the_same_page(page, tmp_path):
     write_everything(tmp_path / "results")
     assert aggregate("results", "--html", "report.html", cwd=tmp_path).returncode == 0
     assert (tmp_path / "report.html").read_text() == page.read_text()
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_all_of_the_latex_compiles_whatever_the_names(page):
+    folder = page.parent / "results" / "tables"
+    body = (folder / "mae.tex").read_text()
+    assert body.count(r"\begin{table}") > 4 and "<script>" not in body
+    body = body.replace(r"\end{table}", "\\end{table}\n\\clearpage")  # so many floats are more than LaTeX keeps
+    (folder / "paper.tex").write_text(
+        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + body + "\n\\end{document}\n"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 def test_without_results_or_of_two_packs_of_one_name_there_is_a_sentence_and_no_page(tmp_path):
