@@ -40,6 +40,7 @@ ORDER = (
     *("differences", "significance", "ensembles", "optimism", "series", "curves", "published", "tasks", "depths"),
     *("representations", "costs", "rankings", "diagnostics", "charts", "report", "document", "exported"),
     *("periodic", "markup", "inline", "illustrations", "summary", "overview", "webpage", "aggregate"),
+    "doctor",
 )
 TRAINING = {
     *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "scores", "folder", "origin"),
@@ -48,10 +49,10 @@ TRAINING = {
 # library -> the only modules that may name it, at their top or within a function
 ONLY_IN = {
     "h5py": {"store"},
-    "torch": TRAINING,
+    "torch": TRAINING | {"doctor"},
     "safetensors": TRAINING,
-    "horovod": {"comm"},
-    "mpi4py": {"ranks"},
+    "horovod": {"comm", "doctor"},
+    "mpi4py": {"ranks", "doctor"},
     "submitit": {"jobs", "submission"},
     "matplotlib": {"charts", "report", "inline", "illustrations"},
     "sklearn": {"classical", "estimator"},

@@ -7,7 +7,6 @@ import html.parser
 import re
 import shutil
 import subprocess
-import time
 
 import numpy as np
 import pytest
@@ -319,7 +318,8 @@ def test_paper_shows_what_is_folded(page, tmp_path):
 
 @needs_browser
 def test_a_thousand_cells_open_in_under_three_seconds(tmp_path):
-    """The one test that measures time, since the page promises it: 500 properties of two models."""
+    """The one test that measures time, since the page promises it: 500 properties of two models. Counted is the processor's
+    time of the page's own thread, which whatever else the machine does leaves alone."""
     write_run(tmp_path / "one", 0.1, "irnet-17")
     write_run(tmp_path / "one", 0.2, "plain-17")
     two, _ = collect(tmp_path / "one")
@@ -334,8 +334,9 @@ def test_a_thousand_cells_open_in_under_three_seconds(tmp_path):
     (tmp_path / "report.html").write_text(text)
     assert len(text) < 8e6
     with Browser(tmp_path / "profile") as browser:
-        begin = time.monotonic()
+        browser.developer("Performance.enable", timeDomain="threadTicks")
         browser.open(tmp_path / "report.html")  # returns when the page has loaded
-        assert time.monotonic() - begin < 3
+        metrics = {one["name"]: one["value"] for one in browser.developer("Performance.getMetrics")["metrics"]}
+        assert 0 < metrics["TaskDuration"] < 3
         assert browser.run("return document.querySelectorAll('#everything tbody tr').length") == 1000
         assert browser.console() == []
