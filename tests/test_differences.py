@@ -236,7 +236,7 @@ def test_without_any_predictions_there_is_no_section_but_a_note(tmp_path):
     write_run(tmp_path, 0.1)
     write_run(tmp_path, 0.2, "ridge")
     problems = {}
-    assert sections_of(tables_of(tmp_path), (), problems) == ()
+    assert "differences" not in {section.name for section in sections_of(tables_of(tmp_path), (), problems)}
     assert len(problems) == 2
 
 
