@@ -31,8 +31,8 @@ python -m irnet_hpc.pack --source alloys
 say "3/5 train: python -m irnet_hpc.sweep run jobs/quickstart.yaml"
 python -m irnet_hpc.sweep run "$matrix"
 
-say "4/5 tables: python -m irnet_hpc.aggregate results/"
-python -m irnet_hpc.aggregate results/
+say "4/5 tables: python -m irnet_hpc.aggregate results/ --html results/tables/report.html"
+python -m irnet_hpc.aggregate results/ --html results/tables/report.html
 
 # What setup.sh and the training have just proved, ranks and libraries, is not proved again.
 say "5/5 doctor: python -m irnet_hpc.doctor --only machine results slurm"

@@ -14,6 +14,11 @@ if ((EUID == 0)) && command -v apt-get >/dev/null; then
 else
   bash "$HERE/setup.sh"
 fi
+# A browser for the tests of the report. Where there is none (Ubuntu has it as a snap only), those are skipped and say so.
+if ! command -v chromedriver >/dev/null && ((EUID == 0)) && command -v apt-get >/dev/null; then
+  DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends chromium chromium-driver \
+    >/dev/null 2>&1 || echo "note: no chromium and chromium-driver; the tests of the report in a browser are skipped"
+fi
 # shellcheck source=env/activate.sh
 source "$HERE/activate.sh"
 cd "$IRNET_HOME"

@@ -16,7 +16,11 @@ class Measured:
     mae: float  # mean over the runs: seeds, and seeds of splits where the pack has several
     sd: float | None  # standard deviation over the runs, ddof = 1; None where there is one
     runs: tuple[Run, ...] = dataclasses.field(repr=False)  # by split and seed
-    best: bool = False  # of its row, the baseline included
+    best: bool = False  # of its row, the baseline included; or not distinguishable from it (significance.py)
+    interval: tuple[float, float] | None = (
+        None  # 95 %, seeds and test rows drawn again; None: too few runs, no predictions
+    )
+    p_against_best: float | None = None  # adjusted by Holm over the row; None: not tested, or itself the best
 
     @property
     def n(self) -> int:

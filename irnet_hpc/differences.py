@@ -9,9 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from irnet_hpc.cells import Cell, Measured
-from irnet_hpc.predictions import SplitRows, read_rows
+from irnet_hpc.predictions import SplitRows, by_split, pools_of, read_rows
 from irnet_hpc.rendering import difference_format
-from irnet_hpc.results import Run
 from irnet_hpc.runs import model_name
 from irnet_hpc.tables import Row, Table
 from irnet_hpc.typeset import Block, Section, Text
@@ -104,11 +103,11 @@ def _difference(
 
     from irnet_hpc.statistics import paired_interval
 
-    ours, theirs = _by_split(cell.runs, rows), _by_split(other.runs, rows)
+    ours, theirs = by_split(cell.runs, rows), by_split(other.runs, rows)
     splits = [split for split in ours if split in theirs]
     if not splits:
         return None
-    pools = _pools(splits, rows)
+    pools = pools_of(splits, rows)
     a = [np.concatenate([rows[split].errors(ours[split]) for split in pool]) for pool in pools]
     b = [np.concatenate([rows[split].errors(theirs[split]) for split in pool]) for pool in pools]
     interval = paired_interval(a, b, [rows[pool[0]].formula for pool in pools])
@@ -132,28 +131,6 @@ def _difference(
     )
 
 
-def _by_split(runs: Iterable[Run], rows: dict[int | None, SplitRows]) -> dict[int | None, list[Run]]:
-    """The runs whose predictions were read."""
-    found: dict[int | None, list[Run]] = {}
-    for run in runs:
-        if run.split in rows and run.folder in rows[run.split].predictions:
-            found.setdefault(run.split, []).append(run)
-    return found
-
-
-def _pools(splits: Iterable[int | None], rows: dict[int | None, SplitRows]) -> list[list[int | None]]:
-    """Splits by their test rows. Where an element is held out, the seed of the split moves train and val alone: such splits
-    are several runs on one draw of test rows, which they must not pass off as several."""
-    pools: list[list[int | None]] = []
-    for split in splits:
-        same = next((pool for pool in pools if rows[pool[0]].has_the_rows_of(rows[split])), None)
-        if same is None:
-            pools.append([split])
-        else:
-            same.append(split)
-    return pools
-
-
 def differences_section(tables: Sequence[Table], problems: dict[Path, str]) -> Section:
     found = differences(tables, problems)
     blocks = tuple(Block(table.title, table.name, _grid(made)) for table, made in found)
@@ -167,9 +144,9 @@ def _grid(made: Sequence[Difference]) -> list[list[Text]]:
     for one in made:
         form = difference_format([one.mean], [] if one.low is None else [(one.high - one.low) / 4])
         texts = [f"{one.property} ({one.unit})", one.model, one.against, f"{one.mean:{form}}"]
-        texts += ["–" if one.percent is None else f"{one.percent:+.1f} %"]
+        texts += ["of zero" if one.percent is None else f"{one.percent:+.1f} %"]
         texts += [f"n < {FEWEST}" if one.low is None else f"{one.low:{form}} to {one.high:{form}}"]
-        texts += [{None: "–", True: "yes", False: "no"}[one.excludes_zero]]
+        texts += [{None: f"n < {FEWEST}", True: "yes", False: "no"}[one.excludes_zero]]
         texts += [_runs(one.n_splits, one.n_runs), _runs(one.n_splits, one.n_runs_against), f"{one.n_test:,}"]
         lines.append([Text(text) for text in texts])
     return lines

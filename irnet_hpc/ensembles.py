@@ -61,8 +61,18 @@ def _grid(table: Table) -> list[list[Text]]:
     for row in table.rows:
         form = row_format(row)
         texts = [_text(cell, form) for cell in row.cells]
-        lines += [[Text(text) for text in (f"{row.property} ({row.unit})", *texts)]] if any(texts) else []
-    return [[Text(text or "–") for text, _ in line] for line in lines]
+        if any(texts):
+            why = [
+                _why(cell) if cell else table.why_missing(row, *model)
+                for model, cell in zip(table.models, row.cells, strict=True)
+            ]
+            shown = [text or reason for text, reason in zip(texts, why, strict=True)]
+            lines.append([Text(text) for text in (f"{row.property} ({row.unit})", *shown)])
+    return lines
+
+
+def _why(cell: Cell) -> str:
+    return "one seed a split" if cell.n <= max(1, len(cell.splits)) else "no predictions"
 
 
 def _text(cell: Cell | None, form: str) -> str:

@@ -119,8 +119,17 @@ def _grid(table: OptimismTable) -> list[list[Text]]:
         if trained := {one.n_train_honest for one in cells if one and one.honest}:
             name = f"MAE honest, {min(trained):,} training rows"
             shown[name] = [one and one.honest and cell_text(one.honest, form) for one in cells]
-        lines += [[Text(text or "–") for text in (name, *texts)] for name, texts in shown.items()]
+        for name, texts in shown.items():
+            lines.append(
+                [Text(name)] + [Text(text or why) for text, why in zip(texts, _why(table.of, row), strict=True)]
+            )
     return lines
+
+
+def _why(table: Table, row: Row) -> list[str]:
+    """What each model lacks where a line has nothing of it."""
+    cells = zip(table.models, row.cells, strict=True)
+    return ["not measured" if cell else table.why_missing(row, *model) for model, cell in cells]
 
 
 def _records(table: OptimismTable) -> list[dict]:

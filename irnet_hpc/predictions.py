@@ -63,6 +63,28 @@ def read_rows(runs: Iterable[Run], problems: dict[Path, str]) -> dict[int | None
     return rows
 
 
+def by_split(runs: Iterable[Run], rows: dict[int | None, SplitRows]) -> dict[int | None, list[Run]]:
+    """The runs whose predictions were read."""
+    found: dict[int | None, list[Run]] = {}
+    for run in runs:
+        if run.split in rows and run.folder in rows[run.split].predictions:
+            found.setdefault(run.split, []).append(run)
+    return found
+
+
+def pools_of(splits: Iterable[int | None], rows: dict[int | None, SplitRows]) -> list[list[int | None]]:
+    """Splits by their test rows. Where an element is held out, the seed of the split moves train and val alone: such splits
+    are several runs on one draw of test rows, which they must not pass off as several."""
+    pools: list[list[int | None]] = []
+    for split in splits:
+        same = next((pool for pool in pools if rows[pool[0]].has_the_rows_of(rows[split])), None)
+        if same is None:
+            pools.append([split])
+        else:
+            same.append(split)
+    return pools
+
+
 def read_predictions(run: Run) -> dict[str, "np.ndarray"]:
     """The arrays of a run's file. Raises UserError where they are not all there, or are not those of its result."""
     import numpy as np

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from irnet_hpc.cells import BestClassical, Cell
 from irnet_hpc.rendering import cell_text, row_format
-from irnet_hpc.runs import model_name
+from irnet_hpc.runs import ARCHITECTURES, model_name
 from irnet_hpc.tables import Row, Table
 from irnet_hpc.typeset import Text, aligned, csv_text, one_line
 
@@ -81,16 +81,8 @@ def published_of(table: Table) -> list[tuple[Published, Row, Cell | BestClassica
 
 def published_markdown(table: Table, width: int | None = None) -> str:
     """What is published beside what is ours, for below the table and never within it; empty where nothing is."""
-    found = published_of(table)
-    sources = list(dict.fromkeys(line.source for line, _, _ in found))
-    header = ["property", "model", "features", "published", "rows", "split", "ours", "our training rows", "source"]
-    lines = [[Text(text) for text in header]]
-    for line, row, ours in found:
-        texts = [f"{line.property} ({line.unit})", model_name(line.model, line.depth), line.features, f"{line.mae:g}"]
-        texts += [f"{line.n_rows:,}" if line.n_rows else "not stated", line.split]
-        texts += [_ours(ours, row), f"{row.n_train:,}", str(sources.index(line.source) + 1)]
-        lines.append([Text(text) for text in texts])
-    if not found:
+    lines, sources = published_grid(table)
+    if not sources:
         return ""
     said = "\n".join(f"{i + 1}. {one_line(source)}" for i, source in enumerate(sources))
     return (
@@ -99,9 +91,23 @@ def published_markdown(table: Table, width: int | None = None) -> str:
     )
 
 
-def _ours(cell: Cell | BestClassical | None, row: Row) -> str:
+def published_grid(table: Table) -> tuple[list[list[Text]], list[str]]:
+    """Header first, a line a published number; and the sources that the last column counts."""
+    found = published_of(table)
+    sources = list(dict.fromkeys(line.source for line, _, _ in found))
+    header = ["property", "model", "features", "published", "rows", "split", "ours", "our training rows", "source"]
+    lines = [[Text(text) for text in header]]
+    for line, row, ours in found:
+        texts = [f"{line.property} ({line.unit})", model_name(line.model, line.depth), line.features, f"{line.mae:g}"]
+        texts += [f"{line.n_rows:,}" if line.n_rows else "not stated", line.split]
+        texts += [_ours(line, ours, row), f"{row.n_train:,}", str(sources.index(line.source) + 1)]
+        lines.append([Text(text) for text in texts])
+    return lines, sources
+
+
+def _ours(line: Published, cell: Cell | BestClassical | None, row: Row) -> str:
     if cell is None:
-        return "–"
+        return "not run" if line.model == BEST_CLASSICAL or line.ours[0] in ARCHITECTURES else "not one of ours"
     return (f"{cell.model} " if isinstance(cell, BestClassical) else "") + cell_text(cell, row_format(row))
 
 

@@ -9,7 +9,9 @@ from irnet_hpc.tables import Row, Table
 from irnet_hpc.typeset import Text, aligned, csv_text, latex_table
 
 HOW_TO_READ = (
-    "Test MAE, mean ± sd over seeds (n seeds), the best of a row in bold. baseline: the train median predicted for every "
+    "Test MAE, mean ± sd over seeds (n seeds), the best of a row in bold, and with it whatever three runs or more cannot tell "
+    "from it (paired over common test rows and seeds, Holm's correction over the row); below three runs bold is the least MAE "
+    "and no claim. baseline: the train median predicted for every "
     "row. irnet vs plain: by how many per cent IRNet's MAE is below plain's at that depth."
 )
 
@@ -84,22 +86,29 @@ def grid(table: Table) -> list[list[Text]]:
         line = [Text(f"{row.property} ({row.unit})"), Text(f"{row.baseline:{form}}", row.baseline_best)]
         if table.has_classical:
             theirs = row.best_classical
-            line.append(Text(f"{theirs.model} {cell_text(theirs, form)}", theirs.best) if theirs else Text("–"))
-        line += [Text(cell_text(cell, form), cell.best) if cell else Text("–") for cell in row.cells]
+            line.append(Text(f"{theirs.model} {cell_text(theirs, form)}", theirs.best) if theirs else Text("not run"))
+        for model, cell in zip(table.models, row.cells, strict=True):
+            line.append(Text(cell_text(cell, form), cell.best) if cell else Text(table.why_missing(row, *model)))
         for depth in depths:
             plain, irnet = table.cell(row, "plain", depth), table.cell(row, "irnet", depth)
-            both = plain and irnet and irnet.improvement is not None
-            line.append(Text(f"{irnet.improvement:+.1f} %" if both else "–"))
+            line.append(_percent("irnet", irnet, irnet and irnet.improvement, "plain", plain))
         for depth in irnets:
             irnet = table.cell(row, "irnet", depth)
-            known = irnet and irnet.improvement_over_classical is not None
-            line.append(Text(f"{irnet.improvement_over_classical:+.1f} %" if known else "–"))
+            theirs = row.best_classical
+            line.append(_percent("irnet", irnet, irnet and irnet.improvement_over_classical, "classical", theirs))
         for model in table.compared_with_single:
             cell = table.cell(row, *model)
-            known = cell and cell.improvement_over_single is not None
-            line.append(Text(f"{cell.improvement_over_single:+.1f} %" if known else "–"))
+            line.append(_percent(model_name(*model), cell, cell and cell.improvement_over_single, "own network", None))
         lines.append(line)
     return lines
+
+
+def _percent(ours: str, cell: Cell | None, percent: float | None, theirs: str, other: Measured | None) -> Text:
+    """By how many per cent a MAE is lower, or what it lacks for that."""
+    if percent is not None:
+        return Text(f"{percent:+.1f} %")
+    absent = ours if cell is None else theirs if other is None else "common seed"
+    return Text(f"no {absent}")
 
 
 def markdown(table: Table, width: int | None = None) -> str:
@@ -138,6 +147,9 @@ def tidy_csv(tables: Iterable[Table]) -> str:
             "seeds": " ".join(map(str, cell.seeds)),
             "n_runs": cell.n,
             "splits": " ".join(map(str, cell.splits)),
+            "test_mae_low": cell.interval and cell.interval[0],
+            "test_mae_high": cell.interval and cell.interval[1],
+            "p_against_best": cell.p_against_best,
             "ensemble_mae": cell.ensemble_mae,
             "baseline_mae": row.baseline,
             "improvement_over_plain": cell.improvement,

@@ -52,6 +52,7 @@ class Gap(NamedTuple):
 
     state: str
     why: str = ""
+    spec: RunSpec | None = None  # None: its run.json does not say
 
 
 def collect(results: Path) -> tuple[list[Run], dict[Path, Gap]]:
@@ -68,11 +69,11 @@ def collect(results: Path) -> tuple[list[Run], dict[Path, Gap]]:
                     result = dataclasses.replace(result, recipe=dataclasses.asdict(read_recipe(spec, result.recipe)))
                 runs.append(Run(folder, spec, result))
             except (UserError, OSError) as error:
-                gaps[folder] = Gap("unreadable, and left out", str(error))
+                gaps[folder] = Gap("unreadable, and left out", str(error), _planned_spec(folder))
         elif "error.json" in names:
-            gaps[folder] = Gap("failed", _sentence(folder / "error.json"))
+            gaps[folder] = Gap("failed", _sentence(folder / "error.json"), _planned_spec(folder))
         elif "run.json" in names:
-            gaps[folder] = Gap("running, or interrupted")
+            gaps[folder] = Gap("running, or interrupted", spec=_planned_spec(folder))
     return runs, gaps
 
 
@@ -85,6 +86,14 @@ def _folders(top: Path) -> Iterator[tuple[Path, set[str]]]:
         if real not in seen:
             yield Path(folder), set(names)
         seen.add(real)
+
+
+def _planned_spec(folder: Path) -> RunSpec | None:
+    """What a run without a result was to be, if its run.json can be read."""
+    try:
+        return read_spec(read_json(folder / "run.json")["spec"])
+    except (UserError, OSError, KeyError, TypeError, AttributeError, ValueError):
+        return None  # it is a gap all the same, in the notes under its folder's name
 
 
 def _checked_spec(folder: Path, result: RunResult) -> RunSpec:

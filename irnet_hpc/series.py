@@ -144,10 +144,10 @@ def _grid(series: Series) -> list[list[Text]]:
         line.append(Text(f"{row.baseline:{form}}", row.baseline_best))
         if series.has_classical:
             theirs = row.best_classical
-            line.append(Text(f"{theirs.model} {cell_text(theirs, form)}", theirs.best) if theirs else Text("–"))
+            line.append(Text(f"{theirs.model} {cell_text(theirs, form)}", theirs.best) if theirs else Text("not run"))
         for model in series.models:
             cell = point.cell(model)
-            line.append(Text(cell_text(cell, form), cell.best) if cell else Text("–"))
+            line.append(Text(cell_text(cell, form), cell.best) if cell else Text(point.table.why_missing(row, *model)))
         lines.append(line)
     return lines
 

@@ -10,14 +10,15 @@ import dataclasses
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from irnet_hpc.cells import BestClassical, Cell, best_classical, cell_of
 from irnet_hpc.errors import UserError
+from irnet_hpc.gaps import NOT_RUN, belongs, why_missing
 from irnet_hpc.grouping import Group, group_runs, is_stale, pack_labels, short
 from irnet_hpc.properties import PROPERTIES
-from irnet_hpc.results import Run
+from irnet_hpc.results import Gap, Run
 from irnet_hpc.runs import ARCHITECTURES
 
 
@@ -32,6 +33,7 @@ class Row:
     baseline_best: bool
     cells: tuple[Cell | None, ...]  # one a model of the table
     best_classical: BestClassical | None = None  # None: no result, or a table of classical models
+    missing: tuple[str, ...] = ()  # one a model of the table: why there is no cell; empty where there is one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,13 +92,20 @@ class Table:
             if any(cell and cell.improvement_over_single is not None for cell in cells)
         )
 
+    def why_missing(self, row: Row, architecture: str, depth: int | None) -> str:
+        """Why a model has no cell in a row, in a few words."""
+        model = (architecture, depth)
+        return (row.missing[self.models.index(model)] if row.missing and model in self.models else "") or NOT_RUN
+
     def cell(self, row: Row, architecture: str, depth: int | None) -> Cell | None:
         model = (architecture, depth)
         return row.cells[self.models.index(model)] if model in self.models else None
 
 
-def tabulate(runs: Sequence[Run]) -> tuple[Table, ...]:
-    """All the tables that `runs` give. Raises UserError, naming two folders, where one name stands for two contents."""
+def tabulate(runs: Sequence[Run], gaps: Iterable[Gap] = ()) -> tuple[Table, ...]:
+    """All the tables that `runs` give; `gaps` say why cells are missing. Raises UserError, naming two folders, where one name
+    stands for two contents."""
+    gaps = [gap for gap in gaps if gap.spec]
     classical = [run for run in runs if run.spec.is_classical and not is_stale(run)]
     packs, groups = pack_labels(runs), group_runs(runs)
     by_name = {group[:-1]: group for group in groups}
@@ -104,7 +113,8 @@ def tabulate(runs: Sequence[Run]) -> tuple[Table, ...]:
     for group in groups:
         single = by_name.get(group._replace(joint=None)[:-1]) if group.joint else None
         theirs = [run for run in classical if packs[run.spec.pack] == group.pack]
-        tables.append(_table(group, theirs, single.runs if single else ()))
+        ours = [gap for gap in gaps if belongs(gap.spec, group, packs)]
+        tables.append(_table(group, theirs, single.runs if single else (), ours))
     return tuple(tables)
 
 
@@ -115,9 +125,10 @@ def model_order(model: tuple[str, int | None]) -> tuple:
     return known, architecture, depth or 0
 
 
-def _table(group: Group, classical: list[Run], single: Sequence[Run]) -> Table:
+def _table(group: Group, classical: list[Run], single: Sequence[Run], gaps: Sequence[Gap]) -> Table:
     runs = group.runs
-    models = tuple(sorted({(run.spec.architecture, run.spec.depth) for run in runs}, key=model_order))
+    specs = [run.spec for run in runs] + [gap.spec for gap in gaps]  # what failed everywhere has a column that says so
+    models = tuple(sorted({(spec.architecture, spec.depth) for spec in specs}, key=model_order))
     by_property = defaultdict(list)
     for run in runs:
         by_property[run.spec.property].append(run)
@@ -138,7 +149,7 @@ def _table(group: Group, classical: list[Run], single: Sequence[Run]) -> Table:
         start_from=group.start_from,
         models=models,
         rows=tuple(
-            _row(name, models, by_property[name], best_classical(theirs, name, group.protocol), single)
+            _row(name, models, by_property[name], best_classical(theirs, name, group.protocol), single, gaps)
             for name in names
         ),
         source=runs[0].result.pack_identity.get("source"),
@@ -154,6 +165,7 @@ def _row(
     runs: list[Run],
     classical: BestClassical | None,
     single: Sequence[Run],
+    gaps: Sequence[Gap],
 ) -> Row:
     _refuse_unequal_rows(runs)
     first = runs[0].result
@@ -190,6 +202,7 @@ def _row(
         baseline_best=baseline == least,
         cells=cells,
         best_classical=classical and dataclasses.replace(classical, best=classical.mae == least),
+        missing=tuple("" if found else why_missing(gaps, model, name) for model, found in of_model.items()),
     )
 
 

@@ -126,7 +126,7 @@ def test_improvement_is_over_the_seeds_that_both_have(tmp_path):
     plain, _, irnet, irnet_48 = table.rows[0].cells
     assert (plain.mae, irnet.mae) == (pytest.approx(0.2), pytest.approx(0.38))  # each over all of its own
     assert (plain.improvement, irnet.improvement, irnet_48.improvement) == (None, pytest.approx(20.0), None)
-    assert [text for text, _ in grid(table)[1][-2:]] == ["+20.0 %", "–"]
+    assert [text for text, _ in grid(table)[1][-2:]] == ["+20.0 %", "no common seed"]
 
 
 def test_markdown_is_aligned_rounded_by_the_sd_and_has_the_best_in_bold(tmp_path):
@@ -188,7 +188,7 @@ def test_columns_are_plain_srnet_irnet_custom_by_depth_and_rows_are_in_the_order
         *("plain-24", "srnet-17", "irnet-10", "irnet-17", "irnet-48", f"{custom}-3")
     ]
     assert [row.property for row in table.rows] == ["formation_energy", "band_gap"]
-    assert "–" in markdown(table)  # band_gap has no plain-24
+    assert "not run" in markdown(table)  # band_gap has no plain-24
     assert table.compared_depths == ()
     (note,) = legend(runs, [table])
     assert note.lines == (f"{custom}-3: 64BARx2-1",)
@@ -555,7 +555,7 @@ def test_the_command_writes_the_same_tables_that_it_shows(tmp_path):
     folder = tmp_path / "results" / "tables"
     figure = "mae_vs_depth-oqmd-magpie_onecycle_honest"
     assert {path.name for path in folder.iterdir()} == {
-        *("mae.md", "mae.csv", "mae.tex", f"{figure}.png", f"{figure}.pdf")
+        *("mae.md", "mae.csv", "mae.json", "mae.tex", f"{figure}.png", f"{figure}.pdf")
     }
     assert (folder / "mae.md").read_text() in done.stdout
     assert "**0.090 ± 0.010 (n=3)**" in done.stdout
@@ -744,7 +744,7 @@ def test_published_numbers_stand_below_the_table_beside_ours_and_not_in_it(tmp_p
     }
     selected = "90:10, selected on the reported set"
     assert ("irnet-17", "magpie", "0.054", "341,443", selected, "0.05000 (n=1)", "121,046", "1") in lines
-    assert ("irnet-48", "magpie", "0.048", "341,443", selected, "–", "121,046", "1") in lines
+    assert ("irnet-48", "magpie", "0.048", "341,443", selected, "not run", "121,046", "1") in lines
     best = "random_forest 0.09000 (n=1)"
     assert ("best of 10 classical", "magpie", "0.077", "341,443", selected, best, "121,046", "1") in lines
     assert "\n1. IRNet, KDD 2019" in text and "band_gap" not in text
@@ -783,5 +783,5 @@ def test_the_command_writes_the_published_numbers_as_a_csv_of_their_own(tmp_path
     done = aggregate(cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "results" / "tables"
-    assert {path.name for path in folder.iterdir()} == {"mae.md", "mae.csv", "mae.tex", "published.csv"}
+    assert {path.name for path in folder.iterdir()} == {"mae.md", "mae.csv", "mae.json", "mae.tex", "published.csv"}
     assert "Published on oqmd" in done.stdout and "Published on oqmd" in (folder / "mae.md").read_text()

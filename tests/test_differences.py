@@ -75,7 +75,7 @@ def test_below_three_runs_nothing_is_claimed(tmp_path):
     assert (one.mean, one.low, one.excludes_zero) == (pytest.approx(-0.195), None, None)
     (block,) = differences_section(tables_of(tmp_path), {}).blocks
     named = dict(zip(*([text for text, _ in line] for line in block.lines), strict=True))
-    assert (named["95 % interval"], named["excludes zero"], named["splits × seeds"]) == ("n < 3", "–", "1 × 2")
+    assert (named["95 % interval"], named["excludes zero"], named["splits × seeds"]) == ("n < 3", "n < 3", "1 × 2")
 
 
 def test_three_splits_of_one_seed_are_three_runs_paired_by_split(tmp_path):
@@ -236,7 +236,7 @@ def test_without_any_predictions_there_is_no_section_but_a_note(tmp_path):
     write_run(tmp_path, 0.1)
     write_run(tmp_path, 0.2, "ridge")
     problems = {}
-    assert sections_of(tables_of(tmp_path), (), problems) == ()
+    assert "differences" not in {section.name for section in sections_of(tables_of(tmp_path), (), problems)}
     assert len(problems) == 2
 
 

@@ -41,8 +41,10 @@ ORDER = (
         "running",
         "sweep",
     ),
-    *("statistics", "results", "grouping", "cells", "tables", "predictions", "typeset", "rendering"),
-    *("differences", "ensembles", "optimism", "series", "curves", "published", "report", "aggregate"),
+    *("statistics", "results", "grouping", "gaps", "cells", "tables", "predictions", "typeset", "rendering"),
+    *("differences", "significance", "ensembles", "optimism", "series", "curves", "published", "tasks", "depths"),
+    *("representations", "spent", "rankings", "diagnostics", "charts", "report", "document", "exported"),
+    *("periodic", "markup", "inline", "illustrations", "summary", "overview", "webpage", "aggregate"),
     "doctor",
 )
 TRAINING = {
@@ -59,7 +61,7 @@ ONLY_IN = {
     "horovod": {"comm", "doctor"},
     "mpi4py": {"ranks", "doctor"},
     "submitit": {"jobs", "submission"},
-    "matplotlib": {"report"},
+    "matplotlib": {"charts", "report", "inline", "illustrations"},
     "sklearn": {"classical", "estimator"},
     "tabm": {"tabular"},
     "matminer": {"alloys", "magpie", "download"},

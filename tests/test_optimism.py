@@ -34,10 +34,10 @@ def test_optimism_is_the_mean_over_runs_and_stands_beside_the_honest_mae(tmp_pat
     assert "(selected on test)" in block.title
     assert [[text for text, _ in line] for line in block.lines] == [
         ["property", "plain-17", "irnet-17"],
-        ["formation_energy (eV/atom): optimism", "–", "+0.0030 ± 0.0014 (n=2)"],
-        ["of the test MAE", "–", "+3.0 %"],
-        ["MAE selected on test, 90 training rows", "–", "0.100 ± 0.028 (n=2)"],
-        ["MAE honest, 80 training rows", "–", "0.110 (n=1)"],
+        ["formation_energy (eV/atom): optimism", "not measured", "+0.0030 ± 0.0014 (n=2)"],
+        ["of the test MAE", "not measured", "+3.0 %"],
+        ["MAE selected on test, 90 training rows", "not measured", "0.100 ± 0.028 (n=2)"],
+        ["MAE honest, 80 training rows", "not measured", "0.110 (n=1)"],
     ]
 
 
@@ -99,6 +99,6 @@ def test_the_command_writes_optimism_csv_and_shows_the_section_in_all_forms(tmp_
     done = aggregate(cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "results" / "tables"
-    assert {path.name for path in folder.iterdir()} == {"mae.md", "mae.csv", "mae.tex", "optimism.csv"}
+    assert {path.name for path in folder.iterdir()} == {"mae.md", "mae.csv", "mae.json", "mae.tex", "optimism.csv"}
     assert "+0.0030 ± 0.0014 (n=2)" in (folder / "mae.md").read_text()
     assert "tab:optimism-" in (folder / "mae.tex").read_text()

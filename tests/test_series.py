@@ -40,7 +40,7 @@ def test_mae_against_training_rows_has_a_line_a_number_of_rows_with_its_own_best
     assert block.title == "formation_energy, oqmd-magpie, recipe onecycle, protocol honest"
     assert texts(block) == [
         ["training rows", "baseline (eV/atom)", "best classical", "plain-17", "irnet-17"],
-        ["100", "0.500", "random_forest 0.150 (n=1)", "–", "0.200 ± 0.014 (n=2)"],
+        ["100", "0.500", "random_forest 0.150 (n=1)", "not run", "0.200 ± 0.014 (n=2)"],
         ["1,000", "0.5000", "ridge 0.1200 (n=1)", "0.3000 (n=1)", "0.1000 (n=1)"],
     ]
     assert [[bold for _, bold in line].index(True) for line in block.lines[1:]] == [2, 4]
@@ -155,7 +155,7 @@ def test_the_mean_of_the_seeds_predictions_has_the_mae_worked_out_by_hand(tmp_pa
         {},
     )
     (block,) = ensembles_section(tables).blocks
-    assert texts(block)[1] == ["formation_energy (eV/atom)", "–", "0.100 (of 2, +33.3 %)"]
+    assert texts(block)[1] == ["formation_energy (eV/atom)", "one seed a split", "0.100 (of 2, +33.3 %)"]
     (tmp_path / "tidy.csv").write_text(tidy_csv(tables))
     frame = pd.read_csv(tmp_path / "tidy.csv").set_index("model")
     assert frame.loc["irnet-17", "ensemble_mae"] == pytest.approx(0.1)
@@ -233,7 +233,9 @@ def test_the_command_draws_convergence_a_figure_a_property(tmp_path):
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "results" / "tables"
     name = "convergence-formation_energy_oqmd-magpie_onecycle_honest"
-    assert {path.name for path in folder.iterdir()} == {"mae.md", "mae.csv", "mae.tex", f"{name}.png", f"{name}.pdf"}
+    assert {path.name for path in folder.iterdir()} == {
+        *("mae.md", "mae.csv", "mae.json", "mae.tex", f"{name}.png", f"{name}.pdf")
+    }
 
 
 def test_all_sections_are_in_the_document_in_order_and_notes_come_last(tmp_path):
