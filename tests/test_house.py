@@ -38,10 +38,12 @@ ORDER = (
     ),
     *("statistics", "results", "grouping", "cells", "tables", "predictions", "typeset", "rendering"),
     *("differences", "ensembles", "optimism", "series", "curves", "published", "report", "aggregate"),
+    *("spaces", "candidates", "members", "domain", "calibration", "held_out", "screening", "committee", "choice"),
+    *("listing", "predict", "model_card", "export"),
 )
 TRAINING = {
     *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "scores", "folder", "origin"),
-    *("tabular", "classical", "specification", "process", "train", "estimator"),
+    *("tabular", "classical", "specification", "process", "train", "estimator", "members", "committee", "export"),
 }
 # library -> the only modules that may name it, at their top or within a function
 ONLY_IN = {
@@ -58,6 +60,8 @@ ONLY_IN = {
     "requests": {"download"},
     "pymatgen": {"formulas", "magpie"},
     "gudhi": {"homology"},
+    "onnx": {"export"},
+    "onnxruntime": {"export"},
 }
 # what no module may import at its top: it is absent on some machines, or slow to come and rarely needed
 LAZY = {
