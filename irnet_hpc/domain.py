@@ -7,12 +7,12 @@ the val rows lie: a candidate beyond 1 is as lonely as one in twenty of random r
 distance to their mean were tried and told held-out chemistry apart far worse (docs/prediction.md).
 """
 
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from irnet_hpc.formulas import symbols
 from irnet_hpc.origin import reporting
 from irnet_hpc.runs import RunSpec
 from irnet_hpc.store import SLAB_ROWS, Pack
@@ -29,7 +29,6 @@ NEARER = (
     1.0  # the neighbour found is at most twice as far as the nearest, which is several times as fast and ranks as well
 )
 CLIP = 6.0  # standard deviations
-SYMBOL = re.compile("[A-Z][a-z]?")
 
 
 class Domain(NamedTuple):
@@ -84,4 +83,4 @@ def _features(pack: Pack, rows: np.ndarray) -> np.ndarray:
 
 def _elements(pack: Pack, rows: np.ndarray) -> frozenset[str]:
     formulas = pack.formulas(slice(int(rows[0]), int(rows[-1]) + 1))
-    return frozenset(SYMBOL.findall("\n".join(formulas[row - rows[0]] for row in rows)))
+    return symbols(formulas[row - rows[0]] for row in rows)
