@@ -17,6 +17,8 @@ import numpy as np
 
 from irnet_hpc.errors import UserError
 
+ROUNDING = 1e-9  # of a product that is whole
+
 
 class Interval(NamedTuple):
     """Half widths as a function of the members' standard deviation; factor in the unit where there is one member."""
@@ -37,9 +39,9 @@ def calibrate(error: np.ndarray, sd: np.ndarray, level: float) -> Interval:
     Raises UserError where there are too few of them for the level, e.g. nine are needed for 90 %.
     """
     n_rows = len(error)
-    rank = math.ceil((n_rows + 1) * level)  # the finite-sample quantile of split conformal prediction
+    rank = math.ceil((n_rows + 1) * level - ROUNDING)  # the finite-sample quantile of split conformal prediction
     if rank > n_rows:
-        least = math.ceil(level / (1 - level))
+        least = math.ceil(level / (1 - level) - ROUNDING)
         raise UserError(f"an interval of {level:.0%} needs at least {least} val rows, however: {n_rows}")
     softening = float(np.median(sd)) or 1.0
     scores = np.abs(error) / (sd + softening)

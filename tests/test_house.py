@@ -66,7 +66,7 @@ ONLY_IN = {
 # what no module may import at its top: it is absent on some machines, or slow to come and rarely needed
 LAZY = {
     *("horovod", "mpi4py", "submitit", "matplotlib", "matminer", "pymatgen", "pandas", "scipy", "sklearn", "gudhi"),
-    *("requests", "tabm"),
+    *("requests", "tabm", "onnx", "onnxruntime", "onnxscript"),
 }
 TOP_LEVEL = {
     *("irnet_hpc", "jobs", "slurm", "tests", "env", "docs", "benchmarks", ".ci", ".gitignore"),
