@@ -98,15 +98,16 @@ def _of_pack(member: Member, pack_dir: str | None) -> tuple[np.ndarray, str, str
 
     Where the pack is not at hand: rows drawn as the training rows are scaled, and what is known of the source.
     """
+    _, licence, citation = source_of(member.result.pack_identity)
     try:
         with own_pack(member, pack_dir) as pack:
             test = pack.rows("test")
             rows = pack.x(slice(test.start, min(test.stop, test.start + CHECKED_ROWS)))
-            return rows, str(pack.attrs.get("licence", "")), str(pack.attrs.get("citation", ""))
+            return rows, pack.attrs.get("licence") or licence, pack.attrs.get("citation") or citation
     except UserError:
         drawn = np.random.default_rng(0).normal(size=(CHECKED_ROWS, len(member.feature_labels)))
         rows = (drawn * member.scaling.feature_scale + member.scaling.feature_mean).astype(np.float32)
-        return rows, *source_of(member.result.pack_identity)[1:]
+        return rows, licence, citation
 
 
 def write_graph(path: Path, member: Member) -> None:
