@@ -40,6 +40,7 @@ ORDER = (
     *("differences", "ensembles", "optimism", "series", "curves", "published", "report", "aggregate"),
     *("spaces", "candidates", "members", "domain", "calibration", "held_out", "screening", "committee", "choice"),
     *("listing", "predict", "model_card", "export"),
+    "doctor",
 )
 TRAINING = {
     *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "scores", "folder", "origin"),
@@ -48,10 +49,10 @@ TRAINING = {
 # library -> the only modules that may name it, at their top or within a function
 ONLY_IN = {
     "h5py": {"store"},
-    "torch": TRAINING,
+    "torch": TRAINING | {"doctor"},
     "safetensors": TRAINING,
-    "horovod": {"comm"},
-    "mpi4py": {"ranks"},
+    "horovod": {"comm", "doctor"},
+    "mpi4py": {"ranks", "doctor"},
     "submitit": {"jobs", "submission"},
     "matplotlib": {"report"},
     "sklearn": {"classical", "estimator"},
