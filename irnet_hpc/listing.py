@@ -81,7 +81,7 @@ def _n_members(screen: Screen, name: str) -> int:
 def lines(
     screen: Screen, blocks: Iterable[Screened], wanted: Wanted, tallies: list[Tally]
 ) -> Iterator[list[list[str]]]:
-    """Rows as text, block by block; where only the first are wanted, all at the end, the best first.
+    """Rows as text, block by block; where only the first are wanted, all with the last block, the best first.
 
     `tallies` gets how many rows there were after each block.
     """
@@ -102,6 +102,7 @@ def lines(
         best += zip(value[first].tolist(), _text(screen, block, rows[first]), strict=True)
         best = sorted(best, key=lambda entry: entry[0])[: wanted.top]
         tallies[-1] = tally._replace(n_kept=len(best))
+        yield []
     if wanted.top is not None:
         yield [text for _, text in best]
 

@@ -17,9 +17,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from irnet_hpc.errors import UserError, exit_status
+from irnet_hpc.errors import UserError, choose, exit_status
 from irnet_hpc.files import write_json
+
+if TYPE_CHECKING:
+    from irnet_hpc.candidates import Candidates
+    from irnet_hpc.screening import Screen
 
 SAY_S = 5.0  # between two lines of progress
 
@@ -109,7 +114,8 @@ def _runs_and_table(arguments: argparse.Namespace) -> tuple[list[str], str | Non
 
 
 @contextmanager
-def _candidates(arguments: argparse.Namespace, table: str | None, screen) -> Iterator:
+def _candidates(arguments: argparse.Namespace, table: str | None, screen: "Screen") -> Iterator["Candidates"]:
+    """What is to be predicted. Raises UserError where it lacks what the runs' features need."""
     from irnet_hpc import candidates, features, spaces
     from irnet_hpc.screening import seen_elements
 
@@ -136,8 +142,7 @@ def _candidates(arguments: argparse.Namespace, table: str | None, screen) -> Ite
 
 
 def _ranked_by(arguments: argparse.Namespace, properties: tuple[str, ...]) -> str:
-    from irnet_hpc.errors import choose
-
+    """The property that says which rows are the first."""
     if arguments.top and not arguments.by and len(properties) > 1:
         raise UserError(f"--top needs --by PROPERTY where there are several: {', '.join(properties)}")
     return choose("predicted property", arguments.by or properties[0], properties)
