@@ -139,13 +139,17 @@ def predictor(member: Member, device: torch.device) -> Callable[[np.ndarray], np
     network = folded(member.network).to(device)
     network.body.to(dtype)  # the output layer stays wide: 8 bits would round the prediction itself
     scaling = member.scaling
+    mean, scale = (torch.from_numpy(a).float() for a in (scaling.feature_mean, scaling.feature_scale))
 
     @torch.inference_mode()
     def predict(x: np.ndarray) -> np.ndarray:
         out = np.empty((len(x), len(member.units)))
         for begin in range(0, len(x), PREDICTED_ROWS):
-            rows = torch.from_numpy(scaling.features(x[begin : begin + PREDICTED_ROWS])).to(device, dtype)
-            out[begin : begin + PREDICTED_ROWS] = network(rows).double().cpu().numpy()
+            rows = (torch.from_numpy(x[begin : begin + PREDICTED_ROWS]) - mean).div_(
+                scale
+            )  # as Scaling.features, narrow
+            rows = rows.clamp_(-scaling.clip, scaling.clip) if scaling.clip else rows
+            out[begin : begin + PREDICTED_ROWS] = network(rows.to(device, dtype)).double().cpu().numpy()
         return np.maximum(out * scaling.target_scale + scaling.target_mean, scaling.floor)
 
     return predict

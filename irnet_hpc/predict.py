@@ -38,8 +38,10 @@ def main(argv: list[str] | None = None) -> int:
     from irnet_hpc import listing
     from irnet_hpc.comm import device_of
     from irnet_hpc.committee import assemble
+    from irnet_hpc.process import keep_freed_memory
     from irnet_hpc.screening import screened
 
+    keep_freed_memory()
     listing.check_output(arguments.output)
     if arguments.best:
         from irnet_hpc.choice import best_run
