@@ -21,6 +21,7 @@ from irnet_hpc.comm import Comm
 from irnet_hpc.data import Dataset
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, replacing, write_json
+from irnet_hpc.formulas import symbols
 from irnet_hpc.grids import Grid
 from irnet_hpc.model import Network, n_parameters
 from irnet_hpc.recipes import Recipe
@@ -241,8 +242,15 @@ def facts(spec: RunSpec, recipe: Recipe | Grid, key: str, pack: Pack, data: Data
         "target_mean": np.asarray(scaling.target_mean).tolist(),
         "target_scale": np.asarray(scaling.target_scale).tolist(),
         "floor": np.where(np.isinf(scaling.floor), None, scaling.floor).tolist(),  # None: no prediction is cut
+        "elements_seen": _elements_seen(pack, data),
         "pack_identity": pack.identity,
     }
+
+
+def _elements_seen(pack: Pack, data: Dataset) -> list[str]:
+    """The elements of the training rows: what a model says nothing about can be told without its pack."""
+    formulas = pack.formulas(slice(0, pack.n_rows))
+    return sorted(symbols(formulas[row] for row in data.train.row))
 
 
 def write_predictions(path: Path, spec: RunSpec, pack: Pack, data: Dataset, prediction: np.ndarray) -> None:

@@ -1,6 +1,7 @@
 """Formulas: text -> amounts of elements -> the one name of a composition. The only place that reads a formula."""
 
 import re
+from collections.abc import Iterable
 from math import gcd, inf
 
 import numpy as np
@@ -17,6 +18,7 @@ PLAIN = re.compile(r"(?:[A-Z][a-z]?(?:[0-9]+(?:\.[0-9]+)?)?)+")
 TOKEN = re.compile(r"([A-Z][a-z]?)([0-9.]*)")
 GROUP = re.compile(r"\(([^()]*)\)([0-9]+(?:\.[0-9]+)?)?")
 SYMBOL = re.compile(r"[A-Z][a-z]*")
+SYMBOL_TOKEN = re.compile(r"[A-Z][a-z]?")
 SMALLEST = 1e-8  # pymatgen takes smaller amounts for zero
 
 # Amounts that are not whole are brought to whole numbers by the smallest multiplier that fits to this, else to 1e-6.
@@ -39,6 +41,15 @@ def composition(formula: str) -> dict[str, float]:
     """
     amounts = simple(formula)
     return by_pymatgen(formula) if amounts is None else amounts
+
+
+def symbols(formulas: Iterable[str]) -> frozenset[str]:
+    """The elements that occur in readable formulas; far quicker than their compositions.
+
+    >>> sorted(symbols(["Ag(AuS)2", "CO"]))
+    ['Ag', 'Au', 'C', 'O', 'S']
+    """
+    return frozenset(SYMBOL_TOKEN.findall("\n".join(formulas)))
 
 
 def simple(formula: str) -> dict[str, float] | None:

@@ -45,7 +45,7 @@ def group_runs(runs: Sequence[Run]) -> tuple[Group, ...]:
     recipes, packs = _recipe_labels(runs), pack_labels(runs)
     origins = _origins(runs)
     groups, first, starts = defaultdict(list), {}, {}
-    alone = [one for run in runs for one in _one_a_property(run)]
+    alone = [one for run in runs for one in one_a_property(run)]
     for run in sorted(alone, key=lambda run: (run.repetition, run.folder)):
         spec, recipe = run.spec, recipes[_training(run)]
         other, start_from = first.setdefault((spec, recipe, run.joint), run), _origin(run, origins)
@@ -64,7 +64,7 @@ def group_runs(runs: Sequence[Run]) -> tuple[Group, ...]:
     return tuple(Group(*names, tuple(groups[names])) for names in sorted(groups, key=_group_order))
 
 
-def _one_a_property(run: Run) -> list[Run]:
+def one_a_property(run: Run) -> list[Run]:
     """A run of several properties as one a property, each with its own errors and its share of the device-hours."""
     names, result = run.spec.properties, run.result
     if len(names) == 1:

@@ -146,7 +146,7 @@ def trained_on(origin: Origin, path: Path) -> set[str]:
         )
         if ours != theirs:
             raise UserError(f"{pack.path} is not the pack that {origin.folder} was trained on")
-        train, val, test = (_reporting(pack, spec.property, pack.rows(role)) for role in ("train", "val", "test"))
+        train, val, test = (reporting(pack, spec.property, pack.rows(role)) for role in ("train", "val", "test"))
         if spec.protocol == "paper":  # trains on val, and selects on test
             train, val = np.concatenate([train, val]), test
         rows = [*train[: spec.train_rows], *val]
@@ -154,7 +154,7 @@ def trained_on(origin: Origin, path: Path) -> set[str]:
         return {reduced_formula(composition(formula)) for formula in {formulas[row] for row in rows}}
 
 
-def _reporting(pack: Pack, names: str, rows: slice) -> np.ndarray:
+def reporting(pack: Pack, names: str, rows: slice) -> np.ndarray:
     """Numbers of the rows (n,) that report the property, or one of several whose names are joined by commas."""
     reported = [~np.isnan(pack.y(name, rows)) for name in names.split(",")]
     return rows.start + np.flatnonzero(np.any(reported, axis=0))

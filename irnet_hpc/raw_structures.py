@@ -47,7 +47,7 @@ def read(path: Path, name: str, targets: Collection[str], feature: Callable[[str
     text: dict[str, list[str]] = {"formula": [], "material_id": [], "split": []}
     values: dict[str, list[float]] = {target: [] for target in targets}
     for line, entry in _entries(path, digest):
-        found, formula = _structure(entry)
+        found, formula = structure_of(entry)
         crystals.append(found)
         lines.append(line)
         text["formula"].append(formula)
@@ -86,14 +86,15 @@ def _entries(path: Path, digest=None):
     with one_sentence(path):
         for number, line in enumerate(read_lines(path, digest), start=1):
             if line.strip():
-                entry = _entry(path, number, line)
+                entry = entry_of(path, number, line)
                 entry["targets"] = _targets(path, number, entry.get("targets", {}))
                 yield number, entry
     if not number:
         raise UserError(f"{path} is empty; it must hold an object a line, with keys {', '.join(KEYS)}")
 
 
-def _entry(path: Path, number: int, line: str) -> dict:
+def entry_of(path: Path, number: int, line: str) -> dict:
+    """The object of a line. Raises UserError where it is none, or none of a material."""
     try:
         entry = json.loads(line, object_pairs_hook=_once_each, parse_constant=_no_number)
         if SURROGATE.search(line):  # half of a character is no text, and raises a ValueError of its own
@@ -149,7 +150,7 @@ def _column(numbers: dict[int, float], n_rows: int) -> np.ndarray:
     return column
 
 
-def _structure(entry: dict) -> tuple[Crystal | Unsuitable, str]:
+def structure_of(entry: dict) -> tuple[Crystal | Unsuitable, str]:
     """The crystal of a line, or why it has none; and its formula."""
     formula = entry.get("formula", "")
     if "species" not in entry:

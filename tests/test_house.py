@@ -45,13 +45,15 @@ ORDER = (
     *("differences", "significance", "ensembles", "optimism", "series", "curves", "published", "tasks", "depths"),
     *("representations", "spent", "rankings", "diagnostics", "charts", "report", "document", "exported"),
     *("periodic", "markup", "inline", "illustrations", "summary", "overview", "webpage", "aggregate"),
+    *("spaces", "candidates", "members", "domain", "calibration", "held_out", "screening", "committee", "choice"),
+    *("listing", "predict", "model_card", "export"),
     "doctor",
 )
 TRAINING = {
-    *("architectures", "grids", "recipes", "schedules", "runs", "bundles"),
     *("dropout", "model", "micro_batch", "comm", "allreduce", "joint", "scaling", "staging", "stream", "data"),
     *("evaluation", "checkpoint", "scores", "folder", "origin"),
     *("replicas", "step", "process", "training", "tabular", "classical", "specification", "train", "estimator"),
+    *("members", "committee", "export"),
 }
 # library -> the only modules that may name it, at their top or within a function
 ONLY_IN = {
@@ -68,11 +70,13 @@ ONLY_IN = {
     "requests": {"download"},
     "pymatgen": {"formulas", "magpie"},
     "gudhi": {"homology"},
+    "onnx": {"export"},
+    "onnxruntime": {"export"},
 }
 # what no module may import at its top: it is absent on some machines, or slow to come and rarely needed
 LAZY = {
     *("horovod", "mpi4py", "submitit", "matplotlib", "matminer", "pymatgen", "pandas", "scipy", "sklearn", "gudhi"),
-    *("requests", "tabm"),
+    *("requests", "tabm", "onnx", "onnxruntime", "onnxscript"),
 }
 TOP_LEVEL = {
     *("irnet_hpc", "jobs", "slurm", "tests", "env", "docs", "benchmarks", ".ci", ".gitignore"),

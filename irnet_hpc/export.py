@@ -1,0 +1,177 @@
+"""Export a finished run as ONNX, verified against torch, with a model card beside it.
+
+    python -m irnet_hpc.export RUN model.onnx        writes model.onnx and model.md
+
+The graph takes features as a pack has them (n_rows, n_features) and gives predictions (n_rows, n_properties) in their units:
+scaling and cut are in it. It needs the extra `onnx`: pip install 'irnet_hpc[onnx]'.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from irnet_hpc.committee import assemble
+from irnet_hpc.errors import UserError, exit_status
+from irnet_hpc.files import replacing, write_text
+from irnet_hpc.held_out import own_pack
+from irnet_hpc.members import Member, folded
+from irnet_hpc.model_card import Exported, model_card, source_of
+from irnet_hpc.screening import seen_elements
+
+OPSET = 18
+CHECKED_ROWS = 2000
+TOLERANCE = 1e-4  # of the target's scale: float32 added up in another order
+
+
+class Graph(nn.Module):
+    """What is exported: features as packed -> predictions in the unit."""
+
+    def __init__(self, member: Member) -> None:
+        super().__init__()
+        scaling = member.scaling
+        self.network = folded(member.network)
+        self.clip, self.cut = float(scaling.clip), bool(np.isfinite(scaling.floor).any())
+        for name in ("feature_mean", "feature_scale", "target_mean", "target_scale", "floor"):
+            self.register_buffer(name, torch.as_tensor(getattr(scaling, name), dtype=torch.float32))
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = (features - self.feature_mean) / self.feature_scale
+        x = x.clamp(-self.clip, self.clip) if self.clip else x
+        for block in self.network.body:  # Network.forward without its autocast, of which a graph knows nothing
+            x = block(x, None, None)
+        x = self.network.output(x) * self.target_scale + self.target_mean
+        return torch.maximum(x, self.floor) if self.cut else x
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    path = Path(arguments.model)
+    if path.suffix != ".onnx":
+        raise UserError(f"the model's name must end in .onnx, however: {path}")
+    _require("onnx", "onnxscript")
+    screen, trust = assemble([arguments.run], arguments.pack_dir, 0.9, torch.device("cpu"), say)
+    (member,) = screen.members
+    rows, licence, citation = _of_pack(member, arguments.pack_dir)
+    with replacing(path) as temporary:
+        write_graph(temporary, member)
+        difference, by = compare(temporary, member, rows)
+        relative = float((difference / member.scaling.target_scale).max())
+        if not relative <= TOLERANCE:
+            raise UserError(
+                f"{path} must predict what torch does to {TOLERANCE:g} standard deviations, however: {relative:.2g}"
+            )
+    units = ", ".join(f"{d:.2g} {unit}" for d, unit in zip(difference, member.units.values(), strict=True))
+    verified = f"On {len(rows):,} rows {by} gives what torch gives, to {units}."
+    floors = {n: float(f) for n, f in zip(member.units, _floors(member), strict=True) if np.isfinite(f)}
+    known = seen_elements(screen)
+    exported = Exported(
+        path.name, member.units, member.feature_labels, floors, known, licence, citation, verified, trust
+    )
+    card = path.with_suffix(".md")
+    write_text(card, model_card(member.spec, member.result, exported))
+    say(f"wrote {path} and {card}. {verified}")
+    return 0
+
+
+def _require(*names: str) -> None:
+    import importlib.util
+
+    if missing := [name for name in names if importlib.util.find_spec(name) is None]:
+        raise UserError(f"export needs {' and '.join(missing)}: pip install 'irnet_hpc[onnx]'")
+
+
+def _floors(member: Member) -> np.ndarray:
+    return np.broadcast_to(member.scaling.floor, len(member.units))
+
+
+def _of_pack(member: Member, pack_dir: str | None) -> tuple[np.ndarray, str, str]:
+    """Features of rows to compare on (n_rows, n_features), and the data's licence and citation.
+
+    Where the pack is not at hand: rows drawn as the training rows are scaled, and what is known of the source.
+    """
+    _, licence, citation = source_of(member.result.pack_identity)
+    try:
+        with own_pack(member, pack_dir) as pack:
+            test = pack.rows("test")
+            rows = pack.x(slice(test.start, min(test.stop, test.start + CHECKED_ROWS)))
+            return rows, pack.attrs.get("licence") or licence, pack.attrs.get("citation") or citation
+    except UserError:
+        drawn = np.random.default_rng(0).normal(size=(CHECKED_ROWS, len(member.feature_labels)))
+        rows = (drawn * member.scaling.feature_scale + member.scaling.feature_mean).astype(np.float32)
+        return rows, licence, citation
+
+
+def write_graph(path: Path, member: Member) -> None:
+    """The ONNX file, with property, unit, feature labels and the run's key among its metadata."""
+    import onnx
+
+    example = torch.zeros(2, len(member.feature_labels))
+    n_rows = torch.export.Dim("n_rows")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it reports on its own steps
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            Graph(member).eval(),
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["features"],
+            output_names=["prediction"],
+            dynamic_shapes=({0: n_rows},),
+        )
+    model = program.model_proto
+    facts = {
+        "property": ",".join(member.units),
+        "unit": ",".join(member.units.values()),
+        "features": member.result.pack_identity["features"],
+        "feature_labels": json.dumps(member.feature_labels, ensure_ascii=False),
+        "key": member.result.key,
+    }
+    onnx.helper.set_model_props(model, facts)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+
+
+@torch.no_grad()
+def compare(path: Path, member: Member, x: np.ndarray) -> tuple[np.ndarray, str]:
+    """The largest difference to the run's own network in float32 (n_properties,), in the units, and what ran the graph."""
+    scaling = member.scaling
+    own = member.network(torch.from_numpy(scaling.features(x))).double().numpy()
+    own = np.maximum(own * scaling.target_scale + scaling.target_mean, scaling.floor)
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        from onnx.reference import ReferenceEvaluator
+
+        found, by = ReferenceEvaluator(str(path)).run(None, {"features": x})[0], "onnx's reference evaluator"
+    else:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        found, by = session.run(None, {"features": x})[0], f"onnxruntime {onnxruntime.__version__}"
+    return np.abs(found - own).max(0), by
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m irnet_hpc.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", metavar="RUN", help="folder of a finished run of a network")
+    parser.add_argument("model", metavar="model.onnx", help="the file to write; the card gets its name with .md")
+    parser.add_argument("--pack-dir", help="where the run's pack is (default: $IRNET_PACKS, else packs)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))

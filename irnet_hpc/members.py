@@ -1,0 +1,168 @@
+"""Members: the networks of finished runs, read from their folders to predict other rows.
+
+A run says itself which features it takes, how they are scaled, what it predicts and in which unit. One network predicts
+one property or several; several networks of one property are an ensemble (screening.py).
+"""
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+
+from irnet_hpc.architectures import parse
+from irnet_hpc.data import Scaling
+from irnet_hpc.errors import UserError
+from irnet_hpc.features import FEATURE_SETS
+from irnet_hpc.features import parse as parse_features
+from irnet_hpc.materials import parse as parse_formulas
+from irnet_hpc.model import EPSILON, Layer, Network
+from irnet_hpc.recipes import Recipe
+from irnet_hpc.runs import RunResult, RunSpec, read_recipe, read_result, read_spec
+
+NO_ROWS = parse_formulas(np.empty(0, np.int64), [], [], None, {}, {})[0]
+PREDICTED_ROWS = 2048  # a forward pass; its activations stay in a processor's cache
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A trained network and what is needed to use it."""
+
+    folder: Path
+    spec: RunSpec
+    recipe: Recipe
+    result: RunResult
+    units: dict[str, str]  # property -> unit, in the order of the outputs
+    feature_sets: tuple[str, ...]
+    feature_labels: list[str]
+    scaling: Scaling
+    network: Network  # as it was trained: weights, population statistics, wide
+    elements: frozenset[str] | None  # symbols in its training rows; None: a model older than this record
+
+    @property
+    def columns(self) -> list[str]:
+        """The labels of its features that are columns of the user's table."""
+        if "columns" not in self.feature_sets:
+            return []
+        widths = {name: len(FEATURE_SETS[name].labels(NO_ROWS)) for name in self.feature_sets if name != "columns"}
+        before = sum(widths[name] for name in self.feature_sets[: self.feature_sets.index("columns")])
+        return self.feature_labels[before : before + len(self.feature_labels) - sum(widths.values())]
+
+
+def read_member(folder: Path | str) -> Member:
+    """A run by its folder. Raises UserError where it has not finished, keeps no network, is damaged, or is of features
+    that are no longer computed as they were."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"a run must be the folder of a finished training, however: there is no folder {folder}")
+    if not (folder / "result.json").exists():
+        raise UserError(f"a run must be finished, however: {folder} has no result.json")
+    result = read_result(folder / "result.json")
+    spec = read_spec(result.spec)
+    if spec.is_classical:
+        raise UserError(
+            f"a run must be of a network, however: {folder} is of {spec.architecture}, and of classical models only errors "
+            "and test predictions are kept"
+        )
+    tensors, said = _stored(folder / "model.safetensors")
+    if said["key"] != result.key:
+        raise UserError(f"{folder / 'model.safetensors'} is of another run than result.json beside it")
+    network = Network(len(said["feature_labels"]), parse(said["layers"])._replace(n_outputs=len(spec.properties)))
+    try:
+        weights = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
+        network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    except RuntimeError as error:
+        raise UserError(f"{folder / 'model.safetensors'} is damaged: {' '.join(str(error).split())[:200]}") from None
+    units = said["unit"] if isinstance(said["unit"], list) else [said["unit"]]
+    return Member(
+        folder,
+        spec,
+        read_recipe(spec, result.recipe),
+        result,
+        dict(zip(spec.properties, units, strict=True)),
+        _feature_sets(folder, result.pack_identity),
+        said["feature_labels"],
+        _scaling(tensors, said),
+        network.eval(),
+        frozenset(said["elements_seen"]) if said.get("elements_seen") else None,
+    )
+
+
+def _stored(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """Tensors and facts of a model's file."""
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+            said = json.loads((file.metadata() or {})["irnet_hpc"])
+        needed = ("key", "layers", "unit", "feature_labels", "clip", "target_mean", "target_scale")
+        if missing := [name for name in needed if name not in said]:
+            raise KeyError(", ".join(missing))
+        if missing := [name for name in ("feature_mean", "feature_scale") if name not in tensors]:
+            raise KeyError(", ".join(missing))
+    except FileNotFoundError:
+        raise UserError(f"a run must have its model, however: there is no {path}") from None
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"a run must have its model, however: {path} is damaged: {error}") from None
+    return tensors, said
+
+
+def _scaling(tensors: dict[str, torch.Tensor], said: dict) -> Scaling:
+    mean, scale = (tensors[f"feature_{name}"].double().numpy() for name in ("mean", "scale"))
+    floors = np.atleast_1d(np.array(said.get("floor"), float))  # None, and absent from older models: no cut
+    floor = np.where(np.isnan(floors), -np.inf, floors)
+    target_mean, target_scale = (np.atleast_1d(np.asarray(said[f"target_{name}"])) for name in ("mean", "scale"))
+    return Scaling(mean, scale, said["clip"], target_mean, target_scale, floor=floor)
+
+
+def _feature_sets(folder: Path, identity: dict) -> tuple[str, ...]:
+    names = parse_features(identity["features"])
+    for name in names:
+        trained, ours = identity["feature_versions"][name], FEATURE_SETS[name].version
+        if trained != ours:
+            raise UserError(
+                f"{folder} was trained on version {trained} of feature set {name}; this program computes {ours}"
+            )
+    return names
+
+
+def predictor(member: Member, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from features as packed (n_rows, n_features) to predictions (n_rows, n_properties), float64, in the units.
+
+    It computes in the recipe's precision, as the evaluation of the run did. Normalisation by population statistics is
+    multiplied into the weights before it, which is the same function and saves a third of the time.
+    """
+    dtype = torch.bfloat16 if member.recipe.precision == "bf16" else torch.float32
+    network = folded(member.network).to(device)
+    network.body.to(dtype)  # the output layer stays wide: 8 bits would round the prediction itself
+    scaling = member.scaling
+    mean, scale = (torch.from_numpy(a).float() for a in (scaling.feature_mean, scaling.feature_scale))
+
+    @torch.inference_mode()
+    def predict(x: np.ndarray) -> np.ndarray:
+        out = np.empty((len(x), len(member.units)))
+        for begin in range(0, len(x), PREDICTED_ROWS):
+            rows = (torch.from_numpy(x[begin : begin + PREDICTED_ROWS]) - mean).div_(
+                scale
+            )  # as Scaling.features, narrow
+            rows = rows.clamp_(-scaling.clip, scaling.clip) if scaling.clip else rows
+            out[begin : begin + PREDICTED_ROWS] = network(rows.to(device, dtype)).double().cpu().numpy()
+        return np.maximum(out * scaling.target_scale + scaling.target_mean, scaling.floor)
+
+    return predict
+
+
+def folded(network: Network) -> Network:
+    """A copy of the network whose normalisations are part of the layers before them: y = s (Wx + b - mean) + shift."""
+    network = copy.deepcopy(network)
+    with torch.no_grad():
+        for layer in (module for module in network.modules() if isinstance(module, Layer) and module.norm is not None):
+            norm, linear = layer.norm, layer.linear
+            scale = norm.weight.double() / (norm.var.double() + EPSILON).sqrt()
+            linear.weight.copy_(linear.weight.double() * scale[:, None])
+            linear.bias.copy_((linear.bias.double() - norm.mean) * scale + norm.bias)
+            layer.norm = None
+    return network
