@@ -24,6 +24,7 @@ from irnet_hpc.architectures import layer_string, n_weights
 from irnet_hpc.comm import Alone, device_of
 from irnet_hpc.data import arrange
 from irnet_hpc.errors import UserError, exit_status
+from irnet_hpc.process import keep_freed_memory
 from irnet_hpc.recipes import resolve
 from irnet_hpc.replicas import DTYPES, Replica, Stack
 from irnet_hpc.runs import RunSpec, model_of
@@ -68,14 +69,19 @@ def stepping(replicas: Sequence[Replica], device: torch.device, graphs: bool) ->
 
     def run(n: int) -> float:
         settle(device)
-        began = time.perf_counter()
+        began = now(device)
         for i in range(n):
             step(i % n_steps, i, False)
         settle(device)
-        return (time.perf_counter() - began) / n
+        return (now(device) - began) / n
 
     run(WARM_UP + 2)
     return run
+
+
+def now(device: torch.device) -> float:
+    """Seconds; on a CPU of processor time, all threads', which other work on the machine hardly disturbs."""
+    return time.perf_counter() if device.type == "cuda" else time.process_time()
 
 
 def settle(device: torch.device) -> None:
@@ -135,11 +141,11 @@ def product_row(batch: int, depth: int, precision: str, _: int, device: torch.de
 
     def product(n: int) -> float:
         settle(device)
-        began = time.perf_counter()
+        began = now(device)
         for _ in range(n):
             a @ b
         settle(device)
-        return (time.perf_counter() - began) / n
+        return (now(device) - began) / n
 
     product(3)
     n, m = n_steps_for(run, 0.02 if smoke else 1.0), n_steps_for(product, 0.02 if smoke else 1.0)
@@ -192,6 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "this measures a GPU, and torch finds none here; --device cpu --smoke runs the same code without one"
         )
     device = device_of(0, arguments.device)
+    keep_freed_memory()  # as training does
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
     print(f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads, medians of {arguments.repeats}\n")
     print("| what | rates | ratio (spread) |\n|---|---|---|")

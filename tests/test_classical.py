@@ -481,7 +481,7 @@ def test_more_ranks_for_a_sweep_are_for_its_networks(matrix_of, tmp_path, monkey
     monkeypatch.setattr(running, "train_command", lambda entry, n_ranks, *_: asked.append(n_ranks) or ["true"])
     monkeypatch.setattr(running, "read_result", lambda path: SimpleNamespace(test_mae=0.1, unit="eV/atom"))
     for entry in read_ledger(matrix_of("models: [irnet-17, ridge]"), tmp_path / "results").entries:
-        running._train(entry, 2, "[1/2]", tmp_path / "results", None, tmp_path / "journal")
+        running._train((entry,), 2, "[1/2]", tmp_path / "results", None, tmp_path / "journal")
     assert asked == [2, 1]
 
 

@@ -636,7 +636,7 @@ def test_the_cells_of_a_bundle_are_done_and_failed_each_by_itself(place, monkeyp
     assert shown.count("failed: it hurts") == 6 and "6 cells done, 6 failures" in shown
     cells = [cell for options in commands for cell in json.loads(options[options.index("--bundle") + 1])]
     assert len(commands) == 6 and len(cells) == 12
-    slow = {"name": "slow", "base": "onecycle", "learning_rate": 1e-4}
+    slow = {"name": "slow", "base": "onecycle", "learning_rate": "1e-4"}  # as YAML reads it
     assert {"property": "mixing_enthalpy", "recipe": slow, "seed": 1} in cells
 
 
