@@ -108,27 +108,3 @@ def attempts(results: Path, but_of: str | None = None) -> dict[tuple[str, str], 
                 before = last.get(name, head)
                 last[name] = (before if before.token == head.token else head)._replace(**event)
     return last
-
-
-def process_name(pid: int) -> str | None:
-    """A process in a way that survives the reuse of its number: `<pid>@<start>`; None if there is no such process."""
-    found = _state_and_start(pid)
-    return found and f"{pid}@{found[1]}"
-
-
-def is_alive(process: str | None) -> bool:
-    """Whether a process of this host, as named by process_name(), still runs."""
-    if process is None:
-        return False
-    pid, _, start = process.partition("@")
-    found = _state_and_start(int(pid))
-    return found is not None and found[1] == start and found[0] not in "ZX"  # zombie, dead
-
-
-def _state_and_start(pid: int) -> tuple[str, str] | None:
-    """A process's state and when it started, in ticks since the machine did."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return fields[0], fields[19]

@@ -24,6 +24,7 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
 from irnet_hpc.journal import Attempt
 from irnet_hpc.matrix import Cell, Matrix
+from irnet_hpc.process import is_alive
 from irnet_hpc.runs import RunResult, defaults, read_result, run_folder, run_key
 
 STATES = ("done", "running", "queued", "stale", "failed", "missing")
@@ -264,7 +265,7 @@ def _life(attempt: Attempt | None, queue: Queue | None) -> tuple[str, str] | Non
         return None
     if attempt.cluster == "slurm" and attempt.job is None and queue is not None:
         # About to be submitted; or it was, but the one who did was killed or lost SLURM's answer before noting it.
-        submitting = not attempt.ended and attempt.host == socket.gethostname() and journal.is_alive(attempt.driver)
+        submitting = not attempt.ended and attempt.host == socket.gethostname() and is_alive(attempt.driver)
         known = submitting or any(attempt.token in comment for comment in queue.unclaimed)
         return ("queued", f"by submission {attempt.token}") if known else None
     if attempt.ended:
@@ -280,9 +281,9 @@ def _life(attempt: Attempt | None, queue: Queue | None) -> tuple[str, str] | Non
         return "queued" if job.state in QUEUED else "running", f"job {attempt.job}{reason}"
     if attempt.host != socket.gethostname():
         return "queued", f"on {attempt.host}, which cannot be asked from here; if it is gone, remove {attempt.journal}"
-    if journal.is_alive(attempt.process):
+    if is_alive(attempt.process):
         return "running", f"process {attempt.process.partition('@')[0]}"
-    if not attempt.process and journal.is_alive(attempt.driver):
+    if not attempt.process and is_alive(attempt.driver):
         return "queued", f"process {attempt.driver.partition('@')[0]}"
     return None
 

@@ -18,6 +18,7 @@ from irnet_hpc.jobs import outside_any_job, pack_command, train_options
 from irnet_hpc.ledger import Entry, Ledger, error_of, read_ledger
 from irnet_hpc.matrix import Matrix, read_matrix
 from irnet_hpc.matrix_packs import MatrixPack
+from irnet_hpc.process import process_name
 from irnet_hpc.runs import read_result, run_folder
 
 STOP_S = 30  # for a training that is told to stop to write its checkpoint
@@ -50,7 +51,7 @@ def run_here(
             signal.signal(number, signal.default_int_handler)
     # From here on, and until this process ends, nobody else takes these cells up.
     cells = [{"cell": entry.name} for entry in entries]
-    path = journal.begin(results, matrix.name, "local", journal.process_name(os.getpid()), token, cells)
+    path = journal.begin(results, matrix.name, "local", process_name(os.getpid()), token, cells)
     taken_up()
     broken = _build(missing, {entry.cell.spec.pack for entry in entries})
     if missing:  # now it is known which properties they have
@@ -126,7 +127,7 @@ def _train(
     started = datetime.now(UTC).isoformat(timespec="seconds")
     try:
         with _started(command, log, entry.cell.resources.cpus_per_rank) as process:
-            name = journal.process_name(process.pid)
+            name = process_name(process.pid)
             journal.note(path, [{"cell": entry.name, "process": name, "ended": None, "log": str(log)}])
             status = process.wait()
         ended = f"ended with status {status}"

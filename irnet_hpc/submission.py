@@ -29,6 +29,7 @@ from irnet_hpc.jobs import (
 )
 from irnet_hpc.ledger import Entry, Ledger
 from irnet_hpc.matrix import Matrix
+from irnet_hpc.process import process_name
 from irnet_hpc.resources import Resources
 from irnet_hpc.yaml_table import load_yaml
 
@@ -157,7 +158,7 @@ def to_slurm(
     """
     left = {entry.name: {"cell": entry.name} for entry in entries}
     # With all of them, should we be killed before we know the number of a job.
-    path = journal.begin(results, matrix.name, "slurm", journal.process_name(os.getpid()), events=left.values())
+    path = journal.begin(results, matrix.name, "slurm", process_name(os.getpid()), events=left.values())
     token = journal.token_of(path)
     folder = state_folder() / f"{matrix.name}-{token}"
     packs = {pack.name: pack for pack in matrix.packs if not pack.exists}

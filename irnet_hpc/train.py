@@ -26,10 +26,11 @@ from irnet_hpc.architectures import MODELS, parse
 from irnet_hpc.checkpoint import State
 from irnet_hpc.comm import ENGINES, Comm, PeerLost, device_of, from_root, leave_at_once, start, together
 from irnet_hpc.data import Dataset, epoch_order, load
-from irnet_hpc.errors import UserError, choose, exit_status
+from irnet_hpc.errors import UserError, choose, exit_status, in_one_line
 from irnet_hpc.evaluation import predict, row_errors, select_halves, take_statistics, weights
 from irnet_hpc.grids import GRID, GRIDS
 from irnet_hpc.joint import equal_shares, loss_weights
+from irnet_hpc.lease import released_after
 from irnet_hpc.model import FlatParameters, Network, autocast, n_before_last, rank_groups
 from irnet_hpc.origin import Origin, check_features, describe, in_words, take_over
 from irnet_hpc.process import StopSignals, keep_freed_memory
@@ -203,7 +204,7 @@ def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
             together(comm, lambda name=name: choose(f"property of pack {spec.pack}", name, pack.units))
         key = run_key(spec, recipe, pack.identity, origin and origin.key)
         unit = ", ".join(pack.units[name] for name in spec.properties)
-        if from_root(comm, lambda: folder.is_done(path, key, arguments.force)):
+        if not from_root(comm, lambda: folder.take_up(path, key, arguments.force)):
             if comm.rank == 0:
                 print(f"already done: {path / 'result.json'}")
             return 0
@@ -263,10 +264,10 @@ def run_cell(arguments: argparse.Namespace, comm: Comm) -> int:
                     f"{result.selected_on}, {result.epochs} epochs in {time.monotonic() - began:.0f} s\n"
                     f"wrote {path / 'result.json'}; next: python -m irnet_hpc.aggregate {arguments.results}"
                 )
-        except (UserError, PeerLost, OSError) as error:
+        except Exception as error:
             if comm.rank == 0:
                 with contextlib.suppress(OSError):  # the very disk may be full
-                    folder.failed(path, str(error))
+                    folder.failed(path, in_one_line(error))
             raise
     return 0
 
@@ -298,7 +299,8 @@ def main(argv: list[str] | None = None) -> int:
     keep_freed_memory()
     comm = start(arguments.engine, Path(arguments.results) / ".rendezvous")
     try:
-        status = run_cell(arguments, comm)
+        with released_after():
+            status = run_cell(arguments, comm)
     except UserError:
         if comm.rank == 0:
             raise

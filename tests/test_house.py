@@ -20,9 +20,9 @@ ORDER = (
     *("download", "catalogue"),
     *("magpie", "ordered", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
     *("parts", "packing", "pack"),
-    *("architectures", "grids", "recipes", "schedules", "runs"),
+    *("architectures", "grids", "recipes", "schedules", "runs", "process", "lease"),
     *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "scores", "folder", "origin"),
-    *("tabular", "classical", "specification", "process", "train", "estimator"),
+    *("tabular", "classical", "specification", "train", "estimator"),
     *(
         "yaml_table",
         "resources",
@@ -41,7 +41,7 @@ ORDER = (
 )
 TRAINING = {
     *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "scores", "folder", "origin"),
-    *("tabular", "classical", "specification", "process", "train", "estimator"),
+    *("tabular", "classical", "specification", "train", "estimator"),
 }
 # library -> the only modules that may name it, at their top or within a function
 ONLY_IN = {

@@ -26,6 +26,7 @@ from irnet_hpc.files import write_json
 from irnet_hpc.jobs import train_options
 from irnet_hpc.ledger import read_ledger
 from irnet_hpc.matrix import read_matrix
+from irnet_hpc.process import process_name
 from irnet_hpc.recipes import RECIPES
 from irnet_hpc.runs import run_folder
 
@@ -214,7 +215,7 @@ def test_a_result_outlives_its_pack(place):
 
 
 def test_a_journal_cut_short_by_a_kill_is_read_as_far_as_it_goes(place):
-    path = journal.begin(place.results, "mine", "local", journal.process_name(os.getpid()))
+    path = journal.begin(place.results, "mine", "local", process_name(os.getpid()))
     place_name = str(place.run_folder("plain-10").relative_to(place.results))
     journal.note(path, [{"cell": place_name}])
     with path.open("a") as file:
@@ -229,7 +230,7 @@ def test_a_process_counts_while_it_lives_and_its_number_is_not_enough(place):
     path = journal.begin(place.results, "mine", "local", "999999999@1")
     journal.note(path, [{"cell": name}])
     assert place.states()["plain-10"] == "missing"  # never started, and the driver is dead
-    journal.note(path, [{"cell": name, "process": journal.process_name(child.pid)}])
+    journal.note(path, [{"cell": name, "process": process_name(child.pid)}])
     assert place.states()["plain-10"] == "running"  # it has outlived its driver
     child.kill()
     child.wait()
@@ -583,7 +584,7 @@ def test_run_leaves_what_is_stale_until_asked(place, stand_in):
 
 
 def test_run_takes_up_nothing_that_another_run_has(place, stand_in, capsys):
-    path = journal.begin(place.results, "mine", "local", journal.process_name(os.getpid()))
+    path = journal.begin(place.results, "mine", "local", process_name(os.getpid()))
     taken = [str(place.run_folder(model).relative_to(place.results)) for model in MODELS[1:]]
     journal.note(path, [{"cell": name} for name in taken])
     assert place.sweep("run") == 0
@@ -680,7 +681,7 @@ def test_stopping_a_run_lets_the_training_save_and_leaves_nothing_behind(place, 
     assert "Traceback" not in shown
     pid, _, said = log.read_text().partition(" ")
     assert said.startswith("up\n") and said.endswith("saved\n")
-    assert journal.process_name(int(pid)) is None
+    assert process_name(int(pid)) is None
     assert place.states() == {"plain-10": "failed"} | dict.fromkeys(MODELS[1:], "missing")
     assert "interrupted" in place.details()["plain-10"]
 
