@@ -4,7 +4,8 @@
     results/.sweep/lock                      held while a sweep reads the ledger and until its journal is there
 
 Each file has one writer and only grows, a whole line at a time, so a kill leaves it readable. The journal is evidence and
-never a state: a cell is done by its result.json alone, and queued only while the scheduler, or the process, says so.
+never a state: a cell is done by its result.json alone, running by its lease, and queued only while the scheduler, or the
+process, says so.
 """
 
 import contextlib
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from irnet_hpc.files import lock, write_text
+from irnet_hpc.lease import keep_touching
+from irnet_hpc.process import process_name
 
 FOLDER = ".sweep"  # in the results folder; starts with a dot, so that nothing takes it for results
 
@@ -34,6 +37,7 @@ class Attempt(NamedTuple):
     process: str | None = None  # local: the training itself, once started
     ended: str | None = None  # local: how the process ended
     log: str | None = None
+    again: bool = False  # slurm: by the job that tries once more what lacked memory or time
     journal: str = ""  # the file that says so
 
 
@@ -67,7 +71,18 @@ def begin(
     path = folder / f"{now:%Y%m%dT%H%M%S.%f}-{token}.jsonl"
     head = {"token": token, "matrix": matrix, "cluster": cluster, "time": now.isoformat(timespec="seconds")}
     write_text(path, _lines([head | {"host": socket.gethostname(), "driver": driver}, *events]))
+    if driver == process_name(os.getpid()):  # for sweeps on other machines, which cannot look at our processes
+        keep_touching(path)
     return path
+
+
+def tables_of(results: Path, token: str) -> str | None:
+    """The job that makes the tables of a submission."""
+    for path in (Path(results) / FOLDER).glob(f"[0-9]*-{token}.jsonl"):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                return json.loads(line)["tables"]
+    return None
 
 
 def token_of(path: Path) -> str:

@@ -62,6 +62,9 @@ _held: dict[Path, tuple[Lease, int]] = {}  # this process's: run folder -> its l
 _touching = threading.Lock()  # held while descriptors are touched or closed: their numbers are used again
 
 
+_journals: set[int] = set()  # descriptors of the files that this process keeps alive till it ends
+
+
 def expiry_s() -> float:
     """After so many seconds without a beat a lease is over. $IRNET_LEASE_S is for tests: all that share results must agree."""
     text = os.environ.get("IRNET_LEASE_S") or str(EXPIRY_S)
@@ -166,6 +169,13 @@ def released_after() -> Iterator[None]:
 # ---------------------------------------------------------------------------------------------------------- what it guards
 
 
+def keep_touching(path: Path) -> None:
+    """Say by a file's mtime, as a lease does, that this process lives."""
+    with _touching:
+        _journals.add(os.open(path, os.O_RDONLY))
+    _start_beating()
+
+
 def check(path: Path | str) -> None:
     """Raise Elsewhere where `path` lies in a run folder whose lease this process has held and lost.
 
@@ -203,6 +213,8 @@ def write_json(path: Path, value: object) -> None:
 def _new() -> Lease:
     name = process_name(os.getpid()) or str(os.getpid())
     job, restart = os.environ.get("SLURM_JOB_ID"), int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):  # as the queue shows it
+        job = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}"
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Lease(secrets.token_hex(8), socket.gethostname(), machine(), name, job, restart, now)
 
@@ -296,12 +308,12 @@ def _read(path: Path) -> Seen | None:
 
 @functools.cache
 def _start_beating() -> None:
-    """Have a thread touch all leases of this process from now on."""
+    """Have a thread touch all that this process holds from now on."""
 
     def beat() -> None:
         while True:
             with _touching:
-                for _, descriptor in _held.values():
+                for descriptor in (*_journals, *(descriptor for _, descriptor in _held.values())):
                     with contextlib.suppress(OSError):  # of a file server that is away, and may come back
                         os.utime(descriptor)
             time.sleep(expiry_s() / N_BEATS)

@@ -1,8 +1,8 @@
 """Run a matrix on this machine: the packs that are missing, then cell after cell, each in processes of its own."""
 
 import contextlib
+import dataclasses
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -11,16 +11,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
-from irnet_hpc import journal
+from irnet_hpc import journal, lease
 from irnet_hpc.errors import UserError
 from irnet_hpc.jobs import outside_any_job, pack_command, train_options
-from irnet_hpc.ledger import Entry, Ledger, error_of, read_ledger
+from irnet_hpc.ledger import Entry, Ledger, read_ledger
 from irnet_hpc.matrix import Matrix, read_matrix
 from irnet_hpc.matrix_packs import MatrixPack
 from irnet_hpc.process import process_name
 from irnet_hpc.runs import read_result, run_folder
+from irnet_hpc.traces import error_of, last_words
 
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)  # a process's status, and a shell's or launcher's
 STOP_S = 30  # for a training that is told to stop to write its checkpoint
 
 
@@ -57,29 +60,72 @@ def run_here(
     if missing:  # now it is known which properties they have
         matrix = read_matrix(matrix.path, pack_dir)
         with journal.alone(results):
-            entries = read_ledger(matrix, results, but_of=journal.token_of(path)).to_do(stale)
+            now = read_ledger(matrix, results, but_of=journal.token_of(path))
+            entries = dataclasses.replace(now, chosen=ledger.chosen).to_do(stale)
             journal.note(path, [{"cell": entry.name} for entry in entries])
 
     failures = [f"failed pack {name}: status {status}; its cells were left out" for name, status in broken.items()]
     entries, done = [entry for entry in entries if entry.cell.spec.pack not in broken], set()
     try:
-        for i, entry in enumerate(entries):
-            where = f"[{i + 1}/{len(entries)}]"
-            problem = _without_origin(entry, {one.name for one in entries[:i]} - done, results)
-            if problem:
-                print(f"{where} {entry.name} left out: {problem}", flush=True)
-                journal.note(path, [{"cell": entry.name, "ended": "left out"}])
-            else:
-                problem = _train(entry, n_ranks, where, results, pack_dir, path)
-            done |= set() if problem else {entry.name}
-            failures += [f"failed {entry.name}: {problem}"] if problem else []
+        problems = _round(entries, done, n_ranks, results, pack_dir, path)
+        # By now the other process may have finished it, or be gone; and the memory may be free.
+        later = [entry for entry in entries if entry.name in problems and problems[entry.name].look_again]
+        later += [entry for entry in entries if entry.origin in {one.name for one in later} and entry not in later]
+        if later:
+            print(f"looking again at {len(later)} cells", flush=True)
+            problems |= dict.fromkeys([entry.name for entry in later])
+            problems |= _round(later, done, n_ranks, results, pack_dir, path)
     except KeyboardInterrupt:
         print(f"stopped after {len(done)} of {len(entries)} cells; the same command goes on", flush=True)
         raise
-    seconds = time.monotonic() - began
-    print(f"{matrix.name}: {len(done)} cells done, {len(failures)} failures, in {seconds:.0f} s", *failures, sep="\n")
+    left = {name: problem for name, problem in problems.items() if problem}
+    elsewhere = [f"{name}: {problem.text}" for name, problem in left.items() if problem.elsewhere]
+    failures += [f"failed {name}: {problem.text}" for name, problem in left.items() if not problem.elsewhere]
+    counts = f"{len(done)} cells done, {len(failures)} failures" + f", {len(elsewhere)} elsewhere" * bool(elsewhere)
+    print(f"{matrix.name}: {counts}, in {time.monotonic() - began:.0f} s", *failures, *elsewhere, sep="\n")
     print(f"next: python -m irnet_hpc.aggregate {results}", flush=True)
     return len(failures)
+
+
+class Problem(NamedTuple):
+    """Why a cell is not done."""
+
+    text: str
+    elsewhere: bool = False  # another process trains it
+    killed: bool = False  # by signal 9, as Linux does to what takes too much memory
+
+    @property
+    def look_again(self) -> bool:
+        return self.elsewhere or self.killed
+
+
+def _round(
+    entries: list[Entry], done: set[str], n_ranks: int | None, results: Path, pack_dir: Path | None, path: Path
+) -> dict[str, Problem | None]:
+    """Train one cell after the other, and add to `done` those that are. Returns the problems of the others."""
+    problems = {}
+    for i, entry in enumerate(entries):
+        where = f"[{i + 1}/{len(entries)}]"
+        if text := _without_origin(entry, {one.name for one in entries[:i]} - done, results):
+            print(f"{where} {entry.name} left out: {text}", flush=True)
+            journal.note(path, [{"cell": entry.name, "ended": "left out"}])
+            problem = Problem(text)
+        elif text := _trained_elsewhere(entry.folder):
+            print(f"{where} {entry.name} is being trained elsewhere, by {text}", flush=True)
+            problem = Problem(f"is being trained elsewhere, by {text}", elsewhere=True)
+        else:
+            problem = _train(entry, n_ranks, where, results, pack_dir, path)
+        if problem:
+            problems[entry.name] = problem
+        else:
+            done.add(entry.name)
+    return problems
+
+
+def _trained_elsewhere(folder: Path) -> str | None:
+    """Who trains a run now."""
+    seen = lease.look(folder)
+    return str(seen.lease) if seen and not lease.is_over(seen, lease.clock(folder)) else None
 
 
 def _build(packs: Iterable[MatrixPack], wanted: set[str]) -> dict[str, int]:
@@ -116,7 +162,7 @@ def train_command(entry: Entry, n_ranks: int, results: Path, pack_dir: Path | No
 
 def _train(
     entry: Entry, n_ranks: int | None, where: str, results: Path, pack_dir: Path | None, path: Path
-) -> str | None:
+) -> Problem | None:
     """Train one cell, a line before and a line after. Returns what went wrong, None if it is done."""
     n_ranks, began, log = n_ranks or entry.cell.resources.n_ranks, time.monotonic(), entry.folder / "train.log"
     n_ranks = 1 if entry.cell.spec.is_classical else n_ranks  # whatever --ranks says for the networks beside it
@@ -134,21 +180,22 @@ def _train(
     finally:
         journal.note(path, [{"cell": entry.name, "ended": ended}])
     if status:
-        problem = _why(entry.folder, started, status, log.read_bytes()[already:].decode(errors="replace"))
-        print(f"{where} failed: {problem}", flush=True)
-        return f"{problem}; log {log}"
+        if who := _trained_elsewhere(entry.folder):  # taken up a moment before us, or taken over from us
+            print(f"{where} is being trained elsewhere, by {who}", flush=True)
+            return Problem(f"is being trained elsewhere, by {who}", elsewhere=True)
+        text = _why(entry.folder, started, status, log.read_bytes()[already:].decode(errors="replace"))
+        print(f"{where} failed: {text}", flush=True)
+        return Problem(f"{text}; log {log}", killed=status in KILLED)
     result = read_result(entry.folder / "result.json")
     print(f"{where} MAE {result.test_mae:.4g} {result.unit} in {time.monotonic() - began:.0f} s", flush=True)
     return None
 
 
 def _why(folder: Path, started: str, status: int, said: str) -> str:
-    """The sentence that a training left which failed since `started`, else the last line that it said and not horovodrun."""
+    """The sentence that a training left which failed since `started`, else its last words."""
     if error := error_of(folder, started):
         return str(error.get("error"))
-    lines = [line for line in said.splitlines() if line.strip()]
-    of_ranks = [line.partition(">:")[2] for line in lines if re.match(r"\[\d+\]<std(out|err)>:.*\S", line)]
-    return f"status {status}: {([''] + (of_ranks or lines))[-1].strip()[:300] or 'it said nothing'}"
+    return f"status {status}: {last_words(said) or 'it said nothing'}"
 
 
 @contextlib.contextmanager

@@ -39,6 +39,7 @@ models: [{architectures: [plain, irnet], depths: [10, 17, 24]}]
 resources: {minutes: 30}
 budget_device_hours: 3
 """
+LAST = ["irnet:reconcile:mine", "irnet:tables:mine"]  # jobs of each submission, after its trainings
 MODELS = ["plain-10", "plain-17", "plain-24", "irnet-10", "irnet-17", "irnet-24"]
 
 
@@ -193,7 +194,7 @@ def test_a_result_that_cannot_be_read_is_stale_and_replaced_when_asked(place, st
     (entry, *_) = read_ledger(place.matrix, place.results).to_do(stale=True)
     assert entry.folder == path.parent and "--force" in train_options(entry, place.results, None)
     assert place.sweep("run") == 0 and place.states()["plain-10"] == "stale"
-    assert place.sweep("run", "--stale") == 0 and place.states()["plain-10"] == "done"
+    assert place.sweep("run", "--stale", "--yes") == 0 and place.states()["plain-10"] == "done"
 
 
 def test_a_stale_result_says_what_has_changed(place):
@@ -242,13 +243,15 @@ def test_a_process_counts_while_it_lives_and_its_number_is_not_enough(place):
     assert place.states()["plain-10"] == "done"
 
 
-def test_a_process_of_another_host_is_believed(place, monkeypatch):
+def test_a_sweep_on_another_host_is_believed_while_it_is_heard_of(place, monkeypatch):
     name = str(place.run_folder("plain-10").relative_to(place.results))
     path = journal.begin(place.results, "mine", "local", "999999999@1")
     journal.note(path, [{"cell": name}])
     monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
     assert place.states()["plain-10"] == "queued"
-    assert "cannot be asked from here" in place.details()["plain-10"]
+    assert place.details()["plain-10"].startswith("process 999999999 on ")
+    os.utime(path, (time.time() - 200,) * 2)
+    assert place.states()["plain-10"] == "missing"
 
 
 def test_the_plan_shows_states_drops_and_cost(place, capsys):
@@ -256,13 +259,21 @@ def test_the_plan_shows_states_drops_and_cost(place, capsys):
     place.path.write_text(SMALL.replace("[mixing_enthalpy]", "[mixing_enthalpy, band_gap]"))
     assert place.sweep("plan") == 0
     shown = capsys.readouterr().out
-    assert "done     alloys-magpie/mixing_enthalpy/plain-10/onecycle/honest/seed0  MAE 0.125 eV/atom" in shown
-    assert "dropped  alloys-magpie × band_gap: the pack has mixing_enthalpy (6 cells)" in shown
+    assert "done      alloys-magpie/mixing_enthalpy/plain-10/onecycle/honest/seed0  MAE 0.125 eV/atom" in shown
+    assert "dropped   alloys-magpie × band_gap: the pack has mixing_enthalpy (6 cells)" in shown
     assert "mine: 6 cells: 1 done, 5 missing, 6 dropped" in shown
     assert "5 cells ask for at most 2.50 device-hours of a budget of 3; done ones took 0.50" in shown
     assert place.sweep("plan", "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["counts"] == {"done": 1, "running": 0, "queued": 0, "stale": 0, "failed": 0, "missing": 5}
+    assert told["counts"] == {
+        "done": 1,
+        "running": 0,
+        "queued": 0,
+        "stale": 0,
+        "preempted": 0,
+        "failed": 0,
+        "missing": 5,
+    }
     assert [cell["test_mae"] for cell in told["cells"]] == [0.125] + [None] * 5
     assert told["asked_device_hours"] == 2.5
 
@@ -273,12 +284,13 @@ def test_the_plan_shows_states_drops_and_cost(place, capsys):
 def test_packs_come_first_then_arrays_below_the_limit_then_the_tables_come_what_may(place, slurm, capsys):
     (place.packs / "alloys-magpie.h5").unlink()
     assert place.sweep("submit") == 0
-    pack, four, two, tables = slurm.scripts()
-    assert slurm.names() == ["irnet:pack:alloys-magpie", "irnet:mine", "irnet:mine", "irnet:tables:mine"]
+    pack, four, two, again, tables = slurm.scripts()
+    assert slurm.names() == ["irnet:pack:alloys-magpie", "irnet:mine", "irnet:mine", *LAST]
     assert "#SBATCH --array=0-3%4\n" in four and "#SBATCH --array=0-1%2\n" in two
     assert "--dependency" not in pack and "--array" not in pack
     assert "#SBATCH --dependency=afterok:101\n" in four and "#SBATCH --dependency=afterok:101\n" in two
-    assert "#SBATCH --dependency=afterany:101:102:103\n" in tables
+    assert "#SBATCH --dependency=afterany:101:102:103\n" in again
+    assert "#SBATCH --dependency=afterany:104\n" in tables
     assert all("#SBATCH --kill-on-invalid-dep=yes\n" in text for text in slurm.scripts())
     assert "srun" in four and "--kill-on-bad-exit=1" in four and "srun" not in tables
     log = capsys.readouterr().out.partition("the tables will be in ")[2].strip()
@@ -289,15 +301,15 @@ def test_what_is_queued_or_done_is_not_submitted_again(place, slurm, capsys):
     place.finish("plain-10")
     place.finish("plain-17", key="stale")
     assert place.sweep("submit") == 0
-    assert slurm.names() == ["irnet:mine", "irnet:tables:mine"]
+    assert slurm.names() == ["irnet:mine", *LAST]
     assert place.states() == {"plain-10": "done", "plain-17": "stale"} | dict.fromkeys(MODELS[2:], "queued")
     assert place.sweep("submit") == 0
-    assert len(slurm.scripts()) == 2
+    assert len(slurm.scripts()) == 3
     assert "nothing to submit" in capsys.readouterr().out
-    assert place.sweep("submit", "--stale") == 0
-    assert slurm.names()[2:] == ["irnet:mine", "irnet:tables:mine"]
-    assert "--array" not in slurm.scripts()[2]
-    assert "#SBATCH --dependency=afterany:101:103\n" in slurm.scripts()[3]  # one table of all that is under way
+    assert place.sweep("submit", "--stale", "--yes") == 0
+    assert slurm.names()[3:] == ["irnet:mine", *LAST]
+    assert "--array" not in slurm.scripts()[3]
+    assert "#SBATCH --dependency=afterany:101:104\n" in slurm.scripts()[4]  # one table of all that is under way
 
 
 def test_a_job_that_left_without_a_result_has_failed_and_is_alone_submitted_again(place, slurm):
@@ -310,7 +322,7 @@ def test_a_job_that_left_without_a_result_has_failed_and_is_alone_submitted_agai
     assert place.details()["plain-24"] == "job 101_2 TIMEOUT, without a result"
     assert place.details()["irnet-10"] == "job 101_3 (Priority)"
     assert place.sweep("submit") == 0
-    assert "#SBATCH --array=0-1%2\n" in slurm.scripts()[-2]
+    assert "#SBATCH --array=0-1%2\n" in slurm.scripts()[-3]
 
 
 def test_what_training_said_is_the_reason_unless_it_is_older_than_the_job(place, slurm):
@@ -331,7 +343,7 @@ def test_cells_whose_pack_could_not_be_built_say_so(place, slurm):
     (slurm.folder / "accounts").write_text("101|FAILED\n102_[0-3]|CANCELLED\n")
     assert place.details()["plain-10"] == "its pack alloys-magpie was not built: job 101 FAILED"
     assert place.sweep("submit") == 0
-    assert slurm.names()[4:5] == ["irnet:pack:alloys-magpie"]
+    assert slurm.names()[5:6] == ["irnet:pack:alloys-magpie"]
 
 
 def test_cells_wait_for_a_pack_that_an_earlier_submission_is_building(place, slurm):
@@ -339,8 +351,8 @@ def test_cells_wait_for_a_pack_that_an_earlier_submission_is_building(place, slu
     place.sweep("submit")
     slurm.forget("102_0", **{"102_0": "CANCELLED by 0"})
     assert place.sweep("submit") == 0
-    assert slurm.names()[4:] == ["irnet:mine", "irnet:tables:mine"]
-    assert "#SBATCH --dependency=afterok:101\n" in slurm.scripts()[4]
+    assert slurm.names()[5:] == ["irnet:mine", *LAST]
+    assert "#SBATCH --dependency=afterok:101\n" in slurm.scripts()[5]
 
 
 def test_a_submission_that_is_killed_halfway_is_not_repeated_while_its_jobs_live(place, slurm):
@@ -394,7 +406,7 @@ def test_what_slurm_took_before_it_refused_has_its_tables(place, slurm):
     with pytest.raises(UserError, match="SLURM refused irnet:mine"):
         place.sweep("submit")
     assert list(place.states().values()) == ["queued"] * 4 + ["missing"] * 2
-    assert slurm.names() == ["irnet:mine", "irnet:tables:mine"]
+    assert slurm.names() == ["irnet:mine", *LAST]
     assert "#SBATCH --dependency=afterany:101\n" in slurm.scripts()[1]
 
 
@@ -579,7 +591,7 @@ def test_run_leaves_what_is_stale_until_asked(place, stand_in):
     place.finish("plain-10", key="other")
     assert place.sweep("run") == 0
     assert place.states()["plain-10"] == "stale"
-    assert place.sweep("run", "--stale") == 0
+    assert place.sweep("run", "--stale", "--yes") == 0
     assert place.states()["plain-10"] == "done"
 
 
