@@ -16,7 +16,7 @@ from torch import Tensor
 from irnet_hpc.comm import Comm, from_root
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
-from irnet_hpc.lease import check, replacing, write_json
+from irnet_hpc.holding import check, replacing, write_json
 
 SLOTS = ("a", "b")
 NEVER = sys.float_info.max  # an error before the first evaluation: JSON has no infinity

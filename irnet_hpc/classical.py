@@ -30,7 +30,7 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.evaluation import select_halves
 from irnet_hpc.files import read_json
 from irnet_hpc.grids import Grid, point_text
-from irnet_hpc.lease import check, replacing, write_json
+from irnet_hpc.holding import check, replacing, write_json
 from irnet_hpc.runs import RunResult, RunSpec
 from irnet_hpc.scores import optimism
 from irnet_hpc.store import Pack

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from irnet_hpc import lease
+from irnet_hpc import holding, lease
 from irnet_hpc.checkpoint import State, remove, write_tensors
 from irnet_hpc.comm import Comm
 from irnet_hpc.data import Dataset
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
 from irnet_hpc.grids import Grid
-from irnet_hpc.lease import replacing, write_json
+from irnet_hpc.holding import replacing, write_json
 from irnet_hpc.model import Network, n_parameters
 from irnet_hpc.recipes import Recipe
 from irnet_hpc.runs import RunResult, RunSpec, read_result
@@ -55,9 +55,9 @@ def take_up(folder: Path, key: str, force: bool) -> bool:
     another process trains it."""
     if is_done(folder, key, force):
         return False
-    lease.take(folder)
+    holding.take(folder)
     if is_done(folder, key, force):  # by who held the lease until now
-        lease.release(folder)
+        holding.release(folder)
         return False
     return True
 
@@ -72,7 +72,7 @@ def begin(
     origin: dict | None = None,
 ) -> list:
     """Write run.json and return the attempts so far, this one included. `origin`: what is said of the run it starts from."""
-    lease.take(folder)  # where take_up() has not
+    holding.take(folder)  # where take_up() has not
     (folder / "error.json").unlink(missing_ok=True)
     path, attempts = folder / "run.json", []
     with contextlib.suppress(FileNotFoundError, UserError, KeyError):
@@ -98,10 +98,10 @@ def begin(
 def failed(folder: Path, sentence: str) -> None:
     """Leave the reason for which there is no result; not where another process has the run by now."""
     with contextlib.suppress(lease.Elsewhere):
-        not_yet_ours = lease.take(folder)
+        not_yet_ours = holding.take(folder)
         write_json(folder / "error.json", {"error": sentence, "time": _now()})
         if not_yet_ours:
-            lease.release(folder)
+            holding.release(folder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +137,7 @@ def write_history(folder: Path, rows: list) -> None:
 
 
 def append_history(folder: Path, row: list) -> None:
-    lease.check(folder)
+    holding.check(folder)
     with (folder / "history.csv").open("a", newline="") as file:
         csv.writer(file).writerow(row)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from irnet_hpc.files import lock, write_text
-from irnet_hpc.lease import keep_touching
+from irnet_hpc.holding import keep_touching
 from irnet_hpc.process import process_name
 
 FOLDER = ".sweep"  # in the results folder; starts with a dot, so that nothing takes it for results

@@ -10,25 +10,20 @@ machine, or an earlier start of the same SLURM job. docs/reliability.md says wha
 
 import contextlib
 import errno
-import functools
 import json
 import os
 import secrets
 import socket
-import threading
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from irnet_hpc import files
 from irnet_hpc.errors import UserError
 from irnet_hpc.process import is_alive, machine, process_name
 
 NAME = "lease.json"
 EXPIRY_S = 120.0
-N_BEATS = 12  # in that time: one may come late (a library that keeps Python's threads waiting, a file server restarted)
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}  # what file systems without hard links say
 
 
@@ -58,13 +53,6 @@ class Seen(NamedTuple):
     touched: float
 
 
-_held: dict[Path, tuple[Lease, int]] = {}  # this process's: run folder -> its lease, and a descriptor of its file
-_touching = threading.Lock()  # held while descriptors are touched or closed: their numbers are used again
-
-
-_journals: set[int] = set()  # descriptors of the files that this process keeps alive till it ends
-
-
 def expiry_s() -> float:
     """After so many seconds without a beat a lease is over. $IRNET_LEASE_S is for tests: all that share results must agree."""
     text = os.environ.get("IRNET_LEASE_S") or str(EXPIRY_S)
@@ -74,39 +62,6 @@ def expiry_s() -> float:
     except ValueError:
         pass
     raise UserError(f"IRNET_LEASE_S must be seconds from 0.1 to 86,400, however: {text!r}")
-
-
-def take(folder: Path | str) -> bool:
-    """Become the one that trains this run; False where we are already. Raises Elsewhere where another process does.
-
-    Whether a process of another machine lives is known from its next beat alone, so that is waited for.
-    """
-    folder = Path(folder).resolve()
-    if folder in _held:
-        return False
-    folder.mkdir(parents=True, exist_ok=True)
-    first = None
-    while True:
-        ours = _new()
-        with _temporary(folder, ours) as (temporary, now):
-            if descriptor := _create(folder / NAME, temporary):
-                break
-            if (there := look(folder)) is None:  # released meanwhile
-                continue
-            if is_over(there, now, ours):
-                if descriptor := _succeed(folder, there.lease, temporary):
-                    break
-            elif (ours.machine and there.lease.machine == ours.machine) or (first and there != first):
-                raise Elsewhere(
-                    f"{folder} is being trained by {there.lease}, heard of {max(0, now - there.touched):.0f} s ago; wait "
-                    f"for it, or stop it there: what is not heard of for {expiry_s():g} s has lost its run"
-                )
-        first = first or there
-        time.sleep(min(0.5, expiry_s() / N_BEATS / 4))
-    with _touching:
-        _held[folder] = (ours, descriptor)
-    _start_beating()
-    return True
 
 
 def look(folder: Path | str) -> Seen | None:
@@ -139,78 +94,7 @@ def clock(folder: Path) -> float | None:
         path.unlink(missing_ok=True)
 
 
-def release(folder: Path | str) -> None:
-    """Give the lease back. Where another process has taken it over, it is left alone."""
-    folder = Path(folder).resolve()
-    if folder not in _held:
-        return
-    with _touching:
-        ours, descriptor = _held.pop(folder)
-        os.close(descriptor)
-    with (
-        contextlib.suppress(OSError),
-        _temporary(folder, ours) as (temporary, _),
-        _ending(folder, ours, temporary) as may,
-    ):
-        if may:
-            (folder / NAME).unlink()
-
-
-@contextlib.contextmanager
-def released_after() -> Iterator[None]:
-    """Release all that this process holds, however it goes."""
-    try:
-        yield
-    finally:
-        for folder in list(_held):
-            release(folder)
-
-
-# ---------------------------------------------------------------------------------------------------------- what it guards
-
-
-def keep_touching(path: Path) -> None:
-    """Say by a file's mtime, as a lease does, that this process lives."""
-    with _touching:
-        _journals.add(os.open(path, os.O_RDONLY))
-    _start_beating()
-
-
-def check(path: Path | str) -> None:
-    """Raise Elsewhere where `path` lies in a run folder whose lease this process has held and lost.
-
-    Where it has never held one there is nothing to lose.
-    """
-    path = Path(path).resolve()
-    folder = next((one for one in (path, *path.parents) if one in _held), None)
-    if folder is None:
-        return
-    there = look(folder)
-    if there is None or there.lease.token != _held[folder][0].token:
-        who = f"{there.lease} has taken over {folder}" if there else f"the lease of {folder} is gone"
-        raise Elsewhere(
-            f"{who}, since this process was not heard of for {expiry_s():g} s; it stops and writes nothing more"
-        )
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """files.replacing for what lies in a run folder: renamed only if the run is still this process's."""
-    check(path)  # before there is anything to write, too
-    with files.replacing(path, allowed=functools.partial(check, path)) as temporary:
-        yield temporary
-
-
-def write_json(path: Path, value: object) -> None:
-    """files.write_json for what lies in a run folder."""
-    with replacing(path) as temporary:
-        temporary.write_text(files.json_text(value), encoding="utf-8")
-
-
-# ------------------------------------------------------------------------------------------------------------- how it goes
-
-
-def _new() -> Lease:
+def new() -> Lease:
     name = process_name(os.getpid()) or str(os.getpid())
     job, restart = os.environ.get("SLURM_JOB_ID"), int(os.environ.get("SLURM_RESTART_COUNT", 0))
     if array := os.environ.get("SLURM_ARRAY_JOB_ID"):  # as the queue shows it
@@ -220,7 +104,7 @@ def _new() -> Lease:
 
 
 @contextlib.contextmanager
-def _temporary(folder: Path, lease: Lease) -> Iterator[tuple[Path, float]]:
+def temporary(folder: Path, lease: Lease) -> Iterator[tuple[Path, float]]:
     """A file that holds the lease whole, to be linked to its name; and the file server's clock, which has just dated it."""
     path = folder / f".lease.{secrets.token_hex(4)}.tmp.json"
     try:
@@ -234,7 +118,7 @@ def _temporary(folder: Path, lease: Lease) -> Iterator[tuple[Path, float]]:
         path.unlink(missing_ok=True)
 
 
-def _create(path: Path, temporary: Path) -> int | None:
+def create(path: Path, temporary: Path) -> int | None:
     """Give what is in `temporary` the name `path`, and return a descriptor of it; None where there is such a file.
 
     Only one of several processes can. The descriptor is touched as it beats, so that a late beat is never another's.
@@ -256,9 +140,9 @@ def _create(path: Path, temporary: Path) -> int | None:
     return os.open(path, os.O_RDONLY)
 
 
-def _succeed(folder: Path, theirs: Lease, temporary: Path) -> int | None:
+def succeed(folder: Path, theirs: Lease, temporary: Path) -> int | None:
     """Put the lease in `temporary` in the place of one that is over; None where another process is about to, or has."""
-    with _ending(folder, theirs, temporary) as may:
+    with ending(folder, theirs, temporary) as may:
         if not may:
             return None
         descriptor = os.open(temporary, os.O_RDONLY)
@@ -267,14 +151,14 @@ def _succeed(folder: Path, theirs: Lease, temporary: Path) -> int | None:
 
 
 @contextlib.contextmanager
-def _ending(folder: Path, theirs: Lease, temporary: Path) -> Iterator[bool]:
+def ending(folder: Path, theirs: Lease, temporary: Path) -> Iterator[bool]:
     """Whether we alone may now end a lease, and it is still there.
 
     Renaming it away would not do: who found it over, and comes second, would rename the first one's away. So whoever ends
     a lease, its owner too, first makes a file that is named after its token, as the lease itself is made.
     """
     claim = folder / f".lease-{theirs.token}.claim"
-    descriptor = _create(claim, temporary)
+    descriptor = create(claim, temporary)
     if descriptor is None:
         other = _read(claim)
         if other and is_over(other, clock(folder)):  # killed between two lines of this function
@@ -299,23 +183,10 @@ def _read(path: Path) -> Seen | None:
             text, touched = file.read(), os.fstat(file.fileno()).st_mtime
     except FileNotFoundError:
         return None
+    except PermissionError:  # another user's, who wants it so
+        text, touched = "", path.stat().st_mtime
     try:
         lease = Lease(**json.loads(text))
     except (ValueError, TypeError):
         lease = Lease("", "an unknown host", "", "?", None, 0, "")
     return Seen(lease, touched)
-
-
-@functools.cache
-def _start_beating() -> None:
-    """Have a thread touch all that this process holds from now on."""
-
-    def beat() -> None:
-        while True:
-            with _touching:
-                for descriptor in (*_journals, *(descriptor for _, descriptor in _held.values())):
-                    with contextlib.suppress(OSError):  # of a file server that is away, and may come back
-                        os.utime(descriptor)
-            time.sleep(expiry_s() / N_BEATS)
-
-    threading.Thread(target=beat, daemon=True).start()

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from irnet_hpc import journal, lease
+from irnet_hpc import holding, journal, lease
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
 from irnet_hpc.matrix import Matrix
@@ -71,8 +71,8 @@ def remove(one: Waste, results: Path) -> str | None:
     assert one.path.resolve().is_relative_to(outside.resolve()) and not one.path.is_symlink()
     try:
         if one.kind.startswith("run"):
-            with lease.released_after():
-                lease.take(one.path)  # whoever starts it now is told so
+            with holding.released_after():
+                holding.take(one.path)  # whoever starts it now is told so
                 for path in one.path.iterdir():
                     if path.name != lease.NAME:  # which goes last
                         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -166,7 +166,7 @@ def to_slurm(
         after, name = afterany(jobs), f"irnet:{kind}:{matrix.name}"
         resources = Resources(memory_gb=4, minutes=30)
         parameters = slurm_parameters(site, resources, name=name, token=token, after=after, is_training=False)
-        (job,) = _sbatch(state_folder() / f"{matrix.name}-{token}", parameters, [Commands([command], log)])
+        (job,) = sbatch(state_folder() / f"{matrix.name}-{token}", parameters, [Commands([command], log)])
         return job.job_id
 
     if reconcile:

@@ -29,8 +29,8 @@ from irnet_hpc.data import Dataset, epoch_order, load
 from irnet_hpc.errors import UserError, choose, exit_status, in_one_line
 from irnet_hpc.evaluation import predict, row_errors, select_halves, take_statistics, weights
 from irnet_hpc.grids import GRID, GRIDS
+from irnet_hpc.holding import released_after
 from irnet_hpc.joint import equal_shares, loss_weights
-from irnet_hpc.lease import released_after
 from irnet_hpc.model import FlatParameters, Network, autocast, n_before_last, rank_groups
 from irnet_hpc.origin import Origin, check_features, describe, in_words, take_over
 from irnet_hpc.process import StopSignals, keep_freed_memory

@@ -20,7 +20,7 @@ ORDER = (
     *("download", "catalogue"),
     *("magpie", "ordered", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
     *("parts", "packing", "pack"),
-    *("architectures", "grids", "recipes", "schedules", "runs", "process", "lease"),
+    *("architectures", "grids", "recipes", "schedules", "runs", "process", "lease", "holding"),
     *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "scores", "folder", "origin"),
     *("tabular", "classical", "specification", "train", "estimator"),
     *(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from irnet_hpc import checkpoint, folder, lease
+from irnet_hpc import checkpoint, folder, holding, lease
 from irnet_hpc.errors import UserError
 from irnet_hpc.process import machine, process_name
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 # All wait for one moment, try, say how it went, and hold what they have got until they are told to end.
 CONTENDER = """
 import sys, time
-from irnet_hpc import lease
+from irnet_hpc import holding, lease
 from pathlib import Path
 run = sys.argv[1]
 print("ready", flush=True)
@@ -27,7 +27,7 @@ while not Path(run, "go").exists():
     time.sleep(0.001)
 for name in sys.argv[2:]:
     try:
-        print(name, "won" if lease.take(f"{run}/{name}") else "had it", flush=True)
+        print(name, "won" if holding.take(f"{run}/{name}") else "had it", flush=True)
     except lease.Elsewhere as error:
         print(name, "lost", error, flush=True)
 print("end", flush=True)
@@ -38,15 +38,15 @@ sys.stdin.read()
 OWNER = """
 import sys
 from pathlib import Path
-from irnet_hpc import lease
+from irnet_hpc import holding, lease
 from irnet_hpc.errors import exit_status
 def main():
     run, name = Path(sys.argv[1]), sys.argv[2]
-    with lease.released_after():
-        lease.take(run)
+    with holding.released_after():
+        holding.take(run)
         print("holds", flush=True)
         for line in sys.stdin:
-            lease.write_json(run / "result.json", {"by": name})
+            holding.write_json(run / "result.json", {"by": name})
             print("written", flush=True)
 sys.exit(exit_status(main))
 """
@@ -125,7 +125,7 @@ def test_of_twenty_contenders_one_has_each_run_free_or_lost_or_expired(tmp_path)
 def test_a_run_that_is_being_trained_is_one_sentence_that_says_by_whom(tmp_path, owner):
     first = owner("first", SLURM_JOB_ID="17")
     with pytest.raises(lease.Elsewhere) as error:
-        lease.take(tmp_path / "run")
+        holding.take(tmp_path / "run")
     assert str(error.value).startswith(f"{tmp_path}/run is being trained by process {first.pid} on ")
     assert "(job 17), heard of 0 s ago; wait for it, or stop it there" in str(error.value)
     assert write(first) == "written\n"
@@ -166,12 +166,12 @@ def test_an_owner_on_another_machine_is_believed_while_it_beats_and_then_no_long
     monkeypatch.setattr(lease, "machine", lambda: "another")  # ours, to which the other's processes say nothing
     first = owner("first", IRNET_LEASE_S="1.2")
     with pytest.raises(lease.Elsewhere):
-        lease.take(tmp_path / "run")
+        holding.take(tmp_path / "run")
     first.kill()
     first.wait()
     assert not lease.is_over(lease.look(tmp_path / "run"), lease.clock(tmp_path))
-    assert lease.take(tmp_path / "run")
-    lease.release(tmp_path / "run")
+    assert holding.take(tmp_path / "run")
+    holding.release(tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
 
 
@@ -179,10 +179,10 @@ def test_a_job_that_slurm_has_started_again_takes_over_from_its_earlier_self(tmp
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     lose(tmp_path / "run", machine="another", job="17")
-    assert lease.take(tmp_path / "run")
-    lease.release(tmp_path / "run")
+    assert holding.take(tmp_path / "run")
+    holding.release(tmp_path / "run")
     for other in ({"job": "18"}, {"job": "17", "restart": 1}):
-        assert not lease.is_over(lease.Seen(lose(tmp_path / "run", machine="another", **other), 5.0), 6.0, lease._new())
+        assert not lease.is_over(lease.Seen(lose(tmp_path / "run", machine="another", **other), 5.0), 6.0, lease.new())
 
 
 def test_the_clock_is_the_file_servers(tmp_path, monkeypatch):
@@ -202,18 +202,18 @@ def test_without_hard_links_the_lease_is_made_exclusively(tmp_path, monkeypatch)
 
     monkeypatch.setattr(os, "link", refuse)
     lose(tmp_path / "run")
-    assert lease.take(tmp_path / "run")
+    assert holding.take(tmp_path / "run")
     found = lease.look(tmp_path / "run").lease
     assert found.process == process_name(os.getpid())
-    lease.release(tmp_path / "run")
+    holding.release(tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
 
 
 def test_a_claim_whose_maker_was_killed_holds_nobody_up(tmp_path):
     lost = lose(tmp_path / "run")
     (tmp_path / "run/.lease-old.claim").write_text(json.dumps(lost._asdict()))
-    assert lease.take(tmp_path / "run")
-    lease.release(tmp_path / "run")
+    assert holding.take(tmp_path / "run")
+    holding.release(tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
 
 
@@ -224,7 +224,7 @@ class OneRank:
 def test_nothing_of_a_run_is_written_or_removed_by_who_has_lost_it(tmp_path):
     """Checkpoints, history, reasons: what train writes as it goes on. Model, predictions and result go the same way."""
     run = tmp_path / "run"
-    lease.take(run)
+    holding.take(run)
     folder.write_history(run, [[0] * 6])
     checkpoint.save(run, "key", {}, checkpoint.State(), OneRank())
     lose(run, token="another's")
@@ -234,21 +234,21 @@ def test_nothing_of_a_run_is_written_or_removed_by_who_has_lost_it(tmp_path):
         lambda: folder.append_history(run, [1]),
         lambda: checkpoint.save(run, "key", {}, checkpoint.State(step=1), OneRank()),
         lambda: checkpoint.remove(run),
-        lambda: lease.write_json(run / "result.json", {}),
+        lambda: holding.write_json(run / "result.json", {}),
     ):
         with pytest.raises(lease.Elsewhere, match="it stops and writes nothing more"):
             act()
     folder.failed(run, "it hurts")  # nor is this the one to say how it went
-    lease.release(run)
+    holding.release(run)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_a_run_is_lost_between_writing_and_renaming_too(tmp_path):
-    lease.take(tmp_path / "run")
-    with pytest.raises(lease.Elsewhere), lease.replacing(tmp_path / "run/model.safetensors") as temporary:
+    holding.take(tmp_path / "run")
+    with pytest.raises(lease.Elsewhere), holding.replacing(tmp_path / "run/model.safetensors") as temporary:
         temporary.write_text("long in the making")
         lose(tmp_path / "run", token="another's")
-    lease.release(tmp_path / "run")
+    holding.release(tmp_path / "run")
     assert [path.name for path in (tmp_path / "run").iterdir()] == [lease.NAME]
 
 
