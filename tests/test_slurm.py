@@ -167,7 +167,7 @@ def test_a_cell_that_runs_out_of_time_is_submitted_once_more_with_twice_as_much_
     job = ask("scontrol", "show", "job", second)
     assert "TimeLimit=00:02:00" in job
     (tables,) = (job for job, name, _ in queue() if name == "irnet:tables:real")
-    assert f"afterany:{second}" in ask("scontrol", "show", "job", tables)
+    wait_for(lambda: f"afterany:{second}" in ask("scontrol", "show", "job", tables))
     run = wait_for(lambda: [path for path in place.folder.rglob("run.json") if path.read_text().count("started") == 2])[
         0
     ]
