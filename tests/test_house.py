@@ -20,10 +20,10 @@ ORDER = (
     *("download", "catalogue"),
     *("magpie", "ordered", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
     *("parts", "packing", "pack"),
-    *("architectures", "grids", "recipes", "schedules", "runs", "bundles"),
+    *("architectures", "grids", "recipes", "schedules", "runs", "process", "lease", "holding", "bundles"),
     *("dropout", "model", "micro_batch", "comm", "allreduce", "joint", "scaling", "staging", "stream", "data"),
     *("evaluation", "checkpoint", "scores", "folder", "origin"),
-    *("replicas", "step", "process", "training", "tabular", "classical", "specification", "train", "estimator"),
+    *("replicas", "step", "training", "tabular", "classical", "specification", "train", "estimator"),
     *(
         "yaml_table",
         "resources",
@@ -31,6 +31,8 @@ ORDER = (
         "matrix_origins",
         "matrix",
         "journal",
+        "scheduler",
+        "traces",
         "ledger",
         "interconnects",
         "costs",
@@ -38,7 +40,10 @@ ORDER = (
         "jobs",
         "sharing",
         "submission",
+        "reconcile",
         "running",
+        "prune",
+        "standing",
         "sweep",
     ),
     *("statistics", "results", "grouping", "gaps", "cells", "tables", "predictions", "typeset", "rendering"),
@@ -52,7 +57,7 @@ ORDER = (
 TRAINING = {
     *("dropout", "model", "micro_batch", "comm", "allreduce", "joint", "scaling", "staging", "stream", "data"),
     *("evaluation", "checkpoint", "scores", "folder", "origin"),
-    *("replicas", "step", "process", "training", "tabular", "classical", "specification", "train", "estimator"),
+    *("replicas", "step", "training", "tabular", "classical", "specification", "train", "estimator"),
     *("members", "committee", "export"),
 }
 # library -> the only modules that may name it, at their top or within a function
