@@ -179,6 +179,34 @@ def test_a_cell_that_runs_out_of_time_is_submitted_once_more_with_twice_as_much_
     assert "0 of 1 cells are done" in table_of(shown) or "no finished run" in table_of(shown)
 
 
+def test_two_sweeps_of_bundles_at_once_train_each_cell_once_and_never_more_jobs_than_they_may(place):
+    """Of the two hosts' processors two jobs could train at once."""
+    models = "models: [64BARx2-1, 32BAx2-1]\nseeds: [0, 1]"
+    place.write(MATRIX.replace("models: [64BARx2-1, 32BAx2-1, 32BARx3-1]", models) % 30)
+    submit = [
+        sys.executable,
+        "-m",
+        "irnet_hpc.sweep",
+        "submit",
+        place.path,
+        *place.options,
+        "--bundle",
+        "2",
+        "--at-most",
+        "1",
+    ]
+    two = [subprocess.Popen([str(part) for part in submit], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in "ab"]
+    shown = "".join(process.communicate(timeout=120)[0] for process in two)
+    assert shown.count("submitted 4 cells to SLURM") == 1 and shown.count("nothing to submit") == 1
+    assert len(place.jobs()) == 4 and len(set(place.jobs())) == 2
+    most = []
+    wait_for(lambda: most.append(len(running("irnet:real"))) or not queue())
+    assert max(most) == 1
+    results = [json.loads(path.read_text()) for path in place.folder.rglob("result.json")]
+    assert [(len(one["attempts"]), one["bundle_size"]) for one in results] == [(1, 2)] * 4
+    assert not list(place.folder.rglob("lease.json"))
+
+
 def test_a_training_that_fails_is_a_failed_job_with_its_reason(place):
     place.write(MATRIX.replace("packs: ", "train_rows: [10]\npacks: ").replace("64BARx2-1, 32BAx2-1, ", "") % 3)
     shown = place.sweep("submit")
