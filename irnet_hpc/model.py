@@ -55,11 +55,18 @@ class GroupNormalise(torch.autograd.Function):
     Written by hand because a group that spans ranks needs exactly one allreduce forward and one backward. Computed in the
     weights' precision: on a CPU a copy of bf16 rows to fp32 and sums over it are ten times faster than torch's own
     reductions of bf16 (var_mean, vector_norm), and exact. Segments are centred before they are squared and brought
-    together in fp64, so that rows far from zero (a raw feature such as a year) keep their variance.
+    together in fp64, so that rows far from zero (a raw feature such as a year) keep their variance. Where whole groups lie
+    on this rank's CPU, torch's own kernel takes each of them, in two passes where these lines take ten.
     """
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, groups: Groups) -> Tensor:
+        ctx.by_kernel = one_kernel_a_group(x, groups)
+        if ctx.by_kernel:
+            y, *ctx.statistics = normalise_each(x, weight, bias, groups.group)
+            ctx.save_for_backward(x, weight)
+            ctx.groups = groups
+            return y
         v = x.to(weight.dtype).view(-1, groups.segment, x.shape[1])  # (n_segments, segment, width)
         own_mean = v.mean(1, keepdim=True)
         centred = v - own_mean
@@ -71,10 +78,14 @@ class GroupNormalise(torch.autograd.Function):
         scale = weight * rstd
         ctx.save_for_backward(x)
         ctx.groups, ctx.mean, ctx.rstd, ctx.scale = groups, mean, rstd, scale
-        return torch.addcmul(bias, centred.add_(own_mean - mean), scale).view_as(x).to(x.dtype)
+        y = torch.empty_like(x, dtype=weight.dtype)  # no view, so that what follows may act in place
+        torch.addcmul(bias, centred.add_(own_mean - mean), scale, out=y.view(v.shape))
+        return y.to(x.dtype)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        if ctx.by_kernel:
+            return *normalise_each_backward(grad, *ctx.saved_tensors, *ctx.statistics, ctx.groups.group), None
         (x,), groups, rstd, scale = ctx.saved_tensors, ctx.groups, ctx.rstd, ctx.scale
         centred = x.to(scale.dtype).view(-1, groups.segment, x.shape[1]) - ctx.mean
         g = grad.to(scale.dtype).reshape(centred.shape)
@@ -83,6 +94,46 @@ class GroupNormalise(torch.autograd.Function):
         # dx = scale * (g - mean(g) - x_hat * mean(g x_hat))
         grad_x = torch.addcmul(-scale * mean_g, g, scale).addcmul_(centred, -scale * rstd * mean_gx)
         return grad_x.view_as(x).to(x.dtype), sum_gx.sum(0), sum_g.sum(0), None
+
+
+KERNEL_NUMBERS = (
+    8192  # of a group (rows x width), below which a kernel a group costs more than one pass over all groups
+)
+
+
+def one_kernel_a_group(x: Tensor, groups: Groups) -> bool:
+    """Whether torch's kernel is right (no group lies on other ranks too) and pays (few groups, or large ones).
+
+    Measured on CPUs alone, so it is for them alone.
+    """
+    few = x.numel() <= 8 * groups.group * x.shape[-1]
+    return groups.index is None and x.device.type == "cpu" and (few or groups.group * x.shape[-1] >= KERNEL_NUMBERS)
+
+
+def normalise_each(x: Tensor, weight: Tensor, bias: Tensor, group: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Each group of rows (n_rows, width) normalised by itself, and its mean and 1 / deviation (n_groups, width).
+
+    The kernel takes bf16 rows with fp32 weights, sums in fp32, and centres before it squares.
+    """
+    y, means = torch.empty_like(x), weight.new_empty(len(x) // group, x.shape[1])
+    rstds = torch.empty_like(means)
+    for rows, out, mean, rstd in zip(x.split(group), y.split(group), means, rstds, strict=True):
+        torch.native_batch_norm(rows, weight, bias, None, None, True, 0.0, EPSILON, out=(out, mean, rstd))
+    return y, means, rstds
+
+
+def normalise_each_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, means: Tensor, rstds: Tensor, group: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x (n_rows, width), weight and bias (width,)."""
+    grad, grad_x = grad.contiguous(), torch.empty_like(x)
+    of_weight, of_bias = torch.empty_like(means), torch.empty_like(means)
+    parts = (grad.split(group), x.split(group), means, rstds, grad_x.split(group), of_weight, of_bias)
+    for g, rows, mean, rstd, *outs in zip(*parts, strict=True):
+        torch.ops.aten.native_batch_norm_backward.out(
+            g, rows, weight, None, None, mean, rstd, True, EPSILON, [True] * 3, out0=outs[0], out1=outs[1], out2=outs[2]
+        )
+    return grad_x, of_weight.sum(0), of_bias.sum(0)
 
 
 class Normalise(nn.Module):
@@ -102,13 +153,57 @@ class Normalise(nn.Module):
         if self.sums is not None:
             wide = x.detach().double()
             self.sums += torch.stack([wide.sum(0), wide.square().sum(0)])
+        if (
+            groups.index is None and len(x) == groups.group and x.device.type == "cpu"
+        ):  # without Python's part of a step
+            return nn.functional.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, EPSILON)
         return GroupNormalise.apply(x, self.weight, self.bias, groups)
+
+
+class Linear(nn.Linear):
+    """A fully connected layer whose backward pass may write the gradients where they belong.
+
+    With `writes` true, `weight.grad` and `bias.grad` are overwritten rather than added to: nothing has to zero them, and no
+    gradient is made in one place to be added in another. Right for a layer that a forward pass uses once. FlatParameters
+    says so; a layer that it does not know is torch's own.
+    """
+
+    writes = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.writes and torch.is_grad_enabled() and self.weight.requires_grad:
+            return WrittenLinear.apply(x, self.weight, self.bias)
+        return super().forward(x)
+
+
+class WrittenLinear(torch.autograd.Function):
+    """x (n_rows, n_inputs) times weight (width, n_inputs) and bias, under autocast in the precisions of torch's own."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        device = x.device.type
+        narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        x, narrow_weight = x.to(narrow), weight.to(narrow)
+        ctx.save_for_backward(x, narrow_weight)
+        ctx.grads = weight.grad, bias.grad
+        return nn.functional.linear(x, narrow_weight, bias.to(narrow))
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, None, None]:
+        (x, weight), (of_weight, of_bias) = ctx.saved_tensors, ctx.grads
+        if grad.dtype == of_weight.dtype:
+            torch.mm(grad.t(), x, out=of_weight)
+            torch.sum(grad, 0, out=of_bias)
+        else:
+            of_weight.copy_(grad.t() @ x)
+            of_bias.copy_(grad.sum(0))
+        return grad @ weight if ctx.needs_input_grad[0] else None, None, None
 
 
 class Layer(nn.Module):
     def __init__(self, n_inputs: int, stack: Stack) -> None:
         super().__init__()
-        self.linear = nn.Linear(n_inputs, stack.width)
+        self.linear = Linear(n_inputs, stack.width)
         self.norm = Normalise(stack.width) if stack.norm else None
         self.slope = stack.slope
 
@@ -117,7 +212,8 @@ class Layer(nn.Module):
         x = self.norm(x, groups) if self.norm is not None else x
         if self.slope is None:
             return x
-        return nn.functional.leaky_relu(x, self.slope) if self.slope else torch.relu(x)
+        # In place: what comes before, a product or a normalisation, keeps its inputs for the backward pass, not this.
+        return nn.functional.leaky_relu_(x, self.slope) if self.slope else torch.relu_(x)
 
 
 class Residual(nn.Module):
@@ -126,7 +222,7 @@ class Residual(nn.Module):
     def __init__(self, n_inputs: int, layers: list[nn.Module], width: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
-        self.projection = nn.Linear(n_inputs, width) if n_inputs != width else nn.Identity()
+        self.projection = Linear(n_inputs, width) if n_inputs != width else nn.Identity()
 
     def forward(self, x: Tensor, groups: Groups | None, noise: Tensor | None) -> Tensor:
         y = _through(self.layers, x, groups, noise)
@@ -161,7 +257,7 @@ class Network(nn.Module):
         for stack in layers.stacks:
             self.body.extend(self._stack(n_inputs, stack))
             n_inputs = stack.width
-        self.output = nn.Linear(n_inputs, layers.n_outputs)
+        self.output = Linear(n_inputs, layers.n_outputs)
 
     def _stack(self, n_inputs: int, stack: Stack) -> list[nn.Module]:
         branches = [self._branch(n_inputs, stack, n_layers) for n_layers in stack.branches]
@@ -263,10 +359,20 @@ class FlatParameters:
             parameter.grad = self.reduced[start:stop].view(parameter.shape)
             parameter.requires_grad_(start >= n_frozen)
             start = stop
+        linears = [module for module in network.modules() if isinstance(module, Linear)]
+        for linear in linears:
+            linear.writes = True
+        written = {id(parameter) for linear in linears for parameter in linear.parameters()}
+        self.added_to = [parameter.grad for parameter in parameters if id(parameter) not in written]
         self.n_frozen, self.trained = n_frozen, self.values
         if n_frozen:
             self.trained = nn.Parameter(self.values.data[n_frozen:])
             self.trained.grad = self.reduced[n_frozen:n]
+
+    def clear(self) -> None:
+        """Before a backward pass: zero the gradients that it adds to. Those of fully connected layers it overwrites."""
+        if self.added_to:
+            torch._foreach_zero_(self.added_to)
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

@@ -107,7 +107,7 @@ def train(
         reduced = plateau_factor(recipe, [row[4] for row in state.history])
         for i in range(first, n_steps):
             optimizer.param_groups[0]["lr"] = reduced * learning_rate(recipe, state.step, recipe.epochs * n_steps)
-            flat.reduced.zero_()
+            flat.clear()
             with autocast(recipe.precision, device):
                 noise = network.noise(spec.seed, state.step, mine)
                 target = data.train.y[order[i]]

@@ -1,11 +1,13 @@
 """The layer strings and the networks, against counts from the papers, plain torch and passes worked out by hand."""
 
+import functools
 import itertools
 
 import pytest
 import torch
 from torch.nn.functional import batch_norm, linear, relu
 
+from irnet_hpc import model
 from irnet_hpc.architectures import MODELS, TEMPLATES, custom_name, layer_string, parse
 from irnet_hpc.dropout import Dropout
 from irnet_hpc.errors import UserError
@@ -15,7 +17,9 @@ from irnet_hpc.model import (
     Groups,
     Network,
     Normalise,
+    autocast,
     n_parameters,
+    one_kernel_a_group,
     rank_groups,
 )
 from irnet_hpc.runs import model_of
@@ -295,6 +299,54 @@ def test_rows_far_from_zero_keep_their_variance():
     for groups in (Groups(32, 32), Groups(16, 32, torch.tensor([0, 0]), 1, lambda sums: sums)):
         y = GroupNormalise.apply(x, torch.ones(4), torch.zeros(4), groups)
         assert (y - expected).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("segment", [24, 8])
+def test_torchs_kernel_normalises_groups_as_the_lines_that_ranks_need_do(monkeypatch, segment):
+    generator = torch.Generator().manual_seed(3)
+    x, loss = (50 + 3 * torch.randn(24, 5, dtype=torch.float64, generator=generator) for _ in range(2))
+    weight, bias = (torch.randn(5, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(2))
+    x.requires_grad_()
+    outcomes = []
+    for by_kernel in (True, False):
+        monkeypatch.setattr(model, "one_kernel_a_group", lambda *_, answer=by_kernel: answer)
+        y = GroupNormalise.apply(x, weight, bias, Groups(segment, segment))
+        outcomes.append((y, *torch.autograd.grad(y, (x, weight, bias), loss)))
+    torch.testing.assert_close(*outcomes, rtol=1e-11, atol=1e-11)
+
+
+def test_torchs_kernel_is_for_whole_groups_that_are_few_or_large():
+    whole, spanning = Groups(32, 32), Groups(16, 32, torch.tensor([0, 0]), 1, lambda sums: sums)
+    assert one_kernel_a_group(torch.empty(256, 8), whole) and one_kernel_a_group(torch.empty(4096, 256), whole)
+    assert not one_kernel_a_group(torch.empty(288, 8), whole) and not one_kernel_a_group(torch.empty(32, 256), spanning)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp64", 1e-12), ("fp32", 1e-5), ("bf16", 0.01)])
+@pytest.mark.parametrize("n_frozen", [0, 5 * 6 + 6])
+def test_written_gradients_are_those_that_torch_adds_up(precision, tolerance, n_frozen):
+    """The same network with torch's own linear layers, whatever the buffer held before."""
+    string, dtype = "6BARx2-6BAx2R-4x1-1", torch.float64 if precision == "fp64" else torch.float32
+    ours, plain = (Network(5, parse(string)).to(dtype) for _ in range(2))
+    for network in (ours, plain):
+        network.initialise(0)
+    flat = FlatParameters(ours, n_frozen)
+    flat.reduced[n_frozen:] = 7
+    flat.clear()
+    x = torch.randn(24, 5, generator=torch.Generator().manual_seed(1)).to(dtype)
+    outputs, close = [], functools.partial(torch.testing.assert_close, rtol=tolerance, atol=tolerance)
+    for network in (ours, plain):
+        with autocast(precision, x.device):
+            outputs.append(network(x, Groups(8, 8)))
+        outputs[-1].abs().sum().backward()
+    close(*outputs)
+    gradients = torch.cat([parameter.grad.flatten() for parameter in plain.parameters()])
+    close(flat.values.grad[n_frozen:], gradients[n_frozen:])
+    assert not flat.values.grad[:n_frozen].any() and gradients.abs().max() > 1
+    # A weight that has seen a second backward pass holds the second gradient, not the sum.
+    ours(x, Groups(8, 8)).sum().backward()
+    plain.zero_grad()
+    plain(x, Groups(8, 8)).sum().backward()
+    close(ours.output.weight.grad, plain.output.weight.grad)
 
 
 def test_population_statistics_are_the_mean_and_variance_over_the_rows():
