@@ -81,11 +81,15 @@ class Horovod:
         from horovod.runner.common.util.hosts import get_host_assignments, parse_hosts
         from horovod.runner.http.http_server import RendezvousServer
 
+        tasks = _tasks(where)
+        # Across: those of this local rank, which a node with fewer ranks lacks; one too many would be waited for.
+        across = [n > where.local_rank for n in tasks]
+
         def serve() -> int:
-            tasks = ",".join(f"node{node}:{n}" for node, n in enumerate(_tasks(where)))
+            hosts = ",".join(f"node{node}:{n}" for node, n in enumerate(tasks))
             server = RendezvousServer(0)
             port = server.start()
-            server.init(get_host_assignments(parse_hosts(tasks), where.size))
+            server.init(get_host_assignments(parse_hosts(hosts), where.size))
             self._server = server  # lives as long as this process
             return port
 
@@ -95,8 +99,8 @@ class Horovod:
                 HOROVOD_SIZE=str(where.size),
                 HOROVOD_LOCAL_RANK=str(where.local_rank),
                 HOROVOD_LOCAL_SIZE=str(where.local_size),
-                HOROVOD_CROSS_RANK=str(where.node),
-                HOROVOD_CROSS_SIZE=str(where.n_nodes),
+                HOROVOD_CROSS_RANK=str(sum(across[: where.node])),
+                HOROVOD_CROSS_SIZE=str(sum(across)),
                 HOROVOD_HOSTNAME=f"node{where.node}",
                 HOROVOD_GLOO_RENDEZVOUS_ADDR=address,
                 HOROVOD_GLOO_RENDEZVOUS_PORT=str(port),

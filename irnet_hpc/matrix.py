@@ -10,7 +10,7 @@ cells.
     seeds: [0, 1, 2]
     split_seeds: [0, 1]                               # packs NAME and NAME-split1; a pack's own list comes before this one
     splits: [random, element:O, family:halogens]      # NAME, NAME-element_O, ...; `families`: each family in turn
-    train_rows: [1000, null]                          # null: all
+    train_rows: [1000, all]                           # nested: the first so many; all: every one
     init: [null, {pack: oqmd-magpie, property: formation_energy}]   # what cells start from: see matrix_origins.py
     resources:                                        # of one cell; with `for`, of some cells, the last that fits
       - {nodes: 1, ranks_per_node: 2, cpus_per_rank: 1, gpus_per_rank: 0, memory_gb: 8, minutes: 60}
@@ -37,7 +37,7 @@ from irnet_hpc.matrix_packs import MatrixPack, axes_of, read_packs, targets_of
 from irnet_hpc.recipes import Recipe, cannot_start, resolve
 from irnet_hpc.resources import Resources, read_resources, read_shapes, resources_of, unused
 from irnet_hpc.runs import PROTOCOLS, RunSpec, known_architecture, model_name, model_of, run_id
-from irnet_hpc.yaml_table import entries_of, load_yaml, mapping
+from irnet_hpc.yaml_table import entries_of, load_yaml, mapping, row_counts
 
 MAX_CELLS = 1_000_000  # a product beyond this is a slip of the pen, and would fill the memory
 
@@ -110,7 +110,7 @@ def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
     for protocol in protocols:
         choose("protocol", protocol, PROTOCOLS)
     seeds = entries_of(table, "seeds", (int,), default=[0], lists_only=True)
-    train_rows = entries_of(table, "train_rows", (int, type(None)), default=[None], lists_only=True)
+    train_rows = row_counts("train_rows", table.get("train_rows", ["all"]))
     inits = read_inits(table)
     targets, absent_targets, notes = targets_of(packs)
     packs = [pack for pack in packs if not pack.impossible]

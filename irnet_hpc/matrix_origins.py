@@ -16,7 +16,7 @@ from irnet_hpc.properties import PROPERTIES
 from irnet_hpc.recipes import Recipe, cannot_start, resolve
 from irnet_hpc.runs import PROTOCOLS, RunSpec
 from irnet_hpc.splits import RANDOM
-from irnet_hpc.yaml_table import entries_of
+from irnet_hpc.yaml_table import entries_of, row_counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ def _read(entry: dict) -> Init:
     if why := cannot_start(recipe, recipe.trained_layers, None):
         raise UserError(why)
     protocol = choose("protocol", str(entry.get("protocol", "honest")), PROTOCOLS)
-    (rows,) = entries_of({"train_rows of init": [entry.get("train_rows")]}, "train_rows of init", (int, type(None)))
+    (rows,) = row_counts("train_rows of init", [entry.get("train_rows", "all")])
     pack_name = spelled_out(pack).get("name")
     if not isinstance(pack_name, str):
         raise UserError(f"pack of init must have a name, however: {pack!r}")

@@ -73,6 +73,8 @@ def read_shapes(value: object) -> list[tuple[dict, dict]]:
 def _fits(spec: RunSpec, narrow: dict) -> bool:
     # The name of a pack without its split stands for the pack in all its splits.
     known_as = {"pack": {spec.pack, spec.pack.removesuffix(split_suffix(spec.pack))}}
+    if spec.train_rows is None:
+        known_as["train_rows"] = {"all", "None"}
     return all(not values.isdisjoint(known_as.get(key, {str(getattr(spec, key))})) for key, values in narrow.items())
 
 

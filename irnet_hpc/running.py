@@ -104,13 +104,16 @@ def _without_origin(entry: Entry, not_done: set[str], results: Path) -> str | No
 def train_command(entry: Entry, n_ranks: int, results: Path, pack_dir: Path | None) -> list[str]:
     """The command of a cell on this machine: one process, or horovodrun over Gloo, which needs neither MPI nor ssh."""
     command = [sys.executable, "-u", "-m", "irnet_hpc.train", *train_options(entry, results, pack_dir)]
-    if n_ranks == 1:
-        return command
+    return command if n_ranks == 1 else [*horovodrun(n_ranks), *command]
+
+
+def horovodrun(n_ranks: int) -> list[str]:
+    """What starts a command on several ranks of this machine."""
     beside = Path(sys.executable).with_name("horovodrun")  # of this environment, whether or not it is activated
     launcher = str(beside) if beside.exists() else shutil.which("horovodrun")
     if not launcher:
         raise UserError(f"{n_ranks} ranks need horovodrun, which is not here; run env/setup.sh, or use --ranks 1")
-    return [launcher, "--gloo", "-np", str(n_ranks), *command]
+    return [launcher, "--gloo", "-np", str(n_ranks)]
 
 
 def _train(

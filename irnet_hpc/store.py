@@ -223,6 +223,15 @@ def verify(path: Path | str) -> str:
     return content
 
 
+def can_be_locked(path: Path | str) -> bool:
+    """Whether HDF5's own locks work on a file. Packs are opened without them; other programs may not be."""
+    try:
+        with h5py.File(path, "r", locking=True):
+            return True
+    except OSError:
+        return False
+
+
 def _content_hash(hashes: dict[str, str], identity: dict, counts: dict[str, int]) -> str:
     """Of all that a pack holds except the attributes that only describe, whatever its chunks and its compression."""
     identity = {name: value for name, value in identity.items() if name != "content_sha256"}

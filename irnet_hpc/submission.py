@@ -166,7 +166,7 @@ def to_slurm(
 
     def submit(jobs: Sequence, resources: Resources, name: str, after: str | None, is_training: bool) -> list[str]:
         parameters = slurm_parameters(site, resources, name=name, token=token, after=after, is_training=is_training)
-        ids = [job.job_id for job in _sbatch(folder, parameters, jobs)]
+        ids = [job.job_id for job in sbatch(folder, parameters, jobs)]
         waited_for.extend(ids)
         return ids
 
@@ -229,7 +229,8 @@ def _arrays(
                 yield shape, group[start : start + array_size]
 
 
-def _sbatch(folder: Path, parameters: dict, jobs: Sequence) -> list:
+def sbatch(folder: Path, parameters: dict, jobs: Sequence) -> list:
+    """Hand jobs to SLURM as one array, whatever job this process is in. Raises UserError with SLURM's own words where it refuses."""
     import submitit
     from submitit.core.utils import FailedSubmissionError, UncompletedJobError
 

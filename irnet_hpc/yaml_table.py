@@ -51,3 +51,14 @@ def entries_of(table: dict, key: str, kinds: tuple, default: list | None = None,
         if not isinstance(entry, kinds) or isinstance(entry, bool):
             raise UserError(f"{key} must hold {names}, however: {entry!r}")
     return list({json.dumps(entry, sort_keys=True, default=str): entry for entry in entries}.values())
+
+
+def row_counts(key: str, entries: object) -> list[int | None]:
+    """Numbers of training rows, each once; None, written `all` or null, is all that there are."""
+    said = f"{key} must be a list of whole numbers or `all`"
+    if not isinstance(entries, list) or not entries:
+        raise UserError(f"{said}, however: {entries!r}")
+    for entry in entries:
+        if entry not in ("all", None) and type(entry) is not int:
+            raise UserError(f"{said}, however: {entry!r}")
+    return list(dict.fromkeys(None if entry == "all" else entry for entry in entries))

@@ -38,6 +38,7 @@ ORDER = (
     ),
     *("statistics", "results", "grouping", "cells", "tables", "predictions", "typeset", "rendering"),
     *("differences", "ensembles", "optimism", "series", "curves", "published", "report", "aggregate"),
+    "doctor",
 )
 TRAINING = {
     *("dropout", "model", "comm", "joint", "data", "evaluation", "checkpoint", "scores", "folder", "origin"),
@@ -46,10 +47,10 @@ TRAINING = {
 # library -> the only modules that may name it, at their top or within a function
 ONLY_IN = {
     "h5py": {"store"},
-    "torch": TRAINING,
+    "torch": TRAINING | {"doctor"},
     "safetensors": TRAINING,
-    "horovod": {"comm"},
-    "mpi4py": {"ranks"},
+    "horovod": {"comm", "doctor"},
+    "mpi4py": {"ranks", "doctor"},
     "submitit": {"jobs", "submission"},
     "matplotlib": {"report"},
     "sklearn": {"classical", "estimator"},

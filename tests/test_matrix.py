@@ -53,12 +53,18 @@ def test_cells_are_the_product_of_the_axes_one_seed_of_everything_before_the_sec
         seeds: [0, 1]
         protocols: [honest, paper]
         recipes: [onecycle, paper]
-        train_rows: [100, null]
+        train_rows: [100, all, null]
     """)
     assert len(matrix.cells) == len(set(matrix.cells)) == 2 * 2 * 5 * 2 * 2 * 2 * 2
     half = len(matrix.cells) // 2
     assert {cell.spec.seed for cell in matrix.cells[:half]} == {0}
     assert {cell.spec.train_rows for cell in matrix.cells} == {100, None}
+
+
+def test_a_resource_shape_can_be_for_the_cells_with_all_training_rows(matrix_of):
+    shapes = "resources: [{minutes: 5}, {for: {train_rows: all}, minutes: 90}]"
+    matrix = matrix_of(f"{SMALL}train_rows: [100, all]\n{shapes}\n")
+    assert {cell.spec.train_rows: cell.resources.minutes for cell in matrix.cells} == {100: 5, None: 90}
 
 
 def test_what_is_left_out_has_the_defaults_of_a_run(matrix_of):
@@ -359,6 +365,9 @@ def test_the_plan_says_when_one_rank_is_better(matrix_of):
         ("sedes: [0]", "unknown key 'sedes' (did you mean 'seeds'?); known: budget_device_hours, init, models, pack_"),
         ("seeds: 3", "seeds must be a list with at least one whole number, however: 3"),
         ("seeds: [a]", "seeds must hold whole number, however: 'a'"),
+        ("train_rows: 5", "train_rows must be a list of whole numbers or `all`, however: 5"),
+        ("train_rows: [every]", "train_rows must be a list of whole numbers or `all`, however: 'every'"),
+        ("train_rows: [true]", "train_rows must be a list of whole numbers or `all`, however: True"),
         ("seeds: [true]", "seeds must hold whole number, however: True"),
         ("seeds: [-1]", "seed must be 0 to 2**63 - 1, however: -1"),
         ("seeds: []", "seeds must be a list with at least one"),

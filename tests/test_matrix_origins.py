@@ -228,7 +228,7 @@ init:
         ("[{pack: oqmd-magpie, property: band_gap, recipe: fast}]", "unknown recipe 'fast'"),
         ("[{pack: oqmd-magpie, property: band_gap, recipe: grid}]", "unknown recipe 'grid'"),
         ("[{pack: oqmd-magpie, property: band_gap, protocol: fair}]", "unknown protocol 'fair'"),
-        ("[{pack: oqmd-magpie, property: band_gap, train_rows: many}]", "train_rows of init must hold whole number or null"),
+        ("[{pack: oqmd-magpie, property: band_gap, train_rows: many}]", "train_rows of init must be a list of whole numbers or `all`, however: 'many'"),
         ("[{pack: oqmd-magpie, property: band_gap, train_rows: 0}]", "train_rows must be positive, however: 0"),
         ("[{pack: {name: alloys-magpie, source: my.csv}, property: band_gap}]", "alloys-magpie stands for two of them"),
         (
