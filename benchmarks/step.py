@@ -119,7 +119,7 @@ def epoch(row: str, arguments: argparse.Namespace) -> None:
     seconds = time.perf_counter() - began
     training_s = n_steps * recipe.batch / statistics.median(rates["epoch"])
     print(
-        f"  beside it, once an epoch: statistics of {recipe.statistics_rows:,} rows and predictions of {len(data.val):,}, "
+        f"  beside it, once an epoch: statistics of {min(recipe.statistics_rows, len(data.train)):,} rows and predictions of {len(data.val):,}, "
         f"{seconds:.2f} s ({seconds / (seconds + training_s):.1%} of the epoch)"
     )
 
