@@ -315,10 +315,26 @@ def test_torchs_kernel_normalises_groups_as_the_lines_that_ranks_need_do(monkeyp
     torch.testing.assert_close(*outcomes, rtol=1e-11, atol=1e-11)
 
 
-def test_torchs_kernel_is_for_whole_groups_that_are_few_or_large():
+def test_torchs_kernel_is_for_whole_groups_of_bf16_rows_that_are_few_or_large():
     whole, spanning = Groups(32, 32), Groups(16, 32, torch.tensor([0, 0]), 1, lambda sums: sums)
-    assert one_kernel_a_group(torch.empty(256, 8), whole) and one_kernel_a_group(torch.empty(4096, 256), whole)
-    assert not one_kernel_a_group(torch.empty(288, 8), whole) and not one_kernel_a_group(torch.empty(32, 256), spanning)
+    few, large, many = (torch.empty(shape, dtype=torch.bfloat16) for shape in ((256, 8), (4096, 256), (288, 8)))
+    assert one_kernel_a_group(few, whole) and one_kernel_a_group(large, whole)
+    assert not one_kernel_a_group(many, whole) and not one_kernel_a_group(few, spanning)
+    assert not one_kernel_a_group(few.float(), whole)
+
+
+@pytest.mark.parametrize("n_rows", [32, 96])
+def test_torchs_kernel_keeps_the_variance_and_the_gradient_of_bf16_rows(n_rows):
+    """Next to torch's batch_norm in fp64, on the same rows; what is left is the rounding of the outcome to 8 bits."""
+    generator = torch.Generator().manual_seed(4)
+    x, loss = ((20 + torch.randn(n_rows, 6, generator=generator)).bfloat16() for _ in range(2))
+    norm, x = Normalise(6), x.requires_grad_()
+    y = norm(x, Groups(32, 32))
+    wide = x.detach().double().requires_grad_()
+    expected = torch.cat([batch_norm(part, None, None, training=True) for part in wide.split(32)])
+    torch.testing.assert_close(y.double(), expected, rtol=0.005, atol=0.005)
+    (grad,), (right,) = torch.autograd.grad(y, x, loss), torch.autograd.grad(expected, wide, loss.double())
+    torch.testing.assert_close(grad.double(), right, rtol=0.005, atol=0.005)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp64", 1e-12), ("fp32", 1e-5), ("bf16", 0.01)])
