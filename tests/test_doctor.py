@@ -230,7 +230,10 @@ def test_verdicts_on_sums():
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", f"horovod.torch: {Path(sys.executable).name} was ended by SIGSEGV"),
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
+            f"horovod.torch: {Path(sys.executable).name} was ended by SIGSEGV",
+        ),
         ("raise ImportError('undefined symbol: _ZN3c10')", "ImportError: undefined symbol: _ZN3c10"),
     ],
 )
