@@ -28,7 +28,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from irnet_hpc import train
 from irnet_hpc.architectures import layer_string, parse
 from irnet_hpc.comm import Alone
 from irnet_hpc.data import Dataset, arrange, load
@@ -36,10 +35,13 @@ from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.evaluation import predict, take_statistics
 from irnet_hpc.model import FlatParameters, Network, autocast
 from irnet_hpc.normalisation import rank_groups
-from irnet_hpc.process import keep_freed_memory
+from irnet_hpc.process import StopSignals, keep_freed_memory
 from irnet_hpc.recipes import RECIPES, Recipe, resolve
+from irnet_hpc.replicas import OPTIMIZERS, Replica
 from irnet_hpc.runs import RunSpec
+from irnet_hpc.step import LOSSES
 from irnet_hpc.store import open_pack, pack_path
+from irnet_hpc.training import train
 
 CPU = torch.device("cpu")
 N_INPUTS = 248
@@ -147,14 +149,15 @@ def loop_rate(spec: RunSpec, recipe: Recipe, data: Dataset) -> Callable[[], floa
 
     def one_round() -> float:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-            _, state = train.train(spec, recipe, "key", data, Path(folder), Alone(), CPU)
+            replica = Replica(spec, recipe, "key", data, Path(folder))
+            (ended,) = train([replica], Alone(), CPU, StopSignals())
         for number in (
             signal.SIGTERM,
             signal.SIGUSR1,
             signal.SIGUSR2,
         ):  # training takes them to save; here nothing is saved
             signal.signal(number, signal.SIG_DFL)
-        return state.step * recipe.batch / state.training_s
+        return ended.state.step * recipe.batch / ended.state.training_s
 
     return one_round
 
@@ -225,21 +228,21 @@ def products(depth: int, batch: int, precision: str) -> Callable[[], float]:
 def bare_steps(recipe: Recipe, data: Dataset, n_steps: int) -> Callable[[], float]:
     """Forward, backward and optimiser over a few batches in memory, and nothing else of the loop."""
     network = network_of(17, data.train.x.shape[1])
-    flat = FlatParameters(network)
-    optimizer = train.OPTIMIZERS[recipe.optimizer](
-        [flat.trained], recipe.learning_rate / 100, weight_decay=recipe.weight_decay, fused=True
+    flat = FlatParameters([network])  # a stack of one
+    optimizer = OPTIMIZERS[recipe.optimizer](
+        flat.trained, recipe.learning_rate / 100, weight_decay=recipe.weight_decay, fused=True
     )
     groups = rank_groups(recipe.norm_group, recipe.batch, 0, 1, Alone().sum_, CPU)
-    x = torch.randn(8, recipe.batch, data.train.x.shape[1])
-    y = torch.randn(8, recipe.batch)
+    x = torch.randn(8, 1, recipe.batch, data.train.x.shape[1])
+    y = torch.randn(8, 1, recipe.batch)
 
     def one_round() -> float:
         began = time.perf_counter()
         for i in range(n_steps):
             flat.clear()
             with autocast(recipe.precision, CPU):
-                error = network(x[i % 8], groups)[:, 0] - y[i % 8]
-            (train.LOSSES[recipe.loss](error).sum() / recipe.batch).backward()
+                error = network(x[i % 8], groups)[..., 0] - y[i % 8]
+            (LOSSES[recipe.loss](error).sum() / recipe.batch).backward()
             optimizer.step()
         return n_steps * recipe.batch / (time.perf_counter() - began)
 
