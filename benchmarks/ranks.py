@@ -29,7 +29,8 @@ from irnet_hpc.allreduce import sum_step
 from irnet_hpc.architectures import layer_string, parse
 from irnet_hpc.comm import Alone, Comm, Horovod, start
 from irnet_hpc.errors import UserError, exit_status
-from irnet_hpc.model import FlatParameters, Groups, Network, autocast
+from irnet_hpc.model import FlatParameters, Network, autocast
+from irnet_hpc.normalisation import Groups
 from irnet_hpc.process import keep_freed_memory
 
 N_FEATURES = 248
@@ -69,7 +70,7 @@ def flat_step(comm: Comm, n_rows: int, precision: str, wire: str, parts: dict | 
 
     def step() -> None:
         times = [time.perf_counter()]
-        flat.reduced.zero_()
+        flat.clear()
         error = backward(network, x[None], y[None], precision, n_rows * comm.size)
         flat.reduced[n] = error.detach().abs().sum()
         times.append(time.perf_counter())
@@ -88,6 +89,7 @@ def pieces_step(comm: Horovod, n_rows: int, precision: str) -> tuple[Network, St
     """The flat buffer in pieces, each summed in the background as soon as backward has filled it."""
     network, (x, y) = new_network(), batch(comm, n_rows)
     flat = FlatParameters([network])
+    flat.overwrite(False)  # torch then says when a gradient is there
     optimizer = torch.optim.AdamW(flat.trained, 1e-3, fused=True)
     parameters, n, hvd = list(network.parameters()), flat.values.numel(), comm._hvd
     piece_of, ends, first = [], [], 0
@@ -110,7 +112,7 @@ def pieces_step(comm: Horovod, n_rows: int, precision: str) -> tuple[Network, St
 
     def step() -> None:
         waiting[:] = [piece_of.count(piece) for piece in range(N_PIECES)]
-        flat.reduced.zero_()
+        flat.clear()
         backward(network, x[None], y[None], precision, n_rows * comm.size)
         for handle in handles:
             hvd.synchronize(handle)

@@ -27,7 +27,8 @@ from irnet_hpc.comm import start
 from irnet_hpc.costs import DEVICES, Ranks, Work, n_weights, step_s
 from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.interconnects import BETWEEN_NODES, WITHIN_NODE, Fit, efficiency, fit, hierarchical_s, ring_s
-from irnet_hpc.model import FlatParameters, Groups, Network, autocast
+from irnet_hpc.model import FlatParameters, Network, autocast
+from irnet_hpc.normalisation import Groups
 from irnet_hpc.process import keep_freed_memory
 from irnet_hpc.recipes import RECIPES
 from irnet_hpc.runs import RunSpec, model_of
@@ -52,7 +53,7 @@ def steps(layer_string: str, repeats: int) -> dict[int, float]:
         times = []
         for _ in range(repeats + 1):  # the first is to warm up
             began = time.perf_counter()
-            flat.reduced.zero_()
+            flat.clear()
             with autocast("bf16", x.device):
                 error = network(x, Groups(GROUP, GROUP)).view_as(y) - y
             (error.abs().sum() / n_rows).backward()

@@ -10,7 +10,8 @@ from torch import Tensor
 from irnet_hpc.comm import Comm
 from irnet_hpc.data import Dataset, Part
 from irnet_hpc.joint import relative_errors
-from irnet_hpc.model import FlatParameters, Network, autocast, rank_groups
+from irnet_hpc.model import FlatParameters, Network, autocast
+from irnet_hpc.normalisation import rank_groups
 from irnet_hpc.recipes import Recipe
 
 EVALUATION_ROWS = 4096  # a forward pass

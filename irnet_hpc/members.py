@@ -20,7 +20,8 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.features import FEATURE_SETS
 from irnet_hpc.features import parse as parse_features
 from irnet_hpc.materials import parse as parse_formulas
-from irnet_hpc.model import EPSILON, Layer, Network
+from irnet_hpc.model import Layer, Network
+from irnet_hpc.normalisation import EPSILON
 from irnet_hpc.recipes import Recipe
 from irnet_hpc.runs import RunResult, RunSpec, read_recipe, read_result, read_spec
 

@@ -6,7 +6,7 @@ does not change the experiment, and no part of a run's key.
 """
 
 from irnet_hpc.errors import UserError
-from irnet_hpc.model import Groups
+from irnet_hpc.normalisation import Groups
 
 
 def pieces(groups: Groups, rows: slice, most: int | None) -> list[slice]:

@@ -11,116 +11,72 @@ layer. A network alone has neither; every shape here is written from its last di
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from irnet_hpc.architectures import Layers, Stack
 from irnet_hpc.dropout import Dropout, dropout_noise
-
-EPSILON = 1e-5  # added to a variance before its root
-
-
-class Groups(NamedTuple):
-    """How the rows at hand fall into the fixed groups that are normalised together.
-
-    The rows are consecutive segments; a segment lies in one group, and a group may lie on several ranks.
-    """
-
-    segment: int  # rows
-    group: int  # rows
-    index: Tensor | None = None  # (n_segments,) the group of each segment; None: every segment is a whole group
-    n_groups: int = 0  # over all ranks
-    all_sum: Callable[[Tensor], Tensor] | None = None  # in place over all ranks
-
-    def total(self, sums: Tensor) -> Tensor:
-        """Sums of each segment (..., n_segments, k) -> sums of the whole group that it lies in (..., n_segments, k)."""
-        if self.index is None:
-            return sums
-        groups = sums.new_zeros(*sums.shape[:-2], self.n_groups, sums.shape[-1]).index_add_(-2, self.index, sums)
-        return self.all_sum(groups).index_select(-2, self.index)
-
-
-def rank_groups(group: int, batch: int, rank: int, size: int, all_sum: Callable[[Tensor], Tensor], device) -> Groups:
-    """The groups of one rank's slice of a global batch: rows rank * batch / size onwards. `size` must divide `batch`."""
-    n_local = batch // size
-    segment = math.gcd(n_local, group)
-    if segment == group:
-        return Groups(group, group)
-    first_row = rank * n_local + segment * torch.arange(n_local // segment, device=device)
-    return Groups(segment, group, first_row // group, batch // group, all_sum)
-
-
-class GroupNormalise(torch.autograd.Function):
-    """Batch normalisation of each group of rows by itself (Ioffe and Szegedy 2015, equations of section 3).
-
-    Written by hand because a group that spans ranks needs exactly one allreduce forward and one backward. Computed in the
-    weights' precision: on a CPU a copy of bf16 rows to fp32 and sums over it are ten times faster than torch's own
-    reductions of bf16 (var_mean, vector_norm), and exact. Segments are centred before they are squared and brought
-    together in fp64, so that rows far from zero (a raw feature such as a year) keep their variance.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, groups: Groups) -> Tensor:
-        v = x.to(weight.dtype).unflatten(-2, (-1, groups.segment))  # (..., n_segments, segment, width)
-        own_mean = v.mean(-2, keepdim=True)
-        centred = v - own_mean
-        own_sum, own_square = groups.segment * own_mean.squeeze(-2).double(), centred.square().sum(-2).double()
-        sums = torch.cat([own_sum, own_square + own_sum.square() / groups.segment], -1)
-        mean, square = (groups.total(sums) / groups.group).unsqueeze(-2).chunk(2, -1)  # (..., n_segments, 1, width)
-        var = (square - mean.square()).clamp_(min=0)
-        mean, rstd = mean.to(v.dtype), (var + EPSILON).rsqrt_().to(v.dtype)
-        weight, bias = (per_replica[..., None, None, :] for per_replica in (weight, bias))
-        scale = weight * rstd
-        ctx.save_for_backward(x)
-        ctx.groups, ctx.mean, ctx.rstd, ctx.scale = groups, mean, rstd, scale
-        return torch.addcmul(bias, centred.add_(own_mean - mean), scale).view_as(x).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        (x,), groups, rstd, scale = ctx.saved_tensors, ctx.groups, ctx.rstd, ctx.scale
-        centred = x.to(scale.dtype).unflatten(-2, (-1, groups.segment)) - ctx.mean
-        g = grad.to(scale.dtype).reshape(centred.shape)
-        sum_g, sum_gx = g.sum(-2), (g * centred).sum(-2) * rstd.squeeze(-2)  # with the normalised x
-        mean_g, mean_gx = (groups.total(torch.cat([sum_g, sum_gx], -1)) / groups.group).unsqueeze(-2).chunk(2, -1)
-        # dx = scale * (g - mean(g) - x_hat * mean(g x_hat))
-        grad_x = torch.addcmul(-scale * mean_g, g, scale).addcmul_(centred, -scale * rstd * mean_gx)
-        return grad_x.view_as(x).to(x.dtype), sum_gx.sum(-2), sum_g.sum(-2), None
-
-
-class Normalise(nn.Module):
-    """Batch normalisation by group while training, by the population statistics otherwise."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("var", torch.ones(width))
-        self.sums: Tensor | None = None  # (2, ..., width) float64: of x and x² while population statistics are taken
-
-    def forward(self, x: Tensor, groups: Groups | None) -> Tensor:
-        if groups is None:
-            of_all = (t.flatten() for t in (self.mean, self.var, self.weight, self.bias))
-            wide = x.movedim(-2, 0)  # (n_rows, ..., width): to torch, replicas are so many more columns
-            y = nn.functional.batch_norm(wide.flatten(1), *of_all, eps=EPSILON)
-            return y.view(wide.shape).movedim(0, -2)
-        if self.sums is not None:
-            wide = x.detach().double()
-            self.sums += torch.stack([wide.sum(-2), wide.square().sum(-2)])
-        return GroupNormalise.apply(x, self.weight, self.bias, groups)
+from irnet_hpc.normalisation import Groups, Normalise
 
 
 class Linear(nn.Linear):
-    """A fully connected layer, of one network or of each replica of a stack."""
+    """A fully connected layer, of one network or of each replica of a stack, whose backward pass may write the gradients
+    where they belong.
+
+    With `writes` true, `weight.grad` and `bias.grad` are overwritten rather than added to: nothing has to zero them, and no
+    gradient is made in one place to be added in another. Right for a layer that is used once between two steps, which
+    FlatParameters says.
+    """
+
+    writes = False
 
     def forward(self, x: Tensor) -> Tensor:
-        if (
-            self.weight.dim() == 2 or len(self.weight) == 1
-        ):  # a stack of one is as fast as no stack, and the same to the bit
-            return nn.functional.linear(x, self.weight.flatten(0, -2), self.bias.flatten())
-        return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight.mT)
+        if self.writes and torch.is_grad_enabled() and self.weight.requires_grad:
+            return WrittenLinear.apply(x, self.weight, self.bias)
+        return product(x, self.weight, self.bias)
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x (..., n_rows, n_inputs) times weight (..., width, n_inputs), and bias (..., width), of each replica its own."""
+    if is_single(weight):  # a stack of one is as fast as no stack, and the same to the bit
+        return nn.functional.linear(x, weight.flatten(0, -2), bias.flatten())
+    return torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+
+
+def is_single(weight: Tensor) -> bool:
+    return weight.dim() == 2 or len(weight) == 1
+
+
+class WrittenLinear(torch.autograd.Function):
+    """`product`, under autocast in the precisions of torch's own."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        device = x.device.type
+        narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        x, narrow_weight = x.to(narrow), weight.to(narrow)
+        ctx.save_for_backward(x, narrow_weight)
+        ctx.grads = weight.grad, bias.grad
+        if not is_single(weight):
+            return product(x, narrow_weight, bias.to(narrow))
+        y = x.new_empty(*x.shape[:-1], weight.shape[-2])  # no view, so that what follows may act in place
+        of_one = (bias.to(narrow).flatten(), x.flatten(0, -2), narrow_weight.flatten(0, -2).t())
+        torch.addmm(*of_one, out=y.view(-1, y.shape[-1]))
+        return y
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, None, None]:
+        (x, weight), (of_weight, of_bias), shape = ctx.saved_tensors, ctx.grads, ctx.saved_tensors[0].shape
+        if is_single(weight):
+            grad, x, weight, of_weight = (t.flatten(0, -2) for t in (grad, x, weight, of_weight))
+            of_bias = of_bias.flatten()
+        if grad.dtype == of_weight.dtype and of_weight.is_contiguous():
+            torch.matmul(grad.mT, x, out=of_weight)
+        else:
+            of_weight.copy_(grad.mT @ x)
+        of_bias.copy_(grad.sum(-2))
+        return (grad @ weight).view(shape) if ctx.needs_input_grad[0] else None, None, None
 
 
 class Layer(nn.Module):
@@ -135,7 +91,8 @@ class Layer(nn.Module):
         x = self.norm(x, groups) if self.norm is not None else x
         if self.slope is None:
             return x
-        return nn.functional.leaky_relu(x, self.slope) if self.slope else torch.relu(x)
+        # In place: what comes before, a product or a normalisation, keeps its inputs for the backward pass, not this.
+        return nn.functional.leaky_relu_(x, self.slope) if self.slope else torch.relu_(x)
 
 
 class Residual(nn.Module):
@@ -300,6 +257,19 @@ class FlatParameters:
         self.trained = [nn.Parameter(own[self.n_frozen :]) for own in values]
         for own, gradient in zip(self.trained, gradients, strict=True):
             own.grad = gradient[self.n_frozen :]
+        self.overwrite(True)
+
+    def overwrite(self, yes: bool) -> None:
+        """Whether fully connected layers overwrite their gradients: where there is one backward pass a step."""
+        linears = [module for module in self.network.modules() if isinstance(module, Linear)]
+        for linear in linears:
+            linear.writes = yes
+        written = {id(parameter) for linear in linears for parameter in linear.parameters()} if yes else set()
+        self.added_to = [p.grad for p in self.network.parameters() if id(p) not in written]
+
+    def clear(self) -> None:
+        """Before a step: zero what rides, and the gradients that backward passes add to."""
+        torch._foreach_zero_([self.riders, *self.added_to])
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

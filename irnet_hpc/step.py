@@ -15,7 +15,8 @@ from irnet_hpc.allreduce import sum_step
 from irnet_hpc.comm import Comm
 from irnet_hpc.joint import equal_shares, loss_weights
 from irnet_hpc.micro_batch import pieces
-from irnet_hpc.model import autocast, rank_groups
+from irnet_hpc.model import autocast
+from irnet_hpc.normalisation import rank_groups
 from irnet_hpc.replicas import Stack
 
 # A replica's weights lie together, for its optimiser and its checkpoint, so that a parameter of a stack is strided; torch's
@@ -83,6 +84,7 @@ class Step:
             slice(rows.start - self.mine.start, rows.stop - self.mine.start)
             for rows in pieces(self.groups, self.mine, micro_batch)
         ]
+        stack.flat.overwrite(len(self.pieces) == 1)
         self.parts, k = [replica.data.train for replica in stack.replicas], len(stack.replicas)
         # Of one replica the targets themselves, of several one after the other: (K * n_rows[, n_properties]).
         targets = [part.y for part in self.parts]
@@ -163,7 +165,7 @@ class Step:
         self.update()
 
     def _gradients(self) -> None:
-        self.stack.flat.reduced.zero_()
+        self.stack.flat.clear()
         for rows in self.pieces:
             self._add_gradients(rows)
 

@@ -22,7 +22,8 @@ from irnet_hpc.bundles import MOST, n_that_fit, replica_gb, shape_of
 from irnet_hpc.comm import Alone
 from irnet_hpc.errors import exit_status
 from irnet_hpc.files import read_json
-from irnet_hpc.model import FlatParameters, Groups, Network, n_parameters
+from irnet_hpc.model import FlatParameters, Network, n_parameters
+from irnet_hpc.normalisation import Groups
 from irnet_hpc.recipes import RECIPES, resolve
 from irnet_hpc.replicas import load_each, stacks
 from irnet_hpc.runs import RunSpec, model_of, read_result

@@ -465,8 +465,8 @@ def test_a_sweep_starts_a_classical_cell_as_it_is_typed_and_knows_it_done_or_sta
     (entry,) = read_ledger(matrix, results).entries
     options = train_options(entry, results, None)
     assert "--depth" not in options and options[options.index("--recipe") + 1] == "grid"
-    ((spec, recipe, *_),) = train.specify(train.parser().parse_args(options))
-    assert (spec, recipe) == (matrix.cells[0].spec, matrix.cells[0].recipe)
+    (asked,) = train.specify(train.parser().parse_args(options))
+    assert (asked.spec, asked.recipe) == (matrix.cells[0].spec, matrix.cells[0].recipe)
     write_result(matrix, matrix.cells[0], results)
     assert states(matrix, results) == {"ridge": "done"}
     monkeypatch.setitem(GRIDS, "ridge", dataclasses.replace(GRIDS["ridge"], grid={"alpha": [5.0]}))

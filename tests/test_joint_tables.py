@@ -154,7 +154,8 @@ def test_names_joined_by_commas_are_one_cell_of_a_matrix_and_what_train_is_given
     ]
     entry = read_ledger(matrix, tmp_path / "results").entries[1]
     options = train_options(entry, tmp_path / "results", tmp_path / "packs")
-    assert train.specify(train.parser().parse_args(options))[0] == matrix.cells[1].spec
+    (asked,) = train.specify(train.parser().parse_args(options))
+    assert asked.spec == matrix.cells[1].spec
     write_result(matrix, matrix.cells[1], tmp_path / "results")
     found = [entry.state for entry in read_ledger(matrix, tmp_path / "results").entries]
     assert found == ["missing", "done", "missing", "missing"]

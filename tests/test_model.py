@@ -1,23 +1,18 @@
 """The layer strings and the networks, against counts from the papers, plain torch and passes worked out by hand."""
 
+import functools
 import itertools
 
 import pytest
 import torch
 from torch.nn.functional import batch_norm, linear, relu
 
+from irnet_hpc import normalisation
 from irnet_hpc.architectures import MODELS, TEMPLATES, custom_name, layer_string, parse
 from irnet_hpc.dropout import Dropout
 from irnet_hpc.errors import UserError
-from irnet_hpc.model import (
-    FlatParameters,
-    GroupNormalise,
-    Groups,
-    Network,
-    Normalise,
-    n_parameters,
-    rank_groups,
-)
+from irnet_hpc.model import FlatParameters, Network, autocast, n_parameters
+from irnet_hpc.normalisation import GroupNormalise, Groups, Normalise, one_kernel_a_group, rank_groups
 from irnet_hpc.runs import model_of
 
 BY_THE_PAPERS = {17: (4_705_665, 5_554_529), 24: (5_058_673, 5_908_065), 48: (10_676_257, 11_525_649)}
@@ -295,6 +290,70 @@ def test_rows_far_from_zero_keep_their_variance():
     for groups in (Groups(32, 32), Groups(16, 32, torch.tensor([0, 0]), 1, lambda sums: sums)):
         y = GroupNormalise.apply(x, torch.ones(4), torch.zeros(4), groups)
         assert (y - expected).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("segment", [24, 8])
+def test_torchs_kernel_normalises_groups_as_the_lines_that_ranks_need_do(monkeypatch, segment):
+    generator = torch.Generator().manual_seed(3)
+    x, loss = (50 + 3 * torch.randn(24, 5, dtype=torch.float64, generator=generator) for _ in range(2))
+    weight, bias = (torch.randn(5, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(2))
+    x.requires_grad_()
+    outcomes = []
+    for by_kernel in (True, False):
+        monkeypatch.setattr(normalisation, "one_kernel_a_group", lambda *_, answer=by_kernel: answer)
+        y = GroupNormalise.apply(x, weight, bias, Groups(segment, segment))
+        outcomes.append((y, *torch.autograd.grad(y, (x, weight, bias), loss)))
+    torch.testing.assert_close(*outcomes, rtol=1e-11, atol=1e-11)
+
+
+def test_torchs_kernel_is_for_whole_groups_of_bf16_rows_that_are_few_or_large():
+    whole, spanning = Groups(32, 32), Groups(16, 32, torch.tensor([0, 0]), 1, lambda sums: sums)
+    few, large, many = (torch.empty(shape, dtype=torch.bfloat16) for shape in ((256, 8), (4096, 256), (288, 8)))
+    assert one_kernel_a_group(few, whole) and one_kernel_a_group(large, whole)
+    assert not one_kernel_a_group(many, whole) and not one_kernel_a_group(few, spanning)
+    assert not one_kernel_a_group(few.float(), whole)
+
+
+@pytest.mark.parametrize("n_rows", [32, 96])
+def test_torchs_kernel_keeps_the_variance_and_the_gradient_of_bf16_rows(n_rows):
+    """Next to torch's batch_norm in fp64, on the same rows; what is left is the rounding of the outcome to 8 bits."""
+    generator = torch.Generator().manual_seed(4)
+    x, loss = ((20 + torch.randn(n_rows, 6, generator=generator)).bfloat16() for _ in range(2))
+    norm, x = Normalise(6), x.requires_grad_()
+    y = norm(x, Groups(32, 32))
+    wide = x.detach().double().requires_grad_()
+    expected = torch.cat([batch_norm(part, None, None, training=True) for part in wide.split(32)])
+    torch.testing.assert_close(y.double(), expected, rtol=0.005, atol=0.005)
+    (grad,), (right,) = torch.autograd.grad(y, x, loss), torch.autograd.grad(expected, wide, loss.double())
+    torch.testing.assert_close(grad.double(), right, rtol=0.005, atol=0.005)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp64", 1e-12), ("fp32", 1e-5), ("bf16", 0.01)])
+@pytest.mark.parametrize("n_frozen", [0, 5 * 6 + 6])
+def test_written_gradients_are_those_that_torch_adds_up(precision, tolerance, n_frozen):
+    """The same network with torch's own linear layers, whatever the buffer held before."""
+    string, dtype = "6BARx2-6BAx2R-4x1-1", torch.float64 if precision == "fp64" else torch.float32
+    ours, plain = (Network(5, parse(string)).to(dtype) for _ in range(2))
+    for network in (ours, plain):
+        network.initialise(0)
+    flat, n = FlatParameters([ours], n_frozen), n_parameters(plain)  # a stack of one
+    flat.reduced[n_frozen:] = 7
+    flat.clear()
+    x = torch.randn(1, 24, 5, generator=torch.Generator().manual_seed(1)).to(dtype)
+    outputs, close = [], functools.partial(torch.testing.assert_close, rtol=tolerance, atol=tolerance)
+    for network, rows in ((ours, x), (plain, x[0])):
+        with autocast(precision, x.device):
+            outputs.append(network(rows, Groups(8, 8)).view(24, 1))
+        outputs[-1].abs().sum().backward()
+    close(*outputs)
+    gradients = torch.cat([parameter.grad.flatten() for parameter in plain.parameters()])
+    close(flat.reduced[n_frozen:n], gradients[n_frozen:])
+    assert not flat.reduced[:n_frozen].any() and not flat.riders.any() and gradients.abs().max() > 1
+    # A weight that has seen a second backward pass holds the second gradient, not the sum.
+    ours(x, Groups(8, 8)).sum().backward()
+    plain.zero_grad()
+    plain(x[0], Groups(8, 8)).sum().backward()
+    close(ours.output.weight.grad[0], plain.output.weight.grad)
 
 
 def test_population_statistics_are_the_mean_and_variance_over_the_rows():
