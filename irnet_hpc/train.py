@@ -17,6 +17,7 @@ rows are normalised in fixed groups. Exit status: 0 done, 2 a user's mistake, 75
 import argparse
 import contextlib
 import dataclasses
+import functools
 import sys
 import time
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ from irnet_hpc.process import StopSignals, keep_freed_memory
 from irnet_hpc.recipes import RECIPES
 from irnet_hpc.replicas import Replica, load_each
 from irnet_hpc.runs import PROTOCOLS, RunSpec, run_folder
-from irnet_hpc.specification import Asked, seeds, specify
+from irnet_hpc.specification import Asked, seeds, specify, talks_once_a_step
 from irnet_hpc.staging import stage
 from irnet_hpc.store import Pack, open_pack
 from irnet_hpc.stream import Unreadable
@@ -287,7 +288,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     keep_freed_memory()
-    comm = start(arguments.engine, Path(arguments.results) / ".rendezvous")
+    is_rare = functools.partial(talks_once_a_step, arguments)
+    comm = start(arguments.engine, Path(arguments.results) / ".rendezvous", is_rare)
     try:
         with holding.released_after():
             status = run_cells(arguments, comm)
