@@ -39,7 +39,7 @@ SHOWN = 20  # lines of a note on the screen; the Markdown file has all
 
 
 def main() -> None:
-    arguments = parse_arguments()
+    arguments = parser().parse_args()
     runs, gaps = collect(arguments.results)
     notes = ask_ledger(arguments.matrix, arguments.results, gaps) if arguments.matrix else []
     notes += footer(gaps)
@@ -112,7 +112,7 @@ def write(folder: Path, tables: Sequence[Table], sections: Sequence[Section], no
     return said
 
 
-def parse_arguments() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m irnet_hpc.aggregate",
         description=__doc__,
@@ -122,7 +122,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--matrix", type=Path, help="jobs/*.yaml: say which of its cells have no result, and why")
     parser.add_argument("--tables", type=Path, metavar="DIR", help="where to write; default: RESULTS/tables")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write one page with everything")
-    return parser.parse_args()
+    return parser
 
 
 def ask_ledger(matrix_path: Path, results: Path, gaps: dict[Path, Gap]) -> list[Note]:

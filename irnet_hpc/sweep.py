@@ -231,6 +231,10 @@ def seconds(text: str) -> float:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    return parser().parse_args(argv)
+
+
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m irnet_hpc.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -264,7 +268,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             add("--cluster", choices=("slurm", "local"), help="default: slurm where it answers, else local")
         if name in ("plan", "submit"):
             add("--site", help="a name in env/sites or a YAML file; default: $IRNET_SITE")
-    return parser.parse_args(argv)
+    return parser
 
 
 if __name__ == "__main__":
