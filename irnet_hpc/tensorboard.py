@@ -1,6 +1,7 @@
 """The curves of trainings as event files, which TensorBoard shows: history.csv of every run below a folder, read again.
 
-python -m irnet_hpc.tensorboard results/                       writes results/tensorboard/, a folder a run
+python -m irnet_hpc.tensorboard                                what is below results/, to results/tensorboard/
+python -m irnet_hpc.tensorboard results/oqmd-magpie            of one pack, to results/oqmd-magpie/tensorboard/
 python -m irnet_hpc.tensorboard results/ --logdir /tmp/curves  writes there instead
 tensorboard --logdir results/tensorboard                       TensorBoard itself: pip install tensorboard
 

@@ -38,7 +38,7 @@ def calls(text: str) -> list[tuple[str, list[str]]]:
         words = list(lexer)
         for at in range(len(words) - 2):
             if words[at].endswith("python") and words[at + 1] == "-m" and words[at + 2].startswith("irnet_hpc."):
-                rest = words[at + 3 :]
+                rest = ["1" if re.fullmatch(r"\$\w+", word) else word for word in words[at + 3 :]]  # of a loop, say
                 end = next((n for n, word in enumerate(rest) if set(word) <= set(";|&<>")), len(rest))
                 found.append((words[at + 2].removeprefix("irnet_hpc."), rest[:end]))
     return found
@@ -50,8 +50,8 @@ def parsers():
 
 
 def test_calls_are_found_in_shell_as_it_is_written():
-    text = "A=1 python -m irnet_hpc.pack --source 'a b' \\\n  --rows 5 > log  # why\nzcat x | python -m irnet_hpc.train; ls\n"
-    assert calls(text) == [("pack", ["--source", "a b", "--rows", "5"]), ("train", [])]
+    text = "A=1 python -m irnet_hpc.pack --source 'a b' \\\n  --rows $n > log  # why\nzcat x | python -m irnet_hpc.train; ls\n"
+    assert calls(text) == [("pack", ["--source", "a b", "--rows", "1"]), ("train", [])]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
