@@ -69,7 +69,8 @@ def whole() -> argparse.ArgumentParser:
             continue
         below = commands.add_parser(name, help=does).add_subparsers()
         for verb in verbs.metavar.split("|"):  # what is not named there is for the program itself
-            below.add_parser(verb, help=verb, parents=[verbs.choices[verb]], add_help=False)
+            child = verbs.choices[verb]
+            below.add_parser(verb, help=child.description, parents=[child], add_help=False)
     for action in actions(parser):
         if action.choices is None and action.dest in offered:
             action.choices = list(offered[action.dest])
