@@ -1,5 +1,6 @@
 """What packing says: of a source before it is packed, and of a pack where every row and every value went."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 
@@ -72,3 +73,22 @@ def describe(found: Pack) -> str:
         "citation": found.attrs["citation"] or "not stated",
     }
     return "\n".join([*(f"{name:<10}{value}" for name, value in sums.items()), "", account(found)])
+
+
+def as_json(found: Pack) -> str:
+    """The same for a program: counts, units, values reported in each split, and all that decided the content."""
+    value = {
+        "file": str(found.path),
+        "n_rows": found.n_rows,
+        "n_features": found.n_features,
+        "rows": {"train": found.n_train, "val": found.n_val, "test": found.n_test},
+        "properties": {
+            name: {"unit": unit, "reported": found.attrs["reported"][name]} for name, unit in found.units.items()
+        },
+        "identity": found.identity,
+        **{
+            key: found.attrs[key]
+            for key in ("n_read", "rejected", "filtered", "licence", "citation", "created", "versions")
+        },
+    }
+    return json.dumps(value, indent=1, ensure_ascii=False)

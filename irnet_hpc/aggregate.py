@@ -27,7 +27,7 @@ from irnet_hpc.rankings import ranking_of, rankings_section
 from irnet_hpc.rendering import latex, tidy_csv
 from irnet_hpc.report import write_figures
 from irnet_hpc.representations import representations_section
-from irnet_hpc.results import Gap, collect
+from irnet_hpc.results import Gap, Run, collect
 from irnet_hpc.series import Series, chemistry_section, chemistry_series, size_section, size_series
 from irnet_hpc.significance import significance_section, with_significance
 from irnet_hpc.spent import costs_section
@@ -39,7 +39,7 @@ SHOWN = 20  # lines of a note on the screen; the Markdown file has all
 
 
 def main() -> None:
-    arguments = parse_arguments()
+    arguments = parser().parse_args()
     runs, gaps = collect(arguments.results)
     notes = ask_ledger(arguments.matrix, arguments.results, gaps) if arguments.matrix else []
     notes += footer(gaps)
@@ -72,7 +72,20 @@ def main() -> None:
     # Shown when all is written, for whoever looks at the first lines only (`aggregate | head`) ends the program there.
     terminal = sys.stdout.isatty()
     print(document(tables, notes, shutil.get_terminal_size().columns if terminal else None, SHOWN, sections))
-    print("\n".join(said))
+    print("\n".join([*said, *next_steps(runs, arguments)]))
+
+
+def next_steps(runs: Sequence[Run], arguments: argparse.Namespace) -> list[str]:
+    """What the results are good for, in commands to type."""
+    steps = [] if arguments.html else [f"python -m irnet_hpc.aggregate {arguments.results} --html report.html"]
+    # Only networks are kept, and only those that val has selected are chosen by it.
+    able = [run.spec for run in runs if not run.spec.is_classical and run.result.val_mae is not None]
+    if able:
+        options = f"--best {able[0].properties[0]}"
+        options += f" --pack {able[0].pack}" if len({spec.pack for spec in able}) > 1 else ""
+        options += "" if arguments.results == Path("results") else f" --results {arguments.results}"
+        steps.append(f"python -m irnet_hpc.predict {options} formulas.csv -o predictions.csv")
+    return [f"next: {step}" for step in steps]
 
 
 def sections_of(tables: Sequence[Table], sizes: Sequence[Series], problems: dict[Path, str]) -> tuple[Section, ...]:
@@ -112,7 +125,7 @@ def write(folder: Path, tables: Sequence[Table], sections: Sequence[Section], no
     return said
 
 
-def parse_arguments() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m irnet_hpc.aggregate",
         description=__doc__,
@@ -122,7 +135,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--matrix", type=Path, help="jobs/*.yaml: say which of its cells have no result, and why")
     parser.add_argument("--tables", type=Path, metavar="DIR", help="where to write; default: RESULTS/tables")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write one page with everything")
-    return parser.parse_args()
+    return parser
 
 
 def ask_ledger(matrix_path: Path, results: Path, gaps: dict[Path, Gap]) -> list[Note]:

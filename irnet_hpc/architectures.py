@@ -58,7 +58,11 @@ WIDTHS = {
 SRNET_STACK = {48: 4}
 
 # architecture -> the stack template that its depths are written with
-TEMPLATES = {"plain": "{width}BAx{count}", "srnet": "{width}BAx{count}R", "irnet": "{width}BARx{count}"}
+TEMPLATES = {
+    "plain": "{width}BAx{count}",
+    "srnet": "{width}BAx{count}R",
+    "irnet": "{width}BARx{count}",
+}
 
 # (architecture, depth) -> layer string, where an architecture exists at the published depth only
 SINGLE = {

@@ -44,7 +44,8 @@ def listing(what: str, data_dir: Path | str | None = None) -> str:
 
 
 def _entry(name: str, source: Source, data_dir: Path | str | None) -> str:
-    rows = "as many as --rows says (20,000)"
+    is_made = name == "alloys"
+    rows = "as many as --rows says (20,000)" if is_made else "as many as its table has"
     if source.rows:
         low, high = source.rows
         rows = f"{low:,}" if low == high else f"{low:,} to {high:,}"
@@ -55,8 +56,8 @@ def _entry(name: str, source: Source, data_dir: Path | str | None) -> str:
         "rows": rows,
         "properties": ", ".join(f"{column} ({PROPERTIES[column].unit})" for column in source.properties),
         "licence": source.licence,
-        "from": address(name) if name in DOWNLOADS else "computed",
-        "here": _here(name, data_dir) if name in DOWNLOADS else "always",
+        "from": address(name) if name in DOWNLOADS else "computed" if is_made else "a table that is put here by hand",
+        "here": "always" if is_made else _here(name, data_dir),
     }
     return "\n".join([name, *(_wrapped(f"  {key:<12}{value}", 14) for key, value in lines.items())])
 

@@ -1,6 +1,8 @@
 """Export a finished run as ONNX, verified against torch, with a model card beside it.
 
-    python -m irnet_hpc.export RUN model.onnx        writes model.onnx and model.md
+    python -m irnet_hpc.export RUN model.onnx                               writes model.onnx and model.md
+    python -m irnet_hpc.export RUN model.onnx --pack-dir /data/packs        checked on test rows of a pack that lies elsewhere
+    python -m irnet_hpc.export results/oqmd-magpie/band_gap/irnet-17/onecycle/honest/seed0 band_gap.onnx
 
 The graph takes features as a pack has them (n_rows, n_features) and gives predictions (n_rows, n_properties) in their units:
 scaling and cut are in it. It needs the extra `onnx`: pip install 'irnet_hpc[onnx]'.

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from irnet_hpc import catalogue, download, features, packing, parts, store
-from irnet_hpc.accounting import account, describe, introduce
+from irnet_hpc.accounting import account, as_json, describe, introduce
 from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.features import FEATURE_SETS
 from irnet_hpc.files import NAME
@@ -34,12 +34,14 @@ from irnet_hpc.splits import FAMILIES, RANDOM, Split, name_suffix, parse_split, 
 def main() -> int | None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a cancelled job takes its temporary file away
     arguments = parser().parse_args()
+    if arguments.json and not arguments.info:
+        raise UserError("--json is of --info; what a pack's making prints is for people")
     if arguments.verify:
         path = store.pack_path(arguments.verify, arguments.pack_dir)
         print(f"{path} is sound: {store.verify(path)}")
     elif arguments.info:
         with store.open_pack(store.pack_path(arguments.info, arguments.pack_dir)) as found:
-            print(describe(found))
+            print(as_json(found) if arguments.json else describe(found))
     elif arguments.list is not None:
         print(catalogue.listing(arguments.list, arguments.data_dir))
     elif arguments.probe:
@@ -191,6 +193,7 @@ def parser() -> argparse.ArgumentParser:
         "--list", nargs="?", const="", metavar="matminer", help="list the sources, or matminer's datasets"
     )
     task.add_argument("--probe", metavar="SOURCE", help="fetch one page of a source and print what differs; status 1")
+    add("--json", action="store_true", help="of --info: one object, for a program to read")
     add("--url", help="another address for a source's service, such as a mirror's")
     sets = ", ".join(name + " (experimental)" * bool(kind.experimental) for name, kind in FEATURE_SETS.items())
     add("--features", default="magpie", help=f"{sets}, or a sum with + (default: %(default)s)")

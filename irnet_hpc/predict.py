@@ -19,14 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from irnet_hpc.errors import UserError, choose, exit_status
 from irnet_hpc.files import write_json
 
 if TYPE_CHECKING:
     from irnet_hpc.candidates import Candidates
     from irnet_hpc.screening import Screen
-
-SAY_S = 5.0  # between two lines of progress
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         head = listing.header(candidates.header, screen)
         rows = listing.lines(screen, screened(screen, candidates, arguments.workers), wanted, tallies)
         with listing.written_to(arguments.output) as stream:
-            listing.write(stream, head, _reporting(rows, tallies, began))
+            listing.write(stream, head, _reporting(rows, tallies))
     last = tallies[-1] if tallies else listing.Tally()
     seconds = time.monotonic() - began
     say(
@@ -150,16 +150,14 @@ def _ranked_by(arguments: argparse.Namespace, properties: tuple[str, ...]) -> st
     return choose("predicted property", arguments.by or properties[0], properties)
 
 
-def _reporting(blocks: Iterator[list], tallies: list, began: float) -> Iterator[list]:
-    """The blocks; and now and then how far they are."""
-    said = began
-    for block in blocks:
-        yield block
-        now = time.monotonic()
-        if now - said > SAY_S and tallies:
-            said, n_rows = now, tallies[-1].n_rows
-            say(f"{n_rows:,} rows, {n_rows / (now - began):,.0f} a second")
-        del tallies[:-1]
+def _reporting(blocks: Iterator[list], tallies: list) -> Iterator[list]:
+    """The blocks; and on a terminal how far they are."""
+    with tqdm(unit=" rows", disable=None) as bar:  # None: only on a terminal
+        for block in blocks:
+            yield block
+            if tallies:
+                bar.update(tallies[-1].n_rows - bar.n)
+            del tallies[:-1]
 
 
 def say(text: str) -> None:

@@ -32,7 +32,14 @@ from irnet_hpc.sharing import AUTO, bundles_of, gpu_gb_here, of_bundles
 from irnet_hpc.standing import as_json, plan_lines, status_table, summary
 from irnet_hpc.submission import gpu_gb, max_array_size, read_site, to_background, to_slurm
 
-VERBS = ("plan", "run", "submit", "status", "retry", "prune")
+VERBS = {
+    "plan": "the cells, their states and what they will cost; starts nothing",
+    "run": "missing packs, then cell after cell, here and now",
+    "submit": "the same through SLURM, or in the background where there is none",
+    "status": "how it goes",
+    "retry": "the failed cells alone, through SLURM where there is one",
+    "prune": "remove runs of no cell of these matrices, and what is left over",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -264,12 +271,17 @@ def seconds(text: str) -> float:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    return parser().parse_args(argv)
+
+
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m irnet_hpc.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(VERBS))
     for name in (*VERBS, "reconcile"):  # the last is a job's
-        command = commands.add_parser(name)
+        shown = {"help": VERBS[name], "description": VERBS[name]} if name in VERBS else {}
+        command = commands.add_parser(name, **shown)
         add = command.add_argument
         add(
             "matrix", metavar="MATRIX", nargs="+" if name == "prune" else None, help="a YAML file, e.g. jobs/smoke.yaml"
@@ -309,7 +321,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             add("--cluster", choices=("slurm", "local"), help=f"default: slurm where it answers, else {here}")
         if name in ("plan", "submit", "retry", "reconcile"):
             add("--site", help="a name in env/sites or a YAML file; default: $IRNET_SITE")
-    return parser.parse_args(argv)
+    return parser
 
 
 if __name__ == "__main__":

@@ -63,8 +63,8 @@ ORDER = (
     *("representations", "spent", "rankings", "diagnostics", "charts", "report", "document", "exported"),
     *("periodic", "markup", "inline", "illustrations", "summary", "overview", "webpage", "aggregate"),
     *("spaces", "candidates", "members", "domain", "calibration", "held_out", "screening", "committee", "choice"),
-    *("listing", "predict", "model_card", "export"),
-    "doctor",
+    *("listing", "predict", "model_card", "export", "tensorboard"),
+    *("doctor", "completion"),
 )
 TRAINING = {
     *(
@@ -101,11 +101,12 @@ ONLY_IN = {
     "gudhi": {"homology"},
     "onnx": {"export"},
     "onnxruntime": {"export"},
+    "shtab": {"completion"},
 }
 # what no module may import at its top: it is absent on some machines, or slow to come and rarely needed
 LAZY = {
     *("horovod", "mpi4py", "submitit", "matplotlib", "matminer", "pymatgen", "pandas", "scipy", "sklearn", "gudhi"),
-    *("requests", "tabm", "onnx", "onnxruntime", "onnxscript"),
+    *("requests", "tabm", "onnx", "onnxruntime", "onnxscript", "shtab"),
 }
 TOP_LEVEL = {
     *("irnet_hpc", "jobs", "slurm", "tests", "env", "docs", "benchmarks", ".ci", ".gitignore"),

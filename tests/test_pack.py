@@ -1,6 +1,7 @@
 """The command `python -m irnet_hpc.pack`, run as a user runs it: what it makes, what it counts, how it refuses."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -214,6 +215,14 @@ def test_info_and_verify(pack_command, alloys_pack, tmp_path):
     assert shown.returncode == 0
     assert "features  elements, 86 columns" in shown.stdout
     assert "600 packed: " in shown.stdout
+    told = json.loads(pack_command("--info", alloys_pack, "--json").stdout)
+    assert (told["n_rows"], told["n_features"], sum(told["rows"].values())) == (600, 86, 600)
+    assert told["properties"]["size_mismatch"] == {"unit": "%", "reported": told["rows"]}
+    assert told["identity"]["source"] == "alloys"
+    assert (
+        pack_command("--list", "--json").stderr
+        == "error: --json is of --info; what a pack's making prints is for people\n"
+    )
     checked = pack_command("--verify", "alloys-small", "--pack-dir", alloys_pack.parent)
     assert checked.stdout == f"{alloys_pack} is sound: {verify(alloys_pack)}\n"
     with h5py.File(alloys_pack) as file:

@@ -37,7 +37,7 @@ WIDTH = max(len(check.name) for checks in (*GROUPS.values(), job.checks(0)) for 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
+    arguments = parser().parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     site, site_name = site_of(arguments.site)
     settings = Settings(
@@ -106,7 +106,7 @@ def seconds(text: str) -> float:
     return float(text)
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m irnet_hpc.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -117,7 +117,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--site", help="a name in env/sites or a YAML file; default: $IRNET_SITE")
     add("--wait", type=seconds, default=300, metavar="SECONDS", help="for that job (default: %(default)s)")
     add("--json", action="store_true", help="one object at the end, for a program to read")
-    return parser.parse_args(argv)
+    return parser
 
 
 if __name__ == "__main__":

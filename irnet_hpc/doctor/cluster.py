@@ -142,7 +142,7 @@ def submission(settings: Settings) -> Verdict | None:
     if answer.trouble:
         return failure(
             f"with {place}, {answer.trouble}",
-            "name account and partition in a site's file (env/sites/example.yaml), from: sinfo -s; sacctmgr show associations "
+            "name account and partition in a site's file (env/sites/openmpi_pmix.yaml), from: sinfo -s; sacctmgr show associations "
             "user=$USER; then: python -m irnet_hpc.doctor --site NAME",
         )
     told = re.search(r"to start at (\S+)", answer.err + answer.out)
