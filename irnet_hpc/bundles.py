@@ -33,7 +33,7 @@ def refuse_mixed(cells: Sequence[tuple[RunSpec, Recipe]]) -> None:
     for spec, recipe in cells:
         if shape_of(spec, recipe) != shape:
             differing = [name for name, value in vars(recipe).items() if value != vars(its_recipe)[name]]
-            wrong = [name for name in differing if name not in OWN] or ["the network"]
+            wrong = [name for name in differing if name not in OWN] or ["the number of properties"]
             raise UserError(
                 "cells that are trained together may differ in the seed, the property and the recipe's "
                 f"{', '.join(OWN)}, however: {spec.model} by recipe {recipe.name} and {first.model} by {its_recipe.name} "

@@ -23,6 +23,10 @@ CELL_KEYS = {
 }
 
 
+# What YAML's reader raises: also for what is not UTF-8, a date that is none, and brackets without end.
+NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+
+
 class Asked(NamedTuple):
     """A cell that the command is to train."""
 
@@ -64,7 +68,11 @@ def _cells(arguments: argparse.Namespace) -> list[dict]:
     try:
         text = text if text.lstrip().startswith("[") else Path(text).read_text(encoding="utf-8")
         cells = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # ValueError: what is not UTF-8, or a date that is none
+    except OSError as error:
+        raise UserError(
+            f"--bundle must be a YAML list like [{{seed: 0}}, {{seed: 1}}], or its file, however: {text[:200]!r}: {error.strerror}"
+        ) from None
+    except NOT_YAML:
         cells = None
     if not isinstance(cells, list) or not cells or not all(isinstance(cell, dict) for cell in cells):
         raise UserError(f"--bundle must be a YAML list like [{{seed: 0}}, {{seed: 1}}], however: {text[:200]!r}")
@@ -114,5 +122,5 @@ def _recipe(text: str | dict, architecture: str | None) -> Recipe | Grid:
         return resolve(text)
     try:
         return resolve(yaml.safe_load(text) if text.lstrip().startswith("{") else text)
-    except (yaml.YAMLError, ValueError):  # ValueError: a date that is none
+    except NOT_YAML:
         raise UserError(f"an inline recipe must be YAML like {{name: mine, base: paper}}, however: {text!r}") from None

@@ -278,7 +278,10 @@ BAD = {
     "seed": ({"bundle": "[{seed: one}]"}, "must be a whole number, however: 'one'"),
     "recipe": ({"bundle": "[{recipe: 5}]"}, "recipe of a cell of --bundle must be a name, or a mapping, however: 5"),
     "property": ({"bundle": "[{property: [a]}]"}, "property of a cell of --bundle must be a name"),
-    "no file": ({"bundle": "nowhere.json"}, "nowhere.json"),
+    "no file": ({"bundle": "nowhere.json"}, "or its file, however: 'nowhere.json': No such file or directory"),
+    "brackets": ({"bundle": "[" * 3000}, "--bundle must be a YAML list"),
+    "recipe of brackets": ({"recipe": "{" * 3000}, "an inline recipe must be YAML"),
+    "outputs": ({"bundle": "[{}, {property: 'mixing_enthalpy,size_mismatch'}]"}, "differ in the number of properties"),
     "shapes": (
         {"bundle": "[{}, {recipe: {name: other, base: onecycle, batch: 32, norm_group: 32}}]"},
         ["differ in batch", " epochs", " precision"][0],
