@@ -15,7 +15,8 @@ from torch import Tensor
 
 from irnet_hpc.comm import Comm, from_root
 from irnet_hpc.errors import UserError
-from irnet_hpc.files import read_json, replacing, write_json
+from irnet_hpc.files import read_json
+from irnet_hpc.holding import check, replacing, write_json
 
 SLOTS = ("a", "b")
 NEVER = sys.float_info.max  # an error before the first evaluation: JSON has no infinity
@@ -49,6 +50,7 @@ def save(folder: Path, key: str, tensors: dict[str, Tensor], state: State, comm:
     path = folder / "checkpoint"
     newest = max(_slots(path, key), default=(0, "b"))[1]
     slot = SLOTS[1 - SLOTS.index(newest)]
+    check(folder)
     (path / f"{slot}.json").unlink(missing_ok=True)
     with replacing(path / f"{slot}.safetensors") as temporary:
         write_tensors(temporary, {name: tensor.detach().cpu() for name, tensor in tensors.items()})
@@ -81,6 +83,7 @@ def place(folder: Path, key: str, comm: Comm) -> tuple[int, int]:
 
 
 def remove(folder: Path) -> None:
+    check(folder)
     for slot in SLOTS:
         for suffix in (".json", ".safetensors"):
             (folder / "checkpoint" / f"{slot}{suffix}").unlink(missing_ok=True)
