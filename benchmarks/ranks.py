@@ -3,7 +3,7 @@
     python benchmarks/ranks.py                           # 2 to 3 minutes on 2 free cores; prints a table for each launcher
     python benchmarks/ranks.py --precision fp32 --launchers gloo
 
-IRNet-17 with 248 inputs, the package's own step (that of train.py) unless the row says otherwise; a time is the median of
+IRNet-17 with 248 inputs, the package's own step (that of step.py) unless the row says otherwise; a time is the median of
 --repeats, taken in turn over the rows of a table, and what stands in brackets the least and the most. The times of one rank
 are from a process without Horovod, before and after. That all ways give the same weights is checked before they are timed.
 """
@@ -62,7 +62,7 @@ def backward(network: nn.Module, x: Tensor, y: Tensor, precision: str, n_global:
 
 
 def flat_step(comm: Comm, n_rows: int, precision: str, wire: str, parts: dict | None = None) -> tuple[Network, Step]:
-    """The step of train.py; `parts` collects the seconds of gradient, allreduce and optimiser."""
+    """The step of step.py; `parts` collects the seconds of gradient, allreduce and optimiser."""
     network, (x, y) = new_network(), batch(comm, n_rows)
     flat = FlatParameters([network])
     optimizer = torch.optim.AdamW(flat.trained, 1e-3, fused=True)

@@ -28,18 +28,23 @@ def shape_of(spec: RunSpec, recipe: Recipe) -> tuple:
 
 
 def refuse_mixed(cells: Sequence[tuple[RunSpec, Recipe]]) -> None:
-    """Raise UserError where cells that are to be trained together are of several shapes, or one is there twice."""
+    """Raise UserError where networks that are to be trained together are of several shapes."""
     (first, its_recipe), shape = cells[0], shape_of(*cells[0])
-    for i, (spec, recipe) in enumerate(cells):
+    for spec, recipe in cells:
         if shape_of(spec, recipe) != shape:
             differing = [name for name, value in vars(recipe).items() if value != vars(its_recipe)[name]]
-            wrong = [name for name in differing if name not in OWN] or ["the network"]
+            wrong = [name for name in differing if name not in OWN] or ["the number of properties"]
             raise UserError(
                 "cells that are trained together may differ in the seed, the property and the recipe's "
                 f"{', '.join(OWN)}, however: {spec.model} by recipe {recipe.name} and {first.model} by {its_recipe.name} "
                 f"differ in {', '.join(wrong)}"
             )
-        if any(spec == other for other, _ in cells[:i]):
+
+
+def refuse_repeated(specs: Sequence[RunSpec]) -> None:
+    """Raise UserError where a cell is there twice: both would write into one folder."""
+    for i, spec in enumerate(specs):
+        if spec in specs[:i]:
             raise UserError(
                 f"a cell must be there once, however: {spec.property}, {spec.recipe}, seed {spec.seed} twice"
             )

@@ -14,7 +14,10 @@ from irnet_hpc.typeset import Text
 
 
 def subtitle(runs: Sequence[Run]) -> str:
-    stamps = [attempt.get("started") for run in runs for attempt in run.result.attempts if isinstance(attempt, dict)]
+    attempts = [
+        run.result.attempts for run in runs if isinstance(run.result.attempts, list)
+    ]  # which nothing else reads
+    stamps = [one.get("started") for of_run in attempts for one in of_run if isinstance(one, dict)]
     newest = max((stamp for stamp in stamps if isinstance(stamp, str)), default=None)
     since = f", the newest started {newest[:10]}" if newest else ""
     return f"irnet_hpc: what was trained, and how well it predicts rows that it has not seen{since}."

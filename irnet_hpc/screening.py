@@ -161,7 +161,7 @@ def _outside(seen: frozenset[str] | None, materials: Materials, distance: np.nda
     """In words, for every row of the block: elements that were not trained on, and a distance beyond the limit."""
     out = [""] * len(distance)
     for row in np.flatnonzero(distance > 1):
-        out[row] = f"{distance[row]:.2g} times as far from the training rows as 95 % of val rows"
+        out[row] = f"{distance[row]:.3g} times as far from the training rows as 95 % of val rows"
     if seen is None:
         return [text or "elements not known" for text in out]
     is_new = np.array([False, *(symbol not in seen for symbol in SYMBOLS)])

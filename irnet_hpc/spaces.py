@@ -21,6 +21,9 @@ from irnet_hpc.formulas import NUMBER
 from irnet_hpc.splits import FAMILIES
 
 NAMES = ("A", "B", "X")  # that may stand for any element, as in ABX3; boron is itself where there is no A
+MOST_STEPS = (
+    1_000_000  # amounts are told apart to 1e-6 (formulas.py); and the steps of a set of elements are held at once
+)
 MOST_PLACES = 6  # who comes first is decided by trying all orders of a composition's elements
 GRAMMAR = "e.g. 'Li|Na-Fe|Co-O, step 0.1' or 'A-B-O, step 0.05, A=alkali, B=3d'"
 
@@ -39,6 +42,8 @@ def parse_space(text: str, seen: Collection[str], endpoints: bool = True) -> Spa
     n_steps, names = None, {}
     for clause in clauses:
         name, is_definition, listed = (part.strip() for part in clause.partition("="))
+        if (is_definition and name in names) or (not is_definition and n_steps is not None):
+            raise UserError(f"a step, or what a name stands for, is stated once, however: {clause!r} in {text!r}")
         if is_definition:
             if not re.fullmatch("[A-Z]", name):
                 raise UserError(f"a place is named by one capital letter, however: {name!r} in {text!r}; {GRAMMAR}")
@@ -70,6 +75,8 @@ def _n_steps(text: str) -> int:
         whole = False
     if not whole:
         raise UserError(f"step must be 1 divided by a whole number, e.g. 0.05, however: {text!r}")
+    if n_steps > MOST_STEPS:
+        raise UserError(f"step must be at least {1 / MOST_STEPS:g}, however: {text!r}")
     return n_steps
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import yaml
 
-from irnet_hpc.bundles import refuse_mixed
+from irnet_hpc.bundles import refuse_mixed, refuse_repeated
 from irnet_hpc.data import PLACES
 from irnet_hpc.errors import UserError, choose
 from irnet_hpc.grids import GRID, GRIDS, Grid
@@ -15,7 +15,16 @@ from irnet_hpc.recipes import Recipe, resolve
 from irnet_hpc.runs import RunSpec, model_of, run_key
 from irnet_hpc.store import Pack, pack_path
 
-CELL_KEYS = ("property", "recipe", "seed")  # in which cells that are trained together may differ
+# In which cells that are trained together may differ -> of which types it is, in Python and in words.
+CELL_KEYS = {
+    "property": (str, "a name, or several joined by commas"),
+    "recipe": ((str, dict), "a name, or a mapping"),
+    "seed": (int, "a whole number"),
+}
+
+
+# What YAML's reader raises: also for what is not UTF-8, a date that is none, and brackets without end.
+NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
 
 
 class Asked(NamedTuple):
@@ -45,6 +54,7 @@ def specify(arguments: argparse.Namespace) -> list[Asked]:
     origin = None if arguments.init is None else read_origin(arguments.init)
     stated = [vars(arguments) | cell for cell in _cells(arguments)]
     asked = [_specify(argparse.Namespace(**one), origin) for one in stated]
+    refuse_repeated([one.spec for one in asked])
     if not asked[0].spec.is_classical:
         refuse_mixed([(one.spec, one.recipe) for one in asked])
     return asked
@@ -68,20 +78,24 @@ def _cells(arguments: argparse.Namespace) -> list[dict]:
     """What each cell has for itself, over the options that all have."""
     if arguments.bundle is None:
         return [{"seed": seed} for seed in arguments.seed]
-    text = arguments.bundle if arguments.bundle.lstrip().startswith("[") else Path(arguments.bundle).read_text()
+    text = arguments.bundle
     try:
+        text = text if text.lstrip().startswith("[") else Path(text).read_text(encoding="utf-8")
         cells = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
+    except OSError as error:
+        raise UserError(
+            f"--bundle must be a YAML list like [{{seed: 0}}, {{seed: 1}}], or its file, however: {text[:200]!r}: {error.strerror}"
+        ) from None
+    except NOT_YAML:
         cells = None
     if not isinstance(cells, list) or not cells or not all(isinstance(cell, dict) for cell in cells):
         raise UserError(f"--bundle must be a YAML list like [{{seed: 0}}, {{seed: 1}}], however: {text[:200]!r}")
     for cell in cells:
-        for key in cell:
-            choose("key of a cell of --bundle", str(key), CELL_KEYS)
-        seed = cell.get("seed", 0)
-        if not isinstance(seed, int) or isinstance(seed, bool):
-            raise UserError(f"seed of a cell of --bundle must be a whole number, however: {seed!r}")
-    if len(cells) > 1 and len(arguments.seed) > 1:
+        for key, value in cell.items():
+            kind, in_words = CELL_KEYS[choose("key of a cell of --bundle", str(key), CELL_KEYS)]
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise UserError(f"{key} of a cell of --bundle must be {in_words}, however: {value!r}")
+    if len(arguments.seed) > 1:
         raise UserError(f"seeds are given by --seed or in --bundle, not by both, however: {arguments.seed}")
     return [{"seed": arguments.seed[0]} | cell for cell in cells]
 
@@ -122,5 +136,5 @@ def _recipe(text: str | dict, architecture: str | None) -> Recipe | Grid:
         return resolve(text)
     try:
         return resolve(yaml.safe_load(text) if text.lstrip().startswith("{") else text)
-    except (yaml.YAMLError, ValueError):  # ValueError: a date that is none
+    except NOT_YAML:
         raise UserError(f"an inline recipe must be YAML like {{name: mine, base: paper}}, however: {text!r}") from None

@@ -177,8 +177,10 @@ def _together(
             holding.release(path)
         if unfinished:
             if comm.rank == 0:
-                where = ", ".join(str(path / "checkpoint") for path in unfinished)
-                print(f"stopped by a signal and saved in {where}; the same command goes on", flush=True)
+                # Cells of other rows, whose turn had not come, have nothing to save.
+                saved = [str(path / "checkpoint") for path in unfinished if (path / "checkpoint").exists()]
+                where = f" and saved in {', '.join(saved)}" if saved else ""
+                print(f"stopped by a signal{where}; the same command goes on", flush=True)
             return PREEMPTED
         if comm.rank == 0 and len(errors) < len(cells):
             print(f"in {time.monotonic() - began:.0f} s; next: python -m irnet_hpc.aggregate {arguments.results}")

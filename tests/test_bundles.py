@@ -253,14 +253,35 @@ def test_what_fails_in_a_bundle_is_left_in_its_folder_and_the_status_says_so(all
     assert [path.parts[-4] for path in tmp_path.rglob("result.json")] == ["quick"]
 
 
+def test_a_signal_names_the_checkpoints_that_are_there(gaps_pack, tmp_path, capsys, monkeypatch):
+    """Two properties that other rows report are two stacks, and it comes in the first."""
+    monkeypatch.setattr(train, "StopSignals", lambda: StopAfter(2))
+    arguments = command(gaps_pack, tmp_path, bundle="[{}, {property: size_mismatch}]")[3:]
+    assert exit_status(lambda: train.main(arguments)) == train.PREEMPTED
+    said = capsys.readouterr().out
+    (checkpoint,) = tmp_path.rglob("checkpoint")
+    assert f"stopped by a signal and saved in {checkpoint}; the same command goes on" in said
+
+
 BAD = {
     "seeds": ({"seed": "0,x"}, "must be a whole number, or several joined by commas"),
     "twice": ({"seed": "1,1"}, "a cell must be there once"),
     "both": ({"seed": "0,1", "bundle": "[{seed: 0}, {seed: 1}]"}, "by --seed or in --bundle, not by both"),
+    "seeds beside a bundle of one": ({"seed": "1,2", "bundle": "[{}]"}, "not by both, however: [1, 2]"),
+    "forest twice": (
+        {"seed": "0,0", "architecture": "random_forest", "layers": None, "recipe": None},
+        "a cell must be there once, however: mixing_enthalpy, grid, seed 0 twice",
+    ),
     "no list": ({"bundle": "[1, 2]"}, "--bundle must be a YAML list"),
+    "no text": ({"bundle": sys.executable}, "--bundle must be a YAML list"),
     "key": ({"bundle": "[{sead: 1}]"}, "did you mean 'seed'"),
     "seed": ({"bundle": "[{seed: one}]"}, "must be a whole number, however: 'one'"),
-    "no file": ({"bundle": "nowhere.json"}, "nowhere.json"),
+    "recipe": ({"bundle": "[{recipe: 5}]"}, "recipe of a cell of --bundle must be a name, or a mapping, however: 5"),
+    "property": ({"bundle": "[{property: [a]}]"}, "property of a cell of --bundle must be a name"),
+    "no file": ({"bundle": "nowhere.json"}, "or its file, however: 'nowhere.json': No such file or directory"),
+    "brackets": ({"bundle": "[" * 3000}, "--bundle must be a YAML list"),
+    "recipe of brackets": ({"recipe": "{" * 3000}, "an inline recipe must be YAML"),
+    "outputs": ({"bundle": "[{}, {property: 'mixing_enthalpy,size_mismatch'}]"}, "differ in the number of properties"),
     "shapes": (
         {"bundle": "[{}, {recipe: {name: other, base: onecycle, batch: 32, norm_group: 32}}]"},
         ["differ in batch", " epochs", " precision"][0],

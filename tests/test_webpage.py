@@ -20,6 +20,7 @@ from irnet_hpc.files import write_json
 from irnet_hpc.formulas import SYMBOLS
 from irnet_hpc.inline import inline_svg
 from irnet_hpc.markup import element, formula, number_of
+from irnet_hpc.overview import subtitle
 from irnet_hpc.periodic import place
 from irnet_hpc.predictions import FILE
 from irnet_hpc.results import collect
@@ -66,6 +67,15 @@ def write_everything(results):
     failed = write_run(results, 0.1, "irnet-24")
     (failed / "result.json").unlink()
     write_json(failed / "error.json", {"error": f'{EVIL} &amp; " onload=alert(1)'})
+
+
+@pytest.mark.parametrize("attempts", [None, 0, ["yesterday"], [{"started": 5}], [{"started": "2026-11-25T10:00:00"}]])
+def test_when_runs_started_is_said_where_their_results_say_it(attempts, tmp_path):
+    write_run(tmp_path, 0.3, "irnet-17", attempts=attempts)
+    (run,), _ = collect(tmp_path)
+    assert ("the newest started 2026-11-25." in subtitle([run])) == (
+        isinstance(attempts, list) and "T" in str(attempts)
+    )
 
 
 @pytest.fixture(scope="module")
