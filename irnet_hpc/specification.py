@@ -57,7 +57,7 @@ def _cells(arguments: argparse.Namespace) -> list[dict]:
     text = arguments.bundle if arguments.bundle.lstrip().startswith("[") else Path(arguments.bundle).read_text()
     try:
         cells = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         cells = None
     if not isinstance(cells, list) or not cells or not all(isinstance(cell, dict) for cell in cells):
         raise UserError(f"--bundle must be a YAML list like [{{seed: 0}}, {{seed: 1}}], however: {text[:200]!r}")
@@ -108,5 +108,5 @@ def _recipe(text: str | dict, architecture: str | None) -> Recipe | Grid:
         return resolve(text)
     try:
         return resolve(yaml.safe_load(text) if text.lstrip().startswith("{") else text)
-    except (yaml.YAMLError, ValueError):  # ValueError: a date that is none
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date that is none
         raise UserError(f"an inline recipe must be YAML like {{name: mine, base: paper}}, however: {text!r}") from None
