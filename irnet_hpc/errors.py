@@ -27,6 +27,12 @@ def choose(kind: str, value: str, known: Iterable[str]) -> str:
     raise UserError(f"unknown {kind} {value!r}{hint}; known: {', '.join(known) or 'none'}")
 
 
+def said(error: OSError) -> str:
+    """What the system says of a file, as a sentence."""
+    strerror = error.strerror or str(error)
+    return f"{error.filename}: {strerror}" if error.filename else strerror
+
+
 def exit_status(main: Callable[[], int | None]) -> int:
     """Run a command; turn what a user can mend into one sentence on stderr and status 2.
 
@@ -46,6 +52,6 @@ def exit_status(main: Callable[[], int | None]) -> int:
     except OSError as error:
         if error.strerror is None:
             raise
-        sentence = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        sentence = said(error)
     print(f"error: {sentence}", file=sys.stderr, flush=True)
     return 130 if sentence == "interrupted" else 2
