@@ -244,27 +244,34 @@ def test_any_bytes_are_a_table_or_one_sentence(tmp_path, content, ending):
 
 
 @pytest.mark.parametrize("ending", [".csv.gz", ".csv.xz", ".jsonl.gz"])
-@pytest.mark.parametrize("line", [b"H2O,1.5,7\n", b" "])
-def test_a_table_that_unpacks_to_thousands_of_times_its_size_is_refused_in_bounded_memory(ending, line, tmp_path):
-    path, packed = tmp_path / f"bomb{ending}", lzma.open if ending.endswith("xz") else gzip.open
-    if ending.startswith(".jsonl"):
-        line = b'{"formula": "H2O", "targets": {"band_gap": 1.5}}\n' if line.endswith(b"\n") else line
-    with packed(path, "wb") as file:
-        file.write(b"formula,band_gap,mine\n" if ".csv" in ending else line)
+def test_a_table_that_unpacks_to_hundreds_of_times_its_size_is_refused_before_its_rows_fill_the_memory(
+    ending, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(raw_table, "FREELY_UNPACKED", 2**20)  # a thirtieth, for a test of a second
+    path, of_lines = tmp_path / f"bomb{ending}", ending.startswith(".jsonl")
+    line = b'{"formula": "H2O", "targets": {"band_gap": 1.5}}\n' if of_lines else b"H2O,1.5\n"
+    text = b"" if of_lines else b"formula,band_gap\n"
+    path.write_bytes(PACKED[ending.replace("jsonl", "csv")](text + line * 500_000))
+    read = 0
+    with pytest.raises(UserError, match=r"bomb\S+ unpacks to more than 300 times its size, which no table does"):
+        for _ in raw_table.read_lines(path):
+            read += len(line)
+    assert 2**20 - 100 < read < 2**21
+    with pytest.raises(UserError, match="unpacks to more than 300 times its size"):
+        load(str(path))
+
+
+@pytest.mark.parametrize("ending", sorted(raw_table.OPENERS))
+def test_a_line_without_end_is_refused_before_it_fills_the_memory(ending, tmp_path):
+    path = tmp_path / f"bomb{ending}"
+    with raw_table.OPENERS[ending](path, "wb") as file:
         for _ in range(60):
-            file.write(line * (2**20 // len(line)))
-    before = peak_mb()
-    with pytest.raises(
-        UserError, match=r"bomb\S+(?: unpacks to more than 300 times its size|, line \d+ must be at most 32 MiB)"
-    ):
-        load(str(path), columns=True)
-    assert peak_mb() - before < 1500
-
-
-def peak_mb() -> float:
-    """Of this process; getrusage's would be its parent's where that is larger."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
+            file.write(b" " * 2**20)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"bomb\S+, line 1 must be at most 32 MiB long"):
+        load(str(path))
+    assert tracemalloc.get_traced_memory()[1] < 110e6
+    tracemalloc.stop()
 
 
 # ---------------------------------------------------------------------------------------------------------------- packs
