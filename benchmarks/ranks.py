@@ -184,7 +184,7 @@ def work(arguments: argparse.Namespace) -> None:
     """What a rank does; rank 0 writes what it measured."""
     folder = Path(arguments.work)
     keep_freed_memory()
-    comm = Alone() if os.environ.get("RANKS_ALONE") else start("horovod", folder)
+    comm = Alone() if os.environ.get("RANKS_ALONE") else start("horovod", folder, lambda size: True)  # as `train` does
     torch.set_num_threads(1)
     if comm.size > 1:
         ports = comm.gather(free_port())

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from irnet_hpc.comm import Comm, from_root
 from irnet_hpc.errors import UserError
-from irnet_hpc.files import read_json, remove_temporaries, replacing, write_json
+from irnet_hpc.files import read_json, remove_temporaries
+from irnet_hpc.holding import check, replacing, write_json
 
 SLOTS = ("a", "b")
 SUFFIXES = (".json", ".safetensors")
@@ -54,6 +55,7 @@ def save(folder: Path, key: str, tensors: dict[str, Tensor], state: State, comm:
     path = folder / "checkpoint"
     newest = max(_slots(path, key), default=(0, "b"))[1]
     slot = SLOTS[1 - SLOTS.index(newest)]
+    check(folder)
     (path / f"{slot}.json").unlink(missing_ok=True)
     for suffix in SUFFIXES:  # of a process that was killed as it wrote
         remove_temporaries(path / f"{slot}{suffix}")
@@ -89,6 +91,7 @@ def place(folder: Path, key: str, comm: Comm) -> tuple[int, int]:
 
 
 def remove(folder: Path) -> None:
+    check(folder)
     for slot in SLOTS:
         for suffix in SUFFIXES:
             (folder / "checkpoint" / f"{slot}{suffix}").unlink(missing_ok=True)

@@ -28,8 +28,9 @@ from irnet_hpc.comm import Comm, device_of
 from irnet_hpc.data import Dataset, Part, load
 from irnet_hpc.errors import UserError
 from irnet_hpc.evaluation import select_halves
-from irnet_hpc.files import read_json, replacing, write_json
+from irnet_hpc.files import read_json
 from irnet_hpc.grids import Grid, point_text
+from irnet_hpc.holding import check, replacing, write_json
 from irnet_hpc.runs import RunResult, RunSpec
 from irnet_hpc.scores import optimism
 from irnet_hpc.store import Pack
@@ -181,6 +182,7 @@ def finish(
 ) -> RunResult:
     """Write the parameters where they are plain numbers, the predictions (n_test,) and, last, the result."""
     tensors = parameters(spec, estimator)
+    check(path)
     (path / "parameters.safetensors").unlink(missing_ok=True)
     if tensors:
         scaling = data.scaling

@@ -70,7 +70,12 @@ class Alone:
 class Horovod:
     """Horovod over Gloo, MPI or NCCL, whichever it was built with and the launcher offers."""
 
-    def __init__(self, where: launch.Launch | None, folder: Path) -> None:
+    def __init__(self, where: launch.Launch | None, folder: Path, is_rare: bool = False) -> None:
+        if is_rare and not torch.cuda.is_available():
+            # Horovod's own thread asks all ranks every ms whether there is something to sum, and waits for their answers on
+            # the cores on which they compute: a third of a step, by benchmarks/ranks.py. On GPUs the cores are free.
+            os.environ.setdefault("HOROVOD_CYCLE_TIME", "5")  # ms
+            os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
         os.environ.setdefault("HOROVOD_STALL_CHECK_TIME_SECONDS", str(STALL_S // 2))
         os.environ.setdefault("HOROVOD_STALL_SHUTDOWN_TIME_SECONDS", str(STALL_S))
         os.environ.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", str(LOST_S))
@@ -232,8 +237,11 @@ def device_of(local_rank: int, wanted: str = "auto") -> torch.device:
     return device
 
 
-def start(engine: str, folder: Path) -> Comm:
-    """Join the other ranks of this launch; `folder` is seen by all of them. `auto` is Horovod where there are several."""
+def start(engine: str, folder: Path, is_rare: Callable[[int], bool] = lambda size: False) -> Comm:
+    """Join the other ranks of this launch; `folder` is seen by all of them. `auto` is Horovod where there are several.
+
+    `is_rare` tells, of so many ranks, whether they talk once a step: then Horovod need not listen at every moment.
+    """
     choose("engine", engine, ENGINES)
     where = launch.detect()
     torch.set_num_threads(launch.n_threads(where))
@@ -241,7 +249,10 @@ def start(engine: str, folder: Path) -> Comm:
         engine = "none" if not where or where.size == 1 else "torch" if where.launcher == "torchrun" else "horovod"
     if engine == "none" and where and where.size > 1:
         raise UserError(f"engine none is for one rank, however: {where.launcher} started {where.size}")
-    comm = {"horovod": Horovod, "torch": Torch}[engine](where, folder) if engine != "none" else Alone()
+    if engine == "horovod":
+        comm = Horovod(where, folder, bool(where) and is_rare(where.size))
+    else:
+        comm = Torch(where, folder) if engine == "torch" else Alone()
     launch.check_size(comm.size, where)
     return comm
 

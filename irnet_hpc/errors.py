@@ -33,6 +33,14 @@ def said(error: OSError) -> str:
     return f"{error.filename}: {strerror}" if error.filename else strerror
 
 
+def in_one_line(error: Exception) -> str:
+    """What an error says, for a table: our own sentence or the system's, else its kind and its first line."""
+    if isinstance(error, OSError) or type(error).__module__.startswith("irnet_hpc."):
+        return str(error)
+    text = str(error).strip().partition("\n")[0][:300]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def exit_status(main: Callable[[], int | None]) -> int:
     """Run a command; turn what a user can mend into one sentence on stderr and status 2.
 

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -18,8 +18,10 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")
 
 
 @contextlib.contextmanager
-def replacing(path: Path | str, sync: bool = True) -> Iterator[Path]:
+def replacing(path: Path | str, sync: bool = True, allowed: Callable[[], None] | None = None) -> Iterator[Path]:
     """Yield a temporary path in the target's folder; on success it is synced and renamed onto `path`, else removed.
+
+    `allowed` is called last before the renaming, which an exception of its prevents.
 
     The temporary name starts with a dot, ends like the target, and is unlike any other writer's. Without `sync` a machine
     that loses its power may leave a file that is not whole.
@@ -35,6 +37,8 @@ def replacing(path: Path | str, sync: bool = True) -> Iterator[Path]:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+        if allowed:
+            allowed()
         temporary.replace(path)
     except OSError as error:  # a write that fails, as on a full disk, does not say of what
         error.filename = error.filename or str(path)
@@ -74,7 +78,11 @@ def write_text(path: Path | str, text: str) -> None:
 
 def write_json(path: Path | str, value: object) -> None:
     """Write JSON atomically; NaN and infinity are refused, since JSON has none."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: object) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: Path | str) -> dict:

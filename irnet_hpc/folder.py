@@ -16,13 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from irnet_hpc import holding, lease
 from irnet_hpc.checkpoint import State, remove, write_tensors
 from irnet_hpc.comm import Comm
 from irnet_hpc.data import Dataset
 from irnet_hpc.errors import UserError
-from irnet_hpc.files import read_json, replacing, write_json
+from irnet_hpc.files import read_json
 from irnet_hpc.formulas import symbols
 from irnet_hpc.grids import Grid
+from irnet_hpc.holding import replacing, write_json
 from irnet_hpc.model import Network, n_parameters
 from irnet_hpc.recipes import Recipe
 from irnet_hpc.runs import RunResult, RunSpec, read_result
@@ -49,6 +51,18 @@ def is_done(folder: Path, key: str, force: bool) -> bool:
     return False
 
 
+def take_up(folder: Path, key: str, force: bool) -> bool:
+    """Take the lease of a run, unless it has its result: then False. Raises UserError where is_done() does, and where
+    another process trains it."""
+    if is_done(folder, key, force):
+        return False
+    holding.take(folder)
+    if is_done(folder, key, force):  # by who held the lease until now
+        holding.release(folder)
+        return False
+    return True
+
+
 def begin(
     folder: Path,
     spec: RunSpec,
@@ -61,6 +75,7 @@ def begin(
 ) -> list:
     """Write run.json and return the attempts so far, this one included. `origin`: what is said of the run it starts from;
     `data`: where the features are while it trains."""
+    holding.take(folder)  # where take_up() has not
     (folder / "error.json").unlink(missing_ok=True)
     path, attempts = folder / "run.json", []
     with contextlib.suppress(FileNotFoundError, UserError, KeyError):
@@ -84,8 +99,12 @@ def begin(
 
 
 def failed(folder: Path, sentence: str) -> None:
-    """Leave the reason for which there is no result."""
-    write_json(folder / "error.json", {"error": sentence, "time": _now()})
+    """Leave the reason for which there is no result; not where another process has the run by now."""
+    with contextlib.suppress(lease.Elsewhere):
+        not_yet_ours = holding.take(folder)
+        write_json(folder / "error.json", {"error": sentence, "time": _now()})
+        if not_yet_ours:
+            holding.release(folder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +140,7 @@ def write_history(folder: Path, rows: list) -> None:
 
 
 def append_history(folder: Path, row: list) -> None:
+    holding.check(folder)
     with (folder / "history.csv").open("a", newline="") as file:
         csv.writer(file).writerow(row)
 

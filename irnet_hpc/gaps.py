@@ -10,6 +10,7 @@ from irnet_hpc.runs import RunSpec
 NOT_RUN = "not run"
 STATES = {  # of runs without a result, the most telling first -> in a cell
     "failed": "failed",
+    "preempted": "unfinished",
     "unreadable, and left out": "unreadable",
     "stale": "stale",
     "running": "running",

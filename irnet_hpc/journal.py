@@ -4,7 +4,8 @@
     results/.sweep/lock                      held while a sweep reads the ledger and until its journal is there
 
 Each file has one writer and only grows, a whole line at a time, so a kill leaves it readable. The journal is evidence and
-never a state: a cell is done by its result.json alone, and queued only while the scheduler, or the process, says so.
+never a state: a cell is done by its result.json alone, running by its lease, and queued only while the scheduler, or the
+process, says so.
 """
 
 import contextlib
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from irnet_hpc.files import lock, write_text
+from irnet_hpc.holding import keep_touching
+from irnet_hpc.process import process_name
 
 FOLDER = ".sweep"  # in the results folder; starts with a dot, so that nothing takes it for results
 
@@ -35,6 +38,7 @@ class Attempt(NamedTuple):
     ended: str | None = None  # local: how the process ended
     log: str | None = None
     bundle: int = 1  # cells that share the job or the process
+    again: bool = False  # slurm: by the job that tries once more what lacked memory or time
     journal: str = ""  # the file that says so
 
 
@@ -68,7 +72,18 @@ def begin(
     path = folder / f"{now:%Y%m%dT%H%M%S.%f}-{token}.jsonl"
     head = {"token": token, "matrix": matrix, "cluster": cluster, "time": now.isoformat(timespec="seconds")}
     write_text(path, _lines([head | {"host": socket.gethostname(), "driver": driver}, *events]))
+    if driver == process_name(os.getpid()):  # for sweeps on other machines, which cannot look at our processes
+        keep_touching(path)
     return path
+
+
+def tables_of(results: Path, token: str) -> str | None:
+    """The job that makes the tables of a submission."""
+    for path in (Path(results) / FOLDER).glob(f"[0-9]*-{token}.jsonl"):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                return json.loads(line)["tables"]
+    return None
 
 
 def token_of(path: Path) -> str:
@@ -109,27 +124,3 @@ def attempts(results: Path, but_of: str | None = None) -> dict[tuple[str, str], 
                 before = last.get(name, head)
                 last[name] = (before if before.token == head.token else head)._replace(**event)
     return last
-
-
-def process_name(pid: int) -> str | None:
-    """A process in a way that survives the reuse of its number: `<pid>@<start>`; None if there is no such process."""
-    found = _state_and_start(pid)
-    return found and f"{pid}@{found[1]}"
-
-
-def is_alive(process: str | None) -> bool:
-    """Whether a process of this host, as named by process_name(), still runs."""
-    if process is None:
-        return False
-    pid, _, start = process.partition("@")
-    found = _state_and_start(int(pid))
-    return found is not None and found[1] == start and found[0] not in "ZX"  # zombie, dead
-
-
-def _state_and_start(pid: int) -> tuple[str, str] | None:
-    """A process's state and when it started, in ticks since the machine did."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return fields[0], fields[19]

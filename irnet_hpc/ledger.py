@@ -1,50 +1,32 @@
-"""The ledger: which cells are done, running, queued, stale, failed or missing. Reads the disk and asks the scheduler once.
+"""The ledger: how every cell of a matrix stands. Reads the disk and asks the scheduler once.
 
-done     result.json is there and its key is the cell's
-running, queued   the scheduler, or the process of this machine that was given the cell, says so
-stale    result.json is there, but of another recipe, pack or version, or damaged: shown, and re-run only when asked
-failed   error.json is there, or it was handed over and has gone without a result
-missing  none of these
+done       result.json is there and its key is the cell's
+running    a process holds the run's lease (a sweep's, or one started by hand), or has been started for it and is about to
+queued     the scheduler has it, or a process that goes through a sweep
+stale      result.json is there, but of another recipe, pack or version, or damaged: shown, and re-run only when asked
+preempted  a checkpoint is there, and a signal or its time limit ended the training: it goes on from there
+failed     error.json is there, or it was handed over and has gone without a result
+missing    none of these
 
 A cell that starts from another is stale where it started from other content than that one now has, and is not taken up
 before that one can be.
 """
 
 import dataclasses
-import re
-import shutil
-import socket
-import subprocess
-from datetime import datetime
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
-from irnet_hpc import journal
-from irnet_hpc.errors import UserError
-from irnet_hpc.files import read_json
+from irnet_hpc import journal, lease
 from irnet_hpc.journal import Attempt
+from irnet_hpc.lease import Lease
 from irnet_hpc.matrix import Cell, Matrix
-from irnet_hpc.runs import RunResult, defaults, read_result, run_folder, run_key
+from irnet_hpc.runs import RunResult, run_folder, run_key
+from irnet_hpc.scheduler import Queue, how_ended, life, queue_of, squeue
+from irnet_hpc.traces import cause_of, error_of, has_checkpoint, last_words_in, listing, result_of, why_stale
 
-STATES = ("done", "running", "queued", "stale", "failed", "missing")
-TO_DO = ("failed", "missing")  # what `run` and `submit` take up unasked
-
-QUEUED = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
-RUNNING = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
-
-
-class Job(NamedTuple):
-    """A job as squeue shows it."""
-
-    state: str
-    reason: str
-    name: str
-    comment: str  # holds the token of the submission
-
-
-class Queue(NamedTuple):
-    jobs: dict[str, Job]  # by job id
-    unclaimed: tuple[str, ...]  # comments of the trainings in it that the journal gives to no cell
+STATES = ("done", "running", "queued", "stale", "preempted", "failed", "missing")
+TO_DO = ("preempted", "failed", "missing")  # what `run` and `submit` take up unasked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +39,15 @@ class Entry:
     detail: str = ""  # one line: the error, the job, why it is stale
     log: str | None = None
     result: RunResult | None = None  # of done cells, and of stale ones whose result can be read
+    lease: Lease | None = None  # of running cells, once they hold it
+    cause: str = ""  # what it lacked, memory or time, where that is why it is failed or preempted
+    resumable: bool = False  # a checkpoint is there to go on from
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         return cell_name(self.cell)
 
-    @property
+    @functools.cached_property
     def origin(self) -> str | None:
         """The name of the cell that it starts from."""
         return self.cell.origin and cell_name(self.cell.origin)
@@ -74,6 +59,7 @@ class Ledger:
     pack_jobs: dict[str, str]  # pack -> the job in the queue that builds it
     cell_jobs: dict[str, str]  # cell that is queued or running -> its job
     notes: tuple[str, ...]
+    chosen: frozenset[str] | None = None  # the only cells to take up; None: all that are to do
 
     def counts(self) -> dict[str, int]:
         states = [entry.state for entry in self.entries]
@@ -84,6 +70,7 @@ class Ledger:
         taken = [entry for entry in self.entries if entry.state in TO_DO or (stale and entry.state == "stale")]
         under_way = {e.name for e in self.entries if e.state in ("queued", "running")} - self.cell_jobs.keys()
         held = under_way | ({entry.name for entry in self.entries if entry.state == "stale"} if not stale else set())
+        taken = taken if self.chosen is None else [entry for entry in taken if entry.name in self.chosen]
         return [entry for entry in taken if entry.origin not in held]
 
     def asked_hours(self) -> float:
@@ -101,24 +88,27 @@ def read_ledger(
     results, attempts = Path(results), journal.attempts(Path(results), but_of)
     # The scheduler is asked before the disk is read: a job that has left the queue has then left its result.
     found = squeue() if any(attempt.cluster == "slurm" for attempt in attempts.values()) else {}
-    queue = None if found is None else _queue(found, attempts)
+    queue = None if found is None else queue_of(found, attempts)
+    now = functools.cache(lambda: lease.clock(results))
     pack_attempts = {
         pack.name: attempts[kind_and_name]
         for pack in matrix.packs
         if (kind_and_name := ("pack", pack.name)) in attempts and not pack.exists
     }
-    pack_jobs = {name: attempt.job for name, attempt in pack_attempts.items() if _life(attempt, queue)}
+    pack_jobs = {name: attempt.job for name, attempt in pack_attempts.items() if life(attempt, queue, now)}
     identities = {pack.name: pack.identity for pack in matrix.packs}
     entries, tried = [], [attempts.get(("cell", cell_name(cell))) for cell in matrix.cells]
     for cell, attempt in zip(matrix.cells, tried, strict=True):
         origin_key = cell.origin and _origin_key(cell.origin, results, identities[cell.origin.spec.pack])
         identity = identities[cell.spec.pack]
-        entries.append(_entry(cell, run_folder(results, cell.spec), attempt, queue, identity, origin_key))
+        entries.append(_entry(cell, run_folder(results, cell.spec), attempt, queue, identity, origin_key, now))
     lost_packs = {name: attempt for name, attempt in pack_attempts.items() if name not in pack_jobs}
     entries = _explain(entries, tried, lost_packs, {} if ends is None else ends)
 
     pairs = zip(entries, tried, strict=True)
-    jobs = {e.name: a.job for e, a in pairs if a and a.job and e.state in ("queued", "running")}
+    # A lease may be that of a training by hand, and the job one that has long ended.
+    under_way = [(e, a) for e, a in pairs if a and a.job and e.state in ("queued", "running")]
+    jobs = {e.name: a.job for e, a in under_way if not e.lease or life(a, queue, now)}
     notes = []
     if queue is None and jobs:
         journals = sorted({attempt.journal for attempt in attempts.values() if attempt.cluster == "slurm"})
@@ -127,13 +117,6 @@ def read_ledger(
             f"if those jobs are gone for good, remove {' '.join(journals)}"
         )
     return Ledger(tuple(entries), pack_jobs, jobs, tuple(notes))
-
-
-def _queue(jobs: dict[str, Job], attempts: dict[tuple[str, str], Attempt]) -> Queue:
-    claimed = {attempt.job for attempt in attempts.values()}
-    others = ("irnet:pack:", "irnet:tables:")
-    unclaimed = [job for number, job in jobs.items() if number not in claimed and not job.name.startswith(others)]
-    return Queue(jobs, tuple(job.comment for job in unclaimed if job.state in QUEUED | RUNNING))
 
 
 def _explain(
@@ -153,10 +136,9 @@ def _explain(
             detail = f"its pack {pack} was not built: job {attempt.job} {ends[attempt.job]}"
             entry = dataclasses.replace(entry, detail=detail, log=attempt.log)
         elif is_gone:
-            detail = f"job {attempt.job} {ends[attempt.job]}, without a result"
-            entry = dataclasses.replace(entry, detail=detail, log=entry.log or attempt.log)
+            entry = _ended(entry, f"job {attempt.job} {ends[attempt.job]}", attempt)
         origin = by_name.get(entry.origin)  # origins come before what starts from them
-        if origin and origin.state != "done" and (entry.state == "missing" or (is_gone and origin.state == "failed")):
+        if origin and origin.state != "done" and (entry.state == "missing" or (is_gone and origin.state in TO_DO)):
             why = f"failed: {origin.detail}" if origin.state == "failed" else f"is {origin.state}"
             entry = dataclasses.replace(entry, detail=f"its origin {origin.name} {why}")
         by_name[entry.name] = entry
@@ -173,7 +155,7 @@ def _origin_key(origin: Cell, results: Path, identity: dict | None) -> str | Non
     """The key that an origin should have; where its pack is not at hand, that which it has."""
     if identity:
         return run_key(origin.spec, origin.recipe, identity)
-    result, _ = _result(run_folder(results, origin.spec) / "result.json")
+    result, _ = result_of(run_folder(results, origin.spec) / "result.json")
     return result and result.key
 
 
@@ -184,140 +166,58 @@ def _entry(
     queue: Queue | None,
     identity: dict | None,
     origin_key: str | None,
+    now: Callable[[], float | None],
 ) -> Entry:
-    log = folder / "train.log"
+    """What is known of a cell but for how its job of SLURM's ended. `now`: the file server's clock, asked where needed."""
+    names = listing(folder)
+    held = lease.look(folder) if lease.NAME in names else None
+    if lease.NAME in names and held is None:  # given back between two looks: then the result is there, or the reason
+        names = listing(folder)
     # The log of a bundle lies in its first cell's folder.
-    is_own = log.exists() and not (attempt and attempt.bundle > 1)
-    log = str(log) if is_own else attempt.log if attempt else None
-    result, why = _result(folder / "result.json")
+    is_own = "train.log" in names and not (attempt and attempt.bundle > 1)
+    log = str(folder / "train.log") if is_own else attempt.log if attempt else None
+    result, why = result_of(folder / "result.json") if "result.json" in names else (None, "")
+    key = identity and run_key(cell.spec, cell.recipe, identity, cell.origin and origin_key)
     if result:
         # Where the pack is not at hand, the result's own word for what it was trained on has to do.
         pack_identity = identity or result.pack_identity
         begun = (result.origin or {}).get("key")
-        if result.key == run_key(cell.spec, cell.recipe, pack_identity, cell.origin and (origin_key or begun)):
+        if not key or (cell.origin and not origin_key):
+            key = run_key(cell.spec, cell.recipe, pack_identity, cell.origin and (origin_key or begun))
+        if result.key == key:
             return Entry(cell, folder, "done", f"MAE {result.test_mae:.4g} {result.unit}", log, result)
-        why = _why_stale(cell, result, pack_identity, origin_key)
-    life, tried = _life(attempt, queue), attempt and (attempt.job or attempt.process)
+        why = why_stale(cell, result, pack_identity, origin_key)
+    if held and not lease.is_over(held, now()):
+        heard_s = max(0.0, (now() or held.touched) - held.touched)
+        return Entry(cell, folder, "running", f"{held.lease}, heard of {heard_s:.0f} s ago", log, lease=held.lease)
+    alive, tried = life(attempt, queue, now), attempt if attempt and (attempt.job or attempt.process) else None
+    error = error_of(folder, tried and tried.time) if "error.json" in names else {}
     # Of a bundle one cell may have failed while the others go on.
-    if life and not (life[0] == "running" and attempt.bundle > 1 and tried and error_of(folder, attempt.time)):
-        return Entry(cell, folder, *life, log)
-    if why and not life:
+    if alive and not (alive[0] == "running" and tried and tried.bundle > 1 and error):
+        return Entry(cell, folder, *alive, log)
+    if why and not alive:
         return Entry(cell, folder, "stale", why, log, result)
-    if error := error_of(folder, attempt.time if tried else None):
-        return Entry(cell, folder, "failed", str(error.get("error")), str(error.get("log") or log or "") or None)
+    resumable = "checkpoint" in names and has_checkpoint(folder, key)
+    if error:
+        text = str(error.get("error"))
+        state = "preempted" if resumable and cause_of(text) == "time" else "failed"
+        log = str(error.get("log") or log or "") or None
+        return Entry(cell, folder, state, text, log, cause=cause_of(text), resumable=resumable)
+    gone = Entry(cell, folder, "failed", log=log, resumable=resumable)
     if tried:
         # How a job of SLURM's ended is asked for all of them at once.
-        detail = "" if attempt.job else f"{attempt.ended or 'killed'}, without a result"
-        return Entry(cell, folder, "failed", detail, log)
+        return gone if tried.job else _ended(gone, tried.ended or "killed", tried)
+    if resumable:
+        return dataclasses.replace(gone, state="preempted", detail="stopped, with a checkpoint to go on from")
     return Entry(cell, folder, "missing")
 
 
-def _result(path: Path) -> tuple[RunResult | None, str]:
-    """A result, or why it cannot be read; neither where there is none."""
-    try:
-        result = read_result(path)
-    except FileNotFoundError:
-        return None, ""
-    except UserError as error:
-        return None, str(error)
-    if not (isinstance(result.recipe, dict) and isinstance(result.pack_identity, dict)):
-        return None, f"{path}: recipe and pack_identity must be of type dict"
-    if not isinstance(result.origin, dict | None):
-        return None, f"{path}: origin must be of type dict"
-    return result, ""
-
-
-def _why_stale(cell: Cell, result: RunResult, identity: dict, origin_key: str | None) -> str:
-    ours = dataclasses.asdict(cell.recipe)
-    theirs = defaults(cell.recipe) | result.recipe
-    if theirs != ours:
-        changed = [name for name in ours if theirs[name] != ours[name]]
-        return f"of another recipe: {', '.join(changed) or 'other fields'}"
-    changed = [
-        name for name in identity if name != "content_sha256" and result.pack_identity.get(name) != identity[name]
-    ]
-    if changed:
-        return f"of another pack: {', '.join(changed)}"
-    if cell.origin and origin_key and (result.origin or {}).get("key") != origin_key:
-        return "its origin was of another recipe, pack or version"
-    return "of another version of the training, or of this specification"
-
-
-def error_of(folder: Path, since: str | None = None) -> dict:
-    """What error.json holds; nothing where there is none, or one older than `since` (ISO)."""
-    try:
-        error = read_json(folder / "error.json")
-    except FileNotFoundError:
-        return {}
-    except UserError as unreadable:
-        return {"error": str(unreadable)}
-    return {} if since and _time(error.get("time")) < _time(since) else error
-
-
-def _time(text: str | None) -> float:
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except (TypeError, ValueError):
-        return float("inf")
-
-
-def _life(attempt: Attempt | None, queue: Queue | None) -> tuple[str, str] | None:
-    """(queued or running, detail) of an attempt; None if it is over."""
-    if attempt is None:
-        return None
-    if attempt.cluster == "slurm" and attempt.job is None and queue is not None:
-        # About to be submitted; or it was, but the one who did was killed or lost SLURM's answer before noting it.
-        submitting = not attempt.ended and attempt.host == socket.gethostname() and journal.is_alive(attempt.driver)
-        known = submitting or any(attempt.token in comment for comment in queue.unclaimed)
-        return ("queued", f"by submission {attempt.token}") if known else None
-    if attempt.ended:
-        return None
-    if attempt.cluster == "slurm":
-        if queue is None:
-            return "queued", f"job {attempt.job or attempt.token}, if it still exists"
-        job = queue.jobs.get(attempt.job, Job("", "", "", ""))
-        # The token tells our job from one of the same number on a cluster that has been set up anew.
-        if attempt.token not in job.comment or job.state not in QUEUED | RUNNING:
-            return None
-        reason = f" ({job.reason})" if job.state in QUEUED and job.reason != "None" else ""
-        return "queued" if job.state in QUEUED else "running", f"job {attempt.job}{reason}"
-    if attempt.host != socket.gethostname():
-        return "queued", f"on {attempt.host}, which cannot be asked from here; if it is gone, remove {attempt.journal}"
-    if journal.is_alive(attempt.process):
-        return "running", f"process {attempt.process.partition('@')[0]}"
-    if not attempt.process and journal.is_alive(attempt.driver):
-        return "queued", f"process {attempt.driver.partition('@')[0]}"
-    return None
-
-
-def squeue() -> dict[str, Job] | None:
-    """Job id -> this user's job in the queue; None where SLURM does not answer."""
-    answer = _ask("squeue", "--me", "--noheader", "--array", "--format=%i|%T|%r|%j|%k")
-    if answer is None:
-        return None
-    lines = [line.split("|", 4) for line in answer.splitlines()]
-    return {line[0]: Job(*line[1:]) for line in lines if len(line) == 5}
-
-
-def how_ended(jobs: set[str]) -> dict[str, str]:
-    """Job id -> the state that accounting has for it, e.g. `CANCELLED by 0`; `is gone` where it knows nothing."""
-    if not jobs:
-        return {}
-    main = sorted({job.partition("_")[0] for job in jobs})
-    answer = _ask(
-        "sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State", "--jobs", ",".join(main)
-    )
-    states = dict(line.split("|", 1) for line in (answer or "").splitlines() if "|" in line)
-    # Elements that never started stand together in one line, e.g. 17_[3-5].
-    pending = {re.sub(r"_\[.*", "", job): state for job, state in states.items() if "[" in job}
-    return {job: states.get(job) or pending.get(job.partition("_")[0], "is gone") for job in jobs}
-
-
-def _ask(*command: str) -> str | None:
-    """What a SLURM command prints; None where there is no such command or it fails."""
-    if not shutil.which(command[0]):
-        return None
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    except (subprocess.SubprocessError, OSError):
-        return None
+def _ended(entry: Entry, how: str, attempt: Attempt) -> Entry:
+    """A cell whose training has ended in a way that is known, and neither left a result nor said why."""
+    cause, log = cause_of(how), entry.log or attempt.log
+    if entry.resumable and cause != "memory":  # else train would have said why: it was a signal
+        detail = f"{how}, with a checkpoint to go on from"
+        return dataclasses.replace(entry, state="preempted", detail=detail, log=log, cause=cause)
+    words = last_words_in(log, attempt.time) if how.endswith("FAILED") or "with status" in how else ""
+    detail = f"{how}: {words}" if words else f"{how}, without a result"
+    return dataclasses.replace(entry, detail=detail, log=log, cause=cause or cause_of(words))

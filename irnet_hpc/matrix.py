@@ -16,6 +16,8 @@ cells.
       - {nodes: 1, ranks_per_node: 2, cpus_per_rank: 1, gpus_per_rank: 0, memory_gb: 8, minutes: 60}
       - {for: {depth: 48}, minutes: 240, stage_dir: auto}   # where nodes keep a copy of the pack: auto, or a path
     pack_resources: {cpus_per_rank: 4, memory_gb: 16, minutes: 120}
+    retry: {memory_gb: 64, minutes: 480}              # out of memory or time: once more with twice as much, but no more than
+                                                      # this; without the key twice as much, whatever that is; false: never
     budget_device_hours: 100
 
 Only packs, properties and models have no default. Nothing here imports torch or a source: planning is instant.
@@ -35,7 +37,7 @@ from irnet_hpc.grids import GRID, GRIDS, Grid
 from irnet_hpc.matrix_origins import Init, absent, notes_on, origin_packs, read_inits
 from irnet_hpc.matrix_packs import MatrixPack, axes_of, read_packs, targets_of
 from irnet_hpc.recipes import Recipe, cannot_start, resolve
-from irnet_hpc.resources import Resources, read_resources, read_shapes, resources_of, unused
+from irnet_hpc.resources import Resources, Retry, read_resources, read_retry, read_shapes, resources_of, unused
 from irnet_hpc.runs import PROTOCOLS, RunSpec, known_architecture, model_name, model_of, run_id
 from irnet_hpc.yaml_table import entries_of, load_yaml, mapping, row_counts
 
@@ -72,6 +74,7 @@ class Matrix:
     notes: tuple[str, ...]  # what could not be checked, or has no effect
     pack_resources: Resources
     budget_device_hours: float | None
+    retry: Retry | None  # None: nothing is tried again
 
 
 def read_matrix(path: Path | str, pack_dir: Path | str | None = None) -> Matrix:
@@ -85,7 +88,7 @@ def read_matrix(path: Path | str, pack_dir: Path | str | None = None) -> Matrix:
 
 KEYS = {
     *("packs", "properties", "models", "recipes", "protocols", "seeds", "split_seeds", "splits", "train_rows", "init"),
-    *("resources", "pack_resources", "budget_device_hours"),
+    *("resources", "pack_resources", "retry", "budget_device_hours"),
 }
 
 
@@ -172,9 +175,9 @@ def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
         raise UserError(
             f"stage_dir must be among resources: it is for who reads packs, however: {pack_resources.stage_dir}"
         )
-    return Matrix(
-        path, path.stem, tuple(packs), tuple(cells), tuple(dropped), tuple(notes), pack_resources, _budget(table)
-    )
+    retry = read_retry(table.get("retry", {}))
+    found = (tuple(packs), tuple(cells), tuple(dropped), tuple(notes))
+    return Matrix(path, path.stem, *found, pack_resources, _budget(table), retry)
 
 
 def _add(cells: dict[RunSpec, Cell], cell: Cell) -> None:

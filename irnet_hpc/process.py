@@ -1,8 +1,45 @@
-"""What a training does to its own process: signals that ask it to stop are noted, and freed memory is kept."""
+"""Processes: names that outlive their numbers, and what a training does to its own (signals noted, freed memory kept)."""
 
 import contextlib
 import ctypes
 import signal
+from pathlib import Path
+
+
+def machine() -> str:
+    """Where numbers of processes mean the same as here: this boot of this kernel, and the processes that we can see.
+
+    Not the host's name: containers often share one, and then see other processes under the same numbers.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return ""
+
+
+def process_name(pid: int) -> str | None:
+    """A process in a way that survives the reuse of its number: `<pid>@<start>`; None if there is no such process."""
+    found = _state_and_start(pid)
+    return found and f"{pid}@{found[1]}"
+
+
+def is_alive(process: str | None) -> bool:
+    """Whether a process of this machine, as named by process_name(), still runs."""
+    if process is None:
+        return False
+    pid, _, start = process.partition("@")
+    found = _state_and_start(int(pid))
+    return found is not None and found[1] == start and found[0] not in "ZX"  # zombie, dead
+
+
+def _state_and_start(pid: int) -> tuple[str, str] | None:
+    """A process's state and when it started, in ticks since the machine did."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return fields[0], fields[19]
 
 
 class StopSignals:

@@ -1,4 +1,5 @@
-"""Resource shapes: what a cell asks of the scheduler, and how a matrix says it for all cells or for some."""
+"""Resource shapes: what a cell asks of the scheduler, how a matrix says it for all cells or for some, and how much more a
+cell may ask for that has run out of it."""
 
 import dataclasses
 
@@ -52,6 +53,34 @@ class Resources:
     def device_hours(self) -> float:
         """The most it may use. A device is what one rank computes on: its GPUs, or its cores."""
         return self.n_ranks * self.minutes / 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """The most that a cell may ask for when it is tried once more; None: twice what it had."""
+
+    memory_gb: float | None = None
+    minutes: int | None = None
+
+    def __post_init__(self) -> None:
+        Resources(**{name: value for name, value in dataclasses.asdict(self).items() if value is not None})
+
+
+def read_retry(value: object) -> Retry | None:
+    """Retry from YAML; None where it says false: nothing is tried again. Unknown keys fail, listing the known."""
+    if value is False:
+        return None
+    for key in mapping(value, "retry"):
+        choose("key of retry", key, [field.name for field in dataclasses.fields(Retry)])
+    return Retry(**value)
+
+
+def with_more(resources: Resources, cause: str, limits: Retry) -> Resources | None:
+    """Twice the memory or the time, or as much as the limits allow; None where that is no more than before."""
+    name = {"memory": "memory_gb", "time": "minutes"}[cause]
+    before, limit = getattr(resources, name), getattr(limits, name)
+    more = min(2 * before, 1_000_000 if limit is None else limit)
+    return dataclasses.replace(resources, **{name: more}) if more > before else None
 
 
 def read_resources(fields: dict) -> Resources:

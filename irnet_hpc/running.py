@@ -1,8 +1,8 @@
 """Run a matrix on this machine: the packs that are missing, then cell after cell, each in processes of its own."""
 
 import contextlib
+import dataclasses
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -11,16 +11,20 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
-from irnet_hpc import journal
+from irnet_hpc import journal, lease
 from irnet_hpc.errors import UserError
 from irnet_hpc.jobs import outside_any_job, pack_command, train_options
-from irnet_hpc.ledger import Entry, Ledger, error_of, read_ledger
+from irnet_hpc.ledger import Entry, Ledger, read_ledger
 from irnet_hpc.matrix import Matrix, read_matrix
 from irnet_hpc.matrix_packs import MatrixPack
+from irnet_hpc.process import process_name
 from irnet_hpc.runs import read_result, run_folder
 from irnet_hpc.sharing import AUTO, Bundle, bundles_of, gpu_gb_here
+from irnet_hpc.traces import error_of, last_words, result_of
 
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)  # a process's status, and a shell's or launcher's
 STOP_S = 30  # for a training that is told to stop to write its checkpoint
 
 
@@ -52,37 +56,90 @@ def run_here(
             signal.signal(number, signal.default_int_handler)
     # From here on, and until this process ends, nobody else takes these cells up.
     cells = [{"cell": entry.name} for entry in entries]
-    path = journal.begin(results, matrix.name, "local", journal.process_name(os.getpid()), token, cells)
+    path = journal.begin(results, matrix.name, "local", process_name(os.getpid()), token, cells)
     taken_up()
     broken = _build(missing, {entry.cell.spec.pack for entry in entries})
     if missing:  # now it is known which properties they have
         matrix = read_matrix(matrix.path, pack_dir)
         with journal.alone(results):
-            entries = read_ledger(matrix, results, but_of=journal.token_of(path)).to_do(stale)
+            now = read_ledger(matrix, results, but_of=journal.token_of(path))
+            entries = dataclasses.replace(now, chosen=ledger.chosen).to_do(stale)
             journal.note(path, [{"cell": entry.name} for entry in entries])
 
     failures = [f"failed pack {name}: status {status}; its cells were left out" for name, status in broken.items()]
     entries, done = [entry for entry in entries if entry.cell.spec.pack not in broken], set()
-    bundles = bundles_of(matrix, entries, bundle, gpu_gb_here())
+    gpu_gb = gpu_gb_here()
     try:
-        for i, together in enumerate(bundles):
-            where, entry = f"[{i + 1}/{len(bundles)}]", together[0]
-            problem = _without_origin(entry, {one.name for before in bundles[:i] for one in before} - done, results)
-            if problem:
-                print(f"{where} {entry.name} left out: {problem}", flush=True)
-                journal.note(path, [{"cell": entry.name, "ended": "left out"}])
-                problems = {entry.name: problem}
-            else:
-                problems = _train(together, n_ranks, where, results, pack_dir, path)
-            done |= {one.name for one in together} - problems.keys()
-            failures += [f"failed {name}: {problem}" for name, problem in problems.items()]
+        problems = _round(bundles_of(matrix, entries, bundle, gpu_gb), done, n_ranks, results, pack_dir, path)
+        # By now the other process may have finished it, or be gone; and the memory may be free.
+        later = [_later(entry, problems[entry.name]) for entry in entries if _look_again(entry, problems)]
+        if later:
+            print(f"looking again at {len(later)} cells", flush=True)
+            problems = {name: problem for name, problem in problems.items() if name not in {one.name for one in later}}
+            problems |= _round(bundles_of(matrix, later, bundle, gpu_gb), done, n_ranks, results, pack_dir, path)
     except KeyboardInterrupt:
         print(f"stopped after {len(done)} of {len(entries)} cells; the same command goes on", flush=True)
         raise
-    seconds = time.monotonic() - began
-    print(f"{matrix.name}: {len(done)} cells done, {len(failures)} failures, in {seconds:.0f} s", *failures, sep="\n")
+    elsewhere = [f"{name}: {problem.text}" for name, problem in problems.items() if problem.elsewhere]
+    failures += [f"failed {name}: {problem.text}" for name, problem in problems.items() if not problem.elsewhere]
+    counts = f"{len(done)} cells done, {len(failures)} failures" + f", {len(elsewhere)} elsewhere" * bool(elsewhere)
+    print(f"{matrix.name}: {counts}, in {time.monotonic() - began:.0f} s", *failures, *elsewhere, sep="\n")
     print(f"next: python -m irnet_hpc.aggregate {results}", flush=True)
     return len(failures)
+
+
+class Problem(NamedTuple):
+    """Why a cell is not done."""
+
+    text: str
+    elsewhere: bool = False  # another process trains it
+    killed: bool = False  # by signal 9, as Linux does to what takes too much memory
+
+    @property
+    def look_again(self) -> bool:
+        return self.elsewhere or self.killed
+
+
+def _look_again(entry: Entry, problems: dict[str, Problem]) -> bool:
+    """Whether a cell that is not done, or the one that it starts from, may do better when the others are through."""
+    problem = problems.get(entry.name)
+    origin = problems.get(entry.origin) if entry.origin else None
+    return problem is not None and (problem.look_again or (origin is not None and origin.look_again))
+
+
+def _later(entry: Entry, problem: Problem) -> Entry:
+    """A cell as it is looked at again: what was killed for its memory shares it with no other (sharing.py)."""
+    return dataclasses.replace(entry, cause="memory") if problem.killed else entry
+
+
+def _round(
+    bundles: list[Bundle], done: set[str], n_ranks: int | None, results: Path, pack_dir: Path | None, path: Path
+) -> dict[str, Problem]:
+    """Train one bundle after the other, and add to `done` the cells that are. Returns the problems of the others."""
+    problems: dict[str, Problem] = {}
+    for i, bundle in enumerate(bundles):
+        where, (entry, *_) = f"[{i + 1}/{len(bundles)}]", bundle
+        if text := _without_origin(entry, {one.name for before in bundles[:i] for one in before} - done, results):
+            print(f"{where} {entry.name} left out: {text}", flush=True)
+            journal.note(path, [{"cell": entry.name, "ended": "left out"}])
+            found = {entry.name: Problem(text)}
+        else:
+            found = {}
+            for one in bundle:
+                if who := _trained_elsewhere(one.folder):
+                    print(f"{where} {one.name} is being trained elsewhere, by {who}", flush=True)
+                    found[one.name] = Problem(f"is being trained elsewhere, by {who}", elsewhere=True)
+            if here := tuple(one for one in bundle if one.name not in found):
+                found |= _train(here, n_ranks, where, results, pack_dir, path)
+        done |= {one.name for one in bundle} - found.keys()
+        problems |= found
+    return problems
+
+
+def _trained_elsewhere(folder: Path) -> str | None:
+    """Who trains a run now."""
+    seen = lease.look(folder)
+    return str(seen.lease) if seen and not lease.is_over(seen, lease.clock(folder)) else None
 
 
 def _build(packs: Iterable[MatrixPack], wanted: set[str]) -> dict[str, int]:
@@ -123,7 +180,7 @@ def horovodrun(n_ranks: int) -> list[str]:
 
 def _train(
     bundle: Bundle, n_ranks: int | None, where: str, results: Path, pack_dir: Path | None, path: Path
-) -> dict[str, str]:
+) -> dict[str, Problem]:
     """Train the cells of a bundle, a line before and a line after each. Returns cell -> what went wrong with it."""
     entry, *others = bundle
     n_ranks, began, log = n_ranks or entry.cell.resources.n_ranks, time.monotonic(), entry.folder / "train.log"
@@ -137,7 +194,7 @@ def _train(
     started = datetime.now(UTC).isoformat(timespec="seconds")
     try:
         with _started(command, log, entry.cell.resources.cpus_per_rank) as process:
-            name = journal.process_name(process.pid)
+            name = process_name(process.pid)
             event = {"process": name, "ended": None, "log": str(log), "bundle": len(bundle)}
             journal.note(path, [{"cell": one.name} | event for one in bundle])
             status = process.wait()
@@ -146,24 +203,36 @@ def _train(
         journal.note(path, [{"cell": one.name, "ended": ended} for one in bundle])
     said, problems = log.read_bytes()[already:].decode(errors="replace"), {}
     for one in bundle:
-        # With others it may be done though they are not; an older result is there only until training begins.
-        if status and not (others and (one.folder / "result.json").exists() and one.state != "stale"):
-            problem = _why(one.folder, started, status, said)
-            print(f"{where} failed: {problem}", flush=True)
-            problems[one.name] = f"{problem}; log {log}"
+        if status and not (others and _has_new_result(one)):  # with others it may be done though they are not
+            problem = _problem(one, started, status, said)
+            print(f"{where} {'' if problem.elsewhere else 'failed: '}{problem.text}", flush=True)
+            problems[one.name] = problem if problem.elsewhere else problem._replace(text=f"{problem.text}; log {log}")
             continue
         result = read_result(one.folder / "result.json")
         print(f"{where} MAE {result.test_mae:.4g} {result.unit} in {time.monotonic() - began:.0f} s", flush=True)
     return problems
 
 
+def _has_new_result(entry: Entry) -> bool:
+    """Whether a result is there, and not the one because of which the cell was stale."""
+    result, _ = result_of(entry.folder / "result.json")
+    return result is not None and not (entry.result and entry.result.key == result.key)
+
+
+def _problem(entry: Entry, started: str, status: int, said: str) -> Problem:
+    """Why a training that `said` so much, and ended with this status, has not done a cell."""
+    if who := _trained_elsewhere(entry.folder):  # taken up a moment before us, or taken over from us
+        return Problem(f"is being trained elsewhere, by {who}", elsewhere=True)
+    if lease.refusal(entry.folder) in said and not error_of(entry.folder, started):
+        return Problem("was being trained elsewhere, and has no result", elsewhere=True)
+    return Problem(_why(entry.folder, started, status, said), killed=status in KILLED)
+
+
 def _why(folder: Path, started: str, status: int, said: str) -> str:
-    """The sentence that a training left which failed since `started`, else the last line that it said and not horovodrun."""
+    """The sentence that a training left which failed since `started`, else its last words."""
     if error := error_of(folder, started):
         return str(error.get("error"))
-    lines = [line for line in said.splitlines() if line.strip()]
-    of_ranks = [line.partition(">:")[2] for line in lines if re.match(r"\[\d+\]<std(out|err)>:.*\S", line)]
-    return f"status {status}: {([''] + (of_ranks or lines))[-1].strip()[:300] or 'it said nothing'}"
+    return f"status {status}: {last_words(said) or 'it said nothing'}"
 
 
 @contextlib.contextmanager

@@ -157,7 +157,7 @@ def run_folder(results: Path | str, spec: RunSpec) -> Path:
         variant += f"-n{spec.train_rows}"
     if spec.start_from is not None:
         variant += f"-from-{spec.start_from[:8]}"
-    return Path(results) / spec.pack / spec.property / spec.model / spec.recipe / variant / f"seed{spec.seed}"
+    return Path(results, spec.pack, spec.property, spec.model, spec.recipe, variant, f"seed{spec.seed}")
 
 
 def run_id(spec: RunSpec, recipe: Recipe) -> str:
@@ -180,8 +180,8 @@ def run_key(spec: RunSpec, recipe: Recipe | Grid, pack_identity: dict, origin_ke
 def stated(record: RunSpec | Recipe | Grid) -> dict:
     """The fields that are not at their defaults. Keys hash these alone, so that a field added later, whose default is what
     was always done, leaves every result valid."""
-    values, neutral = dataclasses.asdict(record), defaults(record)
-    return {name: value for name, value in values.items() if value != neutral[name]}
+    neutral = defaults(record)  # not asdict(), which copies: a matrix may have thousands of cells
+    return {name: value for name in neutral if (value := getattr(record, name)) != neutral[name]}
 
 
 def defaults(record: RunSpec | Recipe | Grid) -> dict:

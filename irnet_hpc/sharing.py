@@ -26,7 +26,8 @@ def bundles_of(matrix: Matrix, entries: Sequence[Entry], wanted: str | int, gpu_
     """Cells in the order of their first one's. `wanted`: cells together at most, or AUTO; `gpu_gb`: a GPU's memory, None for a CPU.
 
     Together are cells of one shape and of the same resources, that report the same rows, as far as that is known. A cell that
-    starts from another stays alone, for it waits for it; so does a classical one, which has no network.
+    starts from another stays alone, for it waits for it; so do a classical one, which has no network, and one that has run out
+    of memory, for it may have been too much for all of them together.
     """
     if wanted == 1 or (wanted == AUTO and gpu_gb is None):
         return [(entry,) for entry in entries]
@@ -35,7 +36,7 @@ def bundles_of(matrix: Matrix, entries: Sequence[Entry], wanted: str | int, gpu_
     for entry in entries:
         spec, recipe = entry.cell.spec, entry.cell.recipe
         key: object = entry.name
-        if not spec.is_classical and entry.origin is None:
+        if not spec.is_classical and entry.origin is None and entry.cause != "memory":
             rows = reports.get((spec.pack, spec.property), spec.property)
             key = (shape_of(spec, recipe), rows, entry.cell.resources, entry.state == "stale")
         groups.setdefault(key, []).append(entry)

@@ -50,6 +50,20 @@ def specify(arguments: argparse.Namespace) -> list[Asked]:
     return asked
 
 
+def talks_once_a_step(arguments: argparse.Namespace, size: int) -> bool:
+    """Whether so many ranks only sum gradients: no group of rows that are normalised together lies on several of them."""
+    try:
+        recipes = [_recipe_of(vars(arguments) | cell) for cell in _cells(arguments)]
+    except (UserError, OSError):
+        return False  # it is said why, once the ranks have met
+    return not any(isinstance(recipe, Recipe) and recipe.batch // size % recipe.norm_group for recipe in recipes)
+
+
+def _recipe_of(options: dict) -> Recipe | Grid:
+    architecture = options["architecture"]
+    return _recipe(options["recipe"] or (GRID if architecture in GRIDS else "onecycle"), architecture)
+
+
 def _cells(arguments: argparse.Namespace) -> list[dict]:
     """What each cell has for itself, over the options that all have."""
     if arguments.bundle is None:
@@ -74,7 +88,7 @@ def _cells(arguments: argparse.Namespace) -> list[dict]:
 
 def _specify(arguments: argparse.Namespace, origin: Origin | None) -> Asked:
     is_classical = arguments.architecture in GRIDS
-    recipe = _recipe(arguments.recipe or (GRID if is_classical else "onecycle"), arguments.architecture)
+    recipe = _recipe_of(vars(arguments))
     if arguments.layers is not None and (arguments.architecture or arguments.depth is not None):
         raise UserError("a network is given by --architecture and --depth, or by --layers, not by both")
     if arguments.layers is None and not is_classical and not (arguments.architecture and arguments.depth is not None):

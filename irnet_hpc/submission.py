@@ -1,7 +1,8 @@
 """Submitting: sites, and how a list of cells becomes jobs of SLURM's, or one process in the background.
 
 On SLURM: a job for each pack that is missing, sparse arrays of trainings that wait for their pack and for the cell that they
-start from, and one aggregator that waits for all of them, however they end. Without SLURM: one process that goes through the same in turn.
+start from, one job that waits for all of them, however they end, and tries again what lacked memory or time (reconcile.py),
+and one aggregator after it. Without SLURM: one process that goes through the same in turn.
 """
 
 import contextlib
@@ -29,6 +30,7 @@ from irnet_hpc.jobs import (
 )
 from irnet_hpc.ledger import Entry, Ledger
 from irnet_hpc.matrix import Matrix
+from irnet_hpc.process import process_name
 from irnet_hpc.resources import Resources
 from irnet_hpc.sharing import Bundle, bundles_of, minutes_of
 from irnet_hpc.yaml_table import load_yaml
@@ -153,18 +155,71 @@ def to_slurm(
     pack_dir: Path | None,
     site: Site,
     array_size: int,
+    reconcile: Sequence[str] | None,
+    *,
     bundle: str | int = 1,
+    at_most: int | None = None,
 ) -> Path:
-    """Submit the missing packs, `entries` and the aggregator. Returns the aggregator's log, which will hold the table.
+    """Submit the missing packs, `entries`, the command `reconcile` and the aggregator, whose log, with the table, is returned.
 
-    Cells that share a device, `bundle` at most, are one job.
+    Cells that share a device, `bundle` at most, are one job; `at_most` jobs train at once (None: as many as SLURM likes).
 
     Each job is in the journal as soon as SLURM has it. Raises UserError where SLURM refuses one; what it has taken stays,
     and has its aggregator.
     """
-    left = {entry.name: {"cell": entry.name} for entry in entries}
+    path, waited_for, refused = hand_over(
+        matrix, ledger, entries, results, pack_dir, site, array_size, bundle=bundle, at_most=at_most
+    )
+    token = journal.token_of(path)
+
+    def submit(command: list[str], log: Path, kind: str, jobs: Sequence[str]) -> str:
+        # Never afterok: one failed cell would cancel the tables.
+        after, name = afterany(jobs), f"irnet:{kind}:{matrix.name}"
+        resources = Resources(memory_gb=4, minutes=30)
+        parameters = slurm_parameters(site, resources, name=name, token=token, after=after, is_training=False)
+        (job,) = sbatch(state_folder() / f"{matrix.name}-{token}", parameters, [Commands([command], log)])
+        return job.job_id
+
+    if reconcile:
+        log = path.with_name(f"reconcile-{matrix.name}-{token}.log")
+        try:
+            waited_for = [submit([*reconcile, "--token", token], log, "reconcile", waited_for)]
+        except UserError as error:
+            print(f"note: {error}; what ends for lack of memory or time is not tried again", flush=True)
+    log = path.with_name(f"tables-{matrix.name}-{token}.log")
+    try:
+        job = submit(aggregate_command(matrix, results), log, "tables", waited_for)
+        journal.note(path, [{"tables": job}])
+    except UserError as error:
+        raise refused or error from None
+    if refused:
+        raise refused
+    return log
+
+
+def afterany(jobs: Sequence[str]) -> str:
+    """The dependency that waits for jobs, or for the arrays that they are of, however they end."""
+    return f"afterany:{':'.join(dict.fromkeys(job.partition('_')[0] for job in jobs))}"
+
+
+def hand_over(
+    matrix: Matrix,
+    ledger: Ledger,
+    entries: Sequence[Entry],
+    results: Path,
+    pack_dir: Path | None,
+    site: Site,
+    array_size: int,
+    *,
+    again: bool = False,
+    bundle: str | int = 1,
+    at_most: int | None = None,
+) -> tuple[Path, list[str], UserError | None]:
+    """Submit the missing packs and `entries`. Returns the journal, the jobs that a whole table waits for, and what SLURM said
+    where it refused the rest. Raises UserError where it takes nothing. `again`: the journal says that this is another try."""
+    left = {entry.name: {"cell": entry.name} | ({"again": True} if again else {}) for entry in entries}
     # With all of them, should we be killed before we know the number of a job.
-    path = journal.begin(results, matrix.name, "slurm", journal.process_name(os.getpid()), events=left.values())
+    path = journal.begin(results, matrix.name, "slurm", process_name(os.getpid()), events=left.values())
     token = journal.token_of(path)
     folder = state_folder() / f"{matrix.name}-{token}"
     packs = {pack.name: pack for pack in matrix.packs if not pack.exists}
@@ -173,11 +228,12 @@ def to_slurm(
 
     def submit(jobs: Sequence, resources: Resources, name: str, after: str | None, is_training: bool) -> list[str]:
         parameters = slurm_parameters(site, resources, name=name, token=token, after=after, is_training=is_training)
+        parameters |= {"array_parallelism": at_most} if at_most else {}
         ids = [job.job_id for job in sbatch(folder, parameters, jobs)]
         waited_for.extend(ids)
         return ids
 
-    refused = None
+    refused, before = None, None
     try:
         for name in dict.fromkeys(entry.cell.spec.pack for entry in entries):
             if name in packs and name not in made_by:
@@ -197,7 +253,9 @@ def to_slurm(
                 )
                 for entry, *others in array
             ]
-            ids = submit(jobs, resources, f"irnet:{matrix.name}", after, True)
+            if at_most and before:  # SLURM counts within an array, so arrays go one after the other
+                after = ",".join(filter(None, (after, afterany(before))))
+            ids = before = submit(jobs, resources, f"irnet:{matrix.name}", after, True)
             pairs = [(entry, job, together) for together, job in zip(array, ids, strict=True) for entry in together]
             made_by |= {entry.name: job for entry, job, _ in pairs}
             events = [
@@ -211,19 +269,7 @@ def to_slurm(
         refused = error  # once what was accepted has its tables
     finally:
         journal.note(path, [event | {"ended": "not submitted"} for event in left.values()])
-
-    log = path.with_name(f"tables-{matrix.name}-{token}.log")
-    aggregate = Commands([aggregate_command(matrix, results)], log)
-    main = dict.fromkeys(job.partition("_")[0] for job in waited_for)
-    # Never afterok: one failed cell would cancel the tables.
-    after = f"afterany:{':'.join(main)}"
-    try:
-        submit([aggregate], Resources(memory_gb=4, minutes=30), f"irnet:tables:{matrix.name}", after, False)
-    except UserError as error:
-        raise refused or error from None
-    if refused:
-        raise refused
-    return log
+    return path, waited_for, refused
 
 
 def gpu_gb(site: Site, entries: Sequence[Entry]) -> float | None:

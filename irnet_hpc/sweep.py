@@ -4,53 +4,86 @@
     python -m irnet_hpc.sweep run jobs/smoke.yaml       missing packs, then cell after cell, here and now
     python -m irnet_hpc.sweep submit jobs/smoke.yaml    the same through SLURM, or in the background where there is none
     python -m irnet_hpc.sweep status jobs/smoke.yaml    how it goes; --watch to look again
+    python -m irnet_hpc.sweep retry jobs/smoke.yaml --failed    the failed cells alone, through SLURM where there is one
+    python -m irnet_hpc.sweep prune jobs/smoke.yaml     remove runs of no cell of these matrices, and what is left over
 
-Every command may be killed and repeated. Exit status: 0, 1 if a cell failed in `run`, 2 for a user's mistake.
+Every command may be killed and repeated. What replaces or removes something (`retry`, `prune`, --stale) lists it and asks;
+--yes answers. Exit status: 0, 1 if a cell failed in `run`, 2 for a user's mistake.
 """
 
 import argparse
 import contextlib
 import dataclasses
-import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from irnet_hpc import journal
 from irnet_hpc.costs import DEVICES
 from irnet_hpc.errors import UserError, exit_status
-from irnet_hpc.estimates import estimates, in_words, of_cell
-from irnet_hpc.ledger import STATES, Entry, Ledger, read_ledger
+from irnet_hpc.estimates import estimates, in_words
+from irnet_hpc.ledger import Ledger, read_ledger
 from irnet_hpc.matrix import Matrix, read_matrix
+from irnet_hpc.prune import remove, waste
+from irnet_hpc.reconcile import reconcile
 from irnet_hpc.running import run_here
 from irnet_hpc.sharing import AUTO, bundles_of, gpu_gb_here, of_bundles
+from irnet_hpc.standing import as_json, plan_lines, status_table, summary
 from irnet_hpc.submission import gpu_gb, max_array_size, read_site, to_background, to_slurm
+
+VERBS = ("plan", "run", "submit", "status", "retry", "prune")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    results = Path(arguments.results)
+    results, command = Path(arguments.results), arguments.command
     pack_dir = Path(arguments.pack_dir) if arguments.pack_dir else None
+    if command == "prune":
+        return prune([read_matrix(path, pack_dir) for path in arguments.matrix], results, arguments.yes)
     matrix = read_matrix(arguments.matrix, pack_dir)
-    if arguments.command == "plan":
+    if command == "plan":
         return plan(matrix, results, arguments)
-    if arguments.command == "status":
+    if command == "status":
         return status(matrix, results, pack_dir, arguments.watch, arguments.json)
-    if arguments.command == "submit":  # jobs may start elsewhere
+    if command == "reconcile":
+        site, size, token = read_site(arguments.site), max_array_size() or 1, arguments.token
+        with journal.alone(results):
+            how = {"bundle": arguments.bundle, "at_most": arguments.at_most}
+            reconcile(matrix, results, pack_dir, site, size, token, arguments.over_budget, **how)
+        return 0
+    return start(matrix, results, pack_dir, arguments)
+
+
+def start(matrix: Matrix, results: Path, pack_dir: Path | None, arguments: argparse.Namespace) -> int:
+    """run, submit and retry."""
+    is_retry = arguments.command == "retry"
+    array_size = None
+    if arguments.command != "run" and arguments.cluster in (None, "slurm"):
+        array_size = max_array_size()
+    is_run = arguments.command == "run" or (is_retry and array_size is None)
+    if not is_run:  # jobs may start elsewhere
         results, pack_dir = results.resolve(), pack_dir and pack_dir.resolve()
-    is_run = arguments.command == "run"
+    only = None
+    if is_retry or arguments.stale:  # asked before the lock is held, which others wait for
+        only = replaced(matrix, results, "failed" if is_retry else "stale", arguments.yes)
+        if only is None:
+            print("nothing was started")
+            return 0
     with contextlib.ExitStack() as lock:
         if not (is_run and arguments.token):  # else the `submit` that started this holds it until we have begun
             lock.enter_context(journal.alone(results))
         ledger = read_ledger(matrix, results)
         check_budget(matrix, ledger, arguments.over_budget)
+        if is_retry:
+            ledger = dataclasses.replace(ledger, chosen=only)
+            for entry in ledger.to_do():
+                (entry.folder / "error.json").unlink(missing_ok=True)
         if is_run:
             options = {"stale": arguments.stale, "n_ranks": arguments.ranks, "token": arguments.token}
             options["bundle"] = arguments.bundle
             return min(1, run_here(matrix, ledger, results, pack_dir, lock.close, **options))
-        return submit(matrix, ledger, results, pack_dir, arguments)
+        return submit(matrix, ledger, results, pack_dir, arguments, array_size)
 
 
 def check_budget(matrix: Matrix, ledger: Ledger, over_budget: bool) -> None:
@@ -63,7 +96,14 @@ def check_budget(matrix: Matrix, ledger: Ledger, over_budget: bool) -> None:
         )
 
 
-def submit(matrix: Matrix, ledger: Ledger, results: Path, pack_dir: Path | None, arguments: argparse.Namespace) -> int:
+def submit(
+    matrix: Matrix,
+    ledger: Ledger,
+    results: Path,
+    pack_dir: Path | None,
+    arguments: argparse.Namespace,
+    array_size: int | None,
+) -> int:
     """Hand what is missing or failed, and not queued, to SLURM or to a process in the background."""
     print("\n".join(summary(matrix, ledger)), flush=True)
     entries = ledger.to_do(arguments.stale)
@@ -71,12 +111,11 @@ def submit(matrix: Matrix, ledger: Ledger, results: Path, pack_dir: Path | None,
     if not entries and not unknown:
         print(f"nothing to submit; the tables: python -m irnet_hpc.aggregate {results}")
         return 0
-    array_size = max_array_size() if arguments.cluster in (None, "slurm") else None
     if array_size is None and arguments.cluster == "slurm":
         raise UserError("--cluster slurm needs SLURM's commands on PATH and a cluster that they know")
     if array_size is None:
         options = ["--results", str(results), *(["--pack-dir", str(pack_dir)] if pack_dir else [])]
-        options += ["--stale"] * arguments.stale + ["--over-budget"] * arguments.over_budget
+        options += ["--stale", "--yes"] * arguments.stale + ["--over-budget"] * arguments.over_budget
         options += ["--bundle", str(arguments.bundle)]
         log, process = to_background(matrix, results, options)
         print(f"started {len(entries)} cells in the background, one after the other; to stop: kill {process}")
@@ -86,12 +125,35 @@ def submit(matrix: Matrix, ledger: Ledger, results: Path, pack_dir: Path | None,
             "name the properties, or build it with python -m irnet_hpc.pack"
         )
     else:
-        site = read_site(arguments.site)
-        log = to_slurm(matrix, ledger, entries, results, pack_dir, site, array_size, arguments.bundle)
+        site, again = read_site(arguments.site), reconcile_command(matrix, results, pack_dir, arguments)
+        how = {"bundle": arguments.bundle, "at_most": arguments.at_most}
+        log = to_slurm(matrix, ledger, entries, results, pack_dir, site, array_size, again, **how)
         print(f"submitted {len(entries)} cells to SLURM")
     where = "".join(f" --{name} {value}" for name, value in given(arguments).items())
     print(f"watch: python -m irnet_hpc.sweep status {matrix.path}{where} --watch\nthe tables will be in {log}")
     return 0
+
+
+def reconcile_command(
+    matrix: Matrix, results: Path, pack_dir: Path | None, arguments: argparse.Namespace
+) -> list[str] | None:
+    """The command of the job that looks at what has failed; None where the matrix wants nothing tried again."""
+    if not matrix.retry:
+        return None
+    site = arguments.site and (str(Path(arguments.site).resolve()) if Path(arguments.site).exists() else arguments.site)
+    command = [
+        sys.executable,
+        "-m",
+        "irnet_hpc.sweep",
+        "reconcile",
+        str(matrix.path.resolve()),
+        "--results",
+        str(results),
+    ]
+    command += (["--pack-dir", str(pack_dir)] if pack_dir else []) + (["--site", site] if site else [])
+    command += ["--bundle", str(arguments.bundle)]
+    command += ["--at-most", str(arguments.at_most)] if arguments.at_most else []
+    return command + ["--over-budget"] * arguments.over_budget
 
 
 def given(arguments: argparse.Namespace) -> dict[str, str]:
@@ -106,20 +168,15 @@ def given(arguments: argparse.Namespace) -> dict[str, str]:
 def plan(matrix: Matrix, results: Path, arguments: argparse.Namespace) -> int:
     """What `run` would do here; of `submit`, which asks a site, --site says what it would."""
     ledger = read_ledger(matrix, results)
+    of_cells = estimates(matrix, ledger, arguments.device)
     if arguments.json:
-        print(as_json(matrix, ledger, arguments.device))
+        print(as_json(matrix, ledger, of_cells))
         return 0
     entries, site = ledger.to_do(), read_site(arguments.site)
     memory_gb = gpu_gb(site, entries) if site.gpu_gb else gpu_gb_here()
     together = of_bundles(bundles_of(matrix, entries, arguments.bundle, memory_gb))
-    width = max((len(entry.name) for entry in ledger.entries), default=0)
-    of_cells, lines = estimates(matrix, ledger, arguments.device), []
-    for entry, estimate in zip(ledger.entries, of_cells, strict=True):
-        details = (entry.detail, together.get(entry.name), of_cell(entry, estimate))
-        said = "; ".join(filter(None, details))
-        lines.append(f"{entry.state:8} {entry.name:{width}}  {said}".rstrip())
-    lines += [f"dropped  {d.product}: {d.reason} ({d.n_cells} cells)" for d in matrix.dropped]
-    print("\n".join([*lines, *summary(matrix, ledger), *in_words(ledger, of_cells)]))
+    lines = [*plan_lines(matrix, ledger, of_cells, together), *summary(matrix, ledger), *in_words(ledger, of_cells)]
+    print("\n".join(lines))
     return 0
 
 
@@ -128,7 +185,7 @@ def status(matrix: Matrix, results: Path, pack_dir: Path | None, watch_s: float 
     while True:
         ledger = read_ledger(matrix, results, ends)
         if json_wanted:
-            print(as_json(matrix, ledger), flush=True)
+            print(as_json(matrix, ledger, estimates(matrix, ledger)), flush=True)
         else:
             clear = "\033[H\033[2J" if watch_s and sys.stdout.isatty() else ""
             print(clear + "\n".join([*status_table(ledger), *summary(matrix, ledger)]), flush=True)
@@ -138,76 +195,52 @@ def status(matrix: Matrix, results: Path, pack_dir: Path | None, watch_s: float 
         matrix = read_matrix(matrix.path, pack_dir)  # its packs may have been built by now
 
 
-def status_table(ledger: Ledger) -> list[str]:
-    """Counts for each pack, property and model, then a line for each cell that runs or has failed."""
-    rows: dict[str, Counter] = {}
-    for entry in ledger.entries:
-        spec = entry.cell.spec
-        rows.setdefault(f"{spec.pack}/{spec.property}/{spec.model}", Counter())[entry.state] += 1
-    width = max(map(len, rows), default=0)
-    lines = [f"{'':{width}} " + "".join(f"{state:>9}" for state in STATES)]
-    lines += [f"{name:{width}} " + "".join(f"{n[state] or '·':>9}" for state in STATES) for name, n in rows.items()]
-    running = [entry for entry in ledger.entries if entry.state == "running"]
-    failed = [entry for entry in ledger.entries if entry.state == "failed"]
-    lines += [f"running {entry.name}: {entry.detail}{progress(entry)}" for entry in running]
-    lines += [f"failed {e.name}: {e.detail}" + (f"; log {e.log}" if e.log else "") for e in failed]
-    return lines
+# ------------------------------------------------------------------------------------------------- what replaces or removes
 
 
-def progress(entry: Entry) -> str:
-    """Where a running cell is, from the last line of its history."""
+def replaced(matrix: Matrix, results: Path, state: str, yes: bool) -> frozenset[str] | None:
+    """The cells in this state, where it is agreed that what they have left goes; None where it is not."""
+    entries = [entry for entry in read_ledger(matrix, results).entries if entry.state == state]
+    what = {"stale": "results that will be replaced", "failed": "reasons that will be removed"}[state]
+    lines = [f"{state} {entry.name}: {entry.detail}" for entry in entries]
+    if entries and not agreed(lines, f"{len(entries)} {state} cells have {what}; train them again?", yes):
+        return None
+    return frozenset(entry.name for entry in entries)
+
+
+def prune(matrices: list[Matrix], results: Path, yes: bool) -> int:
+    found = waste(results, matrices)
+    if not found:
+        print(f"nothing to prune in {results}")
+        return 0
+    lines = [f"{megabytes(one.size):>12}  {one.kind:30} {one.path}" for one in found]
+    total = megabytes(sum(one.size for one in found))
+    if not agreed(lines, f"remove these {len(found)}, {total}?", yes):
+        print("nothing was removed")
+        return 0
+    problems = [problem for one in found if (problem := remove(one, results))]
+    print(f"removed {len(found) - len(problems)} of {len(found)}", *problems, sep="\n")
+    return min(1, len(problems))
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:,.3f} MB"
+
+
+def agreed(lines: list[str], question: str, yes: bool) -> bool:
+    """Show what goes, and ask. Raises UserError where nobody can answer and --yes has not been given."""
+    print("\n".join(lines), flush=True)
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise UserError(f"{question} There is no terminal to ask on: add --yes for yes")
     try:
-        epoch, *_, mae, _seconds = (entry.folder / "history.csv").read_text().splitlines()[-1].split(",")
-        return f", epoch {int(epoch) + 1} of at most {entry.cell.recipe.epochs}, MAE {float(mae):.4g}"
-    except (OSError, ValueError, IndexError):
-        return ""
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
-def summary(matrix: Matrix, ledger: Ledger) -> list[str]:
-    """Notes, counts and cost."""
-    counts, n_dropped = ledger.counts(), sum(dropped.n_cells for dropped in matrix.dropped)
-    parts = [f"{n} {state}" for state, n in (counts | {"dropped": n_dropped}).items() if n]
-    lines = [f"note: {note}" for note in (*matrix.notes, *ledger.notes)]
-    building = {name: f" (job {job})" for name, job in ledger.pack_jobs.items()}
-    missing = [pack.name + building.get(pack.name, "") for pack in matrix.packs if not pack.exists]
-    lines += [f"packs to build: {', '.join(missing)}"] if missing else []
-    lines.append(f"{matrix.name}: {len(ledger.entries)} cells: {', '.join(parts)}")
-    used = sum(entry.result.device_hours for entry in ledger.entries if entry.state == "done")
-    budget = "" if matrix.budget_device_hours is None else f" of a budget of {matrix.budget_device_hours:,g}"
-    n_open = len(ledger.entries) - counts["done"] - counts["stale"]
-    lines.append(
-        f"cost: {n_open} cells ask for at most {ledger.asked_hours():,.2f} device-hours{budget}; done ones took {used:,.2f}"
-    )
-    return lines
-
-
-def as_json(matrix: Matrix, ledger: Ledger, device: str | None = None) -> str:
-    cells = [
-        {
-            "folder": entry.name,
-            "state": entry.state,
-            "detail": entry.detail,
-            "log": entry.log,
-            "test_mae": entry.result.test_mae if entry.state == "done" else None,
-            "unit": entry.result.unit if entry.state == "done" else None,
-            "spec": dataclasses.asdict(entry.cell.spec),
-            "origin": entry.origin,
-            "resources": dataclasses.asdict(entry.cell.resources),
-            "estimate": dataclasses.asdict(estimate),
-        }
-        for entry, estimate in zip(ledger.entries, estimates(matrix, ledger, device), strict=True)
-    ]
-    value = {
-        "matrix": str(matrix.path),
-        "counts": ledger.counts(),
-        "asked_device_hours": ledger.asked_hours(),
-        "budget_device_hours": matrix.budget_device_hours,
-        "packs": {pack.name: "built" if pack.exists else "missing" for pack in matrix.packs},
-        "dropped": [dataclasses.asdict(dropped) for dropped in matrix.dropped],
-        "notes": [*matrix.notes, *ledger.notes],
-        "cells": cells,
-    }
-    return json.dumps(value, indent=1, ensure_ascii=False)
+# ---------------------------------------------------------------------------------------------------------------- options
 
 
 def at_least_one(text: str) -> int:
@@ -234,11 +267,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m irnet_hpc.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="plan|run|submit|status")
-    for name in ("plan", "run", "submit", "status"):
+    commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(VERBS))
+    for name in (*VERBS, "reconcile"):  # the last is a job's
         command = commands.add_parser(name)
         add = command.add_argument
-        add("matrix", metavar="MATRIX", help="a YAML file, e.g. jobs/smoke.yaml")
+        add(
+            "matrix", metavar="MATRIX", nargs="+" if name == "prune" else None, help="a YAML file, e.g. jobs/smoke.yaml"
+        )
         add("--results", default="results", help="default: %(default)s")
         add("--pack-dir", help="default: $IRNET_PACKS, else packs")
         if name in ("plan", "status"):
@@ -249,20 +284,30 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             add(
                 "--watch", type=seconds, nargs="?", const=10, metavar="SECONDS", help="look again until nothing is left"
             )
-        if name != "status":
+        if name in ("plan", "run", "submit", "retry", "reconcile"):
             text = (
                 "cells trained together at most, as one network, or auto: what a GPU holds, on a CPU 1 (default: auto)"
             )
             add("--bundle", type=bundle, default=AUTO, metavar="K|auto", help=text)
+        if name in ("submit", "retry", "reconcile"):
+            add("--at-most", type=at_least_one, metavar="N", help="jobs of SLURM's that train at once")
+        if name == "retry":
+            add("--failed", action="store_true", required=True, help="what has failed; nothing else is started")
+            command.set_defaults(stale=False)
         if name in ("run", "submit"):
             add("--stale", action="store_true", help="also what has a result of another recipe, pack or version")
+        if name in ("run", "submit", "retry", "prune"):
+            add("--yes", action="store_true", help="do not ask before anything is replaced or removed")
+        if name in ("run", "submit", "retry", "reconcile"):
             add("--over-budget", action="store_true", help="even if it may cost more than budget_device_hours")
-        if name == "run":
+        if name in ("run", "retry"):
             add("--ranks", type=at_least_one, help="of each cell, instead of the matrix's; the results are the same")
+        if name in ("run", "retry", "reconcile"):
             add("--token", help=argparse.SUPPRESS)  # names the journal for the `submit` that started this
-        if name == "submit":
-            add("--cluster", choices=("slurm", "local"), help="default: slurm where it answers, else local")
-        if name in ("plan", "submit"):
+        if name in ("submit", "retry"):
+            here = "local: here and now" if name == "retry" else "local"
+            add("--cluster", choices=("slurm", "local"), help=f"default: slurm where it answers, else {here}")
+        if name in ("plan", "submit", "retry", "reconcile"):
             add("--site", help="a name in env/sites or a YAML file; default: $IRNET_SITE")
     return parser.parse_args(argv)
 

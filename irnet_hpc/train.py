@@ -17,6 +17,7 @@ rows are normalised in fixed groups. Exit status: 0 done, 2 a user's mistake, 75
 import argparse
 import contextlib
 import dataclasses
+import functools
 import sys
 import time
 from collections.abc import Iterator
@@ -24,19 +25,20 @@ from pathlib import Path
 
 import torch
 
-from irnet_hpc import classical, folder
+from irnet_hpc import classical, folder, holding
 from irnet_hpc.architectures import MODELS
 from irnet_hpc.comm import DEVICES, ENGINES, Comm, PeerLost, device_of, from_root, leave_at_once, start, together
 from irnet_hpc.data import PLACES, place_of
-from irnet_hpc.errors import UserError, choose, exit_status, said
+from irnet_hpc.errors import UserError, choose, exit_status, in_one_line, said
 from irnet_hpc.evaluation import predict
 from irnet_hpc.grids import GRID, GRIDS
+from irnet_hpc.lease import Elsewhere
 from irnet_hpc.origin import check_features, describe, in_words
 from irnet_hpc.process import StopSignals, keep_freed_memory
 from irnet_hpc.recipes import RECIPES
 from irnet_hpc.replicas import Replica, load_each
 from irnet_hpc.runs import PROTOCOLS, RunSpec, run_folder
-from irnet_hpc.specification import Asked, seeds, specify
+from irnet_hpc.specification import Asked, seeds, specify, talks_once_a_step
 from irnet_hpc.staging import stage
 from irnet_hpc.store import Pack, open_pack
 from irnet_hpc.stream import Unreadable
@@ -60,23 +62,42 @@ def run_cells(arguments: argparse.Namespace, comm: Comm) -> int:
         pack = packs.enter_context(together(comm, lambda: open_pack(asked[0].pack_file)))
         for name in {name for one in asked for name in one.spec.properties}:
             together(comm, lambda name=name: choose(f"property of pack {asked[0].spec.pack}", name, pack.units))
-        left = []
+        left, elsewhere = [], []
         for one in asked:
             key, path = one.key_for(pack), run_folder(arguments.results, one.spec)
-            if not from_root(comm, lambda key=key, path=path: folder.is_done(path, key, arguments.force)):
+            is_ours, refused = _take_up(path, key, arguments.force, comm)
+            if is_ours:
                 left.append((one, key, path))
+            elif refused:
+                elsewhere.append(refused)
+                if comm.rank == 0 and len(asked) > 1:  # at once; the others go on
+                    print(f"left out: {refused}", flush=True)
             elif comm.rank == 0:
                 print(f"already done: {path / 'result.json'}")
-        if not left:
-            return 0
+        status = _train(left, pack, packs, comm, arguments) if left else 0
+    if elsewhere and status == 0:
+        several = f"{len(elsewhere)} of {len(asked)} cells were left out: " if len(asked) > 1 else ""
+        raise UserError(several + elsewhere[0])
+    return status
+
+
+def _train(
+    cells: list[tuple[Asked, str, Path]],
+    pack: Pack,
+    packs: contextlib.ExitStack,
+    comm: Comm,
+    arguments: argparse.Namespace,
+) -> int:
+    """Train what has been taken up, from the node's copy of the pack where one is wanted."""
+    with _failure_is_noted([path for _, _, path in cells], comm):
         read_from, instead = together(comm, lambda: stage(pack, arguments.stage_dir))
         if instead and comm.local_rank == 0:
             print(instead, file=sys.stderr, flush=True)
         if is_staged := read_from != pack.path:
             pack = packs.enter_context(together(comm, lambda: open_pack(read_from)))
-        if asked[0].spec.is_classical:
-            return _in_turn(left, pack, comm, arguments.results)
-        return _together(left, pack, comm, arguments, " from a copy on the node" * is_staged)
+    if cells[0][0].spec.is_classical:
+        return _in_turn(cells, pack, comm, arguments.results)
+    return _together(cells, pack, comm, arguments, " from a copy on the node" * is_staged)
 
 
 def _in_turn(cells: list[tuple[Asked, str, Path]], pack: Pack, comm: Comm, results: str) -> int:
@@ -85,28 +106,44 @@ def _in_turn(cells: list[tuple[Asked, str, Path]], pack: Pack, comm: Comm, resul
         with _failure_is_noted([path], comm):
             if not classical.run(one.spec, one.recipe, key, pack, path, comm, results):
                 return PREEMPTED
+        holding.release(path)
     return 0
+
+
+def _take_up(path: Path, key: str, force: bool, comm: Comm) -> tuple[bool, str | None]:
+    """Whether a run is now this training's, on all its ranks; and, where it is another process's, the sentence that says so."""
+
+    def take() -> tuple[str | None, str | None]:
+        try:
+            return (holding.token_of(path) if folder.take_up(path, key, force) else None), None
+        except Elsewhere as error:
+            return None, str(error)
+
+    token, refused = from_root(comm, take)
+    if token and comm.rank != 0:
+        holding.share(path, token)
+    return token is not None, refused
 
 
 @contextlib.contextmanager
 def _failure_is_noted(unfinished: list[Path], comm: Comm) -> Iterator[None]:
-    """A sentence that ends the command is left in the folder of every cell that has not finished by then."""
+    """What ends the command is left, in one line, in the folder of every cell that has not finished by then."""
     try:
         yield
-    except (UserError, PeerLost, OSError) as error:
+    except Exception as error:
         for path in unfinished:
             # Another rank may have left already, and said why.
             is_said = isinstance(error, PeerLost) and (path / "error.json").exists()
             if (comm.rank == 0 and not is_said) or isinstance(error, Unreadable):
                 with contextlib.suppress(OSError):  # the very disk may be full
-                    folder.failed(path, str(error))
+                    folder.failed(path, in_one_line(error))
         raise
 
 
 def _together(
     cells: list[tuple[Asked, str, Path]], pack: Pack, comm: Comm, arguments: argparse.Namespace, of_copy: str
 ) -> int:
-    """Train networks of one shape and write each one's result as soon as it has ended."""
+    """Train networks of one shape and write each one's result as soon as it has ended; then its run is free again."""
     began, unfinished, errors = time.monotonic(), [path for _, _, path in cells], []
     (first, _, _), specs, begun = cells[0], [one.spec for one, _, _ in cells], {}
     with _failure_is_noted(unfinished, comm):
@@ -127,16 +164,17 @@ def _together(
         for replica in replicas:
             begun[replica.path] = _begin(replica, pack, comm, device, arguments.pack_dir, place)
         for ended in trained(replicas, comm, device, StopSignals(), arguments.micro_batch):
-            path = ended.replica.path
-            if ended.error is None:
-                _conclude(ended, begun[path], pack, comm, device)
-            else:
-                errors.append(ended.error)
+            path, error = ended.replica.path, ended.error
+            if error is None:
+                error = _conclude(ended, begun[path], pack, comm, device)
+            if error is not None:
+                errors.append(error)
                 if comm.rank == 0:
-                    folder.failed(path, ended.error)
+                    folder.failed(path, error)
                     if len(cells) > 1:  # at once; the others go on
-                        print(f"failed {path}: {ended.error}", flush=True)
+                        print(f"failed {path}: {error}", flush=True)
             unfinished.remove(path)
+            holding.release(path)
         if unfinished:
             if comm.rank == 0:
                 where = ", ".join(str(path / "checkpoint") for path in unfinished)
@@ -172,7 +210,8 @@ def _unit(spec: RunSpec, pack: Pack) -> str:
     return ", ".join(pack.units[name] for name in spec.properties)
 
 
-def _conclude(ended: Ended, begun: Begun, pack: Pack, comm: Comm, device: torch.device) -> None:
+def _conclude(ended: Ended, begun: Begun, pack: Pack, comm: Comm, device: torch.device) -> str | None:
+    """Predict, and leave the result; the sentence of rank 0 where another process has taken the run over meanwhile."""
     replica, state, network = ended.replica, ended.state, ended.network
     spec, recipe, data = replica.spec, replica.recipe, replica.data
     prediction = predict(network, data.test, data, recipe, comm)
@@ -180,23 +219,26 @@ def _conclude(ended: Ended, begun: Begun, pack: Pack, comm: Comm, device: torch.
     of_val = predict(network, data.val, data, recipe, comm) if several else None
     machine = folder.Machine.of(comm, device)
     if comm.rank != 0:
-        return
-    result = folder.finish(
-        replica.path,
-        spec,
-        recipe,
-        replica.key,
-        pack,
-        data,
-        network,
-        state,
-        prediction,
-        begun.attempts,
-        machine,
-        of_val=of_val,
-        origin=begun.start,
-        bundle_size=ended.bundle_size,
-    )
+        return None
+    try:
+        result = folder.finish(
+            replica.path,
+            spec,
+            recipe,
+            replica.key,
+            pack,
+            data,
+            network,
+            state,
+            prediction,
+            begun.attempts,
+            machine,
+            of_val=of_val,
+            origin=begun.start,
+            bundle_size=ended.bundle_size,
+        )
+    except Elsewhere as error:
+        return str(error)
     for name, of in (result.per_property or {}).items():
         print(f"{name}: test MAE {of['test_mae']:.4g} {of['unit']} (baseline {of['baseline_mae']:.4g})")
     print(
@@ -204,6 +246,7 @@ def _conclude(ended: Ended, begun: Begun, pack: Pack, comm: Comm, device: torch.
         f"{result.selected_on}, {result.epochs} epochs in {result.wall_time_s:.0f} s\nwrote {replica.path / 'result.json'}",
         flush=True,
     )
+    return None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -245,9 +288,11 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     keep_freed_memory()
-    comm = start(arguments.engine, Path(arguments.results) / ".rendezvous")
+    is_rare = functools.partial(talks_once_a_step, arguments)
+    comm = start(arguments.engine, Path(arguments.results) / ".rendezvous", is_rare)
     try:
-        status = run_cells(arguments, comm)
+        with holding.released_after():
+            status = run_cells(arguments, comm)
     except Unreadable as error:
         if comm.size == 1:
             raise

@@ -18,6 +18,7 @@ from irnet_hpc.comm import Comm
 from irnet_hpc.data import epoch_order
 from irnet_hpc.errors import UserError
 from irnet_hpc.evaluation import in_unit, outputs, row_errors, select_halves, take_statistics, weights
+from irnet_hpc.lease import Elsewhere
 from irnet_hpc.model import Network
 from irnet_hpc.process import StopSignals
 from irnet_hpc.recipes import Recipe
@@ -92,7 +93,7 @@ def train(
                 if stack.flat.riders[1, 0] > 0:
                     step_of.end()
                     spend(stack, comm, time.monotonic() - clock, time.monotonic() - clock)
-                    save(stack, errors, comm)
+                    errors = save(stack, errors, comm)
                     yield from (Ended(*stack.members[k], len(replicas), None, e) for k, e in enumerate(errors) if e)
                     return
         step_of.end()
@@ -102,16 +103,21 @@ def train(
         now = time.monotonic()
         spend(stack, comm, now - clock, trained_s)
         clock = now
+        lost: dict[int, str] = {}  # place -> whose the run is by now
         for k, replica in enumerate(stack.replicas):
             if errors[k] is None:
                 note_epoch(replica, states[k], maes[k], rates[-1, k])
                 if comm.rank == 0:
-                    folder.append_history(replica.path, states[k].history[-1])
-        ended = [bool(errors[k]) or s.stopped or s.epoch == r.recipe.epochs for k, (r, s) in enumerate(stack.members)]
+                    try:
+                        folder.append_history(replica.path, states[k].history[-1])
+                    except Elsewhere as error:
+                        lost[k] = str(error)
         # One rank's clock decides for all. Many large replicas take long to save: a twentieth of the time at most.
         steps_per_s = (n_steps - first) / max(trained_s, 1e-6)
-        is_due = now - saved >= max(CHECKPOINT_S, 20 * saving_s) and not all(ended)
-        due, look = comm.gather((is_due, max(1, round(steps_per_s))))[0]
+        is_due = now - saved >= max(CHECKPOINT_S, 20 * saving_s)
+        due, look, lost = comm.gather((is_due, max(1, round(steps_per_s)), lost))[0]
+        errors = [lost.get(k, error) for k, error in enumerate(errors)]
+        ended = [bool(errors[k]) or s.stopped or s.epoch == r.recipe.epochs for k, (r, s) in enumerate(stack.members)]
         if comm.rank == 0 and (now - said >= len(ended) or any(ended)):  # a line a second
             said = now
             for k, (replica, state) in enumerate(stack.members):
@@ -128,7 +134,7 @@ def train(
             step_of, clock = Step(stack, comm, graphs, micro_batch), time.monotonic()
         if due:
             saved = time.monotonic()
-            save(stack, [None] * len(stack.replicas), comm)
+            save(stack, [None] * len(stack.replicas), comm)  # of one lost just now the next epoch says so
             saving_s = time.monotonic() - saved
 
 
@@ -190,10 +196,16 @@ def spend(stack: Stack, comm: Comm, seconds: float, training_s: float) -> None:
         state.training_s += training_s / len(stack.states)
 
 
-def save(stack: Stack, errors: list[str | None], comm: Comm) -> None:
+def save(stack: Stack, errors: list[str | None], comm: Comm) -> list[str | None]:
+    """Write the checkpoints of those without an error. Returns the errors, also of runs that are another process's by now."""
+    errors = list(errors)
     for k, (replica, state) in enumerate(stack.members):
         if errors[k] is None:
-            checkpoint.save(replica.path, replica.key, stack.tensors(k), state, comm)
+            try:
+                checkpoint.save(replica.path, replica.key, stack.tensors(k), state, comm)
+            except Elsewhere as error:
+                errors[k] = str(error)
+    return comm.gather(errors)[0]
 
 
 def trained(

@@ -20,7 +20,7 @@ ORDER = (
     *("download", "catalogue"),
     *("magpie", "ordered", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
     *("parts", "packing", "pack"),
-    *("architectures", "grids", "recipes", "schedules", "runs", "bundles"),
+    *("architectures", "grids", "recipes", "schedules", "runs", "process", "lease", "holding", "bundles"),
     *(
         "dropout",
         "normalisation",
@@ -35,7 +35,7 @@ ORDER = (
         "data",
     ),
     *("evaluation", "checkpoint", "scores", "folder", "origin"),
-    *("replicas", "step", "process", "training", "tabular", "classical", "specification", "train", "estimator"),
+    *("replicas", "step", "training", "tabular", "classical", "specification", "train", "estimator"),
     *(
         "yaml_table",
         "resources",
@@ -43,6 +43,8 @@ ORDER = (
         "matrix_origins",
         "matrix",
         "journal",
+        "scheduler",
+        "traces",
         "ledger",
         "interconnects",
         "costs",
@@ -50,7 +52,10 @@ ORDER = (
         "jobs",
         "sharing",
         "submission",
+        "reconcile",
         "running",
+        "prune",
+        "standing",
         "sweep",
     ),
     *("statistics", "results", "grouping", "gaps", "cells", "tables", "predictions", "typeset", "rendering"),
@@ -76,7 +81,7 @@ TRAINING = {
         "data",
     ),
     *("evaluation", "checkpoint", "scores", "folder", "origin"),
-    *("replicas", "step", "process", "training", "tabular", "classical", "specification", "train", "estimator"),
+    *("replicas", "step", "training", "tabular", "classical", "specification", "train", "estimator"),
     *("members", "committee", "export"),
 }
 # library -> the only modules that may name it, at their top or within a function

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_sweep import Place, Slurm
+from test_sweep import LAST, Place, Slurm
 from tiny import write_pack, write_result
 
 from irnet_hpc import running
@@ -357,13 +357,14 @@ def test_jobs_wait_for_the_job_of_their_origin_and_for_their_pack(place, slurm):
     ]  # fmt: skip
     (place.packs / "alloys-magpie.h5").unlink()
     assert place.sweep("submit") == 0
-    assert slurm.names() == ["irnet:pack:alloys-magpie", *["irnet:mine"] * 3, "irnet:tables:mine"]
+    assert slurm.names() == ["irnet:pack:alloys-magpie", *["irnet:mine"] * 3, *LAST]
     assert dependencies(slurm) == [
         "",
         "afterok:101",
         "afterok:101:102_2",
         "afterok:101:102_3",
         "afterany:101:102:103:104",
+        "afterany:105",
     ]
     assert {entry.state for entry in entries(place).values()} == {"queued"}
 
@@ -373,7 +374,7 @@ def test_jobs_wait_for_the_job_of_their_origin_and_for_their_pack(place, slurm):
     assert (found["origin-plain"].state, found["tuned-plain"].state) == ("failed", "failed")
     assert found["tuned-plain"].detail == f"its origin {origin} failed: job 102_2 NODE_FAIL, without a result"
     assert place.sweep("submit") == 0
-    assert dependencies(slurm)[5:7] == ["", "afterok:106"]
+    assert dependencies(slurm)[6:8] == ["", "afterok:107"]
 
 
 def test_a_cell_waits_for_an_origin_that_an_earlier_submission_trains(place, slurm):
@@ -381,14 +382,14 @@ def test_a_cell_waits_for_an_origin_that_an_earlier_submission_trains(place, slu
     assert dependencies(slurm)[1:3] == ["afterok:101_2", "afterok:101_3"]
     slurm.forget("102", **{"102": "CANCELLED by 0"})
     assert place.sweep("submit") == 0
-    assert slurm.names()[4:] == ["irnet:mine", "irnet:tables:mine"]
-    assert dependencies(slurm)[4] == "afterok:101_2"
+    assert slurm.names()[5:] == ["irnet:mine", *LAST]
+    assert dependencies(slurm)[5] == "afterok:101_2"
 
 
 def test_what_starts_from_a_finished_origin_waits_for_nothing(place, slurm):
     finish(place, "origin-plain", "origin-irnet", "scratch-plain", "scratch-irnet")
     place.sweep("submit")
-    assert slurm.names() == ["irnet:mine", "irnet:tables:mine"]  # one array of two
+    assert slurm.names() == ["irnet:mine", *LAST]  # one array of two
     assert dependencies(slurm)[0] == ""
 
 

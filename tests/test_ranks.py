@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 from train_on_ranks import numbers
 
+from irnet_hpc.specification import talks_once_a_step
+from irnet_hpc.train import parser
+
 pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).parent / "train_on_ranks.py"
@@ -143,3 +146,18 @@ def test_ranks_stopped_by_a_signal_save_together_and_go_on_to_the_same_end(alloy
         results[name] = json.loads(next((tmp_path / name).rglob("result.json")).read_text())
     assert len(results["a"]["attempts"]) == 2
     assert results["a"]["test_mae"] == pytest.approx(results["b"]["test_mae"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "expected"),
+    [
+        ("--architecture irnet --depth 17", 2, True),  # onecycle: 512 rows in groups of 256
+        ("--architecture irnet --depth 17", 4, False),  # 128 rows a rank: a group lies on two of them
+        ("--architecture irnet --depth 17 --recipe paper", 2, False),  # 32 rows, one group
+        ("--architecture random_forest", 2, True),
+        ("--architecture irnet --depth 17 --recipe pepper", 2, False),  # an error that comes later
+    ],
+)
+def test_ranks_that_share_no_group_of_rows_talk_once_a_step(options, size, expected):
+    arguments = parser().parse_args(["--pack", "p", "--property", "band_gap", *options.split()])
+    assert talks_once_a_step(arguments, size) is expected

@@ -42,7 +42,7 @@ pack_resources: {memory_gb: 1, minutes: 10}
 """
 
 
-NAMES = ("irnet:pack:alloys-tiny", "irnet:real", "irnet:tables:real")
+NAMES = ("irnet:pack:alloys-tiny", "irnet:real", "irnet:reconcile:real", "irnet:tables:real")
 
 
 class Place:
@@ -128,10 +128,7 @@ def test_one_command_packs_trains_and_tabulates_and_a_cancelled_cell_alone_is_ru
 
     again = place.sweep("submit")
     assert "submitted 1 cells to SLURM" in again
-    assert [name for _, name, _ in queue()] in (
-        ["irnet:real", "irnet:tables:real"],
-        ["irnet:tables:real", "irnet:real"],
-    )
+    assert sorted(name for _, name, _ in queue()) == ["irnet:real", "irnet:reconcile:real", "irnet:tables:real"]
     wait_for(lambda: not queue())
     assert "3 of 3 cells are done" in table_of(again)
     assert {path: path.stat().st_mtime_ns for path in done} == done  # the others were left alone
@@ -157,6 +154,57 @@ def test_a_preempted_cell_saves_goes_back_into_the_queue_and_resumes(place):
     numbers = [int(line.split(",")[0]) for line in history.read_text().splitlines()[1:]]
     assert numbers == list(range(len(numbers)))  # no epoch twice, none left out
     ask("scancel", job)
+
+
+def test_a_cell_that_runs_out_of_time_is_submitted_once_more_with_twice_as_much_before_the_tables(place):
+    text = MATRIX.replace("models: [64BARx2-1, 32BAx2-1, 32BARx3-1]", "models: [64BARx2-1]") % 100_000
+    place.write(
+        text.replace("resources: {nodes: 2, ranks_per_node: 1, memory_gb: 1, minutes: 10}", "resources: {minutes: 1}")
+    )
+    shown = place.sweep("submit")
+    first = wait_for(lambda: place.jobs())[0]
+    second = wait_for(lambda: set(place.jobs()) - {first}).pop()  # it goes on while it is true
+    job = ask("scontrol", "show", "job", second)
+    assert "TimeLimit=00:02:00" in job
+    (tables,) = (job for job, name, _ in queue() if name == "irnet:tables:real")
+    wait_for(lambda: f"afterany:{second}" in ask("scontrol", "show", "job", tables))
+    run = wait_for(lambda: [path for path in place.folder.rglob("run.json") if path.read_text().count("started") == 2])[
+        0
+    ]
+    assert place.states() == {"64BARx2-1": "running"}
+    assert json.loads((run.parent / "lease.json").read_text())["job"] == second
+    ask("scancel", "--signal=TERM", second)
+    wait_for(lambda: not queue())
+    assert place.states() == {"64BARx2-1": "preempted"}
+    assert "0 of 1 cells are done" in table_of(shown) or "no finished run" in table_of(shown)
+
+
+def test_two_sweeps_of_bundles_at_once_train_each_cell_once_and_never_more_jobs_than_they_may(place):
+    """Of the two hosts' processors two jobs could train at once."""
+    models = "models: [64BARx2-1, 32BAx2-1]\nseeds: [0, 1]"
+    place.write(MATRIX.replace("models: [64BARx2-1, 32BAx2-1, 32BARx3-1]", models) % 30)
+    submit = [
+        sys.executable,
+        "-m",
+        "irnet_hpc.sweep",
+        "submit",
+        place.path,
+        *place.options,
+        "--bundle",
+        "2",
+        "--at-most",
+        "1",
+    ]
+    two = [subprocess.Popen([str(part) for part in submit], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in "ab"]
+    shown = "".join(process.communicate(timeout=120)[0] for process in two)
+    assert shown.count("submitted 4 cells to SLURM") == 1 and shown.count("nothing to submit") == 1
+    assert len(place.jobs()) == 4 and len(set(place.jobs())) == 2
+    most = []
+    wait_for(lambda: most.append(len(running("irnet:real"))) or not queue())
+    assert max(most) == 1
+    results = [json.loads(path.read_text()) for path in place.folder.rglob("result.json")]
+    assert [(len(one["attempts"]), one["bundle_size"]) for one in results] == [(1, 2)] * 4
+    assert not list(place.folder.rglob("lease.json"))
 
 
 def test_a_training_that_fails_is_a_failed_job_with_its_reason(place):

@@ -26,6 +26,7 @@ from irnet_hpc.files import write_json
 from irnet_hpc.jobs import train_options
 from irnet_hpc.ledger import read_ledger
 from irnet_hpc.matrix import read_matrix
+from irnet_hpc.process import process_name
 from irnet_hpc.recipes import RECIPES
 from irnet_hpc.runs import run_folder
 
@@ -38,6 +39,7 @@ models: [{architectures: [plain, irnet], depths: [10, 17, 24]}]
 resources: {minutes: 30}
 budget_device_hours: 3
 """
+LAST = ["irnet:reconcile:mine", "irnet:tables:mine"]  # jobs of each submission, after its trainings
 MODELS = ["plain-10", "plain-17", "plain-24", "irnet-10", "irnet-17", "irnet-24"]
 
 
@@ -196,7 +198,7 @@ def test_a_result_that_cannot_be_read_is_stale_and_replaced_when_asked(place, st
     (entry, *_) = read_ledger(place.matrix, place.results).to_do(stale=True)
     assert entry.folder == path.parent and "--force" in train_options(entry, place.results, None)
     assert place.sweep("run") == 0 and place.states()["plain-10"] == "stale"
-    assert place.sweep("run", "--stale") == 0 and place.states()["plain-10"] == "done"
+    assert place.sweep("run", "--stale", "--yes") == 0 and place.states()["plain-10"] == "done"
 
 
 def test_a_stale_result_says_what_has_changed(place):
@@ -218,7 +220,7 @@ def test_a_result_outlives_its_pack(place):
 
 
 def test_a_journal_cut_short_by_a_kill_is_read_as_far_as_it_goes(place):
-    path = journal.begin(place.results, "mine", "local", journal.process_name(os.getpid()))
+    path = journal.begin(place.results, "mine", "local", process_name(os.getpid()))
     place_name = str(place.run_folder("plain-10").relative_to(place.results))
     journal.note(path, [{"cell": place_name}])
     with path.open("a") as file:
@@ -233,7 +235,7 @@ def test_a_process_counts_while_it_lives_and_its_number_is_not_enough(place):
     path = journal.begin(place.results, "mine", "local", "999999999@1")
     journal.note(path, [{"cell": name}])
     assert place.states()["plain-10"] == "missing"  # never started, and the driver is dead
-    journal.note(path, [{"cell": name, "process": journal.process_name(child.pid)}])
+    journal.note(path, [{"cell": name, "process": process_name(child.pid)}])
     assert place.states()["plain-10"] == "running"  # it has outlived its driver
     child.kill()
     child.wait()
@@ -245,13 +247,15 @@ def test_a_process_counts_while_it_lives_and_its_number_is_not_enough(place):
     assert place.states()["plain-10"] == "done"
 
 
-def test_a_process_of_another_host_is_believed(place, monkeypatch):
+def test_a_sweep_on_another_host_is_believed_while_it_is_heard_of(place, monkeypatch):
     name = str(place.run_folder("plain-10").relative_to(place.results))
     path = journal.begin(place.results, "mine", "local", "999999999@1")
     journal.note(path, [{"cell": name}])
     monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
     assert place.states()["plain-10"] == "queued"
-    assert "cannot be asked from here" in place.details()["plain-10"]
+    assert place.details()["plain-10"].startswith("process 999999999 on ")
+    os.utime(path, (time.time() - 200,) * 2)
+    assert place.states()["plain-10"] == "missing"
 
 
 def test_the_plan_shows_states_drops_and_cost(place, capsys):
@@ -259,13 +263,21 @@ def test_the_plan_shows_states_drops_and_cost(place, capsys):
     place.path.write_text(SMALL.replace("[mixing_enthalpy]", "[mixing_enthalpy, band_gap]"))
     assert place.sweep("plan") == 0
     shown = capsys.readouterr().out
-    assert "done     alloys-magpie/mixing_enthalpy/plain-10/onecycle/honest/seed0  MAE 0.125 eV/atom" in shown
-    assert "dropped  alloys-magpie × band_gap: the pack has mixing_enthalpy (6 cells)" in shown
+    assert "done      alloys-magpie/mixing_enthalpy/plain-10/onecycle/honest/seed0  MAE 0.125 eV/atom" in shown
+    assert "dropped   alloys-magpie × band_gap: the pack has mixing_enthalpy (6 cells)" in shown
     assert "mine: 6 cells: 1 done, 5 missing, 6 dropped" in shown
     assert "5 cells ask for at most 2.50 device-hours of a budget of 3; done ones took 0.50" in shown
     assert place.sweep("plan", "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["counts"] == {"done": 1, "running": 0, "queued": 0, "stale": 0, "failed": 0, "missing": 5}
+    assert told["counts"] == {
+        "done": 1,
+        "running": 0,
+        "queued": 0,
+        "stale": 0,
+        "preempted": 0,
+        "failed": 0,
+        "missing": 5,
+    }
     assert [cell["test_mae"] for cell in told["cells"]] == [0.125] + [None] * 5
     assert told["asked_device_hours"] == 2.5
 
@@ -276,12 +288,13 @@ def test_the_plan_shows_states_drops_and_cost(place, capsys):
 def test_packs_come_first_then_arrays_below_the_limit_then_the_tables_come_what_may(place, slurm, capsys):
     (place.packs / "alloys-magpie.h5").unlink()
     assert place.sweep("submit") == 0
-    pack, four, two, tables = slurm.scripts()
-    assert slurm.names() == ["irnet:pack:alloys-magpie", "irnet:mine", "irnet:mine", "irnet:tables:mine"]
+    pack, four, two, again, tables = slurm.scripts()
+    assert slurm.names() == ["irnet:pack:alloys-magpie", "irnet:mine", "irnet:mine", *LAST]
     assert "#SBATCH --array=0-3%4\n" in four and "#SBATCH --array=0-1%2\n" in two
     assert "--dependency" not in pack and "--array" not in pack
     assert "#SBATCH --dependency=afterok:101\n" in four and "#SBATCH --dependency=afterok:101\n" in two
-    assert "#SBATCH --dependency=afterany:101:102:103\n" in tables
+    assert "#SBATCH --dependency=afterany:101:102:103\n" in again
+    assert "#SBATCH --dependency=afterany:104\n" in tables
     assert all("#SBATCH --kill-on-invalid-dep=yes\n" in text for text in slurm.scripts())
     assert "srun" in four and "--kill-on-bad-exit=1" in four and "srun" not in tables
     log = capsys.readouterr().out.partition("the tables will be in ")[2].strip()
@@ -292,15 +305,15 @@ def test_what_is_queued_or_done_is_not_submitted_again(place, slurm, capsys):
     place.finish("plain-10")
     place.finish("plain-17", key="stale")
     assert place.sweep("submit") == 0
-    assert slurm.names() == ["irnet:mine", "irnet:tables:mine"]
+    assert slurm.names() == ["irnet:mine", *LAST]
     assert place.states() == {"plain-10": "done", "plain-17": "stale"} | dict.fromkeys(MODELS[2:], "queued")
     assert place.sweep("submit") == 0
-    assert len(slurm.scripts()) == 2
+    assert len(slurm.scripts()) == 3
     assert "nothing to submit" in capsys.readouterr().out
-    assert place.sweep("submit", "--stale") == 0
-    assert slurm.names()[2:] == ["irnet:mine", "irnet:tables:mine"]
-    assert "--array" not in slurm.scripts()[2]
-    assert "#SBATCH --dependency=afterany:101:103\n" in slurm.scripts()[3]  # one table of all that is under way
+    assert place.sweep("submit", "--stale", "--yes") == 0
+    assert slurm.names()[3:] == ["irnet:mine", *LAST]
+    assert "--array" not in slurm.scripts()[3]
+    assert "#SBATCH --dependency=afterany:101:104\n" in slurm.scripts()[4]  # one table of all that is under way
 
 
 def test_a_job_that_left_without_a_result_has_failed_and_is_alone_submitted_again(place, slurm):
@@ -313,7 +326,7 @@ def test_a_job_that_left_without_a_result_has_failed_and_is_alone_submitted_agai
     assert place.details()["plain-24"] == "job 101_2 TIMEOUT, without a result"
     assert place.details()["irnet-10"] == "job 101_3 (Priority)"
     assert place.sweep("submit") == 0
-    assert "#SBATCH --array=0-1%2\n" in slurm.scripts()[-2]
+    assert "#SBATCH --array=0-1%2\n" in slurm.scripts()[-3]
 
 
 def test_what_training_said_is_the_reason_unless_it_is_older_than_the_job(place, slurm):
@@ -334,7 +347,7 @@ def test_cells_whose_pack_could_not_be_built_say_so(place, slurm):
     (slurm.folder / "accounts").write_text("101|FAILED\n102_[0-3]|CANCELLED\n")
     assert place.details()["plain-10"] == "its pack alloys-magpie was not built: job 101 FAILED"
     assert place.sweep("submit") == 0
-    assert slurm.names()[4:5] == ["irnet:pack:alloys-magpie"]
+    assert slurm.names()[5:6] == ["irnet:pack:alloys-magpie"]
 
 
 def test_cells_wait_for_a_pack_that_an_earlier_submission_is_building(place, slurm):
@@ -342,8 +355,8 @@ def test_cells_wait_for_a_pack_that_an_earlier_submission_is_building(place, slu
     place.sweep("submit")
     slurm.forget("102_0", **{"102_0": "CANCELLED by 0"})
     assert place.sweep("submit") == 0
-    assert slurm.names()[4:] == ["irnet:mine", "irnet:tables:mine"]
-    assert "#SBATCH --dependency=afterok:101\n" in slurm.scripts()[4]
+    assert slurm.names()[5:] == ["irnet:mine", *LAST]
+    assert "#SBATCH --dependency=afterok:101\n" in slurm.scripts()[5]
 
 
 def test_a_submission_that_is_killed_halfway_is_not_repeated_while_its_jobs_live(place, slurm):
@@ -397,7 +410,7 @@ def test_what_slurm_took_before_it_refused_has_its_tables(place, slurm):
     with pytest.raises(UserError, match="SLURM refused irnet:mine"):
         place.sweep("submit")
     assert list(place.states().values()) == ["queued"] * 4 + ["missing"] * 2
-    assert slurm.names() == ["irnet:mine", "irnet:tables:mine"]
+    assert slurm.names() == ["irnet:mine", *LAST]
     assert "#SBATCH --dependency=afterany:101\n" in slurm.scripts()[1]
 
 
@@ -643,8 +656,8 @@ def test_the_cells_of_a_bundle_are_done_and_failed_each_by_itself(place, monkeyp
 def test_a_cell_of_a_bundle_that_runs_has_failed_once_it_says_so(place):
     place.path.write_text(SEEDS.replace("[mixing_enthalpy, size_mismatch]", "[mixing_enthalpy]"))
     names = [entry.name for entry in read_ledger(place.matrix, place.results).entries][:3]
-    path = journal.begin(place.results, "mine", "local", journal.process_name(os.getpid()))
-    event = {"process": journal.process_name(os.getpid()), "ended": None, "bundle": 3, "log": "log"}
+    path = journal.begin(place.results, "mine", "local", process_name(os.getpid()))
+    event = {"process": process_name(os.getpid()), "ended": None, "bundle": 3, "log": "log"}
     journal.note(path, [{"cell": name} | event for name in names])
     write_result(place.matrix, place.matrix.cells[0], place.results)
     write_json(place.results / names[1] / "error.json", {"error": "it hurts", "time": "2100-01-01T00:00:00+00:00"})
@@ -668,19 +681,20 @@ def test_a_site_says_how_much_memory_its_gpus_have(place, slurm, tmp_path):
     site.write_text("gpus_per_task: 1\ngpu_gb: 80\n")
     assert place.sweep("submit", "--site", str(site)) == 0
     times = sorted(line for text in slurm.scripts() for line in text.splitlines() if "--time=" in line)
-    assert times == ["#SBATCH --time=30", "#SBATCH --time=40", "#SBATCH --time=80"]  # the tables; 4 and 8 cells
+    minutes = [30, 30, 40, 80]  # the second try, the tables; 4 and 8 cells
+    assert times == [f"#SBATCH --time={n}" for n in minutes]
 
 
 def test_run_leaves_what_is_stale_until_asked(place, stand_in):
     place.finish("plain-10", key="other")
     assert place.sweep("run") == 0
     assert place.states()["plain-10"] == "stale"
-    assert place.sweep("run", "--stale") == 0
+    assert place.sweep("run", "--stale", "--yes") == 0
     assert place.states()["plain-10"] == "done"
 
 
 def test_run_takes_up_nothing_that_another_run_has(place, stand_in, capsys):
-    path = journal.begin(place.results, "mine", "local", journal.process_name(os.getpid()))
+    path = journal.begin(place.results, "mine", "local", process_name(os.getpid()))
     taken = [str(place.run_folder(model).relative_to(place.results)) for model in MODELS[1:]]
     journal.note(path, [{"cell": name} for name in taken])
     assert place.sweep("run") == 0
@@ -777,7 +791,7 @@ def test_stopping_a_run_lets_the_training_save_and_leaves_nothing_behind(place, 
     assert "Traceback" not in shown
     pid, _, said = log.read_text().partition(" ")
     assert said.startswith("up\n") and said.endswith("saved\n")
-    assert journal.process_name(int(pid)) is None
+    assert process_name(int(pid)) is None
     assert place.states() == {"plain-10": "failed"} | dict.fromkeys(MODELS[1:], "missing")
     assert "interrupted" in place.details()["plain-10"]
 
