@@ -80,11 +80,14 @@ MODELS = {architecture: tuple(WIDTHS) for architecture in TEMPLATES}
 MODELS |= {architecture: (depth,) for architecture, depth in SINGLE}
 
 MAX_WEIGHTS = 4_000_000_000
+MAX_DEPTH = 10_000  # layers in all
 
-NUMBER = r"\d+(?:\.\d+)?"
+# Digits are those of ASCII, and so few that none is beyond what Python turns into a number.
+DIGITS = r"[0-9]{1,9}"
+NUMBER = rf"{DIGITS}(?:\.{DIGITS})?"
 STACK = re.compile(
-    rf"(?P<width>\d+)(?P<norm>B?)(?P<activation>A|L(?P<slope>{NUMBER}))?(?P<layer>R?)(?:D(?P<layer_dropout>{NUMBER}))?"
-    rf"(?:x(?P<counts>\d+(?:\+\d+)*)(?P<stack>R?)(?:D(?P<stack_dropout>{NUMBER}))?)?"
+    rf"(?P<width>{DIGITS})(?P<norm>B?)(?P<activation>A|L(?P<slope>{NUMBER}))?(?P<layer>R?)(?:D(?P<layer_dropout>{NUMBER}))?"
+    rf"(?:x(?P<counts>{DIGITS}(?:\+{DIGITS})*)(?P<stack>R?)(?:D(?P<stack_dropout>{NUMBER}))?)?"
 )
 FORM = "WIDTH[B][A|LSLOPE][R][DRATE][xCOUNT[+COUNT...][R][DRATE]], e.g. 64BARx2, 64L0.3Rx2+2 or 64Ax4D0.2"
 
@@ -112,13 +115,17 @@ def _parts(count: int, most: int) -> list[int]:
 def parse(string: str) -> Layers:
     """Read a layer string. Raises UserError naming the part that does not fit the grammar."""
     *parts, last = string.split("-")
-    if not parts or not re.fullmatch(r"[1-9]\d*", last):
+    if not parts or not re.fullmatch(r"[1-9][0-9]{0,8}", last):
         raise UserError(
             f"layer string {string!r} must be stacks and an output width joined by '-', e.g. 64BARx2-32BARx1-1"
         )
     layers = Layers(tuple(_stack(part, string) for part in parts), int(last))
     if sum(sum(stack.branches) * stack.width**2 for stack in layers.stacks) > MAX_WEIGHTS:
         raise UserError(f"layer string {string!r} must have at most {MAX_WEIGHTS:,} weights")
+    if layers.depth > MAX_DEPTH:
+        raise UserError(
+            f"layer string {string[:50]!r}... must have at most {MAX_DEPTH:,} layers, however: {layers.depth:,}"
+        )
     return layers
 
 

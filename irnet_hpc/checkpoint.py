@@ -1,24 +1,29 @@
 """Checkpoints: tensors as safetensors, the rest as JSON, in two slots, so that a torn write costs one checkpoint, not the run.
 
-checkpoint/{a,b}.safetensors   checkpoint/{a,b}.json: written after it, with its hash
+checkpoint/{a,b}.safetensors   checkpoint/{a,b}.json: written after it, with the hash of both
+
+Models are files of the same kind, with a hash of their own: a bit that flips on a disk is a sentence, not another prediction.
 """
 
 import contextlib
 import dataclasses
 import hashlib
+import json
 import sys
 from pathlib import Path
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from irnet_hpc.comm import Comm, from_root
 from irnet_hpc.errors import UserError
-from irnet_hpc.files import read_json
+from irnet_hpc.files import read_json, remove_temporaries
 from irnet_hpc.holding import check, replacing, write_json
 
 SLOTS = ("a", "b")
+SUFFIXES = (".json", ".safetensors")
 NEVER = sys.float_info.max  # an error before the first evaluation: JSON has no infinity
 
 
@@ -52,10 +57,13 @@ def save(folder: Path, key: str, tensors: dict[str, Tensor], state: State, comm:
     slot = SLOTS[1 - SLOTS.index(newest)]
     check(folder)
     (path / f"{slot}.json").unlink(missing_ok=True)
+    for suffix in SUFFIXES:  # of a process that was killed as it wrote
+        remove_temporaries(path / f"{slot}{suffix}")
     with replacing(path / f"{slot}.safetensors") as temporary:
         write_tensors(temporary, {name: tensor.detach().cpu() for name, tensor in tensors.items()})
-        digest = _digest(temporary)
-    write_json(path / f"{slot}.json", {"sha256": digest, "key": key, "state": dataclasses.asdict(state)})
+        of_state = json.loads(json.dumps(dataclasses.asdict(state)))  # as it comes back
+        digest = _digest(temporary, of_state)
+    write_json(path / f"{slot}.json", {"sha256": digest, "key": key, "state": of_state})
 
 
 def resume(folder: Path, key: str, tensors: dict[str, Tensor], comm: Comm) -> State:
@@ -85,25 +93,52 @@ def place(folder: Path, key: str, comm: Comm) -> tuple[int, int]:
 def remove(folder: Path) -> None:
     check(folder)
     for slot in SLOTS:
-        for suffix in (".json", ".safetensors"):
+        for suffix in SUFFIXES:
             (folder / "checkpoint" / f"{slot}{suffix}").unlink(missing_ok=True)
+            remove_temporaries(folder / "checkpoint" / f"{slot}{suffix}")
     with contextlib.suppress(OSError):
         (folder / "checkpoint").rmdir()
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, str] | None = None) -> None:
-    """A safetensors file. Raises UserError where it cannot be written, e.g. on a full disk."""
+    """A safetensors file; with facts, texts that stand in it, too, it holds a hash of both. Raises UserError where it cannot
+    be written, e.g. on a full disk."""
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, facts)
+        save_file(tensors, path, facts and facts | {"sha256": _content_hash(tensors, facts)})
     except SafetensorError as error:
         raise UserError(f"{path.parent} cannot take {path.suffix[1:]} files: {error}") from None
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and facts of a file of `write_tensors`. Raises UserError where it is missing, damaged or not one."""
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+            facts = dict(file.metadata() or {})
+    except FileNotFoundError:
+        raise UserError(f"{path}: it is missing") from None
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+        raise UserError(f"{path}: it is damaged: {error}") from None
+    recorded = facts.pop("sha256", None)  # absent from files older than it
+    if recorded and recorded != _content_hash(tensors, facts):
+        raise UserError(f"{path}: it is damaged: its content is not that of the hash it was written with")
+    return tensors, facts
+
+
+def _content_hash(tensors: dict[str, Tensor], facts: dict[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _newest(path: Path, key: str) -> tuple[str, dict] | None:
     """Slot and state of the newest checkpoint of this key that is whole."""
     for _, slot in sorted(_slots(path, key), reverse=True):
         value, tensors = read_json(path / f"{slot}.json"), path / f"{slot}.safetensors"
-        if tensors.exists() and _digest(tensors) == value["sha256"]:
+        if tensors.exists() and _digest(tensors, value["state"]) == value.get("sha256"):
             return slot, value["state"]
         print(f"warning: {tensors} does not match its checksum; trying the checkpoint before it", file=sys.stderr)
     return None
@@ -120,6 +155,9 @@ def _slots(path: Path, key: str) -> list[tuple[int, str]]:
     return found
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, state: dict) -> str:
+    """Of the tensors and the state: one bit of either would be another training."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update(json.dumps(state, sort_keys=True).encode())
+    return digest.hexdigest()

@@ -6,7 +6,9 @@ tensors), gather (objects), close.
 
 import contextlib
 import os
+import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -94,19 +96,20 @@ class Horovod:
 
     def _meet(self, where: launch.Launch, folder: Path) -> None:
         from horovod.runner.common.util.hosts import get_host_assignments, parse_hosts
-        from horovod.runner.http.http_server import RendezvousServer
+        from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
 
         tasks = _tasks(where)
         # Across: those of this local rank, which a node with fewer ranks lacks; one too many would be waited for.
         across = [n > where.local_rank for n in tasks]
 
-        def serve() -> int:
+        def serve(host: str) -> int:
             hosts = ",".join(f"node{node}:{n}" for node, n in enumerate(tasks))
-            server = RendezvousServer(0)
-            port = server.start()
+            # What Horovod's RendezvousServer does, which listens on every interface; nobody has to show who he is there.
+            server = RendezvousHTTPServer((host, 0), RendezvousHandler, 0)
             server.init(get_host_assignments(parse_hosts(hosts), where.size))
+            threading.Thread(target=server.serve_forever, daemon=True).start()
             self._server = server  # lives as long as this process
-            return port
+            return server.server_address[1]
 
         with launch.meeting(where, folder, serve) as (address, port, interface):
             os.environ.update(
@@ -164,19 +167,26 @@ class Torch:
         self.rank, self.size, self.local_rank = where.rank, where.size, where.local_rank
         timeout = timedelta(seconds=STALL_S)
 
-        def store(address: str, port: int, master: bool) -> dist.TCPStore:
-            return dist.TCPStore(address, port, is_master=master, wait_for_workers=False, timeout=timeout)
-
-        def serve() -> int:
-            self._server = store("0.0.0.0", 0, True)
-            return self._server.port
+        def serve(host: str) -> int:
+            # A socket of our own, since the store's would listen on every interface, and its newer backend takes none.
+            listening = socket.create_server((host, 0), backlog=where.size)
+            port = listening.getsockname()[1]
+            self._server = dist.TCPStore(
+                host or "0.0.0.0", port, is_master=True, wait_for_workers=False, timeout=timeout,
+                master_listen_fd=listening.detach(), use_libuv=False,
+            )  # fmt: skip
+            return port
 
         with launch.meeting(where, folder, serve) as (address, port, interface):
             os.environ["GLOO_SOCKET_IFNAME"] = interface
             device_of(self.local_rank)  # before NCCL, which takes the current one
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             dist.init_process_group(
-                backend, store=store(address, port, False), rank=self.rank, world_size=self.size, timeout=timeout
+                backend,
+                store=dist.TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timeout),
+                rank=self.rank,
+                world_size=self.size,
+                timeout=timeout,
             )
         self.name = "torch"
 

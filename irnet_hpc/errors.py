@@ -27,6 +27,12 @@ def choose(kind: str, value: str, known: Iterable[str]) -> str:
     raise UserError(f"unknown {kind} {value!r}{hint}; known: {', '.join(known) or 'none'}")
 
 
+def said(error: OSError) -> str:
+    """What the system says of a file, as a sentence."""
+    strerror = error.strerror or str(error)
+    return f"{error.filename}: {strerror}" if error.filename else strerror
+
+
 def in_one_line(error: Exception) -> str:
     """What an error says, for a table: our own sentence or the system's, else its kind and its first line."""
     if isinstance(error, OSError) or type(error).__module__.startswith("irnet_hpc."):
@@ -54,6 +60,6 @@ def exit_status(main: Callable[[], int | None]) -> int:
     except OSError as error:
         if error.strerror is None:
             raise
-        sentence = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        sentence = said(error)
     print(f"error: {sentence}", file=sys.stderr, flush=True)
     return 130 if sentence == "interrupted" else 2

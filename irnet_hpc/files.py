@@ -91,6 +91,8 @@ def read_json(path: Path | str) -> dict:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
+    except RecursionError:
+        raise UserError(f"{path} is not JSON of ours: brackets in it are too deep") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold a JSON object, but holds a {type(value).__name__}")
     return value

@@ -132,10 +132,10 @@ def n_threads(where: Launch | None, environment: Mapping[str, str] = os.environ)
 
 
 @contextlib.contextmanager
-def meeting(launch: Launch, folder: Path, serve: Callable[[], int]) -> Iterator[tuple[str, int, str]]:
+def meeting(launch: Launch, folder: Path, serve: Callable[[str], int]) -> Iterator[tuple[str, int, str]]:
     """Yield (address, port, interface) of rank 0's server, on every rank, once all ranks of the launch are there.
 
-    Rank 0 calls `serve()`, which starts the server and returns its port, and publishes in `folder`, which every node sees,
+    Rank 0 calls `serve(host)`, which starts the server on that address of its own ("": all) and returns its port, and publishes in `folder`, which every node sees,
     where its door is: a file for the user alone, gone once all have come. The others knock with the token from the file
     and wait to be let in, so nobody starts to wait in an engine, whose time-outs are shorter. UserError after TIMEOUT_S.
     """
@@ -144,9 +144,10 @@ def meeting(launch: Launch, folder: Path, serve: Callable[[], int]) -> Iterator[
         yield _knock(launch, path, deadline)
         return
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    addresses = ["127.0.0.1"] if launch.n_nodes == 1 else own_addresses()
-    with socket.create_server((addresses[0] if launch.n_nodes == 1 else "", 0), backlog=launch.size) as door:
-        port, token, old_mask = serve(), secrets.token_hex(16), os.umask(0o077)
+    addresses = ["127.0.0.1"] if launch.n_nodes == 1 else job_addresses()
+    host = addresses[0] if len(addresses) == 1 else ""
+    with socket.create_server((host, 0), backlog=launch.size) as door:
+        port, token, old_mask = serve(host), secrets.token_hex(16), os.umask(0o077)
         try:
             write_json(path, {"addresses": addresses, "door": door.getsockname()[1], "port": port, "token": token})
         finally:
@@ -203,6 +204,15 @@ def _knock(launch: Launch, path: Path, deadline: float) -> tuple[str, int, str]:
 def stated_interface() -> str | None:
     """The network interface that the user wants, in the words of Horovod or of torch."""
     return os.environ.get("HOROVOD_GLOO_IFACE") or os.environ.get("GLOO_SOCKET_IFNAME") or None
+
+
+def job_addresses() -> list[str]:
+    """Where rank 0 of several nodes listens: the address that this host's name stands for, which is what a cluster's nodes call
+    each other by, or the only one there is. All of them only where neither says which, and no interface is stated."""
+    addresses, named = own_addresses(), ""
+    with contextlib.suppress(OSError):
+        named = socket.gethostbyname(socket.gethostname())
+    return [named] if named in addresses and not stated_interface() else addresses
 
 
 def own_addresses() -> list[str]:

@@ -174,7 +174,9 @@ def _targets(
         choose(kind, name, columns)
     known = {*PROPERTIES, *stated, *units}
     targets = list(dict.fromkeys(wanted)) or [column for column in columns if column in known]
-    for name in {*wanted, *units}.intersection(targets):
+    for (
+        name
+    ) in targets:  # a dataset of the pack, a folder of the results; names come with a table as well as from its user
         if not NAME.fullmatch(name):
             raise UserError(
                 f"a property's name must be letters, digits and _.+=-, however: {name!r}; rename the column"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 
-from irnet_hpc.architectures import parse
+from irnet_hpc.architectures import n_weights, parse
+from irnet_hpc.checkpoint import read_tensors
 from irnet_hpc.data import Scaling
 from irnet_hpc.errors import UserError
 from irnet_hpc.features import FEATURE_SETS
@@ -72,13 +72,20 @@ def read_member(folder: Path | str) -> Member:
     tensors, said = _stored(folder / "model.safetensors")
     if said["key"] != result.key:
         raise UserError(f"{folder / 'model.safetensors'} is of another run than result.json beside it")
-    network = Network(len(said["feature_labels"]), parse(said["layers"])._replace(n_outputs=len(spec.properties)))
+    layers = parse(spec.layer_string)._replace(n_outputs=len(spec.properties))
+    n_features = len(said["feature_labels"])
+    if said["layers"] != spec.layer_string or n_weights(layers, n_features) > sum(t.numel() for t in tensors.values()):
+        # Before it is built: a network may be larger than the memory.
+        raise UserError(f"{folder / 'model.safetensors'} is damaged: its tensors are not those of {spec.layer_string}")
+    network = Network(n_features, layers)
     try:
         weights = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
         network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     except RuntimeError as error:
         raise UserError(f"{folder / 'model.safetensors'} is damaged: {' '.join(str(error).split())[:200]}") from None
     units = said["unit"] if isinstance(said["unit"], list) else [said["unit"]]
+    if len(units) != len(spec.properties):
+        raise UserError(f"{folder / 'model.safetensors'} is damaged: it has {len(units)} units for {spec.property}")
     return Member(
         folder,
         spec,
@@ -96,17 +103,18 @@ def read_member(folder: Path | str) -> Member:
 def _stored(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     """Tensors and facts of a model's file."""
     try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-            said = json.loads((file.metadata() or {})["irnet_hpc"])
+        tensors, facts = read_tensors(path)
+        said = json.loads(facts["irnet_hpc"])
         needed = ("key", "layers", "unit", "feature_labels", "clip", "target_mean", "target_scale")
         if missing := [name for name in needed if name not in said]:
             raise KeyError(", ".join(missing))
+        if not isinstance(said["feature_labels"], list):
+            raise TypeError("feature_labels must be a list")
         if missing := [name for name in ("feature_mean", "feature_scale") if name not in tensors]:
             raise KeyError(", ".join(missing))
-    except FileNotFoundError:
-        raise UserError(f"a run must have its model, however: there is no {path}") from None
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except UserError as error:
+        raise UserError(f"a run must have its model, however: {error}") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"a run must have its model, however: {path} is damaged: {error}") from None
     return tensors, said
 
@@ -120,9 +128,12 @@ def _scaling(tensors: dict[str, torch.Tensor], said: dict) -> Scaling:
 
 
 def _feature_sets(folder: Path, identity: dict) -> tuple[str, ...]:
-    names = parse_features(identity["features"])
+    text, versions = identity.get("features"), identity.get("feature_versions")
+    if not isinstance(text, str) or not isinstance(versions, dict):
+        raise UserError(f"{folder / 'result.json'} must say the features that it was trained on, and their versions")
+    names = parse_features(text)
     for name in names:
-        trained, ours = identity["feature_versions"][name], FEATURE_SETS[name].version
+        trained, ours = versions.get(name), FEATURE_SETS[name].version
         if trained != ours:
             raise UserError(
                 f"{folder} was trained on version {trained} of feature set {name}; this program computes {ours}"

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from irnet_hpc.checkpoint import read_tensors
 from irnet_hpc.data import Dataset
 from irnet_hpc.errors import UserError
 from irnet_hpc.formulas import composition, reduced_formula
@@ -60,14 +60,14 @@ def read_origin(folder: Path | str) -> Origin:
         raise UserError(f"an init run must be of a network, however: {folder} is of {spec.architecture}")
     recipe, path = read_recipe(spec, result.recipe), folder / "model.safetensors"
     try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-            said = json.loads((file.metadata() or {})["irnet_hpc"])
+        tensors, facts = read_tensors(path)
+        said = json.loads(facts["irnet_hpc"])
         mean, scale = (tensors[f"feature_{name}"].double().numpy() for name in ("mean", "scale"))
         labels, clip, key = said["feature_labels"], said["clip"], said["key"]
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        why = "it is missing" if isinstance(error, FileNotFoundError) else f"it is damaged: {error}"
-        raise UserError(f"an init run must have its model, however: {path}: {why}") from None
+    except UserError as error:
+        raise UserError(f"an init run must have its model, however: {error}") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"an init run must have its model, however: {path}: it is damaged: {error}") from None
     if key != result.key:
         raise UserError(
             f"an init run must have its model, however: {path} is of another run than result.json beside it"
@@ -102,6 +102,14 @@ def check_features(origin: Origin | None, pack: Pack) -> None:
             f"an init run of another feature set: {origin.folder} was trained on {origin.result.pack_identity['features']} "
             f"({len(origin.feature_labels)} features), pack {pack.name} has {pack.features} ({pack.n_features})"
         )
+    if origin:
+        trained, ours = origin.result.pack_identity.get("feature_versions") or {}, pack.identity["feature_versions"]
+        if differing := sorted(name for name in trained.keys() & ours.keys() if trained[name] != ours[name]):
+            name = differing[0]
+            raise UserError(
+                f"an init run of other features: {origin.folder} was trained on version {trained[name]} of feature set {name}, "
+                f"pack {pack.name} has {ours[name]}"
+            )
 
 
 def take_over(origin: Origin, network: Network) -> None:

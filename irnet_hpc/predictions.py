@@ -4,6 +4,7 @@ What is missing, unreadable, or of other rows than its neighbours' costs a numbe
 """
 
 import dataclasses
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -18,6 +19,8 @@ if TYPE_CHECKING:  # tables that need no predictions need no numpy
 
 FILE = "test_predictions.npz"
 ARRAYS = ("material_id", "formula", "target", "prediction")
+MOST_UNPACKED = 50  # ours are not compressed; numpy's own compression of them gives a fifth
+FREELY_UNPACKED = 2**26  # bytes, whatever the file's size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +94,7 @@ def read_predictions(run: Run) -> dict[str, "np.ndarray"]:
 
     path = run.folder / FILE
     try:
+        _check_bytes(path)
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ARRAYS}
             arrays = _of_one_property(arrays, file["property"], run.spec.property) if run.joint else arrays
@@ -98,7 +102,7 @@ def read_predictions(run: Run) -> dict[str, "np.ndarray"]:
         raise UserError(f"{path} is missing") from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, SyntaxError, tokenize.TokenError, MemoryError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     shapes = {array.shape for array in arrays.values()}
     if len(shapes) != 1 or any(array.ndim != 1 for array in arrays.values()):
@@ -110,6 +114,17 @@ def read_predictions(run: Run) -> dict[str, "np.ndarray"]:
     if not np.isclose(mae, run.result.test_mae, rtol=1e-5):
         raise UserError(f"{path} is not that of result.json: MAE {mae:g} and {run.result.test_mae:g}")
     return arrays
+
+
+def _check_bytes(path: Path) -> None:
+    """Raises ValueError where a file is made to fill the memory, BadZipFile where a checksum of it fails: numpy looks at that
+    last, after it has read what is damaged."""
+    with zipfile.ZipFile(path) as file:
+        n_bytes = sum(member.file_size for member in file.infolist())
+        if n_bytes > max(FREELY_UNPACKED, MOST_UNPACKED * path.stat().st_size):
+            raise ValueError(f"it unpacks to {n_bytes / 2**20:,.0f} MiB, more than {MOST_UNPACKED} times its size")
+        if damaged := file.testzip():
+            raise zipfile.BadZipFile(f"the checksum of {damaged} fails")
 
 
 def _of_one_property(arrays: dict[str, "np.ndarray"], names: "np.ndarray", name: str) -> dict[str, "np.ndarray"]:

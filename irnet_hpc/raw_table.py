@@ -30,6 +30,10 @@ OPENERS: dict[str, Callable] = {
 }
 RESERVED = ("formula", "material_id", "split")
 LONGEST_TEXT = 1000
+LONGEST_LINE = 2**25  # bytes; the structure of a thousand sites takes a hundred thousand
+# Some bytes unpack to a thousand times as many, and a table is held in memory; real ones unpack to 5 to 30 times theirs.
+MOST_UNPACKED = 300
+FREELY_UNPACKED = 2**25  # bytes, whatever the file's size
 BLOCK_ROWS = 16384  # text becomes numbers by blocks, so that a wide table is held as numbers only
 
 
@@ -126,9 +130,18 @@ def read(path: Path, name: str, targets: Collection[str], feature: Callable[[str
 
 
 def read_lines(path: Path, digest=None) -> Iterator[str]:
-    """The lines of a table, unpacked; `digest` is updated with their bytes."""
+    """The lines of a table, unpacked; `digest` is updated with their bytes. Raises UserError where it is made to fill the memory."""
+    most = max(FREELY_UNPACKED, MOST_UNPACKED * path.stat().st_size)
     with OPENERS[ending_of(path)](path, "rb") as stream:
-        for number, line in enumerate(stream):
+        n_bytes = 0
+        for number, line in enumerate(iter(lambda: stream.readline(LONGEST_LINE + 1), b"")):
+            n_bytes += len(line)
+            if len(line) > LONGEST_LINE:
+                raise UserError(f"{path}, line {number + 1} must be at most {LONGEST_LINE / 2**20:.0f} MiB long")
+            if n_bytes > most:
+                raise UserError(
+                    f"{path} unpacks to more than {MOST_UNPACKED} times its size, which no table does; unpack it yourself if it is one"
+                )
             if digest:
                 digest.update(line)
             yield line.decode("utf-8" if number else "utf-8-sig")  # spreadsheets put a mark in front

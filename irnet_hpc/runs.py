@@ -10,6 +10,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 from pathlib import Path
 
 from irnet_hpc.architectures import MODELS, custom_name, layer_string, parse
@@ -53,6 +54,9 @@ class RunSpec:
             raise UserError(f"seed must be 0 to 2**63 - 1, however: {self.seed}")
         if self.train_rows is not None and self.train_rows < 1:
             raise UserError(f"train_rows must be positive, however: {self.train_rows}")
+        # It becomes part of a folder's name, and a result that is read may be anybody's.
+        if self.start_from is not None and not re.fullmatch("[0-9a-f]{16}", self.start_from):
+            raise UserError(f"start_from must be the 16 hexadecimal digits of a run, however: {self.start_from!r}")
         if self.is_classical or self.recipe == GRID:
             self._check_classical()
         elif self.layers is None:
@@ -136,7 +140,7 @@ def model_of(model: str) -> dict:
     if model in GRIDS:
         return {"architecture": model, "depth": None}
     architecture, _, depth = model.rpartition("-")
-    if architecture in MODELS and depth.isdigit():
+    if architecture in MODELS and re.fullmatch("[0-9]{1,9}", depth):
         return {"architecture": architecture, "depth": int(depth)}
     if not model[:1].isdigit():
         known_architecture(architecture or model)
@@ -191,6 +195,8 @@ def defaults(record: RunSpec | Recipe | Grid) -> dict:
 def read_recipe(spec: RunSpec, value: dict) -> Recipe | Grid:
     """The recipe of a result; fields that it is older than have their defaults. Raises UserError for unknown ones."""
     kind = Grid if spec.is_classical else Recipe
+    if not isinstance(value, dict):
+        raise UserError(f"a recipe must be an object, however: {value!r:.80}")
     for name in value:
         choose("field of a recipe", name, {field.name for field in dataclasses.fields(kind)})
     try:
@@ -256,14 +262,24 @@ def read_result(path: Path | str) -> RunResult:
     if value.keys() | optional != known:
         wrong = sorted((value.keys() | optional) ^ known)
         raise UserError(f"{path} is not a result of this version: keys missing or unknown: {', '.join(wrong)}")
+    if not all(isinstance(value[name], dict) for name in ("spec", "recipe", "pack_identity")):
+        raise UserError(f"{path}: spec, recipe and pack_identity must be of type dict")
+    if not all(isinstance(value[name], str) for name in ("unit", "key")):
+        raise UserError(f"{path}: unit and key must be of type str")
+    if not isinstance(value.get("origin"), dict | None):
+        raise UserError(f"{path}: origin must be of type dict, or null")
     return RunResult(**value)
 
 
 def read_spec(value: dict) -> RunSpec:
-    """A RunSpec from JSON; unknown keys fail, listing the known."""
-    known = {field.name for field in dataclasses.fields(RunSpec)}
-    for name in value:
-        choose("key of a run", name, known)
+    """A RunSpec from JSON; unknown keys fail, listing the known, and so do values of another type."""
+    if not isinstance(value, dict):
+        raise UserError(f"a run's specification must be an object, however: {value!r:.80}")
+    types = {field.name: field.type for field in dataclasses.fields(RunSpec)}
+    for name, given in value.items():
+        kind = types[choose("key of a run", name, types)]
+        if isinstance(given, bool) or not isinstance(given, kind):
+            raise UserError(f"{name} must be of type {getattr(kind, '__name__', kind)}, however: {given!r}")
     try:
         return RunSpec(**value)
     except TypeError as error:

@@ -98,6 +98,7 @@ class Step:
             self.weight = self._of_each([loss_weights(r.data.train.target) for r in stack.replicas]).mT.contiguous()
             self.share = torch.empty_like(self.weight)
         self.error_sum = torch.zeros(k, dtype=torch.float64, device=stack.device)  # of the epoch so far, scaled
+        self.n_finite = torch.zeros(k, dtype=torch.int64, device=stack.device)  # steps of it before one that was not
         graphs = graphs and stack.device.type == "cuda"
         # A group that spans ranks has an allreduce within its layer, which no graph can hold.
         self.gradients = Graphed(self._gradients, graphs and self.groups.index is None)
@@ -128,6 +129,7 @@ class Step:
         self.target_rows = self.rows + shift.repeat_interleave(self.y.shape[1])
         self.rates = torch.from_numpy(rates).to(self.stack.rates)
         self.error_sum.copy_(torch.tensor([state.error_sum for state in self.stack.states], dtype=torch.float64))
+        self.n_finite.zero_()
         if self.several:
             share = [
                 equal_shares(replica.data.train.target[of_one]) * scaling.target_scale / scaling.spread
@@ -187,3 +189,4 @@ class Step:
     def _update(self) -> None:
         self.stack.optimizer.step()
         self.error_sum += self.stack.flat.riders[0]
+        self.n_finite += self.error_sum.isfinite()  # a sum that is not stays so

@@ -11,7 +11,9 @@ in a heap without any. Attributes not in TEXT are JSON. `format` is written last
 import contextlib
 import hashlib
 import json
+import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,7 +42,11 @@ IDENTITY = (
 TEXT = ("format", "source", "source_sha256", "features", "content_sha256", "unit", "licence", "citation", "created")
 CHUNK_ROWS = 4096
 CHUNK_BYTES = 2**24  # at most; wide rows get fewer rows a chunk
-SLAB_ROWS = 65536  # read at once when the content is hashed
+SLAB_ROWS = 65536  # read at once when the content is hashed, fewer of wide rows
+SLAB_BYTES = 2**28
+# A pack may come from anybody. What ours unpack to is a few times their file: beyond this a file is made to fill the memory.
+MOST_UNPACKED = 200
+FREELY_UNPACKED = 2**27  # bytes, whatever the file's size
 LIBRARY = ("v110", "v110")  # HDF5 >= 1.10, whose metadata have checksums too
 
 
@@ -80,6 +86,7 @@ class Pack:
         self.units: dict[str, str] = self.identity["properties"]
         self.n_train, self.n_val, self.n_test = (int(attrs[f"n_{split}"]) for split in SPLITS)
         self.n_rows, self.n_features = self._file["x"].shape
+        _check_layout(self)
         self.feature_labels: list[str] = _text(self._file["feature_label"][:])
 
     def rows(self, split: str) -> slice:
@@ -212,9 +219,10 @@ def verify(path: Path | str) -> str:
     """Read all of a pack; return its content hash. Raises UserError where it is not the one recorded."""
     with open_pack(path) as pack:
         hashes = {name: hashlib.sha256() for name in ("x", *(f"y/{name}" for name in pack.units))}
-        for start in range(0, pack.n_rows, SLAB_ROWS):
+        step = max(1, min(SLAB_ROWS, SLAB_BYTES // (4 * pack.n_features)))
+        for start in range(0, pack.n_rows, step):
             for name, digest in hashes.items():
-                digest.update(np.ascontiguousarray(pack.read(name, slice(start, min(start + SLAB_ROWS, pack.n_rows)))))
+                digest.update(np.ascontiguousarray(pack.read(name, slice(start, min(start + step, pack.n_rows)))))
         found = {name: digest.hexdigest() for name, digest in hashes.items()}
         everything = slice(0, pack.n_rows)
         found["feature_label"] = _hash_text(pack.feature_labels)
@@ -237,6 +245,37 @@ def can_be_locked(path: Path | str) -> bool:
             return True
     except OSError:
         return False
+
+
+def _check_layout(pack: Pack) -> None:
+    """Raises UserError, or ValueError, where an open pack is not laid out as this module does it, whoever made it."""
+    file, identity = pack._file, pack.identity
+    for name, kind in (("properties", dict), ("feature_versions", dict), ("filters", list), ("split", dict)):
+        if not isinstance(identity[name], kind):
+            raise ValueError(f"attribute {name} must be of type {kind.__name__}, however: {identity[name]!r:.80}")
+    if not isinstance(identity["n_source_rows"], int) or not re.fullmatch("[0-9a-f]{64}", identity["content_sha256"]):
+        raise ValueError("attributes n_source_rows and content_sha256 must be a whole number and a sha256")
+    if not all(isinstance(unit, str) for unit in pack.units.values()):
+        raise ValueError(f"units must be text, however: {pack.units!r:.80}")
+    if not pack.n_rows or not pack.n_features or pack.n_rows != pack.n_train + pack.n_val + pack.n_test:
+        raise ValueError(f"{pack.n_rows} rows of {pack.n_features} features are not train, val and test together")
+    if min(pack.n_train, pack.n_val, pack.n_test) < 0:
+        raise ValueError("attributes n_train, n_val and n_test must not be negative")
+    of_rows = (pack.n_rows,)
+    shapes = {"x": ("f", (pack.n_rows, pack.n_features)), "formula": ("S", of_rows), "material_id": ("S", of_rows)}
+    shapes |= {"feature_label": ("S", (pack.n_features,))} | {f"y/{name}": ("f", of_rows) for name in pack.units}
+    n_bytes = 0
+    for name, (kind, shape) in shapes.items():
+        dataset = file[name]
+        if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
+            raise ValueError(f"{name} must be a dataset within the file")
+        if (dataset.dtype.kind, dataset.shape) != (kind, shape) or (kind == "f" and dataset.dtype.itemsize > 8):
+            raise ValueError(f"{name} must be of {shape} {kind}, however: {dataset.shape} {dataset.dtype}")
+        n_bytes += dataset.dtype.itemsize * max(dataset.size, math.prod(dataset.chunks or (1,)))
+    if n_bytes > max(FREELY_UNPACKED, MOST_UNPACKED * pack.path.stat().st_size):
+        raise UserError(
+            f"{pack.path} unpacks to {n_bytes / 2**20:,.0f} MiB, more than {MOST_UNPACKED} times its size, which no pack does"
+        )
 
 
 def _content_hash(hashes: dict[str, str], identity: dict, counts: dict[str, int]) -> str:
@@ -296,7 +335,7 @@ def _sound(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"there is no pack {path}; python -m irnet_hpc.pack makes one") from None
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
+    except (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, MemoryError) as error:
         if not path.exists():  # of a file that was open: a file system that is not local forgets it
             raise UserError(f"pack {path} has gone while it was being read") from None
         said = " ".join(str(error).split())  # HDF5's own may run over lines

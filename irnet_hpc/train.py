@@ -29,7 +29,7 @@ from irnet_hpc import classical, folder, holding
 from irnet_hpc.architectures import MODELS
 from irnet_hpc.comm import DEVICES, ENGINES, Comm, PeerLost, device_of, from_root, leave_at_once, start, together
 from irnet_hpc.data import PLACES, place_of
-from irnet_hpc.errors import UserError, choose, exit_status, in_one_line
+from irnet_hpc.errors import UserError, choose, exit_status, in_one_line, said
 from irnet_hpc.evaluation import predict
 from irnet_hpc.grids import GRID, GRIDS
 from irnet_hpc.lease import Elsewhere
@@ -307,6 +307,11 @@ def main(argv: list[str] | None = None) -> int:
     except PeerLost as error:
         print(f"error: rank {comm.rank}: {error}", file=sys.stderr)
         leave_at_once(1)
+    except OSError as error:  # a disk that is full, or no longer there, which this rank alone has met
+        if comm.size == 1 or error.strerror is None:
+            raise
+        print(f"error: rank {comm.rank}: {said(error)}", file=sys.stderr)
+        leave_at_once(2)
     except BaseException:
         if comm.size == 1:
             raise

@@ -85,7 +85,9 @@ def train(
                 for k, error_sum in enumerate(step_of.error_sum.tolist()):
                     states[k].step, states[k].error_sum = epoch * n_steps + i + 1, error_sum
                     if errors[k] is None and not math.isfinite(error_sum):
-                        errors[k] = non_finite(stack.replicas[k].spec, states[k], rates[i, k])
+                        at = first + int(step_of.n_finite[k])  # the host looks at some steps only, the device at each
+                        at_rows = rows[visited[k].reshape(-1, recipe.batch)[at]]
+                        errors[k] = non_finite(stack.replicas[k].spec, states[k], n_steps, at, at_rows, rates[at, k])
                 if all(errors):
                     break
                 if stack.flat.riders[1, 0] > 0:
@@ -243,10 +245,12 @@ def trained(
             return  # a signal
 
 
-def non_finite(spec: RunSpec, state: State, rate: float) -> str:
+def non_finite(spec: RunSpec, state: State, n_steps: int, at: int, rows: np.ndarray, rate: float) -> str:
+    """`at`: the step of the epoch whose loss was the first that is not finite; `rows` (batch,) were in it, by their numbers."""
+    some = ", ".join(map(str, rows[:8])) + f" and {len(rows) - 8} more" * (len(rows) > 8)
     return (
-        f"the loss is no longer finite by step {state.step} (epoch {state.epoch + 1}) of {spec.model} on {spec.property}, "
-        f"learning rate {rate:.2g}; a smaller rate, or recipe fields features: standard and target: standard, may help"
+        f"the loss is no longer finite at step {state.epoch * n_steps + at + 1} (epoch {state.epoch + 1}) of {spec.model} on "
+        f"{spec.property}, learning rate {rate:.2g}, rows {some} of {spec.pack}; a smaller rate, or recipe fields features: standard and target: standard, may help"
     )
 
 

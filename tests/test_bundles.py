@@ -109,7 +109,7 @@ def test_a_cell_whose_loss_is_not_finite_fails_alone(alloys_pack, tmp_path):
         for r, s, recipe, d in zip(replicas, specs, recipes, data, strict=True)
     ]
     ended = {e.replica.spec.seed: e for e in training.train(changed, Alone(), CPU, training.StopSignals())}
-    assert "no longer finite by step" in ended[1].error and "learning rate 10" in ended[1].error
+    assert "no longer finite at step" in ended[1].error and "learning rate 10" in ended[1].error
     assert ended[0].error is None and len(ended[0].state.history) == 4
     with pytest.raises(Exception, match="no longer finite"):
         alone.train(specs[1], recipes[1], "key1", data[1], tmp_path / "1", Alone(), CPU)

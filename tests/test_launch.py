@@ -78,7 +78,7 @@ def test_threads_are_the_users_word_the_schedulers_or_an_equal_share():
 
 def _arrive(rank: int, folder, queue) -> None:
     where = launch.Launch("test", rank, 3, rank, 3, 0, 1, "meet")
-    with launch.meeting(where, folder, lambda: 4711) as met:
+    with launch.meeting(where, folder, lambda host: 4711) as met:
         queue.put(met)
 
 
@@ -109,7 +109,10 @@ def test_processes_meet_through_a_private_file_that_does_not_stay(tmp_path):
 def test_rank_0_says_who_did_not_come(tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "TIMEOUT_S", 0.3)
     where = launch.Launch("test", 0, 3, 0, 3, 0, 1, "alone")
-    with pytest.raises(UserError, match="ranks 1, 2 of 3 did not come"), launch.meeting(where, tmp_path, lambda: 0):
+    with (
+        pytest.raises(UserError, match="ranks 1, 2 of 3 did not come"),
+        launch.meeting(where, tmp_path, lambda host: 0),
+    ):
         pass
     assert not list(tmp_path.iterdir())
 
@@ -120,5 +123,5 @@ def test_a_rank_that_nobody_meets_gives_up_with_a_sentence(tmp_path, monkeypatch
     (tmp_path / "test-alone.json").write_text(
         json.dumps({"addresses": ["127.0.0.1"], "door": 1, "port": 1, "token": ""})
     )
-    with pytest.raises(UserError, match="rank 1 waited"), launch.meeting(where, tmp_path, lambda: 0):
+    with pytest.raises(UserError, match="rank 1 waited"), launch.meeting(where, tmp_path, lambda host: 0):
         pass

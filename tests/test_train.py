@@ -449,7 +449,7 @@ def test_a_result_that_cannot_be_read_is_named_and_replaced_only_when_asked(tmp_
 
 
 def test_a_loss_that_is_not_finite_is_a_sentence_with_the_step_and_the_rate(alloys_pack, tmp_path):
-    with pytest.raises(UserError, match=r"no longer finite by step \d+ .*learning rate"):
+    with pytest.raises(UserError, match=r"no longer finite at step \d+ .*learning rate"):
         in_process(
             alloys_pack,
             tmp_path,

@@ -1,0 +1,398 @@
+"""Reads spoiled files, one after another, as the commands do; run by test_fuzz.py in a process of its own, which may die.
+
+    python tests/fuzzed.py KIND FOLDER              # writes the sound files
+    python tests/fuzzed.py KIND FOLDER FIRST N      # spoils and reads them, by the numbers from FIRST on
+
+The second prints a line of JSON a file: its number, what came of it (same, read, refused, or the traceback), and, at the end, by how much
+the memory grew. A file that takes longer than LIMIT_S ends the process with the traceback of where it hangs.
+"""
+
+import contextlib
+import dataclasses
+import faulthandler
+import gzip
+import hashlib
+import io
+import json
+import lzma
+import resource
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import mutants
+import tiny
+import yaml
+
+from irnet_hpc.errors import UserError
+
+LIMIT_S = 30
+ROOM = 2**30  # bytes of address space, above what the process has when it begins
+PROPERTIES = {"band_gap": "eV", "density": "g/cm³"}
+
+
+class Kind(NamedTuple):
+    """`make(folder)` writes sound files, `spoil(folder, number)` all of them anew, with one spoiled, and `read(folder)` reads
+    them: what it returns can be compared."""
+
+    make: Callable[[Path], None]
+    spoil: Callable[[Path, int], None]
+    read: Callable[[Path], object]
+    exact: bool  # what is read must be what was written: the files have checksums
+
+
+def bytes_of(*names: str) -> Callable[[Path, int], None]:
+    """Spoils the bytes of one of these files, of which sound copies are kept as NAME.sound."""
+
+    def spoil(folder: Path, number: int) -> None:
+        for name in names:
+            (folder / name).write_bytes((folder / f"{name}.sound").read_bytes())
+        name = names[number % len(names)]
+        (folder / name).write_bytes(mutants.of_bytes((folder / f"{name}.sound").read_bytes(), number))
+
+    return spoil
+
+
+def keep(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / f"{name}.sound").write_bytes((folder / name).read_bytes())
+
+
+# ------------------------------------------------------------------------------------------------------------------ packs
+
+
+def make_pack(folder: Path) -> None:
+    tiny.write_pack(folder, "alloys-elements", PROPERTIES, rows=40, feature_versions={"elements": 1})
+    keep(folder, "alloys-elements.h5")
+
+
+def spoil_pack(folder: Path, number: int) -> None:
+    """Every other one under sound checksums, as another program would write it."""
+    path = folder / "alloys-elements.h5"
+    bytes_of(path.name)(folder, number)
+    if number % 2:
+        path.write_bytes((folder / f"{path.name}.sound").read_bytes())
+        rewrite_pack(path, number)
+
+
+def rewrite_pack(path: Path, number: int) -> None:
+    import random
+
+    import h5py
+    import numpy as np
+
+    chance = random.Random(number)
+    with h5py.File(path, "r+") as file:
+        names = ["x", "formula", "material_id", "feature_label", "y", *(f"y/{name}" for name in PROPERTIES)]
+        name = chance.choice(names)
+        change = chance.randrange(6)
+        if change == 0:
+            del file[name]
+        elif change == 1:
+            del file[name]
+            shape = chance.choice(((), (0,), (40,), (39,), (40, 2), (10**12,), (10**9, 10**3), (3, 3, 3)))
+            kind = chance.choice(("f4", "f8", "i8", "S9", h5py.string_dtype(), "S2000000", [("a", "f4")]))
+            chunks = tuple(min(n, 64) for n in shape) if shape and all(shape) else None
+            file.create_dataset(name, shape, kind, chunks=chunks)
+        elif change == 2 and name != "y":
+            data = file[name][...].copy()
+            data[chance.randrange(len(data))] = data[chance.randrange(len(data))]
+            if data.dtype.kind == "f":
+                data[chance.randrange(len(data))] += 1
+            file[name][...] = data
+        else:
+            key = chance.choice(list(file.attrs))
+            odd = chance.choice(mutants.ODD)
+            if change == 3:
+                del file.attrs[key]
+            elif change == 4:
+                file.attrs[key] = json.dumps(odd)[:60000] if not isinstance(odd, str) else odd[:60000].replace("\0", "")
+            else:
+                file.attrs[key] = chance.choice(
+                    (1, 2.5, np.arange(3), np.bytes_(b"\xff\xfe"), np.bytes_(b"{}"), np.bytes_(b"[]"))
+                )
+
+
+def read_pack(folder: Path) -> object:
+    from irnet_hpc import store
+    from irnet_hpc.accounting import describe
+
+    path = folder / "alloys-elements.h5"
+    with store.open_pack(path) as pack:
+        rows = slice(0, pack.n_rows)
+        read = [pack.x(rows).tobytes(), *(pack.y(name, rows).tobytes() for name in pack.units)]
+        read += [pack.formulas(rows), pack.material_ids(rows), pack.feature_labels, pack.identity]
+        with contextlib.suppress(KeyError, TypeError, AttributeError, ValueError):  # attributes that only describe
+            describe(pack)
+    return [store.verify(path), hashlib.sha256(repr(read).encode()).hexdigest()]
+
+
+# ------------------------------------------------------------------------------------------------------------- run folders
+
+
+def make_run(folder: Path) -> None:
+    """A run of a small network, trained by the command itself, and checkpoints as it writes them."""
+    from irnet_hpc import train
+    from irnet_hpc.features import FEATURE_SETS
+
+    version = {"elements": FEATURE_SETS["elements"].version}
+    tiny.write_pack(folder, "alloys-elements", PROPERTIES, rows=40, feature_versions=version)
+    recipe = "{name: t, base: paper, batch: 8, norm_group: 8, epochs: 2}"
+    command = f"--property band_gap --layers 4BARx2-1 --engine none --pack {folder / 'alloys-elements.h5'}"
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert train.main([*command.split(), "--recipe", recipe, "--results", str(folder / "runs")]) == 0
+    (made,) = (folder / "runs").rglob("result.json")
+    for name in ("result.json", "model.safetensors", "test_predictions.npz"):
+        (folder / name).write_bytes((made.parent / name).read_bytes())
+    keep(folder, "result.json", "model.safetensors", "test_predictions.npz")
+
+
+def spoil_run(folder: Path, number: int) -> None:
+    """Of three one has a spoiled model, one a spoiled result, one a result of other values."""
+    bytes_of("model.safetensors", "result.json", "test_predictions.npz")(
+        folder, number - number % 3 + (0, 1, 1)[number % 3]
+    )
+    if number % 3 == 2:
+        result = json.loads((folder / "result.json.sound").read_text())
+        (folder / "result.json").write_text(json.dumps(mutants.of_tree(result, number)))
+
+
+def read_run(folder: Path) -> object:
+    from irnet_hpc.members import read_member
+    from irnet_hpc.origin import read_origin
+
+    origin, member = read_origin(folder), read_member(folder)
+    digest = hashlib.sha256(repr([member.feature_labels, origin.feature_labels]).encode())
+    for tensors in (origin.tensors, member.network.state_dict()):
+        for name, tensor in sorted(tensors.items()):
+            digest.update(name.encode() + tensor.numpy().tobytes())
+    scaling = [member.scaling.feature_mean.tolist(), member.scaling.target_scale.tolist(), member.units]
+    return [digest.hexdigest(), repr(scaling)]
+
+
+def read_predictions(folder: Path) -> object:
+    from irnet_hpc.predictions import read_predictions
+    from irnet_hpc.results import Run
+    from irnet_hpc.runs import read_result, read_spec
+
+    result = read_result(folder / "result.json.sound")
+    found = read_predictions(Run(folder, read_spec(result.spec), result))
+    return hashlib.sha256(b"".join(array.tobytes() for array in found.values())).hexdigest()
+
+
+def make_checkpoint(folder: Path) -> None:
+    import torch
+
+    from irnet_hpc import checkpoint
+    from irnet_hpc.comm import Alone
+
+    for step in (8, 16):
+        tensors = {"w": torch.full((50,), float(step)), "b": torch.full((2, 3), -float(step))}
+        state = checkpoint.State(epoch=step // 8, step=step, history=[[0, 8, 1e-4, 0.5, 0.4, 1.0]])
+        checkpoint.save(folder, "0" * 64, tensors, state, Alone())
+    for path in list((folder / "checkpoint").iterdir()):
+        keep(path.parent, path.name)
+
+
+def spoil_checkpoint(folder: Path, number: int) -> None:
+    names = [f"{slot}{suffix}" for slot in "ab" for suffix in (".json", ".safetensors")]
+    bytes_of(*names)(folder / "checkpoint", number)
+    if number % 3 == 0:
+        name = names[number % 4 // 2 * 2]
+        whole = json.loads((folder / "checkpoint" / f"{name}.sound").read_text())
+        (folder / "checkpoint" / name).write_text(json.dumps(mutants.of_tree(whole, number)))
+
+
+def read_checkpoint(folder: Path) -> object:
+    """One of the two that were written, or a fresh start: nothing else may come of it."""
+    import torch
+
+    from irnet_hpc import checkpoint
+    from irnet_hpc.comm import Alone
+
+    tensors = {"w": torch.zeros(50), "b": torch.zeros(2, 3)}
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        state = checkpoint.resume(folder, "0" * 64, tensors, Alone())
+        assert checkpoint.place(folder, "0" * 64, Alone()) == (state.epoch, state.step)
+    values = {float(x) for x in tensors["w"]} | {-float(x) for x in tensors["b"].flatten()}
+    assert values == {float(state.step)} and state.step in (0, 8, 16) and state.epoch == state.step // 8
+    assert state == checkpoint.State() or state.history == [[0, 8, 1e-4, 0.5, 0.4, 1.0]]
+    return None
+
+
+# ----------------------------------------------------------------------------------------------------------------- tables
+
+
+def make_results(folder: Path) -> None:
+    """Results of two networks and a classical model; the last of them is the one that is spoiled."""
+    from test_aggregate import write_run
+
+    for seed in (0, 1):
+        for model, mae in (("plain-17", 0.3), ("irnet-17", 0.2), ("ridge", 0.25)):
+            last = write_run(folder / "results", mae, model, seed=seed)
+    (folder / "last").symlink_to(last)
+    keep(folder, "last/result.json")
+
+
+def spoil_result(folder: Path, number: int) -> None:
+    if number % 2:
+        whole = json.loads((folder / "last/result.json.sound").read_text())
+        (folder / "last/result.json").write_text(json.dumps(mutants.of_tree(whole, number)))
+    else:
+        bytes_of("last/result.json")(folder, number)
+
+
+def read_results(folder: Path) -> object:
+    """The tables, all but the figures."""
+    from irnet_hpc import aggregate
+    from irnet_hpc.document import footer, legend, unread
+    from irnet_hpc.ensembles import with_ensembles
+    from irnet_hpc.results import collect
+    from irnet_hpc.series import size_series
+    from irnet_hpc.significance import with_significance
+    from irnet_hpc.tables import tabulate
+
+    runs, gaps = collect(folder / "results")
+    problems: dict = {}
+    tables = with_significance(with_ensembles(tabulate(runs, gaps.values()), problems), problems)
+    sections = aggregate.sections_of(tables, size_series(tables), problems)
+    notes = [*footer(gaps), *legend(runs, tables), *unread(problems)]
+    aggregate.write(folder / "tables", tables, sections, notes)
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------ what people write
+
+MATRIX = """
+packs: [alloys-elements, {name: mine, source: mine.csv, features: magpie, properties: [band_gap], split_seeds: [0, 1]}]
+properties: [band_gap, "band_gap,density"]
+models: [irnet-17, 64BARx2-1, {architectures: [plain, srnet, random_forest], depths: [10, 48]}, ridge]
+recipes: [paper, {name: mine, base: paper, batch: 64, learning_rate: 1e-3}, grid]
+protocols: [honest, paper]
+seeds: [0, 1, 2]
+splits: [random, element:O]
+train_rows: [1000, all]
+init: [null, {pack: alloys-elements, property: band_gap, recipe: paper}]
+resources:
+  - {nodes: 1, ranks_per_node: 2, cpus_per_rank: 1, gpus_per_rank: 0, memory_gb: 8, minutes: 60}
+  - {for: {recipe: grid}, ranks_per_node: 1}
+  - {for: {depth: 48, pack: [mine]}, minutes: 240, stage_dir: auto}
+pack_resources: {cpus_per_rank: 4, memory_gb: 16, minutes: 120}
+budget_device_hours: 100
+"""
+
+
+def spoil_matrix(folder: Path, number: int) -> None:
+    text = mutants.of_text(MATRIX, number)
+    if number % 2:
+        with contextlib.suppress(RecursionError):
+            text = yaml.safe_dump(mutants.of_tree(yaml.safe_load(MATRIX), number)).encode()
+    (folder / "matrix.yaml").write_bytes(text)
+
+
+def read_matrix(folder: Path) -> object:
+    from irnet_hpc.matrix import read_matrix
+    from irnet_hpc.runs import run_folder
+
+    inside = (folder / "results").resolve()
+    for cell in read_matrix(folder / "matrix.yaml", folder).cells:
+        assert (folder / "results" / run_folder("", cell.spec)).resolve().is_relative_to(inside), cell
+        json.dumps(dataclasses.asdict(cell.spec))
+    return None
+
+
+TABLE = "material_id,formula,band_gap,density,note,mine\n" + "".join(
+    f'id-{n},{formula},{n / 7},{"" if n % 3 else n},"a, ""word""",{n}\n'
+    for n, formula in enumerate(("NaN", "Fe2O3", "MgO", "Ag(AuS)2", "C", "Si", "GaAs", "H2O"))
+)
+LINES = "".join(
+    json.dumps(
+        {"material_id": f"m{n}", "lattice": [[4, 0, 0], [0, 4, 0], [0, 0, n + 2.5]], "species": ["Na", {"Cl": 0.5, "Br": 0.5}][: n % 2 + 1],
+         "frac_coords": [[0, 0, 0], [0.5, 0.5, 0.5]][: n % 2 + 1], "targets": {"band_gap": n / 3}, "mine": n, "split": "train"}
+    ) + "\n"
+    for n in range(6)
+)  # fmt: skip
+TABLES = {
+    "t.csv": (TABLE, lambda text: text),
+    "t.jsonl": (LINES, lambda text: text),
+    "t.csv.gz": (TABLE, lambda text: gzip.compress(text, mtime=0)),
+    "t.csv.xz": (TABLE, lzma.compress),
+    "t.jsonl.xz": (LINES, lzma.compress),
+}
+
+
+def spoil_table(folder: Path, number: int) -> None:
+    """The text, or the packed bytes, of a table of each kind in turn."""
+    for name in TABLES:
+        (folder / name).unlink(missing_ok=True)
+    name = list(TABLES)[number % len(TABLES)]
+    text, packed = TABLES[name]
+    if number % 2:
+        (folder / name).write_bytes(packed(mutants.of_text(text, number)))
+    else:
+        (folder / name).write_bytes(mutants.of_bytes(packed(text.encode()), number))
+
+
+def read_table(folder: Path) -> object:
+    from irnet_hpc.loading import load
+
+    for path in (folder / name for name in TABLES):
+        if path.exists():
+            load(str(path), columns=True, structures=path.name.startswith("t.jsonl"))
+    return None
+
+
+def nothing(folder: Path) -> None:
+    pass
+
+
+KINDS = {
+    "pack": Kind(make_pack, spoil_pack, read_pack, True),
+    "checkpoint": Kind(make_checkpoint, spoil_checkpoint, read_checkpoint, False),
+    "result": Kind(make_results, spoil_result, read_results, False),
+    "matrix": Kind(make_pack, spoil_matrix, read_matrix, False),
+    "table": Kind(nothing, spoil_table, read_table, False),
+    "model": Kind(make_run, spoil_run, read_run, True),
+    "predictions": Kind(make_run, bytes_of("test_predictions.npz"), read_predictions, True),
+}
+
+
+def outcome(kind: Kind, folder: Path, sound: object) -> dict:
+    try:
+        read = kind.read(folder)
+    except UserError as error:
+        said = str(error)
+        return {"is": "refused", "said": said} if said and "\n" not in said else {"is": "no sentence", "said": said}
+    except OSError as error:
+        return {"is": "refused" if error.strerror else "broken", "said": str(error)}
+    except BaseException:
+        return {"is": "broken", "said": traceback.format_exc()[-3000:]}
+    if kind.exact and read != sound:
+        return {"is": "wrong", "said": f"{read} instead of {sound}"[:500]}
+    return {"is": "same" if kind.exact else "read", "said": ""}
+
+
+def main() -> None:
+    kind, folder = KINDS[sys.argv[1]], Path(sys.argv[2])
+    if len(sys.argv) == 3:
+        kind.make(folder)
+        return
+    first, n = map(int, sys.argv[3:])
+    sound = kind.read(folder) if kind.exact else None
+    outcome(kind, folder, sound)  # whatever is imported is imported now
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + ROOM, resource.RLIM_INFINITY))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for number in range(first, first + n):
+        print(json.dumps({"number": number}), flush=True)
+        faulthandler.dump_traceback_later(LIMIT_S, exit=True)
+        kind.spoil(folder, number)
+        print(json.dumps({"number": number} | outcome(kind, folder, sound)), flush=True)
+    faulthandler.cancel_dump_traceback_later()
+    print(json.dumps({"grown_mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
