@@ -28,7 +28,8 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             where = f"line {key.start_mark.line + 1}"
             if not isinstance(key, yaml.ScalarNode) or key.tag not in TEXT_TAGS:
-                raise UserError(f"{where}: a key must be text, however: {getattr(key, 'value', key)!r:.50}")
+                found = repr(key.value) if isinstance(key, yaml.ScalarNode) else f"a {key.id}"
+                raise UserError(f"{where}: a key must be text, however: {found:.50}")
             if key.value in seen:
                 raise UserError(f"{where}: key given twice: {key.value}")
             seen.add(key.value)

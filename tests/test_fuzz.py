@@ -282,7 +282,9 @@ WIDE = st.floats(width=64)
 @GENERATED
 @given(
     st.lists(
-        st.tuples(TEXT.filter(bool), TEXT.filter(bool), WIDE, st.floats(-1e30, 1e30, width=32)), min_size=3, max_size=9
+        st.tuples(TEXT.filter(bool), TEXT.filter(bool), WIDE, st.floats(-(2.0**99), 2.0**99, width=32)),
+        min_size=3,
+        max_size=9,
     ),
     st.lists(TEXT, min_size=1, max_size=4),
     st.integers(1, 4),

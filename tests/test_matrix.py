@@ -427,7 +427,7 @@ def test_the_plan_says_when_one_rank_is_better(matrix_of):
         ("pack_resources: {nodes: 2}", "pack_resources must be of one rank, however: 2"),
         ("budget_device_hours: much", "budget_device_hours must be a number of hours, however: 'much'"),
         ("train_rows: [0]", "train_rows must be positive, however: 0"),
-        ("? [1, 2]\n: 3", "not YAML"),
+        ("? [1, 2]\n: 3", "line 5: a key must be text, however: a sequence"),
         ("- 1", "line 5, column 1: not YAML"),
         ("seeds: [0", "not YAML"),
         ("seeds: [0]\nseeds: [1]", "line 6: key given twice: seeds"),

@@ -322,7 +322,7 @@ def test_a_run_that_cannot_predict_is_one_sentence(runs, alloys_pack, ask, tmp_p
     write_json(older / "result.json", result)
     for run, said in (
         (classical, "is of ridge"),
-        (bare, "there is no"),
+        (bare, "it is missing"),
         (torn, "is damaged"),
         (older, "version 0 of feature set elements"),
         (tmp_path / "nothing", "there is no folder"),

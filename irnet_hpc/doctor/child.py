@@ -109,7 +109,7 @@ def pack(folder: Path) -> None:
     x = np.arange(n_rows * 32, dtype=np.float32).reshape(n_rows, 32)  # (n_rows, n_features)
     decided_later = {"format", "content_sha256"}
     identity = {name: "doctor" if name in store.TEXT else [] for name in store.IDENTITY if name not in decided_later}
-    identity["properties"] = {"density": "g/cm³"}
+    identity |= {"properties": {"density": "g/cm³"}, "feature_versions": {}, "split": {}, "n_source_rows": n_rows}
     counts = {"train": n_rows - 2, "val": 1, "test": 1}
     names = [str(row) for row in range(n_rows)]
     began = time.perf_counter()
