@@ -119,9 +119,13 @@ def test_one_command_packs_trains_and_tabulates_and_a_cancelled_cell_alone_is_ru
     shown = log.read_text()
     assert "cost: 3 cells ask for at most 1.00 device-hours" in shown
     assert "| mixing_enthalpy (eV/atom) |" in table_of(shown)
-    assert sorted(place.states().values()) == ["done", "done", "failed"]
-    (failed,) = (cell for cell in place.cells().values() if cell["state"] == "failed")
-    assert failed["detail"] == f"job {cancelled} CANCELLED by {os.getuid()}, without a result"
+    # scancel asks before it kills: a training that has begun by then leaves a checkpoint.
+    (left,) = (cell for cell in place.cells().values() if cell["state"] != "done")
+    assert left["state"] in ("failed", "preempted")
+    assert (
+        left["state"] == "preempted"
+        or left["detail"] == f"job {cancelled} CANCELLED by {os.getuid()}, without a result"
+    )
     results = place.folder.rglob("result.json")
     assert {len(json.loads(path.read_text())["attempts"]) for path in results} == {1}
     done = {path: path.stat().st_mtime_ns for path in place.folder.rglob("result.json")}
