@@ -750,7 +750,8 @@ def test_run_builds_missing_packs_and_then_knows_their_properties(place, stand_i
 
 
 STOPPABLE = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell starts in the background
 from irnet_hpc import running, sweep
 from irnet_hpc.errors import exit_status
 running.train_command = lambda *_: ["sh", "-c", "trap 'echo saved; exit 75' TERM; echo $$ up; while :; do sleep 0.05; done"]
