@@ -100,25 +100,29 @@ def remove(folder: Path) -> None:
         (folder / "checkpoint").rmdir()
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, str] | None = None) -> None:
-    """A safetensors file; with facts, texts that stand in it, too, it holds a hash of both. Raises UserError where it cannot
-    be written, e.g. on a full disk."""
+def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict | None = None) -> None:
+    """A safetensors file; with facts, which stand in it as JSON, it holds a hash of both. The same content is the same bytes.
+    Raises UserError where it cannot be written, e.g. on a full disk."""
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(tensors, path, facts and facts | {"sha256": _content_hash(tensors, facts)})
+        # One text: several would stand in an order that changes from file to file.
+        said = facts and json.dumps(facts | {"sha256": _content_hash(tensors, facts)}, ensure_ascii=False)
+        save_file(tensors, path, said and {"irnet_hpc": said})
     except SafetensorError as error:
         raise UserError(f"{path.parent} cannot take {path.suffix[1:]} files: {error}") from None
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
     """Tensors and facts of a file of `write_tensors`. Raises UserError where it is missing, damaged or not one."""
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-            facts = dict(file.metadata() or {})
+            facts = json.loads((file.metadata() or {}).get("irnet_hpc", "{}"))
+        if not isinstance(facts, dict):
+            raise TypeError("what it says of itself is no mapping")
     except FileNotFoundError:
         raise UserError(f"{path}: it is missing") from None
-    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, RecursionError, MemoryError) as error:
         raise UserError(f"{path}: it is damaged: {error}") from None
     recorded = facts.pop("sha256", None)  # absent from files older than it
     if recorded and recorded != _content_hash(tensors, facts):
@@ -126,7 +130,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, facts
 
 
-def _content_hash(tensors: dict[str, Tensor], facts: dict[str, str]) -> str:
+def _content_hash(tensors: dict[str, Tensor], facts: dict) -> str:
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

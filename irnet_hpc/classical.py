@@ -11,7 +11,6 @@ parameters.safetensors. The only sklearn import.
 
 import contextlib
 import dataclasses
-import json
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -189,7 +188,7 @@ def finish(
         kept = tensors | {n: torch.from_numpy(getattr(scaling, n)) for n in ("feature_mean", "feature_scale")}
         facts = folder.facts(spec, grid, key, pack, data) | {"point": found.best["point"]}
         with replacing(path / "parameters.safetensors") as temporary:
-            write_tensors(temporary, kept, {"irnet_hpc": json.dumps(facts, ensure_ascii=False)})
+            write_tensors(temporary, kept, facts)
     result = folder.conclude(
         path,
         spec,

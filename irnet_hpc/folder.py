@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import dataclasses
-import json
 import os
 import platform
 import resource
@@ -246,7 +245,7 @@ def write_model(
     tensors["feature_scale"] = torch.from_numpy(scaling.feature_scale)
     kept = {"layers": spec.layer_string} | facts(spec, recipe, key, pack, data)
     with replacing(path) as temporary:
-        write_tensors(temporary, tensors, {"irnet_hpc": json.dumps(kept, ensure_ascii=False)})
+        write_tensors(temporary, tensors, kept)
 
 
 def facts(spec: RunSpec, recipe: Recipe | Grid, key: str, pack: Pack, data: Dataset) -> dict:

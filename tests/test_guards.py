@@ -112,11 +112,15 @@ def test_one_bit_of_a_model_is_not_another_prediction(tmp_path):
         tmp_path / "m.safetensors",
         {"w": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(3), "b": torch.ones(2).bfloat16()},
     )
-    write_tensors(path, tensors, {"irnet_hpc": "{}"})
-    found, facts = read_tensors(path)
-    assert facts == {"irnet_hpc": "{}"} and all(torch.equal(found[name], tensors[name]) for name in tensors)
+    facts = {"layers": "4-1", "clip": 6.0}
+    write_tensors(path, tensors, facts)
+    again = tmp_path / "again.safetensors"
+    write_tensors(again, tensors, facts)
+    assert again.read_bytes() == path.read_bytes()
+    found, said = read_tensors(path)
+    assert said == facts and all(torch.equal(found[name], tensors[name]) for name in tensors)
     content = path.read_bytes()
-    for at in (len(content) - 1, len(content) - 20, content.index(b"irnet_hpc") + 13):
+    for at in (len(content) - 1, len(content) - 20, content.index(b"4-1")):
         path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
         with pytest.raises(UserError, match=r"m\.safetensors: it is damaged"):
             read_tensors(path)
