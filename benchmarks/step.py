@@ -17,7 +17,6 @@ import dataclasses
 import io
 import multiprocessing
 import os
-import platform
 import signal
 import statistics
 import sys
@@ -28,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from features import machine
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -325,14 +325,6 @@ def ratio(rates: list[float], of: list[float]) -> str:
     """The ratio of medians; then the median of the rounds' ratios, which a neighbour's load harms less."""
     pairs = statistics.median(a / b for a, b in zip(rates, of, strict=True))
     return f"   {statistics.median(rates) / statistics.median(of):.2f} times; round by round {pairs:.2f}"
-
-
-def machine() -> str:
-    """Its name and its processor's."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{platform.node()} ({names[0] if names else platform.machine()}), Python {platform.python_version()}"
 
 
 def parser() -> argparse.ArgumentParser:

@@ -160,12 +160,7 @@ def _runs(n_splits: int, n_runs: int) -> str:
 
 def _record(table: Table, one: Difference) -> dict:
     return {
-        "pack": table.pack,
-        "recipe": table.recipe,
-        "protocol": table.protocol,
-        "selected_on": table.selected_on,
-        "train_rows": table.train_rows,
-        "start_from": table.start_from,
+        **table.settings,
         "joint": table.joint,
         **dataclasses.asdict(one),
         "excludes_zero": None if one.excludes_zero is None else int(one.excludes_zero),

@@ -26,13 +26,8 @@ def exported(tables: Sequence[Table], sections: Sequence[Section], notes: Sequen
 def _table(table: Table) -> dict:
     return {
         "title": table.title,
-        "pack": table.pack,
+        **table.settings,
         "source": table.source,
-        "recipe": table.recipe,
-        "protocol": table.protocol,
-        "selected_on": table.selected_on,
-        "train_rows": table.train_rows,
-        "start_from": table.start_from,
         "joint": table.joint,
         "splits": list(table.splits),
         "rows": [_row(table, row) for row in table.rows],

@@ -6,7 +6,6 @@ one property or several; several networks of one property are an ensemble (scree
 
 import copy
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,16 +13,16 @@ import numpy as np
 import torch
 
 from irnet_hpc.architectures import n_weights, parse
-from irnet_hpc.checkpoint import read_tensors
 from irnet_hpc.data import Scaling
 from irnet_hpc.errors import UserError
 from irnet_hpc.features import FEATURE_SETS
 from irnet_hpc.features import parse as parse_features
+from irnet_hpc.finished import read_finished
 from irnet_hpc.materials import parse as parse_formulas
 from irnet_hpc.model import Layer, Network
 from irnet_hpc.normalisation import EPSILON
 from irnet_hpc.recipes import Recipe
-from irnet_hpc.runs import RunResult, RunSpec, read_recipe, read_result, read_spec
+from irnet_hpc.runs import RunResult, RunSpec
 
 NO_ROWS = parse_formulas(np.empty(0, np.int64), [], [], None, {}, {})[0]
 PREDICTED_ROWS = 2048  # a forward pass; its activations stay in a processor's cache
@@ -57,66 +56,33 @@ class Member:
 def read_member(folder: Path | str) -> Member:
     """A run by its folder. Raises UserError where it has not finished, keeps no network, is damaged, or is of features
     that are no longer computed as they were."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"a run must be the folder of a finished training, however: there is no folder {folder}")
-    if not (folder / "result.json").exists():
-        raise UserError(f"a run must be finished, however: {folder} has no result.json")
-    result = read_result(folder / "result.json")
-    spec = read_spec(result.spec)
-    if spec.is_classical:
-        raise UserError(
-            f"a run must be of a network, however: {folder} is of {spec.architecture}, and of classical models only errors "
-            "and test predictions are kept"
-        )
-    tensors, said = _stored(folder / "model.safetensors")
-    if said["key"] != result.key:
-        raise UserError(f"{folder / 'model.safetensors'} is of another run than result.json beside it")
+    run = read_finished(folder)
+    folder, spec, tensors, said = run.folder, run.spec, run.tensors, run.facts
     layers = parse(spec.layer_string)._replace(n_outputs=len(spec.properties))
     n_features = len(said["feature_labels"])
     if said["layers"] != spec.layer_string or n_weights(layers, n_features) > sum(t.numel() for t in tensors.values()):
         # Before it is built: a network may be larger than the memory.
-        raise UserError(f"{folder / 'model.safetensors'} is damaged: its tensors are not those of {spec.layer_string}")
+        raise run.damaged(f"its tensors are not those of {spec.layer_string}")
     network = Network(n_features, layers)
     try:
-        weights = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
-        network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+        network.load_state_dict({name: tensor.float() for name, tensor in run.weights.items()})
     except RuntimeError as error:
-        raise UserError(f"{folder / 'model.safetensors'} is damaged: {' '.join(str(error).split())[:200]}") from None
+        raise run.damaged(" ".join(str(error).split())[:200]) from None
     units = said["unit"] if isinstance(said["unit"], list) else [said["unit"]]
     if len(units) != len(spec.properties):
-        raise UserError(f"{folder / 'model.safetensors'} is damaged: it has {len(units)} units for {spec.property}")
+        raise run.damaged(f"it has {len(units)} units for {spec.property}")
     return Member(
         folder,
         spec,
-        read_recipe(spec, result.recipe),
-        result,
+        run.recipe,
+        run.result,
         dict(zip(spec.properties, units, strict=True)),
-        _feature_sets(folder, result.pack_identity),
+        _feature_sets(folder, run.result.pack_identity),
         said["feature_labels"],
         _scaling(tensors, said),
         network.eval(),
         frozenset(said["elements_seen"]) if said.get("elements_seen") else None,
     )
-
-
-def _stored(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
-    """Tensors and facts of a model's file."""
-    try:
-        tensors, facts = read_tensors(path)
-        said = json.loads(facts["irnet_hpc"])
-        needed = ("key", "layers", "unit", "feature_labels", "clip", "target_mean", "target_scale")
-        if missing := [name for name in needed if name not in said]:
-            raise KeyError(", ".join(missing))
-        if not isinstance(said["feature_labels"], list):
-            raise TypeError("feature_labels must be a list")
-        if missing := [name for name in ("feature_mean", "feature_scale") if name not in tensors]:
-            raise KeyError(", ".join(missing))
-    except UserError as error:
-        raise UserError(f"a run must have its model, however: {error}") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"a run must have its model, however: {path} is damaged: {error}") from None
-    return tensors, said
 
 
 def _scaling(tensors: dict[str, torch.Tensor], said: dict) -> Scaling:

@@ -7,21 +7,20 @@ features, so that is used, too; the target is scaled by its own training rows, a
 """
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from irnet_hpc.checkpoint import read_tensors
 from irnet_hpc.data import Dataset
 from irnet_hpc.errors import UserError
+from irnet_hpc.finished import read_finished
 from irnet_hpc.formulas import composition, reduced_formula
 from irnet_hpc.grids import Grid
 from irnet_hpc.model import Network
 from irnet_hpc.recipes import Recipe, cannot_start
-from irnet_hpc.runs import RunResult, RunSpec, read_recipe, read_result, read_spec, run_id
+from irnet_hpc.runs import RunResult, RunSpec, run_id
 from irnet_hpc.scaling import Scaling
 from irnet_hpc.store import Pack, open_pack, pack_path
 
@@ -49,32 +48,14 @@ class Origin:
 
 def read_origin(folder: Path | str) -> Origin:
     """A run by its folder. Raises UserError where there is none, it has not finished, is no network's, or is damaged."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"an init run must be the folder of a finished run, however: there is no folder {folder}")
-    if not (folder / "result.json").exists():
-        raise UserError(f"an init run must be finished, however: {folder} has no result.json")
-    result = read_result(folder / "result.json")
-    spec = read_spec(result.spec)
-    if spec.is_classical:
-        raise UserError(f"an init run must be of a network, however: {folder} is of {spec.architecture}")
-    recipe, path = read_recipe(spec, result.recipe), folder / "model.safetensors"
+    run = read_finished(folder, "an init run")
     try:
-        tensors, facts = read_tensors(path)
-        said = json.loads(facts["irnet_hpc"])
-        mean, scale = (tensors[f"feature_{name}"].double().numpy() for name in ("mean", "scale"))
-        labels, clip, key = said["feature_labels"], said["clip"], said["key"]
-    except UserError as error:
-        raise UserError(f"an init run must have its model, however: {error}") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"an init run must have its model, however: {path}: it is damaged: {error}") from None
-    if key != result.key:
-        raise UserError(
-            f"an init run must have its model, however: {path} is of another run than result.json beside it"
-        )
-    body = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
-    body = {name: tensor for name, tensor in body.items() if not name.startswith("output.")}
-    return Origin(folder, spec, recipe, result, labels, Scaling(mean, scale, clip, 0.0, 1.0), body)
+        mean, scale = (run.tensors[f"feature_{name}"].double().numpy() for name in ("mean", "scale"))
+        scaling = Scaling(mean, scale, run.facts["clip"], 0.0, 1.0)
+    except (ValueError, TypeError) as error:
+        raise run.damaged(error) from None
+    body = {name: tensor for name, tensor in run.weights.items() if not name.startswith("output.")}
+    return Origin(run.folder, run.spec, run.recipe, run.result, run.facts["feature_labels"], scaling, body)
 
 
 def check_start(spec: RunSpec, recipe: Recipe | Grid, origin: Origin | None) -> None:

@@ -117,12 +117,7 @@ def published_csv(tables: Iterable[Table]) -> str:
     with_joint = any(table.joint for table in tables)
     lines = [
         {
-            "pack": table.pack,
-            "recipe": table.recipe,
-            "protocol": table.protocol,
-            "selected_on": table.selected_on,
-            "train_rows": table.train_rows,
-            "start_from": table.start_from,
+            **table.settings,
             "property": line.property,
             "unit": line.unit,
             "dataset": line.dataset,

@@ -14,7 +14,8 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.ledger import TO_DO, Entry, Ledger, read_ledger
 from irnet_hpc.matrix import Matrix
 from irnet_hpc.resources import with_more
-from irnet_hpc.submission import Site, afterany, hand_over
+from irnet_hpc.sites import Site
+from irnet_hpc.submission import afterany, hand_over
 
 
 def reconcile(

@@ -29,8 +29,9 @@ from irnet_hpc.prune import remove, waste
 from irnet_hpc.reconcile import reconcile
 from irnet_hpc.running import run_here
 from irnet_hpc.sharing import AUTO, bundles_of, gpu_gb_here, of_bundles
+from irnet_hpc.sites import gpu_gb, read_site
 from irnet_hpc.standing import as_json, plan_lines, status_table, summary
-from irnet_hpc.submission import gpu_gb, max_array_size, read_site, to_background, to_slurm
+from irnet_hpc.submission import max_array_size, to_background, to_slurm
 
 VERBS = {
     "plan": "the cells, their states and what they will cost; starts nothing",

@@ -52,6 +52,12 @@ class Table:
     joint: str | None = None  # the properties that each network has together; None: one
 
     @property
+    def settings(self) -> dict[str, str | int | None]:
+        """What all of its numbers have in common, as the first columns of whatever is written of it."""
+        names = ("pack", "recipe", "protocol", "selected_on", "train_rows", "start_from")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def title(self) -> str:
         parts = [self.pack] + ([f"{len(self.splits)} splits"] if len(self.splits) > 1 else [])
         parts += [f"recipe {self.recipe}", f"protocol {self.protocol}"]

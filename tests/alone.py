@@ -12,3 +12,15 @@ def train(spec, recipe, key, data, path, comm, device, origin=None):
     if found and found[0].error:
         raise UserError(found[0].error)
     return (found[0].network, found[0].state) if found else None
+
+
+class StopAfter:
+    """Stands for a signal that arrives in a given step."""
+
+    def __init__(self, n_steps: int) -> None:
+        self.left = n_steps
+
+    @property
+    def asked(self) -> bool:
+        self.left -= 1
+        return self.left <= 0

@@ -14,7 +14,8 @@ import pytest
 import torch
 import train_bundles
 import yaml
-from test_train import QUICK, StopAfter, command, run
+from alone import StopAfter
+from test_train import QUICK, command, run
 
 from irnet_hpc import train, training
 from irnet_hpc.architectures import MODELS, layer_string, n_weights, parse

@@ -434,7 +434,8 @@ def test_classical_cells_ask_for_cores_and_no_gpu_and_networks_for_what_they_did
 
 
 def test_a_site_gives_no_gpu_to_a_cell_that_asks_for_none(matrix_of):
-    from irnet_hpc.submission import Site, slurm_parameters
+    from irnet_hpc.sites import Site
+    from irnet_hpc.submission import slurm_parameters
 
     site = dataclasses.replace(Site(), gpus_per_task=1)
     asked = {

@@ -14,7 +14,7 @@ from irnet_hpc import completion, tensorboard
 from irnet_hpc.__main__ import COMMANDS, listing, main
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import write_json
-from irnet_hpc.submission import read_site
+from irnet_hpc.sites import read_site
 
 ROOT = Path(__file__).parents[1]
 

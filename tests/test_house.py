@@ -13,6 +13,13 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "irnet_hpc"
 
+# What may know torch.
+NETWORK = (
+    *("dropout", "normalisation", "model", "micro_batch", "comm", "allreduce", "joint", "scaling", "staging", "stream"),
+    *("data", "evaluation", "checkpoint", "scores", "folder", "finished", "origin"),
+    *("replicas", "step", "training", "tabular", "classical", "specification", "train", "estimator"),
+)
+
 # Data flows down; a module imports only from above itself. A new module takes its place here and in docs/design.md.
 ORDER = (
     *("errors", "files", "workers", "launch", "memory", "ranks", "properties"),
@@ -21,21 +28,7 @@ ORDER = (
     *("magpie", "ordered", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
     *("parts", "packing", "pack"),
     *("architectures", "grids", "recipes", "schedules", "runs", "process", "lease", "holding", "bundles"),
-    *(
-        "dropout",
-        "normalisation",
-        "model",
-        "micro_batch",
-        "comm",
-        "allreduce",
-        "joint",
-        "scaling",
-        "staging",
-        "stream",
-        "data",
-    ),
-    *("evaluation", "checkpoint", "scores", "folder", "origin"),
-    *("replicas", "step", "training", "tabular", "classical", "specification", "train", "estimator"),
+    *NETWORK,
     *(
         "yaml_table",
         "resources",
@@ -51,6 +44,7 @@ ORDER = (
         "estimates",
         "jobs",
         "sharing",
+        "sites",
         "submission",
         "reconcile",
         "running",
@@ -66,24 +60,7 @@ ORDER = (
     *("listing", "predict", "model_card", "export", "tensorboard"),
     *("doctor", "completion"),
 )
-TRAINING = {
-    *(
-        "dropout",
-        "normalisation",
-        "model",
-        "micro_batch",
-        "comm",
-        "allreduce",
-        "joint",
-        "scaling",
-        "staging",
-        "stream",
-        "data",
-    ),
-    *("evaluation", "checkpoint", "scores", "folder", "origin"),
-    *("replicas", "step", "training", "tabular", "classical", "specification", "train", "estimator"),
-    *("members", "committee", "export"),
-}
+TRAINING = {*NETWORK, "members", "committee", "export"}
 # library -> the only modules that may name it, at their top or within a function
 ONLY_IN = {
     "h5py": {"store"},

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from alone import StopAfter
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
-from test_train import CPU, StopAfter, command, run
+from test_train import CPU, command, run
 
 from irnet_hpc import replicas, train, training
 from irnet_hpc.architectures import parse

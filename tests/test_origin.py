@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from alone import StopAfter
 
 from irnet_hpc import IRNetRegressor, train, training
 from irnet_hpc.architectures import parse
@@ -234,18 +235,6 @@ def test_population_statistics_are_those_of_the_new_rows_also_where_weights_are_
     assert not torch.allclose(found, stored["network.body.0.layers.0.norm.mean"], rtol=1e-3)
 
 
-class StopAfter:
-    """Stands for a signal that arrives in a given step."""
-
-    def __init__(self, n_steps: int) -> None:
-        self.left = n_steps
-
-    @property
-    def asked(self) -> bool:
-        self.left -= 1
-        return self.left <= 0
-
-
 @pytest.mark.parametrize("trained_layers", [0, 4])
 def test_it_goes_on_bit_for_bit_where_a_signal_stopped_it(
     trained_layers, pretrained, alloys_pack, tmp_path, monkeypatch
@@ -303,7 +292,7 @@ def test_a_run_whose_origin_was_trained_again_with_other_content_is_stale(pretra
     other = shutil.copytree(pretrained, tmp_path / "other")
     write_json(other / "result.json", read_json(other / "result.json") | {"key": "f" * 64})
     with safetensors.safe_open(other / "model.safetensors", "pt") as file:
-        facts = json.loads(file.metadata()["irnet_hpc"]) | {"key": "f" * 64}
+        facts = json.loads(file.metadata()["irnet_hpc"]) | {"key": "f" * 64, "sha256": None}
     safetensors.torch.save_file(tensors_of(other), other / "model.safetensors", {"irnet_hpc": json.dumps(facts)})
     stale = run(alloys_pack, finetuned[0].parents[5], init=other, pack_dir=alloys_pack.parent)
     assert stale.returncode == 2 and "is stale" in stale.stderr
@@ -400,10 +389,12 @@ def damaged(pretrained: Path, folder: Path, how: str) -> Path:
         write_json(result, read_json(result) | {"key": "0" * 64})
     elif how == "a tensor lost":
         with safetensors.safe_open(model, "pt") as file:
-            said = {"irnet_hpc": file.metadata()["irnet_hpc"]}  # as before models had a hash, which tells it by itself
+            facts = json.loads(file.metadata()["irnet_hpc"]) | {
+                "sha256": None
+            }  # as before models had one, which tells it
         tensors = tensors_of(copy)
         del tensors["network.body.0.layers.0.norm.bias"]
-        safetensors.torch.save_file(tensors, model, said)
+        safetensors.torch.save_file(tensors, model, {"irnet_hpc": json.dumps(facts)})
     elif how == "unfinished":
         result.unlink()
     elif how == "no result":

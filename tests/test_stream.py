@@ -11,6 +11,7 @@ import alone
 import numpy as np
 import pytest
 import torch
+from alone import StopAfter
 
 from irnet_hpc import data, memory, scaling, store, stream, train, training
 from irnet_hpc.comm import Alone
@@ -87,18 +88,6 @@ def test_a_streamed_training_is_the_resident_one_bit_for_bit(prop, changes, gaps
         spec, recipe, rows = loaded(gaps_pack, place, prop, **changes)
         outcomes.append(trained(tmp_path / place, spec, recipe, rows))
     assert same(*outcomes) and len(outcomes[0][1].history) == 3
-
-
-class StopAfter:
-    """Stands for a signal that arrives in a given step."""
-
-    def __init__(self, n_steps: int) -> None:
-        self.left = n_steps
-
-    @property
-    def asked(self) -> bool:
-        self.left -= 1
-        return self.left <= 0
 
 
 @pytest.mark.parametrize("then", PLACES)

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from tiny import states, write_pack, write_result
 
-from irnet_hpc import journal, running, sharing, submission, sweep
+from irnet_hpc import journal, running, sharing, sites, sweep
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import write_json
 from irnet_hpc.jobs import train_options
@@ -524,16 +524,16 @@ sbatch: {reservation: us, exclusive: true, comment: theirs}
 def test_a_site_that_is_wrong_is_one_sentence(tmp_path, text, sentence):
     (tmp_path / "here.yaml").write_text(text)
     with pytest.raises(UserError) as error:
-        submission.read_site(str(tmp_path / "here.yaml"))
+        sites.read_site(str(tmp_path / "here.yaml"))
     assert sentence in str(error.value) and "here.yaml" in str(error.value)
 
 
 def test_sites_go_by_name_and_by_variable(monkeypatch):
-    assert submission.read_site("local_slurm").partition == "main"
+    assert sites.read_site("local_slurm").partition == "main"
     monkeypatch.setenv("IRNET_SITE", "local_slurm")
-    assert submission.read_site(None).partition == "main"
+    assert sites.read_site(None).partition == "main"
     with pytest.raises(UserError, match=r"unknown site 'nowhere'; known: .*local_slurm"):
-        submission.read_site("nowhere")
+        sites.read_site("nowhere")
 
 
 def test_pickles_are_in_a_private_folder_and_never_in_the_results(place, slurm, tmp_path):

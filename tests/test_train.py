@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from alone import StopAfter
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from irnet_hpc import train, training
@@ -296,18 +297,6 @@ def validation_error(pack_file: Path, *linears: torch.nn.Linear) -> float:
         for linear in linears[:-1]:
             x = torch.relu(linear(x))
         return float((linears[-1](x)[:, 0] - y).abs().mean())
-
-
-class StopAfter:
-    """Stands for a signal that arrives in a given step."""
-
-    def __init__(self, n_steps: int) -> None:
-        self.left = n_steps
-
-    @property
-    def asked(self) -> bool:
-        self.left -= 1
-        return self.left <= 0
 
 
 def test_dropout_and_plateaus_go_on_bit_for_bit_where_a_signal_stopped_them(alloys_pack, tmp_path, monkeypatch):

@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def site_of(name: str | None) -> tuple[object | None, str | None]:
     """The site that is asked for, and its name; no site where what reads it is missing, of which a check will speak."""
     try:
-        from irnet_hpc.submission import read_site
+        from irnet_hpc.sites import read_site
     except ImportError:
         return None, name
     return read_site(name), name or os.environ.get("IRNET_SITE") or None

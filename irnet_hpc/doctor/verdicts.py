@@ -37,7 +37,7 @@ class Settings(NamedTuple):
 
     results: Path  # absolute
     token: str  # of this call, in the names of all that it makes
-    site: object | None = None  # submission.Site; None where it cannot even be read
+    site: object | None = None  # sites.Site; None where it cannot even be read
     site_name: str | None = None
     wait_s: float = 300.0  # for a job of two nodes to have run
 
