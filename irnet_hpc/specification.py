@@ -110,6 +110,8 @@ def _specify(arguments: argparse.Namespace, origin: Origin | None) -> Asked:
     model = {"architecture": arguments.architecture, "depth": arguments.depth}
     if is_classical and arguments.init is not None:
         raise UserError(f"--init must be for a network, however: {arguments.architecture} has no weights to start with")
+    if is_classical and arguments.micro_batch is not None:
+        raise UserError(f"--micro-batch must be for a network, however: {arguments.architecture} has no batches")
     if is_classical and choose("data", arguments.data, PLACES) == "stream":
         raise UserError(f"--data stream must be for a network, however: {arguments.architecture} is fitted in memory")
     pack_file = pack_path(arguments.pack, arguments.pack_dir)

@@ -130,8 +130,10 @@ def test_the_command_streams_when_asked_says_so_and_leaves_the_same_result(alloy
         assert len({(folder / name).read_bytes() for folder in folders}) == 1
 
 
-def test_classical_models_do_not_stream(alloys_pack, tmp_path):
+def test_classical_models_do_not_stream_and_have_no_batches(alloys_pack, tmp_path):
     options = ["--pack", alloys_pack, "--property", "mixing_enthalpy", "--results", tmp_path, "--data", "stream"]
+    with pytest.raises(UserError, match="--micro-batch must be for a network, however: random_forest has no batches"):
+        train.main([*map(str, options), "--architecture", "random_forest", "--micro-batch", "64"])
     with pytest.raises(UserError, match="--data stream must be for a network, however: random_forest"):
         train.main([*map(str, options), "--architecture", "random_forest"])
     with pytest.raises(UserError, match=r"unknown data 'steam' .did you mean 'stream'"):
