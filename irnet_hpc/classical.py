@@ -114,7 +114,7 @@ def run(spec: RunSpec, grid: Grid, key: str, pack: Pack, path: Path, comm: Comm,
     print(
         f"test MAE {result.test_mae:.4g} {unit} (baseline {result.baseline_mae:.4g}), {point_text(result.chosen['point'])} "
         f"selected on {result.selected_on}, in {result.wall_time_s:.0f} s\n"
-        f"wrote {path / 'result.json'}; next: python -m irnet_hpc.aggregate {results}"
+        f"wrote {path / 'result.json'}\nnext: python -m irnet_hpc.aggregate {results}"
     )
     return True
 

@@ -53,7 +53,7 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
         it; a warning says so, and `recipe_` is what was used.
     validation_fraction : of the rows, on which the best epoch is selected; they are not trained on.
     random_state : seed of the weights, of the order of rows and of the rows held back.
-    verbose : whether a line an epoch is printed, at most one a second.
+    verbose : whether a line an epoch is printed, at most one a second; on a terminal, a bar.
 
     Attributes
     ----------
@@ -114,7 +114,9 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
         parts = [(part, _representable(X[part]), y[part].astype(np.float64)) for part in (rows, val, val[:0])]
         data = arrange(*parts, recipe=recipe, device=device, dtype=DTYPES[recipe.precision])
         with tempfile.TemporaryDirectory() as folder, _signals(), _printing(self.verbose):
-            (ended,) = train([Replica(spec, recipe, "", data, Path(folder))], Alone(), device, StopSignals())
+            (ended,) = train(
+                [Replica(spec, recipe, "", data, Path(folder))], Alone(), device, StopSignals(), show=self.verbose
+            )
         if ended.error:
             raise UserError(ended.error)
         network, state = ended.network, ended.state

@@ -12,6 +12,7 @@ test rows the intervals hold is said on stderr. Rows that cannot be predicted st
 
 import argparse
 import dataclasses
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from irnet_hpc.errors import UserError, choose, exit_status
-from irnet_hpc.files import write_json
+from irnet_hpc.files import json_text, write_json
 
 if TYPE_CHECKING:
     from irnet_hpc.candidates import Candidates
@@ -76,8 +77,17 @@ def main(argv: list[str] | None = None) -> int:
             "command": sys.argv[1:] if argv is None else argv,
         }
         write_json(f"{arguments.output}.about.json", about)
-        say(f"wrote {arguments.output}; units, runs and errors are in {arguments.output}.about.json")
+        step = next_step(arguments.output)
+        say(f"wrote {arguments.output}; units, runs and errors are in {arguments.output}.about.json\nnext: {step}")
+        if arguments.json:
+            print(json_text({"output": arguments.output, "seconds": round(seconds, 3), "next": step, **about}), end="")
     return 0
+
+
+def next_step(output: str) -> str:
+    """A look at the list."""
+    path = shlex.quote(output)
+    return f"zcat {path} | head -n 6" if output.endswith(".gz") else f"head -n 6 {path}"
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -92,6 +102,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError("--no-endpoints is about --enumerate")
     if arguments.pack and not arguments.best:
         raise UserError("--pack chooses among the runs of --best; a run knows its own pack")
+    if arguments.json and arguments.output == "-":
+        raise UserError("stdout can have one of the two, the list by -o - or the object by --json")
 
 
 def _runs_and_table(arguments: argparse.Namespace) -> tuple[list[str], str | None]:
@@ -191,6 +203,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--workers", type=int, default=1, help="processes that compute features (default: %(default)s)")
     add("--pack-dir", help="where the runs' packs are (default: $IRNET_PACKS, else packs)")
+    add("--json", action="store_true", help="one object on stdout at the end, for a program to read")
     return parser
 
 
