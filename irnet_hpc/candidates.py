@@ -24,6 +24,7 @@ from irnet_hpc.formulas import Unreadable, composition
 from irnet_hpc.raw_structures import entry_of, structure_of
 from irnet_hpc.raw_table import OPENERS, ending_of, one_sentence
 
+UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")  # the mark at its beginning, as surrogateescape has it
 BLOCK_ROWS = 2048  # large enough for matrix products, small enough to stay in a processor's cache
 
 
@@ -67,6 +68,10 @@ def opened(path: str, columns: Sequence[str], formula_needed: bool) -> Iterator[
         first = next((line for line in stream if line.strip()), None)
         if first is None:
             raise UserError(f"{named} is empty; its first line must name its columns, formula among them")
+        if first.startswith(UTF_16):
+            raise UserError(
+                f"{named} must be UTF-8 text, however: it begins with the mark of UTF-16; save it as CSV UTF-8"
+            )
         lines = itertools.chain([first], stream)
         is_lines = first.lstrip().startswith("{") if ending is None else ending.startswith(".jsonl")
         read = _json_lines if is_lines else _csv

@@ -69,6 +69,35 @@ def test_every_command_of_a_page_is_one_that_its_parser_takes(page, parsers, cap
 def test_every_block_says_whether_it_is_run(page):
     assert len(blocks(page)) == page.read_text(encoding="utf-8").count("```bash\n")
     assert [block.text for block in blocks(page) if not block.mark.startswith(("Run", "Not run"))] == []
+    for mark in (block.mark for block in blocks(page)):
+        assert mark != "Run:" or page.name == "tutorial.md"  # whose blocks are run below
+        assert [name for name in re.findall(r"`((?:tests|env)/\S+)`", mark) if not (ROOT / name).exists()] == [], mark
+
+
+SHELL = re.compile(
+    r"^\s*(?:\$ |[A-Z_]+=\S+ )?(?:python\d? -m|bash|source|sbatch|srun|mpirun|horovodrun|pip|git|export) ", re.M
+)
+
+
+def unmarked_shell(text: str) -> list[str]:
+    """What looks like shell, and is in a fence of no or another name, or in an indented block."""
+    others, indented = [], re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    for name, block in re.findall(r"^ *```([^\n]*)\n(.*?)^ *```", text, re.M | re.S):
+        others += [block] if name != "bash" and (name not in ("", "python", "yaml") or SHELL.search(block)) else []
+    others += [block for block in re.findall(r"(?:^ {4}.*\n)+", indented, re.M) if SHELL.search(block)]
+    return others
+
+
+def test_shell_is_found_whatever_it_stands_in():
+    assert unmarked_shell("a\n\n    python -m irnet_hpc.train\n\n```sh\nls\n```\n```\n$ pip install x\n```\n") == [
+        *("ls\n", "$ pip install x\n", "    python -m irnet_hpc.train\n")
+    ]
+    assert unmarked_shell("```bash\npython -m x\n```\n```\nok  2 ranks\n```\n    raw table -> pack\n") == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_all_shell_of_a_page_is_in_blocks_that_say_so(page):
+    assert unmarked_shell(page.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
