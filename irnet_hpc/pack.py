@@ -34,8 +34,8 @@ from irnet_hpc.selection import RULES, select, split_and_order
 from irnet_hpc.sources import SOURCES, Filter
 from irnet_hpc.splits import FAMILIES, RANDOM, Split, name_suffix, parse_split, split_identity, two_sided
 
-FEW_ROWS = 10_000  # for training in batches of the default recipe, 512 rows: below it an epoch has hardly 20 steps
-STEPS = 25  # of an epoch, that a small table is to have at least
+DEFAULT_BATCH = 512  # rows, of the default recipe
+STEPS = 16  # of an epoch, at least: with fewer rows a smaller batch is proposed, as `recipes.fitting_batch` has it
 
 
 def main() -> int | None:
@@ -82,9 +82,9 @@ def next_step(made: store.Pack, name: str, pack_dir: str | None) -> str:
     """What a pack is for, in a command; with few rows for the default recipe's batches, in one with smaller ones."""
     property_ = next(iter(made.units))
     options = ["--pack", name, "--property", property_, "--architecture", "irnet", "--depth", "17"]
-    if (n_rows := made.attrs["reported"][property_]["train"]) < FEW_ROWS:
-        batch = min(256, max(8, 2 ** int(math.log2(max(1, n_rows // STEPS)))))
-        options += ["--recipe", f"{{name: small, base: onecycle, batch: {batch}, norm_group: {batch}}}"]
+    if (n_rows := made.attrs["reported"][property_]["train"]) < STEPS * DEFAULT_BATCH:
+        batch = max(2, 2 ** int(math.log2(max(1, n_rows // STEPS))))
+        options += ["--recipe", f"{{name: small, base: onecycle, batch: {batch}, norm_group: {min(256, batch)}}}"]
     options += ["--pack-dir", pack_dir] if pack_dir else []
     return shlex.join(["python", "-m", "irnet_hpc.train", *options])
 

@@ -1,6 +1,7 @@
 """The pages' commands are ones that exist, and those of the tutorial run."""
 
 import csv
+import itertools
 import os
 import re
 import shlex
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from irnet_hpc import alloys, completion, formulas
+from irnet_hpc.files import read_json
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -134,11 +136,41 @@ def tutorial(tmp_path_factory) -> tuple[Path, str]:
 @pytest.mark.slow
 def test_the_tutorial_leaves_what_it_promises(tutorial):
     folder, printed = tutorial
-    assert len(list((folder / "results").rglob("result.json"))) == 4  # a forest and three seeds
+    assert (
+        len(list((folder / "results").rglob("result.json"))) == 8
+    )  # a forest and three seeds, of the alloys and of hard.csv
     assert "random_forest" in (folder / "results/tables/mae.md").read_text()
     assert (folder / "report.html").stat().st_size > 10_000
-    assert "648 compositions" in printed
+    assert "648 compositions" in printed and "1,296 compositions" in printed
     assert (folder / "candidates.csv.about.json").exists()
+    for path in (folder / "results/hard-magpie").rglob("result.json"):
+        result = read_json(path)
+        assert result["unit"] == "GPa" and result["test_mae"] < result["baseline_mae"] / 2, path
+
+
+@pytest.mark.slow
+def test_the_tutorials_hardest_are_among_those_that_its_rule_makes_hardest(tutorial):
+    """By the rule without its noise, in GPa, as the tutorial draws its table."""
+    metals = {"Ti": 20, "Zr": 16, "Hf": 18, "V": 19, "Nb": 15, "Ta": 17, "W": 24}
+    light = {"B": 28, "C": 24, "N": 12}
+
+    def rule(composition: dict[str, float]) -> float:
+        (x,) = composition.keys() & light.keys()
+        n_metal = sum(n for symbol, n in composition.items() if symbol != x)
+        metal = sum(n * metals[symbol] for symbol, n in composition.items() if symbol != x) / n_metal
+        share = composition[x] / (n_metal + composition[x])
+        return metal + light[x] * share * (1 - share)
+
+    space = [
+        rule({a: i, b: j, x: 10 - i - j})
+        for a, b, x in itertools.product(("Ti", "Zr", "Hf", "V"), ("Nb", "Ta", "W"), light)
+        for i in range(1, 9)
+        for j in range(1, 10 - i)
+    ]
+    assert len(space) == 1296
+    with (tutorial[0] / "hardest.csv").open(newline="") as file:
+        listed = [rule(formulas.composition(row["formula"])) for row in csv.DictReader(file)]
+    assert len(listed) == 20 and min(listed) >= np.quantile(space, 0.75)
 
 
 @pytest.mark.slow

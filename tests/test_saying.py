@@ -21,11 +21,11 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from irnet_hpc import cells_bar, completion, epochs_bar, sweep
+from irnet_hpc import cells_bar, completion, epochs_bar, pack, sweep
 from irnet_hpc.errors import exit_status
 from irnet_hpc.files import read_json, write_json
 from irnet_hpc.outcome import outcome_of
-from irnet_hpc.recipes import RECIPES, resolve
+from irnet_hpc.recipes import RECIPES, fitting_batch, resolve
 from irnet_hpc.runs import RunSpec
 
 ROOT = Path(__file__).parents[1]
@@ -154,11 +154,12 @@ def test_what_comes_next_follows_from_how_the_matrix_stands(ends):
 
 
 def test_what_a_pack_proposes_fits_its_rows(ends, parsers):
-    """120 alloys: some 96 train, a batch of 8 and 12 steps an epoch; the default's 512 would be refused."""
+    """Of 120 alloys 95 train, in batches of 4 for 16 steps an epoch at least; the default's 512 would be refused."""
     words = shlex.split(ends["pack"].splitlines()[-1].removeprefix("next: "))
     recipe = resolve(yaml.safe_load(parsers["train"].parse_args(words[3:]).recipe))
-    assert (recipe.batch, recipe.norm_group, recipe.learning_rate) == (8, 8, RECIPES["onecycle"].learning_rate)
-    assert RECIPES["onecycle"].batch == 512  # as pack.FEW_ROWS says
+    assert (recipe.batch, recipe.norm_group, recipe.learning_rate) == (4, 4, RECIPES["onecycle"].learning_rate)
+    assert recipe.batch == fitting_batch(95) and RECIPES["onecycle"].batch == pack.DEFAULT_BATCH
+    assert (fitting_batch(394), fitting_batch(1600), fitting_batch(3)) == (16, 64, 2)
 
 
 # ----------------------------------------------------------------------------------------------------------------- --json
