@@ -43,9 +43,10 @@ class Candidates(NamedTuple):
     has_formula: bool
     has_structures: bool
     blocks: Iterator[Block]
+    n_rows: int | None = None  # None: a table, which is read as it comes
 
 
-def of_formulas(formulas: Iterable[str]) -> Candidates:
+def of_formulas(formulas: Iterable[str], n_rows: int | None = None) -> Candidates:
     """Candidates that are formulas and nothing else."""
 
     def blocks() -> Iterator[Block]:
@@ -53,7 +54,7 @@ def of_formulas(formulas: Iterable[str]) -> Candidates:
         while block := list(itertools.islice(rest, BLOCK_ROWS)):
             yield Block([[formula] for formula in block], block, np.empty((len(block), 0)), None, {})
 
-    return Candidates(["formula"], True, False, blocks())
+    return Candidates(["formula"], True, False, blocks(), n_rows)
 
 
 @contextlib.contextmanager

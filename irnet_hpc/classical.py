@@ -11,6 +11,7 @@ parameters.safetensors. The only sklearn import.
 
 import contextlib
 import dataclasses
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -114,7 +115,7 @@ def run(spec: RunSpec, grid: Grid, key: str, pack: Pack, path: Path, comm: Comm,
     print(
         f"test MAE {result.test_mae:.4g} {unit} (baseline {result.baseline_mae:.4g}), {point_text(result.chosen['point'])} "
         f"selected on {result.selected_on}, in {result.wall_time_s:.0f} s\n"
-        f"wrote {path / 'result.json'}\nnext: python -m irnet_hpc.aggregate {results}"
+        f"wrote {path / 'result.json'}\nnext: {shlex.join(['python', '-m', 'irnet_hpc.aggregate', str(results)])}"
     )
     return True
 

@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         head = listing.header(candidates.header, screen)
         rows = listing.lines(screen, screened(screen, candidates, arguments.workers), wanted, tallies)
         with listing.written_to(arguments.output) as stream:
-            listing.write(stream, head, _reporting(rows, tallies))
+            listing.write(stream, head, _reporting(rows, tallies, candidates.n_rows))
     last = tallies[-1] if tallies else listing.Tally()
     seconds = time.monotonic() - began
     say(
@@ -151,8 +151,9 @@ def _candidates(arguments: argparse.Namespace, table: str | None, screen: "Scree
     space = spaces.parse_space(
         arguments.enumerate, features.ELEMENTS if seen is None else seen, endpoints=not arguments.no_endpoints
     )
-    say(f"{spaces.count(space):,} compositions in {arguments.enumerate!r}")
-    yield candidates.of_formulas(spaces.formulas(space))
+    n_rows = spaces.count(space)
+    say(f"{n_rows:,} compositions in {arguments.enumerate!r}")
+    yield candidates.of_formulas(spaces.formulas(space), n_rows)
 
 
 def _ranked_by(arguments: argparse.Namespace, properties: tuple[str, ...]) -> str:
@@ -162,9 +163,9 @@ def _ranked_by(arguments: argparse.Namespace, properties: tuple[str, ...]) -> st
     return choose("predicted property", arguments.by or properties[0], properties)
 
 
-def _reporting(blocks: Iterator[list], tallies: list) -> Iterator[list]:
-    """The blocks; and on a terminal how far they are."""
-    with tqdm(unit=" rows", disable=None) as bar:  # None: only on a terminal
+def _reporting(blocks: Iterator[list], tallies: list, n_rows: int | None) -> Iterator[list]:
+    """The blocks; and on a terminal how far they are, of so many rows where that is known."""
+    with tqdm(total=n_rows, unit=" rows", disable=None) as bar:  # None: only on a terminal
         for block in blocks:
             yield block
             if tallies:

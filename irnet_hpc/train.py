@@ -19,6 +19,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -95,7 +96,7 @@ def run_cells(arguments: argparse.Namespace, comm: Comm, answer: Callable[[objec
 
 def next_step(arguments: argparse.Namespace) -> str:
     """What to do with a result."""
-    return f"python -m irnet_hpc.aggregate {arguments.results}"
+    return shlex.join(["python", "-m", "irnet_hpc.aggregate", arguments.results])
 
 
 def _train(
