@@ -98,9 +98,10 @@ def run(spec: RunSpec, grid: Grid, key: str, pack: Pack, path: Path, comm: Comm,
     attempts = folder.begin(path, spec, grid, key, pack.identity, comm)
     unit, n_fitted = pack.units[spec.property], grid.fitted_rows(len(data.train))
     fewer = f", fitted on the first {n_fitted:,}" if n_fitted < len(data.train) else ""
+    n_threads = torch.get_num_threads()
     print(
         f"{spec.model} on {spec.property} ({unit}) of {spec.pack}: {len(data.train):,} train{fewer}, {len(data.val):,} "
-        f"val, {len(data.test):,} test rows; {len(grid.points)} points of its grid, {torch.get_num_threads()} threads",
+        f"val, {len(data.test):,} test rows; {len(grid.points)} points of its grid, {n_threads} thread{'s'[: n_threads > 1]}",
         flush=True,
     )
     try:

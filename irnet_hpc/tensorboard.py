@@ -140,7 +140,7 @@ def main() -> None:
     for folder in folders:
         write(logdir / folder.relative_to(results) / NAME, events(folder))
     print(
-        f"wrote the curves of {len(folders)} runs below {logdir}\nnext: {shlex.join(['tensorboard', '--logdir', str(logdir)])}"
+        f"wrote the curves of {len(folders)} run{'s'[: len(folders) > 1]} below {logdir}\nnext: {shlex.join(['tensorboard', '--logdir', str(logdir)])}"
     )
 
 

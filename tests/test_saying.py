@@ -272,7 +272,8 @@ def test_a_training_has_a_bar_on_a_terminal_and_no_line_an_epoch_beside_it(ends,
         r"\rcustom-\w+-2: +\d+%\|[^|]+\| at most \d\d:\d\d left, epoch \d+/150, MAE val [\d.]+ \(best [\d.]+\)", shown
     )
     assert "rows/s" not in shown  # as in the lines
-    assert "test MAE" in shown.splitlines()[-4] and shown.splitlines()[-1].startswith("next: ")
+    lines = [line.strip() for line in shown.splitlines() if line.strip()]
+    assert lines[-4].startswith("test MAE") and lines[-1] == "next: python -m irnet_hpc.aggregate results"
     history = next(folder.glob(RUN.replace("tiny", "longer"))) / "history.csv"
     assert len(history.read_text().splitlines()) == 151
 
