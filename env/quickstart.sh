@@ -40,4 +40,5 @@ python -m irnet_hpc.doctor --only machine results slurm || say "a larger matrix 
 
 say "done; written to $FOLDER:"
 find results -maxdepth 2 -path '*/tables/*' -type f | sort | sed 's/^/  /'
-say "to go on by hand:  source $ACTIVATE"
+say "the page of the results:  $FOLDER/results/tables/report.html"
+say "to go on by hand:  source $ACTIVATE, then docs/tutorial.md"

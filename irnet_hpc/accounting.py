@@ -1,6 +1,5 @@
 """What packing says: of a source before it is packed, and of a pack where every row and every value went."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 
@@ -75,9 +74,9 @@ def describe(found: Pack) -> str:
     return "\n".join([*(f"{name:<10}{value}" for name, value in sums.items()), "", account(found)])
 
 
-def as_json(found: Pack) -> str:
+def facts(found: Pack) -> dict:
     """The same for a program: counts, units, values reported in each split, and all that decided the content."""
-    value = {
+    return {
         "file": str(found.path),
         "n_rows": found.n_rows,
         "n_features": found.n_features,
@@ -91,4 +90,3 @@ def as_json(found: Pack) -> str:
             for key in ("n_read", "rejected", "filtered", "licence", "citation", "created", "versions")
         },
     }
-    return json.dumps(value, indent=1, ensure_ascii=False)

@@ -4,14 +4,18 @@ python -m irnet_hpc.aggregate                                   what is below re
 python -m irnet_hpc.aggregate results/ --matrix jobs/full.yaml  and which cells of the matrix have no result
 python -m irnet_hpc.aggregate results/ --html report.html       and one page with everything, for any browser (docs/reports.md)
 python -m irnet_hpc.aggregate results/ --tables paper/tables    mae.md, .csv, .json, .tex, a CSV a section, figures
+python -m irnet_hpc.aggregate results/ --json                   one object: what was written, the cells by state; lines to stderr
 """
 
 import argparse
+import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from irnet_hpc.answering import answering
 from irnet_hpc.curves import convergence
 from irnet_hpc.depths import depths_section
 from irnet_hpc.diagnostics import diagnoses
@@ -40,6 +44,12 @@ SHOWN = 20  # lines of a note on the screen; the Markdown file has all
 
 def main() -> None:
     arguments = parser().parse_args()
+    with answering(arguments.json) as answer:
+        aggregate(arguments, answer)
+
+
+def aggregate(arguments: argparse.Namespace, answer: Callable[[object], None]) -> None:
+    """The command."""
     runs, gaps = collect(arguments.results)
     notes = ask_ledger(arguments.matrix, arguments.results, gaps) if arguments.matrix else []
     notes += footer(gaps)
@@ -53,9 +63,9 @@ def main() -> None:
     diagnosed = diagnoses(tasks, problems) if arguments.html else ()
     notes += [*legend(runs, tables), *unread(problems)]
     folder = arguments.tables or arguments.results / "tables"
-    said = write(folder, tables, sections, notes)
+    written, figures, said = write(folder, tables, sections, notes), [], []
     try:
-        said += [f"wrote {path}" for path in write_figures(tables, folder, sizes, trainings, ranking)]
+        figures = write_figures(tables, folder, sizes, trainings, ranking)
     except ImportError as error:
         said.append(f"no figure, for the tables need no matplotlib but it does: {error}")
     if arguments.html:
@@ -69,23 +79,47 @@ def main() -> None:
                 f"--html draws with matplotlib, which cannot be imported ({error}); the tables are written"
             ) from None
         said.append(f"wrote {arguments.html} ({arguments.html.stat().st_size / 1e6:.1f} MB)")
+    said = [*lines_of(folder, [*written, *figures]), *said]
     # Shown when all is written, for whoever looks at the first lines only (`aggregate | head`) ends the program there.
     terminal = sys.stdout.isatty()
     print(document(tables, notes, shutil.get_terminal_size().columns if terminal else None, SHOWN, sections))
-    print("\n".join([*said, *next_steps(runs, arguments)]))
+    steps = next_steps(runs, arguments)
+    print("\n".join([*said, *(f"next: {step}" for step in steps)]))
+    counts = Counter(gap.state for gap in gaps.values())
+    answer(
+        {
+            "tables": [{"title": table.title, "name": table.name, "n_properties": len(table.rows)} for table in tables],
+            "files": [str(path) for path in (*written, *figures, *([arguments.html] if arguments.html else []))],
+            "html": arguments.html and str(arguments.html),
+            "cells": {"done": len({run.folder for run in runs}), **counts},
+            "next": steps,
+        }
+    )
+
+
+def lines_of(folder: Path, paths: Sequence[Path]) -> list[str]:
+    """What was written: a line a file, however many forms it has."""
+    forms: dict[str, list[str]] = {}
+    for path in paths:
+        forms.setdefault(path.stem, []).append(path.suffix)
+    return [
+        f"wrote {folder / stem}{' and '.join(filter(None, (', '.join(of[:-1]), of[-1])))}" for stem, of in forms.items()
+    ]
 
 
 def next_steps(runs: Sequence[Run], arguments: argparse.Namespace) -> list[str]:
     """What the results are good for, in commands to type."""
-    steps = [] if arguments.html else [f"python -m irnet_hpc.aggregate {arguments.results} --html report.html"]
+    results, page = shlex.quote(str(arguments.results)), shlex.quote(str(arguments.html or "report.html"))
+    open_it = f"python -m webbrowser {page}"
+    steps = [open_it if arguments.html else f"python -m irnet_hpc.aggregate {results} --html {page}"]
     # Only networks are kept, and only those that val has selected are chosen by it.
     able = [run.spec for run in runs if not run.spec.is_classical and run.result.val_mae is not None]
     if able:
         options = f"--best {able[0].properties[0]}"
         options += f" --pack {able[0].pack}" if len({spec.pack for spec in able}) > 1 else ""
-        options += "" if arguments.results == Path("results") else f" --results {arguments.results}"
+        options += "" if arguments.results == Path("results") else f" --results {results}"
         steps.append(f"python -m irnet_hpc.predict {options} formulas.csv -o predictions.csv")
-    return [f"next: {step}" for step in steps]
+    return steps
 
 
 def sections_of(tables: Sequence[Table], sizes: Sequence[Series], problems: dict[Path, str]) -> tuple[Section, ...]:
@@ -108,21 +142,21 @@ def sections_of(tables: Sequence[Table], sizes: Sequence[Series], problems: dict
     return tuple(section for section in found if section.blocks)
 
 
-def write(folder: Path, tables: Sequence[Table], sections: Sequence[Section], notes: Sequence[Note]) -> list[str]:
-    """Everything but figures into `folder`; returns a line for each file."""
+def write(folder: Path, tables: Sequence[Table], sections: Sequence[Section], notes: Sequence[Note]) -> list[Path]:
+    """Everything but figures into `folder`; returns the files."""
     write_text(folder / "mae.md", document(tables, notes, sections=sections))
     write_text(folder / "mae.csv", tidy_csv(tables))
     write_json(folder / "mae.json", exported(tables, sections, notes))
     tex = [latex(table) for table in tables] + [text for section in sections for text in section_latex(section)]
     write_text(folder / "mae.tex", "\n\n".join(["% needs \\usepackage{booktabs}", *tex]) + "\n")
-    said = [f"wrote {folder / 'mae'}.md, .csv, .json and .tex"]
+    written = [folder / f"mae{suffix}" for suffix in (".md", ".csv", ".json", ".tex")]
     others = {"published": published_csv(tables)}
     others |= {section.name: csv_text(section.records) for section in sections if section.records}
     for name, lines in others.items():
         if lines:
             write_text(folder / f"{name}.csv", lines)
-            said.append(f"wrote {folder / name}.csv")
-    return said
+            written.append(folder / f"{name}.csv")
+    return written
 
 
 def parser() -> argparse.ArgumentParser:
@@ -135,6 +169,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--matrix", type=Path, help="jobs/*.yaml: say which of its cells have no result, and why")
     parser.add_argument("--tables", type=Path, metavar="DIR", help="where to write; default: RESULTS/tables")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write one page with everything")
+    parser.add_argument(
+        "--json", action="store_true", help="one object at the end, for a program to read; lines for people to stderr"
+    )
     return parser
 
 

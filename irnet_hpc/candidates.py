@@ -24,6 +24,7 @@ from irnet_hpc.formulas import Unreadable, composition
 from irnet_hpc.raw_structures import entry_of, structure_of
 from irnet_hpc.raw_table import OPENERS, ending_of, one_sentence
 
+UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")  # the mark at its beginning, as surrogateescape has it
 BLOCK_ROWS = 2048  # large enough for matrix products, small enough to stay in a processor's cache
 
 
@@ -42,9 +43,10 @@ class Candidates(NamedTuple):
     has_formula: bool
     has_structures: bool
     blocks: Iterator[Block]
+    n_rows: int | None = None  # None: a table, which is read as it comes
 
 
-def of_formulas(formulas: Iterable[str]) -> Candidates:
+def of_formulas(formulas: Iterable[str], n_rows: int | None = None) -> Candidates:
     """Candidates that are formulas and nothing else."""
 
     def blocks() -> Iterator[Block]:
@@ -52,7 +54,7 @@ def of_formulas(formulas: Iterable[str]) -> Candidates:
         while block := list(itertools.islice(rest, BLOCK_ROWS)):
             yield Block([[formula] for formula in block], block, np.empty((len(block), 0)), None, {})
 
-    return Candidates(["formula"], True, False, blocks())
+    return Candidates(["formula"], True, False, blocks(), n_rows)
 
 
 @contextlib.contextmanager
@@ -67,6 +69,10 @@ def opened(path: str, columns: Sequence[str], formula_needed: bool) -> Iterator[
         first = next((line for line in stream if line.strip()), None)
         if first is None:
             raise UserError(f"{named} is empty; its first line must name its columns, formula among them")
+        if first.startswith(UTF_16):
+            raise UserError(
+                f"{named} must be UTF-8 text, however: it begins with the mark of UTF-16; save it as CSV UTF-8"
+            )
         lines = itertools.chain([first], stream)
         is_lines = first.lstrip().startswith("{") if ending is None else ending.startswith(".jsonl")
         read = _json_lines if is_lines else _csv

@@ -11,6 +11,7 @@ parameters.safetensors. The only sklearn import.
 
 import contextlib
 import dataclasses
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -97,9 +98,10 @@ def run(spec: RunSpec, grid: Grid, key: str, pack: Pack, path: Path, comm: Comm,
     attempts = folder.begin(path, spec, grid, key, pack.identity, comm)
     unit, n_fitted = pack.units[spec.property], grid.fitted_rows(len(data.train))
     fewer = f", fitted on the first {n_fitted:,}" if n_fitted < len(data.train) else ""
+    n_threads = torch.get_num_threads()
     print(
         f"{spec.model} on {spec.property} ({unit}) of {spec.pack}: {len(data.train):,} train{fewer}, {len(data.val):,} "
-        f"val, {len(data.test):,} test rows; {len(grid.points)} points of its grid, {torch.get_num_threads()} threads",
+        f"val, {len(data.test):,} test rows; {len(grid.points)} points of its grid, {n_threads} thread{'s'[: n_threads > 1]}",
         flush=True,
     )
     try:
@@ -114,7 +116,7 @@ def run(spec: RunSpec, grid: Grid, key: str, pack: Pack, path: Path, comm: Comm,
     print(
         f"test MAE {result.test_mae:.4g} {unit} (baseline {result.baseline_mae:.4g}), {point_text(result.chosen['point'])} "
         f"selected on {result.selected_on}, in {result.wall_time_s:.0f} s\n"
-        f"wrote {path / 'result.json'}; next: python -m irnet_hpc.aggregate {results}"
+        f"wrote {path / 'result.json'}\nnext: {shlex.join(['python', '-m', 'irnet_hpc.aggregate', str(results)])}"
     )
     return True
 

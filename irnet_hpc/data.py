@@ -12,7 +12,7 @@ from irnet_hpc.comm import Comm
 from irnet_hpc.errors import UserError, choose
 from irnet_hpc.grids import Grid
 from irnet_hpc.properties import floor_of
-from irnet_hpc.recipes import RECIPES, Recipe
+from irnet_hpc.recipes import RECIPES, Recipe, fitting_batch
 from irnet_hpc.runs import RunSpec
 from irnet_hpc.scaling import Scaling
 from irnet_hpc.store import Pack, open_pack
@@ -108,7 +108,7 @@ def load(
             if not reported and (role != "val" or spec.protocol == "honest"):
                 raise UserError(f"{name} of pack {spec.pack} has no {role} rows that report it")
     if len(train[0]) < recipe.batch:
-        fits = 2 ** int(np.log2(max(2, min(64, len(train[0])))))
+        fits = fitting_batch(len(train[0]))
         raise UserError(
             f"training rows must be at least one batch, however: {len(train[0])} rows of {spec.property} and a batch of "
             f"{recipe.batch} (recipe {recipe.name}); e.g. --recipe '{{name: small, base: "

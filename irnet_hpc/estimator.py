@@ -30,12 +30,11 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.model import n_parameters
 from irnet_hpc.origin import check_start
 from irnet_hpc.process import StopSignals
-from irnet_hpc.recipes import Recipe, resolve
+from irnet_hpc.recipes import Recipe, fitting_batch, resolve
 from irnet_hpc.replicas import DTYPES, Replica
 from irnet_hpc.runs import RunSpec, model_of
 from irnet_hpc.training import train
 
-BATCHES = 16  # an epoch at least: small tables get small batches, or a fit would end after a handful of steps
 PREDICTED_ROWS = 4096  # at once
 NOTED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 LARGEST = float(np.finfo(np.float32).max)
@@ -53,7 +52,7 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
         it; a warning says so, and `recipe_` is what was used.
     validation_fraction : of the rows, on which the best epoch is selected; they are not trained on.
     random_state : seed of the weights, of the order of rows and of the rows held back.
-    verbose : whether a line an epoch is printed, at most one a second.
+    verbose : whether a line an epoch is printed, at most one a second; on a terminal, a bar.
 
     Attributes
     ----------
@@ -114,7 +113,9 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
         parts = [(part, _representable(X[part]), y[part].astype(np.float64)) for part in (rows, val, val[:0])]
         data = arrange(*parts, recipe=recipe, device=device, dtype=DTYPES[recipe.precision])
         with tempfile.TemporaryDirectory() as folder, _signals(), _printing(self.verbose):
-            (ended,) = train([Replica(spec, recipe, "", data, Path(folder))], Alone(), device, StopSignals())
+            (ended,) = train(
+                [Replica(spec, recipe, "", data, Path(folder))], Alone(), device, StopSignals(), show=self.verbose
+            )
         if ended.error:
             raise UserError(ended.error)
         network, state = ended.network, ended.state
@@ -140,7 +141,7 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
 
 def shrunk(recipe: Recipe, n_rows: int) -> Recipe:
     """The recipe with a batch, and a group, that a table of so few training rows can take."""
-    most = max(2, 2 ** int(np.log2(max(1, n_rows // BATCHES))))
+    most = fitting_batch(n_rows)
     if recipe.batch <= most:
         return recipe
     smaller = dataclasses.replace(recipe, batch=most, norm_group=min(most, recipe.norm_group))

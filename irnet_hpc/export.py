@@ -13,6 +13,7 @@ import contextlib
 import io
 import json
 import logging
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -80,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     card = path.with_suffix(".md")
     write_text(card, model_card(member.spec, member.result, exported))
-    say(f"wrote {path} and {card}. {verified}")
+    say(f"wrote {path} and {card}. {verified}\nnext: {shlex.join(['less', str(card)])}")
     return 0
 
 

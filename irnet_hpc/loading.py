@@ -56,11 +56,12 @@ def load(
         about = read_about(path)
         known = described(source, about)
         reader = raw_structures if form_of(path) == "jsonl" else raw_table
-        targets = _targets(properties, reader.read_header(path), about.get("units", {}), units, f"property of {path}")
+        header = reader.read_header(path)
+        targets = _targets(properties, header, about.get("units", {}), units, f"property of {path}")
         if not targets:
             raise UserError(
-                f"{path} has no column named like a property ({', '.join(PROPERTIES)}); "
-                "name those to predict with --property NAME --unit NAME=UNIT"
+                f"{path} has no column named like a property ({', '.join(PROPERTIES)}); name what to predict by its unit, "
+                f"--unit NAME=UNIT, one of {', '.join(name for name in header if name not in RESERVED) or 'its columns'}"
             )
         table = reader.read(path, name, targets, lambda column: columns and column not in PROPERTIES)
         if about.get("sha256", table.sha256) != table.sha256:

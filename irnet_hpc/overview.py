@@ -25,12 +25,13 @@ def subtitle(runs: Sequence[Run]) -> str:
 
 def facts(runs: Sequence[Run], tables: Sequence[Table], n_tasks: int, n_gaps: int) -> Markup:
     cells = [cell for one in tables for row in one.rows for cell in row.cells if cell]
+    n_models = len({model for one in tables for model in one.models})
     counted = {
-        "finished runs": len(runs),
-        "tasks": n_tasks,
-        "models": len({model for one in tables for model in one.models}),
-        "cells": len(cells),
-        f"cells of {FEWEST} runs or more": sum(cell.n >= FEWEST for cell in cells),
+        "finished run" + "s" * (len(runs) != 1): len(runs),
+        "task" + "s" * (n_tasks != 1): n_tasks,
+        "model" + "s" * (n_models != 1): n_models,
+        "cell" + "s" * (len(cells) != 1): len(cells),
+        f"of {FEWEST} runs or more": sum(cell.n >= FEWEST for cell in cells),
         "without a result": n_gaps,
     }
     hours = sum(run.result.device_hours for run in runs)

@@ -14,34 +14,42 @@ What was killed goes on where it was when the same command is typed again.
 """
 
 import argparse
+import math
+import shlex
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from irnet_hpc import catalogue, download, features, packing, parts, store
-from irnet_hpc.accounting import account, as_json, describe, introduce
+from irnet_hpc.accounting import account, describe, facts, introduce
+from irnet_hpc.answering import answering
 from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.features import FEATURE_SETS
-from irnet_hpc.files import NAME
+from irnet_hpc.files import NAME, json_text
 from irnet_hpc.loading import DEFAULT_ROWS, Loaded, load, name_of
 from irnet_hpc.ranks import Ranks, run
 from irnet_hpc.selection import RULES, select, split_and_order
 from irnet_hpc.sources import SOURCES, Filter
 from irnet_hpc.splits import FAMILIES, RANDOM, Split, name_suffix, parse_split, split_identity, two_sided
 
+DEFAULT_BATCH = 512  # rows, of the default recipe
+STEPS = 16  # of an epoch, at least: with fewer rows a smaller batch is proposed, as `recipes.fitting_batch` has it
+
 
 def main() -> int | None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a cancelled job takes its temporary file away
     arguments = parser().parse_args()
-    if arguments.json and not arguments.info:
-        raise UserError("--json is of --info; what a pack's making prints is for people")
+    if arguments.json and not (arguments.info or arguments.source):
+        raise UserError("--json is of --source and of --info")
     if arguments.verify:
         path = store.pack_path(arguments.verify, arguments.pack_dir)
         print(f"{path} is sound: {store.verify(path)}")
     elif arguments.info:
         with store.open_pack(store.pack_path(arguments.info, arguments.pack_dir)) as found:
-            print(as_json(found) if arguments.json else describe(found))
+            step = next_step(found, arguments.info, arguments.pack_dir)
+            print(json_text(facts(found)).rstrip() if arguments.json else f"{describe(found)}\nnext: {step}")
     elif arguments.list is not None:
         print(catalogue.listing(arguments.list, arguments.data_dir))
     elif arguments.probe:
@@ -49,11 +57,12 @@ def main() -> int | None:
         print("\n".join(differences) or f"{arguments.probe} is as its reader expects it")
         return 1 if differences else 0
     else:
-        return run(lambda ranks: pack_on(ranks, arguments))
+        with answering(arguments.json) as answer:
+            return run(lambda ranks: pack_on(ranks, arguments, answer))
     return None
 
 
-def pack_on(ranks: Ranks, arguments: argparse.Namespace) -> None:
+def pack_on(ranks: Ranks, arguments: argparse.Namespace, answer: Callable[[object], None]) -> None:
     """Make one pack with all ranks, of which rank 0 has the word."""
     if ranks.rank:
         packing.assist(ranks)
@@ -63,6 +72,21 @@ def pack_on(ranks: Ranks, arguments: argparse.Namespace) -> None:
     with parts.alone(path):
         pack(arguments, split, path, ranks)
     packing.dismiss(ranks)
+    with store.open_pack(path) as made:
+        step = next_step(made, made.name, arguments.pack_dir)
+        say(f"next: {step}")
+        answer(facts(made) | {"next": step})
+
+
+def next_step(made: store.Pack, name: str, pack_dir: str | None) -> str:
+    """What a pack is for, in a command; with few rows for the default recipe's batches, in one with smaller ones."""
+    property_ = next(iter(made.units))
+    options = ["--pack", name, "--property", property_, "--architecture", "irnet", "--depth", "17"]
+    if (n_rows := made.attrs["reported"][property_]["train"]) < STEPS * DEFAULT_BATCH:
+        batch = max(2, 2 ** int(math.log2(max(1, n_rows // STEPS))))
+        options += ["--recipe", f"{{name: small, base: onecycle, batch: {batch}, norm_group: {min(256, batch)}}}"]
+    options += ["--pack-dir", pack_dir] if pack_dir else []
+    return shlex.join(["python", "-m", "irnet_hpc.train", *options])
 
 
 def pack(arguments: argparse.Namespace, split: Split, path: Path, ranks: Ranks) -> None:
@@ -108,11 +132,6 @@ def pack(arguments: argparse.Namespace, split: Split, path: Path, ranks: Ranks) 
         say(f"wrote {path}, {path.stat().st_size / 2**20:,.1f} MiB, in {time.monotonic() - began:.1f} s")
         if made.attrs["n_rejected"]:
             say(f"the rejected rows are in {parts.rejected_path(path)}")
-        where = f" --pack-dir {arguments.pack_dir}" if arguments.pack_dir else ""
-        say(
-            f"next: python -m irnet_hpc.train --pack {made.name} --property {next(iter(made.units))} --architecture irnet "
-            f"--depth 17{where}"
-        )
 
 
 def name_for(arguments: argparse.Namespace, split: Split) -> str:
@@ -193,7 +212,7 @@ def parser() -> argparse.ArgumentParser:
         "--list", nargs="?", const="", metavar="matminer", help="list the sources, or matminer's datasets"
     )
     task.add_argument("--probe", metavar="SOURCE", help="fetch one page of a source and print what differs; status 1")
-    add("--json", action="store_true", help="of --info: one object, for a program to read")
+    add("--json", action="store_true", help="of --source and --info: one object at the end, for a program to read")
     add("--url", help="another address for a source's service, such as a mirror's")
     sets = ", ".join(name + " (experimental)" * bool(kind.experimental) for name, kind in FEATURE_SETS.items())
     add("--features", default="magpie", help=f"{sets}, or a sum with + (default: %(default)s)")

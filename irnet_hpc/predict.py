@@ -13,6 +13,7 @@ test rows the intervals hold is said on stderr. Rows that cannot be predicted st
 import argparse
 import dataclasses
 import gc
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from irnet_hpc.errors import UserError, choose, exit_status
-from irnet_hpc.files import write_json
+from irnet_hpc.files import json_text, write_json
 
 if TYPE_CHECKING:
     from irnet_hpc.candidates import Candidates
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         head = listing.header(candidates.header, screen)
         rows = listing.lines(screen, screened(screen, candidates, arguments.workers), wanted, tallies)
         with listing.written_to(arguments.output) as stream:
-            listing.write(stream, head, _reporting(rows, tallies))
+            listing.write(stream, head, _reporting(rows, tallies, candidates.n_rows))
     last = tallies[-1] if tallies else listing.Tally()
     seconds = time.monotonic() - began
     say(
@@ -77,8 +78,17 @@ def main(argv: list[str] | None = None) -> int:
             "command": sys.argv[1:] if argv is None else argv,
         }
         write_json(f"{arguments.output}.about.json", about)
-        say(f"wrote {arguments.output}; units, runs and errors are in {arguments.output}.about.json")
+        step = next_step(arguments.output)
+        say(f"wrote {arguments.output}; units, runs and errors are in {arguments.output}.about.json\nnext: {step}")
+        if arguments.json:
+            print(json_text({"output": arguments.output, "seconds": round(seconds, 3), "next": step, **about}), end="")
     return 0
+
+
+def next_step(output: str) -> str:
+    """A look at the list."""
+    path = shlex.quote(output)
+    return f"zcat {path} | head -n 6" if output.endswith(".gz") else f"head -n 6 {path}"
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -93,6 +103,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError("--no-endpoints is about --enumerate")
     if arguments.pack and not arguments.best:
         raise UserError("--pack chooses among the runs of --best; a run knows its own pack")
+    if arguments.json and arguments.output == "-":
+        raise UserError("stdout can have one of the two, the list by -o - or the object by --json")
 
 
 def _runs_and_table(arguments: argparse.Namespace) -> tuple[list[str], str | None]:
@@ -140,8 +152,9 @@ def _candidates(arguments: argparse.Namespace, table: str | None, screen: "Scree
     space = spaces.parse_space(
         arguments.enumerate, features.ELEMENTS if seen is None else seen, endpoints=not arguments.no_endpoints
     )
-    say(f"{spaces.count(space):,} compositions in {arguments.enumerate!r}")
-    yield candidates.of_formulas(spaces.formulas(space))
+    n_rows = spaces.count(space)
+    say(f"{n_rows:,} compositions in {arguments.enumerate!r}")
+    yield candidates.of_formulas(spaces.formulas(space), n_rows)
 
 
 def _ranked_by(arguments: argparse.Namespace, properties: tuple[str, ...]) -> str:
@@ -151,9 +164,9 @@ def _ranked_by(arguments: argparse.Namespace, properties: tuple[str, ...]) -> st
     return choose("predicted property", arguments.by or properties[0], properties)
 
 
-def _reporting(blocks: Iterator[list], tallies: list) -> Iterator[list]:
-    """The blocks; and on a terminal how far they are."""
-    with tqdm(unit=" rows", disable=None) as bar:  # None: only on a terminal
+def _reporting(blocks: Iterator[list], tallies: list, n_rows: int | None) -> Iterator[list]:
+    """The blocks; and on a terminal how far they are, of so many rows where that is known."""
+    with tqdm(total=n_rows, unit=" rows", disable=None) as bar:  # None: only on a terminal
         for number, block in enumerate(blocks):
             yield block
             if number == 0:  # all that will be imported is there
@@ -194,6 +207,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--workers", type=int, default=1, help="processes that compute features (default: %(default)s)")
     add("--pack-dir", help="where the runs' packs are (default: $IRNET_PACKS, else packs)")
+    add("--json", action="store_true", help="one object on stdout at the end, for a program to read")
     return parser
 
 

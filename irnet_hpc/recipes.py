@@ -4,6 +4,7 @@ A run's key hashes the resolved record, so a changed recipe makes old results st
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 from irnet_hpc.errors import UserError, choose
@@ -128,6 +129,11 @@ RECIPES = {
         ),
     )
 }
+
+
+def fitting_batch(n_rows: int) -> int:
+    """Rows of a step with which so few training rows give an epoch 16 steps at least, a power of two."""
+    return max(2, 2 ** int(math.log2(max(1, n_rows // 16))))
 
 
 def resolve(recipe: str | Mapping) -> Recipe:

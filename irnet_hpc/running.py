@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from irnet_hpc import journal, lease
+from irnet_hpc.cells_bar import Cells, are_through, are_tried_again, say, shown, waited
 from irnet_hpc.errors import UserError
+from irnet_hpc.estimates import estimates
 from irnet_hpc.jobs import outside_any_job, pack_command, train_options
 from irnet_hpc.ledger import Entry, Ledger, read_ledger
 from irnet_hpc.matrix import Matrix, read_matrix
@@ -49,7 +52,7 @@ def run_here(
     missing = [pack for pack in matrix.packs if not pack.exists]
     if not entries and not any("all" in pack.properties for pack in missing):
         counts = ", ".join(f"{n} {state}" for state, n in ledger.counts().items() if n)
-        print(f"{matrix.name}: nothing to run ({counts}); next: python -m irnet_hpc.aggregate {results}")
+        print(f"{matrix.name}: nothing to run ({counts})\nnext: {next_step(matrix, results)}")
         return 0
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
@@ -63,29 +66,40 @@ def run_here(
         matrix = read_matrix(matrix.path, pack_dir)
         with journal.alone(results):
             now = read_ledger(matrix, results, but_of=journal.token_of(path))
-            entries = dataclasses.replace(now, chosen=ledger.chosen).to_do(stale)
+            ledger = dataclasses.replace(now, chosen=ledger.chosen)
+            entries = ledger.to_do(stale)
             journal.note(path, [{"cell": entry.name} for entry in entries])
 
     failures = [f"failed pack {name}: status {status}; its cells were left out" for name, status in broken.items()]
     entries, done = [entry for entry in entries if entry.cell.spec.pack not in broken], set()
-    gpu_gb = gpu_gb_here()
+    gpu_gb, pairs = gpu_gb_here(), zip(ledger.entries, estimates(matrix, ledger), strict=True)
+    minutes, where = {entry.name: of.minutes for entry, of in pairs}, (n_ranks, results, pack_dir, path)
     try:
-        problems = _round(bundles_of(matrix, entries, bundle, gpu_gb), done, n_ranks, results, pack_dir, path)
-        # By now the other process may have finished it, or be gone; and the memory may be free.
-        later = [_later(entry, problems[entry.name]) for entry in entries if _look_again(entry, problems)]
-        if later:
-            print(f"looking again at {len(later)} cells", flush=True)
-            problems = {name: problem for name, problem in problems.items() if name not in {one.name for one in later}}
-            problems |= _round(bundles_of(matrix, later, bundle, gpu_gb), done, n_ranks, results, pack_dir, path)
+        with shown([entry.name for entry in entries], minutes) as cells:
+            problems = _round(bundles_of(matrix, entries, bundle, gpu_gb), done, cells, *where)
+            # By now the other process may have finished it, or be gone; and the memory may be free.
+            later = [_later(entry, problems[entry.name]) for entry in entries if _look_again(entry, problems)]
+            if later:
+                say(f"looking again at {len(later)} cells")
+                names = [one.name for one in later]
+                are_tried_again(cells, names)
+                problems = {name: problem for name, problem in problems.items() if name not in names}
+                problems |= _round(bundles_of(matrix, later, bundle, gpu_gb), done, cells, *where)
     except KeyboardInterrupt:
         print(f"stopped after {len(done)} of {len(entries)} cells; the same command goes on", flush=True)
         raise
     elsewhere = [f"{name}: {problem.text}" for name, problem in problems.items() if problem.elsewhere]
     failures += [f"failed {name}: {problem.text}" for name, problem in problems.items() if not problem.elsewhere]
     counts = f"{len(done)} cells done, {len(failures)} failures" + f", {len(elsewhere)} elsewhere" * bool(elsewhere)
-    print(f"{matrix.name}: {counts}, in {time.monotonic() - began:.0f} s", *failures, *elsewhere, sep="\n")
-    print(f"next: python -m irnet_hpc.aggregate {results}", flush=True)
+    seconds = time.monotonic() - began
+    print(f"{matrix.name}: {counts}, in {seconds:.0f} s; results in {results}", *failures, *elsewhere, sep="\n")
+    print(f"next: {next_step(matrix, results)}", flush=True)
     return len(failures)
+
+
+def next_step(matrix: Matrix, results: Path) -> str:
+    """The tables of what is done; of what is not, they say why."""
+    return shlex.join(["python", "-m", "irnet_hpc.aggregate", str(results), "--matrix", str(matrix.path)])
 
 
 class Problem(NamedTuple):
@@ -113,24 +127,31 @@ def _later(entry: Entry, problem: Problem) -> Entry:
 
 
 def _round(
-    bundles: list[Bundle], done: set[str], n_ranks: int | None, results: Path, pack_dir: Path | None, path: Path
+    bundles: list[Bundle],
+    done: set[str],
+    cells: Cells,
+    n_ranks: int | None,
+    results: Path,
+    pack_dir: Path | None,
+    path: Path,
 ) -> dict[str, Problem]:
     """Train one bundle after the other, and add to `done` the cells that are. Returns the problems of the others."""
     problems: dict[str, Problem] = {}
     for i, bundle in enumerate(bundles):
-        where, (entry, *_) = f"[{i + 1}/{len(bundles)}]", bundle
+        where, (entry, *_), began = f"[{i + 1}/{len(bundles)}]", bundle, time.monotonic()
         if text := _without_origin(entry, {one.name for before in bundles[:i] for one in before} - done, results):
-            print(f"{where} {entry.name} left out: {text}", flush=True)
+            say(f"{where} {entry.name} left out: {text}")
             journal.note(path, [{"cell": entry.name, "ended": "left out"}])
             found = {entry.name: Problem(text)}
         else:
             found = {}
             for one in bundle:
                 if who := _trained_elsewhere(one.folder):
-                    print(f"{where} {one.name} is being trained elsewhere, by {who}", flush=True)
+                    say(f"{where} {one.name} is being trained elsewhere, by {who}")
                     found[one.name] = Problem(f"is being trained elsewhere, by {who}", elsewhere=True)
             if here := tuple(one for one in bundle if one.name not in found):
-                found |= _train(here, n_ranks, where, results, pack_dir, path)
+                found |= _train(here, cells, n_ranks, where, results, pack_dir, path)
+        are_through(cells, [one.name for one in bundle], time.monotonic() - began)
         done |= {one.name for one in bundle} - found.keys()
         problems |= found
     return problems
@@ -179,7 +200,7 @@ def horovodrun(n_ranks: int) -> list[str]:
 
 
 def _train(
-    bundle: Bundle, n_ranks: int | None, where: str, results: Path, pack_dir: Path | None, path: Path
+    bundle: Bundle, cells: Cells, n_ranks: int | None, where: str, results: Path, pack_dir: Path | None, path: Path
 ) -> dict[str, Problem]:
     """Train the cells of a bundle, a line before and a line after each. Returns cell -> what went wrong with it."""
     entry, *others = bundle
@@ -187,7 +208,7 @@ def _train(
     n_ranks = 1 if entry.cell.spec.is_classical else n_ranks  # whatever --ranks says for the networks beside it
     for one in bundle:
         beside = "" if one is entry else ", together with the one before"
-        print(f"{where} {one.name} on {n_ranks} rank{'s'[: n_ranks > 1]}{beside}; log {log}", flush=True)
+        say(f"{where} {one.name} on {n_ranks} rank{'s'[: n_ranks > 1]}{beside}; log {log}")
     log.parent.mkdir(parents=True, exist_ok=True)
     already = log.stat().st_size if log.exists() else 0  # of earlier attempts
     command, ended = train_command(entry, n_ranks, results, pack_dir, *others), "interrupted"
@@ -197,7 +218,7 @@ def _train(
             name = process_name(process.pid)
             event = {"process": name, "ended": None, "log": str(log), "bundle": len(bundle)}
             journal.note(path, [{"cell": one.name} | event for one in bundle])
-            status = process.wait()
+            status = waited(cells, process, entry)
         ended = f"ended with status {status}"
     finally:
         journal.note(path, [{"cell": one.name, "ended": ended} for one in bundle])
@@ -205,11 +226,11 @@ def _train(
     for one in bundle:
         if status and not (others and _has_new_result(one)):  # with others it may be done though they are not
             problem = _problem(one, started, status, said)
-            print(f"{where} {'' if problem.elsewhere else 'failed: '}{problem.text}", flush=True)
+            say(f"{where} {'' if problem.elsewhere else 'failed: '}{problem.text}")
             problems[one.name] = problem if problem.elsewhere else problem._replace(text=f"{problem.text}; log {log}")
             continue
         result = read_result(one.folder / "result.json")
-        print(f"{where} MAE {result.test_mae:.4g} {result.unit} in {time.monotonic() - began:.0f} s", flush=True)
+        say(f"{where} MAE {result.test_mae:.4g} {result.unit} in {time.monotonic() - began:.0f} s")
     return problems
 
 

@@ -5,8 +5,9 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
+from irnet_hpc.cells_bar import progress
 from irnet_hpc.estimates import Estimate, of_cell
-from irnet_hpc.ledger import STATES, Entry, Ledger
+from irnet_hpc.ledger import STATES, Ledger
 from irnet_hpc.matrix import Matrix
 
 
@@ -32,15 +33,6 @@ def status_table(ledger: Ledger) -> list[str]:
     ended = [entry for state in ("preempted", "failed") for entry in ledger.entries if entry.state == state]
     lines += [f"running {entry.name}: {entry.detail}{progress(entry)}" for entry in running]
     return lines + [f"{e.state} {e.name}: {e.detail}" + (f"; log {e.log}" if e.log else "") for e in ended]
-
-
-def progress(entry: Entry) -> str:
-    """Where a running cell is, from the last line of its history."""
-    try:
-        epoch, *_, mae, _seconds = (entry.folder / "history.csv").read_text().splitlines()[-1].split(",")
-        return f", epoch {int(epoch) + 1} of at most {entry.cell.recipe.epochs}, MAE {float(mae):.4g}"
-    except (OSError, ValueError, IndexError):
-        return ""
 
 
 def summary(matrix: Matrix, ledger: Ledger) -> list[str]:

@@ -14,12 +14,14 @@ Every command may be killed and repeated. What replaces or removes something (`r
 import argparse
 import contextlib
 import dataclasses
+import shlex
+import shutil
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from irnet_hpc import journal
+from irnet_hpc import journal, running
 from irnet_hpc.costs import DEVICES
 from irnet_hpc.errors import UserError, exit_status
 from irnet_hpc.estimates import estimates, in_words
@@ -48,12 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     results, command = Path(arguments.results), arguments.command
     pack_dir = Path(arguments.pack_dir) if arguments.pack_dir else None
     if command == "prune":
-        return prune([read_matrix(path, pack_dir) for path in arguments.matrix], results, arguments.yes)
+        return prune([read_matrix(path, pack_dir) for path in arguments.matrix], results, arguments)
     matrix = read_matrix(arguments.matrix, pack_dir)
     if command == "plan":
         return plan(matrix, results, arguments)
     if command == "status":
-        return status(matrix, results, pack_dir, arguments.watch, arguments.json)
+        return status(matrix, results, pack_dir, arguments)
     if command == "reconcile":
         site, size, token = read_site(arguments.site), max_array_size() or 1, arguments.token
         with journal.alone(results):
@@ -76,7 +78,7 @@ def start(matrix: Matrix, results: Path, pack_dir: Path | None, arguments: argpa
     if is_retry or arguments.stale:  # asked before the lock is held, which others wait for
         only = replaced(matrix, results, "failed" if is_retry else "stale", arguments.yes)
         if only is None:
-            print("nothing was started")
+            print(f"nothing was started\nnext: {call('status', matrix, arguments)}")
             return 0
     with contextlib.ExitStack() as lock:
         if not (is_run and arguments.token):  # else the `submit` that started this holds it until we have begun
@@ -117,7 +119,7 @@ def submit(
     entries = ledger.to_do(arguments.stale)
     unknown = [pack.name for pack in matrix.packs if not pack.exists and "all" in pack.properties]
     if not entries and not unknown:
-        print(f"nothing to submit; the tables: python -m irnet_hpc.aggregate {results}")
+        print(f"nothing to submit\nnext: {next_step(matrix, ledger, arguments)}")
         return 0
     if array_size is None and arguments.cluster == "slurm":
         raise UserError("--cluster slurm needs SLURM's commands on PATH and a cluster that they know")
@@ -137,8 +139,7 @@ def submit(
         how = {"bundle": arguments.bundle, "at_most": arguments.at_most}
         log = to_slurm(matrix, ledger, entries, results, pack_dir, site, array_size, again, **how)
         print(f"submitted {len(entries)} cells to SLURM")
-    where = "".join(f" --{name} {value}" for name, value in given(arguments).items())
-    print(f"watch: python -m irnet_hpc.sweep status {matrix.path}{where} --watch\nthe tables will be in {log}")
+    print(f"the tables will be in {log}\nnext: {call('status', matrix, arguments)} --watch")
     return 0
 
 
@@ -164,10 +165,23 @@ def reconcile_command(
     return command + ["--over-budget"] * arguments.over_budget
 
 
-def given(arguments: argparse.Namespace) -> dict[str, str]:
-    """The options that say where things are, for a command to type next."""
-    places = {"results": arguments.results, "pack-dir": arguments.pack_dir}
-    return {name: value for name, value in places.items() if value not in (None, "results")}
+def call(verb: str, matrix: Matrix, arguments: argparse.Namespace) -> str:
+    """A command to type next, with the options that say where things are."""
+    places = {"--results": arguments.results, "--pack-dir": arguments.pack_dir}
+    given = [part for name, value in places.items() if value not in (None, "results") for part in (name, value)]
+    return shlex.join(["python", "-m", "irnet_hpc.sweep", verb, str(matrix.path), *given])
+
+
+def next_step(matrix: Matrix, ledger: Ledger, arguments: argparse.Namespace) -> str:
+    """What brings a matrix on, as it stands: wait for what is under way, run what is left, look at what is there."""
+    counts = ledger.counts()
+    if counts["queued"] or counts["running"]:
+        return f"{call('status', matrix, arguments)} --watch"
+    if counts["preempted"] or counts["missing"]:
+        return call("submit" if shutil.which("sbatch") else "run", matrix, arguments)
+    if counts["failed"]:
+        return f"{call('retry', matrix, arguments)} --failed"
+    return running.next_step(matrix, Path(arguments.results))
 
 
 # ------------------------------------------------------------------------------------------------------ plan and status
@@ -184,20 +198,24 @@ def plan(matrix: Matrix, results: Path, arguments: argparse.Namespace) -> int:
     memory_gb = gpu_gb(site, entries) if site.gpu_gb else gpu_gb_here()
     together = of_bundles(bundles_of(matrix, entries, arguments.bundle, memory_gb))
     lines = [*plan_lines(matrix, ledger, of_cells, together), *summary(matrix, ledger), *in_words(ledger, of_cells)]
-    print("\n".join(lines))
+    print("\n".join([*lines, f"next: {next_step(matrix, ledger, arguments)}"]))
     return 0
 
 
-def status(matrix: Matrix, results: Path, pack_dir: Path | None, watch_s: float | None, json_wanted: bool) -> int:
+def status(matrix: Matrix, results: Path, pack_dir: Path | None, arguments: argparse.Namespace) -> int:
+    watch_s = arguments.watch
     ends: dict[str, str] = {}
     while True:
         ledger = read_ledger(matrix, results, ends)
-        if json_wanted:
+        is_watched = watch_s and any(entry.state in ("queued", "running") for entry in ledger.entries)
+        if arguments.json:
             print(as_json(matrix, ledger, estimates(matrix, ledger)), flush=True)
         else:
             clear = "\033[H\033[2J" if watch_s and sys.stdout.isatty() else ""
-            print(clear + "\n".join([*status_table(ledger), *summary(matrix, ledger)]), flush=True)
-        if not watch_s or not any(entry.state in ("queued", "running") for entry in ledger.entries):
+            lines = [*status_table(ledger), *summary(matrix, ledger)]
+            lines += [] if is_watched else [f"next: {next_step(matrix, ledger, arguments)}"]
+            print(clear + "\n".join(lines), flush=True)
+        if not is_watched:
             return 0
         time.sleep(watch_s)
         matrix = read_matrix(matrix.path, pack_dir)  # its packs may have been built by now
@@ -216,18 +234,18 @@ def replaced(matrix: Matrix, results: Path, state: str, yes: bool) -> frozenset[
     return frozenset(entry.name for entry in entries)
 
 
-def prune(matrices: list[Matrix], results: Path, yes: bool) -> int:
-    found = waste(results, matrices)
+def prune(matrices: list[Matrix], results: Path, arguments: argparse.Namespace) -> int:
+    found, then = waste(results, matrices), f"next: {call('status', matrices[0], arguments)}"
     if not found:
-        print(f"nothing to prune in {results}")
+        print(f"nothing to prune in {results}", then, sep="\n")
         return 0
     lines = [f"{megabytes(one.size):>12}  {one.kind:30} {one.path}" for one in found]
     total = megabytes(sum(one.size for one in found))
-    if not agreed(lines, f"remove these {len(found)}, {total}?", yes):
-        print("nothing was removed")
+    if not agreed(lines, f"remove these {len(found)}, {total}?", arguments.yes):
+        print("nothing was removed", then, sep="\n")
         return 0
     problems = [problem for one in found if (problem := remove(one, results))]
-    print(f"removed {len(found) - len(problems)} of {len(found)}", *problems, sep="\n")
+    print(f"removed {len(found) - len(problems)} of {len(found)}", *problems, then, sep="\n")
     return min(1, len(problems))
 
 

@@ -13,6 +13,7 @@ of the message (tensorflow/core/util/event.proto) four fields are used.
 import argparse
 import contextlib
 import csv
+import shlex
 import struct
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -138,7 +139,9 @@ def main() -> None:
         raise UserError(f"no history.csv below {results}: no network has trained for an epoch there")
     for folder in folders:
         write(logdir / folder.relative_to(results) / NAME, events(folder))
-    print(f"wrote the curves of {len(folders)} runs below {logdir}\nnext: tensorboard --logdir {logdir}")
+    print(
+        f"wrote the curves of {len(folders)} run{'s'[: len(folders) > 1]} below {logdir}\nnext: {shlex.join(['tensorboard', '--logdir', str(logdir)])}"
+    )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@
     python -m irnet_hpc.train ... --seed 0,1,2                                   (three cells, trained as one stack)
     python -m irnet_hpc.train ... --bundle '[{seed: 0}, {seed: 0, recipe: {name: slow, base: paper, learning_rate: 1e-5}}]'
     python -m irnet_hpc.train ... --data stream --stage-dir /local/scratch       (a pack beyond memory, copied to the node)
+    python -m irnet_hpc.train ... --json | jq .runs[0].test_mae                  (one object at the end; the lines to stderr)
 
 The experiment does not depend on how many ranks run it: the batch is global, its order a function of (seed, epoch), and
 rows are normalised in fixed groups. Exit status: 0 done, 2 a user's mistake, 75 preempted with a checkpoint, 1 otherwise.
@@ -18,14 +19,16 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
 from irnet_hpc import classical, folder, holding
+from irnet_hpc.answering import answering
 from irnet_hpc.architectures import MODELS
 from irnet_hpc.comm import DEVICES, ENGINES, Comm, PeerLost, device_of, from_root, leave_at_once, start, together
 from irnet_hpc.data import PLACES, place_of
@@ -34,6 +37,7 @@ from irnet_hpc.evaluation import predict
 from irnet_hpc.grids import GRID, GRIDS
 from irnet_hpc.lease import Elsewhere
 from irnet_hpc.origin import check_features, describe, in_words
+from irnet_hpc.outcome import outcome_of
 from irnet_hpc.process import StopSignals, keep_freed_memory
 from irnet_hpc.recipes import RECIPES
 from irnet_hpc.replicas import Replica, load_each
@@ -55,30 +59,44 @@ class Begun:
     start: dict | None  # of the run that it starts from
 
 
-def run_cells(arguments: argparse.Namespace, comm: Comm) -> int:
-    """The command, on every rank alike; rank 0 alone reads and writes the run folders."""
+def run_cells(arguments: argparse.Namespace, comm: Comm, answer: Callable[[object], None]) -> int:
+    """The command, on every rank alike; rank 0 alone reads and writes the run folders, and gives the answer."""
+    began = time.monotonic()
     asked = together(comm, lambda: specify(arguments))
     with contextlib.ExitStack() as packs:
         pack = packs.enter_context(together(comm, lambda: open_pack(asked[0].pack_file)))
         for name in {name for one in asked for name in one.spec.properties}:
             together(comm, lambda name=name: choose(f"property of pack {asked[0].spec.pack}", name, pack.units))
-        left, elsewhere = [], []
-        for one in asked:
-            key, path = one.key_for(pack), run_folder(arguments.results, one.spec)
+        cells = [(one, one.key_for(pack), run_folder(arguments.results, one.spec)) for one in asked]
+        left, elsewhere = [], {}
+        for one, key, path in cells:
             is_ours, refused = _take_up(path, key, arguments.force, comm)
             if is_ours:
                 left.append((one, key, path))
             elif refused:
-                elsewhere.append(refused)
+                elsewhere[path] = refused
                 if comm.rank == 0 and len(asked) > 1:  # at once; the others go on
                     print(f"left out: {refused}", flush=True)
             elif comm.rank == 0:
                 print(f"already done: {path / 'result.json'}")
-        status = _train(left, pack, packs, comm, arguments) if left else 0
+        if comm.rank == 0 and not left and not elsewhere:
+            print(f"next: {next_step(arguments)}")
+        try:
+            status = _train(left, pack, packs, comm, arguments) if left else 0
+        finally:
+            if comm.rank == 0:
+                runs = [(one.spec, key, path) for one, key, path in cells]
+                new = [path for _, _, path in left]
+                answer(outcome_of(runs, new, elsewhere, time.monotonic() - began, next_step(arguments)))
     if elsewhere and status == 0:
         several = f"{len(elsewhere)} of {len(asked)} cells were left out: " if len(asked) > 1 else ""
-        raise UserError(several + elsewhere[0])
+        raise UserError(several + next(iter(elsewhere.values())))
     return status
+
+
+def next_step(arguments: argparse.Namespace) -> str:
+    """What to do with a result."""
+    return shlex.join(["python", "-m", "irnet_hpc.aggregate", arguments.results])
 
 
 def _train(
@@ -183,7 +201,7 @@ def _together(
                 print(f"stopped by a signal{where}; the same command goes on", flush=True)
             return PREEMPTED
         if comm.rank == 0 and len(errors) < len(cells):
-            print(f"in {time.monotonic() - began:.0f} s; next: python -m irnet_hpc.aggregate {arguments.results}")
+            print(f"in {time.monotonic() - began:.0f} s\nnext: {next_step(arguments)}")
         if errors:
             raise UserError(
                 errors[0] if len(cells) == 1 else f"{len(errors)} of {len(cells)} cells failed: {errors[0]}"
@@ -284,6 +302,7 @@ def parser() -> argparse.ArgumentParser:
     add("--engine", default="auto", help=f"{', '.join(ENGINES)} (default: %(default)s)")
     add("--device", default="auto", help=f"{', '.join(DEVICES)} (default: %(default)s, a GPU where there is one)")
     add("--force", action="store_true", help="replace a stale result")
+    add("--json", action="store_true", help="one object at the end, for a program to read; lines for people to stderr")
     return parser
 
 
@@ -293,8 +312,8 @@ def main(argv: list[str] | None = None) -> int:
     is_rare = functools.partial(talks_once_a_step, arguments)
     comm = start(arguments.engine, Path(arguments.results) / ".rendezvous", is_rare)
     try:
-        with holding.released_after():
-            status = run_cells(arguments, comm)
+        with answering(arguments.json) as answer, holding.released_after():
+            status = run_cells(arguments, comm, answer)
     except Unreadable as error:
         if comm.size == 1:
             raise

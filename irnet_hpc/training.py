@@ -3,6 +3,7 @@
 A stack of replicas goes from step to step together; each has its own order of rows, schedule, history, best epoch and end.
 """
 
+import contextlib
 import dataclasses
 import math
 import sys
@@ -11,8 +12,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
-from irnet_hpc import checkpoint, folder
+from irnet_hpc import checkpoint, epochs_bar, folder
 from irnet_hpc.checkpoint import State
 from irnet_hpc.comm import Comm
 from irnet_hpc.data import epoch_order
@@ -49,14 +51,24 @@ def train(
     stop: StopSignals,
     graphs: bool = True,
     micro_batch: int | None = None,
+    show: bool = False,
 ) -> Iterator[Ended]:
     """Train replicas of one shape and step (`stacks`) to the end of their recipes, and yield each as soon as it has ended.
 
     Of a rank's part of a batch, `micro_batch` rows at most are in the network at once: the same step, in less memory.
     After a signal checkpoints are in the folders of those that have not, and none is yielded any more. A network that is
-    yielded has the weights and population statistics of its best epoch.
+    yielded has the weights and population statistics of its best epoch. With `show` a terminal gets a bar.
     """
     stack = Stack(replicas, comm, device)
+    with contextlib.closing(epochs_bar.bar_of(stack, show and comm.rank == 0)) as bar:
+        yield from _epochs(stack, comm, stop, graphs, micro_batch, bar)
+
+
+def _epochs(
+    stack: Stack, comm: Comm, stop: StopSignals, graphs: bool, micro_batch: int | None, bar: tqdm
+) -> Iterator[Ended]:
+    """The loop of `train`."""
+    replicas = list(stack.replicas)
     recipe, rows, n_steps = (
         replicas[0].recipe,
         replicas[0].data.train.row,
@@ -88,6 +100,7 @@ def train(
                         at = first + int(step_of.n_finite[k])  # the host looks at some steps only, the device at each
                         at_rows = rows[visited[k].reshape(-1, recipe.batch)[at]]
                         errors[k] = non_finite(stack.replicas[k].spec, states[k], n_steps, at, at_rows, rates[at, k])
+                epochs_bar.goes_on(bar, epoch * n_steps + i + 1)
                 if all(errors):
                     break
                 if stack.flat.riders[1, 0] > 0:
@@ -118,13 +131,16 @@ def train(
         due, look, lost = comm.gather((is_due, max(1, round(steps_per_s)), lost))[0]
         errors = [lost.get(k, error) for k, error in enumerate(errors)]
         ended = [bool(errors[k]) or s.stopped or s.epoch == r.recipe.epochs for k, (r, s) in enumerate(stack.members)]
-        if comm.rank == 0 and (now - said >= len(ended) or any(ended)):  # a line a second
+        epochs_bar.tell(bar, stack)
+        is_time = now - said >= len(ended) or any(ended)  # a line a second
+        if comm.rank == 0 and is_time and not epochs_bar.stands_for_lines(bar):
             said = now
             for k, (replica, state) in enumerate(stack.members):
                 if errors[k] is None:
                     print(progress(replica, state, len(ended), steps_per_s * recipe.batch), flush=True)
         for k, (replica, state) in enumerate(stack.members):
             if ended[k]:
+                bar.clear()  # for the lines that will be said of it
                 network = None if errors[k] else stack.alone(k)
                 yield Ended(replica, state, len(replicas), network, errors[k])
         if all(ended):
@@ -221,7 +237,7 @@ def trained(
         left = {replica.path: replica for replica in waiting.pop(0)}
         is_too_large = False
         try:
-            for ended in train(list(left.values()), comm, device, stop, micro_batch=micro_batch):
+            for ended in train(list(left.values()), comm, device, stop, micro_batch=micro_batch, show=True):
                 del left[ended.replica.path]
                 yield ended
         except torch.cuda.OutOfMemoryError:

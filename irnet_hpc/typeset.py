@@ -49,10 +49,11 @@ def one_line(text: str) -> str:
 
 
 def aligned(texts_of: list[list[Text]], width: int | None) -> str:
-    """Lines of text, header first, as Markdown."""
+    """Lines of text, header first, as Markdown; of a `width` in letters, for a terminal, where nothing needs escaping."""
     lines = []
     for line in texts_of:
-        texts = [re.sub(r"([\\`*<>|])", r"\\\1", one_line(text)) for text, _ in line]
+        texts = [one_line(text) for text, _ in line]
+        texts = texts if width else [re.sub(r"([\\`*<>|])", r"\\\1", text) for text in texts]
         lines.append([f"**{text}**" if bold else text for text, (_, bold) in zip(texts, line, strict=True)])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n\n".join(

@@ -476,13 +476,14 @@ def test_a_sweep_starts_a_classical_cell_as_it_is_typed_and_knows_it_done_or_sta
 
 
 def test_more_ranks_for_a_sweep_are_for_its_networks(matrix_of, tmp_path, monkeypatch):
-    from irnet_hpc import running
+    from irnet_hpc import cells_bar, running
 
     asked = []
     monkeypatch.setattr(running, "train_command", lambda entry, n_ranks, *_: asked.append(n_ranks) or ["true"])
     monkeypatch.setattr(running, "read_result", lambda path: SimpleNamespace(test_mae=0.1, unit="eV/atom"))
-    for entry in read_ledger(matrix_of("models: [irnet-17, ridge]"), tmp_path / "results").entries:
-        running._train((entry,), 2, "[1/2]", tmp_path / "results", None, tmp_path / "journal")
+    with cells_bar.shown([], {}) as cells:
+        for entry in read_ledger(matrix_of("models: [irnet-17, ridge]"), tmp_path / "results").entries:
+            running._train((entry,), cells, 2, "[1/2]", tmp_path / "results", None, tmp_path / "journal")
     assert asked == [2, 1]
 
 

@@ -194,7 +194,7 @@ def test_an_event_file_holds_the_history_and_the_test_mae(tmp_path):
         (700.0, 300, {"mae/train": 0.25, "mae/selection": 0.375, "learning_rate": float32[1]}),
         (701.0, 300, {"mae/test": 0.4375}),
     ]
-    assert "curves of 1 runs" in done.stdout
+    assert "curves of 1 run below" in done.stdout
     assert f"next: tensorboard --logdir {tmp_path / 'tensorboard'}" in done.stdout
 
 

@@ -1,6 +1,7 @@
 """The pages' commands are ones that exist, and those of the tutorial run."""
 
 import csv
+import itertools
 import os
 import re
 import shlex
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from irnet_hpc import alloys, completion, formulas
+from irnet_hpc.files import read_json
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -69,6 +71,35 @@ def test_every_command_of_a_page_is_one_that_its_parser_takes(page, parsers, cap
 def test_every_block_says_whether_it_is_run(page):
     assert len(blocks(page)) == page.read_text(encoding="utf-8").count("```bash\n")
     assert [block.text for block in blocks(page) if not block.mark.startswith(("Run", "Not run"))] == []
+    for mark in (block.mark for block in blocks(page)):
+        assert mark != "Run:" or page.name == "tutorial.md"  # whose blocks are run below
+        assert [name for name in re.findall(r"`((?:tests|env)/\S+)`", mark) if not (ROOT / name).exists()] == [], mark
+
+
+SHELL = re.compile(
+    r"^\s*(?:\$ |[A-Z_]+=\S+ )?(?:python\d? -m|bash|source|sbatch|srun|mpirun|horovodrun|pip|git|export) ", re.M
+)
+
+
+def unmarked_shell(text: str) -> list[str]:
+    """What looks like shell, and is in a fence of no or another name, or in an indented block."""
+    others, indented = [], re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    for name, block in re.findall(r"^ *```([^\n]*)\n(.*?)^ *```", text, re.M | re.S):
+        others += [block] if name != "bash" and (name not in ("", "python", "yaml") or SHELL.search(block)) else []
+    others += [block for block in re.findall(r"(?:^ {4}.*\n)+", indented, re.M) if SHELL.search(block)]
+    return others
+
+
+def test_shell_is_found_whatever_it_stands_in():
+    assert unmarked_shell("a\n\n    python -m irnet_hpc.train\n\n```sh\nls\n```\n```\n$ pip install x\n```\n") == [
+        *("ls\n", "$ pip install x\n", "    python -m irnet_hpc.train\n")
+    ]
+    assert unmarked_shell("```bash\npython -m x\n```\n```\nok  2 ranks\n```\n    raw table -> pack\n") == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_all_shell_of_a_page_is_in_blocks_that_say_so(page):
+    assert unmarked_shell(page.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
@@ -105,11 +136,41 @@ def tutorial(tmp_path_factory) -> tuple[Path, str]:
 @pytest.mark.slow
 def test_the_tutorial_leaves_what_it_promises(tutorial):
     folder, printed = tutorial
-    assert len(list((folder / "results").rglob("result.json"))) == 4  # a forest and three seeds
+    assert (
+        len(list((folder / "results").rglob("result.json"))) == 8
+    )  # a forest and three seeds, of the alloys and of hard.csv
     assert "random_forest" in (folder / "results/tables/mae.md").read_text()
     assert (folder / "report.html").stat().st_size > 10_000
-    assert "648 compositions" in printed
+    assert "648 compositions" in printed and "1,296 compositions" in printed
     assert (folder / "candidates.csv.about.json").exists()
+    for path in (folder / "results/hard-magpie").rglob("result.json"):
+        result = read_json(path)
+        assert result["unit"] == "GPa" and result["test_mae"] < 0.7 * result["baseline_mae"], path
+
+
+@pytest.mark.slow
+def test_the_tutorials_hardest_are_among_those_that_its_rule_makes_hardest(tutorial):
+    """By the rule without its noise, in GPa, as the tutorial draws its table."""
+    metals = {"Ti": 20, "Zr": 16, "Hf": 18, "V": 19, "Nb": 15, "Ta": 17, "W": 24}
+    light = {"B": 28, "C": 24, "N": 12}
+
+    def rule(composition: dict[str, float]) -> float:
+        (x,) = composition.keys() & light.keys()
+        n_metal = sum(n for symbol, n in composition.items() if symbol != x)
+        metal = sum(n * metals[symbol] for symbol, n in composition.items() if symbol != x) / n_metal
+        share = composition[x] / (n_metal + composition[x])
+        return metal + light[x] * share * (1 - share)
+
+    space = [
+        rule({a: i, b: j, x: 10 - i - j})
+        for a, b, x in itertools.product(("Ti", "Zr", "Hf", "V"), ("Nb", "Ta", "W"), light)
+        for i in range(1, 9)
+        for j in range(1, 10 - i)
+    ]
+    assert len(space) == 1296
+    with (tutorial[0] / "hardest.csv").open(newline="") as file:
+        listed = [rule(formulas.composition(row["formula"])) for row in csv.DictReader(file)]
+    assert len(listed) == 20 and min(listed) >= np.quantile(space, 0.75)
 
 
 @pytest.mark.slow

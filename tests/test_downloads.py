@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import os
+import re
 import shutil
 import signal
 import ssl
@@ -544,6 +545,8 @@ def test_polymorphs_of_oqmd_sc_are_kept_and_those_of_oqmd_are_not(serve, pack_co
         assert done.returncode == 0, done.stderr
         assert "to data/: 600,000 to 2,500,000 rows" in done.stdout
         assert "licence: CC BY 4.0" in done.stdout
+        assert re.search(rf"^wrote data/{source}\.\S+: 31 rows", done.stdout, re.M)
+        assert done.stdout.splitlines()[-1].startswith(f"next: python -m irnet_hpc.train --pack {source}-elements ")
         with open_pack(tmp_path / f"packs/{source}-elements.h5") as pack:
             assert pack.n_rows == n_rows
             everything = slice(0, n_rows)

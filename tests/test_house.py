@@ -17,12 +17,23 @@ PACKAGE = REPOSITORY / "irnet_hpc"
 NETWORK = (
     *("dropout", "normalisation", "model", "micro_batch", "comm", "allreduce", "joint", "scaling", "staging", "stream"),
     *("data", "evaluation", "checkpoint", "scores", "folder", "finished", "origin"),
-    *("replicas", "step", "training", "tabular", "classical", "specification", "train", "estimator"),
+    *(
+        "replicas",
+        "epochs_bar",
+        "step",
+        "training",
+        "tabular",
+        "classical",
+        "specification",
+        "outcome",
+        "train",
+        "estimator",
+    ),
 )
 
 # Data flows down; a module imports only from above itself. A new module takes its place here and in docs/design.md.
 ORDER = (
-    *("errors", "files", "workers", "launch", "memory", "ranks", "properties"),
+    *("errors", "files", "answering", "workers", "launch", "memory", "ranks", "properties"),
     *("formulas", "crystals", "materials", "splits", "raw_table", "raw_structures", "alloys", "sources", "loading"),
     *("download", "catalogue"),
     *("magpie", "ordered", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
@@ -47,6 +58,7 @@ ORDER = (
         "sites",
         "submission",
         "reconcile",
+        "cells_bar",
         "running",
         "prune",
         "standing",

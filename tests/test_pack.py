@@ -219,10 +219,7 @@ def test_info_and_verify(pack_command, alloys_pack, tmp_path):
     assert (told["n_rows"], told["n_features"], sum(told["rows"].values())) == (600, 86, 600)
     assert told["properties"]["size_mismatch"] == {"unit": "%", "reported": told["rows"]}
     assert told["identity"]["source"] == "alloys"
-    assert (
-        pack_command("--list", "--json").stderr
-        == "error: --json is of --info; what a pack's making prints is for people\n"
-    )
+    assert pack_command("--list", "--json").stderr == "error: --json is of --source and of --info\n"
     checked = pack_command("--verify", "alloys-small", "--pack-dir", alloys_pack.parent)
     assert checked.stdout == f"{alloys_pack} is sound: {verify(alloys_pack)}\n"
     with h5py.File(alloys_pack) as file:

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import gzip
 import io
+import itertools
 import json
 import lzma
 import math
@@ -278,6 +279,11 @@ def test_a_model_of_the_users_own_columns_needs_no_formulas(tmp_path, ask, pack_
     assert pack_command(*command.split()).returncode == 0
     recipe = QUICK.replace("batch: 64", "batch: 32")
     run = train_one(tmp_path / "own-columns.h5", tmp_path / "results", property="score", recipe=recipe)
+    recorded = stored(run)
+    _, rows, _ = ask(run, tmp_path / "own.csv", "--pack-dir", tmp_path)
+    places = [[row["formula"] for row in rows].index(formula) for formula in recorded["formula"]]
+    expected = recorded["prediction"]
+    np.testing.assert_allclose(numbers(rows, "predicted_score")[places], expected, atol=1e-4 * expected.std())
     (tmp_path / "new.csv").write_text("v,name,u\n0.5,a,0.25\n,b,1\nx,c,1\n")
     _, rows, _ = ask(run, tmp_path / "new.csv", "--pack-dir", tmp_path)
     assert rows[0]["predicted_score"] and not rows[1]["predicted_score"]
@@ -290,12 +296,45 @@ def test_a_model_of_the_users_own_columns_needs_no_formulas(tmp_path, ask, pack_
     assert status == 2 and "v is missing" in said
 
 
+def test_structures_get_the_predictions_that_the_run_recorded_for_them(tmp_path, ask, pack_command):
+    """And the further keys of the lines that are features beside them."""
+    pairs = itertools.product(
+        ("Li", "Na", "K", "Rb", "Cs", "Cu", "Ag", "Tl"), ("F", "Cl", "Br", "I", "H", "N", "P", "As")
+    )
+    entries = [
+        {
+            "material_id": f"m{n}",
+            "species": [cation, anion],
+            "lattice": (np.eye(3) * (3 + n % 7 / 4)).tolist(),
+            "frac_coords": [[0, 0, 0], [0.5, 0.5, 0.5 + n % 3 / 20]],
+            "pressure": n % 5,
+            "targets": {"band_gap": n % 11 / 4},
+        }
+        for n, (cation, anion) in enumerate(pairs)
+    ]
+    (tmp_path / "salts.jsonl").write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
+    command = f"--source {tmp_path / 'salts.jsonl'} --features columns+structure --workers 1 --name salts --pack-dir {tmp_path}"
+    done = pack_command(*command.split())
+    assert done.returncode == 0, done.stderr
+    recipe = QUICK.replace("batch: 64", "batch: 32")
+    run = train_one(tmp_path / "salts.h5", tmp_path / "results", property="band_gap", layers="16BARx1-1", recipe=recipe)
+    recorded = stored(run)
+    status, rows, _ = ask(run, tmp_path / "salts.jsonl", "--pack-dir", tmp_path)
+    assert status == 0 and not any(row["problem"] for row in rows)
+    places = [[row["material_id"] for row in rows].index(name) for name in recorded["material_id"]]
+    expected = recorded["prediction"]
+    assert len(expected) > 3 and expected.std() > 0
+    np.testing.assert_allclose(numbers(rows, "predicted_band_gap")[places], expected, atol=1e-4 * expected.std())
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
         ("t.csv", b"composition,x\nAlNi,1\n", "must have a column named formula; its columns: composition, x"),
         ("t.csv", b"AlNi\nCuZn\n", "begins with a line that names its column"),
         ("t.csv", b"", "is empty"),
+        ("t.csv", "formula\nAlNi\n".encode("utf-16"), "it begins with the mark of UTF-16; save it as CSV UTF-8"),
+        ("t.csv", "\ufeffAlNi\nCuZn\n".encode(), "its columns: AlNi; a list of formulas, too, begins with a line"),
         ("t.csv", b"formula,formula\nAlNi,AlNi\n", "'formula' stands there twice"),
         ("t.csv", b"formula,problem\nAlNi,\n", "already has a column 'problem'"),
         ("t.csv", b'formula\n"AlNi\nCuZn\n', "line 2: a quoted field is not closed"),

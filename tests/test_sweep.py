@@ -297,7 +297,7 @@ def test_packs_come_first_then_arrays_below_the_limit_then_the_tables_come_what_
     assert "#SBATCH --dependency=afterany:104\n" in tables
     assert all("#SBATCH --kill-on-invalid-dep=yes\n" in text for text in slurm.scripts())
     assert "srun" in four and "--kill-on-bad-exit=1" in four and "srun" not in tables
-    log = capsys.readouterr().out.partition("the tables will be in ")[2].strip()
+    log = capsys.readouterr().out.partition("the tables will be in ")[2].split()[0]
     assert Path(log).parent == place.results / ".sweep"
 
 
@@ -880,6 +880,6 @@ def test_without_slurm_a_process_in_the_background_does_the_same(tmp_path, alloy
     assert done.returncode == 0, done.stdout + done.stderr
     again = command("submit", tmp_path / "real.yaml", *places, "--cluster", "local", **state)
     assert "nothing to submit" in again.stdout
-    log = Path(done.stdout.partition("the tables will be in ")[2].strip())
+    log = Path(done.stdout.partition("the tables will be in ")[2].split()[0])
     wait_until(lambda: "2 of 2 cells are done" in log.read_text(), 90)
     assert "mixing_enthalpy (eV/atom)" in log.read_text()

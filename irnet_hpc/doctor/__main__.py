@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import sys
@@ -65,7 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             within(5, lambda: shutil.rmtree(settings.trial, ignore_errors=True))  # of a check that was given up
     failed = any(verdict.level == "failure" for verdict in verdicts.values())
     seconds = time.monotonic() - began
-    print(as_json(verdicts, took_s, failed) if arguments.json else summary(verdicts, n_left_out, seconds))
+    if arguments.json:
+        print(as_json(verdicts, took_s, failed))
+    else:
+        mended = "once mended, " if failed else ""
+        print(f"{summary(verdicts, n_left_out, seconds)}\n{mended}next: {next_step(verdicts, arguments.results)}")
     return int(failed)
 
 
@@ -90,6 +95,21 @@ def summary(verdicts: dict[str, Verdict], n_left_out: int, seconds: float) -> st
     parts += [f"{n_left_out} not tried"] if n_left_out else []
     end = "a matrix would not run here as it is" if counts["failure"] else "a matrix would run here"
     return f"{len(verdicts)} checks in {seconds:.0f} s: {', '.join(parts)}; {end}"
+
+
+def next_step(verdicts: dict[str, Verdict], results: str) -> str:
+    """The groups that failed, once that is mended; else the first pack."""
+    failed = [
+        name
+        for name, checks in GROUPS.items()
+        if any(c.name in verdicts and verdicts[c.name].level == "failure" for c in checks)
+    ]
+    where = [] if results == "results" else ["--results", results]
+    if failed:
+        return shlex.join(["python", "-m", "irnet_hpc.doctor", "--only", *failed, *where])
+    if any(verdict.level == "failure" for verdict in verdicts.values()):  # of the job of two nodes
+        return shlex.join(["python", "-m", "irnet_hpc.doctor", "--slurm", *where])
+    return "python -m irnet_hpc.pack --source alloys"
 
 
 def as_json(verdicts: dict[str, Verdict], took_s: dict[str, float], failed: bool) -> str:
