@@ -113,8 +113,9 @@ def attempts(results: Path, but_of: str | None = None) -> dict[tuple[str, str], 
         if token_of(path) == but_of:
             continue
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line cut short by a kill says nothing
-                event = json.loads(line)
+            # A line cut short by a kill says nothing, nor does one that is not ours.
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+                event = _checked(json.loads(line))
                 if head is None:
                     head = Attempt(event["token"], event["cluster"], event["time"], event["host"], event["driver"])
                     head = head._replace(journal=str(path))
@@ -124,3 +125,13 @@ def attempts(results: Path, but_of: str | None = None) -> dict[tuple[str, str], 
                 before = last.get(name, head)
                 last[name] = (before if before.token == head.token else head)._replace(**event)
     return last
+
+
+def _checked(event: object) -> dict:
+    """Raises TypeError where it is not an object, or a field is not of Attempt's type."""
+    if not isinstance(event, dict):
+        raise TypeError("an event is an object")
+    for name, kind in Attempt.__annotations__.items():
+        if name in event and not isinstance(event[name], kind):
+            raise TypeError(f"{name} is not of its type")
+    return event
