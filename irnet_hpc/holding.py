@@ -128,10 +128,15 @@ def check(path: Path | str) -> None:
         return
     there = lease.look(folder)
     if there is None or there.lease.token != token_of(folder):
-        who = f"{there.lease} has taken over {folder}" if there else f"the lease of {folder} is gone"
-        raise lease.Elsewhere(
-            f"{who}, since this process was not heard of for {lease.expiry_s():g} s; it stops and writes nothing more"
-        )
+        if not folder.exists():
+            why = f"{folder} is no longer there: somebody has removed or renamed it"
+        elif there is None:
+            why = f"the lease of {folder} is gone: somebody has removed it, or had taken the run over and is done"
+        else:
+            why = (
+                f"{there.lease} has taken over {folder}, since this process was not heard of for {lease.expiry_s():g} s"
+            )
+        raise lease.Elsewhere(f"{why}; the training stops and writes nothing more")
 
 
 @contextlib.contextmanager

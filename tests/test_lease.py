@@ -236,7 +236,7 @@ def test_nothing_of_a_run_is_written_or_removed_by_who_has_lost_it(tmp_path):
         lambda: checkpoint.remove(run),
         lambda: holding.write_json(run / "result.json", {}),
     ):
-        with pytest.raises(lease.Elsewhere, match="it stops and writes nothing more"):
+        with pytest.raises(lease.Elsewhere, match="the training stops and writes nothing more"):
             act()
     folder.failed(run, "it hurts")  # nor is this the one to say how it went
     holding.release(run)
@@ -250,6 +250,32 @@ def test_a_run_is_lost_between_writing_and_renaming_too(tmp_path):
         lose(tmp_path / "run", token="another's")
     holding.release(tmp_path / "run")
     assert [path.name for path in (tmp_path / "run").iterdir()] == [lease.NAME]
+
+
+@pytest.mark.parametrize("change", [{"token": "../../x"}, {"token": 7}, {"process": 7}, {"job": []}, {"restart": "1"}])
+def test_a_lease_of_other_values_is_nobodys_and_counts_until_it_is_old(tmp_path, change):
+    run = tmp_path / "run"
+    lose(run, **change)
+    seen = lease.look(run)
+    assert seen.lease.host == "an unknown host" and not lease.is_over(seen, lease.clock(run), lease.new())
+    os.utime(run / lease.NAME, (0, 0))
+    assert holding.take(run)
+    holding.release(run)
+    assert list(tmp_path.rglob("*")) == [run]
+
+
+def test_why_a_run_is_lost_is_told_apart(tmp_path):
+    run = tmp_path / "run"
+    for take_away, why in (
+        (lambda: (run / lease.NAME).unlink(), "the lease of .*run is gone: somebody has removed it"),
+        (lambda: run.rename(tmp_path / "elsewhere"), "run is no longer there: somebody has removed or renamed it"),
+    ):
+        holding.take(run)
+        take_away()
+        with pytest.raises(lease.Elsewhere, match=why):
+            holding.write_json(run / "result.json", {})
+        holding.release(run)
+    assert not run.exists()  # nor is it made again
 
 
 def test_who_comes_second_finds_the_result_and_leaves_it(tmp_path, monkeypatch):
