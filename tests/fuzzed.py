@@ -373,22 +373,24 @@ def read_standing(folder: Path) -> object:
     from irnet_hpc import folder as of_run
     from irnet_hpc import holding, scheduler, sweep
     from irnet_hpc.comm import Alone
+    from irnet_hpc.ledger import read_ledger
     from irnet_hpc.matrix import read_matrix
     from irnet_hpc.prune import waste
+    from irnet_hpc.standing import status_table
 
     scheduler._ask = lambda *command: ""  # SLURM, which knows nothing of what was submitted
     matrix, results, said = folder / "matrix.yaml", folder / "results", io.StringIO()
     places = ["--results", str(results), "--pack-dir", str(folder)]
     with contextlib.redirect_stdout(said):
         sweep.main(["plan", str(matrix), *places])
-        sweep.main(["status", str(matrix), *places])
         said.truncate(0)
         said.seek(0)
         sweep.main(["status", str(matrix), *places, "--json"])
     cells = json.loads(said.getvalue())["cells"]
     assert len(cells) == 5 and cells[0]["state"] in ("done", "stale"), cells[0]
     read = read_matrix(matrix, folder)
-    cell = read.cells[1]
+    cell, ledger = read.cells[1], read_ledger(read, results)
+    status_table(ledger)
     waste(results, [read])
     with holding.released_after():
         key = key_of(cell, read)
@@ -545,6 +547,8 @@ def main() -> None:
         kind.make(folder)
         return
     first, n = map(int, sys.argv[3:])
+    for path in folder.rglob("*.sound"):  # another process may have died with one of them spoiled
+        path.with_suffix("").write_bytes(path.read_bytes())
     sound = kind.read(folder) if kind.exact else None
     outcome(kind, folder, sound)  # whatever is imported is imported now
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
