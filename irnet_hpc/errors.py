@@ -46,6 +46,7 @@ def exit_status(main: Callable[[], int | None]) -> int:
 
     A closed pipe (`... | head`) ends quietly; Ctrl-C is 130; anything else is our bug and keeps its traceback.
     """
+    _open_what_is_closed()
     try:
         status = main() or 0
         sys.stdout.flush()
@@ -63,3 +64,11 @@ def exit_status(main: Callable[[], int | None]) -> int:
         sentence = said(error)
     print(f"error: {sentence}", file=sys.stderr, flush=True)
     return 130 if sentence == "interrupted" else 2
+
+
+def _open_what_is_closed() -> None:
+    """Give a process that was started without a standard stream (`... >&-`, some daemons) an empty one: else the next file that is
+    opened has its number, and what a library writes to its standard error goes into a pack."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (for as long as the process lives)
