@@ -334,6 +334,18 @@ def test_a_pack_that_unpacks_to_thousands_of_times_its_size_is_refused_before_it
         store.open_pack(path)
 
 
+@pytest.mark.parametrize("count", [math.inf, math.nan, "many", [1, 2]])
+def test_a_pack_whose_count_of_rows_is_no_number_is_one_sentence(count, tmp_path):
+    import h5py
+    import tiny
+
+    path = tiny.write_pack(tmp_path, "alloys-elements", {"band_gap": "eV"})
+    with h5py.File(path, "r+") as file:
+        file.attrs["n_val"] = count
+    with pytest.raises(UserError, match=r"alloys-elements\.h5 cannot be read as a pack"):
+        store.open_pack(path)
+
+
 def test_predictions_of_which_a_part_is_no_array_or_has_a_name_of_two_lines_are_one_sentence(tmp_path):
     path, run = tmp_path / "test_predictions.npz", SimpleNamespace(folder=tmp_path, joint=None)
     with zipfile.ZipFile(path, "w") as file:
