@@ -116,7 +116,7 @@ echo "Submitted batch job $n"
 COMMANDS = {
     "sbatch": SBATCH,
     "squeue": '#!/bin/sh\n[ -e $D/down ] && exit 1; echo "$*" >>$D/asked; cat $D/queue',
-    "sacct": "#!/bin/sh\ncat $D/accounts",
+    "sacct": '#!/bin/sh\necho "$*" >>$D/accounted; cat $D/accounts',
     "scontrol": '#!/bin/sh\n[ -e $D/down ] && { echo "Unable to contact slurm controller" >&2; exit 1; }; echo "MaxArraySize = 4"',
     "srun": "#!/bin/sh\nexit 1",
 }
@@ -127,7 +127,7 @@ class Slurm:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("queue", "accounts", "asked"):
+        for name in ("queue", "accounts", "asked", "accounted"):
             (folder / name).touch()
         (folder / "count").write_text("100\n")
         for name, text in COMMANDS.items():
