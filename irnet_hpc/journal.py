@@ -14,7 +14,7 @@ import os
 import secrets
 import socket
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from irnet_hpc.files import lock, write_text
 from irnet_hpc.holding import keep_touching
 from irnet_hpc.process import process_name
 
+NAMED = "%Y%m%dT%H%M%S.%f"  # UTC
 FOLDER = ".sweep"  # in the results folder; starts with a dot, so that nothing takes it for results
 
 
@@ -69,12 +70,20 @@ def begin(
     now, token = datetime.now(UTC), token or secrets.token_hex(4)
     folder = Path(results) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{now:%Y%m%dT%H%M%S.%f}-{token}.jsonl"
+    path = folder / f"{_after_all_in(folder, now)}-{token}.jsonl"
     head = {"token": token, "matrix": matrix, "cluster": cluster, "time": now.isoformat(timespec="seconds")}
     write_text(path, _lines([head | {"host": socket.gethostname(), "driver": driver}, *events]))
     if driver == process_name(os.getpid()):  # for sweeps on other machines, which cannot look at our processes
         keep_touching(path)
     return path
+
+
+def _after_all_in(folder: Path, now: datetime) -> str:
+    """The time by which a new journal is named. Their order is that of their names, also where a clock has been set back."""
+    last = max((path.name.partition("-")[0] for path in folder.glob("[0-9]*-*.jsonl")), default="")
+    with contextlib.suppress(ValueError):
+        now = max(now, datetime.strptime(last, NAMED).replace(tzinfo=UTC) + timedelta(microseconds=1))
+    return now.strftime(NAMED)
 
 
 def tables_of(results: Path, token: str) -> str | None:

@@ -196,6 +196,29 @@ def test_the_clock_is_the_file_servers(tmp_path, monkeypatch):
     assert not lease.is_over(found, None)
 
 
+def test_who_lives_here_keeps_its_run_when_the_clock_jumps_forward(tmp_path, owner):
+    """As after a night's sleep: nobody has touched the lease for hours, and its owner beats again within a moment."""
+    first, path = owner("first", IRNET_LEASE_S="6"), tmp_path / "run" / lease.NAME
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IRNET_LEASE_S", "6")
+        os.utime(path, (time.time() - 1e5,) * 2)
+        assert lease.is_over(lease.look(path.parent), lease.clock(path.parent))
+        with pytest.raises(lease.Elsewhere, match=f"is being trained by process {first.pid} on "):
+            holding.take(path.parent)
+    assert write(first) == "written\n"
+
+
+def test_a_lease_from_the_future_is_over_when_it_has_been_watched_for_as_long_as_one_lasts(tmp_path, monkeypatch):
+    """The clock has jumped back: by the lease's age its owner, who is gone, would have the run for a day."""
+    monkeypatch.setenv("IRNET_LEASE_S", "0.6")
+    lose(tmp_path / "run", age_s=-86_400, machine="another")
+    began = time.monotonic()
+    assert holding.take(tmp_path / "run")
+    assert time.monotonic() - began > 0.6
+    holding.release(tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+
+
 def test_without_hard_links_the_lease_is_made_exclusively(tmp_path, monkeypatch):
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")

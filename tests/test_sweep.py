@@ -233,6 +233,15 @@ def test_a_journal_cut_short_by_a_kill_is_read_as_far_as_it_goes(place):
     assert place.states()["plain-17"] == "missing"
 
 
+def test_the_last_submission_is_the_last_also_where_the_clock_was_set_back_in_between(place, slurm):
+    name = str(place.run_folder("plain-10").relative_to(place.results))
+    first = journal.begin(place.results, "mine", "slurm", token="feed", events=[{"cell": name, "job": "1"}])
+    first.rename(first.with_name("29990101T000000.000000-feed.jsonl"))
+    journal.begin(place.results, "mine", "slurm", token="beef", events=[{"cell": name, "job": "2"}])
+    (slurm.folder / "queue").write_text("2|PENDING|Priority|irnet:mine|beef\n")
+    assert place.details()["plain-10"] == "job 2 (Priority)" and place.states()["plain-10"] == "queued"
+
+
 ODD_LINES = (
     '"cell"',
     "7",
