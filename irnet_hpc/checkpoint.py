@@ -69,6 +69,8 @@ def save(folder: Path, key: str, tensors: dict[str, Tensor], state: State, comm:
 def resume(folder: Path, key: str, tensors: dict[str, Tensor], comm: Comm) -> State:
     """Fill the tensors from the newest checkpoint of this key, on every rank; a fresh State where there is none."""
     found = from_root(comm, lambda: _newest(folder / "checkpoint", key))
+    if comm.rank == 0:
+        _forget_newer(folder, key, found[1]["step"] if found else -1)
     if found is None:
         for tensor in tensors.values():
             comm.broadcast_(tensor)
@@ -148,14 +150,23 @@ def _newest(path: Path, key: str) -> tuple[str, dict] | None:
     return None
 
 
+def _forget_newer(folder: Path, key: str, step: int) -> None:
+    """Drop what says that it is newer than the checkpoint that was taken, and so is damaged: `save` would take it for the newest
+    for ever, and write each time over the one that is whole."""
+    for other, slot in _slots(folder / "checkpoint", key):
+        if other > step:
+            check(folder)
+            (folder / "checkpoint" / f"{slot}.json").unlink(missing_ok=True)
+
+
 def _slots(path: Path, key: str) -> list[tuple[int, str]]:
     """(step, slot) of the slots that hold a checkpoint of this key."""
     found = []
     for slot in SLOTS:
         with contextlib.suppress(FileNotFoundError, UserError, KeyError, TypeError, ValueError):
             value = read_json(path / f"{slot}.json")
-            if value["key"] == key:
-                found.append((int(value["state"]["step"]), slot))
+            if value["key"] == key and isinstance(step := value["state"]["step"], int):
+                found.append((step, slot))
     return found
 
 

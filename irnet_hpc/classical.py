@@ -11,8 +11,11 @@ parameters.safetensors. The only sklearn import.
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import shlex
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -135,7 +138,8 @@ def search(spec: RunSpec, grid: Grid, key: str, data: Dataset, path: Path) -> tu
         found.tried.append({"point": points[i], "mae": mae if np.isfinite(mae) else None, "seconds": seconds})
         if found.best is found.tried[-1]:
             best = estimator
-        write_json(notes, {"key": key, "search": dataclasses.asdict(found)})
+        so_far = dataclasses.asdict(found)
+        write_json(notes, {"sha256": _digest(so_far), "key": key, "search": so_far})
         print(
             f"{i + 1}/{len(points)}  {point_text(points[i])}: MAE {role} {mae:.4g} in {seconds:.1f} s, least "
             f"{found.best['mae'] if found.best else float('nan'):.4g}",
@@ -232,14 +236,20 @@ def parameters(spec: RunSpec, estimator: object) -> dict[str, Tensor]:
 
 
 def _resume(notes: Path, key: str) -> Search:
-    """What an earlier attempt at this very cell has found."""
-    with contextlib.suppress(FileNotFoundError, UserError, KeyError, TypeError):
+    """What an earlier attempt at this very cell has found; nothing where that is damaged."""
+    with contextlib.suppress(FileNotFoundError, UserError):
         value = read_json(notes)
-        if value["key"] == key:
+        if value.get("key") == key and value.get("sha256") == _digest(value.get("search")):
             found = Search(**value["search"])
             print(f"resuming after {len(found.tried)} points of the grid", flush=True)
             return found
+        print(f"warning: {notes} is of another run or damaged; the grid begins anew", file=sys.stderr)
     return Search()
+
+
+def _digest(search: object) -> str:
+    """One digit of an error would choose another point."""
+    return hashlib.sha256(json.dumps(search, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager

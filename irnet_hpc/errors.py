@@ -7,6 +7,7 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -46,6 +47,7 @@ def exit_status(main: Callable[[], int | None]) -> int:
 
     A closed pipe (`... | head`) ends quietly; Ctrl-C is 130; anything else is our bug and keeps its traceback.
     """
+    _open_what_is_closed()
     try:
         status = main() or 0
         sys.stdout.flush()
@@ -63,3 +65,11 @@ def exit_status(main: Callable[[], int | None]) -> int:
         sentence = said(error)
     print(f"error: {sentence}", file=sys.stderr, flush=True)
     return 130 if sentence == "interrupted" else 2
+
+
+def _open_what_is_closed() -> None:
+    """Give a process that was started without a standard stream (`... >&-`, some daemons) an empty one: else the next file that is
+    opened has its number, and what a library writes to its standard error goes into a pack."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 (while the process lives)

@@ -74,10 +74,14 @@ def speeds_of(entries: tuple[Entry, ...], device: str | None = None) -> dict[tup
 def _seen(cell: Cell, result: RunResult, ranks: Ranks) -> tuple[float, float] | None:
     """(seconds by the model's, part of the epochs) of a done cell; None where its result does not say."""
     facts = (result.n_parameters, result.n_train, result.epochs, result.device_hours)
-    if cell.spec.is_classical or not all(facts) or not result.attempts:
+    size = result.attempts[-1].get("size") if result.attempts else None
+    if (
+        cell.spec.is_classical
+        or not all(fact and fact > 0 for fact in facts)
+        or not (isinstance(size, int) and size > 0)
+    ):
         return None
     work = Work(result.n_parameters, parse(cell.spec.layer_string).depth, result.n_train, result.epochs, cell.recipe)
-    size = result.attempts[-1]["size"]
     expected = training_s(work, dataclasses.replace(ranks, nodes=1, ranks_per_node=size))
     return result.device_hours * 3600 / (expected * size), result.epochs / cell.recipe.epochs
 

@@ -78,7 +78,7 @@ def begin(
     (folder / "error.json").unlink(missing_ok=True)
     path, attempts = folder / "run.json", []
     with contextlib.suppress(FileNotFoundError, UserError, KeyError):
-        attempts = earlier["attempts"] if (earlier := read_json(path))["key"] == key else []
+        attempts = _attempts(earlier) if (earlier := read_json(path))["key"] == key else []
     if not attempts:  # what lies here is another run's
         remove(folder)
     (folder / "result.json").unlink(missing_ok=True)
@@ -95,6 +95,12 @@ def begin(
         },
     )
     return attempts
+
+
+def _attempts(earlier: dict) -> list:
+    """Those that run.json names; nothing where it does not hold a list of them."""
+    attempts = earlier["attempts"]
+    return attempts if isinstance(attempts, list) and all(isinstance(one, dict) for one in attempts) else []
 
 
 def failed(folder: Path, sentence: str) -> None:

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from irnet_hpc import files, lease
-from irnet_hpc.lease import Lease
+from irnet_hpc.lease import Lease, Seen
+from irnet_hpc.process import is_alive
 
 N_BEATS = 12  # while a lease lasts: one may come late (a library that keeps Python's threads waiting, a file server restarted)
 
@@ -26,13 +27,14 @@ _touching = threading.Lock()  # held while descriptors are touched or closed: th
 def take(folder: Path | str) -> bool:
     """Become the one that trains this run; False where we are already. Raises Elsewhere where another process does.
 
-    Whether a process of another machine lives is known from its next beat alone, so that is waited for.
+    Whether a process of another machine lives is known from its next beat alone, so that is waited for, by a clock that does
+    not jump. That of the file server may (a machine that was asleep): who is silent there and lives here has two more beats.
     """
     folder = Path(folder).resolve()
     if token_of(folder):
         return False
     folder.mkdir(parents=True, exist_ok=True)
-    first = None
+    first, since, beat_s = None, time.monotonic(), lease.expiry_s() / N_BEATS
     while True:
         ours = lease.new()
         with lease.temporary(folder, ours) as (temporary, now):
@@ -40,20 +42,30 @@ def take(folder: Path | str) -> bool:
                 break
             if (there := lease.look(folder)) is None:  # released meanwhile
                 continue
+            watched_s = time.monotonic() - since if there == first else 0.0
+            is_here = bool(ours.machine) and there.lease.machine == ours.machine
             if lease.is_over(there, now, ours):
-                if (descriptor := lease.succeed(folder, there.lease, temporary)) is not None:
-                    break
-            elif (ours.machine and there.lease.machine == ours.machine) or (first and there != first):
-                raise lease.Elsewhere(
-                    f"{lease.refusal(folder)}{there.lease}, heard of {max(0, now - there.touched):.0f} s ago; wait "
-                    f"for it, or stop it there: what is not heard of for {lease.expiry_s():g} s has lost its run"
-                )
-        first = first or there
-        time.sleep(min(0.5, lease.expiry_s() / N_BEATS / 4))
+                may_wake = is_here and is_alive(there.lease.process) and watched_s < 2 * beat_s
+            else:
+                may_wake = watched_s < lease.expiry_s()
+                if may_wake and (is_here or (first and there != first)):
+                    raise _refused(folder, there, now)
+            if not may_wake and (descriptor := lease.succeed(folder, there.lease, temporary)) is not None:
+                break
+        if there != first:
+            first, since = there, time.monotonic()
+        time.sleep(min(0.5, beat_s / 4))
     with _touching:
         _held[folder] = (ours, descriptor)
     _start_beating()
     return True
+
+
+def _refused(folder: Path, there: Seen, now: float) -> lease.Elsewhere:
+    return lease.Elsewhere(
+        f"{lease.refusal(folder)}{there.lease}, heard of {max(0, now - there.touched):.0f} s ago; wait for it, or stop it "
+        f"there: what is not heard of for {lease.expiry_s():g} s has lost its run"
+    )
 
 
 def token_of(folder: Path | str) -> str | None:
@@ -128,10 +140,15 @@ def check(path: Path | str) -> None:
         return
     there = lease.look(folder)
     if there is None or there.lease.token != token_of(folder):
-        who = f"{there.lease} has taken over {folder}" if there else f"the lease of {folder} is gone"
-        raise lease.Elsewhere(
-            f"{who}, since this process was not heard of for {lease.expiry_s():g} s; it stops and writes nothing more"
-        )
+        if not folder.exists():
+            why = f"{folder} is no longer there: somebody has removed or renamed it"
+        elif there is None:
+            why = f"the lease of {folder} is gone: somebody has removed it, or had taken the run over and is done"
+        else:
+            why = (
+                f"{there.lease} has taken over {folder}, since this process was not heard of for {lease.expiry_s():g} s"
+            )
+        raise lease.Elsewhere(f"{why}; the training stops and writes nothing more")
 
 
 @contextlib.contextmanager

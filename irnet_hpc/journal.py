@@ -14,7 +14,7 @@ import os
 import secrets
 import socket
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from irnet_hpc.files import lock, write_text
 from irnet_hpc.holding import keep_touching
 from irnet_hpc.process import process_name
 
+NAMED = "%Y%m%dT%H%M%S.%f"  # UTC
 FOLDER = ".sweep"  # in the results folder; starts with a dot, so that nothing takes it for results
 
 
@@ -69,12 +70,20 @@ def begin(
     now, token = datetime.now(UTC), token or secrets.token_hex(4)
     folder = Path(results) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{now:%Y%m%dT%H%M%S.%f}-{token}.jsonl"
+    path = folder / f"{_after_all_in(folder, now)}-{token}.jsonl"
     head = {"token": token, "matrix": matrix, "cluster": cluster, "time": now.isoformat(timespec="seconds")}
     write_text(path, _lines([head | {"host": socket.gethostname(), "driver": driver}, *events]))
     if driver == process_name(os.getpid()):  # for sweeps on other machines, which cannot look at our processes
         keep_touching(path)
     return path
+
+
+def _after_all_in(folder: Path, now: datetime) -> str:
+    """The time by which a new journal is named. Their order is that of their names, also where a clock has been set back."""
+    last = max((path.name.partition("-")[0] for path in folder.glob("[0-9]*-*.jsonl")), default="")
+    with contextlib.suppress(ValueError):
+        now = max(now, datetime.strptime(last, NAMED).replace(tzinfo=UTC) + timedelta(microseconds=1))
+    return now.strftime(NAMED)
 
 
 def tables_of(results: Path, token: str) -> str | None:
@@ -113,8 +122,9 @@ def attempts(results: Path, but_of: str | None = None) -> dict[tuple[str, str], 
         if token_of(path) == but_of:
             continue
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line cut short by a kill says nothing
-                event = json.loads(line)
+            # A line cut short by a kill says nothing, nor does one that is not ours.
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+                event = _checked(json.loads(line))
                 if head is None:
                     head = Attempt(event["token"], event["cluster"], event["time"], event["host"], event["driver"])
                     head = head._replace(journal=str(path))
@@ -124,3 +134,13 @@ def attempts(results: Path, but_of: str | None = None) -> dict[tuple[str, str], 
                 before = last.get(name, head)
                 last[name] = (before if before.token == head.token else head)._replace(**event)
     return last
+
+
+def _checked(event: object) -> dict:
+    """Raises TypeError where it is not an object, or a field is not of Attempt's type."""
+    if not isinstance(event, dict):
+        raise TypeError("an event is an object")
+    for name, kind in Attempt.__annotations__.items():
+        if name in event and not isinstance(event[name], kind):
+            raise TypeError(f"{name} is not of its type")
+    return event

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from irnet_hpc.errors import UserError
+from irnet_hpc.files import NAME as NAMES
 from irnet_hpc.process import is_alive, machine, process_name
 
 NAME = "lease.json"
@@ -191,7 +192,16 @@ def _read(path: Path) -> Seen | None:
     except PermissionError:  # another user's, who wants it so
         text, touched = "", path.stat().st_mtime
     try:
-        lease = Lease(**json.loads(text))
-    except (ValueError, TypeError):
+        lease = _checked(Lease(**json.loads(text)))
+    except (ValueError, TypeError, RecursionError):
         lease = Lease("", "an unknown host", "", "?", None, 0, "")
     return Seen(lease, touched)
+
+
+def _checked(lease: Lease) -> Lease:
+    """Raises TypeError where a field is not of its type, or the token, which names a file, is more than a name."""
+    if not all(isinstance(value, kind) for value, kind in zip(lease, Lease.__annotations__.values(), strict=True)):
+        raise TypeError("a field is not of its type")
+    if not NAMES.fullmatch(lease.token):
+        raise TypeError("the token is not a name")
+    return lease

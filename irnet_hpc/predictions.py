@@ -21,6 +21,10 @@ FILE = "test_predictions.npz"
 ARRAYS = ("material_id", "formula", "target", "prediction")
 MOST_UNPACKED = 50  # ours are not compressed; numpy's own compression of them gives a fifth
 FREELY_UNPACKED = 2**26  # bytes, whatever the file's size
+UNREADABLE = (  # what zipfile and numpy raise of a file that is none of ours
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError),
+    *(SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,14 +100,12 @@ def read_predictions(run: Run) -> dict[str, "np.ndarray"]:
     try:
         _check_bytes(path)
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ARRAYS}
+            arrays = {name: np.asarray(file[name]) for name in ARRAYS}  # of what is no array numpy gives the bytes
             arrays = _of_one_property(arrays, file["property"], run.spec.property) if run.joint else arrays
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, SyntaxError, tokenize.TokenError, MemoryError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+    except UNREADABLE as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     shapes = {array.shape for array in arrays.values()}
     if len(shapes) != 1 or any(array.ndim != 1 for array in arrays.values()):
         raise UserError(f"{path} must hold arrays of one dimension and one length, however: {sorted(shapes)}")
@@ -124,7 +126,7 @@ def _check_bytes(path: Path) -> None:
         if n_bytes > max(FREELY_UNPACKED, MOST_UNPACKED * path.stat().st_size):
             raise ValueError(f"it unpacks to {n_bytes / 2**20:,.0f} MiB, more than {MOST_UNPACKED} times its size")
         if damaged := file.testzip():
-            raise zipfile.BadZipFile(f"the checksum of {damaged} fails")
+            raise zipfile.BadZipFile(f"the checksum of {damaged!r} fails")
 
 
 def _of_one_property(arrays: dict[str, "np.ndarray"], names: "np.ndarray", name: str) -> dict[str, "np.ndarray"]:

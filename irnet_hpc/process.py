@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import re
 import signal
 from pathlib import Path
 
@@ -25,12 +26,10 @@ def process_name(pid: int) -> str | None:
 
 
 def is_alive(process: str | None) -> bool:
-    """Whether a process of this machine, as named by process_name(), still runs."""
-    if process is None:
-        return False
-    pid, _, start = process.partition("@")
-    found = _state_and_start(int(pid))
-    return found is not None and found[1] == start and found[0] not in "ZX"  # zombie, dead
+    """Whether a process of this machine, as named by process_name(), still runs; not where that is no such name."""
+    named = re.fullmatch(r"([0-9]{1,18})@([0-9]+)", process or "")
+    found = named and _state_and_start(int(named[1]))
+    return bool(found) and found[1] == named[2] and found[0] not in "ZX"  # zombie, dead
 
 
 def _state_and_start(pid: int) -> tuple[str, str] | None:

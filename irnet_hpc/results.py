@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
-from irnet_hpc.runs import RunResult, RunSpec, read_recipe, read_result, read_spec
+from irnet_hpc.runs import LARGEST, RunResult, RunSpec, read_recipe, read_result, read_spec
 
-LARGEST = 1e100  # of a number in a result: its square is still a number
 MAY_BE_NONE = ("n_parameters", "val_mae", "fitted_rows")  # numbers that not every result has
 PER_PROPERTY = {  # of a result of several properties, what each has
     *("unit", "test_mae", "test_rmse", "test_r2", "val_mae", "baseline_mae", "n_train", "n_val", "n_test"),

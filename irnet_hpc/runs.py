@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import typing
 from pathlib import Path
 
 from irnet_hpc.architectures import MODELS, custom_name, layer_string, parse
@@ -27,6 +28,7 @@ GRID_VERSION = 1  # the same for classical models, whose results a change to the
 PROTOCOLS = ("honest", "paper")
 
 LONGEST = 255  # bytes, of a folder's name
+LARGEST = 1e100  # of a number in a result: its square is still a number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,9 +268,21 @@ def read_result(path: Path | str) -> RunResult:
         raise UserError(f"{path}: spec, recipe and pack_identity must be of type dict")
     if not all(isinstance(value[name], str) for name in ("unit", "key")):
         raise UserError(f"{path}: unit and key must be of type str")
-    if not isinstance(value.get("origin"), dict | None):
-        raise UserError(f"{path}: origin must be of type dict, or null")
+    for field in dataclasses.fields(RunResult):
+        _check_type(path, field.name, value.get(field.name), typing.get_args(field.type) or (field.type,))
+    if not all(isinstance(one, dict) for one in value["attempts"] or ()):
+        raise UserError(f"{path}: attempts must be a list of objects")
     return RunResult(**value)
+
+
+def _check_type(path: Path | str, name: str, value: object, kinds: tuple[type, ...]) -> None:
+    """Raise UserError where a result's value is neither null nor of one of these types; numbers must be below LARGEST."""
+    known = (*kinds, int) if float in kinds else kinds
+    if value is not None and (isinstance(value, bool) or not isinstance(value, known)):
+        wanted = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
+        raise UserError(f"{path}: {name} must be of type {wanted}, or null, however: {value!r:.80}")
+    if isinstance(value, int | float) and not abs(value) <= LARGEST:
+        raise UserError(f"{path}: {name} must be a number of at most {LARGEST:g}, however: {value!r:.50}")
 
 
 def read_spec(value: dict) -> RunSpec:

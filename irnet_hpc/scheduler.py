@@ -119,5 +119,5 @@ def _ask(*command: str) -> str | None:
         return None
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    except (subprocess.SubprocessError, OSError):
+    except (subprocess.SubprocessError, OSError, ValueError):  # ValueError: a number of a job that cannot be one
         return None

@@ -328,6 +328,10 @@ def _reserve(file: h5py.File, n_bytes: int) -> None:
         raise UserError(f"{folder} has no room for a pack of {n_bytes / 2**20:,.0f} MiB: {error.strerror}") from None
 
 
+# What h5py, numpy and Python raise of a file that is none of ours, or no longer.
+DAMAGED = (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, MemoryError, OverflowError)
+
+
 @contextlib.contextmanager
 def _sound(path: Path) -> Iterator[None]:
     """What HDF5 says of a file that it cannot read, as a sentence."""
@@ -335,7 +339,7 @@ def _sound(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"there is no pack {path}; python -m irnet_hpc.pack makes one") from None
-    except (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, MemoryError) as error:
+    except DAMAGED as error:
         if not path.exists():  # of a file that was open: a file system that is not local forgets it
             raise UserError(f"pack {path} has gone while it was being read") from None
         said = " ".join(str(error).split())  # HDF5's own may run over lines

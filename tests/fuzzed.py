@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import lzma
+import os
 import resource
 import sys
 import traceback
@@ -222,6 +223,37 @@ def read_checkpoint(folder: Path) -> object:
     return None
 
 
+SEARCH = {"tried": [{"point": {"alpha": 0.1 * n}, "mae": 0.5 - n / 10, "seconds": 1.0} for n in range(3)]}
+
+
+def make_grid(folder: Path) -> None:
+    """How far a grid has come, as a classical cell notes it at each point."""
+    from irnet_hpc import classical
+
+    found = dataclasses.asdict(classical.Search(**SEARCH))
+    (folder / "grid.json").write_text(
+        json.dumps({"sha256": classical._digest(found), "key": "0" * 64, "search": found}, indent=1)
+    )
+    keep(folder, "grid.json")
+
+
+def spoil_grid(folder: Path, number: int) -> None:
+    bytes_of("grid.json")(folder, number)
+    if number % 2:
+        whole = json.loads((folder / "grid.json.sound").read_text())
+        (folder / "grid.json").write_text(json.dumps(mutants.of_tree(whole, number)))
+
+
+def read_grid(folder: Path) -> object:
+    """All that was tried, or nothing of it."""
+    from irnet_hpc import classical
+
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        found = classical._resume(folder / "grid.json", "0" * 64)
+    assert found in (classical.Search(), classical.Search(**SEARCH)), found
+    return None
+
+
 # ----------------------------------------------------------------------------------------------------------------- tables
 
 
@@ -260,6 +292,112 @@ def read_results(folder: Path) -> object:
     sections = aggregate.sections_of(tables, size_series(tables), problems)
     notes = [*footer(gaps), *legend(runs, tables), *unread(problems)]
     aggregate.write(folder / "tables", tables, sections, notes)
+    return None
+
+
+# -------------------------------------------------------------------------------------------------- how a matrix stands
+
+STANDING = """
+packs: [alloys-elements]
+properties: [band_gap]
+models: [plain-10, plain-17, irnet-10, irnet-17, ridge]
+recipes: [paper, grid]
+"""
+STATES_OF = (
+    *("run0/result.json", "run1/run.json", "run1/history.csv", "run2/error.json", "run3/lease.json"),
+    *("journal0", "journal1"),
+)
+
+
+def make_standing(folder: Path) -> None:
+    """Runs as trainings leave them: one that is done, one with a checkpoint, one that has failed, one whose process was killed
+    and one that SLURM had; and the journals of the two sweeps."""
+    from irnet_hpc import journal, lease
+    from irnet_hpc.matrix import read_matrix
+    from irnet_hpc.runs import run_folder
+
+    make_pack(folder)
+    (folder / "matrix.yaml").write_text(STANDING)
+    matrix, results = read_matrix(folder / "matrix.yaml", folder), folder / "results"
+    runs = [run_folder(results, cell.spec) for cell in matrix.cells]
+    for place, run in enumerate(runs):
+        run.mkdir(parents=True)
+        (folder / f"run{place}").symlink_to(run)
+    done, stopped, *_ = matrix.cells
+    result = json.loads(tiny.write_result(matrix, done, results).read_text())
+    begun = {"spec": dataclasses.asdict(stopped.spec), "recipe": dataclasses.asdict(stopped.recipe)}
+    begun |= {"pack_identity": result["pack_identity"], "origin": None, "key": key_of(stopped, matrix)}
+    begun["attempts"] = [{"started": "2026-01-01T00:00:00+00:00", "size": 1, "engine": "none", "data": "resident"}]
+    (runs[1] / "run.json").write_text(json.dumps(begun))
+    (runs[1] / "history.csv").write_text("epoch,step,lr,train_mae,val_mae,seconds\n0,8,0.0001,0.5,0.4,1.0\n")
+    make_checkpoint(runs[1])
+    error = {"error": "it hurts", "time": "2026-01-01T00:00:00+00:00", "log": None}
+    (runs[2] / "error.json").write_text(json.dumps(error))
+    (runs[3] / "lease.json").write_text(json.dumps(lease.new()._asdict() | {"process": KILLED}))
+    names = [str(run.relative_to(results)) for run in runs]
+    journals = (
+        journal.begin(results, "matrix", "local", KILLED, "feed0001", [{"cell": name} for name in names]),
+        journal.begin(results, "matrix", "slurm", KILLED, "feed0002", [{"cell": names[4]}]),
+    )
+    journal.note(journals[0], [{"cell": names[3], "process": KILLED, "ended": None, "log": "train.log", "bundle": 1}])
+    journal.note(journals[1], [{"cell": names[4], "job": "17_3", "log": "17.log"}, {"tables": "18"}])
+    for number, path in enumerate(journals):
+        (folder / f"journal{number}").symlink_to(path)
+    keep(folder, *STATES_OF)
+
+
+def key_of(cell: object, matrix: object) -> str:
+    from irnet_hpc.runs import run_key
+
+    return run_key(cell.spec, cell.recipe, matrix.packs[0].identity)
+
+
+KILLED = "4194300@1"  # a process, as process_name() has it, that there is none of
+
+
+def spoil_standing(folder: Path, number: int) -> None:
+    """Every other one by its values."""
+    bytes_of(*STATES_OF)(folder, number // 2)
+    name = STATES_OF[number // 2 % len(STATES_OF)]
+    if number % 2 and not name.endswith(".csv"):
+        text = (folder / f"{name}.sound").read_text()
+        values = [json.loads(line) for line in (text.splitlines() if name.startswith("journal") else [text])]
+        spoiled = mutants.of_tree(values, number)
+        lines = spoiled if isinstance(spoiled, list) else [spoiled]
+        (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    os.utime(folder / "run3/lease.json", (0, 0))  # else its next owner would wait for it
+
+
+def read_standing(folder: Path) -> object:
+    """By `sweep plan`, `status` and `prune`, and by who takes a run up. Nothing is said of, or written to, any other folder."""
+    from irnet_hpc import folder as of_run
+    from irnet_hpc import holding, scheduler, sweep
+    from irnet_hpc.comm import Alone
+    from irnet_hpc.ledger import read_ledger
+    from irnet_hpc.matrix import read_matrix
+    from irnet_hpc.prune import waste
+    from irnet_hpc.standing import status_table
+
+    scheduler._ask = lambda *command: ""  # SLURM, which knows nothing of what was submitted
+    matrix, results, said = folder / "matrix.yaml", folder / "results", io.StringIO()
+    places = ["--results", str(results), "--pack-dir", str(folder)]
+    with contextlib.redirect_stdout(said):
+        sweep.main(["plan", str(matrix), *places])
+        said.truncate(0)
+        said.seek(0)
+        sweep.main(["status", str(matrix), *places, "--json"])
+    cells = json.loads(said.getvalue())["cells"]
+    assert len(cells) == 5 and cells[0]["state"] in ("done", "stale"), cells[0]
+    read = read_matrix(matrix, folder)
+    cell, ledger = read.cells[1], read_ledger(read, results)
+    status_table(ledger)
+    waste(results, [read])
+    with holding.released_after():
+        key = key_of(cell, read)
+        attempts = of_run.begin(folder / "run1", cell.spec, cell.recipe, key, {}, Alone())
+        assert 1 <= len(attempts) <= 3
+        holding.take(folder / "run3")
+    assert {path.name for path in folder.iterdir()} >= {"results", "run0", "run3"}
     return None
 
 
@@ -335,6 +473,32 @@ def spoil_table(folder: Path, number: int) -> None:
         (folder / name).write_bytes(mutants.of_bytes(packed(text.encode()), number))
 
 
+SITE = """
+account: mine
+partition: gpu
+modules: [gcc/12, cuda]
+setup: ["export A=1", "ulimit -c 0"]
+srun_args: [--mpi=pmix, --cpu-bind=cores]
+sbatch: {reservation: x, exclusive: true, nice: 10}
+gpus_per_task: 1
+gpu_gb: 80
+"""
+
+
+def spoil_site(folder: Path, number: int) -> None:
+    text = mutants.of_text(SITE, number)
+    if number % 2:
+        with contextlib.suppress(RecursionError):
+            text = yaml.safe_dump(mutants.of_tree(yaml.safe_load(SITE), number)).encode()
+    (folder / "site.yaml").write_bytes(text)
+
+
+def read_site(folder: Path) -> object:
+    from irnet_hpc.sites import read_site
+
+    return json.dumps(dataclasses.asdict(read_site(str(folder / "site.yaml"))), default=str) and None
+
+
 def read_table(folder: Path) -> object:
     from irnet_hpc.loading import load
 
@@ -351,8 +515,11 @@ def nothing(folder: Path) -> None:
 KINDS = {
     "pack": Kind(make_pack, spoil_pack, read_pack, True),
     "checkpoint": Kind(make_checkpoint, spoil_checkpoint, read_checkpoint, False),
+    "grid": Kind(make_grid, spoil_grid, read_grid, False),
     "result": Kind(make_results, spoil_result, read_results, False),
     "matrix": Kind(make_pack, spoil_matrix, read_matrix, False),
+    "site": Kind(nothing, spoil_site, read_site, False),
+    "standing": Kind(make_standing, spoil_standing, read_standing, False),
     "table": Kind(nothing, spoil_table, read_table, False),
     "model": Kind(make_run, spoil_run, read_run, True),
     "predictions": Kind(make_run, bytes_of("test_predictions.npz"), read_predictions, True),
@@ -380,6 +547,8 @@ def main() -> None:
         kind.make(folder)
         return
     first, n = map(int, sys.argv[3:])
+    for path in folder.rglob("*.sound"):  # another process may have died with one of them spoiled
+        path.with_suffix("").write_bytes(path.read_bytes())
     sound = kind.read(folder) if kind.exact else None
     outcome(kind, folder, sound)  # whatever is imported is imported now
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

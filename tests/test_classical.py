@@ -276,8 +276,9 @@ def test_what_an_earlier_attempt_has_fitted_is_not_fitted_again_unless_it_is_the
     whole, found = classical.search(spec_of("decision_tree"), grid, "key", contrary(), tmp_path / "whole")
     fits, fitted = [], classical.fitted
     monkeypatch.setattr(classical, "fitted", lambda s, g, point, d: fits.append(point) or fitted(s, g, point, d))
-    half = classical.Search(tried=found.tried[:2])
-    write_json(tmp_path / "checkpoint" / "grid.json", {"key": "key", "search": dataclasses.asdict(half)})
+    notes, half = tmp_path / "checkpoint" / "grid.json", dataclasses.asdict(classical.Search(tried=found.tried[:2]))
+    noted = {"sha256": classical._digest(half), "key": "key", "search": half}
+    write_json(notes, noted)
     tree, again = classical.search(spec_of("decision_tree"), grid, "key", contrary(), tmp_path)
     assert fits == [{"min_samples_leaf": 4}, {"min_samples_leaf": 1}]  # the one that was left, and the best
     assert [one["mae"] for one in again.tried] == [one["mae"] for one in found.tried]
@@ -286,6 +287,11 @@ def test_what_an_earlier_attempt_has_fitted_is_not_fitted_again_unless_it_is_the
     fits.clear()
     classical.search(spec_of("decision_tree"), grid, "of another grid", contrary(), tmp_path)
     assert fits == grid.points
+    fits.clear()
+    half["tried"][0]["mae"] += 1  # a digit: another point would be the best
+    write_json(notes, noted)
+    _, again = classical.search(spec_of("decision_tree"), grid, "key", contrary(), tmp_path)
+    assert fits == grid.points and [one["mae"] for one in again.tried] == [one["mae"] for one in found.tried]
 
 
 def test_a_fit_that_a_signal_ends_goes_on_with_the_same_command(alloys_pack, tmp_path):

@@ -66,6 +66,20 @@ def test_a_command_is_started_in_place_of_the_list_with_its_own_status():
     assert run("pack", "--help").stdout.startswith("usage: python -m irnet_hpc.pack")
 
 
+NUMBER_OF_A_FILE = """
+import sys
+from irnet_hpc.errors import exit_status
+sys.exit(exit_status(lambda: print("said") or open(sys.argv[1], "w").fileno()))
+"""
+
+
+def test_a_command_that_is_started_without_standard_streams_gives_their_numbers_to_no_file(tmp_path):
+    """Its exit status is the number of the first file that it opens: after 0, 1 and 2, to which libraries write."""
+    command = [sys.executable, "-c", NUMBER_OF_A_FILE, str(tmp_path / "file")]
+    closed = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], cwd=ROOT, timeout=60)
+    assert closed.returncode == 3 and (tmp_path / "file").read_text() == ""
+
+
 def test_a_command_that_does_not_exist_is_one_sentence():
     with pytest.raises(UserError, match=r"unknown command 'trian' \(did you mean 'train'\?\); known: aggregate, "):
         main(["trian"])

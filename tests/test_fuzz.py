@@ -14,8 +14,10 @@ import subprocess
 import sys
 import tracemalloc
 import warnings
+import zipfile
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,13 +27,12 @@ from fuzzed import KINDS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from irnet_hpc import raw_table, store
+from irnet_hpc import predictions, raw_table, store
 from irnet_hpc.architectures import Layers, Stack, n_weights, parse
 from irnet_hpc.errors import UserError
 from irnet_hpc.loading import load
 from irnet_hpc.matrix import Matrix, read_matrix
 from irnet_hpc.model import Network
-from irnet_hpc.predictions import _check_bytes as check_bytes
 from irnet_hpc.raw_table import RawTable
 
 N = int(os.environ.get("IRNET_FUZZ", "0"))
@@ -333,9 +334,35 @@ def test_a_pack_that_unpacks_to_thousands_of_times_its_size_is_refused_before_it
         store.open_pack(path)
 
 
+@pytest.mark.parametrize("count", [math.inf, math.nan, "many", [1, 2]])
+def test_a_pack_whose_count_of_rows_is_no_number_is_one_sentence(count, tmp_path):
+    import h5py
+    import tiny
+
+    path = tiny.write_pack(tmp_path, "alloys-elements", {"band_gap": "eV"})
+    with h5py.File(path, "r+") as file:
+        file.attrs["n_val"] = count
+    with pytest.raises(UserError, match=r"alloys-elements\.h5 cannot be read as a pack"):
+        store.open_pack(path)
+
+
+def test_predictions_of_which_a_part_is_no_array_or_has_a_name_of_two_lines_are_one_sentence(tmp_path):
+    path, run = tmp_path / "test_predictions.npz", SimpleNamespace(folder=tmp_path, joint=None)
+    with zipfile.ZipFile(path, "w") as file:
+        for name in predictions.ARRAYS:
+            file.writestr(f"{name}.npy", b"no array of numpy's")
+    with pytest.raises(UserError, match="must hold arrays of one dimension"):
+        predictions.read_predictions(run)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("two\nlines", b"abc")
+    path.write_bytes(path.read_bytes().replace(b"abc", b"abd"))
+    with pytest.raises(UserError, match=r"cannot be read: the checksum of 'two\\nlines' fails$"):
+        predictions.read_predictions(run)
+
+
 def test_predictions_that_unpack_to_thousands_of_times_their_size_are_refused_before_they_are_read(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         np.savez_compressed(tmp_path / "bomb.npz", target=np.zeros(2 * 10**7))
     with pytest.raises(ValueError, match="it unpacks to 153 MiB, more than 50 times its size"):
-        check_bytes(tmp_path / "bomb.npz")
+        predictions._check_bytes(tmp_path / "bomb.npz")

@@ -196,6 +196,29 @@ def test_the_clock_is_the_file_servers(tmp_path, monkeypatch):
     assert not lease.is_over(found, None)
 
 
+def test_who_lives_here_keeps_its_run_when_the_clock_jumps_forward(tmp_path, owner):
+    """As after a night's sleep: nobody has touched the lease for hours, and its owner beats again within a moment."""
+    first, path = owner("first", IRNET_LEASE_S="6"), tmp_path / "run" / lease.NAME
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IRNET_LEASE_S", "6")
+        os.utime(path, (time.time() - 1e5,) * 2)
+        assert lease.is_over(lease.look(path.parent), lease.clock(path.parent))
+        with pytest.raises(lease.Elsewhere, match=f"is being trained by process {first.pid} on "):
+            holding.take(path.parent)
+    assert write(first) == "written\n"
+
+
+def test_a_lease_from_the_future_is_over_when_it_has_been_watched_for_as_long_as_one_lasts(tmp_path, monkeypatch):
+    """The clock has jumped back: by the lease's age its owner, who is gone, would have the run for a day."""
+    monkeypatch.setenv("IRNET_LEASE_S", "0.6")
+    lose(tmp_path / "run", age_s=-86_400, machine="another")
+    began = time.monotonic()
+    assert holding.take(tmp_path / "run")
+    assert time.monotonic() - began > 0.6
+    holding.release(tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+
+
 def test_without_hard_links_the_lease_is_made_exclusively(tmp_path, monkeypatch):
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
@@ -236,7 +259,7 @@ def test_nothing_of_a_run_is_written_or_removed_by_who_has_lost_it(tmp_path):
         lambda: checkpoint.remove(run),
         lambda: holding.write_json(run / "result.json", {}),
     ):
-        with pytest.raises(lease.Elsewhere, match="it stops and writes nothing more"):
+        with pytest.raises(lease.Elsewhere, match="the training stops and writes nothing more"):
             act()
     folder.failed(run, "it hurts")  # nor is this the one to say how it went
     holding.release(run)
@@ -250,6 +273,32 @@ def test_a_run_is_lost_between_writing_and_renaming_too(tmp_path):
         lose(tmp_path / "run", token="another's")
     holding.release(tmp_path / "run")
     assert [path.name for path in (tmp_path / "run").iterdir()] == [lease.NAME]
+
+
+@pytest.mark.parametrize("change", [{"token": "../../x"}, {"token": 7}, {"process": 7}, {"job": []}, {"restart": "1"}])
+def test_a_lease_of_other_values_is_nobodys_and_counts_until_it_is_old(tmp_path, change):
+    run = tmp_path / "run"
+    lose(run, **change)
+    seen = lease.look(run)
+    assert seen.lease.host == "an unknown host" and not lease.is_over(seen, lease.clock(run), lease.new())
+    os.utime(run / lease.NAME, (0, 0))
+    assert holding.take(run)
+    holding.release(run)
+    assert list(tmp_path.rglob("*")) == [run]
+
+
+def test_why_a_run_is_lost_is_told_apart(tmp_path):
+    run = tmp_path / "run"
+    for take_away, why in (
+        (lambda: (run / lease.NAME).unlink(), "the lease of .*run is gone: somebody has removed it"),
+        (lambda: run.rename(tmp_path / "elsewhere"), "run is no longer there: somebody has removed or renamed it"),
+    ):
+        holding.take(run)
+        take_away()
+        with pytest.raises(lease.Elsewhere, match=why):
+            holding.write_json(run / "result.json", {})
+        holding.release(run)
+    assert not run.exists()  # nor is it made again
 
 
 def test_who_comes_second_finds_the_result_and_leaves_it(tmp_path, monkeypatch):

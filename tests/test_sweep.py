@@ -116,7 +116,7 @@ echo "Submitted batch job $n"
 COMMANDS = {
     "sbatch": SBATCH,
     "squeue": '#!/bin/sh\n[ -e $D/down ] && exit 1; echo "$*" >>$D/asked; cat $D/queue',
-    "sacct": "#!/bin/sh\ncat $D/accounts",
+    "sacct": '#!/bin/sh\necho "$*" >>$D/accounted; cat $D/accounts',
     "scontrol": '#!/bin/sh\n[ -e $D/down ] && { echo "Unable to contact slurm controller" >&2; exit 1; }; echo "MaxArraySize = 4"',
     "srun": "#!/bin/sh\nexit 1",
 }
@@ -127,7 +127,7 @@ class Slurm:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("queue", "accounts", "asked"):
+        for name in ("queue", "accounts", "asked", "accounted"):
             (folder / name).touch()
         (folder / "count").write_text("100\n")
         for name, text in COMMANDS.items():
@@ -191,6 +191,10 @@ def test_a_result_that_cannot_be_read_is_stale_and_replaced_when_asked(place, st
         (path.read_text()[:50], "is not JSON"),
         (json.dumps({"mae": 1}), "is not a result of this version"),
         (json.dumps(whole | {"recipe": 5}), "recipe and pack_identity must be of type dict"),
+        (json.dumps(whole | {"test_mae": "0.1"}), "test_mae must be of type float, or null, however: '0.1'"),
+        (json.dumps(whole | {"test_mae": None}), "test_mae and device_hours must be numbers"),
+        (json.dumps(whole | {"device_hours": 1e300}), "device_hours must be a number of at most 1e+100"),
+        (json.dumps(whole | {"attempts": [1]}), "attempts must be a list of objects"),
     ):
         path.write_text(damaged)
         assert place.states()["plain-10"] == "stale"
@@ -227,6 +231,35 @@ def test_a_journal_cut_short_by_a_kill_is_read_as_far_as_it_goes(place):
         file.write('{"cell": "some')
     assert place.states()["plain-10"] == "queued"
     assert place.states()["plain-17"] == "missing"
+
+
+def test_the_last_submission_is_the_last_also_where_the_clock_was_set_back_in_between(place, slurm):
+    name = str(place.run_folder("plain-10").relative_to(place.results))
+    first = journal.begin(place.results, "mine", "slurm", token="feed", events=[{"cell": name, "job": "1"}])
+    first.rename(first.with_name("29990101T000000.000000-feed.jsonl"))
+    journal.begin(place.results, "mine", "slurm", token="beef", events=[{"cell": name, "job": "2"}])
+    (slurm.folder / "queue").write_text("2|PENDING|Priority|irnet:mine|beef\n")
+    assert place.details()["plain-10"] == "job 2 (Priority)" and place.states()["plain-10"] == "queued"
+
+
+ODD_LINES = (
+    '"cell"',
+    "7",
+    "[" * 3000,
+    '{"cell": ["x"], "job": "1"}',
+    '{"cell": "NAME", "process": 7}',
+    '{"cell": "NAME", "log": []}',
+)
+
+
+@pytest.mark.parametrize("line", ODD_LINES)
+def test_a_line_of_a_journal_that_is_not_ours_says_nothing(place, line):
+    path = journal.begin(place.results, "mine", "local", process_name(os.getpid()))
+    name = str(place.run_folder("plain-10").relative_to(place.results))
+    with path.open("a") as file:
+        file.write(line.replace("NAME", str(place.run_folder("plain-17").relative_to(place.results))) + "\n")
+    journal.note(path, [{"cell": name}])
+    assert place.states()["plain-10"] == "queued" and place.states()["plain-17"] == "missing"
 
 
 def test_a_process_counts_while_it_lives_and_its_number_is_not_enough(place):

@@ -133,23 +133,27 @@ print(seen["open"], seen["os.scandir"], file=sys.stderr)
 """
 
 
-def test_ten_thousand_cells_are_one_question_to_slurm_one_look_at_each_folder_and_a_file_for_each_result(place, slurm):
+def test_ten_thousand_cells_are_one_question_to_squeue_and_sacct_one_look_at_each_folder_and_a_file_for_each_result(
+    place, slurm
+):
     place.path.write_text(SMALL.replace("[10, 17, 24]", "[10, 17]") + f"seeds: {list(range(2500))}\nretry: false\n")
     place.path.write_text(place.path.read_text().replace("hours: 3", "hours: 9999"))
     cells = place.matrix.cells
     entries = read_ledger(place.matrix, place.results).entries
     path = journal.begin(place.results, "mine", "slurm", token="feed")
-    journal.note(path, [{"cell": entry.name, "job": f"1_{i}"} for i, entry in enumerate(entries[30:])])
-    queue = "".join(f"1_{i}|PENDING|Priority|irnet:mine|feed\n" for i in range(9970))
+    journal.note(path, [{"cell": entry.name, "job": f"1_{i}"} for i, entry in enumerate(entries[25:])])
+    queue = "".join(f"1_{i}|PENDING|Priority|irnet:mine|feed\n" for i in range(5, 9975))
     (slurm.folder / "queue").write_text(queue)
     for cell in cells[:20]:
         write_result(place.matrix, cell, place.results)
     for name in ("plan", "status"):
-        (slurm.folder / "asked").write_text("")
-        asked = [sys.executable, "-c", COUNTED, *place.command(name)]
-        done = subprocess.run(asked, capture_output=True, text=True, cwd=ROOT, timeout=120)
-        assert "10000 cells: 20 done, 9970 queued, 10 missing" in done.stdout, done.stderr
-        assert len((slurm.folder / "asked").read_text().splitlines()) == 1
+        for what in ("asked", "accounted"):
+            (slurm.folder / what).write_text("")
+        counted = [sys.executable, "-c", COUNTED, *place.command(name)]
+        done = subprocess.run(counted, capture_output=True, text=True, cwd=ROOT, timeout=120)
+        assert "10000 cells: 20 done, 9970 queued, 5 failed, 5 missing" in done.stdout, done.stderr
+        asked, accounted = ((slurm.folder / what).read_text().splitlines() for what in ("asked", "accounted"))
+        assert len(asked) == 1 and accounted == ["--allocations --noheader --parsable2 --format=JobID,State --jobs 1"]
         n_opened, n_listed = map(int, done.stderr.split())
         assert n_opened == 21  # the results and the journal
         assert n_listed <= 10_000 + 2

@@ -178,6 +178,14 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(alloys_pack, tmp_path, c
     newest.write_bytes(newest.read_bytes()[:-1] + b"\x7f")
     assert checkpoint.resume(tmp_path, "k", tensors, Alone()).step == 2 and tensors["w"][0] == 2
     assert "does not match its checksum" in capsys.readouterr().err
+    # The next goes where the damaged one was, whatever step that says it was of: the one that is whole is not written over.
+    sound = {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir() if path.stem != newest.stem}
+    checkpoint.save(tmp_path, "k", {"w": torch.full((3,), 4.0)}, checkpoint.State(step=4), Alone())
+    assert {name: (tmp_path / "checkpoint" / name).read_bytes() for name in sound} == sound
+    assert checkpoint.resume(tmp_path, "k", tensors, Alone()).step == 4 and tensors["w"][0] == 4
+    said = newest.with_suffix(".json")
+    said.write_text(said.read_text().replace('"step": 4', '"step": Infinity'))
+    assert checkpoint.resume(tmp_path, "k", tensors, Alone()).step == 2 and tensors["w"][0] == 2
     assert checkpoint.resume(tmp_path, "another key", tensors, Alone()).step == 0
     # What another run left behind, however far it had come, does not stand in the way.
     checkpoint.save(tmp_path, "another key", {"w": torch.full((3,), 9.0)}, checkpoint.State(step=1), Alone())
