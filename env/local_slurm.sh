@@ -315,7 +315,7 @@ lose() {
   local pids
   mapfile -t pids < <(processes_of "$1")
   if ((${#pids[@]})); then kill -s KILL "${pids[@]}" 2>/dev/null || true; fi
-  wait_for 10 is_gone "$1"
+  wait_for 60 is_gone "$1"
   say "lost $1: ${#pids[@]} processes"
 }
 
@@ -331,7 +331,7 @@ mend() {
   say "mended: $(sinfo -h -o '%D nodes %N, %T' | xargs)"
 }
 
-nodes_answer() { [[ $(timeout 5 sinfo -h -N -r -o %N | sort -u | xargs) == "${NODES[*]}" ]]; }
+nodes_answer() { [[ $(timeout 5 sinfo -h -N -o %T | grep -cE '^(idle|alloc|mixed|compl)[a-z]*$') == "${#NODES[@]}" ]]; }
 
 # ------------------------------------------------------------------------------------------------------- status and env
 
