@@ -253,9 +253,14 @@ failed_up() {
 
 # Processes that are ours beyond doubt: those inside the nodes' namespaces, and the daemons that name our state folder.
 our_processes() {
-  local node pid
+  local node
   for node in "${NODES[@]}"; do ip netns pids "irnet-$node" 2>/dev/null || true; done
-  for pid in $(pidof slurmctld slurmdbd mariadbd munged || true); do
+  our_daemons slurmctld slurmdbd mariadbd munged
+}
+
+our_daemons() {
+  local pid
+  for pid in $(pidof "$@" || true); do
     if tr '\0' '\n' <"/proc/$pid/cmdline" | grep -qF "$STATE/" || tr '\0' '\n' <"/proc/$pid/environ" | grep -qF "=$STATE/"; then
       echo "$pid"
     fi
@@ -300,11 +305,7 @@ check_loss() {
 
 # Processes of one node, or of the controller.
 processes_of() {
-  if [[ $1 != slurmctld ]]; then ip netns pids "irnet-$1"; return; fi
-  local pid
-  for pid in $(our_processes); do
-    if [[ $(<"/proc/$pid/comm") == slurmctld ]]; then echo "$pid"; fi
-  done 2>/dev/null
+  if [[ $1 == slurmctld ]]; then our_daemons slurmctld; else ip netns pids "irnet-$1"; fi
 }
 
 is_gone() { [[ -z $(processes_of "$1") ]]; }
