@@ -6,6 +6,10 @@
 #   sbatch slurm/sweep_all.sh jobs/smoke.yaml
 #   sudo bash env/local_slurm.sh down      # leaves nothing
 #
+#   sudo bash env/local_slurm.sh lose n2            # kill -9 of all that runs on a node, or of slurmctld
+#   sudo bash env/local_slurm.sh lose n2 silently   # its network first, so that nobody hears of its end, as when its power fails
+#   sudo bash env/local_slurm.sh mend               # starts again what was lost
+#
 # Each node is a `slurmd` in a network, host-name and mount namespace of its own, joined by a bridge: the two really have two
 # names, two addresses and no shared loopback, so what runs here has found its peers the way it must on a cluster.
 # They share the machine's processors, memory and file system. Everything lives in $IRNET_SLURM_DIR (default
@@ -183,18 +187,18 @@ start_accounting() {
   sacctmgr -i add cluster irnet >/dev/null
 }
 
-start_controller_and_nodes() {
+start_controller() {
   install -d -m 755 "$STATE/ctld"
   start slurmctld.out slurmctld -D -f "$SLURM_CONF"
-  local node
-  for node in "${NODES[@]}"; do
-    install -d -m 755 "$STATE/spool-$node"
-    install -d -m 1777 "$STATE/tmp-$node"
-    # The mount namespace gives the node an /etc/hosts of its own and sees what the machine mounts later.
-    # shellcheck disable=SC2016
-    start "slurmd-$node.out" nsenter --net="/run/netns/irnet-$node" unshare --uts --mount --propagation slave sh -c \
-      'hostname "$1"; mount --bind "$2/hosts" /etc/hosts; exec slurmd -D -N "$1" -f "$2/slurm.conf"' sh "$node" "$STATE"
-  done
+}
+
+start_node() {
+  install -d -m 755 "$STATE/spool-$1"
+  install -d -m 1777 "$STATE/tmp-$1"
+  # The mount namespace gives the node an /etc/hosts of its own and sees what the machine mounts later.
+  # shellcheck disable=SC2016
+  start "slurmd-$1.out" nsenter --net="/run/netns/irnet-$1" unshare --uts --mount --propagation slave sh -c \
+    'hostname "$1"; mount --bind "$2/hosts" /etc/hosts; exec slurmd -D -N "$1" -f "$2/slurm.conf"' sh "$1" "$STATE"
 }
 
 nodes_idle() { [[ $(sinfo -h -N -o %T | sort | uniq -c | xargs) == "${#NODES[@]} idle" ]]; }
@@ -221,7 +225,9 @@ up() {
   say "slurmdbd"
   start_accounting
   say "slurmctld and slurmd"
-  start_controller_and_nodes
+  start_controller
+  local node
+  for node in "${NODES[@]}"; do start_node "$node"; done
   wait_for 30 nodes_idle
   say "proof: srun on both nodes"
   local names
@@ -247,9 +253,14 @@ failed_up() {
 
 # Processes that are ours beyond doubt: those inside the nodes' namespaces, and the daemons that name our state folder.
 our_processes() {
-  local node pid
+  local node
   for node in "${NODES[@]}"; do ip netns pids "irnet-$node" 2>/dev/null || true; done
-  for pid in $(pidof slurmctld slurmdbd mariadbd munged || true); do
+  our_daemons slurmctld slurmdbd mariadbd munged
+}
+
+our_daemons() {
+  local pid
+  for pid in $(pidof "$@" || true); do
     if tr '\0' '\n' <"/proc/$pid/cmdline" | grep -qF "$STATE/" || tr '\0' '\n' <"/proc/$pid/environ" | grep -qF "=$STATE/"; then
       echo "$pid"
     fi
@@ -283,6 +294,46 @@ down() {
   say "down"
 }
 
+# ------------------------------------------------------------------------------------------------------------- lose and mend
+
+check_loss() {
+  check_machine "$1"
+  [[ -e $STATE/up ]] || die "the local SLURM is not up; start it with: bash env/local_slurm.sh up"
+  [[ $1 == mend || " ${NODES[*]} slurmctld " == *" ${2:-} "* ]] || die "lose takes ${NODES[*]} or slurmctld, however: '${2:-}'"
+  [[ ${3:-silently} == silently && "${2:-} ${3:-}" != "slurmctld silently" ]] || die "lose takes a node, and silently, however: '${2:-} ${3:-}'"
+}
+
+# Processes of one node, or of the controller.
+processes_of() {
+  if [[ $1 == slurmctld ]]; then our_daemons slurmctld; else ip netns pids "irnet-$1"; fi
+}
+
+is_gone() { [[ -z $(processes_of "$1") ]]; }
+
+lose() {
+  check_loss lose "$@"
+  if [[ ${2:-} == silently ]]; then ip link set "irnet-$1" down; fi
+  local pids
+  mapfile -t pids < <(processes_of "$1")
+  if ((${#pids[@]})); then kill -s KILL "${pids[@]}" 2>/dev/null || true; fi
+  wait_for 60 is_gone "$1"
+  say "lost $1: ${#pids[@]} processes"
+}
+
+mend() {
+  check_loss mend
+  local node
+  if is_gone slurmctld; then start_controller; fi
+  for node in "${NODES[@]}"; do
+    ip link set "irnet-$node" up
+    if is_gone "$node"; then start_node "$node"; fi
+  done
+  wait_for 60 nodes_answer
+  say "mended: $(sinfo -h -o '%D nodes %N, %T' | xargs)"
+}
+
+nodes_answer() { [[ $(timeout 5 sinfo -h -N -o %T | grep -cE '^(idle|alloc|mixed|compl)[a-z]*$') == "${#NODES[@]}" ]]; }
+
 # ------------------------------------------------------------------------------------------------------- status and env
 
 status() {
@@ -298,12 +349,12 @@ environment() {
 }
 
 case ${1:-} in
-  up | down)
+  up | down | lose | mend)
     # One at a time; the second waits for the first and then finds its work done.
     if ((EUID == 0)); then exec 9>"/run/irnet_slurm.lock"; flock -w 120 9 || die "another local_slurm.sh has been at work for 2 minutes"; fi
-    "$1" ;;
+    "$@" ;;
   status) status ;;
   env) environment ;;
   -h | --help | help) sed -n '2,/^set /{/^set /!s/^# \{0,1\}//p}' "$0" ;;
-  *) die "local_slurm.sh takes up, down, status or env, however: '${1:-}'" ;;
+  *) die "local_slurm.sh takes up, down, lose, mend, status or env, however: '${1:-}'" ;;
 esac

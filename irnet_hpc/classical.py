@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import shlex
 import signal
 import sys
@@ -29,6 +30,7 @@ from irnet_hpc import folder
 from irnet_hpc.checkpoint import NEVER, write_tensors
 from irnet_hpc.comm import Comm, device_of
 from irnet_hpc.data import Dataset, Part, load
+from irnet_hpc.deadline import OUT_OF_TIME, end_of_job, stop_by
 from irnet_hpc.errors import UserError
 from irnet_hpc.evaluation import select_halves
 from irnet_hpc.files import read_json
@@ -108,13 +110,17 @@ def run(spec: RunSpec, grid: Grid, key: str, pack: Pack, path: Path, comm: Comm,
         flush=True,
     )
     try:
-        with _stopping():
+        with _stopping(until := stop_by(end_of_job())):
             estimator, found = search(spec, grid, key, data, path)
             prediction = predictions(estimator, data, data.test)
             machine = folder.Machine.of(comm, getattr(estimator, "device", device))
             result = finish(path, spec, grid, key, pack, data, estimator, found, prediction, attempts, machine)
     except Stopped:
-        print("stopped by a signal; the same command goes on with the point of the grid that it was at", flush=True)
+        is_late = time.time() >= until
+        why = f"{OUT_OF_TIME}: stopped" if is_late else "stopped by a signal"
+        print(f"{why}; the same command goes on with the point of the grid that it was at", flush=True)
+        if is_late:
+            folder.failed(path, f"{OUT_OF_TIME}; the same command goes on")
         return False
     print(
         f"test MAE {result.test_mae:.4g} {unit} (baseline {result.baseline_mae:.4g}), {point_text(result.chosen['point'])} "
@@ -253,19 +259,25 @@ def _digest(search: object) -> str:
 
 
 @contextlib.contextmanager
-def _stopping() -> Iterator[None]:
-    """Raise Stopped at a signal that asks for the end: a fit looks at no flag, but an exception ends it, once in Python."""
+def _stopping(until: float) -> Iterator[None]:
+    """Raise Stopped at a signal that asks for the end, or `until`, in s since the epoch: a fit looks at no flag and no clock, but an
+    exception ends it, once in Python."""
 
     def stop(*_: object) -> None:
         raise Stopped
 
     before = {}
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
         if signal.getsignal(number) == signal.SIG_DFL:  # only where nobody else handles it, as in train
             with contextlib.suppress(ValueError):  # not in the main thread
                 before[number] = signal.signal(number, stop)
+    is_timed = signal.SIGALRM in before and until < math.inf
+    if is_timed:
+        signal.setitimer(signal.ITIMER_REAL, max(0.001, until - time.time()))
     try:
         yield
     finally:
+        if is_timed:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irnet_hpc.deadline import end_of_job
 from irnet_hpc.errors import exit_status
 from irnet_hpc.launch import LAUNCHERS
 from irnet_hpc.ledger import Entry
@@ -104,7 +105,7 @@ class Training:
         seen = _hand_signals_to_train()
         status = exit_status(lambda: train.main(self.options))
         if status == train.PREEMPTED and signal.SIGUSR2 in seen():
-            end = float(os.environ.get("SLURM_JOB_END_TIME", began + 60 * self.resources.minutes))
+            end = end_of_job() or began + 60 * self.resources.minutes
             if end - time.time() > notice_s(self.resources) + 90:  # notice of the end comes up to a minute early
                 _requeue(rank)
             elif rank == 0:  # another go would cost more than the matrix says

@@ -23,7 +23,7 @@ from irnet_hpc.lease import Lease
 from irnet_hpc.matrix import Cell, Matrix
 from irnet_hpc.runs import RunResult, run_folder, run_key
 from irnet_hpc.scheduler import Queue, how_ended, life, queue_of, squeue
-from irnet_hpc.traces import cause_of, error_of, has_checkpoint, last_words_in, listing, result_of, why_stale
+from irnet_hpc.traces import LOST, cause_of, error_of, has_checkpoint, last_words_in, listing, result_of, why_stale
 
 STATES = ("done", "running", "queued", "stale", "preempted", "failed", "missing")
 TO_DO = ("preempted", "failed", "missing")  # what `run` and `submit` take up unasked
@@ -198,6 +198,8 @@ def _entry(
     if why and not alive:
         return Entry(cell, folder, "stale", why, log, result)
     resumable = "checkpoint" in names and has_checkpoint(folder, key)
+    if error and tried and tried.job and str(error.get("error")).startswith(LOST):
+        error = {}  # a node or the memory was lost: SLURM knows which
     if error:
         text = str(error.get("error"))
         state = "preempted" if resumable and cause_of(text) == "time" else "failed"

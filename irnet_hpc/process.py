@@ -2,8 +2,10 @@
 
 import contextlib
 import ctypes
+import math
 import re
 import signal
+import time
 from pathlib import Path
 
 
@@ -42,18 +44,29 @@ def _state_and_start(pid: int) -> tuple[str, str] | None:
 
 
 class StopSignals:
-    """Whether SIGTERM, SIGUSR1 or SIGUSR2 has asked this process to stop. The handler only notes it; the loop looks."""
+    """Whether SIGTERM, SIGUSR1 or SIGUSR2 has asked this process to stop, or the clock has. A handler only notes it; the loop looks.
 
-    def __init__(self) -> None:
-        self.asked = False
+    `until`: when to stop unasked, in s since the epoch (deadline.py).
+    """
+
+    def __init__(self, until: float = math.inf) -> None:
+        self.until, self.is_told = until, False
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
             # Only where nobody else handles it: submitit's own handler requeues the job.
             if signal.getsignal(number) == signal.SIG_DFL:
                 with contextlib.suppress(ValueError):  # not in the main thread
                     signal.signal(number, self._note)
 
+    @property
+    def asked(self) -> bool:
+        return self.is_told or self.is_late
+
+    @property
+    def is_late(self) -> bool:
+        return time.time() >= self.until
+
     def _note(self, *_: object) -> None:
-        self.asked = True
+        self.is_told = True
 
 
 def keep_freed_memory() -> None:

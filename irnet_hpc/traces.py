@@ -18,6 +18,8 @@ CAUSES = {
     "time": r"TIMEOUT|DEADLINE|out of time",
 }
 
+LOST = "a rank is gone"  # how comm.PeerLost begins: what the other ranks can tell, and no reason
+
 
 def cause_of(text: str) -> str:
     """memory or time, where that is what a failure, in one line, was about; else nothing."""

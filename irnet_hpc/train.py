@@ -19,6 +19,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import math
 import shlex
 import sys
 import time
@@ -32,6 +33,7 @@ from irnet_hpc.answering import answering
 from irnet_hpc.architectures import MODELS
 from irnet_hpc.comm import DEVICES, ENGINES, Comm, PeerLost, device_of, from_root, leave_at_once, start, together
 from irnet_hpc.data import PLACES, place_of
+from irnet_hpc.deadline import OUT_OF_TIME, end_of_job, stop_by
 from irnet_hpc.errors import UserError, choose, exit_status, in_one_line, said
 from irnet_hpc.evaluation import predict
 from irnet_hpc.grids import GRID, GRIDS
@@ -181,7 +183,9 @@ def _together(
         ]
         for replica in replicas:
             begun[replica.path] = _begin(replica, pack, comm, device, arguments.pack_dir, place)
-        for ended in trained(replicas, comm, device, StopSignals(), arguments.micro_batch):
+        # One rank's clock decides for all, as one rank's signal does.
+        stop = StopSignals(stop_by(end_of_job()) if comm.rank == 0 else math.inf)
+        for ended in trained(replicas, comm, device, stop, arguments.micro_batch):
             path, error = ended.replica.path, ended.error
             if error is None:
                 error = _conclude(ended, begun[path], pack, comm, device)
@@ -198,7 +202,10 @@ def _together(
                 # Cells of other rows, whose turn had not come, have nothing to save.
                 saved = [str(path / "checkpoint") for path in unfinished if (path / "checkpoint").exists()]
                 where = f" and saved in {', '.join(saved)}" if saved else ""
-                print(f"stopped by a signal{where}; the same command goes on", flush=True)
+                why = f"{OUT_OF_TIME}: stopped" if stop.is_late else "stopped by a signal"
+                print(f"{why}{where}; the same command goes on", flush=True)
+                for path in unfinished if stop.is_late else []:  # for a sweep, which may give it more
+                    folder.failed(path, f"{OUT_OF_TIME}; the same command goes on")
             return PREEMPTED
         if comm.rank == 0 and len(errors) < len(cells):
             print(f"in {time.monotonic() - began:.0f} s\nnext: {next_step(arguments)}")

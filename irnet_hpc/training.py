@@ -29,7 +29,7 @@ from irnet_hpc.runs import RunSpec
 from irnet_hpc.schedules import learning_rate, plateau_factor
 from irnet_hpc.step import Step
 
-CHECKPOINT_S = 60  # the first epoch end at least so long after the last checkpoint writes one
+CHECKPOINT_S = 60  # what is lost with a node at most, or an epoch where that is longer
 EMA_STEPS = 8  # the average is updated every so many steps, by the decay to that power, and at an epoch's end
 
 
@@ -114,7 +114,8 @@ def _epochs(
 
         maes = evaluate(stack, errors, comm) if not all(errors) else [math.nan] * len(errors)
         now = time.monotonic()
-        spend(stack, comm, now - clock, trained_s)
+        epoch_s = now - clock
+        spend(stack, comm, epoch_s, trained_s)
         clock = now
         lost: dict[int, str] = {}  # place -> whose the run is by now
         for k, replica in enumerate(stack.replicas):
@@ -125,9 +126,10 @@ def _epochs(
                         folder.append_history(replica.path, states[k].history[-1])
                     except Elsewhere as error:
                         lost[k] = str(error)
-        # One rank's clock decides for all. Many large replicas take long to save: a twentieth of the time at most.
+        # One rank's clock decides for all. Due is what would be too late at the end of the next epoch. Many large replicas take
+        # long to save: a twentieth of the time at most.
         steps_per_s = (n_steps - first) / max(trained_s, 1e-6)
-        is_due = now - saved >= max(CHECKPOINT_S, 20 * saving_s)
+        is_due = now - saved + epoch_s > CHECKPOINT_S and now - saved >= 20 * saving_s
         due, look, lost = comm.gather((is_due, max(1, round(steps_per_s)), lost))[0]
         errors = [lost.get(k, error) for k, error in enumerate(errors)]
         ended = [bool(errors[k]) or s.stopped or s.epoch == r.recipe.epochs for k, (r, s) in enumerate(stack.members)]

@@ -17,6 +17,8 @@ def train(spec, recipe, key, data, path, comm, device, origin=None):
 class StopAfter:
     """Stands for a signal that arrives in a given step."""
 
+    is_late = False
+
     def __init__(self, n_steps: int) -> None:
         self.left = n_steps
 

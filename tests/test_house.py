@@ -38,7 +38,7 @@ ORDER = (
     *("download", "catalogue"),
     *("magpie", "ordered", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
     *("parts", "packing", "pack"),
-    *("architectures", "grids", "recipes", "schedules", "runs", "process", "lease", "holding", "bundles"),
+    *("architectures", "grids", "recipes", "schedules", "runs", "process", "deadline", "lease", "holding", "bundles"),
     *NETWORK,
     *(
         "yaml_table",

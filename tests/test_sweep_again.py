@@ -120,6 +120,23 @@ def test_what_ended_by_a_signal_is_preempted_and_what_took_too_much_memory_has_f
     assert f"irnet-10/onecycle/honest/seed0: job 101_3 FAILED: RuntimeError: the reason; log {log}\n" in shown
 
 
+def test_of_a_rank_that_is_gone_slurm_knows_why(place, slurm):
+    """The others can only say that it is; that sentence would hide a lost node, or memory that a second try may double."""
+    place.sweep("submit")
+    how = {"101_0": "NODE_FAIL", "101_1": "OUT_OF_MEMORY", "101_2": "FAILED"}
+    slurm.forget(*how, **how)
+    for model in MODELS[:3]:
+        leave_checkpoint(place, model)
+        folder.failed(place.run_folder(model), "a rank is gone, so this one stops: Connection reset by peer")
+    entries = {entry.cell.spec.model: entry for entry in read_ledger(place.matrix, place.results).entries}
+    assert [(entries[model].state, entries[model].cause) for model in MODELS[:3]] == [
+        ("preempted", ""),
+        ("failed", "memory"),
+        ("preempted", ""),
+    ]
+    assert entries[MODELS[0]].detail == "job 101_0 NODE_FAIL, with a checkpoint to go on from"
+
+
 COUNTED = """
 import sys
 from irnet_hpc import sweep
