@@ -14,11 +14,20 @@ if ((EUID == 0)) && command -v apt-get >/dev/null; then
 else
   bash "$HERE/setup.sh"
 fi
-# A browser for the tests of the report. Where there is none (Ubuntu has it as a snap only), those are skipped and say so.
-if ! command -v chromedriver >/dev/null && ((EUID == 0)) && command -v apt-get >/dev/null; then
-  DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends chromium chromium-driver \
-    >/dev/null 2>&1 || echo "note: no chromium and chromium-driver; the tests of the report in a browser are skipped"
-fi
+# A browser for the tests of the report, and LaTeX for those of the tables. Where one is not to be had (Ubuntu has Chromium as
+# a snap only), its tests are skipped and say so.
+optional() {  # a program, its packages and what is without them
+  local program=$1 packages=$2 what=$3
+  command -v "$program" >/dev/null && return
+  if ((EUID == 0)) && command -v apt-get >/dev/null; then
+    # shellcheck disable=SC2086  # several packages
+    DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $packages \
+      >/dev/null 2>&1 && return
+  fi
+  echo "note: no $program (of $packages); $what are skipped"
+}
+optional chromedriver "chromium chromium-driver" "the tests of the report in a browser"
+optional pdflatex "texlive-latex-base texlive-latex-recommended" "the tests that compile the LaTeX tables"
 # shellcheck source=env/activate.sh
 source "$HERE/activate.sh"
 cd "$IRNET_HOME"
