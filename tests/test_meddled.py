@@ -10,6 +10,7 @@ import os
 import random
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -195,3 +196,18 @@ def test_two_ranks_that_are_stopped_for_longer_than_their_lease_leave_the_run_to
     with (run / "history.csv").open() as file:
         epochs = [int(row["epoch"]) for row in csv.DictReader(file)]
     assert epochs == list(range(len(epochs))) and not (run / "error.json").exists()
+
+
+def test_three_aggregates_at_once_leave_the_files_of_one(tmp_path):
+    from test_aggregate import write_run
+
+    for seed in range(3):
+        for model, mae in (("plain", 0.3), ("irnet", 0.2)):
+            write_run(tmp_path / "results", mae + seed / 100, f"{model}-17", seed=seed)
+    aggregate = [sys.executable, "-m", "irnet_hpc.aggregate", tmp_path / "results", "--tables"]
+    ended([*aggregate, tmp_path / "quiet"], tmp_path / "quiet")
+    three = [started([*aggregate, tmp_path / "same"]) for _ in range(3)]
+    said = [process.communicate(timeout=120)[0] for process in three]
+    assert [process.returncode for process in three] == [0, 0, 0], said
+    one, other = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("quiet", "same"))
+    assert {"mae.md", "mae.csv", "mae.json", "mae.tex"} <= one.keys() and one == other
