@@ -150,7 +150,9 @@ def _draw_cells(panel: "Axes", cells: Iterable, label: str, style: tuple[str, st
 def draw_training(panel: "Axes", training: Convergence, depth: int, curves: Iterable[Curve]) -> None:
     for curve in curves:
         colour, _ = STYLES[curve.architecture]
-        panel.plot(curve.epochs, curve.maes, color=colour, linewidth=1.2, label=NAMES[curve.architecture])
+        epochs = [epoch + 1 for epoch in curve.epochs]  # as the log and the bar of a training count them
+        panel.plot(epochs, curve.maes, color=colour, linewidth=1.2, label=NAMES[curve.architecture])
+    panel.xaxis.get_major_locator().set_params(integer=True)
     panel.set_yscale("log")
     plain_ticks(panel.yaxis)
     panel.grid(axis="y", which="both", color="0.92", linewidth=0.6)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -15,6 +16,7 @@ from irnet_hpc.errors import UserError
 
 # What may become the name of a file or a folder: never a path, never hidden.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")
+LARGEST_JSON = 2**26  # bytes; a hundred thousand epochs of a training are a sixth of it
 
 
 @contextlib.contextmanager
@@ -85,10 +87,24 @@ def json_text(value: object) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_json(path: Path | str) -> dict:
-    """Read a JSON object. Raises UserError where the file is not one (cut short, foreign)."""
+def read_json(path: Path | str, largest: int = LARGEST_JSON) -> dict:
+    """Read a JSON object. Raises UserError where the file is not one (cut short, foreign), or has more than `largest` bytes."""
+    # Where somebody has put a pipe that nobody writes to, opening it as a file would wait for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise UserError(f"{path} must be a file, but is a folder, a pipe or a device")
+        if found.st_size > largest:
+            raise UserError(
+                f"{path} must have at most {largest / 2**20:,.0f} MiB, however: {found.st_size / 2**20:,.0f}"
+            )
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            text = file.read()
+    finally:
+        os.close(descriptor)
+    try:
+        value = json.loads(text.decode("utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     except RecursionError:

@@ -64,7 +64,13 @@ def read_finished(folder: Path | str, who: str = "a run") -> Finished:
         raise UserError(f"{who} must have its model, however: {error}") from None
     except (KeyError, TypeError) as error:
         raise found.damaged(error) from None
-    if facts["key"] != result.key:
+    # Only the model carries a hash: a property's name that is another in result.json would be predicted under it.
+    trained = (
+        (read_spec(facts["spec"]), read_recipe(spec, facts.get("recipe", result.recipe)))
+        if "spec" in facts
+        else (spec, recipe)
+    )
+    if facts["key"] != result.key or trained != (spec, recipe):
         raise UserError(
             f"{who} must have its model, however: {found.model_path} is of another run than result.json beside it"
         )

@@ -82,7 +82,7 @@ def resume(path: Path, plan: dict, shapes: list[tuple[int, int]]) -> tuple[set[i
         write_json(folder / "plan.json", plan)
         return set(), ""
     try:
-        before = read_json(folder / "plan.json")
+        before = read_json(folder / "plan.json", largest=2**40)  # it holds the number of every row
     except UserError:
         before = {}
     if before != plan:

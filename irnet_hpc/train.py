@@ -9,7 +9,7 @@
     python -m irnet_hpc.train ... --seed 0,1,2                                   (three cells, trained as one stack)
     python -m irnet_hpc.train ... --bundle '[{seed: 0}, {seed: 0, recipe: {name: slow, base: paper, learning_rate: 1e-5}}]'
     python -m irnet_hpc.train ... --data stream --stage-dir /local/scratch       (a pack beyond memory, copied to the node)
-    python -m irnet_hpc.train ... --json | jq .runs[0].test_mae                  (one object at the end; the lines to stderr)
+    python -m irnet_hpc.train ... --json | jq '.runs[0].test_mae'                (one object at the end; the lines to stderr)
 
 The experiment does not depend on how many ranks run it: the batch is global, its order a function of (seed, epoch), and
 rows are normalised in fixed groups. Exit status: 0 done, 2 a user's mistake, 75 preempted with a checkpoint, 1 otherwise.

@@ -42,8 +42,16 @@ class _Loader(yaml.SafeLoader):
         return number
 
 
+    def refuse_kind(self, node: yaml.Node) -> None:
+        kind = node.tag.rpartition(":")[2]
+        raise UserError(f"line {node.start_mark.line + 1}: must be text, a number, a list or a mapping, however: a {kind}")
+
+
 TEXT_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_whole)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_yaml_str)  # a name may look like a date
+for _kind in ("set", "binary", "omap", "pairs"):  # none of which JSON has, as which parts are handed on
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.refuse_kind)
 
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:

@@ -30,6 +30,7 @@ from hypothesis import strategies as st
 from irnet_hpc import predictions, raw_table, store
 from irnet_hpc.architectures import Layers, Stack, n_weights, parse
 from irnet_hpc.errors import UserError
+from irnet_hpc.files import read_json
 from irnet_hpc.loading import load
 from irnet_hpc.matrix import Matrix, read_matrix
 from irnet_hpc.model import Network
@@ -344,6 +345,24 @@ def test_a_pack_whose_count_of_rows_is_no_number_is_one_sentence(count, tmp_path
         file.attrs["n_val"] = count
     with pytest.raises(UserError, match=r"alloys-elements\.h5 cannot be read as a pack"):
         store.open_pack(path)
+
+
+def test_a_file_of_json_that_is_none_or_would_fill_the_memory_is_one_sentence_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "no text").write_bytes(b'{"a": "\xff"}')
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(2**40)
+    for name, said in (
+        ("pipe", "must be a file, but is a folder, a pipe or a device"),
+        ("folder", "must be a file, but is a folder, a pipe or a device"),
+        ("no text", "is not JSON"),
+        ("large", "must have at most 64 MiB, however: 1,048,576"),
+    ):
+        with pytest.raises(UserError, match=said):
+            read_json(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "nothing")
 
 
 def test_predictions_of_which_a_part_is_no_array_or_has_a_name_of_two_lines_are_one_sentence(tmp_path):

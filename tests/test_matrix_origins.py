@@ -230,6 +230,8 @@ init:
         ("[{pack: oqmd-magpie, property: band_gap, protocol: fair}]", "unknown protocol 'fair'"),
         ("[{pack: oqmd-magpie, property: band_gap, train_rows: many}]", "train_rows of init must be a list of whole numbers or `all`, however: 'many'"),
         ("[{pack: oqmd-magpie, property: band_gap, train_rows: 0}]", "train_rows must be positive, however: 0"),
+        ("[{pack: oqmd-magpie, property: band_gap, recipe: !!set {paper}}]", "must be text, a number, a list or a mapping, however: a set"),
+        ("[{pack: oqmd-magpie, property: band_gap, recipe: 2020-01-01}]", "unknown recipe '2020-01-01'"),
         ("[{pack: {name: alloys-magpie, source: my.csv}, property: band_gap}]", "alloys-magpie stands for two of them"),
         (
             "[{pack: alloys-magpie, property: size_mismatch, recipe: {name: x, base: onecycle}}, "

@@ -387,6 +387,8 @@ def damaged(pretrained: Path, folder: Path, how: str) -> Path:
         safetensors.torch.save_file({"x": torch.zeros(1)}, model)
     elif how == "of another run":
         write_json(result, read_json(result) | {"key": "0" * 64})
+    elif how == "of another property":
+        write_json(result, (said := read_json(result)) | {"spec": said["spec"] | {"property": "band_gap"}})
     elif how == "a tensor lost":
         with safetensors.safe_open(model, "pt") as file:
             facts = json.loads(file.metadata()["irnet_hpc"]) | {
@@ -410,6 +412,7 @@ HURT = {
     "cut short": "model.safetensors: it is damaged",
     "not ours": "model.safetensors: it is damaged",
     "of another run": "model.safetensors is of another run than result.json beside it",
+    "of another property": "model.safetensors is of another run than result.json beside it",
     "a tensor lost": "is damaged: it lacks, or has otherwise, body.0.layers.0.norm.bias",
     "unfinished": "an init run must be finished, however: ",
     "no result": "is not JSON",

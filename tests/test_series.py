@@ -213,6 +213,9 @@ def test_convergence_is_the_mean_over_runs_at_the_epochs_that_all_have(tmp_path)
         "IRNet": pytest.approx([0.5, 0.3]),
     }
     assert panels[0].get_ylabel().startswith("MAE on val of")
+    # history.csv counts epochs from 0, people from 1; and no epoch is half of one
+    assert [line.get_xdata().tolist() for line in panels[0].lines] == [[2, 4], [2, 3]]
+    assert all(tick == int(tick) for tick in panels[0].get_xticks())
 
 
 @pytest.mark.parametrize(
