@@ -8,6 +8,7 @@ IRNET_CELLS=200 python -m pytest tests/test_slurm_faults.py -k sweeps -s # after
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -43,17 +44,14 @@ def whole_again():
     cluster("mend")
 
 
-class Plain:
-    """One cell through `sbatch slurm/train.sh`."""
+RECIPE = "{name: long, base: onecycle, precision: fp32, batch: 64, norm_group: 32, epochs: %d}"
 
-    def __init__(self, pack: Path, results: Path, epochs: int) -> None:
-        self.results, self.log = results, results.with_suffix(".log")
-        recipe = f"{{name: long, base: onecycle, precision: fp32, batch: 64, norm_group: 32, epochs: {epochs}}}"
-        self.options = ["--pack", pack, "--property", "mixing_enthalpy", "--layers", "64BARx2-1", "--recipe", recipe]
 
-    def submit(self, *sbatch: str) -> str:
-        command = ["sbatch", "--parsable", f"--output={self.log}", "--open-mode=append", *sbatch]
-        return ask(*command, ROOT / "slurm" / "train.sh", *self.options, "--results", self.results).strip()
+class Cell:
+    """One cell: where its results are and what its training has said."""
+
+    def __init__(self, results: Path, log: Path, options: list) -> None:
+        self.results, self.log, self.options = results, log, options
 
     def file(self, pattern: str) -> Path | None:
         return next(self.results.rglob(pattern), None)
@@ -65,6 +63,49 @@ class Plain:
 
     def said(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
+
+    def undisturbed(self, results: Path) -> "Cell":
+        """The same on two ranks of this machine, without SLURM."""
+        ask(*horovodrun(2), sys.executable, "-m", "irnet_hpc.train", *self.options, "--results", results)
+        return Cell(results, results, self.options)
+
+
+class Plain(Cell):
+    """Through `sbatch slurm/train.sh`."""
+
+    def __init__(self, pack: Path, results: Path, epochs: int) -> None:
+        options = [
+            "--pack",
+            pack,
+            "--property",
+            "mixing_enthalpy",
+            "--layers",
+            "64BARx2-1",
+            "--recipe",
+            RECIPE % epochs,
+        ]
+        super().__init__(results, results.with_suffix(".log"), options)
+
+    def submit(self, *sbatch: str) -> str:
+        command = ["sbatch", "--parsable", f"--output={self.log}", "--open-mode=append", *sbatch]
+        return ask(*command, ROOT / "slurm" / "train.sh", *self.options, "--results", self.results).strip()
+
+
+class Swept(Cell):
+    """Through a sweep, and so through submitit."""
+
+    def __init__(self, place, epochs: int) -> None:
+        self.place = place
+        matrix = MATRIX.replace("models: [64BARx2-1, 32BAx2-1, 32BARx3-1]", "models: [64BARx2-1]") % epochs
+        place.write(re.sub("recipes: .*", f"recipes: [{RECIPE % epochs}]", matrix))
+        (cell,) = place.cells().values()
+        options = ["--pack", "alloys-tiny", "--pack-dir", place.folder / "packs", "--property", "mixing_enthalpy"]
+        options += ["--layers", "64BARx2-1", "--recipe", RECIPE % epochs]
+        super().__init__(place.folder / "results", place.folder / "results" / cell["folder"] / "train.log", options)
+
+    def submit(self) -> str:
+        self.place.sweep("submit")
+        return max(self.place.jobs(), key=lambda job: int(job.partition("_")[0]))
 
 
 def state_of(job: str) -> str:
@@ -106,28 +147,27 @@ def test_a_plain_job_saves_at_a_signal_and_one_that_nobody_tells_before_its_time
     assert late.file("checkpoint/*.json") and not late.file("result.json") and not late.file("lease.json")
 
 
-LOSSES = ["n2", "n1", "n2 silently"] if os.environ.get("IRNET_FAULTS") == "all" else ["n2"]
+LOSSES = [("train.sh", "n2"), ("train.sh", "n1"), ("train.sh", "n2 silently"), ("sweep", "n1"), ("sweep", "n2")]
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(("way", "loss"), LOSSES if os.environ.get("IRNET_FAULTS") == "all" else LOSSES[:1])
 def test_a_node_lost_under_a_job_of_two_ends_it_and_it_goes_on_to_the_undisturbed_result(
-    loss, alloys_pack, tmp_path, whole_again
+    way, loss, alloys_pack, place, whole_again
 ):
-    cell, quiet = Plain(alloys_pack, tmp_path / "lost", 100), Plain(alloys_pack, tmp_path / "quiet", 100)
+    cell = Swept(place, 100) if way == "sweep" else Plain(alloys_pack, place.folder / "lost", 100)
     job = cell.submit()
     wait_for(lambda: len(cell.epochs()) > 3)
     ask("scancel", "--signal=TERM", job)
-    assert ended(job) == "FAILED|75:0"
+    assert ended(job).startswith("FAILED")
     saved = read_json(cell.file("checkpoint/*.json"))["state"]
 
     job = cell.submit()
     wait_for(lambda: len(cell.epochs()) > saved["epoch"] + 3)
     cluster("lose", *loss.split())
     lost = time.monotonic()
-    command = [*horovodrun(2), sys.executable, "-m", "irnet_hpc.train", *quiet.options, "--results", quiet.results]
-    ask(*command)  # meanwhile, what it should come to
+    quiet = cell.undisturbed(place.folder / "quiet")  # meanwhile
     wait_for(lambda: state_of(job) not in ("RUNNING", "COMPLETING"))
-    print(f"\n{loss} lost: {time.monotonic() - lost:.0f} s later at most the job is {state_of(job)}")
+    print(f"\n{way}, {loss} lost: {time.monotonic() - lost:.0f} s later at most the job is {state_of(job)}")
     assert not cell.file("result.json")
     cluster("mend")
 
