@@ -17,48 +17,32 @@ rows are normalised in fixed groups. Exit status: 0 done, 2 a user's mistake, 75
 
 import argparse
 import contextlib
-import dataclasses
 import functools
-import math
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-
-import torch
 
 from irnet_hpc import classical, folder, holding
 from irnet_hpc.answering import answering
 from irnet_hpc.architectures import MODELS
-from irnet_hpc.comm import DEVICES, ENGINES, Comm, PeerLost, device_of, from_root, leave_at_once, start, together
-from irnet_hpc.data import PLACES, place_of
-from irnet_hpc.deadline import OUT_OF_TIME, end_of_job, stop_by
-from irnet_hpc.errors import UserError, choose, exit_status, in_one_line, said
-from irnet_hpc.evaluation import predict
+from irnet_hpc.comm import DEVICES, ENGINES, Comm, PeerLost, from_root, leave_at_once, start, together
+from irnet_hpc.data import PLACES
+from irnet_hpc.errors import UserError, choose, exit_status, said
 from irnet_hpc.grids import GRID, GRIDS
 from irnet_hpc.lease import Elsewhere
-from irnet_hpc.origin import check_features, describe, in_words
+from irnet_hpc.networks import failure_is_noted, train_together
 from irnet_hpc.outcome import outcome_of
-from irnet_hpc.process import StopSignals, keep_freed_memory
+from irnet_hpc.process import keep_freed_memory
 from irnet_hpc.recipes import RECIPES
-from irnet_hpc.replicas import Replica, load_each
-from irnet_hpc.runs import PROTOCOLS, RunSpec, run_folder
+from irnet_hpc.runs import PROTOCOLS, run_folder
 from irnet_hpc.specification import Asked, seeds, specify, talks_once_a_step
 from irnet_hpc.staging import stage
 from irnet_hpc.store import Pack, open_pack
 from irnet_hpc.stream import Unreadable
-from irnet_hpc.training import Ended, trained
 
 PREEMPTED = 75  # EX_TEMPFAIL: saved, to be started again
-
-
-@dataclasses.dataclass(frozen=True)
-class Begun:
-    """What a cell's result says of how it began."""
-
-    attempts: list
-    start: dict | None  # of the run that it starts from
 
 
 def run_cells(arguments: argparse.Namespace, comm: Comm, answer: Callable[[object], None]) -> int:
@@ -109,7 +93,7 @@ def _train(
     arguments: argparse.Namespace,
 ) -> int:
     """Train what has been taken up, from the node's copy of the pack where one is wanted."""
-    with _failure_is_noted([path for _, _, path in cells], comm):
+    with failure_is_noted([path for _, _, path in cells], comm):
         read_from, instead = together(comm, lambda: stage(pack, arguments.stage_dir))
         if instead and comm.local_rank == 0:
             print(instead, file=sys.stderr, flush=True)
@@ -117,13 +101,14 @@ def _train(
             pack = packs.enter_context(together(comm, lambda: open_pack(read_from)))
     if cells[0][0].spec.is_classical:
         return _in_turn(cells, pack, comm, arguments.results)
-    return _together(cells, pack, comm, arguments, " from a copy on the node" * is_staged)
+    of_copy = " from a copy on the node" * is_staged
+    return 0 if train_together(cells, pack, comm, arguments, of_copy, next_step(arguments)) else PREEMPTED
 
 
 def _in_turn(cells: list[tuple[Asked, str, Path]], pack: Pack, comm: Comm, results: str) -> int:
     """Fit classical cells one after the other."""
     for one, key, path in cells:
-        with _failure_is_noted([path], comm):
+        with failure_is_noted([path], comm):
             if not classical.run(one.spec, one.recipe, key, pack, path, comm, results):
                 return PREEMPTED
         holding.release(path)
@@ -143,137 +128,6 @@ def _take_up(path: Path, key: str, force: bool, comm: Comm) -> tuple[bool, str |
     if token and comm.rank != 0:
         holding.share(path, token)
     return token is not None, refused
-
-
-@contextlib.contextmanager
-def _failure_is_noted(unfinished: list[Path], comm: Comm) -> Iterator[None]:
-    """What ends the command is left, in one line, in the folder of every cell that has not finished by then."""
-    try:
-        yield
-    except Exception as error:
-        for path in unfinished:
-            # Another rank may have left already, and said why.
-            is_said = isinstance(error, PeerLost) and (path / "error.json").exists()
-            if (comm.rank == 0 and not is_said) or isinstance(error, Unreadable):
-                with contextlib.suppress(OSError):  # the very disk may be full
-                    folder.failed(path, in_one_line(error))
-        raise
-
-
-def _together(
-    cells: list[tuple[Asked, str, Path]], pack: Pack, comm: Comm, arguments: argparse.Namespace, of_copy: str
-) -> int:
-    """Train networks of one shape and write each one's result as soon as it has ended; then its run is free again."""
-    began, unfinished, errors = time.monotonic(), [path for _, _, path in cells], []
-    (first, _, _), specs, begun = cells[0], [one.spec for one, _, _ in cells], {}
-    with _failure_is_noted(unfinished, comm):
-        device = together(comm, lambda: device_of(comm.local_rank, arguments.device))
-        together(comm, lambda: check_features(first.origin, pack))
-        scaling = first.origin and first.origin.scaling
-        data = together(comm, lambda: load_each(pack, specs, first.recipe, device, scaling, arguments.data))
-        place = place_of(data[0], comm) + of_copy
-        if first.recipe.batch % comm.size:
-            raise UserError(
-                f"the batch must divide over the ranks, however: batch {first.recipe.batch} (recipe {first.recipe.name}) and "
-                f"{comm.size} ranks"
-            )
-        replicas = [
-            Replica(one.spec, one.recipe, key, of_one, path, one.origin)
-            for (one, key, path), of_one in zip(cells, data, strict=True)
-        ]
-        for replica in replicas:
-            begun[replica.path] = _begin(replica, pack, comm, device, arguments.pack_dir, place)
-        # One rank's clock decides for all, as one rank's signal does.
-        stop = StopSignals(stop_by(end_of_job()) if comm.rank == 0 else math.inf)
-        for ended in trained(replicas, comm, device, stop, arguments.micro_batch):
-            path, error = ended.replica.path, ended.error
-            if error is None:
-                error = _conclude(ended, begun[path], pack, comm, device)
-            if error is not None:
-                errors.append(error)
-                if comm.rank == 0:
-                    folder.failed(path, error)
-                    if len(cells) > 1:  # at once; the others go on
-                        print(f"failed {path}: {error}", flush=True)
-            unfinished.remove(path)
-            holding.release(path)
-        if unfinished:
-            if comm.rank == 0:
-                # Cells of other rows, whose turn had not come, have nothing to save.
-                saved = [str(path / "checkpoint") for path in unfinished if (path / "checkpoint").exists()]
-                where = f" and saved in {', '.join(saved)}" if saved else ""
-                why = f"{OUT_OF_TIME}: stopped" if stop.is_late else "stopped by a signal"
-                print(f"{why}{where}; the same command goes on", flush=True)
-                for path in unfinished if stop.is_late else []:  # for a sweep, which may give it more
-                    folder.failed(path, f"{OUT_OF_TIME}; the same command goes on")
-            return PREEMPTED
-        if comm.rank == 0 and len(errors) < len(cells):
-            print(f"in {time.monotonic() - began:.0f} s\nnext: {next_step(arguments)}")
-        if errors:
-            raise UserError(
-                errors[0] if len(cells) == 1 else f"{len(errors)} of {len(cells)} cells failed: {errors[0]}"
-            )
-    return 0
-
-
-def _begin(replica: Replica, pack: Pack, comm: Comm, device: torch.device, pack_dir: str | None, place: str) -> Begun:
-    spec, recipe, data, origin = replica.spec, replica.recipe, replica.data, replica.origin
-    start_facts = from_root(comm, lambda: origin and describe(origin, pack, data, pack_dir))
-    attempts = from_root(
-        comm, lambda: folder.begin(replica.path, spec, recipe, replica.key, pack.identity, comm, start_facts, place)
-    )
-    if comm.rank == 0:
-        seed = f", seed {spec.seed}" if spec.seed else ""
-        print(
-            f"{spec.model} on {spec.property} ({_unit(spec, pack)}) of {spec.pack}: {len(data.train):,} train, "
-            f"{len(data.val):,} val, {len(data.test):,} test rows; recipe {recipe.name}{seed}; ranks: {comm.size}, engine: "
-            f"{comm.name}, device: {device.type}, data: {place}{in_words(start_facts, recipe, spec)}",
-            flush=True,
-        )
-    return Begun(attempts, start_facts)
-
-
-def _unit(spec: RunSpec, pack: Pack) -> str:
-    return ", ".join(pack.units[name] for name in spec.properties)
-
-
-def _conclude(ended: Ended, begun: Begun, pack: Pack, comm: Comm, device: torch.device) -> str | None:
-    """Predict, and leave the result; the sentence of rank 0 where another process has taken the run over meanwhile."""
-    replica, state, network = ended.replica, ended.state, ended.network
-    spec, recipe, data = replica.spec, replica.recipe, replica.data
-    prediction = predict(network, data.test, data, recipe, comm)
-    several = len(spec.properties) > 1 and len(data.val)
-    of_val = predict(network, data.val, data, recipe, comm) if several else None
-    machine = folder.Machine.of(comm, device)
-    if comm.rank != 0:
-        return None
-    try:
-        result = folder.finish(
-            replica.path,
-            spec,
-            recipe,
-            replica.key,
-            pack,
-            data,
-            network,
-            state,
-            prediction,
-            begun.attempts,
-            machine,
-            of_val=of_val,
-            origin=begun.start,
-            bundle_size=ended.bundle_size,
-        )
-    except Elsewhere as error:
-        return str(error)
-    for name, of in (result.per_property or {}).items():
-        print(f"{name}: test MAE {of['test_mae']:.4g} {of['unit']} (baseline {of['baseline_mae']:.4g})")
-    print(
-        f"test MAE {result.test_mae:.4g} {result.unit} (baseline {result.baseline_mae:.4g}), selected on "
-        f"{result.selected_on}, {result.epochs} epochs in {result.wall_time_s:.0f} s\nwrote {replica.path / 'result.json'}",
-        flush=True,
-    )
-    return None
 
 
 def parser() -> argparse.ArgumentParser:

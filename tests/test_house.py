@@ -26,6 +26,7 @@ NETWORK = (
         "classical",
         "specification",
         "outcome",
+        "networks",
         "train",
         "estimator",
     ),
