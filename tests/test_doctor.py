@@ -467,7 +467,7 @@ def test_lines_appear_one_by_one_with_what_to_do(commands, capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     (place,) = (number for number, line in enumerate(lines) if line.startswith("warning  threads"))
     assert lines[place + 1].strip().startswith("-> unset OMP_NUM_THREADS")
-    assert lines[-1].startswith("7 checks in ") and " warning" in lines[-1]
+    assert lines[-2].startswith("7 checks in ") and " warning" in lines[-2]
 
 
 needs_slurm = pytest.mark.skipif(bool(absent()), reason=absent() or "-")

@@ -222,9 +222,9 @@ def test_aggregate_answers_with_its_files_and_the_cells_by_state(ends, folder):
     spec = read_json(run / "run.json")
     write_json(lost / "run.json", spec | {"spec": spec["spec"] | {"seed": 7}})
     write_json(lost / "error.json", {"error": "no memory"})
-    n_done = len(list((folder / "results").rglob("result.json")))
+    n_done, n_failed = (len(list((folder / "results").rglob(f"{name}.json"))) for name in ("result", "error"))
     told, lines = answer("irnet_hpc.aggregate", "results", "--html", "all.html")
-    assert told["cells"] == {"done": n_done, "failed": 1}
+    assert told["cells"] == {"done": n_done, "failed": n_failed} and n_failed >= 1
     assert told["html"] == "all.html" and {"all.html", "results/tables/mae.json"} <= set(told["files"])
     assert all((folder / path).stat().st_size for path in told["files"])
     assert len(told["files"]) == len(set(told["files"]))
