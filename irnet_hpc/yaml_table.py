@@ -41,10 +41,11 @@ class _Loader(yaml.SafeLoader):
             raise UserError(f"line {node.start_mark.line + 1}: a whole number must have at most 64 bits")
         return number
 
-
     def refuse_kind(self, node: yaml.Node) -> None:
         kind = node.tag.rpartition(":")[2]
-        raise UserError(f"line {node.start_mark.line + 1}: must be text, a number, a list or a mapping, however: a {kind}")
+        raise UserError(
+            f"line {node.start_mark.line + 1}: must be text, a number, a list or a mapping, however: a {kind}"
+        )
 
 
 TEXT_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")

@@ -260,6 +260,9 @@ def test_a_line_of_a_journal_that_is_not_ours_says_nothing(place, line):
         file.write(line.replace("NAME", str(place.run_folder("plain-17").relative_to(place.results))) + "\n")
     journal.note(path, [{"cell": name}])
     assert place.states()["plain-10"] == "queued" and place.states()["plain-17"] == "missing"
+    head = {"cluster": "local", "host": socket.gethostname(), "driver": [line]}
+    path.with_name("20260101T000000.000000-odd.jsonl").write_text(json.dumps(head))
+    assert place.sweep("prune", "--yes") == 0
 
 
 def test_a_process_counts_while_it_lives_and_its_number_is_not_enough(place):
