@@ -74,7 +74,8 @@ def speeds_of(entries: tuple[Entry, ...], device: str | None = None) -> dict[tup
 def _seen(cell: Cell, result: RunResult, ranks: Ranks) -> tuple[float, float] | None:
     """(seconds by the model's, part of the epochs) of a done cell; None where its result does not say."""
     facts = (result.n_parameters, result.n_train, result.epochs, result.device_hours)
-    size = result.attempts[-1].get("size") if result.attempts else None
+    last = result.attempts[-1] if isinstance(result.attempts, list) and result.attempts else None
+    size = last.get("size") if isinstance(last, dict) else None
     if (
         cell.spec.is_classical
         or not all(fact and fact > 0 for fact in facts)

@@ -124,7 +124,7 @@ def attempts(results: Path, but_of: str | None = None) -> dict[tuple[str, str], 
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             # A line cut short by a kill says nothing, nor does one that is not ours.
             with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
-                event = _checked(json.loads(line))
+                event = checked(json.loads(line))
                 if head is None:
                     head = Attempt(event["token"], event["cluster"], event["time"], event["host"], event["driver"])
                     head = head._replace(journal=str(path))
@@ -136,7 +136,7 @@ def attempts(results: Path, but_of: str | None = None) -> dict[tuple[str, str], 
     return last
 
 
-def _checked(event: object) -> dict:
+def checked(event: object) -> dict:
     """Raises TypeError where it is not an object, or a field is not of Attempt's type."""
     if not isinstance(event, dict):
         raise TypeError("an event is an object")

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import socket
 from collections.abc import Iterator
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from irnet_hpc.errors import UserError
-from irnet_hpc.files import NAME as NAMES
 from irnet_hpc.process import is_alive, machine, process_name
 
 NAME = "lease.json"
@@ -199,9 +199,9 @@ def _read(path: Path) -> Seen | None:
 
 
 def _checked(lease: Lease) -> Lease:
-    """Raises TypeError where a field is not of its type, or the token, which names a file, is more than a name."""
+    """Raises TypeError where a field is not of its type, or the token, which names a file, names a path."""
     if not all(isinstance(value, kind) for value, kind in zip(lease, Lease.__annotations__.values(), strict=True)):
         raise TypeError("a field is not of its type")
-    if not NAMES.fullmatch(lease.token):
-        raise TypeError("the token is not a name")
+    if not re.fullmatch(r"[^/\0]{1,80}", lease.token):
+        raise TypeError("the token cannot be part of a file's name")
     return lease

@@ -129,9 +129,10 @@ def _over(results: Path) -> Iterator[Path]:
 
 def _head(path: Path) -> dict | None:
     """The first line of a journal."""
-    with contextlib.suppress(OSError, ValueError), path.open(encoding="utf-8", errors="replace") as file:
-        value = json.loads(file.readline())
-        return value if isinstance(value, dict) and "cluster" in value else None
+    not_ours = (OSError, ValueError, TypeError, RecursionError)
+    with contextlib.suppress(*not_ours), path.open(encoding="utf-8", errors="replace") as file:
+        value = journal.checked(json.loads(file.readline()))
+        return value if "cluster" in value else None
     return None
 
 

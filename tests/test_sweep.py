@@ -194,7 +194,6 @@ def test_a_result_that_cannot_be_read_is_stale_and_replaced_when_asked(place, st
         (json.dumps(whole | {"test_mae": "0.1"}), "test_mae must be of type float, or null, however: '0.1'"),
         (json.dumps(whole | {"test_mae": None}), "test_mae and device_hours must be numbers"),
         (json.dumps(whole | {"device_hours": 1e300}), "device_hours must be a number of at most 1e+100"),
-        (json.dumps(whole | {"attempts": [1]}), "attempts must be a list of objects"),
     ):
         path.write_text(damaged)
         assert place.states()["plain-10"] == "stale"
@@ -260,6 +259,9 @@ def test_a_line_of_a_journal_that_is_not_ours_says_nothing(place, line):
         file.write(line.replace("NAME", str(place.run_folder("plain-17").relative_to(place.results))) + "\n")
     journal.note(path, [{"cell": name}])
     assert place.states()["plain-10"] == "queued" and place.states()["plain-17"] == "missing"
+    head = {"cluster": "local", "host": socket.gethostname(), "driver": [line]}
+    path.with_name("20260101T000000.000000-odd.jsonl").write_text(json.dumps(head))
+    assert place.sweep("prune", "--yes") == 0
 
 
 def test_a_process_counts_while_it_lives_and_its_number_is_not_enough(place):
@@ -806,6 +808,7 @@ def stoppable(place):
     log = place.run_folder("plain-10") / "train.log"
     try:
         wait_until(lambda: log.exists() and "up" in log.read_text())
+        wait_until(lambda: place.states()["plain-10"] == "running")  # the journal has its process, too
         yield process, log
     finally:
         process.kill()
