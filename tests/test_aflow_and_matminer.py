@@ -211,7 +211,7 @@ def test_mp_packs_and_is_downloaded_where_only_formulas_are_there(datasets, tmp_
     assert load("mp", tmp_path / "data", structures=True).units["volume"] == "Å³/cell"
     (tmp_path / "data/mp.csv").unlink()
     arguments = f"--source mp --features elements --workers 1 --data-dir {tmp_path}/data --pack-dir {tmp_path}/packs"
-    pack.pack_on(ALONE, pack.parser().parse_args(arguments.split()))
+    pack.pack_on(ALONE, pack.parser().parse_args(arguments.split()), [].append)
     with open_pack(tmp_path / "packs/mp-elements.h5") as found:
         assert found.n_rows == 3
         assert found.units["volume"] == "Å³/cell"
@@ -219,7 +219,7 @@ def test_mp_packs_and_is_downloaded_where_only_formulas_are_there(datasets, tmp_
         everything = slice(0, 3)
         volumes = dict(zip(found.material_ids(everything), found.y("volume_per_atom", everything), strict=True))
         assert volumes == {"mp-1": 32, "mp-2": pytest.approx(4.5**3 / 2), "mp-3": 13.5}
-    pack.pack_on(ALONE, pack.parser().parse_args(arguments.replace("elements", "structure").split()))
+    pack.pack_on(ALONE, pack.parser().parse_args(arguments.replace("elements", "structure").split()), [].append)
     with open_pack(tmp_path / "packs/mp-structure.h5") as found:
         assert sorted(found.material_ids(slice(0, found.n_rows))) == ["mp-1", "mp-2"]  # the third has a disordered site
         assert sum(found.attrs["rejected"].values()) == 1
@@ -257,7 +257,7 @@ def test_a_dataset_of_formulas_becomes_a_csv_and_a_pack(datasets, tmp_path):
     arguments = (
         f"--source matminer:expt_gap --features elements --workers 1 --data-dir {tmp_path} --pack-dir {tmp_path}"
     )
-    pack.pack_on(ALONE, pack.parser().parse_args([*arguments.split(), "--url", url]))
+    pack.pack_on(ALONE, pack.parser().parse_args([*arguments.split(), "--url", url]), [].append)
     assert read(tmp_path / "matminer-expt_gap.csv.xz") == [
         {"formula": "Fe2O3", "material_id": "expt_gap-1", "band_gap": "2.1"},
         {"formula": "NaN", "material_id": "expt_gap-2", "band_gap": ""},

@@ -17,7 +17,7 @@ import yaml
 from alone import StopAfter
 from test_train import QUICK, command, run
 
-from irnet_hpc import train, training
+from irnet_hpc import networks, train, training
 from irnet_hpc.architectures import MODELS, layer_string, n_weights, parse
 from irnet_hpc.bundles import MOST, n_that_fit, replica_gb, shape_of
 from irnet_hpc.comm import Alone
@@ -256,7 +256,7 @@ def test_what_fails_in_a_bundle_is_left_in_its_folder_and_the_status_says_so(all
 
 def test_a_signal_names_the_checkpoints_that_are_there(gaps_pack, tmp_path, capsys, monkeypatch):
     """Two properties that other rows report are two stacks, and it comes in the first."""
-    monkeypatch.setattr(train, "StopSignals", lambda until: StopAfter(2))
+    monkeypatch.setattr(networks, "StopSignals", lambda until: StopAfter(2))
     arguments = command(gaps_pack, tmp_path, bundle="[{}, {property: size_mismatch}]")[3:]
     assert exit_status(lambda: train.main(arguments)) == train.PREEMPTED
     said = capsys.readouterr().out

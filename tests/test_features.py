@@ -263,10 +263,10 @@ def test_the_version_of_a_feature_set_enters_a_packs_identity(alloys_pack, monke
     options = f"--source alloys --rows 600 --features elements --name alloys-small --pack-dir {alloys_pack.parent}"
     arguments = pack.parser().parse_args(options.split())
     before, alone = alloys_pack.read_bytes(), Ranks(0, 1, 1)
-    pack.pack_on(alone, arguments)  # it is there, and nothing is done
+    pack.pack_on(alone, arguments, [].append)  # it is there, and nothing is done
     monkeypatch.setitem(FEATURE_SETS, "elements", FEATURE_SETS["elements"]._replace(version=99))
     with pytest.raises(UserError, match=r"is another pack \(its feature_versions differ\)"):
-        pack.pack_on(alone, arguments)
+        pack.pack_on(alone, arguments, [].append)
     assert alloys_pack.read_bytes() == before
 
 
