@@ -189,6 +189,8 @@ def end(process: subprocess.Popen) -> None:
         for relative in family:
             with contextlib.suppress(Exception):
                 relative.kill()
+        if family:
+            psutil.wait_procs(family, 2)  # a signal is sent at once, and obeyed a moment later
     _running.discard(process)
 
 
