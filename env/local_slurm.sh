@@ -6,7 +6,7 @@
 #   sbatch slurm/sweep_all.sh jobs/smoke.yaml
 #   sudo bash env/local_slurm.sh down      # leaves nothing
 #
-#   sudo bash env/local_slurm.sh lose n2            # kill -9 of all that runs on a node, or of slurmctld
+#   sudo bash env/local_slurm.sh lose n2            # kill -9 of all that runs on a node; or slurmctld, stopped as for an update
 #   sudo bash env/local_slurm.sh lose n2 silently   # its network first, so that nobody hears of its end, as when its power fails
 #   sudo bash env/local_slurm.sh mend               # starts again what was lost
 #
@@ -313,9 +313,12 @@ is_gone() { [[ -z $(processes_of "$1") ]]; }
 lose() {
   check_loss lose "$@"
   if [[ ${2:-} == silently ]]; then ip link set "irnet-$1" down; fi
-  local pids
+  local pids signal=KILL
+  # Killed outright it forgets what it has started since it last wrote its state, up to 5 s ago: it would start that a second
+  # time, find it running, and drain the node.
+  if [[ $1 == slurmctld ]]; then signal=TERM; fi
   mapfile -t pids < <(processes_of "$1")
-  if ((${#pids[@]})); then kill -s KILL "${pids[@]}" 2>/dev/null || true; fi
+  if ((${#pids[@]})); then kill -s "$signal" "${pids[@]}" 2>/dev/null || true; fi
   wait_for 60 is_gone "$1"
   say "lost $1: ${#pids[@]} processes"
 }

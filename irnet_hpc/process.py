@@ -78,3 +78,10 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
             libc.mallopt(option, 1 << 30)
+
+
+def heed_no_signals() -> None:
+    """Leave with one's own status: a launcher ends all ranks when the first has left with one (srun's --kill-on-bad-exit), and
+    Python, which gives up its handlers before it has ended, would die of that and give another."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)

@@ -34,7 +34,7 @@ from irnet_hpc.grids import GRID, GRIDS
 from irnet_hpc.lease import Elsewhere
 from irnet_hpc.networks import failure_is_noted, train_together
 from irnet_hpc.outcome import outcome_of
-from irnet_hpc.process import keep_freed_memory
+from irnet_hpc.process import heed_no_signals, keep_freed_memory
 from irnet_hpc.recipes import RECIPES
 from irnet_hpc.runs import PROTOCOLS, run_folder
 from irnet_hpc.specification import Asked, seeds, specify, talks_once_a_step
@@ -197,6 +197,9 @@ def main(argv: list[str] | None = None) -> int:
             raise
         sys.excepthook(*sys.exc_info())
         leave_at_once(1)  # the others would wait for this rank
+    finally:
+        if comm.size > 1:
+            heed_no_signals()
     comm.close()
     return status
 
