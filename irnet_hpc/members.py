@@ -25,7 +25,7 @@ from irnet_hpc.recipes import Recipe
 from irnet_hpc.runs import RunResult, RunSpec
 
 NO_ROWS = parse_formulas(np.empty(0, np.int64), [], [], None, {}, {})[0]
-PREDICTED_ROWS = 2048  # a forward pass; its activations stay in a processor's cache
+PREDICTED_ROWS = 1024  # a forward pass; its activations stay in a processor's cache
 
 
 @dataclasses.dataclass(frozen=True)
