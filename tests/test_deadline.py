@@ -44,16 +44,17 @@ def test_a_training_stops_a_minute_before_the_end_or_when_three_quarters_of_a_sh
 
 
 MODELS = {
-    "a network": ("--layers", "64BARx2-1", "--recipe", "{name: long, base: onecycle, epochs: 100000, batch: 64, norm_group: 32}"),
-    "a classical model": ("--architecture", "boosted_trees"),
+    "a network": (3, "--layers", "64BARx2-1", "--recipe", "{name: long, base: onecycle, epochs: 100000, batch: 64, norm_group: 32}"),
+    "a classical model": (1, "--architecture", "boosted_trees"),  # all its grid takes 2 s on a quiet machine
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_it_stops_by_the_clock_and_says_what_it_lacked(model, alloys_pack, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + 3))
+    seconds, *options = MODELS[model]
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + seconds))
     where = ["--pack", str(alloys_pack), "--property", "mixing_enthalpy", "--results", str(tmp_path)]
-    assert train.main([*where, *MODELS[model]]) == train.PREEMPTED
+    assert train.main([*where, *options]) == train.PREEMPTED
     said = capsys.readouterr().out
     assert "out of time" in said and "the same command goes on" in said and "by a signal" not in said
     assert not list(tmp_path.rglob("result.json")) and not list(tmp_path.rglob("lease.json"))
@@ -61,6 +62,6 @@ def test_it_stops_by_the_clock_and_says_what_it_lacked(model, alloys_pack, tmp_p
     assert cause_of(reason) == "time"  # of which a sweep may give it more
     if model == "a network":
         first = json.loads(next(tmp_path.rglob("checkpoint/*.json")).read_text())["state"]
-        monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + 3))
-        assert train.main([*where, *MODELS[model]]) == train.PREEMPTED
+        monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + seconds))
+        assert train.main([*where, *options]) == train.PREEMPTED
         assert f"resuming at epoch {first['epoch'] + 1}, step {first['step']}" in capsys.readouterr().out
