@@ -14,7 +14,6 @@ What was killed goes on where it was when the same command is typed again.
 """
 
 import argparse
-import math
 import shlex
 import signal
 import sys
@@ -30,12 +29,10 @@ from irnet_hpc.features import FEATURE_SETS
 from irnet_hpc.files import NAME, json_text
 from irnet_hpc.loading import DEFAULT_ROWS, Loaded, load, name_of
 from irnet_hpc.ranks import Ranks, run
+from irnet_hpc.recipes import RECIPES, fitting_batch
 from irnet_hpc.selection import RULES, select, split_and_order
 from irnet_hpc.sources import SOURCES, Filter
 from irnet_hpc.splits import FAMILIES, RANDOM, Split, name_suffix, parse_split, split_identity, two_sided
-
-DEFAULT_BATCH = 512  # rows, of the default recipe
-STEPS = 16  # of an epoch, at least: with fewer rows a smaller batch is proposed, as `recipes.fitting_batch` has it
 
 
 def main() -> int | None:
@@ -82,9 +79,10 @@ def next_step(made: store.Pack, name: str, pack_dir: str | None) -> str:
     """What a pack is for, in a command; with few rows for the default recipe's batches, in one with smaller ones."""
     property_ = next(iter(made.units))
     options = ["--pack", name, "--property", property_, "--architecture", "irnet", "--depth", "17"]
-    if (n_rows := made.attrs["reported"][property_]["train"]) < STEPS * DEFAULT_BATCH:
-        batch = max(2, 2 ** int(math.log2(max(1, n_rows // STEPS))))
-        options += ["--recipe", f"{{name: small, base: onecycle, batch: {batch}, norm_group: {min(256, batch)}}}"]
+    default, batch = RECIPES["onecycle"], fitting_batch(made.attrs["reported"][property_]["train"])
+    if batch < default.batch:
+        group = min(default.norm_group, batch)
+        options += ["--recipe", f"{{name: small, base: onecycle, batch: {batch}, norm_group: {group}}}"]
     options += ["--pack-dir", pack_dir] if pack_dir else []
     return shlex.join(["python", "-m", "irnet_hpc.train", *options])
 

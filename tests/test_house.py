@@ -38,8 +38,9 @@ ORDER = (
     *("formulas", "crystals", "materials", "splits", "raw_table", "raw_structures", "alloys", "sources", "loading"),
     *("download", "catalogue"),
     *("magpie", "ordered", "voronoi", "ward2017", "homology", "features", "selection", "store", "accounting"),
+    *("architectures", "grids", "recipes"),
     *("parts", "packing", "pack"),
-    *("architectures", "grids", "recipes", "schedules", "runs", "process", "deadline", "lease", "holding", "bundles"),
+    *("schedules", "runs", "process", "deadline", "lease", "holding", "bundles"),
     *NETWORK,
     *(
         "yaml_table",

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from irnet_hpc import cells_bar, completion, epochs_bar, pack, sweep
+from irnet_hpc import cells_bar, completion, epochs_bar, sweep
 from irnet_hpc.errors import exit_status
 from irnet_hpc.files import read_json, write_json
 from irnet_hpc.outcome import outcome_of
@@ -158,7 +158,6 @@ def test_what_a_pack_proposes_fits_its_rows(ends, parsers):
     words = shlex.split(ends["pack"].splitlines()[-1].removeprefix("next: "))
     recipe = resolve(yaml.safe_load(parsers["train"].parse_args(words[3:]).recipe))
     assert (recipe.batch, recipe.norm_group, recipe.learning_rate) == (4, 4, RECIPES["onecycle"].learning_rate)
-    assert recipe.batch == fitting_batch(95) and RECIPES["onecycle"].batch == pack.DEFAULT_BATCH
     assert (fitting_batch(394), fitting_batch(1600), fitting_batch(3)) == (16, 64, 2)
 
 
