@@ -82,6 +82,7 @@ def keep_freed_memory() -> None:
 
 def heed_no_signals() -> None:
     """Leave with one's own status: a launcher ends all ranks when the first has left with one (srun's --kill-on-bad-exit), and
-    Python, which gives up its handlers before it has ended, would die of that and give another."""
+    Python, which gives up its handlers before it has ended, would die of that and give another. For a process that has nothing
+    more to do: signals that are held back are forgotten."""
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

@@ -197,12 +197,11 @@ def main(argv: list[str] | None = None) -> int:
             raise
         sys.excepthook(*sys.exc_info())
         leave_at_once(1)  # the others would wait for this rank
-    finally:
-        if comm.size > 1:
-            heed_no_signals()
     comm.close()
     return status
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    ended_with = exit_status(main)
+    heed_no_signals()
+    sys.exit(ended_with)
