@@ -105,10 +105,11 @@ class Training:
         seen = _hand_signals_to_train()
         status = exit_status(lambda: train.main(self.options))
         if status == train.PREEMPTED and signal.SIGUSR2 in seen():
-            end = end_of_job() or began + 60 * self.resources.minutes
-            if end - time.time() > notice_s(self.resources) + 90:  # notice of the end comes up to a minute early
+            least_s = notice_s(self.resources) + 90  # notice of the end comes up to a minute early
+            # Rank 0 decides: the others are ended with the job, or by srun when it gives up.
+            if rank or (end_of_job() or began + 60 * self.resources.minutes) - time.time() > least_s:
                 _requeue(rank)
-            elif rank == 0:  # another go would cost more than the matrix says
+            else:  # another go would cost more than the matrix says
                 sentence = (
                     f"out of time after {self.resources.minutes} min; submitted again it goes on from its checkpoint"
                 )
