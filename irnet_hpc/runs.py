@@ -268,11 +268,9 @@ def read_result(path: Path | str) -> RunResult:
         raise UserError(f"{path}: spec, recipe and pack_identity must be of type dict")
     if not all(isinstance(value[name], str) for name in ("unit", "key")):
         raise UserError(f"{path}: unit and key must be of type str")
-    for field in dataclasses.fields(RunResult):
-        if (
-            field.name != "attempts"
-        ):  # which only say when and on how many ranks: who wants to know looks at what they are
-            _check_type(path, field.name, value.get(field.name), typing.get_args(field.type) or (field.type,))
+    # Not attempts, which only say when and on how many ranks: who wants to know looks at what they are.
+    for field in (field for field in dataclasses.fields(RunResult) if field.name != "attempts"):
+        _check_type(path, field.name, value.get(field.name), typing.get_args(field.type) or (field.type,))
     return RunResult(**value)
 
 
