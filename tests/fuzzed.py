@@ -422,12 +422,16 @@ budget_device_hours: 100
 """
 
 
-def spoil_matrix(folder: Path, number: int) -> None:
-    text = mutants.of_text(MATRIX, number)
+def spoiled_yaml(text: str, number: int) -> bytes:
+    """Of odd numbers the values, of even ones the bytes."""
     if number % 2:
         with contextlib.suppress(RecursionError):
-            text = yaml.safe_dump(mutants.of_tree(yaml.safe_load(MATRIX), number)).encode()
-    (folder / "matrix.yaml").write_bytes(text)
+            return yaml.safe_dump(mutants.of_tree(yaml.safe_load(text), number)).encode()
+    return mutants.of_text(text, number)
+
+
+def spoil_matrix(folder: Path, number: int) -> None:
+    (folder / "matrix.yaml").write_bytes(spoiled_yaml(MATRIX, number))
 
 
 def read_matrix(folder: Path) -> object:
@@ -486,11 +490,7 @@ gpu_gb: 80
 
 
 def spoil_site(folder: Path, number: int) -> None:
-    text = mutants.of_text(SITE, number)
-    if number % 2:
-        with contextlib.suppress(RecursionError):
-            text = yaml.safe_dump(mutants.of_tree(yaml.safe_load(SITE), number)).encode()
-    (folder / "site.yaml").write_bytes(text)
+    (folder / "site.yaml").write_bytes(spoiled_yaml(SITE, number))
 
 
 def read_site(folder: Path) -> object:
