@@ -4,7 +4,7 @@
 #   bash env/quickstart.sh
 #
 # Installs what is missing, packs the embedded `alloys` source, trains plain and IRNet networks on 2 Horovod ranks, prints the
-# MAE table, and looks at what a larger matrix would need. On 2 cores: 5 to 6 minutes the first time, 4 of them downloads and the
+# MAE table, and looks at what a larger matrix would need. On 2 cores: 4 to 6 minutes the first time, 2 of them downloads and the
 # build of Horovod; 10 s the second time, for only what is missing is done again.
 # Packs, results and tables are written to $IRNET_QUICKSTART_DIR (default <repository>/quickstart); options go to env/setup.sh.
 set -euo pipefail
