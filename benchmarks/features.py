@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 from pymatgen.core import Composition
 
-from irnet_hpc import loading, magpie
-from irnet_hpc.materials import parse
+from irnet_hpc.data import loading
+from irnet_hpc.data.materials import parse
+from irnet_hpc.features import magpie
 
 RELATIVE, ABSOLUTE = 1e-5, 1e-6
 
@@ -38,7 +39,9 @@ def main() -> None:
 
     def matminers() -> np.ndarray:
         compositions = map(Composition, formulas)
-        return np.array([[v for f in magpie.featurizers() for v in f.featurize(c)] for c in compositions], float)
+        return np.array(
+            [[v for f in magpie.featurizers() for v in f.featurize(c)] for c in compositions], float
+        )
 
     seconds = {ours: [], matminers: []}
     with warnings.catch_warnings():
@@ -51,7 +54,9 @@ def main() -> None:
     print(
         f"{len(formulas):,} formulas of {arguments.source}, medians of {arguments.repeats}, one core each, on {machine()}"
     )
-    print(f"matminer {matminers_s:10.3f} s   {matminers_s / len(formulas) * 1e6:10.1f} µs a formula")
+    print(
+        f"matminer {matminers_s:10.3f} s   {matminers_s / len(formulas) * 1e6:10.1f} µs a formula"
+    )
     print(f"irnet_hpc{ours_s:10.3f} s   {ours_s / len(formulas) * 1e6:10.1f} µs a formula")
     print(f"ratio    {matminers_s / ours_s:10.0f}")
     print(
@@ -76,9 +81,15 @@ def machine() -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", default="alloys", help="a source's name or a path (default: %(default)s)")
-    parser.add_argument("--rows", type=int, default=10_000, help="a fixed random sample (default: 10,000)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--source", default="alloys", help="a source's name or a path (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rows", type=int, default=10_000, help="a fixed random sample (default: 10,000)"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="runs of each side (default: 5)")
     return parser
 

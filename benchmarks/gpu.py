@@ -20,18 +20,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from irnet_hpc.architectures import layer_string, n_weights
-from irnet_hpc.comm import Alone, device_of
-from irnet_hpc.data import arrange
-from irnet_hpc.errors import UserError, exit_status
-from irnet_hpc.process import keep_freed_memory
-from irnet_hpc.recipes import resolve
-from irnet_hpc.replicas import DTYPES, Replica, Stack
-from irnet_hpc.runs import RunSpec, model_of
-from irnet_hpc.step import WARM_UP, Step
+from irnet_hpc.console import exit_status
+from irnet_hpc.distributed.engines import Alone, device_of
+from irnet_hpc.distributed.processes import keep_freed_memory
+from irnet_hpc.errors import UserError
+from irnet_hpc.models.architectures import layer_string, n_weights
+from irnet_hpc.runs.recipes import resolve
+from irnet_hpc.runs.spec import RunSpec, model_of
+from irnet_hpc.train.dataset import arrange
+from irnet_hpc.train.stack import DTYPES, Replica, Stack
+from irnet_hpc.train.step import WARM_UP, Step
 
 N_FEATURES = 248
-SMALL = {17: "32BARx4-16BARx2-1", 48: "32BARx8-16BARx4-1"}  # depth -> what --smoke trains in its place
+SMALL = {
+    17: "32BARx4-16BARx2-1",
+    48: "32BARx8-16BARx4-1",
+}  # depth -> what --smoke trains in its place
 # name -> depth, batches, precision, cells
 ROWS = {
     "graphs": (17, (32,), "fp32", 1),
@@ -54,16 +58,24 @@ def replicas_of(
     x, y = random.normal(size=(n_rows, N_FEATURES)).astype(np.float32), random.normal(size=n_rows)
     part = (np.arange(n_rows), x, y)
     data = arrange(part, part, part, recipe=recipe, device=device, dtype=DTYPES[precision])
-    specs = [RunSpec("benchmark", "y", recipe="benchmark", seed=seed, **model) for seed in range(n_cells)]
-    return [Replica(spec, recipe, "", data, Path(tempfile.gettempdir()) / "no-such-run") for spec in specs]
+    specs = [
+        RunSpec("benchmark", "y", recipe="benchmark", seed=seed, **model) for seed in range(n_cells)
+    ]
+    return [
+        Replica(spec, recipe, "", data, Path(tempfile.gettempdir()) / "no-such-run")
+        for spec in specs
+    ]
 
 
-def stepping(replicas: Sequence[Replica], device: torch.device, graphs: bool) -> Callable[[int], float]:
+def stepping(
+    replicas: Sequence[Replica], device: torch.device, graphs: bool
+) -> Callable[[int], float]:
     """A function: number of steps -> seconds a step of all replicas together; warm, and its graphs recorded."""
     stack = Stack(replicas, Alone(), device)
     step, recipe, n_steps = Step(stack, Alone(), graphs), replicas[0].recipe, replicas[0].n_steps
     visited = [
-        np.random.default_rng(r.spec.seed).permutation(len(r.data.train))[: n_steps * recipe.batch] for r in replicas
+        np.random.default_rng(r.spec.seed).permutation(len(r.data.train))[: n_steps * recipe.batch]
+        for r in replicas
     ]
     step.begin(visited, np.full((n_steps, len(replicas)), recipe.learning_rate))
 
@@ -106,15 +118,20 @@ def line(what: str, times: dict[str, list[float]], rows: int) -> str:
     """A row of the table: the first way against the second, both in rows a second, with the spread of their ratio."""
     (one, of_one), (two, of_two) = times.items()
     ratios = [b / a for a, b in zip(of_one, of_two, strict=True)]
-    rates = [f"{name} {rows / statistics.median(of):,.0f} rows/s" for name, of in ((one, of_one), (two, of_two))]
-    return (
-        f"| {what} | {' / '.join(rates)} | {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
-    )
+    rates = [
+        f"{name} {rows / statistics.median(of):,.0f} rows/s"
+        for name, of in ((one, of_one), (two, of_two))
+    ]
+    return f"| {what} | {' / '.join(rates)} | {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
 
 
-def graphs_row(batch: int, depth: int, precision: str, _: int, device: torch.device, smoke: bool, repeats: int) -> str:
+def graphs_row(
+    batch: int, depth: int, precision: str, _: int, device: torch.device, smoke: bool, repeats: int
+) -> str:
     ways = {
-        name: stepping(replicas_of(depth, batch, precision, 1, device, smoke), device, name == "graphed")
+        name: stepping(
+            replicas_of(depth, batch, precision, 1, device, smoke), device, name == "graphed"
+        )
         for name in ("graphed", "eager")
     }
     n = n_steps_for(ways["eager"], 0.02 if smoke else 1.0)
@@ -122,22 +139,35 @@ def graphs_row(batch: int, depth: int, precision: str, _: int, device: torch.dev
     return line(f"IRNet-{depth}, batch {batch}, {precision}: graphed against eager", times, batch)
 
 
-def bundle_row(batch: int, depth: int, precision: str, k: int, device: torch.device, smoke: bool, repeats: int) -> str:
+def bundle_row(
+    batch: int, depth: int, precision: str, k: int, device: torch.device, smoke: bool, repeats: int
+) -> str:
     """K cells at once against the same cells one after the other, each as fast as one alone can be."""
     cells = replicas_of(depth, batch, precision, k, device, smoke)
     together, alone = stepping(cells, device, True), stepping(cells[:1], device, True)
     n = n_steps_for(together, 0.02 if smoke else 2.0)
     ways = {f"{k} together": lambda: together(n), "one by one": lambda: k * alone(n)}
-    return line(f"{k} cells of IRNet-{depth}, batch {batch}, {precision}", by_turns(ways, repeats), k * batch)
+    return line(
+        f"{k} cells of IRNet-{depth}, batch {batch}, {precision}",
+        by_turns(ways, repeats),
+        k * batch,
+    )
 
 
-def product_row(batch: int, depth: int, precision: str, _: int, device: torch.device, smoke: bool, repeats: int) -> str:
+def product_row(
+    batch: int, depth: int, precision: str, _: int, device: torch.device, smoke: bool, repeats: int
+) -> str:
     """The step's FLOP rate against that of a matrix product of the same number of rows and the widest layer, measured beside it."""
     replicas = replicas_of(depth, batch, precision, 1, device, smoke)
     run = stepping(replicas, device, True)
     layers = replicas[0].layers
-    width, dtype = max(stack.width for stack in layers.stacks), torch.bfloat16 if precision == "bf16" else torch.float32
-    a, b = (torch.randn(shape, device=device, dtype=dtype) for shape in ((batch, width), (width, width)))
+    width, dtype = (
+        max(stack.width for stack in layers.stacks),
+        torch.bfloat16 if precision == "bf16" else torch.float32,
+    )
+    a, b = (
+        torch.randn(shape, device=device, dtype=dtype) for shape in ((batch, width), (width, width))
+    )
 
     def product(n: int) -> float:
         settle(device)
@@ -152,7 +182,8 @@ def product_row(batch: int, depth: int, precision: str, _: int, device: torch.de
     times = by_turns({"step": lambda: run(n), "product": lambda: product(m)}, repeats)
     step_flops, product_flops = 6 * n_weights(layers, N_FEATURES) * batch, 2 * batch * width * width
     shares = [
-        (step_flops / one) / (product_flops / other) for one, other in zip(times["step"], times["product"], strict=True)
+        (step_flops / one) / (product_flops / other)
+        for one, other in zip(times["step"], times["product"], strict=True)
     ]
     rates = [
         flops / statistics.median(times[name]) / 1e12
@@ -183,12 +214,16 @@ def lines(names: Sequence[str], device: torch.device, smoke: bool, repeats: int)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=["graphs", "bundle", "product"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument(
-        "--smoke", action="store_true", help="small networks and batches: shows that it runs, and no speed"
+        "--smoke",
+        action="store_true",
+        help="small networks and batches: shows that it runs, and no speed",
     )
     arguments = parser.parse_args(argv)
     if arguments.repeats < 1:
@@ -199,8 +234,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     device = device_of(0, arguments.device)
     keep_freed_memory()  # as training does
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
-    print(f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads, medians of {arguments.repeats}\n")
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or "cpu"
+    )
+    print(
+        f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads, medians of {arguments.repeats}\n"
+    )
     print("| what | rates | ratio (spread) |\n|---|---|---|")
     for text in lines(arguments.rows, device, arguments.smoke, arguments.repeats):
         print(text, flush=True)

@@ -24,15 +24,15 @@ import numpy as np
 import torch
 from features import machine
 
-from irnet_hpc.comm import Alone, device_of
-from irnet_hpc.data import load
-from irnet_hpc.launch import n_threads
-from irnet_hpc.process import StopSignals, keep_freed_memory
-from irnet_hpc.recipes import Recipe, resolve
-from irnet_hpc.replicas import DTYPES, Replica
-from irnet_hpc.runs import RunSpec, model_of
-from irnet_hpc.store import open_pack, pack_path
-from irnet_hpc.training import train
+from irnet_hpc.distributed.engines import Alone, device_of
+from irnet_hpc.distributed.launch import n_threads
+from irnet_hpc.distributed.processes import StopSignals, keep_freed_memory
+from irnet_hpc.pack.store import open_pack, pack_path
+from irnet_hpc.runs.recipes import Recipe, resolve
+from irnet_hpc.runs.spec import RunSpec, model_of
+from irnet_hpc.train.dataset import load
+from irnet_hpc.train.loop import train
+from irnet_hpc.train.stack import DTYPES, Replica
 
 PLACES = ("resident", "stream")
 
@@ -41,12 +41,18 @@ def main() -> None:
     arguments = parser().parse_args()
     keep_freed_memory()
     torch.set_num_threads(n_threads(None))
-    model = {"architecture": "irnet", "depth": 17} if arguments.layers is None else model_of(arguments.layers)
+    model = (
+        {"architecture": "irnet", "depth": 17}
+        if arguments.layers is None
+        else model_of(arguments.layers)
+    )
     spec, path = (
         RunSpec("pack", arguments.property, train_rows=arguments.train_rows, **model),
         pack_path(arguments.pack, arguments.pack_dir),
     )
-    print(f"{path.name}, {spec.property}, {spec.model}, on {machine()}, {torch.get_num_threads()} threads")
+    print(
+        f"{path.name}, {spec.property}, {spec.model}, on {machine()}, {torch.get_num_threads()} threads"
+    )
     of_loading(path, spec, arguments.repeats)
     for batch in arguments.batch:
         of_epochs(path, spec, batch, arguments.precision, arguments.repeats)
@@ -64,7 +70,10 @@ def of_loading(path: Path, spec: RunSpec, repeats: int) -> None:
             found.add(digest)
     assert len(found) == 1, "the ways of loading must agree in every bit"
     for way in WAYS:
-        wall, of_cpu = (f"{statistics.median(each):.3f} s, least {min(each):.3f}" for each in (seconds[way], cpu[way]))
+        wall, of_cpu = (
+            f"{statistics.median(each):.3f} s, least {min(each):.3f}"
+            for each in (seconds[way], cpu[way])
+        )
         print(f"loading {path.stat().st_size / 2**20:,.0f} MiB, {way:12} {wall}; of CPU {of_cpu}")
 
 
@@ -100,10 +109,15 @@ WAYS = {"irnet_hpc": ours, "whole arrays": whole_arrays}
 
 
 def of_epochs(path: Path, spec: RunSpec, batch: int, precision: str, repeats: int) -> None:
-    recipe = resolve({"name": "b", "base": "onecycle", "batch": batch, "precision": precision, "epochs": 1})
+    recipe = resolve(
+        {"name": "b", "base": "onecycle", "batch": batch, "precision": precision, "epochs": 1}
+    )
     device, weights = device_of(0), {}
     with open_pack(path) as pack:
-        data = {place: load(pack, spec, recipe, device, DTYPES[precision], place=place) for place in PLACES}
+        data = {
+            place: load(pack, spec, recipe, device, DTYPES[precision], place=place)
+            for place in PLACES
+        }
 
     def epoch(place: str) -> tuple[float, float]:
         began = time.process_time()
@@ -119,7 +133,9 @@ def of_epochs(path: Path, spec: RunSpec, batch: int, precision: str, repeats: in
             wall_s, cpu_s = epoch(place)
             seconds[place].append(wall_s)
             cpu[place].append(cpu_s)
-    assert all(torch.equal(tensor, weights["stream"][name]) for name, tensor in weights["resident"].items())
+    assert all(
+        torch.equal(tensor, weights["stream"][name]) for name, tensor in weights["resident"].items()
+    )
     n_rows = len(data["resident"].train) // batch * batch
     for place in PLACES:
         middle, least = statistics.median(seconds[place]), min(seconds[place])
@@ -129,11 +145,15 @@ def of_epochs(path: Path, spec: RunSpec, batch: int, precision: str, repeats: in
         )
     for what, of in (("seconds", seconds), ("CPU, evaluation included,", cpu)):
         ratios = [resident / stream for resident, stream in zip(*of.values(), strict=True)]
-        print(f"{what} of resident / stream: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+        print(
+            f"{what} of resident / stream: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+        )
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pack", default="oqmd-magpie")
     parser.add_argument("--pack-dir", help="default: $IRNET_PACKS, else packs")
     parser.add_argument("--property", default="formation_energy")

@@ -31,7 +31,7 @@ def main() -> None:
     if arguments.rival:
         rival(*arguments.rival)
         return
-    from irnet_hpc import loading
+    from irnet_hpc.data import loading
 
     folder = Path(arguments.keep or tempfile.mkdtemp())
     folder.mkdir(exist_ok=True)
@@ -42,17 +42,25 @@ def main() -> None:
     some = formulas if arguments.rival_rows is None else formulas[: arguments.rival_rows]
     write(folder / "all.csv", formulas)
     write(folder / "some.csv", some)
-    us = timed("irnet_hpc.predict", "-m", arguments.run, folder / "all.csv", "-o", folder / "ours.csv")
+    us = timed(
+        "irnet_hpc.predict", "-m", arguments.run, folder / "all.csv", "-o", folder / "ours.csv"
+    )
     them = timed(__file__, "", "--rival", forest, folder / "some.csv", folder / "theirs.csv")
     start = (
         them
         if len(some) == len(formulas)
-        else timed(__file__, "", "--rival", forest, write(folder / "1.csv", some[:1]), folder / "1o.csv")
+        else timed(
+            __file__, "", "--rival", forest, write(folder / "1.csv", some[:1]), folder / "1o.csv"
+        )
     )
     print(f"{len(formulas):,} formulas of {arguments.source}, one core each, on {machine()}")
     if len(some) < len(formulas):  # the start is paid once, the rest for every row
-        them = tuple(s + (t - s) * len(formulas) / len(some) for s, t in zip(start, them, strict=True))
-        print(f"the rival's time is scaled up from {len(some):,} formulas, its start apart ({start[0]:.1f} s)")
+        them = tuple(
+            s + (t - s) * len(formulas) / len(some) for s, t in zip(start, them, strict=True)
+        )
+        print(
+            f"the rival's time is scaled up from {len(some):,} formulas, its start apart ({start[0]:.1f} s)"
+        )
     for name, (processor, wall) in (("matminer + forest", them), ("irnet_hpc", us)):
         print(
             f"{name:18} processor {processor:8.1f} s  wall {wall:8.1f} s  {processor / len(formulas) * 1e6:8.1f} µs a formula"
@@ -65,14 +73,16 @@ def fit(path: Path, run: Path, n_rows: int) -> None:
     import joblib
     from sklearn.ensemble import RandomForestRegressor
 
-    from irnet_hpc.runs import read_result
-    from irnet_hpc.store import open_pack, pack_path
+    from irnet_hpc.pack.store import open_pack, pack_path
+    from irnet_hpc.runs.result import read_result
 
     spec = read_result(run / "result.json").spec
     with open_pack(pack_path(spec["pack"])) as pack:
         y = pack.y(spec["property"], slice(0, n_rows))
         x = pack.x(slice(0, n_rows))[~np.isnan(y)]
-    forest = RandomForestRegressor(N_TREES, max_features="sqrt", random_state=0, n_jobs=-1).fit(x, y[~np.isnan(y)])
+    forest = RandomForestRegressor(N_TREES, max_features="sqrt", random_state=0, n_jobs=-1).fit(
+        x, y[~np.isnan(y)]
+    )
     joblib.dump(forest.set_params(n_jobs=1), path)
 
 
@@ -80,7 +90,12 @@ def rival(forest: str, table: str, output: str) -> None:
     """What a user of matminer and scikit-learn does."""
     import joblib
     from matminer.featurizers.base import MultipleFeaturizer
-    from matminer.featurizers.composition import ElementProperty, IonProperty, Stoichiometry, ValenceOrbital
+    from matminer.featurizers.composition import (
+        ElementProperty,
+        IonProperty,
+        Stoichiometry,
+        ValenceOrbital,
+    )
     from pymatgen.core import Composition
 
     warnings.simplefilter("ignore")
@@ -103,7 +118,9 @@ def rival(forest: str, table: str, output: str) -> None:
         flush=True,
     )
     with Path(output).open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("formula", "prediction"), *zip(formulas, prediction, strict=True)])
+        csv.writer(file).writerows(
+            [("formula", "prediction"), *zip(formulas, prediction, strict=True)]
+        )
 
 
 def write(path: Path, formulas: list[str]) -> Path:
@@ -115,9 +132,13 @@ def timed(program: str, module: str, *arguments: object) -> tuple[float, float]:
     """Processor and wall seconds of a Python process on one core."""
     core = min(os.sched_getaffinity(0))
     command = [sys.executable, *([module] if module else []), program, *map(str, arguments)]
-    environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    environment = os.environ | dict.fromkeys(
+        ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"
+    )
     began = time.perf_counter()
-    process = subprocess.Popen(command, env=environment, preexec_fn=lambda: os.sched_setaffinity(0, {core}))
+    process = subprocess.Popen(
+        command, env=environment, preexec_fn=lambda: os.sched_setaffinity(0, {core})
+    )
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"{' '.join(command)} failed")
@@ -125,13 +146,28 @@ def timed(program: str, module: str, *arguments: object) -> tuple[float, float]:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", nargs="?", help="folder of a finished run")
-    parser.add_argument("--source", default="alloys", help="a source's name or a path (default: %(default)s)")
-    parser.add_argument("--rows", type=int, default=300_000, help="a fixed random sample (default: 300,000)")
-    parser.add_argument("--rival-rows", type=int, help="of them that the rival predicts (default: all)")
-    parser.add_argument("--forest-rows", type=int, default=10_000, help="training rows of the forest (default: 10,000)")
-    parser.add_argument("--keep", help="folder for the forest and the tables, which a second call takes up")
+    parser.add_argument(
+        "--source", default="alloys", help="a source's name or a path (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rows", type=int, default=300_000, help="a fixed random sample (default: 300,000)"
+    )
+    parser.add_argument(
+        "--rival-rows", type=int, help="of them that the rival predicts (default: all)"
+    )
+    parser.add_argument(
+        "--forest-rows",
+        type=int,
+        default=10_000,
+        help="training rows of the forest (default: 10,000)",
+    )
+    parser.add_argument(
+        "--keep", help="folder for the forest and the tables, which a second call takes up"
+    )
     parser.add_argument("--rival", nargs=3, help=argparse.SUPPRESS)
     return parser
 

@@ -25,13 +25,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from irnet_hpc.allreduce import sum_step
-from irnet_hpc.architectures import layer_string, parse
-from irnet_hpc.comm import Alone, Comm, Horovod, start
-from irnet_hpc.errors import UserError, exit_status
-from irnet_hpc.model import FlatParameters, Network, autocast
-from irnet_hpc.normalisation import Groups
-from irnet_hpc.process import keep_freed_memory
+from irnet_hpc.console import exit_status
+from irnet_hpc.distributed.allreduce import sum_step
+from irnet_hpc.distributed.engines import Alone, Comm, Horovod, start
+from irnet_hpc.distributed.processes import keep_freed_memory
+from irnet_hpc.errors import UserError
+from irnet_hpc.models.architectures import layer_string, parse
+from irnet_hpc.models.network import FlatParameters, Network, autocast
+from irnet_hpc.models.normalisation import Groups
 
 N_FEATURES = 248
 GROUP = 256  # rows that are normalised together
@@ -61,7 +62,9 @@ def backward(network: nn.Module, x: Tensor, y: Tensor, precision: str, n_global:
     return error
 
 
-def flat_step(comm: Comm, n_rows: int, precision: str, wire: str, parts: dict | None = None) -> tuple[Network, Step]:
+def flat_step(
+    comm: Comm, n_rows: int, precision: str, wire: str, parts: dict | None = None
+) -> tuple[Network, Step]:
     """The step of step.py; `parts` collects the seconds of gradient, allreduce and optimiser."""
     network, (x, y) = new_network(), batch(comm, n_rows)
     flat = FlatParameters([network])
@@ -79,7 +82,9 @@ def flat_step(comm: Comm, n_rows: int, precision: str, wire: str, parts: dict | 
         optimizer.step()
         times.append(time.perf_counter())
         if parts is not None:
-            for name, began, ended in zip(("gradient", "allreduce", "optimiser"), times, times[1:], strict=False):
+            for name, began, ended in zip(
+                ("gradient", "allreduce", "optimiser"), times, times[1:], strict=False
+            ):
                 parts.setdefault(name, []).append(ended - began)
 
     return network, step
@@ -126,7 +131,9 @@ def horovod_step(comm: Horovod, n_rows: int, precision: str) -> tuple[Network, S
     """As Horovod's documentation has it."""
     network, (x, y) = new_network(), batch(comm, n_rows)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3, fused=True)
-    optimizer = comm._hvd.DistributedOptimizer(optimizer, network.named_parameters(prefix=f"{n_rows} "))
+    optimizer = comm._hvd.DistributedOptimizer(
+        optimizer, network.named_parameters(prefix=f"{n_rows} ")
+    )
 
     def step() -> None:
         optimizer.zero_grad()
@@ -154,7 +161,9 @@ def weights_of(network: Network) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in network.parameters()]).clone()
 
 
-def measure(ways: dict[str, tuple[Network, Step]], comm: Comm, repeats: int) -> dict[str, list[float]]:
+def measure(
+    ways: dict[str, tuple[Network, Step]], comm: Comm, repeats: int
+) -> dict[str, list[float]]:
     """Seconds a step of each way, --repeats times, in turn."""
     first, n_steps = None, 1
     for name, (network, step) in ways.items():
@@ -184,7 +193,9 @@ def work(arguments: argparse.Namespace) -> None:
     """What a rank does; rank 0 writes what it measured."""
     folder = Path(arguments.work)
     keep_freed_memory()
-    comm = Alone() if os.environ.get("RANKS_ALONE") else start("horovod", folder, lambda size: True)  # as `train` does
+    comm = (
+        Alone() if os.environ.get("RANKS_ALONE") else start("horovod", folder, lambda size: True)
+    )  # as `train` does
     torch.set_num_threads(1)
     if comm.size > 1:
         ports = comm.gather(free_port())
@@ -197,13 +208,19 @@ def work(arguments: argparse.Namespace) -> None:
         ways = {"flat buffer": flat_step(comm, n_rows, arguments.precision, "full", parts)}
         if comm.size > 1:
             ways |= {
-                "flat buffer, allreduce: bf16": flat_step(comm, n_rows, arguments.precision, "bf16"),
-                f"flat buffer in {N_PIECES} pieces, overlapped": pieces_step(comm, n_rows, arguments.precision),
+                "flat buffer, allreduce: bf16": flat_step(
+                    comm, n_rows, arguments.precision, "bf16"
+                ),
+                f"flat buffer in {N_PIECES} pieces, overlapped": pieces_step(
+                    comm, n_rows, arguments.precision
+                ),
                 "Horovod's DistributedOptimizer": horovod_step(comm, n_rows, arguments.precision),
                 "torch DDP (Gloo)": ddp_step(comm, n_rows, arguments.precision),
             }
         found[str(n_rows)] = measure(ways, comm, arguments.repeats)
-        found[f"parts {n_rows}"] = {name: statistics.median(seconds[2:]) for name, seconds in parts.items()}
+        found[f"parts {n_rows}"] = {
+            name: statistics.median(seconds[2:]) for name, seconds in parts.items()
+        }
     if comm.rank == 0:
         Path(arguments.out).write_text(json.dumps(found))
     comm.gather(None)
@@ -220,18 +237,30 @@ def free_port() -> int:
 # ------------------------------------------------------------------------------------------------------------ the parent
 
 
-def launch(command: list[str], arguments: argparse.Namespace, folder: Path, **variables: str) -> dict:
+def launch(
+    command: list[str], arguments: argparse.Namespace, folder: Path, **variables: str
+) -> dict:
     """What the ranks of one launch measured."""
     out = folder / f"{len(list(folder.iterdir()))}.json"
     options = ["--work", str(folder), "--out", str(out), "--precision", arguments.precision]
     options += ["--repeats", str(arguments.repeats), "--rows", *map(str, arguments.rows)]
-    root = {f"OMPI_ALLOW_RUN_AS_ROOT{suffix}": "1" for suffix in ("", "_CONFIRM")} if os.geteuid() == 0 else {}
+    root = (
+        {f"OMPI_ALLOW_RUN_AS_ROOT{suffix}": "1" for suffix in ("", "_CONFIRM")}
+        if os.geteuid() == 0
+        else {}
+    )
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | root | variables
     done = subprocess.run(
-        [*command, sys.executable, __file__, *options], env=environment, capture_output=True, text=True, timeout=900
+        [*command, sys.executable, __file__, *options],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
     )
     if done.returncode:
-        raise UserError(f"{' '.join(command) or 'one rank'} failed: {(done.stderr or done.stdout)[-1500:]}")
+        raise UserError(
+            f"{' '.join(command) or 'one rank'} failed: {(done.stderr or done.stdout)[-1500:]}"
+        )
     return json.loads(out.read_text())
 
 
@@ -243,7 +272,10 @@ def table(name: str, arguments: argparse.Namespace, folder: Path) -> list[str]:
     before = launch([], arguments, folder, RANKS_ALONE="1")
     two = launch(LAUNCHERS[name], arguments, folder)
     after = launch([], arguments, folder, RANKS_ALONE="1")
-    lines = [f"\n{two['engine']}, {arguments.precision}\n", "| rows a rank | way | a step | 2 ranks against 1 |"]
+    lines = [
+        f"\n{two['engine']}, {arguments.precision}\n",
+        "| rows a rank | way | a step | 2 ranks against 1 |",
+    ]
     lines.append("|---:|---|---:|---:|")
     for n_rows in arguments.rows:
         alone = before[str(n_rows)]["flat buffer"] + after[str(n_rows)]["flat buffer"]
@@ -253,17 +285,33 @@ def table(name: str, arguments: argparse.Namespace, folder: Path) -> list[str]:
             lines.append(f"| {n_rows} | {way} | {shown(seconds)} | {gain:.2f} |")
     for n_rows in arguments.rows:
         one, of = before[f"parts {n_rows}"], two[f"parts {n_rows}"]
-        parts = ", ".join(f"{part} {1e3 * of[part]:.1f} ms (alone {1e3 * one[part]:.1f})" for part in of)
+        parts = ", ".join(
+            f"{part} {1e3 * of[part]:.1f} ms (alone {1e3 * one[part]:.1f})" for part in of
+        )
         lines.append(f"\nThe flat buffer's step at {n_rows} rows a rank: {parts}.")
     return lines
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
-    add("--rows", type=int, nargs="+", default=[256, 2048], help="a rank; multiples of 256 (default: 256 2048)")
+    add(
+        "--rows",
+        type=int,
+        nargs="+",
+        default=[256, 2048],
+        help="a rank; multiples of 256 (default: 256 2048)",
+    )
     add("--precision", choices=("bf16", "fp32"), default="bf16", help="default: %(default)s")
-    add("--launchers", nargs="+", choices=LAUNCHERS, default=list(LAUNCHERS), help="default: all that are installed")
+    add(
+        "--launchers",
+        nargs="+",
+        choices=LAUNCHERS,
+        default=list(LAUNCHERS),
+        help="default: all that are installed",
+    )
     add("--repeats", type=int, default=7, help="of each time (default: %(default)s)")
     add("--work", help=argparse.SUPPRESS)  # of a rank: a folder that all ranks see
     add("--out", help=argparse.SUPPRESS)
@@ -273,13 +321,17 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     if any(n < GROUP or n % GROUP for n in arguments.rows):
-        raise UserError(f"--rows must be multiples of {GROUP}, however: {' '.join(map(str, arguments.rows))}")
+        raise UserError(
+            f"--rows must be multiples of {GROUP}, however: {' '.join(map(str, arguments.rows))}"
+        )
     if arguments.work:
         work(arguments)
         return 0
     there = [name for name in arguments.launchers if shutil.which(LAUNCHERS[name][0])]
     if not there:
-        raise UserError(f"no launcher is installed; known: {', '.join(command[0] for command in LAUNCHERS.values())}")
+        raise UserError(
+            f"no launcher is installed; known: {', '.join(command[0] for command in LAUNCHERS.values())}"
+        )
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, load {os.getloadavg()[0]:.1f} at the start"
     )

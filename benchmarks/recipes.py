@@ -24,10 +24,12 @@ import numpy as np
 import torch
 import yaml
 
-from irnet_hpc.errors import UserError, exit_status
-from irnet_hpc.recipes import resolve
-from irnet_hpc.runs import RunResult, RunSpec, model_of, read_result, run_folder
-from irnet_hpc.store import pack_path
+from irnet_hpc.console import exit_status
+from irnet_hpc.errors import UserError
+from irnet_hpc.pack.store import pack_path
+from irnet_hpc.runs.recipes import resolve
+from irnet_hpc.runs.result import RunResult, read_result
+from irnet_hpc.runs.spec import RunSpec, model_of, run_folder
 
 # name -> training rows, epochs, rows of the table. `short` ends while the network still learns, `long` overfits.
 SCREENS = {
@@ -124,7 +126,11 @@ def train_one(run: Mapping, recipe: Mapping, seed: int, arguments: argparse.Name
         train_rows=None if run["train_rows"] == "all" else int(run["train_rows"]),
         **model,
     )
-    network = {"layers": spec.layers} if spec.layers else {"architecture": spec.architecture, "depth": spec.depth}
+    network = (
+        {"layers": spec.layers}
+        if spec.layers
+        else {"architecture": spec.architecture, "depth": spec.depth}
+    )
     options = network | {
         "pack": run["pack"],
         "property": spec.property,
@@ -134,9 +140,16 @@ def train_one(run: Mapping, recipe: Mapping, seed: int, arguments: argparse.Name
         "results": arguments.results,
         "pack-dir": arguments.pack_dir,
     }
-    flags = [part for key, value in options.items() if value is not None for part in (f"--{key}", str(value))]
+    flags = [
+        part
+        for key, value in options.items()
+        if value is not None
+        for part in (f"--{key}", str(value))
+    ]
     # A process each, as anyone would start it; the table alone goes to standard output.
-    status = subprocess.run([sys.executable, "-m", "irnet_hpc.train", *flags], stdout=sys.stderr).returncode
+    status = subprocess.run(
+        [sys.executable, "-m", "irnet_hpc.train", *flags], stdout=sys.stderr
+    ).returncode
     if status:
         raise SystemExit(status)
     return run_folder(arguments.results, spec)
@@ -162,18 +175,42 @@ def spread(values: list[float]) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
-    add("rows", nargs="*", metavar="ROW", help="changes of the base as YAML (default: the rows of the screen)")
-    add("--screen", choices=SCREENS, default="long", help="training rows, epochs and rows (default: %(default)s)")
+    add(
+        "rows",
+        nargs="*",
+        metavar="ROW",
+        help="changes of the base as YAML (default: the rows of the screen)",
+    )
+    add(
+        "--screen",
+        choices=SCREENS,
+        default="long",
+        help="training rows, epochs and rows (default: %(default)s)",
+    )
     add("--base", default="onecycle", help="recipe that the rows change (default: %(default)s)")
     add("--pack", default="oqmd-magpie+elements", help="default: %(default)s")
     add("--property", default="formation_energy", help="default: %(default)s")
-    add("--model", default="irnet-17", help="architecture and depth, or a layer string (default: %(default)s)")
+    add(
+        "--model",
+        default="irnet-17",
+        help="architecture and depth, or a layer string (default: %(default)s)",
+    )
     add("--train-rows", help="the first so many, or all (default: the screen's)")
-    add("--epochs", type=int, help="of every row that does not say otherwise (default: the screen's)")
+    add(
+        "--epochs",
+        type=int,
+        help="of every row that does not say otherwise (default: the screen's)",
+    )
     add("--seeds", type=int, nargs="+", default=[0], help="default: 0")
-    add("--test", action="store_true", help="print the test MAE too: for a last comparison, never for a choice")
+    add(
+        "--test",
+        action="store_true",
+        help="print the test MAE too: for a last comparison, never for a choice",
+    )
     add("--results", default="results/recipes", help="default: %(default)s")
     add("--pack-dir", help="default: $IRNET_PACKS, else packs")
     return parser
@@ -187,7 +224,9 @@ def main(argv: list[str] | None = None) -> int:
     columns = ["changes", "val MAE", "against the first", "seeds", "train rows", "unit"]
     if arguments.test:
         columns[4:4] = ["test MAE", "test MAE of their mean"]
-    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, base {arguments.base}\n")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, base {arguments.base}\n"
+    )
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     first = None
     for text in arguments.rows or rows:

@@ -4,7 +4,7 @@
     python benchmarks/scaling.py --model irnet-48 --launcher gloo --ranks 2 4
 
 Measured are times of this machine, medians of --repeats. To the allreduces the latency-bandwidth model of
-irnet_hpc/interconnects.py is fitted; more ranks than cores are marked and left out of the fit, for there ranks wait for each other.
+irnet_hpc/sweep/costs.py is fitted; more ranks than cores are marked and left out of the fit, for there ranks wait for each other.
 Predicted is the efficiency (the part of a step that is not the allreduce) of 8 to 1,024 GPUs, 8 a node, with links by their
 labels and a GPU's step by costs.py: bounds from a model, and no measurement.
 """
@@ -22,16 +22,29 @@ from pathlib import Path
 
 import torch
 
-from irnet_hpc.architectures import parse
-from irnet_hpc.comm import start
-from irnet_hpc.costs import DEVICES, Ranks, Work, n_weights, step_s
-from irnet_hpc.errors import UserError, exit_status
-from irnet_hpc.interconnects import BETWEEN_NODES, WITHIN_NODE, Fit, efficiency, fit, hierarchical_s, ring_s
-from irnet_hpc.model import FlatParameters, Network, autocast
-from irnet_hpc.normalisation import Groups
-from irnet_hpc.process import keep_freed_memory
-from irnet_hpc.recipes import RECIPES
-from irnet_hpc.runs import RunSpec, model_of
+from irnet_hpc.console import exit_status
+from irnet_hpc.distributed.engines import start
+from irnet_hpc.distributed.processes import keep_freed_memory
+from irnet_hpc.errors import UserError
+from irnet_hpc.models.architectures import parse
+from irnet_hpc.models.network import FlatParameters, Network, autocast
+from irnet_hpc.models.normalisation import Groups
+from irnet_hpc.runs.recipes import RECIPES
+from irnet_hpc.runs.spec import RunSpec, model_of
+from irnet_hpc.sweep.costs import (
+    BETWEEN_NODES,
+    DEVICES,
+    WITHIN_NODE,
+    Fit,
+    Ranks,
+    Work,
+    efficiency,
+    fit,
+    hierarchical_s,
+    n_weights,
+    ring_s,
+    step_s,
+)
 
 N_FEATURES = 248
 GROUP = 64  # rows that are normalised together
@@ -82,10 +95,21 @@ def work(arguments: argparse.Namespace) -> None:
 
 def allreduces(n_ranks: int, arguments: argparse.Namespace) -> list[tuple[int, int, float]]:
     """(ranks, bytes, seconds) of a launch of so many ranks."""
-    root = {f"OMPI_ALLOW_RUN_AS_ROOT{suffix}": "1" for suffix in ("", "_CONFIRM")} if os.geteuid() == 0 else {}
+    root = (
+        {f"OMPI_ALLOW_RUN_AS_ROOT{suffix}": "1" for suffix in ("", "_CONFIRM")}
+        if os.geteuid() == 0
+        else {}
+    )
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.json"
-        command = [*LAUNCHERS[arguments.launcher], str(n_ranks), sys.executable, __file__, "--work", str(out)]
+        command = [
+            *LAUNCHERS[arguments.launcher],
+            str(n_ranks),
+            sys.executable,
+            __file__,
+            "--work",
+            str(out),
+        ]
         command += ["--repeats", str(arguments.repeats)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"} | root
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
@@ -95,8 +119,14 @@ def allreduces(n_ranks: int, arguments: argparse.Namespace) -> list[tuple[int, i
 
 
 def of_steps(found: dict[int, float]) -> list[str]:
-    lines = ["\n## Measured: a step of one rank and thread\n", "| rows | ms | rows/s |", "|---:|---:|---:|"]
-    return lines + [f"| {n} | {1e3 * seconds:.1f} | {n / seconds:,.0f} |" for n, seconds in found.items()]
+    lines = [
+        "\n## Measured: a step of one rank and thread\n",
+        "| rows | ms | rows/s |",
+        "|---:|---:|---:|",
+    ]
+    return lines + [
+        f"| {n} | {1e3 * seconds:.1f} | {n / seconds:,.0f} |" for n, seconds in found.items()
+    ]
 
 
 def of_allreduces(measured: list[tuple[int, int, float]], found: Fit) -> list[str]:
@@ -125,13 +155,18 @@ def of_gpus(work: Work, n_rows: int) -> list[str]:
     ]
     step, n_bytes = step_s(work, Ranks(1, 1, "gpu"), n_rows), 4 * work.n_weights
     heads = [
-        f"{within}, {ports} × {between}" if ports > 1 else f"{within}, {between}" for within, between, ports in pairs
+        f"{within}, {ports} × {between}" if ports > 1 else f"{within}, {between}"
+        for within, between, ports in pairs
     ]
-    lines = [f"\n## Predicted: efficiency with {n_rows} rows a GPU, whose step is taken to be {1e3 * step:.1f} ms\n"]
+    lines = [
+        f"\n## Predicted: efficiency with {n_rows} rows a GPU, whose step is taken to be {1e3 * step:.1f} ms\n"
+    ]
     lines += [f"| GPUs | {' | '.join(heads)} |", f"|---:|{'---:|' * len(pairs)}"]
     for n_gpus in GPUS:
         times = [
-            hierarchical_s(n_gpus // GPUS_A_NODE, GPUS_A_NODE, n_bytes, WITHIN_NODE[a], BETWEEN_NODES[b], ports)
+            hierarchical_s(
+                n_gpus // GPUS_A_NODE, GPUS_A_NODE, n_bytes, WITHIN_NODE[a], BETWEEN_NODES[b], ports
+            )
             for a, b, ports in pairs
         ]
         cells = [f"{efficiency(step, seconds):.0%} ({1e3 * seconds:.2f} ms)" for seconds in times]
@@ -146,16 +181,30 @@ def of_sources() -> list[str]:
         "|---|---:|---:|---|",
     ]
     for name, link in (WITHIN_NODE | BETWEEN_NODES).items():
-        lines.append(f"| {name} | {1e6 * link.latency_s:.1f} | {link.bandwidth / 1e9:g} | {link.source} |")
+        lines.append(
+            f"| {name} | {1e6 * link.latency_s:.1f} | {link.bandwidth / 1e9:g} | {link.source} |"
+        )
     return [*lines, f"\na GPU's step: {DEVICES['gpu'].source}"]
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
-    add("--model", default="irnet-17", help="architecture and depth, or a layer string (default: %(default)s)")
+    add(
+        "--model",
+        default="irnet-17",
+        help="architecture and depth, or a layer string (default: %(default)s)",
+    )
     add("--launcher", choices=LAUNCHERS, default="mpi", help="default: %(default)s")
-    add("--ranks", type=int, nargs="+", default=[2, 4], help="of the allreduces, from 2 (default: 2 4)")
+    add(
+        "--ranks",
+        type=int,
+        nargs="+",
+        default=[2, 4],
+        help="of the allreduces, from 2 (default: 2 4)",
+    )
     add("--repeats", type=int, default=11, help="of each time (default: %(default)s)")
     add("--work", help=argparse.SUPPRESS)  # of a rank: the file for what it measured
     return parser

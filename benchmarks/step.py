@@ -31,20 +31,21 @@ from features import machine
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from irnet_hpc.architectures import layer_string, parse
-from irnet_hpc.comm import Alone
-from irnet_hpc.data import Dataset, arrange, load
-from irnet_hpc.errors import UserError, exit_status
-from irnet_hpc.evaluation import predict, take_statistics
-from irnet_hpc.model import FlatParameters, Network, autocast
-from irnet_hpc.normalisation import rank_groups
-from irnet_hpc.process import StopSignals, keep_freed_memory
-from irnet_hpc.recipes import RECIPES, Recipe, resolve
-from irnet_hpc.replicas import OPTIMIZERS, Replica
-from irnet_hpc.runs import RunSpec
-from irnet_hpc.step import LOSSES
-from irnet_hpc.store import open_pack, pack_path
-from irnet_hpc.training import train
+from irnet_hpc.console import exit_status
+from irnet_hpc.distributed.engines import Alone
+from irnet_hpc.distributed.processes import StopSignals, keep_freed_memory
+from irnet_hpc.errors import UserError
+from irnet_hpc.models.architectures import layer_string, parse
+from irnet_hpc.models.network import FlatParameters, Network, autocast
+from irnet_hpc.models.normalisation import rank_groups
+from irnet_hpc.pack.store import open_pack, pack_path
+from irnet_hpc.runs.recipes import RECIPES, Recipe, resolve
+from irnet_hpc.runs.spec import RunSpec
+from irnet_hpc.train.dataset import Dataset, arrange, load
+from irnet_hpc.train.evaluation import predict, take_statistics
+from irnet_hpc.train.loop import train
+from irnet_hpc.train.stack import OPTIMIZERS, Replica
+from irnet_hpc.train.step import LOSSES
 
 CPU = torch.device("cpu")
 N_INPUTS = 248
@@ -58,9 +59,13 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
-    print(f"{machine()}, {arguments.threads} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"{machine()}, {arguments.threads} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
+    )
     for row in arguments.rows:
-        {"32": small_batches, "256": small_batches, "2048": against_products, "epoch": epoch}[row](row, arguments)
+        {"32": small_batches, "256": small_batches, "2048": against_products, "epoch": epoch}[row](
+            row, arguments
+        )
     print(f"load at the end {os.getloadavg()[0]:.1f}")
     return 0
 
@@ -69,8 +74,12 @@ def small_batches(row: str, arguments: argparse.Namespace) -> None:
     """IRNet-17: our steps in both precisions, and the plain loop's."""
     batch, depth = int(row), 17
     sides = {
-        name: our_steps(depth, dataclasses.replace(paper_of(batch), precision=name)) for name in ("bf16", "fp32")
-    } | {"tuned": plain_steps(depth, batch), "plain": in_its_own_process(depth, batch, arguments.threads)}
+        name: our_steps(depth, dataclasses.replace(paper_of(batch), precision=name))
+        for name in ("bf16", "fp32")
+    } | {
+        "tuned": plain_steps(depth, batch),
+        "plain": in_its_own_process(depth, batch, arguments.threads),
+    }
     if not has_bf16():
         del sides["bf16"]
     rates = take_turns(sides, arguments.repeats)
@@ -88,7 +97,9 @@ def against_products(row: str, arguments: argparse.Namespace) -> None:
     """IRNet-48: our steps next to the products of its layers alone, in FLOP/s of one precision."""
     batch, depth = int(row), 48
     precision = "bf16" if has_bf16() else "fp32"
-    recipe = dataclasses.replace(RECIPES["onecycle"], batch=batch, epochs=1, statistics_rows=2, precision=precision)
+    recipe = dataclasses.replace(
+        RECIPES["onecycle"], batch=batch, epochs=1, statistics_rows=2, precision=precision
+    )
     n = weights_of(depth)
     steps = our_steps(depth, recipe)
     sides = {"step": lambda: steps() * 6 * n, "products": products(depth, batch, precision)}
@@ -108,14 +119,20 @@ def epoch(row: str, arguments: argparse.Namespace) -> None:
         )
     with open_pack(path) as pack:
         name = arguments.property or next(iter(pack.units))
-        recipe = dataclasses.replace(RECIPES["onecycle"], precision="bf16" if has_bf16() else "fp32")
+        recipe = dataclasses.replace(
+            RECIPES["onecycle"], precision="bf16" if has_bf16() else "fp32"
+        )
         spec = RunSpec(path.stem, name, "irnet", 17, seed=0)
         data = load(pack, spec, recipe, CPU, torch.float32)
     n_steps = len(data.train) // recipe.batch
-    loop = loop_rate(spec, dataclasses.replace(recipe, epochs=1, statistics_rows=2), without_evaluation(data))
+    loop = loop_rate(
+        spec, dataclasses.replace(recipe, epochs=1, statistics_rows=2), without_evaluation(data)
+    )
     sides = {"epoch": loop, "bare": bare_steps(recipe, data, n_steps)}
     rates = take_turns(sides, arguments.epochs, warm=False)
-    print(f"\nIRNet-17, an epoch of {path.stem} ({n_steps} steps of {recipe.batch}), {recipe.precision}: rows/s")
+    print(
+        f"\nIRNet-17, an epoch of {path.stem} ({n_steps} steps of {recipe.batch}), {recipe.precision}: rows/s"
+    )
     for side in sides:
         print(f"  {side:6}{in_words(rates[side])}{ratio(rates[side], rates['bare'])}")
     network = network_of(17, data.train.x.shape[1])
@@ -142,7 +159,13 @@ def take_turns(sides: Sides, repeats: int, warm: bool = True) -> dict[str, list[
 
 def our_steps(depth: int, recipe: Recipe) -> Callable[[], float]:
     rows = made(recipe.batch * STEPS[recipe.batch])
-    data = arrange(rows, *(tuple(part[:2] for part in rows),) * 2, recipe=recipe, device=CPU, dtype=torch.float32)
+    data = arrange(
+        rows,
+        *(tuple(part[:2] for part in rows),) * 2,
+        recipe=recipe,
+        device=CPU,
+        dtype=torch.float32,
+    )
     return loop_rate(RunSpec("made", "band_gap", "irnet", depth, seed=0), recipe, data)
 
 
@@ -168,7 +191,9 @@ def loop_rate(spec: RunSpec, recipe: Recipe, data: Dataset) -> Callable[[], floa
 def plain_steps(depth: int, batch: int) -> Callable[[], float]:
     """What anyone would write first."""
     _, x, y = made(batch * STEPS[batch])
-    loader = DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(y).float()), batch, shuffle=True)
+    loader = DataLoader(
+        TensorDataset(torch.from_numpy(x), torch.from_numpy(y).float()), batch, shuffle=True
+    )
     network = plain_network(depth)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
     loss_of = nn.L1Loss()
@@ -189,7 +214,9 @@ def plain_steps(depth: int, batch: int) -> Callable[[], float]:
 def in_its_own_process(depth: int, batch: int, n_threads: int) -> Callable[[], float]:
     """The plain loop in a process that nobody has prepared but for the number of threads."""
     context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(1, context, _prepare_plain, (depth, batch, n_threads))
+    pool = concurrent.futures.ProcessPoolExecutor(
+        1, context, _prepare_plain, (depth, batch, n_threads)
+    )
     return lambda: pool.submit(_plain_round).result()
 
 
@@ -216,7 +243,11 @@ class PlainResidual(nn.Module):
 
 
 def plain_network(depth: int) -> nn.Module:
-    widths = [stack.width for stack in parse(layer_string("irnet", depth)).stacks for _ in range(stack.branches[0])]
+    widths = [
+        stack.width
+        for stack in parse(layer_string("irnet", depth)).stacks
+        for _ in range(stack.branches[0])
+    ]
     blocks = [PlainResidual(n, m) for n, m in zip([N_INPUTS, *widths], widths, strict=False)]
     return nn.Sequential(*blocks, nn.Linear(widths[-1], 1))
 
@@ -225,7 +256,9 @@ def products(depth: int, batch: int, precision: str) -> Callable[[], float]:
     """The three products of every fully connected layer, one after the other: FLOP/s. What they make is thrown away."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     linears = [
-        module for module in network_of(depth).modules() if isinstance(module, nn.Linear) and module.out_features > 1
+        module
+        for module in network_of(depth).modules()
+        if isinstance(module, nn.Linear) and module.out_features > 1
     ]
     operands = [
         (
@@ -240,7 +273,12 @@ def products(depth: int, batch: int, precision: str) -> Callable[[], float]:
         began = time.perf_counter()
         for x, weight, g in operands:
             x @ weight.t(), g @ weight, g.t() @ x
-        return 6 * batch * sum(weight.numel() for _, weight, _ in operands) / (time.perf_counter() - began)
+        return (
+            6
+            * batch
+            * sum(weight.numel() for _, weight, _ in operands)
+            / (time.perf_counter() - began)
+        )
 
     return one_round
 
@@ -284,13 +322,24 @@ def least_optimiser_s(n_weights: int) -> tuple[float, int]:
 def made(n_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Numbers, features (n_rows, 248) and a target (n_rows,) of rows that never were."""
     random = np.random.default_rng(0)
-    return np.arange(n_rows), random.standard_normal((n_rows, N_INPUTS), np.float32), random.standard_normal(n_rows)
+    return (
+        np.arange(n_rows),
+        random.standard_normal((n_rows, N_INPUTS), np.float32),
+        random.standard_normal(n_rows),
+    )
 
 
 def paper_of(batch: int) -> Recipe:
     """The papers' recipe (Adam, mean absolute error), for one round; the batch is normalised whole, as by BatchNorm1d."""
     return resolve(
-        {"name": "step", "base": "paper", "batch": batch, "norm_group": batch, "epochs": 1, "statistics_rows": 2}
+        {
+            "name": "step",
+            "base": "paper",
+            "batch": batch,
+            "norm_group": batch,
+            "epochs": 1,
+            "statistics_rows": 2,
+        }
     )
 
 
@@ -308,7 +357,10 @@ def without_evaluation(data: Dataset) -> Dataset:
     """All training rows, and two rows to select on."""
     val = data.val
     return dataclasses.replace(
-        data, val=dataclasses.replace(val, row=val.row[:2], target=val.target[:2], x=val.x[:2], y=val.y[:2])
+        data,
+        val=dataclasses.replace(
+            val, row=val.row[:2], target=val.target[:2], x=val.x[:2], y=val.y[:2]
+        ),
     )
 
 
@@ -328,13 +380,19 @@ def ratio(rates: list[float], of: list[float]) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="of the table (default: all)")
     add("--threads", type=int, default=2, help="default: 2")
     add("--repeats", type=int, default=7, help="rounds of each side (default: %(default)s)")
     add("--epochs", type=int, default=5, help="rounds of row epoch (default: %(default)s)")
-    add("--pack", default="oqmd-magpie", help="of row epoch: a name or a path (default: %(default)s)")
+    add(
+        "--pack",
+        default="oqmd-magpie",
+        help="of row epoch: a name or a path (default: %(default)s)",
+    )
     add("--property", help="of row epoch (default: the pack's first)")
     add("--pack-dir", help="default: $IRNET_PACKS, else packs")
     return parser

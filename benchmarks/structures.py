@@ -29,8 +29,10 @@ from matminer.featurizers.structure import (
 )
 from pymatgen.core import Structure
 
-from irnet_hpc import loading, magpie, ward2017
-from irnet_hpc.splits import sample
+from irnet_hpc.data import loading
+from irnet_hpc.data.splits import sample
+from irnet_hpc.features import magpie
+from irnet_hpc.features import structure as ward2017
 
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
 
@@ -65,7 +67,9 @@ def main() -> None:
             again = reference(featurizer, within)[columns]
             agrees = np.isclose(found, again, rtol=RELATIVE, atol=ABSOLUTE).all()
             far.append((table.material_id[row], len(crystal.number), differ.sum(), agrees))
-    print(f"{len(rows)} structures of {least} to {most} sites of {Path(source).name}, one core each, on {machine()}")
+    print(
+        f"{len(rows)} structures of {least} to {most} sites of {Path(source).name}, one core each, on {machine()}"
+    )
     for name, seconds in (("matminer ", matminers_s), ("irnet_hpc", ours_s)):
         print(
             f"{name}{sum(seconds):10.3f} s   {statistics.median(seconds) * 1e6:12.1f} µs a structure in the median, "
@@ -81,7 +85,11 @@ def main() -> None:
         f"{n_differ:,} of {len(rows) * len(columns):,}, in {len(far)} structures"
     )
     for material_id, n_sites, count, agrees in far:
-        verdict = "agree once the coordinates given to matminer lie between 0 and 1" if agrees else "differ still"
+        verdict = (
+            "agree once the coordinates given to matminer lie between 0 and 1"
+            if agrees
+            else "differ still"
+        )
         print(f"  {material_id}, {n_sites} sites: {count} columns, which {verdict}")
 
 
@@ -117,15 +125,27 @@ def timed(repeats: int, side: Callable, *arguments) -> tuple[np.ndarray, float]:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--source", help="a source's name or a path (default: mp_structures.jsonl.xz of data/ or $IRNET_DATA)"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", type=int, default=200, help="a fixed random sample (default: 200)")
     parser.add_argument(
-        "--sites", type=int, nargs=2, default=(2, 40), metavar="N", help="fewest and most (default: 2 40)"
+        "--source",
+        help="a source's name or a path (default: mp_structures.jsonl.xz of data/ or $IRNET_DATA)",
     )
-    parser.add_argument("--repeats", type=int, default=5, help="runs of ours a structure (default: 5)")
+    parser.add_argument(
+        "--rows", type=int, default=200, help="a fixed random sample (default: 200)"
+    )
+    parser.add_argument(
+        "--sites",
+        type=int,
+        nargs=2,
+        default=(2, 40),
+        metavar="N",
+        help="fewest and most (default: 2 40)",
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="runs of ours a structure (default: 5)"
+    )
     return parser
 
 

@@ -19,17 +19,23 @@ import torch  # noqa: E402
 hvd.init()
 rank, size = hvd.rank(), hvd.size()
 assert size == 2, f"2 ranks were started, however: Horovod runs as rank {rank} of {size}"
-assert hvd.mpi_enabled() == (expected_controller == "mpi"), f"Horovod does not run over {expected_controller}"
+assert hvd.mpi_enabled() == (expected_controller == "mpi"), (
+    f"Horovod does not run over {expected_controller}"
+)
 
 # NCCL refuses two ranks on one GPU, so it is tried only where each has its own.
 on_gpu = hvd.nccl_built() and torch.cuda.is_available() and torch.cuda.device_count() >= size
 device = torch.device("cuda", hvd.local_rank()) if on_gpu else torch.device("cpu")
 total = hvd.allreduce(torch.full((1000,), float(rank + 1), device=device), op=hvd.Sum)
-assert torch.equal(total.cpu(), torch.full((1000,), 3.0)), f"1 + 2 must be 3, however: {total[0].item()}"
+assert torch.equal(total.cpu(), torch.full((1000,), 3.0)), (
+    f"1 + 2 must be 3, however: {total[0].item()}"
+)
 
 detail = f"2 ranks, {'GPUs over NCCL' if on_gpu else 'CPU'}"
 if expected_controller == "mpi":
-    assert MPI.COMM_WORLD.Get_size() == size, f"mpi4py sees {MPI.COMM_WORLD.Get_size()} ranks and Horovod {size}"
+    assert MPI.COMM_WORLD.Get_size() == size, (
+        f"mpi4py sees {MPI.COMM_WORLD.Get_size()} ranks and Horovod {size}"
+    )
     loaded = re.findall(r"(/\S*/libmpi(?:ch)?\.so\S*)", Path("/proc/self/maps").read_text())
     libraries = {os.path.realpath(path) for path in loaded}
     assert len(libraries) == 1, (

@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> object:
     """`irnet_hpc.IRNetRegressor`, without torch for whoever does not ask for it."""
     if name == "IRNetRegressor":
-        from irnet_hpc.estimator import IRNetRegressor
+        from irnet_hpc.train.regressor import IRNetRegressor
 
         return IRNetRegressor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

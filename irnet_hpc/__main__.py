@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from irnet_hpc import __version__
-from irnet_hpc.errors import choose, exit_status
+from irnet_hpc.console import exit_status
+from irnet_hpc.errors import choose
 
 
 class Command(NamedTuple):
@@ -21,13 +22,17 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "doctor": Command("prove that this environment can run a matrix", "--only machine results"),
-    "pack": Command("a raw table -> features and splits -> a pack, which training reads", "--source alloys"),
+    "pack": Command(
+        "a raw table -> features and splits -> a pack, which training reads", "--source alloys"
+    ),
     "train": Command(
         "a pack -> one trained and tested network, or several together",
         "--pack alloys-magpie --property mixing_enthalpy --architecture irnet --depth 17",
     ),
     "sweep": Command("a matrix of trainings, here or through SLURM", "run jobs/laptop.yaml"),
-    "aggregate": Command("finished runs -> tables, figures and one page", "results/ --html report.html"),
+    "aggregate": Command(
+        "finished runs -> tables, figures and one page", "results/ --html report.html"
+    ),
     "predict": Command(
         "finished runs on other formulas, structures or columns",
         "--best mixing_enthalpy formulas.csv -o predictions.csv",
@@ -39,10 +44,18 @@ COMMANDS = {
 
 
 def listing() -> str:
-    lines = [f"irnet_hpc {__version__}: deep residual regression networks for materials properties", ""]
+    lines = [
+        f"irnet_hpc {__version__}: deep residual regression networks for materials properties",
+        "",
+    ]
     for name, command in COMMANDS.items():
-        lines += [f"{name:12}{command.does}", f"{'':12}python -m irnet_hpc.{name} {command.example}"]
-    return "\n".join([*lines, "", "Each has --help. From nothing to a list of candidates: docs/tutorial.md"])
+        lines += [
+            f"{name:12}{command.does}",
+            f"{'':12}python -m irnet_hpc.{name} {command.example}",
+        ]
+    return "\n".join(
+        [*lines, "", "Each has --help. From nothing to a list of candidates: docs/tutorial.md"]
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -14,14 +14,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from irnet_hpc.__main__ import COMMANDS
-from irnet_hpc.architectures import MODELS, WIDTHS
-from irnet_hpc.errors import UserError, exit_status
-from irnet_hpc.features import FEATURE_SETS
-from irnet_hpc.grids import GRID, GRIDS
-from irnet_hpc.properties import PROPERTIES
-from irnet_hpc.recipes import RECIPES
-from irnet_hpc.runs import PROTOCOLS
-from irnet_hpc.sources import SOURCES
+from irnet_hpc.console import exit_status
+from irnet_hpc.data.properties import PROPERTIES
+from irnet_hpc.data.sources import SOURCES
+from irnet_hpc.errors import UserError
+from irnet_hpc.features.sets import FEATURE_SETS
+from irnet_hpc.models.architectures import MODELS, WIDTHS
+from irnet_hpc.runs.grids import GRID, GRIDS
+from irnet_hpc.runs.recipes import RECIPES
+from irnet_hpc.runs.spec import PROTOCOLS
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 # argument -> what is offered for it, where its parser names no choices; more than these may be allowed
@@ -44,11 +45,28 @@ FILES = {"matrix", "names", "output", "html", "model", "verify", "info"}
 
 def parsers() -> Mapping[str, argparse.ArgumentParser]:
     """The parser of each command, as the command itself uses it. Loads torch."""
-    from irnet_hpc import aggregate, export, pack, predict, sweep, tensorboard, train
-    from irnet_hpc.doctor import __main__ as doctor
+    from irnet_hpc import tensorboard
+    from irnet_hpc.aggregate import cli as aggregate
+    from irnet_hpc.doctor import cli as doctor
+    from irnet_hpc.export import cli as export
+    from irnet_hpc.pack import cli as pack
+    from irnet_hpc.predict import cli as predict
+    from irnet_hpc.sweep import cli as sweep
+    from irnet_hpc.train import cli as train
 
-    commands = {"doctor": doctor, "pack": pack, "train": train, "sweep": sweep, "aggregate": aggregate}
-    commands |= {"predict": predict, "export": export, "tensorboard": tensorboard, "completion": sys.modules[__name__]}
+    commands = {
+        "doctor": doctor,
+        "pack": pack,
+        "train": train,
+        "sweep": sweep,
+        "aggregate": aggregate,
+    }
+    commands |= {
+        "predict": predict,
+        "export": export,
+        "tensorboard": tensorboard,
+        "completion": sys.modules[__name__],
+    }
     return {name: module.parser() for name, module in commands.items()}
 
 
@@ -56,14 +74,22 @@ def whole() -> argparse.ArgumentParser:
     """One parser of all commands, with what is offered for their arguments. To be looked at, not to parse with."""
     import shtab
 
-    from irnet_hpc import comm, data
+    from irnet_hpc.distributed import engines as comm
+    from irnet_hpc.train import dataset as data
 
     offered = OFFERED | {"engine": comm.ENGINES, "device": comm.DEVICES, "data": data.PLACES}
     parser = argparse.ArgumentParser(prog="irnet_hpc")
     commands = parser.add_subparsers()
     for name, command in parsers().items():
         does = COMMANDS[name].does
-        verbs = next((action for action in command._actions if isinstance(action, argparse._SubParsersAction)), None)
+        verbs = next(
+            (
+                action
+                for action in command._actions
+                if isinstance(action, argparse._SubParsersAction)
+            ),
+            None,
+        )
         if verbs is None:
             commands.add_parser(name, help=does, parents=[command], add_help=False)
             continue
@@ -90,7 +116,9 @@ def actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m irnet_hpc.completion", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m irnet_hpc.completion",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("shell", choices=SHELLS)
     return parser
@@ -101,11 +129,16 @@ def main() -> None:
     try:
         import shtab
     except ModuleNotFoundError:
-        raise UserError("completion is written with shtab: pip install 'irnet_hpc[completion]'") from None
+        raise UserError(
+            "completion is written with shtab: pip install 'irnet_hpc[completion]'"
+        ) from None
     print(shtab.complete(whole(), shell))
     if sys.stdout.isatty():
         where = Path("~/.local/share/bash-completion/completions/irnet_hpc")
-        print(f"next: write it to a file that the shell reads, such as {where} for bash; see --help", file=sys.stderr)
+        print(
+            f"next: write it to a file that the shell reads, such as {where} for bash; see --help",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ LARGEST_JSON = 2**26  # bytes; a hundred thousand epochs of a training are a six
 
 
 @contextlib.contextmanager
-def replacing(path: Path | str, sync: bool = True, allowed: Callable[[], None] | None = None) -> Iterator[Path]:
+def replacing(
+    path: Path | str, sync: bool = True, allowed: Callable[[], None] | None = None
+) -> Iterator[Path]:
     """Yield a temporary path in the target's folder; on success it is synced and renamed onto `path`, else removed.
 
     `allowed` is called last before the renaming, which an exception of its prevents.

@@ -20,11 +20,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from irnet_hpc.errors import UserError, exit_status
+from irnet_hpc.console import exit_status
+from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, replacing
 
 NAME = "events.out.tfevents.irnet_hpc"  # TensorBoard takes every file with `tfevents` in its name
-TAGS = {"train_mae": "mae/train", "val_mae": "mae/selection", "lr": "learning_rate"}  # column of history.csv -> curve
+TAGS = {
+    "train_mae": "mae/train",
+    "val_mae": "mae/selection",
+    "lr": "learning_rate",
+}  # column of history.csv -> curve
 
 
 # ----------------------------------------------------------------------------------------------------------- the format
@@ -34,7 +39,9 @@ def _crc_table() -> tuple[int, ...]:
     table = []
     for value in range(256):
         for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)  # Castagnoli's polynomial, bits reversed
+            value = value >> 1 ^ (
+                0x82F63B78 if value & 1 else 0
+            )  # Castagnoli's polynomial, bits reversed
         table.append(value)
     return tuple(table)
 
@@ -57,7 +64,12 @@ def masked(crc: int) -> int:
 
 def record(message: bytes) -> bytes:
     length = struct.pack("<Q", len(message))
-    return length + struct.pack("<I", masked(crc32c(length))) + message + struct.pack("<I", masked(crc32c(message)))
+    return (
+        length
+        + struct.pack("<I", masked(crc32c(length)))
+        + message
+        + struct.pack("<I", masked(crc32c(message)))
+    )
 
 
 def _varint(value: int) -> bytes:
@@ -75,7 +87,8 @@ def _nested(field: int, data: bytes) -> bytes:
 def event(wall_time_s: float, step: int, values: Mapping[str, float]) -> bytes:
     """An Event: wall_time = 1 (double), step = 2 (int64), summary = 5 of value = 1 with tag = 1 and simple_value = 2 (float)."""
     summary = b"".join(
-        _nested(1, _nested(1, tag.encode()) + b"\x15" + struct.pack("<f", value)) for tag, value in values.items()
+        _nested(1, _nested(1, tag.encode()) + b"\x15" + struct.pack("<f", value))
+        for tag, value in values.items()
     )
     return b"\x09" + struct.pack("<d", wall_time_s) + b"\x10" + _varint(step) + _nested(5, summary)
 
@@ -103,13 +116,17 @@ def events(folder: Path) -> Iterator[bytes]:
             yield event(began + seconds, epoch, values)
     with contextlib.suppress(UserError, OSError, LookupError, TypeError, ValueError):
         result = read_json(folder / "result.json")
-        yield event(began + float(result["wall_time_s"]), epoch, {"mae/test": float(result["test_mae"])})
+        yield event(
+            began + float(result["wall_time_s"]), epoch, {"mae/test": float(result["test_mae"])}
+        )
 
 
 def started(folder: Path) -> float:
     """When a run first began, in seconds since 1970; of a folder that does not say, when its history was last written."""
     with contextlib.suppress(UserError, OSError, LookupError, TypeError, ValueError):
-        return datetime.fromisoformat(read_json(folder / "run.json")["attempts"][0]["started"]).timestamp()
+        return datetime.fromisoformat(
+            read_json(folder / "run.json")["attempts"][0]["started"]
+        ).timestamp()
     return (folder / "history.csv").stat().st_mtime
 
 
@@ -124,8 +141,12 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("results", nargs="?", type=Path, default=Path("results"), help="default: results")
-    parser.add_argument("--logdir", type=Path, metavar="DIR", help="where to write; default: RESULTS/tensorboard")
+    parser.add_argument(
+        "results", nargs="?", type=Path, default=Path("results"), help="default: results"
+    )
+    parser.add_argument(
+        "--logdir", type=Path, metavar="DIR", help="where to write; default: RESULTS/tensorboard"
+    )
     return parser
 
 
@@ -133,10 +154,14 @@ def main() -> None:
     arguments = parser().parse_args()
     results, logdir = arguments.results, arguments.logdir or arguments.results / "tensorboard"
     if not results.is_dir():
-        raise UserError(f"{results} is not a folder; give the one that train and sweep write their runs to")
+        raise UserError(
+            f"{results} is not a folder; give the one that train and sweep write their runs to"
+        )
     folders = sorted(path.parent for path in results.rglob("history.csv"))
     if not folders:
-        raise UserError(f"no history.csv below {results}: no network has trained for an epoch there")
+        raise UserError(
+            f"no history.csv below {results}: no network has trained for an epoch there"
+        )
     for folder in folders:
         write(logdir / folder.relative_to(results) / NAME, events(folder))
     print(

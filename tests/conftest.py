@@ -8,20 +8,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loopback import FAST, Loopback
 
-from irnet_hpc import raw_table, store
+from irnet_hpc.data import raw_csv as raw_table
+from irnet_hpc.pack import store
+from tests.data.http_server import FAST, Loopback
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
+# Programs that tests start, ranks included, import the package and helpers of `tests`.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 
 @pytest.fixture(scope="session")
 def alloys_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Path of a pack of 600 alloys: 86 elemental fractions, mixing_enthalpy and size_mismatch. Not to be written to."""
     folder = tmp_path_factory.mktemp("packs")
-    command = "--source alloys --rows 600 --features elements --name alloys-small --workers 1 --pack-dir"
+    command = (
+        "--source alloys --rows 600 --features elements --name alloys-small --workers 1 --pack-dir"
+    )
     subprocess.run(
-        [sys.executable, "-m", "irnet_hpc.pack", *command.split(), folder], cwd=ROOT, check=True, capture_output=True
+        [sys.executable, "-m", "irnet_hpc.pack", *command.split(), folder],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
     )
     return folder / "alloys-small.h5"
 
@@ -33,18 +41,26 @@ def gaps_pack(alloys_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     `copy` is mixing_enthalpy once more, and `trained` is reported by training rows only. Not to be written to.
     """
     path, random = tmp_path_factory.mktemp("gaps") / "alloys-gaps.h5", np.random.default_rng(0)
-    with store.open_pack(alloys_pack) as pack, store.create(path, pack.feature_labels, pack.n_rows) as writer:
+    with (
+        store.open_pack(alloys_pack) as pack,
+        store.create(path, pack.feature_labels, pack.n_rows) as writer,
+    ):
         everything = slice(0, pack.n_rows)
         targets = {name: pack.y(name, everything) for name in pack.units}
         for name, part in (("mixing_enthalpy", 0.3), ("size_mismatch", 0.6)):
             targets[name][random.random(pack.n_rows) < part] = np.nan
-        targets |= {"copy": targets["mixing_enthalpy"].copy(), "trained": np.arange(pack.n_rows, dtype=float)}
+        targets |= {
+            "copy": targets["mixing_enthalpy"].copy(),
+            "trained": np.arange(pack.n_rows, dtype=float),
+        }
         targets["trained"][pack.n_train :] = np.nan
         units = pack.units | {"copy": "eV/atom", "trained": "1"}
         writer.append(pack.x(everything))
         counts = {"train": pack.n_train, "val": pack.n_val, "test": pack.n_test}
         identity = pack.identity | {"properties": units}
-        writer.finish(pack.formulas(everything), pack.material_ids(everything), targets, counts, identity, {})
+        writer.finish(
+            pack.formulas(everything), pack.material_ids(everything), targets, counts, identity, {}
+        )
     return path
 
 
@@ -67,10 +83,17 @@ def pack_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
     """
 
     def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess:
-        environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "IRNET_OFFLINE": "1"}
+        environment = {
+            "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(tmp_path),
+            "IRNET_OFFLINE": "1",
+        }
         environment |= variables
         command = [sys.executable, "-m", "irnet_hpc.pack", *map(str, arguments)]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        )
 
     return run
 

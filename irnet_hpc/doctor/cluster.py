@@ -5,19 +5,24 @@ import os
 import re
 import shutil
 
-from irnet_hpc.doctor.verdicts import Check, Settings, Verdict, ask, failure, note, ok, warning
+from irnet_hpc.doctor.checks import Check, Settings, Verdict, ask, failure, note, ok, warning
 from irnet_hpc.errors import UserError
 
 # What a sweep cannot do without; sacct only says how jobs ended.
 COMMANDS = ("sbatch", "srun", "scontrol", "squeue")
-NO_CLUSTER = "configuration source"  # in the words of a SLURM that is installed and belongs to no cluster
+NO_CLUSTER = (
+    "configuration source"  # in the words of a SLURM that is installed and belongs to no cluster
+)
 ASK_ADMIN = "ask the cluster's administrators, showing what this says"
 MPI_TYPES = r"\b(none|openmpi|pmi2|cray_shasta|pmix(?:_v\d+)?)\b"
 
 
 def is_here() -> bool:
     """Whether this machine has a SLURM that belongs to a cluster, answering or not."""
-    return bool(shutil.which("scontrol") or shutil.which("sbatch")) and NO_CLUSTER not in configuration()[1]
+    return (
+        bool(shutil.which("scontrol") or shutil.which("sbatch"))
+        and NO_CLUSTER not in configuration()[1]
+    )
 
 
 @functools.cache
@@ -40,16 +45,23 @@ def slurm(settings: Settings) -> Verdict:
             "load SLURM's module: module avail slurm; then: command -v sbatch srun scontrol squeue",
         )
     if not is_here():
-        return note("installed, but this machine belongs to no cluster: sweeps run as processes of this machine")
+        return note(
+            "installed, but this machine belongs to no cluster: sweeps run as processes of this machine"
+        )
     (found, trouble), queue = configuration(), ask(("squeue", "--me", "--noheader"))
     if trouble or queue.trouble:
         first = trouble.splitlines()[0] if trouble else queue.trouble
         return failure(
-            first, f"{ASK_ADMIN}: scontrol ping; on one machine of your own: sudo bash env/local_slurm.sh up"
+            first,
+            f"{ASK_ADMIN}: scontrol ping; on one machine of your own: sudo bash env/local_slurm.sh up",
         )
     n_jobs = len(queue.out.splitlines())
     name, version = found.get("ClusterName", "?"), found.get("SLURM_VERSION", "?")
-    return ok(f"{name}, SLURM {version}, answers; {n_jobs} jobs of yours in its queue", cluster=name, version=version)
+    return ok(
+        f"{name}, SLURM {version}, answers; {n_jobs} jobs of yours in its queue",
+        cluster=name,
+        version=version,
+    )
 
 
 def _answers() -> dict[str, str] | None:
@@ -65,9 +77,13 @@ def arrays(_: Settings) -> Verdict | None:
         return failure("it does not say MaxArraySize", f"{ASK_ADMIN}: scontrol show config")
     if int(size) < 1:
         return failure(
-            "MaxArraySize is 0: there are no job arrays", f"{ASK_ADMIN}: scontrol show config | grep MaxArraySize"
+            "MaxArraySize is 0: there are no job arrays",
+            f"{ASK_ADMIN}: scontrol show config | grep MaxArraySize",
         )
-    return ok(f"MaxArraySize {size}: a sweep submits arrays of at most {int(size):,} cells", max_array_size=int(size))
+    return ok(
+        f"MaxArraySize {size}: a sweep submits arrays of at most {int(size):,} cells",
+        max_array_size=int(size),
+    )
 
 
 def requeue(_: Settings) -> Verdict | None:
@@ -77,10 +93,18 @@ def requeue(_: Settings) -> Verdict | None:
     facts = {"JobRequeue": found.get("JobRequeue"), "PreemptMode": preemption}
     if "CANCEL" in preemption.upper():
         again = "python -m irnet_hpc.sweep submit MATRIX takes up what was cancelled, from its checkpoint"
-        return note(f"PreemptMode is {preemption}: a preempted job is cancelled, not requeued", again, **facts)
+        return note(
+            f"PreemptMode is {preemption}: a preempted job is cancelled, not requeued",
+            again,
+            **facts,
+        )
     if found.get("JobRequeue") != "1":
         how = "for slurm/train.sh say so: sbatch --requeue slurm/train.sh ..."
-        return note("JobRequeue is 0: only what asks for it goes back into the queue, as sweeps do", how, **facts)
+        return note(
+            "JobRequeue is 0: only what asks for it goes back into the queue, as sweeps do",
+            how,
+            **facts,
+        )
     return ok("JobRequeue is 1: preempted jobs go back into the queue", **facts)
 
 
@@ -102,8 +126,13 @@ def mpi_types(settings: Settings) -> Verdict | None:
     answer = ask(("srun", "--mpi=list"))
     offered = sorted(set(re.findall(MPI_TYPES, answer.out + answer.err)))
     if answer.trouble or not offered:
-        return failure(answer.trouble or "srun --mpi=list names none", "see what this says: srun --mpi=list")
-    stated = [*getattr(settings.site, "srun_args", ()), *os.environ.get("IRNET_SRUN_ARGS", "").split()]
+        return failure(
+            answer.trouble or "srun --mpi=list names none", "see what this says: srun --mpi=list"
+        )
+    stated = [
+        *getattr(settings.site, "srun_args", ()),
+        *os.environ.get("IRNET_SRUN_ARGS", "").split(),
+    ]
     wanted = [argument.partition("=")[2] for argument in stated if argument.startswith("--mpi=")]
     words = f"srun offers {', '.join(offered)}"
     if lacking := [kind for kind in wanted if kind not in offered]:
@@ -111,27 +140,44 @@ def mpi_types(settings: Settings) -> Verdict | None:
             f"{words}, however: the site's srun options say --mpi={lacking[0]}",
             f"give srun_args of env/sites/{settings.site_name or 'SITE'}.yaml, and IRNET_SRUN_ARGS, one of: srun --mpi=list",
         )
-    return ok(f"{words}; ranks meet over {'MPI by --mpi=' + wanted[0] if wanted else 'TCP, which needs none of them'}")
+    return ok(
+        f"{words}; ranks meet over {'MPI by --mpi=' + wanted[0] if wanted else 'TCP, which needs none of them'}"
+    )
 
 
 def site_options(site: object) -> list[str]:
     """A site's options of sbatch, as a sweep's own jobs have them."""
     options = {name: getattr(site, name) for name in ("account", "partition", "qos", "constraint")}
     options |= {"gpus-per-node": site.gpus_per_task or None, **site.sbatch}
-    options = {name.replace("_", "-"): value for name, value in options.items() if value not in (None, False)}
-    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()]
+    options = {
+        name.replace("_", "-"): value
+        for name, value in options.items()
+        if value not in (None, False)
+    }
+    return [
+        f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()
+    ]
 
 
 def trial_of_sbatch(options: list[str]) -> list[str]:
     """The command that asks whether a job would be taken, and submits none."""
-    return ["sbatch", "--test-only", "--time=5", "--nodes=1", "--ntasks=1", *options, "--wrap", "true"]
+    return [
+        "sbatch",
+        "--test-only",
+        "--time=5",
+        "--nodes=1",
+        "--ntasks=1",
+        *options,
+        "--wrap",
+        "true",
+    ]
 
 
 def submission(settings: Settings) -> Verdict | None:
     """Would a job be taken, with the site's account and partition? It is only asked, and none is submitted."""
     if _answers() is None:
         return None
-    from irnet_hpc.jobs import outside_any_job
+    from irnet_hpc.sweep.jobs import outside_any_job
 
     if settings.site is None:
         raise UserError("the site cannot be read: a library is missing, see versions")
@@ -146,20 +192,23 @@ def submission(settings: Settings) -> Verdict | None:
             "user=$USER; then: python -m irnet_hpc.doctor --site NAME",
         )
     told = re.search(r"to start at (\S+)", answer.err + answer.out)
-    return ok(f"sbatch would take a job with {place}" + (f", to start at {told[1]}" if told else ""))
+    return ok(
+        f"sbatch would take a job with {place}" + (f", to start at {told[1]}" if told else "")
+    )
 
 
 def state(_: Settings) -> Verdict | None:
     """The folder that carries submitit's jobs to the nodes."""
     if _answers() is None:
         return None
-    from irnet_hpc.submission import state_folder
+    from irnet_hpc.sweep.submit import state_folder
 
     folder = state_folder()  # says in a sentence what is wrong
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
         return failure(
-            f"the state folder {folder} cannot be written", "export IRNET_STATE=DIR, one that every node sees"
+            f"the state folder {folder} cannot be written",
+            "export IRNET_STATE=DIR, one that every node sees",
         )
     return ok(f"{folder} is yours alone; that the nodes see it is proved by --slurm")
 

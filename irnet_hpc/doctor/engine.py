@@ -8,13 +8,26 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 
-from irnet_hpc.doctor.verdicts import Answer, Check, Settings, Verdict, ask, failure, note, ok, warning
+from irnet_hpc.doctor.checks import (
+    Answer,
+    Check,
+    Settings,
+    Verdict,
+    ask,
+    failure,
+    note,
+    ok,
+    warning,
+)
 
 CHILD_S = 120.0  # a cold torch on a network file system takes most of it; here it is seconds
 REBUILD = "bash env/setup.sh builds Horovod against this torch and this MPI"
 ALONE = "until then: python -m irnet_hpc.sweep run --ranks 1"
 # Fewer cores than ranks must not be what a check fails of: Open MPI 4 and 5; others do not look.
-CROWDED = {"OMPI_MCA_rmaps_base_oversubscribe": "1", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
+CROWDED = {
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+}
 
 
 def said(answer: Answer) -> dict:
@@ -33,11 +46,11 @@ def child(
     what: Sequence[object], launcher: Sequence[str] = (), more: Mapping[str, str] | None = None
 ) -> tuple[dict, str]:
     """What a child of ours found, and what went wrong, with the stage at which it did; ours alone, and part of no job."""
-    from irnet_hpc.jobs import outside_any_job
+    from irnet_hpc.sweep.jobs import outside_any_job
 
     with outside_any_job():
         environment = os.environ | (more or {})
-    command = [*launcher, sys.executable, "-m", "irnet_hpc.doctor.child", *what]
+    command = [*launcher, sys.executable, "-m", "irnet_hpc.doctor.probes", *what]
     answer = ask(command, CHILD_S, environment)
     facts = said(answer)
     trouble = answer.trouble
@@ -54,7 +67,9 @@ def libraries() -> tuple[dict, str]:
 def horovod(_: Settings) -> Verdict:
     facts, trouble = libraries()
     if trouble:
-        return failure(f"cannot be loaded with this torch: {trouble}", f"{REBUILD}; {ALONE}", **facts)
+        return failure(
+            f"cannot be loaded with this torch: {trouble}", f"{REBUILD}; {ALONE}", **facts
+        )
     built = facts["built"]
     words = f"Horovod {facts['horovod']} on torch {facts['torch']} with {', '.join(n for n, is_in in built.items() if is_in)}"
     if not built["gloo"]:
@@ -68,7 +83,9 @@ def mpi(_: Settings) -> Verdict | None:
     if trouble:
         return None  # has been said
     if "no_mpi" in facts:
-        return note(f"none that mpi4py finds: trainings meet over Gloo, packing uses --workers ({facts['no_mpi']})")
+        return note(
+            f"none that mpi4py finds: trainings meet over Gloo, packing uses --workers ({facts['no_mpi']})"
+        )
     if not facts["built"]["mpi"]:
         return note(f"{facts['mpi']} for packing; Horovod is built without MPI and meets over Gloo")
     if len(facts["libmpi"]) != 1:
@@ -102,7 +119,9 @@ def nccl(_: Settings) -> Verdict | None:
             f"torch and Horovod must share one NCCL, however: {', '.join(facts['libnccl'])}",
             "unset HOROVOD_NCCL_HOME, then: bash env/setup.sh --cuda builds Horovod with torch's own",
         )
-    return ok(f"torch sees {facts['n_gpus']} GPUs, Horovod has NCCL ({', '.join(facts['libnccl']) or 'linked in'})")
+    return ok(
+        f"torch sees {facts['n_gpus']} GPUs, Horovod has NCCL ({', '.join(facts['libnccl']) or 'linked in'})"
+    )
 
 
 def of_sum(facts: dict, size: int, todo: str) -> Verdict:
@@ -110,13 +129,17 @@ def of_sum(facts: dict, size: int, todo: str) -> Verdict:
     words = f"{facts['size']} ranks, {facts['engine']}, {facts['device']}: {facts['mb_per_s']:,.0f} MB/s"
     words = words if facts["size"] > 1 else "one rank, which sums alone"
     if facts["size"] != size:
-        return failure(f"{size} ranks were started, however: the engine found {facts['size']}", todo, **facts)
+        return failure(
+            f"{size} ranks were started, however: the engine found {facts['size']}", todo, **facts
+        )
     if not facts["right"]:
         return failure(f"{words}, but sums are wrong: nothing may be trained here", todo, **facts)
     return ok(f"{words}, sums are right", **facts)
 
 
-def _two_ranks(launcher: Sequence[str], todo: str, more: Mapping[str, str] | None = None) -> Verdict:
+def _two_ranks(
+    launcher: Sequence[str], todo: str, more: Mapping[str, str] | None = None
+) -> Verdict:
     with tempfile.TemporaryDirectory(prefix="irnet-doctor-") as folder:
         facts, trouble = child(["ranks", folder], launcher, {"OMP_NUM_THREADS": "1"} | (more or {}))
     if trouble:
@@ -126,10 +149,12 @@ def _two_ranks(launcher: Sequence[str], todo: str, more: Mapping[str, str] | Non
 
 def over_gloo(_: Settings) -> Verdict:
     """As `sweep run` starts its cells."""
-    from irnet_hpc.running import horovodrun
+    from irnet_hpc.sweep.local import horovodrun
 
     launcher = horovodrun(2)  # says in a sentence where there is none
-    return _two_ranks(launcher, f"by hand: horovodrun --gloo -np 2 python env/proof.py gloo; {ALONE}")
+    return _two_ranks(
+        launcher, f"by hand: horovodrun --gloo -np 2 python env/proof.py gloo; {ALONE}"
+    )
 
 
 def over_mpi(_: Settings) -> Verdict | None:
@@ -137,7 +162,9 @@ def over_mpi(_: Settings) -> Verdict | None:
     if trouble or not facts["built"]["mpi"] or not shutil.which("mpirun"):
         return None
     verdict = _two_ranks(
-        ["mpirun", "-np", "2"], "by hand: source env/activate.sh; mpirun -np 2 python env/proof.py mpi", CROWDED
+        ["mpirun", "-np", "2"],
+        "by hand: source env/activate.sh; mpirun -np 2 python env/proof.py mpi",
+        CROWDED,
     )
     # Nothing that a sweep starts needs it: its ranks meet over TCP unless the site says --mpi.
     return verdict._replace(level="warning") if verdict.level == "failure" else verdict
@@ -147,12 +174,24 @@ def allocation(settings: Settings) -> Verdict | None:
     """Inside a job: the tasks of srun are the ranks, all of them, as many as SLURM_NTASKS."""
     if "SLURM_JOB_ID" not in os.environ:
         return None
-    stated = list(getattr(settings.site, "srun_args", ())) or os.environ.get("IRNET_SRUN_ARGS", "").split()
+    stated = (
+        list(getattr(settings.site, "srun_args", ()))
+        or os.environ.get("IRNET_SRUN_ARGS", "").split()
+    )
     launcher = ["srun", "--overlap", "--kill-on-bad-exit=1", *stated]
     todo = "see what MPI this srun knows: srun --mpi=list; then IRNET_SRUN_ARGS=--mpi=pmix, or none for TCP"
     folder = settings.trial
     environment = os.environ | {"SRUN_CPUS_PER_TASK": os.environ.get("SLURM_CPUS_PER_TASK", "1")}
-    command = [*launcher, sys.executable, "-m", "irnet_hpc.doctor.child", "ranks", folder, "--engine", "auto"]
+    command = [
+        *launcher,
+        sys.executable,
+        "-m",
+        "irnet_hpc.doctor.probes",
+        "ranks",
+        folder,
+        "--engine",
+        "auto",
+    ]
     try:
         answer = ask(command, CHILD_S, environment)
     finally:
@@ -165,8 +204,8 @@ def allocation(settings: Settings) -> Verdict | None:
 
 CHECKS = (
     Check("Horovod", horovod, CHILD_S + 20, "python -c 'import horovod.torch'"),
-    Check("MPI", mpi, CHILD_S + 20, "python -m irnet_hpc.doctor.child libraries"),
-    Check("NCCL", nccl, CHILD_S + 20, "python -m irnet_hpc.doctor.child libraries"),
+    Check("MPI", mpi, CHILD_S + 20, "python -m irnet_hpc.doctor.probes libraries"),
+    Check("NCCL", nccl, CHILD_S + 20, "python -m irnet_hpc.doctor.probes libraries"),
     Check("two ranks", over_gloo, CHILD_S + 20, "horovodrun --gloo -np 2 python env/proof.py gloo"),
     Check("under mpirun", over_mpi, CHILD_S + 20, "mpirun -np 2 python env/proof.py mpi"),
     Check("allocation", allocation, CHILD_S + 20, "srun hostname"),

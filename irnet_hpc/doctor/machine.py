@@ -8,11 +8,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from irnet_hpc.doctor.verdicts import Check, Settings, Verdict, ask, failure, note, ok, warning
+from irnet_hpc.doctor.checks import Check, Settings, Verdict, ask, failure, note, ok, warning
 
 REPOSITORY = Path(__file__).parents[2]
 PYTHONS = ((3, 11), (3, 13))  # first and last that are tested
-LEAST_GB, GOOD_GB = 1.0, 4.0  # of memory: what one rank takes with torch in it, and with a large pack
+LEAST_GB, GOOD_GB = (
+    1.0,
+    4.0,
+)  # of memory: what one rank takes with torch in it, and with a large pack
 # Flags of /proc/cpuinfo -> what they mean for bf16.
 BF16_FLAGS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "bf16": "BF16 of ARM"}
 FP32 = (
@@ -35,10 +38,17 @@ def python(_: Settings) -> Verdict:
 def required() -> dict[str, str]:
     """Library -> the least version with which the package works, from setup.cfg or from what was installed of it."""
     configuration = configparser.ConfigParser()
-    if configuration.read(REPOSITORY / "setup.cfg") and configuration.get("metadata", "name") == "irnet_hpc":
+    if (
+        configuration.read(REPOSITORY / "setup.cfg")
+        and configuration.get("metadata", "name") == "irnet_hpc"
+    ):
         lines = configuration.get("options", "install_requires").splitlines()
     else:
-        lines = [line for line in importlib.metadata.requires("irnet_hpc") or [] if "extra ==" not in line]
+        lines = [
+            line
+            for line in importlib.metadata.requires("irnet_hpc") or []
+            if "extra ==" not in line
+        ]
     matches = [re.match(r"([\w.-]+) *>=? *([\d.]+)", line) for line in lines]
     return {match[1]: match[2] for match in matches if match}
 
@@ -75,9 +85,17 @@ def versions(_: Settings) -> Verdict:
     setup = "bash env/setup.sh installs the tested versions"
     if bad:
         return failure("; ".join(bad), setup, versions=found)
-    others = {name: found[name] for name in least if name in pins and numbers(found[name]) != numbers(pins[name])}
+    others = {
+        name: found[name]
+        for name in least
+        if name in pins and numbers(found[name]) != numbers(pins[name])
+    }
     torch = others.pop("torch", None)
-    own = f"; torch {torch} is this machine's own ({pins['torch']} is tested), which is fine" if torch else ""
+    own = (
+        f"; torch {torch} is this machine's own ({pins['torch']} is tested), which is fine"
+        if torch
+        else ""
+    )
     if others:
         names = ", ".join(f"{name} {version} ({pins[name]})" for name, version in others.items())
         return warning(f"not as tested: {names}{own}", setup, versions=found)
@@ -102,11 +120,17 @@ def cgroup_limits(
         for level in (base / level for level in dict.fromkeys(levels)):
             quota, period = _words(level / "cpu.max") or ["", ""]
             if controllers:
-                quota, period = (" ".join(_words(level / f"cpu.cfs_{name}_us")) for name in ("quota", "period"))
+                quota, period = (
+                    " ".join(_words(level / f"cpu.cfs_{name}_us")) for name in ("quota", "period")
+                )
             if quota.isdecimal() and period.isdecimal() and int(period):
                 cores.append(int(quota) / int(period))
-            (limit,) = _words(level / ("memory.limit_in_bytes" if controllers else "memory.max")) or [""]
-            if limit.isdecimal() and int(limit) < 1 << 60:  # version 1 says "none" with a number near 2**63
+            (limit,) = _words(
+                level / ("memory.limit_in_bytes" if controllers else "memory.max")
+            ) or [""]
+            if (
+                limit.isdecimal() and int(limit) < 1 << 60
+            ):  # version 1 says "none" with a number near 2**63
                 memory_gb.append(int(limit) / 1e9)
     return min(cores, default=None), min(memory_gb, default=None)
 
@@ -141,15 +165,26 @@ def cores(_: Settings) -> Verdict:
 def memory(_: Settings) -> Verdict:
     text = Path("/proc/meminfo").read_text()
     total, available = (
-        int(re.search(rf"^{key}: *(\d+)", text, re.M)[1]) * 1024e-9 for key in ("MemTotal", "MemAvailable")
+        int(re.search(rf"^{key}: *(\d+)", text, re.M)[1]) * 1024e-9
+        for key in ("MemTotal", "MemAvailable")
     )
     _, limit = cgroup_limits()
     usable = available if limit is None else min(available, limit)
-    found = f"{usable:.1f} GB free of {total:.1f} GB" + (f", the cgroup allows {limit:.1f} GB" if limit else "")
+    found = f"{usable:.1f} GB free of {total:.1f} GB" + (
+        f", the cgroup allows {limit:.1f} GB" if limit else ""
+    )
     if usable < LEAST_GB:
-        return failure(f"{found}, less than one rank takes", "see who has it: ps aux --sort=-rss | head", gb=usable)
+        return failure(
+            f"{found}, less than one rank takes",
+            "see who has it: ps aux --sort=-rss | head",
+            gb=usable,
+        )
     if usable < GOOD_GB:
-        return warning(f"{found}: enough for small packs", "see who has it: ps aux --sort=-rss | head", gb=usable)
+        return warning(
+            f"{found}: enough for small packs",
+            "see who has it: ps aux --sort=-rss | head",
+            gb=usable,
+        )
     return ok(found, gb=usable)
 
 
@@ -160,7 +195,10 @@ def threads(_: Settings, environment: Mapping[str, str] = os.environ) -> Verdict
         return ok("OMP_NUM_THREADS is not set: each rank takes its share of the cores")
     outer = stated.partition(",")[0].strip()  # a list is for nested teams
     if not outer.isdecimal() or not int(outer):
-        return warning(f"OMP_NUM_THREADS must be a whole number from 1, however: {stated!r}", "unset OMP_NUM_THREADS")
+        return warning(
+            f"OMP_NUM_THREADS must be a whole number from 1, however: {stated!r}",
+            "unset OMP_NUM_THREADS",
+        )
     if int(outer) > usable:
         return warning(
             f"OMP_NUM_THREADS is {outer}, and there are {usable:g} cores: threads would wait for each other",
@@ -181,15 +219,22 @@ def processor(_: Settings, cpuinfo: str | None = None) -> Verdict:
 
 def gpu(_: Settings) -> Verdict:
     """What nvidia-smi says; whether torch sees the same is a check of the engine."""
-    query = ("nvidia-smi", "--query-gpu=name,compute_cap,memory.total", "--format=csv,noheader,nounits")
+    query = (
+        "nvidia-smi",
+        "--query-gpu=name,compute_cap,memory.total",
+        "--format=csv,noheader,nounits",
+    )
     answer = ask(query)
     lines = [line.split(", ") for line in answer.out.splitlines() if line.count(", ") == 2]
     if answer.trouble.startswith("there is no") or "No devices" in answer.out + answer.err:
         return note("none here: trainings run on the processor")
     if answer.trouble or not lines:
-        return warning(answer.trouble or "nvidia-smi lists none", "see what this says: nvidia-smi", gpus=[])
+        return warning(
+            answer.trouble or "nvidia-smi lists none", "see what this says: nvidia-smi", gpus=[]
+        )
     found = ", ".join(
-        f"{name} (capability {capability}, {float(mib) / 1024:.0f} GiB)" for name, capability, mib in lines
+        f"{name} (capability {capability}, {float(mib) / 1024:.0f} GiB)"
+        for name, capability, mib in lines
     )
     if any(numbers(capability) < (8, 0) for _, capability, _ in lines):
         return warning(f"{found}: bf16 needs capability 8.0", FP32, gpus=lines)

@@ -1,0 +1,100 @@
+"""The catalogue: which sources there are, and whether a service is still as its reader expects it.
+
+pack --list                what can be packed, how many rows, which properties, under which licence, and what is here
+pack --list matminer       the same of matminer's datasets
+pack --probe oqmd          one page of the service, and what differs; status 1 where something does
+"""
+
+import textwrap
+from pathlib import Path
+
+from irnet_hpc.data.download import DOWNLOADS, address
+from irnet_hpc.data.download import matminer as matminer_names
+from irnet_hpc.data.loading import MATMINER, candidates
+from irnet_hpc.data.properties import PROPERTIES
+from irnet_hpc.data.sources import SOURCES, Source
+from irnet_hpc.errors import UserError, choose
+
+WIDTH = 100  # characters of a line
+N_ROWS = 20  # of the page that is looked at
+MOST_UNLIKELY = (
+    0.1  # of a property's values; more outside its plausible range look like another unit
+)
+
+
+def listing(what: str, data_dir: Path | str | None = None) -> str:
+    """Every source in SOURCES, or every dataset of matminer's."""
+    if what not in ("", "matminer"):
+        choose("catalogue (of --list)", what, ["matminer"])
+    if what == "matminer":
+        return "\n\n".join(
+            _dataset(name, data_dir) for name in sorted(matminer_names.metadata()) if _usable(name)
+        )
+    entries = [_entry(name, source, data_dir) for name, source in SOURCES.items()]
+    last = f"{MATMINER}NAME\n  any of {sum(map(_usable, matminer_names.metadata()))} datasets: pack --list matminer"
+    return "\n\n".join([*entries, last, "PATH\n  a .csv or .jsonl of your own, also .gz or .xz"])
+
+
+def _entry(name: str, source: Source, data_dir: Path | str | None) -> str:
+    is_made = name == "alloys"
+    rows = "as many as --rows says (20,000)" if is_made else "as many as its table has"
+    if source.rows:
+        low, high = source.rows
+        rows = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        rows += f" ({source.rows_as_of})"
+    lines = {
+        "what": source.title,
+        "form": "formulas and structures" if source.structures else "formulas",
+        "rows": rows,
+        "properties": ", ".join(
+            f"{column} ({PROPERTIES[column].unit})" for column in source.properties
+        ),
+        "licence": source.licence,
+        "from": address(name)
+        if name in DOWNLOADS
+        else "computed"
+        if is_made
+        else "a table that is put here by hand",
+        "here": "always" if is_made else _here(name, data_dir),
+    }
+    return "\n".join([name, *(_wrapped(f"  {key:<12}{value}", 14) for key, value in lines.items())])
+
+
+def _wrapped(line: str, indent: int) -> str:
+    """A line as several, none of them wide; a name stays with its unit."""
+    lines = textwrap.wrap(
+        line.replace(" (", "\0("),
+        WIDTH,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines).replace("\0(", " (")
+
+
+def _usable(name: str) -> bool:
+    try:
+        return bool(matminer_names.dataset(name))
+    except UserError:
+        return False
+
+
+def _dataset(name: str, data_dir: Path | str | None) -> str:
+    known = matminer_names.dataset(name)
+    others = (*matminer_names.STRUCTURES, *matminer_names.FORMULAS, *matminer_names.IDS)
+    names = matminer_names.named(
+        name, [column for column in known["columns"] if column not in others]
+    )
+    columns = []
+    for column, given in names.items():
+        unit = PROPERTIES[given].unit if given in PROPERTIES else None
+        unit = unit or matminer_names.unit_in(column, known["columns"][column])
+        columns.append(f"{given} ({unit})" if unit else given)
+    form = "formulas and structures" if matminer_names.has_structures(name) else "formulas"
+    source = f"{MATMINER}{name}"
+    rows = f"  {known['num_entries']:,} rows, {form}; here: {_here(source, data_dir)}"
+    return "\n".join([source, rows, _wrapped(f"  columns: {', '.join(columns)}", 4)])
+
+
+def _here(source: str, data_dir: Path | str | None) -> str:
+    return ", ".join(str(path) for path in candidates(source, data_dir) if path.is_file()) or "no"

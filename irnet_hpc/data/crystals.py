@@ -1,0 +1,137 @@
+"""Crystals: lattices and sites in columns, the short vectors of a lattice, and what makes a crystal unfit to be described."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+LEAST_VOLUME = 0.01  # Å³; no atom has less
+LEAST_DISTANCE = 0.5  # Å, as pymatgen's Structure.DISTANCE_TOLERANCE; the shortest of all bonds, that of H2, has 0.74
+LARGEST = 1e6  # of lattice vectors in Å and of coordinates; of larger ones the digits do not say where a site is
+LENGTH_ERROR = 1e-7  # Å, by which rounding may move a lattice vector
+REDUCTION_STEPS = 1000
+
+
+class Unsuitable(ValueError):
+    """A crystal that a feature set cannot describe; its two arguments are reason and detail, as those of a rejected row."""
+
+
+class Crystal(NamedTuple):
+    """One periodic crystal of `n_sites` whole atoms."""
+
+    lattice: np.ndarray  # (3, 3) float64, Å, a vector a row
+    number: np.ndarray  # (n_sites,) int16, atomic numbers
+    position: np.ndarray  # (n_sites, 3) float64, fractional
+
+
+@dataclasses.dataclass(frozen=True)
+class Crystals:
+    """`n_rows` crystals. Sites lie in flat arrays: row i has those in start[i]:start[i + 1], none where it has no crystal."""
+
+    lattice: np.ndarray  # (n_rows, 3, 3) float64, Å, a vector a row
+    start: np.ndarray  # (n_rows + 1,) int64
+    number: np.ndarray  # (n_sites,) int16, atomic numbers
+    position: np.ndarray  # (n_sites, 3) float64, fractional
+    lacking: (
+        np.ndarray
+    )  # (n_rows,) objects: why a row has no crystal, (reason, detail), or None where it has one
+
+    def __len__(self) -> int:
+        return len(self.lattice)
+
+    @property
+    def n_sites(self) -> np.ndarray:
+        """(n_rows,) int64; 0 where a row has no crystal."""
+        return np.diff(self.start)
+
+    def __getitem__(self, row: int) -> Crystal:
+        sites = slice(self.start[row], self.start[row + 1])
+        return Crystal(self.lattice[row], self.number[sites], self.position[sites])
+
+    def take(self, rows: np.ndarray) -> "Crystals":
+        """The crystals of these row numbers, in their order."""
+        counts = self.n_sites[rows]
+        start = np.concatenate([[0], np.cumsum(counts)])
+        flat = np.repeat(self.start[rows] - start[:-1], counts) + np.arange(start[-1])
+        return Crystals(
+            self.lattice[rows], start, self.number[flat], self.position[flat], self.lacking[rows]
+        )
+
+
+def collect(rows: Sequence[Crystal | Unsuitable]) -> Crystals:
+    """Crystals in columns, from a crystal a row, or the reason why it has none."""
+    lattice = np.zeros((len(rows), 3, 3))
+    counts = np.zeros(len(rows), np.int64)
+    lacking = np.full(len(rows), None, object)
+    number, position = [np.zeros(0, np.int16)], [np.zeros((0, 3))]
+    for row, crystal in enumerate(rows):
+        if isinstance(crystal, Unsuitable):
+            lacking[row] = crystal.args
+            continue
+        lattice[row], counts[row] = crystal.lattice, len(crystal.number)
+        number.append(crystal.number)
+        position.append(crystal.position)
+    start = np.concatenate([[0], np.cumsum(counts)])
+    return Crystals(lattice, start, np.concatenate(number), np.concatenate(position), lacking)
+
+
+def shortened(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
+    """The same crystal in short vectors: its lattice (3, 3), Å, and positions (n_sites, 3), fractions from 0 to 1 of these.
+
+    Raises Unsuitable for numbers that are not finite or have no digits left, no volume, and a site on its own image.
+    """
+    if not all(
+        (np.abs(numbers) < LARGEST).all() for numbers in (crystal.lattice, crystal.position)
+    ):
+        raise Unsuitable(
+            "structure not readable", f"its numbers must be finite and below {LARGEST:g}"
+        )
+    volume = abs(np.linalg.det(crystal.lattice))
+    if volume < LEAST_VOLUME:
+        raise Unsuitable("lattice of no volume", f"{volume:.3g} Å³")
+    try:
+        with np.errstate(all="ignore"):  # where digits run out, numbers grow until there are none
+            change = _reduction(crystal.lattice)
+            back = np.rint(np.linalg.inv(change))
+            lattice = change @ crystal.lattice
+            products = np.abs(change) @ np.abs(crystal.lattice), np.abs(back) @ np.abs(lattice)
+    except np.linalg.LinAlgError:
+        raise Unsuitable(
+            "lattice too skewed", "its vectors are parallel to within rounding"
+        ) from None
+    lost = np.finfo(float).eps * np.max(products)
+    if not lost <= LENGTH_ERROR:
+        raise Unsuitable(
+            "lattice too skewed", f"its numbers give its shortest vectors to {lost:.1g} Å only"
+        )
+    return lattice, crystal.position % 1 @ back % 1
+
+
+def _reduction(lattice: np.ndarray) -> np.ndarray:
+    """(3, 3) float64 of whole numbers and determinant ±1 that make the vectors of a lattice short; it stays the same lattice.
+
+    Semaev's greedy reduction: off the longest vector goes the one of the others' plane that leaves least.
+    """
+    change = np.eye(3)
+    for _ in range(REDUCTION_STEPS):
+        vectors = change @ lattice
+        lengths = np.linalg.norm(vectors, axis=1)
+        order = np.argsort(lengths, kind="stable")
+        if lengths[order[0]] < LEAST_DISTANCE:
+            raise Unsuitable(
+                "sites on one another", f"a site and its image, {lengths[order[0]]:.3g} Å apart"
+            )
+        change, (a, b, c) = change[order], vectors[order]
+        if step := np.rint(a @ b / (a @ a)):
+            change[1] -= step * change[0]
+            continue
+        near = np.floor(np.linalg.solve([[a @ a, a @ b], [a @ b, b @ b]], [a @ c, b @ c]))
+        steps = [near + corner for corner in itertools.product((0, 1), repeat=2)]
+        left = [np.linalg.norm(c - i * a - j * b) for i, j in steps]
+        if min(left) >= lengths[order[2]] * (1 - 1e-12):
+            break
+        i, j = steps[int(np.argmin(left))]
+        change[2] -= i * change[0] + j * change[1]
+    return change

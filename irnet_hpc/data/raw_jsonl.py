@@ -1,0 +1,245 @@
+"""Raw tables with structures: JSON lines, one material a line.
+
+    {"material_id": "mp-22862", "lattice": [[5.69, 0, 0], [0, 5.69, 0], [0, 0, 5.69]], "species": ["Na", "Cl", ...],
+     "frac_coords": [[0, 0, 0], [0.5, 0, 0], ...], "targets": {"formation_energy": -2.1}, "split": "train"}
+
+`lattice` has a vector (Å) a row. A site of several species is an object, {"Fe": 0.5, "Co": 0.5}. `formula`, `material_id`
+and `split` may be left out, and so may a property that is not reported, or a structure that is not known. Further keys
+that hold numbers are the user's own features, as further columns of a CSV are.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import numpy as np
+
+from irnet_hpc.data.crystals import Crystal, Unsuitable, collect
+from irnet_hpc.data.formulas import NUMBER, Unreadable, composition, reduced_formula
+from irnet_hpc.data.raw_csv import RawTable, check_text, one_sentence, read_lines
+from irnet_hpc.errors import UserError
+
+KEYS = ("material_id", "formula", "split", "lattice", "species", "frac_coords", "targets")
+SYMBOL = re.compile(
+    r"([A-Z][a-z]?)(?:[0-9]*\.?[0-9]*[+-])?"
+)  # an oxidation state says nothing of where the atoms are
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # in JSON: one half of a character outside of 16 bits
+
+
+def read_header(path: Path) -> list[str]:
+    """The names of the properties that any line reports. Raises UserError where a line is not sound."""
+    names = {name: None for _, entry in _entries(path) for name in entry["targets"]}
+    return ["formula", *names]
+
+
+def read(
+    path: Path, name: str, targets: Collection[str], feature: Callable[[str], bool]
+) -> RawTable:
+    """Read a table: the `targets` to predict, and as features those further keys that hold numbers and for which `feature`
+    is true.
+
+    Rows without a material_id get `<name>-<row>`. A line that is not sound raises UserError, naming it; a structure that
+    is not leaves its row without a crystal, and is a reason to reject the row only where structures are needed.
+    """
+    digest = hashlib.sha256()
+    lines, crystals, ignored = [], [], {}
+    columns: dict[str, dict[int, float]] = {}  # key -> row -> number
+    text: dict[str, list[str]] = {"formula": [], "material_id": [], "split": []}
+    values: dict[str, list[float]] = {target: [] for target in targets}
+    for line, entry in _entries(path, digest):
+        found, formula = structure_of(entry)
+        crystals.append(found)
+        lines.append(line)
+        text["formula"].append(formula)
+        text["material_id"].append(entry.get("material_id") or f"{name}-{len(lines)}")
+        if "split" in entry:
+            text["split"].append(entry["split"])
+        for target, column in values.items():
+            column.append(entry["targets"].get(target, math.nan))
+        for key in entry.keys() - KEYS - ignored.keys():
+            if not feature(key) or not _may_be_number(entry[key]):
+                ignored[key] = columns.pop(key, None)
+            elif entry[key] is not None:
+                columns.setdefault(key, {})[len(lines) - 1] = _finite(path, line, key, entry[key])
+        ignored |= dict.fromkeys(entry["targets"].keys() - values.keys())
+    if len(text["split"]) not in (0, len(lines)):
+        raise UserError(
+            f"{path} must give a split to every line or to none, however: {len(text['split'])} of {len(lines)}"
+        )
+    check_text(path, {key: values for key, values in text.items() if values}, lines)
+    return RawTable(
+        line=np.array(lines, np.int64),
+        formula=text["formula"],
+        material_id=text["material_id"],
+        split=text["split"] or None,
+        targets={target: np.array(column, np.float64) for target, column in values.items()},
+        columns={key: _column(columns[key], len(lines)) for key in sorted(columns)},
+        ignored=tuple(sorted(ignored)),
+        sha256=digest.hexdigest(),
+        crystals=collect(crystals),
+    )
+
+
+def _entries(path: Path, digest=None):
+    """(line number, object) of every line that is not blank, its targets checked and those not reported left out."""
+    number = 0
+    with one_sentence(path):
+        for number, line in enumerate(read_lines(path, digest), start=1):
+            if line.strip():
+                entry = entry_of(path, number, line)
+                entry["targets"] = _targets(path, number, entry.get("targets", {}))
+                yield number, entry
+    if not number:
+        raise UserError(
+            f"{path} is empty; it must hold an object a line, with keys {', '.join(KEYS)}"
+        )
+
+
+def entry_of(path: Path, number: int, line: str) -> dict:
+    """The object of a line. Raises UserError where it is none, or none of a material."""
+    try:
+        entry = json.loads(line, object_pairs_hook=_once_each, parse_constant=_no_number)
+        if SURROGATE.search(
+            line
+        ):  # half of a character is no text, and raises a ValueError of its own
+            json.dumps(entry, ensure_ascii=False).encode()
+    except RecursionError:
+        raise UserError(
+            f"{path}, line {number} must be a JSON object, however: brackets in it are too deep"
+        ) from None
+    except ValueError as error:
+        cut = "" if line.endswith("\n") else ", and it is the last one: is the file cut short?"
+        raise UserError(
+            f"{path}, line {number} must be a JSON object, however: {error}{cut}"
+        ) from None
+    if not isinstance(entry, dict) or not entry.keys() & {"formula", "species"}:
+        raise UserError(
+            f"{path}, line {number} must be an object with species or a formula, of the keys {', '.join(KEYS)}"
+        )
+    for key in ("material_id", "formula", "split"):
+        if not isinstance(entry.get(key, ""), str):
+            raise UserError(f"{path}, line {number}: {key} must be text, however: {entry[key]!r}")
+    return entry
+
+
+def _once_each(pairs: list[tuple[str, object]]) -> dict:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(
+            f"{next(name for name in names if names.count(name) > 1)!r} stands in it twice"
+        )
+    return found
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number; leave out what is not reported")
+
+
+def _targets(path: Path, number: int, targets: object) -> dict[str, float]:
+    if not isinstance(targets, dict):
+        raise UserError(
+            f"{path}, line {number}: targets must be an object, property: number, however: {targets!r}"
+        )
+    return {
+        name: _finite(path, number, name, value)
+        for name, value in targets.items()
+        if value is not None
+    }
+
+
+def _may_be_number(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _finite(path: Path, line: int, name: str, value: object) -> float:
+    with contextlib.suppress(OverflowError):  # of a whole number that no float can hold
+        if _may_be_number(value) and math.isfinite(value):
+            return float(value)
+    raise UserError(
+        f"{path}, line {line}: {name} must be a finite number, or left out, however: {repr(value)[:50]}"
+    )
+
+
+def _column(numbers: dict[int, float], n_rows: int) -> np.ndarray:
+    """(n_rows,) float64, NaN where a row has none."""
+    column = np.full(n_rows, np.nan)
+    column[list(numbers)] = list(numbers.values())
+    return column
+
+
+def structure_of(entry: dict) -> tuple[Crystal | Unsuitable, str]:
+    """The crystal of a line, or why it has none; and its formula."""
+    formula = entry.get("formula", "")
+    if "species" not in entry:
+        return Unsuitable("no structure" if formula else "formula is empty", ""), formula
+    try:
+        sites = _sites(entry["species"])
+        amounts: dict[str, float] = {}
+        for symbol, occupancy in (pair for site in sites for pair in site.items()):
+            amounts[symbol] = amounts.get(symbol, 0) + occupancy
+        formula = formula or "".join(
+            f"{symbol}{n:g}" if n != 1 else symbol for symbol, n in amounts.items()
+        )
+        return _crystal(entry, sites, amounts), formula
+    except Unsuitable as error:
+        return error, formula
+
+
+def _sites(species: object) -> list[dict[str, float]]:
+    """Symbol -> occupancy of every site. Symbols need not be elements: what they are is for the formula to show."""
+    if not isinstance(species, list) or not species:
+        raise Unsuitable("structure not readable", "species must be a list of symbols")
+    sites = []
+    for site in species:
+        occupancies = {site: 1} if isinstance(site, str) else site
+        found = (
+            {SYMBOL.fullmatch(label): n for label, n in occupancies.items()}
+            if isinstance(occupancies, dict)
+            else {}
+        )
+        numbers = all(
+            isinstance(n, int | float) and not isinstance(n, bool) and 0 < n <= 1
+            for n in found.values()
+        )
+        if not found or None in found or not numbers:
+            raise Unsuitable("structure not readable", f"a site's species is {site!r}")
+        sites.append({label[1]: n for label, n in found.items()})
+    return sites
+
+
+def _crystal(entry: dict, sites: list[dict[str, float]], amounts: dict[str, float]) -> Crystal:
+    """Raises Unsuitable where it is no lattice of whole atoms. Whether they have room is for who describes them to see."""
+    if mixed := [site for site in sites if list(site.values()) != [1]]:
+        raise Unsuitable("disordered site", json.dumps(mixed[0]))
+    if foreign := sorted(amounts.keys() - NUMBER.keys()):
+        raise Unsuitable("structure not readable", f"no element: {', '.join(foreign)}")
+    if entry.get("formula") and _reduced(entry["formula"]) != reduced_formula(amounts):
+        raise Unsuitable("formula and structure disagree", reduced_formula(amounts))
+    lattice = _array(entry, "lattice", (3, 3))
+    position = _array(entry, "frac_coords", (len(sites), 3))
+    return Crystal(
+        lattice, np.array([NUMBER[symbol] for site in sites for symbol in site], np.int16), position
+    )
+
+
+def _array(entry: dict, key: str, shape: tuple[int, int]) -> np.ndarray:
+    try:
+        array = np.array(entry.get(key), np.float64)
+    except (TypeError, ValueError, OverflowError):
+        array = np.empty(0)
+    if array.shape != shape or not np.isfinite(array).all():
+        raise Unsuitable("structure not readable", f"{key} must be {shape[0]} × {shape[1]} numbers")
+    return array
+
+
+def _reduced(formula: str) -> str:
+    """Its reduced formula, or nothing where it cannot be read, which is a reason of its own."""
+    try:
+        return reduced_formula(composition(formula))
+    except Unreadable:
+        return ""

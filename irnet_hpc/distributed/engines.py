@@ -1,0 +1,324 @@
+"""The seam between training and whatever moves its numbers: Horovod, torch.distributed, or nothing. The only polymorphism.
+
+An engine has rank, size, local_rank and six verbs: sum_ and broadcast_ (in place), exchange and collect (slices of
+tensors), gather (objects), close.
+"""
+
+import contextlib
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from irnet_hpc.distributed import launch
+from irnet_hpc.errors import UserError, choose
+
+DEVICES = ("auto", "cpu", "cuda")
+ENGINES = ("auto", "horovod", "torch", "none")
+# A dead process is noticed at once, by its closed connection; these are for a host that is gone without a word.
+LOST_S = 50  # without an answer of a peer's background thread
+STALL_S = 600  # that a rank may be later than another at a collective: reading a pack or writing a model can take long
+
+T = TypeVar("T")
+
+
+class PeerLost(Exception):
+    """A collective failed, which means that another rank is gone."""
+
+
+@contextlib.contextmanager
+def _peers() -> Iterator[None]:
+    try:
+        yield
+    except (
+        RuntimeError
+    ) as error:  # HorovodInternalError and torch's DistBackendError are both RuntimeErrors
+        raise PeerLost(
+            f"a rank is gone, so this one stops: {' '.join(str(error).split())[:300]}"
+        ) from error
+
+
+class Alone:
+    """One process."""
+
+    name, rank, size, local_rank = "none", 0, 1, 0
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def broadcast_(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def exchange(self, slices: Tensor) -> Tensor:
+        """(size, k), a slice for each rank -> (size, k), the slice that each rank has for this one."""
+        return slices
+
+    def collect(self, own: Tensor) -> Tensor:
+        """(k,) -> (size, k), every rank's, on every rank."""
+        return own[None]
+
+    def gather(self, value: T) -> list[T]:
+        return [value]
+
+    def close(self) -> None:
+        pass
+
+
+class Horovod:
+    """Horovod over Gloo, MPI or NCCL, whichever it was built with and the launcher offers."""
+
+    def __init__(self, where: launch.Launch | None, folder: Path, is_rare: bool = False) -> None:
+        if is_rare and not torch.cuda.is_available():
+            # Horovod's own thread asks all ranks every ms whether there is something to sum, and waits for their answers on
+            # the cores on which they compute: a third of a step, by benchmarks/ranks.py. On GPUs the cores are free.
+            os.environ.setdefault("HOROVOD_CYCLE_TIME", "5")  # ms
+            os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
+        os.environ.setdefault("HOROVOD_STALL_CHECK_TIME_SECONDS", str(STALL_S // 2))
+        os.environ.setdefault("HOROVOD_STALL_SHUTDOWN_TIME_SECONDS", str(STALL_S))
+        os.environ.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", str(LOST_S))
+        try:
+            import horovod.torch as hvd
+        except ImportError as error:
+            raise UserError(
+                f"Horovod cannot be imported ({error}); run env/setup.sh, or use --engine torch"
+            ) from None
+        self._hvd = hvd
+        # Without PMI in the step, MPI would make every process rank 0 of 1: then Horovod's own rendezvous is used.
+        has_pmi = "PMIX_RANK" in os.environ or "PMI_RANK" in os.environ
+        if where and where.launcher in ("srun", "submitit") and not (has_pmi and hvd.mpi_built()):
+            self._meet(where, folder)
+        else:
+            hvd.init()
+        self.rank, self.size, self.local_rank = hvd.rank(), hvd.size(), hvd.local_rank()
+        controller = (
+            "mpi"
+            if os.environ.get("HOROVOD_CONTROLLER") != "gloo" and hvd.mpi_enabled()
+            else "gloo"
+        )
+        self.name = (
+            f"horovod ({'nccl' if torch.cuda.is_available() and hvd.nccl_built() else controller})"
+        )
+
+    def _meet(self, where: launch.Launch, folder: Path) -> None:
+        from horovod.runner.common.util.hosts import get_host_assignments, parse_hosts
+        from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
+
+        tasks = _tasks(where)
+        # Across: those of this local rank, which a node with fewer ranks lacks; one too many would be waited for.
+        across = [n > where.local_rank for n in tasks]
+
+        def serve(host: str) -> int:
+            hosts = ",".join(f"node{node}:{n}" for node, n in enumerate(tasks))
+            # What Horovod's RendezvousServer does, which listens on every interface; nobody has to show who he is there.
+            server = RendezvousHTTPServer((host, 0), RendezvousHandler, 0)
+            server.init(get_host_assignments(parse_hosts(hosts), where.size))
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            self._server = server  # lives as long as this process
+            return server.server_address[1]
+
+        with launch.meeting(where, folder, serve) as (address, port, interface):
+            os.environ.update(
+                HOROVOD_RANK=str(where.rank),
+                HOROVOD_SIZE=str(where.size),
+                HOROVOD_LOCAL_RANK=str(where.local_rank),
+                HOROVOD_LOCAL_SIZE=str(where.local_size),
+                HOROVOD_CROSS_RANK=str(sum(across[: where.node])),
+                HOROVOD_CROSS_SIZE=str(sum(across)),
+                HOROVOD_HOSTNAME=f"node{where.node}",
+                HOROVOD_GLOO_RENDEZVOUS_ADDR=address,
+                HOROVOD_GLOO_RENDEZVOUS_PORT=str(port),
+                HOROVOD_GLOO_IFACE=interface,
+                HOROVOD_CONTROLLER="gloo",
+                HOROVOD_CPU_OPERATIONS="gloo",
+            )
+            self._hvd.init()
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        # Horovod: the one allreduce. A name that comes again is negotiated once and then found in Horovod's cache; calls
+        # of one name follow each other, since this one blocks.
+        name = f"sum {tuple(tensor.shape)} {tensor.dtype}"
+        with _peers():
+            return self._hvd.allreduce_(tensor, op=self._hvd.Sum, name=name)
+
+    def broadcast_(self, tensor: Tensor) -> Tensor:
+        with _peers():
+            return self._hvd.broadcast_(tensor, 0)
+
+    def exchange(self, slices: Tensor) -> Tensor:
+        with _peers():
+            return self._hvd.alltoall(slices, name=f"exchange {tuple(slices.shape)} {slices.dtype}")
+
+    def collect(self, own: Tensor) -> Tensor:
+        with _peers():
+            return self._hvd.allgather(own[None], name=f"collect {tuple(own.shape)} {own.dtype}")
+
+    def gather(self, value: T) -> list[T]:
+        # Horovod would name the operation after the type of each rank's value, and wait for ever where they differ.
+        with _peers():
+            return self._hvd.allgather_object(value, name="gather")
+
+    def close(self) -> None:
+        self._hvd.shutdown()
+
+
+class Torch:
+    """torch.distributed over Gloo or NCCL: the way out of Horovod, held to the same tests."""
+
+    def __init__(self, where: launch.Launch | None, folder: Path) -> None:
+        import torch.distributed as dist
+
+        self._dist = dist
+        where = where or launch.Launch("none", 0, 1, 0, 1, 0, 1, str(os.getpid()))
+        self.rank, self.size, self.local_rank = where.rank, where.size, where.local_rank
+        timeout = timedelta(seconds=STALL_S)
+
+        def serve(host: str) -> int:
+            # A socket of our own, since the store's would listen on every interface, and its newer backend takes none.
+            listening = socket.create_server((host, 0), backlog=where.size)
+            port = listening.getsockname()[1]
+            self._server = dist.TCPStore(
+                host or "0.0.0.0", port, is_master=True, wait_for_workers=False, timeout=timeout,
+                master_listen_fd=listening.detach(), use_libuv=False,
+            )  # fmt: skip
+            return port
+
+        with launch.meeting(where, folder, serve) as (address, port, interface):
+            os.environ["GLOO_SOCKET_IFNAME"] = interface
+            device_of(self.local_rank)  # before NCCL, which takes the current one
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            dist.init_process_group(
+                backend,
+                store=dist.TCPStore(
+                    address, port, is_master=False, wait_for_workers=False, timeout=timeout
+                ),
+                rank=self.rank,
+                world_size=self.size,
+                timeout=timeout,
+            )
+        self.name = "torch"
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        with _peers():
+            self._dist.all_reduce(tensor)
+        return tensor
+
+    def broadcast_(self, tensor: Tensor) -> Tensor:
+        with _peers():
+            self._dist.broadcast(tensor, 0)
+        return tensor
+
+    def exchange(self, slices: Tensor) -> Tensor:
+        received = torch.empty_like(slices)
+        with _peers():
+            self._dist.all_to_all_single(received, slices)
+        return received
+
+    def collect(self, own: Tensor) -> Tensor:
+        collected = own.new_empty(self.size, *own.shape)
+        with _peers():
+            self._dist.all_gather(list(collected), own)
+        return collected
+
+    def gather(self, value: T) -> list[T]:
+        values = [None] * self.size
+        with _peers():
+            self._dist.all_gather_object(values, value)
+        return values
+
+    def close(self) -> None:
+        self._dist.destroy_process_group()
+
+
+Comm = Alone | Horovod | Torch
+
+
+def device_of(local_rank: int, wanted: str = "auto") -> torch.device:
+    """The GPU of this rank, made the current one; of `auto` the CPU where there is none. Raises UserError for no other."""
+    choose("device", wanted, DEVICES)
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "device cuda must be a GPU that torch can use, however: there is none here; known: auto, cpu"
+        )
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def start(engine: str, folder: Path, is_rare: Callable[[int], bool] = lambda size: False) -> Comm:
+    """Join the other ranks of this launch; `folder` is seen by all of them. `auto` is Horovod where there are several.
+
+    `is_rare` tells, of so many ranks, whether they talk once a step: then Horovod need not listen at every moment.
+    """
+    choose("engine", engine, ENGINES)
+    where = launch.detect()
+    torch.set_num_threads(launch.n_threads(where))
+    if engine == "auto":
+        engine = (
+            "none"
+            if not where or where.size == 1
+            else "torch"
+            if where.launcher == "torchrun"
+            else "horovod"
+        )
+    if engine == "none" and where and where.size > 1:
+        raise UserError(
+            f"engine none is for one rank, however: {where.launcher} started {where.size}"
+        )
+    if engine == "horovod":
+        comm = Horovod(where, folder, bool(where) and is_rare(where.size))
+    else:
+        comm = Torch(where, folder) if engine == "torch" else Alone()
+    launch.check_size(comm.size, where)
+    return comm
+
+
+def together(comm: Comm, function: Callable[[], T]) -> T:
+    """Call on every rank; where any rank meets a user's error, every rank raises the first one."""
+    error = value = None
+    try:
+        value = function()
+    except (UserError, OSError) as caught:
+        error = str(caught)
+    errors = [text for text in comm.gather(error) if text is not None]
+    if errors:
+        raise UserError(errors[0])
+    return value
+
+
+def from_root(comm: Comm, function: Callable[[], T]) -> T:
+    """Call on rank 0 only; every rank gets its value, or its error."""
+    outcome = (None, None)
+    if comm.rank == 0:
+        try:
+            outcome = (function(), None)
+        except (UserError, OSError) as caught:
+            outcome = (None, str(caught))
+    value, error = comm.gather(outcome)[0]
+    if error is not None:
+        raise UserError(error)
+    return value
+
+
+def leave_at_once(status: int) -> None:
+    """End a process whose peers are gone: no destructor, which could wait for them for ever."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
+
+
+def _tasks(where: launch.Launch) -> list[int]:
+    """Ranks on each node, from what one rank knows: all nodes alike unless SLURM says otherwise."""
+    if where.launcher == "srun":
+        text = os.environ.get("SLURM_STEP_TASKS_PER_NODE") or os.environ["SLURM_TASKS_PER_NODE"]
+        return launch.tasks_per_node(text)
+    return [where.local_size] * where.n_nodes

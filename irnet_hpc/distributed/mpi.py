@@ -1,0 +1,99 @@
+"""The ranks that pack together, over MPI: `mpirun -n 4 python -m irnet_hpc.pack ...`. The only mpi4py import of packing.
+
+Rank 0 has the word and the others wait for it; they send and receive Python objects, and nothing is collective. So a rank
+that fails needs nobody's answer to end all of them.
+"""
+
+import contextlib
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from irnet_hpc.console import exit_status
+from irnet_hpc.distributed import launch
+from irnet_hpc.distributed.worker_pool import available_cores
+from irnet_hpc.errors import UserError
+
+POLL_S = 0.02  # MPI's own waiting would take a whole core from those who work
+
+
+class Ranks(NamedTuple):
+    rank: int
+    size: int
+    cores: int  # that this rank may use
+    mpi: Any = None  # mpi4py's communicator, where there is more than one
+
+    def send(self, value: object, to: int) -> None:
+        self.mpi.send(value, to)
+
+    def receive(self, source: int) -> Any:
+        """The next value that a rank sent to this one, waiting for it."""
+        while (message := self.mpi.improbe(source)) is None:
+            time.sleep(POLL_S)
+        return message.recv()
+
+
+def run(main: Callable[[Ranks], None]) -> int:
+    """Call `main` on every rank of this launch, or on the only one. Returns the exit status.
+
+    Where one rank fails, it says its sentence (or traceback) and all end with its status.
+    """
+    where = launch.detect()
+    if where is None or where.size == 1:
+        main(Ranks(0, 1, available_cores()))
+        return 0
+    try:
+        ranks = _join(where)
+    except UserError:
+        if where.rank == 0:
+            raise
+        with contextlib.suppress(
+            SystemExit
+        ):  # all ranks fail alike, and the launcher ends them with the first that
+            time.sleep(2)  # leaves: that should be the one that speaks
+        return 2
+    status = 1
+    try:
+        status = exit_status(lambda: main(ranks))
+    except SystemExit as leaving:  # a signal
+        status = leaving.code
+    except BaseException:
+        traceback.print_exc()
+    if status:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        ranks.mpi.Abort(status)
+    return 0
+
+
+def _join(where: launch.Launch) -> Ranks:
+    if where.launcher == "srun" and not {"PMIX_RANK", "PMI_RANK"} & os.environ.keys():
+        raise UserError(
+            "packing over several tasks runs over MPI, so srun must be given one that MPI knows, such as --mpi=pmix; see "
+            "srun --mpi=list, or pack in one task with --workers"
+        )
+    try:
+        with warnings.catch_warnings():  # it warns of what is an error below
+            warnings.simplefilter("ignore")
+            from mpi4py import MPI
+    except (
+        ImportError,
+        RuntimeError,
+    ) as error:  # mpi4py's wheels look for the MPI library when they are imported
+        raise UserError(
+            f"packing over {where.size} ranks needs mpi4py and MPI ({error}); run env/setup.sh, or pack with --workers"
+        ) from None
+    size = MPI.COMM_WORLD.Get_size()
+    if size != where.size:
+        raise UserError(
+            f"size must equal what {where.launcher} started, however: {size} and {where.size}; the ranks must be started by "
+            f"the mpirun (or srun --mpi) of the MPI that mpi4py finds, {MPI.Get_library_version().split(',')[0]}; or pack "
+            "with --workers"
+        )
+    # Ranks are bound to their cores, or share all of the machine's.
+    cores = max(1, min(available_cores(), (os.cpu_count() or 1) // where.local_size))
+    return Ranks(MPI.COMM_WORLD.Get_rank(), size, cores, MPI.COMM_WORLD)

@@ -1,0 +1,230 @@
+"""Worker processes: a pure function over blocks, results in the order of the blocks, whatever the number of workers.
+
+A function that computes its block row by row says with `at(row)` which row it is at. Then a row that takes too long, or
+whose library crashes, costs that row alone: its process is ended from outside, since a library may never come back to
+Python, and the block is computed again without it.
+"""
+
+import contextlib
+import ctypes
+import dataclasses
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from irnet_hpc.errors import UserError
+
+In, Out = TypeVar("In"), TypeVar("Out")
+LeftOut = Mapping[
+    int, tuple[str, str]
+]  # row of a block -> reason and detail, of the rows that must not be computed
+AHEAD = 2  # blocks a worker in flight: enough that none waits, few enough that memory stays flat
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+TICK_S = 0.1  # how often workers are looked at where rows have a limit
+OUT_OF_MEMORY = 77  # exit status of a worker that Python had no memory for
+
+_place: Any = None  # in a worker, shared with the parent: in the high half how often at() was called, in the low row + 1
+
+
+def available_cores() -> int:
+    """The cores this process may run on; under SLURM or in a container fewer than the machine has."""
+    return len(os.sched_getaffinity(0))
+
+
+def at(row: int | None) -> None:
+    """Say which row of its block a worker is computing from now on: its clock starts. None: no row in particular.
+
+    Rows that were left out do not count. Import what is slow to come before the first row. Does nothing in a process that
+    is no worker.
+    """
+    if _place is not None:
+        n_calls = ((_place.value >> 32) + 1) % 2**31
+        _place.value = n_calls << 32 | (
+            0 if row is None else row + 1
+        )  # one store: the parent never sees half of it
+
+
+@dataclasses.dataclass
+class _Task:
+    number: int
+    block: Any
+    left_out: dict[int, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    suspects: set[int] = dataclasses.field(default_factory=set)  # rows at which a process died once
+
+
+@dataclasses.dataclass
+class _Worker:
+    process: multiprocessing.Process
+    pipe: multiprocessing.connection.Connection
+    place: Any
+    task: _Task | None = None
+    seen: int = 0  # the place at the last look
+    spent_s: float = 0.0  # at that place
+
+
+def in_order(
+    function: Callable[[In, LeftOut], Out],
+    blocks: Iterable[In],
+    workers: int,
+    limit_s: float | None = None,
+) -> Iterator[Out]:
+    """`function(block, {})` for every block, by that many processes; with a limit by one at least.
+
+    A row that takes more than `limit_s`, or at which a process died twice (once may have been a kill from outside), is
+    left out: the function is called again with that row and the reason. Raises UserError where a process dies that was at
+    no row in particular. Processes are spawned, not forked: a fork would copy the locks of threads that it does not have.
+    """
+    if workers <= 1 and limit_s is None:
+        yield from (function(block, {}) for block in blocks)
+        return
+    crew: list[_Worker] = []
+    new = (_Task(number, block) for number, block in enumerate(blocks))
+    again: deque[_Task] = deque()
+    results: dict[int, Out] = {}
+    n_taken = n_yielded = 0
+    try:
+        while True:
+            while again or n_taken < n_yielded + AHEAD * workers:
+                worker = next((worker for worker in crew if worker.task is None), None)
+                if worker is None and len(crew) == workers:
+                    break
+                task = again.popleft() if again else next(new, None)
+                if task is None:
+                    break
+                n_taken = max(n_taken, task.number + 1)
+                if worker is None:
+                    crew.append(worker := _start(function))
+                _give(worker, task)
+            if n_yielded in results:
+                yield results.pop(n_yielded)
+                n_yielded += 1
+            elif busy := [worker for worker in crew if worker.task]:
+                for worker in _stopped_or_finished(busy, limit_s):
+                    task, worker.task = worker.task, None
+                    try:
+                        results[task.number], error = worker.pipe.recv()
+                    except (EOFError, OSError):
+                        crew.remove(worker)
+                        _blame(worker, task, limit_s)
+                        again.append(task)
+                        continue
+                    if error is not None:
+                        raise error
+            else:
+                return
+    finally:
+        for worker in crew:  # the function is pure: nothing is lost
+            worker.process.kill()
+            worker.process.join()
+
+
+def _start(function: Callable) -> _Worker:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    place = context.RawValue(ctypes.c_int64, 0)
+    process = context.Process(target=_work, args=(function, theirs, place), daemon=True)
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))  # the processes are the parallelism
+    try:
+        process.start()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    theirs.close()  # so that the pipe ends with the process
+    return _Worker(process, ours, place)
+
+
+def _give(worker: _Worker, task: _Task) -> None:
+    worker.task, worker.seen, worker.spent_s = task, worker.place.value, 0.0
+    with contextlib.suppress(OSError):  # it died while it had nothing to do, and will be found dead
+        worker.pipe.send((task.block, task.left_out))
+
+
+def _stopped_or_finished(busy: list[_Worker], limit_s: float | None) -> list[_Worker]:
+    """Wait for workers that have a result, or are dead; a worker whose row is out of time is killed, and so one of them.
+
+    Only time during which this process ran, too, counts: a whole job may be suspended.
+    """
+    by_pipe = {worker.pipe: worker for worker in busy}
+    began = time.monotonic()
+    found = multiprocessing.connection.wait(by_pipe, None if limit_s is None else TICK_S)
+    waited_s = min(time.monotonic() - began, 2 * TICK_S)
+    for worker in busy if limit_s is not None else ():
+        if worker.place.value != worker.seen:
+            worker.seen, worker.spent_s = worker.place.value, 0.0
+        elif worker.pipe not in found and _row(worker) is not None:
+            worker.spent_s += waited_s
+            if worker.spent_s > limit_s:
+                worker.process.kill()
+    return [by_pipe[pipe] for pipe in found]
+
+
+def _row(worker: _Worker) -> int | None:
+    row = (worker.place.value & 0xFFFFFFFF) - 1
+    return None if row < 0 else row
+
+
+def _blame(worker: _Worker, task: _Task, limit_s: float | None) -> None:
+    """Find out at which row of its task a process died, and leave that out next time. Raises UserError where it was at none."""
+    worker.process.join()
+    row = _row(worker)
+    if row is None:
+        raise UserError("a worker process died, perhaps for want of memory; try fewer --workers")
+    for other in sorted(task.left_out):  # rows that were left out did not count
+        row += other <= row
+    late = limit_s is not None and worker.spent_s > limit_s
+    if late and worker.place.value == worker.seen:
+        task.left_out[row] = f"time limit of {limit_s:g} s", ""
+    elif late:
+        pass  # it was done with the row just before it was killed
+    elif row not in task.suspects:
+        task.suspects.add(row)
+    elif worker.process.exitcode == -signal.SIGKILL or worker.process.exitcode == OUT_OF_MEMORY:
+        task.left_out[row] = "process killed, perhaps for want of memory", ""
+    else:
+        code = worker.process.exitcode
+        how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        task.left_out[row] = "crash of the process that computed it", how
+
+
+def _work(function: Callable, pipe: multiprocessing.connection.Connection, place: Any) -> None:
+    """A worker: computes what it is given until its parent is gone."""
+    global _place
+    _die_with_parent()
+    _place = place
+    while True:
+        try:
+            block, left_out = pipe.recv()
+        except EOFError:
+            return
+        try:
+            outcome = function(block, left_out), None
+        except MemoryError:
+            os._exit(OUT_OF_MEMORY)  # as if the kernel had found out first
+        except Exception as error:
+            if not isinstance(error, UserError):
+                error.add_note(f"in a worker process:\n{traceback.format_exc()}")
+            outcome = None, error
+        at(None)
+        pipe.send(outcome)
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process with its parent: a library that never comes back to Python would outlive it.
+
+    Ctrl-C reaches all processes of a terminal; the parent answers it, and the workers need not complain as well.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    PR_SET_PDEATHSIG = 1  # prctl(2)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != multiprocessing.parent_process().pid:  # it was killed before
+        os._exit(1)

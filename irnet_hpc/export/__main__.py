@@ -1,0 +1,9 @@
+"""python -m irnet_hpc.export"""
+
+import sys
+
+from irnet_hpc.console import exit_status
+from irnet_hpc.export.cli import main
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))

@@ -1,0 +1,228 @@
+"""Ward's 145 features of a composition, for a whole table at once, equal to matminer's featurizers.
+
+Ward et al., npj Comput. Mater. 2, 16028 (2016): matminer's Stoichiometry (6), ElementProperty "magpie" (132),
+ValenceOrbital averages (4) and IonProperty(fast=True) (3). The tables of elements are matminer's and pymatgen's own, read
+once a process. Compounds of equally many elements are computed together.
+"""
+
+import functools
+import itertools
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from irnet_hpc.data.formulas import SYMBOLS
+from irnet_hpc.data.materials import Materials
+
+NORMS = (0, 2, 3, 5, 7, 10)
+STATISTICS = ("minimum", "maximum", "range", "mean", "avg_dev", "mode")
+SHELLS = ("NsValence", "NpValence", "NdValence", "NfValence")
+PROPERTIES = (
+    *(
+        "Number",
+        "MendeleevNumber",
+        "AtomicWeight",
+        "MeltingT",
+        "Column",
+        "Row",
+        "CovalentRadius",
+        "Electronegativity",
+    ),
+    *(*SHELLS, "NValence", "NsUnfilled", "NpUnfilled", "NdUnfilled", "NfUnfilled", "NUnfilled"),
+    *("GSvolume_pa", "GSbandgap", "GSmagmom", "SpaceGroupNumber"),
+)
+LABELS = [
+    *(f"{norm}-norm" for norm in NORMS),
+    *(f"MagpieData {statistic} {name}" for name in PROPERTIES for statistic in STATISTICS),
+    *(f"avg {shell} valence electrons" for shell in "spdf"),
+    *("compound possible", "max ionic char", "avg ionic char"),
+]
+
+# numpy.isclose, by which matminer finds ties of the mode and charges that are neutral
+RELATIVE, ABSOLUTE = 1e-5, 1e-8
+EPSILON = np.finfo(float).eps
+LARGEST_PRODUCT = (
+    2**20
+)  # ways to give every element of a compound an oxidation state that are tried at once
+
+
+class Tables(NamedTuple):
+    """What is known of the elements, by atomic number; row 0 is none."""
+
+    properties: (
+        np.ndarray
+    )  # (119, 22), gaps filled with the mean over the elements, as matminer does
+    electronegativity: np.ndarray  # (119,) pymatgen's, gaps filled likewise
+    n_states: np.ndarray  # (119,) how many common oxidation states there are; noble gases have none
+    states: np.ndarray  # (119, most), the first n_states of a row count
+    lowest: np.ndarray  # (119,) of the states, zero where there are none
+    highest: np.ndarray  # (119,)
+
+
+@functools.cache
+def tables() -> Tables:
+    """matminer and its imports warn of much that is not about us."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from matminer.utils.data import MagpieData, PymatgenData
+        from pymatgen.core import Element
+
+        magpie, ionic = MagpieData(impute_nan=True), PymatgenData(impute_nan=True)
+        elements = [Element(symbol) for symbol in SYMBOLS]
+        states = [(), *(ionic.get_oxidation_states(element) for element in elements)]
+        none = np.full((1, len(PROPERTIES)), np.nan)
+        found = [
+            [magpie.get_elemental_property(element, name) for name in PROPERTIES]
+            for element in elements
+        ]
+        electronegativity = [
+            np.nan,
+            *(ionic.get_elemental_property(element, "X") for element in elements),
+        ]
+    padded = np.zeros((len(states), max(map(len, states))))
+    for number, values in enumerate(states):
+        padded[number, : len(values)] = values
+    return Tables(
+        properties=np.concatenate([none, found]),
+        electronegativity=np.array(electronegativity),
+        n_states=np.array([*map(len, states)]),
+        states=padded,
+        lowest=np.array([min(values, default=0) for values in states], float),
+        highest=np.array([max(values, default=0) for values in states], float),
+    )
+
+
+def matrix(materials: Materials) -> np.ndarray:
+    """(n_rows, 145) float64."""
+    x = np.empty((len(materials), len(LABELS)))
+    alone = np.zeros(len(materials), bool)
+    n_elements = materials.n_elements
+    for size in np.unique(n_elements):
+        rows = np.flatnonzero(n_elements == size)
+        place = materials.start[rows] + np.arange(size)[:, None]
+        x[rows], alone[rows] = _alike(materials.number[place], materials.amount[place])
+    if alone.any():
+        x[alone] = row_by_row(materials.take(alone))
+    return x
+
+
+def _alike(number: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compounds of equally many elements (n_elements, n): features (n, 145), and which rows are for matminer (n,).
+
+    Elements are the first axis: numpy then adds them whole rows at a time, in the order in which matminer does.
+    """
+    size, n_rows = number.shape
+    x = np.empty((n_rows, len(LABELS)))
+    total = amount.sum(0)
+    fraction = amount / total
+    x[:, 0] = size
+    for place, norm in enumerate(NORMS[1:], start=1):
+        x[:, place] = (fraction**norm).sum(0) ** (1 / norm)
+
+    value = tables().properties[number]  # (n_elements, n, 22)
+    mean = (value * amount[..., None]).sum(0) / total[:, None]
+    most = amount.max(0)
+    frequent = np.abs(amount - most) <= ABSOLUTE + RELATIVE * most
+    statistics = x[:, len(NORMS) : len(NORMS) + len(PROPERTIES) * len(STATISTICS)].reshape(
+        n_rows, len(PROPERTIES), -1
+    )
+    statistics[..., 0] = low = value.min(0)
+    statistics[..., 1] = high = value.max(0)
+    statistics[..., 2] = high - low
+    statistics[..., 3] = mean
+    statistics[..., 4] = (np.abs(value - mean) * amount[..., None]).sum(0) / total[:, None]
+    statistics[..., 5] = np.where(frequent[..., None], value, np.inf).min(0)
+    x[:, -7:-3] = mean[:, [PROPERTIES.index(shell) for shell in SHELLS]]
+
+    if size == 1:
+        x[:, -3:] = 1, 0, 0
+        return x, np.zeros(n_rows, bool)
+    x[:, -3], alone = _neutral(number, amount)
+    first, second = np.triu_indices(size, 1)  # the pairs of elements
+    electronegativity = tables().electronegativity[number]
+    character = 1 - np.exp(-0.25 * (electronegativity[first] - electronegativity[second]) ** 2)
+    x[:, -2] = character.max(0)
+    x[:, -1] = (fraction[first] * fraction[second] * character).sum(0)
+    return x, alone
+
+
+def _neutral(number: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether one common oxidation state for each element can make a compound neutral (n,), and where that is not sure (n,).
+
+    It is not sure where rounding decides, which needs amounts in the millions, or where there are too many ways to try.
+    """
+    known = tables()
+    n_states = known.n_states[number]  # (n_elements, n)
+    ways = np.prod(n_states, axis=0, dtype=float)
+    lowest, highest = known.lowest[number] * amount, known.highest[number] * amount
+    rounding = 4 * EPSILON * len(number) * np.maximum(np.abs(lowest), np.abs(highest)).sum(0)
+    slack = ABSOLUTE + 2 * rounding
+    both_signs = (ways > 0) & (lowest.sum(0) <= slack) & (highest.sum(0) >= -slack)
+    unsure = both_signs & (ways > LARGEST_PRODUCT)
+    possible = np.zeros(len(ways), bool)
+    for rows in _portions(np.flatnonzero(both_signs & ~unsure), ways):
+        charge, of = np.zeros(len(rows)), rows  # (n_ways,) the charge so far, and of which row
+        for place in range(len(number)):
+            count = n_states[place, of]
+            which = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+            of = np.repeat(of, count)
+            charge = (
+                np.repeat(charge, count)
+                + known.states[number[place, of], which] * amount[place, of]
+            )
+            # Ways that the elements to come cannot balance are given up.
+            within = charge + lowest[place + 1 :].sum(0)[of] <= slack[of]
+            within &= charge + highest[place + 1 :].sum(0)[of] >= -slack[of]
+            of, charge = of[within], charge[within]
+        off = np.abs(charge) - ABSOLUTE
+        possible[of[off <= -rounding[of]]] = True
+        unsure[of[np.abs(off) < rounding[of]]] = True
+    return possible, unsure & ~possible
+
+
+def _portions(rows: np.ndarray, ways: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows that have few enough ways together."""
+    portion = np.cumsum(ways[rows]) // LARGEST_PRODUCT
+    yield from (rows[portion == number] for number in np.unique(portion))
+
+
+@functools.cache
+def featurizers() -> tuple:
+    """matminer's, made once a process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from matminer.featurizers.composition import (
+            ElementProperty,
+            IonProperty,
+            Stoichiometry,
+            ValenceOrbital,
+        )
+
+        return (  # 6 + 132 + 4 + 3 = 145
+            Stoichiometry(),
+            ElementProperty.from_preset("magpie", impute_nan=True),
+            ValenceOrbital(props=["avg"], impute_nan=True),
+            IonProperty(fast=True, impute_nan=True),
+        )
+
+
+def row_by_row(materials: Materials) -> np.ndarray:
+    """(n_rows, 145) float64 by matminer itself, a millisecond a row: what `matrix` must equal, and where it is not sure."""
+    from pymatgen.core import Composition
+
+    rows = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for start, stop in itertools.pairwise(materials.start):
+            amounts = zip(materials.number[start:stop], materials.amount[start:stop], strict=True)
+            composition = Composition({SYMBOLS[number - 1]: amount for number, amount in amounts})
+            rows.append(
+                [
+                    value
+                    for featurizer in featurizers()
+                    for value in featurizer.featurize(composition)
+                ]
+            )
+    return np.array(rows, np.float64).reshape(len(materials), len(LABELS))

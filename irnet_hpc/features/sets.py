@@ -1,0 +1,280 @@
+"""Feature sets: name -> version, labels, and a pure batched function from materials to a matrix of features.
+
+`magpie` is the 145 features of Ward et al., npj Comput. Mater. 2, 16028 (2016), through matminer; `elements` the 86 atomic
+fractions of ElemNet; `ordered` and `classes` which element plays which part (ordered.py); `structure` the 126 features of
+crystals of Ward et al., Phys. Rev. B 96, 024104 (2017); `columns` the user's own numeric columns; `asph`, experimental, the
+persistent homology of the crystal structure after Jiang et al., npj Comput. Mater. 7, 28 (2021). Sums such as `magpie+structure` stand side by side.
+"""
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from irnet_hpc.data.crystals import Crystal, Unsuitable
+from irnet_hpc.data.formulas import NUMBER, SYMBOLS
+from irnet_hpc.data.materials import Materials
+from irnet_hpc.distributed.worker_pool import LeftOut, at, in_order
+from irnet_hpc.errors import UserError, choose
+from irnet_hpc.features import homology, magpie, ordered
+from irnet_hpc.features import structure as ward2017
+
+LEFT_OUT = {"He", "Ne", "Ar", "Po", "At", "Rn", "Fr", "Ra"}
+# The 86 elements of the papers: symbol -> atomic number.
+ELEMENTS = {symbol: NUMBER[symbol] for symbol in SYMBOLS[: NUMBER["Pu"]] if symbol not in LEFT_OUT}
+# Rows are computed, and kept should the process be killed, by blocks: so much work on one core, and never more rows. The
+# content does not depend on it.
+BLOCK_S = 3.0
+BLOCK_ROWS = 1024
+LIMIT_S = 60.0  # for one crystal
+WORKER_START_S = 4.0  # a process that imports what features need; one is worth starting only for more work than that
+
+
+class Described(NamedTuple):
+    """Features of a block of materials."""
+
+    x: np.ndarray  # (n_rows, n_features)
+    unsuited: dict[
+        int, tuple[str, str]
+    ]  # row -> reason and detail, of the rows that have no features
+
+
+class FeatureSet(NamedTuple):
+    version: int  # raised when the numbers change; enters a pack's identity
+    labels: Callable[[Materials], list[str]]
+    describe: Callable[[Materials], Described]  # float64
+    row_s: float  # about how long a row takes on one core
+    of_formula: bool = (
+        False  # whether it is a function of the formula alone, so that a formula needs one row only
+    )
+    of_structure: bool = False  # whether it needs a crystal
+    elements: frozenset[int] | None = None  # atomic numbers it knows; None: any
+    limit_s: float | None = (
+        None  # after which a row has no features; the set says with workers.at(row) where it is
+    )
+    libraries: tuple[str, ...] = ()  # whose versions are recorded in a pack
+    experimental: str = ""  # where not empty: what a user of the set should know
+
+
+def labels(names: Sequence[str], materials: Materials) -> list[str]:
+    """The labels of a sum of feature sets. Raises UserError where one stands twice, or a set has none."""
+    found = [label for name in names for label in FEATURE_SETS[name].labels(materials)]
+    twice = sorted(label for label, count in Counter(found).items() if count > 1)
+    if twice:
+        raise UserError(
+            f"feature labels must differ, however: {', '.join(twice[:5])} stands twice in {'+'.join(names)}"
+        )
+    return found
+
+
+def parse(text: str) -> tuple[str, ...]:
+    """The names of a sum. Raises UserError for an unknown or repeated one.
+
+    >>> parse("magpie+elements")
+    ('magpie', 'elements')
+    """
+    names = tuple(choose("feature set", name, FEATURE_SETS) for name in text.split("+"))
+    if len(set(names)) < len(names):
+        raise UserError(f"each feature set may stand once in a sum, however: {text!r}")
+    return names
+
+
+def need_structures(names: Sequence[str]) -> bool:
+    """Whether any of the sets needs crystals."""
+    return any(FEATURE_SETS[name].of_structure for name in names)
+
+
+def cautions(names: Sequence[str]) -> list[str]:
+    """One line for each experimental set."""
+    return [
+        f"feature set {name} is experimental: {said}"
+        for name in names
+        if (said := FEATURE_SETS[name].experimental)
+    ]
+
+
+def unknown_elements(names: Sequence[str], materials: Materials) -> dict[int, str]:
+    """Row -> the symbols of those of its elements that a set does not know."""
+    known = [
+        FEATURE_SETS[name].elements for name in names if FEATURE_SETS[name].elements is not None
+    ]
+    if not known:
+        return {}
+    foreign = ~np.isin(materials.number, list(frozenset.intersection(*known)))
+    rows = materials.row_of_amount
+    found: dict[int, list[str]] = {}
+    for place in np.flatnonzero(foreign):
+        found.setdefault(int(rows[place]), []).append(SYMBOLS[materials.number[place] - 1])
+    return {row: ", ".join(symbols) for row, symbols in found.items()}
+
+
+def describe(
+    names: Sequence[str], materials: Materials, left_out: LeftOut | None = None
+) -> Described:
+    """The features of a sum of sets, side by side in float32; rows that have none, or whose are not finite, are unsuited.
+
+    `left_out` are rows that must not be computed, with reason and detail.
+    """
+    if left_out:
+        return _but(left_out, names, materials)
+    parts = []
+    for name in names:
+        at(None)
+        parts.append(FEATURE_SETS[name].describe(materials))
+    with np.errstate(over="ignore"):
+        x = np.concatenate([part.x for part in parts], axis=1).astype(np.float32)
+    unsuited = {
+        int(row): ("features not finite", "") for row in np.flatnonzero(~np.isfinite(x).all(1))
+    }
+    for part in reversed(parts):  # the first set's reason counts
+        unsuited |= part.unsuited
+    return Described(x, unsuited)
+
+
+def _but(left_out: LeftOut, names: Sequence[str], materials: Materials) -> Described:
+    rest = np.setdiff1d(np.arange(len(materials)), list(left_out))
+    found = describe(names, materials.take(rest))
+    x = np.full((len(materials), found.x.shape[1]), np.nan, np.float32)
+    x[rest] = found.x
+    return Described(
+        x, dict(left_out) | {int(rest[row]): why for row, why in found.unsuited.items()}
+    )
+
+
+def worthwhile_workers(names: Sequence[str], n_rows: int, most: int) -> int:
+    """How many processes finish first: for features of formulas one, up to millions of rows."""
+    work_s = n_rows * sum(FEATURE_SETS[name].row_s for name in names)
+    return max(1, min(most, int(work_s / WORKER_START_S)))
+
+
+def block_rows(names: Sequence[str]) -> int:
+    """How many rows are a block: a matter of the sets alone, so that it is the same whoever computes them."""
+    row_s = sum(FEATURE_SETS[name].row_s for name in names)
+    return max(1, min(BLOCK_ROWS, int(BLOCK_S / row_s) if row_s else BLOCK_ROWS))
+
+
+def blocks(names: Sequence[str], batches: Iterable[Materials], workers: int) -> Iterator[Described]:
+    """`describe` for each batch, in their order, computed by that many processes."""
+    limits = [limit_s for name in names if (limit_s := FEATURE_SETS[name].limit_s) is not None]
+    yield from in_order(
+        functools.partial(describe, names), batches, workers, min(limits, default=None)
+    )
+
+
+def _elements(materials: Materials) -> Described:
+    """(n_rows, 86) float64: atomic fractions."""
+    column = np.zeros(max(ELEMENTS.values()) + 1, np.int64)
+    column[list(ELEMENTS.values())] = np.arange(len(ELEMENTS))
+    x = np.zeros((len(materials), len(ELEMENTS)))
+    row = materials.row_of_amount
+    total = np.bincount(row, materials.amount, minlength=len(materials))
+    x[row, column[materials.number]] = materials.amount / total[row]
+    return Described(x, {})
+
+
+def _column_labels(materials: Materials) -> list[str]:
+    if not materials.column_labels:
+        raise UserError(
+            "feature set 'columns' is the table's own numeric columns, but it has none besides its properties"
+        )
+    return list(materials.column_labels)
+
+
+@functools.cache
+def _warm_up(vector: Callable[[Crystal], np.ndarray]) -> None:
+    """Import what `vector` needs, by a crystal of one atom: from a busy file system it may take longer than a row may."""
+    vector(Crystal(3 * np.eye(3), np.array([NUMBER["Po"]], np.int16), np.zeros((1, 3))))
+
+
+def _of_crystals(
+    version: int,
+    labels: Sequence[str],
+    vector: Callable[[Crystal], np.ndarray],
+    row_s: float,
+    **fields,
+) -> FeatureSet:
+    """A feature set that is `vector` of each row's crystal; rows without one, or where it raises, are unsuited."""
+
+    def describe(materials: Materials) -> Described:
+        x = np.full((len(materials), len(labels)), np.nan)
+        if materials.crystals is None:
+            return Described(x, dict.fromkeys(range(len(materials)), ("no structure", "")))
+        _warm_up(vector)
+        unsuited: dict[int, tuple[str, str]] = {}
+        for row in range(len(materials)):
+            at(row)
+            if not materials.crystals.n_sites[row]:
+                unsuited[row] = materials.crystals.lacking[row]
+                continue
+            try:
+                x[row] = vector(materials.crystals[row])
+            except Unsuitable as error:
+                unsuited[row] = error.args
+        return Described(x, unsuited)
+
+    return FeatureSet(
+        version,
+        lambda _: list(labels),
+        describe,
+        row_s,
+        of_structure=True,
+        limit_s=LIMIT_S,
+        **fields,
+    )
+
+
+FEATURE_SETS = {
+    "magpie": FeatureSet(
+        1,
+        lambda _: list(magpie.LABELS),
+        lambda materials: Described(magpie.matrix(materials), {}),
+        row_s=2e-6,
+        of_formula=True,
+        libraries=("matminer", "pymatgen"),
+    ),
+    "elements": FeatureSet(
+        1,
+        lambda _: list(ELEMENTS),
+        _elements,
+        row_s=1e-6,
+        of_formula=True,
+        elements=frozenset(ELEMENTS.values()),
+    ),
+    "ordered": FeatureSet(
+        1,
+        lambda _: list(ordered.LABELS),
+        lambda materials: Described(ordered.matrix(materials, tuple(ELEMENTS.values())), {}),
+        row_s=1e-6,
+        of_formula=True,
+        libraries=("matminer", "pymatgen"),
+    ),
+    "classes": FeatureSet(
+        1,
+        lambda _: ordered.class_labels(ELEMENTS),
+        lambda materials: Described(ordered.classes(materials, tuple(ELEMENTS.values())), {}),
+        row_s=2e-6,
+        of_formula=True,
+        elements=frozenset(ELEMENTS.values()),
+        libraries=("matminer", "pymatgen"),
+    ),
+    "structure": _of_crystals(
+        1,
+        ward2017.LABELS,
+        ward2017.vector,
+        row_s=2.5e-3,
+        libraries=("matminer", "pymatgen", "scipy"),
+    ),
+    "columns": FeatureSet(
+        1, _column_labels, lambda materials: Described(materials.columns, {}), row_s=0
+    ),
+    "asph": _of_crystals(
+        1,
+        homology.LABELS,
+        homology.vector,
+        row_s=0.07,
+        libraries=("gudhi",),
+        experimental="it follows its paper in part, and its numbers may change; docs/homology.md",
+    ),
+}

@@ -1,0 +1,171 @@
+"""Ward's 126 features of a crystal, from one Voronoi tessellation that all of them share.
+
+Ward et al., Phys. Rev. B 96, 024104 (2017), as matminer's featurizers compute them: effective coordination numbers, the
+variation of bond lengths and cell sizes, Warren-Cowley-like ordering in three shells, the maximum packing efficiency, and
+differences of 22 elemental properties between a site and its neighbours. Neighbours count by the areas of their faces.
+matminer gives 128 columns; the papers do not have the ranges of the coordination number and of the neighbour distance variation.
+"""
+
+import numpy as np
+
+from irnet_hpc.data.crystals import Crystal, Unsuitable
+from irnet_hpc.features import magpie, voronoi
+
+SHELLS = (1, 2, 3)
+STATISTICS = ("minimum", "maximum", "range", "mean", "avg_dev")
+NOT_RANGE = [0, 1, 3, 4]
+MOST_PATHS = 5_000_000  # of two steps from neighbour to neighbour; a dense crystal of 1,000 sites has some 200,000
+LABELS = [
+    *(f"{STATISTICS[place]} CN_VoronoiNN" for place in NOT_RANGE),
+    *(
+        "mean absolute deviation in relative bond length",
+        "max relative bond length",
+        "min relative bond length",
+    ),
+    *(f"{STATISTICS[place]} neighbor distance variation" for place in NOT_RANGE),
+    "mean absolute deviation in relative cell size",
+    *(f"mean ordering parameter shell {shell}" for shell in SHELLS),
+    "max packing efficiency",
+    *(
+        f"{statistic} local difference in {name}"
+        for name in magpie.PROPERTIES
+        for statistic in STATISTICS
+    ),
+]
+
+
+def vector(crystal: Crystal) -> np.ndarray:
+    """(126,) float64, as LABELS names them. Raises Unsuitable for a crystal that has no answer, or takes too much work."""
+    cells = voronoi.tessellate(crystal)
+    n_sites = len(cells.volume)
+    largest = np.zeros(n_sites)
+    np.maximum.at(largest, cells.site, cells.area)
+    weight = (
+        cells.area / largest[cells.site]
+    )  # (n_faces,) as in pymatgen's VoronoiNN(weight="area")
+    total = np.bincount(cells.site, weight)
+    coordination = total**2 / np.bincount(
+        cells.site, weight**2
+    )  # (n_sites,) effective: 6 where there are 6 equal faces
+
+    bond = np.bincount(cells.site, weight * cells.distance) / total  # (n_sites,) Å, the mean
+    variation = (
+        np.bincount(cells.site, weight * np.abs(cells.distance - bond[cells.site])) / total / bond
+    )
+    relative = bond / bond.mean()
+    nearest = np.full(
+        n_sites, np.inf
+    )  # (n_sites,) Å; half of it is the radius of the largest sphere in the cell
+    np.minimum.at(nearest, cells.site, cells.distance)
+
+    elements, kind = np.unique(crystal.number, return_inverse=True)
+    around = np.zeros((n_sites, len(elements)))  # the weight of neighbours of each element
+    np.add.at(around, (cells.site, kind[cells.neighbour]), weight)
+    properties = magpie.tables().properties[elements]  # (n_elements, 22)
+    difference = np.abs(properties - properties[:, None])[kind]  # (n_sites, n_elements, 22)
+    local = np.einsum("se,sep->ps", around, difference) / total  # (22, n_sites)
+
+    of_coordination, of_variation, *of_local = _statistics(
+        np.stack([coordination, variation, *local])
+    )
+    (bond_deviation,), (size_deviation,) = (
+        _deviation(relative[None]),
+        _deviation(cells.volume[None]),
+    )
+    return np.concatenate(
+        [
+            of_coordination[NOT_RANGE],
+            [bond_deviation, relative.max(), relative.min()],
+            of_variation[NOT_RANGE],
+            [size_deviation / cells.volume.mean()],
+            _ordering(cells, weight, around, kind),
+            [np.pi / 6 * (nearest**3).sum() / cells.volume.sum()],
+            *of_local,
+        ]
+    )
+
+
+def _statistics(values: np.ndarray) -> np.ndarray:
+    """(n, 5) of (n, n_sites), in the order of STATISTICS."""
+    low, high = values.min(1), values.max(1)
+    return np.stack([low, high, high - low, values.mean(1), _deviation(values)], axis=1)
+
+
+def _deviation(values: np.ndarray) -> np.ndarray:
+    """(n,), of (n, n_sites): the mean absolute one from the mean."""
+    return np.abs(values - values.mean(1, keepdims=True)).mean(1)
+
+
+def _ordering(
+    cells: voronoi.Tessellation, weight: np.ndarray, around: np.ndarray, kind: np.ndarray
+) -> np.ndarray:
+    """(3,): the mean of |1 - w / (x W)| over sites and elements, w of W being the weight of the paths of one, two or three
+    steps that end at an element, and x its fraction; 0 for an elementary substance.
+
+    A path never comes to a site twice, and its weight is the product of its steps'. Two steps are the neighbours'
+    neighbours less the way back; three are the two steps of the neighbours less those that come by or to the start: there
+    and back, and round a triangle.
+    """
+    n_sites, n_elements = around.shape
+    if n_elements == 1:
+        return np.zeros(len(SHELLS))
+    site, neighbour = cells.site, cells.neighbour
+    start = np.searchsorted(site, np.arange(n_sites + 1))
+    own = np.eye(n_elements)[kind]  # (n_sites, n_elements)
+    step = weight[:, None]
+    back = _weight_of(cells, weight, neighbour, site, -cells.image)[:, None]
+
+    def over_faces(values: np.ndarray) -> np.ndarray:
+        """(n_faces, n_elements) to (n_sites, n_elements)."""
+        return np.add.reduceat(values, start[:-1])
+
+    second = over_faces(step * (around[neighbour] - back * own[site]))
+    by_start = back * (around[site] - step * own[neighbour])
+    third = over_faces(step * (second[neighbour] - by_start))
+    third -= _triangles(cells, weight, start)[:, None] * own
+
+    fraction = np.bincount(kind) / n_sites
+    return np.array(
+        [
+            np.abs(1 - shell / shell.sum(1, keepdims=True) / fraction).mean()
+            for shell in (around, second, third)
+        ]
+    )
+
+
+def _triangles(cells: voronoi.Tessellation, weight: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """(n_sites,): the weight of all paths of three steps that end where they began."""
+    count = np.diff(start)[cells.neighbour]
+    if (n_paths := count.sum()) > MOST_PATHS:
+        raise Unsuitable(
+            "crystal too large",
+            f"{n_paths:,} paths from neighbour to neighbour, of at most {MOST_PATHS:,}",
+        )
+    one = np.repeat(np.arange(len(count)), count)
+    two = np.arange(n_paths) + np.repeat(start[cells.neighbour] - np.cumsum(count) + count, count)
+    site = cells.site[one]
+    three = _weight_of(
+        cells, weight, cells.neighbour[two], site, -(cells.image[one] + cells.image[two])
+    )
+    return np.bincount(site, weight[one] * weight[two] * three, minlength=len(start) - 1)
+
+
+def _weight_of(
+    cells: voronoi.Tessellation,
+    weight: np.ndarray,
+    site: np.ndarray,
+    neighbour: np.ndarray,
+    image: np.ndarray,
+) -> np.ndarray:
+    """(n,): the weights of steps (n,), (n,), (n, 3); 0 for those between sites that share no face."""
+    most = 2 * np.abs(cells.image).max()
+    base = 2 * most + 1
+
+    def code(site: np.ndarray, neighbour: np.ndarray, image: np.ndarray) -> np.ndarray:
+        x, y, z = (image + most).T
+        return (((site * len(cells.volume) + neighbour) * base + x) * base + y) * base + z
+
+    known, asked = code(cells.site, cells.neighbour, cells.image), code(site, neighbour, image)
+    order = np.argsort(known)
+    at = order[np.minimum(np.searchsorted(known, asked, sorter=order), len(known) - 1)]
+    return np.where(known[at] == asked, weight[at], 0)

@@ -1,0 +1,209 @@
+"""Batch normalisation in fixed groups of rows, whichever ranks they lie on. Knows only torch."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+EPSILON = 1e-5  # added to a variance before its root
+
+
+class Groups(NamedTuple):
+    """How the rows at hand fall into the fixed groups that are normalised together.
+
+    The rows are consecutive segments; a segment lies in one group, and a group may lie on several ranks.
+    """
+
+    segment: int  # rows
+    group: int  # rows
+    index: Tensor | None = (
+        None  # (n_segments,) the group of each segment; None: every segment is a whole group
+    )
+    n_groups: int = 0  # over all ranks
+    all_sum: Callable[[Tensor], Tensor] | None = None  # in place over all ranks
+
+    def total(self, sums: Tensor) -> Tensor:
+        """Sums of each segment (..., n_segments, k) -> sums of the whole group that it lies in (..., n_segments, k)."""
+        if self.index is None:
+            return sums
+        groups = sums.new_zeros(*sums.shape[:-2], self.n_groups, sums.shape[-1]).index_add_(
+            -2, self.index, sums
+        )
+        return self.all_sum(groups).index_select(-2, self.index)
+
+
+def rank_groups(
+    group: int, batch: int, rank: int, size: int, all_sum: Callable[[Tensor], Tensor], device
+) -> Groups:
+    """The groups of one rank's slice of a global batch: rows rank * batch / size onwards. `size` must divide `batch`."""
+    n_local = batch // size
+    segment = math.gcd(n_local, group)
+    if segment == group:
+        return Groups(group, group)
+    first_row = rank * n_local + segment * torch.arange(n_local // segment, device=device)
+    return Groups(segment, group, first_row // group, batch // group, all_sum)
+
+
+class GroupNormalise(torch.autograd.Function):
+    """Batch normalisation of each group of rows by itself (Ioffe and Szegedy 2015, equations of section 3).
+
+    Written by hand because a group that spans ranks needs exactly one allreduce forward and one backward. Computed in the
+    weights' precision: on a CPU a copy of bf16 rows to fp32 and sums over it are ten times faster than torch's own
+    reductions of bf16 (var_mean, vector_norm), and exact. Segments are centred before they are squared and brought
+    together in fp64, so that rows far from zero (a raw feature such as a year) keep their variance. Where whole groups of
+    bf16 rows lie on this rank's CPU, torch's own kernel takes each of them, in two passes where these lines take ten.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, groups: Groups) -> Tensor:
+        ctx.by_kernel = one_kernel_a_group(x, groups)
+        if ctx.by_kernel:
+            y, *ctx.statistics = normalise_each(x, weight, bias, groups.group)
+            ctx.save_for_backward(x, weight)
+            ctx.groups = groups
+            return y
+        v = x.to(weight.dtype).unflatten(
+            -2, (-1, groups.segment)
+        )  # (..., n_segments, segment, width)
+        own_mean = v.mean(-2, keepdim=True)
+        centred = v - own_mean
+        own_sum, own_square = (
+            groups.segment * own_mean.squeeze(-2).double(),
+            centred.square().sum(-2).double(),
+        )
+        sums = torch.cat([own_sum, own_square + own_sum.square() / groups.segment], -1)
+        mean, square = (
+            (groups.total(sums) / groups.group).unsqueeze(-2).chunk(2, -1)
+        )  # (..., n_segments, 1, width)
+        var = (square - mean.square()).clamp_(min=0)
+        mean, rstd = mean.to(v.dtype), (var + EPSILON).rsqrt_().to(v.dtype)
+        weight, bias = (per_replica[..., None, None, :] for per_replica in (weight, bias))
+        scale = weight * rstd
+        ctx.save_for_backward(x)
+        ctx.groups, ctx.mean, ctx.rstd, ctx.scale = groups, mean, rstd, scale
+        y = x.new_empty(
+            x.shape, dtype=scale.dtype
+        )  # no view, so that what follows may act in place
+        torch.addcmul(bias, centred.add_(own_mean - mean), scale, out=y.view(v.shape))
+        return y.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        if ctx.by_kernel:
+            return *normalise_each_backward(
+                grad, *ctx.saved_tensors, *ctx.statistics, ctx.groups.group
+            ), None
+        (x,), groups, rstd, scale = ctx.saved_tensors, ctx.groups, ctx.rstd, ctx.scale
+        centred = x.to(scale.dtype).unflatten(-2, (-1, groups.segment)) - ctx.mean
+        g = grad.to(scale.dtype).reshape(centred.shape)
+        sum_g, sum_gx = g.sum(-2), (g * centred).sum(-2) * rstd.squeeze(-2)  # with the normalised x
+        mean_g, mean_gx = (
+            (groups.total(torch.cat([sum_g, sum_gx], -1)) / groups.group).unsqueeze(-2).chunk(2, -1)
+        )
+        # dx = scale * (g - mean(g) - x_hat * mean(g x_hat))
+        grad_x = torch.addcmul(-scale * mean_g, g, scale).addcmul_(centred, -scale * rstd * mean_gx)
+        return grad_x.view_as(x).to(x.dtype), sum_gx.sum(-2), sum_g.sum(-2), None
+
+
+KERNEL_NUMBERS = 8192  # of a group (rows x width), below which a kernel a group costs more than one pass over all groups
+
+
+def one_kernel_a_group(x: Tensor, groups: Groups) -> bool:
+    """Whether torch's kernel is right (no group lies on other ranks too) and pays (few groups, or large ones).
+
+    For bf16 rows alone: in fp32 its rounding is another than that of the lines for ranks, and Adam amplifies it, so one rank
+    and two would drift apart by 0.3 % in 50 steps; between bf16 rows it is far below theirs. Measured on CPUs, so for them.
+    """
+    few = x.numel() <= 8 * groups.group * x.shape[-1]
+    pays = few or groups.group * x.shape[-1] >= KERNEL_NUMBERS
+    return pays and groups.index is None and x.dtype == torch.bfloat16 and x.device.type == "cpu"
+
+
+def normalise_each(
+    x: Tensor, weight: Tensor, bias: Tensor, group: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Each group of rows (..., n_rows, width) normalised by itself, and its mean and 1 / deviation (n_groups, width).
+
+    The kernel takes bf16 rows with fp32 weights, sums in fp32, and centres before it squares.
+    """
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    rows, out = x.reshape(-1, x.shape[-1]).split(group), y.view(-1, x.shape[-1]).split(group)
+    means = weight.new_empty(len(rows), x.shape[-1])
+    rstds = torch.empty_like(means)
+    for *of_group, y_of, mean, rstd in zip(
+        rows, *_of_groups(len(rows), weight, bias), out, means, rstds, strict=True
+    ):
+        torch.native_batch_norm(*of_group, None, None, True, 0.0, EPSILON, out=(y_of, mean, rstd))
+    return y, means, rstds
+
+
+def normalise_each_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, means: Tensor, rstds: Tensor, group: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x (..., n_rows, width), weight and bias (..., width)."""
+    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+    of_weight, of_bias = torch.empty_like(means), torch.empty_like(means)
+    grads, rows, grads_x = (t.reshape(-1, x.shape[-1]).split(group) for t in (grad, x, grad_x))
+    (weights,) = _of_groups(len(rows), weight)
+    parts = (grads, rows, weights, means, rstds, grads_x, of_weight, of_bias)
+    for g, of_rows, w, mean, rstd, *outs in zip(*parts, strict=True):
+        torch.ops.aten.native_batch_norm_backward.out(
+            g,
+            of_rows,
+            w,
+            None,
+            None,
+            mean,
+            rstd,
+            True,
+            EPSILON,
+            [True] * 3,
+            out0=outs[0],
+            out1=outs[1],
+            out2=outs[2],
+        )
+    sums = [
+        of.view(*weight.shape[:-1], -1, weight.shape[-1]).sum(-2) for of in (of_weight, of_bias)
+    ]
+    return grad_x, *sums
+
+
+def _of_groups(n_groups: int, *parameters: Tensor) -> list[list[Tensor]]:
+    """What each group has of parameters (..., width): those of its replica."""
+    of_replicas = [parameter.reshape(-1, parameter.shape[-1]) for parameter in parameters]
+    return [[row for row in rows for _ in range(n_groups // len(rows))] for rows in of_replicas]
+
+
+class Normalise(nn.Module):
+    """Batch normalisation by group while training, by the population statistics otherwise."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("var", torch.ones(width))
+        self.sums: Tensor | None = (
+            None  # (2, ..., width) float64: of x and x² while population statistics are taken
+        )
+
+    def forward(self, x: Tensor, groups: Groups | None) -> Tensor:
+        if groups is None:
+            of_all = (t.flatten() for t in (self.mean, self.var, self.weight, self.bias))
+            wide = x.movedim(
+                -2, 0
+            )  # (n_rows, ..., width): to torch, replicas are so many more columns
+            y = nn.functional.batch_norm(wide.flatten(1), *of_all, eps=EPSILON)
+            return y.view(wide.shape).movedim(0, -2)
+        if self.sums is not None:
+            wide = x.detach().double()
+            self.sums += torch.stack([wide.sum(-2), wide.square().sum(-2)])
+        # The same kernel for a group alone, without Python's part of a step.
+        if x.numel() == groups.group * x.shape[-1] and one_kernel_a_group(x, groups):
+            own = (self.weight.flatten(), self.bias.flatten())
+            return nn.functional.batch_norm(
+                x.flatten(0, -2), None, None, *own, True, 0.0, EPSILON
+            ).view_as(x)
+        return GroupNormalise.apply(x, self.weight, self.bias, groups)

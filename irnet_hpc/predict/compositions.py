@@ -1,0 +1,164 @@
+"""Spaces of candidates: a text -> every composition on a grid, each once, whoever stands in which place.
+
+    Li|Na-Fe|Co-O, step 0.1              each place is an element or a list of them; fractions are multiples of the step
+    alkali-3d-chalcogens, step 0.25      or a family of elements (splits.py)
+    A-B-O, step 0.05                     A, and with it B, stand for any element that the model has seen
+    A-B-O, step 0.05, A=Li|Na, B=3d      or for what they are said to stand for
+
+Fractions add up to 1. Places hold different elements, so nothing is enumerated that has fewer elements than it says. A
+place may be empty, unless endpoints are left out: then every place has at least one step.
+"""
+
+import functools
+import itertools
+import math
+import re
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+from irnet_hpc.data.formulas import NUMBER
+from irnet_hpc.data.splits import FAMILIES
+from irnet_hpc.errors import UserError
+
+NAMES = (
+    "A",
+    "B",
+    "X",
+)  # that may stand for any element, as in ABX3; boron is itself where there is no A
+MOST_STEPS = 1_000_000  # amounts are told apart to 1e-6 (formulas.py); and the steps of a set of elements are held at once
+MOST_PLACES = 6  # who comes first is decided by trying all orders of a composition's elements
+GRAMMAR = "e.g. 'Li|Na-Fe|Co-O, step 0.1' or 'A-B-O, step 0.05, A=alkali, B=3d'"
+
+
+class Space(NamedTuple):
+    """Compositions whose fractions are multiples of 1 / n_steps and add up to 1."""
+
+    places: tuple[tuple[str, ...], ...]  # of each the symbols that may stand in it
+    n_steps: int
+    endpoints: bool  # whether a place may be empty
+
+
+def parse_space(text: str, seen: Collection[str], endpoints: bool = True) -> Space:
+    """Read the text above; `seen` are the symbols that an undefined A, B or X stands for. Raises UserError."""
+    first, *clauses = (part.strip() for part in text.split(","))
+    n_steps, names = None, {}
+    for clause in clauses:
+        name, is_definition, listed = (part.strip() for part in clause.partition("="))
+        if (is_definition and name in names) or (not is_definition and n_steps is not None):
+            raise UserError(
+                f"a step, or what a name stands for, is stated once, however: {clause!r} in {text!r}"
+            )
+        if is_definition:
+            if not re.fullmatch("[A-Z]", name):
+                raise UserError(
+                    f"a place is named by one capital letter, however: {name!r} in {text!r}; {GRAMMAR}"
+                )
+            names[name] = _symbols(listed, text)
+        elif clause.startswith("step"):
+            n_steps = _n_steps(clause.removeprefix("step").strip())
+        else:
+            raise UserError(
+                f"a space is places, a step and names, however: {clause!r} in {text!r}; {GRAMMAR}"
+            )
+    if n_steps is None:
+        raise UserError(f"a space must state its step, however: {text!r}; {GRAMMAR}")
+    words = [word.strip() for word in first.split("-")]
+    if "A" in words:
+        names = dict.fromkeys(NAMES, tuple(sorted(seen, key=NUMBER.get))) | names
+    if unused := sorted(set(names) - set(words) - set(NAMES)):
+        raise UserError(
+            f"a name must stand in a place, however: {', '.join(unused)} in {text!r}; {GRAMMAR}"
+        )
+    if len(words) > MOST_PLACES:
+        raise UserError(
+            f"a space has at most {MOST_PLACES} places, however: {len(words)} in {text!r}"
+        )
+    space = Space(
+        tuple(names.get(word) or _symbols(word, text) for word in words), n_steps, endpoints
+    )
+    if not endpoints and len(words) > n_steps:
+        raise UserError(
+            f"every place needs a step, however: {len(words)} places and {n_steps} steps in {text!r}"
+        )
+    return space
+
+
+def _n_steps(text: str) -> int:
+    try:
+        n_steps = round(1 / float(text))
+        whole = n_steps >= 1 and math.isclose(n_steps * float(text), 1, rel_tol=1e-6)
+    except (ValueError, ZeroDivisionError, OverflowError):
+        whole = False
+    if not whole:
+        raise UserError(f"step must be 1 divided by a whole number, e.g. 0.05, however: {text!r}")
+    if n_steps > MOST_STEPS:
+        raise UserError(f"step must be at least {1 / MOST_STEPS:g}, however: {text!r}")
+    return n_steps
+
+
+def _symbols(text: str, whole: str) -> tuple[str, ...]:
+    """The elements of a list, in its order, each once."""
+    found: dict[str, None] = {}
+    for word in (word.strip() for word in text.split("|")):
+        symbols = FAMILIES.get(word, (word,))
+        if symbols[0] not in NUMBER:
+            raise UserError(
+                f"a place holds elements, or families of them ({', '.join(FAMILIES)}), however: {word!r} in {whole!r}; "
+                f"{GRAMMAR}"
+            )
+        found |= dict.fromkeys(symbols)
+    return tuple(found)
+
+
+def count(space: Space) -> int:
+    """How many compositions `formulas` will give."""
+    # n steps in k places, none empty: as many ways as to choose k - 1 of the n - 1 gaps between steps.
+    return sum(math.comb(space.n_steps - 1, len(elements) - 1) for elements in _sets(space))
+
+
+def formulas(space: Space) -> Iterator[str]:
+    """Every composition of the space once, as a formula of whole amounts without a common divisor."""
+    for elements in _sets(space):
+        for cuts in itertools.combinations(range(1, space.n_steps), len(elements) - 1):
+            steps = [b - a for a, b in itertools.pairwise((0, *cuts, space.n_steps))]
+            divisor = math.gcd(*steps)
+            amounts = [step // divisor for step in steps]
+            yield "".join(
+                [s if n == 1 else f"{s}{n}" for s, n in zip(elements, amounts, strict=True)]
+            )
+
+
+def _sets(space: Space) -> Iterator[tuple[str, ...]]:
+    """Every set of elements that can fill places, each once, in the order of the places.
+
+    Two ways to fill places with one set have the same compositions, for all places have the same steps. So the least way of
+    each set is kept, and no set need be remembered: memory stays flat however many there are.
+    """
+    rank = [{symbol: at for at, symbol in enumerate(place)} for place in space.places]
+    n_places = len(rank)
+    overlap = space.endpoints or sum(map(len, rank)) > len(set().union(*rank))
+    for size in range(1 if space.endpoints else n_places, n_places + 1):
+        for places in itertools.combinations(range(n_places), size):
+            for elements in itertools.product(*(space.places[place] for place in places)):
+                if len(set(elements)) < size:
+                    continue
+                if not overlap or (places, elements) == min(
+                    _ways(rank, elements), key=functools.partial(_order, rank)
+                ):
+                    yield elements
+
+
+Way = tuple[tuple[int, ...], tuple[str, ...]]  # places, and the symbol in each
+
+
+def _ways(rank: list[dict[str, int]], elements: tuple[str, ...]) -> Iterator[Way]:
+    for places in itertools.combinations(range(len(rank)), len(elements)):
+        for order in itertools.permutations(elements):
+            if all(symbol in rank[place] for symbol, place in zip(order, places, strict=True)):
+                yield places, order
+
+
+def _order(rank: list[dict[str, int]], way: Way) -> tuple:
+    """The order in which `_sets` meets the ways."""
+    places, symbols = way
+    return places, [rank[place][symbol] for place, symbol in zip(places, symbols, strict=True)]

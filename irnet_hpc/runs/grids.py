@@ -1,0 +1,110 @@
+"""GRIDS: the models that networks are compared with, each with its small grid, as frozen, named records. No sklearn here.
+
+The ten classical models of the papers (Jha et al. 2019), and two rivals of today: gradient-boosted trees and a tabular
+network. `grid` is to them what a recipe is to a network: it says all that decides the numbers, and the key hashes it.
+classical.py says how each is made.
+"""
+
+import dataclasses
+import itertools
+import json
+
+GRID = "grid"  # the recipe of every model in GRIDS, and of no network
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """One model's training: every combination of `grid` is fitted, and the best on the rows that select is kept."""
+
+    architecture: str
+    fixed: dict = dataclasses.field(
+        default_factory=dict, hash=False
+    )  # parameter -> value at every point
+    grid: dict = dataclasses.field(default_factory=dict, hash=False)  # parameter -> list of values
+    max_rows: int | None = None  # fitted on the first so many training rows; None: all
+    features: str = "raw"  # raw | standard, as in Recipe; trees do not care
+    clip: float = 0.0
+    target: str = "raw"
+    name: str = GRID
+
+    @property
+    def batch(self) -> int:
+        """The fewest rows that can be trained on."""
+        return 1
+
+    @property
+    def floor(self) -> str:
+        """As in Recipe: these models know nothing of floors."""
+        return "none"
+
+    @property
+    def points(self) -> list[dict]:
+        """The combinations in the order of the grid, the last parameter varying fastest: one, empty, where it has none."""
+        return [
+            dict(zip(self.grid, values, strict=True))
+            for values in itertools.product(*self.grid.values())
+        ]
+
+    def fitted_rows(self, n_rows: int) -> int:
+        """How many of so many training rows the model is fitted on."""
+        return min(n_rows, self.max_rows or n_rows)
+
+
+# What measures distances or shrinks coefficients needs features of one size; 6 standard deviations as in `onecycle`.
+STANDARD = {"features": "standard", "clip": 6.0, "target": "standard"}
+
+GRIDS = {
+    grid.architecture: grid
+    for grid in (
+        Grid("linear", **STANDARD),
+        Grid("ridge", grid={"alpha": [0.01, 1.0, 100.0]}, **STANDARD),
+        Grid(
+            "elastic_net",
+            {"l1_ratio": 0.5, "precompute": True, "max_iter": 100_000},
+            {"alpha": [1e-4, 1e-3, 1e-2]},
+            **STANDARD,
+        ),
+        Grid(
+            "sgd",
+            {"learning_rate": "adaptive", "eta0": 1e-3},
+            {"alpha": [1e-5, 1e-4, 1e-3]},
+            **STANDARD,
+        ),
+        # The kernel matrix grows with the square of the rows: at 20,000 a fit takes minutes, at 300,000 days.
+        Grid(
+            "svr",
+            {"kernel": "rbf", "epsilon": 0.02, "cache_size": 1000},
+            {"C": [1.0, 10.0, 30.0]},
+            max_rows=20_000,
+            **STANDARD,
+        ),
+        Grid("decision_tree", grid={"min_samples_leaf": [1, 4, 16]}),
+        Grid(
+            "adaboost", {"n_estimators": 50}, {"max_depth": [3, 12], "loss": ["linear", "square"]}
+        ),
+        Grid("bagging", {"n_estimators": 100}, {"max_samples": [0.5, 1.0]}),
+        Grid("extra_trees", {"n_estimators": 100}, {"max_features": [0.33, 1.0]}),
+        Grid("random_forest", {"n_estimators": 100}, {"max_features": [0.33, 1.0]}),
+        Grid(
+            "boosted_trees",
+            {"max_iter": 1000, "learning_rate": 0.05, "early_stopping": False},
+            {"loss": ["squared_error", "absolute_error"], "max_leaf_nodes": [31, 127]},
+        ),
+        # Gorishniy et al., ICLR 2025: 32 networks in one. The defaults of its authors, a fixed number of epochs.
+        Grid(
+            "tabm",
+            {"epochs": 40, "batch": 256, "weight_decay": 3e-4},
+            {"learning_rate": [1e-3, 2e-3]},
+            **STANDARD,
+        ),
+    )
+}
+
+USES_GPU = {"tabm"}  # where there is one; for the others no GPU is asked of the scheduler
+
+
+def point_text(point: dict) -> str:
+    """A point of a grid as a person reads it: `max_features 0.33`."""
+    return (
+        ", ".join(f"{name} {json.dumps(value)}" for name, value in point.items()) or "its defaults"
+    )

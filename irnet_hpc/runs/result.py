@@ -1,0 +1,105 @@
+"""irnet_hpc/runs/result.py"""
+
+import dataclasses
+import typing
+from pathlib import Path
+
+from irnet_hpc.errors import UserError
+from irnet_hpc.files import read_json
+
+LARGEST = 1e100  # of a number in a result: its square is still a number
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """What `result.json` holds. Errors are in `unit`, on the test rows unless the name says otherwise.
+
+    Of several properties in one network the unit is `relative`: each error is the mean over the properties of theirs, by
+    the standard deviation of their training rows. Row counts are of rows that report at least one.
+    """
+
+    spec: dict
+    key: str
+    recipe: dict  # resolved
+    unit: str
+    test_mae: float
+    test_rmse: float
+    test_r2: float | None  # None where the test targets do not vary
+    val_mae: float | None  # None under protocol paper, which trains on val
+    baseline_mae: float  # of predicting the train median for every test row
+    selected_on: str  # val | test
+    optimism: (
+        float | None
+    )  # protocol paper: MAE on the unseen half of test less that on the half selected on, both ways
+    best_epoch: int | None  # None: a classical model, which has no epochs that are selected from
+    epochs: int | None
+    n_train: int
+    n_val: int
+    n_test: int
+    n_parameters: (
+        int | None
+    )  # None: a classical model without coefficients or weights, or whose number says nothing
+    wall_time_s: float  # over all attempts, but for what a killed one did after its last checkpoint
+    device_hours: float  # wall time of each attempt times its ranks
+    samples_per_s: (
+        float | None
+    )  # training rows a second, evaluation left out; None: a classical model
+    peak_memory_gb: float
+    bundle_size: int
+    attempts: (
+        list  # of {started, size, engine, data}; data, where the features were, of networks only
+    )
+    engine: str  # none | horovod (gloo|mpi|nccl) | torch
+    device: str
+    precision: str  # the recipe's; of a classical model what it was given, its library may compute in another
+    pack_identity: dict
+    versions: dict
+    commit: str | None
+    # Classical models only; None: a network, or a result older than these fields.
+    fitted_rows: int | None = None  # the first so many of the n_train rows
+    chosen: dict | None = (
+        None  # {point, tried: [{point, mae, seconds}]}: MAE on the rows that select
+    )
+    # Several properties in one network only: {name: {unit, test_mae, test_rmse, test_r2, val_mae, baseline_mae, n_train,
+    # n_val, n_test}}, in the property's unit, over the rows that report it, at the one epoch that was selected.
+    per_property: dict | None = None
+    # The run it started from, as origin.describe() has it; None: it started from nothing.
+    origin: dict | None = None
+
+
+def read_result(path: Path | str) -> RunResult:
+    """Read a result.json. Raises UserError where it is not one."""
+    value = read_json(path)
+    known = {field.name for field in dataclasses.fields(RunResult)}
+    optional = {
+        field.name
+        for field in dataclasses.fields(RunResult)
+        if field.default is not dataclasses.MISSING
+    }
+    if value.keys() | optional != known:
+        wrong = sorted((value.keys() | optional) ^ known)
+        raise UserError(
+            f"{path} is not a result of this version: keys missing or unknown: {', '.join(wrong)}"
+        )
+    if not all(isinstance(value[name], dict) for name in ("spec", "recipe", "pack_identity")):
+        raise UserError(f"{path}: spec, recipe and pack_identity must be of type dict")
+    if not all(isinstance(value[name], str) for name in ("unit", "key")):
+        raise UserError(f"{path}: unit and key must be of type str")
+    # Not attempts, which only say when and on how many ranks: who wants to know looks at what they are.
+    for field in (field for field in dataclasses.fields(RunResult) if field.name != "attempts"):
+        _check_type(
+            path, field.name, value.get(field.name), typing.get_args(field.type) or (field.type,)
+        )
+    return RunResult(**value)
+
+
+def _check_type(path: Path | str, name: str, value: object, kinds: tuple[type, ...]) -> None:
+    """Raise UserError where a result's value is neither null nor of one of these types; numbers must be below LARGEST."""
+    known = (*kinds, int) if float in kinds else kinds
+    if value is not None and (isinstance(value, bool) or not isinstance(value, known)):
+        wanted = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
+        raise UserError(f"{path}: {name} must be of type {wanted}, or null, however: {value!r:.80}")
+    if isinstance(value, int | float) and not abs(value) <= LARGEST:
+        raise UserError(
+            f"{path}: {name} must be a number of at most {LARGEST:g}, however: {value!r:.50}"
+        )

@@ -1,0 +1,287 @@
+"""A run: its specification (a cell of the matrix), its key, its folder and its result. Imports neither torch nor h5py.
+
+    results/<pack>/<property>/<architecture>-<depth>/<recipe>/<protocol>[-n<rows>][-from-<key8>]/seed<k>/
+        run.json  history.csv  checkpoint/  model.safetensors  test_predictions.npz  error.json  result.json
+
+`result.json` is written last, atomically: nothing else means done. A classical model has no depth, so its folder is
+`<architecture>/grid/...`, with neither history nor model.safetensors in it.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from irnet_hpc.errors import UserError, choose
+from irnet_hpc.files import NAME
+from irnet_hpc.models.architectures import MODELS, custom_name, layer_string, parse
+from irnet_hpc.runs.grids import GRID, GRIDS, Grid
+from irnet_hpc.runs.recipes import OWN, Recipe
+
+# Raised by hand when a change makes the same specification give other numbers; tests/train/test_train.py guards it.
+TRAINING_VERSION = 1
+GRID_VERSION = 1  # the same for classical models, whose results a change to the networks' training leaves as they are
+
+# honest: select on val, touch test once. paper: train on train + val, select and report on test, as the published code.
+PROTOCOLS = ("honest", "paper")
+
+LONGEST = 255  # bytes, of a folder's name
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSpec:
+    """One cell of the matrix. Raises UserError where a part is not one of its choices."""
+
+    pack: str  # name, e.g. oqmd-magpie
+    property: str  # name; of one network for several, their names joined by commas, in the order of its outputs
+    architecture: str  # of MODELS, custom-<hash8>, or a classical model of GRIDS
+    depth: int | None = None  # None: a classical model
+    recipe: str = "onecycle"  # name
+    protocol: str = "honest"
+    seed: int = 0
+    train_rows: int | None = None  # the first so many reported training rows; None: all
+    start_from: str | None = None  # run_id of the run whose weights it starts from
+    layers: str | None = None  # the layer string of a custom architecture
+
+    def __post_init__(self) -> None:
+        checked_properties(self.property)
+        for field in ("pack", "recipe"):
+            if not NAME.fullmatch(str(getattr(self, field))):
+                raise UserError(
+                    f"{field} must be letters, digits and _.+=-, however: {getattr(self, field)!r}"
+                )
+        choose("protocol", self.protocol, PROTOCOLS)
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"seed must be 0 to 2**63 - 1, however: {self.seed}")
+        if self.train_rows is not None and self.train_rows < 1:
+            raise UserError(f"train_rows must be positive, however: {self.train_rows}")
+        # It becomes part of a folder's name, and a result that is read may be anybody's.
+        if self.start_from is not None and not re.fullmatch("[0-9a-f]{16}", self.start_from):
+            raise UserError(
+                f"start_from must be the 16 hexadecimal digits of a run, however: {self.start_from!r}"
+            )
+        if self.is_classical or self.recipe == GRID:
+            self._check_classical()
+        elif self.layers is None:
+            known_architecture(self.architecture)
+            layer_string(self.architecture, self.depth)
+        elif (self.architecture, self.depth) != (
+            custom_name(self.layers),
+            parse(self.layers).depth,
+        ):
+            raise UserError(
+                f"architecture {self.architecture}-{self.depth} is not the one of layers {self.layers!r}"
+            )
+
+    def _check_classical(self) -> None:
+        if not self.is_classical or self.recipe != GRID:
+            raise UserError(
+                f"recipe {GRID} must be that of a classical model and of no network, however: "
+                f"{self.recipe} and {self.model}"
+            )
+        if len(self.properties) > 1:
+            raise UserError(
+                f"{self.architecture} predicts one property, and only networks several, however: {self.property}"
+            )
+        for field in ("depth", "start_from", "layers"):
+            if getattr(self, field) is not None:
+                raise UserError(
+                    f"{self.architecture} has no {field}, however: {getattr(self, field)}"
+                )
+        most = GRIDS[self.architecture].max_rows
+        if most and (self.train_rows or 0) > most:
+            raise UserError(
+                f"train_rows of {self.architecture} must be at most {most:,}, however: {self.train_rows:,}; "
+                f"without train_rows it is fitted on the first {most:,}"
+            )
+
+    @property
+    def is_classical(self) -> bool:
+        """Whether this is a model of GRIDS: no layers, no epochs."""
+        return self.architecture in GRIDS
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """The names of the properties, one an output; nearly always there is one."""
+        return tuple(self.property.split(","))
+
+    @property
+    def layer_string(self) -> str:
+        return self.layers or layer_string(self.architecture, self.depth)
+
+    @property
+    def model(self) -> str:
+        """Architecture and depth in one word, e.g. irnet-17: a folder's name and a table's column."""
+        return model_name(self.architecture, self.depth)
+
+
+def checked_properties(text: str) -> tuple[str, ...]:
+    """The names in `text`, one or several joined by commas. Raises UserError where one is none, or there twice."""
+    names = tuple(str(text).split(","))
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise UserError(
+                f"property must be letters, digits and _.+=-, or several such names joined by commas, however: {text!r}"
+            )
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(
+            f"property must name each property once, however: {', '.join(twice)} twice in {text!r}"
+        )
+    if len(str(text)) > LONGEST:
+        raise UserError(
+            f"property must be at most {LONGEST} letters, a folder's name, however: {len(text)}"
+        )
+    return names
+
+
+def model_name(architecture: str, depth: int | None) -> str:
+    return architecture if depth is None else f"{architecture}-{depth}"
+
+
+ARCHITECTURES = (*MODELS, *GRIDS)  # all names that a model can have, but for a user's own layers
+
+
+def known_architecture(name: str) -> str:
+    """`name` if it is one of ARCHITECTURES. Raises UserError listing them."""
+    if name == "ibrnet":
+        raise UserError(
+            "ibrnet is no architecture of its own: it is brnet-17 trained with recipe ibrnet"
+        )
+    return choose("architecture", name, ARCHITECTURES)
+
+
+def model_of(model: str) -> dict:
+    """RunSpec's fields for a model given in one word: `irnet-17`, `random_forest`, or a layer string (which begins with a
+    digit)."""
+    if model in GRIDS:
+        return {"architecture": model, "depth": None}
+    architecture, _, depth = model.rpartition("-")
+    if architecture in MODELS and re.fullmatch("[0-9]{1,9}", depth):
+        return {"architecture": architecture, "depth": int(depth)}
+    if not model[:1].isdigit():
+        known_architecture(architecture or model)
+        raise UserError(
+            f"model {model!r} must be ARCHITECTURE-DEPTH, e.g. irnet-17, a classical model, or a layer string"
+        )
+    return {"architecture": custom_name(model), "depth": parse(model).depth, "layers": model}
+
+
+def run_folder(results: Path | str, spec: RunSpec) -> Path:
+    """Where a cell's files are: readable by a person, and a function of the specification alone."""
+    variant = spec.protocol
+    if spec.train_rows is not None:
+        variant += f"-n{spec.train_rows}"
+    if spec.start_from is not None:
+        variant += f"-from-{spec.start_from[:8]}"
+    return Path(
+        results, spec.pack, spec.property, spec.model, spec.recipe, variant, f"seed{spec.seed}"
+    )
+
+
+def run_id(spec: RunSpec, recipe: Recipe) -> str:
+    """What a run is by its specification and recipe alone, known before any pack exists: `start_from` of those that start
+    from it."""
+    text = json.dumps([stated(spec), stated(recipe)], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def run_key(
+    spec: RunSpec, recipe: Recipe | Grid, pack_identity: dict, origin_key: str | None = None
+) -> str:
+    """Hash of all that decides the numbers. The pack's content hash is left out: features may differ in the last bit
+    between machines, and the source's hash, the feature version, the filters and the split already say what it holds.
+    `origin_key` is the key of the result that the run starts from, if it starts from one."""
+    identity = {name: value for name, value in pack_identity.items() if name != "content_sha256"}
+    version = GRID_VERSION if spec.is_classical else TRAINING_VERSION
+    parts = [stated(spec), stated(recipe), identity, version] + ([origin_key] if origin_key else [])
+    return hashlib.sha256(
+        json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()
+    ).hexdigest()
+
+
+def stated(record: RunSpec | Recipe | Grid) -> dict:
+    """The fields that are not at their defaults. Keys hash these alone, so that a field added later, whose default is what
+    was always done, leaves every result valid."""
+    neutral = defaults(record)  # not asdict(), which copies: a matrix may have thousands of cells
+    return {name: value for name in neutral if (value := getattr(record, name)) != neutral[name]}
+
+
+def defaults(record: RunSpec | Recipe | Grid) -> dict:
+    """The default of each field; dataclasses.MISSING where it has none."""
+    return {
+        field.name: field.default
+        if field.default_factory is dataclasses.MISSING
+        else field.default_factory()
+        for field in dataclasses.fields(record)
+    }
+
+
+def read_recipe(spec: RunSpec, value: dict) -> Recipe | Grid:
+    """The recipe of a result; fields that it is older than have their defaults. Raises UserError for unknown ones."""
+    kind = Grid if spec.is_classical else Recipe
+    if not isinstance(value, dict):
+        raise UserError(f"a recipe must be an object, however: {value!r:.80}")
+    for name in value:
+        choose("field of a recipe", name, {field.name for field in dataclasses.fields(kind)})
+    try:
+        return kind(**value)
+    except TypeError as error:
+        raise UserError(f"a recipe is incomplete: {error}") from None
+
+
+def read_spec(value: dict) -> RunSpec:
+    """A RunSpec from JSON; unknown keys fail, listing the known, and so do values of another type."""
+    if not isinstance(value, dict):
+        raise UserError(f"a run's specification must be an object, however: {value!r:.80}")
+    types = {field.name: field.type for field in dataclasses.fields(RunSpec)}
+    for name, given in value.items():
+        kind = types[choose("key of a run", name, types)]
+        if isinstance(given, bool) or not isinstance(given, kind):
+            raise UserError(
+                f"{name} must be of type {getattr(kind, '__name__', kind)}, however: {given!r}"
+            )
+    try:
+        return RunSpec(**value)
+    except TypeError as error:
+        raise UserError(f"a run's specification is incomplete: {error}") from None
+
+
+def shape_of(spec: RunSpec, recipe: Recipe) -> tuple:
+    """What cells of one pack must agree in to be replicas of one stack, as far as it is known before their rows are read."""
+    common = tuple(value for name, value in dataclasses.asdict(recipe).items() if name not in OWN)
+    return (
+        spec.pack,
+        spec.layer_string,
+        len(spec.properties),
+        spec.protocol,
+        spec.train_rows,
+        spec.start_from,
+        common,
+    )
+
+
+def refuse_mixed(cells: Sequence[tuple[RunSpec, Recipe]]) -> None:
+    """Raise UserError where networks that are to be trained together are of several shapes."""
+    (first, its_recipe), shape = cells[0], shape_of(*cells[0])
+    for spec, recipe in cells:
+        if shape_of(spec, recipe) != shape:
+            differing = [
+                name for name, value in vars(recipe).items() if value != vars(its_recipe)[name]
+            ]
+            wrong = [name for name in differing if name not in OWN] or ["the number of properties"]
+            raise UserError(
+                "cells that are trained together may differ in the seed, the property and the recipe's "
+                f"{', '.join(OWN)}, however: {spec.model} by recipe {recipe.name} and {first.model} by {its_recipe.name} "
+                f"differ in {', '.join(wrong)}"
+            )
+
+
+def refuse_repeated(specs: Sequence[RunSpec]) -> None:
+    """Raise UserError where a cell is there twice: both would write into one folder."""
+    for i, spec in enumerate(specs):
+        if spec in specs[:i]:
+            raise UserError(
+                f"a cell must be there once, however: {spec.property}, {spec.recipe}, seed {spec.seed} twice"
+            )

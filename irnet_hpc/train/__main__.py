@@ -1,0 +1,12 @@
+"""python -m irnet_hpc.train"""
+
+import sys
+
+from irnet_hpc.console import exit_status
+from irnet_hpc.distributed.processes import heed_no_signals
+from irnet_hpc.train.cli import main
+
+if __name__ == "__main__":
+    ended_with = exit_status(main)
+    heed_no_signals()
+    sys.exit(ended_with)

@@ -1,0 +1,87 @@
+"""A node's own copy of a pack, on a disk of the node: made once, by whichever process of the node comes first.
+
+    python -m irnet_hpc.train ... --stage-dir /local/scratch        (or auto: $SLURM_TMPDIR, else $TMPDIR)
+
+The copy is <stage-dir>/irnet-<user id>/<hash of the content>/<name>.h5. It stays there for the next run, until whoever looks
+after that disk removes it; SLURM does so with $SLURM_TMPDIR.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from irnet_hpc.errors import UserError
+from irnet_hpc.files import lock, remove_temporaries, replacing
+from irnet_hpc.pack.store import Pack, open_pack
+
+AUTO = ("SLURM_TMPDIR", "TMPDIR")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+def stage(
+    pack: Pack, stage_dir: str | None, environment: Mapping[str, str] = os.environ
+) -> tuple[Path, str | None]:
+    """Where to read a pack, and why that is not a copy although one is wanted: the node has no place for it.
+
+    Of several processes of a node one copies, and the others wait for it. Raises UserError for a folder that cannot be
+    written.
+    """
+    if stage_dir is None:
+        return pack.path, None
+    instead = f"no copy of the pack on this node, it is read from {pack.path}"
+    if stage_dir == "auto":
+        stage_dir = next((environment[name] for name in AUTO if environment.get(name)), None)
+        if stage_dir is None:
+            return pack.path, f"{instead}: neither ${' nor $'.join(AUTO)} is set"
+    copy = _own_folder(Path(stage_dir)) / pack.identity["content_sha256"][:16] / pack.path.name
+    copy.parent.mkdir(exist_ok=True)
+    if _is_copy(copy, pack):  # needs no lock: a copy has its name only when it is whole
+        return copy, None
+    with (copy.parent / ".lock").open("w") as file:
+        lock(file, wait=True)
+        if _is_copy(copy, pack):
+            return copy, None
+        remove_temporaries(copy)  # of a process that was killed
+        n_bytes, free = pack.path.stat().st_size, shutil.disk_usage(copy.parent).free
+        try:
+            if n_bytes > free:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            with replacing(copy) as temporary:
+                shutil.copyfile(pack.path, temporary)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            sizes = f"{free / 2**20:,.0f} MiB free, and the pack needs {n_bytes / 2**20:,.0f}"
+            return pack.path, f"{instead}: {copy.parent} has {sizes}"
+    return copy, None
+
+
+def _own_folder(stage_dir: Path) -> Path:
+    """A folder that nobody else can have put a pack into, on a disk that all users of the node may share."""
+    folder = stage_dir / f"irnet-{os.getuid()}"
+    try:
+        stage_dir.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--stage-dir must be a folder to write in, however: {stage_dir}: {error.strerror}"
+        ) from None
+    about = folder.lstat()
+    if folder.is_symlink() or about.st_uid != os.getuid() or about.st_mode & 0o022:
+        raise UserError(
+            f"--stage-dir needs {folder} to be a folder that its user alone can write, and it is not"
+        )
+    return folder
+
+
+def _is_copy(copy: Path, pack: Pack) -> bool:
+    """By its size and the content hash it was written with; that its chunks are sound is checked when they are read."""
+    try:
+        if copy.stat().st_size != pack.path.stat().st_size:
+            return False
+        with open_pack(copy) as theirs:
+            return theirs.identity == pack.identity
+    except (OSError, UserError):
+        return False

@@ -1,0 +1,86 @@
+"""TabM (Gorishniy, Kotelnikov and Babenko, ICLR 2025): 32 networks that share their weights, averaged; a rival of today.
+
+The network, its defaults and its initialisation are its authors' package `tabm`; the loop here is that of their example
+(AdamW, the loss averaged over the 32 members), with the absolute error as loss and one cycle of a fixed number of epochs,
+so that nothing but the grid is selected.
+"""
+
+import math
+
+import numpy as np
+import torch
+
+from irnet_hpc.errors import UserError
+
+PREDICTED_ROWS = 2048  # at once
+
+
+class TabM:
+    """fit(x, y) and predict(x), of scaled features (n_rows, n_features) and targets (n_rows,), as scikit-learn's have them."""
+
+    def __init__(
+        self,
+        seed: int,
+        device: torch.device,
+        *,
+        epochs: int,
+        batch: int,
+        learning_rate: float,
+        weight_decay: float,
+    ) -> None:
+        self.seed, self.device, self.epochs, self.batch = seed, device, epochs, batch
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+
+    def fit(self, x: np.ndarray, y: np.ndarray) -> "TabM":
+        try:
+            import tabm
+        except ImportError:
+            raise UserError(
+                "tabm needs the package tabm, which is not here; pip install tabm"
+            ) from None
+        x, y = (
+            torch.from_numpy(np.ascontiguousarray(part, np.float32)).to(self.device)
+            for part in (x, y)
+        )
+        batch = min(self.batch, len(x))
+        n_steps = len(x) // batch  # an epoch; what remains of its permutation is dropped
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(self.seed)
+            self.network = tabm.TabM.make(n_num_features=x.shape[1], d_out=1).to(self.device)
+            adamw = torch.optim.AdamW(
+                self.network.parameters(), self.learning_rate, weight_decay=self.weight_decay
+            )
+            cycle = torch.optim.lr_scheduler.OneCycleLR(
+                adamw,
+                self.learning_rate,
+                total_steps=self.epochs * n_steps,
+                pct_start=0.1,
+                cycle_momentum=False,
+            )
+            self.network.train()
+            for _ in range(self.epochs):
+                order = torch.randperm(len(x)).to(self.device)
+                for rows in order[: n_steps * batch].view(n_steps, batch):
+                    with self._autocast():
+                        prediction = self.network(x[rows])[:, :, 0]  # (batch, 32)
+                    loss = (prediction.float() - y[rows, None]).abs().mean()
+                    adamw.zero_grad()
+                    loss.backward()
+                    adamw.step()
+                    cycle.step()
+                if not math.isfinite(loss.item()):
+                    break  # the error on the rows that select says so
+        return self
+
+    @torch.no_grad()
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """The mean of the members (n_rows,) float64."""
+        self.network.eval()
+        parts = []
+        for rows in torch.from_numpy(np.ascontiguousarray(x, np.float32)).split(PREDICTED_ROWS):
+            with self._autocast():
+                parts.append(self.network(rows.to(self.device))[:, :, 0].double().mean(1).cpu())
+        return torch.cat(parts).numpy() if parts else np.empty(0)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16)

@@ -1,0 +1,364 @@
+"""Leases, with real processes: one of many gets a run, and one that wakes up late overwrites nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from irnet_hpc.distributed.processes import machine, process_name
+from irnet_hpc.errors import UserError
+from irnet_hpc.runs import lease
+from irnet_hpc.runs import lease as holding
+from irnet_hpc.train import checkpoint
+from irnet_hpc.train import run_writer as folder
+
+ROOT = Path(__file__).parents[2]
+
+# All wait for one moment, try, say how it went, and hold what they have got until they are told to end.
+CONTENDER = """
+import sys, time
+from irnet_hpc.runs import lease as holding
+from irnet_hpc.runs import lease
+from pathlib import Path
+run = sys.argv[1]
+print("ready", flush=True)
+while not Path(run, "go").exists():
+    time.sleep(0.001)
+for name in sys.argv[2:]:
+    try:
+        print(name, "won" if holding.take(f"{run}/{name}") else "had it", flush=True)
+    except lease.Elsewhere as error:
+        print(name, "lost", error, flush=True)
+print("end", flush=True)
+sys.stdin.read()
+"""
+
+# Holds a run, and each time it is told to writes its name as the result.
+OWNER = """
+import sys
+from pathlib import Path
+from irnet_hpc.runs import lease as holding
+from irnet_hpc.runs import lease
+from irnet_hpc.console import exit_status
+def main():
+    run, name = Path(sys.argv[1]), sys.argv[2]
+    with holding.released_after():
+        holding.take(run)
+        print("holds", flush=True)
+        for line in sys.stdin:
+            holding.write_json(run / "result.json", {"by": name})
+            print("written", flush=True)
+sys.exit(exit_status(main))
+"""
+
+
+def start(code: str, *arguments: object, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture
+def owner(tmp_path):
+    """Starts a process that holds the run of tmp_path."""
+    started = []
+
+    def hold(name: str, **environment: str) -> subprocess.Popen:
+        process = start(OWNER, tmp_path / "run", name, **environment)
+        started.append(process)
+        assert process.stdout.readline() == "holds\n", process.stderr.read()
+        return process
+
+    yield hold
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def write(process: subprocess.Popen) -> str:
+    process.stdin.write("write\n")
+    process.stdin.flush()
+    return process.stdout.readline()
+
+
+def lose(path: Path, age_s: float = 0.0, **changes: object) -> lease.Lease:
+    """Leave the lease of a process that is gone."""
+    child = subprocess.Popen(["true"])
+    name = process_name(child.pid)
+    child.wait()
+    fields = {
+        "token": "old",
+        "host": "here",
+        "machine": machine(),
+        "process": name,
+        "job": None,
+        "restart": 0,
+    }
+    lost = lease.Lease(**(fields | {"started": "2026-01-01T00:00:00+00:00"} | changes))
+    path.mkdir(parents=True, exist_ok=True)
+    (path / lease.NAME).write_text(json.dumps(lost._asdict()))
+    os.utime(path / lease.NAME, (time.time() - age_s,) * 2)
+    return lost
+
+
+def test_of_twenty_contenders_one_has_each_run_free_or_lost_or_expired(tmp_path):
+    runs = [f"{kind}{i}" for i in range(10) for kind in ("free", "lost", "expired")]
+    for run in runs:
+        if run.startswith("lost"):
+            lose(tmp_path / run)
+        if run.startswith("expired"):
+            lose(tmp_path / run, age_s=1e6, machine="another")
+    contenders = [start(CONTENDER, tmp_path, *runs) for _ in range(20)]
+    assert [process.stdout.readline() for process in contenders] == ["ready\n"] * 20
+    (tmp_path / "go").touch()
+    said = [list(iter(process.stdout.readline, "end\n")) for process in contenders]
+    won = sorted(line.split()[0] for lines in said for line in lines if line.split()[1] == "won")
+    lost = [line for lines in said for line in lines if line.split()[1] == "lost"]
+    tokens = {run: lease.look(tmp_path / run).lease.token for run in runs}
+    for process in contenders:
+        process.communicate()
+    assert won == sorted(runs)
+    assert len(lost) == 19 * len(runs) and all(
+        "is being trained by process" in line for line in lost
+    )
+    assert len(set(tokens.values()) - {"old"}) == len(runs)
+    assert [path.name for run in runs for path in (tmp_path / run).iterdir()] == [lease.NAME] * len(
+        runs
+    )
+
+
+def test_a_run_that_is_being_trained_is_one_sentence_that_says_by_whom(tmp_path, owner):
+    first = owner("first", SLURM_JOB_ID="17")
+    with pytest.raises(lease.Elsewhere) as error:
+        holding.take(tmp_path / "run")
+    assert str(error.value).startswith(
+        f"{tmp_path}/run is being trained by process {first.pid} on "
+    )
+    assert "(job 17), heard of 0 s ago; wait for it, or stop it there" in str(error.value)
+    assert write(first) == "written\n"
+    first.communicate()
+    assert first.returncode == 0
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [
+        "result.json"
+    ]  # it was released
+
+
+def test_the_lease_of_a_killed_process_is_over_at_once(tmp_path, owner):
+    first = owner("first")
+    first.kill()
+    first.wait()
+    second = owner("second")
+    assert write(second) == "written\n"
+    assert json.loads((tmp_path / "run/result.json").read_text()) == {"by": "second"}
+
+
+def test_an_owner_that_wakes_up_late_overwrites_nothing_and_says_who_has_the_run(tmp_path, owner):
+    first = owner("first", IRNET_LEASE_S="1")
+    assert write(first) == "written\n"
+    os.kill(first.pid, signal.SIGSTOP)
+    time.sleep(1.5)
+    second = owner("second", IRNET_LEASE_S="1")
+    assert write(second) == "written\n"
+    os.kill(first.pid, signal.SIGCONT)
+    _, said = first.communicate("write\n")
+    assert first.returncode == 2
+    assert (
+        said.startswith(f"error: process {second.pid} on ")
+        and f"has taken over {tmp_path}/run" in said
+    )
+    assert len(said.splitlines()) == 1
+    assert json.loads((tmp_path / "run/result.json").read_text()) == {"by": "second"}
+    time.sleep(
+        1.2
+    )  # longer than the second's lease lasts: it lives by its own beat, and not by the first one's
+    assert write(second) == "written\n"
+    assert lease.look(tmp_path / "run").lease.process.startswith(f"{second.pid}@")
+
+
+def test_an_owner_on_another_machine_is_believed_while_it_beats_and_then_no_longer(
+    tmp_path, owner, monkeypatch
+):
+    monkeypatch.setenv("IRNET_LEASE_S", "1.2")
+    monkeypatch.setattr(
+        lease, "machine", lambda: "another"
+    )  # ours, to which the other's processes say nothing
+    first = owner("first", IRNET_LEASE_S="1.2")
+    with pytest.raises(lease.Elsewhere):
+        holding.take(tmp_path / "run")
+    first.kill()
+    first.wait()
+    assert not lease.is_over(lease.look(tmp_path / "run"), lease.clock(tmp_path))
+    assert holding.take(tmp_path / "run")
+    holding.release(tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_job_that_slurm_has_started_again_takes_over_from_its_earlier_self(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    lose(tmp_path / "run", machine="another", job="17")
+    assert holding.take(tmp_path / "run")
+    holding.release(tmp_path / "run")
+    for other in ({"job": "18"}, {"job": "17", "restart": 1}):
+        assert not lease.is_over(
+            lease.Seen(lose(tmp_path / "run", machine="another", **other), 5.0), 6.0, lease.new()
+        )
+
+
+def test_the_clock_is_the_file_servers(tmp_path, monkeypatch):
+    lost = lose(tmp_path / "run", machine="another")
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    found = lease.look(tmp_path / "run")
+    assert found.lease == lost
+    assert abs(lease.clock(tmp_path) - found.touched) < 30
+    assert not lease.is_over(found, lease.clock(tmp_path))
+    assert lease.is_over(found, found.touched + 121) and not lease.is_over(
+        found, found.touched + 119
+    )
+    assert not lease.is_over(found, None)
+
+
+def test_who_lives_here_keeps_its_run_when_the_clock_jumps_forward(tmp_path, owner):
+    """As after a night's sleep: nobody has touched the lease for hours, and its owner beats again within a moment."""
+    first, path = owner("first", IRNET_LEASE_S="6"), tmp_path / "run" / lease.NAME
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IRNET_LEASE_S", "6")
+        os.utime(path, (time.time() - 1e5,) * 2)
+        assert lease.is_over(lease.look(path.parent), lease.clock(path.parent))
+        with pytest.raises(lease.Elsewhere, match=f"is being trained by process {first.pid} on "):
+            holding.take(path.parent)
+    assert write(first) == "written\n"
+
+
+def test_a_lease_from_the_future_is_over_when_it_has_been_watched_for_as_long_as_one_lasts(
+    tmp_path, monkeypatch
+):
+    """The clock has jumped back: by the lease's age its owner, who is gone, would have the run for a day."""
+    monkeypatch.setenv("IRNET_LEASE_S", "0.6")
+    lose(tmp_path / "run", age_s=-86_400, machine="another")
+    began = time.monotonic()
+    assert holding.take(tmp_path / "run")
+    assert time.monotonic() - began > 0.6
+    holding.release(tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_without_hard_links_the_lease_is_made_exclusively(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    lose(tmp_path / "run")
+    assert holding.take(tmp_path / "run")
+    found = lease.look(tmp_path / "run").lease
+    assert found.process == process_name(os.getpid())
+    holding.release(tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_claim_whose_maker_was_killed_holds_nobody_up(tmp_path):
+    lost = lose(tmp_path / "run")
+    (tmp_path / "run/.lease-old.claim").write_text(json.dumps(lost._asdict()))
+    assert holding.take(tmp_path / "run")
+    holding.release(tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+
+
+class OneRank:
+    rank, size, name = 0, 1, "none"
+
+
+def test_nothing_of_a_run_is_written_or_removed_by_who_has_lost_it(tmp_path):
+    """Checkpoints, history, reasons: what train writes as it goes on. Model, predictions and result go the same way."""
+    run = tmp_path / "run"
+    holding.take(run)
+    folder.write_history(run, [[0] * 6])
+    checkpoint.save(run, "key", {}, checkpoint.State(), OneRank())
+    lose(run, token="another's")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for act in (
+        lambda: folder.write_history(run, []),
+        lambda: folder.append_history(run, [1]),
+        lambda: checkpoint.save(run, "key", {}, checkpoint.State(step=1), OneRank()),
+        lambda: checkpoint.remove(run),
+        lambda: holding.write_json(run / "result.json", {}),
+    ):
+        with pytest.raises(lease.Elsewhere, match="the training stops and writes nothing more"):
+            act()
+    folder.failed(run, "it hurts")  # nor is this the one to say how it went
+    holding.release(run)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_is_lost_between_writing_and_renaming_too(tmp_path):
+    holding.take(tmp_path / "run")
+    with (
+        pytest.raises(lease.Elsewhere),
+        holding.replacing(tmp_path / "run/model.safetensors") as temporary,
+    ):
+        temporary.write_text("long in the making")
+        lose(tmp_path / "run", token="another's")
+    holding.release(tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [lease.NAME]
+
+
+@pytest.mark.parametrize(
+    "change", [{"token": "../../x"}, {"token": 7}, {"process": 7}, {"job": []}, {"restart": "1"}]
+)
+def test_a_lease_of_other_values_is_nobodys_and_counts_until_it_is_old(tmp_path, change):
+    run = tmp_path / "run"
+    lose(run, **change)
+    seen = lease.look(run)
+    assert seen.lease.host == "an unknown host" and not lease.is_over(
+        seen, lease.clock(run), lease.new()
+    )
+    os.utime(run / lease.NAME, (0, 0))
+    assert holding.take(run)
+    holding.release(run)
+    assert list(tmp_path.rglob("*")) == [run]
+
+
+def test_why_a_run_is_lost_is_told_apart(tmp_path):
+    run = tmp_path / "run"
+    for take_away, why in (
+        (
+            lambda: (run / lease.NAME).unlink(),
+            "the lease of .*run is gone: somebody has removed it",
+        ),
+        (
+            lambda: run.rename(tmp_path / "elsewhere"),
+            "run is no longer there: somebody has removed or renamed it",
+        ),
+    ):
+        holding.take(run)
+        take_away()
+        with pytest.raises(lease.Elsewhere, match=why):
+            holding.write_json(run / "result.json", {})
+        holding.release(run)
+    assert not run.exists()  # nor is it made again
+
+
+def test_who_comes_second_finds_the_result_and_leaves_it(tmp_path, monkeypatch):
+    """Between asking whether a run is done and having its lease, another process may have finished it."""
+    answers = iter([False, True])
+    monkeypatch.setattr(folder, "is_done", lambda *_: next(answers))
+    assert not folder.take_up(tmp_path / "run", "key", False)
+    assert not list((tmp_path / "run").iterdir())
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "soon"])
+def test_the_time_a_lease_lasts_is_a_number_of_seconds(monkeypatch, text):
+    monkeypatch.setenv("IRNET_LEASE_S", text)
+    with pytest.raises(UserError, match=f"must be seconds from 0.1 to 86,400, however: '{text}'"):
+        lease.expiry_s()
