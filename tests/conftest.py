@@ -92,7 +92,7 @@ def pack_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
         environment |= variables
         command = [sys.executable, "-m", "irnet_hpc.pack", *map(str, arguments)]
         return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
         )
 
     return run

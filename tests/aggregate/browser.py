@@ -50,12 +50,12 @@ class Browser:
     def __exit__(self, *_: object) -> None:
         self._ask("DELETE", "")
         self.process.terminate()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=600)
 
     def _ask(self, method: str, what: str, value: dict | None = None):
         data = None if value is None else json.dumps(value).encode()
         request = urllib.request.Request(self.address + self.session + what, data, method=method)
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        with urllib.request.urlopen(request, timeout=600) as answer:
             return json.load(answer)["value"]
 
     def post(self, what: str, value: dict):

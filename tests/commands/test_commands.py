@@ -26,7 +26,7 @@ def parsers():
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "irnet_hpc", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 
 # ------------------------------------------------------------------------------------------------------------- the list
@@ -83,7 +83,7 @@ def test_a_command_that_is_started_without_standard_streams_gives_their_numbers_
     """Its exit status is the number of the first file that it opens: after 0, 1 and 2, to which libraries write."""
     command = [sys.executable, "-c", NUMBER_OF_A_FILE, str(tmp_path / "file")]
     closed = subprocess.run(
-        ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], cwd=ROOT, timeout=60
+        ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], cwd=ROOT, timeout=600
     )
     assert closed.returncode == 3 and (tmp_path / "file").read_text() == ""
 
@@ -130,7 +130,7 @@ COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}; COMP_LINE={shlex.
 $(complete -p irnet_hpc | sed 's/.*-F \\([^ ]*\\) .*/\\1/') irnet_hpc {words[-1]} {words[-2]}
 printf '%s\\n' "${{COMPREPLY[@]}}"
 """
-    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=600)
     assert {word.strip() for word in done.stdout.splitlines()} == offered, done.stderr
 
 

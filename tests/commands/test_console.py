@@ -199,7 +199,7 @@ def test_what_a_pack_proposes_fits_its_rows(ends, parsers):
 def answer(*arguments: object, status: int = 0) -> tuple[dict, str]:
     """The object that is all of stdout, and what stands on stderr."""
     command = [sys.executable, "-m", *map(str, arguments), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == status, done.stderr
     return json.loads(done.stdout), done.stderr
 
@@ -341,7 +341,7 @@ def on_a_terminal(*arguments: str) -> str:
         while part := os.read(ours, 65536):
             shown += part
     os.close(ours)
-    assert process.wait(300) == 0, shown.decode()
+    assert process.wait(600) == 0, shown.decode()
     return shown.decode()
 
 

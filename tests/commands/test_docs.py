@@ -163,7 +163,7 @@ def tutorial(tmp_path_factory) -> tuple[Path, str]:
         if block.mark == "Run:":
             command = ["bash", "-euo", "pipefail", "-c", block.text]
             done = subprocess.run(
-                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
             )
             assert done.returncode == 0, f"{block.text}\n{done.stdout}{done.stderr}"
             printed += done.stdout + done.stderr
@@ -256,7 +256,7 @@ def test_the_reference_of_the_modules_can_be_made(tmp_path):
     )
     words = shlex.split(command.replace("build/reference", str(tmp_path)), comments=True)
     done = subprocess.run(
-        [sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "irnet_hpc/store.html").read_text()

@@ -476,7 +476,7 @@ def start(tmp_path: Path, *arguments: str) -> subprocess.Popen:
     )
 
 
-def wait_until(true, seconds: float = 60) -> None:
+def wait_until(true, seconds: float = 600) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
@@ -502,7 +502,7 @@ def test_a_download_killed_at_once_goes_on_where_it_stopped_and_no_page_is_fetch
     bad.write_bytes(bad.read_bytes()[:-5])  # as a disk might leave it
     completed = list(server.completed)
     server.hold.set()
-    output, errors = start(tmp_path, *command).communicate(timeout=120)
+    output, errors = start(tmp_path, *command).communicate(timeout=600)
     assert "5 of 6 pages of an earlier download are sound and kept" in output, errors
     assert pages(completed) == [0, 3, 6, 9, 12, 15]
     again = pages([request.path for request in server.requests[7:]])
@@ -532,7 +532,7 @@ def test_two_downloads_of_one_table_do_not_collide(serve, tmp_path):
     assert any("another process downloads oqmd; waiting for it" in line for line in lines)
     server.hold.set()
     for process in (first, second):
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
     assert pages([request.path for request in server.requests]) == [0, 3, 6, 9]
     assert (tmp_path / "packs/first.h5").exists()
@@ -562,7 +562,7 @@ def test_who_waited_for_a_folder_that_is_gone_locks_the_new_one(tmp_path):
         held.set()
         time.sleep(0.3)
         order.append("first")
-    thread.join(10)
+    thread.join(600)
     assert order == ["first", "second"]
 
 

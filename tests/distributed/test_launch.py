@@ -120,9 +120,9 @@ def test_processes_meet_through_a_private_file_that_does_not_stay(tmp_path):
     time.sleep(0.5)
     assert queue.empty()  # nobody goes ahead before all are there
     processes[2].start()
-    assert {queue.get(timeout=60) for _ in processes} == {("127.0.0.1", 4711, "lo")}
+    assert {queue.get(timeout=600) for _ in processes} == {("127.0.0.1", 4711, "lo")}
     for process in processes:
-        process.join(20)
+        process.join(600)
         assert process.exitcode == 0
     assert not list(folder.iterdir())
 

@@ -365,7 +365,7 @@ def mounted(options: str, folder: Path, *arguments: object) -> subprocess.Comple
     ]
     whole = ["unshare", "--mount", "sh", "-c", script, "sh", options, folder, *command]
     return subprocess.run(
-        [str(part) for part in whole], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [str(part) for part in whole], cwd=ROOT, capture_output=True, text=True, timeout=600
     )
 
 
@@ -555,7 +555,7 @@ def test_a_slurm_of_no_cluster_is_a_note(commands, capsys):
 def test_a_users_mistakes_are_one_sentence_and_status_2(commands, tmp_path):
     def typed(*arguments: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "irnet_hpc.doctor", *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
 
     done = typed("--site", "nowhere")
     assert (

@@ -77,7 +77,7 @@ class Place:
 
     def pack(self, *options: object, **how) -> subprocess.CompletedProcess:
         process = self.start(*options, **how)
-        out, err = process.communicate(timeout=100)
+        out, err = process.communicate(timeout=600)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def computed(self) -> Counter[str]:
@@ -111,7 +111,7 @@ class Place:
                     child.kill()
 
 
-def wait_for(condition, limit_s: float = 60) -> None:
+def wait_for(condition, limit_s: float = 600) -> None:
     until = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < until
@@ -203,7 +203,7 @@ def test_after_kill_9_the_same_command_keeps_what_is_finished_and_computes_the_r
         row_s=0.04,
     )
     place.kill_when(3, running, first.get("victim"))
-    running.communicate(timeout=60)
+    running.communicate(timeout=600)
     assert running.returncode != 0
     assert not place.path.exists()
     finished, before = place.finished(), place.computed()
@@ -237,7 +237,7 @@ def test_finished_blocks_are_not_touched_until_the_pack_is_there(place):
 def test_kill_9_of_a_worker_costs_no_row_where_rows_are_announced(place):
     running = place.start("--features", "awkward", "--workers", 2, row_s=0.04)
     place.kill_when(2, running, worker)
-    _, err = running.communicate(timeout=60)
+    _, err = running.communicate(timeout=600)
     if running.returncode:  # it may have been between two rows
         assert (
             err == "error: a worker process died, perhaps for want of memory; try fewer --workers\n"
@@ -250,7 +250,7 @@ def test_kill_9_of_a_worker_costs_no_row_where_rows_are_announced(place):
 def test_kill_9_of_a_worker_is_one_sentence_where_they_are_not_and_finished_blocks_stay(place):
     running = place.start("--features", "silent", "--workers", 2, row_s=0.04)
     place.kill_when(3, running, worker)
-    _, err = running.communicate(timeout=60)
+    _, err = running.communicate(timeout=600)
     assert running.returncode == 2
     assert err == "error: a worker process died, perhaps for want of memory; try fewer --workers\n"
     n_finished = len(place.finished())
@@ -264,7 +264,7 @@ def test_a_rank_that_fails_ends_all_with_its_sentence_and_status_2(place):
     running = place.start("--features", "silent", "--workers", 2, launcher=MPIRUN, row_s=0.04)
     wait_for(lambda: len(place.finished()) >= 2)
     place.kill_when(2, running, lambda family: worker(rank_1(family).children()))
-    _, err = running.communicate(timeout=60)
+    _, err = running.communicate(timeout=600)
     assert running.returncode == 2
     assert err.startswith(
         "error: a worker process died, perhaps for want of memory; try fewer --workers\n"
@@ -352,7 +352,7 @@ def test_the_second_of_two_packs_of_one_name_says_who_makes_the_first_and_stops(
     )
     assert "featurising" not in second.stdout
     assert place.pack("--features", "awkward", "--name", "other").returncode == 0
-    running.communicate(timeout=60)
+    running.communicate(timeout=600)
     assert running.returncode == 0
     assert verify(place.path) == verify(place.path.with_name("other.h5"))
 

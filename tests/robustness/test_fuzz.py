@@ -57,7 +57,7 @@ def survey(kind: str, n: int, folder: Path) -> tuple[Counter, list[str]]:
     """Read `n` spoiled files of a kind: what came of them, and what should not have."""
     program = [sys.executable, Path(__file__).with_name("fuzzed.py"), kind, folder]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    subprocess.run(program, check=True, env=environment, timeout=120)
+    subprocess.run(program, check=True, env=environment, timeout=600)
     counts, wrong, at = Counter(), [], 0
     while at < n:
         done = subprocess.run(

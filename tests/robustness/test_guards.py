@@ -43,7 +43,7 @@ def train_command(pack: Path, results: Path) -> list[str]:
 
 def run(command: list[str], **more) -> subprocess.CompletedProcess:
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env=ENVIRONMENT, **more
+        command, capture_output=True, text=True, timeout=600, env=ENVIRONMENT, **more
     )
 
 
@@ -202,7 +202,7 @@ def test_a_disk_that_says_no_is_one_sentence_and_no_half_file(
     with (tmp_path / "left").open("w") as left:
         done = subprocess.run(
             [*UNSHARE, "bash", "-c", script.replace(">&3", f">&{left.fileno()}")],
-            env=environment, pass_fds=[left.fileno()], capture_output=True, text=True, timeout=120,
+            env=environment, pass_fds=[left.fileno()], capture_output=True, text=True, timeout=600,
         )  # fmt: skip
     if command == "sweep" and fault in (
         "full",
@@ -351,8 +351,8 @@ def test_ranks_of_one_host_listen_on_it_alone(engine, tmp_path):
         )
         for rank in range(2)
     ]  # fmt: skip
-    said, errors = ranks[0].communicate(timeout=120)
-    ranks[1].communicate(timeout=120)
+    said, errors = ranks[0].communicate(timeout=600)
+    ranks[1].communicate(timeout=600)
     assert ranks[0].returncode == ranks[1].returncode == 0, errors
     assert set(said.split()) == {"127.0.0.1"}
 

@@ -60,7 +60,7 @@ def start(command: list, folder: Path) -> subprocess.Popen:
 def ended(command: list, folder: Path) -> float:
     """Run a command to its end, which must be a good one; the seconds it took."""
     began, process = time.monotonic(), start(command, folder)
-    assert process.wait(300) == 0, (folder.parent / f"{folder.name}.log").read_text()[-3000:]
+    assert process.wait(600) == 0, (folder.parent / f"{folder.name}.log").read_text()[-3000:]
     return time.monotonic() - began
 
 
@@ -70,7 +70,7 @@ def kill_all(process: subprocess.Popen, chance: random.Random) -> None:
     for one in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             one.kill()
-    assert not psutil.wait_procs(family[1:], 60)[1]
+    assert not psutil.wait_procs(family[1:], 600)[1]
 
 
 def kill_one_rank(process: subprocess.Popen, chance: random.Random) -> None:
@@ -85,7 +85,7 @@ def kill_one_rank(process: subprocess.Popen, chance: random.Random) -> None:
         return kill_all(process, chance)
     with contextlib.suppress(psutil.NoSuchProcess):
         chance.choice(ranks).kill()
-    assert not psutil.wait_procs(family, 60)[1]
+    assert not psutil.wait_procs(family, 600)[1]
     return None
 
 
@@ -124,7 +124,7 @@ def survive(
             if is_killed:
                 kill(process, chance)
                 is_killed = (
-                    process.wait(120) != 0
+                    process.wait(600) != 0
                 )  # 0: it ended by itself, between the look and the kill
             whole(folder)
             if not is_killed:
@@ -271,7 +271,7 @@ def test_sweep(tmp_path):
 
     def check(folder: Path) -> None:
         again = [str(part).replace("FOLDER", str(folder)) for part in command]
-        until = time.monotonic() + 120
+        until = time.monotonic() + 600
         while len(done := list((folder / "results").rglob("result.json"))) < 4:
             assert time.monotonic() < until
             time.sleep(0.2)  # for a training that outlived its sweep

@@ -62,7 +62,7 @@ def test_a_cell_that_is_trained_elsewhere_is_left_out_and_the_others_go_on(
     before, process = sorted(path.name for path in theirs.iterdir()), hold(theirs)
     launcher = [] if n_ranks == 1 else horovodrun(n_ranks)
     together = [*launcher, *command(alloys_pack, tmp_path, seed="0,1,2")]
-    done = subprocess.run(together, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(together, capture_output=True, text=True, timeout=600)
     assert (
         done.returncode != 0
         and f"left out: {theirs} is being trained by process {process.pid} on " in done.stdout

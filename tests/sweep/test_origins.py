@@ -482,7 +482,7 @@ def test_a_sweep_pretrains_and_then_fine_tunes(tmp_path, alloys_pack):
     places = ["--results", str(tmp_path / "results"), "--pack-dir", str(alloys_pack.parent)]
     done = subprocess.run(
         [sys.executable, "-m", "irnet_hpc.sweep", "run", tmp_path / "real.yaml", *places],
-        cwd=ROOT, capture_output=True, text=True, timeout=200,
+        cwd=ROOT, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "real: 4 cells done, 0 failures" in done.stdout
@@ -501,6 +501,6 @@ def test_a_sweep_pretrains_and_then_fine_tunes(tmp_path, alloys_pack):
                 0,
             )
     asked = [sys.executable, "-m", "irnet_hpc.aggregate", str(tmp_path / "results")]
-    shown = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    shown = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert "started from size_mismatch big" in shown.stdout, shown.stdout + shown.stderr
     assert "stale" not in shown.stdout

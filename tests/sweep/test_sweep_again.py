@@ -195,7 +195,7 @@ def test_ten_thousand_cells_are_one_question_to_squeue_and_sacct_one_look_at_eac
         for what in ("asked", "accounted"):
             (slurm.folder / what).write_text("")
         counted = [sys.executable, "-c", COUNTED, *place.command(name)]
-        done = subprocess.run(counted, capture_output=True, text=True, cwd=ROOT, timeout=120)
+        done = subprocess.run(counted, capture_output=True, text=True, cwd=ROOT, timeout=600)
         assert "10000 cells: 20 done, 9970 queued, 5 failed, 5 missing" in done.stdout, done.stderr
         asked, accounted = (
             (slurm.folder / what).read_text().splitlines() for what in ("asked", "accounted")
@@ -604,7 +604,7 @@ def test_of_two_real_sweeps_at_once_each_cell_is_trained_by_one_though_the_journ
     for path in (results / ".sweep").glob("*.jsonl"):
         path.unlink()
     two.append(subprocess.Popen(again, cwd=ROOT, stdout=subprocess.PIPE, text=True))
-    shown = [process.communicate(timeout=400)[0] for process in two]
+    shown = [process.communicate(timeout=600)[0] for process in two]
     assert [process.returncode for process in two] == [0, 0], shown
     logs = [path.read_text() for path in results.rglob("train.log")]
     assert len(logs) == 12 and all(log.count("\nwrote ") == 1 for log in logs)
@@ -648,11 +648,11 @@ def test_a_training_that_is_stopped_and_wakes_up_late_leaves_the_new_ones_run_al
         lambda: history.stat().st_ino != of_late and len(history.read_text().splitlines()) > 3
     )
     late.send_signal(signal.SIGCONT)
-    _, said = late.communicate(timeout=60)
+    _, said = late.communicate(timeout=600)
     assert late.returncode == 2
     assert f"error: process {new.pid} on " in said and "has taken over" in said
     new.send_signal(signal.SIGTERM)
-    assert new.wait(60) == train.PREEMPTED
+    assert new.wait(600) == train.PREEMPTED
     epochs = [int(line.split(",")[0]) for line in history.read_text().splitlines()[1:]]
     assert epochs == list(range(len(epochs)))  # the late one has added none
     assert (

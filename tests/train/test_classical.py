@@ -395,12 +395,12 @@ def test_a_fit_that_a_signal_ends_goes_on_with_the_same_command(alloys_pack, tmp
         if line.startswith("1/4"):
             process.send_signal(signal.SIGTERM)
             break
-    rest, _ = process.communicate(timeout=60)
+    rest, _ = process.communicate(timeout=600)
     assert process.returncode == train.PREEMPTED and "stopped by a signal" in rest
     assert not list(tmp_path.rglob("result.json"))
     tried = read_json(next(tmp_path.rglob("grid.json")))["search"]["tried"]
     assert 1 <= len(tried) < 4
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
     assert done.returncode == 0, done.stderr
     assert f"resuming after {len(tried)} points" in done.stdout and "1/4" not in done.stdout
     result = read_result(next(tmp_path.rglob("result.json")))

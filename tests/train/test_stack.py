@@ -76,7 +76,7 @@ def test_together_on_two_ranks_each_is_what_it_is_alone(alloys_pack, tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1"}
     environment |= {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_rmaps_base_oversubscribe": "1"}
     script = [sys.executable, Path(train_bundles.__file__), "horovod", alloys_pack, out, *cases]
-    subprocess.run(["mpirun", "-np", "2", *script], env=environment, check=True, timeout=300)
+    subprocess.run(["mpirun", "-np", "2", *script], env=environment, check=True, timeout=600)
     two = json.loads(out.read_text())
     assert two["size"] == 2
     for case in cases:

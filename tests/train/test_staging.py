@@ -141,7 +141,7 @@ def test_of_processes_that_start_together_one_copies(pack, tmp_path):
     )
     line = [sys.executable, "-c", code, str(pack.path), str(tmp_path / "node")]
     processes = [subprocess.Popen(line, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    said = "".join(process.communicate(timeout=60)[0] for process in processes).splitlines()
+    said = "".join(process.communicate(timeout=600)[0] for process in processes).splitlines()
     assert said.count("copies") == 1 and len(set(said) - {"copies"}) == 1 and len(said) == 4
 
 

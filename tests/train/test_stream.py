@@ -355,7 +355,7 @@ def test_the_command_ends_with_that_sentence_and_status_2(wide_pack, tmp_path):
     try:
         next(text for text in process.stdout if text.startswith("epoch"))
         damage(path)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == 2

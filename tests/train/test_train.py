@@ -57,7 +57,7 @@ def command(pack: Path | str, results: Path, /, **changes) -> list[str]:
 
 def run(*arguments, **changes) -> subprocess.CompletedProcess:
     return subprocess.run(
-        command(*arguments, **changes), capture_output=True, text=True, timeout=120
+        command(*arguments, **changes), capture_output=True, text=True, timeout=600
     )
 
 
@@ -181,7 +181,7 @@ def test_a_run_stopped_by_a_signal_ends_bit_for_bit_like_an_undisturbed_one(allo
         if line.startswith("epoch"):
             process.send_signal(signal.SIGTERM)
             break
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
     assert process.returncode == 75
     assert not list((tmp_path / "a").rglob("result.json"))
     continued, undisturbed = (
@@ -671,6 +671,6 @@ def test_a_failure_is_left_in_the_folder_and_goes_with_the_next_success(alloys_p
 def test_one_process_in_a_slurm_job_of_two_tasks_is_refused(alloys_pack, tmp_path):
     environment = os.environ | {"SLURM_JOB_ID": "1", "SLURM_PROCID": "0", "SLURM_NTASKS": "2"}
     done = subprocess.run(
-        command(alloys_pack, tmp_path), env=environment, capture_output=True, text=True, timeout=60
+        command(alloys_pack, tmp_path), env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 2 and "size must equal SLURM_NTASKS, however: 1 and 2" in done.stderr
