@@ -1,18 +1,30 @@
-"""Distributed training of the IRNet family of deep residual regression networks on materials data.
+"""Train, compare and use deep residual regression networks for materials properties.
 
-python -m irnet_hpc.pack --source alloys          raw table -> features -> pack (chunked HDF5)
-python -m irnet_hpc.train --pack alloys-magpie --property mixing_enthalpy --architecture irnet --depth 17
-python -m irnet_hpc.sweep run jobs/smoke.yaml     a matrix of such runs
-python -m irnet_hpc.aggregate results/            the tables
+The commands, each with `--help`:
+
+    python -m irnet_hpc.pack --source my.csv        a table -> features and splits in one file
+    python -m irnet_hpc.train --pack my-magpie --property hardness --architecture irnet --depth 17
+    python -m irnet_hpc.sweep run jobs/smoke.yaml   a matrix of such trainings
+    python -m irnet_hpc.aggregate results/          tables of their errors
+
+The same from Python: the names in `__all__`. They are loaded when they are first used, so that
+`import irnet_hpc` takes milliseconds and planning a matrix needs no torch.
 """
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from irnet_hpc.errors import UserError
+    from irnet_hpc.train.regressor import IRNetRegressor
 
 __version__ = "0.1.0"
 
-
-def __getattr__(name: str) -> object:
-    """`irnet_hpc.IRNetRegressor`, without torch for whoever does not ask for it."""
-    if name == "IRNetRegressor":
-        from irnet_hpc.train.regressor import IRNetRegressor
-
-        return IRNetRegressor
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "errors": ["UserError"],
+        "train.regressor": ["IRNetRegressor"],
+    },
+)

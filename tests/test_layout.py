@@ -49,7 +49,7 @@ LAZY = {
 TOP_LEVEL = {
     *("irnet_hpc", "jobs", "slurm", "tests", "env", "docs", "benchmarks", ".ci", ".gitignore"),
     *("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "CITATION.cff", "CHANGELOG.md"),
-    *("CONTRIBUTING.md", "findings"),
+    *("CONTRIBUTING.md", "mkdocs.yml", "findings"),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

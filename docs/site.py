@@ -1,0 +1,109 @@
+"""Fit the repository into its documentation site.
+
+README.md, CONTRIBUTING.md and CHANGELOG.md lie above `docs/` but are pages of the site. A link to
+any other file of the repository (`../jobs/full.yaml`) leads to a copy of that file in the site, and
+a link to a folder to a list of its files. So one and the same link works on the site and where the
+repository is browsed. The reference of each folder is made from the names in its `__init__.py`.
+"""
+
+import ast
+import re
+from pathlib import Path
+from posixpath import normpath, relpath
+
+from mkdocs.structure.files import File
+
+REPOSITORY = Path(__file__).parents[1]
+ABOVE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+FOLDERS = (
+    *("distributed", "data", "features", "models", "runs"),
+    *("pack", "train", "sweep", "aggregate", "predict", "export", "doctor"),
+)
+LINK = re.compile(r"(\]\()(?!https?:|#|mailto:)([^)\s#]+)((?:#[^)\s]*)?\))")
+
+
+def repository_path(page: str, target: str) -> str:
+    """Return the path from the repository's root of a link's target.
+
+    Args:
+        page: the page with the link, as the site names it: `data.md`, or `README.md`.
+        target: the link as written, without its anchor.
+    """
+    folder = "" if page in ABOVE else "docs"
+    return normpath(f"{folder}/{target}" if folder else target)
+
+
+def on_files(files, config):
+    """Add the pages above `docs/`, and every file or folder of the repository that a page links."""
+    for name in ABOVE:
+        files.append(File(name, str(REPOSITORY), config.site_dir, config.use_directory_urls))
+    for file in [file for file in files if file.is_documentation_page()]:
+        for _, target, _ in LINK.findall(Path(file.abs_src_path).read_text(encoding="utf-8")):
+            path = repository_path(file.src_uri, target)
+            if path.startswith("docs/") or path in ABOVE:
+                continue
+            content = repository_file(path)
+            if content is not None and files.get_file_from_path(site_path(path)) is None:
+                files.append(File.generated(config, site_path(path), content=content))
+    return files
+
+
+def repository_file(path: str) -> str | None:
+    """Return the text that the site shows for a file or folder, or None if neither is there."""
+    place = REPOSITORY / path
+    if place.is_dir():
+        return "\n".join(sorted(child.name for child in place.iterdir())) + "\n"
+    return place.read_text(encoding="utf-8") if place.is_file() else None
+
+
+def site_path(path: str) -> str:
+    """Return where a file of the repository lies in the site; `.txt`, so that browsers show it."""
+    return f"repository/{path.rstrip('/')}.txt"
+
+
+def on_page_markdown(markdown, page, config, files):
+    """Turn links as the repository has them into links of the site, and fill in the reference."""
+    source = page.file.src_uri
+
+    def rewritten(match: re.Match) -> str:
+        path = repository_path(source, match[2])
+        if path in ABOVE:
+            return f"{match[1]}{path}{match[3]}"
+        if path.startswith("docs/"):
+            return f"{match[1]}{relpath(path, 'docs')}{match[3]}"
+        if files.get_file_from_path(site_path(path)) is None:
+            return match[0]  # mkdocs will warn of it
+        return f"{match[1]}{site_path(path)})"
+
+    markdown = LINK.sub(rewritten, markdown)
+    if source == "reference.md":
+        markdown += "".join(map(folder_reference, FOLDERS))
+    return markdown
+
+
+def folder_reference(folder: str) -> str:
+    """Return the reference of what a folder offers to the others, as mkdocstrings reads it."""
+    offered = face(REPOSITORY / "irnet_hpc" / folder / "__init__.py")
+    if not offered:
+        return ""
+    lines = [f"\n\n## irnet_hpc.{folder}\n\n{docstring(folder)}\n"]
+    lines += [
+        f"\n::: irnet_hpc.{folder}.{module}.{name}\n"
+        for module, names in offered.items()
+        for name in names
+    ]
+    return "".join(lines)
+
+
+def docstring(folder: str) -> str:
+    """Return the docstring of a folder."""
+    text = (REPOSITORY / "irnet_hpc" / folder / "__init__.py").read_text(encoding="utf-8")
+    return ast.get_docstring(ast.parse(text)) or ""
+
+
+def face(path: Path) -> dict[str, list[str]]:
+    """Return module -> names of the `lazy_loader.attach(__name__, submod_attrs={...})` in a file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.keyword) and node.arg == "submod_attrs":
+            return ast.literal_eval(node.value)
+    return {}
