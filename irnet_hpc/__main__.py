@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from irnet_hpc import __version__
 from irnet_hpc.console import exit_status
-from irnet_hpc.errors import choose
+from irnet_hpc.errors import check_choice
 
 
 class Command(NamedTuple):
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif first == "--version":
         print(__version__)
     else:
-        module = f"irnet_hpc.{choose('command', first, COMMANDS)}"
+        module = f"irnet_hpc.{check_choice('command', first, COMMANDS)}"
         # In place of this process, so that signals, status and memory are the command's own.
         os.execv(sys.executable, [sys.executable, "-m", module, *rest])
 

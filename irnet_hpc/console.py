@@ -1,18 +1,42 @@
-"""irnet_hpc/console.py"""
+"""Connect a command to its terminal: exit status, the object of --json, and lines for people."""
 
 import contextlib
+import enum
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
-from irnet_hpc.errors import UserError, said
+from irnet_hpc.errors import UserError, os_error_message
 from irnet_hpc.files import json_text
 
 
+class ExitStatus(enum.IntEnum):
+    """The exit statuses of all commands."""
+
+    OK = 0
+    FAILED = 1  # a bug, a lost rank, or a check that did not pass
+    USER_ERROR = 2  # the sentence on stderr says what to correct
+    PREEMPTED = 75  # EX_TEMPFAIL: stopped with a checkpoint, to be started again
+    HELD = 76  # another process trains the run
+    INTERRUPTED = 130  # Ctrl-C
+    CLOSED_PIPE = 141  # as in `... | head`
+
+
 @contextlib.contextmanager
-def answering(wanted: bool) -> Iterator[Callable[[object], None]]:
-    """Yields the function that prints the object. While it is wanted, `print` writes to stderr, so that no line gets into it."""
+def json_answer(wanted: bool) -> Iterator[Callable[[object], None]]:
+    """Yield the function that prints a command's answer as JSON.
+
+    Args:
+        wanted: Whether --json was given. If so, all other lines go to stderr meanwhile; if not, the
+            function does nothing.
+
+    Yields:
+        A function of one object, which must be free of NaN and infinity.
+    """
+    log_to_stdout()
     if not wanted:
         yield lambda value: None
         return
@@ -21,34 +45,55 @@ def answering(wanted: bool) -> Iterator[Callable[[object], None]]:
         yield lambda value: print(json_text(value), end="", file=stdout, flush=True)
 
 
-def exit_status(main: Callable[[], int | None]) -> int:
-    """Run a command; turn what a user can mend into one sentence on stderr and status 2.
+class _LinesForPeople(logging.Handler):
+    """Write records as plain lines: warnings to stderr, the rest to whatever is stdout then."""
 
-    A closed pipe (`... | head`) ends quietly; Ctrl-C is 130; anything else is our bug and keeps its traceback.
+    def emit(self, record: logging.LogRecord) -> None:
+        stream: TextIO = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        print(self.format(record), file=stream, flush=True)
+
+
+def log_to_stdout() -> None:
+    """Print what the package logs from level INFO on, as commands do. A second call does nothing."""
+    logger = logging.getLogger("irnet_hpc")
+    if not any(isinstance(handler, _LinesForPeople) for handler in logger.handlers):
+        logger.addHandler(_LinesForPeople())
+        logger.setLevel(logging.INFO)
+
+
+def exit_status(main: Callable[[], int | None]) -> int:
+    """Run a command and return its exit status.
+
+    A UserError or an error of the operating system becomes one sentence on stderr, a closed pipe
+    (`... | head`) ends quietly, and anything else is our bug and keeps its traceback.
     """
-    _open_what_is_closed()
+    _open_closed_streams()
+    log_to_stdout()
     try:
-        status = main() or 0
+        status = main() or ExitStatus.OK
         sys.stdout.flush()
         return status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return ExitStatus.CLOSED_PIPE
     except UserError as error:
-        sentence = str(error)
+        sentence, status = str(error), error.exit_status
     except KeyboardInterrupt:
-        sentence = "interrupted"
+        sentence, status = "interrupted", ExitStatus.INTERRUPTED
     except OSError as error:
         if error.strerror is None:
             raise
-        sentence = said(error)
+        sentence, status = os_error_message(error), ExitStatus.USER_ERROR
     print(f"error: {sentence}", file=sys.stderr, flush=True)
-    return 130 if sentence == "interrupted" else 2
+    return status
 
 
-def _open_what_is_closed() -> None:
-    """Give a process that was started without a standard stream (`... >&-`, some daemons) an empty one: else the next file that is
-    opened has its number, and what a library writes to its standard error goes into a pack."""
+def _open_closed_streams() -> None:
+    """Open /dev/null for each standard stream that the process was started without (`... >&-`).
+
+    Otherwise the next file that is opened gets its number, and what a library writes to standard
+    error ends up in a pack.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 (while the process lives)
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115

@@ -1,6 +1,6 @@
-"""A user's mistake is one sentence (the rule, the value, the choices) and exit status 2.
+"""Turn a user's mistake into one sentence: the rule, the value and the choices.
 
-Every command ends with `sys.exit(exit_status(main))`.
+Every command ends with `sys.exit(exit_status(main))` of `console.py`, which prints that sentence.
 """
 
 import difflib
@@ -8,13 +8,26 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something the user can mend; its text is the one sentence they read."""
+    """A mistake that the user can correct; its text is the one sentence that they read."""
+
+    exit_status: int = 2  # of a command that it ends, see console.ExitStatus
 
 
-def choose(kind: str, value: str, known: Iterable[str]) -> str:
-    """Return `value` if it is one of `known`, else raise a UserError that lists them.
+def check_choice(kind: str, value: str, known: Iterable[str]) -> str:
+    """Return `value` if it is one of `known`.
 
-    >>> choose("source", "oqmd", ["aflow", "oqmd"])
+    Args:
+        kind: What `value` names, as the message says it, e.g. `source`.
+        value: The name to check.
+        known: The names that are allowed.
+
+    Returns:
+        `value`, unchanged.
+
+    Raises:
+        UserError: If it is not; the message lists the known names and suggests the nearest one.
+
+    >>> check_choice("source", "oqmd", ["aflow", "oqmd"])
     'oqmd'
     """
     known = sorted(known)
@@ -25,14 +38,18 @@ def choose(kind: str, value: str, known: Iterable[str]) -> str:
     raise UserError(f"unknown {kind} {value!r}{hint}; known: {', '.join(known) or 'none'}")
 
 
-def said(error: OSError) -> str:
-    """What the system says of a file, as a sentence."""
-    strerror = error.strerror or str(error)
-    return f"{error.filename}: {strerror}" if error.filename else strerror
+def os_error_message(error: OSError) -> str:
+    """Format an OSError as `path: reason`."""
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason
 
 
-def in_one_line(error: Exception) -> str:
-    """What an error says, for a table: our own sentence or the system's, else its kind and its first line."""
+def one_line(error: Exception) -> str:
+    """Format an error as one line.
+
+    Our own sentences and those of the operating system stay as they are; of any other error the
+    line has the type and the first line of its text.
+    """
     if isinstance(error, OSError) or type(error).__module__.startswith("irnet_hpc."):
         return str(error)
     text = str(error).strip().partition("\n")[0][:300]

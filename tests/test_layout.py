@@ -159,7 +159,9 @@ def test_help_needs_no_horovod_no_mpi_and_nothing_slow(command):
 
 def test_packing_planning_and_tables_run_without_torch(tmp_path):
     absent = {"torch", "safetensors", "horovod", "mpi4py", "matplotlib"}
-    done = run_without(absent, "pack", "--source", "alloys", "--rows", "50", "--name", "a-magpie", cwd=tmp_path)
+    done = run_without(
+        absent, "pack", "--source", "alloys", "--rows", "50", "--name", "a-magpie", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     done = run_without(absent, "sweep", "plan", REPOSITORY / "jobs/smoke.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

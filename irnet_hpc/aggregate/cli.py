@@ -39,7 +39,7 @@ from irnet_hpc.aggregate.sections.series import (
 )
 from irnet_hpc.aggregate.sections.tasks import tasks_of, tasks_section
 from irnet_hpc.aggregate.tables import Table, tabulate
-from irnet_hpc.console import answering
+from irnet_hpc.console import json_answer
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import write_json, write_text
 from irnet_hpc.runs.collect import Gap, Run, collect
@@ -49,7 +49,7 @@ SHOWN = 20  # lines of a note on the screen; the Markdown file has all
 
 def main() -> None:
     arguments = parser().parse_args()
-    with answering(arguments.json) as answer:
+    with json_answer(arguments.json) as answer:
         aggregate(arguments, answer)
 
 

@@ -13,7 +13,7 @@ from irnet_hpc.data.download import matminer as matminer_names
 from irnet_hpc.data.loading import MATMINER, candidates
 from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.data.sources import SOURCES, Source
-from irnet_hpc.errors import UserError, choose
+from irnet_hpc.errors import UserError, check_choice
 
 WIDTH = 100  # characters of a line
 N_ROWS = 20  # of the page that is looked at
@@ -25,7 +25,7 @@ MOST_UNLIKELY = (
 def listing(what: str, data_dir: Path | str | None = None) -> str:
     """Every source in SOURCES, or every dataset of matminer's."""
     if what not in ("", "matminer"):
-        choose("catalogue (of --list)", what, ["matminer"])
+        check_choice("catalogue (of --list)", what, ["matminer"])
     if what == "matminer":
         return "\n\n".join(
             _dataset(name, data_dir) for name in sorted(matminer_names.metadata()) if _usable(name)

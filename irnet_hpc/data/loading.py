@@ -16,7 +16,7 @@ from irnet_hpc.data.properties import PROPERTIES, unit_of
 from irnet_hpc.data.raw_csv import OPENERS, RESERVED, RawTable, ending_of
 from irnet_hpc.data.sources import SOURCES, Source
 from irnet_hpc.data.splits import sample
-from irnet_hpc.errors import UserError, choose
+from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import NAME, read_json
 
 DEFAULT_ROWS = 20_000  # of alloys
@@ -119,7 +119,7 @@ def name_of(source: str) -> str:
     if "/" in source or path.exists() or path.suffix in (".csv", ".jsonl", ".gz", ".xz"):
         stem = path.name.removesuffix(ending_of(path))
         return re.sub(r"[^A-Za-z0-9_.=-]+", "_", stem).strip("_.-=") or "table"
-    return choose("source", source, [*SOURCES, f"{MATMINER}NAME", "a path to a table"])
+    return check_choice("source", source, [*SOURCES, f"{MATMINER}NAME", "a path to a table"])
 
 
 def folder_of(data_dir: Path | str | None = None) -> Path:
@@ -196,7 +196,7 @@ def _targets(
     """Property -> unit of the columns to predict; `stated` are units that came with the table."""
     columns = [column for column in columns if column not in RESERVED]
     for name in wanted:
-        choose(kind, name, columns)
+        check_choice(kind, name, columns)
     known = {*PROPERTIES, *stated, *units}
     targets = list(dict.fromkeys(wanted)) or [column for column in columns if column in known]
     for name in targets:  # a dataset of the pack, a folder of the results; names come with a table as well as from its user
@@ -205,7 +205,7 @@ def _targets(
                 f"a property's name must be letters, digits and _.+=-, however: {name!r}; rename the column"
             )
     for name in units:
-        choose("property (of --unit)", name, targets if wanted else columns)
+        check_choice("property (of --unit)", name, targets if wanted else columns)
         if stated.get(name, units[name]) != units[name]:
             raise UserError(
                 f"{name} is in {stated[name]}, as came with its table, but --unit says {units[name]!r}"

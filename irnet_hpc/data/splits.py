@@ -15,7 +15,7 @@ import numpy as np
 
 from irnet_hpc.data.formulas import NUMBER, SYMBOLS
 from irnet_hpc.data.materials import Materials
-from irnet_hpc.errors import UserError, choose
+from irnet_hpc.errors import UserError, check_choice
 
 SPLITS = ("train", "val", "test")
 SHARES = (0.8, 0.1, 0.1)
@@ -117,13 +117,13 @@ def parse_split(text: str, seed: int = 0) -> Split:
     Split(by='element', held_out='F+Cl', seed=0)
     """
     by, _, held_out = text.partition(":")
-    choose("kind of split", by, KINDS)
+    check_choice("kind of split", by, KINDS)
     if (by == "random") != (not held_out) or (by == "random" and text != by):
         raise UserError(f"a split must be {', '.join(KINDS.values())}, however: {text!r}")
     if by == "family":
-        choose("family of elements", held_out, FAMILIES)
+        check_choice("family of elements", held_out, FAMILIES)
     if by == "element":
-        elements = {choose("element", symbol, SYMBOLS) for symbol in held_out.split("+")}
+        elements = {check_choice("element", symbol, SYMBOLS) for symbol in held_out.split("+")}
         held_out = "+".join(sorted(elements, key=NUMBER.get))
     return Split(by, held_out, seed)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from irnet_hpc.distributed import launch
-from irnet_hpc.errors import UserError, choose
+from irnet_hpc.errors import UserError, check_choice
 
 DEVICES = ("auto", "cpu", "cuda")
 ENGINES = ("auto", "horovod", "torch", "none")
@@ -241,7 +241,7 @@ Comm = Alone | Horovod | Torch
 
 def device_of(local_rank: int, wanted: str = "auto") -> torch.device:
     """The GPU of this rank, made the current one; of `auto` the CPU where there is none. Raises UserError for no other."""
-    choose("device", wanted, DEVICES)
+    check_choice("device", wanted, DEVICES)
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError(
             "device cuda must be a GPU that torch can use, however: there is none here; known: auto, cpu"
@@ -258,7 +258,7 @@ def start(engine: str, folder: Path, is_rare: Callable[[int], bool] = lambda siz
 
     `is_rare` tells, of so many ranks, whether they talk once a step: then Horovod need not listen at every moment.
     """
-    choose("engine", engine, ENGINES)
+    check_choice("engine", engine, ENGINES)
     where = launch.detect()
     torch.set_num_threads(launch.n_threads(where))
     if engine == "auto":

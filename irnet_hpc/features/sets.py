@@ -17,7 +17,7 @@ from irnet_hpc.data.crystals import Crystal, Unsuitable
 from irnet_hpc.data.formulas import NUMBER, SYMBOLS
 from irnet_hpc.data.materials import Materials
 from irnet_hpc.distributed.worker_pool import LeftOut, at, in_order
-from irnet_hpc.errors import UserError, choose
+from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.features import homology, magpie, ordered
 from irnet_hpc.features import structure as ward2017
 
@@ -75,7 +75,7 @@ def parse(text: str) -> tuple[str, ...]:
     >>> parse("magpie+elements")
     ('magpie', 'elements')
     """
-    names = tuple(choose("feature set", name, FEATURE_SETS) for name in text.split("+"))
+    names = tuple(check_choice("feature set", name, FEATURE_SETS) for name in text.split("+"))
     if len(set(names)) < len(names):
         raise UserError(f"each feature set may stand once in a sum, however: {text!r}")
     return names

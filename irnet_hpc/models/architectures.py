@@ -23,7 +23,7 @@ import hashlib
 import re
 from typing import NamedTuple
 
-from irnet_hpc.errors import UserError, choose
+from irnet_hpc.errors import UserError, check_choice
 
 
 class Stack(NamedTuple):
@@ -94,7 +94,7 @@ FORM = "WIDTH[B][A|LSLOPE][R][DRATE][xCOUNT[+COUNT...][R][DRATE]], e.g. 64BARx2,
 
 def layer_string(architecture: str, depth: int) -> str:
     """The layer string of a preset. Raises UserError listing the choices for one that does not exist."""
-    if depth not in MODELS[choose("architecture", architecture, MODELS)]:
+    if depth not in MODELS[check_choice("architecture", architecture, MODELS)]:
         raise UserError(
             f"{architecture} has no depth {depth}; known: {', '.join(map(str, MODELS[architecture]))}"
         )

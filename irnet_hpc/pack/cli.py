@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from irnet_hpc.console import answering
+from irnet_hpc.console import json_answer
 from irnet_hpc.data import catalogue, download
 from irnet_hpc.data.download.probe import probe
 from irnet_hpc.data.loading import DEFAULT_ROWS, Loaded, load, name_of
@@ -73,7 +73,7 @@ def main() -> int | None:
         print("\n".join(differences) or f"{arguments.probe} is as its reader expects it")
         return 1 if differences else 0
     else:
-        with answering(arguments.json) as answer:
+        with json_answer(arguments.json) as answer:
             return run(lambda ranks: pack_on(ranks, arguments, answer))
     return None
 

@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 
 from irnet_hpc.data.splits import SPLITS
-from irnet_hpc.errors import UserError, choose
+from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import replacing
 
 FORMAT = "irnet-pack/1"
@@ -102,7 +102,7 @@ class Pack:
     def rows(self, split: str) -> slice:
         """The rows of train, val or test."""
         start = {"train": 0, "val": self.n_train, "test": self.n_train + self.n_val}[
-            choose("split", split, SPLITS)
+            check_choice("split", split, SPLITS)
         ]
         return slice(
             start, start + {"train": self.n_train, "val": self.n_val, "test": self.n_test}[split]
@@ -121,7 +121,9 @@ class Pack:
 
     def y(self, property: str, rows: slice) -> np.ndarray:
         """(n,) float64 in the property's unit, NaN = not reported. Raises UserError for a property that is not there."""
-        return self.read(f"y/{choose(f'property of pack {self.name}', property, self.units)}", rows)
+        return self.read(
+            f"y/{check_choice(f'property of pack {self.name}', property, self.units)}", rows
+        )
 
     def formulas(self, rows: slice) -> list[str]:
         """The formulas as the source wrote them."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from irnet_hpc.errors import UserError, choose
+from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import json_text, write_json
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def _ranked_by(arguments: argparse.Namespace, properties: tuple[str, ...]) -> st
         raise UserError(
             f"--top needs --by PROPERTY where there are several: {', '.join(properties)}"
         )
-    return choose("predicted property", arguments.by or properties[0], properties)
+    return check_choice("predicted property", arguments.by or properties[0], properties)
 
 
 def _reporting(blocks: Iterator[list], tallies: list, n_rows: int | None) -> Iterator[list]:

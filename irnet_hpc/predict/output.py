@@ -17,7 +17,7 @@ from typing import NamedTuple, TextIO
 import numpy as np
 
 from irnet_hpc.data.properties import floor_of
-from irnet_hpc.errors import UserError, choose
+from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import replacing
 from irnet_hpc.predict.screening import Screen, Screened
 
@@ -54,7 +54,7 @@ def bounds(pairs: Sequence[str], option: str, properties: Sequence[str]) -> dict
             raise UserError(
                 f"{option} must name a property, {', '.join(properties)}, however: {pair!r}"
             )
-        name = choose("predicted property", name or properties[0], properties)
+        name = check_choice("predicted property", name or properties[0], properties)
         try:
             found[name] = float(text)
         except ValueError:

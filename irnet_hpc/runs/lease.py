@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from irnet_hpc import files
+from irnet_hpc.console import ExitStatus
 from irnet_hpc.distributed.processes import is_alive, machine, process_name
 from irnet_hpc.errors import UserError
 
@@ -37,13 +38,16 @@ NO_LINKS = {
 }  # what file systems without hard links say
 
 
-class Elsewhere(UserError):
-    """The run is another process's."""
+class RunIsHeld(UserError):
+    """Another process trains the run."""
+
+    exit_status = ExitStatus.HELD
 
 
-def refusal(folder: Path) -> str:
-    """How the sentence begins by which a process is told that a run is another's; a sweep looks for it in a log."""
-    return f"{folder.resolve()} is being trained by "
+class LeaseLost(RunIsHeld):
+    """This process held the run and no longer does: another took it over, or its files are gone."""
+
+    exit_status = ExitStatus.USER_ERROR
 
 
 class Lease(NamedTuple):
@@ -238,7 +242,7 @@ _touching = (
 
 
 def take(folder: Path | str) -> bool:
-    """Become the one that trains this run; False where we are already. Raises Elsewhere where another process does.
+    """Become the one that trains this run; False where we are already. Raises RunIsHeld where another process does.
 
     Whether a process of another machine lives is known from its next beat alone, so that is waited for, by a clock that does
     not jump. That of the file server may (a machine that was asleep): who is silent there and lives here has two more beats.
@@ -274,9 +278,9 @@ def take(folder: Path | str) -> bool:
     return True
 
 
-def _refused(folder: Path, there: Seen, now: float) -> Elsewhere:
-    return Elsewhere(
-        f"{refusal(folder)}{there.lease}, heard of {max(0, now - there.touched):.0f} s ago; wait for it, or stop it "
+def _refused(folder: Path, there: Seen, now: float) -> RunIsHeld:
+    return RunIsHeld(
+        f"{folder} is being trained by {there.lease}, heard of {max(0, now - there.touched):.0f} s ago; wait for it, or stop it "
         f"there: what is not heard of for {expiry_s():g} s has lost its run"
     )
 
@@ -345,7 +349,7 @@ def _start_beating() -> None:
 
 
 def check(path: Path | str) -> None:
-    """Raise Elsewhere where `path` lies in a run folder whose lease this process has held and lost.
+    """Raise LeaseLost where `path` lies in a run folder whose lease this process has held and lost.
 
     Where it has never held one there is nothing to lose.
     """
@@ -361,7 +365,7 @@ def check(path: Path | str) -> None:
             why = f"the lease of {folder} is gone: somebody has removed it, or had taken the run over and is done"
         else:
             why = f"{there.lease} has taken over {folder}, since this process was not heard of for {expiry_s():g} s"
-        raise Elsewhere(f"{why}; the training stops and writes nothing more")
+        raise LeaseLost(f"{why}; the training stops and writes nothing more")
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from irnet_hpc.errors import UserError, choose
+from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.runs.grids import GRID
 
 
@@ -50,7 +50,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for field, known in CHOICES.items():
             if getattr(self, field) not in known:
-                choose(
+                check_choice(
                     f"value of {field} in recipe {self.name!r}", str(getattr(self, field)), known
                 )
         for field, (low, high) in BOUNDS.items():
@@ -157,7 +157,7 @@ def fitting_batch(n_rows: int) -> int:
 def resolve(recipe: str | Mapping) -> Recipe:
     """A recipe by name, or an inline one: `{name: mine, base: paper, batch: 64}`. Unknown keys fail, listing the known."""
     if isinstance(recipe, str):
-        return RECIPES[choose("recipe", recipe, RECIPES)]
+        return RECIPES[check_choice("recipe", recipe, RECIPES)]
     if not isinstance(recipe, Mapping) or not {"name", "base"} <= set(recipe):
         raise UserError(
             f"an inline recipe must be a mapping with name and base, however: {recipe!r}"
@@ -173,7 +173,7 @@ def resolve(recipe: str | Mapping) -> Recipe:
             f"the name of an inline recipe must be letters, digits, - and _, and not {' or '.join([*RECIPES, GRID])}, however: {name!r}"
         )
     for field, value in changes.items():
-        choose(f"key of recipe {name!r}", field, {*types, "base"})
+        check_choice(f"key of recipe {name!r}", field, {*types, "base"})
         try:  # YAML reads 1e-3 as text, so the field's own type is what decides
             if isinstance(value, bool):
                 raise TypeError

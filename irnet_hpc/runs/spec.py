@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from irnet_hpc.errors import UserError, choose
+from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import NAME
 from irnet_hpc.models.architectures import MODELS, custom_name, layer_string, parse
 from irnet_hpc.runs.grids import GRID, GRIDS, Grid
@@ -52,7 +52,7 @@ class RunSpec:
                 raise UserError(
                     f"{field} must be letters, digits and _.+=-, however: {getattr(self, field)!r}"
                 )
-        choose("protocol", self.protocol, PROTOCOLS)
+        check_choice("protocol", self.protocol, PROTOCOLS)
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed must be 0 to 2**63 - 1, however: {self.seed}")
         if self.train_rows is not None and self.train_rows < 1:
@@ -149,7 +149,7 @@ def known_architecture(name: str) -> str:
         raise UserError(
             "ibrnet is no architecture of its own: it is brnet-17 trained with recipe ibrnet"
         )
-    return choose("architecture", name, ARCHITECTURES)
+    return check_choice("architecture", name, ARCHITECTURES)
 
 
 def model_of(model: str) -> dict:
@@ -224,7 +224,7 @@ def read_recipe(spec: RunSpec, value: dict) -> Recipe | Grid:
     if not isinstance(value, dict):
         raise UserError(f"a recipe must be an object, however: {value!r:.80}")
     for name in value:
-        choose("field of a recipe", name, {field.name for field in dataclasses.fields(kind)})
+        check_choice("field of a recipe", name, {field.name for field in dataclasses.fields(kind)})
     try:
         return kind(**value)
     except TypeError as error:
@@ -237,7 +237,7 @@ def read_spec(value: dict) -> RunSpec:
         raise UserError(f"a run's specification must be an object, however: {value!r:.80}")
     types = {field.name: field.type for field in dataclasses.fields(RunSpec)}
     for name, given in value.items():
-        kind = types[choose("key of a run", name, types)]
+        kind = types[check_choice("key of a run", name, types)]
         if isinstance(given, bool) or not isinstance(given, kind):
             raise UserError(
                 f"{name} must be of type {getattr(kind, '__name__', kind)}, however: {given!r}"

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -14,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from irnet_hpc.console import ExitStatus
 from irnet_hpc.distributed.processes import process_name
 from irnet_hpc.errors import UserError
 from irnet_hpc.runs import lease
@@ -316,9 +318,18 @@ def _problem(entry: Entry, started: str, status: int, said: str) -> Problem:
         entry.folder
     ):  # taken up a moment before us, or taken over from us
         return Problem(f"is being trained elsewhere, by {who}", elsewhere=True)
-    if lease.refusal(entry.folder) in said and not error_of(entry.folder, started):
+    if _status_of_ranks(status, said) == ExitStatus.HELD and not error_of(entry.folder, started):
         return Problem("was being trained elsewhere, and has no result", elsewhere=True)
     return Problem(_why(entry.folder, started, status, said), killed=status in KILLED)
+
+
+def _status_of_ranks(status: int, log: str) -> int:
+    """Return the exit status of a training.
+
+    horovodrun itself ends with 1, and prints the status of the first rank that failed.
+    """
+    first = re.search(r"^Exit code: (\d+)$", log, re.MULTILINE) if status == 1 else None
+    return int(first[1]) if first else status
 
 
 def _why(folder: Path, started: str, status: int, said: str) -> str:

@@ -99,7 +99,7 @@ def remove(one: Waste, results: Path) -> str | None:
             shutil.rmtree(one.path)
         else:
             one.path.unlink(missing_ok=True)
-    except (lease.Elsewhere, OSError) as error:
+    except (lease.RunIsHeld, OSError) as error:
         return f"{one.path} stays: {error}"
     return None
 

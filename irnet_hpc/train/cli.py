@@ -12,7 +12,8 @@
     python -m irnet_hpc.train ... --json | jq '.runs[0].test_mae'                (one object at the end; the lines to stderr)
 
 The experiment does not depend on how many ranks run it: the batch is global, its order a function of (seed, epoch), and
-rows are normalised in fixed groups. Exit status: 0 done, 2 a user's mistake, 75 preempted with a checkpoint, 1 otherwise.
+rows are normalised in fixed groups. Exit status: 0 done, 2 a user's mistake, 75 preempted with a checkpoint, 76 another
+process trains the run, 1 otherwise.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from irnet_hpc.console import answering
+from irnet_hpc.console import ExitStatus, json_answer
 from irnet_hpc.distributed.engines import (
     DEVICES,
     ENGINES,
@@ -36,13 +37,13 @@ from irnet_hpc.distributed.engines import (
     together,
 )
 from irnet_hpc.distributed.processes import keep_freed_memory
-from irnet_hpc.errors import UserError, choose, said
+from irnet_hpc.errors import UserError, check_choice, os_error_message
 from irnet_hpc.files import read_json
 from irnet_hpc.models.architectures import MODELS
 from irnet_hpc.pack.store import Pack, open_pack
 from irnet_hpc.runs import lease as holding
 from irnet_hpc.runs.grids import GRID, GRIDS
-from irnet_hpc.runs.lease import Elsewhere
+from irnet_hpc.runs.lease import RunIsHeld
 from irnet_hpc.runs.recipes import RECIPES
 from irnet_hpc.runs.result import RunResult, read_result
 from irnet_hpc.runs.spec import PROTOCOLS, RunSpec, run_folder
@@ -120,7 +121,7 @@ def _error(path: Path) -> str | None:
     return None
 
 
-PREEMPTED = 75  # EX_TEMPFAIL: saved, to be started again
+PREEMPTED = ExitStatus.PREEMPTED
 
 
 def run_cells(arguments: argparse.Namespace, comm: Comm, answer: Callable[[object], None]) -> int:
@@ -132,7 +133,7 @@ def run_cells(arguments: argparse.Namespace, comm: Comm, answer: Callable[[objec
         for name in {name for one in asked for name in one.spec.properties}:
             together(
                 comm,
-                lambda name=name: choose(
+                lambda name=name: check_choice(
                     f"property of pack {asked[0].spec.pack}", name, pack.units
                 ),
             )
@@ -152,6 +153,11 @@ def run_cells(arguments: argparse.Namespace, comm: Comm, answer: Callable[[objec
             print(f"next: {next_step(arguments)}")
         try:
             status = _train(left, pack, packs, comm, arguments) if left else 0
+        except UserError as error:
+            if not elsewhere or isinstance(error, Unreadable):
+                raise
+            # A sweep takes a cell without a result or an error as held only where the status says so.
+            raise RunIsHeld(f"{error}; {next(iter(elsewhere.values()))}") from error
         finally:
             if comm.rank == 0:
                 runs = [(one.spec, key, path) for one, key, path in cells]
@@ -163,7 +169,7 @@ def run_cells(arguments: argparse.Namespace, comm: Comm, answer: Callable[[objec
         several = (
             f"{len(elsewhere)} of {len(asked)} cells were left out: " if len(asked) > 1 else ""
         )
-        raise UserError(several + next(iter(elsewhere.values())))
+        raise RunIsHeld(several + next(iter(elsewhere.values())))
     return status
 
 
@@ -212,7 +218,7 @@ def _take_up(path: Path, key: str, force: bool, comm: Comm) -> tuple[bool, str |
     def take() -> tuple[str | None, str | None]:
         try:
             return (holding.token_of(path) if folder.take_up(path, key, force) else None), None
-        except Elsewhere as error:
+        except RunIsHeld as error:
             return None, str(error)
 
     token, refused = from_root(comm, take)
@@ -298,17 +304,17 @@ def main(argv: list[str] | None = None) -> int:
     is_rare = functools.partial(talks_once_a_step, arguments)
     comm = start(arguments.engine, Path(arguments.results) / ".rendezvous", is_rare)
     try:
-        with answering(arguments.json) as answer, holding.released_after():
+        with json_answer(arguments.json) as answer, holding.released_after():
             status = run_cells(arguments, comm, answer)
     except Unreadable as error:
         if comm.size == 1:
             raise
         print(f"error: rank {comm.rank}: {error}", file=sys.stderr)
         leave_at_once(2)  # the others have not met it, and would wait
-    except UserError:
+    except UserError as error:
         if comm.rank == 0:
             raise
-        status = 2  # rank 0 says why
+        status = error.exit_status  # rank 0 says why
     except PeerLost as error:
         print(f"error: rank {comm.rank}: {error}", file=sys.stderr)
         leave_at_once(1)
@@ -317,7 +323,7 @@ def main(argv: list[str] | None = None) -> int:
     ) as error:  # a disk that is full, or no longer there, which this rank alone has met
         if comm.size == 1 or error.strerror is None:
             raise
-        print(f"error: rank {comm.rank}: {said(error)}", file=sys.stderr)
+        print(f"error: rank {comm.rank}: {os_error_message(error)}", file=sys.stderr)
         leave_at_once(2)
     except BaseException:
         if comm.size == 1:

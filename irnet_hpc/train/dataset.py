@@ -10,7 +10,7 @@ from torch import Tensor
 from irnet_hpc.data.properties import floor_of
 from irnet_hpc.distributed import memory
 from irnet_hpc.distributed.engines import Comm
-from irnet_hpc.errors import UserError, choose
+from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.pack.store import Pack, open_pack
 from irnet_hpc.runs.grids import Grid
 from irnet_hpc.runs.recipes import RECIPES, Recipe, fitting_batch
@@ -174,7 +174,7 @@ def streams(
     place: str, n_rows: int, n_features: int, device: torch.device, dtype: torch.dtype
 ) -> bool:
     """Whether features stay in the pack: as asked, or where they would fill more than SHARE of what memory is free."""
-    if choose("data", place, PLACES) != "auto":
+    if check_choice("data", place, PLACES) != "auto":
         return place == "stream"
     on_host, on_device = 4 * n_rows * n_features, dtype.itemsize * n_rows * n_features
     if device.type == "cuda" and on_device > SHARE * torch.cuda.mem_get_info(device)[0]:

@@ -18,7 +18,7 @@ from irnet_hpc.distributed.engines import Comm
 from irnet_hpc.distributed.processes import StopSignals
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.network import Network
-from irnet_hpc.runs.lease import Elsewhere
+from irnet_hpc.runs.lease import RunIsHeld
 from irnet_hpc.runs.recipes import Recipe
 from irnet_hpc.runs.spec import RunSpec
 from irnet_hpc.train import checkpoint
@@ -141,7 +141,7 @@ def _epochs(
                 if comm.rank == 0:
                     try:
                         folder.append_history(replica.path, states[k].history[-1])
-                    except Elsewhere as error:
+                    except RunIsHeld as error:
                         lost[k] = str(error)
         # One rank's clock decides for all. Due is what would be too late at the end of the next epoch. Many large replicas take
         # long to save: a twentieth of the time at most.
@@ -251,7 +251,7 @@ def save(stack: Stack, errors: list[str | None], comm: Comm) -> list[str | None]
         if errors[k] is None:
             try:
                 checkpoint.save(replica.path, replica.key, stack.tensors(k), state, comm)
-            except Elsewhere as error:
+            except RunIsHeld as error:
                 errors[k] = str(error)
     return comm.gather(errors)[0]
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import yaml
 
-from irnet_hpc.errors import UserError, choose
+from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.pack.store import Pack, pack_path
 from irnet_hpc.runs.grids import GRID, GRIDS, Grid
 from irnet_hpc.runs.recipes import Recipe, resolve
@@ -102,7 +102,9 @@ def _cells(arguments: argparse.Namespace) -> list[dict]:
         )
     for cell in cells:
         for key, value in cell.items():
-            kind, in_words = CELL_KEYS[choose("key of a cell of --bundle", str(key), CELL_KEYS)]
+            kind, in_words = CELL_KEYS[
+                check_choice("key of a cell of --bundle", str(key), CELL_KEYS)
+            ]
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise UserError(
                     f"{key} of a cell of --bundle must be {in_words}, however: {value!r}"
@@ -138,7 +140,7 @@ def _specify(arguments: argparse.Namespace, origin: Origin | None) -> Asked:
         raise UserError(
             f"--micro-batch must be for a network, however: {arguments.architecture} has no batches"
         )
-    if is_classical and choose("data", arguments.data, PLACES) == "stream":
+    if is_classical and check_choice("data", arguments.data, PLACES) == "stream":
         raise UserError(
             f"--data stream must be for a network, however: {arguments.architecture} is fitted in memory"
         )

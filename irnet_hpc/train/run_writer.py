@@ -120,7 +120,7 @@ def _attempts(earlier: dict) -> list:
 
 def failed(folder: Path, sentence: str) -> None:
     """Leave the reason for which there is no result; not where another process has the run by now."""
-    with contextlib.suppress(lease.Elsewhere):
+    with contextlib.suppress(lease.RunIsHeld):
         not_yet_ours = holding.take(folder)
         write_json(folder / "error.json", {"error": sentence, "time": _now()})
         if not_yet_ours:

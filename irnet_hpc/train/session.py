@@ -13,10 +13,10 @@ import torch
 from irnet_hpc.distributed.engines import Comm, PeerLost, device_of, from_root, together
 from irnet_hpc.distributed.processes import StopSignals
 from irnet_hpc.distributed.slurm import OUT_OF_TIME, end_of_job, stop_by
-from irnet_hpc.errors import UserError, in_one_line
+from irnet_hpc.errors import UserError, one_line
 from irnet_hpc.pack.store import Pack
 from irnet_hpc.runs import lease as holding
-from irnet_hpc.runs.lease import Elsewhere
+from irnet_hpc.runs.lease import RunIsHeld
 from irnet_hpc.runs.spec import RunSpec
 from irnet_hpc.train import run_writer as folder
 from irnet_hpc.train.dataset import place_of
@@ -166,7 +166,7 @@ def _conclude(
             origin=begun.start,
             bundle_size=ended.bundle_size,
         )
-    except Elsewhere as error:
+    except RunIsHeld as error:
         return str(error)
     for name, of in (result.per_property or {}).items():
         print(
@@ -191,5 +191,5 @@ def failure_is_noted(unfinished: list[Path], comm: Comm) -> Iterator[None]:
             is_said = isinstance(error, PeerLost) and (path / "error.json").exists()
             if (comm.rank == 0 and not is_said) or isinstance(error, Unreadable):
                 with contextlib.suppress(OSError):  # the very disk may be full
-                    folder.failed(path, in_one_line(error))
+                    folder.failed(path, one_line(error))
         raise

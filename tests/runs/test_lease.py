@@ -32,7 +32,7 @@ while not Path(run, "go").exists():
 for name in sys.argv[2:]:
     try:
         print(name, "won" if holding.take(f"{run}/{name}") else "had it", flush=True)
-    except lease.Elsewhere as error:
+    except lease.RunIsHeld as error:
         print(name, "lost", error, flush=True)
 print("end", flush=True)
 sys.stdin.read()
@@ -140,7 +140,7 @@ def test_of_twenty_contenders_one_has_each_run_free_or_lost_or_expired(tmp_path)
 
 def test_a_run_that_is_being_trained_is_one_sentence_that_says_by_whom(tmp_path, owner):
     first = owner("first", SLURM_JOB_ID="17")
-    with pytest.raises(lease.Elsewhere) as error:
+    with pytest.raises(lease.RunIsHeld) as error:
         holding.take(tmp_path / "run")
     assert str(error.value).startswith(
         f"{tmp_path}/run is being trained by process {first.pid} on "
@@ -194,7 +194,7 @@ def test_an_owner_on_another_machine_is_believed_while_it_beats_and_then_no_long
         lease, "machine", lambda: "another"
     )  # ours, to which the other's processes say nothing
     first = owner("first", IRNET_LEASE_S="1.2")
-    with pytest.raises(lease.Elsewhere):
+    with pytest.raises(lease.RunIsHeld):
         holding.take(tmp_path / "run")
     first.kill()
     first.wait()
@@ -236,7 +236,7 @@ def test_who_lives_here_keeps_its_run_when_the_clock_jumps_forward(tmp_path, own
         patch.setenv("IRNET_LEASE_S", "6")
         os.utime(path, (time.time() - 1e5,) * 2)
         assert lease.is_over(lease.look(path.parent), lease.clock(path.parent))
-        with pytest.raises(lease.Elsewhere, match=f"is being trained by process {first.pid} on "):
+        with pytest.raises(lease.RunIsHeld, match=f"is being trained by process {first.pid} on "):
             holding.take(path.parent)
     assert write(first) == "written\n"
 
@@ -294,7 +294,7 @@ def test_nothing_of_a_run_is_written_or_removed_by_who_has_lost_it(tmp_path):
         lambda: checkpoint.remove(run),
         lambda: holding.write_json(run / "result.json", {}),
     ):
-        with pytest.raises(lease.Elsewhere, match="the training stops and writes nothing more"):
+        with pytest.raises(lease.RunIsHeld, match="the training stops and writes nothing more"):
             act()
     folder.failed(run, "it hurts")  # nor is this the one to say how it went
     holding.release(run)
@@ -304,7 +304,7 @@ def test_nothing_of_a_run_is_written_or_removed_by_who_has_lost_it(tmp_path):
 def test_a_run_is_lost_between_writing_and_renaming_too(tmp_path):
     holding.take(tmp_path / "run")
     with (
-        pytest.raises(lease.Elsewhere),
+        pytest.raises(lease.RunIsHeld),
         holding.replacing(tmp_path / "run/model.safetensors") as temporary,
     ):
         temporary.write_text("long in the making")
@@ -343,7 +343,7 @@ def test_why_a_run_is_lost_is_told_apart(tmp_path):
     ):
         holding.take(run)
         take_away()
-        with pytest.raises(lease.Elsewhere, match=why):
+        with pytest.raises(lease.RunIsHeld, match=why):
             holding.write_json(run / "result.json", {})
         holding.release(run)
     assert not run.exists()  # nor is it made again

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from irnet_hpc.console import ExitStatus
 from irnet_hpc.distributed.engines import Alone
 from irnet_hpc.files import read_json, write_json
 from irnet_hpc.runs import lease
@@ -131,7 +132,7 @@ def test_a_rank_that_has_not_taken_the_lease_writes_while_the_one_that_has_holds
     assert read_json(tmp_path / "run/error.json")["error"] == "the pack has gone"
     lose(tmp_path / "run", token="another's")
     folder.failed(tmp_path / "run", "late")
-    with pytest.raises(lease.Elsewhere):
+    with pytest.raises(lease.RunIsHeld):
         folder.append_history(tmp_path / "run", [1])
     holding.release(tmp_path / "run")
     assert read_json(tmp_path / "run/error.json")["error"] == "the pack has gone"
@@ -203,9 +204,8 @@ def test_what_a_bundle_was_refused_is_looked_at_again_when_nobody_has_it_any_mor
         place.folder / "once",
         write_result(place.matrix, refused.cell, place.folder / "prepared"),
     )
-    said = f"left out: {lease.refusal(refused.folder)}process 1"
-    together["onecycle1"] = f"[ -e {once} ] && cp {prepared} {refused.folder} || echo '{said}'"
-    together["exit"] = f"[ -e {once} ] || {{ touch {once}; exit 2; }}"
+    together["onecycle1"] = f"[ -e {once} ] && cp {prepared} {refused.folder} || true"
+    together["exit"] = f"[ -e {once} ] || {{ touch {once}; exit {ExitStatus.HELD}; }}"
     assert place.sweep("run", "--bundle", "4") == 0
     shown = capsys.readouterr().out
     assert (

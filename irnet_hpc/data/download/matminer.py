@@ -20,7 +20,7 @@ from irnet_hpc.data.download.paged import alone, finish
 from irnet_hpc.data.download.records import Cell, Record, Unusable, number, write_csv, write_jsonl
 from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.data.sources import Source
-from irnet_hpc.errors import UserError, choose
+from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import NAME
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def metadata() -> dict[str, dict[str, Any]]:
 def dataset(name: str) -> dict[str, Any]:
     """What matminer knows of a dataset. Raises UserError where it has none of that name, or no material could be told."""
     known = metadata()
-    found = known[choose("dataset of matminer's", name, known)]
+    found = known[check_choice("dataset of matminer's", name, known)]
     if not {*STRUCTURES, *FORMULAS} & found["columns"].keys():
         raise UserError(
             f"matminer's {name} has no column of {', '.join((*FORMULAS, *STRUCTURES))}, so no materials"

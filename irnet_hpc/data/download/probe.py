@@ -14,13 +14,13 @@ from irnet_hpc.data.download.records import Record, Unusable, number
 from irnet_hpc.data.loading import MATMINER
 from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.data.sources import Source
-from irnet_hpc.errors import choose
+from irnet_hpc.errors import check_choice
 
 
 def probe(source: str, url: str | None = None) -> list[str]:
     """What differs between a service, of which one page is fetched, and what its reader expects."""
     found = download_of(
-        choose("source", source, DOWNLOADS) if not source.startswith(MATMINER) else source
+        check_choice("source", source, DOWNLOADS) if not source.startswith(MATMINER) else source
     )
     if found.service:
         return list(_service_differences(found.service, described(source), address(source, url)))

@@ -30,7 +30,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from irnet_hpc.errors import UserError, choose
+from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import NAME
 from irnet_hpc.models.architectures import MODELS
 from irnet_hpc.runs.grids import GRID, GRIDS, Grid
@@ -113,7 +113,7 @@ KEYS = {
 
 def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
     for key in table:
-        choose("key", key, KEYS)
+        check_choice("key", key, KEYS)
     if not NAME.fullmatch(path.stem):
         raise UserError(
             f"the name of a matrix must be letters, digits and _.+=-, however: {path.stem!r}"
@@ -132,7 +132,7 @@ def _matrix(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
     _refuse_two_of_one_name("recipes", [name for name, _, _ in recipes])
     protocols = entries_of(table, "protocols", (str,), default=["honest"])
     for protocol in protocols:
-        choose("protocol", protocol, PROTOCOLS)
+        check_choice("protocol", protocol, PROTOCOLS)
     seeds = entries_of(table, "seeds", (int,), default=[0], lists_only=True)
     train_rows = row_counts("train_rows", table.get("train_rows", ["all"]))
     inits = read_inits(table)
@@ -300,7 +300,7 @@ def _models(entries: list) -> tuple[list[dict], list[tuple[str, str]]]:
             models[fields["architecture"], fields["depth"]] = fields
             continue
         for key in entry:
-            choose("key of a model", key, ("architectures", "depths"))
+            check_choice("key of a model", key, ("architectures", "depths"))
         architectures = entries_of(entry, "architectures", (str,))
         for architecture in architectures:
             known_architecture(architecture)
@@ -309,7 +309,9 @@ def _models(entries: list) -> tuple[list[dict], list[tuple[str, str]]]:
             [] if not networks and "depths" not in entry else entries_of(entry, "depths", (int,))
         )
         for depth in depths:
-            choose("depth", str(depth), {str(known) for of in MODELS.values() for known in of})
+            check_choice(
+                "depth", str(depth), {str(known) for of in MODELS.values() for known in of}
+            )
         for architecture in architectures:
             if architecture in GRIDS:  # it has no depth
                 models[architecture, None] = {"architecture": architecture, "depth": None}

@@ -12,7 +12,7 @@ import json
 
 from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.data.splits import RANDOM
-from irnet_hpc.errors import UserError, choose
+from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.runs.recipes import Recipe, cannot_start, resolve
 from irnet_hpc.runs.spec import PROTOCOLS, RunSpec
 from irnet_hpc.sweep.matrix.packs import MatrixPack, over_splits, read_packs, spelled_out
@@ -52,7 +52,7 @@ def read_inits(table: dict) -> list[Init | None]:
 
 def _read(entry: dict) -> Init:
     for key in entry:
-        choose("key of init", key, ("pack", "property", "recipe", "protocol", "train_rows"))
+        check_choice("key of init", key, ("pack", "property", "recipe", "protocol", "train_rows"))
     (pack,) = entries_of({"pack of init": [entry.get("pack")]}, "pack of init", (str, dict))
     (name,) = entries_of({"property of init": [entry.get("property")]}, "property of init", (str,))
     written = entry.get("recipe", "onecycle")
@@ -62,7 +62,7 @@ def _read(entry: dict) -> Init:
     )
     if why := cannot_start(recipe, recipe.trained_layers, None):
         raise UserError(why)
-    protocol = choose("protocol", str(entry.get("protocol", "honest")), PROTOCOLS)
+    protocol = check_choice("protocol", str(entry.get("protocol", "honest")), PROTOCOLS)
     (rows,) = row_counts("train_rows of init", [entry.get("train_rows", "all")])
     pack_name = spelled_out(pack).get("name")
     if not isinstance(pack_name, str):
@@ -96,7 +96,7 @@ def origin_packs(
             found[init, target.name] = known[one["name"]]
         units = {*PROPERTIES, *(name for pack in known.values() for name in pack.units)}
         for name in init.property.split(","):
-            choose("property", name, units)
+            check_choice("property", name, units)
     return found
 
 

@@ -16,7 +16,7 @@ from irnet_hpc.data.splits import (
     parse_split,
     split_of_identity,
 )
-from irnet_hpc.errors import UserError, choose
+from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.features import sets as features
 from irnet_hpc.files import NAME
 from irnet_hpc.pack.store import open_pack, pack_path
@@ -169,7 +169,7 @@ def _split_of(entry: dict) -> Split:
 def _check(entry: dict) -> None:
     """Raises UserError where a pack has a key that is none, or is not of the right type."""
     for key in entry:
-        choose(
+        check_choice(
             "key of a pack", key, {"name", "properties", "units", "filters", *PACK_OPTIONS, *AXES}
         )
     name = entry.get("name")
@@ -256,7 +256,7 @@ def targets_of(
         for name in pack.properties:
             parts = checked_properties(name)
             for part in parts:
-                choose("property", part, known if len(parts) == 1 else known - {"all"})
+                check_choice("property", part, known if len(parts) == 1 else known - {"all"})
         if pack.impossible:
             absent += [(f"{pack.name} × {name}", pack.impossible) for name in pack.properties]
             continue

@@ -4,7 +4,7 @@ cell may ask for that has run out of it."""
 import dataclasses
 
 from irnet_hpc.data.splits import split_suffix
-from irnet_hpc.errors import UserError, choose
+from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.runs.grids import USES_GPU
 from irnet_hpc.runs.spec import RunSpec
 from irnet_hpc.sweep.matrix.yaml_file import mapping
@@ -95,7 +95,7 @@ def read_retry(value: object) -> Retry | None:
     if value is False:
         return None
     for key in mapping(value, "retry"):
-        choose("key of retry", key, [field.name for field in dataclasses.fields(Retry)])
+        check_choice("key of retry", key, [field.name for field in dataclasses.fields(Retry)])
     return Retry(**value)
 
 
@@ -110,7 +110,9 @@ def with_more(resources: Resources, cause: str, limits: Retry) -> Resources | No
 def read_resources(fields: dict) -> Resources:
     """Resources from YAML; unknown keys fail, listing the known."""
     for key in mapping(fields, "resources"):
-        choose("key of resources", key, [field.name for field in dataclasses.fields(Resources)])
+        check_choice(
+            "key of resources", key, [field.name for field in dataclasses.fields(Resources)]
+        )
     return Resources(**fields)
 
 
@@ -121,7 +123,7 @@ def read_shapes(value: object) -> list[tuple[dict, dict]]:
         fields = dict(mapping(entry, "resources"))
         narrow = mapping(fields.pop("for", {}), "for of resources")
         for key in narrow:
-            choose("key of for in resources", key, NARROWING)
+            check_choice("key of for in resources", key, NARROWING)
         narrow = {
             key: {str(one) for one in (of if isinstance(of, list) else [of])}
             for key, of in narrow.items()

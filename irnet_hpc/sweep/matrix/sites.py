@@ -4,7 +4,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from irnet_hpc.errors import UserError, choose
+from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.sweep.matrix.yaml_file import load_yaml
 
 SITES = (Path("env/sites"), Path(__file__).parents[3] / "env" / "sites")
@@ -36,12 +36,12 @@ def read_site(name: str | None) -> Site:
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         known = {file.stem: file for folder in SITES for file in folder.glob("*.yaml")}
-        path = known[choose("site", name, known)]
+        path = known[check_choice("site", name, known)]
     try:
         table = load_yaml(path)
         kinds = {field.name: field.type for field in dataclasses.fields(Site)}
         for key, value in table.items():
-            kind = kinds[choose("key", key, kinds)]
+            kind = kinds[check_choice("key", key, kinds)]
             kind = str if kind == str | None else kind
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise UserError(f"{key} must be of type {kind.__name__}, however: {value!r}")
