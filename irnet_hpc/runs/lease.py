@@ -1,11 +1,12 @@
-"""Leases: which process trains a run. Never two at once, and one that wakes up late overwrites nothing.
+"""Lease runs to processes: never do two train one run, and one that wakes up late overwrites nothing.
 
-    <run folder>/lease.json     token, host, process, job; its mtime is when its owner was last heard of
+    <run folder>/lease.json     token, host, process, job; its mtime is when its owner last beat
 
-The lease appears by link(2), which fails where there is one, on NFS too. Its owner touches it every 10 seconds, and asks
-before every rename into the run folder whether the token in it is still its own. A lease is over when it has not been
-touched for EXPIRY_S by the file server's clock, or at once where its owner is known to be dead: a process of this
-machine, or an earlier start of the same SLURM job. docs/reliability.md says what that leaves open.
+The lease appears by link(2), which fails where there is one, on NFS too. Its owner touches it every
+10 seconds, and compares the token in it with its own before every rename into the run folder. A
+lease has expired when it has not been touched for EXPIRY_S by the file server's clock, or at once
+where its owner is known to be dead: a process of this machine, or an earlier start of the same
+SLURM job. docs/reliability.md says what that leaves open.
 """
 
 import contextlib
@@ -13,7 +14,6 @@ import errno
 import functools
 import json
 import os
-import re
 import secrets
 import socket
 import threading
@@ -21,21 +21,22 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+import msgspec
 
 from irnet_hpc import files
 from irnet_hpc.console import ExitStatus
 from irnet_hpc.distributed.processes import is_alive, machine, process_name
 from irnet_hpc.errors import UserError
 
-NAME = "lease.json"
+LEASE_FILE = "lease.json"
 EXPIRY_S = 120.0
-NO_LINKS = {
-    errno.EPERM,
-    errno.ENOTSUP,
-    errno.ENOSYS,
-    errno.EMLINK,
-}  # what file systems without hard links say
+# In the lifetime of a lease, since a beat may come late: a library that keeps Python's threads
+# waiting, a file server that restarts.
+N_BEATS = 12
+# What file systems without hard links answer to link(2).
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
 class RunIsHeld(UserError):
@@ -50,59 +51,72 @@ class LeaseLost(RunIsHeld):
     exit_status = ExitStatus.USER_ERROR
 
 
-class Lease(NamedTuple):
-    """Who trains a run, as lease.json has it."""
+class Lease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The content of lease.json: the process that trains a run."""
 
-    token: str
+    # Part of a file's name, so never a path.
+    token: Annotated[str, msgspec.Meta(pattern=r"\A[^/\0]{1,80}\Z")]
     host: str
-    machine: str  # as process.machine() has it
-    process: str  # as process_name() has it
-    job: str | None  # SLURM's number
+    machine: str  # as processes.machine() names it
+    process: str  # as processes.process_name() names it
+    job: str | None  # SLURM's number, of an array as the queue shows it
     restart: int  # how often SLURM has started the job again
-    started: str  # ISO
+    started: str  # ISO time
 
     def __str__(self) -> str:
-        return f"process {self.process.partition('@')[0]} on {self.host}" + (
-            f" (job {self.job})" if self.job else ""
-        )
+        job = f" (job {self.job})" if self.job else ""
+        return f"process {self.process.partition('@')[0]} on {self.host}{job}"
 
 
-class Seen(NamedTuple):
-    """A lease as it was found; `touched` is its mtime, by the file server's clock, in s."""
+UNREADABLE = Lease("", "an unknown host", "", "?", None, 0, "")
+
+
+class SeenLease(NamedTuple):
+    """A lease and its age."""
 
     lease: Lease
-    touched: float
+    touched: float  # its mtime in s, by the file server's clock
 
 
 def expiry_s() -> float:
-    """After so many seconds without a beat a lease is over. $IRNET_LEASE_S is for tests: all that share results must agree."""
+    """Return the seconds without a beat after which a lease expires.
+
+    $IRNET_LEASE_S changes them for tests; all processes that share results must agree.
+    """
     text = os.environ.get("IRNET_LEASE_S") or str(EXPIRY_S)
-    try:
+    with contextlib.suppress(ValueError):
         if 0.1 <= float(text) <= 86_400:
             return float(text)
-    except ValueError:
-        pass
-    raise UserError(f"IRNET_LEASE_S must be seconds from 0.1 to 86,400, however: {text!r}")
+    raise UserError(f"IRNET_LEASE_S must be seconds from 0.1 to 86,400, got {text!r}")
 
 
-def look(folder: Path | str) -> Seen | None:
-    """The lease of a run folder, over or not; None where there is none."""
-    return _read(Path(folder) / NAME)
+def read_lease(folder: Path | str) -> SeenLease | None:
+    """Read the lease of a run folder, expired or not; None where there is none."""
+    return _read(Path(folder) / LEASE_FILE)
 
 
-def is_over(seen: Seen, now: float | None, ours: Lease | None = None) -> bool:
-    """Whether nobody trains under a lease any more. `now`: the file server's clock; None: unknown, and no lease is old.
+def is_expired(seen: SeenLease, now: float | None, successor: Lease | None = None) -> bool:
+    """Return True if nobody trains under a lease any more.
 
-    `ours`: of a process that would succeed it: a job of SLURM's that has been started again is not running elsewhere.
+    Args:
+        seen: The lease.
+        now: The file server's time in s; None if unknown, and then no lease is too old.
+        successor: The lease of a process that would take over. A SLURM job that has been started
+            again no longer runs anywhere else.
     """
     lease = seen.lease
-    again = ours and ours.job and ours.job == lease.job and ours.restart > lease.restart
-    dead = lease.machine and lease.machine == machine() and not is_alive(lease.process)
-    return bool(again or dead or (now is not None and now - seen.touched > expiry_s()))
+    is_restart = (
+        successor is not None
+        and bool(successor.job)
+        and successor.job == lease.job
+        and successor.restart > lease.restart
+    )
+    is_dead = bool(lease.machine) and lease.machine == machine() and not is_alive(lease.process)
+    return is_restart or is_dead or (now is not None and now - seen.touched > expiry_s())
 
 
-def clock(folder: Path) -> float | None:
-    """What the file server's clock says, in s: the mtime of a file just made. None where we may not make one."""
+def file_server_time(folder: Path) -> float | None:
+    """Return the file server's time in s, the mtime of a new file; None where we may not make one."""
     path = folder / f".clock.{secrets.token_hex(4)}.tmp"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -115,22 +129,208 @@ def clock(folder: Path) -> float | None:
         path.unlink(missing_ok=True)
 
 
-def new() -> Lease:
-    name = process_name(os.getpid()) or str(os.getpid())
+def new_lease() -> Lease:
+    """Make a lease for this process, with a token that no other has."""
     job, restart = os.environ.get("SLURM_JOB_ID"), int(os.environ.get("SLURM_RESTART_COUNT", 0))
-    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):  # as the queue shows it
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
         job = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}"
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Lease(secrets.token_hex(8), socket.gethostname(), machine(), name, job, restart, now)
+    return Lease(
+        token=secrets.token_hex(8),
+        host=socket.gethostname(),
+        machine=machine(),
+        process=process_name(os.getpid()) or str(os.getpid()),
+        job=job,
+        restart=restart,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+class Leases:
+    """The runs that this process holds, and the thread that keeps their leases alive.
+
+    A command, or a call of the library, makes one and hands it down to all that writes into run
+    folders. Leaving it as a context releases everything.
+    """
+
+    def __init__(self) -> None:
+        # run folder -> its lease, and a descriptor of its file
+        self._held: dict[Path, tuple[Lease, int]] = {}
+        # On other ranks than 0: run folder -> the token that rank 0 holds it by.
+        self._shared: dict[Path, str] = {}
+        self._touched: set[int] = set()  # descriptors of other files to touch
+        # Held while descriptors are touched or closed, since their numbers are used again.
+        self._touching = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._stopped = threading.Event()
+
+    def __enter__(self) -> "Leases":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def acquire(self, folder: Path | str) -> bool:
+        """Hold a run.
+
+        Whether a process of another machine lives shows in its next beat alone, so that is waited
+        for, by a clock that does not jump. The file server's may (a machine that was asleep): an
+        owner that is silent there and lives here has two more beats.
+
+        Args:
+            folder: The run folder, which is made if it is missing.
+
+        Returns:
+            False if this process held the run already.
+
+        Raises:
+            RunIsHeld: If another process holds it.
+        """
+        folder = Path(folder).resolve()
+        if self.token_of(folder):
+            return False
+        folder.mkdir(parents=True, exist_ok=True)
+        first, since, beat_s = None, time.monotonic(), expiry_s() / N_BEATS
+        while True:
+            lease = new_lease()
+            with _lease_file(folder, lease) as (temporary, now):
+                if (descriptor := _create(folder / LEASE_FILE, temporary)) is not None:
+                    break
+                if (seen := read_lease(folder)) is None:  # released meanwhile
+                    continue
+                watched_s = time.monotonic() - since if seen == first else 0.0
+                is_here = bool(lease.machine) and seen.lease.machine == lease.machine
+                if is_expired(seen, now, lease):
+                    is_live = is_here and is_alive(seen.lease.process)
+                    may_beat = is_live and watched_s < 2 * beat_s
+                else:
+                    may_beat = watched_s < expiry_s()
+                    if may_beat and (is_here or (first and seen != first)):
+                        raise _held_by(seen, folder, now)
+                if not may_beat:
+                    descriptor = _take_over(folder, seen.lease, temporary)
+                    if descriptor is not None:
+                        break
+            if seen != first:
+                first, since = seen, time.monotonic()
+            time.sleep(min(0.5, beat_s / 4))
+        with self._touching:
+            self._held[folder] = (lease, descriptor)
+        self._start_beating()
+        return True
+
+    def token_of(self, folder: Path | str) -> str | None:
+        """Return the token by which this process, or its rank 0, holds a run; None if it does not."""
+        folder = Path(folder).resolve()
+        return self._held[folder][0].token if folder in self._held else self._shared.get(folder)
+
+    def share(self, folder: Path | str, token: str) -> None:
+        """Let another rank than 0 write into a run folder while rank 0 holds it by `token`."""
+        self._shared[Path(folder).resolve()] = token
+
+    def release(self, folder: Path | str) -> None:
+        """Give a run back; a lease that another process has taken over stays."""
+        folder = Path(folder).resolve()
+        self._shared.pop(folder, None)
+        if folder not in self._held:
+            return
+        with self._touching:
+            lease, descriptor = self._held.pop(folder)
+            os.close(descriptor)
+        with (
+            contextlib.suppress(OSError),
+            _lease_file(folder, lease) as (temporary, _),
+            _ending(folder, lease, temporary) as may_end,
+        ):
+            if may_end:
+                (folder / LEASE_FILE).unlink()
+
+    def close(self) -> None:
+        """Release all runs and stop touching files."""
+        for folder in [*self._held, *self._shared]:
+            self.release(folder)
+        with self._touching:
+            for descriptor in self._touched:
+                os.close(descriptor)
+            self._touched.clear()
+        self._stopped.set()
+
+    def keep_touching(self, path: Path) -> None:
+        """Show by the mtime of another file, too, that this process lives."""
+        with self._touching:
+            self._touched.add(os.open(path, os.O_RDONLY))
+        self._start_beating()
+
+    def check(self, path: Path | str) -> None:
+        """Raise LeaseLost if `path` lies in a run folder that this process has held and lost.
+
+        A folder that it has never held passes.
+        """
+        path = Path(path).resolve()
+        folder = next((parent for parent in (path, *path.parents) if self.token_of(parent)), None)
+        if folder is None:
+            return
+        seen = read_lease(folder)
+        if seen is not None and seen.lease.token == self.token_of(folder):
+            return
+        if not folder.exists():
+            reason = f"{folder} is no longer there: somebody has removed or renamed it"
+        elif seen is None:
+            reason = (
+                f"the lease of {folder} is gone: somebody has removed it, or took the run over "
+                "and finished it"
+            )
+        else:
+            reason = (
+                f"{seen.lease} has taken over {folder}, since this process did not beat for "
+                f"{expiry_s():g} s"
+            )
+        raise LeaseLost(f"{reason}; the training stops and writes nothing more")
+
+    @contextlib.contextmanager
+    def replacing(self, path: Path) -> Iterator[Path]:
+        """Replace a file as files.replacing does, but only while its run is this process's."""
+        self.check(path)  # before there is anything to write, too
+        allowed = functools.partial(self.check, path)
+        with files.replacing(path, allowed=allowed) as temporary:
+            yield temporary
+
+    def write_json(self, path: Path, value: object) -> None:
+        """Write a JSON file as files.write_json does, but only while its run is this process's."""
+        with self.replacing(path) as temporary:
+            temporary.write_text(files.json_text(value), encoding="utf-8")
+
+    def _start_beating(self) -> None:
+        """Start the thread that touches all that this process holds, unless it runs."""
+        if self._thread is None or self._stopped.is_set():
+            self._stopped = threading.Event()
+            self._thread = threading.Thread(target=self._beat, args=(self._stopped,), daemon=True)
+            self._thread.start()
+
+    def _beat(self, stopped: threading.Event) -> None:
+        while not stopped.is_set():
+            with self._touching:
+                for descriptor in (*self._touched, *(fd for _, fd in self._held.values())):
+                    # The file server may be away, and come back.
+                    with contextlib.suppress(OSError):
+                        os.utime(descriptor)
+            stopped.wait(expiry_s() / N_BEATS)
+
+
+def _held_by(seen: SeenLease, folder: Path, now: float) -> RunIsHeld:
+    return RunIsHeld(
+        f"{folder} is being trained by {seen.lease}, which last beat "
+        f"{max(0, now - seen.touched):.0f} s ago; wait for it, or stop it there: a process that "
+        f"does not beat for {expiry_s():g} s loses its run"
+    )
 
 
 @contextlib.contextmanager
-def lease_file(folder: Path, lease: Lease) -> Iterator[tuple[Path, float]]:
-    """A file that holds the lease whole, to be linked to its name; and the file server's clock, which has just dated it."""
+def _lease_file(folder: Path, lease: Lease) -> Iterator[tuple[Path, float]]:
+    """Yield a file that holds the whole lease, to be linked to its name, and the server's time."""
     path = folder / f".lease.{secrets.token_hex(4)}.tmp.json"
     try:
         with path.open("x", encoding="utf-8") as file:
-            json.dump(lease._asdict(), file)
+            json.dump(msgspec.structs.asdict(lease), file)
             file.flush()
             os.fsync(file.fileno())
             now = os.fstat(file.fileno()).st_mtime
@@ -139,17 +339,17 @@ def lease_file(folder: Path, lease: Lease) -> Iterator[tuple[Path, float]]:
         path.unlink(missing_ok=True)
 
 
-def create(path: Path, temporary: Path) -> int | None:
-    """Give what is in `temporary` the name `path`, and return a descriptor of it; None where there is such a file.
+def _create(path: Path, temporary: Path) -> int | None:
+    """Give the content of `temporary` the name `path`; None if there is such a file.
 
-    Only one of several processes can. The descriptor is touched as it beats, so that a late beat is never another's.
+    Only one of several processes can. The descriptor that is returned is the one to touch, so that
+    a late beat never touches another's lease.
     """
     try:
         os.link(temporary, path)
     except FileExistsError:
-        if (
-            temporary.stat().st_nlink < 2
-        ):  # else it was done, and the file server's answer was lost (open(2), O_EXCL)
+        # With two links the call succeeded, and the file server's answer was lost (open(2), O_EXCL).
+        if temporary.stat().st_nlink < 2:
             return None
     except OSError as error:
         if error.errno not in NO_LINKS:
@@ -163,220 +363,74 @@ def create(path: Path, temporary: Path) -> int | None:
     return os.open(path, os.O_RDONLY)
 
 
-def succeed(folder: Path, theirs: Lease, temporary: Path) -> int | None:
-    """Put the lease in `temporary` in the place of one that is over; None where another process is about to, or has."""
-    with ending(folder, theirs, temporary) as may:
-        if not may:
+def _take_over(folder: Path, expired: Lease, temporary: Path) -> int | None:
+    """Replace an expired lease by the one in `temporary`; None if another process does, or did."""
+    with _ending(folder, expired, temporary) as may_end:
+        if not may_end:
             return None
         descriptor = os.open(temporary, os.O_RDONLY)
-        temporary.replace(folder / NAME)
+        temporary.replace(folder / LEASE_FILE)
         return descriptor
 
 
 @contextlib.contextmanager
-def ending(folder: Path, theirs: Lease, temporary: Path) -> Iterator[bool]:
-    """Whether we alone may now end a lease, and it is still there.
+def _ending(folder: Path, lease: Lease, temporary: Path) -> Iterator[bool]:
+    """Yield True if this process alone may end a lease now, and it is still there.
 
-    Renaming it away would not do: who found it over, and comes second, would rename the first one's away. So whoever ends
-    a lease, its owner too, first makes a file that is named after its token, as the lease itself is made.
+    Renaming it away would not do: a process that finds it expired, and comes second, would rename
+    away the lease of the first. So whoever ends a lease, its owner too, first makes a file that is
+    named after its token, in the way the lease itself is made.
     """
-    claim = folder / f".lease-{theirs.token}.claim"
-    descriptor = create(claim, temporary)
+    claim = folder / f".lease-{lease.token}.claim"
+    descriptor = _create(claim, temporary)
     if descriptor is None:
         other = _read(claim)
-        if other and is_over(other, clock(folder)):  # killed between two lines of this function
+        # Its maker was killed between two lines of this function.
+        if other and is_expired(other, file_server_time(folder)):
             claim.unlink(missing_ok=True)
         yield False
         return
     os.close(descriptor)
     try:
-        there = look(folder)
-        yield there is not None and there.lease.token == theirs.token
+        seen = read_lease(folder)
+        yield seen is not None and seen.lease.token == lease.token
     finally:
         claim.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> Seen | None:
-    """A lease, or one without a name where the file is not whole (yet); None where there is none.
+def _read(path: Path) -> SeenLease | None:
+    """Read a lease; UNREADABLE where the file is not whole (yet), None where there is none.
 
-    The file is opened before it is asked its age: then NFS asks the server, rather than what it remembers.
+    The file is opened before its age is asked: then NFS asks the server, not its cache.
     """
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             text, touched = file.read(), os.fstat(file.fileno()).st_mtime
     except FileNotFoundError:
         return None
-    except PermissionError:  # another user's, who wants it so
+    except PermissionError:  # of another user, who wants it so
         text, touched = "", path.stat().st_mtime
     try:
-        lease = _checked(Lease(**json.loads(text)))
-    except (ValueError, TypeError, RecursionError):
-        lease = Lease("", "an unknown host", "", "?", None, 0, "")
-    return Seen(lease, touched)
+        return SeenLease(msgspec.convert(json.loads(text), Lease), touched)
+    except (ValueError, RecursionError):
+        return SeenLease(UNREADABLE, touched)
 
 
-def _checked(lease: Lease) -> Lease:
-    """Raises TypeError where a field is not of its type, or the token, which names a file, names a path."""
-    if not all(
-        isinstance(value, kind)
-        for value, kind in zip(lease, Lease.__annotations__.values(), strict=True)
-    ):
-        raise TypeError("a field is not of its type")
-    if not re.fullmatch(r"[^/\0]{1,80}", lease.token):
-        raise TypeError("the token cannot be part of a file's name")
-    return lease
-
-
-N_BEATS = 12  # while a lease lasts: one may come late (a library that keeps Python's threads waiting, a file server restarted)
-
-_held: dict[Path, tuple[Lease, int]] = {}  # run folder -> its lease, and a descriptor of its file
-_of_rank_0: dict[
-    Path, str
-] = {}  # on the other ranks of a training: run folder -> the token that rank 0 holds it by
-_journals: set[int] = (
-    set()
-)  # descriptors of other files that say by their mtime that this process lives
-_touching = (
-    threading.Lock()
-)  # held while descriptors are touched or closed: their numbers are used again
-
-
-def take(folder: Path | str) -> bool:
-    """Become the one that trains this run; False where we are already. Raises RunIsHeld where another process does.
-
-    Whether a process of another machine lives is known from its next beat alone, so that is waited for, by a clock that does
-    not jump. That of the file server may (a machine that was asleep): who is silent there and lives here has two more beats.
-    """
-    folder = Path(folder).resolve()
-    if token_of(folder):
-        return False
-    folder.mkdir(parents=True, exist_ok=True)
-    first, since, beat_s = None, time.monotonic(), expiry_s() / N_BEATS
-    while True:
-        ours = new()
-        with lease_file(folder, ours) as (temporary, now):
-            if (descriptor := create(folder / NAME, temporary)) is not None:
-                break
-            if (there := look(folder)) is None:  # released meanwhile
-                continue
-            watched_s = time.monotonic() - since if there == first else 0.0
-            is_here = bool(ours.machine) and there.lease.machine == ours.machine
-            if is_over(there, now, ours):
-                may_wake = is_here and is_alive(there.lease.process) and watched_s < 2 * beat_s
-            else:
-                may_wake = watched_s < expiry_s()
-                if may_wake and (is_here or (first and there != first)):
-                    raise _refused(folder, there, now)
-            if not may_wake and (descriptor := succeed(folder, there.lease, temporary)) is not None:
-                break
-        if there != first:
-            first, since = there, time.monotonic()
-        time.sleep(min(0.5, beat_s / 4))
-    with _touching:
-        _held[folder] = (ours, descriptor)
-    _start_beating()
-    return True
-
-
-def _refused(folder: Path, there: Seen, now: float) -> RunIsHeld:
-    return RunIsHeld(
-        f"{folder} is being trained by {there.lease}, heard of {max(0, now - there.touched):.0f} s ago; wait for it, or stop it "
-        f"there: what is not heard of for {expiry_s():g} s has lost its run"
-    )
-
-
-def token_of(folder: Path | str) -> str | None:
-    """The token by which this process, or its rank 0, holds a run."""
-    folder = Path(folder).resolve()
-    return _held[folder][0].token if folder in _held else _of_rank_0.get(folder)
-
-
-def share(folder: Path | str, token: str) -> None:
-    """On another rank than the one that has taken the lease: write into the run folder while that one holds it."""
-    _of_rank_0[Path(folder).resolve()] = token
-
-
-def release(folder: Path | str) -> None:
-    """Give the lease back. Where another process has taken it over, it is left alone."""
-    folder = Path(folder).resolve()
-    _of_rank_0.pop(folder, None)
-    if folder not in _held:
-        return
-    with _touching:
-        ours, descriptor = _held.pop(folder)
-        os.close(descriptor)
-    with (
-        contextlib.suppress(OSError),
-        lease_file(folder, ours) as (temporary, _),
-        ending(folder, ours, temporary) as may,
-    ):
-        if may:
-            (folder / NAME).unlink()
+# Leases of this process for train, until it hands its own down.
+_of_process = Leases()
+take = _of_process.acquire
+token_of = _of_process.token_of
+share = _of_process.share
+release = _of_process.release
+check = _of_process.check
+replacing = _of_process.replacing
+write_json = _of_process.write_json
 
 
 @contextlib.contextmanager
 def released_after() -> Iterator[None]:
-    """Release all that this process holds, however it goes."""
+    """Release all runs of this process at the end."""
     try:
         yield
     finally:
-        for folder in [*_held, *_of_rank_0]:
-            release(folder)
-
-
-def keep_touching(path: Path) -> None:
-    """Say by a file's mtime, as a lease does, that this process lives."""
-    with _touching:
-        _journals.add(os.open(path, os.O_RDONLY))
-    _start_beating()
-
-
-@functools.cache
-def _start_beating() -> None:
-    """Have a thread touch all that this process holds from now on."""
-
-    def beat() -> None:
-        while True:
-            with _touching:
-                for descriptor in (*_journals, *(descriptor for _, descriptor in _held.values())):
-                    with contextlib.suppress(
-                        OSError
-                    ):  # of a file server that is away, and may come back
-                        os.utime(descriptor)
-            time.sleep(expiry_s() / N_BEATS)
-
-    threading.Thread(target=beat, daemon=True).start()
-
-
-def check(path: Path | str) -> None:
-    """Raise LeaseLost where `path` lies in a run folder whose lease this process has held and lost.
-
-    Where it has never held one there is nothing to lose.
-    """
-    path = Path(path).resolve()
-    folder = next((one for one in (path, *path.parents) if token_of(one)), None)
-    if folder is None:
-        return
-    there = look(folder)
-    if there is None or there.lease.token != token_of(folder):
-        if not folder.exists():
-            why = f"{folder} is no longer there: somebody has removed or renamed it"
-        elif there is None:
-            why = f"the lease of {folder} is gone: somebody has removed it, or had taken the run over and is done"
-        else:
-            why = f"{there.lease} has taken over {folder}, since this process was not heard of for {expiry_s():g} s"
-        raise LeaseLost(f"{why}; the training stops and writes nothing more")
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """files.replacing for what lies in a run folder: renamed only if the run is still this process's."""
-    check(path)  # before there is anything to write, too
-    with files.replacing(path, allowed=functools.partial(check, path)) as temporary:
-        yield temporary
-
-
-def write_json(path: Path, value: object) -> None:
-    """files.write_json for what lies in a run folder."""
-    with replacing(path) as temporary:
-        temporary.write_text(files.json_text(value), encoding="utf-8")
+        _of_process.close()

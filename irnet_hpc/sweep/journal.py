@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from irnet_hpc.distributed.processes import process_name
 from irnet_hpc.files import lock, write_text
-from irnet_hpc.runs.lease import keep_touching
+from irnet_hpc.runs.lease import Leases
 
 NAMED = "%Y%m%dT%H%M%S.%f"  # UTC
 FOLDER = ".sweep"  # in the results folder; starts with a dot, so that nothing takes it for results
@@ -83,7 +83,7 @@ def begin(
     if driver == process_name(
         os.getpid()
     ):  # for sweeps on other machines, which cannot look at our processes
-        keep_touching(path)
+        Leases().keep_touching(path)
     return path
 
 

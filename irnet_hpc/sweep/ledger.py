@@ -217,7 +217,7 @@ def read_ledger(
     # The scheduler is asked before the disk is read: a job that has left the queue has then left its result.
     found = squeue() if any(attempt.cluster == "slurm" for attempt in attempts.values()) else {}
     queue = None if found is None else queue_of(found, attempts)
-    now = functools.cache(lambda: lease.clock(results))
+    now = functools.cache(lambda: lease.file_server_time(results))
     pack_attempts = {
         pack.name: attempts[kind_and_name]
         for pack in matrix.packs
@@ -313,9 +313,9 @@ def _entry(
 ) -> Entry:
     """What is known of a cell but for how its job of SLURM's ended. `now`: the file server's clock, asked where needed."""
     names = listing(folder)
-    held = lease.look(folder) if lease.NAME in names else None
+    held = lease.read_lease(folder) if lease.LEASE_FILE in names else None
     if (
-        lease.NAME in names and held is None
+        lease.LEASE_FILE in names and held is None
     ):  # given back between two looks: then the result is there, or the reason
         names = listing(folder)
     # The log of a bundle lies in its first cell's folder.
@@ -336,7 +336,7 @@ def _entry(
                 cell, folder, "done", f"MAE {result.test_mae:.4g} {result.unit}", log, result
             )
         why = why_stale(cell, result, pack_identity, origin_key)
-    if held and not lease.is_over(held, now()):
+    if held and not lease.is_expired(held, now()):
         heard_s = max(0.0, (now() or held.touched) - held.touched)
         return Entry(
             cell,

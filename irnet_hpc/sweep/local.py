@@ -199,8 +199,9 @@ def _round(
 
 def _trained_elsewhere(folder: Path) -> str | None:
     """Who trains a run now."""
-    seen = lease.look(folder)
-    return str(seen.lease) if seen and not lease.is_over(seen, lease.clock(folder)) else None
+    seen = lease.read_lease(folder)
+    is_live = seen and not lease.is_expired(seen, lease.file_server_time(folder))
+    return str(seen.lease) if is_live else None
 
 
 def _build(packs: Iterable[MatrixPack], wanted: set[str]) -> dict[str, int]:

@@ -20,7 +20,6 @@ from irnet_hpc.distributed.slurm import squeue
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
 from irnet_hpc.runs import lease
-from irnet_hpc.runs import lease as holding
 from irnet_hpc.runs.result import read_result
 from irnet_hpc.runs.spec import read_spec, run_folder
 from irnet_hpc.sweep import journal
@@ -45,14 +44,14 @@ def waste(results: Path, matrices: Iterable[Matrix]) -> list[Waste]:
             f"{results} is not a folder; give the one that train and sweep write their runs to"
         )
     wanted = {run_folder(results, cell.spec) for matrix in matrices for cell in matrix.cells}
-    now = lease.clock(results)
+    now = lease.file_server_time(results)
     found = []
     for folder, below, names in os.walk(results):  # follows no link
         path = Path(folder)
         if path == results / journal.FOLDER:
             below.clear()
-        held = lease.look(path) if lease.NAME in names else None
-        if held and not lease.is_over(held, now):
+        held = lease.read_lease(path) if lease.LEASE_FILE in names else None
+        if held and not lease.is_expired(held, now):
             below.clear()
             continue
         if path not in wanted and _is_run(results, path, names):
@@ -86,10 +85,10 @@ def remove(one: Waste, results: Path) -> str | None:
     assert one.path.resolve().is_relative_to(outside.resolve()) and not one.path.is_symlink()
     try:
         if one.kind.startswith("run"):
-            with holding.released_after():
-                holding.take(one.path)  # whoever starts it now is told so
+            with lease.Leases() as leases:
+                leases.acquire(one.path)  # whoever starts it now is told so
                 for path in one.path.iterdir():
-                    if path.name != lease.NAME:  # which goes last
+                    if path.name != lease.LEASE_FILE:  # which goes last
                         shutil.rmtree(
                             path
                         ) if path.is_dir() and not path.is_symlink() else path.unlink()

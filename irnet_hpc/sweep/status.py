@@ -5,6 +5,8 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
+import msgspec
+
 from irnet_hpc.sweep.estimates import Estimate, of_cell
 from irnet_hpc.sweep.ledger import STATES, Ledger
 from irnet_hpc.sweep.matrix.matrix import Matrix
@@ -83,7 +85,7 @@ def as_json(matrix: Matrix, ledger: Ledger, of_cells: Sequence[Estimate]) -> str
             "log": entry.log,
             "cause": entry.cause,
             "resumable": entry.resumable,
-            "lease": entry.lease and entry.lease._asdict(),
+            "lease": entry.lease and msgspec.structs.asdict(entry.lease),
             "test_mae": entry.result.test_mae if entry.state == "done" else None,
             "unit": entry.result.unit if entry.state == "done" else None,
             "spec": dataclasses.asdict(entry.cell.spec),

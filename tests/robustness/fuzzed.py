@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import yaml
 
 from irnet_hpc.errors import UserError
@@ -390,7 +391,9 @@ def make_standing(folder: Path) -> None:
     make_checkpoint(runs[1])
     error = {"error": "it hurts", "time": "2026-01-01T00:00:00+00:00", "log": None}
     (runs[2] / "error.json").write_text(json.dumps(error))
-    (runs[3] / "lease.json").write_text(json.dumps(lease.new()._asdict() | {"process": KILLED}))
+    (runs[3] / "lease.json").write_text(
+        json.dumps(msgspec.structs.asdict(lease.new_lease()) | {"process": KILLED})
+    )
     names = [str(run.relative_to(results)) for run in runs]
     journals = (
         journal.begin(

@@ -213,7 +213,7 @@ def test_two_ranks_that_are_stopped_for_longer_than_their_lease_leave_the_run_to
     time.sleep(2.5)
     new = started(command, **short)
     run = next(results.rglob("history.csv")).parent
-    wait_until(lambda: lease.look(run).lease.process == process_name(new.pid))
+    wait_until(lambda: lease.read_lease(run).lease.process == process_name(new.pid))
     before = n_epochs(results)
     wait_until(lambda: n_epochs(results) >= before + 3)
     for one in family:

@@ -75,8 +75,8 @@ def test_a_cell_that_is_trained_elsewhere_is_left_out_and_the_others_go_on(
     results = sorted(path.parent.name for path in tmp_path.rglob("result.json"))
     assert results == ["seed0", "seed2"]
     assert {read_json(path)["bundle_size"] for path in tmp_path.rglob("result.json")} == {2}
-    assert sorted(path.name for path in theirs.iterdir()) == sorted([*before, lease.NAME])
-    assert [path.parent for path in tmp_path.rglob(lease.NAME)] == [
+    assert sorted(path.name for path in theirs.iterdir()) == sorted([*before, lease.LEASE_FILE])
+    assert [path.parent for path in tmp_path.rglob(lease.LEASE_FILE)] == [
         theirs
     ]  # the others' were given back
     process.communicate()
@@ -118,7 +118,7 @@ def test_a_cell_that_another_process_takes_over_leaves_the_stack_and_the_others_
     assert (
         len((tmp_path / "disturbed/2/history.csv").read_text().splitlines()) == 1
     )  # its head: no epoch was added
-    assert lease.look(tmp_path / "disturbed/2").lease.token == "another's"
+    assert lease.read_lease(tmp_path / "disturbed/2").lease.token == "another's"
     for seed in (0, 1):
         assert found[seed].error is None
         rows = [[row[:5] for row in one.state.history] for one in (found[seed], expected[seed])]
@@ -137,7 +137,7 @@ def test_a_rank_that_has_not_taken_the_lease_writes_while_the_one_that_has_holds
     holding.release(tmp_path / "run")
     assert read_json(tmp_path / "run/error.json")["error"] == "the pack has gone"
     assert (
-        lease.look(tmp_path / "run").lease.token == "another's"
+        lease.read_lease(tmp_path / "run").lease.token == "another's"
         and holding.token_of(tmp_path / "run") is None
     )
 

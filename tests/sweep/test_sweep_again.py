@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from irnet_hpc.console import exit_status
+from irnet_hpc.console import ExitStatus, exit_status
 from irnet_hpc.distributed.processes import process_name
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import write_json
@@ -531,7 +531,7 @@ TINY = "{name: tiny, base: onecycle, precision: fp32, batch: 64, norm_group: 32,
 @pytest.mark.parametrize(
     "model", [["--layers", "32BAx2-1", "--recipe", TINY], ["--architecture", "linear"]]
 )
-def test_a_second_train_of_a_run_is_refused_with_status_2_and_leaves_no_word_there(
+def test_a_second_train_of_a_held_run_ends_as_held_and_leaves_nothing_there(
     tmp_path, alloys_pack, capsys, model
 ):
     options = [
@@ -545,12 +545,12 @@ def test_a_second_train_of_a_run_is_refused_with_status_2_and_leaves_no_word_the
     ]
     assert exit_status(lambda: train.main(options)) == 0
     (result,) = tmp_path.rglob("result.json")
-    assert not (result.parent / lease.NAME).exists()
+    assert not (result.parent / lease.LEASE_FILE).exists()
     result.unlink()
     process = start(HOLD, result.parent)
     assert process.stdout.readline() == "holds\n"
     before = sorted(path.name for path in result.parent.iterdir())
-    assert exit_status(lambda: train.main(options)) == 2
+    assert exit_status(lambda: train.main(options)) == ExitStatus.HELD
     assert sorted(path.name for path in result.parent.iterdir()) == before
     assert f"is being trained by process {process.pid} on " in capsys.readouterr().err
     process.communicate()
@@ -578,7 +578,7 @@ def test_an_error_of_any_kind_is_left_in_one_line_and_the_lease_given_back(
         train.main([*options, "--results", str(tmp_path)])
     (path,) = tmp_path.rglob("error.json")
     assert json.loads(path.read_text())["error"] == "RuntimeError: CUDA out of memory. Tried"
-    assert not (path.parent / lease.NAME).exists()
+    assert not (path.parent / lease.LEASE_FILE).exists()
 
 
 TWELVE = f"""
@@ -600,7 +600,7 @@ def test_of_two_real_sweeps_at_once_each_cell_is_trained_by_one_though_the_journ
     places = ["--results", results, "--pack-dir", alloys_pack.parent]
     again = [sys.executable, "-m", "irnet_hpc.sweep", "run", tmp_path / "twelve.yaml", *places]
     two = [subprocess.Popen(again, cwd=ROOT, stdout=subprocess.PIPE, text=True)]
-    wait_until(lambda: list(results.rglob(lease.NAME)))
+    wait_until(lambda: list(results.rglob(lease.LEASE_FILE)))
     for path in (results / ".sweep").glob("*.jsonl"):
         path.unlink()
     two.append(subprocess.Popen(again, cwd=ROOT, stdout=subprocess.PIPE, text=True))
@@ -643,7 +643,7 @@ def test_a_training_that_is_stopped_and_wakes_up_late_leaves_the_new_ones_run_al
     of_late = history.stat().st_ino
     time.sleep(2.5)
     new = subprocess.Popen(again, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-    wait_until(lambda: lease.look(history.parent).lease.process == process_name(new.pid))
+    wait_until(lambda: lease.read_lease(history.parent).lease.process == process_name(new.pid))
     wait_until(
         lambda: history.stat().st_ino != of_late and len(history.read_text().splitlines()) > 3
     )
@@ -656,5 +656,6 @@ def test_a_training_that_is_stopped_and_wakes_up_late_leaves_the_new_ones_run_al
     epochs = [int(line.split(",")[0]) for line in history.read_text().splitlines()[1:]]
     assert epochs == list(range(len(epochs)))  # the late one has added none
     assert (
-        not (history.parent / "error.json").exists() and not (history.parent / lease.NAME).exists()
+        not (history.parent / "error.json").exists()
+        and not (history.parent / lease.LEASE_FILE).exists()
     )
