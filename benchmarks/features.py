@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 from pymatgen.core import Composition
 
-from irnet_hpc.data import loading
+from irnet_hpc.data.loading import load_source
 from irnet_hpc.data.materials import parse
+from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.features import magpie
 
 RELATIVE, ABSOLUTE = 1e-5, 1e-6
@@ -29,7 +30,7 @@ RELATIVE, ABSOLUTE = 1e-5, 1e-6
 def main() -> None:
     arguments = parser().parse_args()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core, whatever numpy would like
-    formulas = loading.load(arguments.source, n_rows=arguments.rows).table.formula
+    formulas = load_source(resolve_source(arguments.source), n_rows=arguments.rows).table.formula
     rows = np.arange(len(formulas))
     magpie.tables()
     magpie.featurizers()

@@ -31,14 +31,15 @@ def main() -> None:
     if arguments.rival:
         rival(*arguments.rival)
         return
-    from irnet_hpc.data import loading
+    from irnet_hpc.data.loading import load_source
+    from irnet_hpc.data.resolve import resolve_source
 
     folder = Path(arguments.keep or tempfile.mkdtemp())
     folder.mkdir(exist_ok=True)
     forest = folder / "forest.joblib"
     if not forest.exists():
         fit(forest, Path(arguments.run), arguments.forest_rows)
-    formulas = loading.load(arguments.source, n_rows=arguments.rows).table.formula
+    formulas = load_source(resolve_source(arguments.source), n_rows=arguments.rows).table.formula
     some = formulas if arguments.rival_rows is None else formulas[: arguments.rival_rows]
     write(folder / "all.csv", formulas)
     write(folder / "some.csv", some)

@@ -29,7 +29,8 @@ from matminer.featurizers.structure import (
 )
 from pymatgen.core import Structure
 
-from irnet_hpc.data import loading
+from irnet_hpc.data.loading import load_source
+from irnet_hpc.data.resolve import data_folder, resolve_source
 from irnet_hpc.data.splits import sample
 from irnet_hpc.features import magpie
 from irnet_hpc.features import structure as ward2017
@@ -42,8 +43,8 @@ def main() -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core, whatever numpy would like
     warnings.simplefilter("ignore")
     least, most = arguments.sites
-    source = arguments.source or str(loading.folder_of() / "mp_structures.jsonl.xz")
-    table = loading.load(source, structures=True).table
+    source = arguments.source or str(data_folder() / "mp_structures.jsonl.xz")
+    table = load_source(resolve_source(source), structures=True).table
     rows = np.flatnonzero((table.crystals.n_sites >= least) & (table.crystals.n_sites <= most))
     rows = rows[sample(len(rows), min(arguments.rows, len(rows)))]
     featurizer = matminers()

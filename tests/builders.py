@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from irnet_hpc.data.loading import Loaded, load_source
+from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import write_json
 from irnet_hpc.pack import store
@@ -14,6 +16,11 @@ from irnet_hpc.sweep.ledger import read_ledger
 from irnet_hpc.sweep.matrix.matrix import Cell, Matrix
 from irnet_hpc.train import loop as training
 from irnet_hpc.train.stack import Replica
+
+
+def load_table(source: str, data_dir: Path | str | None = None, **options) -> Loaded:
+    """Resolve and load a source."""
+    return load_source(resolve_source(source, data_dir), **options)
 
 
 def write_pack(

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from irnet_hpc.data import raw_csv as raw_table
+from irnet_hpc.data.raw_csv import read_csv_table
+from irnet_hpc.data.raw_table import file_text
 from irnet_hpc.pack import store
 from tests.data.http_server import FAST, Loopback
 
@@ -72,7 +73,9 @@ def real_formulas(request: pytest.FixtureRequest) -> list[str]:
     path = Path(os.environ["IRNET_DATA"]) / f"{request.param}.csv.xz"
     if not path.exists():
         pytest.skip(f"there is no {path}")
-    return sorted(set(raw_table.read(path, request.param, (), lambda column: False).formula))
+    return sorted(
+        set(read_csv_table(file_text(path), request.param, (), lambda column: False).formula)
+    )
 
 
 @pytest.fixture

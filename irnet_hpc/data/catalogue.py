@@ -2,24 +2,20 @@
 
 pack --list                what can be packed, how many rows, which properties, under which licence, and what is here
 pack --list matminer       the same of matminer's datasets
-pack --probe oqmd          one page of the service, and what differs; status 1 where something does
 """
 
 import textwrap
 from pathlib import Path
 
-from irnet_hpc.data.download import DOWNLOADS, address
 from irnet_hpc.data.download import matminer as matminer_names
-from irnet_hpc.data.loading import MATMINER, candidates
+from irnet_hpc.data.download.obtain import address
+from irnet_hpc.data.download.registry import DOWNLOADS
 from irnet_hpc.data.properties import PROPERTIES
+from irnet_hpc.data.resolve import MATMINER, resolve_source
 from irnet_hpc.data.sources import SOURCES, Source
 from irnet_hpc.errors import UserError, check_choice
 
 WIDTH = 100  # characters of a line
-N_ROWS = 20  # of the page that is looked at
-MOST_UNLIKELY = (
-    0.1  # of a property's values; more outside its plausible range look like another unit
-)
 
 
 def listing(what: str, data_dir: Path | str | None = None) -> str:
@@ -50,7 +46,7 @@ def _entry(name: str, source: Source, data_dir: Path | str | None) -> str:
             f"{column} ({PROPERTIES[column].unit})" for column in source.properties
         ),
         "licence": source.licence,
-        "from": address(name)
+        "from": address(DOWNLOADS[name])
         if name in DOWNLOADS
         else "computed"
         if is_made
@@ -97,4 +93,5 @@ def _dataset(name: str, data_dir: Path | str | None) -> str:
 
 
 def _here(source: str, data_dir: Path | str | None) -> str:
-    return ", ".join(str(path) for path in candidates(source, data_dir) if path.is_file()) or "no"
+    paths = resolve_source(source, data_dir).candidates()
+    return ", ".join(str(path) for path in paths if path.is_file()) or "no"

@@ -1,4 +1,4 @@
-"""Raw tables with structures: JSON lines, one material a line.
+"""Read raw tables with structures: JSON lines, one material a line.
 
     {"material_id": "mp-22862", "lattice": [[5.69, 0, 0], [0, 5.69, 0], [0, 0, 5.69]], "species": ["Na", "Cl", ...],
      "frac_coords": [[0, 0, 0], [0.5, 0, 0], ...], "targets": {"formation_energy": -2.1}, "split": "train"}
@@ -13,46 +13,56 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Collection
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
 
 import numpy as np
 
 from irnet_hpc.data.crystals import Crystal, Unsuitable, collect
 from irnet_hpc.data.formulas import NUMBER, Unreadable, composition, reduced_formula
-from irnet_hpc.data.raw_csv import RawTable, check_text, one_sentence, read_lines
+from irnet_hpc.data.raw_table import RawTable, TableText, check_text, one_sentence
 from irnet_hpc.errors import UserError
 
 KEYS = ("material_id", "formula", "split", "lattice", "species", "frac_coords", "targets")
-SYMBOL = re.compile(
-    r"([A-Z][a-z]?)(?:[0-9]*\.?[0-9]*[+-])?"
-)  # an oxidation state says nothing of where the atoms are
-SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # in JSON: one half of a character outside of 16 bits
+# An element with or without an oxidation state, which says nothing of where the atoms are.
+SYMBOL = re.compile(r"([A-Z][a-z]?)(?:[0-9]*\.?[0-9]*[+-])?")
+# In JSON, one half of a character outside of 16 bits.
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def read_header(path: Path) -> list[str]:
-    """The names of the properties that any line reports. Raises UserError where a line is not sound."""
-    names = {name: None for _, entry in _entries(path) for name in entry["targets"]}
+def read_jsonl_header(table: TableText) -> list[str]:
+    """Read `formula` and the properties that any line reports. Raises UserError for an unsound line."""
+    names = {name: None for _, entry in _entries(table) for name in entry["targets"]}
     return ["formula", *names]
 
 
-def read(
-    path: Path, name: str, targets: Collection[str], feature: Callable[[str], bool]
+def read_jsonl_table(
+    table: TableText, name: str, targets: Collection[str], is_feature: Callable[[str], bool]
 ) -> RawTable:
-    """Read a table: the `targets` to predict, and as features those further keys that hold numbers and for which `feature`
-    is true.
+    """Read a table of JSON lines.
 
-    Rows without a material_id get `<name>-<row>`. A line that is not sound raises UserError, naming it; a structure that
-    is not leaves its row without a crystal, and is a reason to reject the row only where structures are needed.
+    An unsound structure leaves its row without a crystal, which is a reason to reject the row only where structures
+    are needed.
+
+    Args:
+        table: its text.
+        name: prefix of the ids of rows without a material_id, `<name>-<row>`.
+        targets: properties to predict.
+        is_feature: tells which of the further keys become features if they hold numbers.
+
+    Raises:
+        UserError: where a line is not sound; the message names it.
     """
     digest = hashlib.sha256()
-    lines, crystals, ignored = [], [], {}
+    lines: list[int] = []
+    crystals: list[Crystal | Unsuitable] = []
+    ignored: dict[str, Any] = {}
     columns: dict[str, dict[int, float]] = {}  # key -> row -> number
     text: dict[str, list[str]] = {"formula": [], "material_id": [], "split": []}
     values: dict[str, list[float]] = {target: [] for target in targets}
-    for line, entry in _entries(path, digest):
-        found, formula = structure_of(entry)
-        crystals.append(found)
+    for line, entry in _entries(table, digest):
+        crystal, formula = parse_structure(entry)
+        crystals.append(crystal)
         lines.append(line)
         text["formula"].append(formula)
         text["material_id"].append(entry.get("material_id") or f"{name}-{len(lines)}")
@@ -61,16 +71,18 @@ def read(
         for target, column in values.items():
             column.append(entry["targets"].get(target, math.nan))
         for key in entry.keys() - KEYS - ignored.keys():
-            if not feature(key) or not _may_be_number(entry[key]):
+            if not is_feature(key) or not _may_be_number(entry[key]):
                 ignored[key] = columns.pop(key, None)
             elif entry[key] is not None:
-                columns.setdefault(key, {})[len(lines) - 1] = _finite(path, line, key, entry[key])
+                number = _finite(table.place(line), key, entry[key])
+                columns.setdefault(key, {})[len(lines) - 1] = number
         ignored |= dict.fromkeys(entry["targets"].keys() - values.keys())
     if len(text["split"]) not in (0, len(lines)):
         raise UserError(
-            f"{path} must give a split to every line or to none, however: {len(text['split'])} of {len(lines)}"
+            f"{table.name} must give a split to every line or to none, "
+            f"got {len(text['split'])} of {len(lines)}"
         )
-    check_text(path, {key: values for key, values in text.items() if values}, lines)
+    check_text(table, {key: values for key, values in text.items() if values}, lines)
     return RawTable(
         line=np.array(lines, np.int64),
         formula=text["formula"],
@@ -84,45 +96,44 @@ def read(
     )
 
 
-def _entries(path: Path, digest=None):
-    """(line number, object) of every line that is not blank, its targets checked and those not reported left out."""
+def _entries(table: TableText, digest: Any = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, object) of every line that is not blank, with checked, reported targets."""
     number = 0
-    with one_sentence(path):
-        for number, line in enumerate(read_lines(path, digest), start=1):
+    with one_sentence(table.name):
+        for number, line in enumerate(table.lines(digest), start=1):
             if line.strip():
-                entry = entry_of(path, number, line)
-                entry["targets"] = _targets(path, number, entry.get("targets", {}))
+                entry = parse_json_line(table.place(number), line)
+                entry["targets"] = _targets(table.place(number), entry.get("targets", {}))
                 yield number, entry
     if not number:
         raise UserError(
-            f"{path} is empty; it must hold an object a line, with keys {', '.join(KEYS)}"
+            f"{table.name} is empty; it must hold an object a line, with keys {', '.join(KEYS)}"
         )
 
 
-def entry_of(path: Path, number: int, line: str) -> dict:
-    """The object of a line. Raises UserError where it is none, or none of a material."""
+def parse_json_line(place: str, line: str) -> dict[str, Any]:
+    """Parse the object of a line; `place` names the line in messages.
+
+    Raises:
+        UserError: if it is not JSON, or not an object that describes a material.
+    """
     try:
         entry = json.loads(line, object_pairs_hook=_once_each, parse_constant=_no_number)
-        if SURROGATE.search(
-            line
-        ):  # half of a character is no text, and raises a ValueError of its own
+        # Half of a character is not text: encoding it raises a ValueError.
+        if SURROGATE.search(line):
             json.dumps(entry, ensure_ascii=False).encode()
     except RecursionError:
-        raise UserError(
-            f"{path}, line {number} must be a JSON object, however: brackets in it are too deep"
-        ) from None
+        raise UserError(f"{place} must be a JSON object, got brackets that are too deep") from None
     except ValueError as error:
-        cut = "" if line.endswith("\n") else ", and it is the last one: is the file cut short?"
-        raise UserError(
-            f"{path}, line {number} must be a JSON object, however: {error}{cut}"
-        ) from None
+        cut = "" if line.endswith("\n") else "; it is the last one: is the file cut short?"
+        raise UserError(f"{place} must be a JSON object, got {error}{cut}") from None
     if not isinstance(entry, dict) or not entry.keys() & {"formula", "species"}:
         raise UserError(
-            f"{path}, line {number} must be an object with species or a formula, of the keys {', '.join(KEYS)}"
+            f"{place} must be an object with species or a formula, of the keys {', '.join(KEYS)}"
         )
     for key in ("material_id", "formula", "split"):
         if not isinstance(entry.get(key, ""), str):
-            raise UserError(f"{path}, line {number}: {key} must be text, however: {entry[key]!r}")
+            raise UserError(f"{place}: {key} must be text, got {entry[key]!r}")
     return entry
 
 
@@ -140,15 +151,11 @@ def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no number; leave out what is not reported")
 
 
-def _targets(path: Path, number: int, targets: object) -> dict[str, float]:
+def _targets(place: str, targets: object) -> dict[str, float]:
     if not isinstance(targets, dict):
-        raise UserError(
-            f"{path}, line {number}: targets must be an object, property: number, however: {targets!r}"
-        )
+        raise UserError(f"{place}: targets must be an object, property: number, got {targets!r}")
     return {
-        name: _finite(path, number, name, value)
-        for name, value in targets.items()
-        if value is not None
+        name: _finite(place, name, value) for name, value in targets.items() if value is not None
     }
 
 
@@ -156,13 +163,12 @@ def _may_be_number(value: object) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
-def _finite(path: Path, line: int, name: str, value: object) -> float:
-    with contextlib.suppress(OverflowError):  # of a whole number that no float can hold
+def _finite(place: str, name: str, value: Any) -> float:
+    # A whole number may be too large for a float.
+    with contextlib.suppress(OverflowError):
         if _may_be_number(value) and math.isfinite(value):
             return float(value)
-    raise UserError(
-        f"{path}, line {line}: {name} must be a finite number, or left out, however: {repr(value)[:50]}"
-    )
+    raise UserError(f"{place}: {name} must be a finite number, or left out, got {repr(value)[:50]}")
 
 
 def _column(numbers: dict[int, float], n_rows: int) -> np.ndarray:
@@ -172,7 +178,7 @@ def _column(numbers: dict[int, float], n_rows: int) -> np.ndarray:
     return column
 
 
-def structure_of(entry: dict) -> tuple[Crystal | Unsuitable, str]:
+def parse_structure(entry: dict) -> tuple[Crystal | Unsuitable, str]:
     """The crystal of a line, or why it has none; and its formula."""
     formula = entry.get("formula", "")
     if "species" not in entry:

@@ -119,7 +119,7 @@ def parse_split(text: str, seed: int = 0) -> Split:
     by, _, held_out = text.partition(":")
     check_choice("kind of split", by, KINDS)
     if (by == "random") != (not held_out) or (by == "random" and text != by):
-        raise UserError(f"a split must be {', '.join(KINDS.values())}, however: {text!r}")
+        raise UserError(f"a split must be {', '.join(KINDS.values())}, got {text!r}")
     if by == "family":
         check_choice("family of elements", held_out, FAMILIES)
     if by == "element":

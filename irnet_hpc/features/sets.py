@@ -64,7 +64,7 @@ def labels(names: Sequence[str], materials: Materials) -> list[str]:
     twice = sorted(label for label, count in Counter(found).items() if count > 1)
     if twice:
         raise UserError(
-            f"feature labels must differ, however: {', '.join(twice[:5])} stands twice in {'+'.join(names)}"
+            f"feature labels must differ, got {', '.join(twice[:5])} twice in {'+'.join(names)}"
         )
     return found
 
@@ -77,7 +77,7 @@ def parse(text: str) -> tuple[str, ...]:
     """
     names = tuple(check_choice("feature set", name, FEATURE_SETS) for name in text.split("+"))
     if len(set(names)) < len(names):
-        raise UserError(f"each feature set may stand once in a sum, however: {text!r}")
+        raise UserError(f"each feature set may stand once in a sum, got {text!r}")
     return names
 
 

@@ -126,7 +126,7 @@ def parse(string: str) -> Layers:
         raise UserError(f"layer string {string!r} must have at most {MAX_WEIGHTS:,} weights")
     if layers.depth > MAX_DEPTH:
         raise UserError(
-            f"layer string {string[:50]!r}... must have at most {MAX_DEPTH:,} layers, however: {layers.depth:,}"
+            f"layer string {string[:50]!r}... must have at most {MAX_DEPTH:,} layers, got {layers.depth:,}"
         )
     return layers
 
@@ -142,11 +142,11 @@ def _stack(part: str, string: str) -> Stack:
         raise UserError(f"{where} must have a width of 1 to 65536 and 1 to 1000 layers")
     slope = float(match["slope"] or 0) if match["activation"] else None
     if slope is not None and slope > 1:
-        raise UserError(f"{where} must have a slope of 0 to 1, however: {match['slope']}")
+        raise UserError(f"{where} must have a slope of 0 to 1, got {match['slope']}")
     dropout = {name: float(match[name] or 0) for name in ("layer_dropout", "stack_dropout")}
     for name, rate in dropout.items():
         if match[name] and not 0.001 <= rate <= 0.999:
-            raise UserError(f"{where} must drop a part of 0.001 to 0.999, however: {match[name]}")
+            raise UserError(f"{where} must drop a part of 0.001 to 0.999, got {match[name]}")
     shortcut = "stack" if match["stack"] else "layer" if match["layer"] else "none"
     return Stack(width, branches, bool(match["norm"]), slope, shortcut, **dropout)
 
@@ -172,6 +172,6 @@ def custom_name(string: str) -> str:
     """The architecture name of a user's own layer string: `custom-<hash8>`."""
     if (n_outputs := parse(string).n_outputs) != 1:
         raise UserError(
-            f"layer string {string!r} must end in -1, one output for one property, however: {n_outputs}"
+            f"layer string {string!r} must end in -1, one output for one property, got {n_outputs}"
         )
     return f"custom-{hashlib.sha256(string.encode()).hexdigest()[:8]}"

@@ -22,9 +22,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from irnet_hpc.console import json_answer
-from irnet_hpc.data import catalogue, download
-from irnet_hpc.data.download.probe import probe
-from irnet_hpc.data.loading import DEFAULT_ROWS, Loaded, load, name_of
+from irnet_hpc.data import catalogue
+from irnet_hpc.data.download.obtain import ensure
+from irnet_hpc.data.download.probe import probe_source
+from irnet_hpc.data.loading import DEFAULT_ROWS, Loaded, load_source
+from irnet_hpc.data.resolve import ResolvedSource, resolve_source
 from irnet_hpc.data.sources import SOURCES, Filter
 from irnet_hpc.data.splits import (
     FAMILIES,
@@ -69,7 +71,7 @@ def main() -> int | None:
     elif arguments.list is not None:
         print(catalogue.listing(arguments.list, arguments.data_dir))
     elif arguments.probe:
-        differences = probe(arguments.probe, arguments.url)
+        differences = probe_source(arguments.probe, arguments.url)
         print("\n".join(differences) or f"{arguments.probe} is as its reader expects it")
         return 1 if differences else 0
     else:
@@ -84,9 +86,10 @@ def pack_on(ranks: Ranks, arguments: argparse.Namespace, answer: Callable[[objec
         packing.assist(ranks)
         return
     split = parse_split(arguments.split, arguments.split_seed)
-    path = store.pack_path(name_for(arguments, split), arguments.pack_dir)
+    source = resolve_source(arguments.source, arguments.data_dir)
+    path = store.pack_path(name_for(arguments, source, split), arguments.pack_dir)
     with parts.alone(path):
-        pack(arguments, split, path, ranks)
+        pack(arguments, source, split, path, ranks)
     packing.dismiss(ranks)
     with store.open_pack(path) as made:
         step = next_step(made, made.name, arguments.pack_dir)
@@ -109,18 +112,19 @@ def next_step(made: store.Pack, name: str, pack_dir: str | None) -> str:
     return shlex.join(["python", "-m", "irnet_hpc.train", *options])
 
 
-def pack(arguments: argparse.Namespace, split: Split, path: Path, ranks: Ranks) -> None:
+def pack(
+    arguments: argparse.Namespace, source: ResolvedSource, split: Split, path: Path, ranks: Ranks
+) -> None:
     """Make one pack, saying each step."""
     began = time.monotonic()
     names = features.parse(arguments.features)
     for caution in features.cautions(names):
         say(caution)
     structures = features.need_structures(names)
-    download.ensure(arguments.source, arguments.data_dir, arguments.url, structures)
-    say(f"reading {arguments.source}")
-    loaded = load(
-        arguments.source,
-        arguments.data_dir,
+    ensure(source, arguments.url, structures)
+    say(f"reading {source.text}")
+    loaded = load_source(
+        source,
         n_rows=arguments.rows,
         properties=arguments.property,
         units=stated_units(arguments.unit),
@@ -162,7 +166,7 @@ def pack(arguments: argparse.Namespace, split: Split, path: Path, ranks: Ranks) 
             say(f"the rejected rows are in {parts.rejected_path(path)}")
 
 
-def name_for(arguments: argparse.Namespace, split: Split) -> str:
+def name_for(arguments: argparse.Namespace, source: ResolvedSource, split: Split) -> str:
     """The pack's name: --name, else source and features with whatever is not default appended."""
     for option in ("rows", "workers"):
         if getattr(arguments, option) is not None and getattr(arguments, option) < 1:
@@ -171,9 +175,9 @@ def name_for(arguments: argparse.Namespace, split: Split) -> str:
         raise UserError(f"--split-seed must not be negative, however: {arguments.split_seed}")
     name = arguments.name
     if name is None:
-        name = f"{name_of(arguments.source)}-{arguments.features}"
+        name = f"{source.name}-{arguments.features}"
         name += f"-{'+'.join(arguments.property)}" if arguments.property else ""
-        default = DEFAULT_ROWS if arguments.source == "alloys" else None
+        default = DEFAULT_ROWS if source.is_computed else None
         name += f"-n{arguments.rows}" if arguments.rows not in (None, default) else ""
         name += name_suffix(split)
         name += "-nofilters" if arguments.no_filters else ""

@@ -7,7 +7,7 @@ import numpy as np
 
 from irnet_hpc.data.formulas import NUMBER, SYMBOLS
 from irnet_hpc.data.materials import Materials, Rejected, parse
-from irnet_hpc.data.raw_csv import RawTable
+from irnet_hpc.data.raw_table import RawTable
 from irnet_hpc.data.sources import Filter, Source
 from irnet_hpc.data.splits import (
     FAMILIES,

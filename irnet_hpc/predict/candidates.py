@@ -20,8 +20,8 @@ import numpy as np
 
 from irnet_hpc.data.crystals import Crystals, collect
 from irnet_hpc.data.formulas import Unreadable, composition
-from irnet_hpc.data.raw_csv import OPENERS, ending_of, one_sentence
-from irnet_hpc.data.raw_jsonl import entry_of, structure_of
+from irnet_hpc.data.raw_jsonl import parse_json_line, parse_structure
+from irnet_hpc.data.raw_table import OPENERS, ending_of, one_sentence
 from irnet_hpc.errors import UserError
 
 UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")  # the mark at its beginning, as surrogateescape has it
@@ -197,11 +197,11 @@ def _json_lines(
             entries, problems = [], {}
             for row, (number, line) in enumerate(block):
                 try:
-                    entries.append(entry_of(path, number, line))
+                    entries.append(parse_json_line(f"{path}, line {number}", line))
                 except UserError as error:
                     entries.append({})
                     problems[row] = str(error)
-            found = [structure_of(entry) for entry in entries]
+            found = [parse_structure(entry) for entry in entries]
             formula = [formula for _, formula in found]
             fields = [
                 [

@@ -11,19 +11,22 @@ import pytest
 from matminer.utils.io import store_dataframe_as_json
 from pymatgen.core import Composition, Lattice, Species, Structure
 
-from irnet_hpc.data import download
 from irnet_hpc.data.download import aflow
 from irnet_hpc.data.download import http as fetching
 from irnet_hpc.data.download import matminer as matminer_data
 from irnet_hpc.data.download import matminer as matminer_names
-from irnet_hpc.data.download.probe import probe
-from irnet_hpc.data.loading import load, read_about
+from irnet_hpc.data.download.obtain import ensure, fetch
+from irnet_hpc.data.download.probe import probe_source
+from irnet_hpc.data.download.registry import DOWNLOADS
 from irnet_hpc.data.properties import PROPERTIES
+from irnet_hpc.data.raw_table import read_about
+from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.distributed.mpi import Ranks
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import NAME
 from irnet_hpc.pack import cli as pack
 from irnet_hpc.pack.store import open_pack
+from tests.builders import load_table
 from tests.data.http_server import CSCL, FAST, Aflux, Answer, Files, Oqmd, pages, some_rows
 
 ALONE = Ranks(0, 1, 1)
@@ -56,9 +59,7 @@ ENTRIES = [
 
 def in_pages_of(monkeypatch: pytest.MonkeyPatch, n_rows: int) -> None:
     small = aflow.ENTRIES._replace(n_rows=n_rows)
-    monkeypatch.setitem(
-        download.DOWNLOADS, "aflow", download.DOWNLOADS["aflow"]._replace(service=small)
-    )
+    monkeypatch.setitem(DOWNLOADS, "aflow", DOWNLOADS["aflow"]._replace(service=small))
 
 
 def read(table) -> list[dict[str, str]]:
@@ -87,7 +88,7 @@ def read(table) -> list[dict[str, str]]:
 def test_aflow_is_read_in_both_forms_to_the_end(serve, tmp_path, monkeypatch, named, n_rows, asked):
     in_pages_of(monkeypatch, n_rows)
     server = serve(Aflux(ENTRIES, named))
-    table = download.fetch("aflow", tmp_path, server.url + "/API/aflux/")
+    table = fetch(resolve_source("aflow", tmp_path), server.url + "/API/aflux/")
     assert pages([request.path for request in server.requests]) == asked
     rows = read(table)
     assert [row["material_id"] for row in rows] == [entry["auid"] for entry in ENTRIES]
@@ -110,7 +111,7 @@ def test_aflow_is_read_in_both_forms_to_the_end(serve, tmp_path, monkeypatch, na
 @pytest.mark.parametrize("named", [True, False])
 def test_aflow_may_give_fewer_rows_a_page_than_asked_for(serve, tmp_path, named):
     server = serve(Aflux(ENTRIES, named, most=2))
-    assert len(read(download.fetch("aflow", tmp_path, server.url + "/API/aflux/"))) == 7
+    assert len(read(fetch(resolve_source("aflow", tmp_path), server.url + "/API/aflux/"))) == 7
     assert pages([request.path for request in server.requests])[:4] == [1, 2, 3, 4]
 
 
@@ -121,8 +122,8 @@ def test_a_page_of_aflow_that_is_not_full_though_rows_follow_is_not_the_end(
     server = serve(Aflux(ENTRIES, named=False))
     server.faults[1] = lambda answer: Answer(json.dumps(json.loads(answer.body)[:1]).encode())
     with pytest.raises(UserError, match=r"page 2 of .* is not full, though page 3 has rows"):
-        download.fetch("aflow", tmp_path, server.url + "/API/aflux/")
-    assert len(read(download.fetch("aflow", tmp_path, server.url + "/API/aflux/"))) == 7
+        fetch(resolve_source("aflow", tmp_path), server.url + "/API/aflux/")
+    assert len(read(fetch(resolve_source("aflow", tmp_path), server.url + "/API/aflux/"))) == 7
     assert pages([request.path for request in server.requests]) == [1, 2, 3, 2, 3, 4, 5]
 
 
@@ -200,7 +201,7 @@ def datasets(serve, tmp_path, monkeypatch):
 
 
 def test_mp_has_structures_canonical_names_and_what_follows_from_the_structure(datasets, tmp_path):
-    table = download.fetch("mp", tmp_path, datasets("mp_all_20181018", MP))
+    table = fetch(resolve_source("mp", tmp_path), datasets("mp_all_20181018", MP))
     assert table.name == "mp.jsonl.gz"
     with gzip.open(table, "rt") as file:
         lines = [json.loads(line) for line in file]
@@ -244,12 +245,14 @@ def test_mp_packs_and_is_downloaded_where_only_formulas_are_there(datasets, tmp_
     url = datasets("mp_all_20181018", MP)
     (tmp_path / "data").mkdir()
     (tmp_path / "data/mp.csv").write_text("formula,band_gap\nSi,1.1\nGe,0.7\nCsCl,5\n")
-    assert download.ensure("mp", tmp_path / "data", url) is None
-    assert download.ensure("mp", tmp_path / "data", url, structures=True).name == "mp.jsonl.gz"
-    assert load("mp", tmp_path / "data").units == {
+    assert ensure(resolve_source("mp", tmp_path / "data"), url) is None
+    assert (
+        ensure(resolve_source("mp", tmp_path / "data"), url, structures=True).name == "mp.jsonl.gz"
+    )
+    assert load_table("mp", tmp_path / "data").units == {
         "band_gap": "eV"
     }  # what mp.about.json says is of the other table
-    assert load("mp", tmp_path / "data", structures=True).units["volume"] == "Å³/cell"
+    assert load_table("mp", tmp_path / "data", structures=True).units["volume"] == "Å³/cell"
     (tmp_path / "data/mp.csv").unlink()
     arguments = f"--source mp --features elements --workers 1 --data-dir {tmp_path}/data --pack-dir {tmp_path}/packs"
     pack.pack_on(ALONE, pack.parser().parse_args(arguments.split()), [].append)
@@ -289,8 +292,8 @@ def test_jarvis_has_both_gaps_and_texts_for_numbers_are_read(datasets, tmp_path)
         "structure": [cscl(4.0), cscl(4.5, ("Cs", "Br"))],
         "structure initial": [cscl(4.0), cscl(4.5)],
     }
-    table = download.fetch("jarvis", tmp_path, datasets("jarvis_dft_3d", columns))
-    loaded = load("jarvis", tmp_path, structures=True)
+    table = fetch(resolve_source("jarvis", tmp_path), datasets("jarvis_dft_3d", columns))
+    loaded = load_table("jarvis", tmp_path, structures=True)
     assert table.name == "jarvis.jsonl.gz"
     assert loaded.table.material_id == ["JVASP-1", "JVASP-2"]
     assert loaded.table.formula == ["CsCl", "CsBr"]
@@ -323,21 +326,21 @@ def test_a_dataset_of_formulas_becomes_a_csv_and_a_pack(datasets, tmp_path):
 
 def test_units_that_the_metadata_state_need_no_unit_and_others_do(datasets, tmp_path):
     url = datasets("matbench_steels", STEELS)
-    table = download.fetch("matminer:matbench_steels", tmp_path, url)
+    table = fetch(resolve_source("matminer:matbench_steels", tmp_path), url)
     assert read_about(table)["units"] == {"yield_strength": "MPa"}
-    loaded = load("matminer:matbench_steels", tmp_path)
+    loaded = load_table("matminer:matbench_steels", tmp_path)
     assert loaded.units == {"yield_strength": "MPa"}
     assert list(loaded.table.targets["yield_strength"]) == [1500.25, 900]
     assert loaded.table.formula == ["Fe0.9C0.1", "Fe0.8Ni0.2"]
     with pytest.raises(
         UserError, match="yield_strength is in MPa, as came with its table, but --unit says 'GPa'"
     ):
-        load("matminer:matbench_steels", tmp_path, units={"yield_strength": "GPa"})
+        load_table("matminer:matbench_steels", tmp_path, units={"yield_strength": "GPa"})
     glass = {"composition": ["ZrTi", "ZrTi2"], "gfa": [1, 0]}
-    download.fetch("matminer:matbench_glass", tmp_path, datasets("matbench_glass", glass))
+    fetch(resolve_source("matminer:matbench_glass", tmp_path), datasets("matbench_glass", glass))
     with pytest.raises(UserError, match="has no column named like a property"):
-        load("matminer:matbench_glass", tmp_path)
-    assert load(
+        load_table("matminer:matbench_glass", tmp_path)
+    assert load_table(
         "matminer:matbench_glass", tmp_path, properties=["gfa"], units={"gfa": "1"}
     ).units == {"gfa": "1"}
 
@@ -351,7 +354,7 @@ def test_a_file_that_was_cut_goes_on_where_the_server_offers_ranges(
     server = datasets.server
     size = len(server.answer("/data/expt_gap.json.gz", {}).body)
     server.faults[0] = lambda answer: answer._replace(cut=50)
-    table = download.fetch("matminer:expt_gap", tmp_path, url)
+    table = fetch(resolve_source("matminer:expt_gap", tmp_path), url)
     assert len(read(table)) == 3
     assert [request.headers.get("Range") for request in server.requests] == [None, "bytes=50-"]
     sent = server.answer("/data/expt_gap.json.gz", {"Range": "bytes=50-"}).body
@@ -363,7 +366,7 @@ def test_a_file_whose_beginning_is_wrong_is_fetched_from_the_beginning(datasets,
     work = tmp_path / ".matminer-expt_gap.download"
     work.mkdir()
     (work / "expt_gap.json.gz.part").write_bytes(b"x" * 60)
-    assert len(read(download.fetch("matminer:expt_gap", tmp_path, url))) == 3
+    assert len(read(fetch(resolve_source("matminer:expt_gap", tmp_path), url))) == 3
     assert [request.headers.get("Range") for request in datasets.server.requests] == [
         "bytes=60-",
         None,
@@ -374,7 +377,7 @@ def test_a_file_with_another_hash_is_refused(datasets, tmp_path):
     url = datasets("expt_gap", GAPS)
     datasets.server.faults[0] = lambda answer: Answer(b"something else")
     with pytest.raises(UserError, match="is not the file that was expected: its sha256 is "):
-        download.fetch("matminer:expt_gap", tmp_path, url)
+        fetch(resolve_source("matminer:expt_gap", tmp_path), url)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made"]
 
 
@@ -382,7 +385,7 @@ def test_a_file_that_matminer_has_already_is_not_fetched(datasets, tmp_path, mon
     datasets("expt_gap", GAPS)
     monkeypatch.setenv("MATMINER_DATA", str(tmp_path / "made"))
     monkeypatch.setenv("IRNET_OFFLINE", "1")
-    assert len(read(download.ensure("matminer:expt_gap", tmp_path))) == 3
+    assert len(read(ensure(resolve_source("matminer:expt_gap", tmp_path)))) == 3
     assert datasets.server.requests == []
     assert (tmp_path / "made/expt_gap.json.gz").exists()
 
@@ -391,11 +394,11 @@ def test_a_dataset_that_is_none_is_one_sentence(tmp_path):
     with pytest.raises(
         UserError, match=r"unknown dataset of matminer's 'expt_gab' \(did you mean 'expt_gap'\?\)"
     ):
-        download.ensure("matminer:expt_gab", tmp_path)
+        ensure(resolve_source("matminer:expt_gab", tmp_path))
     with pytest.raises(
         UserError, match="double_perovskites_gap_lumo has no column of formula, composition"
     ):
-        download.ensure("matminer:double_perovskites_gap_lumo", tmp_path)
+        ensure(resolve_source("matminer:double_perovskites_gap_lumo", tmp_path))
 
 
 def test_every_column_of_every_dataset_gets_a_name_and_no_property_a_wrong_one():
@@ -484,31 +487,31 @@ def test_probe_agrees_with_a_service_as_documented_and_says_what_differs(serve, 
     lacking = serve(
         lambda path, headers: Answer(service(path, headers).body.replace(b"stability", b"hull"))
     )
-    assert "stability is missing in 20 of 20 rows" in probe("oqmd", lacking.url + "/oqmdapi")
+    assert "stability is missing in 20 of 20 rows" in probe_source("oqmd", lacking.url + "/oqmdapi")
     for body in (b"<html>", b"[" * 100_000, b'{"data": [], "meta": [1]}'):
         page = serve(lambda *_, body=body: Answer(body))
-        assert probe("oqmd", page.url)[0].startswith("not an answer as documented: ")
+        assert probe_source("oqmd", page.url)[0].startswith("not an answer as documented: ")
     steering = serve(
         lambda path, headers: Answer(service(path, headers).body.replace(b"natoms", b"\\u001b[2J"))
     )
-    assert "fields that were not expected: [2J" in probe("oqmd", steering.url + "/oqmdapi")
+    assert "fields that were not expected: [2J" in probe_source("oqmd", steering.url + "/oqmdapi")
 
 
 def test_probe_of_aflow_and_of_a_dataset(serve, datasets):
     server = serve(Aflux(ENTRIES * 3, named=False))
-    assert probe("aflow", server.url + "/") == []
+    assert probe_source("aflow", server.url + "/") == []
     url = datasets("expt_gap", GAPS)
-    assert probe("matminer:expt_gap", url) == []
+    assert probe_source("matminer:expt_gap", url) == []
     assert datasets.server.requests[0].headers["Range"] == "bytes=0-1023"
     datasets.server.faults[1] = lambda answer: Answer(b"<html>moved</html>")
     assert (
         "is not packed by gzip: it begins b'<html>moved</html>'"
-        in probe("matminer:expt_gap", url)[0]
+        in probe_source("matminer:expt_gap", url)[0]
     )
     with pytest.raises(
         UserError, match="unknown source 'alloys'; known: aflow, jarvis, mp, oqmd, oqmd-sc"
     ):
-        probe("alloys")
+        probe_source("alloys")
 
 
 def test_the_list_says_what_there_is_and_what_is_here(pack_command, tmp_path):

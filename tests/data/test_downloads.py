@@ -19,14 +19,17 @@ from pathlib import Path
 
 import pytest
 
-from irnet_hpc.data import download
 from irnet_hpc.data.download import http as fetching
 from irnet_hpc.data.download import oqmd
+from irnet_hpc.data.download.obtain import ensure, fetch
 from irnet_hpc.data.download.paged import alone
-from irnet_hpc.data.loading import load, read_about
+from irnet_hpc.data.download.registry import DOWNLOADS
+from irnet_hpc.data.raw_table import read_about
+from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import replacing
 from irnet_hpc.pack.store import open_pack
+from tests.builders import load_table
 from tests.data.http_server import CSCL, FAST, Answer, Oqmd, packed, pages, some_rows
 
 ROOT = Path(__file__).parents[2]
@@ -34,9 +37,7 @@ ROOT = Path(__file__).parents[2]
 
 def in_pages_of(monkeypatch: pytest.MonkeyPatch, n_rows: int) -> None:
     small = oqmd.COMPOSITIONS._replace(n_rows=n_rows)
-    monkeypatch.setitem(
-        download.DOWNLOADS, "oqmd", download.DOWNLOADS["oqmd"]._replace(service=small)
-    )
+    monkeypatch.setitem(DOWNLOADS, "oqmd", DOWNLOADS["oqmd"]._replace(service=small))
 
 
 def read(table: Path) -> list[dict[str, str]]:
@@ -49,7 +50,7 @@ def test_a_table_is_what_the_service_gave_with_its_licence_and_nothing_else_is_l
 ):
     in_pages_of(monkeypatch, 4)
     server = serve(Oqmd(some_rows(10)))
-    table = download.fetch("oqmd", tmp_path, server.url + "/oqmdapi")
+    table = fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["oqmd.about.json", "oqmd.csv.xz"]
     rows = read(table)
     assert len(rows) == 10
@@ -68,7 +69,7 @@ def test_a_table_is_what_the_service_gave_with_its_licence_and_nothing_else_is_l
     assert about["units"]["volume_per_atom"] == "Å³/atom"
     assert "Kirklin" in about["citation"]
     assert (
-        about["sha256"] == load("oqmd", tmp_path).table.sha256
+        about["sha256"] == load_table("oqmd", tmp_path).table.sha256
     )  # which is the hash of the table's text
     assert pages([request.path for request in server.requests]) == [0, 4, 8]
     agents = {request.headers["User-Agent"] for request in server.requests}
@@ -79,7 +80,7 @@ def test_a_table_is_what_the_service_gave_with_its_licence_and_nothing_else_is_l
 def test_answers_may_be_packed(serve, tmp_path):
     service = Oqmd(some_rows(3))
     server = serve(lambda path, headers: packed(service(path, headers)))
-    assert len(read(download.fetch("oqmd", tmp_path, server.url + "/oqmdapi"))) == 3
+    assert len(read(fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi"))) == 3
     assert "gzip" in server.requests[0].headers["Accept-Encoding"]
 
 
@@ -127,7 +128,7 @@ def test_what_may_pass_is_asked_for_again_and_the_table_is_whole(
     in_pages_of(monkeypatch, 4)
     server = serve(Oqmd(some_rows(10)))
     server.faults[1] = FAULTS[fault]
-    table = download.fetch("oqmd", tmp_path, server.url + "/oqmdapi")
+    table = fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi")
     assert [row["material_id"] for row in read(table)] == [f"oqmd-{n}" for n in range(1, 11)]
     assert pages([request.path for request in server.requests]) == [0, 4, 4, 8]
     assert "attempt 2 of 6" in capsys.readouterr().out
@@ -142,9 +143,9 @@ def test_a_service_that_stays_broken_is_one_sentence_and_the_pages_so_far_are_ke
     with pytest.raises(
         UserError, match=r"offset=4&format=json answers 500 .*, 6 times; the same command, later"
     ):
-        download.fetch("oqmd", tmp_path, server.url + "/oqmdapi")
+        fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi")
     assert not list(tmp_path.glob("*.csv.xz"))
-    assert len(read(download.fetch("oqmd", tmp_path, server.url + "/oqmdapi"))) == 10
+    assert len(read(fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi"))) == 10
     assert pages(server.completed[7:]) == [4, 8]  # the first page was not fetched again
 
 
@@ -163,7 +164,7 @@ def test_a_service_that_stays_broken_is_one_sentence_and_the_pages_so_far_are_ke
 def test_a_service_that_asks_to_wait_is_waited_for(serve, tmp_path, status, asked, least_s):
     server = serve(Oqmd(some_rows(2)))
     server.faults[0] = lambda answer: Answer(b"", status, {"Retry-After": asked()})
-    download.fetch("oqmd", tmp_path, server.url + "/oqmdapi")
+    fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi")
     first, second = (request.time for request in server.requests)
     assert least_s <= second - first < least_s + 1.5
 
@@ -175,14 +176,14 @@ def test_a_service_that_asks_for_an_hour_is_not_waited_for(serve, tmp_path):
         UserError,
         match=r"answers 429 .* asks to wait 3,600 s, more than 900 s; the same command after",
     ):
-        download.fetch("oqmd", tmp_path, server.url + "/oqmdapi")
+        fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi")
     assert len(server.requests) == 1
 
 
 def test_a_service_that_asks_to_wait_no_time_is_not_asked_at_once(serve, tmp_path):
     server = serve(Oqmd(some_rows(2)))
     server.faults |= dict.fromkeys(range(4), lambda answer: Answer(b"", 429, {"Retry-After": "0"}))
-    download.fetch("oqmd", tmp_path, server.url + "/oqmdapi")
+    fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi")
     times = [request.time for request in server.requests]
     assert times[4] - times[0] > 0.5 * 0.02 * (1 + 2 + 4 + 8)
 
@@ -191,7 +192,7 @@ def test_what_a_service_says_does_not_steer_the_terminal(serve, tmp_path, capsys
     server = serve(Oqmd(some_rows(2)))
     server.faults[0] = lambda answer: Answer(b"\x1b[2J\n", 200)
     server.faults[1] = lambda answer: Answer(b"", 302, {"Location": "http://[\x1b[2J"})
-    download.fetch("oqmd", tmp_path, server.url + "/oqmdapi")
+    fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi")
     said = capsys.readouterr().out
     assert "attempt 3 of 6" in said
     assert "\x1b" not in said
@@ -228,8 +229,8 @@ def test_a_total_that_changes_discards_the_pages_and_starts_again(
     server.faults[2] = grows
     if where == "between two commands":
         with pytest.raises(UserError, match="answers 404 Not Found"):
-            download.fetch("oqmd", tmp_path, server.url + "/oqmdapi")
-    table = download.fetch("oqmd", tmp_path, server.url + "/oqmdapi")
+            fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi")
+    table = fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi")
     # With the row in front, rows 5 to 8 are now those at offsets 5 to 8: mixed with the first page, one would come twice.
     assert [row["material_id"] for row in read(table)] == [f"oqmd-{n}" for n in (99, *range(1, 11))]
     assert "had 10, then 11 rows" in capsys.readouterr().out
@@ -247,7 +248,7 @@ def test_a_total_that_does_not_keep_still_is_one_sentence(serve, tmp_path, monke
             )
         )
     with pytest.raises(UserError, match="changed 3 times while it was downloaded"):
-        download.fetch("oqmd", tmp_path, server.url + "/oqmdapi")
+        fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi")
     assert not list(tmp_path.glob("*.csv.xz"))
 
 
@@ -259,7 +260,7 @@ def test_a_row_that_comes_twice_is_counted_and_kept_once(serve, tmp_path, monkey
         "delta_e": -7.0
     }  # another calculation of one entry, whose energy is the lowest of them
     rows[8] = rows[1] | {"delta_e": None}
-    table = download.fetch("oqmd", tmp_path, serve(Oqmd(rows)).url + "/oqmdapi")
+    table = fetch(resolve_source("oqmd", tmp_path), serve(Oqmd(rows)).url + "/oqmdapi")
     found = {row["material_id"]: row["formation_energy"] for row in read(table)}
     assert len(found) == len(read(table)) == 7
     assert found["oqmd-2"] == "-7.0"
@@ -275,7 +276,7 @@ def test_rows_without_a_formula_are_left_out_and_counted_and_what_is_null_is_emp
         CSCL | {"entry_id": 2, "name": None},
         CSCL | {"entry_id": 3, "band_gap": None, "volume": None},
     ]
-    table = download.fetch("oqmd", tmp_path, serve(Oqmd(rows)).url + "/oqmdapi")
+    table = fetch(resolve_source("oqmd", tmp_path), serve(Oqmd(rows)).url + "/oqmdapi")
     assert [
         (row["material_id"], row["band_gap"], row["volume_per_atom"]) for row in read(table)
     ] == [
@@ -311,8 +312,8 @@ def test_rows_without_a_formula_are_left_out_and_counted_and_what_is_null_is_emp
 def test_no_row_of_a_service_makes_the_table_unreadable(serve, tmp_path, changed, left):
     rows = some_rows(3)
     rows[1] |= changed
-    table = download.fetch("oqmd", tmp_path, serve(Oqmd(rows)).url + "/oqmdapi")
-    loaded = load("oqmd", tmp_path).table
+    table = fetch(resolve_source("oqmd", tmp_path), serve(Oqmd(rows)).url + "/oqmdapi")
+    loaded = load_table("oqmd", tmp_path).table
     assert len(loaded) == len(read(table)) == left
     if left == 2:
         assert any(
@@ -330,9 +331,9 @@ def test_rows_that_are_no_materials_are_one_sentence_and_their_pages_are_not_kep
     with pytest.raises(
         UserError, match=r"not one of the rows of .* \(3 rows left out: no formula; no row reports"
     ):
-        download.fetch("oqmd", tmp_path, server.url + "/oqmdapi")
+        fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi")
     service.rows = some_rows(3)
-    assert len(read(download.fetch("oqmd", tmp_path, server.url + "/oqmdapi"))) == 3
+    assert len(read(fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi"))) == 3
 
 
 def test_a_service_that_gives_the_same_page_again_is_not_believed(serve, tmp_path, monkeypatch):
@@ -342,21 +343,21 @@ def test_a_service_that_gives_the_same_page_again_is_not_believed(serve, tmp_pat
         lambda *_: Answer(json.dumps({"data": first, "meta": {"data_available": 10**30}}).encode())
     )
     with pytest.raises(UserError, match="page 2 is page 1 again"):
-        download.fetch("oqmd", tmp_path, server.url + "/oqmdapi")
+        fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi")
     assert len(server.requests) == 7
 
 
 def test_a_table_that_is_not_the_one_that_was_downloaded_is_one_sentence(serve, tmp_path):
-    table = download.fetch("oqmd", tmp_path, serve(Oqmd(some_rows(3))).url + "/oqmdapi")
+    table = fetch(resolve_source("oqmd", tmp_path), serve(Oqmd(some_rows(3))).url + "/oqmdapi")
     text = lzma.decompress(table.read_bytes())
     table.unlink()
     (tmp_path / "oqmd.csv").write_bytes(text)  # unpacked it is the same table
-    assert load("oqmd", tmp_path).source.licence == "CC BY 4.0"
+    assert load_table("oqmd", tmp_path).source.licence == "CC BY 4.0"
     (tmp_path / "oqmd.csv").write_bytes(text.replace(b"36.6", b"36.7", 1))
     with pytest.raises(
         UserError, match=r"oqmd\.about\.json is not of .*/oqmd\.csv: it says that the sha256 .* is "
     ):
-        load("oqmd", tmp_path)
+        load_table("oqmd", tmp_path)
 
 
 def test_a_field_that_is_gone_is_one_sentence_at_once(serve, tmp_path):
@@ -367,7 +368,7 @@ def test_a_field_that_is_gone_is_one_sentence_at_once(serve, tmp_path):
     with pytest.raises(
         UserError, match=r"have no delta_e: the service is not as it was; pack --probe"
     ):
-        download.fetch("oqmd", tmp_path, server.url + "/oqmdapi")
+        fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi")
     assert len(server.requests) == 1
 
 
@@ -401,11 +402,11 @@ def test_an_answer_that_drips_for_ever_is_given_up(serve, monkeypatch):
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("oqmd.org", "--url must be http:// or https://, a host and a path, however: 'oqmd.org'"),
-        ("", "however: ''"),
-        ("file:///etc/passwd", "however: 'file:///etc/passwd'"),
-        ("http://[", r"however: 'http://\['"),
-        ("http://127.0.0.1:9/x?y=1", r"however: 'http://127.0.0.1:9/x\?y=1'"),
+        ("oqmd.org", "--url must be http:// or https://, a host and a path, got 'oqmd.org'"),
+        ("", "got ''"),
+        ("file:///etc/passwd", "got 'file:///etc/passwd'"),
+        ("http://[", r"got 'http://\['"),
+        ("http://127.0.0.1:9/x?y=1", r"got 'http://127.0.0.1:9/x\?y=1'"),
         (
             "http://me:secret@127.0.0.1:9/x",
             "a host and a path; a name and a password for it belong in ~/.netrc$",
@@ -414,7 +415,7 @@ def test_an_answer_that_drips_for_ever_is_given_up(serve, monkeypatch):
 )
 def test_an_address_that_is_none_is_one_sentence(serve, tmp_path, url, sentence):
     with pytest.raises(UserError, match=sentence):
-        download.fetch("oqmd", tmp_path, url)
+        fetch(resolve_source("oqmd", tmp_path), url)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -443,7 +444,7 @@ def test_offline_forbids_with_one_sentence_and_asks_nobody(serve, pack_command, 
 def test_a_wait_that_is_no_number_is_one_sentence(serve, monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
     with pytest.raises(
-        UserError, match=f"{variable} must be a number of seconds above 0, at most 3600, however: "
+        UserError, match=f"{variable} must be a number of seconds above 0, at most 3600, got "
     ):
         fetching.manners()
 
@@ -574,11 +575,11 @@ def test_what_a_download_leaves_that_was_killed_at_its_end_is_not_used(
     server = serve(Oqmd(some_rows(10)))
     with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
         killed.setattr(shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-        download.fetch("oqmd", tmp_path, server.url + "/oqmdapi")
+        fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi")
     assert len(list((tmp_path / ".oqmd.download").glob("*.json.gz"))) == 3
     if table == "removed":  # by someone who wants it as it is now
         (tmp_path / "oqmd.csv.xz").unlink()
-    download.ensure("oqmd", tmp_path, server.url + "/oqmdapi")
+    ensure(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["oqmd.about.json", "oqmd.csv.xz"]
     assert len(server.requests) == (3 if table == "there" else 6)
 
@@ -597,8 +598,8 @@ def test_another_address_or_another_query_discards_the_pages(serve, tmp_path, mo
     first, second = serve(Oqmd(some_rows(10))), serve(Oqmd(some_rows(6)))
     first.faults[1] = lambda answer: Answer(b"", 404)
     with pytest.raises(UserError, match="404"):
-        download.fetch("oqmd", tmp_path, first.url + "/oqmdapi")
-    table = download.fetch("oqmd", tmp_path, second.url + "/oqmdapi")
+        fetch(resolve_source("oqmd", tmp_path), first.url + "/oqmdapi")
+    table = fetch(resolve_source("oqmd", tmp_path), second.url + "/oqmdapi")
     assert len(read(table)) == 6
     assert pages([request.path for request in second.requests]) == [0, 4]
 
@@ -620,7 +621,7 @@ def test_structures_are_lattice_species_and_fractional_coordinates(serve, tmp_pa
         "sites": ["He @ 0.333 0.667 0.25", "He @ 0.667 0.333 0.75"],
     }  # an entry of the service's own, as the examples of qmpy_rester keep it
     server = serve(Oqmd([CSCL, vacancy, mixed, lacking, other, hexagonal]))
-    table = download.fetch("oqmd-sc", tmp_path, server.url + "/oqmdapi")
+    table = fetch(resolve_source("oqmd-sc", tmp_path), server.url + "/oqmdapi")
     assert table.name == "oqmd-sc.jsonl.gz"
     with gzip.open(table, "rt") as file:
         lines = [json.loads(line) for line in file]
@@ -648,7 +649,7 @@ def test_structures_are_lattice_species_and_fractional_coordinates(serve, tmp_pa
         "1 rows left out: no structure",
         "1 rows left out: the structure has not as many sites as natoms says",
     }
-    loaded = load("oqmd-sc", tmp_path, structures=True)
+    loaded = load_table("oqmd-sc", tmp_path, structures=True)
     assert loaded.table.formula == ["CsCl", "He"]
     assert list(loaded.table.crystals.n_sites) == [2, 2]
 
@@ -657,7 +658,7 @@ def test_formulas_only_do_not_give_structures(serve, tmp_path):
     with pytest.raises(
         UserError, match="oqmd has formulas only; those that have them: oqmd-sc, mp, jarvis"
     ):
-        download.fetch("oqmd", tmp_path, structures=True)
+        fetch(resolve_source("oqmd", tmp_path), structures=True)
 
 
 def test_polymorphs_of_oqmd_sc_are_kept_and_those_of_oqmd_are_not(serve, pack_command, tmp_path):
@@ -729,16 +730,16 @@ def test_a_service_must_prove_who_it_is_and_may_not_lead_to_one_that_need_not(
         UserError,
         match=r"does not prove who it is \(.*certificate.*\); give another address with --url",
     ):
-        download.fetch("oqmd", tmp_path / "data", server.url + "/oqmdapi")
+        fetch(resolve_source("oqmd", tmp_path / "data"), server.url + "/oqmdapi")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-    assert len(read(download.fetch("oqmd", tmp_path / "data", server.url + "/oqmdapi"))) == 3
+    assert len(read(fetch(resolve_source("oqmd", tmp_path / "data"), server.url + "/oqmdapi"))) == 3
     plain = serve(service)
     leads = start(lambda path, _: Answer(b"", 302, {"Location": plain.url + path}))
     with pytest.raises(UserError, match=r"leads to http://127\..*, which is not encrypted"):
-        download.fetch("oqmd", tmp_path / "other", leads.url + "/oqmdapi")
+        fetch(resolve_source("oqmd", tmp_path / "other"), leads.url + "/oqmdapi")
     back = serve(lambda path, _: Answer(b"", 302, {"Location": server.url + path}))
     leads = start(lambda path, _: Answer(b"", 302, {"Location": back.url + path}))
     with pytest.raises(
         UserError, match=r"leads to http://127\..*, which is not encrypted"
     ):  # though it comes back
-        download.fetch("oqmd", tmp_path / "other", leads.url + "/oqmdapi")
+        fetch(resolve_source("oqmd", tmp_path / "other"), leads.url + "/oqmdapi")

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from irnet_hpc.data.crystals import Crystal, Unsuitable, collect
-from irnet_hpc.data.loading import load, name_of
+from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.data.sources import SOURCES, Source
 from irnet_hpc.errors import UserError
 from irnet_hpc.features import sets as features
 from irnet_hpc.pack.select import select
+from tests.builders import load_table
 
 CUBE = [[4.0, 0, 0], [0, 4.0, 0], [0, 0, 4.0]]
 CSCL = {
@@ -51,7 +52,7 @@ def write(tmp_path):
 def test_a_table_with_structures_is_read_packed_or_not(write):
     other = {**IRON, "targets": {"band_gap": None}, "formula": "Fe", "comment": "bcc"}
     for name in ("mine.jsonl", "mine.jsonl.gz", "mine.jsonl.xz"):
-        loaded = load(write(CSCL, "", other, name=name), structures=True)
+        loaded = load_table(write(CSCL, "", other, name=name), structures=True)
         table = loaded.table
         assert loaded.units == {"band_gap": "eV", "formation_energy": "eV/atom"}
         assert (table.formula, table.material_id) == (["CsCl", "Fe"], ["mine-1", "mine-2"])
@@ -64,7 +65,7 @@ def test_a_table_with_structures_is_read_packed_or_not(write):
         assert (cscl.number.tolist(), iron.number.tolist()) == ([55, 17], [26, 26])
         np.testing.assert_array_equal(cscl.position, [[0, 0, 0], [0.5, 0.5, 0.5]])
         assert table.crystals.lacking.tolist() == [None, None]
-    assert name_of("somewhere/mine.jsonl.xz") == "mine"
+    assert resolve_source("somewhere/mine.jsonl.xz").name == "mine"
 
 
 def test_crystals_keep_their_sites_in_any_order_of_rows():
@@ -98,14 +99,14 @@ def test_crystals_keep_their_sites_in_any_order_of_rows():
 def test_a_structure_that_is_none_leaves_its_row_without_a_crystal(
     write, change, reason, detail, formula
 ):
-    table = load(write(CSCL, {**CSCL, **change})).table
+    table = load_table(write(CSCL, {**CSCL, **change})).table
     assert table.crystals.lacking.tolist() == [None, (reason, detail)]
     assert table.crystals.n_sites.tolist() == [2, 0]
     assert table.formula == ["CsCl", formula]
 
 
 def test_charges_are_read_as_the_element_and_one_whole_atom_as_itself(write):
-    table = load(
+    table = load_table(
         write({**CSCL, "species": ["Cs+", "Cl1-"]}, {**CSCL, "species": [{"Cs": 1}, {"Cl-": 1.0}]})
     ).table
     assert table.formula == ["CsCl", "CsCl"]
@@ -113,7 +114,7 @@ def test_charges_are_read_as_the_element_and_one_whole_atom_as_itself(write):
 
 
 def test_the_formula_of_an_unknown_element_is_what_rejects_its_row(write):
-    table = load(
+    table = load_table(
         write(CSCL, {**CSCL, "species": ["Xx", "O"]}, {**CSCL, "species": ["D", "Cl"]})
     ).table
     materials, rejected, _ = select(table, ["magpie"], Source("", ()))
@@ -125,7 +126,7 @@ def test_the_formula_of_an_unknown_element_is_what_rejects_its_row(write):
 
 
 def test_what_is_wrong_with_species_is_the_reason_where_they_were_to_give_the_formula(write):
-    table = load(
+    table = load_table(
         write(
             CSCL,
             {**CSCL, "species": ["Cs", {"Cl": 2}]},
@@ -159,7 +160,7 @@ def test_lattices_that_are_absurd_flat_or_skewed_are_judged_alike_and_not_warned
     ]
     iron[1]["frac_coords"] = (np.array(IRON["frac_coords"]) @ np.linalg.inv(skewed / 4)).tolist()
     materials, rejected, _ = select(
-        load(write(*iron), structures=True).table, [name], Source("", ())
+        load_table(write(*iron), structures=True).table, [name], Source("", ())
     )
     assert not rejected  # until someone asks for features
     found = features.describe([name], materials)
@@ -186,7 +187,7 @@ def test_further_numbers_are_features_beside_those_of_the_structure(write):
         {**CSCL, "pressure": None},
         {**CSCL, "pressure": 2.5, "mixed": 2},
     ]
-    table = load(write(*rows), columns=True, structures=True).table
+    table = load_table(write(*rows), columns=True, structures=True).table
     assert table.columns.keys() == {"pressure"}
     np.testing.assert_array_equal(table.columns["pressure"], [1, np.nan, np.nan, 2.5])
     assert table.ignored == (
@@ -200,11 +201,13 @@ def test_further_numbers_are_features_beside_those_of_the_structure(write):
     found = features.describe(["columns", "structure"], materials)
     assert found.x.shape == (2, 1 + 126)
     assert (found.x[:, 0].tolist(), found.unsuited) == ([1, 2.5], {})
-    assert load(write(*rows), structures=True).table.columns == {}
+    assert load_table(write(*rows), structures=True).table.columns == {}
     with pytest.raises(
-        UserError, match="line 2: pressure must be a finite number, or left out, however: inf"
+        UserError, match="line 2: pressure must be a finite number, or left out, got inf"
     ):
-        load(write(CSCL, '{"formula": "CsCl", "pressure": 1e999, "targets": {}}'), columns=True)
+        load_table(
+            write(CSCL, '{"formula": "CsCl", "pressure": 1e999, "targets": {}}'), columns=True
+        )
 
 
 def test_polymorphs_of_one_formula_stay_where_the_source_keeps_them(write):
@@ -214,7 +217,7 @@ def test_polymorphs_of_one_formula_stay_where_the_source_keeps_them(write):
         "lattice": (6.9 * np.eye(3)).tolist(),
         "targets": {"formation_energy": -2.3},
     }
-    table = load(write(CSCL, other)).table
+    table = load_table(write(CSCL, other)).table
     one, rejected, _ = select(table, ["magpie"], SOURCES["mp"])
     assert (list(one.material_id), len(rejected)) == (["mine-2"], 1)  # the entry of lowest energy
     assert one.crystals[0].lattice[0, 0] == 6.9
@@ -225,30 +228,30 @@ def test_polymorphs_of_one_formula_stay_where_the_source_keeps_them(write):
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
-        ([CSCL, json.dumps(CSCL)[:60]], r"line 2 must be a JSON object, however: .*is the file cut short\?"),
-        ([json.dumps(CSCL)[:60], CSCL], r"line 1 must be a JSON object, however: .*$"),
+        ([CSCL, json.dumps(CSCL)[:60]], r"line 2 must be a JSON object, got .*is the file cut short\?"),
+        ([json.dumps(CSCL)[:60], CSCL], r"line 1 must be a JSON object, got .*$"),
         (["[1, 2]"], "line 1 must be an object with species or a formula"),
         ([{"lattice": CUBE, "targets": {}}], "line 1 must be an object with species or a formula"),
         (['{"formula": "CsCl", "targets": {"band_gap": 1, "band_gap": 2}}'], "'band_gap' stands in it twice"),
         (['{"formula": "CsCl", "targets": {"band_gap": NaN}}'], "NaN is no number; leave out what is not reported"),
-        ([{**CSCL, "targets": {"band_gap": "5.4"}}], "line 1: band_gap must be a finite number, or left out, however: '5.4'"),
-        ([{**CSCL, "targets": {"band_gap": True}}], "line 1: band_gap must be a finite number, or left out, however: True"),
+        ([{**CSCL, "targets": {"band_gap": "5.4"}}], "line 1: band_gap must be a finite number, or left out, got '5.4'"),
+        ([{**CSCL, "targets": {"band_gap": True}}], "line 1: band_gap must be a finite number, or left out, got True"),
         ([{**CSCL, "targets": [5.4]}], "line 1: targets must be an object, property: number"),
-        ([{**CSCL, "material_id": 7}], "line 1: material_id must be text, however: 7"),
-        ([{**CSCL, "split": "train"}, CSCL], "must give a split to every line or to none, however: 1 of 2"),
-        ([{**CSCL, "split": "dev"}], "line 1: split must be train, val, test, however: 'dev'"),
-        ([{**CSCL, "targets": {"band_gap": 10**400}}], "line 1: band_gap must be a finite number, or left out, however: 1000"),
-        (["[" * 100_000], "line 1 must be a JSON object, however: brackets in it are too deep"),
+        ([{**CSCL, "material_id": 7}], "line 1: material_id must be text, got 7"),
+        ([{**CSCL, "split": "train"}, CSCL], "must give a split to every line or to none, got 1 of 2"),
+        ([{**CSCL, "split": "dev"}], "line 1: split must be train, val, test, got 'dev'"),
+        ([{**CSCL, "targets": {"band_gap": 10**400}}], "line 1: band_gap must be a finite number, or left out, got 1000"),
+        (["[" * 100_000], "line 1 must be a JSON object, got brackets that are too deep"),
         ([{**CSCL, "x": json.loads("[" * 500 + "]" * 500)}, {**CSCL, "material_id": 7}], "line 2: material_id must be text"),
-        (['{"formula": "CsCl", "material_id": "\\udCff"}'], "line 1 must be a JSON object, however: .* surrogates not allowed"),
-        ([{**CSCL, "material_id": "mp-1\0"}], r"line 1: material_id must be text, however: 'mp-1\\x00'"),
+        (['{"formula": "CsCl", "material_id": "\\udCff"}'], "line 1 must be a JSON object, got .* surrogates not allowed"),
+        ([{**CSCL, "material_id": "mp-1\0"}], r"line 1: material_id must be text, got 'mp-1\\x00'"),
         ([{**CSCL, "targets": {"hardness": 1}}], "no column named like a property"),
         ([{**CSCL, "targets": {}}], "no column named like a property"),
     ],
 )  # fmt: skip
 def test_a_table_that_is_not_sound_is_one_sentence(write, lines, sentence):
     with pytest.raises(UserError, match=sentence):
-        load(write(*lines, end=""))
+        load_table(write(*lines, end=""))
 
 
 @pytest.mark.parametrize(
@@ -258,7 +261,7 @@ def test_a_table_that_is_not_sound_is_one_sentence(write, lines, sentence):
 def test_an_empty_file_is_one_sentence(tmp_path, name):
     (tmp_path / name).touch()
     with pytest.raises(UserError, match=r"is empty|cannot be unpacked; it is cut short"):
-        load(str(tmp_path / name))
+        load_table(str(tmp_path / name))
 
 
 def test_a_table_of_formulas_has_no_structures(tmp_path):
@@ -266,12 +269,12 @@ def test_a_table_of_formulas_has_no_structures(tmp_path):
     with pytest.raises(
         UserError, match=r"structures are needed, but .*mine\.csv has formulas only"
     ):
-        load(str(tmp_path / "mine.csv"), structures=True)
+        load_table(str(tmp_path / "mine.csv"), structures=True)
     with pytest.raises(
         UserError,
         match=r"no raw table with structures of mp in .*: looked for mp\.jsonl, mp\.jsonl\.gz",
     ):
-        load("mp", tmp_path, structures=True)
+        load_table("mp", tmp_path, structures=True)
 
 
 def test_what_lies_beside_a_table_says_what_it_is(tmp_path):
@@ -285,7 +288,7 @@ def test_what_lies_beside_a_table_says_what_it_is(tmp_path):
         "units": {"yield_strength": "MPa"},
     }
     (tmp_path / "matminer-steel.about.json").write_text(json.dumps(about), encoding="utf-8")
-    loaded = load("matminer:steel", tmp_path)
+    loaded = load_table("matminer:steel", tmp_path)
     assert loaded.identity == "matminer:steel"
     assert loaded.units == {"yield_strength": "MPa"}
     assert (loaded.source.title, loaded.source.licence, loaded.source.citation) == (
@@ -296,10 +299,10 @@ def test_what_lies_beside_a_table_says_what_it_is(tmp_path):
     with pytest.raises(
         UserError, match="yield_strength is in MPa, as came with its table, but --unit says 'GPa'"
     ):
-        load("matminer:steel", tmp_path, units={"yield_strength": "GPa"})
+        load_table("matminer:steel", tmp_path, units={"yield_strength": "GPa"})
 
 
 @pytest.mark.parametrize("source", ["matminer:", "matminer:../etc", "matminer:a b"])
 def test_a_dataset_is_a_name(source):
     with pytest.raises(UserError, match="a dataset of matminer's is named by letters"):
-        load(source, Path("nowhere"))
+        load_table(source, Path("nowhere"))

@@ -11,9 +11,10 @@ from matminer.featurizers.composition.alloy import WenAlloys
 from pymatgen.core import Composition
 
 from irnet_hpc.data import alloys
-from irnet_hpc.data.loading import load, name_of
+from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.data.sources import SOURCES, Filter
 from irnet_hpc.errors import UserError
+from tests.builders import load_table
 
 TABLE = "formula,band_gap\nFe2O3,2.1\nNaN,\nSi,1.1\n"
 
@@ -70,7 +71,7 @@ def test_a_table_is_the_same_however_it_is_packed(write):
         "t.csv.gz": gzip.compress(TABLE.encode()),
         "t.csv.xz": lzma.compress(TABLE.encode()),
     }
-    tables = [load(write(content, name)).table for name, content in packed.items()]
+    tables = [load_table(write(content, name)).table for name, content in packed.items()]
     assert len({table.sha256 for table in tables}) == 1
     for table in tables:
         assert table.formula == ["Fe2O3", "NaN", "Si"]  # the second is sodium nitride
@@ -79,7 +80,7 @@ def test_a_table_is_the_same_however_it_is_packed(write):
 
 
 def test_spreadsheet_marks_and_blank_lines_are_read_over(write):
-    table = load(write("\ufeffformula, band_gap\r\nFeO,1\r\n\r\nMgO,7.8\r\n\r\n")).table
+    table = load_table(write("\ufeffformula, band_gap\r\nFeO,1\r\n\r\nMgO,7.8\r\n\r\n")).table
     assert table.formula == ["FeO", "MgO"]
     assert table.line.tolist() == [2, 4]
 
@@ -90,36 +91,38 @@ def test_numeric_columns_are_features_words_are_left_out_and_properties_are_targ
         "a,FeO,300,1.5,Ann,7,,5.7\n"
         ",MgO,350,,2 people,8,1,\n"
     )
-    assert load(path).table.columns == {}
-    loaded = load(path, columns=True)
+    assert load_table(path).table.columns == {}
+    loaded = load_table(path, columns=True)
     assert list(loaded.table.columns) == ["temperature", "hardness", "pressure"]
     assert loaded.table.ignored == ("author",)
     assert loaded.units == {"band_gap": "eV", "density": "g/cm³"}
     assert loaded.table.material_id == ["a", "mine-2"]
     # Asked for, a column is a target; a property that is not asked for never becomes a feature.
-    loaded = load(path, properties=["hardness"], units={"hardness": "GPa"}, columns=True)
+    loaded = load_table(path, properties=["hardness"], units={"hardness": "GPa"}, columns=True)
     assert loaded.units == {"hardness": "GPa"}
     assert list(loaded.table.columns) == ["temperature", "pressure"]
     # So is a column whose unit is given, beside those whose unit is known: a matrix says no more of its packs.
-    loaded = load(path, units={"hardness": "GPa"}, columns=True)
+    loaded = load_table(path, units={"hardness": "GPa"}, columns=True)
     assert loaded.units == {"band_gap": "eV", "hardness": "GPa", "density": "g/cm³"}
     assert list(loaded.table.columns) == ["temperature", "pressure"]
     with pytest.raises(
         UserError,
         match=r"unknown property \(of --unit\) 'toughness'; known: author, band_gap, density",
     ):
-        load(path, units={"toughness": "GPa"})
+        load_table(path, units={"toughness": "GPa"})
     with pytest.raises(
         UserError, match=r"unknown property \(of --unit\) 'hardness'; known: band_gap$"
     ):
-        load(path, properties=["band_gap"], units={"hardness": "GPa"})
+        load_table(path, properties=["band_gap"], units={"hardness": "GPa"})
 
 
 def test_a_smaller_number_of_rows_is_a_fixed_sample(write):
     path = write("formula,band_gap\n" + "".join(f"Fe{i}O,{i}\n" for i in range(1, 101)))
-    assert load(path, n_rows=10).table.formula == load(path, n_rows=10).table.formula
-    assert set(load(path, n_rows=10).table.formula) < set(load(path, n_rows=50).table.formula)
-    assert load(path, n_rows=1000).n_available == 100
+    assert load_table(path, n_rows=10).table.formula == load_table(path, n_rows=10).table.formula
+    assert set(load_table(path, n_rows=10).table.formula) < set(
+        load_table(path, n_rows=50).table.formula
+    )
+    assert load_table(path, n_rows=1000).n_available == 100
 
 
 def test_the_papers_filters_on_numbers_worked_out_by_hand():
@@ -137,13 +140,13 @@ def test_the_papers_filters_on_numbers_worked_out_by_hand():
 
 
 def test_names_of_sources():
-    assert name_of("oqmd") == "oqmd"
-    assert name_of("some/my steels (2024).csv.gz") == "my_steels_2024"
+    assert resolve_source("oqmd").name == "oqmd"
+    assert resolve_source("some/my steels (2024).csv.gz").name == "my_steels_2024"
     with pytest.raises(
         UserError,
         match=r"unknown source 'oqdm' \(did you mean 'oqmd'\?\); known: .*aflow, alloys, jarvis",
     ):
-        name_of("oqdm")
+        resolve_source("oqdm")
 
 
 @pytest.mark.parametrize(
@@ -159,10 +162,10 @@ def test_names_of_sources():
         ("formula,band_gap\nFeO,\nMgO,\n", "property 'band_gap' has no values in"),
         (
             "formula,band_gap,band_gap\nFeO,1,2\n",
-            "must name each column once, however: 'band_gap' stands there twice",
+            "must name each column once, got 'band_gap' twice",
         ),
-        ("formula,band_gap\nFeO,1\nMgO\n", "line 3 must have 2 fields, however: 1"),
-        ("formula,band_gap\nFeO,1,2\n", "line 2 must have 2 fields, however: 3"),
+        ("formula,band_gap\nFeO,1\nMgO\n", "line 3 must have 2 fields, got 1"),
+        ("formula,band_gap\nFeO,1,2\n", "line 2 must have 2 fields, got 3"),
         ('formula,band_gap\nFeO,1\n"MgO,2\nCaO,3\n', "line 3 is not sound CSV"),
         ('formula,band_gap\n"Mg"O,2\n', "line 2 is not sound CSV"),
         ('formula,band_gap\n"MgO\n",2\n', "line 2: a quoted field runs over several lines"),
@@ -174,14 +177,14 @@ def test_names_of_sources():
         ("formula,band_gap,t\nFeO,1,2\nMgO,1,?\n", "line 3: t must be a finite number, or empty"),
         (
             "formula,band_gap,split\nFeO,1,train\nMgO,1,dev\n",
-            "line 3: split must be train, val, test, however: 'dev'",
+            "line 3: split must be train, val, test, got 'dev'",
         ),
         (b"formula,band_gap\nFe\xffO,1\n", "must be UTF-8 text"),
     ],
 )
 def test_a_table_that_is_not_sound_is_one_sentence(write, content, sentence):
     with pytest.raises(UserError) as error:
-        load(write(content), columns=True)
+        load_table(write(content), columns=True)
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -199,7 +202,7 @@ def test_a_table_that_is_not_sound_is_one_sentence(write, content, sentence):
 )
 def test_a_packed_table_that_cannot_be_unpacked_is_one_sentence(write, content, name):
     with pytest.raises(UserError, match=r"cannot be unpacked|is empty"):
-        load(write(content, name))
+        load_table(write(content, name))
 
 
 def test_what_is_asked_of_a_table_must_be_in_it(write, tmp_path):
@@ -208,22 +211,22 @@ def test_what_is_asked_of_a_table_must_be_in_it(write, tmp_path):
         UserError,
         match=r"unknown property of .* 'bandgap' \(did you mean 'band_gap'\?\); known: band_gap",
     ):
-        load(path, properties=["bandgap"])
+        load_table(path, properties=["bandgap"])
     with pytest.raises(
         UserError, match="the unit of 'hardness' is not known; give it with --unit hardness=UNIT"
     ):
-        load(write("formula,hardness\nFeO,1\n", "hard.csv"), properties=["hardness"])
+        load_table(write("formula,hardness\nFeO,1\n", "hard.csv"), properties=["hardness"])
     with pytest.raises(UserError, match="band_gap is in eV, but --unit says 'meV'"):
-        load(path, units={"band_gap": "meV"})
+        load_table(path, units={"band_gap": "meV"})
     with pytest.raises(UserError, match="there is no raw table"):
-        load(str(tmp_path / "nothing.csv"))
+        load_table(str(tmp_path / "nothing.csv"))
     with pytest.raises(UserError, match=r"must end in \.csv, \.csv\.gz, \.csv\.xz"):
-        load(write(TABLE, "mine.tsv"))
+        load_table(write(TABLE, "mine.tsv"))
     with pytest.raises(
         UserError,
         match=r"no raw table of oqmd in .*: looked for oqmd.csv, oqmd.csv.gz, oqmd.csv.xz, oqmd.jsonl",
     ):
-        load("oqmd", data_dir=tmp_path)
+        load_table("oqmd", data_dir=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +236,7 @@ def test_real_tables_are_read_whole(source, n_rows):
     folder = os.environ.get("IRNET_DATA")
     if not folder or not Path(folder, f"{source}.csv.xz").exists():
         pytest.skip(f"$IRNET_DATA has no {source}.csv.xz")
-    loaded = load(source)
+    loaded = load_table(source)
     assert loaded.n_available == len(loaded.table) == n_rows
     if source == "mp":
         assert loaded.table.formula[loaded.table.material_id.index("mp-1080032")] == "NaN"

@@ -242,15 +242,15 @@ def test_suffixes_are_those_of_the_pages():
         ),
         (
             "element",
-            "a split must be random, element:SYMBOL[+SYMBOL...], family:NAME, however: 'element'",
+            "a split must be random, element:SYMBOL[+SYMBOL...], family:NAME, got 'element'",
         ),
         (
             "family:",
-            "a split must be random, element:SYMBOL[+SYMBOL...], family:NAME, however: 'family:'",
+            "a split must be random, element:SYMBOL[+SYMBOL...], family:NAME, got 'family:'",
         ),
         (
             "random:5",
-            "a split must be random, element:SYMBOL[+SYMBOL...], family:NAME, however: 'random:5'",
+            "a split must be random, element:SYMBOL[+SYMBOL...], family:NAME, got 'random:5'",
         ),
     ],
 )

@@ -284,7 +284,7 @@ def test_a_sum_stands_side_by_side():
     assert x.shape == (2, 88)
     assert x[:, 86:].tolist() == [[300, 1], [350, 2]]
     assert features.labels(["elements", "columns"], found)[86:] == ["temperature", "pressure"]
-    with pytest.raises(UserError, match="feature labels must differ, however: Fe stands twice"):
+    with pytest.raises(UserError, match="feature labels must differ, got Fe twice"):
         features.labels(["elements", "columns"], materials(["FeO"], {"Fe": [1]}))
 
 
@@ -294,7 +294,7 @@ def test_wrong_sums_are_one_sentence():
         match=r"unknown feature set 'magpi' \(did you mean 'magpie'\?\); known: asph, classes, columns, elements, magpie",
     ):
         features.parse("magpi")
-    with pytest.raises(UserError, match="may stand once in a sum, however: 'magpie\\+magpie'"):
+    with pytest.raises(UserError, match="may stand once in a sum, got 'magpie\\+magpie'"):
         features.parse("magpie+magpie")
     with pytest.raises(UserError, match="unknown feature set ''"):
         features.parse("magpie+")

@@ -18,13 +18,13 @@ from matminer.featurizers.structure import (
 )
 from pymatgen.core import Structure
 
-from irnet_hpc.data import loading
 from irnet_hpc.data.crystals import Crystal, Unsuitable, collect
 from irnet_hpc.data.formulas import NUMBER
 from irnet_hpc.data.materials import parse
 from irnet_hpc.features import sets as features
 from irnet_hpc.features import structure as ward2017
 from irnet_hpc.features import voronoi
+from tests.builders import load_table
 
 FCC = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2
 BCC = np.array([[-1, 1, 1], [1, -1, 1], [1, 1, -1]]) / 2
@@ -124,7 +124,7 @@ def test_every_column_is_matminers_on_real_structures(matminers):
     path = Path(os.environ.get("IRNET_DATA", "")) / "mp_structures.jsonl.xz"
     if not (os.environ.get("IRNET_DATA") and path.exists()):
         pytest.skip("needs mp_structures.jsonl.xz in $IRNET_DATA")
-    crystals = loading.load(str(path), structures=True).table.crystals
+    crystals = load_table(str(path), structures=True).table.crystals
     rows = random.Random(126).sample(
         [int(row) for row in np.flatnonzero(crystals.n_sites <= 24)], 24
     )

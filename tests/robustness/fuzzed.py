@@ -575,11 +575,9 @@ def read_site(folder: Path) -> object:
 
 
 def read_table(folder: Path) -> object:
-    from irnet_hpc.data.loading import load
-
     for path in (folder / name for name in TABLES):
         if path.exists():
-            load(str(path), columns=True, structures=path.name.startswith("t.jsonl"))
+            builders.load_table(str(path), columns=True, structures=path.name.startswith("t.jsonl"))
     return None
 
 

@@ -26,9 +26,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from irnet_hpc.data import raw_csv as raw_table
-from irnet_hpc.data.loading import load
-from irnet_hpc.data.raw_csv import RawTable
+from irnet_hpc.data import raw_table
+from irnet_hpc.data.raw_csv import read_csv_table
+from irnet_hpc.data.raw_table import RawTable, file_text
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
 from irnet_hpc.models.architectures import Layers, Stack, n_weights, parse
@@ -36,6 +36,7 @@ from irnet_hpc.models.network import Network
 from irnet_hpc.pack import store
 from irnet_hpc.runs import predictions
 from irnet_hpc.sweep.matrix.matrix import Matrix, read_matrix
+from tests.builders import load_table
 from tests.robustness.fuzzed import KINDS
 
 N = int(os.environ.get("IRNET_FUZZ", "0"))
@@ -246,7 +247,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path, rows, ending):
     with plain.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("formula", "material_id", "split", "band_gap", "mine"), *rows])
     path.write_bytes(PACKED[ending](plain.read_bytes()))
-    read = raw_table.read(path, "t", ("band_gap",), lambda _: True)
+    read = read_csv_table(file_text(path), "t", ("band_gap",), lambda _: True)
     formulas, ids, splits, gaps, mine = map(list, zip(*rows, strict=True))
     assert (read.formula, read.split) == (formulas, splits)
     assert read.material_id == [given or f"t-{n}" for n, given in enumerate(ids, start=1)]
@@ -260,7 +261,7 @@ def test_any_bytes_are_a_table_or_one_sentence(tmp_path, content, ending):
     path = tmp_path / f"t{ending}"
     path.write_bytes(content)
     try:
-        assert isinstance(load(str(path), columns=True).table, RawTable)
+        assert isinstance(load_table(str(path), columns=True).table, RawTable)
     except UserError as error:
         assert str(error) and "\n" not in str(error)
 
@@ -269,7 +270,7 @@ def test_any_bytes_are_a_table_or_one_sentence(tmp_path, content, ending):
 def test_a_table_that_unpacks_to_hundreds_of_times_its_size_is_refused_before_its_rows_fill_the_memory(
     ending, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(raw_table, "FREELY_UNPACKED", 2**20)  # a thirtieth, for a test of a second
+    monkeypatch.setattr(raw_table, "ALWAYS_UNPACKED", 2**20)  # a thirtieth, for a test of a second
     path, of_lines = tmp_path / f"bomb{ending}", ending.startswith(".jsonl")
     line = b'{"formula": "H2O", "targets": {"band_gap": 1.5}}\n' if of_lines else b"H2O,1.5\n"
     text = b"" if of_lines else b"formula,band_gap\n"
@@ -282,7 +283,7 @@ def test_a_table_that_unpacks_to_hundreds_of_times_its_size_is_refused_before_it
             read += len(line)
     assert 0 < read <= max(2**20, 300 * path.stat().st_size)
     with pytest.raises(UserError, match="unpacks to more than 300 times its size"):
-        load(str(path))
+        load_table(str(path))
 
 
 @pytest.mark.parametrize("ending", sorted(raw_table.OPENERS))
@@ -293,7 +294,7 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory(ending, tmp_pa
             file.write(b" " * 2**20)
     tracemalloc.start()
     with pytest.raises(UserError, match=r"bomb\S+, line 1 must be at most 32 MiB long"):
-        load(str(path))
+        load_table(str(path))
     assert tracemalloc.get_traced_memory()[1] < 110e6
     tracemalloc.stop()
 

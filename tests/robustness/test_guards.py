@@ -17,7 +17,6 @@ import psutil
 import pytest
 import torch
 
-from irnet_hpc.data.loading import load as load_table
 from irnet_hpc.distributed import launch
 from irnet_hpc.distributed.engines import Alone
 from irnet_hpc.errors import UserError
@@ -320,7 +319,7 @@ def test_a_name_that_came_with_a_table_does_not_leave_it_either(tmp_path):
         UserError,
         match=r"a property's name must be letters, digits and _\.\+=-, however: '\.\./\.\./x'",
     ):
-        load_table(str(tmp_path / "t.csv"))
+        builders.load_table(str(tmp_path / "t.csv"))
 
 
 MEET = """

@@ -83,7 +83,7 @@ def manners() -> Manners:
                 stated[field] = math.nan
             if not 0 < stated[field] <= 3600:
                 raise UserError(
-                    f"{variable} must be a number of seconds above 0, at most 3600, however: {text!r}"
+                    f"{variable} must be a number of seconds above 0, at most 3600, got {text!r}"
                 )
     return Manners(**stated)
 
@@ -147,11 +147,11 @@ def check_url(url: str) -> None:
             and not parts.fragment
         )
     except ValueError:
-        raise UserError(f"{rule}, however: {url!r}") from None
+        raise UserError(f"{rule}, got {url!r}") from None
     if "@" in parts.netloc:  # it would be written down with the table
         raise UserError(f"{rule}; a name and a password for it belong in ~/.netrc")
     if not sound:
-        raise UserError(f"{rule}, however: {url!r}")
+        raise UserError(f"{rule}, got {url!r}")
 
 
 def forbidden() -> bool:

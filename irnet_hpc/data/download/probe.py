@@ -1,35 +1,43 @@
-"""irnet_hpc/data/download/probe.py"""
+"""Compare one page of a service with what its reader expects."""
 
 from collections import Counter
 from collections.abc import Iterator
 
-from irnet_hpc.data.catalogue import MOST_UNLIKELY, N_ROWS
-from irnet_hpc.data.download import DOWNLOADS, address, described, download_of
-from irnet_hpc.data.download import http as fetching
-from irnet_hpc.data.download import http as transfer
-from irnet_hpc.data.download import matminer as matminer_data
-from irnet_hpc.data.download import matminer as matminer_names
+from irnet_hpc.data.download import http, matminer
+from irnet_hpc.data.download.obtain import address, expected
 from irnet_hpc.data.download.paged import Service
 from irnet_hpc.data.download.records import Record, Unusable, number
-from irnet_hpc.data.loading import MATMINER
+from irnet_hpc.data.download.registry import DOWNLOADS
 from irnet_hpc.data.properties import PROPERTIES
+from irnet_hpc.data.resolve import MATMINER, resolve_source
 from irnet_hpc.data.sources import Source
 from irnet_hpc.errors import check_choice
 
+N_ROWS = 20  # of the page that is fetched
+# Of a property's values; if more lie outside the plausible range, the unit is probably another one.
+MAX_UNLIKELY_SHARE = 0.1
 
-def probe(source: str, url: str | None = None) -> list[str]:
-    """What differs between a service, of which one page is fetched, and what its reader expects."""
-    found = download_of(
-        check_choice("source", source, DOWNLOADS) if not source.startswith(MATMINER) else source
-    )
-    if found.service:
-        return list(_service_differences(found.service, described(source), address(source, url)))
-    return list(_dataset_differences(found.dataset, described(source), address(source, url)))
+
+def probe_source(name: str, url: str | None = None) -> list[str]:
+    """Fetch one page of a source and list how it differs from what its reader expects.
+
+    Args:
+        name: a name in DOWNLOADS, or `matminer:` and a dataset's name.
+        url: another base address, such as a mirror's.
+    """
+    if not name.startswith(MATMINER):
+        check_choice("source", name, DOWNLOADS)
+    resolved = resolve_source(name)
+    download, source = resolved.download, expected(resolved)
+    assert download
+    if download.service:
+        return list(_service_differences(download.service, source, address(download, url)))
+    return list(_dataset_differences(download.dataset, source, address(download, url)))
 
 
 def _service_differences(service: Service, source: Source, url: str) -> Iterator[str]:
-    with fetching.connect() as connection:
-        body = fetching.get(connection, service.query(url, 0, N_ROWS), bytes)
+    with http.connect() as connection:
+        body = http.get(connection, service.query(url, 0, N_ROWS), bytes)
     try:
         page = service.read(body)
     except (ValueError, RecursionError) as error:
@@ -48,7 +56,7 @@ def _service_differences(service: Service, source: Source, url: str) -> Iterator
     known = {*service.fields, *service.others}
     extra = sorted({field for row in page.rows for field in row} - known)
     if extra:
-        yield f"fields that were not expected: {fetching.plain(', '.join(extra))}"
+        yield f"fields that were not expected: {http.plain(', '.join(extra))}"
     for field in service.numeric:
         values = [row[field] for row in page.rows if row.get(field) not in (None, "")]
         if other := [value for value in values if number(value) is None]:
@@ -73,20 +81,20 @@ def _record_differences(service: Service, rows: list[dict]) -> Iterator[str]:
         values = [record.targets[name] for record in records if name in record.targets]
         low, high, unit = PROPERTIES[name].low, PROPERTIES[name].high, PROPERTIES[name].unit
         n_unlikely = sum(not low <= value <= high for value in values)
-        if n_unlikely > MOST_UNLIKELY * len(values):
+        if n_unlikely > MAX_UNLIKELY_SHARE * len(values):
             yield f"{n_unlikely} of {len(values)} values of {name} are not between {low:g} and {high:g} {unit}: another unit?"
 
 
 def _dataset_differences(name: str, source: Source, url: str) -> Iterator[str]:
-    known = matminer_names.dataset(name)
-    if missing := sorted(set(matminer_names.CANONICAL.get(name, {})) - set(known["columns"])):
+    known = matminer.dataset(name)
+    if missing := sorted(set(matminer.CANONICAL.get(name, {})) - set(known["columns"])):
         yield f"matminer's metadata have no columns {', '.join(missing)}"
     low, high = source.rows
     if not low <= known["num_entries"] <= high:
         yield f"matminer's metadata say {known['num_entries']:,} rows, though {low:,} to {high:,} were expected"
-    with fetching.connect() as connection:
-        body, size = transfer.beginning(connection, url, 1024)
+    with http.connect() as connection:
+        body, size = http.beginning(connection, url, 1024)
     if not body.startswith(b"\x1f\x8b"):
         yield f"the file at {url} is not packed by gzip: it begins {body[:40]!r}"
-    if size is not None and size > matminer_data.LARGEST_FILE:
-        yield f"the file at {url} has {size:,} bytes, more than {matminer_data.LARGEST_FILE:,}"
+    if size is not None and size > matminer.LARGEST_FILE:
+        yield f"the file at {url} has {size:,} bytes, more than {matminer.LARGEST_FILE:,}"

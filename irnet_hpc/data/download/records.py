@@ -18,8 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from irnet_hpc.data.loading import about_path, form_of
-from irnet_hpc.data.raw_csv import LONGEST_TEXT
+from irnet_hpc.data.raw_table import MAX_TEXT_LENGTH, about_path, form_of
 from irnet_hpc.files import replacing, write_json
 
 
@@ -92,13 +91,13 @@ def number(value: object) -> float | None:
     return None
 
 
-UNPRINTABLE = f"a formula or an id of more than {LONGEST_TEXT:,} characters, or of some that cannot be printed"
+UNPRINTABLE = f"a formula or an id of more than {MAX_TEXT_LENGTH:,} characters, or of some that cannot be printed"
 
 
 def printable(record: Record) -> bool:
     """Whether its texts fit into a table: line ends among them would make all of it unreadable."""
     texts = (record.material_id, record.formula or "")
-    return all(text.isprintable() and len(text) <= LONGEST_TEXT for text in texts)
+    return all(text.isprintable() and len(text) <= MAX_TEXT_LENGTH for text in texts)
 
 
 def reported(**values: float | None) -> dict[str, float]:

@@ -4,8 +4,8 @@ import dataclasses
 import itertools
 from pathlib import Path
 
-from irnet_hpc.data.loading import name_of
 from irnet_hpc.data.properties import PROPERTIES
+from irnet_hpc.data.resolve import ResolvedSource, resolve_source
 from irnet_hpc.data.sources import SOURCES
 from irnet_hpc.data.splits import (
     FAMILIES,
@@ -135,22 +135,24 @@ def _read_pack(
             "its name must be SOURCE-FEATURES, or it must be a mapping with name, source and features"
         )
     stated = mapping(entry.get("units", {}), f"units of pack {name}")
-    name_of(
-        entry["source"]
-    )  # refuses what is neither a source nor a path; a path is the user's own, whatever its name
-    source = SOURCES.get(entry["source"])
-    may_have = (
-        source.properties if source else PROPERTIES
-    )  # a table of the user's is not read just to plan
-    units = {one: PROPERTIES[one].unit for one in may_have} | stated
+    resolved = resolve_source(entry["source"])
+    # A table of the user's is not read to plan: it may have any property.
+    source = resolved.source
+    units = {one: PROPERTIES[one].unit for one in source.properties} | stated
     split = _split_of(entry)
-    lacking = (
-        {symbol for family in source.lacks for symbol in FAMILIES[family]} if source else set()
-    )
+    lacking = {symbol for family in source.lacks for symbol in FAMILIES[family]}
     never = split.by != RANDOM.by and lacking.issuperset(split.elements)
     impossible = f"no row of {entry['source']} contains {any_of(split.elements)}" if never else ""
     return MatrixPack(
-        name, base, split, _options(entry, stated), path, properties, units, None, impossible
+        name,
+        base,
+        split,
+        _options(entry, resolved, stated),
+        path,
+        properties,
+        units,
+        None,
+        impossible,
     )
 
 
@@ -197,11 +199,11 @@ def _refuse_negative(what: str, seeds: list[int]) -> None:
         raise UserError(f"{what} must not be negative, however: {min(seeds)}")
 
 
-def _options(entry: dict, units: dict) -> tuple[str, ...]:
+def _options(entry: dict, resolved: ResolvedSource, units: dict) -> tuple[str, ...]:
     """The options of `python -m irnet_hpc.pack`; names that it would not know are refused now."""
     sets = features.parse(entry.get("features", "magpie"))
-    source = SOURCES.get(entry["source"])
-    if features.need_structures(sets) and source and not source.structures:
+    known_source = SOURCES.get(resolved.text) if resolved.is_named else None
+    if features.need_structures(sets) and known_source and not known_source.structures:
         known = ", ".join(name for name, source in SOURCES.items() if source.structures)
         raise UserError(
             f"pack {entry['name']} needs structures, but {entry['source']} has formulas only; those that have them: {known}"

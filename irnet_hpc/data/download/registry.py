@@ -1,0 +1,23 @@
+"""DOWNLOADS: where the raw table of each source comes from, and how."""
+
+from typing import NamedTuple
+
+from irnet_hpc.data.download import aflow, oqmd
+from irnet_hpc.data.download.paged import Service
+
+
+class Download(NamedTuple):
+    """Where a source's table comes from: pages of a service, or one of matminer's datasets."""
+
+    url: str  # base address of the service; unused for a dataset
+    service: Service | None = None
+    dataset: str = ""  # name in matminer's metadata, which has the address
+
+
+DOWNLOADS = {
+    "oqmd": Download(oqmd.URL, service=oqmd.COMPOSITIONS),
+    "oqmd-sc": Download(oqmd.URL, service=oqmd.STRUCTURES),
+    "aflow": Download(aflow.URL, service=aflow.ENTRIES),
+    "mp": Download("", dataset="mp_all_20181018"),
+    "jarvis": Download("", dataset="jarvis_dft_3d"),
+}
