@@ -129,8 +129,8 @@ def _read(
     )
     if about.get("sha256", table.sha256) != table.sha256:
         raise UserError(
-            f"{about_path(path)} must be of {path}: the sha256 of the table's text must be "
-            f"{about['sha256']}, got {table.sha256}; "
+            f"{about_path(path)} describes another table than {path}: "
+            f"the sha256 of its text must be {about['sha256']}, got {table.sha256}; "
             "remove both and download the table again, or remove the former"
         )
     known = {key: about[key] for key in ("title", "licence", "citation") if about.get(key)}

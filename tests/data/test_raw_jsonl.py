@@ -304,5 +304,5 @@ def test_what_lies_beside_a_table_says_what_it_is(tmp_path):
 
 @pytest.mark.parametrize("source", ["matminer:", "matminer:../etc", "matminer:a b"])
 def test_a_dataset_is_a_name(source):
-    with pytest.raises(UserError, match="a dataset of matminer's is named by letters"):
+    with pytest.raises(UserError, match="name of a dataset of matminer must be letters"):
         load_table(source, Path("nowhere"))
