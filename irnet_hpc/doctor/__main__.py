@@ -1,4 +1,4 @@
-"""python -m irnet_hpc.doctor"""
+"""Start the doctor: python -m irnet_hpc.doctor."""
 
 import sys
 

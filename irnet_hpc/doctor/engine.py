@@ -1,4 +1,4 @@
-"""Checks of the engine: torch, Horovod, MPI and NCCL are of one mind, and ranks find each other and sum rightly."""
+"""Check the engine: torch, Horovod, MPI and NCCL fit each other, and ranks sum correctly."""
 
 import functools
 import json
@@ -8,30 +8,24 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 
-from irnet_hpc.doctor.checks import (
-    Answer,
-    Check,
-    Settings,
-    Verdict,
-    ask,
-    failure,
-    note,
-    ok,
-    warning,
-)
+from irnet_hpc.doctor.checks import Check, Level, Settings, Verdict, failure, note, ok, warning
+from irnet_hpc.doctor.commands import Answer, ask
 
-CHILD_S = 120.0  # a cold torch on a network file system takes most of it; here it is seconds
-REBUILD = "bash env/setup.sh builds Horovod against this torch and this MPI"
-ALONE = "until then: python -m irnet_hpc.sweep run --ranks 1"
-# Fewer cores than ranks must not be what a check fails of: Open MPI 4 and 5; others do not look.
-CROWDED = {
+# Most of it is the import of torch from a cold network file system; on a local disk it is seconds.
+PROBE_S = 120.0
+CHECK_S = PROBE_S + 20
+SETUP = "bash env/setup.sh"
+REBUILD = f"{SETUP} builds Horovod against this torch and this MPI"
+ONE_RANK = "until then: python -m irnet_hpc.sweep run --ranks 1"
+# Let mpirun start more ranks than there are cores: Open MPI 4, Open MPI 5; MPICH never refuses.
+OVERSUBSCRIBE = {
     "OMPI_MCA_rmaps_base_oversubscribe": "1",
     "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
 }
 
 
-def said(answer: Answer) -> dict:
-    """The JSON objects among a child's lines as one; launchers put their own words before and between them."""
+def printed_facts(answer: Answer) -> dict:
+    """Merge the JSON objects that a probe printed, among the lines of its launcher."""
     facts: dict = {}
     for line in answer.out.splitlines():
         if (start := line.find('{"')) >= 0:
@@ -42,171 +36,175 @@ def said(answer: Answer) -> dict:
     return facts
 
 
-def child(
-    what: Sequence[object], launcher: Sequence[str] = (), more: Mapping[str, str] | None = None
+def run_probe(
+    arguments: Sequence[object],
+    launcher: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
 ) -> tuple[dict, str]:
-    """What a child of ours found, and what went wrong, with the stage at which it did; ours alone, and part of no job."""
+    """Run a probe in processes of its own, as if outside of any job.
+
+    Args:
+        arguments: The arguments of `python -m irnet_hpc.doctor.probes`.
+        launcher: The command that starts its ranks, such as horovodrun.
+        variables: Environment variables to set.
+
+    Returns:
+        What it printed, and why it failed, beginning with its stage; empty if it did not.
+    """
     from irnet_hpc.sweep.jobs import outside_any_job
 
     with outside_any_job():
-        environment = os.environ | (more or {})
-    command = [*launcher, sys.executable, "-m", "irnet_hpc.doctor.probes", *what]
-    answer = ask(command, CHILD_S, environment)
-    facts = said(answer)
-    trouble = answer.trouble
+        environment = os.environ | (variables or {})
+    command = [*launcher, sys.executable, "-m", "irnet_hpc.doctor.probes", *arguments]
+    answer = ask(command, PROBE_S, environment)
+    facts, trouble = printed_facts(answer), answer.trouble
     if trouble and facts.get("stage"):
         trouble = f"{facts['stage']}: {trouble}"
     return facts, trouble
 
 
 @functools.cache
-def libraries() -> tuple[dict, str]:
-    return child(["libraries"])
+def probe_libraries() -> tuple[dict, str]:
+    """Load MPI, torch and Horovod in a process of their own, once for all checks."""
+    return run_probe(["libraries"])
 
 
-def horovod(_: Settings) -> Verdict:
-    facts, trouble = libraries()
+def check_horovod(_: Settings) -> Verdict:
+    """Check that Horovod loads with this torch, and can meet over Gloo."""
+    facts, trouble = probe_libraries()
     if trouble:
-        return failure(
-            f"cannot be loaded with this torch: {trouble}", f"{REBUILD}; {ALONE}", **facts
-        )
-    built = facts["built"]
-    words = f"Horovod {facts['horovod']} on torch {facts['torch']} with {', '.join(n for n, is_in in built.items() if is_in)}"
-    if not built["gloo"]:
-        return warning(f"{words}, without Gloo: ranks meet under mpirun only", REBUILD, **facts)
-    return ok(words, **facts)
+        todo = f"{REBUILD}; {ONE_RANK}"
+        return failure(f"cannot be loaded with this torch: {trouble}", todo, **facts)
+    built = ", ".join(name for name, is_built in facts["built"].items() if is_built)
+    found = f"Horovod {facts['horovod']} on torch {facts['torch']} with {built}"
+    if not facts["built"]["gloo"]:
+        return warning(f"{found}, without Gloo: ranks meet under mpirun only", REBUILD, **facts)
+    return ok(found, **facts)
 
 
-def mpi(_: Settings) -> Verdict | None:
-    """One MPI library in the process; without any there is still Gloo."""
-    facts, trouble = libraries()
+def check_mpi(_: Settings) -> Verdict | None:
+    """Check that mpi4py and Horovod load the same MPI library; without MPI there is still Gloo."""
+    facts, trouble = probe_libraries()
     if trouble:
-        return None  # has been said
+        return None  # reported by check_horovod
     if "no_mpi" in facts:
         return note(
-            f"none that mpi4py finds: trainings meet over Gloo, packing uses --workers ({facts['no_mpi']})"
+            "mpi4py finds no MPI library: trainings meet over Gloo, packing uses --workers "
+            f"({facts['no_mpi']})"
         )
     if not facts["built"]["mpi"]:
         return note(f"{facts['mpi']} for packing; Horovod is built without MPI and meets over Gloo")
     if len(facts["libmpi"]) != 1:
         return failure(
-            f"mpi4py and Horovod must share one MPI library, however: {', '.join(facts['libmpi']) or 'none is loaded'}",
-            f"load the MPI module that is meant, then: {REBUILD.partition(' builds')[0]}",
+            "mpi4py and Horovod must share one MPI library, got "
+            f"{', '.join(facts['libmpi']) or 'none'}",
+            f"load the right MPI module, then: {SETUP}",
         )
     return ok(f"{facts['mpi']}, one library for mpi4py and Horovod ({facts['libmpi'][0]})")
 
 
-def nccl(_: Settings) -> Verdict | None:
-    """Where there is a GPU, torch sees it and Horovod sums on it."""
-    facts, trouble = libraries()
+def check_nccl(_: Settings) -> Verdict | None:
+    """Check that torch sees the GPUs and Horovod sums on them; without a GPU it does not apply."""
+    facts, trouble = probe_libraries()
     if trouble:
         return None
     if not facts["n_gpus"]:
         answer = ask(("nvidia-smi", "-L"))
         if answer.trouble or "GPU" not in answer.out:
-            return None  # no GPU
+            return None
         return warning(
-            f"torch {facts['torch']} sees no GPU where nvidia-smi does: trainings would run on the processor",
-            "bash env/setup.sh --cuda installs a torch with CUDA; is CUDA_VISIBLE_DEVICES empty? echo $CUDA_VISIBLE_DEVICES",
+            f"nvidia-smi lists a GPU, but torch {facts['torch']} sees none: trainings would run on "
+            "the processor",
+            f"{SETUP} --cuda installs a torch with CUDA; CUDA_VISIBLE_DEVICES must not be empty: "
+            "echo $CUDA_VISIBLE_DEVICES",
         )
     if not facts["built"]["nccl"]:
         return warning(
-            "Horovod is built without NCCL: gradients on GPUs would be summed through the processor",
-            "load the CUDA module of torch's version, so that nvcc is on PATH, then: bash env/setup.sh --cuda",
+            "Horovod is built without NCCL: gradients on GPUs would be summed by the processor",
+            "load the CUDA module of torch's version, so that nvcc is on PATH, then: "
+            f"{SETUP} --cuda",
         )
     if len(facts["libnccl"]) > 1:
         return failure(
-            f"torch and Horovod must share one NCCL, however: {', '.join(facts['libnccl'])}",
-            "unset HOROVOD_NCCL_HOME, then: bash env/setup.sh --cuda builds Horovod with torch's own",
+            f"torch and Horovod must share one NCCL library, got {', '.join(facts['libnccl'])}",
+            f"unset HOROVOD_NCCL_HOME, then: {SETUP} --cuda builds Horovod with torch's own",
         )
-    return ok(
-        f"torch sees {facts['n_gpus']} GPUs, Horovod has NCCL ({', '.join(facts['libnccl']) or 'linked in'})"
-    )
+    library = ", ".join(facts["libnccl"]) or "linked in"
+    return ok(f"torch sees {facts['n_gpus']} GPUs, Horovod has NCCL ({library})")
 
 
-def of_sum(facts: dict, size: int, todo: str) -> Verdict:
-    """The verdict on an allreduce over `size` ranks."""
-    words = f"{facts['size']} ranks, {facts['engine']}, {facts['device']}: {facts['mb_per_s']:,.0f} MB/s"
-    words = words if facts["size"] > 1 else "one rank, which sums alone"
+def judge_sum(facts: dict, size: int, todo: str) -> Verdict:
+    """Judge what `probes.allreduce` measured on `size` ranks."""
+    speed = f"{facts['engine']}, {facts['device']}: {facts['mb_per_s']:,.0f} MB/s"
+    found = f"{facts['size']} ranks, {speed}" if facts["size"] > 1 else "one rank, which sums alone"
     if facts["size"] != size:
-        return failure(
-            f"{size} ranks were started, however: the engine found {facts['size']}", todo, **facts
-        )
+        return failure(f"started {size} ranks, but the engine has {facts['size']}", todo, **facts)
     if not facts["right"]:
-        return failure(f"{words}, but sums are wrong: nothing may be trained here", todo, **facts)
-    return ok(f"{words}, sums are right", **facts)
+        return failure(f"{found}, but sums are wrong: do not train here", todo, **facts)
+    return ok(f"{found}, sums are right", **facts)
 
 
-def _two_ranks(
-    launcher: Sequence[str], todo: str, more: Mapping[str, str] | None = None
+def _check_two_ranks(
+    launcher: Sequence[str], todo: str, variables: Mapping[str, str] | None = None
 ) -> Verdict:
+    variables = {"OMP_NUM_THREADS": "1"} | dict(variables or {})
     with tempfile.TemporaryDirectory(prefix="irnet-doctor-") as folder:
-        facts, trouble = child(["ranks", folder], launcher, {"OMP_NUM_THREADS": "1"} | (more or {}))
-    if trouble:
-        return failure(trouble, todo)
-    return of_sum(facts, 2, todo)
+        facts, trouble = run_probe(["ranks", folder], launcher, variables)
+    return failure(trouble, todo) if trouble else judge_sum(facts, 2, todo)
 
 
-def over_gloo(_: Settings) -> Verdict:
-    """As `sweep run` starts its cells."""
+def check_gloo(_: Settings) -> Verdict:
+    """Check a sum over two ranks that are started as `sweep run` starts its cells."""
     from irnet_hpc.sweep.local import horovodrun
 
-    launcher = horovodrun(2)  # says in a sentence where there is none
-    return _two_ranks(
-        launcher, f"by hand: horovodrun --gloo -np 2 python env/proof.py gloo; {ALONE}"
-    )
+    launcher = horovodrun(2)  # raises UserError if it is not installed
+    proof = "horovodrun --gloo -np 2 python env/proof.py gloo"
+    return _check_two_ranks(launcher, f"by hand: {proof}; {ONE_RANK}")
 
 
-def over_mpi(_: Settings) -> Verdict | None:
-    facts, trouble = libraries()
+def check_mpirun(_: Settings) -> Verdict | None:
+    """Check a sum over two ranks of mpirun, if Horovod has MPI.
+
+    A failure is only a warning: sweeps start no rank by it, unless the site's srun options say
+    --mpi.
+    """
+    facts, trouble = probe_libraries()
     if trouble or not facts["built"]["mpi"] or not shutil.which("mpirun"):
         return None
-    verdict = _two_ranks(
-        ["mpirun", "-np", "2"],
-        "by hand: source env/activate.sh; mpirun -np 2 python env/proof.py mpi",
-        CROWDED,
-    )
-    # Nothing that a sweep starts needs it: its ranks meet over TCP unless the site says --mpi.
-    return verdict._replace(level="warning") if verdict.level == "failure" else verdict
+    todo = "by hand: source env/activate.sh; mpirun -np 2 python env/proof.py mpi"
+    verdict = _check_two_ranks(["mpirun", "-np", "2"], todo, OVERSUBSCRIBE)
+    return verdict._replace(level=Level.WARNING) if verdict.level == Level.FAILURE else verdict
 
 
-def allocation(settings: Settings) -> Verdict | None:
-    """Inside a job: the tasks of srun are the ranks, all of them, as many as SLURM_NTASKS."""
+def check_allocation(settings: Settings) -> Verdict | None:
+    """Check, inside a SLURM job, that srun's tasks are the ranks: SLURM_NTASKS of them."""
     if "SLURM_JOB_ID" not in os.environ:
         return None
-    stated = (
-        list(getattr(settings.site, "srun_args", ()))
-        or os.environ.get("IRNET_SRUN_ARGS", "").split()
+    site_options = settings.site.srun_args if settings.site else ()
+    options = list(site_options) or os.environ.get("IRNET_SRUN_ARGS", "").split()
+    todo = (
+        "see which MPI this srun knows: srun --mpi=list; then IRNET_SRUN_ARGS=--mpi=pmix, or "
+        "none for TCP"
     )
-    launcher = ["srun", "--overlap", "--kill-on-bad-exit=1", *stated]
-    todo = "see what MPI this srun knows: srun --mpi=list; then IRNET_SRUN_ARGS=--mpi=pmix, or none for TCP"
-    folder = settings.trial
+    folder = settings.trial_folder
     environment = os.environ | {"SRUN_CPUS_PER_TASK": os.environ.get("SLURM_CPUS_PER_TASK", "1")}
-    command = [
-        *launcher,
-        sys.executable,
-        "-m",
-        "irnet_hpc.doctor.probes",
-        "ranks",
-        folder,
-        "--engine",
-        "auto",
-    ]
+    launcher = ["srun", "--overlap", "--kill-on-bad-exit=1", *options]
+    probe = [sys.executable, "-m", "irnet_hpc.doctor.probes", "ranks", folder, "--engine", "auto"]
     try:
-        answer = ask(command, CHILD_S, environment)
+        answer = ask([*launcher, *probe], PROBE_S, environment)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if answer.trouble:
         return failure(answer.trouble, todo)
-    facts = said(answer)
-    return of_sum(facts, int(os.environ.get("SLURM_NTASKS") or facts["size"]), todo)
+    facts = printed_facts(answer)
+    return judge_sum(facts, int(os.environ.get("SLURM_NTASKS") or facts["size"]), todo)
 
 
 CHECKS = (
-    Check("Horovod", horovod, CHILD_S + 20, "python -c 'import horovod.torch'"),
-    Check("MPI", mpi, CHILD_S + 20, "python -m irnet_hpc.doctor.probes libraries"),
-    Check("NCCL", nccl, CHILD_S + 20, "python -m irnet_hpc.doctor.probes libraries"),
-    Check("two ranks", over_gloo, CHILD_S + 20, "horovodrun --gloo -np 2 python env/proof.py gloo"),
-    Check("under mpirun", over_mpi, CHILD_S + 20, "mpirun -np 2 python env/proof.py mpi"),
-    Check("allocation", allocation, CHILD_S + 20, "srun hostname"),
+    Check("Horovod", check_horovod, CHECK_S, "python -c 'import horovod.torch'"),
+    Check("MPI", check_mpi, CHECK_S, "python -m irnet_hpc.doctor.probes libraries"),
+    Check("NCCL", check_nccl, CHECK_S, "python -m irnet_hpc.doctor.probes libraries"),
+    Check("two ranks", check_gloo, CHECK_S, "horovodrun --gloo -np 2 python env/proof.py gloo"),
+    Check("under mpirun", check_mpirun, CHECK_S, "mpirun -np 2 python env/proof.py mpi"),
+    Check("allocation", check_allocation, CHECK_S, "srun hostname"),
 )

@@ -1,10 +1,11 @@
-"""What a check looks at in a process of its own, so that a crash or a hang of a library is a verdict and no more.
+"""Run the part of a check that may crash or hang, in a process of its own.
 
     python -m irnet_hpc.doctor.probes libraries
-    horovodrun -np 2 python -m irnet_hpc.doctor.probes ranks FOLDER      rank 0 prints; FOLDER is seen by all ranks
+    horovodrun -np 2 python -m irnet_hpc.doctor.probes ranks FOLDER   FOLDER is visible to all ranks
     python -m irnet_hpc.doctor.probes pack FOLDER
 
-Each prints JSON objects, a line each, as it goes: the last that stands there says how far it came.
+Each prints JSON objects, one a line, as it goes: after a crash, the last `stage` tells how far it
+came. Of several ranks rank 0 prints.
 """
 
 import argparse
@@ -23,109 +24,109 @@ if TYPE_CHECKING:
     from irnet_hpc.distributed.engines import Comm
 
 
-N_SUMMED = 5_554_529  # float32 numbers in an allreduce: the gradient of IRNet-17 with 145 features
-N_TIMES = 5
+N_SUMMED = 5_554_529  # float32 numbers: the gradient of IRNet-17 with 145 features
+N_SUMS = 5
 
 
-def say(**facts: object) -> None:
+def print_facts(**facts: object) -> None:
+    """Print facts as a JSON object in one line."""
     print(json.dumps(facts), flush=True)
 
 
 def libraries() -> None:
-    """Load MPI, torch and Horovod one by one. The order is that of env/proof.py: MPI first, which Horovod must then share."""
-    say(stage="mpi4py")
+    """Load MPI, torch and Horovod one by one; MPI first, so that Horovod joins the same library."""
+    print_facts(stage="mpi4py")
     try:
         import mpi4py
 
-        mpi4py.rc.initialize = (
-            False  # to load it is enough, and without a launcher to start it may take long
-        )
+        # Without a launcher, starting MPI may take long; here it is only loaded.
+        mpi4py.rc.initialize = False
         from mpi4py import MPI
 
-        say(mpi=MPI.Get_library_version().split(",")[0].strip("\0 \n"), loaded=_loaded("mpi"))
-    except (
-        ImportError,
-        RuntimeError,
-    ) as error:  # its wheels look for the MPI library when they are imported
-        say(no_mpi=f"{type(error).__name__}: {error}")
-    say(stage="torch")
+        version = MPI.Get_library_version().split(",")[0].strip("\0 \n")
+        print_facts(mpi=version, loaded=_loaded_files("mpi"))
+    except (ImportError, RuntimeError) as error:  # RuntimeError: there is no MPI library
+        print_facts(no_mpi=f"{type(error).__name__}: {error}")
+    print_facts(stage="torch")
     import torch
 
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    say(torch=torch.__version__, cuda=torch.version.cuda, n_gpus=n_gpus)
-    say(stage="horovod.torch")
+    print_facts(torch=torch.__version__, cuda=torch.version.cuda, n_gpus=n_gpus)
+    print_facts(stage="horovod.torch")
     import horovod
     import horovod.torch as hvd
 
     built = {"gloo": hvd.gloo_built(), "mpi": hvd.mpi_built(), "nccl": bool(hvd.nccl_built())}
-    say(
+    print_facts(
         horovod=horovod.__version__,
         built=built,
-        libmpi=_loaded("mpi"),
-        libnccl=_loaded("nccl"),
+        libmpi=_loaded_files("mpi"),
+        libnccl=_loaded_files("nccl"),
         stage="",
     )
 
 
-def _loaded(library: str) -> list[str]:
-    """The files of a library that are in this process."""
+def _loaded_files(library: str) -> list[str]:
+    """List the files of a shared library that this process has loaded."""
     maps = Path("/proc/self/maps").read_text()
-    return sorted(
-        {os.path.realpath(path) for path in re.findall(rf"(/\S*/lib{library}(?:ch)?\.so\S*)", maps)}
-    )
+    paths = re.findall(rf"(/\S*/lib{library}(?:ch)?\.so\S*)", maps)
+    return sorted({os.path.realpath(path) for path in paths})
 
 
 def allreduce(comm: "Comm") -> dict:
-    """Sum a gradient's worth of numbers over all ranks: whether each is right on each rank, and how fast the best of five was."""
+    """Sum a gradient's worth of numbers over all ranks, N_SUMS times.
+
+    Returns:
+        The engine's name, the number of ranks (`size`), the device, whether every number was right
+        on every rank (`right`), and the best speed in MB/s (`mb_per_s`).
+    """
     import torch
 
     from irnet_hpc.distributed.engines import device_of
     from irnet_hpc.distributed.launch import detect
 
-    where = detect()
+    launched = detect()
+    n_local = launched.local_size if launched else 1
     # NCCL refuses two ranks on one GPU.
-    each_has_one = torch.cuda.is_available() and torch.cuda.device_count() >= (
-        where.local_size if where else 1
-    )
-    device = device_of(comm.local_rank) if each_has_one else torch.device("cpu")
-    pattern = (
-        torch.arange(N_SUMMED, device=device).remainder_(1000).float()
-    )  # sums stay exact in float32
-    right, seconds = True, []
-    for _ in range(N_TIMES):
+    has_own_gpu = torch.cuda.is_available() and torch.cuda.device_count() >= n_local
+    device = device_of(comm.local_rank) if has_own_gpu else torch.device("cpu")
+    # Whole numbers below 1000, so that sums are exact in float32.
+    pattern = torch.arange(N_SUMMED, device=device).remainder_(1000).float()
+    expected = pattern * (comm.size * (comm.size + 1) // 2)
+    is_right, seconds = True, []
+    for _ in range(N_SUMS):
         x = pattern * (comm.rank + 1)
         if device.type == "cuda":
             torch.cuda.synchronize()
-        comm.sum_(torch.zeros(1))  # all begin at once
+        comm.sum_(torch.zeros(1))  # a barrier
         began = time.perf_counter()
         comm.sum_(x)
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
-        right &= bool(torch.equal(x, pattern * (comm.size * (comm.size + 1) // 2)))
-    everyone = comm.gather(right)
-    mb_per_s = 4e-6 * N_SUMMED / min(seconds)
+        is_right &= bool(torch.equal(x, expected))
     return {
         "engine": comm.name,
         "size": comm.size,
         "device": device.type,
-        "right": all(everyone),
-        "mb_per_s": mb_per_s,
+        "right": all(comm.gather(is_right)),
+        "mb_per_s": 4e-6 * N_SUMMED / min(seconds),
     }
 
 
 def ranks(folder: Path, engine: str) -> None:
+    """Start the engine, sum over all ranks, and print the result on rank 0."""
     from irnet_hpc.distributed.engines import start
 
     comm = start(engine, folder)
     facts = allreduce(comm)
     if comm.rank == 0:
-        say(**facts)
+        print_facts(**facts)
     comm.close()
 
 
 def pack(folder: Path) -> None:
-    """Write a pack as `pack` does, and read it twice at once, as the ranks of a training do; lock a file as a sweep does."""
+    """Write a pack, open it twice at once as the ranks of a training do, and lock a file."""
     import numpy as np
 
     from irnet_hpc import files
@@ -133,11 +134,11 @@ def pack(folder: Path) -> None:
 
     path, n_rows = folder / "doctor.h5", 4096
     x = np.arange(n_rows * 32, dtype=np.float32).reshape(n_rows, 32)  # (n_rows, n_features)
-    decided_later = {"format", "content_sha256"}
-    identity = {
+    set_by_writer = {"format", "content_sha256"}
+    identity: dict = {
         name: "doctor" if name in store.TEXT else []
         for name in store.IDENTITY
-        if name not in decided_later
+        if name not in set_by_writer
     }
     identity |= {
         "properties": {"density": "g/cm³"},
@@ -148,38 +149,40 @@ def pack(folder: Path) -> None:
     counts = {"train": n_rows - 2, "val": 1, "test": 1}
     names = [str(row) for row in range(n_rows)]
     began = time.perf_counter()
-    say(stage="write a pack")
+    print_facts(stage="write a pack")
     with store.create(path, [f"x{column}" for column in range(32)], n_rows) as writer:
         writer.append(x)
         writer.finish(names, names, {"density": np.zeros(n_rows)}, counts, identity, {})
-    say(stage="read a pack twice at once")
-    with store.open_pack(path) as one, store.open_pack(path) as two:
-        same = bool(
-            np.array_equal(one.x(slice(0, n_rows)), x)
-            and np.array_equal(two.x(slice(5, 9)), x[5:9])
+    print_facts(stage="read a pack twice at once")
+    with store.open_pack(path) as first, store.open_pack(path) as second:
+        is_same = bool(
+            np.array_equal(first.x(slice(0, n_rows)), x)
+            and np.array_equal(second.x(slice(5, 9)), x[5:9])
         )
-    say(same=same, seconds=time.perf_counter() - began, stage="lock a pack by HDF5's own locks")
-    say(hdf5_locks=store.can_be_locked(path), stage="lock a file")
-    with (folder / "lock").open("a") as held, (folder / "lock").open("a") as refused:
-        say(locks=files.lock(held) and not files.lock(refused), stage="")
+    seconds = time.perf_counter() - began
+    print_facts(same=is_same, seconds=seconds, stage="lock a pack by HDF5's own locks")
+    print_facts(hdf5_locks=store.can_be_locked(path), stage="lock a file")
+    with (folder / "lock").open("a") as holder, (folder / "lock").open("a") as rival:
+        print_facts(locks=files.lock(holder) and not files.lock(rival), stage="")
 
 
 def main() -> None:
+    """Run the probe that the command line names."""
     parser = argparse.ArgumentParser(
         prog="python -m irnet_hpc.doctor.probes",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", choices=("libraries", "ranks", "pack"))
+    parser.add_argument("probe", choices=("libraries", "ranks", "pack"))
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--engine", default="horovod")
     arguments = parser.parse_args()
-    if arguments.what == "libraries":
+    if arguments.probe == "libraries":
         libraries()
         return
     if arguments.folder is None:
-        raise UserError(f"{arguments.what} needs a folder")
-    if arguments.what == "ranks":
+        raise UserError(f"{arguments.probe} needs a folder")
+    if arguments.probe == "ranks":
         ranks(arguments.folder, arguments.engine)
     else:
         pack(arguments.folder)

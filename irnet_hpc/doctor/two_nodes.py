@@ -1,5 +1,8 @@
-"""A job of two nodes, by the way that a sweep's trainings go: submitit, sbatch, srun, the meeting of the ranks, a sum over
-all of them. What each node sees of the results folder, the clock and SLURM comes back in a file."""
+"""Submit a job of two nodes as a sweep does, and check what both nodes see.
+
+The job takes the way of a training: submitit, sbatch, srun, the meeting of the ranks, a sum over
+all of them. What each node sees of the results folder, the clock and SLURM comes back in a file.
+"""
 
 import atexit
 import contextlib
@@ -10,196 +13,206 @@ import subprocess
 import time
 from pathlib import Path
 
-from irnet_hpc.doctor import cluster, machine
-from irnet_hpc.doctor import probes as child
-from irnet_hpc.doctor.checks import Check, Settings, Verdict, ask, failure, ok, reason, warning
-from irnet_hpc.doctor.engine import of_sum
-from irnet_hpc.doctor.filesystem import SKEW_S
+from irnet_hpc.doctor import cluster, machine, probes
+from irnet_hpc.doctor.checks import Check, Level, Settings, Verdict, failure, ok, warning
+from irnet_hpc.doctor.commands import ask, is_launcher_line, telling_line
+from irnet_hpc.doctor.engine import judge_sum
+from irnet_hpc.doctor.filesystem import MAX_CLOCK_SKEW_S
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, write_json
 
 N_NODES, MINUTES, MEMORY_GB = 2, 5, 2.0
-NAME = "irnet:doctor"
+JOB_NAME = "irnet:doctor"
 POLL_S = 0.5
-GRACE_S = 10  # for a file that a node has written to be seen here, once the job has left the queue
+# Once the job has left the queue: how long its report may take to become visible here.
+VISIBILITY_S = 10.0
+CLEANUP_S = 120.0
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+SHOW_NODES = "srun -N2 --ntasks-per-node=1 hostname"
 
 
-class Gathering:
-    """What submitit carries to the nodes and calls in every rank."""
+class NodeProbe:
+    """The function that submitit pickles, and that each rank of the job calls."""
 
     def __init__(self, folder: Path, options: list[str]) -> None:
-        self.folder = (
-            folder  # where the results will be; what is written in it is what the others see
-        )
-        self.options = options  # of sbatch, by the site
+        """Remember the folder on the file system of the results, and the site's sbatch options."""
+        self.folder = folder
+        self.options = options
 
     def __call__(self) -> None:
+        """Sum over all ranks and gather what each node sees; rank 0 writes report.json."""
         from irnet_hpc.distributed.engines import start
 
-        own = self.folder / f"rank{os.environ['SLURM_PROCID']}"
+        own_file = self.folder / f"rank{os.environ['SLURM_PROCID']}"
         try:
-            own.write_bytes(b"")
+            own_file.write_bytes(b"")
         except OSError as error:
             raise UserError(
-                f"{socket.gethostname()} cannot write {self.folder.parent} ({error.strerror}), as every node must; name "
-                "another with --results"
+                f"{socket.gethostname()} cannot write {self.folder.parent} ({error.strerror}), "
+                "which every node must; name another folder with --results"
             ) from None
-        skew_s = own.stat().st_mtime - time.time()
+        skew_s = own_file.stat().st_mtime - time.time()
         comm = start("auto", self.folder / "rendezvous")
-        found = child.allreduce(comm)
-        won = False
+        measured = probes.allreduce(comm)
+        has_won = False
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.folder / "taken", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-            won = True
-        about = {
+            has_won = True
+        node = {
             "host": socket.gethostname(),
             "skew_s": skew_s,
-            "won": won,
-            "cores": machine.n_cores()[0],
+            "won": has_won,
+            "cores": machine.usable_cores()[0],
             "memory_gb": machine.cgroup_limits()[1],
-            "trouble": "" if comm.rank else self.reach_slurm(),
+            "trouble": "" if comm.rank else self.slurm_trouble(),
         }
-        nodes = comm.gather(about)
+        nodes = comm.gather(node)
         if comm.rank == 0:
-            write_json(self.folder / "report.json", {"sum": found, "nodes": nodes})
+            write_json(self.folder / "report.json", {"sum": measured, "nodes": nodes})
         comm.close()
 
-    def reach_slurm(self) -> str:
-        """What is in the way of a job that requeues itself or submits another; empty where nothing is."""
+    def slurm_trouble(self) -> str:
+        """Say what keeps this job from requeueing itself or submitting another; empty: nothing."""
         from irnet_hpc.sweep.jobs import outside_any_job
 
         job = os.environ["SLURM_JOB_ID"]
         with outside_any_job():
             environment = dict(os.environ)
-        commands = (("scontrol", "show", "job", job), cluster.trial_of_sbatch(self.options))
-        return "; ".join(
-            filter(None, (ask(command, environment=environment).trouble for command in commands))
+        commands = (
+            ("scontrol", "show", "job", job),
+            cluster.sbatch_test_command(self.options),
         )
+        answers = (ask(command, environment=environment) for command in commands)
+        return "; ".join(answer.trouble for answer in answers if answer.trouble)
 
     def checkpoint(self) -> None:
-        return None  # a preempted check is not taken up again
+        """Ask submitit not to requeue the job when it is preempted."""
 
 
-def two_nodes(settings: Settings) -> Verdict:
-    """Submit, wait, read what came back, and leave nothing."""
-    if not cluster.is_here() or settings.site is None:
-        return failure(
-            "there is no SLURM to ask, or the site cannot be read",
-            "see the checks above: scontrol ping",
-        )
-    from irnet_hpc.sweep import submit as submission
+def check_two_nodes(settings: Settings) -> Verdict:
+    """Submit the job, wait for its report, judge it, and leave nothing behind.
+
+    Only the folder with the job's log stays if the job failed.
+    """
+    if not cluster.belongs_to_cluster() or settings.site is None:
+        found = "there is no SLURM, or the site cannot be read"
+        return failure(found, "see the checks above: scontrol ping")
+    from irnet_hpc.sweep import submit
     from irnet_hpc.sweep.matrix.resources import Resources
 
-    folder = settings.trial
+    folder = settings.trial_folder
     folder.mkdir(exist_ok=True)
-    carried = submission.state_folder() / f"doctor-{settings.token}"
-    parameters = submission.slurm_parameters(
-        settings.site, Resources(nodes=N_NODES, memory_gb=MEMORY_GB, minutes=MINUTES), name=NAME,
-        token=f"doctor-{settings.token}", after=None, is_training=True,
-    )  # fmt: skip
+    token = f"doctor-{settings.token}"
+    job_folder = submit.state_folder() / token
+    resources = Resources(nodes=N_NODES, memory_gb=MEMORY_GB, minutes=MINUTES)
+    parameters = submit.slurm_parameters(
+        settings.site, resources, name=JOB_NAME, token=token, after=None, is_training=True
+    )
     began = time.monotonic()
-    gathering = Gathering(folder, cluster.site_options(settings.site))
+    probe = NodeProbe(folder, cluster.sbatch_options(settings.site))
     try:
-        (job,) = (job.job_id for job in submission.sbatch(carried, parameters, [gathering]))
+        (submitted,) = submit.sbatch(job_folder, parameters, [probe])
     except UserError:
-        shutil.rmtree(carried, ignore_errors=True)
+        shutil.rmtree(job_folder, ignore_errors=True)
         raise
-    atexit.register(
-        _leave, job, folder, carried
-    )  # Ctrl-C, of which this thread hears nothing, leaves none behind
+    job = submitted.job_id
+    # Checks run in a thread that hears nothing of Ctrl-C.
+    atexit.register(_clean_up, job, folder, job_folder)
     try:
-        report = _wait_for(job, folder, carried, settings)
-        seconds = time.monotonic() - began
-        verdict = _verdict(job, report, seconds)
+        report = _wait_for_report(job, folder, job_folder, settings)
+        verdict = judge_report(job, report, time.monotonic() - began)
     finally:
-        _leave(job, folder)
-        atexit.unregister(_leave)
-    shutil.rmtree(carried, ignore_errors=True)  # else its log is what one reads
+        _clean_up(job, folder)
+        atexit.unregister(_clean_up)
+    shutil.rmtree(job_folder, ignore_errors=True)
     return verdict
 
 
-def _leave(job: str, *folders: Path) -> None:
+def _clean_up(job: str, *folders: Path) -> None:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         ask(("scancel", "--quiet", job.partition("_")[0]))
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait_for(job: str, folder: Path, carried: Path, settings: Settings) -> dict:
-    """The report of a job; UserError where none comes."""
-    deadline, seen_last, state = time.monotonic() + settings.wait_s, time.monotonic(), "PENDING"
-    while "report.json" not in {
-        path.name for path in folder.iterdir()
-    }:  # a listing, which NFS asks anew
+def _wait_for_report(job: str, folder: Path, job_folder: Path, settings: Settings) -> dict:
+    """Return the report of a job.
+
+    Raises:
+        UserError: The job ended without one, or is still not done after the longest wait.
+    """
+    last_seen, state = time.monotonic(), "PENDING"
+    deadline = last_seen + settings.wait_s
+    # NFS asks the server for a listing, but answers for a single name from its cache.
+    while "report.json" not in {path.name for path in folder.iterdir()}:
         now = time.monotonic()
         answer = ask(("squeue", "--noheader", "--array", f"--jobs={job}", "--format=%T %r"))
-        if answer.out.split() and not answer.out.startswith(
-            ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
-        ):
-            seen_last, state = now, " ".join(answer.out.split())
-        elif now - seen_last > GRACE_S:
+        if answer.out.split() and not answer.out.startswith(ENDED):
+            last_seen, state = now, " ".join(answer.out.split())
+        elif now - last_seen > VISIBILITY_S:
+            reason = _first_error(job_folder)
             raise UserError(
-                f"job {job} ended without a report: {_why(carried)}; its log is in {carried}"
+                f"job {job} ended without a report: {reason}; its log is in {job_folder}"
             )
         if now > deadline:
             raise UserError(
-                f"job {job} is still {state} after {settings.wait_s:.0f} s and was cancelled; wait longer with "
-                "python -m irnet_hpc.doctor --slurm --wait SECONDS, or name a less busy partition in the site's file"
+                f"job {job} is still {state} after {settings.wait_s:.0f} s and was cancelled; wait "
+                "longer with python -m irnet_hpc.doctor --slurm --wait SECONDS, or name a less "
+                "busy partition in the site's file"
             )
         time.sleep(POLL_S)
     return read_json(folder / "report.json")
 
 
-def _why(carried: Path) -> str:
-    """What the first rank that says anything says."""
-    logs = [reason(path.read_text(errors="replace")) for path in sorted(carried.glob("*_log.err"))]
-    logs.sort(
-        key=lambda line: line.startswith(("srun:", "slurmstepd"))
-    )  # of ranks that were ended for another
-    return next(filter(None, logs), "it said nothing")
+def _first_error(job_folder: Path) -> str:
+    """Find the most telling line in the logs of the ranks, or else of their launcher."""
+    logs = sorted(job_folder.glob("*_log.err"))
+    lines = [telling_line(path.read_text(errors="replace")) for path in logs]
+    lines.sort(key=is_launcher_line)
+    return next(filter(None, lines), "its log is empty")
 
 
-def _verdict(job: str, report: dict, seconds: float) -> Verdict:
-    nodes, todo = (
-        report["nodes"],
-        "by hand: srun -N2 --ntasks-per-node=1 python -m irnet_hpc.doctor.probes ranks DIR --engine auto",
-    )
-    verdict = of_sum(report["sum"], N_NODES, todo)
+def judge_report(job: str, report: dict, seconds: float) -> Verdict:
+    """Judge the report of a job that took so many seconds from its submission."""
+    nodes = report["nodes"]
     hosts = ", ".join(node["host"] for node in nodes)
     facts = {"job": job, "seconds": seconds, **report}
-    if verdict.level == "failure":
-        return verdict._replace(found=f"job {job} on {hosts}: {verdict.found}", facts=facts)
+    probe = "python -m irnet_hpc.doctor.probes ranks DIR --engine auto"
+    by_hand = f"by hand: srun -N2 --ntasks-per-node=1 {probe}"
+    verdict = judge_sum(report["sum"], N_NODES, by_hand)
     found = f"job {job} on {hosts} in {seconds:.0f} s: {verdict.found}"
+    if verdict.level == Level.FAILURE:
+        return verdict._replace(found=found, facts=facts)
     if len({node["host"] for node in nodes}) != N_NODES:
+        todo = f"see which nodes SLURM gives: {SHOW_NODES}"
+        return failure(f"{found}, but not on {N_NODES} nodes", todo, **facts)
+    if (n_winners := sum(node["won"] for node in nodes)) != 1:
         return failure(
-            f"{found}, but not on {N_NODES} nodes",
-            "see what SLURM gives: srun -N2 --ntasks-per-node=1 hostname",
-            **facts,
-        )
-    if sum(node["won"] for node in nodes) != 1:
-        return failure(
-            f"{found}; one of {N_NODES} nodes that make a name at once must succeed, however: {sum(n['won'] for n in nodes)}",
-            "name a results folder on another file system: python -m irnet_hpc.doctor --slurm --results DIR",
+            f"{found}; {N_NODES} nodes made one name at once and one must succeed, got {n_winners}",
+            "name a results folder on another file system: "
+            "python -m irnet_hpc.doctor --slurm --results DIR",
             **facts,
         )
     if trouble := nodes[0]["trouble"]:
         return warning(
             f"{found}; on {nodes[0]['host']} {trouble}, so a preempted job cannot requeue itself",
-            "ask the cluster's administrators, showing: srun scontrol ping",
+            f"{cluster.ASK_ADMIN}: srun scontrol ping",
             **facts,
         )
     worst = max(nodes, key=lambda node: abs(node["skew_s"]))
-    if abs(worst["skew_s"]) > SKEW_S:
+    if abs(worst["skew_s"]) > MAX_CLOCK_SKEW_S:
         return warning(
-            f"{found}; the clock of {worst['host']} is {-worst['skew_s']:+.1f} s from the file system's",
-            "have all clocks set by one server: srun -N2 timedatectl timesync-status",
+            f"{found}; the clock of {worst['host']} is {-worst['skew_s']:+.1f} s from the file "
+            "system's",
+            "let one server set all clocks: srun -N2 timedatectl timesync-status",
             **facts,
         )
+    skew_s = max(0.01, abs(worst["skew_s"]))
     return ok(
-        f"{found}; sbatch and scontrol answer there, clocks agree within {max(0.01, abs(worst['skew_s'])):.2f} s",
-        **facts,
+        f"{found}; sbatch and scontrol work there, clocks agree within {skew_s:.2f} s", **facts
     )
 
 
-def checks(wait_s: float) -> tuple[Check, ...]:
-    return (Check("two nodes", two_nodes, wait_s + 120, "srun -N2 --ntasks-per-node=1 hostname"),)
+def make_check(wait_s: float) -> Check:
+    """Make the check of two nodes, whose time limit depends on the longest wait."""
+    return Check("two nodes", check_two_nodes, wait_s + CLEANUP_S, SHOW_NODES)

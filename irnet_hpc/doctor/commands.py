@@ -1,0 +1,131 @@
+"""Run other programs with a time limit, and find the line that explains a failure."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+DEFAULT_LIMIT_S = 15.0
+MAX_OUTPUT_BYTES = 1 << 20
+
+_running: set[subprocess.Popen] = set()
+
+
+class Answer(NamedTuple):
+    """Output of a command, and why it failed; `trouble` is empty after exit status 0."""
+
+    out: str
+    err: str
+    trouble: str
+    is_missing: bool = False  # there is no such program
+
+
+def ask(
+    command: Sequence[object],
+    limit_s: float | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Answer:
+    """Run a command and return its output; stop it, with its descendants, at the time limit.
+
+    The output goes to files: with pipes, a grandchild that lives on would keep us waiting.
+
+    Args:
+        command: The program and its arguments.
+        limit_s: The time limit in seconds; None means `DEFAULT_LIMIT_S`.
+        environment: Environment variables of the command; None means our own.
+    """
+    words, limit_s = [str(word) for word in command], limit_s or DEFAULT_LIMIT_S
+    name = Path(words[0]).name
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        try:
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env=environment,
+                start_new_session=True,
+            )
+        except FileNotFoundError:
+            return Answer("", "", f"there is no {name} on PATH", is_missing=True)
+        except OSError as error:
+            return Answer("", "", f"{name} cannot be run: {error.strerror}")
+        _running.add(process)
+        try:
+            trouble = _describe_status(process.wait(limit_s))
+        except subprocess.TimeoutExpired:
+            trouble = f"did not answer within {limit_s:.0f} s"
+        finally:
+            stop(process)
+        stdout, stderr = _read_output(out), _read_output(err)
+    if trouble:
+        why = telling_line(stderr) or telling_line(stdout)
+        trouble = f"{name} {trouble}: {why}" if why else f"{name} {trouble}"
+    return Answer(stdout, stderr, trouble)
+
+
+def _read_output(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read(MAX_OUTPUT_BYTES).decode(errors="replace")
+
+
+def _describe_status(status: int) -> str:
+    if status < 0:
+        return f"was ended by {signal.Signals(-status).name}"
+    return f"ended with status {status}" if status else ""
+
+
+def telling_line(output: str) -> str:
+    """Find the line that explains a failure best.
+
+    That is the last line about an error in a traceback, the first one elsewhere, or the first line.
+    Lines of ranks go before those of launchers, which only report that a rank failed.
+    """
+    of_ranks = re.findall(r"^\[\d+\]<std(?:out|err)>:(.*)", output, re.MULTILINE)
+    # Lines that begin with a word: no rulers and no quoted code.
+    lines = [line for line in of_ranks or output.splitlines() if re.match(r"\S*\w", line)]
+    lines = [line for line in lines if not is_launcher_line(line)] or lines
+    errors = [line for line in lines if re.search(r"error|fatal|what\(\)", line, re.IGNORECASE)]
+    if errors:
+        line = errors[-1 if "Traceback" in output else 0]
+    else:
+        line = lines[0] if lines else ""
+    return " ".join(line.split())[:300]
+
+
+def is_launcher_line(line: str) -> bool:
+    """Return True if SLURM's launcher wrote the line rather than a rank."""
+    return line.startswith(("srun:", "slurmstepd"))
+
+
+def stop(process: subprocess.Popen) -> None:
+    """Stop a command and its descendants by SIGTERM, then SIGKILL; do not wait for survivors."""
+    if process.poll() is None:
+        descendants = []
+        with contextlib.suppress(Exception):  # without psutil the process group has to do
+            import psutil
+
+            # The ranks of horovodrun have sessions of their own.
+            descendants = psutil.Process(process.pid).children(recursive=True)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(2)
+        for descendant in descendants:
+            with contextlib.suppress(Exception):
+                descendant.kill()
+        if descendants:
+            psutil.wait_procs(descendants, 2)  # they end a moment after the signal
+    _running.discard(process)
+
+
+def stop_all() -> None:
+    """Stop the commands of checks that were given up at their time limit."""
+    for process in list(_running):
+        stop(process)

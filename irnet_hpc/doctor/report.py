@@ -1,0 +1,119 @@
+"""Run the checks of the chosen groups in order, and sum up their verdicts."""
+
+import contextlib
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from irnet_hpc.doctor import cluster, commands, engine, filesystem, machine, two_nodes
+from irnet_hpc.doctor.checks import (
+    Check,
+    Level,
+    Settings,
+    TimeLimitExceeded,
+    Verdict,
+    call_within,
+    examine,
+)
+
+GROUPS: dict[str, tuple[Check, ...]] = {
+    "machine": machine.CHECKS,
+    "engine": engine.CHECKS,
+    "results": filesystem.CHECKS,
+    "slurm": cluster.CHECKS,
+}
+# check -> the check without which it is pointless
+NEEDS = {
+    **dict.fromkeys(("MPI", "NCCL", "two ranks", "under mpirun", "allocation"), "Horovod"),
+    **dict.fromkeys(("names", "HDF5", "clock"), "results"),
+    **dict.fromkeys(("arrays", "requeue", "accounting", "srun --mpi"), "SLURM"),
+    **dict.fromkeys(("sbatch", "state", "two nodes"), "SLURM"),
+}
+CLEANUP_S = 5.0
+
+
+@dataclass
+class Report:
+    """The verdicts of a call of the doctor, by name of the check."""
+
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)  # of each check
+    n_skipped: int = 0  # checks not tried, because one that they need failed
+    total_s: float = 0.0
+
+    @property
+    def failed(self) -> bool:
+        """Return True if a matrix would not run here."""
+        return any(verdict.level == Level.FAILURE for verdict in self.verdicts.values())
+
+    @property
+    def failed_groups(self) -> list[str]:
+        """List the groups with a failure."""
+        return [name for name, checks in GROUPS.items() if any(map(self._has_failed, checks))]
+
+    def _has_failed(self, check: Check) -> bool:
+        verdict = self.verdicts.get(check.name)
+        return verdict is not None and verdict.level == Level.FAILURE
+
+    def summary(self) -> str:
+        """Count the verdicts by level, in one line."""
+        counts = Counter(verdict.level for verdict in self.verdicts.values())
+        parts = [f"{counts[level]} {level}" for level in Level if counts[level]]
+        if self.n_skipped:
+            parts.append(f"{self.n_skipped} not tried")
+        conclusion = "would not run here as it is" if self.failed else "would run here"
+        number = f"{len(self.verdicts)} checks in {self.total_s:.0f} s"
+        return f"{number}: {', '.join(parts)}; a matrix {conclusion}"
+
+    def as_dict(self) -> dict:
+        """Return the report as the object that `--json` prints."""
+        checks = {
+            name: verdict._asdict()
+            | {"facts": dict(verdict.facts), "seconds": round(self.seconds[name], 2)}
+            for name, verdict in self.verdicts.items()
+        }
+        return {"would_run": not self.failed, "checks": checks}
+
+
+def run_checks(
+    settings: Settings,
+    groups: Sequence[str] = tuple(GROUPS),
+    *,
+    with_job: bool = False,
+    on_verdict: Callable[[str, Verdict], None] = lambda name, verdict: None,
+) -> Report:
+    """Run the checks of some groups, and leave nothing behind.
+
+    Args:
+        settings: The options of this call.
+        groups: Names of `GROUPS`, run in this order.
+        with_job: Also submit a job of two nodes through SLURM.
+        on_verdict: Called with the name of a check and its verdict as soon as it is there.
+
+    Returns:
+        The verdicts of all checks that apply to this machine.
+    """
+    checks = [check for group in groups for check in GROUPS[group]]
+    if with_job:
+        checks.append(two_nodes.make_check(settings.wait_s))
+    report, began = Report(), time.monotonic()
+    try:
+        for check in checks:
+            needed = report.verdicts.get(NEEDS.get(check.name, ""))
+            if needed and needed.level == Level.FAILURE:
+                report.n_skipped += 1
+                continue
+            started = time.monotonic()
+            if verdict := examine(check, settings):
+                report.verdicts[check.name] = verdict
+                report.seconds[check.name] = time.monotonic() - started
+                on_verdict(check.name, verdict)
+    finally:
+        commands.stop_all()
+        # Checks that were given up at their time limit leave this folder.
+        with contextlib.suppress(TimeLimitExceeded, OSError):
+            call_within(CLEANUP_S, lambda: shutil.rmtree(settings.trial_folder, ignore_errors=True))
+    report.total_s = time.monotonic() - began
+    return report
