@@ -14,6 +14,7 @@ from posixpath import normpath, relpath
 from mkdocs.structure.files import File
 
 REPOSITORY = Path(__file__).parents[1]
+PACKAGE = REPOSITORY / "irnet_hpc"
 ABOVE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 FOLDERS = (
     *("distributed", "data", "features", "models", "runs"),
@@ -77,13 +78,22 @@ def on_page_markdown(markdown, page, config, files):
 
     markdown = LINK.sub(rewritten, markdown)
     if source == "reference.md":
-        markdown += "".join(map(folder_reference, FOLDERS))
+        top, folders = "<!-- the names of irnet_hpc -->", "<!-- the names of each folder -->"
+        assert top in markdown and folders in markdown
+        markdown = markdown.replace(top, top_reference())
+        markdown = markdown.replace(folders, "".join(map(folder_reference, FOLDERS)))
     return markdown
+
+
+def top_reference() -> str:
+    """Return the reference of the names that `irnet_hpc` itself offers."""
+    names = [name for group in face(PACKAGE / "__init__.py").values() for name in group]
+    return "".join(f"\n::: irnet_hpc.{name}\n" for name in names)
 
 
 def folder_reference(folder: str) -> str:
     """Return the reference of what a folder offers to the others, as mkdocstrings reads it."""
-    offered = face(REPOSITORY / "irnet_hpc" / folder / "__init__.py")
+    offered = face(PACKAGE / folder / "__init__.py")
     if not offered:
         return ""
     lines = [f"\n\n## irnet_hpc.{folder}\n\n{docstring(folder)}\n"]
@@ -97,12 +107,12 @@ def folder_reference(folder: str) -> str:
 
 def docstring(folder: str) -> str:
     """Return the docstring of a folder."""
-    text = (REPOSITORY / "irnet_hpc" / folder / "__init__.py").read_text(encoding="utf-8")
+    text = (PACKAGE / folder / "__init__.py").read_text(encoding="utf-8")
     return ast.get_docstring(ast.parse(text)) or ""
 
 
 def face(path: Path) -> dict[str, list[str]]:
-    """Return module -> names of the `lazy_loader.attach(__name__, submod_attrs={...})` in a file."""
+    """Return module -> names, the `submod_attrs` that a file gives to `lazy_loader.attach`."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.keyword) and node.arg == "submod_attrs":
             return ast.literal_eval(node.value)
