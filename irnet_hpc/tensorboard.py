@@ -1,141 +1,127 @@
-"""The curves of trainings as event files, which TensorBoard shows: history.csv of every run below a folder, read again.
+"""Write the curves of trainings as event files for TensorBoard.
 
-python -m irnet_hpc.tensorboard                                what is below results/, to results/tensorboard/
-python -m irnet_hpc.tensorboard results/oqmd-magpie            of one pack, to results/oqmd-magpie/tensorboard/
-python -m irnet_hpc.tensorboard results/ --logdir /tmp/curves  writes there instead
-tensorboard --logdir results/tensorboard                       TensorBoard itself: pip install tensorboard
+    python -m irnet_hpc.tensorboard                       runs below results/
+    python -m irnet_hpc.tensorboard results/oqmd-magpie   runs of one pack
+    python -m irnet_hpc.tensorboard --logdir /tmp/curves  not to results/tensorboard
+    tensorboard --logdir results/tensorboard              TensorBoard itself, a package of its own
 
-To be run at any time, also beside trainings: each call writes what is there by then. Nothing of TensorFlow's is needed to
-write: an event file is records of a length and a message, each with its CRC-32C (tensorflow/core/lib/io/record_writer.h), and
-of the message (tensorflow/core/util/event.proto) four fields are used.
+Call it at any time, also while trainings run: each call replaces the event files by what
+history.csv holds by then. It needs tensorboardX, the extra `tensorboard`.
 """
 
 import argparse
 import contextlib
 import csv
 import shlex
-import struct
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from irnet_hpc.console import exit_status
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, replacing
 
-NAME = "events.out.tfevents.irnet_hpc"  # TensorBoard takes every file with `tfevents` in its name
-TAGS = {
-    "train_mae": "mae/train",
-    "val_mae": "mae/selection",
-    "lr": "learning_rate",
-}  # column of history.csv -> curve
+# TensorBoard reads every file with `tfevents` in its name.
+FILE_NAME = "events.out.tfevents.irnet_hpc"
+# Column of history.csv -> name of the curve.
+CURVES = {"train_mae": "mae/train", "val_mae": "mae/selection", "lr": "learning_rate"}
+FILE_VERSION = "brain.Event:2"  # which TensorBoard expects in the first event of a file
 
 
-# ----------------------------------------------------------------------------------------------------------- the format
+class Point(NamedTuple):
+    """The values of some curves at one moment."""
+
+    time_s: float  # since 1970
+    epoch: int
+    values: Mapping[str, float]  # name of the curve -> value
 
 
-def _crc_table() -> tuple[int, ...]:
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (
-                0x82F63B78 if value & 1 else 0
-            )  # Castagnoli's polynomial, bits reversed
-        table.append(value)
-    return tuple(table)
+def read_points(folder: Path) -> Iterator[Point]:
+    """Read a run's curves: a point for each epoch in history.csv, then the test MAE of its result.
 
-
-CRC_TABLE = _crc_table()
-
-
-def crc32c(data: bytes) -> int:
-    """CRC-32C (RFC 3720, B.4); zlib has another polynomial."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = CRC_TABLE[(crc ^ byte) & 0xFF] ^ crc >> 8
-    return crc ^ 0xFFFFFFFF
-
-
-def masked(crc: int) -> int:
-    """As records hold it, so that the CRC of something that holds CRCs is not degenerate."""
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def record(message: bytes) -> bytes:
-    length = struct.pack("<Q", len(message))
-    return (
-        length
-        + struct.pack("<I", masked(crc32c(length)))
-        + message
-        + struct.pack("<I", masked(crc32c(message)))
-    )
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def _nested(field: int, data: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(data)) + data
-
-
-def event(wall_time_s: float, step: int, values: Mapping[str, float]) -> bytes:
-    """An Event: wall_time = 1 (double), step = 2 (int64), summary = 5 of value = 1 with tag = 1 and simple_value = 2 (float)."""
-    summary = b"".join(
-        _nested(1, _nested(1, tag.encode()) + b"\x15" + struct.pack("<f", value))
-        for tag, value in values.items()
-    )
-    return b"\x09" + struct.pack("<d", wall_time_s) + b"\x10" + _varint(step) + _nested(5, summary)
-
-
-def version(wall_time_s: float) -> bytes:
-    """The first event of a file: file_version = 3."""
-    return b"\x09" + struct.pack("<d", wall_time_s) + _nested(3, b"brain.Event:2")
-
-
-# ------------------------------------------------------------------------------------------------------------- the runs
-
-
-def events(folder: Path) -> Iterator[bytes]:
-    """The messages of a run: one an epoch from history.csv, whose seconds are added to when the run first began, and the
-    test MAE at the last epoch once there is a result."""
-    began, epoch = started(folder), 0
-    yield version(began)
+    The seconds of history.csv count from the start of the training, so they are added to the time
+    at which the run first began.
+    """
+    began, epoch = start_time(folder), 0
     with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
         for line in csv.DictReader(file):
             try:
                 epoch, seconds = int(line["epoch"]), float(line["seconds"])
-                values = {tag: float(line[column]) for column, tag in TAGS.items()}
+                values = {curve: float(line[column]) for column, curve in CURVES.items()}
             except (KeyError, TypeError, ValueError):
-                break  # a line that is being written
-            yield event(began + seconds, epoch, values)
+                break  # the training is just writing this line
+            yield Point(began + seconds, epoch, values)
     with contextlib.suppress(UserError, OSError, LookupError, TypeError, ValueError):
         result = read_json(folder / "result.json")
-        yield event(
-            began + float(result["wall_time_s"]), epoch, {"mae/test": float(result["test_mae"])}
-        )
+        test_mae = {"mae/test": float(result["test_mae"])}
+        yield Point(began + float(result["wall_time_s"]), epoch, test_mae)
 
 
-def started(folder: Path) -> float:
-    """When a run first began, in seconds since 1970; of a folder that does not say, when its history was last written."""
+def start_time(folder: Path) -> float:
+    """Return when a run first began, in seconds since 1970, or else the time of its history.csv."""
     with contextlib.suppress(UserError, OSError, LookupError, TypeError, ValueError):
-        return datetime.fromisoformat(
-            read_json(folder / "run.json")["attempts"][0]["started"]
-        ).timestamp()
+        started = read_json(folder / "run.json")["attempts"][0]["started"]
+        return datetime.fromisoformat(started).timestamp()
     return (folder / "history.csv").stat().st_mtime
 
 
-def write(path: Path, messages: Iterable[bytes]) -> None:
-    with replacing(path, sync=False) as temporary:  # it can be written again at any time
-        temporary.write_bytes(b"".join(map(record, messages)))
+def write_event_file(path: Path, folder: Path) -> None:
+    """Replace an event file by the curves of a run."""
+    # Imported here, since it takes 2 s.
+    from tensorboardX import RecordWriter
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+
+    # Not synced to disk, for it can be written again at any time.
+    with (
+        replacing(path, sync=False) as temporary,
+        contextlib.closing(RecordWriter(str(temporary))) as writer,
+    ):
+        version = Event(wall_time=start_time(folder), file_version=FILE_VERSION)
+        writer.write(version.SerializeToString())
+        for point in read_points(folder):
+            values = [
+                Summary.Value(tag=curve, simple_value=value)
+                for curve, value in point.values.items()
+            ]
+            event = Event(wall_time=point.time_s, step=point.epoch, summary=Summary(value=values))
+            writer.write(event.SerializeToString())
+
+
+def write_curves(results: Path, logdir: Path) -> int:
+    """Write the curves of all runs below a folder, one event file a run.
+
+    Args:
+        results: The folder with the run folders.
+        logdir: The folder to write to, for `tensorboard --logdir`; it mirrors `results`.
+
+    Returns:
+        The number of runs.
+
+    Raises:
+        UserError: There are no curves, or tensorboardX is not installed.
+    """
+    if not results.is_dir():
+        raise UserError(f"{results} is not a folder; name the one that train and sweep write to")
+    folders = sorted(path.parent for path in results.rglob("history.csv"))
+    if not folders:
+        raise UserError(f"no history.csv below {results}: no network has trained for an epoch")
+    try:
+        for folder in folders:
+            write_event_file(logdir / folder.relative_to(results) / FILE_NAME, folder)
+    except ModuleNotFoundError as error:
+        if error.name != "tensorboardX":
+            raise
+        raise UserError(
+            "event files are written by tensorboardX: pip install 'irnet_hpc[tensorboard]'"
+        ) from None
+    return len(folders)
 
 
 def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command."""
     parser = argparse.ArgumentParser(
         prog="python -m irnet_hpc.tensorboard",
         description=__doc__,
@@ -151,22 +137,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
+    """Run the command."""
     arguments = parser().parse_args()
-    results, logdir = arguments.results, arguments.logdir or arguments.results / "tensorboard"
-    if not results.is_dir():
-        raise UserError(
-            f"{results} is not a folder; give the one that train and sweep write their runs to"
-        )
-    folders = sorted(path.parent for path in results.rglob("history.csv"))
-    if not folders:
-        raise UserError(
-            f"no history.csv below {results}: no network has trained for an epoch there"
-        )
-    for folder in folders:
-        write(logdir / folder.relative_to(results) / NAME, events(folder))
-    print(
-        f"wrote the curves of {len(folders)} run{'s'[: len(folders) > 1]} below {logdir}\nnext: {shlex.join(['tensorboard', '--logdir', str(logdir)])}"
-    )
+    logdir = arguments.logdir or arguments.results / "tensorboard"
+    n_runs = write_curves(arguments.results, logdir)
+    print(f"wrote the curves of {n_runs} run{'s' if n_runs > 1 else ''} below {logdir}")
+    print(f"next: {shlex.join(['tensorboard', '--logdir', str(logdir)])}")
 
 
 if __name__ == "__main__":

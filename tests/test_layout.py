@@ -40,11 +40,13 @@ ONLY_IN = {
     "onnx": {"export"},
     "onnxruntime": {"export"},
     "shtab": {"completion"},
+    "tensorboardX": {"tensorboard"},
 }
 # Nothing may import these at the top of a file: absent on some machines, or slow and rarely needed.
 LAZY = {
     *("horovod", "mpi4py", "submitit", "matplotlib", "matminer", "pymatgen", "pandas", "scipy"),
     *("sklearn", "gudhi", "requests", "tabm", "onnx", "onnxruntime", "onnxscript", "shtab"),
+    "tensorboardX",
 }
 TOP_LEVEL = {
     *("irnet_hpc", "jobs", "slurm", "tests", "env", "docs", "benchmarks", ".ci", ".gitignore"),
