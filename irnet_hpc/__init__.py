@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from irnet_hpc.errors import UserError
-    from irnet_hpc.train.regressor import IRNetRegressor
+    from irnet_hpc.errors import UserError as UserError
+    from irnet_hpc.train.regressor import IRNetRegressor as IRNetRegressor
 
 __version__ = "0.1.0"
 

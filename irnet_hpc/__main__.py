@@ -1,7 +1,8 @@
-"""The commands, in the order in which they are needed, with a call of each.
+"""List the commands with an example of each, and start them.
 
 python -m irnet_hpc                  this list
-python -m irnet_hpc train --help     as python -m irnet_hpc.train --help; `irnet_hpc train` where the package is installed
+python -m irnet_hpc train --help     the same as python -m irnet_hpc.train --help
+irnet_hpc train --help               the same, where the package is installed
 python -m irnet_hpc --version
 """
 
@@ -16,49 +17,51 @@ from irnet_hpc.errors import check_choice
 
 
 class Command(NamedTuple):
-    does: str
+    """A command of the list."""
+
+    purpose: str
     example: str  # its arguments
 
 
 COMMANDS = {
-    "doctor": Command("prove that this environment can run a matrix", "--only machine results"),
-    "pack": Command(
-        "a raw table -> features and splits -> a pack, which training reads", "--source alloys"
-    ),
+    "doctor": Command("check whether this environment can run a matrix", "--only machine results"),
+    "pack": Command("compute features and splits of a table; write a pack", "--source alloys"),
     "train": Command(
-        "a pack -> one trained and tested network, or several together",
+        "train and test a network, or several together, on a pack",
         "--pack alloys-magpie --property mixing_enthalpy --architecture irnet --depth 17",
     ),
-    "sweep": Command("a matrix of trainings, here or through SLURM", "run jobs/laptop.yaml"),
+    "sweep": Command("train a matrix of cells, here or through SLURM", "run jobs/laptop.yaml"),
     "aggregate": Command(
-        "finished runs -> tables, figures and one page", "results/ --html report.html"
+        "compare finished runs in tables, figures and one page", "results/ --html report.html"
     ),
     "predict": Command(
-        "finished runs on other formulas, structures or columns",
+        "predict other formulas, structures or columns with finished runs",
         "--best mixing_enthalpy formulas.csv -o predictions.csv",
     ),
-    "export": Command("a finished run as ONNX, with a model card", "RUN model.onnx"),
-    "tensorboard": Command("the curves of trainings for TensorBoard", "results/"),
-    "completion": Command("completion of all of this in a shell", "bash"),
+    "export": Command("export a finished run as ONNX, with a model card", "RUN model.onnx"),
+    "tensorboard": Command("write the curves of trainings for TensorBoard", "results/"),
+    "completion": Command("write a script that completes all of this in a shell", "bash"),
 }
 
 
 def listing() -> str:
+    """Return the list of commands as text."""
     lines = [
         f"irnet_hpc {__version__}: deep residual regression networks for materials properties",
         "",
     ]
     for name, command in COMMANDS.items():
         lines += [
-            f"{name:12}{command.does}",
+            f"{name:12}{command.purpose}",
             f"{'':12}python -m irnet_hpc.{name} {command.example}",
         ]
     return "\n".join(
-        [*lines, "", "Each has --help. From nothing to a list of candidates: docs/tutorial.md"]
+        [*lines, "", "Each has --help. docs/tutorial.md goes from nothing to a list of candidates."]
     )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Print the list or the version, or become the command that is named."""
     first, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if first in ("-h", "--help"):
         print(listing())
@@ -66,11 +69,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(__version__)
     else:
         module = f"irnet_hpc.{check_choice('command', first, COMMANDS)}"
-        # In place of this process, so that signals, status and memory are the command's own.
+        # Replace this process, so that signals, exit status and memory are the command's own.
         os.execv(sys.executable, [sys.executable, "-m", module, *rest])
 
 
 def entry() -> None:
+    """Run `main` as the console script `irnet_hpc`."""
     sys.exit(exit_status(main))
 
 

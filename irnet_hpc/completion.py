@@ -81,7 +81,7 @@ def whole() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="irnet_hpc")
     commands = parser.add_subparsers()
     for name, command in parsers().items():
-        does = COMMANDS[name].does
+        does = COMMANDS[name].purpose
         verbs = next(
             (
                 action
