@@ -1,5 +1,6 @@
 """Connect a command to its terminal: exit status, the object of --json, and lines for people."""
 
+import argparse
 import contextlib
 import enum
 import logging
@@ -7,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from irnet_hpc.errors import UserError, os_error_message
 from irnet_hpc.files import json_text
@@ -23,6 +24,47 @@ class ExitStatus(enum.IntEnum):
     HELD = 76  # another process trains the run
     INTERRUPTED = 130  # Ctrl-C
     CLOSED_PIPE = 141  # as in `... | head`
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Parser of a command, which shows its description as it is written and lists its arguments.
+
+    Attributes:
+        arguments: The arguments that were added, also those of groups that exclude each other.
+        verbs: Name -> parser of each verb, as of `sweep run`; empty if the command has none.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.arguments: list[argparse.Action] = []
+        self.verbs: dict[str, CommandParser] = {}
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(**options)
+
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:  # type: ignore[override]
+        action = super().add_argument(*names, **options)
+        self.arguments.append(action)
+        return action
+
+    def add_mutually_exclusive_group(self, **options: Any):
+        group = super().add_mutually_exclusive_group(**options)
+        add = group.add_argument
+
+        def add_and_list(*names: str, **options: Any) -> argparse.Action:
+            self.arguments.append(add(*names, **options))
+            return self.arguments[-1]
+
+        setattr(group, "add_argument", add_and_list)  # noqa: B010 (mypy: a method)
+        return group
+
+    def add_subparsers(self, **options: Any):  # type: ignore[override]
+        subparsers = super().add_subparsers(**options)
+        self.verbs = subparsers.choices  # which grows with each verb
+        return subparsers
+
+
+def command_parser(command: str, description: str | None) -> CommandParser:
+    """Make the parser of a command; it is described by the docstring of its module."""
+    return CommandParser(prog=f"python -m irnet_hpc.{command}", description=description)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ Call it at any time, also while trainings run: each call replaces the event file
 history.csv holds by then. It needs tensorboardX, the extra `tensorboard`.
 """
 
-import argparse
 import contextlib
 import csv
 import shlex
@@ -19,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from irnet_hpc.console import exit_status
+from irnet_hpc.console import CommandParser, command_parser, exit_status
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, replacing
 
@@ -120,13 +119,9 @@ def write_curves(results: Path, logdir: Path) -> int:
     return len(folders)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandParser:
     """Make the parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m irnet_hpc.tensorboard",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("tensorboard", __doc__)
     parser.add_argument(
         "results", nargs="?", type=Path, default=Path("results"), help="default: results"
     )

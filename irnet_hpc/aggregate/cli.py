@@ -39,7 +39,7 @@ from irnet_hpc.aggregate.sections.series import (
 )
 from irnet_hpc.aggregate.sections.tasks import tasks_of, tasks_section
 from irnet_hpc.aggregate.tables import Table, tabulate
-from irnet_hpc.console import json_answer
+from irnet_hpc.console import CommandParser, command_parser, json_answer
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import write_json, write_text
 from irnet_hpc.runs.collect import Gap, Run, collect
@@ -195,12 +195,8 @@ def write(
     return written
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m irnet_hpc.aggregate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parser() -> CommandParser:
+    parser = command_parser("aggregate", __doc__)
     parser.add_argument(
         "results", nargs="?", type=Path, default=Path("results"), help="default: results"
     )

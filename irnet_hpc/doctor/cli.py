@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irnet_hpc.console import CommandParser, command_parser
 from irnet_hpc.doctor import cluster
 from irnet_hpc.doctor.checks import Level, Settings, Verdict
 from irnet_hpc.doctor.report import GROUPS, Report, run_checks
@@ -102,13 +103,9 @@ def seconds(text: str) -> float:
     return float(text)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandParser:
     """Make the parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m irnet_hpc.doctor",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("doctor", __doc__)
     add = parser.add_argument
     add(
         "--results",

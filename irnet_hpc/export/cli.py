@@ -8,7 +8,6 @@ The graph takes features as a pack has them (n_rows, n_features) and gives predi
 scaling and cut are in it. It needs the extra `onnx`: pip install 'irnet_hpc[onnx]'.
 """
 
-import argparse
 import shlex
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from irnet_hpc.console import CommandParser, command_parser
 from irnet_hpc.errors import UserError
 from irnet_hpc.export.graph import compare, write_graph
 from irnet_hpc.export.model_card import Exported, model_card, source_of
@@ -108,12 +108,8 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m irnet_hpc.export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parser() -> CommandParser:
+    parser = command_parser("export", __doc__)
     parser.add_argument("run", metavar="RUN", help="folder of a finished run of a network")
     parser.add_argument(
         "model", metavar="model.onnx", help="the file to write; the card gets its name with .md"

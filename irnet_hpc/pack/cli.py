@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from irnet_hpc.console import json_answer
+from irnet_hpc.console import CommandParser, command_parser, json_answer
 from irnet_hpc.data import catalogue
 from irnet_hpc.data.download.obtain import ensure
 from irnet_hpc.data.download.probe import probe_source
@@ -231,12 +231,8 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m irnet_hpc.pack",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parser() -> CommandParser:
+    parser = command_parser("pack", __doc__)
     add = parser.add_argument
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument(

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from irnet_hpc.console import CommandParser, command_parser
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import json_text, write_json
 
@@ -219,12 +220,8 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m irnet_hpc.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parser() -> CommandParser:
+    parser = command_parser("predict", __doc__)
     add = parser.add_argument
     add(
         "names",

@@ -21,6 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from irnet_hpc.console import CommandParser, command_parser
 from irnet_hpc.distributed.slurm import max_array_size
 from irnet_hpc.errors import UserError
 from irnet_hpc.sweep import journal
@@ -334,12 +335,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser().parse_args(argv)
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m irnet_hpc.sweep",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parser() -> CommandParser:
+    parser = command_parser("sweep", __doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(VERBS))
     for name in (*VERBS, "reconcile"):  # the last is a job's
         shown = {"help": VERBS[name], "description": VERBS[name]} if name in VERBS else {}

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from irnet_hpc.console import ExitStatus, json_answer
+from irnet_hpc.console import CommandParser, ExitStatus, command_parser, json_answer
 from irnet_hpc.distributed.engines import (
     DEVICES,
     ENGINES,
@@ -227,12 +227,8 @@ def _take_up(path: Path, key: str, force: bool, comm: Comm) -> tuple[bool, str |
     return token is not None, refused
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m irnet_hpc.train",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parser() -> CommandParser:
+    parser = command_parser("train", __doc__)
     add = parser.add_argument
     add("--pack", required=True, help="name of a pack, or a path to one")
     add(
