@@ -13,6 +13,10 @@ class UserError(Exception):
     exit_status: int = 2  # of a command that it ends, see console.ExitStatus
 
 
+class PeerLost(Exception):
+    """A collective failed, which means that another rank is gone."""
+
+
 def check_choice(kind: str, value: str, known: Iterable[str]) -> str:
     """Return `value` if it is one of `known`.
 

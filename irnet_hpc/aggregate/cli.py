@@ -42,7 +42,8 @@ from irnet_hpc.aggregate.tables import Table, tabulate
 from irnet_hpc.console import CommandParser, command_parser, json_answer
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import write_json, write_text
-from irnet_hpc.runs.collect import Gap, Run, collect
+from irnet_hpc.runs.collect import FinishedRun, Gap, collect_runs
+from irnet_hpc.runs.states import GapState
 
 SHOWN = 20  # lines of a note on the screen; the Markdown file has all
 
@@ -55,7 +56,7 @@ def main() -> None:
 
 def aggregate(arguments: argparse.Namespace, answer: Callable[[object], None]) -> None:
     """The command."""
-    runs, gaps = collect(arguments.results)
+    runs, gaps = collect_runs(arguments.results)
     notes = ask_ledger(arguments.matrix, arguments.results, gaps) if arguments.matrix else []
     notes += footer(gaps)
     if not runs:
@@ -128,7 +129,7 @@ def lines_of(folder: Path, paths: Sequence[Path]) -> list[str]:
     ]
 
 
-def next_steps(runs: Sequence[Run], arguments: argparse.Namespace) -> list[str]:
+def next_steps(runs: Sequence[FinishedRun], arguments: argparse.Namespace) -> list[str]:
     """What the results are good for, in commands to type."""
     results, page = (
         shlex.quote(str(arguments.results)),
@@ -229,10 +230,10 @@ def ask_ledger(matrix_path: Path, results: Path, gaps: dict[Path, Gap]) -> list[
     for entry in ledger.entries:
         if entry.state == "missing":
             gaps.setdefault(
-                entry.folder, Gap("not run", spec=entry.cell.spec)
+                entry.folder, Gap(GapState.NOT_RUN, spec=entry.cell.spec)
             )  # run.json may be there, of a run that no sweep has started
         elif entry.state != "done":
-            gaps[entry.folder] = Gap(entry.state, entry.detail, entry.cell.spec)
+            gaps[entry.folder] = Gap(GapState(entry.state), entry.detail, entry.cell.spec)
     dropped = tuple(f"{dropped.product}: {dropped.reason}" for dropped in matrix.dropped)
     notes = [
         Note(f"{matrix_path}: {ledger.counts()['done']} of {len(ledger.entries)} cells are done")

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from irnet_hpc.aggregate.tables import Row, Table
-from irnet_hpc.runs.collect import Run
+from irnet_hpc.runs.collect import FinishedRun
 
 ARCHITECTURES = ("plain", "srnet", "irnet")  # the comparison of the papers
 
@@ -61,7 +61,9 @@ def _panels(
             yield depth, kept
 
 
-def _curve(architecture: str, runs: Sequence[Run], problems: dict[Path, str]) -> Curve | None:
+def _curve(
+    architecture: str, runs: Sequence[FinishedRun], problems: dict[Path, str]
+) -> Curve | None:
     histories = [
         history for run in runs if (history := read_history(run.folder / "history.csv", problems))
     ]

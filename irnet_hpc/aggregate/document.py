@@ -17,7 +17,7 @@ from irnet_hpc.aggregate.render import (
 )
 from irnet_hpc.aggregate.scores import BestClassical, Cell, Measured
 from irnet_hpc.aggregate.tables import Row, Table
-from irnet_hpc.runs.collect import Gap, Run
+from irnet_hpc.runs.collect import FinishedRun, Gap
 from irnet_hpc.runs.spec import model_name
 
 
@@ -36,7 +36,7 @@ def footer(gaps: dict[Path, Gap]) -> list[Note]:
     return [Note(state, tuple(by_state[state])) for state in sorted(by_state)]
 
 
-def legend(runs: Sequence[Run], tables: Iterable[Table]) -> list[Note]:
+def legend(runs: Sequence[FinishedRun], tables: Iterable[Table]) -> list[Note]:
     """What names in the tables stand for, where they do not say it themselves."""
     custom = {f"{run.spec.model}: {run.spec.layers}" for run in runs if run.spec.layers}
     stale = {table.recipe for table in tables if table.recipe.endswith("(stale)")}

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from irnet_hpc.errors import UserError
-from irnet_hpc.runs.collect import Run, one_a_property
+from irnet_hpc.runs.collect import FinishedRun, one_a_property
 from irnet_hpc.runs.grids import GRIDS
 from irnet_hpc.runs.recipes import RECIPES
 from irnet_hpc.runs.spec import PROTOCOLS, read_recipe, run_id, run_key
@@ -28,7 +28,7 @@ class Group(NamedTuple):
     train_rows: int | None
     start_from: str | None  # in words
     joint: str | None  # the properties that each network has together; None: one
-    runs: tuple[Run, ...]  # by split and seed
+    runs: tuple[FinishedRun, ...]  # by split and seed
 
 
 class Splits(NamedTuple):
@@ -39,7 +39,7 @@ class Splits(NamedTuple):
     differing: tuple[str, ...]  # what else is not the same: then they are not merged
 
 
-def group_runs(runs: Sequence[Run]) -> tuple[Group, ...]:
+def group_runs(runs: Sequence[FinishedRun]) -> tuple[Group, ...]:
     """All groups, in the order of their tables. Raises UserError, naming two folders, where one name has two contents."""
     _refuse_two_packs_of_one_name(runs)
     recipes, packs = _recipe_labels(runs), pack_labels(runs)
@@ -80,7 +80,7 @@ def _group_order(names: tuple) -> tuple:
     )
 
 
-def _refuse_two_packs_of_one_name(runs: Sequence[Run]) -> None:
+def _refuse_two_packs_of_one_name(runs: Sequence[FinishedRun]) -> None:
     first = {}
     for run in runs:
         other = first.setdefault(run.spec.pack, run)
@@ -91,7 +91,7 @@ def _refuse_two_packs_of_one_name(runs: Sequence[Run]) -> None:
             )
 
 
-def _differing(run: Run, other: Run) -> list[str]:
+def _differing(run: FinishedRun, other: FinishedRun) -> list[str]:
     """What of two packs' identities is not the same. The content hash is left out, as in a run's key: features may differ
     in the last bit between machines."""
     ours, theirs = run.result.pack_identity, other.result.pack_identity
@@ -102,7 +102,7 @@ def _differing(run: Run, other: Run) -> list[str]:
     ]
 
 
-def unseeded_identity(run: Run) -> dict:
+def unseeded_identity(run: FinishedRun) -> dict:
     """The pack's identity but for the seed of its split and the content that follows from it."""
     split = {name: value for name, value in run.split_identity.items() if name != "seed"}
     identity = {
@@ -111,7 +111,7 @@ def unseeded_identity(run: Run) -> dict:
     return identity | ({"split": split} if split else {})
 
 
-def splits_of_one(runs: Iterable[Run]) -> list[Splits]:
+def splits_of_one(runs: Iterable[FinishedRun]) -> list[Splits]:
     """Packs of which two or more have one name but for `-split<k>`, k being the seed that their identity has."""
     families = defaultdict(dict)
     for run in runs:
@@ -133,19 +133,19 @@ def splits_of_one(runs: Iterable[Run]) -> list[Splits]:
     return found
 
 
-def _without_seed(pack: str, run: Run) -> str:
+def _without_seed(pack: str, run: FinishedRun) -> str:
     """The name of a pack that has the split seed of a run's, without it."""
     return re.sub(rf"-split{run.split}(?=-|$)", "", pack, count=1) if run.split else pack
 
 
-def pack_labels(runs: Sequence[Run]) -> dict[str, str]:
+def pack_labels(runs: Sequence[FinishedRun]) -> dict[str, str]:
     """Pack -> the name that it has in tables: of merged splits the one that they share, else its own."""
     labels = {run.spec.pack: run.spec.pack for run in runs}
     merged = [splits for splits in splits_of_one(runs) if not splits.differing]
     return labels | {pack: splits.name for splits in merged for pack in splits.packs}
 
 
-def is_stale(run: Run) -> bool:
+def is_stale(run: FinishedRun) -> bool:
     """Whether the same specification would now be trained otherwise: another recipe of this name, or other numerics."""
     spec, result = run.trained, run.result
     known = GRIDS[spec.architecture] if spec.is_classical else RECIPES.get(spec.recipe)
@@ -159,7 +159,7 @@ def is_stale(run: Run) -> bool:
         return True
 
 
-def _training(run: Run) -> tuple[str, str, bool]:
+def _training(run: FinishedRun) -> tuple[str, str, bool]:
     """What runs of one table must have in common about their training: the recipe's name and content, stale or not. Each
     classical model has a grid of its own, and they share a table all the same."""
     content = "" if run.spec.is_classical else content_hash(run.result.recipe)
@@ -176,7 +176,7 @@ def short(what: str, text: str | None) -> str | None:
     return text if text is None or len(text) <= 80 else f"{what}-{content_hash({what: text})}"
 
 
-def _recipe_labels(runs: Iterable[Run]) -> dict[tuple[str, str, bool], str]:
+def _recipe_labels(runs: Iterable[FinishedRun]) -> dict[tuple[str, str, bool], str]:
     """Training -> its label: the recipe's name, and where one name stands for several contents, a hash of each."""
     contents = defaultdict(set)
     trainings = {_training(run) for run in runs}
@@ -190,7 +190,7 @@ def _recipe_labels(runs: Iterable[Run]) -> dict[tuple[str, str, bool], str]:
     }
 
 
-def with_changed_origin(runs: Sequence[Run]) -> list[Run]:
+def with_changed_origin(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
     """Runs whose origin is among the results, but with other content than the one they started from."""
     origins = _origins(runs)
     return [
@@ -201,7 +201,7 @@ def with_changed_origin(runs: Sequence[Run]) -> list[Run]:
     ]
 
 
-def _origins(runs: Iterable[Run]) -> dict[str, Run]:
+def _origins(runs: Iterable[FinishedRun]) -> dict[str, FinishedRun]:
     """What `start_from` of another run would call each run -> the run."""
     found = {}
     for run in runs:
@@ -221,7 +221,7 @@ ORIGIN = (
 SEEN = " (which has seen test formulas)"
 
 
-def _origin(run: Run, origins: dict[str, Run]) -> str | None:
+def _origin(run: FinishedRun, origins: dict[str, FinishedRun]) -> str | None:
     """Where the weights came from, in words that are the same for every seed and split; only what differs from the run
     itself. They are the same, too, whether or not the origin is among the results, since each says what it started from.
     A start that has seen formulas of the test rows says so: it flatters, and shares no table with one that has not."""
@@ -233,7 +233,7 @@ def _origin(run: Run, origins: dict[str, Run]) -> str | None:
     )
 
 
-def _origin_called(run: Run, origins: dict[str, Run]) -> str:
+def _origin_called(run: FinishedRun, origins: dict[str, FinishedRun]) -> str:
     spec = run.trained
     named = (*ORIGIN, "protocol", "train_rows")
     if origin := origins.get(spec.start_from):

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-from irnet_hpc.runs.collect import Run
+from irnet_hpc.runs.collect import FinishedRun
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,7 +15,7 @@ class Measured:
 
     mae: float  # mean over the runs: seeds, and seeds of splits where the pack has several
     sd: float | None  # standard deviation over the runs, ddof = 1; None where there is one
-    runs: tuple[Run, ...] = dataclasses.field(repr=False)  # by split and seed
+    runs: tuple[FinishedRun, ...] = dataclasses.field(repr=False)  # by split and seed
     best: bool = (
         False  # of its row, the baseline included; or not distinguishable from it (significance.py)
     )
@@ -68,11 +68,11 @@ class Cell(Measured):
 
 
 def cell_of(
-    runs: list[Run],
-    plain: list[Run],
+    runs: list[FinishedRun],
+    plain: list[FinishedRun],
     best: bool,
     classical: BestClassical | None,
-    single: list[Run],
+    single: list[FinishedRun],
 ) -> Cell:
     return Cell(
         **mean_and_sd(runs),
@@ -88,7 +88,7 @@ def cell_of(
     )
 
 
-def _improvement(runs: list[Run], others: list[Run]) -> float | None:
+def _improvement(runs: list[FinishedRun], others: list[FinishedRun]) -> float | None:
     """Per cent by which the MAE is below the others' over the splits and seeds both have; None where they share none."""
     common = {run.repetition for run in runs} & {run.repetition for run in others}
     if not common:
@@ -100,7 +100,9 @@ def _improvement(runs: list[Run], others: list[Run]) -> float | None:
     return 100 * (theirs - ours) / theirs if theirs else None
 
 
-def _improvement_over_splits(runs: Sequence[Run], others: Sequence[Run]) -> float | None:
+def _improvement_over_splits(
+    runs: Sequence[FinishedRun], others: Sequence[FinishedRun]
+) -> float | None:
     """The same for a model whose seeds mean something else, and may be one where the other has three: over the splits."""
     common = {run.split for run in runs} & {run.split for run in others}
     if not common:
@@ -112,7 +114,7 @@ def _improvement_over_splits(runs: Sequence[Run], others: Sequence[Run]) -> floa
     return 100 * (theirs - ours) / theirs if theirs else None
 
 
-def best_classical(runs: list[Run], name: str, protocol: str) -> BestClassical | None:
+def best_classical(runs: list[FinishedRun], name: str, protocol: str) -> BestClassical | None:
     """Chosen by val over all splits, whatever the protocol: under `paper`, which trains on val, by the same model's honest
     cells. A model that was fitted on fewer of the splits is not compared with the others: its splits may be the easy ones."""
     val, test = defaultdict(list), defaultdict(dict)
@@ -140,12 +142,12 @@ def best_classical(runs: list[Run], name: str, protocol: str) -> BestClassical |
     return BestClassical(model=model, runs=found, **mean_and_sd(found))
 
 
-def mean_and_sd(runs: Sequence[Run]) -> dict[str, float | None]:
+def mean_and_sd(runs: Sequence[FinishedRun]) -> dict[str, float | None]:
     maes = [run.result.test_mae for run in runs]
     return {"mae": fmean(maes), "sd": stdev(maes) if len(maes) > 1 else None}
 
 
-def _mean_over_splits(runs: Sequence[Run], field: str) -> float:
+def _mean_over_splits(runs: Sequence[FinishedRun], field: str) -> float:
     """A field's mean over splits of its mean over seeds: a split with more seeds counts no more than the others."""
     of_split = defaultdict(list)
     for run in runs:

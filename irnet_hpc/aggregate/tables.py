@@ -17,19 +17,20 @@ from irnet_hpc.aggregate.groups import Group, group_runs, is_stale, pack_labels,
 from irnet_hpc.aggregate.scores import BestClassical, Cell, best_classical, cell_of
 from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.errors import UserError
-from irnet_hpc.runs.collect import Gap, Run
+from irnet_hpc.runs.collect import FinishedRun, Gap
 from irnet_hpc.runs.spec import ARCHITECTURES, RunSpec
+from irnet_hpc.runs.states import GapState
 
 NOT_RUN = "not run"
 STATES = {  # of runs without a result, the most telling first -> in a cell
-    "failed": "failed",
-    "preempted": "unfinished",
-    "unreadable, and left out": "unreadable",
-    "stale": "stale",
-    "running": "running",
-    "running, or interrupted": "unfinished",
-    "queued": "queued",
-    "not run": NOT_RUN,
+    GapState.FAILED: "failed",
+    GapState.PREEMPTED: "unfinished",
+    GapState.UNREADABLE: "unreadable",
+    GapState.STALE: "stale",
+    GapState.RUNNING: "running",
+    GapState.UNFINISHED: "unfinished",
+    GapState.QUEUED: "queued",
+    GapState.NOT_RUN: NOT_RUN,
 }
 
 
@@ -162,7 +163,7 @@ class Table:
         return row.cells[self.models.index(model)] if model in self.models else None
 
 
-def tabulate(runs: Sequence[Run], gaps: Iterable[Gap] = ()) -> tuple[Table, ...]:
+def tabulate(runs: Sequence[FinishedRun], gaps: Iterable[Gap] = ()) -> tuple[Table, ...]:
     """All the tables that `runs` give; `gaps` say why cells are missing. Raises UserError, naming two folders, where one name
     stands for two contents."""
     gaps = [gap for gap in gaps if gap.spec]
@@ -187,7 +188,9 @@ def model_order(model: tuple[str, int | None]) -> tuple:
     return known, architecture, depth or 0
 
 
-def _table(group: Group, classical: list[Run], single: Sequence[Run], gaps: Sequence[Gap]) -> Table:
+def _table(
+    group: Group, classical: list[FinishedRun], single: Sequence[FinishedRun], gaps: Sequence[Gap]
+) -> Table:
     runs = group.runs
     specs = [run.spec for run in runs] + [
         gap.spec for gap in gaps
@@ -243,9 +246,9 @@ def _table(group: Group, classical: list[Run], single: Sequence[Run], gaps: Sequ
 def _row(
     name: str,
     models: Sequence[tuple[str, int | None]],
-    runs: list[Run],
+    runs: list[FinishedRun],
     classical: BestClassical | None,
-    single: Sequence[Run],
+    single: Sequence[FinishedRun],
     gaps: Sequence[Gap],
 ) -> Row:
     _refuse_unequal_rows(runs)
@@ -302,11 +305,11 @@ def _row(
     )
 
 
-def _model(run: Run) -> tuple[str, int | None]:
+def _model(run: FinishedRun) -> tuple[str, int | None]:
     return run.spec.architecture, run.spec.depth
 
 
-def _refuse_unequal_rows(runs: Sequence[Run]) -> None:
+def _refuse_unequal_rows(runs: Sequence[FinishedRun]) -> None:
     """Runs of one split have the same rows, and those of all the same unit."""
     first_of_all, first_of_split = runs[0], {}
     for run in runs:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from irnet_hpc.distributed import launch
-from irnet_hpc.errors import UserError, check_choice
+from irnet_hpc.errors import PeerLost, UserError, check_choice
 
 DEVICES = ("auto", "cpu", "cuda")
 ENGINES = ("auto", "horovod", "torch", "none")
@@ -27,10 +27,6 @@ LOST_S = 50  # without an answer of a peer's background thread
 STALL_S = 600  # that a rank may be later than another at a collective: reading a pack or writing a model can take long
 
 T = TypeVar("T")
-
-
-class PeerLost(Exception):
-    """A collective failed, which means that another rank is gone."""
 
 
 @contextlib.contextmanager

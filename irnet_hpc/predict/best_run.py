@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from irnet_hpc.errors import UserError
-from irnet_hpc.runs.collect import Run, collect, one_a_property
+from irnet_hpc.runs.collect import FinishedRun, collect_runs, one_a_property
 
 
 def best_run(results: Path, name: str, pack: str | None, say: Callable[[str], None]) -> Path:
@@ -14,7 +14,7 @@ def best_run(results: Path, name: str, pack: str | None, say: Callable[[str], No
     Raises UserError where no network has that property and a val MAE, or where packs are of several sources or splits:
     whose val rows are easier says nothing of whose model is better.
     """
-    runs = [one for run in collect(results)[0] for one in one_a_property(run)]
+    runs = [one for run in collect_runs(results)[0] for one in one_a_property(run)]
     of_property = [run for run in runs if run.spec.property == name]
     if not of_property:
         known = sorted({run.spec.property for run in runs})
@@ -61,11 +61,11 @@ def best_run(results: Path, name: str, pack: str | None, say: Callable[[str], No
     return best.folder
 
 
-def _val_mae(run: Run) -> float:
+def _val_mae(run: FinishedRun) -> float:
     return math.inf if run.result.val_mae is None else run.result.val_mae
 
 
-def _val_rows(run: Run) -> tuple:
+def _val_rows(run: FinishedRun) -> tuple:
     """What decides which materials are val."""
     identity = run.result.pack_identity
     return (

@@ -18,7 +18,7 @@ from irnet_hpc.predict.domain import Domain, domain_of
 from irnet_hpc.predict.intervals import Interval
 from irnet_hpc.predict.members import Member, predictor, read_member
 from irnet_hpc.predict.screening import Screen, ensemble, layout
-from irnet_hpc.runs.collect import Run, one_a_property
+from irnet_hpc.runs.collect import FinishedRun, one_a_property
 from irnet_hpc.runs.predictions import read_predictions
 
 Predictor = Callable[[np.ndarray], np.ndarray]
@@ -71,7 +71,7 @@ def val_rows(member: Member, name: str, predict: Predictor, pack: Pack) -> Rows:
 
 def test_rows(member: Member, name: str) -> Rows:
     """What a member predicted for its test rows, as it has stored it. Raises UserError where that is not there."""
-    runs = one_a_property(Run(member.folder, member.spec, member.result))
+    runs = one_a_property(FinishedRun(member.folder, member.spec, member.result))
     arrays = read_predictions(next(run for run in runs if run.spec.property == name))
     keys = zip(arrays["material_id"].tolist(), arrays["formula"].tolist(), strict=True)
     values = zip(arrays["target"].tolist(), arrays["prediction"].tolist(), strict=True)

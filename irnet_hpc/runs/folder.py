@@ -1,22 +1,27 @@
-"""RunFolder: the names of a run folder's files, and how they are written.
+"""Read and write the folder of a run; nothing else knows the names of its files.
 
     run.json  history.csv  checkpoint/  model.safetensors  test_predictions.npz  error.json  result.json
 
 `run.json` is written first and `result.json` last, atomically: nothing else means done.
+Imports neither torch nor, until arrays are read or written, numpy.
 """
 
 import contextlib
 import csv
 import dataclasses
+import os
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irnet_hpc.errors import UserError
+from irnet_hpc.errors import PeerLost, UserError
 from irnet_hpc.files import read_json, remove_temporaries
-from irnet_hpc.runs.lease import Leases, RunIsHeld
+from irnet_hpc.runs.lease import Leases, RunIsHeld, SeenLease, read_lease
+from irnet_hpc.runs.predictions_file import read_arrays
 from irnet_hpc.runs.result import RunResult, read_result
+from irnet_hpc.runs.spec import RunSpec, read_spec
 from irnet_hpc.runs.states import Cause
 
 if TYPE_CHECKING:
@@ -27,6 +32,20 @@ HISTORY = ("epoch", "step", "lr", "train_mae", "val_mae", "seconds")
 # Checkpoints alternate between two slots, so that a torn write costs one of them, not the run.
 SLOTS = ("a", "b")
 SUFFIXES = (".json", ".safetensors")
+
+
+# By which libraries report that memory is short in errors of a type that does not say so.
+NO_MEMORY = re.compile(r"out of memory|can't allocate memory|unable to allocate", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunError:
+    """The content of error.json: why a run has no result."""
+
+    message: str  # one line
+    cause: Cause = Cause.OTHER
+    time: float = float("inf")  # when it was written, in s since 1970; infinite if it does not say
+    log: str | None = None
 
 
 class RunFolder:
@@ -76,6 +95,84 @@ class RunFolder:
     @property
     def checkpoint(self) -> Path:
         return self.path / "checkpoint"
+
+    # ------------------------------------------------------------------------------------ reading
+
+    def names(self) -> frozenset[str]:
+        """List the names in the folder at one look; none if there is no folder."""
+        return _names(self.path)
+
+    def spec(self) -> RunSpec | None:
+        """Read the specification from run.json; None if there is none or it cannot be read."""
+        try:
+            return read_spec(read_json(self.run_json)["spec"])
+        except (UserError, OSError, KeyError, TypeError, AttributeError, ValueError):
+            return None
+
+    def result(self) -> RunResult | None:
+        """Read the result; None if there is none.
+
+        Raises:
+            UserError: If result.json is not one of this version, or is damaged.
+        """
+        try:
+            result = read_result(self.result_json)
+        except FileNotFoundError:
+            return None
+        if result.test_mae is None or result.device_hours is None:
+            raise UserError(f"{self.result_json}: test_mae and device_hours must be numbers")
+        return result
+
+    def error(self, since: float | None = None) -> RunError | None:
+        """Read why there is no result.
+
+        Args:
+            since: A time in s since 1970; an error that was written before it counts as none.
+
+        Returns:
+            The error; one that says so if error.json cannot be read; None if there is none.
+        """
+        try:
+            content = read_json(self.error_json)
+        except FileNotFoundError:
+            return None
+        except UserError as unreadable:
+            return RunError(str(unreadable))
+        causes = [cause for cause in Cause if cause == content.get("cause")]
+        error = RunError(
+            message=str(content.get("error")),
+            cause=causes[0] if causes else Cause.OTHER,  # files of before have none
+            time=seconds_since_1970(content.get("time")),
+            log=str(content["log"]) if content.get("log") else None,
+        )
+        return None if since is not None and error.time < since else error
+
+    def history(self) -> list[dict[str, str]]:
+        """Read the lines of history.csv, column -> text; none if there is no file."""
+        try:
+            with self.history_csv.open(encoding="utf-8", newline="") as file:
+                return list(csv.DictReader(file))
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, csv.Error) as error:
+            raise UserError(f"{self.history_csv} cannot be read: {error}") from None
+
+    def predictions(self, property_name: str | None = None) -> dict[str, "np.ndarray"]:
+        """Read the test rows' targets and predictions, see `predictions_file.read_arrays`."""
+        return read_arrays(self.test_predictions, property_name)
+
+    def has_checkpoint(self, key: str | None = None) -> bool:
+        """Return True if a training of this key, or of any, can go on from a checkpoint."""
+        if not any(name.endswith(".json") for name in _names(self.checkpoint)):
+            return False
+        try:
+            return key is None or read_json(self.run_json).get("key") == key
+        except (UserError, FileNotFoundError):
+            return False
+
+    def lease(self) -> SeenLease | None:
+        """Read the lease, expired or not; None if there is none."""
+        return read_lease(self.path)
 
     # ------------------------------------------------------------------------------------ writing
 
@@ -161,9 +258,11 @@ class RunFolder:
 
     def write_history(self, rows: list[list]) -> None:
         """Start history.csv again with the rows that a checkpoint remembers."""
-        with self.replacing(self.history_csv) as temporary:
-            with temporary.open("w", newline="") as file:
-                csv.writer(file).writerows([HISTORY, *rows])
+        with (
+            self.replacing(self.history_csv) as temporary,
+            temporary.open("w", newline="") as file,
+        ):
+            csv.writer(file).writerows([HISTORY, *rows])
 
     def append_history(self, row: list) -> None:
         """Append the row of an epoch to history.csv."""
@@ -205,3 +304,34 @@ class RunFolder:
     def write_json(self, path: Path, value: object) -> None:
         """Write a JSON file of the folder, while the run is this process's."""
         self.leases.write_json(path, value)
+
+
+def cause_of(error: BaseException | None) -> Cause:
+    """Return the cause to state for an exception that ended a training."""
+    if error is None:
+        return Cause.OTHER
+    if isinstance(error, RunIsHeld):
+        return Cause.HELD
+    if isinstance(error, PeerLost):
+        return Cause.PEER_LOST
+    is_ours = type(error).__module__.startswith("irnet_hpc.")
+    # torch's OutOfMemoryError, among others, says it in its text.
+    if isinstance(error, MemoryError) or (not is_ours and NO_MEMORY.search(str(error))):
+        return Cause.MEMORY
+    return cause_of(error.__cause__)
+
+
+def seconds_since_1970(text: object) -> float:
+    """Convert an ISO time; infinite if it is none."""
+    try:
+        return datetime.fromisoformat(text).timestamp()  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return float("inf")
+
+
+def _names(folder: Path) -> frozenset[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return frozenset(entry.name for entry in entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return frozenset()

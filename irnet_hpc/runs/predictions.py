@@ -1,40 +1,22 @@
-"""The predictions that runs have left on their test rows, read where they are wanted.
+"""Compare the predictions that runs have left on their test rows.
 
-What is missing, unreadable, or of other rows than its neighbours' costs a number and a note, never the tables.
+A file that is missing, unreadable, or of other rows than its neighbours' costs a number and a note,
+never the tables.
 """
 
 import dataclasses
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irnet_hpc.errors import UserError
-from irnet_hpc.runs.collect import Run
+from irnet_hpc.runs.collect import FinishedRun
+from irnet_hpc.runs.predictions_file import ARRAYS, read_arrays
 
 if TYPE_CHECKING:
     import numpy as np
 
-
 FILE = "test_predictions.npz"
-ARRAYS = ("material_id", "formula", "target", "prediction")
-MOST_UNPACKED = 50  # ours are not compressed; numpy's own compression of them gives a fifth
-FREELY_UNPACKED = 2**26  # bytes, whatever the file's size
-UNREADABLE = (  # what zipfile and numpy raise of a file that is none of ours
-    *(
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        RuntimeError,
-        MemoryError,
-    ),
-    *(SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +34,7 @@ class SplitRows:
             self.target, other.target
         )
 
-    def errors(self, runs: Iterable[Run]) -> "np.ndarray":
+    def errors(self, runs: Iterable[FinishedRun]) -> "np.ndarray":
         """Absolute errors (n_runs, n_rows) of those runs that are here."""
         import numpy as np
 
@@ -60,7 +42,9 @@ class SplitRows:
         return np.abs(np.array(found).reshape(-1, len(self.target)) - self.target)
 
 
-def read_rows(runs: Iterable[Run], problems: dict[Path, str]) -> dict[int | None, SplitRows]:
+def read_rows(
+    runs: Iterable[FinishedRun], problems: dict[Path, str]
+) -> dict[int | None, SplitRows]:
     """Split -> its rows, of runs on one property of one pack. `problems` gets a sentence for each run that is left out."""
     import numpy as np
 
@@ -84,9 +68,11 @@ def read_rows(runs: Iterable[Run], problems: dict[Path, str]) -> dict[int | None
     return rows
 
 
-def by_split(runs: Iterable[Run], rows: dict[int | None, SplitRows]) -> dict[int | None, list[Run]]:
+def by_split(
+    runs: Iterable[FinishedRun], rows: dict[int | None, SplitRows]
+) -> dict[int | None, list[FinishedRun]]:
     """The runs whose predictions were read."""
-    found: dict[int | None, list[Run]] = {}
+    found: dict[int | None, list[FinishedRun]] = {}
     for run in runs:
         if run.split in rows and run.folder in rows[run.split].predictions:
             found.setdefault(run.split, []).append(run)
@@ -108,64 +94,25 @@ def pools_of(
     return pools
 
 
-def read_predictions(run: Run) -> dict[str, "np.ndarray"]:
-    """The arrays of a run's file. Raises UserError where they are not all there, or are not those of its result."""
+def read_predictions(run: FinishedRun) -> dict[str, "np.ndarray"]:
+    """Read the predictions of a run, and check that they are those of its result.
+
+    Args:
+        run: The run; of several properties one.
+
+    Returns:
+        The arrays of `predictions_file.read_arrays`.
+
+    Raises:
+        UserError: If they cannot be read, or their MAE is not that of result.json.
+    """
     import numpy as np
 
     path = run.folder / FILE
-    try:
-        _check_bytes(path)
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {
-                name: np.asarray(file[name]) for name in ARRAYS
-            }  # of what is no array numpy gives the bytes
-            arrays = (
-                _of_one_property(arrays, file["property"], run.spec.property)
-                if run.joint
-                else arrays
-            )
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except UNREADABLE as error:
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    shapes = {array.shape for array in arrays.values()}
-    if len(shapes) != 1 or any(array.ndim != 1 for array in arrays.values()):
-        raise UserError(
-            f"{path} must hold arrays of one dimension and one length, however: {sorted(shapes)}"
-        )
-    numbers = [arrays[name] for name in ("target", "prediction")]
-    if not all(
-        array.dtype.kind == "f" and len(array) and np.isfinite(array).all() for array in numbers
-    ):
-        raise UserError(f"{path} must hold finite targets and predictions")
-    mae = float(np.abs(numbers[1].astype(float) - numbers[0]).mean())
+    arrays = read_arrays(path, run.spec.property if run.joint else None)
+    mae = float(np.abs(arrays["prediction"].astype(float) - arrays["target"]).mean())
     if not np.isclose(mae, run.result.test_mae, rtol=1e-5):
         raise UserError(
             f"{path} is not that of result.json: MAE {mae:g} and {run.result.test_mae:g}"
         )
     return arrays
-
-
-def _check_bytes(path: Path) -> None:
-    """Raises ValueError where a file is made to fill the memory, BadZipFile where a checksum of it fails: numpy looks at that
-    last, after it has read what is damaged."""
-    with zipfile.ZipFile(path) as file:
-        n_bytes = sum(member.file_size for member in file.infolist())
-        if n_bytes > max(FREELY_UNPACKED, MOST_UNPACKED * path.stat().st_size):
-            raise ValueError(
-                f"it unpacks to {n_bytes / 2**20:,.0f} MiB, more than {MOST_UNPACKED} times its size"
-            )
-        if damaged := file.testzip():
-            raise zipfile.BadZipFile(f"the checksum of {damaged!r} fails")
-
-
-def _of_one_property(
-    arrays: dict[str, "np.ndarray"], names: "np.ndarray", name: str
-) -> dict[str, "np.ndarray"]:
-    """Of a network of several properties, whose targets are (n_rows, n_properties): one, on the rows that report it."""
-    import numpy as np
-
-    column = names.tolist().index(name)
-    arrays = arrays | {label: arrays[label][:, column] for label in ("target", "prediction")}
-    reported = ~np.isnan(arrays["target"])
-    return {label: array[reported] for label, array in arrays.items()}

@@ -1,10 +1,10 @@
-"""Name the states of a cell and the causes of a failure. Files and code hold these values; no text is ever matched."""
+"""Name the states of cells and runs, and the causes of failures; no text is ever matched for them."""
 
 from enum import StrEnum
 
 
 class CellState(StrEnum):
-    """List the states of a cell of a matrix. The values are those of `sweep status --json`."""
+    """The states of a cell of a matrix. The values are those of `sweep status --json`."""
 
     DONE = "done"  # result.json is there and its key is the cell's
     RUNNING = "running"  # a process holds the run's lease, or has been started for it
@@ -15,8 +15,21 @@ class CellState(StrEnum):
     MISSING = "missing"  # none of these
 
 
+class GapState(StrEnum):
+    """Why a run or a cell has no result that a table can show. The values stand in the tables' notes."""
+
+    FAILED = "failed"
+    PREEMPTED = "preempted"
+    UNREADABLE = "unreadable, and left out"  # result.json is not one of this version, or damaged
+    STALE = "stale"
+    RUNNING = "running"
+    UNFINISHED = "running, or interrupted"  # run.json is there; no ledger was asked for more
+    QUEUED = "queued"
+    NOT_RUN = "not run"
+
+
 class Cause(StrEnum):
-    """List the causes that `error.json` states as `cause`."""
+    """The causes of a failure, as `error.json` states them under `cause`."""
 
     OTHER = ""  # nothing that more memory, more time or another process would mend
     MEMORY = "memory"  # more memory may help

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from irnet_hpc.aggregate.cli import Note, ask_ledger, collect, document, footer, legend
+from irnet_hpc.aggregate.cli import Note, ask_ledger, collect_runs, document, footer, legend
 from irnet_hpc.aggregate.figures import mae_against_depth
 from irnet_hpc.aggregate.formats import escape_latex
 from irnet_hpc.aggregate.published import (
@@ -105,7 +105,7 @@ def write_by_hand(results: Path) -> None:
 
 
 def tables_of(results: Path):
-    return tabulate(collect(results)[0])
+    return tabulate(collect_runs(results)[0])
 
 
 def aggregate(*arguments: object, **kwargs) -> subprocess.CompletedProcess:
@@ -209,7 +209,7 @@ def test_columns_are_plain_srnet_irnet_custom_by_depth_and_rows_are_in_the_order
         write_run(tmp_path, 0.1, model)
     write_run(tmp_path, 0.1, architecture=custom, depth=3, layers=layers)
     write_run(tmp_path, 0.1, property="band_gap", unit="eV")
-    runs, _ = collect(tmp_path)
+    runs, _ = collect_runs(tmp_path)
     (table,) = tabulate(runs)
     assert [f"{architecture}-{depth}" for architecture, depth in table.models] == [
         *("plain-24", "srnet-17", "irnet-10", "irnet-17", "irnet-48", f"{custom}-3")
@@ -321,7 +321,7 @@ def test_what_started_from_other_content_than_it_says_is_stale(tmp_path):
     broken = write_run(tmp_path, 0.03, start_from="fedcba9876543210", origin=said)
     value = json.loads((broken / "result.json").read_text()) | {"origin": 5}
     (broken / "result.json").write_text(json.dumps(value))
-    _, gaps = collect(tmp_path)
+    _, gaps = collect_runs(tmp_path)
     assert "origin must be of type dict, or null" in gaps[broken].why
     (table,) = tables_of(tmp_path)
     assert (table.recipe, table.start_from) == ("onecycle", "band_gap")
@@ -354,7 +354,7 @@ def test_a_start_that_has_seen_test_formulas_says_so_and_shares_no_table_with_on
     )
     assert (clean.rows[0].cells[0].seeds, seen.rows[0].cells[0].seeds) == ((0, 2), (1,))
     assert "(which has seen test formulas)" in seen.title and "seen-test" in seen.name
-    (note,) = legend(collect(tmp_path)[0], [clean, seen])
+    (note,) = legend(collect_runs(tmp_path)[0], [clean, seen])
     assert (
         note.lines == (str(folder),)
         and "not known whether it has seen test formulas" in note.heading
@@ -364,7 +364,7 @@ def test_a_start_that_has_seen_test_formulas_says_so_and_shares_no_table_with_on
 def test_a_run_whose_origin_has_since_been_trained_otherwise_is_named_in_the_notes(tmp_path):
     origin = RunSpec("oqmd-magpie", "formation_energy", "irnet", 17)
     write_run(tmp_path, 0.05)
-    (trained,) = collect(tmp_path)[0]
+    (trained,) = collect_runs(tmp_path)[0]
     said = {
         "pack": "oqmd-magpie",
         "property": "formation_energy",
@@ -376,7 +376,7 @@ def test_a_run_whose_origin_has_since_been_trained_otherwise_is_named_in_the_not
     folder = write_run(
         tmp_path, 0.04, seed=1, **start, origin=said | {"key": "of another recipe of this name"}
     )
-    (note,) = legend(collect(tmp_path)[0], tables_of(tmp_path))
+    (note,) = legend(collect_runs(tmp_path)[0], tables_of(tmp_path))
     assert note == Note("started from a run that has since been trained otherwise", (str(folder),))
 
 
@@ -441,7 +441,7 @@ def test_recipes_of_one_name_and_different_content_are_not_mixed(tmp_path):
     )
     write_run(tmp_path, 0.10, recipe=small, seed=0)
     write_run(tmp_path, 0.20, recipe=large, seed=1)
-    runs, _ = collect(tmp_path)
+    runs, _ = collect_runs(tmp_path)
     tables = tabulate(runs)
     assert sorted(table.rows[0].cells[0].mae for table in tables) == [0.10, 0.20]
     assert len({table.recipe for table in tables}) == 2
@@ -457,7 +457,7 @@ def test_what_would_now_be_trained_otherwise_is_stale_and_not_mixed_with_the_res
         write_run(tmp_path, 0.20, seed=1, key="f" * 64)
     else:
         write_run(tmp_path, 0.20, seed=1, recipe=dataclasses.replace(RECIPES["onecycle"], epochs=7))
-    runs, _ = collect(tmp_path)
+    runs, _ = collect_runs(tmp_path)
     current, stale = sorted(tabulate(runs), key=lambda table: table.recipe.endswith("(stale)"))
     assert current.rows[0].cells[0].mae == 0.10
     assert stale.recipe.endswith("(stale)")
@@ -501,7 +501,7 @@ def test_the_footer_says_what_is_missing_and_why(tmp_path):
         change(value)
         (folder / "result.json").write_text(json.dumps(value))
     hidden = write_run(tmp_path, 0.9, seed=9, folder=tmp_path / ".trash" / "run")
-    runs, gaps = collect(tmp_path)
+    runs, gaps = collect_runs(tmp_path)
     notes = footer(gaps)
     assert [run.spec.seed for run in runs] == [0]
     failures, unfinished, unreadable = notes
@@ -511,7 +511,7 @@ def test_the_footer_says_what_is_missing_and_why(tmp_path):
     assert unfinished == Note("running, or interrupted", (str(running),))
     assert "is not JSON" in unreadable.lines[0]
     assert "keys missing or unknown: unit" in unreadable.lines[1]
-    assert "test_mae must be a number that is not negative, however: -1" in unreadable.lines[2]
+    assert "test_mae must be a number that is not negative, got -1" in unreadable.lines[2]
     text = document(tabulate(runs), notes)
     assert "failed (1):" in text
     assert "running, or interrupted (1):" in text
@@ -525,7 +525,7 @@ def test_any_nonsense_in_a_result_is_named_and_not_fatal(tmp_path, content):
     write_run(tmp_path, 0.1)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "result.json").write_text(content)
-    runs, gaps = collect(tmp_path)
+    runs, gaps = collect_runs(tmp_path)
     assert len(runs) == 1
     assert str(tmp_path / "other" / "result.json") in gaps[tmp_path / "other"].why
 
@@ -545,7 +545,7 @@ def test_any_nonsense_in_a_result_is_named_and_not_fatal(tmp_path, content):
 def test_a_result_of_the_right_keys_and_wrong_values_is_left_out(tmp_path, change):
     write_run(tmp_path, 0.1)
     wrong = write_run(tmp_path, 0.1, seed=1, **change)
-    runs, gaps = collect(tmp_path)
+    runs, gaps = collect_runs(tmp_path)
     assert len(runs) == 1
     assert gaps[wrong].state == "unreadable, and left out"
 
@@ -558,7 +558,7 @@ def test_a_specification_of_wrong_types_is_named_and_costs_no_table(tmp_path, ch
     wrong = write_run(tmp_path, 0.1, seed=1)
     value = json.loads((wrong / "result.json").read_text())
     write_json(wrong / "result.json", value | {"spec": value["spec"] | change})
-    runs, gaps = collect(tmp_path)
+    runs, gaps = collect_runs(tmp_path)
     assert [table.rows[0].cells[0].seeds for table in tabulate(runs)] == [(0,)]
     (note,) = footer(gaps)
     ((name, value),) = change.items()
@@ -573,7 +573,7 @@ def test_folders_behind_a_link_are_read_and_a_circle_of_links_ends(tmp_path):
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "link").symlink_to(tmp_path / "scratch")
     (tmp_path / "scratch" / "circle").symlink_to(tmp_path / "results")
-    assert len(collect(tmp_path / "results")[0]) == 1
+    assert len(collect_runs(tmp_path / "results")[0]) == 1
 
 
 def test_with_a_matrix_every_cell_without_a_result_says_why(tmp_path):
@@ -589,7 +589,7 @@ def test_with_a_matrix_every_cell_without_a_result_says_why(tmp_path):
         "packs: [oqmd-magpie]\nproperties: [formation_energy]\n"
         "models: [{architectures: [plain, irnet], depths: [17, 48]}, irnet-24]\n"
     )
-    _, gaps = collect(results)
+    _, gaps = collect_runs(results)
     notes = ask_ledger(matrix, results, gaps)
     assert notes[0] == Note(f"{matrix}: 1 of 5 cells are done")
     absent = run_folder(results, RunSpec("oqmd-magpie", "formation_energy", "irnet", 48))
@@ -857,7 +857,7 @@ def test_the_csv_has_the_best_classical_model_and_the_improvement_over_it(tmp_pa
 def test_a_classical_model_fitted_on_fewer_rows_is_named_below_the_tables(tmp_path):
     write_run(tmp_path, 0.1, "svr", fitted_rows=20, n_parameters=None)
     write_run(tmp_path, 0.1, "ridge", fitted_rows=80)
-    runs, gaps = collect(tmp_path)
+    runs, gaps = collect_runs(tmp_path)
     assert not gaps
     (note,) = legend(runs, tabulate(runs))
     assert note.heading.startswith("fitted on fewer rows")
@@ -870,7 +870,7 @@ def test_a_result_from_before_these_models_is_still_read(tmp_path):
     for name in ("chosen", "fitted_rows"):
         del value[name]
     write_json(folder / "result.json", value)
-    runs, gaps = collect(tmp_path)
+    runs, gaps = collect_runs(tmp_path)
     assert (len(runs), gaps, runs[0].result.chosen) == (1, {}, None)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from irnet_hpc.aggregate.cli import collect, sections_of, unread
+from irnet_hpc.aggregate.cli import collect_runs, sections_of, unread
 from irnet_hpc.aggregate.sections.differences import differences, differences_section
 from irnet_hpc.aggregate.statistics import paired_interval
 from irnet_hpc.files import write_json
@@ -281,7 +281,7 @@ def test_predictions_that_cannot_be_used_are_a_note_and_the_rest_is_compared(
     tmp_path, harm, sentence
 ):
     write_irnet_and_forest(tmp_path)
-    folder = next(run.folder for run in collect(tmp_path)[0] if run.spec.seed == 1)
+    folder = next(run.folder for run in collect_runs(tmp_path)[0] if run.spec.seed == 1)
     harm(folder / FILE)
     (one,), problems = made(tmp_path)
     assert (one.n_runs, one.mean, one.low) == (2, pytest.approx(-0.19), None)

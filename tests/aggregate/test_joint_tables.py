@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from irnet_hpc.aggregate.cli import collect, document
+from irnet_hpc.aggregate.cli import collect_runs, document
 from irnet_hpc.aggregate.render import grid, markdown, tidy_csv
 from irnet_hpc.errors import UserError
 from irnet_hpc.sweep.jobs import train_options
@@ -152,7 +152,7 @@ def test_a_joint_result_without_numbers_for_each_property_is_left_out_with_the_r
     else:
         value["per_property"] = wrong
     (folder / "result.json").write_text(json.dumps(value))
-    runs, gaps = collect(tmp_path)
+    runs, gaps = collect_runs(tmp_path)
     assert not runs and (
         "per_property" in gaps[folder].why or "test_mae of band_gap" in gaps[folder].why
     )

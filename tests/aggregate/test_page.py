@@ -23,7 +23,7 @@ from irnet_hpc.aggregate.sections.tasks import tasks_of
 from irnet_hpc.aggregate.tables import tabulate
 from irnet_hpc.data.formulas import SYMBOLS
 from irnet_hpc.files import write_json
-from irnet_hpc.runs.collect import collect
+from irnet_hpc.runs.collect import collect_runs
 from irnet_hpc.runs.predictions import FILE
 from tests.aggregate.browser import CHROMIUM, DRIVER, Browser
 from tests.aggregate.test_aggregate import aggregate, write_by_hand, write_run
@@ -83,7 +83,7 @@ def write_everything(results):
 )
 def test_when_runs_started_is_said_where_their_results_say_it(attempts, tmp_path):
     write_run(tmp_path, 0.3, "irnet-17", attempts=attempts)
-    (run,), _ = collect(tmp_path)
+    (run,), _ = collect_runs(tmp_path)
     assert ("the newest started 2026-11-25." in subtitle([run])) == (
         isinstance(attempts, list) and "T" in str(attempts)
     )
@@ -224,7 +224,7 @@ def test_where_a_model_errs_is_as_worked_out_by_hand(tmp_path):
     """Fe in rows 0 and 3: (0.1 + 0.4) / 2; O in 0, 2 and 3; the last formula cannot be read."""
     for seed in range(2):
         write_predicted(tmp_path, seed)
-    (found,) = diagnoses(tasks_of(tabulate(collect(tmp_path)[0])), {})
+    (found,) = diagnoses(tasks_of(tabulate(collect_runs(tmp_path)[0])), {})
     errors = {one.symbol: (one.n, one.mae, one.bias) for one in found.elements}
     assert list(errors) == ["O", "Na", "Mg", "Cl", "Fe"]  # by atomic number
     assert errors["Fe"] == (2, pytest.approx(0.25), pytest.approx(0.25))
@@ -289,7 +289,7 @@ def test_formulas_have_subscripts():
 def test_a_chart_keeps_the_digits_of_its_numbers_and_takes_the_pages_colours(tmp_path):
     for model, mae in (("irnet-17", 0.17912), ("irnet-48", 0.18131)):
         write_run(tmp_path, mae, model)
-    (table,) = tabulate(collect(tmp_path)[0])
+    (table,) = tabulate(collect_runs(tmp_path)[0])
     svg = inline_svg(
         figure_of("", "depth", [lambda panel: draw_depths(panel, table, table.rows[0])]), "x", EVIL
     )
@@ -302,7 +302,7 @@ def test_a_chart_keeps_the_digits_of_its_numbers_and_takes_the_pages_colours(tmp
 def test_the_summary_says_what_follows_from_the_tables(tmp_path):
     """plain from 0.12 to 0.12, IRNet from 0.09 to 0.15; the best by val of 0.09 is 82 % below 0.5."""
     write_by_hand(tmp_path)
-    runs, gaps = collect(tmp_path)
+    runs, gaps = collect_runs(tmp_path)
     tables = tabulate(runs)
     said = {
         sentence.about: sentence.text
@@ -390,7 +390,7 @@ def test_a_thousand_cells_open_in_under_three_seconds(tmp_path):
     time of the page's own thread, which whatever else the machine does leaves alone."""
     write_run(tmp_path / "one", 0.1, "irnet-17")
     write_run(tmp_path / "one", 0.2, "plain-17")
-    two, _ = collect(tmp_path / "one")
+    two, _ = collect_runs(tmp_path / "one")
     runs = [
         run._replace(folder=run.folder / name, spec=dataclasses.replace(run.spec, property=name))
         for name in (f"p{number}" for number in range(500))

@@ -5,7 +5,7 @@ import dataclasses
 import pandas as pd
 import pytest
 
-from irnet_hpc.aggregate.cli import collect, document, legend
+from irnet_hpc.aggregate.cli import collect_runs, document, legend
 from irnet_hpc.aggregate.render import grid, markdown, tidy_csv
 from irnet_hpc.aggregate.tables import tabulate
 from irnet_hpc.errors import UserError
@@ -71,7 +71,7 @@ def test_one_split_alone_keeps_its_name_and_no_table_speaks_of_splits(tmp_path):
 def test_packs_that_differ_in_more_than_the_seed_of_the_split_are_not_merged(tmp_path, identity):
     write_split(tmp_path, 0.1, 0)
     write_split(tmp_path, 0.2, 1, identity=identity)
-    runs, _ = collect(tmp_path)
+    runs, _ = collect_runs(tmp_path)
     tables = tabulate(runs)
     assert [table.pack for table in tables] == ["oqmd-magpie", "oqmd-magpie-split1"]
     named_so = identity.get("split", {}).get("seed", 1) == 1 and "column" not in str(identity)
@@ -157,7 +157,7 @@ def test_a_start_from_another_split_of_the_same_pack_is_one_start(tmp_path):
         write_split(tmp_path, 0.05, split)
         of_split = [
             run
-            for run in collect(tmp_path)[0]
+            for run in collect_runs(tmp_path)[0]
             if run.spec.pack.endswith(f"split{split}") or not split
         ]
         start_from = run_id(of_split[0].spec, RECIPES["onecycle"])
@@ -172,7 +172,7 @@ def test_a_start_from_another_split_of_the_same_pack_is_one_start(tmp_path):
 def test_a_run_says_itself_what_it_started_from_where_the_origin_is_not_among_the_results(tmp_path):
     for split in range(2):
         write_split(tmp_path, 0.03, split, pack="jarvis-magpie", start_from="0123456789abcdef")
-    runs, _ = collect(tmp_path)
+    runs, _ = collect_runs(tmp_path)
     assert "started from run 01234567" in tabulate(runs)[0].title
     for i, run in enumerate(runs):
         pack = "oqmd-magpie" + (f"-split{run.split}" if run.split else "")

@@ -17,7 +17,7 @@ from irnet_hpc.aggregate.sections.representations import representations_section
 from irnet_hpc.aggregate.sections.tasks import tasks_of, tasks_section
 from irnet_hpc.aggregate.tables import tabulate
 from irnet_hpc.files import write_json
-from irnet_hpc.runs.collect import collect
+from irnet_hpc.runs.collect import collect_runs
 from irnet_hpc.runs.recipes import RECIPES
 from tests.aggregate.test_aggregate import aggregate, tables_of, write_run
 
@@ -142,7 +142,7 @@ def test_an_empty_cell_says_why(tmp_path):
         tmp_path, 0.1, "plain-48", **gap, train_rows=50, n_train=50
     )  # of another table
     (elsewhere / "result.json").unlink()
-    runs, gaps = collect(tmp_path)
+    runs, gaps = collect_runs(tmp_path)
     (table,) = tabulate(runs, gaps.values())
     lines = [
         dict(zip([text for text, _ in grid(table)[0]], [text for text, _ in line], strict=True))

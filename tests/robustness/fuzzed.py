@@ -210,13 +210,13 @@ def read_run(folder: Path) -> object:
 
 
 def read_predictions(folder: Path) -> object:
-    from irnet_hpc.runs.collect import Run
+    from irnet_hpc.runs.collect import FinishedRun
     from irnet_hpc.runs.predictions import read_predictions
     from irnet_hpc.runs.result import read_result
     from irnet_hpc.runs.spec import read_spec
 
     result = read_result(folder / "result.json.sound")
-    found = read_predictions(Run(folder, read_spec(result.spec), result))
+    found = read_predictions(FinishedRun(folder, read_spec(result.spec), result))
     return hashlib.sha256(b"".join(array.tobytes() for array in found.values())).hexdigest()
 
 
@@ -327,9 +327,9 @@ def read_results(folder: Path) -> object:
     from irnet_hpc.aggregate.sections.intervals import with_significance
     from irnet_hpc.aggregate.sections.series import size_series
     from irnet_hpc.aggregate.tables import tabulate
-    from irnet_hpc.runs.collect import collect
+    from irnet_hpc.runs.collect import collect_runs
 
-    runs, gaps = collect(folder / "results")
+    runs, gaps = collect_runs(folder / "results")
     problems: dict = {}
     tables = with_significance(with_ensembles(tabulate(runs, gaps.values()), problems), problems)
     sections = aggregate.sections_of(tables, size_series(tables), problems)

@@ -34,7 +34,7 @@ from irnet_hpc.files import read_json
 from irnet_hpc.models.architectures import Layers, Stack, n_weights, parse
 from irnet_hpc.models.network import Network
 from irnet_hpc.pack import store
-from irnet_hpc.runs import predictions
+from irnet_hpc.runs import predictions, predictions_file
 from irnet_hpc.sweep.matrix.matrix import Matrix, read_matrix
 from tests.builders import load_table
 from tests.robustness.fuzzed import KINDS
@@ -427,4 +427,4 @@ def test_predictions_that_unpack_to_thousands_of_times_their_size_are_refused_be
         warnings.simplefilter("ignore")
         np.savez_compressed(tmp_path / "bomb.npz", target=np.zeros(2 * 10**7))
     with pytest.raises(ValueError, match="it unpacks to 153 MiB, more than 50 times its size"):
-        predictions._check_bytes(tmp_path / "bomb.npz")
+        predictions_file._check_bytes(tmp_path / "bomb.npz")

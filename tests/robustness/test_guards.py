@@ -280,12 +280,12 @@ def test_no_pickle_is_loaded_from_a_run_that_holds_one(finished, tmp_path):
 import sys
 sys.addaudithook(lambda event, _: sys.exit(f"{event}") if event == "pickle.find_class" else None)
 from irnet_hpc.aggregate import cli as aggregate
-from irnet_hpc.runs.collect import collect
+from irnet_hpc.runs.collect import collect_runs
 from irnet_hpc.runs.predictions import read_rows
 from irnet_hpc.train.warm_start import read_origin
 from pathlib import Path
 problems = {}
-runs, _ = collect(Path(sys.argv[1]))
+runs, _ = collect_runs(Path(sys.argv[1]))
 assert len(runs) == 2
 read_rows(runs, problems)
 read_origin(runs[0].folder)

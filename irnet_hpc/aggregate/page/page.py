@@ -36,11 +36,11 @@ from irnet_hpc.aggregate.sections.ranks import Ranking
 from irnet_hpc.aggregate.sections.series import Series
 from irnet_hpc.aggregate.sections.tasks import Task, percent_below, tasks_section
 from irnet_hpc.aggregate.tables import Row, Table
-from irnet_hpc.runs.collect import Gap, Run
+from irnet_hpc.runs.collect import FinishedRun, Gap
 from irnet_hpc.runs.spec import model_name
 
 
-def subtitle(runs: Sequence[Run]) -> str:
+def subtitle(runs: Sequence[FinishedRun]) -> str:
     attempts = [
         run.result.attempts for run in runs if isinstance(run.result.attempts, list)
     ]  # which nothing else reads
@@ -52,7 +52,9 @@ def subtitle(runs: Sequence[Run]) -> str:
     )
 
 
-def facts(runs: Sequence[Run], tables: Sequence[Table], n_tasks: int, n_gaps: int) -> Markup:
+def facts(
+    runs: Sequence[FinishedRun], tables: Sequence[Table], n_tasks: int, n_gaps: int
+) -> Markup:
     cells = [cell for one in tables for row in one.rows for cell in row.cells if cell]
     n_models = len({model for one in tables for model in one.models})
     counted = {
@@ -158,7 +160,7 @@ FOLDED = 3  # blocks of a section, above which they are folded
 class Findings:
     """All that the report shows."""
 
-    runs: Sequence[Run]
+    runs: Sequence[FinishedRun]
     gaps: Mapping[Path, Gap]
     tables: Sequence[Table]
     sections: Sequence[Section]

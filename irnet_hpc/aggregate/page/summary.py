@@ -10,7 +10,7 @@ from irnet_hpc.aggregate.sections.differences import FEWEST
 from irnet_hpc.aggregate.sections.ranks import FEWEST_TASKS, Ranking
 from irnet_hpc.aggregate.sections.tasks import Task, percent_below
 from irnet_hpc.aggregate.tables import Row, Table
-from irnet_hpc.runs.collect import Gap, Run
+from irnet_hpc.runs.collect import FinishedRun, Gap
 from irnet_hpc.runs.spec import model_name
 
 NAMES = {"plain": "the plain network", "srnet": "SRNet", "irnet": "IRNet"}
@@ -22,7 +22,7 @@ class Sentence(NamedTuple):
 
 
 def summary(
-    runs: Sequence[Run],
+    runs: Sequence[FinishedRun],
     tables: Sequence[Table],
     tasks: Sequence[Task],
     ranking: Ranking | None,
@@ -44,7 +44,7 @@ def summary(
     return found + ([Sentence("Missing", _missing(gaps))] if gaps else [])
 
 
-def _extent(runs: Sequence[Run], tables: Sequence[Table], tasks: Sequence[Task]) -> str:
+def _extent(runs: Sequence[FinishedRun], tables: Sequence[Table], tasks: Sequence[Task]) -> str:
     models = {model for table in tables for model in table.models}
     hours = sum(run.result.device_hours for run in runs)
     return (

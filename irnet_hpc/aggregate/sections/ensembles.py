@@ -9,7 +9,7 @@ from irnet_hpc.aggregate.formats import Block, Section, Text
 from irnet_hpc.aggregate.render import row_format
 from irnet_hpc.aggregate.scores import Cell
 from irnet_hpc.aggregate.tables import Row, Table
-from irnet_hpc.runs.collect import Run
+from irnet_hpc.runs.collect import FinishedRun
 from irnet_hpc.runs.predictions import read_rows
 from irnet_hpc.runs.spec import model_name
 
@@ -36,7 +36,7 @@ def _with_ensembles(row: Row, problems: dict[Path, str]) -> Row:
     return dataclasses.replace(row, cells=tuple(cells))
 
 
-def ensemble_mae(runs: Sequence[Run], problems: dict[Path, str]) -> float | None:
+def ensemble_mae(runs: Sequence[FinishedRun], problems: dict[Path, str]) -> float | None:
     """MAE of the mean of the seeds' predictions, over several splits the mean of theirs; None where a split has fewer than
     two seeds, or the predictions of a run are not there."""
     of_split = defaultdict(list)

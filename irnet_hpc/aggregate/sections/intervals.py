@@ -15,7 +15,7 @@ from irnet_hpc.aggregate.render import cell_text, row_format
 from irnet_hpc.aggregate.scores import Measured
 from irnet_hpc.aggregate.sections.differences import FEWEST
 from irnet_hpc.aggregate.tables import Row, Table
-from irnet_hpc.runs.collect import Run
+from irnet_hpc.runs.collect import FinishedRun
 from irnet_hpc.runs.predictions import SplitRows, by_split, pools_of, read_rows
 from irnet_hpc.runs.spec import model_name
 
@@ -32,8 +32,8 @@ SAID = (
 class Pair(NamedTuple):
     """Runs of two models on one split, to be compared."""
 
-    runs: Sequence[Run]
-    others: Sequence[Run]
+    runs: Sequence[FinishedRun]
+    others: Sequence[FinishedRun]
     averaged: bool  # whether each of `runs` is compared with the mean of `others`: seeds of a classical model mean another
     # thing than a network's, and are often one; else with the one of its seed
 
@@ -113,7 +113,7 @@ def _compared(cell: Measured, best: Measured, rows: dict[int | None, SplitRows])
     return paired_p(stacked, [rows[pool[0]].formula for pool in pools])
 
 
-def _in_pairs(ours: Sequence[Run], theirs: Sequence[Run]) -> Pair | None:
+def _in_pairs(ours: Sequence[FinishedRun], theirs: Sequence[FinishedRun]) -> Pair | None:
     """None where no seed is common to two networks."""
     if ours[0].spec.is_classical or theirs[0].spec.is_classical:
         runs, others = sorted(

@@ -11,7 +11,7 @@ from irnet_hpc.aggregate.groups import short, unseeded_identity
 from irnet_hpc.aggregate.render import cell_text, row_format
 from irnet_hpc.aggregate.scores import Cell
 from irnet_hpc.aggregate.tables import Row, Table, model_order
-from irnet_hpc.runs.collect import Run
+from irnet_hpc.runs.collect import FinishedRun
 from irnet_hpc.runs.spec import model_name
 
 SIZE_SAID = (
@@ -125,7 +125,7 @@ def chemistry_series(tables: Iterable[Table]) -> tuple[Series, ...]:
     )
 
 
-def _first_run(table: Table) -> Run:
+def _first_run(table: Table) -> FinishedRun:
     return next(cell for row in table.rows for cell in row.cells if cell).runs[0]
 
 

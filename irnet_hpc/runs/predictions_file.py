@@ -1,0 +1,88 @@
+"""Read test_predictions.npz, which may be anybody's: bounded, with checksums, and without pickles."""
+
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irnet_hpc.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ARRAYS = ("material_id", "formula", "target", "prediction")
+# A file of ours is not compressed; numpy's own compression of it gives a fifth.
+MAX_UNPACKED = 50  # times the size of the file
+FREELY_UNPACKED = 2**26  # bytes, whatever the size of the file
+# What zipfile and numpy raise for a file that is not one of ours.
+UNREADABLE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError),
+    *(MemoryError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
+
+
+def read_arrays(path: Path, property_name: str | None = None) -> dict[str, "np.ndarray"]:
+    """Read the arrays of a run's test rows.
+
+    Args:
+        path: The file.
+        property_name: A property of a network of several; None for a network of one.
+
+    Returns:
+        `material_id`, `formula`, `target` and `prediction`, each (n_rows,), over the rows that
+        report the property, in its unit.
+
+    Raises:
+        UserError: If the file is missing, damaged, made to fill the memory, or holds other arrays.
+    """
+    import numpy as np
+
+    try:
+        _check_bytes(path)
+        with np.load(path, allow_pickle=False) as file:
+            # Of what is no array numpy gives the bytes.
+            arrays = {name: np.asarray(file[name]) for name in ARRAYS}
+            if property_name is not None:
+                arrays = _one_property(arrays, file["property"], property_name)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except UNREADABLE as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    shapes = {array.shape for array in arrays.values()}
+    if len(shapes) != 1 or any(array.ndim != 1 for array in arrays.values()):
+        raise UserError(
+            f"{path} must hold arrays of one dimension and one length, got {sorted(shapes)}"
+        )
+    for name in ("target", "prediction"):
+        array = arrays[name]
+        if array.dtype.kind != "f" or not len(array) or not np.isfinite(array).all():
+            raise UserError(f"{path} must hold finite targets and predictions")
+    return arrays
+
+
+def _check_bytes(path: Path) -> None:
+    """Raise ValueError if a file is made to fill the memory, BadZipFile if a checksum of it fails.
+
+    numpy compares checksums last, after it has read what is damaged.
+    """
+    with zipfile.ZipFile(path) as file:
+        n_bytes = sum(member.file_size for member in file.infolist())
+        if n_bytes > max(FREELY_UNPACKED, MAX_UNPACKED * path.stat().st_size):
+            raise ValueError(
+                f"it unpacks to {n_bytes / 2**20:,.0f} MiB, more than {MAX_UNPACKED} times its size"
+            )
+        if damaged := file.testzip():
+            raise zipfile.BadZipFile(f"the checksum of {damaged!r} fails")
+
+
+def _one_property(
+    arrays: dict[str, "np.ndarray"], names: "np.ndarray", name: str
+) -> dict[str, "np.ndarray"]:
+    """Select one of several properties, whose targets are (n_rows, n_properties)."""
+    import numpy as np
+
+    column = names.tolist().index(name)
+    arrays = arrays | {label: arrays[label][:, column] for label in ("target", "prediction")}
+    reported = ~np.isnan(arrays["target"])
+    return {label: array[reported] for label, array in arrays.items()}
