@@ -1,4 +1,4 @@
-"""What commands say: a bar on a terminal, one object with --json, and at the end what was written and what to do next."""
+"""Test the console: exit status, --json, progress bars, and the command to type next."""
 
 import contextlib
 import fcntl
@@ -22,7 +22,8 @@ import pytest
 import yaml
 
 from irnet_hpc import completion
-from irnet_hpc.console import exit_status
+from irnet_hpc.console import ExitStatus, exit_status
+from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, write_json
 from irnet_hpc.runs.recipes import RECIPES, fitting_batch, resolve
 from irnet_hpc.runs.spec import RunSpec
@@ -45,7 +46,7 @@ recipes: [{TINY}]
 seeds: [0, 1]
 resources: {{minutes: 1}}
 """
-# In this order, in one folder; what each writes, and none of that where it only looks.
+# The calls in their order, in one folder, each with the file it writes; empty if it writes none.
 CALLS = {
     "pack": (
         "pack --source alloys --rows 120 --features elements --workers 1",
@@ -80,8 +81,8 @@ CALLS = {
 }
 
 
-def said(command: str) -> str:
-    """What a command prints, run here."""
+def output_of(command: str) -> str:
+    """Run a command in this process; return what it prints on both streams."""
     name, *arguments = shlex.split(command)
     arguments = [
         path
@@ -91,29 +92,29 @@ def said(command: str) -> str:
     module = importlib.import_module(
         f"irnet_hpc.{name}" if name in ("completion", "tensorboard") else f"irnet_hpc.{name}.cli"
     )
-    out, argv, term = io.StringIO(), sys.argv, signal.getsignal(signal.SIGTERM)
-    hangup = signal.getsignal(signal.SIGHUP)
+    out, argv = io.StringIO(), sys.argv
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     sys.argv = [name, *arguments]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
             assert exit_status(module.main) in (0, 1 if name == "doctor" else 0), out.getvalue()
     finally:
         sys.argv = argv
-        signal.signal(signal.SIGTERM, term)
-        signal.signal(signal.SIGHUP, hangup)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return out.getvalue()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The folder in which everything is said."""
-    place, before = tmp_path_factory.mktemp("saying"), Path.cwd()
+    """Change into a new folder with a matrix and a list of formulas, for the whole module."""
+    place, before = tmp_path_factory.mktemp("console"), Path.cwd()
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("IRNET_", "SLURM_"))]:
             patch.delenv(name)
         patch.setenv("IRNET_OFFLINE", "1")
         patch.setenv("PYTHONPATH", str(ROOT))
-        # Where it is started is the one thing that nobody waits for here: test_sweep.py has it.
+        # Nothing here waits for a background process to start; tests/sweep does.
         patch.setattr(sweep, "to_background", lambda *_: (Path("results/tables.log"), "1"))
         patch.setattr(sweep, "max_array_size", lambda: None)
         os.chdir(place)
@@ -124,15 +125,15 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ends(folder) -> dict[str, str]:
-    """Call -> all that it said; one whose library is not here is not there."""
+def outputs(folder) -> dict[str, str]:
+    """Run all calls; map each to its output. A call whose library is missing is left out."""
     found = {}
     for name, (command, _) in CALLS.items():
         if name == "export" and not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
             continue
-        if name == "sweep prune":  # something to prune: a run of no cell of the matrix
+        if name == "sweep prune":  # a run that no cell of the matrix wants
             shutil.copytree(next(folder.glob(RUN)).parents[1], folder / "results/other")
-        found[name] = said(command)
+        found[name] = output_of(command)
     return found
 
 
@@ -141,87 +142,123 @@ def parsers():
     return completion.parsers()
 
 
+# ------------------------------------------------------------------------------------- exit status
+
+NUMBER_OF_A_FILE = """
+import sys
+from irnet_hpc.console import exit_status
+sys.exit(exit_status(lambda: print("printed") or open(sys.argv[1], "w").fileno()))
+"""
+
+
+def test_without_standard_streams_no_file_gets_their_numbers(tmp_path):
+    """The exit status is the number of the first file opened: after 0, 1 and 2 of the streams."""
+    command = [sys.executable, "-c", NUMBER_OF_A_FILE, str(tmp_path / "file")]
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], cwd=ROOT, timeout=600
+    )
+    assert closed.returncode == 3 and (tmp_path / "file").read_text() == ""
+
+
+def raising(error: BaseException):
+    """Return a command that raises this error."""
+
+    def command() -> None:
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (UserError("seed must be 0 or more, got -1"), ExitStatus.USER_ERROR),
+        (FileNotFoundError(2, "No such file or directory", "a.csv"), ExitStatus.USER_ERROR),
+        (KeyboardInterrupt(), ExitStatus.INTERRUPTED),
+    ],
+)
+def test_an_error_that_a_user_can_mend_is_one_line_on_stderr(error, status, capsys):
+    assert exit_status(raising(error)) == status
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        exit_status(lambda: 1 // 0)
+
+
+# -------------------------------------------------------------------------------- the next command
+
+
 @pytest.mark.parametrize("name", CALLS)
-def test_a_command_ends_with_what_it_wrote_and_a_command_that_can_be_typed(
-    name, ends, folder, parsers
-):
-    if name not in ends:
+def test_a_command_ends_with_a_next_one_that_can_be_typed(name, outputs, folder, parsers):
+    """Its arguments parse, its files exist, and the file that was written is named."""
+    if name not in outputs:
         pytest.skip("needs the extra onnx")
-    lines, written = ends[name].splitlines(), CALLS[name][1]
-    assert re.search("(^|once mended, )next: ", lines[-1]), ends[name]
+    lines, written = outputs[name].splitlines(), CALLS[name][1]
     if written:
-        found = {str(path.relative_to(folder)) for path in folder.glob(written)} or {written}
-        assert any(one in line for one in found for line in lines), ends[name]
+        paths = {str(path.relative_to(folder)) for path in folder.glob(written)} or {written}
+        assert any(path in line for path in paths for line in lines), outputs[name]
     words = shlex.split(lines[-1].partition("next: ")[2].partition(" | ")[0])
+    assert words, outputs[name]
     if words[:2] == ["python", "-m"] and words[2].startswith("irnet_hpc."):
         parsers[words[2].removeprefix("irnet_hpc.")].parse_args(words[3:])
         named = [word for word in words[3:] if word.endswith((".yaml", ".h5"))]
     else:
         named = words[-1:]
-        assert shutil.which(words[0]) or words[0] in (
-            "tensorboard",
-            "less",
-        )  # which not every machine has
-    assert all((folder / one).exists() for one in named), words
+        # These two are not on every machine.
+        assert shutil.which(words[0]) or words[0] in ("tensorboard", "less")
+    assert all((folder / path).exists() for path in named), words
 
 
-def test_what_comes_next_follows_from_how_the_matrix_stands(ends):
-    next_of = {name: text.splitlines()[-1].removeprefix("next: ") for name, text in ends.items()}
+def test_the_next_command_follows_from_the_states_of_the_cells(outputs):
+    following = {
+        name: text.splitlines()[-1].partition("next: ")[2] for name, text in outputs.items()
+    }
     verb = "submit" if shutil.which("sbatch") else "run"
-    assert (
-        next_of["sweep plan"]
-        == next_of["sweep status"]
-        == f"python -m irnet_hpc.sweep {verb} m.yaml"
-    )
-    assert next_of["sweep submit"] == "python -m irnet_hpc.sweep status m.yaml --watch"
-    assert (
-        next_of["sweep run"]
-        == next_of["sweep run again"]
-        == "python -m irnet_hpc.aggregate results --matrix m.yaml"
-    )
+    assert following["sweep plan"] == f"python -m irnet_hpc.sweep {verb} m.yaml"
+    assert following["sweep status"] == following["sweep plan"]
+    assert following["sweep submit"] == "python -m irnet_hpc.sweep status m.yaml --watch"
+    assert following["sweep run"] == "python -m irnet_hpc.aggregate results --matrix m.yaml"
+    assert following["sweep run again"] == following["sweep run"]
 
 
-def test_what_a_pack_proposes_fits_its_rows(ends, parsers):
-    """Of 120 alloys 95 train, in batches of 4 for 16 steps an epoch at least; the default's 512 would be refused."""
-    words = shlex.split(ends["pack"].splitlines()[-1].removeprefix("next: "))
+def test_the_batch_that_a_pack_suggests_fits_its_rows(outputs, parsers):
+    """Of 120 alloys 95 train: batches of 4 make 16 steps or more; the default, 512, would fail."""
+    words = shlex.split(outputs["pack"].splitlines()[-1].removeprefix("next: "))
     recipe = resolve(yaml.safe_load(parsers["train"].parse_args(words[3:]).recipe))
-    assert (recipe.batch, recipe.norm_group, recipe.learning_rate) == (
-        4,
-        4,
-        RECIPES["onecycle"].learning_rate,
-    )
+    assert (recipe.batch, recipe.norm_group) == (4, 4)
+    assert recipe.learning_rate == RECIPES["onecycle"].learning_rate
     assert (fitting_batch(394), fitting_batch(1600), fitting_batch(3)) == (16, 64, 2)
 
 
-# ----------------------------------------------------------------------------------------------------------------- --json
+# ------------------------------------------------------------------------------------------ --json
 
 
 def answer(*arguments: object, status: int = 0) -> tuple[dict, str]:
-    """The object that is all of stdout, and what stands on stderr."""
+    """Run a command with --json; return the object on stdout and the lines on stderr."""
     command = [sys.executable, "-m", *map(str, arguments), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == status, done.stderr
     return json.loads(done.stdout), done.stderr
 
 
-def test_train_answers_with_each_run_as_its_result_has_it(ends, folder):
-    recipe = "{name: %s, base: onecycle, schedule: constant, learning_rate: %s, loss: mse, precision: fp32, epochs: %s}"
-    cells = [recipe % ("slow", 1e-5, 2), recipe % ("wild", 10.0, 40)]
-    cells = ", ".join(
-        f"{{recipe: {one.replace('fp32', 'fp32, batch: 32, norm_group: 32')}}}" for one in cells
+def test_the_json_of_train_has_each_run_as_its_result_does(outputs, folder):
+    common = (
+        "base: onecycle, batch: 32, norm_group: 32, precision: fp32, loss: mse, schedule: constant"
     )
-    network = shlex.split(NETWORK.partition(" --layers")[0])
-    told, lines = answer(
-        "irnet_hpc.train",
-        *network,
+    slow = f"{{name: slow, {common}, learning_rate: 1.0e-5, epochs: 2}}"
+    wild = f"{{name: wild, {common}, learning_rate: 10.0, epochs: 40}}"
+    network = [
+        *shlex.split(NETWORK.partition(" --layers")[0]),
         "--layers",
         "64x30-1",
         "--seed",
         "5",
-        "--bundle",
-        f"[{cells}]",
-        status=2,
-    )
+    ]
+    bundle = f"[{{recipe: {slow}}}, {{recipe: {wild}}}]"
+    told, lines = answer("irnet_hpc.train", *network, "--bundle", bundle, status=2)
     assert told["state"] == "failed" and [run["state"] for run in told["runs"]] == [
         "done",
         "failed",
@@ -250,7 +287,7 @@ def test_train_answers_with_each_run_as_its_result_has_it(ends, folder):
     assert again["next"] == "python -m irnet_hpc.aggregate results"
 
 
-def test_what_came_of_a_run_is_in_its_folder(tmp_path):
+def test_the_outcome_of_a_run_is_read_from_its_folder(tmp_path):
     spec = RunSpec("p", "band_gap", "irnet", 17)
     runs = [(spec, "k", tmp_path / name) for name in ("stopped", "taken", "failed")]
     write_json(tmp_path / "failed/error.json", {"error": "no memory"})
@@ -267,7 +304,7 @@ def test_what_came_of_a_run_is_in_its_folder(tmp_path):
     )
 
 
-def test_aggregate_answers_with_its_files_and_the_cells_by_state(ends, folder):
+def test_the_json_of_aggregate_has_its_files_and_the_cells_by_state(outputs, folder):
     run = next(folder.glob(RUN))
     lost = run.with_name("seed7")
     lost.mkdir()
@@ -290,7 +327,7 @@ def test_aggregate_answers_with_its_files_and_the_cells_by_state(ends, folder):
     shutil.rmtree(lost)
 
 
-def test_pack_and_predict_answer_with_what_they_wrote(ends, folder):
+def test_the_json_of_pack_and_predict_has_what_they_wrote(outputs, folder):
     told, lines = answer("irnet_hpc.pack", *shlex.split(CALLS["pack"][0].replace("120", "60"))[1:])
     assert (
         told["file"] == "packs/alloys-elements-n60.h5"
@@ -325,11 +362,11 @@ def test_pack_and_predict_answer_with_what_they_wrote(ends, folder):
     ) and "stdout can have one of the two" in both.stderr
 
 
-# ------------------------------------------------------------------------------------------------------------------- bars
+# -------------------------------------------------------------------------------------------- bars
 
 
 def on_a_terminal(*arguments: str) -> str:
-    """What a terminal of 120 columns gets."""
+    """Run a command on a terminal of 120 columns; return what the terminal shows."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     process = subprocess.Popen(
@@ -337,7 +374,7 @@ def on_a_terminal(*arguments: str) -> str:
     )
     os.close(theirs)
     shown = b""
-    with contextlib.suppress(OSError):  # the end of a terminal that nobody holds any more
+    with contextlib.suppress(OSError):  # the end of a terminal that no process holds any more
         while part := os.read(ours, 65536):
             shown += part
     os.close(ours)
@@ -345,11 +382,12 @@ def on_a_terminal(*arguments: str) -> str:
     return shown.decode()
 
 
-def test_a_training_has_a_bar_on_a_terminal_and_no_line_an_epoch_beside_it(ends, folder):
+def test_on_a_terminal_a_training_shows_a_bar_instead_of_lines(outputs, folder):
     longer = TINY.replace("epochs: 2", "epochs: 150").replace("tiny", "longer")
     shown = on_a_terminal("irnet_hpc.train", *shlex.split(NETWORK.replace(TINY, longer)))
     assert re.search(
-        r"\rcustom-\w+-2: +\d+%\|[^|]+\| at most \d\d:\d\d left, epoch \d+/150, MAE val [\d.]+ \(best [\d.]+\)",
+        r"\rcustom-\w+-2: +\d+%\|[^|]+\| at most \d\d:\d\d left, "
+        r"epoch \d+/150, MAE val [\d.]+ \(best [\d.]+\)",
         shown,
     )
     assert "rows/s" not in shown  # as in the lines
@@ -362,7 +400,7 @@ def test_a_training_has_a_bar_on_a_terminal_and_no_line_an_epoch_beside_it(ends,
     assert len(history.read_text().splitlines()) == 151
 
 
-def test_a_sweep_has_a_bar_of_its_cells_on_a_terminal(ends, folder):
+def test_a_sweep_has_a_bar_of_its_cells_on_a_terminal(outputs, folder):
     (folder / "bar.yaml").write_text(MATRIX.replace("seeds: [0, 1]", "seeds: [3]"))
     shown = on_a_terminal("irnet_hpc.sweep", "run", "bar.yaml")
     assert re.search(r"\r0/1 cells \|[^|]*\|, custom-\w+-2.*, about \d\d:\d\d left", shown)
