@@ -20,7 +20,8 @@ import numpy as np
 from pymatgen.core import Composition
 
 from irnet_hpc.data.loading import load_source
-from irnet_hpc.data.materials import parse
+from irnet_hpc.data.materials import parse_materials
+from irnet_hpc.data.raw_table import formula_table
 from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.features import magpie
 
@@ -31,12 +32,11 @@ def main() -> None:
     arguments = parser().parse_args()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core, whatever numpy would like
     formulas = load_source(resolve_source(arguments.source), n_rows=arguments.rows).table.formula
-    rows = np.arange(len(formulas))
     magpie.tables()
     magpie.featurizers()
 
     def ours() -> np.ndarray:
-        return magpie.matrix(parse(rows, formulas, formulas, None, {}, {})[0])
+        return magpie.matrix(parse_materials(formula_table(formulas))[0])
 
     def matminers() -> np.ndarray:
         compositions = map(Composition, formulas)

@@ -30,7 +30,7 @@ from irnet_hpc.distributed.allreduce import sum_step
 from irnet_hpc.distributed.engines import Alone, Comm, Horovod, start
 from irnet_hpc.distributed.processes import keep_freed_memory
 from irnet_hpc.errors import UserError
-from irnet_hpc.models.architectures import layer_string, parse
+from irnet_hpc.models.architectures import layer_string, parse_layers
 from irnet_hpc.models.network import FlatParameters, Network, autocast
 from irnet_hpc.models.normalisation import Groups
 
@@ -50,7 +50,7 @@ def batch(comm: Comm, n_rows: int) -> tuple[Tensor, Tensor]:
 
 
 def new_network() -> Network:
-    network = Network(N_FEATURES, parse(layer_string("irnet", 17)))
+    network = Network(N_FEATURES, parse_layers(layer_string("irnet", 17)))
     network.initialise(0)
     return network
 

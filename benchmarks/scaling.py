@@ -26,7 +26,7 @@ from irnet_hpc.console import exit_status
 from irnet_hpc.distributed.engines import start
 from irnet_hpc.distributed.processes import keep_freed_memory
 from irnet_hpc.errors import UserError
-from irnet_hpc.models.architectures import parse
+from irnet_hpc.models.architectures import parse_layers
 from irnet_hpc.models.network import FlatParameters, Network, autocast
 from irnet_hpc.models.normalisation import Groups
 from irnet_hpc.runs.recipes import RECIPES
@@ -56,7 +56,7 @@ LAUNCHERS = {"mpi": ("mpirun", "--oversubscribe", "-np"), "gloo": ("horovodrun",
 
 def steps(layer_string: str, repeats: int) -> dict[int, float]:
     """Rows -> seconds of a step of one rank and thread in bf16, without an allreduce."""
-    network = Network(N_FEATURES, parse(layer_string))
+    network = Network(N_FEATURES, parse_layers(layer_string))
     network.initialise(0)
     flat = FlatParameters([network])
     optimizer = torch.optim.AdamW(flat.trained, 1e-3, fused=True)
@@ -231,7 +231,7 @@ def main(argv: list[str] | None = None) -> int:
             f"--ranks must have one of at most {os.cpu_count()}, the cores, however: {min(arguments.ranks)}"
         )
     print("\n".join(of_allreduces(measured, fit(within))), flush=True)
-    weights, depth = n_weights(spec.layer_string, N_FEATURES), parse(spec.layer_string).depth
+    weights, depth = n_weights(spec.layer_string, N_FEATURES), parse_layers(spec.layer_string).depth
     gpu_work = Work(weights, depth, n_rows=0, epochs=1, recipe=RECIPES["onecycle"])
     for n_rows in (256, 2048):
         print("\n".join(of_gpus(gpu_work, n_rows)))

@@ -35,7 +35,7 @@ from irnet_hpc.console import exit_status
 from irnet_hpc.distributed.engines import Alone
 from irnet_hpc.distributed.processes import StopSignals, keep_freed_memory
 from irnet_hpc.errors import UserError
-from irnet_hpc.models.architectures import layer_string, parse
+from irnet_hpc.models.architectures import layer_string, parse_layers
 from irnet_hpc.models.network import FlatParameters, Network, autocast
 from irnet_hpc.models.normalisation import rank_groups
 from irnet_hpc.pack.store import open_pack, pack_path
@@ -245,7 +245,7 @@ class PlainResidual(nn.Module):
 def plain_network(depth: int) -> nn.Module:
     widths = [
         stack.width
-        for stack in parse(layer_string("irnet", depth)).stacks
+        for stack in parse_layers(layer_string("irnet", depth)).stacks
         for _ in range(stack.branches[0])
     ]
     blocks = [PlainResidual(n, m) for n, m in zip([N_INPUTS, *widths], widths, strict=False)]
@@ -344,7 +344,7 @@ def paper_of(batch: int) -> Recipe:
 
 
 def network_of(depth: int, n_inputs: int = N_INPUTS) -> Network:
-    network = Network(n_inputs, parse(layer_string("irnet", depth)))
+    network = Network(n_inputs, parse_layers(layer_string("irnet", depth)))
     network.initialise(0)
     return network
 

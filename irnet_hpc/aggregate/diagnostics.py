@@ -125,13 +125,14 @@ def errors_by_element(
     """The elements that occur, and how many rows have a formula that cannot be read. All of (n_rows,)."""
     import numpy as np
 
-    from irnet_hpc.data.formulas import NUMBER, SYMBOLS, Unreadable, composition
+    from irnet_hpc.data.elements import NUMBER, SYMBOLS
+    from irnet_hpc.data.formulas import InvalidFormula, parse_formula
 
     rows, numbers, n_unreadable = [], [], 0
     for row, formula in enumerate(formulas):
         try:
-            found = [NUMBER[symbol] for symbol in composition(str(formula))]
-        except (Unreadable, KeyError):
+            found = [NUMBER[symbol] for symbol in parse_formula(str(formula))]
+        except (InvalidFormula, KeyError):
             n_unreadable += 1
             continue
         rows += [row] * len(found)

@@ -31,7 +31,7 @@ class Group(NamedTuple):
     runs: tuple[FinishedRun, ...]  # by split and seed
 
 
-class Splits(NamedTuple):
+class SplitFamily(NamedTuple):
     """Packs whose names say that they are splits of one."""
 
     name: str
@@ -111,7 +111,7 @@ def unseeded_identity(run: FinishedRun) -> dict:
     return identity | ({"split": split} if split else {})
 
 
-def splits_of_one(runs: Iterable[FinishedRun]) -> list[Splits]:
+def splits_of_one(runs: Iterable[FinishedRun]) -> list[SplitFamily]:
     """Packs of which two or more have one name but for `-split<k>`, k being the seed that their identity has."""
     families = defaultdict(dict)
     for run in runs:
@@ -129,7 +129,7 @@ def splits_of_one(runs: Iterable[FinishedRun]) -> list[Splits]:
         if len({run.split for run in packs.values()} - {None}) < len(packs):
             differing.add("split")  # one has no seed, or two have the same
         if rest:
-            found.append(Splits(shared, tuple(sorted(packs)), tuple(sorted(differing))))
+            found.append(SplitFamily(shared, tuple(sorted(packs)), tuple(sorted(differing))))
     return found
 
 
@@ -242,16 +242,14 @@ def _origin_called(run: FinishedRun, origins: dict[str, FinishedRun]) -> str:
         theirs = {name: run.result.origin.get(name) for name in named}
     else:
         return f"run {spec.start_from[:8]}"
-    from irnet_hpc.data.splits import (
-        split_suffix,
-    )  # here, since it needs numpy, and most tables do not
+    from irnet_hpc.data.splits import split_suffix_in
 
     ours = {name: getattr(spec, name) for name in ORIGIN}
     for side in (
         ours,
         theirs,
     ):  # an origin's pack is split as that of what starts from it, or its name would say more
-        side["pack"] = str(side["pack"]).removesuffix(split_suffix(spec.pack))
+        side["pack"] = str(side["pack"]).removesuffix(split_suffix_in(spec.pack))
     words = [str(theirs[name]) for name in ORIGIN if theirs[name] not in (None, ours[name])]
     words += (
         ["paper"] if theirs["protocol"] == "paper" else []

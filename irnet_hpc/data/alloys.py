@@ -23,7 +23,7 @@ N_ELEMENTS = (3, 4, 5)
 KJ_PER_MOL = 1 / 96.48533212  # in eV/atom
 
 
-def table() -> tuple[list[str], np.ndarray, np.ndarray]:
+def element_data() -> tuple[list[str], np.ndarray, np.ndarray]:
     """(elements, enthalpies (n, n) in kJ/mol, radii (n,) in pm) of the elements that have a radius and every pair."""
     from matminer.utils.data import MagpieData, MixingEnthalpy
 
@@ -44,9 +44,9 @@ def table() -> tuple[list[str], np.ndarray, np.ndarray]:
     return elements, enthalpy, np.array([radii[symbol] for symbol in elements])
 
 
-def read(n_rows: int) -> RawTable:
+def compute_alloys(n_rows: int) -> RawTable:
     """`n_rows` different alloys of 3 to 5 elements, drawn evenly from all of that many elements in whole per cent."""
-    elements, enthalpy, radius = table()
+    elements, enthalpy, radius = element_data()
     fractions = np.empty((0, len(elements)))
     seen: set[bytes] = set()
     block = 0
@@ -65,13 +65,10 @@ def read(n_rows: int) -> RawTable:
         line=np.arange(1, n_rows + 1),
         formula=formula,
         material_id=[f"alloys-{row}" for row in range(1, n_rows + 1)],
-        split=None,
         targets={
             "mixing_enthalpy": mixing_enthalpy(fractions, enthalpy),
             "size_mismatch": size_mismatch(fractions, radius),
         },
-        columns={},
-        ignored=(),
         sha256=hashlib.sha256(identity.encode()).hexdigest(),
     )
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-LEAST_VOLUME = 0.01  # Å³; no atom has less
-LEAST_DISTANCE = 0.5  # Å, as pymatgen's Structure.DISTANCE_TOLERANCE; the shortest of all bonds, that of H2, has 0.74
-LARGEST = 1e6  # of lattice vectors in Å and of coordinates; of larger ones the digits do not say where a site is
+MIN_VOLUME = 0.01  # Å³; no atom has less
+MIN_DISTANCE = 0.5  # Å, as pymatgen's Structure.DISTANCE_TOLERANCE; the shortest of all bonds, that of H2, has 0.74
+MAX_NUMBER = 1e6  # of lattice vectors in Å and of coordinates; of larger ones the digits do not say where a site is
 LENGTH_ERROR = 1e-7  # Å, by which rounding may move a lattice vector
 REDUCTION_STEPS = 1000
 
@@ -34,9 +34,7 @@ class Crystals:
     start: np.ndarray  # (n_rows + 1,) int64
     number: np.ndarray  # (n_sites,) int16, atomic numbers
     position: np.ndarray  # (n_sites, 3) float64, fractional
-    lacking: (
-        np.ndarray
-    )  # (n_rows,) objects: why a row has no crystal, (reason, detail), or None where it has one
+    problem: np.ndarray  # (n_rows,) objects: (reason, detail) where a row has no crystal, else None
 
     def __len__(self) -> int:
         return len(self.lattice)
@@ -56,40 +54,40 @@ class Crystals:
         start = np.concatenate([[0], np.cumsum(counts)])
         flat = np.repeat(self.start[rows] - start[:-1], counts) + np.arange(start[-1])
         return Crystals(
-            self.lattice[rows], start, self.number[flat], self.position[flat], self.lacking[rows]
+            self.lattice[rows], start, self.number[flat], self.position[flat], self.problem[rows]
         )
 
 
-def collect(rows: Sequence[Crystal | Unsuitable]) -> Crystals:
+def stack_crystals(rows: Sequence[Crystal | Unsuitable]) -> Crystals:
     """Crystals in columns, from a crystal a row, or the reason why it has none."""
     lattice = np.zeros((len(rows), 3, 3))
     counts = np.zeros(len(rows), np.int64)
-    lacking = np.full(len(rows), None, object)
+    problem = np.full(len(rows), None, object)
     number, position = [np.zeros(0, np.int16)], [np.zeros((0, 3))]
     for row, crystal in enumerate(rows):
         if isinstance(crystal, Unsuitable):
-            lacking[row] = crystal.args
+            problem[row] = crystal.args
             continue
         lattice[row], counts[row] = crystal.lattice, len(crystal.number)
         number.append(crystal.number)
         position.append(crystal.position)
     start = np.concatenate([[0], np.cumsum(counts)])
-    return Crystals(lattice, start, np.concatenate(number), np.concatenate(position), lacking)
+    return Crystals(lattice, start, np.concatenate(number), np.concatenate(position), problem)
 
 
-def shortened(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
+def reduced_cell(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
     """The same crystal in short vectors: its lattice (3, 3), Å, and positions (n_sites, 3), fractions from 0 to 1 of these.
 
     Raises Unsuitable for numbers that are not finite or have no digits left, no volume, and a site on its own image.
     """
     if not all(
-        (np.abs(numbers) < LARGEST).all() for numbers in (crystal.lattice, crystal.position)
+        (np.abs(numbers) < MAX_NUMBER).all() for numbers in (crystal.lattice, crystal.position)
     ):
         raise Unsuitable(
-            "structure not readable", f"its numbers must be finite and below {LARGEST:g}"
+            "structure not readable", f"its numbers must be finite and below {MAX_NUMBER:g}"
         )
     volume = abs(np.linalg.det(crystal.lattice))
-    if volume < LEAST_VOLUME:
+    if volume < MIN_VOLUME:
         raise Unsuitable("lattice of no volume", f"{volume:.3g} Å³")
     try:
         with np.errstate(all="ignore"):  # where digits run out, numbers grow until there are none
@@ -119,7 +117,7 @@ def _reduction(lattice: np.ndarray) -> np.ndarray:
         vectors = change @ lattice
         lengths = np.linalg.norm(vectors, axis=1)
         order = np.argsort(lengths, kind="stable")
-        if lengths[order[0]] < LEAST_DISTANCE:
+        if lengths[order[0]] < MIN_DISTANCE:
             raise Unsuitable(
                 "sites on one another", f"a site and its image, {lengths[order[0]]:.3g} Å apart"
             )

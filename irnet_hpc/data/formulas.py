@@ -6,13 +6,7 @@ from math import gcd, inf
 
 import numpy as np
 
-H_TO_OG = (
-    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo Tc "
-    "Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi "
-    "Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og"
-)
-SYMBOLS = H_TO_OG.split()
-NUMBER = {symbol: number for number, symbol in enumerate(SYMBOLS, start=1)}
+from irnet_hpc.data.elements import NUMBER
 
 PLAIN = re.compile(r"(?:[A-Z][a-z]?(?:[0-9]+(?:\.[0-9]+)?)?)+")
 TOKEN = re.compile(r"([A-Z][a-z]?)([0-9.]*)")
@@ -26,12 +20,12 @@ MULTIPLIERS = np.arange(1.0, 1001.0)
 TOLERANCE = 1e-4
 
 
-class Unreadable(ValueError):
+class InvalidFormula(ValueError):
     """A formula that is no composition; its two arguments are reason and detail."""
 
 
-def composition(formula: str) -> dict[str, float]:
-    """Element -> amount (atoms per formula), in the order written. Raises Unreadable.
+def parse_formula(formula: str) -> dict[str, float]:
+    """Element -> amount (atoms per formula), in the order written. Raises InvalidFormula.
 
     Most formulas are elements, amounts and round brackets, and are read here. Whatever else there is goes to pymatgen,
     which is several times slower and knows the rest of the notation; where both can read a formula they agree exactly.
@@ -39,11 +33,11 @@ def composition(formula: str) -> dict[str, float]:
     >>> composition("Ag(AuS)2")
     {'Ag': 1.0, 'Au': 2.0, 'S': 2.0}
     """
-    amounts = simple(formula)
-    return by_pymatgen(formula) if amounts is None else amounts
+    amounts = parse_simple(formula)
+    return parse_by_pymatgen(formula) if amounts is None else amounts
 
 
-def symbols(formulas: Iterable[str]) -> frozenset[str]:
+def elements_in(formulas: Iterable[str]) -> frozenset[str]:
     """The elements that occur in readable formulas; far quicker than their compositions.
 
     >>> sorted(symbols(["Ag(AuS)2", "CO"]))
@@ -52,7 +46,7 @@ def symbols(formulas: Iterable[str]) -> frozenset[str]:
     return frozenset(SYMBOL_TOKEN.findall("\n".join(formulas)))
 
 
-def simple(formula: str) -> dict[str, float] | None:
+def parse_simple(formula: str) -> dict[str, float] | None:
     """The composition of a formula that is nothing but elements, plain positive amounts and round brackets; else None."""
     while (
         "(" in formula
@@ -86,8 +80,8 @@ def _expanded(group: re.Match[str]) -> str:
     return "".join(f"{symbol}{amount}" for symbol, amount in amounts.items())
 
 
-def by_pymatgen(formula: str) -> dict[str, float]:
-    """Element -> amount as pymatgen reads it, strictly. Raises Unreadable.
+def parse_by_pymatgen(formula: str) -> dict[str, float]:
+    """Element -> amount as pymatgen reads it, strictly. Raises InvalidFormula.
 
     What pymatgen would let pass with another meaning is refused: isotopes, which it turns into the element, and amounts
     of zero, which it drops.
@@ -95,21 +89,21 @@ def by_pymatgen(formula: str) -> dict[str, float]:
     from pymatgen.core import Composition  # half a second, which --help should not pay
 
     if not formula.strip():
-        raise Unreadable("formula is empty", "")
+        raise InvalidFormula("formula is empty", "")
     try:
         amounts = {
             element.symbol: amount for element, amount in Composition(formula, strict=True).items()
         }
     except ValueError as error:
         reason = "negative amount" if "negative" in str(error) else "formula not readable"
-        raise Unreadable(reason, str(error)) from None
+        raise InvalidFormula(reason, str(error)) from None
     lost = set(SYMBOL.findall(formula)) - amounts.keys()
     if lost & {"D", "T"}:
-        raise Unreadable("isotope, not an element", ", ".join(sorted(lost)))
+        raise InvalidFormula("isotope, not an element", ", ".join(sorted(lost)))
     if lost:
-        raise Unreadable("amount of zero", ", ".join(sorted(lost)))
+        raise InvalidFormula("amount of zero", ", ".join(sorted(lost)))
     if not all(np.isfinite(list(amounts.values()))):
-        raise Unreadable("formula not readable", "an amount is not finite")
+        raise InvalidFormula("formula not readable", "an amount is not finite")
     return amounts
 
 

@@ -97,7 +97,7 @@ def _computed(
 ) -> tuple[Source, RawTable, dict[str, str]]:
     known = resolved.source
     targets = _targets(properties, known.properties, {}, units, f"property of {resolved.name}")
-    return known, alloys.read(n_rows or DEFAULT_ROWS), targets
+    return known, alloys.compute_alloys(n_rows or DEFAULT_ROWS), targets
 
 
 def _read(

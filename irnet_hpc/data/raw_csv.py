@@ -87,7 +87,7 @@ def read_csv_table(
         line=np.array(lines, np.int64),
         formula=text["formula"],
         material_id=[given or f"{name}-{row}" for row, given in enumerate(ids, start=1)],
-        split=text.get("split"),
+        role=text.get("split"),
         targets={column: columns.pop(column) for column in targets},
         columns=columns,
         ignored=tuple(column for column in header if column not in {*text, *numbers}),

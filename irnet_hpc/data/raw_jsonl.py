@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from irnet_hpc.data.crystals import Crystal, Unsuitable, collect
-from irnet_hpc.data.formulas import NUMBER, Unreadable, composition, reduced_formula
+from irnet_hpc.data.crystals import Crystal, Unsuitable, stack_crystals
+from irnet_hpc.data.elements import NUMBER
+from irnet_hpc.data.formulas import InvalidFormula, parse_formula, reduced_formula
 from irnet_hpc.data.raw_table import RawTable, TableText, check_text, one_sentence
 from irnet_hpc.errors import UserError
 
@@ -87,12 +88,12 @@ def read_jsonl_table(
         line=np.array(lines, np.int64),
         formula=text["formula"],
         material_id=text["material_id"],
-        split=text["split"] or None,
+        role=text["split"] or None,
         targets={target: np.array(column, np.float64) for target, column in values.items()},
         columns={key: _column(columns[key], len(lines)) for key in sorted(columns)},
         ignored=tuple(sorted(ignored)),
         sha256=digest.hexdigest(),
-        crystals=collect(crystals),
+        crystals=stack_crystals(crystals),
     )
 
 
@@ -246,6 +247,6 @@ def _array(entry: dict, key: str, shape: tuple[int, int]) -> np.ndarray:
 def _reduced(formula: str) -> str:
     """Its reduced formula, or nothing where it cannot be read, which is a reason of its own."""
     try:
-        return reduced_formula(composition(formula))
-    except Unreadable:
+        return reduced_formula(parse_formula(formula))
+    except InvalidFormula:
         return ""

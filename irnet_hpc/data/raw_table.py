@@ -10,14 +10,14 @@ import dataclasses
 import gzip
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from irnet_hpc.data.crystals import Crystals
-from irnet_hpc.data.splits import SPLITS
+from irnet_hpc.data.splits import ROLES
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
 
@@ -41,13 +41,15 @@ class RawTable:
     """A source's rows as they were read, before any formula is parsed."""
 
     line: np.ndarray  # (n_rows,) int64, in the file, whose header is line 1
-    formula: list[str]
-    material_id: list[str]
-    split: list[str] | None
-    targets: dict[str, np.ndarray]  # property -> (n_rows,) float64, NaN = not reported
-    columns: dict[str, np.ndarray]  # further numeric columns, (n_rows,) float64 each
-    ignored: tuple[str, ...]  # columns that are neither
-    sha256: str  # of the table's text, the same whether compressed or not
+    formula: Sequence[str]
+    material_id: Sequence[str]
+    role: Sequence[str] | None = None  # train, val or test, from the column `split`
+    # property -> (n_rows,) float64, NaN = not reported
+    targets: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    # further numeric columns, (n_rows,) float64 each
+    columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    ignored: tuple[str, ...] = ()  # columns that are neither
+    sha256: str = ""  # of the table's text, the same whether compressed or not
     crystals: Crystals | None = None  # where the table has structures
 
     def __len__(self) -> int:
@@ -60,11 +62,21 @@ class RawTable:
             line=self.line[rows],
             formula=[self.formula[row] for row in rows],
             material_id=[self.material_id[row] for row in rows],
-            split=self.split and [self.split[row] for row in rows],
+            role=self.role and [self.role[row] for row in rows],
             targets={name: values[rows] for name, values in self.targets.items()},
             columns={name: values[rows] for name, values in self.columns.items()},
             crystals=self.crystals and self.crystals.take(rows),
         )
+
+
+def formula_table(
+    formulas: Sequence[str],
+    columns: dict[str, np.ndarray] | None = None,
+    crystals: Crystals | None = None,
+) -> RawTable:
+    """Return a table of formulas without targets; lines are row numbers, ids the formulas."""
+    line = np.arange(len(formulas))
+    return RawTable(line, formulas, formulas, columns=columns or {}, crystals=crystals)
 
 
 class TableText(NamedTuple):
@@ -151,8 +163,8 @@ def check_text(table: TableText, text: dict[str, list[str]], lines: list[int]) -
         for line, value in zip(lines, values, strict=True):
             if "\0" in value:
                 problem = f"text, got {value[:50]!r}"
-            elif column == "split" and value not in SPLITS:
-                problem = f"{', '.join(SPLITS)}, got {value!r}"
+            elif column == "split" and value not in ROLES:
+                problem = f"{', '.join(ROLES)}, got {value!r}"
             elif len(value) > MAX_TEXT_LENGTH:
                 problem = f"at most {MAX_TEXT_LENGTH} characters, got {len(value)}"
             else:

@@ -13,83 +13,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from irnet_hpc.data.formulas import NUMBER, SYMBOLS
-from irnet_hpc.data.materials import Materials
+from irnet_hpc.data.elements import FAMILIES, NUMBER, SYMBOLS
 from irnet_hpc.errors import UserError, check_choice
 
-SPLITS = ("train", "val", "test")
+ROLES = ("train", "val", "test")
 SHARES = (0.8, 0.1, 0.1)
 
-# Each element up to lawrencium is in one family: a group of the periodic table, or a row of its d or f block. Hydrogen is
-# by itself. A pack's identity has the elements, so that another table here makes another pack.
-FAMILIES = {
-    "hydrogen": ("H",),
-    "alkali": ("Li", "Na", "K", "Rb", "Cs", "Fr"),
-    "alkaline_earth": ("Be", "Mg", "Ca", "Sr", "Ba", "Ra"),
-    "3d": ("Sc", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn"),
-    "4d": ("Y", "Zr", "Nb", "Mo", "Tc", "Ru", "Rh", "Pd", "Ag", "Cd"),
-    "5d": (
-        "Hf",
-        "Ta",
-        "W",
-        "Re",
-        "Os",
-        "Ir",
-        "Pt",
-        "Au",
-        "Hg",
-    ),  # lutetium is a lanthanide here, lawrencium an actinide
-    "lanthanides": (
-        "La",
-        "Ce",
-        "Pr",
-        "Nd",
-        "Pm",
-        "Sm",
-        "Eu",
-        "Gd",
-        "Tb",
-        "Dy",
-        "Ho",
-        "Er",
-        "Tm",
-        "Yb",
-        "Lu",
-    ),
-    "actinides": (
-        "Ac",
-        "Th",
-        "Pa",
-        "U",
-        "Np",
-        "Pu",
-        "Am",
-        "Cm",
-        "Bk",
-        "Cf",
-        "Es",
-        "Fm",
-        "Md",
-        "No",
-        "Lr",
-    ),
-    "triels": ("B", "Al", "Ga", "In", "Tl"),
-    "tetrels": ("C", "Si", "Ge", "Sn", "Pb"),
-    "pnictogens": ("N", "P", "As", "Sb", "Bi"),
-    "chalcogens": ("O", "S", "Se", "Te", "Po"),
-    "halogens": ("F", "Cl", "Br", "I", "At"),
-    "noble_gases": ("He", "Ne", "Ar", "Kr", "Xe", "Rn"),
-}
-KINDS = {"random": "random", "element": "element:SYMBOL[+SYMBOL...]", "family": "family:NAME"}
+SPLIT_KINDS = {"random": "random", "element": "element:SYMBOL[+SYMBOL...]", "family": "family:NAME"}
 SUFFIX = re.compile(
     r"(?:-(?:element_[A-Za-z+]+|family_\w+))?(?:-split[1-9][0-9]*)?(?=(?:-nofilters)?$)"
 )
 
 
-class Split(NamedTuple):
+class SplitRule(NamedTuple):
     """How rows are divided: what decides, and the seed of the hash. A table's own `split` column comes before it."""
 
-    by: str = "random"  # of KINDS
+    by: str = "random"  # of SPLIT_KINDS
     held_out: str = ""  # of element: symbols joined by +; of family: its name
     seed: int = 0
 
@@ -107,28 +46,28 @@ class Split(NamedTuple):
         return f"{self.by}:{self.held_out}" if self.held_out else self.by
 
 
-RANDOM = Split()
+RANDOM = SplitRule()
 
 
-def parse_split(text: str, seed: int = 0) -> Split:
+def parse_split_rule(text: str, seed: int = 0) -> SplitRule:
     """What `--split` stands for. Raises UserError for a kind, an element or a family that there is not.
 
     >>> parse_split("element:Cl+F")
     Split(by='element', held_out='F+Cl', seed=0)
     """
     by, _, held_out = text.partition(":")
-    check_choice("kind of split", by, KINDS)
+    check_choice("kind of split", by, SPLIT_KINDS)
     if (by == "random") != (not held_out) or (by == "random" and text != by):
-        raise UserError(f"a split must be {', '.join(KINDS.values())}, got {text!r}")
+        raise UserError(f"a split must be {', '.join(SPLIT_KINDS.values())}, got {text!r}")
     if by == "family":
         check_choice("family of elements", held_out, FAMILIES)
     if by == "element":
         elements = {check_choice("element", symbol, SYMBOLS) for symbol in held_out.split("+")}
         held_out = "+".join(sorted(elements, key=NUMBER.get))
-    return Split(by, held_out, seed)
+    return SplitRule(by, held_out, seed)
 
 
-def name_suffix(split: Split) -> str:
+def split_suffix(split: SplitRule) -> str:
     """What a split that is not the default adds to a pack's name.
 
     >>> name_suffix(Split("element", "O", 1))
@@ -139,7 +78,7 @@ def name_suffix(split: Split) -> str:
     )
 
 
-def split_suffix(name: str) -> str:
+def split_suffix_in(name: str) -> str:
     """The part of a pack's name that `name_suffix` has put there: packs that differ in nothing else have the rest in common.
 
     >>> split_suffix("oqmd-magpie-element_O-split1"), split_suffix("oqmd-magpie")
@@ -148,7 +87,7 @@ def split_suffix(name: str) -> str:
     return SUFFIX.search(name)[0]
 
 
-def split_identity(split: Split) -> dict:
+def split_identity(split: SplitRule) -> dict:
     """What a pack's identity says of its split: {by, elements, seed}, and the family's name where it is one."""
     if split.by == "random":
         return {"by": "reduced formula", "seed": split.seed}
@@ -156,28 +95,28 @@ def split_identity(split: Split) -> dict:
     return {"by": split.by, **family, "elements": list(split.elements), "seed": split.seed}
 
 
-def split_of_identity(identity: dict) -> Split | None:
+def rule_of_identity(identity: dict) -> SplitRule | None:
     """The inverse of `split_identity`; None where the table's own column decided."""
     if identity["by"] == "column":
         return None
     if identity["by"] == "reduced formula":
-        return Split(seed=identity["seed"])
-    return Split(
+        return SplitRule(seed=identity["seed"])
+    return SplitRule(
         identity["by"], identity.get("family", "+".join(identity["elements"])), identity["seed"]
     )
 
 
-def what_is_held_out(identity: dict) -> str:
+def describe_held_out(identity: dict) -> str:
     """Of a pack's identity: which rows are test because of what they contain, in words; empty where it is not that."""
     if "elements" not in identity:
         return ""
     family = f" ({identity['family']})" if "family" in identity else ""
-    return f"every one that contains {any_of(identity['elements'])}{family}"
+    return f"every one that contains {join_with_or(identity['elements'])}{family}"
 
 
-def any_of(symbols: Sequence[str]) -> str:
+def join_with_or(symbols: Sequence[str]) -> str:
     """
-    >>> any_of(["O"]), any_of(["F", "Cl", "Br"])
+    >>> join_with_or(["O"]), join_with_or(["F", "Cl", "Br"])
     ('O', 'F, Cl or Br')
     """
     *others, last = symbols
@@ -194,24 +133,18 @@ def uniform(*key: object) -> float:
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") / 2**64
 
 
-def split_of(reduced: str, seed: int = 0) -> str:
+def role_of(reduced: str, seed: int = 0) -> str:
     """The split of a composition, given by its reduced formula."""
     place = uniform("split", seed, reduced)
     return "train" if place < SHARES[0] else "val" if place < SHARES[0] + SHARES[1] else "test"
 
 
-def split_of_all(reduced: Iterable[str], seed: int = 0) -> np.ndarray:
+def roles_of(reduced: Iterable[str], seed: int = 0) -> np.ndarray:
     """(n_rows,) splits as str objects."""
-    return np.array([split_of(formula, seed) for formula in reduced], object)
+    return np.array([role_of(formula, seed) for formula in reduced], object)
 
 
-def contains(materials: Materials, elements: Iterable[str]) -> np.ndarray:
-    """(n_rows,) bool: whether a material contains at least one of the elements, however little of it."""
-    found = np.isin(materials.number, [NUMBER[symbol] for symbol in elements])
-    return np.bincount(materials.row_of_amount[found], minlength=len(materials)) > 0
-
-
-def split_around(reduced: Iterable[str], held_out: np.ndarray, seed: int = 0) -> np.ndarray:
+def roles_around(reduced: Iterable[str], held_out: np.ndarray, seed: int = 0) -> np.ndarray:
     """(n_rows,) splits as str objects: test is what is held out, (n_rows,) bool, and nothing else.
 
     All others keep their place of `split_of` between 0 and 1, of which train and val have test's share too, in
@@ -227,7 +160,7 @@ def split_around(reduced: Iterable[str], held_out: np.ndarray, seed: int = 0) ->
     )
 
 
-def two_sided(reduced: Iterable[str], split: Iterable[str]) -> int:
+def count_on_two_sides(reduced: Iterable[str], split: Iterable[str]) -> int:
     """How many compositions are in more than one split: possible only where a source's own column says so."""
     sides = Counter(formula for formula, _ in set(zip(reduced, split, strict=True)))
     return sum(count > 1 for count in sides.values())
@@ -240,7 +173,7 @@ def pack_order(line: np.ndarray, split: np.ndarray, seed: int = 0) -> np.ndarray
     the same order: the first n training rows are the same compounds.
     """
     place = np.array([uniform("order", seed, number) for number in line])
-    return np.lexsort((place, [SPLITS.index(name) for name in split]))
+    return np.lexsort((place, [ROLES.index(name) for name in split]))
 
 
 def sample(n_rows: int, size: int) -> np.ndarray:

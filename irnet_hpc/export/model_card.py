@@ -171,10 +171,7 @@ def _use(result: RunResult, exported: Exported) -> str:
         f"{name} {version}" for name, version in result.pack_identity["feature_versions"].items()
     )
     labels = "\n".join(f"{place}. {label}" for place, label in enumerate(exported.feature_labels))
-    how = (
-        f"rows = numpy.arange(len(formulas))\nmaterials, unreadable = parse(rows, formulas, formulas, None, {{}}, {{}})\nx = sets.describe("
-        f'sets.parse("{sets}"), materials).x'
-    )
+    how = f'x = featurize(formulas, "{sets}", errors="nan").to_numpy()'
     text = (
         f"Input `features`: float32 (n_rows, {len(exported.feature_labels)}), unscaled; scaling is in the graph. Output "
         f"`prediction`: float32 (n_rows, {len(exported.units)}), in {', '.join(exported.units.values())}. Versions of the "
@@ -186,7 +183,7 @@ def _use(result: RunResult, exported: Exported) -> str:
         imports = "import onnxruntime\nfrom irnet_hpc.pack.store import open_pack"
     else:
         text += "From formulas:\n\n"
-        imports = "import numpy, onnxruntime\nfrom irnet_hpc.data.materials import parse\nfrom irnet_hpc.features import sets"
+        imports = "import onnxruntime\nfrom irnet_hpc import featurize"
     run = f'onnxruntime.InferenceSession("{exported.file}").run(None, {{"features": x}})[0]'
     return f"{text}```python\n{imports}\n\n{how}\nprediction = {run}\n```\n\nThe features, in order:\n\n{labels}"
 

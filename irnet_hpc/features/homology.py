@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from irnet_hpc.data.crystals import LEAST_DISTANCE, Crystal, Unsuitable, shortened
-from irnet_hpc.data.formulas import NUMBER, SYMBOLS
+from irnet_hpc.data.crystals import MIN_DISTANCE, Crystal, Unsuitable, reduced_cell
+from irnet_hpc.data.elements import FAMILIES, NUMBER, SYMBOLS
 
 CUTOFF = 8.0  # Å, around each atom; the published value
 SLACK = 1e-4  # Å; atoms at the cut-off, of cells with neat lattice constants, are within for all roundings
@@ -22,18 +22,18 @@ MOST_POINTS = 500  # in one ball; diamond has 381
 MOST_PAIRS = 20_000_000  # over the balls of one crystal; each took less than 1 µs on one core
 MOST_IMAGES = 200_000  # sites of the neighbouring cells that are looked at
 
-_FAMILIES = {
-    "s-metals": "Li Be Na Mg K Ca Rb Sr Cs Ba Fr Ra",
-    "f-metals": "La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr",
-    "p-metals": "B Al Si Ga Ge As In Sn Sb Tl Pb Bi Nh Fl Mc Lv",  # and metalloids
-    "chalcogens": "O S Se Te Po",
-    "halogens": "F Cl Br I At Ts",
-    "other-nonmetals": "H C N P He Ne Ar Kr Xe Rn Og",
-}
-# group of elements -> atomic numbers; each element is in one of them, d-metals being whatever is left
+P_METALS = "B Al Si Ga Ge As In Sn Sb Tl Pb Bi Nh Fl Mc Lv"  # and metalloids
+# Groups of elements -> atomic numbers. Each element is in one group; d-metals are what is left.
 GROUPS = {
-    name: frozenset(NUMBER[symbol] for symbol in symbols.split())
-    for name, symbols in _FAMILIES.items()
+    name: frozenset(NUMBER[symbol] for symbol in symbols)
+    for name, symbols in {
+        "s-metals": FAMILIES["alkali"] + FAMILIES["alkaline_earth"],
+        "f-metals": FAMILIES["lanthanides"] + FAMILIES["actinides"],
+        "p-metals": P_METALS.split(" "),
+        "chalcogens": FAMILIES["chalcogens"],
+        "halogens": (*FAMILIES["halogens"], "Ts"),
+        "other-nonmetals": ("H", "C", "N", "P", *FAMILIES["noble_gases"], "Og"),
+    }.items()
 }
 GROUPS["d-metals"] = frozenset(range(1, len(SYMBOLS) + 1)).difference(*GROUPS.values())
 
@@ -140,7 +140,7 @@ def balls(crystal: Crystal) -> Iterator[tuple[int, np.ndarray]]:
         distance = np.linalg.norm(offset, axis=1)
         near = np.flatnonzero(distance <= CUTOFF + SLACK)
         near = near[np.argsort(distance[near], kind="stable")]
-        if len(near) > 1 and distance[near[1]] < LEAST_DISTANCE:
+        if len(near) > 1 and distance[near[1]] < MIN_DISTANCE:
             raise Unsuitable("sites on one another", f"{distance[near[1]]:.3g} Å apart")
         if len(near) > MOST_POINTS:
             raise Unsuitable(
@@ -160,7 +160,7 @@ def balls(crystal: Crystal) -> Iterator[tuple[int, np.ndarray]]:
 
 def _around(crystal: Crystal) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions (n_sites, 3) in Å within a cell of short vectors, the cell, and the cells (n_images, 3) that balls reach."""
-    short, fraction = shortened(crystal)
+    short, fraction = reduced_cell(crystal)
     n_expected = len(fraction) * 4 / 3 * np.pi * CUTOFF**3 / abs(np.linalg.det(short))
     if n_expected > 2 * MOST_POINTS:
         raise Unsuitable(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from irnet_hpc.data.formulas import SYMBOLS
+from irnet_hpc.data.elements import SYMBOLS
 from irnet_hpc.data.materials import Materials
 
 NORMS = (0, 2, 3, 5, 7, 10)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from irnet_hpc.data.crystals import Crystal, Unsuitable
-from irnet_hpc.data.formulas import NUMBER, SYMBOLS
+from irnet_hpc.data.elements import NUMBER, SYMBOLS
 from irnet_hpc.data.materials import Materials
 from irnet_hpc.distributed.worker_pool import LeftOut, at, in_order
 from irnet_hpc.errors import UserError, check_choice
@@ -58,7 +58,7 @@ class FeatureSet(NamedTuple):
     experimental: str = ""  # where not empty: what a user of the set should know
 
 
-def labels(names: Sequence[str], materials: Materials) -> list[str]:
+def feature_labels(names: Sequence[str], materials: Materials) -> list[str]:
     """The labels of a sum of feature sets. Raises UserError where one stands twice, or a set has none."""
     found = [label for name in names for label in FEATURE_SETS[name].labels(materials)]
     twice = sorted(label for label, count in Counter(found).items() if count > 1)
@@ -69,7 +69,7 @@ def labels(names: Sequence[str], materials: Materials) -> list[str]:
     return found
 
 
-def parse(text: str) -> tuple[str, ...]:
+def parse_feature_sets(text: str) -> tuple[str, ...]:
     """The names of a sum. Raises UserError for an unknown or repeated one.
 
     >>> parse("magpie+elements")
@@ -86,7 +86,7 @@ def need_structures(names: Sequence[str]) -> bool:
     return any(FEATURE_SETS[name].of_structure for name in names)
 
 
-def cautions(names: Sequence[str]) -> list[str]:
+def experimental_notes(names: Sequence[str]) -> list[str]:
     """One line for each experimental set."""
     return [
         f"feature set {name} is experimental: {said}"
@@ -155,7 +155,9 @@ def block_rows(names: Sequence[str]) -> int:
     return max(1, min(BLOCK_ROWS, int(BLOCK_S / row_s) if row_s else BLOCK_ROWS))
 
 
-def blocks(names: Sequence[str], batches: Iterable[Materials], workers: int) -> Iterator[Described]:
+def describe_batches(
+    names: Sequence[str], batches: Iterable[Materials], workers: int
+) -> Iterator[Described]:
     """`describe` for each batch, in their order, computed by that many processes."""
     limits = [limit_s for name in names if (limit_s := FEATURE_SETS[name].limit_s) is not None]
     yield from in_order(
@@ -206,7 +208,7 @@ def _of_crystals(
         for row in range(len(materials)):
             at(row)
             if not materials.crystals.n_sites[row]:
-                unsuited[row] = materials.crystals.lacking[row]
+                unsuited[row] = materials.crystals.problem[row]
                 continue
             try:
                 x[row] = vector(materials.crystals[row])

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from irnet_hpc.data.crystals import LEAST_DISTANCE, Crystal, Unsuitable, shortened
+from irnet_hpc.data.crystals import MIN_DISTANCE, Crystal, Unsuitable, reduced_cell
 
 MOST_POINTS = 1_000_000  # images of sites that are looked at: of some 30,000 sites that fill space, of fewer in a vacuum
 MOST_CANDIDATES = (
@@ -43,7 +43,7 @@ class Tessellation(NamedTuple):
 
 def tessellate(crystal: Crystal) -> Tessellation:
     """Raises Unsuitable for numbers that are not finite, no volume, sites on one another, and work beyond bounds."""
-    lattice, fraction = shortened(crystal)
+    lattice, fraction = reduced_cell(crystal)
     volume = abs(np.linalg.det(lattice))
 
     found = _dual_hulls(fraction, lattice)
@@ -94,7 +94,7 @@ def _dual_hulls(fraction: np.ndarray, lattice: np.ndarray) -> _Hulls:
                 )
             difference = tree.data[near] - place[site]
             square = np.einsum("ij,ij->i", difference, difference)
-            if (square < LEAST_DISTANCE**2).sum() > 1:
+            if (square < MIN_DISTANCE**2).sum() > 1:
                 raise Unsuitable(
                     "sites on one another", f"{np.sqrt(np.partition(square, 1)[1]):.3g} Å apart"
                 )

@@ -114,7 +114,7 @@ def _parts(count: int, most: int) -> list[int]:
     return [min(most, count - start) for start in range(0, count, most)]
 
 
-def parse(string: str) -> Layers:
+def parse_layers(string: str) -> Layers:
     """Read a layer string. Raises UserError naming the part that does not fit the grammar."""
     *parts, last = string.split("-")
     if not parts or not re.fullmatch(r"[1-9][0-9]{0,8}", last):
@@ -170,7 +170,7 @@ def n_weights(layers: Layers, n_features: int) -> int:
 
 def custom_name(string: str) -> str:
     """The architecture name of a user's own layer string: `custom-<hash8>`."""
-    if (n_outputs := parse(string).n_outputs) != 1:
+    if (n_outputs := parse_layers(string).n_outputs) != 1:
         raise UserError(
             f"layer string {string!r} must end in -1, one output for one property, got {n_outputs}"
         )

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from irnet_hpc import __version__
 from irnet_hpc.data.materials import Materials, Rejected
-from irnet_hpc.data.splits import SPLITS
+from irnet_hpc.data.splits import ROLES
 from irnet_hpc.distributed.mpi import Ranks
 from irnet_hpc.errors import UserError
 from irnet_hpc.features import sets as features
@@ -59,7 +59,7 @@ def write(
     if not len(materials):
         raise UserError(f"not one of {len(rejected):,} rows is left to pack: {reasons(rejected)}")
     names = tuple(identity["feature_versions"])
-    labels = features.labels(names, materials)
+    labels = features.feature_labels(names, materials)
     size = features.block_rows(names)
     blocks = [
         np.arange(start, min(start + size, len(materials)))
@@ -95,7 +95,7 @@ def write(
             "versions": versions,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
-        counts = {split: int((materials.split == split).sum()) for split in SPLITS}
+        counts = {split: int((materials.role == split).sum()) for split in ROLES}
         new.finish(
             list(materials.formula),
             list(materials.material_id),
@@ -129,7 +129,7 @@ def _compute_on_all(
     n_workers = shares[0].n_workers(ranks)
     print(
         f"featurising {sum(share.n_rows for share in shares):,} materials: {'+'.join(names)}, "
-        f"{len(features.labels(names, materials))} features, {n_workers} worker{'s' if n_workers > 1 else ''}"
+        f"{len(features.feature_labels(names, materials))} features, {n_workers} worker{'s' if n_workers > 1 else ''}"
         + (f" on each of {ranks.size} ranks" if ranks.size > 1 else ""),
         flush=True,
     )
@@ -164,7 +164,7 @@ def _compute(ranks: Ranks, share: Share, batches: Iterable[Materials]) -> None:
     n_workers = max(1, min(share.n_workers(ranks), len(share.numbers)))
     silent = True if ranks.rank else None  # None: unless on a terminal
     with tqdm(total=share.n_rows, unit=" materials", disable=silent) as bar:
-        found = features.blocks(share.names, batches, n_workers)
+        found = features.describe_batches(share.names, batches, n_workers)
         for number, block in zip(share.numbers, found, strict=True):
             parts.put(share.folder, number, block)
             bar.update(len(block.x))

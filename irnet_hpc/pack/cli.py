@@ -25,17 +25,17 @@ from irnet_hpc.console import CommandParser, command_parser, json_answer
 from irnet_hpc.data import catalogue
 from irnet_hpc.data.download.obtain import ensure
 from irnet_hpc.data.download.probe import probe_source
+from irnet_hpc.data.elements import FAMILIES
 from irnet_hpc.data.loading import DEFAULT_ROWS, Loaded, load_source
 from irnet_hpc.data.resolve import ResolvedSource, resolve_source
 from irnet_hpc.data.sources import SOURCES, Filter
 from irnet_hpc.data.splits import (
-    FAMILIES,
     RANDOM,
-    Split,
-    name_suffix,
-    parse_split,
+    SplitRule,
+    count_on_two_sides,
+    parse_split_rule,
     split_identity,
-    two_sided,
+    split_suffix,
 )
 from irnet_hpc.distributed.mpi import Ranks, run
 from irnet_hpc.errors import UserError
@@ -85,7 +85,7 @@ def pack_on(ranks: Ranks, arguments: argparse.Namespace, answer: Callable[[objec
     if ranks.rank:
         packing.assist(ranks)
         return
-    split = parse_split(arguments.split, arguments.split_seed)
+    split = parse_split_rule(arguments.split, arguments.split_seed)
     source = resolve_source(arguments.source, arguments.data_dir)
     path = store.pack_path(name_for(arguments, source, split), arguments.pack_dir)
     with parts.alone(path):
@@ -113,12 +113,16 @@ def next_step(made: store.Pack, name: str, pack_dir: str | None) -> str:
 
 
 def pack(
-    arguments: argparse.Namespace, source: ResolvedSource, split: Split, path: Path, ranks: Ranks
+    arguments: argparse.Namespace,
+    source: ResolvedSource,
+    split: SplitRule,
+    path: Path,
+    ranks: Ranks,
 ) -> None:
     """Make one pack, saying each step."""
     began = time.monotonic()
-    names = features.parse(arguments.features)
-    for caution in features.cautions(names):
+    names = features.parse_feature_sets(arguments.features)
+    for caution in features.experimental_notes(names):
         say(caution)
     structures = features.need_structures(names)
     ensure(source, arguments.url, structures)
@@ -131,7 +135,7 @@ def pack(
         columns="columns" in names,
         structures=structures,
     )
-    if loaded.table.split and split != RANDOM:
+    if loaded.table.role and split != RANDOM:
         option = "--split-seed" if split.by == RANDOM.by else "--split"
         raise UserError(
             f"the table has a column split, which is honoured as it stands; drop it, or {option}"
@@ -148,7 +152,7 @@ def pack(
     say(introduce(loaded, columns="columns" in names))
     materials, rejected, filtered = select(loaded.table, names, loaded.source, filters)
     materials = split_and_order(materials, split)
-    if n_both := two_sided(materials.reduced, materials.split):
+    if n_both := count_on_two_sides(materials.reduced, materials.role):
         say(f"warning: {n_both:,} formulas are on more than one side of the table's own split")
     attrs = {
         "n_read": len(loaded.table),
@@ -166,7 +170,7 @@ def pack(
             say(f"the rejected rows are in {parts.rejected_path(path)}")
 
 
-def name_for(arguments: argparse.Namespace, source: ResolvedSource, split: Split) -> str:
+def name_for(arguments: argparse.Namespace, source: ResolvedSource, split: SplitRule) -> str:
     """The pack's name: --name, else source and features with whatever is not default appended."""
     for option in ("rows", "workers"):
         if getattr(arguments, option) is not None and getattr(arguments, option) < 1:
@@ -179,7 +183,7 @@ def name_for(arguments: argparse.Namespace, source: ResolvedSource, split: Split
         name += f"-{'+'.join(arguments.property)}" if arguments.property else ""
         default = DEFAULT_ROWS if source.is_computed else None
         name += f"-n{arguments.rows}" if arguments.rows not in (None, default) else ""
-        name += name_suffix(split)
+        name += split_suffix(split)
         name += "-nofilters" if arguments.no_filters else ""
     if not NAME.fullmatch(name) or name.endswith(".h5"):
         raise UserError(
@@ -197,7 +201,9 @@ def stated_units(pairs: list[str]) -> dict[str, str]:
     return dict(pair.rsplit("=", 1) for pair in pairs)
 
 
-def identify(loaded: Loaded, names: tuple[str, ...], filters: list[Filter], split: Split) -> dict:
+def identify(
+    loaded: Loaded, names: tuple[str, ...], filters: list[Filter], split: SplitRule
+) -> dict:
     """What decides the content of a pack, known before any work."""
     return {
         "source": loaded.identity,
@@ -208,7 +214,7 @@ def identify(loaded: Loaded, names: tuple[str, ...], filters: list[Filter], spli
         "features": "+".join(names),
         "feature_versions": {name: FEATURE_SETS[name].version for name in names},
         "filters": [str(rule) for rule in filters],
-        "split": {"by": "column"} if loaded.table.split else split_identity(split),
+        "split": {"by": "column"} if loaded.table.role else split_identity(split),
     }
 
 

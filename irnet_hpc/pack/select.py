@@ -5,19 +5,17 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from irnet_hpc.data.formulas import NUMBER, SYMBOLS
-from irnet_hpc.data.materials import Materials, Rejected, parse
+from irnet_hpc.data.elements import FAMILIES, NUMBER, SYMBOLS
+from irnet_hpc.data.materials import Materials, Rejected, parse_materials
 from irnet_hpc.data.raw_table import RawTable
 from irnet_hpc.data.sources import Filter, Source
 from irnet_hpc.data.splits import (
-    FAMILIES,
-    SPLITS,
-    Split,
-    any_of,
-    contains,
+    ROLES,
+    SplitRule,
+    join_with_or,
     pack_order,
-    split_around,
-    split_of_all,
+    roles_around,
+    roles_of,
 )
 from irnet_hpc.errors import UserError
 from irnet_hpc.features import sets as features
@@ -36,15 +34,7 @@ def select(
     of lowest energy stays; and standard deviations are those of what is left. Raises UserError where not one formula can
     be read.
     """
-    materials, rejected = parse(
-        table.line,
-        table.material_id,
-        table.formula,
-        table.split,
-        table.columns,
-        table.targets,
-        table.crystals,
-    )
+    materials, rejected = parse_materials(table)
     if not len(materials):
         first = rejected[0]
         raise UserError(
@@ -92,7 +82,7 @@ def one_per_formula(materials: Materials) -> tuple[Materials, list[Rejected]]:
     property by property have their values in several rows: a row that agrees with the entry wherever both report
     something completes it, and is counted as merged; any other is another phase, and goes.
     """
-    side = [""] * len(materials) if materials.split is None else materials.split
+    side = [""] * len(materials) if materials.role is None else materials.role
     groups: dict[tuple, list[int]] = {}
     for row, key in enumerate(zip(materials.reduced, side, strict=True)):
         groups.setdefault(key, []).append(row)
@@ -146,25 +136,23 @@ def filter_values(
     return dataclasses.replace(materials, targets=targets)
 
 
-def split_and_order(materials: Materials, split: Split) -> Materials:
+def split_and_order(materials: Materials, split: SplitRule) -> Materials:
     """Materials with their split, in the order of the pack's rows. Raises UserError where nothing, or all, is held out."""
-    if materials.split is None and split.by == "random":
-        materials = dataclasses.replace(
-            materials, split=split_of_all(materials.reduced, split.seed)
-        )
-    elif materials.split is None:
-        held_out = contains(materials, split.elements)
+    if materials.role is None and split.by == "random":
+        materials = dataclasses.replace(materials, role=roles_of(materials.reduced, split.seed))
+    elif materials.role is None:
+        held_out = materials.contains(split.elements)
         _refuse_none_or_all(materials, split, held_out)
         materials = dataclasses.replace(
-            materials, split=split_around(materials.reduced, held_out, split.seed)
+            materials, role=roles_around(materials.reduced, held_out, split.seed)
         )
-    return materials.take(pack_order(materials.line, materials.split, split.seed))
+    return materials.take(pack_order(materials.line, materials.role, split.seed))
 
 
-def _refuse_none_or_all(materials: Materials, split: Split, held_out: np.ndarray) -> None:
+def _refuse_none_or_all(materials: Materials, split: SplitRule, held_out: np.ndarray) -> None:
     if held_out.any() and not held_out.all():
         return
-    what = any_of(split.elements)
+    what = join_with_or(split.elements)
     if held_out.all():
         raise UserError(
             f"split {split} must leave rows to train on, however: every one of {len(materials):,} contains {what}"
@@ -184,8 +172,6 @@ def _refuse_none_or_all(materials: Materials, split: Split, held_out: np.ndarray
 def reported(materials: Materials) -> dict[str, dict[str, int]]:
     """Property -> split -> how many rows report it."""
     return {
-        name: {
-            split: int((~np.isnan(values) & (materials.split == split)).sum()) for split in SPLITS
-        }
+        name: {split: int((~np.isnan(values) & (materials.role == split)).sum()) for split in ROLES}
         for name, values in materials.targets.items()
     }

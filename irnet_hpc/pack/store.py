@@ -20,7 +20,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from irnet_hpc.data.splits import SPLITS
+from irnet_hpc.data.splits import ROLES
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import replacing
 
@@ -94,7 +94,7 @@ class Pack:
         self.attrs: dict = attrs
         self.features: str = self.identity["features"]
         self.units: dict[str, str] = self.identity["properties"]
-        self.n_train, self.n_val, self.n_test = (int(attrs[f"n_{split}"]) for split in SPLITS)
+        self.n_train, self.n_val, self.n_test = (int(attrs[f"n_{split}"]) for split in ROLES)
         self.n_rows, self.n_features = self._file["x"].shape
         _check_layout(self)
         self.feature_labels: list[str] = _text(self._file["feature_label"][:])
@@ -102,7 +102,7 @@ class Pack:
     def rows(self, split: str) -> slice:
         """The rows of train, val or test."""
         start = {"train": 0, "val": self.n_train, "test": self.n_train + self.n_val}[
-            check_choice("split", split, SPLITS)
+            check_choice("split", split, ROLES)
         ]
         return slice(
             start, start + {"train": self.n_train, "val": self.n_val, "test": self.n_test}[split]
@@ -211,7 +211,7 @@ class Writer:
             _set(y, "unit", identity["properties"][name])
             self._hashes[f"y/{name}"] = hashlib.sha256(values).hexdigest()
         self._hashes["x"] = self._x_hash.hexdigest()
-        counts = {f"n_{split}": counts[split] for split in SPLITS}
+        counts = {f"n_{split}": counts[split] for split in ROLES}
         identity = {**identity, "format": FORMAT}
         identity["content_sha256"] = _content_hash(self._hashes, identity, counts)
         for name, value in {**identity, **attrs, **counts}.items():
@@ -253,7 +253,7 @@ def verify(path: Path | str) -> str:
         found["formula"], found["material_id"] = map(
             _hash_text, (pack.formulas(everything), pack.material_ids(everything))
         )
-        counts = {f"n_{split}": pack.attrs[f"n_{split}"] for split in SPLITS}
+        counts = {f"n_{split}": pack.attrs[f"n_{split}"] for split in ROLES}
         content, recorded = (
             _content_hash(found, pack.identity, counts),
             pack.identity["content_sha256"],

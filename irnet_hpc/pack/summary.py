@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from irnet_hpc.data.loading import Loaded
 from irnet_hpc.data.materials import Rejected
 from irnet_hpc.data.properties import PROPERTIES
-from irnet_hpc.data.splits import SPLITS, what_is_held_out
+from irnet_hpc.data.splits import ROLES, describe_held_out
 from irnet_hpc.pack.store import Pack
 
 
@@ -47,7 +47,7 @@ def account(found: Pack) -> str:
     lines += [
         f"{found.n_rows:>10,} packed: {found.n_train:,} train, {found.n_val:,} val, {found.n_test:,} test",
     ]
-    if what := what_is_held_out(found.identity["split"]):
+    if what := describe_held_out(found.identity["split"]):
         lines.append(f"{found.n_test:>10,} held out as test: {what}")
     lines += [
         "",
@@ -58,7 +58,7 @@ def account(found: Pack) -> str:
         n_filtered = sum(found.attrs["filtered"].get(name, {}).values())
         lines.append(
             f"{name:<20}{unit:<10}{n_filtered:>10,}"
-            + "".join(f"{count[split]:>10,}" for split in SPLITS)
+            + "".join(f"{count[split]:>10,}" for split in ROLES)
         )
     for counts in found.attrs["filtered"].values():
         lines += [

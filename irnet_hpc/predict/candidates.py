@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from irnet_hpc.data.crystals import Crystals, collect
-from irnet_hpc.data.formulas import Unreadable, composition
+from irnet_hpc.data.crystals import Crystals, stack_crystals
+from irnet_hpc.data.formulas import InvalidFormula, parse_formula
 from irnet_hpc.data.raw_jsonl import parse_json_line, parse_structure
 from irnet_hpc.data.raw_table import OPENERS, ending_of, one_sentence
 from irnet_hpc.errors import UserError
@@ -114,8 +114,8 @@ def _csv(
 def _check(path: Path, header: list[str], columns: Sequence[str], formula_needed: bool) -> None:
     if formula_needed and "formula" not in header:
         hint = ""
-        with contextlib.suppress(Unreadable):
-            composition(header[0])
+        with contextlib.suppress(InvalidFormula):
+            parse_formula(header[0])
             hint = "; a list of formulas, too, begins with a line that names its column: formula"
         raise UserError(
             f"{path} must have a column named formula; its columns: {', '.join(header)}{hint}"
@@ -216,7 +216,11 @@ def _json_lines(
                 texts = [str(entry.get(name, "")) for entry in entries]
                 numbers[:, at] = _numbers(name, texts, problems)
             yield Block(
-                fields, formula, numbers, collect([crystal for crystal, _ in found]), problems
+                fields,
+                formula,
+                numbers,
+                stack_crystals([crystal for crystal, _ in found]),
+                problems,
             )
 
     return Candidates(header, True, True, blocks())

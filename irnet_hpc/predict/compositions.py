@@ -16,8 +16,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from irnet_hpc.data.formulas import NUMBER
-from irnet_hpc.data.splits import FAMILIES
+from irnet_hpc.data.elements import FAMILIES, NUMBER
 from irnet_hpc.errors import UserError
 
 NAMES = (

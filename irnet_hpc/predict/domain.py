@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from irnet_hpc.data.formulas import symbols
+from irnet_hpc.data.formulas import elements_in
 from irnet_hpc.pack.store import SLAB_ROWS, Pack, reporting
 from irnet_hpc.runs.spec import RunSpec
 
@@ -87,4 +87,4 @@ def _features(pack: Pack, rows: np.ndarray) -> np.ndarray:
 
 def _elements(pack: Pack, rows: np.ndarray) -> frozenset[str]:
     formulas = pack.formulas(slice(int(rows[0]), int(rows[-1]) + 1))
-    return symbols(formulas[row - rows[0]] for row in rows)
+    return elements_in(formulas[row - rows[0]] for row in rows)

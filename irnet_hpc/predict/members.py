@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from irnet_hpc.data.materials import parse as parse_formulas
+from irnet_hpc.data.materials import parse_materials
+from irnet_hpc.data.raw_table import formula_table
 from irnet_hpc.errors import UserError
-from irnet_hpc.features.sets import FEATURE_SETS
-from irnet_hpc.features.sets import parse as parse_features
-from irnet_hpc.models.architectures import n_weights, parse
+from irnet_hpc.features.sets import FEATURE_SETS, parse_feature_sets
+from irnet_hpc.models.architectures import n_weights, parse_layers
 from irnet_hpc.models.network import Layer, Network
 from irnet_hpc.models.normalisation import EPSILON
 from irnet_hpc.runs.recipes import Recipe
@@ -25,7 +25,7 @@ from irnet_hpc.runs.spec import RunSpec
 from irnet_hpc.train.dataset import Scaling
 from irnet_hpc.train.model_file import read_finished
 
-NO_ROWS = parse_formulas(np.empty(0, np.int64), [], [], None, {}, {})[0]
+NO_ROWS = parse_materials(formula_table([]))[0]
 PREDICTED_ROWS = 1024  # a forward pass; its activations stay in a processor's cache
 
 
@@ -69,7 +69,7 @@ def read_member(folder: Path | str) -> Member:
     that are no longer computed as they were."""
     run = read_finished(folder)
     folder, spec, tensors, said = run.folder, run.spec, run.tensors, run.facts
-    layers = parse(spec.layer_string)._replace(n_outputs=len(spec.properties))
+    layers = parse_layers(spec.layer_string)._replace(n_outputs=len(spec.properties))
     n_features = len(said["feature_labels"])
     if said["layers"] != spec.layer_string or n_weights(layers, n_features) > sum(
         t.numel() for t in tensors.values()
@@ -116,7 +116,7 @@ def _feature_sets(folder: Path, identity: dict) -> tuple[str, ...]:
         raise UserError(
             f"{folder / 'result.json'} must say the features that it was trained on, and their versions"
         )
-    names = parse_features(text)
+    names = parse_feature_sets(text)
     for name in names:
         trained, ours = versions.get(name), FEATURE_SETS[name].version
         if trained != ours:

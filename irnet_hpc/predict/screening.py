@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from irnet_hpc.data.formulas import SYMBOLS
-from irnet_hpc.data.materials import Materials, parse
+from irnet_hpc.data.elements import SYMBOLS
+from irnet_hpc.data.materials import Materials, parse_materials
+from irnet_hpc.data.raw_table import RawTable
 from irnet_hpc.features import sets as features
 from irnet_hpc.features.sets import FEATURE_SETS, Described
 from irnet_hpc.predict.candidates import Block, Candidates
@@ -102,7 +103,7 @@ def screened(screen: Screen, candidates: Candidates, workers: int = 1) -> Iterat
             waiting.append((block, *_readable(screen.layout, block, candidates.has_formula)))
             yield waiting[-1][1]
 
-    for described in features.blocks(screen.layout.names, batches(), workers):
+    for described in features.describe_batches(screen.layout.names, batches(), workers):
         yield _predicted(screen, seen, *waiting.popleft(), described)
 
 
@@ -114,7 +115,8 @@ def _readable(asked: Layout, block: Block, has_formula: bool) -> tuple[Materials
     formulas = [block.formula[row] for row in rows] if has_formula else ["H"] * len(rows)
     columns = dict(zip(asked.columns, block.columns[rows].T, strict=True))
     crystals = block.crystals and block.crystals.take(rows)
-    materials, rejected = parse(rows, formulas, formulas, None, columns, {}, crystals, named=False)
+    table = RawTable(rows, formulas, formulas, columns=columns, crystals=crystals)
+    materials, rejected = parse_materials(table, named=False)
     for row in rejected:
         problems[row.line] = f"{row.reason}: {row.detail}" if row.detail else row.reason
     unknown = features.unknown_elements(asked.names, materials)

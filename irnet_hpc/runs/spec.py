@@ -16,7 +16,7 @@ from pathlib import Path
 
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import NAME
-from irnet_hpc.models.architectures import MODELS, custom_name, layer_string, parse
+from irnet_hpc.models.architectures import MODELS, custom_name, layer_string, parse_layers
 from irnet_hpc.runs.grids import GRID, GRIDS, Grid
 from irnet_hpc.runs.recipes import OWN, Recipe
 
@@ -69,7 +69,7 @@ class RunSpec:
             layer_string(self.architecture, self.depth)
         elif (self.architecture, self.depth) != (
             custom_name(self.layers),
-            parse(self.layers).depth,
+            parse_layers(self.layers).depth,
         ):
             raise UserError(
                 f"architecture {self.architecture}-{self.depth} is not the one of layers {self.layers!r}"
@@ -165,7 +165,7 @@ def model_of(model: str) -> dict:
         raise UserError(
             f"model {model!r} must be ARCHITECTURE-DEPTH, e.g. irnet-17, a classical model, or a layer string"
         )
-    return {"architecture": custom_name(model), "depth": parse(model).depth, "layers": model}
+    return {"architecture": custom_name(model), "depth": parse_layers(model).depth, "layers": model}
 
 
 def run_folder(results: Path | str, spec: RunSpec) -> Path:

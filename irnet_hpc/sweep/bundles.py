@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from irnet_hpc.models.architectures import n_weights, parse
+from irnet_hpc.models.architectures import n_weights, parse_layers
 from irnet_hpc.pack.store import open_pack
 from irnet_hpc.runs.recipes import Recipe
 from irnet_hpc.runs.spec import RunSpec, shape_of
@@ -31,7 +31,7 @@ MOST = 16  # beyond so many a GPU is busy anyway, and a bundle that is killed lo
 
 def replica_gb(spec: RunSpec, recipe: Recipe, n_features: int, n_ranks: int = 1) -> float:
     """Memory that one replica more takes on each rank's device, estimated from above."""
-    layers = parse(spec.layer_string)._replace(n_outputs=len(spec.properties))
+    layers = parse_layers(spec.layer_string)._replace(n_outputs=len(spec.properties))
     wide, narrow = {"fp32": (4, 4), "bf16": (4, 2), "fp64": (8, 8)}[
         recipe.precision
     ]  # bytes of a weight, an output

@@ -140,7 +140,7 @@ BYTES = {"bf16": 4, "fp32": 4, "fp64": 8}  # of a gradient; bf16 is of the matri
 def n_weights(layer_string: str, n_features: int, n_outputs: int = 1) -> int:
     """Parameters of the network that model.py makes of a layer string."""
     return architectures.n_weights(
-        architectures.parse(layer_string)._replace(n_outputs=n_outputs), n_features
+        architectures.parse_layers(layer_string)._replace(n_outputs=n_outputs), n_features
     )
 
 

@@ -9,7 +9,7 @@ import dataclasses
 import statistics
 from collections import Counter, defaultdict
 
-from irnet_hpc.models.architectures import parse
+from irnet_hpc.models.architectures import parse_layers
 from irnet_hpc.runs.result import RunResult
 from irnet_hpc.sweep.costs import DEVICES, Ranks, Work, n_weights, proposed_ranks, training_s
 from irnet_hpc.sweep.ledger import Entry, Ledger
@@ -96,7 +96,7 @@ def _seen(cell: Cell, result: RunResult, ranks: Ranks) -> tuple[float, float] | 
         return None
     work = Work(
         result.n_parameters,
-        parse(cell.spec.layer_string).depth,
+        parse_layers(cell.spec.layer_string).depth,
         result.n_train,
         result.epochs,
         cell.recipe,
@@ -120,7 +120,9 @@ def _estimate(
         return Estimate("their packs are not built, so the number of rows is not known")
     n_rows = _training_rows(cell, pack)
     weights = n_weights(spec.layer_string, pack.n_features, len(spec.properties))
-    work = Work(weights, parse(spec.layer_string).depth, n_rows, cell.recipe.epochs, cell.recipe)
+    work = Work(
+        weights, parse_layers(spec.layer_string).depth, n_rows, cell.recipe.epochs, cell.recipe
+    )
     speed = speeds.get((spec.recipe, ranks.device)) or speeds.get((None, ranks.device)) or Speed()
     factor = speed.slower * speed.part
     seconds, limit_s = factor * training_s(work, ranks), 60 * cell.resources.minutes

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from irnet_hpc.data.formulas import symbols
+from irnet_hpc.data.formulas import elements_in
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.network import Network
 from irnet_hpc.pack.store import Pack
@@ -188,4 +188,4 @@ def facts(spec: RunSpec, recipe: Recipe | Grid, key: str, pack: Pack, data: Data
 def _elements_seen(pack: Pack, data: Dataset) -> list[str]:
     """The elements of the training rows: what a model says nothing about can be told without its pack."""
     formulas = pack.formulas(slice(0, pack.n_rows))
-    return sorted(symbols(formulas[row] for row in data.train.row))
+    return sorted(elements_in(formulas[row] for row in data.train.row))

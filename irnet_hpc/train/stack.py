@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from irnet_hpc.distributed.engines import Comm
-from irnet_hpc.models.architectures import Layers, parse
+from irnet_hpc.models.architectures import Layers, parse_layers
 from irnet_hpc.models.network import FlatParameters, Network, n_before_last
 from irnet_hpc.pack.store import Pack
 from irnet_hpc.runs.recipes import Recipe
@@ -45,7 +45,7 @@ class Replica:
 
     @property
     def layers(self) -> Layers:
-        return parse(self.spec.layer_string)._replace(n_outputs=len(self.spec.properties))
+        return parse_layers(self.spec.layer_string)._replace(n_outputs=len(self.spec.properties))
 
     @property
     def n_steps(self) -> int:

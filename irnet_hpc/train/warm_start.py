@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from irnet_hpc.data.formulas import composition, reduced_formula
+from irnet_hpc.data.formulas import parse_formula, reduced_formula
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.network import Network
 from irnet_hpc.pack.store import Pack, open_pack, pack_path, reporting
@@ -180,7 +180,7 @@ def trained_on(origin: Origin, path: Path) -> set[str]:
         rows = [*train[: spec.train_rows], *val]
         formulas = pack.formulas(slice(0, pack.n_rows))
         return {
-            reduced_formula(composition(formula)) for formula in {formulas[row] for row in rows}
+            reduced_formula(parse_formula(formula)) for formula in {formulas[row] for row in rows}
         }
 
 
@@ -189,7 +189,8 @@ def n_shared(pack: Pack, data: Dataset, theirs: set[str]) -> tuple[int, int]:
     formulas, counts = pack.formulas(slice(0, pack.n_rows)), []
     for part in (data.val, data.test):
         ours = {
-            reduced_formula(composition(formula)) for formula in {formulas[row] for row in part.row}
+            reduced_formula(parse_formula(formula))
+            for formula in {formulas[row] for row in part.row}
         }
         counts.append(len(ours & theirs))
     return counts[0], counts[1]

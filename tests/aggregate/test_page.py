@@ -21,7 +21,7 @@ from irnet_hpc.aggregate.page.summary import summary
 from irnet_hpc.aggregate.page.svg import inline_svg
 from irnet_hpc.aggregate.sections.tasks import tasks_of
 from irnet_hpc.aggregate.tables import tabulate
-from irnet_hpc.data.formulas import SYMBOLS
+from irnet_hpc.data.elements import SYMBOLS
 from irnet_hpc.files import write_json
 from irnet_hpc.runs.collect import collect_runs
 from irnet_hpc.runs.predictions import FILE

@@ -157,7 +157,7 @@ def test_the_tutorials_hardest_candidates_are_hard_by_its_rule(tutorial):
     ]
     assert len(space) == 1296
     with (tutorial[0] / "hardest.csv").open(newline="") as file:
-        listed = [rule(formulas.composition(row["formula"])) for row in csv.DictReader(file)]
+        listed = [rule(formulas.parse_formula(row["formula"])) for row in csv.DictReader(file)]
     assert len(listed) == 20 and min(listed) >= np.quantile(space, 0.75)
 
 
@@ -179,14 +179,14 @@ def test_the_tutorials_candidates_are_among_the_truly_best(tutorial):
     ]
     assert len(space) == 648
     truth = np.sort(true_enthalpy(space))
-    of_listed = true_enthalpy([formulas.composition(row["formula"]) for row in listed])
+    of_listed = true_enthalpy([formulas.parse_formula(row["formula"]) for row in listed])
     # The best quarter of the space holds the whole list; by chance: once in 10^12 times.
     assert of_listed.max() <= truth[len(truth) // 4]
 
 
 def true_enthalpy(compositions: list[dict[str, float]]) -> np.ndarray:
     """Compute mixing enthalpies, eV/atom (n,), from the source's own tables."""
-    elements, enthalpy, _ = alloys.table()
+    elements, enthalpy, _ = alloys.element_data()
     fractions = np.zeros((len(compositions), len(elements)))
     for row, composition in enumerate(compositions):
         for symbol, amount in composition.items():

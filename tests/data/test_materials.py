@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 from pymatgen.core import Composition, Element
 
+from irnet_hpc.data.elements import NUMBER
 from irnet_hpc.data.formulas import (
-    NUMBER,
-    Unreadable,
-    by_pymatgen,
-    composition,
+    InvalidFormula,
+    parse_by_pymatgen,
+    parse_formula,
+    parse_simple,
     reduced_formula,
-    simple,
 )
-from irnet_hpc.data.materials import Materials, parse
-from irnet_hpc.data.splits import SPLITS, pack_order, sample, split_of, split_of_all, two_sided
+from irnet_hpc.data.materials import Materials, parse_materials
+from irnet_hpc.data.raw_table import RawTable
+from irnet_hpc.data.splits import ROLES, count_on_two_sides, pack_order, role_of, roles_of, sample
 from irnet_hpc.pack.select import one_per_formula
 
 NAN = np.nan
@@ -26,8 +27,14 @@ def materials(
 ) -> Materials:
     line = np.arange(2, len(formulas) + 2)
     ids = [f"id-{number}" for number in line]
-    found, rejected = parse(
-        line, ids, formulas, split, {}, {name: np.array(v, float) for name, v in targets.items()}
+    found, rejected = parse_materials(
+        RawTable(
+            line,
+            formulas,
+            ids,
+            role=split,
+            targets={name: np.array(v, float) for name, v in targets.items()},
+        )
     )
     assert not rejected
     return found
@@ -45,7 +52,7 @@ def materials(
     ],
 )
 def test_every_spelling_of_a_composition_has_one_reduced_formula_and_one_split(spellings):
-    reduced = {reduced_formula(composition(spelling)) for spelling in spellings}
+    reduced = {reduced_formula(parse_formula(spelling)) for spelling in spellings}
     assert len(reduced) == 1
     assert Composition(reduced.pop()).fractional_composition.almost_equals(
         Composition(spellings[0]).fractional_composition, rtol=1e-5, atol=1e-5
@@ -54,7 +61,7 @@ def test_every_spelling_of_a_composition_has_one_reduced_formula_and_one_split(s
 
 def test_different_compositions_stay_different():
     formulas = ["FeO", "Fe2O3", "Fe3O4", "Fe0.95O", "Fe0.949O", "CoO", "CO", "NaN", "NaN3"]
-    assert len({reduced_formula(composition(formula)) for formula in formulas}) == len(formulas)
+    assert len({reduced_formula(parse_formula(formula)) for formula in formulas}) == len(formulas)
 
 
 @pytest.mark.parametrize(
@@ -78,8 +85,8 @@ def test_different_compositions_stay_different():
     ],
 )
 def test_what_is_no_composition_is_refused_with_its_reason(formula, reason):
-    with pytest.raises(Unreadable) as refused:
-        composition(formula)
+    with pytest.raises(InvalidFormula) as refused:
+        parse_formula(formula)
     assert refused.value.args[0] == reason
 
 
@@ -93,11 +100,11 @@ ELEMENTS, AMOUNTS, ODDITIES = (pieces.split() for pieces in WRITTEN.strip().spli
 
 def same_as_pymatgen(formulas: list[str]) -> int:
     """How many of the formulas are read without pymatgen, all of them just as pymatgen reads them, order included."""
-    read = {formula: found for formula in formulas if (found := simple(formula)) is not None}
+    read = {formula: found for formula in formulas if (found := parse_simple(formula)) is not None}
     wrong = [
         formula
         for formula, found in read.items()
-        if list(found.items()) != list(by_pymatgen(formula).items())
+        if list(found.items()) != list(parse_by_pymatgen(formula).items())
     ]
     assert wrong == []
     return len(read)
@@ -144,18 +151,18 @@ def test_formulas_of_real_tables_are_read_as_pymatgen_reads_them(real_formulas):
 
 
 def test_sodium_nitride_dysprosium_and_thallium_are_compounds():
-    assert composition("NaN") == {"Na": 1, "N": 1}
-    assert composition("DyTl3") == {"Dy": 1, "Tl": 3}
+    assert parse_formula("NaN") == {"Na": 1, "N": 1}
+    assert parse_formula("DyTl3") == {"Dy": 1, "Tl": 3}
 
 
 def test_a_row_that_cannot_be_read_is_rejected_and_the_others_keep_their_values():
-    found, rejected = parse(
-        np.array([2, 3, 4]),
-        ["a", "b", "c"],
-        ["FeO", "Xx", "Na2O"],
-        None,
-        {},
-        {"band_gap": np.array([1.0, 2.0, 3.0])},
+    found, rejected = parse_materials(
+        RawTable(
+            np.array([2, 3, 4]),
+            ["FeO", "Xx", "Na2O"],
+            ["a", "b", "c"],
+            targets={"band_gap": np.array([1.0, 2.0, 3.0])},
+        )
     )
     assert [row[:4] for row in rejected] == [(3, "b", "Xx", "formula not readable")]
     assert list(found.material_id) == ["a", "c"]
@@ -214,17 +221,17 @@ def test_duplicates_on_two_sides_of_a_given_split_both_stay():
     )
     assert len(found) == 2
     assert not rejected
-    assert two_sided(found.reduced, found.split) == 1
+    assert count_on_two_sides(found.reduced, found.role) == 1
 
 
 def test_splits_are_near_80_10_10_and_another_seed_gives_others():
     formulas = [f"Fe{i}O{j}" for i in range(1, 201) for j in range(1, 101)]
-    split = split_of_all(formulas)
-    shares = [np.mean(split == name) for name in SPLITS]
+    split = roles_of(formulas)
+    shares = [np.mean(split == name) for name in ROLES]
     assert shares == pytest.approx(
         [0.8, 0.1, 0.1], abs=0.01
     )  # 20,000 rows: three standard errors are 0.0085
-    assert np.mean(split == split_of_all(formulas, seed=1)) == pytest.approx(
+    assert np.mean(split == roles_of(formulas, seed=1)) == pytest.approx(
         0.66, abs=0.02
     )  # 0.8² + 2 × 0.1²
 
@@ -240,15 +247,15 @@ def test_the_split_of_a_formula_never_changes():
         "CSi": "test",
         "GaN": "train",
     }
-    assert {formula: split_of(formula) for formula in written_down} == written_down
+    assert {formula: role_of(formula) for formula in written_down} == written_down
 
 
 def test_rows_of_a_pack_are_train_val_test_in_an_order_that_fewer_rows_keep():
-    split = split_of_all([f"Fe{i}O{j}" for i in range(1, 31) for j in range(1, 11)])
+    split = roles_of([f"Fe{i}O{j}" for i in range(1, 31) for j in range(1, 11)])
     line = np.arange(300)
     order = pack_order(line, split)
     assert sorted(order) == list(range(300))
-    assert list(split[order]) == sorted(split, key=SPLITS.index)
+    assert list(split[order]) == sorted(split, key=ROLES.index)
     assert list(order[:50]) != sorted(order[:50])
     fewer = np.flatnonzero(line % 3)
     assert line[fewer][pack_order(line[fewer], split[fewer])].tolist() == [

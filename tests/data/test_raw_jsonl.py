@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from irnet_hpc.data.crystals import Crystal, Unsuitable, collect
+from irnet_hpc.data.crystals import Crystal, Unsuitable, stack_crystals
 from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.data.sources import SOURCES, Source
 from irnet_hpc.errors import UserError
@@ -64,16 +64,18 @@ def test_a_table_with_structures_is_read_packed_or_not(write):
         np.testing.assert_array_equal(cscl.lattice, 4 * np.eye(3))
         assert (cscl.number.tolist(), iron.number.tolist()) == ([55, 17], [26, 26])
         np.testing.assert_array_equal(cscl.position, [[0, 0, 0], [0.5, 0.5, 0.5]])
-        assert table.crystals.lacking.tolist() == [None, None]
+        assert table.crystals.problem.tolist() == [None, None]
     assert resolve_source("somewhere/mine.jsonl.xz").name == "mine"
 
 
 def test_crystals_keep_their_sites_in_any_order_of_rows():
     one = Crystal(np.eye(3), np.array([11], np.int16), np.zeros((1, 3)))
     two = Crystal(2 * np.eye(3), np.array([17, 8], np.int16), np.array([[0, 0, 0.5], [0.25, 0, 0]]))
-    crystals = collect([one, Unsuitable("no structure", ""), two]).take(np.array([2, 1, 0, 2]))
+    crystals = stack_crystals([one, Unsuitable("no structure", ""), two]).take(
+        np.array([2, 1, 0, 2])
+    )
     assert crystals.n_sites.tolist() == [2, 0, 1, 2]
-    assert crystals.lacking.tolist() == [None, ("no structure", ""), None, None]
+    assert crystals.problem.tolist() == [None, ("no structure", ""), None, None]
     for row in (0, 3):
         assert crystals[row].number.tolist() == [17, 8]
         np.testing.assert_array_equal(crystals[row].position, two.position)
@@ -100,7 +102,7 @@ def test_a_structure_that_is_none_leaves_its_row_without_a_crystal(
     write, change, reason, detail, formula
 ):
     table = load_table(write(CSCL, {**CSCL, **change})).table
-    assert table.crystals.lacking.tolist() == [None, (reason, detail)]
+    assert table.crystals.problem.tolist() == [None, (reason, detail)]
     assert table.crystals.n_sites.tolist() == [2, 0]
     assert table.formula == ["CsCl", formula]
 

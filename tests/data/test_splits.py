@@ -8,23 +8,23 @@ import pytest
 from pymatgen.core import Composition, Element
 
 from irnet_hpc.data import alloys
-from irnet_hpc.data.materials import Materials, parse
+from irnet_hpc.data.elements import FAMILIES
+from irnet_hpc.data.materials import Materials, parse_materials
+from irnet_hpc.data.raw_table import RawTable
 from irnet_hpc.data.splits import (
-    FAMILIES,
     RANDOM,
-    SPLITS,
-    Split,
-    contains,
-    name_suffix,
-    parse_split,
-    split_around,
+    ROLES,
+    SplitRule,
+    describe_held_out,
+    parse_split_rule,
+    role_of,
+    roles_around,
+    roles_of,
+    rule_of_identity,
     split_identity,
-    split_of,
-    split_of_all,
-    split_of_identity,
     split_suffix,
+    split_suffix_in,
     uniform,
-    what_is_held_out,
 )
 from irnet_hpc.errors import UserError
 from irnet_hpc.features.sets import ELEMENTS
@@ -50,8 +50,10 @@ KBr,7
 
 def materials(formulas: list[str]) -> Materials:
     line = np.arange(2, len(formulas) + 2)
-    found, rejected = parse(
-        line, [f"id-{n}" for n in line], formulas, None, {}, {"band_gap": np.ones(len(line))}
+    found, rejected = parse_materials(
+        RawTable(
+            line, formulas, [f"id-{n}" for n in line], targets={"band_gap": np.ones(len(line))}
+        )
     )
     assert not rejected
     return found
@@ -72,21 +74,21 @@ def test_test_is_what_contains_the_element_whatever_the_formula_looks_like():
         "Al99Ni",
     ]
     with_oxygen = [True, True, False, True, False, False, True, True, False, True, False]
-    assert contains(materials(formulas), ["O"]).tolist() == with_oxygen
+    assert materials(formulas).contains(["O"]).tolist() == with_oxygen
     halides = [formula in ("Ca(ClO)2", "NaCl") for formula in formulas]
-    assert contains(materials(formulas), FAMILIES["halogens"]).tolist() == halides
-    assert not contains(materials(formulas), ["F", "Br"]).any()
+    assert materials(formulas).contains(FAMILIES["halogens"]).tolist() == halides
+    assert not materials(formulas).contains(["F", "Br"]).any()
 
 
 def _agrees_with_pymatgen(formulas: list[str]) -> None:
     elements = [{element.symbol for element in Composition(formula)} for formula in formulas]
     found = materials(formulas)
     for of in [("O",), ("C", "Si"), *FAMILIES.values()]:
-        assert contains(found, of).tolist() == [not there.isdisjoint(of) for there in elements]
+        assert found.contains(of).tolist() == [not there.isdisjoint(of) for there in elements]
 
 
 def test_what_contains_an_element_is_what_pymatgen_says_of_alloys():
-    _agrees_with_pymatgen(alloys.read(500).formula)
+    _agrees_with_pymatgen(alloys.compute_alloys(500).formula)
 
 
 def test_what_contains_an_element_is_what_pymatgen_says_of_real_formulas(real_formulas):
@@ -123,19 +125,19 @@ def test_every_element_is_in_one_family_and_pymatgen_knows_the_families():
 def test_the_others_share_what_test_leaves_by_the_place_that_they_have_in_every_split():
     formulas = [f"Fe{i}O{j}" for i in range(1, 201) for j in range(1, 101)]
     held_out = np.array([formula.startswith("Fe1") for formula in formulas])
-    split = split_around(formulas, held_out)
+    split = roles_around(formulas, held_out)
     assert set(split[held_out]) == {"test"}
     left = split[~held_out]
     # 8,800 rows: three standard errors are 0.01
-    assert [np.mean(left == name) for name in SPLITS] == pytest.approx([8 / 9, 1 / 9, 0], abs=0.01)
-    random = split_of_all(formulas)
+    assert [np.mean(left == name) for name in ROLES] == pytest.approx([8 / 9, 1 / 9, 0], abs=0.01)
+    random = roles_of(formulas)
     assert set(left[random[~held_out] == "train"]) == {"train"}
     # Other rows held out move nobody else, and fewer rows neither: a row's place is its own.
     other = np.array([formula.endswith("O7") for formula in formulas])
     both = ~held_out & ~other
-    assert (split_around(formulas, other)[both] == split[both]).all()
-    assert split_around(formulas[::7], held_out[::7]).tolist() == split[::7].tolist()
-    assert (split_around(formulas, held_out, seed=1) != split).mean() == pytest.approx(
+    assert (roles_around(formulas, other)[both] == split[both]).all()
+    assert roles_around(formulas[::7], held_out[::7]).tolist() == split[::7].tolist()
+    assert (roles_around(formulas, held_out, seed=1) != split).mean() == pytest.approx(
         0.44 * 2 * 8 / 81, abs=0.01
     )
 
@@ -143,9 +145,9 @@ def test_the_others_share_what_test_leaves_by_the_place_that_they_have_in_every_
 def test_where_a_formula_goes_beside_what_is_held_out_never_changes():
     # Written down once. CSi, test of the random split, has a place above 9/10; O2Ti, val of it, one below 8/9.
     written_down = {"Fe2O3": "train", "O2Ti": "train", "MgO": "train", "CSi": "val", "GaN": "train"}
-    split = split_around(written_down, np.zeros(5, bool))
+    split = roles_around(written_down, np.zeros(5, bool))
     assert dict(zip(written_down, split, strict=True)) == written_down
-    assert (split_of("CSi"), split_of("O2Ti")) == ("test", "val")
+    assert (role_of("CSi"), role_of("O2Ti")) == ("test", "val")
     assert 0.8 < uniform("split", 0, "O2Ti") < 8 / 9 < 0.9 < uniform("split", 0, "CSi")
 
 
@@ -160,8 +162,8 @@ def test_a_seed_moves_train_and_val_and_never_what_is_held_out():
     )
     sides = []
     for seed in (0, 1):
-        ordered = split_and_order(found, parse_split("element:F", seed))
-        side = dict(zip(ordered.formula, ordered.split, strict=True))
+        ordered = split_and_order(found, parse_split_rule("element:F", seed))
+        side = dict(zip(ordered.formula, ordered.role, strict=True))
         assert {f for f, of in side.items() if of == "test"} == {
             f for f in found.formula if "F" in f.replace("Fe", "")
         }
@@ -175,19 +177,19 @@ def test_a_seed_moves_train_and_val_and_never_what_is_held_out():
         ("random", RANDOM, {"by": "reduced formula", "seed": 0}, ""),
         (
             "element:O",
-            Split("element", "O"),
+            SplitRule("element", "O"),
             {"by": "element", "elements": ["O"], "seed": 0},
             "every one that contains O",
         ),
         (
             "element:Cl+F+Cl",
-            Split("element", "F+Cl"),
+            SplitRule("element", "F+Cl"),
             {"by": "element", "elements": ["F", "Cl"], "seed": 0},
             "every one that contains F or Cl",
         ),
         (
             "family:halogens",
-            Split("family", "halogens"),
+            SplitRule("family", "halogens"),
             {
                 "by": "family",
                 "family": "halogens",
@@ -201,30 +203,34 @@ def test_a_seed_moves_train_and_val_and_never_what_is_held_out():
 def test_a_split_has_one_identity_and_one_suffix_and_comes_back_from_both(
     text, split, identity, words
 ):
-    assert parse_split(text) == split
+    assert parse_split_rule(text) == split
     assert split_identity(split) == identity
-    assert what_is_held_out(identity) == words
+    assert describe_held_out(identity) == words
     for seed in (0, 1, 12):
         seeded = split._replace(seed=seed)
-        assert parse_split(str(seeded), seed) == seeded
-        assert split_of_identity(split_identity(seeded)) == seeded
+        assert parse_split_rule(str(seeded), seed) == seeded
+        assert rule_of_identity(split_identity(seeded)) == seeded
         for base in ("oqmd-magpie", "mine-n100", "split-3d"):
-            assert split_suffix(base + name_suffix(seeded)) == name_suffix(seeded)
-            assert split_suffix(base + name_suffix(seeded) + "-nofilters") == name_suffix(seeded)
+            assert split_suffix_in(base + split_suffix(seeded)) == split_suffix(seeded)
+            assert split_suffix_in(base + split_suffix(seeded) + "-nofilters") == split_suffix(
+                seeded
+            )
 
 
 def test_suffixes_are_those_of_the_pages():
-    assert name_suffix(RANDOM) == ""
-    assert name_suffix(Split(seed=3)) == "-split3"
-    assert name_suffix(Split("element", "F+Cl")) == "-element_F+Cl"
-    assert name_suffix(Split("family", "alkaline_earth", 2)) == "-family_alkaline_earth-split2"
-    assert [split_suffix(name) for name in ("split1", "a-split0", "a-split1b", "a-split1-c")] == [
+    assert split_suffix(RANDOM) == ""
+    assert split_suffix(SplitRule(seed=3)) == "-split3"
+    assert split_suffix(SplitRule("element", "F+Cl")) == "-element_F+Cl"
+    assert split_suffix(SplitRule("family", "alkaline_earth", 2)) == "-family_alkaline_earth-split2"
+    assert [
+        split_suffix_in(name) for name in ("split1", "a-split0", "a-split1b", "a-split1-c")
+    ] == [
         "",
         "",
         "",
         "",
     ]
-    assert split_of_identity({"by": "column"}) is None
+    assert rule_of_identity({"by": "column"}) is None
 
 
 @pytest.mark.parametrize(
@@ -256,31 +262,31 @@ def test_suffixes_are_those_of_the_pages():
 )
 def test_a_split_that_there_is_not_is_refused_with_the_choices(text, sentence):
     with pytest.raises(UserError) as error:
-        parse_split(text)
+        parse_split_rule(text)
     assert str(error.value).startswith(sentence)
 
 
 def test_holding_out_nothing_or_everything_is_refused():
     found = materials(["Fe2O3", "FeO", "NaClO"])
     with pytest.raises(UserError) as nothing:
-        split_and_order(found, Split("element", "S"))
+        split_and_order(found, SplitRule("element", "S"))
     assert str(nothing.value) == (
         "split element:S must hold out rows, however: none of 3 contains S; those that occur: Cl, Fe, Na, O"
     )
     with pytest.raises(
         UserError, match=r"contains Li, Na, K, Rb, Cs or Fr; those that occur: 3d, chalcogens$"
     ):
-        split_and_order(found.take(np.arange(2)), Split("family", "alkali"))
+        split_and_order(found.take(np.arange(2)), SplitRule("family", "alkali"))
     with pytest.raises(UserError) as everything:
-        split_and_order(found, Split("element", "O"))
+        split_and_order(found, SplitRule("element", "O"))
     assert str(everything.value) == (
         "split element:O must leave rows to train on, however: every one of 3 contains O"
     )
 
 
 def test_a_split_of_the_tables_own_is_left_as_it_stands():
-    found = dataclasses.replace(materials(["FeO", "FeS"]), split=np.array(["val", "train"], object))
-    assert split_and_order(found, RANDOM).split.tolist() == ["train", "val"]
+    found = dataclasses.replace(materials(["FeO", "FeS"]), role=np.array(["val", "train"], object))
+    assert split_and_order(found, RANDOM).role.tolist() == ["train", "val"]
 
 
 def test_a_pack_holds_out_an_element_says_so_and_is_named_for_it(pack_command, tmp_path):

@@ -10,9 +10,10 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import pdist, squareform
 from scipy.spatial.transform import Rotation
 
-from irnet_hpc.data.crystals import Crystal, Unsuitable, collect
-from irnet_hpc.data.formulas import NUMBER, SYMBOLS
-from irnet_hpc.data.materials import parse
+from irnet_hpc.data.crystals import Crystal, Unsuitable, stack_crystals
+from irnet_hpc.data.elements import NUMBER, SYMBOLS
+from irnet_hpc.data.materials import parse_materials
+from irnet_hpc.data.raw_table import formula_table
 from irnet_hpc.features import homology
 from irnet_hpc.features import sets as features
 from irnet_hpc.features.homology import GROUPS, LABELS, balls, barcodes, vector
@@ -318,10 +319,8 @@ def test_equivalent_atoms_are_looked_at_once(monkeypatch):
 def test_rows_without_a_crystal_or_with_an_unsuitable_one_say_why():
     formulas = ["SrTiO3", "NaCl", "Fe", "BaTiO2ClFe"]
     bad = crystal(4, "Na Cl", [[0, 0, 0], [0.01, 0, 0]])
-    crystals = collect([HIGH, bad, Unsuitable("disordered site", '{"Fe": 0.5}'), LOW])
-    materials, rejected = parse(
-        np.arange(4), ["1", "2", "3", "4"], formulas, None, {}, {}, crystals
-    )
+    crystals = stack_crystals([HIGH, bad, Unsuitable("disordered site", '{"Fe": 0.5}'), LOW])
+    materials, rejected = parse_materials(formula_table(formulas, crystals=crystals))
     assert not rejected
     found = features.describe(["asph"], materials)
     assert found.unsuited == {

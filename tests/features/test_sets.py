@@ -17,8 +17,9 @@ from matminer.featurizers.composition import (
 from matminer.utils.data import MagpieData
 from pymatgen.core import Composition, Element
 
-from irnet_hpc.data.formulas import SYMBOLS
-from irnet_hpc.data.materials import Materials, parse
+from irnet_hpc.data.elements import SYMBOLS
+from irnet_hpc.data.materials import Materials, parse_materials
+from irnet_hpc.data.raw_table import formula_table
 from irnet_hpc.distributed.mpi import Ranks
 from irnet_hpc.errors import UserError
 from irnet_hpc.features import magpie
@@ -35,9 +36,8 @@ FORMULAS = WRITTEN.split()
 
 
 def materials(formulas: list[str], columns: dict[str, list[float]] | None = None) -> Materials:
-    ids = [str(row) for row in range(len(formulas))]
     columns = {name: np.array(values, float) for name, values in (columns or {}).items()}
-    found, rejected = parse(np.arange(len(formulas)), ids, formulas, None, columns, {})
+    found, rejected = parse_materials(formula_table(formulas, columns))
     assert not rejected
     return found
 
@@ -56,7 +56,7 @@ def test_magpie_is_matminers_145_columns():
     assert found.shape == (len(FORMULAS), 145)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
-    assert features.labels(["magpie"], materials(FORMULAS)) == ward.feature_labels()
+    assert features.feature_labels(["magpie"], materials(FORMULAS)) == ward.feature_labels()
 
 
 def test_ordered_is_each_element_by_amount_then_electronegativity_with_its_magpie_properties():
@@ -64,7 +64,7 @@ def test_ordered_is_each_element_by_amount_then_electronegativity_with_its_magpi
     x = features.describe(
         ["ordered"], materials(["SrTiO3", "O3TiSr", "NaCl", "Ti0.5Sr0.5O1.5", "LaCePrNdO8"])
     ).x
-    labels = features.labels(["ordered"], materials(["NaCl"]))
+    labels = features.feature_labels(["ordered"], materials(["NaCl"]))
     assert x.shape == (5, 92) and len(labels) == 92
 
     def column(name: str, place: int) -> np.ndarray:
@@ -98,7 +98,7 @@ def test_ordered_is_each_element_by_amount_then_electronegativity_with_its_magpi
 def test_classes_say_which_element_has_about_which_fraction():
     """By hand: SrTiO3 is 3/5 oxygen, which is in 0.55 to 0.7, and 1/5 of each of the others, in 0.17 to 0.22."""
     found = materials(["SrTiO3", "O3TiSr", "NaCl", "H17Cl3"])  # 0.85 and 0.15
-    x, labels = features.describe(["classes"], found).x, features.labels(["classes"], found)
+    x, labels = features.describe(["classes"], found).x, features.feature_labels(["classes"], found)
     assert x.shape == (4, 8 * 90) and set(np.unique(x)) == {0, 1}
     said = [{labels[column] for column in np.flatnonzero(row)} for row in x]
     strontium_titanate = {"O in 0.55 to 0.7", "Sr in 0.17 to 0.22", "Ti in 0.17 to 0.22"}
@@ -234,7 +234,9 @@ def test_elements_are_matminers_fractions_of_86_elements():
     places = [number - 1 for number in ELEMENTS.values()]
     np.testing.assert_allclose(found, expected[:, places], atol=1e-7)
     labels = ElementFraction().feature_labels()
-    assert features.labels(["elements"], materials(formulas)) == [labels[place] for place in places]
+    assert features.feature_labels(["elements"], materials(formulas)) == [
+        labels[place] for place in places
+    ]
 
 
 def test_worked_out_by_hand():
@@ -245,7 +247,7 @@ def test_worked_out_by_hand():
     assert x.sum() == pytest.approx(1)
     found = dict(
         zip(
-            features.labels(["magpie"], materials(["Fe2O3"])),
+            features.feature_labels(["magpie"], materials(["Fe2O3"])),
             features.describe(["magpie"], materials(["Fe2O3"])).x[0],
             strict=True,
         )
@@ -280,12 +282,15 @@ def test_the_86_elements_leave_out_eight():
 
 def test_a_sum_stands_side_by_side():
     found = materials(["FeO", "MgO"], {"temperature": [300, 350], "pressure": [1, 2]})
-    x = features.describe(features.parse("elements+columns"), found).x
+    x = features.describe(features.parse_feature_sets("elements+columns"), found).x
     assert x.shape == (2, 88)
     assert x[:, 86:].tolist() == [[300, 1], [350, 2]]
-    assert features.labels(["elements", "columns"], found)[86:] == ["temperature", "pressure"]
+    assert features.feature_labels(["elements", "columns"], found)[86:] == [
+        "temperature",
+        "pressure",
+    ]
     with pytest.raises(UserError, match="feature labels must differ, got Fe twice"):
-        features.labels(["elements", "columns"], materials(["FeO"], {"Fe": [1]}))
+        features.feature_labels(["elements", "columns"], materials(["FeO"], {"Fe": [1]}))
 
 
 def test_wrong_sums_are_one_sentence():
@@ -293,22 +298,22 @@ def test_wrong_sums_are_one_sentence():
         UserError,
         match=r"unknown feature set 'magpi' \(did you mean 'magpie'\?\); known: asph, classes, columns, elements, magpie",
     ):
-        features.parse("magpi")
+        features.parse_feature_sets("magpi")
     with pytest.raises(UserError, match="may stand once in a sum, got 'magpie\\+magpie'"):
-        features.parse("magpie+magpie")
+        features.parse_feature_sets("magpie+magpie")
     with pytest.raises(UserError, match="unknown feature set ''"):
-        features.parse("magpie+")
+        features.parse_feature_sets("magpie+")
     with pytest.raises(
         UserError, match="feature set 'columns' is the table's own numeric columns, but it has none"
     ):
-        features.labels(["columns"], materials(["FeO"]))
+        features.feature_labels(["columns"], materials(["FeO"]))
 
 
 def test_blocks_come_in_order_and_are_the_same_for_any_number_of_workers():
     found = materials([f"{a}{i}{b}" for a, b in itertools.pairwise(ELEMENTS) for i in (1, 2)])
     batches = [found.take(np.arange(start, min(start + 7, 170))) for start in range(0, 170, 7)]
-    one = [block.x for block in features.blocks(["elements"], batches, workers=1)]
-    two = [block.x for block in features.blocks(["elements"], batches, workers=2)]
+    one = [block.x for block in features.describe_batches(["elements"], batches, workers=1)]
+    two = [block.x for block in features.describe_batches(["elements"], batches, workers=2)]
     assert [len(block) for block in one] == [7] * 24 + [2]
     np.testing.assert_array_equal(np.concatenate(one), features.describe(["elements"], found).x)
     np.testing.assert_array_equal(np.concatenate(one), np.concatenate(two))

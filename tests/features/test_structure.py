@@ -18,9 +18,10 @@ from matminer.featurizers.structure import (
 )
 from pymatgen.core import Structure
 
-from irnet_hpc.data.crystals import Crystal, Unsuitable, collect
-from irnet_hpc.data.formulas import NUMBER
-from irnet_hpc.data.materials import parse
+from irnet_hpc.data.crystals import Crystal, Unsuitable, stack_crystals
+from irnet_hpc.data.elements import NUMBER
+from irnet_hpc.data.materials import parse_materials
+from irnet_hpc.data.raw_table import formula_table
 from irnet_hpc.features import sets as features
 from irnet_hpc.features import structure as ward2017
 from irnet_hpc.features import voronoi
@@ -364,10 +365,12 @@ def test_a_row_without_a_crystal_is_unsuited_and_the_others_are_not():
         crystal(CUBE, "Fe Fe", [[0] * 3, [0] * 3]),
     ]
     formulas = ["NaCl", "Fe", "Fe"]
-    materials, _ = parse(np.arange(3), formulas, formulas, None, {}, {}, collect(ones))
+    materials, _ = parse_materials(formula_table(formulas, crystals=stack_crystals(ones)))
     found = features.describe(["magpie", "structure"], materials)
     assert found.x.shape == (3, 145 + 126)
-    assert len(features.labels(["magpie", "structure"], materials)) == 271  # no label stands twice
+    assert (
+        len(features.feature_labels(["magpie", "structure"], materials)) == 271
+    )  # no label stands twice
     np.testing.assert_array_equal(
         found.x[0, 145:], ward2017.vector(CRYSTALS["NaCl"]).astype(np.float32)
     )
@@ -375,7 +378,7 @@ def test_a_row_without_a_crystal_is_unsuited_and_the_others_are_not():
         1: ("disordered site", "Fe 0.5"),
         2: ("sites on one another", "0 Å apart"),
     }
-    bare, _ = parse(np.arange(3), formulas, formulas, None, {}, {})
+    bare, _ = parse_materials(formula_table(formulas))
     assert features.describe(["structure"], bare).unsuited == dict.fromkeys(
         range(3), ("no structure", "")
     )
@@ -390,12 +393,12 @@ def test_imports_are_not_the_time_of_a_row(name, library):
 import sys
 import numpy as np
 from irnet_hpc.features import sets as features
-from irnet_hpc.data.crystals import Crystal
-from irnet_hpc.data.crystals import collect
-from irnet_hpc.data.materials import parse
+from irnet_hpc.data.crystals import Crystal, stack_crystals
+from irnet_hpc.data.materials import parse_materials
+from irnet_hpc.data.raw_table import formula_table
 
 po = Crystal(3.4 * np.eye(3), np.array([84], np.int16), np.zeros((1, 3)))
-materials, _ = parse(np.arange(1), ["1"], ["Po"], None, {{}}, {{}}, collect([po]))
+materials, _ = parse_materials(formula_table(["Po"], crystals=stack_crystals([po])))
 features.at = lambda row: print(row, {library!r} in sys.modules)
 features.describe(["{name}"], materials)
 """

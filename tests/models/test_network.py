@@ -9,7 +9,13 @@ from torch.nn.functional import batch_norm, linear, relu
 
 from irnet_hpc.errors import UserError
 from irnet_hpc.models import normalisation
-from irnet_hpc.models.architectures import MODELS, TEMPLATES, custom_name, layer_string, parse
+from irnet_hpc.models.architectures import (
+    MODELS,
+    TEMPLATES,
+    custom_name,
+    layer_string,
+    parse_layers,
+)
 from irnet_hpc.models.dropout import Dropout
 from irnet_hpc.models.network import FlatParameters, Network, autocast, n_parameters
 from irnet_hpc.models.normalisation import (
@@ -30,7 +36,9 @@ BY_THE_PAPERS = {
 
 @pytest.mark.parametrize("depth", BY_THE_PAPERS)
 def test_parameter_counts_with_145_inputs_are_those_of_the_papers(depth):
-    counts = {a: n_parameters(Network(145, parse(layer_string(a, depth)))) for a in TEMPLATES}
+    counts = {
+        a: n_parameters(Network(145, parse_layers(layer_string(a, depth)))) for a in TEMPLATES
+    }
     plain, residual = BY_THE_PAPERS[depth]
     assert counts == {"plain": plain, "srnet": residual, "irnet": residual}
 
@@ -38,7 +46,8 @@ def test_parameter_counts_with_145_inputs_are_those_of_the_papers(depth):
 @pytest.mark.parametrize("architecture", MODELS)
 def test_every_preset_has_the_depth_that_it_is_named_for(architecture):
     assert all(
-        parse(layer_string(architecture, depth)).depth == depth for depth in MODELS[architecture]
+        parse_layers(layer_string(architecture, depth)).depth == depth
+        for depth in MODELS[architecture]
     )
 
 
@@ -86,7 +95,7 @@ def brnet(counts: tuple[str, ...]) -> str:
 
 @pytest.mark.parametrize("counts", BRNET, ids="-".join)
 def test_brnet_has_the_published_parameters_wherever_its_branches_are(counts):
-    assert n_parameters(Network(86, parse(brnet(counts)))) == BRNET[counts]
+    assert n_parameters(Network(86, parse_layers(brnet(counts)))) == BRNET[counts]
 
 
 def test_brnet_17_branches_its_widest_stack_two_and_two_as_the_published_code():
@@ -97,7 +106,7 @@ def test_elemnet_17_is_the_string_and_the_dropout_of_the_reference():
     assert (
         layer_string("elemnet", 17) == "1024Ax4D0.2-512Ax3D0.1-256Ax3D0.3-128Ax3D0.2-64Ax2-32Ax1-1"
     )
-    network = Network(86, parse(layer_string("elemnet", 17)))
+    network = Network(86, parse_layers(layer_string("elemnet", 17)))
     assert network.n_noise == 1024 + 512 + 256 + 128
     # A weight and a bias: n * m + m of each layer.
     sizes = [86, *[1024] * 4, *[512] * 3, *[256] * 3, *[128] * 3, *[64] * 2, 32, 1]
@@ -149,20 +158,20 @@ def test_srnet_48_has_a_shortcut_around_every_four_layers():
 )
 def test_a_string_outside_the_grammar_is_one_sentence_that_quotes_it(string):
     with pytest.raises(UserError) as error:
-        parse(string)
+        parse_layers(string)
     assert repr(string) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_every_part_of_a_stack_is_read():
-    (stack,) = parse("64BL0.3RD0.1x2+1D0.5-1").stacks
+    (stack,) = parse_layers("64BL0.3RD0.1x2+1D0.5-1").stacks
     assert stack == (64, (2, 1), True, 0.3, "layer", 0.1, 0.5)
-    (stack,) = parse("64x3RD0.25-1").stacks
+    (stack,) = parse_layers("64x3RD0.25-1").stacks
     assert stack == (64, (3,), False, None, "stack", 0.0, 0.25)
-    assert [s.slope for s in parse("8A-8L0-8-1").stacks] == [0.0, 0.0, None]
+    assert [s.slope for s in parse_layers("8A-8L0-8-1").stacks] == [0.0, 0.0, None]
 
 
 def test_depth_counts_the_layers_of_all_branches():
-    assert parse("8A-4Ax1+3+2-2Ax2+2-1").depth == 1 + (1 + 3 + 2) + (2 + 2) + 1
+    assert parse_layers("8A-4Ax1+3+2-2Ax2+2-1").depth == 1 + (1 + 3 + 2) + (2 + 2) + 1
 
 
 def test_a_users_own_string_gets_a_name_of_its_own_and_its_depth():
@@ -196,7 +205,7 @@ def by_hand(network: Network, x: torch.Tensor, group: int) -> torch.Tensor:
 
 
 def test_shortcuts_are_added_where_the_papers_add_them():
-    network = Network(5, parse("4BARx2-3BAx2R-2x1-1")).double()
+    network = Network(5, parse_layers("4BARx2-3BAx2R-2x1-1")).double()
     network.initialise(0)
     x = torch.randn(24, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(
@@ -205,7 +214,7 @@ def test_shortcuts_are_added_where_the_papers_add_them():
 
 
 def test_a_forward_pass_worked_out_by_hand():
-    network = Network(1, parse("1ARx1-1"))
+    network = Network(1, parse_layers("1ARx1-1"))
     with torch.no_grad():
         for module, weight, bias in (
             (network.body[0].layers[0].linear, 2, -1),
@@ -224,7 +233,7 @@ def set_linear(module, weight: float, bias: float) -> None:
 
 
 def test_a_forward_pass_of_a_leaky_residual_worked_out_by_hand():
-    network = Network(1, parse("1L0.3R-1"))
+    network = Network(1, parse_layers("1L0.3R-1"))
     set_linear(network.body[0].layers[0].linear, 2, -1)
     set_linear(network.output, 10, 0)
     # x = -2: FC gives -5, leaky ReLU -1.5, the shortcut -3.5.   x = 2: 3 + 2.
@@ -235,7 +244,7 @@ def test_a_forward_pass_of_a_leaky_residual_worked_out_by_hand():
 
 def test_a_forward_pass_of_brnet_worked_out_by_hand():
     """Two branches of two layers on 2 inputs: a = LReLU(FC(x)) + FC'(x), b = LReLU(FC(a)) + a, the two b added."""
-    network = Network(2, parse("1L0.3Rx2+2-1"))
+    network = Network(2, parse_layers("1L0.3Rx2+2-1"))
     one, two = network.body[0].branches
     set_linear(one[0].layers[0].linear, 1, 0)
     set_linear(one[0].projection, 2, 1)
@@ -253,7 +262,7 @@ def test_a_forward_pass_of_brnet_worked_out_by_hand():
 
 
 def test_a_shortcut_after_the_count_goes_around_all_branches_together():
-    network = Network(1, parse("1Ax1+1R-1"))
+    network = Network(1, parse_layers("1Ax1+1R-1"))
     for branch, weight in zip(network.body[0].layers[0].branches, (1, -2), strict=True):
         set_linear(branch[0].linear, weight, 0)
     set_linear(network.output, 1, 0)
@@ -262,7 +271,7 @@ def test_a_shortcut_after_the_count_goes_around_all_branches_together():
 
 
 def test_branches_start_from_different_weights():
-    network = Network(4, parse("4Ax1+1-1"))
+    network = Network(4, parse_layers("4Ax1+1-1"))
     network.initialise(0)
     one, two = (branch[0].linear.weight for branch in network.body[0].branches)
     assert not torch.equal(one, two)
@@ -270,7 +279,7 @@ def test_branches_start_from_different_weights():
 
 def test_dropout_follows_the_shortcut_and_scales_up_what_it_keeps():
     """Half of 2 columns: the noise is given, so what is dropped is known. 1 + 1 from the residual layer, doubled."""
-    network = Network(2, parse("2ARD0.5-1"))
+    network = Network(2, parse_layers("2ARD0.5-1"))
     with torch.no_grad():
         network.body[0].layers[0].linear.weight.copy_(torch.eye(2))
         network.body[0].layers[0].linear.bias.zero_()
@@ -284,12 +293,12 @@ def test_dropout_follows_the_shortcut_and_scales_up_what_it_keeps():
 
 
 def test_each_dropout_has_columns_of_noise_of_its_own():
-    network = Network(3, parse("4AD0.2x2D0.1-8A-2ARx2D0.5-1"))
+    network = Network(3, parse_layers("4AD0.2x2D0.1-8A-2ARx2D0.5-1"))
     columns = [
         (m.columns.start, m.columns.stop) for m in network.modules() if isinstance(m, Dropout)
     ]
     assert columns == [(0, 4), (4, 8), (8, 12), (12, 14)] and network.n_noise == 14
-    assert Network(3, parse("4BARx2-1")).noise(0, 0, slice(0, 8)) is None
+    assert Network(3, parse_layers("4BARx2-1")).noise(0, 0, slice(0, 8)) is None
 
 
 def test_group_normalisation_has_the_right_gradient():
@@ -401,7 +410,7 @@ def test_torchs_kernel_keeps_the_variance_and_the_gradient_of_bf16_rows(n_rows):
 def test_written_gradients_are_those_that_torch_adds_up(precision, tolerance, n_frozen):
     """The same network with torch's own linear layers, whatever the buffer held before."""
     string, dtype = "6BARx2-6BAx2R-4x1-1", torch.float64 if precision == "fp64" else torch.float32
-    ours, plain = (Network(5, parse(string)).to(dtype) for _ in range(2))
+    ours, plain = (Network(5, parse_layers(string)).to(dtype) for _ in range(2))
     for network in (ours, plain):
         network.initialise(0)
     flat, n = FlatParameters([ours], n_frozen), n_parameters(plain)  # a stack of one
@@ -428,7 +437,7 @@ def test_written_gradients_are_those_that_torch_adds_up(precision, tolerance, n_
 
 
 def test_population_statistics_are_the_mean_and_variance_over_the_rows():
-    network = Network(3, parse("4BAx1-1")).double()
+    network = Network(3, parse_layers("4BAx1-1")).double()
     network.initialise(0)
     x = torch.randn(64, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) * 3 + 7
 
@@ -456,7 +465,7 @@ def test_bf16_keeps_the_sums_of_a_group_wide():
 
 
 def test_flat_buffers_are_the_parameters_and_their_gradients():
-    network = Network(3, parse("4BARx2-1"))
+    network = Network(3, parse_layers("4BARx2-1"))
     network.initialise(3)
     before = [p.detach().clone() for p in network.parameters()]
     flat = FlatParameters([network])
@@ -469,7 +478,7 @@ def test_flat_buffers_are_the_parameters_and_their_gradients():
 
 
 def test_initial_weights_are_a_function_of_the_seed():
-    networks = [Network(5, parse("8BARx2-1")) for _ in range(3)]
+    networks = [Network(5, parse_layers("8BARx2-1")) for _ in range(3)]
     for network, seed in zip(networks, (0, 0, 1), strict=True):
         network.initialise(seed)
     first, same, other = (n.output.weight for n in networks)

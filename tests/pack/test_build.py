@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from irnet_hpc.data.formulas import SYMBOLS
+from irnet_hpc.data.elements import SYMBOLS
 from irnet_hpc.distributed import worker_pool as workers
 from irnet_hpc.errors import UserError
 from irnet_hpc.pack.store import open_pack, verify

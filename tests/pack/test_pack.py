@@ -14,8 +14,8 @@ import numpy as np
 import psutil
 import pytest
 
-from irnet_hpc.data.materials import composition, reduced_formula
-from irnet_hpc.data.splits import SPLITS, split_of
+from irnet_hpc.data.formulas import parse_formula, reduced_formula
+from irnet_hpc.data.splits import ROLES, role_of
 from irnet_hpc.errors import UserError
 from irnet_hpc.features.sets import ELEMENTS
 from irnet_hpc.pack.store import open_pack, verify
@@ -50,9 +50,9 @@ def test_alloys_pack_is_what_its_parts_say(alloys_pack):
         assert pack.units == {"mixing_enthalpy": "eV/atom", "size_mismatch": "%"}
         assert pack.feature_labels == list(ELEMENTS)
         np.testing.assert_allclose(pack.x(everything).sum(1), 1, atol=1e-6)
-        for split in SPLITS:
+        for split in ROLES:
             for formula in pack.formulas(pack.rows(split)):
-                assert split_of(reduced_formula(composition(formula))) == split
+                assert role_of(reduced_formula(parse_formula(formula))) == split
         # The row that comes first is not the row that was made first: the order is random, but fixed.
         numbers = [int(name.removeprefix("alloys-")) for name in pack.material_ids(everything)]
         assert sorted(numbers) == list(range(1, 601))
@@ -88,9 +88,9 @@ def test_every_row_and_every_value_of_a_table_is_accounted_for(pack_command, tmp
         assert np.isnan(y["NaN"])
         assert y["CaO"] == 7  # a file of the user's own is not filtered
         assert "Al" in y
-        split = {f: s for s in SPLITS for f in pack.formulas(pack.rows(s))}
+        split = {f: s for s in ROLES for f in pack.formulas(pack.rows(s))}
         assert all(
-            split_of(reduced_formula(composition(formula))) == side
+            role_of(reduced_formula(parse_formula(formula))) == side
             for formula, side in split.items()
         )
     for line in ("        15 rows read", "        -1 duplicate formula", "         8 packed: "):
@@ -202,11 +202,11 @@ def test_features_of_the_users_own_with_a_split_of_their_own(pack_command, tmp_p
 
 def test_packs_of_two_sources_agree_on_who_is_test(alloys_pack, pack_command, tmp_path):
     with open_pack(alloys_pack) as pack:
-        split = {formula: side for side in SPLITS for formula in pack.formulas(pack.rows(side))}
+        split = {formula: side for side in ROLES for formula in pack.formulas(pack.rows(side))}
     other = list(split)[::5]
     backwards = {  # the same alloys, elements in the opposite order and twice the amounts
         "".join(
-            f"{symbol}{2 * amount:g}" for symbol, amount in reversed(composition(formula).items())
+            f"{symbol}{2 * amount:g}" for symbol, amount in reversed(parse_formula(formula).items())
         ): formula
         for formula in other
     }
@@ -215,7 +215,7 @@ def test_packs_of_two_sources_agree_on_who_is_test(alloys_pack, pack_command, tm
     )
     assert pack_command("--source", "lab.csv", "--features", "elements").returncode == 0
     with open_pack(tmp_path / "packs/lab-elements.h5") as pack:
-        found = {formula: side for side in SPLITS for formula in pack.formulas(pack.rows(side))}
+        found = {formula: side for side in ROLES for formula in pack.formulas(pack.rows(side))}
     assert found == {spelling: split[formula] for spelling, formula in backwards.items()}
 
 
@@ -474,7 +474,7 @@ def test_every_row_of_a_real_table_is_accounted_for(table, pack_command, tmp_pat
         assert pack.attrs["n_read"] == n_rows
         assert pack.n_rows + sum(pack.attrs["rejected"].values()) == n_rows
         assert pack.n_rows > 0.8 * n_rows
-        for split, share in zip(SPLITS, (0.8, 0.1, 0.1), strict=True):
+        for split, share in zip(ROLES, (0.8, 0.1, 0.1), strict=True):
             assert (pack.rows(split).stop - pack.rows(split).start) / pack.n_rows == pytest.approx(
                 share, abs=0.02
             )

@@ -31,7 +31,7 @@ from irnet_hpc.data.raw_csv import read_csv_table
 from irnet_hpc.data.raw_table import RawTable, file_text
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
-from irnet_hpc.models.architectures import Layers, Stack, n_weights, parse
+from irnet_hpc.models.architectures import Layers, Stack, n_weights, parse_layers
 from irnet_hpc.models.network import Network
 from irnet_hpc.pack import store
 from irnet_hpc.runs import predictions, predictions_file
@@ -127,7 +127,7 @@ def stacks(draw) -> tuple[str, Stack]:
 def test_a_layer_string_means_what_it_was_written_from_and_has_the_weights_that_torch_counts(
     parts, n_outputs, n_features
 ):
-    layers = parse("-".join([*(text for text, _ in parts), str(n_outputs)]))
+    layers = parse_layers("-".join([*(text for text, _ in parts), str(n_outputs)]))
     assert layers == Layers(tuple(stack for _, stack in parts), n_outputs)
     with torch.device("meta"):
         network = Network(n_features, layers)
@@ -144,7 +144,7 @@ def test_a_layer_string_means_what_it_was_written_from_and_has_the_weights_that_
 )
 def test_any_text_is_a_layer_string_or_one_sentence(text):
     try:
-        assert isinstance(parse(text), Layers)
+        assert isinstance(parse_layers(text), Layers)
     except UserError as error:
         assert str(error)
 
@@ -249,7 +249,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path, rows, ending):
     path.write_bytes(PACKED[ending](plain.read_bytes()))
     read = read_csv_table(file_text(path), "t", ("band_gap",), lambda _: True)
     formulas, ids, splits, gaps, mine = map(list, zip(*rows, strict=True))
-    assert (read.formula, read.split) == (formulas, splits)
+    assert (read.formula, read.role) == (formulas, splits)
     assert read.material_id == [given or f"t-{n}" for n, given in enumerate(ids, start=1)]
     for column, values in ((read.targets["band_gap"], gaps), (read.columns["mine"], mine)):
         np.testing.assert_array_equal(column, np.array(values, float))

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from irnet_hpc.data.formulas import SYMBOLS
+from irnet_hpc.data.elements import SYMBOLS
 from irnet_hpc.pack.store import verify
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from irnet_hpc.models.architectures import MODELS, layer_string, parse
+from irnet_hpc.models.architectures import MODELS, layer_string, parse_layers
 from irnet_hpc.models.network import Network, n_parameters
 from irnet_hpc.runs.recipes import RECIPES, resolve
 from irnet_hpc.sweep import cli as sweep
@@ -34,7 +34,7 @@ def test_weights_are_those_that_the_papers_networks_have(architecture, published
 @pytest.mark.parametrize("layers", [*LAYERS, "48L0.3Rx2+1D0.2-32BAD0.1x2-1", "8BARx1-8BAx2R-1"])
 def test_weights_are_those_that_torch_counts(layers):
     with torch.device("meta"):
-        network = Network(8, parse(layers)._replace(n_outputs=3))
+        network = Network(8, parse_layers(layers)._replace(n_outputs=3))
     assert n_weights(layers, 8, 3) == n_parameters(network)
 
 

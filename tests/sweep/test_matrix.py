@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from irnet_hpc.data import alloys
+from irnet_hpc.data.elements import FAMILIES
+from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.data.sources import SOURCES
-from irnet_hpc.data.splits import FAMILIES, Split, parse_split, split_suffix
+from irnet_hpc.data.splits import SplitRule, parse_split_rule, split_suffix_in
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.architectures import MODELS, custom_name
 from irnet_hpc.pack import cli as pack
@@ -151,10 +153,13 @@ def test_splits_of_a_matrix_are_an_axis_of_every_pack_that_states_none_of_its_ow
         "fixed": "--source my.csv --split element:Cl+F --split-seed 2",
     }
     described = {pack.name: (pack.base, pack.split) for pack in matrix.packs}
-    assert described["oqmd-magpie-element_O-split1"] == ("oqmd-magpie", Split("element", "O", 1))
-    assert described["mine-split3"] == ("mine", Split(seed=3))
-    assert described["fixed"] == ("fixed", Split("element", "F+Cl", 2))
-    assert all(one.name == one.base + split_suffix(one.name) for one in matrix.packs)
+    assert described["oqmd-magpie-element_O-split1"] == (
+        "oqmd-magpie",
+        SplitRule("element", "O", 1),
+    )
+    assert described["mine-split3"] == ("mine", SplitRule(seed=3))
+    assert described["fixed"] == ("fixed", SplitRule("element", "F+Cl", 2))
+    assert all(one.name == one.base + split_suffix_in(one.name) for one in matrix.packs)
 
 
 def test_a_pack_of_a_matrix_has_the_name_that_its_own_command_would_give_it(matrix_of):
@@ -168,9 +173,10 @@ def test_a_pack_of_a_matrix_has_the_name_that_its_own_command_would_give_it(matr
     assert len(matrix.packs) == 16
     for planned in matrix.packs:
         arguments = pack.parser().parse_args(planned.options)
-        split = parse_split(arguments.split, arguments.split_seed)
+        split = parse_split_rule(arguments.split, arguments.split_seed)
         assert split == planned.split
-        assert pack.name_for(arguments, split) == planned.name
+        source = resolve_source(arguments.source)
+        assert pack.name_for(arguments, source, split) == planned.name
 
 
 def test_packs_built_as_a_matrix_says_are_the_ones_that_it_asks_for(tmp_path):
@@ -233,7 +239,7 @@ def test_an_element_that_a_source_never_has_is_dropped_before_its_pack_is_built(
 
 
 def test_what_alloys_are_said_to_lack_they_lack_and_nothing_else():
-    elements = set(alloys.table()[0])
+    elements = set(alloys.element_data()[0])
     assert set(SOURCES["alloys"].lacks) == {
         name for name, of in FAMILIES.items() if not elements.intersection(of)
     }
@@ -271,9 +277,9 @@ def test_a_pack_that_is_built_is_known_by_the_split_that_it_was_built_with(matri
     small = SMALL.replace("alloys", "mp").replace("mixing_enthalpy", "band_gap")
     matrix = matrix_of(small.replace("mp-magpie", "mp-magpie-element_O-split1, own, old-element_O"))
     assert [(pack.base, pack.split) for pack in matrix.packs] == [
-        ("mp-magpie-element_O-split1", Split("element", "O", 1)),
+        ("mp-magpie-element_O-split1", SplitRule("element", "O", 1)),
         ("own", None),
-        ("old-element_O", Split("element", "O", 1)),
+        ("old-element_O", SplitRule("element", "O", 1)),
     ]
     matrix = matrix_of(small + "splits: [element:O]\nsplit_seeds: [0, 1]")
     assert [(pack.name, pack.exists) for pack in matrix.packs] == [

@@ -12,7 +12,7 @@ from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_err
 from irnet_hpc.console import exit_status
 from irnet_hpc.distributed.engines import Alone
 from irnet_hpc.errors import UserError
-from irnet_hpc.models.architectures import parse
+from irnet_hpc.models.architectures import parse_layers
 from irnet_hpc.models.network import Network
 from irnet_hpc.pack.store import open_pack
 from irnet_hpc.runs.recipes import resolve
@@ -126,7 +126,7 @@ def test_a_step_is_adam_on_each_property_s_reported_values(gaps_pack, tmp_path, 
 
     (x, y), (x_val, y_val) = targets(gaps_pack, "train"), targets(gaps_pack, "val")
     assert len(y) == len(data.train) < 500 and np.isnan(y).any(0).all()
-    ours = Network(x.shape[1], parse("16Ax2-2")).double()
+    ours = Network(x.shape[1], parse_layers("16Ax2-2")).double()
     ours.initialise(5)
     one, two, last = (m for m in ours.modules() if isinstance(m, torch.nn.Linear))
     adam = torch.optim.Adam(ours.parameters(), lr=1e-4)
@@ -168,7 +168,7 @@ def test_a_property_and_its_copy_are_trained_like_the_property_alone(
     class Twice(Network):
         def initialise(self, seed: int) -> None:
             super().initialise(seed)
-            alone = Network(86, parse("32BARx2-1")).double()
+            alone = Network(86, parse_layers("32BARx2-1")).double()
             alone.initialise(seed)
             with torch.no_grad():
                 for parameter, other in zip(self.parameters(), alone.parameters(), strict=True):
@@ -261,7 +261,7 @@ def test_the_stored_model_gives_the_stored_predictions_with_its_lists_of_units_a
     assert facts["unit"] == ["eV/atom", "%"] and facts["spec"]["property"] == ",".join(BOTH)
     np.testing.assert_allclose(facts["target_mean"], np.nanmean(y, 0))
     np.testing.assert_allclose(facts["target_scale"], np.nanstd(y, 0))
-    network = Network(86, parse(facts["layers"])._replace(n_outputs=2)).double()
+    network = Network(86, parse_layers(facts["layers"])._replace(n_outputs=2)).double()
     network.load_state_dict(
         {name.removeprefix("network."): t for name, t in tensors.items() if "network" in name}
     )

@@ -16,7 +16,7 @@ import yaml
 from irnet_hpc.console import exit_status
 from irnet_hpc.distributed.engines import Alone
 from irnet_hpc.files import read_json
-from irnet_hpc.models.architectures import MODELS, layer_string, n_weights, parse
+from irnet_hpc.models.architectures import MODELS, layer_string, n_weights, parse_layers
 from irnet_hpc.models.network import FlatParameters, Network, n_parameters
 from irnet_hpc.models.normalisation import Groups
 from irnet_hpc.pack.store import open_pack
@@ -172,7 +172,9 @@ def test_one_network_that_does_not_fit_is_a_sentence(alloys_pack, tmp_path, monk
 
 
 def test_a_stack_of_three_networks_computes_what_each_computes():
-    networks = [Network(5, parse("8BARx2-6L0.3Rx1+1D0.5-3BAx2R-1")).double() for _ in range(3)]
+    networks = [
+        Network(5, parse_layers("8BARx2-6L0.3Rx1+1D0.5-3BAx2R-1")).double() for _ in range(3)
+    ]
     for seed, network in enumerate(networks):
         network.initialise(seed)
     generator = torch.Generator().manual_seed(0)
@@ -180,7 +182,7 @@ def test_a_stack_of_three_networks_computes_what_each_computes():
     noise = torch.stack(
         [network.noise(seed, 7, slice(0, 16)) for seed, network in enumerate(networks)]
     )
-    copies = [Network(5, parse("8BARx2-6L0.3Rx1+1D0.5-3BAx2R-1")).double() for _ in range(3)]
+    copies = [Network(5, parse_layers("8BARx2-6L0.3Rx1+1D0.5-3BAx2R-1")).double() for _ in range(3)]
     for copy, network in zip(copies, networks, strict=True):
         copy.load_state_dict(network.state_dict())
     flat = FlatParameters(copies)
@@ -201,7 +203,7 @@ def test_weights_are_counted_without_torch_as_torch_counts_them():
     names = [(architecture, depth) for architecture, depths in MODELS.items() for depth in depths]
     strings = [layer_string(*name) for name in names] + ["7BARx2+1-5Ax2+3R-4BAx3R-2"]
     for string in strings:
-        layers = parse(string)
+        layers = parse_layers(string)
         assert n_weights(layers, 145) == n_parameters(Network(145, layers)), string
 
 

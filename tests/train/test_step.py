@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from irnet_hpc.errors import UserError
-from irnet_hpc.models.architectures import parse
+from irnet_hpc.models.architectures import parse_layers
 from irnet_hpc.models.network import FlatParameters, Network
 from irnet_hpc.models.normalisation import Groups, rank_groups
 from irnet_hpc.train.step import pieces
@@ -37,7 +37,7 @@ def test_gradients_of_pieces_add_up_to_those_of_the_whole(layers, most):
     mine = slice(96, 192)  # the second rank's
 
     def gradients(most: int | None) -> tuple[torch.Tensor, int]:
-        network = Network(7, parse(layers)).double()
+        network = Network(7, parse_layers(layers)).double()
         network.initialise(5)
         flat, found = FlatParameters([network]), pieces(ALONE, mine, most)  # a stack of one
         flat.overwrite(len(found) == 1)

@@ -18,7 +18,7 @@ from irnet_hpc.console import exit_status
 from irnet_hpc.distributed.engines import Alone
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
-from irnet_hpc.models.architectures import custom_name, parse
+from irnet_hpc.models.architectures import custom_name, parse_layers
 from irnet_hpc.models.dropout import dropout_noise
 from irnet_hpc.models.network import Network
 from irnet_hpc.pack.store import open_pack
@@ -301,7 +301,7 @@ def test_a_step_is_adam_on_the_mean_absolute_error_of_the_batch(alloys_pack, tmp
         y = torch.from_numpy(pack.y("mixing_enthalpy", pack.rows("train")))
     _, state = builders.train(spec, recipe, "key", data, tmp_path, Alone(), CPU)
 
-    ours = Network(x.shape[1], parse(layers)).double()
+    ours = Network(x.shape[1], parse_layers(layers)).double()
     ours.initialise(5)
     one, two, last = (m for m in ours.modules() if isinstance(m, torch.nn.Linear))
     adam = torch.optim.Adam(ours.parameters(), lr=1e-4)
@@ -379,7 +379,7 @@ def test_of_a_gap_of_zero_every_prediction_below_is_right_and_none_is_given_out(
     assert data.scaling.floor == 0 and 0.2 < float((gap == 0).double().mean()) < 0.8
     network, state = builders.train(spec, recipe, "key", data, tmp_path, Alone(), CPU)
 
-    ours = Network(x.shape[1], parse("16Ax1-1")).double()
+    ours = Network(x.shape[1], parse_layers("16Ax1-1")).double()
     ours.initialise(5)
     one, last = (m for m in ours.modules() if isinstance(m, torch.nn.Linear))
     adam, scale = torch.optim.Adam(ours.parameters(), lr=3e-2), float(gap.std(correction=0))

@@ -23,7 +23,7 @@ from irnet_hpc.console import exit_status
 from irnet_hpc.distributed.engines import Alone
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, write_json
-from irnet_hpc.models.architectures import parse
+from irnet_hpc.models.architectures import parse_layers
 from irnet_hpc.models.network import Network
 from irnet_hpc.pack.store import open_pack
 from irnet_hpc.runs.recipes import RECIPES, resolve
@@ -173,7 +173,7 @@ def test_everything_but_the_output_layer_begins_as_the_origin_ended(
         schedule="constant",
         ema=0,
     )
-    fresh = Network(86, parse(LAYERS))
+    fresh = Network(86, parse_layers(LAYERS))
     fresh.initialise(1)
     for name, parameter in network.named_parameters():
         begin = (
@@ -667,7 +667,7 @@ def test_one_network_of_two_properties_gives_its_body_to_one_of_one_and_takes_it
 def test_an_origin_of_several_outputs_gives_all_but_its_output_layer(pretrained):
     origin, network = (
         read_origin(pretrained),
-        Network(86, parse(LAYERS.removesuffix("-1") + "-3")).double(),
+        Network(86, parse_layers(LAYERS.removesuffix("-1") + "-3")).double(),
     )
     take_over(origin, network)
     assert network.output.weight.shape == (3, 16)

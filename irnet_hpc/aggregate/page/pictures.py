@@ -24,7 +24,7 @@ from irnet_hpc.aggregate.sections.depths import depths_of
 from irnet_hpc.aggregate.sections.ranks import Ranking
 from irnet_hpc.aggregate.sections.series import Series
 from irnet_hpc.aggregate.tables import Table
-from irnet_hpc.data.formulas import NUMBER
+from irnet_hpc.data.elements import NUMBER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 from irnet_hpc.data.download import http as fetching
 from irnet_hpc.data.download import http as transfer
 from irnet_hpc.data.download.paged import alone, finish
-from irnet_hpc.data.download.records import Cell, Record, Unusable, number, write_csv, write_jsonl
+from irnet_hpc.data.download.records import (
+    Record,
+    UnitCell,
+    Unusable,
+    number,
+    write_csv,
+    write_jsonl,
+)
 from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.data.sources import Source
 from irnet_hpc.errors import UserError, check_choice
@@ -386,7 +393,7 @@ def formula_of(value: object) -> str | None:
     )
 
 
-def cell_of(structure: Any) -> Cell:
+def cell_of(structure: Any) -> UnitCell:
     """A structure of pymatgen's as a raw table has it: elements without oxidation states, disordered sites as occupancies."""
     species: list[str | dict[str, float]] = []
     for site in structure:
@@ -399,7 +406,7 @@ def cell_of(structure: Any) -> Cell:
             if len(amounts) == 1 and abs(sum(amounts.values()) - 1) < 1e-8
             else amounts
         )
-    return Cell(structure.lattice.matrix.tolist(), species, structure.frac_coords.tolist())
+    return UnitCell(structure.lattice.matrix.tolist(), species, structure.frac_coords.tolist())
 
 
 def _derived(structure: Any) -> dict[str, float]:

@@ -24,7 +24,7 @@ import json
 import re
 
 from irnet_hpc.data.download.paged import Page, Service
-from irnet_hpc.data.download.records import Cell, Record, Unusable, number, reported
+from irnet_hpc.data.download.records import Record, UnitCell, Unusable, number, reported
 
 URL = "http://oqmd.org/oqmdapi"
 NUMBERS = ("delta_e", "stability", "band_gap", "natoms", "volume")
@@ -94,7 +94,7 @@ def structure(row: dict) -> Record:
         raise Unusable("a site's coordinates are not numbers")
     if number(row["natoms"]) != len(found):
         raise Unusable("the structure has not as many sites as natoms says")
-    return record._replace(cell=Cell(lattice, [site[1] for site in found], position))
+    return record._replace(cell=UnitCell(lattice, [site[1] for site in found], position))
 
 
 COMPOSITIONS = Service(

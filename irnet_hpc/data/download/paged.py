@@ -24,7 +24,7 @@ from irnet_hpc.data.download.records import (
     Lowest,
     Record,
     Unusable,
-    Written,
+    WrittenTable,
     write_about,
     write_csv,
     write_jsonl,
@@ -175,7 +175,13 @@ def unexpected(n_rows: int, source: Source) -> list[str]:
 
 
 def finish(
-    made: Path, table: Path, written: Written, url: str, name: str, source: Source, **what: object
+    made: Path,
+    table: Path,
+    written: WrittenTable,
+    url: str,
+    name: str,
+    source: Source,
+    **what: object,
 ) -> None:
     """Give a table that was made in the download's folder its place, with what it is beside it, and remove the folder."""
     units = {

@@ -26,7 +26,7 @@ class Unusable(ValueError):
     """A row of a service's that is no material; its text is the reason, by which such rows are counted."""
 
 
-class Cell(NamedTuple):
+class UnitCell(NamedTuple):
     """A crystal as a raw table has it."""
 
     lattice: list[list[float]]  # 3 x 3, Å, a vector a row
@@ -38,7 +38,7 @@ class Record(NamedTuple):
     material_id: str
     formula: str | None  # None where the crystal says it
     targets: dict[str, float]  # property -> value in its unit; what is not reported is left out
-    cell: Cell | None = None
+    cell: UnitCell | None = None
 
 
 class Lowest(NamedTuple):
@@ -51,7 +51,7 @@ class Lowest(NamedTuple):
         return record.targets.get(self.property, math.inf) <= self.values[record.material_id]
 
 
-class Written(NamedTuple):
+class WrittenTable(NamedTuple):
     """What has become of the rows of a service."""
 
     n_rows: int
@@ -110,7 +110,7 @@ Records = Iterable[Record | Unusable]
 
 def write_csv(
     path: Path, columns: Sequence[str], records: Records, lowest: Lowest | None = None
-) -> Written:
+) -> WrittenTable:
     """Write `formula, material_id, *columns` as .csv.xz; every number with all its digits, nothing where not reported.
 
     Of records of one id the first is kept, or where `lowest` has the id the first whose property has that value.
@@ -144,7 +144,7 @@ def write_csv(
 
 def write_jsonl(
     path: Path, columns: Sequence[str], records: Records, lowest: Lowest | None = None
-) -> Written:
+) -> WrittenTable:
     """Write one material a line as .jsonl.gz, in the form that raw_structures.py reads; `lowest` as in write_csv."""
 
     def lines(kept: Iterator[Record]) -> Iterator[str]:
@@ -176,7 +176,7 @@ def _write(
     lowest: Lowest | None,
     lines: Callable[[Iterator[Record]], Iterator[str]],
     opener: Callable[[Path], io.BufferedIOBase],
-) -> Written:
+) -> WrittenTable:
     seen: dict[str, int] = {}  # id -> hash of the content, of the rows kept
     repeated, n_reported, unusable = Counter(), Counter(dict.fromkeys(columns, 0)), Counter()
 
@@ -201,7 +201,7 @@ def _write(
         for text in lines(kept()):
             file.write(text.encode())
             digest.update(text.encode())
-    return Written(
+    return WrittenTable(
         len(seen),
         dict(n_reported),
         digest.hexdigest(),
@@ -212,7 +212,7 @@ def _write(
 
 
 def write_about(
-    table: Path, written: Written, url: str, units: Mapping[str, str], **what: object
+    table: Path, written: WrittenTable, url: str, units: Mapping[str, str], **what: object
 ) -> None:
     """Write what a table is beside it. `what` has source, title, licence, citation and whatever else is to be known."""
     about = {

@@ -4,17 +4,17 @@ import dataclasses
 import itertools
 from pathlib import Path
 
+from irnet_hpc.data.elements import FAMILIES
 from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.data.resolve import ResolvedSource, resolve_source
 from irnet_hpc.data.sources import SOURCES
 from irnet_hpc.data.splits import (
-    FAMILIES,
     RANDOM,
-    Split,
-    any_of,
-    name_suffix,
-    parse_split,
-    split_of_identity,
+    SplitRule,
+    join_with_or,
+    parse_split_rule,
+    rule_of_identity,
+    split_suffix,
 )
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.features import sets as features
@@ -42,7 +42,7 @@ class MatrixPack:
 
     name: str
     base: str  # its name in the matrix: without what an axis of splits has added to it
-    split: Split | None  # None: the column of a table, known where the pack exists
+    split: SplitRule | None  # None: the column of a table, known where the pack exists
     options: tuple[str, ...] | None  # of `python -m irnet_hpc.pack`; None: it exists
     path: Path
     properties: tuple[str, ...]  # those the matrix wants of this pack, as written: perhaps `all`
@@ -83,7 +83,7 @@ def axes_of(table: dict) -> dict[str, list]:
         texts = entries_of(table, "splits", (str,))
         series = [f"family:{family}" for family in FAMILIES]
         texts = [one for text in texts for one in (series if text in EVERY_FAMILY else [text])]
-        axes["split"] = list(dict.fromkeys(str(parse_split(text)) for text in texts))
+        axes["split"] = list(dict.fromkeys(str(parse_split_rule(text)) for text in texts))
     if "split_seeds" in table:
         axes["split_seed"] = entries_of(table, "split_seeds", (int,), lists_only=True)
         _refuse_negative("split_seeds", axes["split_seed"])
@@ -101,8 +101,8 @@ def over_splits(entry: dict, axes: dict[str, list]) -> list[dict]:
     found = []
     for values in itertools.product(*axes.values()):
         stated = dict(zip(axes, values, strict=True))
-        split = parse_split(stated.get("split", str(RANDOM)), stated.get("split_seed", 0))
-        found.append(plain | stated | {"name": entry["name"] + name_suffix(split)})
+        split = parse_split_rule(stated.get("split", str(RANDOM)), stated.get("split_seed", 0))
+        found.append(plain | stated | {"name": entry["name"] + split_suffix(split)})
     return found
 
 
@@ -127,7 +127,7 @@ def _read_pack(
             else entry
         )
         _refuse_another(path, stated, identity)
-        split = split_of_identity(identity["split"])
+        split = rule_of_identity(identity["split"])
         return MatrixPack(name, base, split, None, path, properties, units, identity, **holds)
     if "source" not in entry:
         raise UserError(
@@ -142,7 +142,9 @@ def _read_pack(
     split = _split_of(entry)
     lacking = {symbol for family in source.lacks for symbol in FAMILIES[family]}
     never = split.by != RANDOM.by and lacking.issuperset(split.elements)
-    impossible = f"no row of {entry['source']} contains {any_of(split.elements)}" if never else ""
+    impossible = (
+        f"no row of {entry['source']} contains {join_with_or(split.elements)}" if never else ""
+    )
     return MatrixPack(
         name,
         base,
@@ -164,8 +166,8 @@ def spelled_out(entry: str | dict) -> dict:
     return {"name": entry} | ({"source": source, "features": sets} if source and sets else {})
 
 
-def _split_of(entry: dict) -> Split:
-    return parse_split(entry.get("split", str(RANDOM)), entry.get("split_seed", 0))
+def _split_of(entry: dict) -> SplitRule:
+    return parse_split_rule(entry.get("split", str(RANDOM)), entry.get("split_seed", 0))
 
 
 def _check(entry: dict) -> None:
@@ -201,7 +203,7 @@ def _refuse_negative(what: str, seeds: list[int]) -> None:
 
 def _options(entry: dict, resolved: ResolvedSource, units: dict) -> tuple[str, ...]:
     """The options of `python -m irnet_hpc.pack`; names that it would not know are refused now."""
-    sets = features.parse(entry.get("features", "magpie"))
+    sets = features.parse_feature_sets(entry.get("features", "magpie"))
     known_source = SOURCES.get(resolved.text) if resolved.is_named else None
     if features.need_structures(sets) and known_source and not known_source.structures:
         known = ", ".join(name for name, source in SOURCES.items() if source.structures)
@@ -223,7 +225,7 @@ def _options(entry: dict, resolved: ResolvedSource, units: dict) -> tuple[str, .
 
 def _refuse_another(path: Path, entry: dict, identity: dict) -> None:
     """A pack of the right name that was built in another way would give the table other numbers."""
-    split = split_of_identity(identity["split"])
+    split = rule_of_identity(identity["split"])
     built = {
         "features": set(identity["features"].split("+")),
         "split": str(split or RANDOM),
@@ -234,7 +236,7 @@ def _refuse_another(path: Path, entry: dict, identity: dict) -> None:
     if "features" in stated:
         stated["features"] = set(stated["features"].split("+"))
     if "split" in stated:
-        stated["split"] = str(parse_split(stated["split"]))  # as the pack has it
+        stated["split"] = str(parse_split_rule(stated["split"]))  # as the pack has it
     if stated.get("filters"):
         del stated["filters"]  # a source may have none
     n_rows = identity["n_source_rows"]

@@ -3,7 +3,7 @@ cell may ask for that has run out of it."""
 
 import dataclasses
 
-from irnet_hpc.data.splits import split_suffix
+from irnet_hpc.data.splits import split_suffix_in
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.runs.grids import USES_GPU
 from irnet_hpc.runs.spec import RunSpec
@@ -135,7 +135,7 @@ def read_shapes(value: object) -> list[tuple[dict, dict]]:
 
 def _fits(spec: RunSpec, narrow: dict) -> bool:
     # The name of a pack without its split stands for the pack in all its splits.
-    known_as = {"pack": {spec.pack, spec.pack.removesuffix(split_suffix(spec.pack))}}
+    known_as = {"pack": {spec.pack, spec.pack.removesuffix(split_suffix_in(spec.pack))}}
     if spec.train_rows is None:
         known_as["train_rows"] = {"all", "None"}
     return all(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from irnet_hpc.data.formulas import SYMBOLS
+from irnet_hpc.data.elements import SYMBOLS
 from irnet_hpc.distributed import worker_pool as workers
 from irnet_hpc.features import sets as features
 
