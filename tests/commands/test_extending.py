@@ -1,4 +1,4 @@
-"""A source, a property, an architecture and a depth are a row each: the rows of docs/extending.md, added to a copy of the package."""
+"""Add the rows of docs/extending.md to a copy of the package, then pack and train with them."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ N_ROWS = 200
 
 
 def rows_of_the_page() -> list[tuple[str, str, str]]:
-    """(file, the line that opens the table, the row) of each addition that the page shows."""
+    """List (file, the line that opens the table, the row) of each addition on the page."""
     added = re.findall(
         r"^# (irnet_hpc/[\w/]+\.py): (\w+ = \{)\n(    .+)$",
         PAGE.read_text(encoding="utf-8"),
@@ -32,7 +32,7 @@ def rows_of_the_page() -> list[tuple[str, str, str]]:
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory) -> Path:
-    """A folder with a copy of the package that has the rows, and a table of the new source; the page's commands have run."""
+    """Return a folder where the extended package has run the page's commands on a new source."""
     folder = tmp_path_factory.mktemp("extended")
     shutil.copytree(
         ROOT / "irnet_hpc", folder / "irnet_hpc", ignore=shutil.ignore_patterns("__pycache__")
@@ -66,7 +66,7 @@ def extended(tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_row_makes_a_property_with_its_unit_and_a_source_with_its_licence(extended):
+def test_a_row_adds_a_property_with_its_unit_and_a_source_with_its_licence(extended):
     with store.open_pack(extended / "packs/melts-elements.h5") as pack:
         assert pack.units == {"melting_point": "K"}
         assert (pack.n_rows, pack.attrs["licence"]) == (N_ROWS, "CC BY 4.0")
@@ -75,12 +75,13 @@ def test_a_row_makes_a_property_with_its_unit_and_a_source_with_its_licence(exte
         )
 
 
-def test_a_row_makes_an_architecture_and_another_a_depth(extended):
+def test_a_row_adds_an_architecture_and_another_a_depth(extended):
     (path,) = (extended / "results").rglob("result.json")
     result = json.loads(path.read_text())
     assert path.parts[-5] == "irdrop-5"
     assert result["unit"] == "K"
-    # By hand: weights and biases, two numbers a normalised column, and a projection where the width changes.
+    # By hand: weights and biases, two numbers for each normalised column, and a projection where
+    # the width changes.
     first, second = (86 + 1) * 64 + 2 * 64 + (86 + 1) * 64, (64 + 1) * 64 + 2 * 64
     third, fourth = (64 + 1) * 32 + 2 * 32 + (64 + 1) * 32, (32 + 1) * 32 + 2 * 32
     assert result["n_parameters"] == first + second + third + fourth + (32 + 1)
