@@ -32,7 +32,7 @@ ONLY_IN = {
     "mpi4py": {"distributed", "doctor"},
     "submitit": {"sweep"},
     "matplotlib": {"aggregate"},
-    "sklearn": {"train"},
+    "sklearn": {"features", "train"},
     "tabm": {"train"},
     "matminer": {"data", "features"},
     "requests": {"data"},
@@ -136,7 +136,8 @@ def test_a_library_is_named_only_where_it_belongs(library):
 @pytest.mark.parametrize("path", FILES, ids=dotted)
 def test_slow_or_optional_libraries_are_imported_where_they_are_used(path):
     # A scikit-learn estimator is a subclass of scikit-learn's: its module cannot wait.
-    allowed = {"sklearn", "scipy"} if path.name == "regressor.py" else set()
+    estimators = ("regressor.py", "transformer.py")
+    allowed = {"sklearn", "scipy"} if path.name in estimators else set()
     top = {name.partition(".")[0] for name in imports(path, whole=False)}
     assert not top & LAZY - allowed
 

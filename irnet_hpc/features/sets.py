@@ -7,6 +7,7 @@ persistent homology of the crystal structure after Jiang et al., npj Comput. Mat
 """
 
 import functools
+import importlib.util
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -55,6 +56,7 @@ class FeatureSet(NamedTuple):
         None  # after which a row has no features; the set says with workers.at(row) where it is
     )
     libraries: tuple[str, ...] = ()  # whose versions are recorded in a pack
+    extra: str = ""  # of the package, which installs the libraries; "": they are always there
     experimental: str = ""  # where not empty: what a user of the set should know
 
 
@@ -79,6 +81,25 @@ def parse_feature_sets(text: str) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise UserError(f"each feature set may stand once in a sum, got {text!r}")
     return names
+
+
+def check_installed(names: Sequence[str]) -> None:
+    """Check that the libraries of optional feature sets are there. Raises UserError if not."""
+    for name in names:
+        extra = FEATURE_SETS[name].extra
+        for library in FEATURE_SETS[name].libraries if extra else ():
+            if not _is_installed(library):
+                raise UserError(
+                    f"feature set {name} needs {library}, got no such library; install it by "
+                    f"pip install 'irnet_hpc[{extra}]'"
+                )
+
+
+def _is_installed(library: str) -> bool:
+    try:
+        return importlib.util.find_spec(library) is not None
+    except ImportError:
+        return False
 
 
 def need_structures(names: Sequence[str]) -> bool:
@@ -159,6 +180,7 @@ def describe_batches(
     names: Sequence[str], batches: Iterable[Materials], workers: int
 ) -> Iterator[Described]:
     """`describe` for each batch, in their order, computed by that many processes."""
+    check_installed(names)
     limits = [limit_s for name in names if (limit_s := FEATURE_SETS[name].limit_s) is not None]
     yield from in_order(
         functools.partial(describe, names), batches, workers, min(limits, default=None)
@@ -277,6 +299,7 @@ FEATURE_SETS = {
         homology.vector,
         row_s=0.07,
         libraries=("gudhi",),
+        extra="homology",
         experimental="it follows its paper in part, and its numbers may change; docs/homology.md",
     ),
 }

@@ -122,6 +122,7 @@ def pack(
     """Make one pack, saying each step."""
     began = time.monotonic()
     names = features.parse_feature_sets(arguments.features)
+    features.check_installed(names)
     for caution in features.experimental_notes(names):
         say(caution)
     structures = features.need_structures(names)

@@ -18,6 +18,7 @@ from irnet_hpc.features import homology
 from irnet_hpc.features import sets as features
 from irnet_hpc.features.homology import GROUPS, LABELS, balls, barcodes, vector
 
+pytest.importorskip("gudhi", reason="needs the extra [homology]")
 D_ROWS = (("Sc", "Zn"), ("Y", "Cd"), ("Hf", "Hg"), ("Rf", "Cn"))
 FCC = [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
 

@@ -1,6 +1,7 @@
 """Feature sets against matminer's own featurizers, and against numbers worked out by hand."""
 
 import itertools
+import json
 import random
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ from matminer.featurizers.composition import (
 from matminer.utils.data import MagpieData
 from pymatgen.core import Composition, Element
 
+from irnet_hpc.console import ExitStatus
 from irnet_hpc.data.elements import SYMBOLS
 from irnet_hpc.data.materials import Materials, parse_materials
 from irnet_hpc.data.raw_table import formula_table
@@ -27,6 +29,7 @@ from irnet_hpc.features import sets as features
 from irnet_hpc.features.sets import ELEMENTS, FEATURE_SETS
 from irnet_hpc.pack import cli as pack
 from irnet_hpc.pack.store import open_pack
+from tests.test_layout import run_without
 
 WRITTEN = """
     Fe2O3 O3Fe2 Fe3O4 Ag(AuS)2 NaN NaCl U H2O Ac2AgIr K2NaNb2Fe7Si8H4O31 Gd2Ti2O7 [Co(NH3)6]Cl3 Ag0.5Ge1Pb1.75S4
@@ -354,3 +357,13 @@ def test_processes_are_started_only_for_work_that_is_longer_than_their_start():
     assert features.worthwhile_workers(["magpie"], 300_000, 8) == 1
     assert features.worthwhile_workers(["magpie", "elements"], 10**8, 8) == 8
     assert features.worthwhile_workers(["columns"], 10**9, 8) == 1
+
+
+def test_an_optional_set_without_its_library_says_how_to_install_it(tmp_path):
+    entry = {"formula": "Po", "targets": {"band_gap": 1.0}}
+    (tmp_path / "t.jsonl").write_text(json.dumps(entry) + "\n")
+    options = ("--source", "t.jsonl", "--features", "asph")
+    done = run_without({"gudhi"}, "pack", *options, cwd=tmp_path)
+    assert done.returncode == ExitStatus.USER_ERROR
+    assert "irnet_hpc[homology]" in done.stderr and done.stderr.count("\n") == 1
+    assert run_without({"gudhi"}, "pack", "--list", cwd=tmp_path).returncode == ExitStatus.OK

@@ -389,6 +389,7 @@ def test_a_row_without_a_crystal_is_unsuited_and_the_others_are_not():
     [("structure", "matminer"), ("structure", "scipy.spatial"), ("asph", "gudhi")],
 )
 def test_imports_are_not_the_time_of_a_row(name, library):
+    pytest.importorskip(library)
     code = f"""
 import sys
 import numpy as np

@@ -1,0 +1,89 @@
+"""Tables given as pandas DataFrames: the same table as their CSV, the same checks."""
+
+import dataclasses
+
+import numpy as np
+import pandas
+import pytest
+
+from irnet_hpc.data.loading import Loaded, load_source
+from irnet_hpc.data.materials import parse_materials
+from irnet_hpc.data.resolve import resolve_source
+from irnet_hpc.errors import UserError
+
+FRAME = pandas.DataFrame(
+    {
+        "formula": ["Fe2O3", "NaN", "Xx", "Si", None, "MgO"],
+        "material_id": ["a", None, "c", "d", "e", "f"],
+        "split": ["train", "train", "val", "test", "test", "train"],
+        "band_gap": [2.1, np.nan, 1 / 3, 1.1, 0.0, 7.8],
+        "temperature": pandas.array([1, 2, None, 4, 5, 6], "Int64"),
+        "pressure": np.arange(6, dtype=np.float32) / 3,
+        "note": ["x", "with, comma", 'with "quotes"', "", "\u00e5", "NaN"],
+    }
+)
+
+
+def load_frame(frame: pandas.DataFrame, **options) -> Loaded:
+    return load_source(resolve_source(frame, name="mine"), **options)
+
+
+@pytest.mark.parametrize("n_rows", [6, 20_000])
+def test_a_frame_is_the_table_that_its_csv_is(n_rows, tmp_path):
+    frame = pandas.concat([FRAME] * (n_rows // 6), ignore_index=True)
+    path = tmp_path / "mine.csv"
+    frame.to_csv(path, index=False)
+    ours = load_frame(frame, columns=True)
+    theirs = load_source(resolve_source(path), columns=True)
+    assert (ours.identity, ours.units) == (theirs.identity, theirs.units)
+    assert ours.table.ignored == theirs.table.ignored == ("note",)
+    assert ours.table.sha256 == theirs.table.sha256
+    for one, other in zip(
+        parse_materials(ours.table)[0].__dict__.items(),
+        parse_materials(theirs.table)[0].__dict__.items(),
+        strict=True,
+    ):
+        np.testing.assert_equal(one, other)
+    assert parse_materials(ours.table)[1] == parse_materials(theirs.table)[1]
+
+
+def test_the_index_and_the_order_of_columns_do_not_matter():
+    frame = FRAME.set_axis(list("uvwxyz"))[FRAME.columns[::-1]]
+    found, expected = load_frame(frame).table, load_frame(FRAME).table
+    for field in dataclasses.fields(found):
+        if field.name not in ("sha256", "ignored"):
+            np.testing.assert_equal(getattr(found, field.name), getattr(expected, field.name))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"band_gap": [1, np.inf, 1, 1, 1, 1]}, "mine, row 2: band_gap must be a finite number"),
+        ({"band_gap": [1, 1, "wide", 1, 1, 1]}, "mine, row 3: band_gap must be a finite number"),
+        ({"split": ["dev", *["train"] * 5]}, "mine, row 1: split must be train, val, test"),
+        ({"formula": ["Fe"] * 5 + ["F" * 1001]}, "mine, row 6: formula must be at most 1000"),
+        ({"material_id": ["a\0"] * 6}, "mine, row 1: material_id must be text"),
+        ({"formula": ["Fe\nO"] * 6}, "mine, row 1: a quoted field runs over several lines"),
+        ({"material_id": ["\udcff"] * 6}, "mine must be UTF-8 text"),
+        ({"band_gap": [None] * 6}, "property 'band_gap' has no values in mine"),
+    ],
+)
+def test_a_frame_is_checked_as_a_file_is_and_its_rows_are_named(change, words):
+    with pytest.raises(UserError, match=words):
+        load_frame(FRAME.assign(**change))
+
+
+def test_columns_have_one_name_each():
+    with pytest.raises(UserError, match="must have a column named formula"):
+        load_frame(FRAME.drop(columns="formula"))
+    with pytest.raises(UserError, match="must name each column once"):
+        load_frame(pandas.concat([FRAME, FRAME[["note"]]], axis=1))
+    with pytest.raises(UserError, match="2 levels"):
+        load_frame(FRAME.set_axis(pandas.MultiIndex.from_product([["a"], FRAME.columns]), axis=1))
+    with pytest.raises(UserError, match="has a header and no rows"):
+        load_frame(FRAME[:0])
+
+
+def test_a_source_is_a_name_a_path_or_a_frame():
+    with pytest.raises(UserError, match="got dict"):
+        resolve_source({"formula": ["Fe2O3"]})
