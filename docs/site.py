@@ -2,8 +2,8 @@
 
 README.md, CONTRIBUTING.md and CHANGELOG.md lie above `docs/` but are pages of the site. A link to
 any other file of the repository (`../jobs/full.yaml`) leads to a copy of that file in the site, and
-a link to a folder to a list of its files. So one and the same link works on the site and where the
-repository is browsed. The reference of each folder is made from the names in its `__init__.py`.
+a link to a folder (`../jobs/`) to a list of its files. So the same link works on the site and where
+the repository is browsed. The reference of each folder is made from the names in its `__init__.py`.
 """
 
 import ast
@@ -38,28 +38,40 @@ def on_files(files, config):
     """Add the pages above `docs/`, and every file or folder of the repository that a page links."""
     for name in ABOVE:
         files.append(File(name, str(REPOSITORY), config.site_dir, config.use_directory_urls))
-    for file in [file for file in files if file.is_documentation_page()]:
-        for _, target, _ in LINK.findall(Path(file.abs_src_path).read_text(encoding="utf-8")):
-            path = repository_path(file.src_uri, target)
-            if path.startswith("docs/") or path in ABOVE:
-                continue
-            content = repository_file(path)
-            if content is not None and files.get_file_from_path(site_path(path)) is None:
-                files.append(File.generated(config, site_path(path), content=content))
+    for page in [file for file in files if file.is_documentation_page()]:
+        for _, target, _ in LINK.findall(Path(page.abs_src_path).read_text(encoding="utf-8")):
+            path = repository_path(page.src_uri, target)
+            if not path.startswith("docs/") and path not in ABOVE:
+                add(path, files, config)
     return files
 
 
-def repository_file(path: str) -> str | None:
-    """Return the text that the site shows for a file or folder, or None if neither is there."""
-    place = REPOSITORY / path
-    if place.is_dir():
-        return "\n".join(sorted(child.name for child in place.iterdir())) + "\n"
-    return place.read_text(encoding="utf-8") if place.is_file() else None
+def add(path: str, files, config) -> None:
+    """Add a file of the repository to the site, or a folder as a page that lists its files."""
+    place, name = REPOSITORY / path, site_path(path)
+    if files.get_file_from_path(name) is not None or not place.exists():
+        return
+    if place.is_file():
+        content = place.read_text(encoding="utf-8")
+    else:
+        children = sorted(child.name for child in place.iterdir() if child.is_file())
+        for child in children:
+            add(f"{path}/{child}", files, config)
+        links = [
+            f"- [{child}]({relpath(site_path(f'{path}/{child}'), 'repository')})"
+            for child in children
+        ]
+        content = "\n".join([f"# {path}/", "", *links, ""])
+    files.append(File.generated(config, name, content=content))
 
 
 def site_path(path: str) -> str:
-    """Return where a file of the repository lies in the site; `.txt`, so that browsers show it."""
-    return f"repository/{path.rstrip('/')}.txt"
+    """Return where a file or folder of the repository lies in the site.
+
+    A file is a `.txt`, so that browsers show it; a folder is a page.
+    """
+    flat = path.rstrip("/").replace("/", "_")
+    return f"repository/{flat}.{'md' if (REPOSITORY / path).is_dir() else 'txt'}"
 
 
 def on_page_markdown(markdown, page, config, files):

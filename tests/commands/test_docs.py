@@ -202,10 +202,10 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stderr
     reference = (tmp_path / "reference.html").read_text(encoding="utf-8")
     assert [name for name in irnet_hpc.__all__ if f'id="irnet_hpc.{name}"' not in reference] == []
-    # A link to a file of the repository leads to a copy of it.
-    assert (tmp_path / "repository/CITATION.cff.txt").read_bytes() == (
-        ROOT / "CITATION.cff"
-    ).read_bytes()
+    # A link to a file of the repository leads to a copy of it, one to a folder to a list.
+    copy = tmp_path / "repository/jobs_transfer.yaml.txt"
+    assert copy.read_bytes() == (ROOT / "jobs/transfer.yaml").read_bytes()
+    assert "jobs_smoke.yaml.txt" in (tmp_path / "repository/jobs.html").read_text()
 
 
 def test_the_reference_lists_every_name_of_the_library():
