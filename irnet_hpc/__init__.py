@@ -17,6 +17,8 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from irnet_hpc.errors import UserError as UserError
+    from irnet_hpc.features.frame import featurize as featurize
+    from irnet_hpc.features.transformer import FormulaFeaturizer as FormulaFeaturizer
     from irnet_hpc.train.regressor import IRNetRegressor as IRNetRegressor
 
 __version__ = "0.1.0"
@@ -24,7 +26,9 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "errors": ["UserError"],
+        "features.frame": ["featurize"],
+        "features.transformer": ["FormulaFeaturizer"],
         "train.regressor": ["IRNetRegressor"],
+        "errors": ["UserError"],
     },
 )
