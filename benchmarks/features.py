@@ -1,11 +1,12 @@
-"""How much faster magpie features are than matminer's featurizers: from formula strings to the matrix, one core each.
+"""Compare the speed of `magpie` features with matminer: formulas to matrix, one core each.
 
-python benchmarks/features.py                                 10,000 alloys of 3 to 5 elements
-python benchmarks/features.py --source oqmd                   10,000 formulas of data/oqmd.csv.xz, or $IRNET_DATA's
-python benchmarks/features.py --source oqmd --rows 1000       a tenth of the time
+python benchmarks/features.py                             10,000 alloys of 3 to 5 elements
+python benchmarks/features.py --source oqmd               10,000 formulas of data/oqmd.csv.xz
+python benchmarks/features.py --source oqmd --rows 1000   a tenth of the time
 
-Both sides begin with strings and have their tables loaded; matminer's reads formulas by pymatgen. Each is run five times,
-in turn, and the median counts. Values are compared in every column.
+Raw tables are those of $IRNET_DATA. Both sides begin with strings and have their tables loaded;
+matminer's reads formulas by pymatgen. Each is run five times, in turn, and the median counts.
+Values are compared in every column.
 """
 
 import argparse
@@ -53,7 +54,8 @@ def main() -> None:
     differ = ~np.isclose(x, expected, rtol=RELATIVE, atol=ABSOLUTE)
     ours_s, matminers_s = (statistics.median(seconds[side]) for side in (ours, matminers))
     print(
-        f"{len(formulas):,} formulas of {arguments.source}, medians of {arguments.repeats}, one core each, on {machine()}"
+        f"{len(formulas):,} formulas of {arguments.source}, medians of {arguments.repeats}, "
+        f"one core each, on {machine()}"
     )
     print(
         f"matminer {matminers_s:10.3f} s   {matminers_s / len(formulas) * 1e6:10.1f} µs a formula"
@@ -61,8 +63,9 @@ def main() -> None:
     print(f"irnet_hpc{ours_s:10.3f} s   {ours_s / len(formulas) * 1e6:10.1f} µs a formula")
     print(f"ratio    {matminers_s / ours_s:10.0f}")
     print(
-        f"values that differ by more than {RELATIVE:g} relative and {ABSOLUTE:g} absolute: {differ.sum():,} of {x.size:,}; "
-        f"in float32, that differ at all: {(x.astype('f4') != expected.astype('f4')).sum():,}"
+        f"values that differ by more than {RELATIVE:g} relative and {ABSOLUTE:g} absolute: "
+        f"{differ.sum():,} of {x.size:,}; in float32, that differ at all: "
+        f"{(x.astype('f4') != expected.astype('f4')).sum():,}"
     )
 
 
@@ -78,7 +81,8 @@ def machine() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{platform.node()} ({names[0] if names else platform.machine()}), Python {platform.python_version()}"
+    processor = names[0] if names else platform.machine()
+    return f"{platform.node()} ({processor}), Python {platform.python_version()}"
 
 
 def parser() -> argparse.ArgumentParser:

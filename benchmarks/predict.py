@@ -1,13 +1,14 @@
-"""How much faster predictions are than matminer's features with scikit-learn's random forest: process against process.
+"""Compare the speed of `predict` with matminer's features and a random forest, process by process.
 
-python benchmarks/predict.py RUN --source oqmd                      300,000 formulas of data/oqmd.csv.xz on both sides
-python benchmarks/predict.py RUN --source oqmd --rival-rows 10000   the rival's time scaled up from so many
+python benchmarks/predict.py RUN --source oqmd        300,000 formulas of data/oqmd.csv.xz
+python benchmarks/predict.py RUN --source oqmd --rival-rows 10000   scale the rival's time up
 
-RUN is a finished network on the feature set magpie, whose pack is at hand. Both sides are whole processes, from the start
-of Python to the written file, on one core each: a CSV of formulas to a CSV of predictions. The rival computes the same 145
-features by matminer, row by row without the cost of a data frame, and asks a forest of 500 trees that was fitted before
-and is loaded from a file. Ours also computes intervals, from the pack, and flags. Processor time is the measure: on a
-machine shared with other work wall time says what the others did.
+RUN is a finished network on the feature set magpie, whose pack is available. Both sides are whole
+processes, from the start of Python to the written file, on one core each: a CSV of formulas to a
+CSV of predictions. The rival computes the same 145 features by matminer, row by row without the
+cost of a data frame, and asks a forest of 500 trees that was fitted before and is loaded from a
+file. Ours also computes intervals, from the pack, and flags. The measure is processor time, since
+on a shared machine wall time depends on the others.
 """
 
 import argparse
@@ -60,11 +61,13 @@ def main() -> None:
             s + (t - s) * len(formulas) / len(some) for s, t in zip(start, them, strict=True)
         )
         print(
-            f"the rival's time is scaled up from {len(some):,} formulas, its start apart ({start[0]:.1f} s)"
+            f"the rival's time is scaled up from {len(some):,} formulas, "
+            f"without its start ({start[0]:.1f} s)"
         )
     for name, (processor, wall) in (("matminer + forest", them), ("irnet_hpc", us)):
         print(
-            f"{name:18} processor {processor:8.1f} s  wall {wall:8.1f} s  {processor / len(formulas) * 1e6:8.1f} µs a formula"
+            f"{name:18} processor {processor:8.1f} s  wall {wall:8.1f} s  "
+            f"{processor / len(formulas) * 1e6:8.1f} µs a formula"
         )
     print(f"{'ratio':18} processor {them[0] / us[0]:8.1f}    wall {them[1] / us[1]:8.1f}")
 
@@ -114,8 +117,9 @@ def rival(forest: str, table: str, output: str) -> None:
     x = np.array([featurizer.featurize(Composition(formula)) for formula in formulas], np.float32)
     features_s = time.process_time()
     prediction = model.predict(x)
+    forest_s = time.process_time() - features_s
     print(
-        f"rival: {features_s:.1f} s to the features, {time.process_time() - features_s:.1f} s for the forest",
+        f"rival: {features_s:.1f} s to the features, {forest_s:.1f} s for the forest",
         flush=True,
     )
     with Path(output).open("w", encoding="utf-8", newline="") as file:

@@ -1,11 +1,12 @@
-"""Several ways to sum gradients over 2 ranks, and 2 ranks against 1, with the same rows a rank and one thread each.
+"""Compare ways to sum gradients over 2 ranks, and 2 ranks with 1, one thread each.
 
-    python benchmarks/ranks.py                           # 2 to 3 minutes on 2 free cores; prints a table for each launcher
+    python benchmarks/ranks.py              # 2 to 3 minutes on 2 free cores; a table per launcher
     python benchmarks/ranks.py --precision fp32 --launchers gloo
 
-IRNet-17 with 248 inputs, the package's own step (that of step.py) unless the row says otherwise; a time is the median of
---repeats, taken in turn over the rows of a table, and what stands in brackets the least and the most. The times of one rank
-are from a process without Horovod, before and after. That all ways give the same weights is checked before they are timed.
+IRNet-17 with 248 inputs and the package's own step, unless a row says otherwise, with the same
+number of rows on each rank. A time is the median of --repeats, taken in turn over the rows of a
+table, with the minimum and maximum in brackets. The times of one rank are from a process without
+Horovod, before and after. All ways are checked to give the same weights before they are timed.
 """
 
 import argparse
@@ -91,7 +92,7 @@ def flat_step(
 
 
 def pieces_step(comm: Horovod, n_rows: int, precision: str) -> tuple[Network, Step]:
-    """The flat buffer in pieces, each summed in the background as soon as backward has filled it."""
+    """Sum the flat buffer in pieces, each in the background once backward has filled it."""
     network, (x, y) = new_network(), batch(comm, n_rows)
     flat = FlatParameters([network])
     flat.overwrite(False)  # torch then says when a gradient is there
@@ -170,7 +171,8 @@ def measure(
         step()
         weights = weights_of(network)
         first = weights if first is None else first
-        # Adam's first step is the rate times the sign of a gradient: where that is rounding alone, any sign is right.
+        # Adam's first step is the rate times the sign of a gradient: where a gradient is only
+        # rounding, either sign is right.
         differ = float(((weights - first).abs() > 1e-4).float().mean())
         assert differ < 0.02, f"{name}: {differ:.1%} of the weights differ after a step"
     for name, (_, step) in ways.items():
@@ -234,7 +236,7 @@ def free_port() -> int:
         return door.getsockname()[1]
 
 
-# ------------------------------------------------------------------------------------------------------------ the parent
+# -------------------------------------------------------------------------------------- the parent
 
 
 def launch(
@@ -265,7 +267,9 @@ def launch(
 
 
 def shown(seconds: list[float]) -> str:
-    return f"{1e3 * statistics.median(seconds):.1f} ms ({1e3 * min(seconds):.1f} to {1e3 * max(seconds):.1f})"
+    milliseconds = [1e3 * second for second in seconds]
+    extremes = f"{min(milliseconds):.1f} to {max(milliseconds):.1f}"
+    return f"{statistics.median(milliseconds):.1f} ms ({extremes})"
 
 
 def table(name: str, arguments: argparse.Namespace, folder: Path) -> list[str]:
@@ -329,11 +333,11 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     there = [name for name in arguments.launchers if shutil.which(LAUNCHERS[name][0])]
     if not there:
-        raise UserError(
-            f"no launcher is installed; known: {', '.join(command[0] for command in LAUNCHERS.values())}"
-        )
+        known = ", ".join(command[0] for command in LAUNCHERS.values())
+        raise UserError(f"no launcher is installed; known: {known}")
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, load {os.getloadavg()[0]:.1f} at the start"
+        f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, "
+        f"load {os.getloadavg()[0]:.1f} at the start"
     )
     with tempfile.TemporaryDirectory() as folder:
         for name in there:

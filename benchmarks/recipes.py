@@ -1,13 +1,15 @@
-"""What a recipe's fields are worth: trainings that differ from a base in one row's changes, as a Markdown table by val MAE.
+"""Measure the fields of a recipe: train with one row's changes to a base, as a table by val MAE.
 
-    python benchmarks/recipes.py --screen long                      # a table of docs/recipes.md
-    python benchmarks/recipes.py '{}' '{learning_rate: 4e-3}' '{batch: 128, norm_group: 128}' --seeds 0 1 2
-    python benchmarks/recipes.py '{}' '{decay_epochs: 12, weight_decay: 0}' --pack jarvis-magpie+elements --train-rows all --test
+    python benchmarks/recipes.py --screen long                  # a table of docs/recipes.md
+    python benchmarks/recipes.py '{}' '{learning_rate: 4e-3}' --seeds 0 1 2
+    python benchmarks/recipes.py '{}' '{decay_epochs: 12, weight_decay: 0}' \\
+        --pack jarvis-magpie+elements --train-rows all --test
 
-A row is a recipe's changes as YAML, `{}` the base itself. `{pack: ...}`, `{model: ...}` and `{train_rows: ...}` may be among
-them. Every run is an ordinary run folder below --results: what is there already is not trained again, so a table that was
-interrupted goes on, and rows may be added. Rows are judged by val; with --test the test MAE is printed too, of the single
-networks and of the mean of their predictions.
+A row is changes to a recipe as YAML, `{}` the base itself. It may also contain `{pack: ...}`,
+`{model: ...}` and `{train_rows: ...}`. Every run is an ordinary run folder below --results, and an
+existing one is not trained again, so an interrupted table can be continued and rows added. Rows are
+judged by val; --test also prints the test MAE of the single networks and of the mean of their
+predictions.
 """
 
 import argparse
@@ -31,7 +33,8 @@ from irnet_hpc.runs.recipes import resolve
 from irnet_hpc.runs.result import RunResult, read_result
 from irnet_hpc.runs.spec import RunSpec, model_of, run_folder
 
-# name -> training rows, epochs, rows of the table. `short` ends while the network still learns, `long` overfits.
+# name -> training rows, epochs, rows of the table. `short` ends while the network still learns,
+# `long` overfits.
 SCREENS = {
     "short": (
         "20000",
@@ -89,7 +92,11 @@ class Row:
 
 
 def measure(text: str, arguments: argparse.Namespace) -> Row:
-    """Train what is missing of a row's runs. Raises UserError for a row that is no mapping, or a run that did not end."""
+    """Train the missing runs of a row.
+
+    Raises:
+        UserError: if the row is not a mapping, or a run did not end.
+    """
     changes = yaml.safe_load(text)
     if not isinstance(changes, Mapping):
         raise UserError(f"a row must be changes of a recipe like {{clip: 0}}, however: {text!r}")
@@ -225,7 +232,8 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.test:
         columns[4:4] = ["test MAE", "test MAE of their mean"]
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, base {arguments.base}\n"
+        f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, "
+        f"base {arguments.base}\n"
     )
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     first = None

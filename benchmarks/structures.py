@@ -1,13 +1,14 @@
-"""How much faster the 126 features of crystals are than matminer's featurizers: one core each, structure by structure.
+"""Compare the speed of the 126 features of crystals with matminer's, one core each.
 
-python benchmarks/structures.py                                    200 structures of data/mp_structures.jsonl.xz, or $IRNET_DATA's
-python benchmarks/structures.py --rows 20                          a tenth of the time, which is matminer's: a second a structure
+python benchmarks/structures.py             200 structures of data/mp_structures.jsonl.xz
+python benchmarks/structures.py --rows 20   a tenth of the time: matminer takes a second a structure
 python benchmarks/structures.py --source my_structures.jsonl
 
-Both sides begin with a structure in memory and have their tables loaded. matminer's is its own MultipleFeaturizer of the
-five featurizers, as a user has it. Each structure goes to matminer once and to ours five times in turn, of which the median
-counts. Values are compared in every column. Where they differ, matminer is asked again with the same crystal's coordinates
-brought between 0 and 1.
+Raw tables are those of $IRNET_DATA. Both sides begin with a structure in memory and have their
+tables loaded. matminer's is its own MultipleFeaturizer of the five featurizers, as a user has it.
+Each structure goes to matminer once and to ours five times in turn, of which the median counts.
+Values are compared in every column. Where they differ, matminer is asked again with the same
+crystal's coordinates brought between 0 and 1.
 """
 
 import argparse
@@ -69,11 +70,13 @@ def main() -> None:
             agrees = np.isclose(found, again, rtol=RELATIVE, atol=ABSOLUTE).all()
             far.append((table.material_id[row], len(crystal.number), differ.sum(), agrees))
     print(
-        f"{len(rows)} structures of {least} to {most} sites of {Path(source).name}, one core each, on {machine()}"
+        f"{len(rows)} structures of {least} to {most} sites of {Path(source).name}, "
+        f"one core each, on {machine()}"
     )
     for name, seconds in (("matminer ", matminers_s), ("irnet_hpc", ours_s)):
         print(
-            f"{name}{sum(seconds):10.3f} s   {statistics.median(seconds) * 1e6:12.1f} µs a structure in the median, "
+            f"{name}{sum(seconds):10.3f} s   "
+            f"{statistics.median(seconds) * 1e6:12.1f} µs a structure in the median, "
             f"{sum(seconds) / table.crystals.n_sites[rows].sum() * 1e6:10.1f} µs a site"
         )
     each = np.array(matminers_s) / np.array(ours_s)

@@ -1,7 +1,7 @@
 """Prove that Horovod works here: an allreduce over the ranks that a launcher started.
 
 horovodrun -np 2 python env/proof.py gloo
-mpirun -np 2 python env/proof.py mpi        # also: Horovod and mpi4py have loaded one and the same MPI library
+mpirun -np 2 python env/proof.py mpi     # also checks that Horovod and mpi4py load one MPI library
 """
 
 import os
