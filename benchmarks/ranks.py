@@ -326,7 +326,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     if any(n < GROUP or n % GROUP for n in arguments.rows):
         raise UserError(
-            f"--rows must be multiples of {GROUP}, however: {' '.join(map(str, arguments.rows))}"
+            f"--rows must be multiples of {GROUP}, got {' '.join(map(str, arguments.rows))}"
         )
     if arguments.work:
         work(arguments)

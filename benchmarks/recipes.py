@@ -99,7 +99,7 @@ def measure(text: str, arguments: argparse.Namespace) -> Row:
     """
     changes = yaml.safe_load(text)
     if not isinstance(changes, Mapping):
-        raise UserError(f"a row must be changes of a recipe like {{clip: 0}}, however: {text!r}")
+        raise UserError(f"a row must be changes of a recipe like {{clip: 0}}, got {text!r}")
     run = {"pack": arguments.pack, "model": arguments.model, "train_rows": arguments.train_rows} | {
         key: changes[key] for key in OF_RUN if key in changes
     }

@@ -55,7 +55,7 @@ free_port() {  # the first port from $1 on that nothing on this machine listens 
 # ------------------------------------------------------------------------------------------------------------------ up
 
 check_machine() {
-  ((EUID == 0)) || die "local_slurm.sh $1 makes network namespaces and must run as root, however: user $(id -un)"
+  ((EUID == 0)) || die "local_slurm.sh $1 makes network namespaces and must run as root, got user $(id -un)"
   [[ $1 == down ]] && return
   local missing=() tool
   for tool in slurmctld slurmd slurmdbd sinfo mariadbd mariadb-install-db munged ip ss nsenter unshare setsid; do
@@ -299,8 +299,8 @@ down() {
 check_loss() {
   check_machine "$1"
   [[ -e $STATE/up ]] || die "the local SLURM is not up; start it with: bash env/local_slurm.sh up"
-  [[ $1 == mend || " ${NODES[*]} slurmctld " == *" ${2:-} "* ]] || die "lose takes ${NODES[*]} or slurmctld, however: '${2:-}'"
-  [[ ${3:-silently} == silently && "${2:-} ${3:-}" != "slurmctld silently" ]] || die "lose takes a node, and silently, however: '${2:-} ${3:-}'"
+  [[ $1 == mend || " ${NODES[*]} slurmctld " == *" ${2:-} "* ]] || die "lose takes ${NODES[*]} or slurmctld, got '${2:-}'"
+  [[ ${3:-silently} == silently && "${2:-} ${3:-}" != "slurmctld silently" ]] || die "lose takes a node, and silently, got '${2:-} ${3:-}'"
 }
 
 # Processes of one node, or of the controller.
@@ -359,5 +359,5 @@ case ${1:-} in
   status) status ;;
   env) environment ;;
   -h | --help | help) sed -n '2,/^set /{/^set /!s/^# \{0,1\}//p}' "$0" ;;
-  *) die "local_slurm.sh takes up, down, lose, mend, status or env, however: '${1:-}'" ;;
+  *) die "local_slurm.sh takes up, down, lose, mend, status or env, got '${1:-}'" ;;
 esac

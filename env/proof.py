@@ -18,7 +18,7 @@ import torch  # noqa: E402
 
 hvd.init()
 rank, size = hvd.rank(), hvd.size()
-assert size == 2, f"2 ranks were started, however: Horovod runs as rank {rank} of {size}"
+assert size == 2, f"2 ranks were started, got Horovod runs as rank {rank} of {size}"
 assert hvd.mpi_enabled() == (expected_controller == "mpi"), (
     f"Horovod does not run over {expected_controller}"
 )
@@ -28,7 +28,7 @@ on_gpu = hvd.nccl_built() and torch.cuda.is_available() and torch.cuda.device_co
 device = torch.device("cuda", hvd.local_rank()) if on_gpu else torch.device("cpu")
 total = hvd.allreduce(torch.full((1000,), float(rank + 1), device=device), op=hvd.Sum)
 assert torch.equal(total.cpu(), torch.full((1000,), 3.0)), (
-    f"1 + 2 must be 3, however: {total[0].item()}"
+    f"1 + 2 must be 3, got {total[0].item()}"
 )
 
 detail = f"2 ranks, {'GPUs over NCCL' if on_gpu else 'CPU'}"
@@ -39,7 +39,7 @@ if expected_controller == "mpi":
     loaded = re.findall(r"(/\S*/libmpi(?:ch)?\.so\S*)", Path("/proc/self/maps").read_text())
     libraries = {os.path.realpath(path) for path in loaded}
     assert len(libraries) == 1, (
-        f"mpi4py and Horovod must share one MPI library, however: {', '.join(sorted(libraries))}"
+        f"mpi4py and Horovod must share one MPI library, got {', '.join(sorted(libraries))}"
     )
     detail += f", {MPI.Get_library_version().split(',')[0].strip()} shared with mpi4py"
 hvd.shutdown()

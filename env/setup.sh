@@ -51,13 +51,13 @@ for argument in "$@"; do
     --cpu | --cuda) accelerator=${argument#--} ;;
     --slurm) with_slurm=yes ;;
     -h | --help) sed -n '2,/^set /{/^set /!s/^# \{0,1\}//p}' "$0"; exit ;;
-    *) die "setup.sh takes --cpu, --cuda and --slurm, however: '$argument'" ;;
+    *) die "setup.sh takes --cpu, --cuda and --slurm, got '$argument'" ;;
   esac
 done
 if [[ -z $accelerator ]]; then
   if nvidia-smi -L >/dev/null 2>&1; then accelerator=cuda; else accelerator=cpu; fi
 fi
-[[ $(uname -s) == Linux ]] || die "setup.sh knows Linux only, however: $(uname -s)"
+[[ $(uname -s) == Linux ]] || die "setup.sh knows Linux only, got $(uname -s)"
 if [[ -n ${IRNET_SITE:-} && -f $HERE/sites/$IRNET_SITE.sh ]]; then
   set +eu                                          # module systems read variables that may be unset, and return what they like
   if ! command -v module >/dev/null; then
@@ -171,7 +171,7 @@ if [[ ! -x $VENV/bin/python || ! -x $VENV/bin/pip ]]; then
   say "virtual environment: $VENV ($("$python" --version), $python)"
   logged "$python" -m venv "${site_packages[@]}" "$VENV"
 fi
-good_python "$VENV/bin/python" || die "the environment's Python must be 3.11 to 3.13, however: $("$VENV/bin/python" --version) in $VENV"
+good_python "$VENV/bin/python" || die "the environment's Python must be 3.11 to 3.13, got $("$VENV/bin/python" --version) in $VENV"
 python=$VENV/bin/python
 export PATH=$VENV/bin:$PATH VIRTUAL_ENV=$VENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 unset PYTHONHOME PYTHONPATH

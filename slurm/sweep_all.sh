@@ -16,7 +16,7 @@ set -euo pipefail
 
 # sbatch runs a copy of this file: then the repository is where the job was submitted from, or what env/activate.sh exported.
 for home in "$(dirname "$0")/.." "${SLURM_SUBMIT_DIR:-.}" "${IRNET_HOME:-}"; do [[ -e $home/env/activate.sh ]] && break; done
-[[ -e $home/env/activate.sh ]] || { echo "error: submit from the repository's folder, however: $PWD" >&2; exit 2; }
+[[ -e $home/env/activate.sh ]] || { echo "error: submit from the repository's folder, got $PWD" >&2; exit 2; }
 source "$home/env/activate.sh"
 
 matrix=$IRNET_HOME/jobs/full.yaml
