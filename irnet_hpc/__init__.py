@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from irnet_hpc.errors import UserError as UserError
     from irnet_hpc.features.frame import featurize as featurize
     from irnet_hpc.features.transformer import FormulaFeaturizer as FormulaFeaturizer
+    from irnet_hpc.pack.store import load_pack as load_pack
+    from irnet_hpc.pack.table import pack_table as pack_table
+    from irnet_hpc.predict.model import load_model as load_model
     from irnet_hpc.train.regressor import IRNetRegressor as IRNetRegressor
 
 __version__ = "0.1.0"
@@ -28,6 +31,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "features.frame": ["featurize"],
         "features.transformer": ["FormulaFeaturizer"],
+        "pack.store": ["load_pack"],
+        "pack.table": ["pack_table"],
+        "predict.model": ["load_model"],
         "train.regressor": ["IRNetRegressor"],
         "errors": ["UserError"],
     },

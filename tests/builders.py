@@ -9,7 +9,7 @@ from irnet_hpc.data.loading import Loaded, load_source
 from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import write_json
-from irnet_hpc.pack import store
+from irnet_hpc.pack.writer import create_pack
 from irnet_hpc.runs.result import RunResult
 from irnet_hpc.runs.spec import run_folder, run_key
 from irnet_hpc.sweep.ledger import read_ledger
@@ -39,7 +39,7 @@ def write_pack(
         "filters": [],
         "split": {"by": "reduced formula", "seed": 0},
     } | identity
-    with store.create(path, ["feature"], rows) as writer:
+    with create_pack(path, ["feature"], rows) as writer:
         writer.append(np.arange(rows, dtype=np.float32)[:, None])
         counts = {"train": rows - 4, "val": 2, "test": 2}
         targets = {name: np.linspace(0, 1, rows) for name in properties}

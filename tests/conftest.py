@@ -12,6 +12,7 @@ import pytest
 from irnet_hpc.data.raw_csv import read_csv_table
 from irnet_hpc.data.raw_table import file_text
 from irnet_hpc.pack import store
+from irnet_hpc.pack.writer import create_pack
 from tests.data.http_server import FAST, Loopback
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +45,7 @@ def gaps_pack(alloys_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     path, random = tmp_path_factory.mktemp("gaps") / "alloys-gaps.h5", np.random.default_rng(0)
     with (
         store.open_pack(alloys_pack) as pack,
-        store.create(path, pack.feature_labels, pack.n_rows) as writer,
+        create_pack(path, pack.feature_labels, pack.n_rows) as writer,
     ):
         everything = slice(0, pack.n_rows)
         targets = {name: pack.y(name, everything) for name in pack.units}

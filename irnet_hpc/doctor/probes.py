@@ -131,6 +131,7 @@ def pack(folder: Path) -> None:
 
     from irnet_hpc import files
     from irnet_hpc.pack import store
+    from irnet_hpc.pack.writer import create_pack
 
     path, n_rows = folder / "doctor.h5", 4096
     x = np.arange(n_rows * 32, dtype=np.float32).reshape(n_rows, 32)  # (n_rows, n_features)
@@ -150,7 +151,7 @@ def pack(folder: Path) -> None:
     names = [str(row) for row in range(n_rows)]
     began = time.perf_counter()
     print_facts(stage="write a pack")
-    with store.create(path, [f"x{column}" for column in range(32)], n_rows) as writer:
+    with create_pack(path, [f"x{column}" for column in range(32)], n_rows) as writer:
         writer.append(x)
         writer.finish(names, names, {"density": np.zeros(n_rows)}, counts, identity, {})
     print_facts(stage="read a pack twice at once")

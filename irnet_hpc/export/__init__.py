@@ -1,0 +1,11 @@
+"""Export a finished run as ONNX, verified against torch, with a model card beside it."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "model": ["export_model"],
+        "model_card": ["ExportedModel", "model_card"],
+    },
+)

@@ -1,4 +1,4 @@
-"""python -m irnet_hpc.export"""
+"""Start the command `python -m irnet_hpc.export`."""
 
 import sys
 

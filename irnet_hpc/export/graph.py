@@ -1,4 +1,4 @@
-"""irnet_hpc/export/graph.py"""
+"""Write a trained network as an ONNX graph, and compare the graph with the network."""
 
 import contextlib
 import io
@@ -6,49 +6,61 @@ import json
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from irnet_hpc.predict.members import Member, folded
+from irnet_hpc.predict.members import Member, fold_normalisation
 
 OPSET = 18
 
 
 class Graph(nn.Module):
-    """What is exported: features as packed -> predictions in the unit."""
+    """The exported function: features as packed -> predictions in their units."""
+
+    feature_mean: Tensor  # (n_features,)
+    feature_scale: Tensor  # (n_features,)
+    target_mean: Tensor  # (n_properties,)
+    target_scale: Tensor  # (n_properties,)
+    floor: Tensor  # (n_properties,), -inf where predictions are not cut
 
     def __init__(self, member: Member) -> None:
         super().__init__()
         scaling = member.scaling
-        self.network = folded(member.network)
-        self.clip, self.cut = float(scaling.clip), bool(np.isfinite(scaling.floor).any())
+        self.network = fold_normalisation(member.network)
+        self.clip, self.has_floor = float(scaling.clip), bool(np.isfinite(scaling.floor).any())
         for name in ("feature_mean", "feature_scale", "target_mean", "target_scale", "floor"):
             self.register_buffer(name, torch.as_tensor(getattr(scaling, name), dtype=torch.float32))
 
     def forward(self, features: Tensor) -> Tensor:
+        """Predict (n_rows, n_properties) in the units from features (n_rows, n_features)."""
         x = (features - self.feature_mean) / self.feature_scale
         x = x.clamp(-self.clip, self.clip) if self.clip else x
-        for block in (
-            self.network.body
-        ):  # Network.forward without its autocast, of which a graph knows nothing
+        # As Network.forward, without its autocast, which ONNX does not have.
+        for block in self.network.body:
             x = block(x, None, None)
         x = self.network.output(x) * self.target_scale + self.target_mean
-        return torch.maximum(x, self.floor) if self.cut else x
+        return torch.maximum(x, self.floor) if self.has_floor else x
 
 
 def write_graph(path: Path, member: Member) -> None:
-    """The ONNX file, with property, unit, feature labels and the run's key among its metadata."""
+    """Write the network of a run as an ONNX file.
+
+    Its metadata hold the properties, their units, the feature labels and the run's key.
+
+    Args:
+        path: The file to write.
+        member: The network.
+    """
     import onnx
 
     example = torch.zeros(2, len(member.feature_labels))
     n_rows = torch.export.Dim("n_rows")
+    # torch.onnx reports on its own steps.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-    ):  # it reports on its own steps
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             Graph(member).eval(),
@@ -59,35 +71,45 @@ def write_graph(path: Path, member: Member) -> None:
             output_names=["prediction"],
             dynamic_shapes=({0: n_rows},),
         )
+    # None is returned only without dynamo.
+    assert program is not None
     model = program.model_proto
-    facts = {
+    metadata = {
         "property": ",".join(member.units),
         "unit": ",".join(member.units.values()),
         "features": member.result.pack_identity["features"],
         "feature_labels": json.dumps(member.feature_labels, ensure_ascii=False),
         "key": member.result.key,
     }
-    onnx.helper.set_model_props(model, facts)
+    onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
 
 
 @torch.no_grad()
-def compare(path: Path, member: Member, x: np.ndarray) -> tuple[np.ndarray, str]:
-    """The largest difference to the run's own network in float32 (n_properties,), in the units, and what ran the graph."""
+def largest_differences(path: Path, member: Member, x: np.ndarray) -> tuple[np.ndarray, str]:
+    """Compare an ONNX file with the run's own network in float32.
+
+    Args:
+        path: The ONNX file.
+        member: The network.
+        x: (n_rows, n_features) float32, features as packed.
+
+    Returns:
+        The largest differences (n_properties,) in the units, and the name of what ran the graph.
+    """
     scaling = member.scaling
     own = member.network(torch.from_numpy(scaling.features(x))).double().numpy()
     own = np.maximum(own * scaling.target_scale + scaling.target_mean, scaling.floor)
+    session: Any
     try:
         import onnxruntime
     except ModuleNotFoundError:
         from onnx.reference import ReferenceEvaluator
 
-        found, by = (
-            ReferenceEvaluator(str(path)).run(None, {"features": x})[0],
-            "onnx's reference evaluator",
-        )
+        session, evaluator = ReferenceEvaluator(str(path)), "onnx's reference evaluator"
     else:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        found, by = session.run(None, {"features": x})[0], f"onnxruntime {onnxruntime.__version__}"
-    return np.abs(found - own).max(0), by
+        evaluator = f"onnxruntime {onnxruntime.__version__}"
+    predicted = session.run(None, {"features": x})[0]
+    return np.abs(predicted - own).max(0), evaluator

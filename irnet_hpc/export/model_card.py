@@ -1,163 +1,171 @@
-"""The model card: what whoever uses an exported model should know, from the run's own records.
+"""Write the model card: what users of an exported model should know, from the run's own records.
 
-After Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019): data, protocol, errors, limits, how to use it.
+After Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019): data, protocol, errors,
+limits, use.
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from irnet_hpc.data.sources import SOURCES
-from irnet_hpc.features.sets import ELEMENTS
+from irnet_hpc.features.sets import ELEMENTS, FEATURE_SETS, parse_feature_sets
 from irnet_hpc.runs.result import RunResult
 from irnet_hpc.runs.spec import RunSpec
 
 if TYPE_CHECKING:
-    from irnet_hpc.predict.committee import Trust
+    from irnet_hpc.predict.committee import EnsembleReport
 
-
+# Fields of a result that have one value for each property.
 ROW = (
-    "unit",
-    "test_mae",
-    "test_rmse",
-    "test_r2",
-    "val_mae",
-    "baseline_mae",
-    "n_train",
-    "n_val",
-    "n_test",
+    *("unit", "test_mae", "test_rmse", "test_r2", "val_mae", "baseline_mae"),
+    *("n_train", "n_val", "n_test"),
 )
 
 
-class Exported(NamedTuple):
-    """What export knows besides the run's records."""
+class ExportedModel(NamedTuple):
+    """What the card says besides the run's own records."""
 
     file: str  # name of the model's file
     units: dict[str, str]  # property -> unit, in the order of the outputs
-    feature_labels: Sequence[str]
-    floors: dict[str, float]  # property -> what predictions are cut at, where they are
-    elements: frozenset[str] | None  # symbols that training rows have; None: not known
+    feature_labels: Sequence[str]  # (n_features,)
+    floors: dict[str, float]  # property -> lowest prediction, where there is one
+    elements: frozenset[str] | None  # symbols in the training rows; None: not known
     licence: str
     citation: str
-    verified: str  # in a sentence
-    trust: Sequence["Trust"]  # intervals, where the run's pack was at hand
+    verified: str  # a sentence
+    reports: Sequence["EnsembleReport"]  # with intervals, if the run's pack was at hand
 
 
-def model_card(spec: RunSpec, result: RunResult, exported: Exported) -> str:
-    """The card as Markdown."""
+class SourceFacts(NamedTuple):
+    """What this program knows of a source; empty: nothing."""
+
+    title: str
+    licence: str
+    citation: str
+
+
+def model_card(spec: RunSpec, result: RunResult, exported: ExportedModel) -> str:
+    """Return the card as Markdown.
+
+    Args:
+        spec: The specification of the run.
+        result: Its result.
+        exported: The model that was written.
+    """
     names = ", ".join(f"{name} ({unit})" for name, unit in exported.units.items())
-    parts = [
-        f"# {spec.model}: {names}",
-        f"`{exported.file}` predicts {names} of a material from {len(exported.feature_labels)} features, feature set "
-        f"`{result.pack_identity['features']}`. {exported.verified}",
-        "## Data\n\n" + _data(spec, result, exported),
-        "## Protocol\n\n" + _protocol(spec, result),
-        "## Errors\n\n" + _errors(spec, result, exported),
-        "## Limits\n\n" + _limits(result, exported),
-        "## Use\n\n" + _use(result, exported),
-        "## Origin\n\n" + _origin(spec, result),
-    ]
+    sections = {
+        "Data": _data(spec, result, exported),
+        "Protocol": _protocol(spec, result),
+        "Errors": _errors(spec, result, exported),
+        "Limits": _limits(result, exported),
+        "Use": _use(result, exported),
+        "Origin": _origin(spec, result),
+    }
+    intro = (
+        f"`{exported.file}` predicts {names} of a material from {len(exported.feature_labels)} "
+        f"features, feature set `{result.pack_identity['features']}`. {exported.verified}"
+    )
+    parts = [f"# {spec.model}: {names}", intro]
+    parts += [f"## {title}\n\n{text}" for title, text in sections.items()]
     return "\n\n".join(parts) + "\n"
 
 
-def source_of(identity: dict) -> tuple[str, str, str]:
-    """Title, licence and citation of a pack's source, as far as this program knows it."""
+def source_facts(identity: dict) -> SourceFacts:
+    """Return title, licence and citation of a pack's source."""
     name = str(identity["source"])
     known = SOURCES.get(name)
     if known is None:
-        return name, "", ""
-    return f"{name}, {known.title}", known.licence, known.citation
+        return SourceFacts(name, "", "")
+    return SourceFacts(f"{name}, {known.title}", known.licence, known.citation)
 
 
-def _data(spec: RunSpec, result: RunResult, exported: Exported) -> str:
+def _data(spec: RunSpec, result: RunResult, exported: ExportedModel) -> str:
     identity = result.pack_identity
     filters = "; ".join(identity["filters"]) or "none"
-    return "\n".join(
-        [
-            f"- source: {source_of(identity)[0]} (sha256 of its table: `{identity['source_sha256'][:16]}`)",
-            f"- licence: {exported.licence or 'not stated by the source; ask whoever made the table'}",
-            f"- citation: {exported.citation or 'not stated by the source'}",
-            f"- pack: {spec.pack}, of {identity['n_source_rows']:,} rows of the source; filters of values: {filters}",
-            f"- rows: {result.n_train:,} train, {result.n_val:,} val, {result.n_test:,} test",
-        ]
-    )
+    licence = exported.licence or "not stated by the source; ask whoever made the table"
+    lines = [
+        f"- source: {source_facts(identity).title} "
+        f"(sha256 of its table: `{identity['source_sha256'][:16]}`)",
+        f"- licence: {licence}",
+        f"- citation: {exported.citation or 'not stated by the source'}",
+        f"- pack: {spec.pack}, of {identity['n_source_rows']:,} rows of the source; "
+        f"filters of values: {filters}",
+        f"- rows: {result.n_train:,} train, {result.n_val:,} val, {result.n_test:,} test",
+    ]
+    return "\n".join(lines)
 
 
 def _protocol(spec: RunSpec, result: RunResult) -> str:
     split = result.pack_identity["split"]
-    by = split["by"]
-    if by in ("element", "family"):
-        split_text = (
-            f"test is every material that contains {', '.join(split['elements'])}; train has none"
-        )
-    elif by == "column":
-        split_text = "train, val and test are those of the source's own table"
+    if split["by"] in ("element", "family"):
+        elements = ", ".join(split["elements"])
+        text = f"Test is every material that contains {elements}; train has none"
+    elif split["by"] == "column":
+        text = "Train, val and test are those of the source's own table"
     else:
-        split_text = f"train, val and test are a hash of the reduced formula (seed {split.get('seed', 0)}), at random"
-    text = f"{split_text[0].upper()}{split_text[1:]}. Protocol `{spec.protocol}`: "
-    if result.selected_on == "test":
-        text += (
-            "trained on train and val. **The epoch was selected on test**, as the papers' code does, so the errors below are "
-            "optimistic"
+        text = (
+            "Train, val and test are a hash of the reduced formula "
+            f"(seed {split.get('seed', 0)}), at random"
         )
-        text += (
-            ""
-            if result.optimism is None
-            else f", by about {result.optimism:.3g} as measured on halves of test"
-        )
-        return text + "."
-    return text + "the epoch was selected on val, and test was used once, afterwards."
+    text += f". Protocol `{spec.protocol}`: "
+    if result.selected_on != "test":
+        return text + "the epoch was selected on val, and test was used once, afterwards."
+    text += (
+        "trained on train and val. **The epoch was selected on test**, as the papers' code does, "
+        "so the errors below are optimistic"
+    )
+    if result.optimism is not None:
+        text += f", by about {result.optimism:.3g} as measured on halves of test"
+    return text + "."
 
 
-def _errors(spec: RunSpec, result: RunResult, exported: Exported) -> str:
+def _errors(spec: RunSpec, result: RunResult, exported: ExportedModel) -> str:
     per_property = result.per_property or {
         spec.property: {name: getattr(result, name) for name in ROW}
     }
     lines = [
-        "| property | unit | test MAE | test RMSE | test R² | val MAE | MAE of the baseline | train rows |",
+        "| property | unit | test MAE | test RMSE | test R² | val MAE | MAE of the baseline "
+        "| train rows |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
-    for name, of in per_property.items():
-        numbers = (
-            of[key] for key in ("test_mae", "test_rmse", "test_r2", "val_mae", "baseline_mae")
+    for name, values in per_property.items():
+        errors = (
+            values[key] for key in ("test_mae", "test_rmse", "test_r2", "val_mae", "baseline_mae")
         )
-        cells = " | ".join("" if number is None else f"{number:.4g}" for number in numbers)
-        lines.append(f"| {name} | {exported.units[name]} | {cells} | {of['n_train']:,} |")
+        cells = " | ".join("" if error is None else f"{error:.4g}" for error in errors)
+        lines.append(f"| {name} | {exported.units[name]} | {cells} | {values['n_train']:,} |")
     lines += ["", "The baseline predicts the median of the training rows for every material."]
-    for trust in exported.trust:
-        if trust.coverage is not None:
+    for report in exported.reports:
+        if report.coverage is not None:
             lines += [
                 "",
-                f"{trust.property}: ±{trust.half_width:.3g} {trust.unit} was calibrated to hold {trust.level:.0%} on val; it "
-                f"holds {trust.coverage:.1%} of the test rows.",
+                f"{report.property}: ±{report.half_width:.3g} {report.unit} was calibrated to hold "
+                f"{report.level:.0%} on val; it holds {report.coverage:.1%} of the test rows.",
             ]
     return "\n".join(lines)
 
 
-def _limits(result: RunResult, exported: Exported) -> str:
-    by = result.pack_identity["split"]["by"]
+def _limits(result: RunResult, exported: ExportedModel) -> str:
     lines = []
     if exported.elements is None:
-        lines.append("- Which elements the training rows have is not recorded.")
+        lines.append("- The elements of the training rows are not recorded.")
     else:
         unseen = [symbol for symbol in ELEMENTS if symbol not in exported.elements]
-        lines.append(
-            f"- Elements that no training row has: {', '.join(unseen) or f'none of the {len(ELEMENTS)} known'}."
-        )
+        listed = ", ".join(unseen) or f"none of the {len(ELEMENTS)} known"
+        lines.append(f"- Elements that no training row has: {listed}.")
         lines.append(f"- Elements trained on: {', '.join(sorted(exported.elements))}.")
-    if by == "reduced formula":
+    if result.pack_identity["split"]["by"] == "reduced formula":
         lines.append(
-            "- Test formulas are random, so they have relatives of the same elements in train. Of chemistry that train has "
-            "not, errors are several times as large; intervals, too, hold less than they say."
+            "- Test formulas are random, so they have relatives of the same elements in train. For "
+            "chemistry that train lacks, errors are several times as large, and intervals hold "
+            "less than their level."
         )
-    if (
-        "structure" not in result.pack_identity["features"]
-        and "asph" not in result.pack_identity["features"]
-    ):
+    if not any(FEATURE_SETS[name].of_structure for name in _feature_sets(result)):
         lines.append(
             "- The features know the composition only: polymorphs get one and the same prediction."
         )
     lines.append(
-        "- What is predicted is what the source computed or measured, with its errors, not nature."
+        "- Predictions are of what the source computed or measured, with its errors, not of nature."
     )
     lines += [
         f"- Predictions of {name} are cut at {floor:g}." for name, floor in exported.floors.items()
@@ -165,41 +173,65 @@ def _limits(result: RunResult, exported: Exported) -> str:
     return "\n".join(lines)
 
 
-def _use(result: RunResult, exported: Exported) -> str:
-    sets = result.pack_identity["features"]
-    versions = ", ".join(
-        f"{name} {version}" for name, version in result.pack_identity["feature_versions"].items()
-    )
-    labels = "\n".join(f"{place}. {label}" for place, label in enumerate(exported.feature_labels))
-    how = f'x = featurize(formulas, "{sets}", errors="nan").to_numpy()'
+def _feature_sets(result: RunResult) -> tuple[str, ...]:
+    return parse_feature_sets(result.pack_identity["features"])
+
+
+def _use(result: RunResult, exported: ExportedModel) -> str:
+    identity = result.pack_identity
+    versions = ", ".join(f"{name} {v}" for name, v in identity["feature_versions"].items())
     text = (
-        f"Input `features`: float32 (n_rows, {len(exported.feature_labels)}), unscaled; scaling is in the graph. Output "
-        f"`prediction`: float32 (n_rows, {len(exported.units)}), in {', '.join(exported.units.values())}. Versions of the "
-        f"feature sets: {versions}. "
+        f"Input `features`: float32 (n_rows, {len(exported.feature_labels)}), unscaled; scaling is "
+        f"in the graph. Output `prediction`: float32 (n_rows, {len(exported.units)}), in "
+        f"{', '.join(exported.units.values())}. Versions of the feature sets: {versions}. "
     )
-    if "structure" in sets or "asph" in sets or "columns" in sets:
-        text += "The features are those of a pack: `python -m irnet_hpc.pack` computes them from your table.\n\n"
-        how = f'x = open_pack("packs/mine-{sets}.h5").x(slice(0, None))'
-        imports = "import onnxruntime\nfrom irnet_hpc.pack.store import open_pack"
+    if all(FEATURE_SETS[name].of_formula for name in _feature_sets(result)):
+        text += "From formulas:"
+        code = _code_for_formulas(identity["features"], exported.file)
     else:
-        text += "From formulas:\n\n"
-        imports = "import onnxruntime\nfrom irnet_hpc import featurize"
-    run = f'onnxruntime.InferenceSession("{exported.file}").run(None, {{"features": x}})[0]'
-    return f"{text}```python\n{imports}\n\n{how}\nprediction = {run}\n```\n\nThe features, in order:\n\n{labels}"
+        text += (
+            "The features are those of a pack: `python -m irnet_hpc.pack` computes them from your "
+            "table."
+        )
+        code = _code_for_pack(identity["features"], exported.file)
+    labels = "\n".join(f"{place}. {label}" for place, label in enumerate(exported.feature_labels))
+    return f"{text}\n\n```python\n{code}\n```\n\nThe features, in order:\n\n{labels}"
+
+
+def _code_for_formulas(features: str, file: str) -> str:
+    return f"""import onnxruntime
+from irnet_hpc import featurize
+
+formulas = ["Fe2O3", "NaCl"]
+x = featurize(formulas, "{features}").to_numpy("float32")
+prediction = onnxruntime.InferenceSession("{file}").run(None, {{"features": x}})[0]"""
+
+
+def _code_for_pack(features: str, file: str) -> str:
+    return f"""import onnxruntime
+from irnet_hpc import load_pack
+
+with load_pack("packs/mine-{features}.h5") as pack:
+    x = pack.x(slice(0, pack.n_rows))
+prediction = onnxruntime.InferenceSession("{file}").run(None, {{"features": x}})[0]"""
 
 
 def _origin(spec: RunSpec, result: RunResult) -> str:
     lines = [
-        f"- run key `{result.key}`, commit `{result.commit or 'not known'}`, irnet_hpc {result.versions.get('irnet_hpc', '')}",
-        f"- architecture {spec.model}, layers `{spec.layer_string}`, {result.n_parameters:,} parameters",
-        f"- recipe {spec.recipe}, seed {spec.seed}, best epoch {result.best_epoch} of {result.epochs}, trained in "
-        f"{result.precision}; the exported graph computes in float32",
+        f"- run key `{result.key}`, commit `{result.commit or 'not known'}`, "
+        f"irnet_hpc {result.versions.get('irnet_hpc', '')}",
+        f"- architecture {spec.model}, layers `{spec.layer_string}`, "
+        f"{result.n_parameters:,} parameters",
+        f"- recipe {spec.recipe}, seed {spec.seed}, best epoch {result.best_epoch} of "
+        f"{result.epochs}, trained in {result.precision}; the exported graph computes in float32",
     ]
     if result.origin:
+        origin = result.origin
         lines.append(
-            f"- started from {result.origin['model']} on {result.origin['property']} of {result.origin['pack']}"
+            f"- started from {origin['model']} on {origin['property']} of {origin['pack']}"
         )
     lines.append(
-        "- networks: Jha et al., KDD 2019, doi:10.1145/3292500.3330703, and Sci. Rep. 11, 4244 (2021)"
+        "- networks: Jha et al., KDD 2019, doi:10.1145/3292500.3330703, and "
+        "Sci. Rep. 11, 4244 (2021)"
     )
     return "\n".join(lines)

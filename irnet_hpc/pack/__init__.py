@@ -1,0 +1,30 @@
+"""Turn tables of materials into packs: features, targets and splits in one HDF5 file.
+
+`pipeline.py` makes a pack from a source, over `select.py` (rows), `build.py` and `blocks.py`
+(features, resumable) and `writer.py`; `store.py` reads packs; `table.py` is the way from Python.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "pipeline": ["PackOptions", "pack_source"],
+        "select": ["Selection", "one_per_formula", "select", "split_and_order"],
+        "store": [
+            "IDENTITY",
+            "SLAB_ROWS",
+            "TEXT",
+            "Pack",
+            "can_be_locked",
+            "load_pack",
+            "open_pack",
+            "pack_path",
+            "reported_rows",
+            "verify",
+        ],
+        "summary": ["describe_pack"],
+        "table": ["pack_table"],
+        "writer": ["create_pack"],
+    },
+)

@@ -1,4 +1,4 @@
-"""python -m irnet_hpc.pack"""
+"""Start the command `python -m irnet_hpc.pack`."""
 
 import sys
 

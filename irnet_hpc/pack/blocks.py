@@ -1,11 +1,12 @@
-"""Parts: the finished blocks of a pack that is being made, so that one that was killed goes on where it was.
+"""Keep the finished blocks of a pack under way, so that a killed process can be resumed.
 
-    packs/.<name>.lock                held by the one process (of all ranks) that makes the pack, and says which
-    packs/.<name>.parts/plan.json     what is made, of what and by which versions, and how many rows a block has
-    packs/.<name>.parts/000012.part   a finished block: its hash, then the rows without features, then float32
+    packs/.<name>.lock                held by the one process (of all ranks) that makes the pack
+    packs/.<name>.parts/plan.json     source, versions and rows of the pack, and rows of a block
+    packs/.<name>.parts/000012.part   a finished block: SHA-256, rows without features, then float32
 
-Parts appear by a rename but are not synced, which would take longer than computing them: one that a crash of the machine
-left torn is found by its hash, and computed again. The folder goes when the pack has its name.
+Blocks get their names by renaming but are not synced, which would take longer than computing them.
+A block that a crash of the machine left torn fails its hash and is computed again. The folder is
+removed once the pack has its name.
 """
 
 import contextlib
@@ -24,36 +25,43 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.features.sets import Described
 from irnet_hpc.files import lock, read_json, remove_temporaries, replacing, write_json
 
+# A plan holds the number of every row, so it may be larger than other JSON files.
+MAX_PLAN_BYTES = 2**40
+
 
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Hold the name of a pack, and remove the unfinished files of a holder that was killed.
+def hold_name(path: Path) -> Iterator[None]:
+    """Hold the name of a pack, and remove what a killed holder left unfinished.
 
-    Raises UserError where another process holds it. The kernel lets go of what a killed one held.
+    The kernel releases the lock of a process that is killed.
+
+    Raises:
+        UserError: If another process makes a pack of that name.
     """
-    if path.exists() and not os.access(
-        path.parent, os.W_OK
-    ):  # nothing can be made here, but it may be there already
+    # Nothing can be made in such a folder, but the pack may be there already.
+    if path.exists() and not os.access(path.parent, os.W_OK):
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    place = path.with_name(f".{path.stem}.lock")
+    lock_path = path.with_name(f".{path.stem}.lock")
     while True:
-        ours = False
-        with place.open("a+") as file:
+        is_current = False
+        with lock_path.open("a+") as file:
             if not lock(file):
                 file.seek(0)
+                holder = file.read() or "another process"
                 raise UserError(
-                    f"{path} is being made by {file.read() or 'another process'}; wait for it, or use --name"
+                    f"{path} is being made by {holder}; wait for it, or give another name"
                 )
-            # Its last holder may have removed the file in between: then others will lock another one.
+            # Its last holder may have removed the file in between; others would lock a new one.
             with contextlib.suppress(FileNotFoundError):
-                ours = place.stat().st_ino == os.fstat(file.fileno()).st_ino
-            if not ours:
+                is_current = lock_path.stat().st_ino == os.fstat(file.fileno()).st_ino
+            if not is_current:
                 continue
             file.truncate(0)
             file.write(
-                f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}"
+                f"process {os.getpid()} on {socket.gethostname()} "
+                f"since {datetime.now():%Y-%m-%d %H:%M:%S}"
             )
             file.flush()
             for target in (path, rejected_path(path)):
@@ -61,80 +69,89 @@ def alone(path: Path) -> Iterator[None]:
             try:
                 yield
             finally:
-                place.unlink(missing_ok=True)
+                lock_path.unlink(missing_ok=True)
             return
 
 
 def rejected_path(path: Path) -> Path:
-    """Where the rows that are not in a pack are listed."""
+    """Return the path of the list of rows that are not in a pack."""
     return path.with_name(f"{path.stem}.rejected.csv")
 
 
-def folder_of(path: Path) -> Path:
+def blocks_folder(path: Path) -> Path:
+    """Return the folder of the finished blocks of a pack."""
     return path.with_name(f".{path.stem}.parts")
 
 
 def resume(path: Path, plan: dict, shapes: list[tuple[int, int]]) -> tuple[set[int], str]:
-    """Prepare the folder of parts of a pack; return which blocks, by number, are there and sound, and what to say of it.
+    """Prepare the folder of blocks, keeping those of an earlier attempt at the same pack.
 
-    `plan` is all that decides the blocks; parts of another plan are removed. `shapes`: (n_rows, n_features) of each block.
+    Args:
+        path: The pack.
+        plan: All that decides the blocks; blocks of another plan are removed.
+        shapes: (n_rows, n_features) of each block.
+
+    Returns:
+        The numbers of the blocks that are there and sound, and a message for people, or "".
     """
-    folder = folder_of(path)
-    plan = json.loads(json.dumps(plan))  # as it comes back
-    if not (folder / "plan.json").exists():
-        remove(path)
+    folder = blocks_folder(path)
+    plan = json.loads(json.dumps(plan))  # tuples as lists, as they come back from the file
+    previous = _read_plan(folder)
+    if previous != plan:
+        remove_blocks(path)
         write_json(folder / "plan.json", plan)
-        return set(), ""
-    try:
-        before = read_json(folder / "plan.json", largest=2**40)  # it holds the number of every row
-    except UserError:
-        before = {}
-    if before != plan:
-        differing = [name for name in plan if before.get(name) != plan[name]]
-        remove(path)
-        write_json(folder / "plan.json", plan)
-        return (
-            set(),
-            f"what is left of another attempt at this pack is removed: its {', '.join(differing)} differ",
-        )
-    kept = {number for number, shape in enumerate(shapes) if get(folder, number, shape) is not None}
-    n_damaged = sum(part_path(folder, number).exists() for number in range(len(shapes))) - len(kept)
+        if previous is None:
+            return set(), ""
+        differing = ", ".join(name for name in plan if previous.get(name) != plan[name])
+        return set(), f"blocks of another attempt at this pack are removed: its {differing} differ"
+    kept = {
+        number
+        for number, shape in enumerate(shapes)
+        if read_block(folder, number, shape) is not None
+    }
+    n_damaged = sum(_block_path(folder, n).exists() for n in range(len(shapes))) - len(kept)
+    if not kept and not n_damaged:
+        return kept, ""
     damaged = f"; {n_damaged} damaged, to be computed again" if n_damaged else ""
-    return (
-        kept,
-        f"resuming: {len(kept):,} of {len(shapes):,} blocks are there{damaged}"
-        if kept or damaged
-        else "",
-    )
+    return kept, f"resuming: {len(kept):,} of {len(shapes):,} blocks are there{damaged}"
 
 
-def part_path(folder: Path, number: int) -> Path:
-    return folder / f"{number:06}.part"
+def _read_plan(folder: Path) -> dict | None:
+    """Read the plan of an earlier attempt: None if there is none, empty if it is damaged."""
+    if not (folder / "plan.json").exists():
+        return None
+    try:
+        return read_json(folder / "plan.json", largest=MAX_PLAN_BYTES)
+    except UserError:
+        return {}
 
 
-def put(folder: Path, number: int, block: Described) -> None:
-    """Keep a finished block: float32 (n_rows, n_features), and its unsuited rows with their reasons."""
+def write_block(folder: Path, number: int, block: Described) -> None:
+    """Write a finished block: float32 (n_rows, n_features), and its rows that have no features.
+
+    Raises:
+        UserError: If it cannot be written, for example on a full disk.
+    """
     x = np.ascontiguousarray(block.x, "<f4")
-    head = (
-        json.dumps({"number": number, "unsuited": sorted(block.unsuited.items())}).encode() + b"\n"
-    )
-    digest = hashlib.sha256(head)
-    digest.update(x)
+    head = json.dumps({"number": number, "unsuited": sorted(block.unsuited.items())})
+    encoded = head.encode() + b"\n"
+    digest = hashlib.sha256(encoded)
+    digest.update(x.data)
     try:
         with (
-            replacing(part_path(folder, number), sync=False) as temporary,
+            replacing(_block_path(folder, number), sync=False) as temporary,
             temporary.open("wb") as file,
         ):
-            file.write(digest.digest() + head)
-            file.write(x)
+            file.write(digest.digest() + encoded)
+            file.write(x.data)
     except OSError as error:
         raise UserError(f"{folder} cannot take block {number}: {error.strerror}") from None
 
 
-def get(folder: Path, number: int, shape: tuple[int, int]) -> Described | None:
-    """The block of that number and shape; None where it is not there, or not whole."""
+def read_block(folder: Path, number: int, shape: tuple[int, int]) -> Described | None:
+    """Read a block of a known shape (n_rows, n_features); None if it is missing or damaged."""
     try:
-        content = part_path(folder, number).read_bytes()
+        content = _block_path(folder, number).read_bytes()
     except FileNotFoundError:
         return None
     digest, body = content[:32], memoryview(content)[32:]
@@ -143,13 +160,16 @@ def get(folder: Path, number: int, shape: tuple[int, int]) -> Described | None:
     end = content.index(b"\n", 32) + 1
     head = json.loads(content[32:end])
     x = np.frombuffer(content, "<f4", offset=end)
-    assert (
-        head["number"] == number and x.size == shape[0] * shape[1]
-    )  # the plan is the same, and so is the hash
-    return Described(x.reshape(shape), {row: tuple(why) for row, why in head["unsuited"]})
+    # Cannot fail: the plan is the same and so is the hash.
+    assert head["number"] == number and x.size == shape[0] * shape[1]
+    return Described(x.reshape(shape), {row: tuple(reason) for row, reason in head["unsuited"]})
 
 
-def remove(path: Path) -> None:
-    """Remove all parts of a pack."""
+def remove_blocks(path: Path) -> None:
+    """Remove all blocks of a pack."""
     with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(folder_of(path))
+        shutil.rmtree(blocks_folder(path))
+
+
+def _block_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:06}.part"

@@ -1,8 +1,8 @@
-"""Packing: materials -> blocks of features, over workers and ranks -> parts -> a pack. What makes `pack` fast and resumable.
+"""Build a pack: compute the features of its materials block by block, over workers and MPI ranks.
 
-Rank 0 alone reads the source, holds the pack's name, speaks and writes; every rank, it too, computes its share of the
-blocks and puts them where all see them. So a rank holds its share of the materials and no more, a source is read once, and
-no two ranks can come to different rows.
+Rank 0 alone reads the source, holds the pack's name, logs and writes. Every rank, rank 0 too,
+computes its share of the blocks and writes them to a folder that all ranks see. So a rank needs
+memory for its share only, a source is read once, and no two ranks can come to different rows.
 """
 
 import csv
@@ -10,6 +10,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import io
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,114 +26,147 @@ from irnet_hpc.distributed.mpi import Ranks
 from irnet_hpc.errors import UserError
 from irnet_hpc.features import sets as features
 from irnet_hpc.files import write_text
-from irnet_hpc.pack import blocks as parts
-from irnet_hpc.pack import store
-from irnet_hpc.pack.select import reject, reported
+from irnet_hpc.pack import blocks
+from irnet_hpc.pack.select import Selection, count_reported, reject
 from irnet_hpc.pack.summary import reasons
+from irnet_hpc.pack.writer import Writer, create_pack
 
-VERSIONS = ("numpy", "h5py", "pymatgen")  # formulas are read by the last
+logger = logging.getLogger(__name__)
+
+# Libraries that any pack depends on; pymatgen reads the formulas that ours does not.
+LIBRARIES = ("numpy", "h5py", "pymatgen")
 
 
 class Share(NamedTuple):
-    """What a rank has to compute. The blocks follow, one by one: all at once may be more than a message can hold."""
+    """The blocks that one rank computes.
 
-    names: tuple[str, ...]  # of feature sets
-    folder: Path  # of parts
-    numbers: list[int]  # of blocks
+    The materials of the blocks follow in messages of their own, since together they may be more
+    than a message can hold.
+    """
+
+    feature_sets: tuple[str, ...]
+    folder: Path  # of the finished blocks
+    numbers: list[int]  # of the blocks
     n_rows: int
     workers: int | None
 
     def n_workers(self, ranks: Ranks) -> int:
-        return self.workers or features.worthwhile_workers(self.names, self.n_rows, ranks.cores)
+        """Return the number of worker processes, by default as many as finish first."""
+        return self.workers or features.worthwhile_workers(
+            self.feature_sets, self.n_rows, ranks.cores
+        )
 
 
-def write(
+def write_pack(
     path: Path,
-    materials: Materials,
-    rejected: list[Rejected],
+    selection: Selection,
     identity: dict,
     attrs: dict,
-    workers: int | None,
     ranks: Ranks,
+    workers: int | None = None,
 ) -> None:
-    """Featurise the materials into a pack; rows that have no features are rejected on the way. On rank 0."""
+    """Compute the features of the selected materials and write the pack. Runs on rank 0.
+
+    Args:
+        path: The pack; the rejected rows are listed beside it.
+        selection: The materials to pack, split and in order, and the rows rejected so far. Rows
+            whose features cannot be computed are rejected as well.
+        identity: All that decides the content, see store.IDENTITY, without format and hash.
+        attrs: Attributes that only describe.
+        ranks: The MPI ranks that compute.
+        workers: Processes of each rank; None: as many as finish first.
+
+    Raises:
+        UserError: If no row is left, or a file cannot be written.
+    """
+    materials = selection.materials
     if not len(materials):
-        raise UserError(f"not one of {len(rejected):,} rows is left to pack: {reasons(rejected)}")
-    names = tuple(identity["feature_versions"])
-    labels = features.feature_labels(names, materials)
-    size = features.block_rows(names)
-    blocks = [
-        np.arange(start, min(start + size, len(materials)))
-        for start in range(0, len(materials), size)
+        raise _nothing_left(selection.rejected)
+    feature_sets = tuple(identity["feature_versions"])
+    labels = features.feature_labels(feature_sets, materials)
+    block_rows = features.block_rows(feature_sets)
+    rows_of_block = [
+        np.arange(start, min(start + block_rows, len(materials)))
+        for start in range(0, len(materials), block_rows)
     ]
-    shapes = [(len(rows), len(labels)) for rows in blocks]
-    libraries = dict.fromkeys(
-        VERSIONS + sum((features.FEATURE_SETS[name].libraries for name in names), ())
-    )
-    versions = {name: importlib.metadata.version(name) for name in libraries} | {
-        "irnet_hpc": __version__
+    shapes = [(len(rows), len(labels)) for rows in rows_of_block]
+    versions = _versions(feature_sets)
+    plan = {
+        **identity,
+        "versions": versions,
+        "labels": labels,
+        "block_rows": block_rows,
+        "rows": hashlib.sha256(np.ascontiguousarray(materials.line, "<i8").data).hexdigest(),
     }
-    order = hashlib.sha256(np.ascontiguousarray(materials.line, "<i8")).hexdigest()
-    plan = {**identity, "versions": versions, "labels": labels, "block_rows": size, "rows": order}
-    with store.create(path, labels, len(materials)) as new:
-        there, said = parts.resume(path, plan, shapes)
-        if said:
-            print(said, flush=True)
-        missing = {number: rows for number, rows in enumerate(blocks) if number not in there}
+    folder = blocks.blocks_folder(path)
+    with create_pack(path, labels, len(materials)) as writer:
+        finished, message = blocks.resume(path, plan, shapes)
+        if message:
+            logger.info(message)
+        missing = {n: rows for n, rows in enumerate(rows_of_block) if n not in finished}
         if missing:
-            _compute_on_all(ranks, names, parts.folder_of(path), materials, missing, workers)
-        kept, unsuited = _collect(new, parts.folder_of(path), materials, shapes)
-        rejected, materials = rejected + unsuited, materials.take(kept)
+            shares = _deal(missing, Share(feature_sets, folder, [], 0, workers), ranks)
+            _log_shares(shares, len(labels), ranks)
+            _compute_on_all(ranks, shares, materials, missing)
+        kept, unsuited = _collect(writer, folder, materials, shapes)
+        rejected, materials = selection.rejected + unsuited, materials.take(kept)
         if not len(materials):
-            parts.remove(path)
-            raise UserError(
-                f"not one of {len(rejected):,} rows is left to pack: {reasons(rejected)}"
-            )
+            blocks.remove_blocks(path)
+            raise _nothing_left(rejected)
         attrs = attrs | {
             "n_rejected": len(rejected),
             "rejected": dict(Counter(row.reason for row in rejected)),
-            "reported": reported(materials),
+            "reported": count_reported(materials),
             "versions": versions,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
-        counts = {split: int((materials.role == split).sum()) for split in ROLES}
-        new.finish(
-            list(materials.formula),
-            list(materials.material_id),
-            materials.targets,
-            counts,
-            identity,
-            attrs,
-        )
-        write_rejected(parts.rejected_path(path), rejected)
-    parts.remove(path)
+        counts = {split: int(np.sum(materials.role == split)) for split in ROLES}
+        formulas, ids = list(materials.formula), list(materials.material_id)
+        writer.finish(formulas, ids, materials.targets, counts, identity, attrs)
+        write_rejected(blocks.rejected_path(path), rejected)
+    blocks.remove_blocks(path)
 
 
-def _compute_on_all(
-    ranks: Ranks,
-    names: tuple[str, ...],
-    folder: Path,
-    materials: Materials,
-    missing: dict[int, np.ndarray],
-    workers: int | None,
-) -> None:
-    """Deal the missing blocks (number -> rows) to the ranks in turn, compute this one's, and wait for the others.
+def _nothing_left(rejected: list[Rejected]) -> UserError:
+    return UserError(f"not one of {len(rejected):,} rows is left to pack: {reasons(rejected)}")
 
-    Rows are in random order, so blocks take about equally long, and nobody need ask for the next.
+
+def _versions(feature_sets: tuple[str, ...]) -> dict[str, str]:
+    """Return the versions of the libraries that the numbers depend on, and of this program."""
+    libraries = dict.fromkeys(LIBRARIES)
+    for name in feature_sets:
+        libraries |= dict.fromkeys(features.FEATURE_SETS[name].libraries)
+    return {name: importlib.metadata.version(name) for name in libraries} | {
+        "irnet_hpc": __version__
+    }
+
+
+def _deal(missing: dict[int, np.ndarray], template: Share, ranks: Ranks) -> list[Share]:
+    """Deal the missing blocks (number -> rows) to the ranks in turn.
+
+    Rows are in random order, so all blocks take about equally long.
     """
     shares = []
     for rank in range(ranks.size):
         numbers = list(missing)[rank :: ranks.size]
-        shares.append(
-            Share(names, folder, numbers, sum(len(missing[number]) for number in numbers), workers)
-        )
-    n_workers = shares[0].n_workers(ranks)
-    print(
-        f"featurising {sum(share.n_rows for share in shares):,} materials: {'+'.join(names)}, "
-        f"{len(features.feature_labels(names, materials))} features, {n_workers} worker{'s' if n_workers > 1 else ''}"
-        + (f" on each of {ranks.size} ranks" if ranks.size > 1 else ""),
-        flush=True,
+        n_rows = sum(len(missing[number]) for number in numbers)
+        shares.append(template._replace(numbers=numbers, n_rows=n_rows))
+    return shares
+
+
+def _log_shares(shares: list[Share], n_features: int, ranks: Ranks) -> None:
+    n_rows, n_workers = sum(share.n_rows for share in shares), shares[0].n_workers(ranks)
+    logger.info(
+        f"featurising {n_rows:,} materials: {'+'.join(shares[0].feature_sets)}, "
+        f"{n_features} features, {n_workers} worker{'s' if n_workers > 1 else ''}"
+        + (f" on each of {ranks.size} ranks" if ranks.size > 1 else "")
     )
+
+
+def _compute_on_all(
+    ranks: Ranks, shares: list[Share], materials: Materials, missing: dict[int, np.ndarray]
+) -> None:
+    """Send the other ranks their shares, compute our own, and wait for the others."""
     for rank in range(1, ranks.size):
         ranks.send(shares[rank], rank)
         for number in shares[rank].numbers:
@@ -143,55 +177,66 @@ def _compute_on_all(
 
 
 def assist(ranks: Ranks) -> None:
-    """Compute what rank 0 sends, until it sends None. On all other ranks."""
+    """Compute what rank 0 sends until it sends None. Runs on all other ranks.
+
+    Raises:
+        UserError: If the folder of blocks is not visible here.
+    """
     while (share := ranks.receive(0)) is not None:
         batches = [ranks.receive(0) for _ in share.numbers]
         if not share.folder.is_dir():
             raise UserError(
-                f"every rank must see {share.folder}, however: rank {ranks.rank} does not; see --pack-dir"
+                f"every rank must see the folder of packs, got none on rank {ranks.rank}: "
+                f"{share.folder}"
             )
         _compute(ranks, share, batches)
         ranks.send("done", 0)
 
 
 def dismiss(ranks: Ranks) -> None:
-    """Let the other ranks go. On rank 0."""
+    """Tell the other ranks that there is nothing left to compute. Runs on rank 0."""
     for rank in range(1, ranks.size):
         ranks.send(None, rank)
 
 
 def _compute(ranks: Ranks, share: Share, batches: Iterable[Materials]) -> None:
     n_workers = max(1, min(share.n_workers(ranks), len(share.numbers)))
-    silent = True if ranks.rank else None  # None: unless on a terminal
-    with tqdm(total=share.n_rows, unit=" materials", disable=silent) as bar:
-        found = features.describe_batches(share.names, batches, n_workers)
-        for number, block in zip(share.numbers, found, strict=True):
-            parts.put(share.folder, number, block)
+    # None: tqdm shows the bar if stderr is a terminal.
+    disable = True if ranks.rank else None
+    with tqdm(total=share.n_rows, unit=" materials", disable=disable) as bar:
+        computed = features.describe_batches(share.feature_sets, batches, n_workers)
+        for number, block in zip(share.numbers, computed, strict=True):
+            blocks.write_block(share.folder, number, block)
             bar.update(len(block.x))
 
 
 def _collect(
-    new: store.Writer, folder: Path, materials: Materials, shapes: list[tuple[int, int]]
+    writer: Writer, folder: Path, materials: Materials, shapes: list[tuple[int, int]]
 ) -> tuple[np.ndarray, list[Rejected]]:
-    """Append all blocks to the pack. Returns which rows have features, (n_rows,) bool, and why the others have none."""
-    kept, unsuited = np.ones(len(materials), bool), []
+    """Append all blocks to the pack.
+
+    Returns:
+        The mask of rows that have features, (n_rows,) bool, and the other rows as rejected.
+    """
+    kept, rejected = np.ones(len(materials), bool), []
     start = 0
     for number, shape in enumerate(shapes):
-        block = parts.get(folder, number, shape)
+        block = blocks.read_block(folder, number, shape)
         if block is None:
             raise UserError(
-                f"block {number} is not whole in {folder}, which every rank must see; the same command mends it"
+                f"block {number} is missing or damaged in {folder}, which every rank must see; "
+                "run the same command again"
             )
         rows = np.array(sorted(block.unsuited), np.int64)
         kept[start + rows] = False
-        unsuited += [reject(materials, start + row, *block.unsuited[row]) for row in rows.tolist()]
-        new.append(block.x[kept[start : start + shape[0]]])
+        rejected += [reject(materials, start + row, *block.unsuited[row]) for row in rows.tolist()]
+        writer.append(block.x[kept[start : start + shape[0]]])
         start += shape[0]
-    return kept, unsuited
+    return kept, rejected
 
 
 def write_rejected(path: Path, rejected: list[Rejected]) -> None:
-    """Every rejected row, in the order of the source, with its reason."""
+    """Write the rejected rows with their reasons as CSV, in the order of the source."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Rejected._fields)

@@ -1,7 +1,8 @@
-"""Selection: which rows of a source are packed, which of their values count, in which split and order."""
+"""Select what is packed: the rows of a source, their values, their split and their order."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,66 +22,93 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.features import sets as features
 from irnet_hpc.features.sets import FEATURE_SETS
 
-# Raised when rows, duplicates or splits are treated otherwise, so that the same source gives another pack.
+# Raised when rows, duplicates or splits are treated otherwise, so that the same source gives
+# another pack.
 RULES = 2
+# For one composition these energies differ by constants, so the first of them that a row reports
+# decides which phase is lowest.
+ENERGIES = ("formation_energy", "energy_per_atom", "energy_above_hull")
+
+
+class Selection(NamedTuple):
+    """The rows of a source that are packed, and what was left out."""
+
+    materials: Materials
+    rejected: list[Rejected]
+    filtered: dict[str, dict[str, int]]  # property -> filter -> values made not reported
 
 
 def select(
-    table: RawTable, names: Sequence[str], source: Source, filters: Sequence[Filter] = ()
-) -> tuple[Materials, list[Rejected], dict[str, dict[str, int]]]:
-    """The rows that the feature sets `names` can describe, every other with its reason, and how many values are filtered.
+    table: RawTable, feature_sets: Sequence[str], source: Source, filters: Sequence[Filter] = ()
+) -> Selection:
+    """Select the rows that the feature sets can describe; reject every other with its reason.
 
-    As in the papers, limits act first, so that an absurd energy does not place a formula; then of one formula the entry
-    of lowest energy stays; and standard deviations are those of what is left. Raises UserError where not one formula can
-    be read.
+    As in the papers, filters with limits come first, so that an absurd energy does not decide which
+    row of a formula stays; then the entry of lowest energy of each formula is taken; and filters by
+    standard deviations see what is left.
+
+    Args:
+        table: The rows as they were read.
+        feature_sets: Names of feature sets.
+        source: Says whether pure elements and polymorphs are kept.
+        filters: Rules for values.
+
+    Returns:
+        The materials, in the order of the table, without a split of ours; the rejected rows; and
+        the counts of filtered values.
+
+    Raises:
+        UserError: If not one formula can be read.
     """
     materials, rejected = parse_materials(table)
     if not len(materials):
         first = rejected[0]
         raise UserError(
-            f"not one formula can be read; the first is {first.formula!r}, line {first.line}: {first.reason}"
+            f"not one formula can be read; the first is {first.formula!r}, "
+            f"line {first.line}: {first.reason}"
         )
 
-    def leave(mask: np.ndarray, reason: str, detail: Callable[[int], str] = lambda row: "") -> None:
+    def leave_out(
+        mask: np.ndarray, reason: str, detail: Callable[[int], str] = lambda row: ""
+    ) -> None:
         nonlocal materials
         if mask.any():
             rejected.extend(
-                reject(materials, row, reason, detail(row)) for row in np.flatnonzero(mask)
+                reject(materials, row, reason, detail(row)) for row in np.flatnonzero(mask).tolist()
             )
             materials = materials.take(~mask)
 
-    leave(
-        np.all([np.isnan(values) for values in materials.targets.values()], axis=0),
-        "no property reported",
-    )
+    reported = [~np.isnan(values) for values in materials.targets.values()]
+    leave_out(~np.any(reported, axis=0), "no property reported")
     if not source.pure_elements:
-        leave(materials.n_elements == 1, "pure element")
-    unknown = features.unknown_elements(names, materials)
-    foreign = np.isin(np.arange(len(materials)), list(unknown))
-    leave(foreign, f"element unknown to feature set {'+'.join(names)}", unknown.get)
-    if "columns" in names:
-        leave(np.isnan(materials.columns).any(1), "feature column empty")
-    filtered: dict[str, dict[str, int]] = {}
-    materials = filter_values(
-        materials, [rule for rule in filters if not np.isfinite(rule.deviations)], filtered
+        leave_out(materials.n_elements == 1, "pure element")
+    unknown = features.unknown_elements(feature_sets, materials)
+    is_unknown = np.isin(np.arange(len(materials)), list(unknown))
+    leave_out(
+        is_unknown, f"element unknown to feature set {'+'.join(feature_sets)}", unknown.__getitem__
     )
-    if all(FEATURE_SETS[name].of_formula for name in names) and not source.polymorphs:
+    if "columns" in feature_sets:
+        leave_out(np.isnan(materials.columns).any(1), "feature column empty")
+    by_limits = [rule for rule in filters if not np.isfinite(rule.deviations)]
+    by_deviations = [rule for rule in filters if np.isfinite(rule.deviations)]
+    materials, filtered = filter_values(materials, by_limits)
+    if all(FEATURE_SETS[name].of_formula for name in feature_sets) and not source.polymorphs:
         materials, duplicates = one_per_formula(materials)
         rejected += duplicates
-    materials = filter_values(
-        materials, [rule for rule in filters if np.isfinite(rule.deviations)], filtered
-    )
+    materials, filtered_last = filter_values(materials, by_deviations)
+    for name, counts in filtered_last.items():
+        filtered.setdefault(name, {}).update(counts)
     assert len(materials) + len(rejected) == len(table)
-    return materials, rejected, filtered
+    return Selection(materials, rejected, filtered)
 
 
 def one_per_formula(materials: Materials) -> tuple[Materials, list[Rejected]]:
-    """Of the rows of one composition (and one stated split) the entry of lowest energy stays.
+    """Keep, of the rows of one composition and stated split, the entry of lowest energy.
 
-    For one composition, formation energy, energy per atom and energy above the hull differ by constants, so the first
-    of them that a row reports places it; rows that report none come last, in the table's order. Tables collected
-    property by property have their values in several rows: a row that agrees with the entry wherever both report
-    something completes it, and is counted as merged; any other is another phase, and goes.
+    Rows that report no energy come last, in the order of the table. Tables collected property by
+    property have their values in several rows: a row that agrees with the entry wherever both
+    report a value completes it and is counted as merged; any other is another phase and is left
+    out.
     """
     side = [""] * len(materials) if materials.role is None else materials.role
     groups: dict[tuple, list[int]] = {}
@@ -101,77 +129,86 @@ def one_per_formula(materials: Materials) -> tuple[Materials, list[Rejected]]:
             for name in new:
                 targets[name][entry] = targets[name][row]
             reason = "merged into a row of the same formula" if new else "duplicate formula"
-            rejected.append(
-                reject(materials, row, reason, f"line {materials.line[entry]}" + _listing(new))
-            )
+            detail = f"line {materials.line[entry]}" + (f": {', '.join(new)}" if new else "")
+            rejected.append(reject(materials, row, reason, detail))
     return dataclasses.replace(materials, targets=targets).take(stays), rejected
 
 
 def _energy(materials: Materials, row: int) -> tuple[int, float, int]:
-    for place, name in enumerate(("formation_energy", "energy_per_atom", "energy_above_hull")):
+    """Return the key by which the rows of one composition are sorted."""
+    for place, name in enumerate(ENERGIES):
         if name in materials.targets and not np.isnan(materials.targets[name][row]):
             return place, materials.targets[name][row], row
-    return 3, 0.0, row
-
-
-def _listing(names: list[str]) -> str:
-    return f": {', '.join(names)}" if names else ""
+    return len(ENERGIES), 0.0, row
 
 
 def reject(materials: Materials, row: int, reason: str, detail: str = "") -> Rejected:
+    """Return the record of a row that is not packed."""
     return Rejected(
         int(materials.line[row]), materials.material_id[row], materials.formula[row], reason, detail
     )
 
 
 def filter_values(
-    materials: Materials, filters: Iterable[Filter], filtered: dict[str, dict[str, int]]
-) -> Materials:
-    """Make the values that break a filter not reported; `filtered` learns property -> filter -> how many."""
+    materials: Materials, filters: Iterable[Filter]
+) -> tuple[Materials, dict[str, dict[str, int]]]:
+    """Make the values that break a filter not reported.
+
+    Returns:
+        The materials with NaN for those values, and property -> filter -> number of values.
+    """
     targets = {name: values.copy() for name, values in materials.targets.items()}
+    filtered: dict[str, dict[str, int]] = {}
     for rule in filters:
         broken = rule.breaks(targets[rule.property])
         targets[rule.property][broken] = np.nan
         filtered.setdefault(rule.property, {})[str(rule)] = int(broken.sum())
-    return dataclasses.replace(materials, targets=targets)
+    return dataclasses.replace(materials, targets=targets), filtered
 
 
 def split_and_order(materials: Materials, split: SplitRule) -> Materials:
-    """Materials with their split, in the order of the pack's rows. Raises UserError where nothing, or all, is held out."""
-    if materials.role is None and split.by == "random":
-        materials = dataclasses.replace(materials, role=roles_of(materials.reduced, split.seed))
-    elif materials.role is None:
+    """Split the materials into train, val and test, and bring them into the order of the pack.
+
+    A split that the table states is kept.
+
+    Raises:
+        UserError: If the split holds out no material, or all of them.
+    """
+    role = materials.role
+    if role is None and split.by == "random":
+        role = roles_of(materials.reduced, split.seed)
+    elif role is None:
         held_out = materials.contains(split.elements)
         _refuse_none_or_all(materials, split, held_out)
-        materials = dataclasses.replace(
-            materials, role=roles_around(materials.reduced, held_out, split.seed)
-        )
-    return materials.take(pack_order(materials.line, materials.role, split.seed))
+        role = roles_around(materials.reduced, held_out, split.seed)
+    materials = dataclasses.replace(materials, role=role)
+    return materials.take(pack_order(materials.line, role, split.seed))
 
 
 def _refuse_none_or_all(materials: Materials, split: SplitRule, held_out: np.ndarray) -> None:
     if held_out.any() and not held_out.all():
         return
-    what = join_with_or(split.elements)
+    elements = join_with_or(split.elements)
     if held_out.all():
         raise UserError(
-            f"split {split} must leave rows to train on, however: every one of {len(materials):,} contains {what}"
+            f"split {split} must leave rows to train on, "
+            f"got {elements} in every one of {len(materials):,}"
         )
-    there = {symbol for symbol in SYMBOLS if NUMBER[symbol] in materials.number}
-    occur = (
-        there
+    present = {symbol for symbol in SYMBOLS if NUMBER[symbol] in materials.number}
+    choices = (
+        present
         if split.by == "element"
-        else {name for name in FAMILIES if there.intersection(FAMILIES[name])}
+        else {name for name in FAMILIES if present.intersection(FAMILIES[name])}
     )
     raise UserError(
-        f"split {split} must hold out rows, however: none of {len(materials):,} contains {what}; "
-        f"those that occur: {', '.join(sorted(occur))}"
+        f"split {split} must hold out rows, got none of {len(materials):,} with {elements}; "
+        f"known: {', '.join(sorted(choices))}"
     )
 
 
-def reported(materials: Materials) -> dict[str, dict[str, int]]:
-    """Property -> split -> how many rows report it."""
+def count_reported(materials: Materials) -> dict[str, dict[str, int]]:
+    """Count the rows that report each property: property -> role -> number of rows."""
     return {
-        name: {split: int((~np.isnan(values) & (materials.role == split)).sum()) for split in ROLES}
+        name: {role: int((~np.isnan(values) & (materials.role == role)).sum()) for role in ROLES}
         for name, values in materials.targets.items()
     }

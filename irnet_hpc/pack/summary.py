@@ -1,4 +1,4 @@
-"""What packing says: of a source before it is packed, and of a pack where every row and every value went."""
+"""Summarise a source before it is packed, and a pack: the fate of every row and every value."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -10,105 +10,99 @@ from irnet_hpc.data.splits import ROLES, describe_held_out
 from irnet_hpc.pack.store import Pack
 
 
-def introduce(loaded: Loaded, columns: bool) -> str:
-    """What a source holds, and which of its columns become what."""
+def describe_source(loaded: Loaded, columns: bool) -> str:
+    """Describe a source: its rows, properties and columns, and values out of the usual range.
+
+    Args:
+        loaded: The source as it was read.
+        columns: Whether the table's own columns are features.
+    """
     table = loaded.table
     sampled = f" sampled of {loaded.n_available:,}" if len(table) < loaded.n_available else ""
     lines = [
-        f"{len(table):,} rows{sampled} of {loaded.source.title}, properties {', '.join(loaded.units)}"
+        f"{len(table):,} rows{sampled} of {loaded.source.title}, "
+        f"properties {', '.join(loaded.units)}"
     ]
     if columns:
         lines.append(f"features of the table's own: {', '.join(table.columns)}")
     if table.ignored:
         lines.append(f"columns left out: {', '.join(table.ignored)}")
     for name, values in table.targets.items():
-        if name in PROPERTIES:
-            low, high = PROPERTIES[name].low, PROPERTIES[name].high
-            if n_unlikely := int(((values < low) | (values > high)).sum()):
-                unit = loaded.units[name]
-                lines.append(
-                    f"warning: {n_unlikely:,} values of {name} are not between {low:g} and {high:g} {unit}"
-                )
+        if name not in PROPERTIES:
+            continue
+        low, high = PROPERTIES[name].low, PROPERTIES[name].high
+        if n_unlikely := int(((values < low) | (values > high)).sum()):
+            lines.append(
+                f"warning: {n_unlikely:,} values of {name} are not between "
+                f"{low:g} and {high:g} {loaded.units[name]}"
+            )
     return "\n".join(lines)
 
 
 def reasons(rejected: Iterable[Rejected]) -> str:
-    """Counts of rejected rows by reason, the most frequent first."""
-    return ", ".join(
-        f"{count:,} {reason}"
-        for reason, count in Counter(row.reason for row in rejected).most_common()
+    """Count rejected rows by reason, the most frequent first."""
+    counts = Counter(row.reason for row in rejected)
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
+
+
+def describe_rows(pack: Pack) -> str:
+    """Account for every row of the source and every value, as a table for people."""
+    lines = [f"{pack.attrs['n_read']:>10,} rows read"]
+    lines += [f"{-count:>10,} {reason}" for reason, count in pack.attrs["rejected"].items()]
+    lines.append(
+        f"{pack.n_rows:>10,} packed: {pack.n_train:,} train, {pack.n_val:,} val, "
+        f"{pack.n_test:,} test"
     )
-
-
-def account(found: Pack) -> str:
-    """Where every row of the source went, and every value."""
-    lines = [f"{found.attrs['n_read']:>10,} rows read"]
-    lines += [f"{-count:>10,} {reason}" for reason, count in found.attrs["rejected"].items()]
-    lines += [
-        f"{found.n_rows:>10,} packed: {found.n_train:,} train, {found.n_val:,} val, {found.n_test:,} test",
-    ]
-    if what := describe_held_out(found.identity["split"]):
-        lines.append(f"{found.n_test:>10,} held out as test: {what}")
-    lines += [
-        "",
-        f"{'property':<20}{'unit':<10}{'filtered':>10}{'train':>10}{'val':>10}{'test':>10}",
-    ]
-    for name, unit in found.units.items():
-        count = found.attrs["reported"][name]
-        n_filtered = sum(found.attrs["filtered"].get(name, {}).values())
-        lines.append(
-            f"{name:<20}{unit:<10}{n_filtered:>10,}"
-            + "".join(f"{count[split]:>10,}" for split in ROLES)
-        )
-    for counts in found.attrs["filtered"].values():
+    if held_out := describe_held_out(pack.identity["split"]):
+        lines.append(f"{pack.n_test:>10,} held out as test: {held_out}")
+    header = f"{'property':<20}{'unit':<10}{'filtered':>10}"
+    lines += ["", header + "".join(f"{split:>10}" for split in ROLES)]
+    for name, unit in pack.units.items():
+        count = pack.attrs["reported"][name]
+        n_filtered = sum(pack.attrs["filtered"].get(name, {}).values())
+        row = f"{name:<20}{unit:<10}{n_filtered:>10,}"
+        lines.append(row + "".join(f"{count[split]:>10,}" for split in ROLES))
+    for counts in pack.attrs["filtered"].values():
         lines += [
             f"filtered: {count:,} values outside {rule}" for rule, count in counts.items() if count
         ]
     return "\n".join(lines)
 
 
-def describe(found: Pack) -> str:
-    """What is in a pack."""
-    sums = {
-        "file": found.path,
-        "source": f"{found.identity['source']} (sha256 {found.identity['source_sha256'][:12]})",
-        "features": f"{found.features}, {found.n_features} columns",
+def describe_pack(pack: Pack) -> str:
+    """Describe a pack for people: source, features, split, filters, hash, and its rows."""
+    identity, attrs = pack.identity, pack.attrs
+    fields = {
+        "file": pack.path,
+        "source": f"{identity['source']} (sha256 {identity['source_sha256'][:12]})",
+        "features": f"{pack.features}, {pack.n_features} columns",
         "split": ", ".join(
             f"{key} {'+'.join(value) if isinstance(value, list) else value}"
-            for key, value in found.identity["split"].items()
+            for key, value in identity["split"].items()
         ),
-        "filters": "; ".join(found.identity["filters"]) or "none",
-        "content": f"sha256 {found.identity['content_sha256'][:12]}",
-        "created": f"{found.attrs['created']} by "
-        + ", ".join(f"{k} {v}" for k, v in found.attrs["versions"].items()),
-        "licence": found.attrs["licence"] or "not stated",
-        "citation": found.attrs["citation"] or "not stated",
+        "filters": "; ".join(identity["filters"]) or "none",
+        "content": f"sha256 {identity['content_sha256'][:12]}",
+        "created": f"{attrs['created']} by "
+        + ", ".join(f"{name} {version}" for name, version in attrs["versions"].items()),
+        "licence": attrs["licence"] or "not stated",
+        "citation": attrs["citation"] or "not stated",
     }
-    return "\n".join([*(f"{name:<10}{value}" for name, value in sums.items()), "", account(found)])
+    lines = [f"{name:<10}{value}" for name, value in fields.items()]
+    return "\n".join([*lines, "", describe_rows(pack)])
 
 
-def facts(found: Pack) -> dict:
-    """The same for a program: counts, units, values reported in each split, and all that decided the content."""
+def pack_facts(pack: Pack) -> dict:
+    """Describe a pack for a program: counts, units, values of each split, and its identity."""
+    described = ("n_read", "rejected", "filtered", "licence", "citation", "created", "versions")
     return {
-        "file": str(found.path),
-        "n_rows": found.n_rows,
-        "n_features": found.n_features,
-        "rows": {"train": found.n_train, "val": found.n_val, "test": found.n_test},
+        "file": str(pack.path),
+        "n_rows": pack.n_rows,
+        "n_features": pack.n_features,
+        "rows": {"train": pack.n_train, "val": pack.n_val, "test": pack.n_test},
         "properties": {
-            name: {"unit": unit, "reported": found.attrs["reported"][name]}
-            for name, unit in found.units.items()
+            name: {"unit": unit, "reported": pack.attrs["reported"][name]}
+            for name, unit in pack.units.items()
         },
-        "identity": found.identity,
-        **{
-            key: found.attrs[key]
-            for key in (
-                "n_read",
-                "rejected",
-                "filtered",
-                "licence",
-                "citation",
-                "created",
-                "versions",
-            )
-        },
+        "identity": pack.identity,
+        **{name: pack.attrs[name] for name in described},
     }

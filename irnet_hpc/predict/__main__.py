@@ -1,4 +1,4 @@
-"""python -m irnet_hpc.predict"""
+"""Start the command `python -m irnet_hpc.predict`."""
 
 import sys
 

@@ -1,25 +1,35 @@
-"""The choice of a run: the lowest val MAE of a property among the networks below a folder of results."""
+"""Choose a run: the lowest val MAE of a property among the networks below a folder of results."""
 
+import logging
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 from irnet_hpc.errors import UserError
 from irnet_hpc.runs.collect import FinishedRun, collect_runs, one_a_property
+from irnet_hpc.runs.folder import RunFolder
+
+logger = logging.getLogger(__name__)
 
 
-def best_run(results: Path, name: str, pack: str | None, say: Callable[[str], None]) -> Path:
-    """The folder of the run. Its val MAE is that of all runs whose val rows are comparable: one source and one split.
+def best_run(results: Path | str, property: str, pack: str | None = None) -> Path:
+    """Return the folder of the network with the lowest val MAE of a property.
 
-    Raises UserError where no network has that property and a val MAE, or where packs are of several sources or splits:
-    whose val rows are easier says nothing of whose model is better.
+    Args:
+        results: The folder of results.
+        property: The property to predict.
+        pack: Only runs on the pack of this name; None: all, whose val rows must be comparable.
+
+    Raises:
+        UserError: If no network has that property and a val MAE, or if packs are of several sources
+            or splits: easier val rows would not make a better model.
     """
-    runs = [one for run in collect_runs(results)[0] for one in one_a_property(run)]
-    of_property = [run for run in runs if run.spec.property == name]
+    runs = [run for joint in collect_runs(Path(results))[0] for run in one_a_property(joint)]
+    of_property = [run for run in runs if run.spec.property == property]
     if not of_property:
         known = sorted({run.spec.property for run in runs})
         raise UserError(
-            f"no run below {results} predicts {name!r}; predicted there: {', '.join(known) or 'nothing'}"
+            f"no run below {results} predicts {property!r}; "
+            f"predicted there: {', '.join(known) or 'nothing'}"
         )
     usable = [
         run
@@ -27,36 +37,37 @@ def best_run(results: Path, name: str, pack: str | None, say: Callable[[str], No
         if run.result.val_mae is not None and pack in (None, run.spec.pack)
     ]
     networks = [
-        run
-        for run in usable
-        if not run.spec.is_classical and (run.folder / "model.safetensors").exists()
+        run for run in usable if not run.spec.is_classical and RunFolder(run.folder).model.exists()
     ]
     if not networks:
-        there = sorted({run.spec.pack for run in of_property})
+        packs = ", ".join(sorted({run.spec.pack for run in of_property}))
+        on_pack = f" on pack {pack}" if pack else ""
         raise UserError(
-            f"no network on {name} below {results} has a val MAE and its model{f' on pack {pack}' if pack else ''}; "
-            f"runs on it are of the packs {', '.join(there)}"
+            f"no network on {property} below {results} has a val MAE and its model{on_pack}; "
+            f"runs on it are of the packs {packs}"
         )
-    kinds = {_val_rows(run): run.spec.pack for run in networks}
-    if len(kinds) > 1:
+    if len({_val_rows_key(run) for run in networks}) > 1:
         packs = ", ".join(sorted({run.spec.pack for run in networks}))
         raise UserError(
-            f"val MAEs of several sources or splits do not compare; give --pack, one of {packs}"
+            f"val MAEs of several sources or splits do not compare; give the pack, one of {packs}"
         )
     best = min(networks, key=_val_mae)
-    say(
-        f"best of {len(networks)} runs by val MAE, {_val_mae(best):.4g} {best.result.unit}: {best.folder}"
+    logger.info(
+        f"best of {len(networks)} runs by val MAE, "
+        f"{_val_mae(best):.4g} {best.result.unit}: {best.folder}"
     )
-    ahead = [run for run in usable if run.spec.is_classical and _val_mae(run) < _val_mae(best)]
-    if ahead:
-        rival = min(ahead, key=_val_mae)
-        say(
-            f"note: {rival.spec.architecture} has {_val_mae(rival):.4g}, but of classical models no model is kept"
+    better = [run for run in usable if run.spec.is_classical and _val_mae(run) < _val_mae(best)]
+    if better:
+        rival = min(better, key=_val_mae)
+        logger.info(
+            f"note: {rival.spec.architecture} has {_val_mae(rival):.4g}, "
+            "but classical models are not kept"
         )
     seeds = [run for run in networks if run.folder.parent == best.folder.parent]
     if len(seeds) > 1:
-        say(
-            f"note: it has {len(seeds)} seeds; their mean is mostly better: give the folders {best.folder.parent}/seed*"
+        logger.info(
+            f"note: it has {len(seeds)} seeds, whose mean is usually better: "
+            f"give the folders {best.folder.parent}/seed*"
         )
     return best.folder
 
@@ -65,11 +76,7 @@ def _val_mae(run: FinishedRun) -> float:
     return math.inf if run.result.val_mae is None else run.result.val_mae
 
 
-def _val_rows(run: FinishedRun) -> tuple:
-    """What decides which materials are val."""
+def _val_rows_key(run: FinishedRun) -> tuple[str, ...]:
+    """Return what decides which materials are val."""
     identity = run.result.pack_identity
-    return (
-        str(identity.get("source")),
-        str(identity.get("source_sha256")),
-        str(identity.get("split")),
-    )
+    return tuple(str(identity.get(name)) for name in ("source", "source_sha256", "split"))

@@ -1,7 +1,8 @@
-"""Candidates: the rows to predict, block by block, each kept as it came so that nothing of it is lost.
+"""Read the rows to predict batch by batch, each kept as it came so that nothing is lost.
 
-A row that cannot be read has a problem, in words, and stays in its place. Tables are CSV with a formula column or JSON
-lines with structures, also .gz or .xz, or stdin. Memory does not depend on how many rows there are.
+A row that cannot be read stays in its place with a problem in words. Tables are CSV with a formula
+column or JSON lines with structures, also .gz or .xz, or stdin; or a DataFrame. Memory does not
+depend on how many rows a table has.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -24,97 +25,149 @@ from irnet_hpc.data.raw_jsonl import parse_json_line, parse_structure
 from irnet_hpc.data.raw_table import OPENERS, ending_of, one_sentence
 from irnet_hpc.errors import UserError
 
-UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")  # the mark at its beginning, as surrogateescape has it
-BLOCK_ROWS = 2048  # large enough for matrix products, small enough to stay in a processor's cache
+if TYPE_CHECKING:
+    import pandas as pd
+
+# The byte order mark of UTF-16, as surrogateescape decodes it.
+UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
+# Large enough for matrix products, small enough to stay in a processor's cache.
+BATCH_ROWS = 2048
+STRUCTURE_KEYS = ("lattice", "species", "frac_coords")
 
 
-class Block(NamedTuple):
-    """Rows in the order of the file."""
+class RowBatch(NamedTuple):
+    """Rows in the order of their table."""
 
-    fields: list[list[str]]  # of every row as many as there are columns
+    fields: list[list[str]]  # (n_rows, n_header) text that is passed on
     formula: list[str]
-    columns: (
-        np.ndarray
-    )  # (n_rows, n_columns) float64, the feature columns asked for; NaN where a row has none
+    columns: np.ndarray  # (n_rows, n_columns) float64, the model's feature columns; NaN: unreadable
     crystals: Crystals | None  # where the table has structures
     problems: dict[int, str]  # row -> why it cannot be read
 
 
 class Candidates(NamedTuple):
+    """The rows to predict."""
+
     header: list[str]  # names of the columns that are passed on
     has_formula: bool
     has_structures: bool
-    blocks: Iterator[Block]
-    n_rows: int | None = None  # None: a table, which is read as it comes
+    batches: Iterator[RowBatch]
+    n_rows: int | None = None  # None: not known, since a table is read as it is predicted
 
 
-def of_formulas(formulas: Iterable[str], n_rows: int | None = None) -> Candidates:
-    """Candidates that are formulas and nothing else."""
+def formula_candidates(formulas: Iterable[str], n_rows: int | None = None) -> Candidates:
+    """Return formulas as candidates."""
 
-    def blocks() -> Iterator[Block]:
+    def batches() -> Iterator[RowBatch]:
         rest = iter(formulas)
-        while block := list(itertools.islice(rest, BLOCK_ROWS)):
-            yield Block(
-                [[formula] for formula in block], block, np.empty((len(block), 0)), None, {}
-            )
+        while batch := list(itertools.islice(rest, BATCH_ROWS)):
+            no_columns = np.empty((len(batch), 0))
+            yield RowBatch([[formula] for formula in batch], batch, no_columns, None, {})
 
-    return Candidates(["formula"], True, False, blocks(), n_rows)
+    return Candidates(["formula"], True, False, batches(), n_rows)
+
+
+def frame_candidates(
+    frame: "pd.DataFrame", columns: Sequence[str], formula_needed: bool
+) -> Candidates:
+    """Return the rows of a DataFrame as candidates.
+
+    Args:
+        frame: A table, whose columns are not passed on: they stay with the DataFrame.
+        columns: Names of the feature columns that the model takes.
+        formula_needed: Whether there must be a column named formula.
+
+    Raises:
+        UserError: If a column is missing or its name stands twice.
+    """
+    header = [str(name) for name in frame.columns]
+    _check_header("the DataFrame", header, columns, formula_needed)
+    has_formula = "formula" in header
+
+    def text(values: "pd.Series") -> list[str]:
+        return values.astype(object).where(values.notna(), "").astype(str).tolist()
+
+    def batches() -> Iterator[RowBatch]:
+        for start in range(0, len(frame), BATCH_ROWS):
+            rows = frame.iloc[start : start + BATCH_ROWS]
+            rows.columns = header
+            formula = [""] * len(rows)
+            if has_formula:
+                formula = [value.strip() for value in text(rows["formula"])]
+            texts = [text(rows[name]) for name in columns]
+            numbers, problems = _feature_columns(columns, texts, len(rows))
+            yield RowBatch([[]] * len(rows), formula, numbers, None, problems)
+
+    return Candidates([], has_formula, False, batches(), len(frame))
 
 
 @contextlib.contextmanager
-def opened(path: str, columns: Sequence[str], formula_needed: bool) -> Iterator[Candidates]:
-    """The rows of a table, or with `-` of stdin, with the feature `columns`. Raises UserError for what is wrong with all
-    of it: no formula where one is needed, a column that is missing, what cannot be unpacked."""
-    named = Path("stdin" if path == "-" else path)
-    ending = None if path == "-" else ending_of(named)
-    # What is not UTF-8 comes out again as it came in; a mark at the beginning is a spreadsheet's.
+def open_table(path: str, columns: Sequence[str], formula_needed: bool) -> Iterator[Candidates]:
+    """Open a table of candidates.
+
+    Args:
+        path: A .csv or .jsonl, also .gz or .xz, or `-` for stdin.
+        columns: Names of the feature columns that the model takes.
+        formula_needed: Whether a CSV must have a column named formula.
+
+    Raises:
+        UserError: If the table as a whole is at fault: a column is missing, it cannot be unpacked
+            or is not UTF-8.
+    """
+    name = Path("stdin" if path == "-" else path)
+    ending = None if path == "-" else ending_of(name)
     with (
-        one_sentence(named),
+        one_sentence(name),
         sys.stdin.buffer if ending is None else OPENERS[ending](path, "rb") as raw,
     ):
+        # Bytes that are not UTF-8 are written again as they came. Spreadsheets put a byte order
+        # mark in front.
         stream = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
         first = next((line for line in stream if line.strip()), None)
         if first is None:
             raise UserError(
-                f"{named} is empty; its first line must name its columns, formula among them"
+                f"{name} is empty; its first line must name its columns, formula among them"
             )
         if first.startswith(UTF_16):
-            raise UserError(
-                f"{named} must be UTF-8 text, however: it begins with the mark of UTF-16; save it as CSV UTF-8"
-            )
+            raise UserError(f"{name} must be UTF-8 text, got UTF-16; save it as CSV UTF-8")
         lines = itertools.chain([first], stream)
-        is_lines = first.lstrip().startswith("{") if ending is None else ending.startswith(".jsonl")
-        read = _json_lines if is_lines else _csv
-        yield read(named, lines, columns, formula_needed)
+        is_jsonl = first.lstrip().startswith("{") if ending is None else ".jsonl" in ending
+        if is_jsonl:
+            yield _jsonl_candidates(name, lines, columns)
+        else:
+            yield _csv_candidates(name, lines, columns, formula_needed)
 
 
-def _csv(
+def _csv_candidates(
     path: Path, lines: Iterator[str], columns: Sequence[str], formula_needed: bool
 ) -> Candidates:
     reader = csv.reader(lines, strict=True)
     header = [name.strip() for name in next(reader)]
-    _check(path, header, columns, formula_needed)
-    place = header.index("formula") if "formula" in header else None
+    _check_header(path, header, columns, formula_needed)
+    formula_place = header.index("formula") if "formula" in header else None
     places = [header.index(name) for name in columns]
 
-    def blocks() -> Iterator[Block]:
-        rows = _rows(path, reader, len(header))
-        while block := list(itertools.islice(rows, BLOCK_ROWS)):
-            problems = {row: problem for row, (_, problem) in enumerate(block) if problem}
-            fields = [fields for fields, _ in block]
-            formula = [""] * len(block) if place is None else [row[place].strip() for row in fields]
-            numbers = np.full((len(block), len(columns)), math.nan)
-            for at, name in enumerate(columns):
-                numbers[:, at] = _numbers(name, [row[places[at]] for row in fields], problems)
-            yield Block(fields, formula, numbers, None, problems)
+    def batches() -> Iterator[RowBatch]:
+        rows = _csv_rows(path, reader, len(header))
+        while batch := list(itertools.islice(rows, BATCH_ROWS)):
+            fields = [fields for fields, _ in batch]
+            formula = [""] * len(batch)
+            if formula_place is not None:
+                formula = [row[formula_place].strip() for row in fields]
+            texts = [[row[place] for row in fields] for place in places]
+            numbers, problems = _feature_columns(columns, texts, len(batch))
+            problems |= {row: problem for row, (_, problem) in enumerate(batch) if problem}
+            yield RowBatch(fields, formula, numbers, None, problems)
 
-    return Candidates(header, place is not None, False, blocks())
+    return Candidates(header, formula_place is not None, False, batches())
 
 
-def _check(path: Path, header: list[str], columns: Sequence[str], formula_needed: bool) -> None:
+def _check_header(
+    path: Path | str, header: list[str], columns: Sequence[str], formula_needed: bool
+) -> None:
     if formula_needed and "formula" not in header:
         hint = ""
-        with contextlib.suppress(InvalidFormula):
+        with contextlib.suppress(InvalidFormula, IndexError):
             parse_formula(header[0])
             hint = "; a list of formulas, too, begins with a line that names its column: formula"
         raise UserError(
@@ -122,19 +175,20 @@ def _check(path: Path, header: list[str], columns: Sequence[str], formula_needed
         )
     if missing := [name for name in columns if name not in header]:
         raise UserError(
-            f"{path} must have the columns that the model has as features, however: {', '.join(missing[:5])} "
-            f"{'is' if len(missing) == 1 else 'are'} missing; its columns: {', '.join(header)}"
+            f"{path} must have the columns that the model has as features, "
+            f"got none named {', '.join(missing[:5])}; its columns: {', '.join(header)}"
         )
-    if twice := sorted(name for name, count in Counter(header).items() if count > 1):
+    if repeated := sorted(name for name, count in Counter(header).items() if count > 1):
         raise UserError(
-            f"{path} must name each column once, however: {', '.join(map(repr, twice))} stands there twice"
+            f"{path} must name each column once, got {', '.join(map(repr, repeated))} twice"
         )
 
 
-def _rows(
-    path: Path, reader: Iterator[list[str]], n_fields: int
-) -> Iterator[tuple[list[str], str]]:
-    """(fields, problem) of every row but blank ones. A quote that is not closed is an error: rows would be lost in it."""
+def _csv_rows(path: Path, reader: Any, n_fields: int) -> Iterator[tuple[list[str], str]]:
+    """Yield (fields, problem) of every row of a csv.reader that is not blank.
+
+    Raises UserError for a quote that is not closed, since rows would be lost in it.
+    """
     while True:
         last = reader.line_num
         try:
@@ -151,58 +205,62 @@ def _rows(
         if len(fields) == n_fields:
             yield fields, ""
         elif fields:
-            lost = (
-                f", the last of them {', '.join(map(repr, fields[n_fields:]))}"
-                if len(fields) > n_fields
-                else ""
-            )
-            problem = f"a row must have {n_fields} fields, however: {len(fields)}{lost}"
+            problem = f"a row must have {n_fields} fields, got {len(fields)}"
+            if len(fields) > n_fields:
+                problem += f", the last of them {', '.join(map(repr, fields[n_fields:]))}"
             yield (fields + [""] * n_fields)[:n_fields], problem
 
 
-def _numbers(name: str, texts: list[str], problems: dict[int, str]) -> np.ndarray:
-    """(n_rows,) float64; rows whose text is no finite number get a problem, and NaN."""
-    with contextlib.suppress(ValueError):
-        numbers = np.array([float(text) for text in texts])
-        if np.isfinite(numbers).all():
-            return numbers
-    numbers = np.full(len(texts), math.nan)
-    for row, text in enumerate(texts):
+def _feature_columns(
+    names: Sequence[str], texts: Sequence[list[str]], n_rows: int
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Read feature columns from their text.
+
+    Returns:
+        (n_rows, n_columns) float64 with NaN for text that is no finite number, and row -> problem.
+    """
+    numbers = np.full((n_rows, len(names)), math.nan)
+    problems: dict[int, str] = {}
+    for column, (name, values) in enumerate(zip(names, texts, strict=True)):
         with contextlib.suppress(ValueError):
-            numbers[row] = float(text)
-        if not math.isfinite(numbers[row]):
-            problems.setdefault(row, f"feature {name} must be a finite number, however: {text!r}")
-    return numbers
+            numbers[:, column] = [float(text) for text in values]
+            if np.isfinite(numbers[:, column]).all():
+                continue
+        for row, text in enumerate(values):
+            numbers[row, column] = math.nan
+            with contextlib.suppress(ValueError):
+                numbers[row, column] = float(text)
+            if not math.isfinite(numbers[row, column]):
+                problem = f"feature {name} must be a finite number, got {text!r}"
+                problems.setdefault(row, problem)
+    return numbers, problems
 
 
-def _json_lines(
-    path: Path, lines: Iterator[str], columns: Sequence[str], formula_needed: bool
-) -> Candidates:
-    """What is passed on: material_id, formula and whatever else the first line has that is text or a number."""
+def _jsonl_candidates(path: Path, lines: Iterator[str], columns: Sequence[str]) -> Candidates:
+    """Pass on material_id, formula, and the keys of the first line that hold text or numbers."""
     first, header = next(lines), ["material_id", "formula"]
-    with contextlib.suppress(
-        ValueError, AttributeError
-    ):  # a first line that is none gets a problem as any other does
+    # A first line that is no object gets a problem as any other does.
+    with contextlib.suppress(ValueError, AttributeError):
         header += [
             key
             for key, value in json.loads(first).items()
-            if isinstance(value, str | int | float)
-            and key not in (*header, "lattice", "species", "frac_coords")
+            if isinstance(value, str | int | float) and key not in (*header, *STRUCTURE_KEYS)
         ]
 
-    def blocks() -> Iterator[Block]:
+    def batches() -> Iterator[RowBatch]:
         numbered = enumerate(itertools.chain([first], lines), start=1)
         rest = ((number, line) for number, line in numbered if line.strip())
-        while block := list(itertools.islice(rest, BLOCK_ROWS)):
-            entries, problems = [], {}
-            for row, (number, line) in enumerate(block):
+        while batch := list(itertools.islice(rest, BATCH_ROWS)):
+            entries: list[dict] = []
+            unreadable: dict[int, str] = {}
+            for row, (number, line) in enumerate(batch):
                 try:
                     entries.append(parse_json_line(f"{path}, line {number}", line))
                 except UserError as error:
                     entries.append({})
-                    problems[row] = str(error)
-            found = [parse_structure(entry) for entry in entries]
-            formula = [formula for _, formula in found]
+                    unreadable[row] = str(error)
+            structures = [parse_structure(entry) for entry in entries]
+            formula = [formula for _, formula in structures]
             fields = [
                 [
                     entry.get("material_id", ""),
@@ -211,16 +269,9 @@ def _json_lines(
                 ]
                 for entry, text in zip(entries, formula, strict=True)
             ]
-            numbers = np.full((len(block), len(columns)), math.nan)
-            for at, name in enumerate(columns):
-                texts = [str(entry.get(name, "")) for entry in entries]
-                numbers[:, at] = _numbers(name, texts, problems)
-            yield Block(
-                fields,
-                formula,
-                numbers,
-                stack_crystals([crystal for crystal, _ in found]),
-                problems,
-            )
+            texts = [[str(entry.get(name, "")) for entry in entries] for name in columns]
+            numbers, problems = _feature_columns(columns, texts, len(batch))
+            crystals = stack_crystals([crystal for crystal, _ in structures])
+            yield RowBatch(fields, formula, numbers, crystals, problems | unreadable)
 
-    return Candidates(header, True, True, blocks())
+    return Candidates(header, True, True, batches())

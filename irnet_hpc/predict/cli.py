@@ -1,226 +1,251 @@
-"""Predict with finished runs: formulas, structures or feature columns -> the property in its unit, with its spread.
+"""Predict with finished runs: formulas, structures or feature columns -> properties with intervals.
 
-    python -m irnet_hpc.predict RUN... formulas.csv -o predictions.csv          several runs are averaged
+    python -m irnet_hpc.predict RUN... formulas.csv -o predictions.csv     several runs are averaged
     python -m irnet_hpc.predict --best band_gap formulas.csv -o predictions.csv.gz
-    python -m irnet_hpc.predict RUN --enumerate "Li|Na-Fe|Co-O, step 0.05" --top 100 --lowest -o best.csv
+    python -m irnet_hpc.predict RUN --enumerate "Li|Na-Fe|Co-O, step 0.05" --top 100 -o best.csv
     zcat huge.csv.gz | python -m irnet_hpc.predict RUN - -o - --max formation_energy=-1 | head
 
-Where the runs' packs are at hand, val gives intervals and what lies outside of the training rows is marked; how many of the
-test rows the intervals hold is said on stderr. Rows that cannot be predicted stay in their place, with the reason in
-`problem`. Memory does not depend on how many rows there are. docs/prediction.md says more.
+If the runs' packs are at hand, their val rows give intervals and rows outside of the training rows
+are marked; the coverage of the intervals on test rows is printed on stderr. Rows that cannot be
+predicted stay in their place, with the reason in `problem`. Memory does not depend on the number of
+rows. docs/prediction.md says more.
 """
 
 import argparse
+import csv
 import dataclasses
 import gc
+import math
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from tqdm import tqdm
 
-from irnet_hpc.console import CommandParser, command_parser
+from irnet_hpc.console import CommandParser, command_parser, json_answer
 from irnet_hpc.errors import UserError, check_choice
-from irnet_hpc.files import json_text, write_json
+from irnet_hpc.files import write_json
 
 if TYPE_CHECKING:
     from irnet_hpc.predict.candidates import Candidates
-    from irnet_hpc.predict.screening import Screen
+    from irnet_hpc.predict.output import OutputBatch, RowFilter, Tally
+    from irnet_hpc.predict.screening import Ensemble
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
     arguments = parser().parse_args(argv)
     _check(arguments)
     folders, table = _runs_and_table(arguments)
-
-    # Here, so that --help and mistakes in the command come at once.
-    from irnet_hpc.distributed.engines import device_of
-    from irnet_hpc.distributed.processes import keep_freed_memory
-    from irnet_hpc.predict import output as listing
-    from irnet_hpc.predict.committee import assemble
-    from irnet_hpc.predict.screening import screened
-
-    keep_freed_memory()
-    listing.check_output(arguments.output)
-    if arguments.best:
-        from irnet_hpc.predict.best_run import best_run
-
-        folders = [best_run(Path(arguments.results), arguments.best, arguments.pack, say)]
-    screen, trust = assemble(folders, arguments.pack_dir, arguments.interval, device_of(0), say)
-    properties = screen.properties
-    wanted = listing.Wanted(
-        listing.bounds(arguments.min, "--min", properties),
-        listing.bounds(arguments.max, "--max", properties),
-        arguments.top,
-        _ranked_by(arguments, properties),
-        arguments.lowest,
-    )
-    began, tallies = time.monotonic(), []
-    with _candidates(arguments, table, screen) as candidates:
-        head = listing.header(candidates.header, screen)
-        rows = listing.lines(
-            screen, screened(screen, candidates, arguments.workers), wanted, tallies
-        )
-        with listing.written_to(arguments.output) as stream:
-            listing.write(stream, head, _reporting(rows, tallies, candidates.n_rows))
-    last = tallies[-1] if tallies else listing.Tally()
-    seconds = time.monotonic() - began
-    say(
-        f"{last.n_rows:,} rows in {seconds:.1f} s: {last.n_kept:,} written, {last.n_problems:,} with a problem, "
-        f"{last.n_outside:,} outside of the training rows"
-    )
-    if arguments.output != "-":
-        about = {
-            "runs": [
-                {"folder": str(member.folder), "key": member.result.key}
-                for member in screen.members
-            ],
-            "properties": [dataclasses.asdict(one) for one in trust],
-            "rows": last._asdict(),
-            "command": sys.argv[1:] if argv is None else argv,
-        }
-        write_json(f"{arguments.output}.about.json", about)
-        step = next_step(arguments.output)
-        say(
-            f"wrote {arguments.output}; units, runs and errors are in {arguments.output}.about.json\nnext: {step}"
-        )
-        if arguments.json:
+    stdout, command = sys.stdout, list(sys.argv[1:] if argv is None else argv)
+    # Lines for people go to stderr, whether or not stdout gets a list or an object.
+    with json_answer(True) as answer:
+        about = _predict(arguments, folders, table, stdout)
+        if arguments.output != "-":
+            seconds = about.pop("seconds")
+            about["command"] = command
+            write_json(f"{arguments.output}.about.json", about)
+            step = next_step(arguments.output)
             print(
-                json_text(
-                    {
-                        "output": arguments.output,
-                        "seconds": round(seconds, 3),
-                        "next": step,
-                        **about,
-                    }
-                ),
-                end="",
+                f"wrote {arguments.output}; units, runs and errors are in "
+                f"{arguments.output}.about.json\nnext: {step}",
+                flush=True,
             )
+            if arguments.json:
+                answer({"output": arguments.output, "seconds": seconds, "next": step, **about})
     return 0
 
 
+def _predict(
+    arguments: argparse.Namespace, folders: list[str], table: str | None, stdout: TextIO
+) -> dict:
+    """Write the list of predictions; return what is recorded of it."""
+    # Imported here, so that --help and mistakes in the command come at once.
+    from irnet_hpc.distributed.engines import device_of
+    from irnet_hpc.distributed.processes import keep_freed_memory
+    from irnet_hpc.predict import output
+    from irnet_hpc.predict.best_run import best_run
+    from irnet_hpc.predict.committee import calibrate_ensemble, load_ensemble
+    from irnet_hpc.predict.screening import screen
+
+    keep_freed_memory()
+    output.check_output(arguments.output)
+    runs: list[str | Path] = list(folders)
+    if arguments.best:
+        runs = [best_run(arguments.results, arguments.best, arguments.pack)]
+    ensemble, evidence = load_ensemble(runs, arguments.pack_dir, device_of(0))
+    ensemble, reports = calibrate_ensemble(ensemble, evidence, arguments.interval)
+    row_filter = _row_filter(arguments, ensemble.properties)
+    began = time.monotonic()
+    with _candidates(arguments, table, ensemble) as candidates:
+        header = output.output_header(candidates.header, ensemble)
+        screened = screen(ensemble, candidates, arguments.workers)
+        batches = output.format_rows(ensemble, screened, row_filter)
+        with output.open_output(arguments.output, stdout) as stream:
+            tally = _write(stream, header, batches, candidates.n_rows)
+    seconds = time.monotonic() - began
+    print(
+        f"{tally.n_rows:,} rows in {seconds:.1f} s: {tally.n_kept:,} written, "
+        f"{tally.n_problems:,} with a problem, {tally.n_outside:,} outside of the training rows",
+        flush=True,
+    )
+    return {
+        "seconds": round(seconds, 3),
+        "runs": [
+            {"folder": str(member.folder), "key": member.result.key} for member in ensemble.members
+        ],
+        "properties": [dataclasses.asdict(report) for report in reports],
+        "rows": tally._asdict(),
+    }
+
+
+def _write(
+    stream: TextIO, header: list[str], batches: Iterable["OutputBatch"], n_rows: int | None
+) -> "Tally":
+    """Write the list as CSV, with a progress bar on a terminal; return the final counts."""
+    from irnet_hpc.predict.output import Tally
+
+    tally = Tally()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    # None: tqdm shows the bar if stderr is a terminal.
+    with tqdm(total=n_rows, unit=" rows", disable=None) as bar:
+        for number, batch in enumerate(batches):
+            writer.writerows(batch.rows)
+            if number == 0:
+                # All imports are done; their objects need not be traversed again and again, which
+                # takes 5 % of the time.
+                gc.freeze()
+            tally = batch.tally
+            bar.update(tally.n_rows - bar.n)
+    return tally
+
+
 def next_step(output: str) -> str:
-    """A look at the list."""
+    """Return a command that shows the first rows of a list."""
     path = shlex.quote(output)
     return f"zcat {path} | head -n 6" if output.endswith(".gz") else f"head -n 6 {path}"
 
 
 def _check(arguments: argparse.Namespace) -> None:
     if not 0 < arguments.interval < 1:
-        raise UserError(
-            f"--interval must be between 0 and 1, e.g. 0.9, however: {arguments.interval:g}"
-        )
+        raise UserError(f"--interval must be between 0 and 1, e.g. 0.9, got {arguments.interval:g}")
     for option in ("top", "workers"):
-        if getattr(arguments, option) is not None and getattr(arguments, option) < 1:
-            raise UserError(f"--{option} must be at least 1, however: {getattr(arguments, option)}")
+        value = getattr(arguments, option)
+        if value is not None and value < 1:
+            raise UserError(f"--{option} must be at least 1, got {value}")
     if arguments.top is None and (arguments.lowest or arguments.by):
-        raise UserError("--lowest and --by say which are the first, so they need --top N")
+        raise UserError("--lowest and --by order the rows of --top N, which is missing")
     if not arguments.enumerate and arguments.no_endpoints:
-        raise UserError("--no-endpoints is about --enumerate")
+        raise UserError("--no-endpoints goes with --enumerate")
     if arguments.pack and not arguments.best:
-        raise UserError("--pack chooses among the runs of --best; a run knows its own pack")
+        raise UserError("--pack goes with --best; a run that is named records its own pack")
     if arguments.json and arguments.output == "-":
-        raise UserError("stdout can have one of the two, the list by -o - or the object by --json")
+        raise UserError("stdout takes either the list (-o -) or the object of --json")
 
 
 def _runs_and_table(arguments: argparse.Namespace) -> tuple[list[str], str | None]:
-    """The runs' folders and the candidates' table, which is the last name unless they are enumerated."""
+    """Return the runs' folders and the table, which is the last name unless rows are enumerated."""
     names = list(arguments.names)
     table = None
     if not arguments.enumerate:
         if not names:
             raise UserError(
-                "candidates must be given: a .csv or .jsonl as the last name, - for stdin, or --enumerate"
+                "candidates must be given: a .csv or .jsonl as the last name, - for stdin, "
+                "or --enumerate"
             )
         table = names.pop()
-        if table != "-" and Path(table).is_dir():
-            raise UserError(
-                f"the last name must be the table of candidates, however: {table} is a folder"
-            )
-        if table != "-" and not Path(table).exists():
-            raise UserError(f"there is no table {table}")
-        if (
-            Path(arguments.output).exists()
-            and table != "-"
-            and Path(arguments.output).samefile(table)
-        ):
-            raise UserError(
-                f"predictions must go to another file than the candidates', however: {table}"
-            )
+        _check_table(table, arguments.output)
     if arguments.best and names:
-        raise UserError(
-            f"runs are given by name or chosen by --best, not both, however: {names[0]}"
-        )
+        raise UserError(f"runs must be either named or chosen by --best, got {names[0]} too")
     if not arguments.best and not names:
         raise UserError("runs must be given: their folders, or --best PROPERTY")
     return names, table
 
 
+def _check_table(table: str, output: str) -> None:
+    if table == "-":
+        return
+    if Path(table).is_dir():
+        raise UserError(f"the last name must be the table of candidates, got the folder {table}")
+    if not Path(table).exists():
+        raise UserError(f"there is no table {table}")
+    if Path(output).exists() and Path(output).samefile(table):
+        raise UserError(f"predictions must go to another file than the candidates, got {table}")
+
+
 @contextmanager
 def _candidates(
-    arguments: argparse.Namespace, table: str | None, screen: "Screen"
+    arguments: argparse.Namespace, table: str | None, ensemble: "Ensemble"
 ) -> Iterator["Candidates"]:
-    """What is to be predicted. Raises UserError where it lacks what the runs' features need."""
-    from irnet_hpc.features import sets as features
-    from irnet_hpc.predict import candidates
-    from irnet_hpc.predict import compositions as spaces
-    from irnet_hpc.predict.screening import seen_elements
+    """Open the candidates. Raises UserError if they lack what the runs' features need."""
+    from irnet_hpc.features.sets import ELEMENTS
+    from irnet_hpc.predict import candidates, compositions
+    from irnet_hpc.predict.screening import training_elements
 
-    layout = screen.layout
-    needs = [name for name in layout.names if features.FEATURE_SETS[name].of_structure]
+    layout = ensemble.layout
     if table is not None:
-        with candidates.opened(table, layout.columns, layout.formula_needed) as found:
-            if needs and not found.has_structures:
+        with candidates.open_table(table, layout.columns, layout.formula_needed) as rows:
+            if layout.structure_set and not rows.has_structures:
                 raise UserError(
-                    f"feature set {needs[0]} needs structures, JSON lines, however: {table} has formulas only"
+                    f"feature set {layout.structure_set} needs structures, as JSON lines, "
+                    f"got {table} with formulas only"
                 )
-            yield found
+            yield rows
         return
-    if needs or layout.columns:
+    if layout.structure_set or layout.columns:
         raise UserError(
-            f"--enumerate gives formulas, however: the runs need feature set {needs[0] if needs else 'columns'} too"
+            "--enumerate needs runs on features of formulas, "
+            f"got runs on feature set {layout.structure_set or 'columns'}"
         )
-    seen = seen_elements(screen)
-    space = spaces.parse_space(
+    elements = training_elements(ensemble)
+    space = compositions.parse_space(
         arguments.enumerate,
-        features.ELEMENTS if seen is None else seen,
+        ELEMENTS if elements is None else elements,
         endpoints=not arguments.no_endpoints,
     )
-    n_rows = spaces.count(space)
-    say(f"{n_rows:,} compositions in {arguments.enumerate!r}")
-    yield candidates.of_formulas(spaces.formulas(space), n_rows)
+    n_rows = compositions.count(space)
+    print(f"{n_rows:,} compositions in {arguments.enumerate!r}", flush=True)
+    yield candidates.formula_candidates(compositions.formulas(space), n_rows)
 
 
-def _ranked_by(arguments: argparse.Namespace, properties: tuple[str, ...]) -> str:
-    """The property that says which rows are the first."""
+def _row_filter(arguments: argparse.Namespace, properties: tuple[str, ...]) -> "RowFilter":
+    """Read which rows are kept."""
+    from irnet_hpc.predict.output import RowFilter
+
+    minimum = _bounds(arguments.min, "--min", properties)
+    maximum = _bounds(arguments.max, "--max", properties)
     if arguments.top and not arguments.by and len(properties) > 1:
         raise UserError(
-            f"--top needs --by PROPERTY where there are several: {', '.join(properties)}"
+            f"--top needs --by PROPERTY if there are several, got {', '.join(properties)}"
         )
-    return check_choice("predicted property", arguments.by or properties[0], properties)
+    by = check_choice("predicted property", arguments.by or properties[0], properties)
+    return RowFilter(minimum, maximum, arguments.top, by, arguments.lowest)
 
 
-def _reporting(blocks: Iterator[list], tallies: list, n_rows: int | None) -> Iterator[list]:
-    """The blocks; and on a terminal how far they are, of so many rows where that is known."""
-    with tqdm(total=n_rows, unit=" rows", disable=None) as bar:  # None: only on a terminal
-        for number, block in enumerate(blocks):
-            yield block
-            if number == 0:  # all that will be imported is there
-                gc.freeze()  # and is not walked through again and again, 5 % of the time
-            if tallies:
-                bar.update(tallies[-1].n_rows - bar.n)
-            del tallies[:-1]
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _bounds(pairs: Sequence[str], option: str, properties: Sequence[str]) -> dict[str, float]:
+    """Read `[PROPERTY=]VALUE` pairs; a value alone is of the only property."""
+    bounds: dict[str, float] = {}
+    for pair in pairs:
+        name, _, text = pair.rpartition("=")
+        if not name and len(properties) > 1:
+            raise UserError(f"{option} must name one of {', '.join(properties)}, got {pair!r}")
+        name = check_choice("predicted property", name or properties[0], properties)
+        try:
+            bounds[name] = float(text)
+        except ValueError:
+            bounds[name] = math.nan
+        if math.isnan(bounds[name]):
+            raise UserError(f"{option} must be [PROPERTY=]NUMBER, got {pair!r}")
+    return bounds
 
 
 def parser() -> CommandParser:
+    """Return the parser of the command line."""
     parser = command_parser("predict", __doc__)
     add = parser.add_argument
     add(
@@ -233,36 +258,37 @@ def parser() -> CommandParser:
     add(
         "--best",
         metavar="PROPERTY",
-        help="the run below --results of the lowest val MAE instead of named ones",
+        help="use the run below --results with the lowest val MAE, instead of named ones",
     )
-    add("--results", default="results", help="where --best looks (default: %(default)s)")
-    add("--pack", help="of --best: among the runs on this pack")
+    add("--results", default="results", help="folder that --best searches (default: %(default)s)")
+    add("--pack", help="with --best: only runs on this pack")
     add(
         "--enumerate",
         metavar="SPACE",
-        help="candidates instead of a table, e.g. 'A-B-O, step 0.05'",
+        help="predict compositions instead of a table, e.g. 'A-B-O, step 0.05'",
     )
     add(
         "--no-endpoints",
         action="store_true",
-        help="of --enumerate: every place has at least one step",
+        help="with --enumerate: every place has at least one step",
     )
     add(
         "--min",
         action="append",
         default=[],
         metavar="[P=]X",
-        help="keep rows predicted at least X, in the unit",
+        help="keep rows predicted to be at least X, in the unit",
     )
-    add("--max", action="append", default=[], metavar="[P=]X", help="keep rows predicted at most X")
     add(
-        "--top",
-        type=int,
-        metavar="N",
-        help="keep the N rows of the highest values, the highest first",
+        "--max",
+        action="append",
+        default=[],
+        metavar="[P=]X",
+        help="keep rows predicted to be at most X",
     )
-    add("--lowest", action="store_true", help="of --top: the lowest instead")
-    add("--by", metavar="P", help="of --top: the property that decides, where there are several")
+    add("--top", type=int, metavar="N", help="keep the N rows of the highest values, sorted")
+    add("--lowest", action="store_true", help="with --top: the lowest values instead")
+    add("--by", metavar="P", help="with --top: the property to sort by, if there are several")
     add(
         "--interval",
         type=float,
@@ -275,8 +301,6 @@ def parser() -> CommandParser:
         default=1,
         help="processes that compute features (default: %(default)s)",
     )
-    add("--pack-dir", help="where the runs' packs are (default: $IRNET_PACKS, else packs)")
-    add(
-        "--json", action="store_true", help="one object on stdout at the end, for a program to read"
-    )
+    add("--pack-dir", help="folder of the runs' packs (default: $IRNET_PACKS, else packs)")
+    add("--json", action="store_true", help="print one JSON object on stdout at the end")
     return parser

@@ -1,76 +1,212 @@
-"""The committee: runs read, calibrated and measured, ready to be asked; and in sentences how far it can be trusted.
+"""Assemble trained networks into an ensemble: load them, calibrate intervals, measure coverage.
 
-What the runs' packs can tell (intervals from val, coverage on test, what training rows were like) is there where the packs
-are; where one is not, a sentence says what is missing for it.
+Intervals are calibrated on val rows and their coverage is measured on test rows, if the packs that
+the networks were trained on are at hand; a warning says what is missing otherwise.
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from irnet_hpc.errors import UserError
-from irnet_hpc.pack.store import Pack, open_pack, pack_path, reporting
-from irnet_hpc.predict import intervals as calibration
+from irnet_hpc.pack.store import Pack, load_pack, pack_path, reported_rows
 from irnet_hpc.predict.domain import Domain, domain_of
-from irnet_hpc.predict.intervals import Interval
-from irnet_hpc.predict.members import Member, predictor, read_member
-from irnet_hpc.predict.screening import Screen, ensemble, layout
+from irnet_hpc.predict.intervals import ConformalInterval, calibrate, coverage
+from irnet_hpc.predict.members import Member, Predictor, make_predictor, read_member
+from irnet_hpc.predict.screening import Ensemble, feature_layout, spread_of
 from irnet_hpc.runs.collect import FinishedRun, one_a_property
+from irnet_hpc.runs.pack_identity import differing_fields
 from irnet_hpc.runs.predictions import read_predictions
 
-Predictor = Callable[[np.ndarray], np.ndarray]
-Rows = dict[
-    tuple[str, str], tuple[float, float]
-]  # (material_id, formula) -> value and prediction, in the unit
+logger = logging.getLogger(__name__)
+
+# (material_id, formula) -> value and prediction, in the property's unit.
+HeldOutRows = dict[tuple[str, str], tuple[float, float]]
+
+
+class HeldOut(NamedTuple):
+    """Rows that no member was trained on, with the errors of the ensemble."""
+
+    error: np.ndarray  # (n_rows,) of the members' mean, in the property's unit
+    sd: np.ndarray  # (n_rows,) over the members
+
+
+class Evidence(NamedTuple):
+    """Held-out rows of one property; a UserError says why there are none."""
+
+    val: HeldOut | UserError
+    test: HeldOut | UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class HeldOut:
-    value: np.ndarray  # (n_rows,) in the property's unit
-    prediction: np.ndarray  # (n_members, n_rows)
+class EnsembleReport:
+    """How well an ensemble predicts one property; None: not known.
+
+    It is written beside the predictions, so the names of the fields are those of a file.
+    """
+
+    property: str
+    unit: str
+    n_members: int
+    level: float  # share of values that intervals are to hold
+    n_val: int | None = None
+    half_width: float | None = None  # mean over the test rows, in the unit
+    n_test: int | None = None
+    test_mae: float | None = None  # of the members' mean, in the unit
+    coverage: float | None = None  # share of test rows within the interval
+    split: str | None = None  # which rows are test
 
 
 def own_pack(member: Member, pack_dir: Path | str | None) -> Pack:
-    """The pack that a member was trained on, open. Raises UserError where it is not at hand, or another has its name.
+    """Open the pack that a member was trained on.
 
-    As in a run's key, the content's hash does not count: features may differ in the last bit between machines.
+    As in a run's key, the hash of the content does not count, since features may differ in the last
+    bit between machines.
+
+    Raises:
+        UserError: If it is not at hand, or another pack has its name.
     """
     path = pack_path(member.spec.pack, pack_dir)
     if not path.exists():
         raise UserError(f"pack {path} is not at hand")
-    pack, theirs = open_pack(path), member.result.pack_identity
-    differ = [
-        name
-        for name, value in pack.identity.items()
-        if name != "content_sha256" and theirs.get(name) != value
-    ]
-    if differ:
+    pack = load_pack(path)
+    if differing := differing_fields(pack.identity, member.result.pack_identity):
         pack.close()
         raise UserError(
-            f"{path} is another pack than the one {member.folder} was trained on: {', '.join(differ)} differ"
+            f"{path} is another pack than the one {member.folder} was trained on: "
+            f"{', '.join(differing)} differ"
         )
     return pack
 
 
-def val_rows(member: Member, name: str, predict: Predictor, pack: Pack) -> Rows:
-    """What a member predicts for its val rows. Raises UserError where it was trained on them."""
+def load_ensemble(
+    folders: Sequence[Path | str], pack_dir: Path | str | None, device: torch.device
+) -> tuple[Ensemble, dict[str, Evidence]]:
+    """Read runs and their packs.
+
+    Args:
+        folders: Folders of finished runs.
+        pack_dir: Folder of their packs; None: $IRNET_PACKS, else packs/.
+        device: Where the networks compute.
+
+    Returns:
+        The ensemble, without intervals, and for each property what calibrates and measures them.
+
+    Raises:
+        UserError: If a run cannot be used, or not together with the others.
+    """
+    members = [read_member(folder) for folder in folders]
+    _check_together(members)
+    predictors = [make_predictor(member, device) for member in members]
+    val: list[dict[str, HeldOutRows | UserError]] = []
+    domains: dict[tuple, Domain | None] = {}
+    for member, predict in zip(members, predictors, strict=True):
+        rows_key = _training_rows_key(member)
+        rows: dict[str, HeldOutRows | UserError]
+        try:
+            with own_pack(member, pack_dir) as pack:
+                rows = {name: _try(val_rows, member, name, predict, pack) for name in member.units}
+                if rows_key not in domains:
+                    domains[rows_key] = domain_of(pack, member.spec)
+        except UserError as error:
+            domains.setdefault(rows_key, None)
+            rows = dict.fromkeys(member.units, error)
+            known = "by its elements only" if member.elements else "not at all"
+            logger.warning(
+                f"warning: what lies outside of {member.folder} is known {known}: {error}"
+            )
+        val.append(rows)
+    names = list(dict.fromkeys(name for member in members for name in member.units))
+    evidence = {}
+    for name in names:
+        own = [place for place, member in enumerate(members) if name in member.units]
+        test = [_try(test_rows, members[place], name) for place in own]
+        evidence[name] = Evidence(in_common([val[place][name] for place in own]), in_common(test))
+    ensemble = Ensemble(
+        tuple(members),
+        tuple(predictors),
+        tuple(domains[_training_rows_key(member)] for member in members),
+        feature_layout(members),
+        dict.fromkeys(names),
+    )
+    return ensemble, evidence
+
+
+def calibrate_ensemble(
+    ensemble: Ensemble, evidence: dict[str, Evidence], level: float
+) -> tuple[Ensemble, list[EnsembleReport]]:
+    """Calibrate the intervals of an ensemble, and log how well it predicts each property.
+
+    Args:
+        ensemble: The networks.
+        evidence: Property -> held-out rows, as load_ensemble returns them.
+        level: Share of values that intervals are to hold, between 0 and 1.
+
+    Returns:
+        The ensemble with its intervals, and a report for each property.
+    """
+    intervals, reports = {}, []
+    for name, (val, test) in evidence.items():
+        members = [member for member in ensemble.members if name in member.units]
+        report = EnsembleReport(name, members[0].units[name], len(members), level)
+        interval: ConformalInterval | None = None
+        try:
+            if isinstance(val, UserError):
+                raise val
+            interval = calibrate(*val, level)
+            report = dataclasses.replace(report, n_val=interval.n_rows)
+        except UserError as error:
+            logger.warning(f"warning: {name}: no interval: {error}")
+        if isinstance(test, UserError):
+            logger.warning(f"warning: {name}: errors on test are not known: {test}")
+        else:
+            report = dataclasses.replace(
+                report,
+                n_test=len(test.error),
+                test_mae=float(np.abs(test.error).mean()),
+                split=_describe_split(members),
+            )
+            if interval:
+                report = dataclasses.replace(
+                    report,
+                    half_width=float(interval.half_width(test.sd).mean()),
+                    coverage=coverage(interval, *test),
+                )
+        logger.info(describe_report(report))
+        intervals[name] = interval
+        reports.append(report)
+    return ensemble._replace(intervals=intervals), reports
+
+
+def val_rows(member: Member, name: str, predict: Predictor, pack: Pack) -> HeldOutRows:
+    """Predict the val rows of a member's pack.
+
+    Raises:
+        UserError: If the member was trained on them.
+    """
     if member.spec.protocol != "honest":
         raise UserError(
             f"{member.folder} was trained with protocol {member.spec.protocol}, on its val rows too"
         )
     rows = pack.rows("val")
-    places = reporting(pack, name, rows) - rows.start
+    places = reported_rows(pack, name, rows) - rows.start
     predicted = predict(pack.x(rows)[places])[:, list(member.units).index(name)]
     ids, formulas, value = pack.material_ids(rows), pack.formulas(rows), pack.y(name, rows)[places]
     keys = [(ids[place], formulas[place]) for place in places]
     return dict(zip(keys, zip(value.tolist(), predicted.tolist(), strict=True), strict=True))
 
 
-def test_rows(member: Member, name: str) -> Rows:
-    """What a member predicted for its test rows, as it has stored it. Raises UserError where that is not there."""
+def test_rows(member: Member, name: str) -> HeldOutRows:
+    """Read the predictions of a member for its test rows, as its run stored them.
+
+    Raises:
+        UserError: If they are missing or damaged.
+    """
     runs = one_a_property(FinishedRun(member.folder, member.spec, member.result))
     arrays = read_predictions(next(run for run in runs if run.spec.property == name))
     keys = zip(arrays["material_id"].tolist(), arrays["formula"].tolist(), strict=True)
@@ -78,168 +214,81 @@ def test_rows(member: Member, name: str) -> Rows:
     return dict(zip(keys, values, strict=True))
 
 
-def in_common(of_members: Sequence[Rows]) -> HeldOut:
-    """The rows that all members have, with the same value. Raises UserError where there are none."""
-    first, *others = of_members
+def in_common(rows_of_members: Sequence[HeldOutRows | UserError]) -> HeldOut | UserError:
+    """Return the errors on the rows that all members have, with the same value.
+
+    The result is a UserError if there are none, or the first one among the arguments.
+    """
+    known: list[HeldOutRows] = []
+    for rows in rows_of_members:
+        if isinstance(rows, UserError):
+            return rows
+        known.append(rows)
+    first, *others = known
     keys = [
         key
-        for key in first
-        if all(key in rows and rows[key][0] == first[key][0] for rows in others)
+        for key, (value, _) in first.items()
+        if all(key in rows and rows[key][0] == value for rows in others)
     ]
     if not keys:
-        raise UserError(
-            "the runs have no such rows in common: their packs are of other sources, or split otherwise"
+        return UserError(
+            "the runs have no such rows in common: their packs are of other sources, "
+            "or split otherwise"
         )
-    return HeldOut(
-        np.array([first[key][0] for key in keys]),
-        np.array([[rows[key][1] for key in keys] for rows in of_members]),
-    )
+    value = np.array([first[key][0] for key in keys])
+    mean, sd = spread_of([np.array([rows[key][1] for key in keys]) for rows in known])
+    return HeldOut(mean - value, sd)
 
 
-Say = Callable[[str], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Trust:
-    """What is known of an ensemble's predictions of one property; None: not known. Written beside the predictions."""
-
-    property: str
-    unit: str
-    n_members: int
-    level: float
-    n_val: int | None = None
-    half_width: float | None = None  # mean over the test rows, in the unit
-    n_test: int | None = None
-    test_mae: float | None = None  # of the members' mean, in the unit
-    coverage: float | None = None  # share of test rows within the interval
-    split: str | None = None  # what test is
-
-
-def assemble(
-    folders: Sequence[Path | str],
-    pack_dir: Path | str | None,
-    level: float,
-    device: torch.device,
-    say: Say,
-) -> tuple[Screen, list[Trust]]:
-    """Read the runs and what their packs say. Raises UserError where runs cannot be used, or not together."""
-    members = [read_member(folder) for folder in folders]
-    _check(members)
-    predictors = [predictor(member, device) for member in members]
-    names = list(dict.fromkeys(name for member in members for name in member.units))
-    val: list[dict[str, Rows | UserError]] = []
-    domains: dict[tuple, Domain | None] = {}
-    for member, predict in zip(members, predictors, strict=True):
-        try:
-            with own_pack(member, pack_dir) as pack:
-                val.append(
-                    {name: _or_why(val_rows, member, name, predict, pack) for name in member.units}
-                )
-                if _trained_on(member) not in domains:
-                    domains[_trained_on(member)] = domain_of(pack, member.spec)
-        except UserError as error:
-            domains.setdefault(_trained_on(member), None)
-            val.append(dict.fromkeys(member.units, error))
-            what = "by its elements only" if member.elements else "not at all"
-            say(f"warning: what lies outside of {member.folder} is known {what}: {error}")
-    intervals, trust = {}, []
-    for name in names:
-        own = [place for place, member in enumerate(members) if name in member.units]
-        of_val = [val[place][name] for place in own]
-        intervals[name], known = _measured(
-            name, [members[place] for place in own], of_val, level, say
-        )
-        trust.append(known)
-    of_members = tuple(domains[_trained_on(member)] for member in members)
-    return Screen(tuple(members), tuple(predictors), of_members, intervals, layout(members)), trust
-
-
-def _check(members: Sequence[Member]) -> None:
-    """Raises UserError where two runs are one, or do not agree about a property's unit."""
+def _check_together(members: Sequence[Member]) -> None:
+    """Refuse a run that is given twice, and runs with different units of one property."""
     units: dict[str, tuple[str, Path]] = {}
-    keys: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for member in members:
-        if (other := keys.setdefault(member.result.key, member.folder)) is not member.folder:
+        other = folders.setdefault(member.result.key, member.folder)
+        if other is not member.folder:
             raise UserError(f"{other} and {member.folder} are one run; give each once")
         for name, unit in member.units.items():
-            if (known := units.setdefault(name, (unit, member.folder)))[0] != unit:
+            known, folder = units.setdefault(name, (unit, member.folder))
+            if known != unit:
                 raise UserError(
-                    f"{name} must have one unit, however: {known[0]} in {known[1]}, {unit} in {member.folder}"
+                    f"{name} must have one unit, got {known} in {folder} "
+                    f"and {unit} in {member.folder}"
                 )
 
 
-def _trained_on(member: Member) -> tuple:
-    """What decides the domain: members with the same training rows share theirs."""
+def _training_rows_key(member: Member) -> tuple:
+    """Return what decides the training rows: members that share them share a domain."""
     spec = member.spec
     return spec.pack, spec.property, spec.train_rows, str(member.result.pack_identity)
 
 
-def _or_why(function: Callable[..., Rows], *arguments: object) -> Rows | UserError:
+def _try(read: Callable[..., HeldOutRows], *arguments: Any) -> HeldOutRows | UserError:
+    """Return what `read` returns, or the UserError that it raises."""
     try:
-        return function(*arguments)
+        return read(*arguments)
     except UserError as error:
         return error
 
 
-def _measured(
-    name: str, members: Sequence[Member], val: Sequence[Rows | UserError], level: float, say: Say
-) -> tuple[Interval | None, Trust]:
-    """The interval of a property from val, and its coverage on test, said in a sentence each."""
-    trust = Trust(name, members[0].units[name], len(members), level)
-    test, interval = None, None
-    try:
-        if reasons := [rows for rows in val if isinstance(rows, UserError)]:
-            raise reasons[0]
-        interval = calibration.calibrate(*_errors(in_common(val)), level)
-        trust = dataclasses.replace(trust, n_val=interval.n_rows)
-    except UserError as error:
-        say(f"warning: {name}: no interval: {error}")
-    try:
-        test = _errors(in_common([test_rows(member, name) for member in members]))
-        trust = dataclasses.replace(
-            trust,
-            n_test=len(test[0]),
-            test_mae=float(np.abs(test[0]).mean()),
-            split=_split_in_words(members),
-        )
-    except UserError as error:
-        say(f"warning: {name}: errors on test are not known: {error}")
-    if test and interval:
-        width, held = (
-            float(interval.half_width(test[1]).mean()),
-            calibration.coverage(interval, *test),
-        )
-        trust = dataclasses.replace(trust, half_width=width, coverage=held)
-    say(_sentence(trust))
-    return interval, trust
-
-
-def _split_in_words(members: Sequence[Member]) -> str:
+def _describe_split(members: Sequence[Member]) -> str:
     split = members[0].result.pack_identity["split"]
     by = {"reduced formula": "random", "column": "the table's own"}.get(split["by"], split["by"])
     held_out = split.get("family") or "+".join(split.get("elements", ()))
-    chosen = (
-        ", and selected on them"
-        if any(member.result.selected_on == "test" for member in members)
-        else ""
-    )
-    return " ".join(filter(None, [by, held_out])) + chosen
+    saw_test = any(member.result.selected_on == "test" for member in members)
+    return " ".join(filter(None, [by, held_out])) + (", and selected on them" if saw_test else "")
 
 
-def _errors(rows: HeldOut) -> tuple[np.ndarray, np.ndarray]:
-    """Error of the members' mean and their standard deviation, (n_rows,) each."""
-    mean, sd = ensemble(rows.prediction)
-    return mean - rows.value, sd
-
-
-def _sentence(trust: Trust) -> str:
-    runs = "1 run" if trust.n_members == 1 else f"the mean of {trust.n_members} runs"
-    text = f"{trust.property} ({trust.unit}), {runs}"
-    if trust.test_mae is not None:
-        text += f": MAE {trust.test_mae:.4g} on {trust.n_test:,} test rows (split: {trust.split})"
-    if trust.coverage is not None:
+def describe_report(report: EnsembleReport) -> str:
+    """Describe in a sentence how well an ensemble predicts a property."""
+    runs = "1 run" if report.n_members == 1 else f"the mean of {report.n_members} runs"
+    text = f"{report.property} ({report.unit}), {runs}"
+    if report.test_mae is not None:
+        text += f": MAE {report.test_mae:.4g} on {report.n_test:,} test rows "
+        text += f"(split: {report.split})"
+    if report.coverage is not None:
         text += (
-            f"; the {trust.level:.0%} interval, calibrated on {trust.n_val:,} val rows, is ±{trust.half_width:.3g} in the "
-            f"mean and holds {trust.coverage:.1%} of them"
+            f"; the {report.level:.0%} interval, calibrated on {report.n_val:,} val rows, "
+            f"is ±{report.half_width:.3g} in the mean and holds {report.coverage:.1%} of them"
         )
     return text

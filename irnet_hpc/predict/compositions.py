@@ -1,11 +1,11 @@
-"""Spaces of candidates: a text -> every composition on a grid, each once, whoever stands in which place.
+"""Enumerate compositions on a grid, each once, from a text such as `Li|Na-Fe|Co-O, step 0.1`.
 
-    Li|Na-Fe|Co-O, step 0.1              each place is an element or a list of them; fractions are multiples of the step
-    alkali-3d-chalcogens, step 0.25      or a family of elements (splits.py)
-    A-B-O, step 0.05                     A, and with it B, stand for any element that the model has seen
-    A-B-O, step 0.05, A=Li|Na, B=3d      or for what they are said to stand for
+    Li|Na-Fe|Co-O, step 0.1          each place is an element or a list of elements
+    alkali-3d-chalcogens, step 0.25  or a family of elements (splits.py)
+    A-B-O, step 0.05                 A, B and X are any element that the model was trained on
+    A-B-O, step 0.05, A=Li|Na, B=3d  or what the text defines
 
-Fractions add up to 1. Places hold different elements, so nothing is enumerated that has fewer elements than it says. A
+Fractions are multiples of the step and add up to 1. Different places hold different elements. A
 place may be empty, unless endpoints are left out: then every place has at least one step.
 """
 
@@ -19,65 +19,74 @@ from typing import NamedTuple
 from irnet_hpc.data.elements import FAMILIES, NUMBER
 from irnet_hpc.errors import UserError
 
-NAMES = (
-    "A",
-    "B",
-    "X",
-)  # that may stand for any element, as in ABX3; boron is itself where there is no A
-MOST_STEPS = 1_000_000  # amounts are told apart to 1e-6 (formulas.py); and the steps of a set of elements are held at once
-MOST_PLACES = 6  # who comes first is decided by trying all orders of a composition's elements
+# Names that may stand for any element, as in ABX3; without an A, B is boron.
+NAMES = ("A", "B", "X")
+# Formulas distinguish amounts to 1e-6, and the steps of a set of elements are held at once.
+MAX_STEPS = 1_000_000
+# All orders of a composition's elements are tried, to find the first.
+MAX_PLACES = 6
 GRAMMAR = "e.g. 'Li|Na-Fe|Co-O, step 0.1' or 'A-B-O, step 0.05, A=alkali, B=3d'"
 
 
 class Space(NamedTuple):
     """Compositions whose fractions are multiples of 1 / n_steps and add up to 1."""
 
-    places: tuple[tuple[str, ...], ...]  # of each the symbols that may stand in it
+    places: tuple[tuple[str, ...], ...]  # the symbols that each place may hold
     n_steps: int
     endpoints: bool  # whether a place may be empty
 
 
-def parse_space(text: str, seen: Collection[str], endpoints: bool = True) -> Space:
-    """Read the text above; `seen` are the symbols that an undefined A, B or X stands for. Raises UserError."""
+def parse_space(text: str, elements: Collection[str], endpoints: bool = True) -> Space:
+    """Read the text that describes a space.
+
+    Args:
+        text: As in the docstring of the module.
+        elements: The symbols that an undefined A, B or X stands for.
+        endpoints: Whether a place may be empty.
+
+    Raises:
+        UserError: If the text cannot be read.
+    """
     first, *clauses = (part.strip() for part in text.split(","))
-    n_steps, names = None, {}
+    n_steps: int | None = None
+    names: dict[str, tuple[str, ...]] = {}
     for clause in clauses:
         name, is_definition, listed = (part.strip() for part in clause.partition("="))
         if (is_definition and name in names) or (not is_definition and n_steps is not None):
             raise UserError(
-                f"a step, or what a name stands for, is stated once, however: {clause!r} in {text!r}"
+                f"a step or a name must be defined once, got {clause!r} again in {text!r}"
             )
         if is_definition:
             if not re.fullmatch("[A-Z]", name):
                 raise UserError(
-                    f"a place is named by one capital letter, however: {name!r} in {text!r}; {GRAMMAR}"
+                    f"a name must be one capital letter, got {name!r} in {text!r}; {GRAMMAR}"
                 )
             names[name] = _symbols(listed, text)
         elif clause.startswith("step"):
             n_steps = _n_steps(clause.removeprefix("step").strip())
         else:
             raise UserError(
-                f"a space is places, a step and names, however: {clause!r} in {text!r}; {GRAMMAR}"
+                f"a space must be places, a step and names, got {clause!r} in {text!r}; {GRAMMAR}"
             )
     if n_steps is None:
-        raise UserError(f"a space must state its step, however: {text!r}; {GRAMMAR}")
+        raise UserError(f"a space must state its step, got {text!r}; {GRAMMAR}")
     words = [word.strip() for word in first.split("-")]
     if "A" in words:
-        names = dict.fromkeys(NAMES, tuple(sorted(seen, key=NUMBER.get))) | names
+        names = dict.fromkeys(NAMES, tuple(sorted(elements, key=NUMBER.__getitem__))) | names
     if unused := sorted(set(names) - set(words) - set(NAMES)):
         raise UserError(
-            f"a name must stand in a place, however: {', '.join(unused)} in {text!r}; {GRAMMAR}"
+            f"a name must stand in a place, got {', '.join(unused)} in {text!r}; {GRAMMAR}"
         )
-    if len(words) > MOST_PLACES:
+    if len(words) > MAX_PLACES:
         raise UserError(
-            f"a space has at most {MOST_PLACES} places, however: {len(words)} in {text!r}"
+            f"a space must have at most {MAX_PLACES} places, got {len(words)} in {text!r}"
         )
     space = Space(
         tuple(names.get(word) or _symbols(word, text) for word in words), n_steps, endpoints
     )
     if not endpoints and len(words) > n_steps:
         raise UserError(
-            f"every place needs a step, however: {len(words)} places and {n_steps} steps in {text!r}"
+            f"every place needs a step, got {len(words)} places and {n_steps} steps in {text!r}"
         )
     return space
 
@@ -89,34 +98,34 @@ def _n_steps(text: str) -> int:
     except (ValueError, ZeroDivisionError, OverflowError):
         whole = False
     if not whole:
-        raise UserError(f"step must be 1 divided by a whole number, e.g. 0.05, however: {text!r}")
-    if n_steps > MOST_STEPS:
-        raise UserError(f"step must be at least {1 / MOST_STEPS:g}, however: {text!r}")
+        raise UserError(f"step must be 1 divided by a whole number, e.g. 0.05, got {text!r}")
+    if n_steps > MAX_STEPS:
+        raise UserError(f"step must be at least {1 / MAX_STEPS:g}, got {text!r}")
     return n_steps
 
 
 def _symbols(text: str, whole: str) -> tuple[str, ...]:
-    """The elements of a list, in its order, each once."""
-    found: dict[str, None] = {}
+    """Read a list of elements, in its order and each once."""
+    listed: dict[str, None] = {}
     for word in (word.strip() for word in text.split("|")):
         symbols = FAMILIES.get(word, (word,))
         if symbols[0] not in NUMBER:
             raise UserError(
-                f"a place holds elements, or families of them ({', '.join(FAMILIES)}), however: {word!r} in {whole!r}; "
-                f"{GRAMMAR}"
+                f"a place must hold elements, or families of them ({', '.join(FAMILIES)}), "
+                f"got {word!r} in {whole!r}; {GRAMMAR}"
             )
-        found |= dict.fromkeys(symbols)
-    return tuple(found)
+        listed |= dict.fromkeys(symbols)
+    return tuple(listed)
 
 
 def count(space: Space) -> int:
-    """How many compositions `formulas` will give."""
-    # n steps in k places, none empty: as many ways as to choose k - 1 of the n - 1 gaps between steps.
+    """Count the compositions of a space without enumerating them."""
+    # n steps in k places, none empty: the ways to choose k - 1 of the n - 1 gaps between steps.
     return sum(math.comb(space.n_steps - 1, len(elements) - 1) for elements in _sets(space))
 
 
 def formulas(space: Space) -> Iterator[str]:
-    """Every composition of the space once, as a formula of whole amounts without a common divisor."""
+    """Yield each composition once, as a formula of whole amounts without a common divisor."""
     for elements in _sets(space):
         for cuts in itertools.combinations(range(1, space.n_steps), len(elements) - 1):
             steps = [b - a for a, b in itertools.pairwise((0, *cuts, space.n_steps))]
@@ -128,10 +137,10 @@ def formulas(space: Space) -> Iterator[str]:
 
 
 def _sets(space: Space) -> Iterator[tuple[str, ...]]:
-    """Every set of elements that can fill places, each once, in the order of the places.
+    """Yield each set of elements that can fill places once, in the order of the places.
 
-    Two ways to fill places with one set have the same compositions, for all places have the same steps. So the least way of
-    each set is kept, and no set need be remembered: memory stays flat however many there are.
+    All ways to fill places with one set give the same compositions, since all places have the same
+    steps. So the first way of each set is kept, and no set need be remembered.
     """
     rank = [{symbol: at for at, symbol in enumerate(place)} for place in space.places]
     n_places = len(rank)
@@ -147,10 +156,12 @@ def _sets(space: Space) -> Iterator[tuple[str, ...]]:
                     yield elements
 
 
-Way = tuple[tuple[int, ...], tuple[str, ...]]  # places, and the symbol in each
+# Places, and the symbol in each.
+Way = tuple[tuple[int, ...], tuple[str, ...]]
 
 
 def _ways(rank: list[dict[str, int]], elements: tuple[str, ...]) -> Iterator[Way]:
+    """Yield every way to fill places with a set of elements."""
     for places in itertools.combinations(range(len(rank)), len(elements)):
         for order in itertools.permutations(elements):
             if all(symbol in rank[place] for symbol, place in zip(order, places, strict=True)):
@@ -158,6 +169,6 @@ def _ways(rank: list[dict[str, int]], elements: tuple[str, ...]) -> Iterator[Way
 
 
 def _order(rank: list[dict[str, int]], way: Way) -> tuple:
-    """The order in which `_sets` meets the ways."""
+    """Return the key that sorts ways in the order in which `_sets` meets them."""
     places, symbols = way
     return places, [rank[place][symbol] for place, symbol in zip(places, symbols, strict=True)]

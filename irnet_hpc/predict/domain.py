@@ -1,10 +1,12 @@
-"""Domain: what a model has seen, and which candidates lie outside of it.
+"""Tell which candidates lie outside of what a model was trained on.
 
-Outside is a composition with an element that no training row has, which is exact, or one that is far from every training
-row. The distance is that to the nearest training row among the first principal components of the standardised features
-(Janet et al., Chem. Sci. 10, 7913 (2019) on distances as a measure of trust), in units of the distance below which 95 % of
-the val rows lie: a candidate beyond 1 is as lonely as one in twenty of random rows. Ranges of features and the Mahalanobis
-distance to their mean were tried and told held-out chemistry apart far worse (docs/prediction.md).
+A composition with an element that no training row has lies outside, which is exact; so does one
+that is far from every training row. The distance is that to the nearest training row among the
+first principal components of the standardised features (Janet et al., Chem. Sci. 10, 7913 (2019) on
+distances as a measure of trust), in units of the distance below which 95 % of the val rows lie: a
+candidate beyond 1 is as isolated as one in twenty of random rows. Ranges of features and the
+Mahalanobis distance to their mean were tried and told held-out chemistry apart far worse
+(docs/prediction.md).
 """
 
 from collections.abc import Iterator
@@ -13,75 +15,92 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from irnet_hpc.data.formulas import elements_in
-from irnet_hpc.pack.store import SLAB_ROWS, Pack, reporting
+from irnet_hpc.pack.store import SLAB_ROWS, Pack, reported_rows
 from irnet_hpc.runs.spec import RunSpec
 
 if TYPE_CHECKING:
     from scipy.spatial import cKDTree
 
-
 N_COMPONENTS = 12
-FITTED_ROWS = 20_000  # training rows from which means and components are taken; rows of a pack are in random order
-NEIGHBOUR_ROWS = 100_000  # training rows among which the nearest is looked for
-LIMIT_ROWS = 10_000  # val rows that set the limit
-LIMIT = 0.95  # of which this share is inside
-NEARER = 1.0  # the neighbour found is at most twice as far as the nearest, which is several times as fast and ranks as well
-CLIP = 6.0  # standard deviations
+# Training rows from which means and components are taken; rows of a pack are in random order.
+FITTED_ROWS = 20_000
+# Training rows among which the nearest is searched.
+NEIGHBOUR_ROWS = 100_000
+# Val rows that set the limit, of which the share LIMIT is inside.
+LIMIT_ROWS = 10_000
+LIMIT = 0.95
+# The neighbour found is at most (1 + this) times as far as the nearest, which is several times as
+# fast to find and ranks candidates as well.
+TREE_TOLERANCE = 1.0
+# In standard deviations.
+CLIP = 6.0
 
 
-class Domain(NamedTuple):
-    elements: frozenset[str]  # symbols
+class Projection(NamedTuple):
+    """Standardisation of features and their principal axes."""
+
     mean: np.ndarray  # (n_features,) float32
     scale: np.ndarray  # (n_features,) float32, infinite where a feature does not vary
-    axes: (
-        np.ndarray
-    )  # (n_features, n_components) float32, principal axes of the standardised features
-    tree: "cKDTree"  # of the training rows' components
-    limit: float  # distance that is called 1
-
-    def distance(self, x: np.ndarray) -> np.ndarray:
-        """(n_rows,) from features as packed (n_rows, n_features); 1 is the limit."""
-        nearest, _ = self.tree.query(self.project(x), eps=NEARER)
-        return nearest / self.limit
+    axes: np.ndarray  # (n_features, n_components) float32
 
     def project(self, x: np.ndarray) -> np.ndarray:
+        """Return the components (n_rows, n_components) of features (n_rows, n_features)."""
         return np.clip((x - self.mean) / self.scale, -CLIP, CLIP) @ self.axes
 
 
+class Domain(NamedTuple):
+    """The training rows of a model, as the measure of how far a candidate is from them."""
+
+    elements: frozenset[str]  # symbols in the training rows
+    projection: Projection
+    tree: "cKDTree"  # of the training rows' components
+    limit: float  # the distance that counts as 1
+
+    def distance(self, x: np.ndarray) -> np.ndarray:
+        """Return distances (n_rows,) of features as packed (n_rows, n_features); 1 is the limit."""
+        nearest, _ = self.tree.query(self.projection.project(x), eps=TREE_TOLERANCE)
+        return nearest / self.limit
+
+
 def domain_of(pack: Pack, spec: RunSpec) -> Domain:
-    """The domain of a run, from the pack that it was trained on."""
+    """Return the domain of a run, from the pack that it was trained on."""
     from scipy.spatial import cKDTree
 
-    train = reporting(pack, spec.property, pack.rows("train"))[: spec.train_rows]
-    x = _features(pack, train[:FITTED_ROWS])
+    train = reported_rows(pack, spec.property, pack.rows("train"))[: spec.train_rows]
+    projection = _fit_projection(_features(pack, train[:FITTED_ROWS]))
+
+    def project(rows: np.ndarray) -> np.ndarray:
+        return np.concatenate([*_projected(projection, pack, rows)])
+
+    tree = cKDTree(project(train[:NEIGHBOUR_ROWS]))
+    val = reported_rows(pack, spec.property, pack.rows("val"))[:LIMIT_ROWS]
+    if len(val):
+        nearest = tree.query(project(val), eps=TREE_TOLERANCE)[0]
+    else:
+        # Without val rows, the distance of each training row to its nearest other one.
+        nearest = tree.query(tree.data[:LIMIT_ROWS], k=2)[0][:, -1]
+    limit = max(float(np.quantile(nearest, LIMIT)), float(np.finfo(np.float32).tiny))
+    return Domain(_elements(pack, train), projection, tree, limit)
+
+
+def _fit_projection(x: np.ndarray) -> Projection:
     mean, scale = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
-    scale[scale <= 1e-7 * np.abs(mean)] = np.inf  # what does not vary has no direction
+    # A feature that does not vary has no direction.
+    scale[scale <= 1e-7 * np.abs(mean)] = np.inf
     standard = np.clip((x - mean) / scale, -CLIP, CLIP)
     _, axes = np.linalg.eigh(np.atleast_2d(np.cov(standard, rowvar=False)))
-    domain = Domain(
-        _elements(pack, train), *map(np.float32, (mean, scale, axes[:, -N_COMPONENTS:])), None, 1.0
-    )
-    domain = domain._replace(
-        tree=cKDTree(np.concatenate([*_projected(domain, pack, train[:NEIGHBOUR_ROWS])]))
-    )
-    val = reporting(pack, spec.property, pack.rows("val"))[:LIMIT_ROWS]
-    # Without val rows the limit is that among the training rows themselves, each to its nearest but itself.
-    lonely = (
-        domain.tree.query(np.concatenate([*_projected(domain, pack, val)]), eps=NEARER)[0]
-        if len(val)
-        else domain.tree.query(domain.tree.data[:LIMIT_ROWS], k=2)[0][:, -1]
-    )
-    return domain._replace(limit=max(float(np.quantile(lonely, LIMIT)), np.finfo(np.float32).tiny))
+    mean, scale, axes = (a.astype(np.float32) for a in (mean, scale, axes[:, -N_COMPONENTS:]))
+    return Projection(mean, scale, axes)
 
 
-def _projected(domain: Domain, pack: Pack, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Slab by slab, so that a wide pack is never held whole."""
+def _projected(projection: Projection, pack: Pack, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the components of rows slab by slab, so that a wide pack is never held whole."""
     for begin in range(0, len(rows), SLAB_ROWS // 8):
-        yield domain.project(_features(pack, rows[begin : begin + SLAB_ROWS // 8]))
+        yield projection.project(_features(pack, rows[begin : begin + SLAB_ROWS // 8]))
 
 
 def _features(pack: Pack, rows: np.ndarray) -> np.ndarray:
-    """(n_rows, n_features) float32 of ascending row numbers that lie close together."""
+    """Read (n_rows, n_features) float32 of ascending row numbers that lie close together."""
     return pack.x(slice(int(rows[0]), int(rows[-1]) + 1))[rows - rows[0]]
 
 

@@ -1,13 +1,15 @@
-"""Calibration: how wide an interval must be to hold so many of the values that nobody trained on.
+"""Calibrate prediction intervals on rows that no network was trained on.
 
-Split conformal prediction (Vovk et al. 2005; Lei et al., J. Am. Stat. Assoc. 113, 1094, 2018), with errors normalised by the
-members' disagreement (Papadopoulos et al., ECML 2002; Lei et al., section 5.2): half the width is factor * (sd + softening),
-where the factor is the quantile of |error| / (sd + softening) over the val rows. Without the softening a row on which the
-members happen to agree would get no width, or decide the factor. Of one member there is no sd, and all widths are one.
+This is split conformal prediction (Vovk et al. 2005; Lei et al., J. Am. Stat. Assoc. 113, 1094,
+2018), with errors normalised by the members' disagreement (Papadopoulos et al., ECML 2002; Lei et
+al., section 5.2): half the width is factor * (sd + softening), where the factor is the quantile of
+|error| / (sd + softening) over the val rows. Without the softening, a row on which the members
+happen to agree would get no width, or decide the factor. A single member has no sd, and all its
+widths are equal.
 
-The promise, P(value in interval) >= level, holds where val and what is predicted are draws of one population. Val chose the
-epoch, which flatters its errors a little, and candidates of another chemistry are another population: so coverage is
-measured on test.
+The promise, P(value in interval) >= level, holds if val rows and candidates are draws of one
+population. Val rows selected the epoch, which flatters their errors a little, and candidates of
+another chemistry are another population, so coverage is measured on test.
 """
 
 import math
@@ -17,41 +19,57 @@ import numpy as np
 
 from irnet_hpc.errors import UserError
 
-ROUNDING = 1e-9  # of a product that is whole
+# Of a product that is a whole number but for rounding.
+ROUNDING = 1e-9
 
 
-class Interval(NamedTuple):
-    """Half widths as a function of the members' standard deviation; factor in the unit where there is one member."""
+class ConformalInterval(NamedTuple):
+    """Half widths of prediction intervals as a function of the members' standard deviation."""
 
-    level: float
-    factor: float
-    softening: float
+    level: float  # share of values that the intervals are to hold
+    factor: float  # in the unit where there is one member, else without one
+    softening: float  # in the property's unit
     n_rows: int  # that it was calibrated on
 
     def half_width(self, sd: np.ndarray) -> np.ndarray:
-        """(n_rows,) in the property's unit, from the members' standard deviations (n_rows,) in it."""
+        """Return half widths (n_rows,) from the members' standard deviations (n_rows,).
+
+        Both are in the property's unit.
+        """
         return self.factor * (sd + self.softening)
 
 
-def calibrate(error: np.ndarray, sd: np.ndarray, level: float) -> Interval:
-    """The interval from errors and standard deviations (n_rows,) of rows that were not trained on, in the unit.
+def calibrate(error: np.ndarray, sd: np.ndarray, level: float) -> ConformalInterval:
+    """Calibrate intervals on rows that were not trained on.
 
-    Raises UserError where there are too few of them for the level, e.g. nine are needed for 90 %.
+    Args:
+        error: (n_rows,) errors of the members' mean, in the property's unit.
+        sd: (n_rows,) standard deviations over the members, in the same unit.
+        level: Share of values that intervals are to hold, between 0 and 1.
+
+    Raises:
+        UserError: If there are too few rows for the level; 90 % needs nine.
     """
     n_rows = len(error)
-    rank = math.ceil(
-        (n_rows + 1) * level - ROUNDING
-    )  # the finite-sample quantile of split conformal prediction
+    # The finite-sample quantile of split conformal prediction.
+    rank = math.ceil((n_rows + 1) * level - ROUNDING)
     if rank > n_rows:
-        least = math.ceil(level / (1 - level) - ROUNDING)
+        min_rows = math.ceil(level / (1 - level) - ROUNDING)
         raise UserError(
-            f"an interval of {level:.0%} needs at least {least} val rows, however: {n_rows}"
+            f"an interval of {level:.0%} needs at least {min_rows} val rows, got {n_rows}"
         )
     softening = float(np.median(sd)) or 1.0
     scores = np.abs(error) / (sd + softening)
-    return Interval(level, float(np.partition(scores, rank - 1)[rank - 1]), softening, n_rows)
+    factor = float(np.partition(scores, rank - 1)[rank - 1])
+    return ConformalInterval(level, factor, softening, n_rows)
 
 
-def coverage(interval: Interval, error: np.ndarray, sd: np.ndarray) -> float:
-    """Which share of rows the interval holds."""
+def coverage(interval: ConformalInterval, error: np.ndarray, sd: np.ndarray) -> float:
+    """Return the share of rows whose value lies within the interval.
+
+    Args:
+        interval: The calibrated interval.
+        error: (n_rows,) errors of the members' mean, in the property's unit.
+        sd: (n_rows,) standard deviations over the members, in the same unit.
+    """
     return float((np.abs(error) <= interval.half_width(sd)).mean())

@@ -1,16 +1,19 @@
-"""Members: the networks of finished runs, read from their folders to predict other rows.
+"""Read the networks of finished runs from their folders, to predict other rows.
 
-A run says itself which features it takes, how they are scaled, what it predicts and in which unit. One network predicts
-one property or several; several networks of one property are an ensemble (screening.py).
+A run records which features it takes, how they are scaled, what it predicts and in which unit. One
+network predicts one property or several; several networks of one property are an ensemble
+(screening.py).
 """
 
 import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from irnet_hpc.data.materials import parse_materials
 from irnet_hpc.data.raw_table import formula_table
@@ -22,11 +25,15 @@ from irnet_hpc.models.normalisation import EPSILON
 from irnet_hpc.runs.recipes import Recipe
 from irnet_hpc.runs.result import RunResult
 from irnet_hpc.runs.spec import RunSpec
-from irnet_hpc.train.dataset import Scaling
 from irnet_hpc.train.model_file import read_finished
+from irnet_hpc.train.scaling import Scaling
+
+# Features as packed (n_rows, n_features) -> predictions (n_rows, n_properties) in the units.
+Predictor = Callable[[np.ndarray], np.ndarray]
 
 NO_ROWS = parse_materials(formula_table([]))[0]
-PREDICTED_ROWS = 1024  # a forward pass; its activations stay in a processor's cache
+# Rows of a forward pass, whose activations stay in a processor's cache.
+FORWARD_ROWS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,135 +46,145 @@ class Member:
     result: RunResult
     units: dict[str, str]  # property -> unit, in the order of the outputs
     feature_sets: tuple[str, ...]
-    feature_labels: list[str]
+    feature_labels: list[str]  # (n_features,)
     scaling: Scaling
-    network: Network  # as it was trained: weights, population statistics, wide
-    elements: (
-        frozenset[str] | None
-    )  # symbols in its training rows; None: a model older than this record
+    network: Network  # as it was trained: weights and population statistics, float32
+    elements: frozenset[str] | None  # symbols in its training rows; None: an older model file
 
     @property
     def columns(self) -> list[str]:
-        """The labels of its features that are columns of the user's table."""
+        """Return the labels of its features that are columns of the user's table."""
         if "columns" not in self.feature_sets:
             return []
-        widths = {
-            name: len(FEATURE_SETS[name].labels(NO_ROWS))
-            for name in self.feature_sets
-            if name != "columns"
-        }
-        before = sum(
-            widths[name] for name in self.feature_sets[: self.feature_sets.index("columns")]
-        )
-        return self.feature_labels[
-            before : before + len(self.feature_labels) - sum(widths.values())
-        ]
+        widths = {name: set_width(name) for name in self.feature_sets if name != "columns"}
+        place = self.feature_sets.index("columns")
+        start = sum(widths[name] for name in self.feature_sets[:place])
+        return self.feature_labels[start : start + len(self.feature_labels) - sum(widths.values())]
+
+
+def set_width(feature_set: str) -> int:
+    """Return the number of features of a set other than `columns`."""
+    return len(FEATURE_SETS[feature_set].labels(NO_ROWS))
 
 
 def read_member(folder: Path | str) -> Member:
-    """A run by its folder. Raises UserError where it has not finished, keeps no network, is damaged, or is of features
-    that are no longer computed as they were."""
+    """Read the network of a finished run.
+
+    Args:
+        folder: The run's folder.
+
+    Raises:
+        UserError: If the run has not finished, keeps no network, is damaged, or has features that
+            this program computes otherwise.
+    """
     run = read_finished(folder)
-    folder, spec, tensors, said = run.folder, run.spec, run.tensors, run.facts
+    spec, facts = run.spec, run.facts
     layers = parse_layers(spec.layer_string)._replace(n_outputs=len(spec.properties))
-    n_features = len(said["feature_labels"])
-    if said["layers"] != spec.layer_string or n_weights(layers, n_features) > sum(
-        t.numel() for t in tensors.values()
-    ):
-        # Before it is built: a network may be larger than the memory.
+    n_features = len(facts["feature_labels"])
+    # Checked before the network is built, since it may be larger than the memory.
+    n_stored = sum(tensor.numel() for tensor in run.tensors.values())
+    if facts["layers"] != spec.layer_string or n_weights(layers, n_features) > n_stored:
         raise run.damaged(f"its tensors are not those of {spec.layer_string}")
     network = Network(n_features, layers)
     try:
         network.load_state_dict({name: tensor.float() for name, tensor in run.weights.items()})
     except RuntimeError as error:
         raise run.damaged(" ".join(str(error).split())[:200]) from None
-    units = said["unit"] if isinstance(said["unit"], list) else [said["unit"]]
+    units = facts["unit"] if isinstance(facts["unit"], list) else [facts["unit"]]
     if len(units) != len(spec.properties):
         raise run.damaged(f"it has {len(units)} units for {spec.property}")
+    elements = facts.get("elements_seen")
     return Member(
-        folder,
-        spec,
-        run.recipe,
-        run.result,
-        dict(zip(spec.properties, units, strict=True)),
-        _feature_sets(folder, run.result.pack_identity),
-        said["feature_labels"],
-        _scaling(tensors, said),
-        network.eval(),
-        frozenset(said["elements_seen"]) if said.get("elements_seen") else None,
+        folder=run.folder,
+        spec=spec,
+        recipe=run.recipe,
+        result=run.result,
+        units=dict(zip(spec.properties, units, strict=True)),
+        feature_sets=_feature_sets(run.folder, run.result.pack_identity),
+        feature_labels=facts["feature_labels"],
+        scaling=_scaling(run.tensors, facts),
+        network=network.eval(),
+        elements=frozenset(elements) if elements else None,
     )
 
 
-def _scaling(tensors: dict[str, torch.Tensor], said: dict) -> Scaling:
+def _scaling(tensors: dict[str, Tensor], facts: dict[str, Any]) -> Scaling:
     mean, scale = (tensors[f"feature_{name}"].double().numpy() for name in ("mean", "scale"))
-    floors = np.atleast_1d(
-        np.array(said.get("floor"), float)
-    )  # None, and absent from older models: no cut
+    # None where predictions are not cut; older model files lack the key.
+    floors = np.atleast_1d(np.array(facts.get("floor"), float))
     floor = np.where(np.isnan(floors), -np.inf, floors)
     target_mean, target_scale = (
-        np.atleast_1d(np.asarray(said[f"target_{name}"])) for name in ("mean", "scale")
+        np.atleast_1d(np.asarray(facts[f"target_{name}"])) for name in ("mean", "scale")
     )
-    return Scaling(mean, scale, said["clip"], target_mean, target_scale, floor=floor)
+    return Scaling(mean, scale, facts["clip"], target_mean, target_scale, floor=floor)
 
 
 def _feature_sets(folder: Path, identity: dict) -> tuple[str, ...]:
     text, versions = identity.get("features"), identity.get("feature_versions")
     if not isinstance(text, str) or not isinstance(versions, dict):
         raise UserError(
-            f"{folder / 'result.json'} must say the features that it was trained on, and their versions"
+            f"{folder / 'result.json'} must name the features that it was trained on, "
+            f"and their versions, got {text!r:.50} and {versions!r:.50}"
         )
     names = parse_feature_sets(text)
     for name in names:
-        trained, ours = versions.get(name), FEATURE_SETS[name].version
-        if trained != ours:
+        trained, current = versions.get(name), FEATURE_SETS[name].version
+        if trained != current:
             raise UserError(
-                f"{folder} was trained on version {trained} of feature set {name}; this program computes {ours}"
+                f"{folder} was trained on version {trained} of feature set {name}; "
+                f"this program computes {current}"
             )
     return names
 
 
-def predictor(member: Member, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from features as packed (n_rows, n_features) to predictions (n_rows, n_properties), float64, in the units.
+def make_predictor(member: Member, device: torch.device) -> Predictor:
+    """Return a function that predicts with a member's network.
 
-    It computes in the recipe's precision, as the evaluation of the run did. Normalisation by population statistics is
-    multiplied into the weights before it, which is the same function and saves a third of the time.
+    It computes in the recipe's precision, as the evaluation of the run did. Normalisation by
+    population statistics is folded into the weights before it, which is the same function and saves
+    a third of the time.
+
+    Returns:
+        A function from features as packed (n_rows, n_features) to predictions
+        (n_rows, n_properties), float64, in the units.
     """
     dtype = torch.bfloat16 if member.recipe.precision == "bf16" else torch.float32
-    network = folded(member.network).to(device)
-    network.body.to(dtype)  # the output layer stays wide: 8 bits would round the prediction itself
+    network = fold_normalisation(member.network).to(device)
+    # The output layer stays float32: 8 bits would round the prediction itself.
+    network.body.to(dtype)
     scaling = member.scaling
-    mean, scale = (
-        torch.from_numpy(a).float() for a in (scaling.feature_mean, scaling.feature_scale)
-    )
+    mean = torch.from_numpy(scaling.feature_mean).float()
+    scale = torch.from_numpy(scaling.feature_scale).float()
 
     @torch.inference_mode()
     def predict(x: np.ndarray) -> np.ndarray:
         out = np.empty((len(x), len(member.units)))
-        for begin in range(0, len(x), PREDICTED_ROWS):
-            rows = (torch.from_numpy(x[begin : begin + PREDICTED_ROWS]) - mean).div_(
-                scale
-            )  # as Scaling.features, narrow
-            rows = rows.clamp_(-scaling.clip, scaling.clip) if scaling.clip else rows
-            out[begin : begin + PREDICTED_ROWS] = (
-                network(rows.to(device, dtype)).double().cpu().numpy()
-            )
+        for begin in range(0, len(x), FORWARD_ROWS):
+            rows = slice(begin, begin + FORWARD_ROWS)
+            # Scaled as by Scaling.features, but in float32.
+            scaled = (torch.from_numpy(x[rows]) - mean).div_(scale)
+            if scaling.clip:
+                scaled = scaled.clamp_(-scaling.clip, scaling.clip)
+            out[rows] = network(scaled.to(device, dtype)).double().cpu().numpy()
         return np.maximum(out * scaling.target_scale + scaling.target_mean, scaling.floor)
 
     return predict
 
 
-def folded(network: Network) -> Network:
-    """A copy of the network whose normalisations are part of the layers before them: y = s (Wx + b - mean) + shift."""
+def fold_normalisation(network: Network) -> Network:
+    """Copy a network with each normalisation folded into the layer before it.
+
+    That layer becomes y = s (Wx + b - mean) + shift.
+    """
     network = copy.deepcopy(network)
     with torch.no_grad():
-        for layer in (
-            module
-            for module in network.modules()
-            if isinstance(module, Layer) and module.norm is not None
-        ):
+        for layer in network.modules():
+            if not isinstance(layer, Layer) or layer.norm is None:
+                continue
             norm, linear = layer.norm, layer.linear
-            scale = norm.weight.double() / (norm.var.double() + EPSILON).sqrt()
+            mean, var = cast(Tensor, norm.mean), cast(Tensor, norm.var)
+            scale = norm.weight.double() / (var.double() + EPSILON).sqrt()
             linear.weight.copy_(linear.weight.double() * scale[:, None])
-            linear.bias.copy_((linear.bias.double() - norm.mean) * scale + norm.bias)
+            linear.bias.copy_((linear.bias.double() - mean) * scale + norm.bias)
             layer.norm = None
     return network

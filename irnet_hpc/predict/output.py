@@ -1,169 +1,186 @@
-"""The list of predictions: which rows are in it, in which order, and how they are written.
+"""Write the list of predictions: which rows are in it, in which order, and how numbers look.
 
-Columns as they came, then for each property `predicted_`, with an interval `low_` and `high_`, with several members `sd_`;
-then `distance`, `outside` and `problem`. Units stand in the file beside it, and in what is said.
+Columns as they came are followed for each property by `predicted_`, with an interval `low_` and
+`high_`, with several members `sd_`; then `distance`, `outside` and `problem`. Units stand in the
+file beside it.
 """
 
 import contextlib
-import csv
 import gzip
 import io
-import math
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
 import numpy as np
 
-from irnet_hpc.data.properties import floor_of
-from irnet_hpc.errors import UserError, check_choice
+from irnet_hpc.errors import UserError
 from irnet_hpc.files import replacing
-from irnet_hpc.predict.screening import Screen, Screened
+from irnet_hpc.predict.screening import Ensemble, ScreenedBatch
 
 ENDINGS = (".csv", ".csv.gz")
+# Significant digits of a number, by the first word of its column.
+DIGITS = {"predicted": 6, "low": 6, "high": 6, "sd": 4, "distance": 3}
 
 
-class Wanted(NamedTuple):
-    """Which rows are kept: those between least and most, and of these the first so many by a property."""
+class RowFilter(NamedTuple):
+    """The rows that are kept: within bounds, and of these the first so many by a property."""
 
-    least: dict[str, float]  # property -> in its unit
-    most: dict[str, float]
+    minimum: dict[str, float]  # property -> in its unit
+    maximum: dict[str, float]
     top: int | None = None
     by: str = ""
-    lowest: bool = False  # whether the first are those of the lowest values
+    lowest: bool = False  # whether the first rows are those of the lowest values
 
     @property
-    def everything(self) -> bool:
-        return not self.least and not self.most and self.top is None
+    def keeps_all(self) -> bool:
+        """Return True if every row is kept, also one without a prediction."""
+        return not self.minimum and not self.maximum and self.top is None
 
 
 class Tally(NamedTuple):
+    """Counts of rows so far."""
+
     n_rows: int = 0
     n_problems: int = 0
     n_outside: int = 0
     n_kept: int = 0
 
 
-def bounds(pairs: Sequence[str], option: str, properties: Sequence[str]) -> dict[str, float]:
-    """`[PROPERTY=]VALUE` -> property -> value; without a property, that of the only one. Raises UserError."""
-    found: dict[str, float] = {}
-    for pair in pairs:
-        name, _, text = pair.rpartition("=")
-        if not name and len(properties) > 1:
-            raise UserError(
-                f"{option} must name a property, {', '.join(properties)}, however: {pair!r}"
-            )
-        name = check_choice("predicted property", name or properties[0], properties)
-        try:
-            found[name] = float(text)
-        except ValueError:
-            found[name] = math.nan
-        if math.isnan(found[name]):
-            raise UserError(f"{option} must be [PROPERTY=]NUMBER, however: {pair!r}")
-    return found
+class OutputBatch(NamedTuple):
+    """Rows to write, as text, and the counts after them."""
+
+    rows: list[list[str]]
+    tally: Tally
 
 
-def header(columns: Sequence[str], screen: Screen) -> list[str]:
-    """The names of the columns. Raises UserError where one of ours is there already."""
-    ours = []
-    for name, interval in screen.intervals.items():
-        ours += [f"predicted_{name}", *([f"low_{name}", f"high_{name}"] if interval else [])]
-        ours += [f"sd_{name}"] if _n_members(screen, name) > 1 else []
-    ours += ["distance", "outside", "problem"]
-    if taken := [name for name in ours if name in columns]:
+def output_header(columns: Sequence[str], ensemble: Ensemble) -> list[str]:
+    """Return the names of the columns of the list.
+
+    Args:
+        columns: Names of the columns that are passed on.
+        ensemble: The networks that predict.
+
+    Raises:
+        UserError: If a column that is passed on has the name of one of ours.
+    """
+    own = [name for property in ensemble.properties for name in _names(ensemble, property)]
+    own += ["distance", "outside", "problem"]
+    if taken := [name for name in own if name in columns]:
         raise UserError(
-            f"the table already has a column {taken[0]!r}; rename it: predictions get one of that name"
+            f"the table already has a column {taken[0]!r}; "
+            "rename it: predictions get one of that name"
         )
-    return [*columns, *ours]
+    return [*columns, *own]
 
 
-def _n_members(screen: Screen, name: str) -> int:
-    return sum(name in member.units for member in screen.members)
+def _names(ensemble: Ensemble, property: str) -> list[str]:
+    names = [f"predicted_{property}"]
+    names += [f"low_{property}", f"high_{property}"] if ensemble.intervals[property] else []
+    return names + ([f"sd_{property}"] if ensemble.n_members(property) > 1 else [])
 
 
-def lines(
-    screen: Screen, blocks: Iterable[Screened], wanted: Wanted, tallies: list[Tally]
-) -> Iterator[list[list[str]]]:
-    """Rows as text, block by block; where only the first are wanted, all with the last block, the best first.
+def number_columns(ensemble: Ensemble, batch: ScreenedBatch) -> dict[str, np.ndarray]:
+    """Return the columns that hold numbers, (n_rows,) float64 each in the property's unit.
 
-    `tallies` gets how many rows there were after each block.
+    They are named as in the header and in its order; NaN where a row has no number.
+    """
+    columns: dict[str, np.ndarray] = {}
+    for property in ensemble.properties:
+        spread = batch.spreads[property]
+        bounds = ensemble.bounds(property, spread)
+        values = [spread.mean, *(bounds or ()), spread.sd]
+        columns |= dict(zip(_names(ensemble, property), values, strict=False))
+    return columns | {"distance": batch.distance}
+
+
+def flag_columns(batch: ScreenedBatch) -> tuple[list[str], list[str]]:
+    """Return the columns `outside` and `problem`; a row with a problem has no other flag."""
+    n_rows, problems = len(batch.outside), batch.problems
+    outside = ["" if row in problems else batch.outside[row] for row in range(n_rows)]
+    return outside, [problems.get(row, "") for row in range(n_rows)]
+
+
+def format_rows(
+    ensemble: Ensemble, batches: Iterable[ScreenedBatch], row_filter: RowFilter
+) -> Iterator[OutputBatch]:
+    """Format the rows that are kept, batch by batch.
+
+    If only the first rows are kept, they all come with the last batch, the best first.
     """
     best: list[tuple[float, list[str]]] = []
     tally = Tally()
-    for block in blocks:
-        rows = _rows_wanted(block, wanted)
+    for batch in batches:
+        rows = _kept_rows(batch, row_filter)
         n_outside = sum(
-            bool(text) and row not in block.problems for row, text in enumerate(block.outside)
+            bool(text) and row not in batch.problems for row, text in enumerate(batch.outside)
         )
         tally = Tally(
-            tally.n_rows + len(block.outside),
-            tally.n_problems + len(block.problems),
+            tally.n_rows + len(batch.outside),
+            tally.n_problems + len(batch.problems),
             tally.n_outside + n_outside,
-        )._replace(n_kept=tally.n_kept + len(rows))
-        tallies.append(tally)
-        if wanted.top is None:
-            yield _text(screen, block, rows)
+            tally.n_kept + len(rows),
+        )
+        if row_filter.top is None:
+            yield OutputBatch(_format(ensemble, batch, rows), tally)
             continue
-        value = block.spreads[wanted.by].mean[rows] * (1 if wanted.lowest else -1)
-        first = np.argsort(value, kind="stable")[: wanted.top]
-        best += zip(value[first].tolist(), _text(screen, block, rows[first]), strict=True)
-        best = sorted(best, key=lambda entry: entry[0])[: wanted.top]
-        tallies[-1] = tally._replace(n_kept=len(best))
-        yield []
-    if wanted.top is not None:
-        yield [text for _, text in best]
+        value = batch.spreads[row_filter.by].mean[rows] * (1 if row_filter.lowest else -1)
+        first = np.argsort(value, kind="stable")[: row_filter.top]
+        best += zip(value[first].tolist(), _format(ensemble, batch, rows[first]), strict=True)
+        best = sorted(best, key=lambda entry: entry[0])[: row_filter.top]
+        tally = tally._replace(n_kept=len(best))
+        yield OutputBatch([], tally)
+    if row_filter.top is not None:
+        yield OutputBatch([text for _, text in best], tally)
 
 
-def _rows_wanted(block: Screened, wanted: Wanted) -> np.ndarray:
-    """Numbers of the rows that are kept. A row without a prediction is within no bounds, and no first one."""
-    if wanted.everything:
-        return np.arange(len(block.outside))
-    keep = np.ones(len(block.outside), bool)
-    for spread in block.spreads.values():
+def _kept_rows(batch: ScreenedBatch, row_filter: RowFilter) -> np.ndarray:
+    """Return the numbers of the rows that are kept; without a prediction, a row meets no bound."""
+    if row_filter.keeps_all:
+        return np.arange(len(batch.outside))
+    keep = np.ones(len(batch.outside), bool)
+    for spread in batch.spreads.values():
         keep &= ~np.isnan(spread.mean)
-    for name, least in wanted.least.items():
-        keep &= block.spreads[name].mean >= least
-    for name, most in wanted.most.items():
-        keep &= block.spreads[name].mean <= most
+    for name, minimum in row_filter.minimum.items():
+        keep &= batch.spreads[name].mean >= minimum
+    for name, maximum in row_filter.maximum.items():
+        keep &= batch.spreads[name].mean <= maximum
     return np.flatnonzero(keep)
 
 
-def _text(screen: Screen, block: Screened, rows: np.ndarray) -> list[list[str]]:
-    numbers = []
-    for name, interval in screen.intervals.items():
-        mean, sd = (values[rows] for values in block.spreads[name])
-        numbers.append(_formatted(mean))
-        if interval:
-            half = interval.half_width(sd)
-            numbers += [
-                _formatted(np.maximum(mean - half, np.minimum(floor_of(name), mean))),
-                _formatted(mean + half),
-            ]
-        if _n_members(screen, name) > 1:
-            numbers.append(_formatted(sd, 4))
-    numbers.append(_formatted(block.distance[rows], 3))
-    kept, problems, outside = rows.tolist(), block.problems, block.outside
-    flags = [("" if row in problems else outside[row], problems.get(row, "")) for row in kept]
-    fields = block.block.fields
+def _format(ensemble: Ensemble, batch: ScreenedBatch, rows: np.ndarray) -> list[list[str]]:
+    numbers = [
+        _format_numbers(values[rows], DIGITS[name.partition("_")[0]])
+        for name, values in number_columns(ensemble, batch).items()
+    ]
+    outside, problems = flag_columns(batch)
+    fields = batch.batch.fields
     return [
-        [*fields[row], *of, *flag] for row, *of, flag in zip(kept, *numbers, flags, strict=True)
+        [*fields[row], *texts, outside[row], problems[row]]
+        for row, *texts in zip(rows.tolist(), *numbers, strict=True)
     ]
 
 
-def _formatted(values: np.ndarray, digits: int = 6) -> list[str]:
-    """Text of so many significant digits, empty for NaN."""
+def _format_numbers(values: np.ndarray, digits: int) -> list[str]:
     pattern = f"%.{digits}g"
     return ["" if value != value else pattern % value for value in values.tolist()]
 
 
 @contextlib.contextmanager
-def written_to(path: str) -> Iterator[TextIO]:
-    """A text file that gets its name when all is in it; `-` is stdout. Raises UserError for another ending."""
+def open_output(path: str, stdout: TextIO) -> Iterator[TextIO]:
+    """Open a text file that gets its name once it is complete.
+
+    Args:
+        path: A name that ends in .csv or .csv.gz, or `-` for stdout.
+        stdout: The stream that `-` stands for.
+
+    Raises:
+        UserError: If the name has another ending.
+    """
     if path == "-":
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", newline="")
-        yield sys.stdout
+        if isinstance(stdout, io.TextIOWrapper):
+            stdout.reconfigure(encoding="utf-8", errors="surrogateescape", newline="")
+        yield stdout
         return
     check_output(path)
     with replacing(path) as temporary:
@@ -175,16 +192,15 @@ def written_to(path: str) -> Iterator[TextIO]:
 
 
 def check_output(path: str) -> None:
+    """Check the name that predictions are to be written to.
+
+    Raises:
+        UserError: If it has another ending than ENDINGS, or is a folder.
+    """
     if path != "-" and not path.endswith(ENDINGS):
         raise UserError(
-            f"predictions are written to a name that ends in {' or '.join(ENDINGS)}, or to -, however: {path}"
+            f"the output must be named {' or '.join('*' + ending for ending in ENDINGS)}, or -, "
+            f"got {path}"
         )
     if path != "-" and Path(path).is_dir():
         raise UserError(f"{path} is a folder")
-
-
-def write(stream: TextIO, head: list[str], blocks: Iterable[list[list[str]]]) -> None:
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(head)
-    for rows in blocks:
-        writer.writerows(rows)

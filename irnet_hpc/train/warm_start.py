@@ -16,7 +16,7 @@ from torch import Tensor
 from irnet_hpc.data.formulas import parse_formula, reduced_formula
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.network import Network
-from irnet_hpc.pack.store import Pack, open_pack, pack_path, reporting
+from irnet_hpc.pack.store import Pack, open_pack, pack_path, reported_rows
 from irnet_hpc.runs.grids import Grid
 from irnet_hpc.runs.recipes import Recipe, cannot_start
 from irnet_hpc.runs.result import RunResult
@@ -173,7 +173,7 @@ def trained_on(origin: Origin, path: Path) -> set[str]:
         if ours != theirs:
             raise UserError(f"{pack.path} is not the pack that {origin.folder} was trained on")
         train, val, test = (
-            reporting(pack, spec.property, pack.rows(role)) for role in ("train", "val", "test")
+            reported_rows(pack, spec.property, pack.rows(role)) for role in ("train", "val", "test")
         )
         if spec.protocol == "paper":  # trains on val, and selects on test
             train, val = np.concatenate([train, val]), test

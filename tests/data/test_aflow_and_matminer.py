@@ -21,15 +21,12 @@ from irnet_hpc.data.download.registry import DOWNLOADS
 from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.data.raw_table import read_about
 from irnet_hpc.data.resolve import resolve_source
-from irnet_hpc.distributed.mpi import Ranks
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import NAME
-from irnet_hpc.pack import cli as pack
+from irnet_hpc.pack.pipeline import PackOptions, pack_source
 from irnet_hpc.pack.store import open_pack
 from tests.builders import load_table
 from tests.data.http_server import CSCL, FAST, Aflux, Answer, Files, Oqmd, pages, some_rows
-
-ALONE = Ranks(0, 1, 1)
 
 # The first is an entry that AFLOW gave to the authors of the client `aflow`, in their tests; numbers are text there.
 ENTRIES = [
@@ -254,8 +251,8 @@ def test_mp_packs_and_is_downloaded_where_only_formulas_are_there(datasets, tmp_
     }  # what mp.about.json says is of the other table
     assert load_table("mp", tmp_path / "data", structures=True).units["volume"] == "Å³/cell"
     (tmp_path / "data/mp.csv").unlink()
-    arguments = f"--source mp --features elements --workers 1 --data-dir {tmp_path}/data --pack-dir {tmp_path}/packs"
-    pack.pack_on(ALONE, pack.parser().parse_args(arguments.split()), [].append)
+    folders = {"data_dir": tmp_path / "data", "pack_dir": tmp_path / "packs"}
+    pack_source(PackOptions("mp", "elements", workers=1, **folders))
     with open_pack(tmp_path / "packs/mp-elements.h5") as found:
         assert found.n_rows == 3
         assert found.units["volume"] == "Å³/cell"
@@ -265,11 +262,7 @@ def test_mp_packs_and_is_downloaded_where_only_formulas_are_there(datasets, tmp_
             zip(found.material_ids(everything), found.y("volume_per_atom", everything), strict=True)
         )
         assert volumes == {"mp-1": 32, "mp-2": pytest.approx(4.5**3 / 2), "mp-3": 13.5}
-    pack.pack_on(
-        ALONE,
-        pack.parser().parse_args(arguments.replace("elements", "structure").split()),
-        [].append,
-    )
+    pack_source(PackOptions("mp", "structure", workers=1, **folders))
     with open_pack(tmp_path / "packs/mp-structure.h5") as found:
         assert sorted(found.material_ids(slice(0, found.n_rows))) == [
             "mp-1",
@@ -307,8 +300,8 @@ def test_jarvis_has_both_gaps_and_texts_for_numbers_are_read(datasets, tmp_path)
 
 def test_a_dataset_of_formulas_becomes_a_csv_and_a_pack(datasets, tmp_path):
     url = datasets("expt_gap", GAPS)
-    arguments = f"--source matminer:expt_gap --features elements --workers 1 --data-dir {tmp_path} --pack-dir {tmp_path}"
-    pack.pack_on(ALONE, pack.parser().parse_args([*arguments.split(), "--url", url]), [].append)
+    folders = {"data_dir": tmp_path, "pack_dir": tmp_path}
+    pack_source(PackOptions("matminer:expt_gap", "elements", workers=1, url=url, **folders))
     assert read(tmp_path / "matminer-expt_gap.csv.xz") == [
         {"formula": "Fe2O3", "material_id": "expt_gap-1", "band_gap": "2.1"},
         {"formula": "NaN", "material_id": "expt_gap-2", "band_gap": ""},

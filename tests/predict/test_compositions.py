@@ -47,10 +47,10 @@ def test_fractions_are_multiples_of_the_step():
         ("Li-Q-O, step 0.1", "'Q'"),
         ("Li-O, step 0.3", "0.3"),
         ("Li-O, step 0", "'0'"),
-        ("Li-O, step 1e-9", "at least 1e-06, however: '1e-9'"),  # whose steps no memory holds
+        ("Li-O, step 1e-9", "at least 1e-06, got '1e-9'"),  # whose steps no memory holds
         ("Li-O", "must state its step"),
-        ("Li-O, step 0.1, step 0.5", "stated once, however: 'step 0.5'"),
-        ("A-O, step 0.1, A=Fe, A=Co", "stated once, however: 'A=Co'"),
+        ("Li-O, step 0.1, step 0.5", "once, got 'step 0.5'"),
+        ("A-O, step 0.1, A=Fe, A=Co", "once, got 'A=Co'"),
         ("Li-O, by 0.1", "'by 0.1'"),
         ("Li-O, step 0.1, Z=Fe", "Z"),
         ("Li-O, step 0.1, Xy=Fe", "'Xy'"),

@@ -34,6 +34,8 @@ from irnet_hpc.files import read_json
 from irnet_hpc.models.architectures import Layers, Stack, n_weights, parse_layers
 from irnet_hpc.models.network import Network
 from irnet_hpc.pack import store
+from irnet_hpc.pack import writer as pack_writer
+from irnet_hpc.pack.writer import create_pack
 from irnet_hpc.runs import predictions, predictions_file
 from irnet_hpc.sweep.matrix.matrix import Matrix, read_matrix
 from tests.builders import load_table
@@ -334,8 +336,8 @@ def test_a_pack_is_read_as_it_was_written(tmp_path, rows, labels, chunk_rows):
         "split": {"by": "column"},
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "CHUNK_ROWS", chunk_rows)
-        with store.create(path, labels, n) as writer:
+        patch.setattr(pack_writer, "CHUNK_ROWS", chunk_rows)
+        with create_pack(path, labels, n) as writer:
             writer.append(x)
             writer.finish(
                 formulas,

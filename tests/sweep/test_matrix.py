@@ -17,6 +17,7 @@ from irnet_hpc.data.splits import SplitRule, parse_split_rule, split_suffix_in
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.architectures import MODELS, custom_name
 from irnet_hpc.pack import cli as pack
+from irnet_hpc.pack.pipeline import pack_name
 from irnet_hpc.runs.recipes import RECIPES, resolve
 from irnet_hpc.sweep.jobs import pack_command
 from irnet_hpc.sweep.matrix.matrix import read_matrix
@@ -172,11 +173,10 @@ def test_a_pack_of_a_matrix_has_the_name_that_its_own_command_would_give_it(matr
     """)
     assert len(matrix.packs) == 16
     for planned in matrix.packs:
-        arguments = pack.parser().parse_args(planned.options)
-        split = parse_split_rule(arguments.split, arguments.split_seed)
+        options = pack.pack_options(pack.parser().parse_args(planned.options))
+        split = parse_split_rule(options.split, options.split_seed)
         assert split == planned.split
-        source = resolve_source(arguments.source)
-        assert pack.name_for(arguments, source, split) == planned.name
+        assert pack_name(options, resolve_source(options.source), split) == planned.name
 
 
 def test_packs_built_as_a_matrix_says_are_the_ones_that_it_asks_for(tmp_path):

@@ -15,8 +15,8 @@ from irnet_hpc.distributed import memory
 from irnet_hpc.distributed.engines import Alone
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
-from irnet_hpc.pack import store
 from irnet_hpc.pack.store import open_pack
+from irnet_hpc.pack.writer import create_pack
 from irnet_hpc.runs.recipes import resolve
 from irnet_hpc.runs.result import read_result
 from irnet_hpc.runs.spec import RunSpec, model_of
@@ -61,7 +61,7 @@ def wide_pack(tmp_path_factory) -> Path:
         "filters": [],
         "split": {"seed": 0},
     }
-    with store.create(path, [f"f{i}" for i in range(128)], 3000) as writer:
+    with create_pack(path, [f"f{i}" for i in range(128)], 3000) as writer:
         writer.append(x)
         names, counts = (
             [f"Al{n}Ni" for n in range(1, 3001)],

@@ -197,7 +197,7 @@ def test_features_of_the_users_own_with_a_split_of_their_own(pack_command, tmp_p
         assert pack.identity["split"] == {"by": "column"}
     assert "warning: 2 formulas are on more than one side of the table's own split" in done.stdout
     refused = pack_command(*arguments, "--split-seed", "1", "--name", "other")
-    assert "which is honoured as it stands" in refused.stderr
+    assert refused.returncode == 2 and "column named split" in refused.stderr
 
 
 def test_packs_of_two_sources_agree_on_who_is_test(alloys_pack, pack_command, tmp_path):
@@ -249,9 +249,7 @@ def test_packing_again_does_nothing_and_another_pack_of_that_name_is_refused(
     (tmp_path / "mine.csv").write_text(TABLE + "KCl,-2,5\n")
     other = pack_command(*arguments)
     assert other.returncode == 2
-    assert other.stderr == (
-        "error: packs/same.h5 is another pack (its source_sha256, n_source_rows differ); use --overwrite, or another --name\n"
-    )
+    assert "its source_sha256, n_source_rows differ" in other.stderr
     assert pack_command(*arguments, "--overwrite").returncode == 0
     with open_pack(tmp_path / "packs/same.h5") as pack:
         assert pack.attrs["n_read"] == 16
@@ -273,7 +271,7 @@ def test_info_and_verify(pack_command, alloys_pack, tmp_path):
     assert (told["n_rows"], told["n_features"], sum(told["rows"].values())) == (600, 86, 600)
     assert told["properties"]["size_mismatch"] == {"unit": "%", "reported": told["rows"]}
     assert told["identity"]["source"] == "alloys"
-    assert pack_command("--list", "--json").stderr == "error: --json is of --source and of --info\n"
+    assert pack_command("--list", "--json").returncode == 2
     checked = pack_command("--verify", "alloys-small", "--pack-dir", alloys_pack.parent)
     assert checked.stdout == f"{alloys_pack} is sound: {verify(alloys_pack)}\n"
     with h5py.File(alloys_pack) as file:
@@ -305,11 +303,11 @@ def test_info_and_verify(pack_command, alloys_pack, tmp_path):
             "--source alloys --rows 9 --features columns",
             "feature set 'columns' is the table's own numeric columns, but it has none",
         ),
-        ("--source alloys --rows 0", "--rows must be at least 1, however: 0"),
-        ("--source alloys --workers 0", "--workers must be at least 1, however: 0"),
-        ("--source alloys --split-seed -1", "--split-seed must not be negative, however: -1"),
+        ("--source alloys --rows 0", "rows must be at least 1, got 0"),
+        ("--source alloys --workers 0", "workers must be at least 1, got 0"),
+        ("--source alloys --split-seed -1", "split seed must not be negative, got -1"),
         ("--source alloys --name ../up", "a pack's name must be letters, digits and _.+=-"),
-        ("--source alloys --unit eV", "--unit must be NAME=UNIT, however: 'eV'"),
+        ("--source alloys --unit eV", "--unit must be NAME=UNIT, got 'eV'"),
         (
             "--source oqmd",
             "no raw table of oqmd in data/: looked for oqmd.csv, oqmd.csv.gz, oqmd.csv.xz, oqmd.jsonl",

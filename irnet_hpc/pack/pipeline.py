@@ -1,0 +1,210 @@
+"""Make a pack from a source: find and read it, select rows, compute features, write the file."""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irnet_hpc.data.download.obtain import ensure
+from irnet_hpc.data.loading import DEFAULT_ROWS, Loaded, load_source
+from irnet_hpc.data.resolve import ResolvedSource, resolve_source
+from irnet_hpc.data.sources import Filter
+from irnet_hpc.data.splits import (
+    RANDOM,
+    SplitRule,
+    count_on_two_sides,
+    parse_split_rule,
+    split_identity,
+    split_suffix,
+)
+from irnet_hpc.distributed.mpi import Ranks
+from irnet_hpc.distributed.worker_pool import available_cores
+from irnet_hpc.errors import UserError
+from irnet_hpc.features import sets as features
+from irnet_hpc.features.sets import FEATURE_SETS
+from irnet_hpc.files import NAME
+from irnet_hpc.pack import blocks, store
+from irnet_hpc.pack.build import assist, dismiss, write_pack
+from irnet_hpc.pack.select import RULES, select, split_and_order
+from irnet_hpc.pack.summary import describe_rows, describe_source
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class PackOptions:
+    """The choices that make a pack; the defaults are those of the command."""
+
+    # A name in SOURCES, `matminer:NAME`, a path to a table, or a DataFrame.
+    source: "str | Path | pd.DataFrame"
+    features: str = "magpie"  # feature sets, joined by +
+    name: str | None = None  # of the pack; None: source, features and what is not default
+    properties: tuple[str, ...] = ()  # to pack; empty: all whose unit is known
+    units: Mapping[str, str] = dataclasses.field(default_factory=dict)  # property -> unit
+    rows: int | None = None  # a fixed random sample; for alloys, how many are made
+    split: str = str(RANDOM)  # random, element:O, or family:halogens
+    split_seed: int = 0
+    filters: bool = True  # whether the source's filters drop values
+    data_dir: str | Path | None = None  # of raw tables; None: $IRNET_DATA, else data/
+    pack_dir: str | Path | None = None  # of packs; None: $IRNET_PACKS, else packs/
+    url: str | None = None  # another address of the source's service
+    workers: int | None = None  # processes of each rank; None: as many as finish first
+    overwrite: bool = False  # replace another pack of that name
+
+
+def pack_source(options: PackOptions, ranks: Ranks | None = None) -> Path | None:
+    """Make a pack, or find it made, with all ranks of a launch.
+
+    An interrupted call is resumed by the same call.
+
+    Args:
+        options: What to pack.
+        ranks: This process among those that pack together; None: it packs alone.
+
+    Returns:
+        The path of the pack; None on other ranks than 0, which only compute.
+
+    Raises:
+        UserError: If an option, the source or a file is at fault, or if another pack has the name.
+    """
+    ranks = ranks or Ranks(0, 1, available_cores())
+    if ranks.rank:
+        assist(ranks)
+        return None
+    split = parse_split_rule(options.split, options.split_seed)
+    source = resolve_source(options.source, options.data_dir)
+    path = store.pack_path(pack_name(options, source, split), options.pack_dir)
+    with blocks.hold_name(path):
+        _make(options, source, split, path, ranks)
+    dismiss(ranks)
+    return path
+
+
+def _make(
+    options: PackOptions, source: ResolvedSource, split: SplitRule, path: Path, ranks: Ranks
+) -> None:
+    began = time.monotonic()
+    feature_sets = features.parse_feature_sets(options.features)
+    features.check_installed(feature_sets)
+    for note in features.experimental_notes(feature_sets):
+        logger.info(note)
+    loaded = _load(options, source, feature_sets)
+    if loaded.table.role and split != RANDOM:
+        raise UserError(
+            "a table with a column named split must be packed with that split, "
+            f"got {split} with seed {split.seed}; drop the column, or the options"
+        )
+    filters = [
+        rule for rule in loaded.source.filters if options.filters and rule.property in loaded.units
+    ]
+    identity = identify(loaded, feature_sets, filters, split)
+    if path.exists() and not options.overwrite:
+        check_same(path, identity)
+        logger.info(f"already packed: {path}")
+        # Blocks are left where a process was killed just before it would have removed them.
+        blocks.remove_blocks(path)
+        return
+    logger.info(describe_source(loaded, columns="columns" in feature_sets))
+    selection = select(loaded.table, feature_sets, loaded.source, filters)
+    materials = split_and_order(selection.materials, split)
+    assert materials.role is not None
+    if n_both := count_on_two_sides(materials.reduced, materials.role):
+        logger.info(
+            f"warning: {n_both:,} formulas are on more than one side of the table's own split"
+        )
+    attrs = {
+        "n_read": len(loaded.table),
+        "filtered": selection.filtered,
+        "licence": loaded.source.licence,
+        "citation": loaded.source.citation,
+    }
+    selection = selection._replace(materials=materials)
+    write_pack(path, selection, identity, attrs, ranks, options.workers)
+    with store.open_pack(path) as pack:
+        n_mib = path.stat().st_size / 2**20
+        logger.info(describe_rows(pack))
+        logger.info(f"wrote {path}, {n_mib:,.1f} MiB, in {time.monotonic() - began:.1f} s")
+        if pack.attrs["n_rejected"]:
+            logger.info(f"the rejected rows are in {blocks.rejected_path(path)}")
+
+
+def _load(options: PackOptions, source: ResolvedSource, feature_sets: tuple[str, ...]) -> Loaded:
+    """Find or download the source, and read it."""
+    structures = features.need_structures(feature_sets)
+    ensure(source, options.url, structures)
+    logger.info(f"reading {source.text}")
+    return load_source(
+        source,
+        n_rows=options.rows,
+        properties=options.properties,
+        units=options.units,
+        columns="columns" in feature_sets,
+        structures=structures,
+    )
+
+
+def pack_name(options: PackOptions, source: ResolvedSource, split: SplitRule) -> str:
+    """Return the name of a pack: its own, or source and features and all that is not default.
+
+    Raises:
+        UserError: If it cannot be the name of a file, or a number in the options is out of range.
+    """
+    for field in ("rows", "workers"):
+        value = getattr(options, field)
+        if value is not None and value < 1:
+            raise UserError(f"{field} must be at least 1, got {value}")
+    if options.split_seed < 0:
+        raise UserError(f"split seed must not be negative, got {options.split_seed}")
+    name = options.name
+    if name is None:
+        name = f"{source.name}-{options.features}"
+        name += f"-{'+'.join(options.properties)}" if options.properties else ""
+        default_rows = DEFAULT_ROWS if source.is_computed else None
+        name += f"-n{options.rows}" if options.rows not in (None, default_rows) else ""
+        name += split_suffix(split)
+        name += "" if options.filters else "-nofilters"
+    if not NAME.fullmatch(name) or name.endswith(".h5"):
+        raise UserError(
+            f"a pack's name must be letters, digits and _.+=- without an ending, got {name!r}"
+        )
+    return name
+
+
+def identify(
+    loaded: Loaded, feature_sets: tuple[str, ...], filters: list[Filter], split: SplitRule
+) -> dict:
+    """Return all that decides the content of a pack and is known before any work."""
+    return {
+        "source": loaded.identity,
+        "source_sha256": loaded.table.sha256,
+        "rules": RULES,
+        "n_source_rows": len(loaded.table),
+        "properties": loaded.units,
+        "features": "+".join(feature_sets),
+        "feature_versions": {name: FEATURE_SETS[name].version for name in feature_sets},
+        "filters": [str(rule) for rule in filters],
+        "split": {"by": "column"} if loaded.table.role else split_identity(split),
+    }
+
+
+def check_same(path: Path, identity: dict) -> None:
+    """Check that an existing pack is the one that would be made.
+
+    Raises:
+        UserError: If it is another one, or damaged.
+    """
+    try:
+        with store.open_pack(path) as pack:
+            differing = [name for name, value in identity.items() if pack.identity[name] != value]
+    except UserError as error:
+        raise UserError(f"{error}; overwrite it, or give another name") from None
+    if differing:
+        raise UserError(
+            f"{path} is another pack (its {', '.join(differing)} differ); "
+            "overwrite it, or give another name"
+        )

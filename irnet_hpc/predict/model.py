@@ -1,0 +1,146 @@
+"""Predict from Python with the networks of finished runs."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irnet_hpc.errors import UserError
+from irnet_hpc.predict.candidates import frame_candidates
+from irnet_hpc.predict.committee import (
+    EnsembleReport,
+    Evidence,
+    calibrate_ensemble,
+    load_ensemble,
+)
+from irnet_hpc.predict.output import flag_columns, number_columns, output_header
+from irnet_hpc.predict.screening import Ensemble, screen
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEFAULT_LEVEL = 0.9
+
+
+class Model:
+    """Networks that predict properties of materials, and how far to trust them.
+
+    Attributes:
+        units: Property -> unit.
+        columns: Names of the columns, besides `formula`, that a DataFrame must have.
+    """
+
+    def __init__(self, ensemble: Ensemble, evidence: dict[str, Evidence]) -> None:
+        self._ensemble, self._evidence = ensemble, evidence
+        self._calibrated: dict[float, tuple[Ensemble, list[EnsembleReport]]] = {}
+        self.units: dict[str, str] = {}
+        for member in ensemble.members:
+            self.units |= member.units
+        self.columns = ensemble.layout.columns
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """Return the names of the properties that it predicts."""
+        return self._ensemble.properties
+
+    def report(self, level: float = DEFAULT_LEVEL) -> list[EnsembleReport]:
+        """Return, for each property, its errors on test and the coverage of its intervals.
+
+        Args:
+            level: Share of values that intervals are to hold, between 0 and 1.
+        """
+        return self._calibrate(level)[1]
+
+    def predict(
+        self,
+        materials: "Iterable[str] | pd.DataFrame",
+        level: float = DEFAULT_LEVEL,
+        workers: int = 1,
+    ) -> "pd.DataFrame":
+        """Predict materials, in their order.
+
+        The numbers are those of `python -m irnet_hpc.predict`, unrounded.
+
+        Args:
+            materials: Formulas, or a DataFrame with a column `formula` and the columns that the
+                networks take as features.
+            level: Share of values that intervals are to hold, between 0 and 1.
+            workers: Processes that compute features.
+
+        Returns:
+            The columns that came, then for each property `predicted_<property>`; `low_` and `high_`
+            if val rows could calibrate an interval; `sd_` over several networks; then `distance`
+            from the training rows (1 is the limit), `outside` (why a row lies outside of them, or
+            empty) and `problem` (why a row has no prediction, or empty). Units are in
+            `frame.attrs["units"]`.
+
+        Raises:
+            UserError: If a column is missing, or the networks need crystal structures.
+        """
+        import pandas as pd
+
+        if isinstance(materials, str):
+            raise UserError(f"materials must be a list of formulas, got the text {materials!r}")
+        ensemble, _ = self._calibrate(level)
+        layout = ensemble.layout
+        if layout.structure_set:
+            raise UserError(
+                f"feature set {layout.structure_set} needs structures, got formulas; "
+                "python -m irnet_hpc.predict reads them from JSON lines"
+            )
+        frame = materials
+        if not isinstance(frame, pd.DataFrame):
+            frame = pd.DataFrame({"formula": [str(formula) for formula in frame]}, dtype=object)
+            if layout.columns:
+                raise UserError(
+                    f"the networks take columns {', '.join(layout.columns[:5])}, got formulas only;"
+                    " give a DataFrame"
+                )
+        header = output_header([str(name) for name in frame.columns], ensemble)
+        candidates = frame_candidates(frame, layout.columns, layout.formula_needed)
+        parts = []
+        for batch in screen(ensemble, candidates, workers):
+            outside, problem = flag_columns(batch)
+            columns = number_columns(ensemble, batch)
+            parts.append(pd.DataFrame({**columns, "outside": outside, "problem": problem}))
+        own = header[len(frame.columns) :]
+        predictions = pd.concat(parts) if parts else pd.DataFrame(columns=own, dtype=float)
+        predictions.index = frame.index
+        result = pd.concat([frame, predictions[own]], axis=1)
+        result.attrs["units"] = dict(self.units)
+        return result
+
+    def _calibrate(self, level: float) -> tuple[Ensemble, list[EnsembleReport]]:
+        if not 0 < level < 1:
+            raise UserError(f"level must be between 0 and 1, such as 0.9, got {level}")
+        if level not in self._calibrated:
+            self._calibrated[level] = calibrate_ensemble(self._ensemble, self._evidence, level)
+        return self._calibrated[level]
+
+
+def load_model(
+    runs: "str | Path | Sequence[str | Path]",
+    *,
+    pack_dir: str | Path | None = None,
+    device: str = "auto",
+) -> Model:
+    """Load the network of a finished run, or an ensemble of several.
+
+    Args:
+        runs: The folder of a run, or several, whose predictions are averaged.
+        pack_dir: Folder of the packs that they were trained on, which give intervals and tell what
+            lies outside; by default $IRNET_PACKS, else packs/.
+        device: Where the networks compute: `auto` (a GPU if there is one), `cpu` or `cuda`.
+
+    Returns:
+        A model that predicts formulas or the rows of a DataFrame.
+
+    Raises:
+        UserError: If a run has not finished, keeps no network, or does not go with the others.
+    """
+    from irnet_hpc.distributed.engines import device_of
+
+    folders = [runs] if isinstance(runs, str | os.PathLike) else list(runs)
+    if not folders:
+        raise UserError("at least one run must be given, got none")
+    return Model(*load_ensemble(folders, pack_dir, device_of(0, device)))
