@@ -114,7 +114,7 @@ def test_unknown_properties_and_splits_list_the_known(path):
             match=r"unknown property of pack small 'gap'.*; known: band_gap, volume_per_atom",
         ):
             pack.y("gap", slice(0, 1))
-        with pytest.raises(UserError, match="unknown split 'dev'; known: test, train, val"):
+        with pytest.raises(UserError, match="unknown role 'dev'; known: test, train, val"):
             pack.rows("dev")
 
 
