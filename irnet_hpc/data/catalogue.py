@@ -7,7 +7,7 @@ pack --list matminer       the same of matminer's datasets
 import textwrap
 from pathlib import Path
 
-from irnet_hpc.data.download import matminer as matminer_names
+from irnet_hpc.data.download import matminer_columns
 from irnet_hpc.data.download.obtain import address
 from irnet_hpc.data.download.registry import DOWNLOADS
 from irnet_hpc.data.properties import PROPERTIES
@@ -24,10 +24,12 @@ def listing(what: str, data_dir: Path | str | None = None) -> str:
         check_choice("catalogue (of --list)", what, ["matminer"])
     if what == "matminer":
         return "\n\n".join(
-            _dataset(name, data_dir) for name in sorted(matminer_names.metadata()) if _usable(name)
+            _dataset(name, data_dir)
+            for name in sorted(matminer_columns.metadata())
+            if _usable(name)
         )
     entries = [_entry(name, source, data_dir) for name, source in SOURCES.items()]
-    last = f"{MATMINER}NAME\n  any of {sum(map(_usable, matminer_names.metadata()))} datasets: pack --list matminer"
+    last = f"{MATMINER}NAME\n  any of {sum(map(_usable, matminer_columns.metadata()))} datasets: pack --list matminer"
     return "\n\n".join([*entries, last, "PATH\n  a .csv or .jsonl of your own, also .gz or .xz"])
 
 
@@ -70,23 +72,23 @@ def _wrapped(line: str, indent: int) -> str:
 
 def _usable(name: str) -> bool:
     try:
-        return bool(matminer_names.dataset(name))
+        return bool(matminer_columns.dataset(name))
     except UserError:
         return False
 
 
 def _dataset(name: str, data_dir: Path | str | None) -> str:
-    known = matminer_names.dataset(name)
-    others = (*matminer_names.STRUCTURES, *matminer_names.FORMULAS, *matminer_names.IDS)
-    names = matminer_names.named(
+    known = matminer_columns.dataset(name)
+    others = (*matminer_columns.STRUCTURES, *matminer_columns.FORMULAS, *matminer_columns.IDS)
+    names = matminer_columns.table_names(
         name, [column for column in known["columns"] if column not in others]
     )
     columns = []
     for column, given in names.items():
         unit = PROPERTIES[given].unit if given in PROPERTIES else None
-        unit = unit or matminer_names.unit_in(column, known["columns"][column])
+        unit = unit or matminer_columns.unit_in(column, known["columns"][column])
         columns.append(f"{given} ({unit})" if unit else given)
-    form = "formulas and structures" if matminer_names.has_structures(name) else "formulas"
+    form = "formulas and structures" if matminer_columns.has_structures(name) else "formulas"
     source = f"{MATMINER}{name}"
     rows = f"  {known['num_entries']:,} rows, {form}; here: {_here(source, data_dir)}"
     return "\n".join([source, rows, _wrapped(f"  columns: {', '.join(columns)}", 4)])

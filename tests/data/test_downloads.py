@@ -5,6 +5,7 @@ import email.utils
 import fcntl
 import gzip
 import json
+import logging
 import lzma
 import os
 import re
@@ -19,11 +20,10 @@ from pathlib import Path
 
 import pytest
 
-from irnet_hpc.data.download import http as fetching
-from irnet_hpc.data.download import oqmd
+from irnet_hpc.data.download import http, oqmd
 from irnet_hpc.data.download.obtain import ensure, fetch
-from irnet_hpc.data.download.paged import alone
 from irnet_hpc.data.download.registry import DOWNLOADS
+from irnet_hpc.data.download.work_folder import locked
 from irnet_hpc.data.raw_table import read_about
 from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.errors import UserError
@@ -123,15 +123,16 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_may_pass_is_asked_for_again_and_the_table_is_whole(
-    serve, tmp_path, monkeypatch, fault, capsys
+    serve, tmp_path, monkeypatch, fault, caplog
 ):
+    caplog.set_level(logging.INFO)
     in_pages_of(monkeypatch, 4)
     server = serve(Oqmd(some_rows(10)))
     server.faults[1] = FAULTS[fault]
     table = fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi")
     assert [row["material_id"] for row in read(table)] == [f"oqmd-{n}" for n in range(1, 11)]
     assert pages([request.path for request in server.requests]) == [0, 4, 4, 8]
-    assert "attempt 2 of 6" in capsys.readouterr().out
+    assert "attempt 2 of 6" in caplog.text
 
 
 def test_a_service_that_stays_broken_is_one_sentence_and_the_pages_so_far_are_kept(
@@ -140,9 +141,7 @@ def test_a_service_that_stays_broken_is_one_sentence_and_the_pages_so_far_are_ke
     in_pages_of(monkeypatch, 4)
     server = serve(Oqmd(some_rows(10)))
     server.faults |= dict.fromkeys(range(1, 7), FAULTS["a 500"])
-    with pytest.raises(
-        UserError, match=r"offset=4&format=json answers 500 .*, 6 times; the same command, later"
-    ):
+    with pytest.raises(UserError, match=r"offset=4&format=json answers 500 .*, 6 times"):
         fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi")
     assert not list(tmp_path.glob("*.csv.xz"))
     assert len(read(fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi"))) == 10
@@ -188,25 +187,26 @@ def test_a_service_that_asks_to_wait_no_time_is_not_asked_at_once(serve, tmp_pat
     assert times[4] - times[0] > 0.5 * 0.02 * (1 + 2 + 4 + 8)
 
 
-def test_what_a_service_says_does_not_steer_the_terminal(serve, tmp_path, capsys):
+def test_what_a_service_says_does_not_steer_the_terminal(serve, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     server = serve(Oqmd(some_rows(2)))
     server.faults[0] = lambda answer: Answer(b"\x1b[2J\n", 200)
     server.faults[1] = lambda answer: Answer(b"", 302, {"Location": "http://[\x1b[2J"})
     fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi")
-    said = capsys.readouterr().out
+    said = caplog.text
     assert "attempt 3 of 6" in said
     assert "\x1b" not in said
 
 
 def test_waits_grow_and_are_not_all_alike(monkeypatch):
     waits = []
-    monkeypatch.setattr(fetching.time, "sleep", waits.append)
+    monkeypatch.setattr(http.time, "sleep", waits.append)
     monkeypatch.delenv("IRNET_OFFLINE", raising=False)
     with (
-        fetching.connect() as connection,
+        http.connect() as connection,
         pytest.raises(UserError, match=r"127\.0\.0\.1:9/ cannot be reached: .*, 6 times"),
     ):
-        fetching.get(connection, "http://127.0.0.1:9/", bytes)  # nothing listens there
+        http.get(connection, "http://127.0.0.1:9/", bytes)  # nothing listens there
     assert len(waits) == 5
     for number, wait in enumerate(waits):
         assert (
@@ -216,8 +216,9 @@ def test_waits_grow_and_are_not_all_alike(monkeypatch):
 
 @pytest.mark.parametrize("where", ["on the way", "between two commands"])
 def test_a_total_that_changes_discards_the_pages_and_starts_again(
-    serve, tmp_path, monkeypatch, where, capsys
+    serve, tmp_path, monkeypatch, where, caplog
 ):
+    caplog.set_level(logging.INFO)
     in_pages_of(monkeypatch, 4)
     service = Oqmd(some_rows(10))
     server = serve(service)
@@ -233,7 +234,7 @@ def test_a_total_that_changes_discards_the_pages_and_starts_again(
     table = fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi")
     # With the row in front, rows 5 to 8 are now those at offsets 5 to 8: mixed with the first page, one would come twice.
     assert [row["material_id"] for row in read(table)] == [f"oqmd-{n}" for n in (99, *range(1, 11))]
-    assert "had 10, then 11 rows" in capsys.readouterr().out
+    assert "had 10, then 11 rows" in caplog.text
 
 
 def test_a_total_that_does_not_keep_still_is_one_sentence(serve, tmp_path, monkeypatch):
@@ -252,7 +253,8 @@ def test_a_total_that_does_not_keep_still_is_one_sentence(serve, tmp_path, monke
     assert not list(tmp_path.glob("*.csv.xz"))
 
 
-def test_a_row_that_comes_twice_is_counted_and_kept_once(serve, tmp_path, monkeypatch, capsys):
+def test_a_row_that_comes_twice_is_counted_and_kept_once(serve, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
     in_pages_of(monkeypatch, 4)
     rows = some_rows(10)
     rows[5] = rows[2]  # as where a service without an order repeats a row on the next page
@@ -267,7 +269,7 @@ def test_a_row_that_comes_twice_is_counted_and_kept_once(serve, tmp_path, monkey
     notes = " ".join(read_about(table)["notes"])
     assert "1 rows came twice and were kept once" in notes
     assert "2 rows had the id of another one but other values and were left out" in notes
-    assert "note: 1 rows came twice" in capsys.readouterr().out
+    assert "note: 1 rows came twice" in caplog.text
 
 
 def test_rows_without_a_formula_are_left_out_and_counted_and_what_is_null_is_empty(serve, tmp_path):
@@ -329,7 +331,7 @@ def test_rows_that_are_no_materials_are_one_sentence_and_their_pages_are_not_kep
     service = Oqmd([row | {"name": None} for row in some_rows(3)])
     server = serve(service)
     with pytest.raises(
-        UserError, match=r"not one of the rows of .* \(3 rows left out: no formula; no row reports"
+        UserError, match=r"not one row of .* \(3 rows left out: no formula; no row reports"
     ):
         fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi")
     service.rows = some_rows(3)
@@ -378,22 +380,22 @@ def test_an_answer_that_is_too_large_is_not_taken_in(serve, tmp_path, monkeypatc
     )  # here, since it takes longer than the patience of FAST on a busy machine
     server = serve(lambda *_: answer)
     with (
-        fetching.connect() as connection,
+        http.connect() as connection,
         pytest.raises(UserError, match="answers more than 4 MiB"),
     ):
-        fetching.get(connection, server.url, bytes, largest=4 * 2**20)
+        http.get(connection, server.url, bytes, max_bytes=4 * 2**20)
     assert len(server.requests) == 1
 
 
 def test_an_answer_that_drips_for_ever_is_given_up(serve, monkeypatch):
-    monkeypatch.setattr(fetching, "CHUNK", 16)
+    monkeypatch.setattr(http, "CHUNK", 16)
     server = serve(lambda *_: Answer(b" " * 1000))
     with (
-        fetching.connect() as connection,
+        http.connect() as connection,
         pytest.raises(UserError, match="takes more than 0 s over one answer"),
     ):
-        hasty = connection._replace(manners=connection.manners._replace(answer_s=0, attempts=2))
-        fetching.get(hasty, server.url, bytes)
+        hasty = connection._replace(limits=connection.limits._replace(answer_s=0, attempts=2))
+        http.get(hasty, server.url, bytes)
     assert len(server.requests) == 2
 
 
@@ -444,7 +446,7 @@ def test_a_wait_that_is_no_number_is_one_sentence(serve, monkeypatch, variable, 
     with pytest.raises(
         UserError, match=f"{variable} must be a number of seconds above 0, at most 3600, got "
     ):
-        fetching.manners()
+        http.http_limits()
 
 
 def start(tmp_path: Path, *arguments: str) -> subprocess.Popen:
@@ -548,7 +550,7 @@ def test_who_waited_for_a_folder_that_is_gone_locks_the_new_one(tmp_path):
 
     def waits() -> None:
         held.wait()
-        with alone(tmp_path, "oqmd") as work, (work / "lock").open("a") as file:
+        with locked(tmp_path, "oqmd") as work, (work / "lock").open("a") as file:
             order.append("second")
             with pytest.raises(
                 BlockingIOError
@@ -557,7 +559,7 @@ def test_who_waited_for_a_folder_that_is_gone_locks_the_new_one(tmp_path):
 
     thread = threading.Thread(target=waits)
     thread.start()
-    with alone(tmp_path, "oqmd"):
+    with locked(tmp_path, "oqmd"):
         held.set()
         time.sleep(0.3)
         order.append("first")

@@ -1,13 +1,24 @@
 """Download the raw table of a source, unless it is there."""
 
+import logging
 from pathlib import Path
 
-from irnet_hpc.data.download import http, matminer, paged
-from irnet_hpc.data.download import paged as folder
+from irnet_hpc.data.download import matminer_columns
+from irnet_hpc.data.download.http import check_url, is_offline
+from irnet_hpc.data.download.matminer import (
+    address_of,
+    dataset_source,
+    download_dataset,
+    own_file,
+)
+from irnet_hpc.data.download.paged import download_pages
 from irnet_hpc.data.download.registry import DOWNLOADS, Download
+from irnet_hpc.data.download.work_folder import tidy
 from irnet_hpc.data.resolve import MATMINER, ResolvedSource
 from irnet_hpc.data.sources import SOURCES, Source
 from irnet_hpc.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def ensure(
@@ -30,12 +41,12 @@ def ensure(
     if download is None or resolved.table_path(structures):
         if url:
             state = "here already" if download else "no source to download"
-            http.say(f"--url is not needed: {resolved.text} is {state}")
+            logger.info("--url is not needed: %s is %s", resolved.text, state)
         if download:
-            folder.tidy(resolved.folder, resolved.name)
+            tidy(resolved.folder, resolved.name)
         return None
     check_structures(resolved, structures)
-    if http.forbidden() and (download.service or matminer.own_file(download.dataset) is None):
+    if is_offline() and (download.service or own_file(download.dataset) is None):
         try:
             return resolved.require_table(structures)
         except UserError as error:
@@ -55,9 +66,9 @@ def fetch(resolved: ResolvedSource, url: str | None = None, structures: bool = F
             f"{', '.join(DOWNLOADS)}, {MATMINER}NAME"
         )
     check_structures(resolved, structures)
-    http.say(announcement(resolved, url))
+    logger.info(announcement(resolved, url))
     if download.service:
-        return paged.collect(
+        return download_pages(
             download.service,
             resolved.name,
             address(download, url),
@@ -65,7 +76,7 @@ def fetch(resolved: ResolvedSource, url: str | None = None, structures: bool = F
             resolved.source,
         )
     source = SOURCES.get(resolved.text)
-    return matminer.collect(download.dataset, resolved.name, url, resolved.folder, source)
+    return download_dataset(download.dataset, resolved.name, url, resolved.folder, source)
 
 
 def check_structures(resolved: ResolvedSource, structures: bool) -> None:
@@ -82,7 +93,7 @@ def has_structures(download: Download) -> bool:
     """Tell whether a table has structures once it is downloaded."""
     if download.service:
         return download.service.structures
-    return matminer.has_structures(download.dataset)
+    return matminer_columns.has_structures(download.dataset)
 
 
 def expected(resolved: ResolvedSource) -> Source:
@@ -90,9 +101,9 @@ def expected(resolved: ResolvedSource) -> Source:
     if resolved.text in SOURCES or resolved.download is None:
         return resolved.source
     dataset = resolved.download.dataset
-    known = matminer.dataset(dataset)
+    known = matminer_columns.dataset(dataset)
     n_rows = known["num_entries"]
-    return matminer.described(dataset, known)._replace(
+    return dataset_source(dataset, known)._replace(
         rows=(n_rows, n_rows), rows_as_of="matminer's metadata"
     )
 
@@ -100,10 +111,10 @@ def expected(resolved: ResolvedSource) -> Source:
 def address(download: Download, url: str | None = None) -> str:
     """Return the address of a download: `url` if given, else its own. Raises UserError for a bad `url`."""
     if url is not None:
-        http.check_url(url)
+        check_url(url)
     if not download.dataset:
         return download.url if url is None else url
-    return matminer.address_of(download.dataset, matminer.dataset(download.dataset), url)
+    return address_of(download.dataset, matminer_columns.dataset(download.dataset), url)
 
 
 def announcement(resolved: ResolvedSource, url: str | None) -> str:

@@ -3,7 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from irnet_hpc.data.download import http, matminer
+from irnet_hpc.data.download import http, matminer_columns
+from irnet_hpc.data.download.file_transfer import read_start
+from irnet_hpc.data.download.matminer import MAX_FILE_BYTES
 from irnet_hpc.data.download.obtain import address, expected
 from irnet_hpc.data.download.paged import Service
 from irnet_hpc.data.download.records import Record, Unusable, number
@@ -56,7 +58,7 @@ def _service_differences(service: Service, source: Source, url: str) -> Iterator
     known = {*service.fields, *service.others}
     extra = sorted({field for row in page.rows for field in row} - known)
     if extra:
-        yield f"fields that were not expected: {http.plain(', '.join(extra))}"
+        yield f"fields that were not expected: {http.printable_line(', '.join(extra))}"
     for field in service.numeric:
         values = [row[field] for row in page.rows if row.get(field) not in (None, "")]
         if other := [value for value in values if number(value) is None]:
@@ -86,15 +88,15 @@ def _record_differences(service: Service, rows: list[dict]) -> Iterator[str]:
 
 
 def _dataset_differences(name: str, source: Source, url: str) -> Iterator[str]:
-    known = matminer.dataset(name)
-    if missing := sorted(set(matminer.CANONICAL.get(name, {})) - set(known["columns"])):
+    known = matminer_columns.dataset(name)
+    if missing := sorted(set(matminer_columns.CANONICAL.get(name, {})) - set(known["columns"])):
         yield f"matminer's metadata have no columns {', '.join(missing)}"
     low, high = source.rows
     if not low <= known["num_entries"] <= high:
         yield f"matminer's metadata say {known['num_entries']:,} rows, though {low:,} to {high:,} were expected"
     with http.connect() as connection:
-        body, size = http.beginning(connection, url, 1024)
+        body, size = read_start(connection, url, 1024)
     if not body.startswith(b"\x1f\x8b"):
         yield f"the file at {url} is not packed by gzip: it begins {body[:40]!r}"
-    if size is not None and size > matminer.LARGEST_FILE:
-        yield f"the file at {url} has {size:,} bytes, more than {matminer.LARGEST_FILE:,}"
+    if size is not None and size > MAX_FILE_BYTES:
+        yield f"the file at {url} has {size:,} bytes, more than {MAX_FILE_BYTES:,}"

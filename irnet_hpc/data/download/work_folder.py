@@ -1,0 +1,116 @@
+"""The folder of a download under way, and how its table gets its place.
+
+It holds a lock, the plan and the pages so far, or the part of a file that is there. A page appears
+whole or not at all, so a download that was killed resumes, and no page is fetched twice. At the end
+the table appears with its description beside it, and the folder goes.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from irnet_hpc.data.download.records import WrittenTable, write_about
+from irnet_hpc.data.properties import PROPERTIES
+from irnet_hpc.data.sources import Source
+from irnet_hpc.files import lock, replacing
+
+logger = logging.getLogger(__name__)
+
+
+def folder_of(folder: Path, name: str) -> Path:
+    """Return the folder of the download of table `name` into a data folder."""
+    return folder / f".{name}.download"
+
+
+def tidy(folder: Path, name: str) -> None:
+    """Remove the pages of a download that was killed when only their removal was left to do."""
+    work = folder_of(folder, name)
+    if kept_pages(work) and not (work / "plan.json").exists():
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, name: str) -> Iterator[Path]:
+    """Yield the folder of a download once no other process uses it."""
+    work = folder_of(folder, name)
+    with _lock(work, name):
+        try:
+            yield work
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                if [path.name for path in work.iterdir()] == ["lock"]:
+                    shutil.rmtree(work)
+
+
+def _lock(work: Path, name: str) -> IO[str]:
+    while True:
+        work.mkdir(parents=True, exist_ok=True)
+        try:
+            file = (work / "lock").open("a")
+        except FileNotFoundError:
+            # Its last holder is removing the folder at this moment.
+            continue
+        if not lock(file):
+            logger.info("another process downloads %s; waiting for it", name)
+            lock(file, wait=True)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), (work / "lock").stat()):
+                return file
+        # Its last holder has removed the folder: this is the lock of a folder that is gone.
+        file.close()
+
+
+def kept_pages(work: Path) -> dict[int, Path]:
+    """Return page number -> file of the pages that are there, in order."""
+    return {int(path.name[:6]): path for path in sorted(work.glob("[0-9]*-*.json.gz"))}
+
+
+def is_sound(path: Path) -> bool:
+    """Tell whether a page is as it was written: its name has the hash."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() == path.name[7:71]
+
+
+def write_page(work: Path, page: int, rows: list[dict]) -> None:
+    """Keep the rows of a page."""
+    text = json.dumps(rows, separators=(",", ":"))
+    packed = gzip.compress(text.encode(), compresslevel=4, mtime=0)
+    with replacing(work / f"{page:06d}-{hashlib.sha256(packed).hexdigest()}.json.gz") as temporary:
+        temporary.write_bytes(packed)
+
+
+def read_page(path: Path) -> list[dict]:
+    """Read the rows of a page."""
+    return json.loads(gzip.decompress(path.read_bytes()))
+
+
+def place_table(
+    new: Path, table: Path, source: Source, written: WrittenTable, about: Mapping[str, Any]
+) -> None:
+    """Move a table from the folder of its download to its place, and remove the folder.
+
+    Args:
+        new: the table in the folder of the download.
+        table: its place.
+        source: title, licence and citation.
+        written: what was written.
+        about: what else is to stand beside the table: source, url, perhaps units and notes.
+    """
+    units = {name: PROPERTIES[name].unit for name in written.n_reported if name in PROPERTIES}
+    known = {"title": source.title, "licence": source.licence, "citation": source.citation}
+    write_about(table, written, {**known, **about, "units": units | about.get("units", {})})
+    new.replace(table)
+    # Without a plan nobody resumes from the pages.
+    (new.parent / "plan.json").unlink(missing_ok=True)
+    # Whoever comes now may be removing the folder as well.
+    shutil.rmtree(new.parent, ignore_errors=True)
+    size_mb = table.stat().st_size / 2**20
+    logger.info("wrote %s: %s rows, %s MiB", table, f"{written.n_rows:,}", f"{size_mb:,.1f}")
+    for note in [*about.get("notes", ()), *written.remarks()]:
+        logger.info("note: %s", note)
