@@ -29,10 +29,10 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "pack.table": ["pack_table"],
+        "pack.store": ["load_pack"],
         "features.frame": ["featurize"],
         "features.transformer": ["FormulaFeaturizer"],
-        "pack.store": ["load_pack"],
-        "pack.table": ["pack_table"],
         "predict.model": ["load_model"],
         "train.regressor": ["IRNetRegressor"],
         "errors": ["UserError"],
