@@ -17,6 +17,7 @@ from typing import NamedTuple
 from irnet_hpc.errors import UserError
 from irnet_hpc.runs.collect import FinishedRun, one_a_property
 from irnet_hpc.runs.grids import GRIDS
+from irnet_hpc.runs.pack_identity import differing_fields, without_content_hash
 from irnet_hpc.runs.recipes import RECIPES
 from irnet_hpc.runs.spec import PROTOCOLS, read_recipe, run_id, run_key
 
@@ -92,22 +93,14 @@ def _refuse_two_packs_of_one_name(runs: Sequence[FinishedRun]) -> None:
 
 
 def _differing(run: FinishedRun, other: FinishedRun) -> list[str]:
-    """What of two packs' identities is not the same. The content hash is left out, as in a run's key: features may differ
-    in the last bit between machines."""
-    ours, theirs = run.result.pack_identity, other.result.pack_identity
-    return [
-        key
-        for key in sorted(ours.keys() | theirs.keys())
-        if key != "content_sha256" and ours.get(key) != theirs.get(key)
-    ]
+    """List the fields in which two runs' packs differ."""
+    return differing_fields(run.result.pack_identity, other.result.pack_identity)
 
 
 def unseeded_identity(run: FinishedRun) -> dict:
     """The pack's identity but for the seed of its split and the content that follows from it."""
     split = {name: value for name, value in run.split_identity.items() if name != "seed"}
-    identity = {
-        name: value for name, value in run.result.pack_identity.items() if name != "content_sha256"
-    }
+    identity = without_content_hash(run.result.pack_identity)
     return identity | ({"split": split} if split else {})
 
 

@@ -18,6 +18,7 @@ from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import NAME
 from irnet_hpc.models.architectures import MODELS, custom_name, layer_string, parse_layers
 from irnet_hpc.runs.grids import GRID, GRIDS, Grid
+from irnet_hpc.runs.pack_identity import without_content_hash
 from irnet_hpc.runs.recipes import OWN, Recipe
 
 # Raised by hand when a change makes the same specification give other numbers; tests/train/test_train.py guards it.
@@ -193,7 +194,7 @@ def run_key(
     """Hash of all that decides the numbers. The pack's content hash is left out: features may differ in the last bit
     between machines, and the source's hash, the feature version, the filters and the split already say what it holds.
     `origin_key` is the key of the result that the run starts from, if it starts from one."""
-    identity = {name: value for name, value in pack_identity.items() if name != "content_sha256"}
+    identity = without_content_hash(pack_identity)
     version = GRID_VERSION if spec.is_classical else TRAINING_VERSION
     parts = [stated(spec), stated(recipe), identity, version] + ([origin_key] if origin_key else [])
     return hashlib.sha256(

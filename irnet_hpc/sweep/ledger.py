@@ -25,6 +25,7 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
 from irnet_hpc.runs import lease
 from irnet_hpc.runs.lease import Lease
+from irnet_hpc.runs.pack_identity import differing_fields
 from irnet_hpc.runs.result import RunResult, read_result
 from irnet_hpc.runs.spec import defaults, run_folder, run_key
 from irnet_hpc.sweep import journal
@@ -75,12 +76,7 @@ def why_stale(cell: Cell, result: RunResult, identity: dict, origin_key: str | N
     if theirs != ours:
         changed = [name for name in ours if theirs[name] != ours[name]]
         return f"of another recipe: {', '.join(changed) or 'other fields'}"
-    changed = [
-        name
-        for name in identity
-        if name != "content_sha256" and result.pack_identity.get(name) != identity[name]
-    ]
-    if changed:
+    if changed := differing_fields(identity, result.pack_identity):
         return f"of another pack: {', '.join(changed)}"
     if cell.origin and origin_key and (result.origin or {}).get("key") != origin_key:
         return "its origin was of another recipe, pack or version"

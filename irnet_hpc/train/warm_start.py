@@ -18,6 +18,7 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.models.network import Network
 from irnet_hpc.pack.store import Pack, open_pack, pack_path, reported_rows
 from irnet_hpc.runs.grids import Grid
+from irnet_hpc.runs.pack_identity import differing_fields
 from irnet_hpc.runs.recipes import Recipe, cannot_start
 from irnet_hpc.runs.result import RunResult
 from irnet_hpc.runs.spec import RunSpec, run_id
@@ -166,11 +167,7 @@ def trained_on(origin: Origin, path: Path) -> set[str]:
             f"{origin.folder} itself started from another run, whose rows are not known here"
         )
     with open_pack(path) as pack:
-        ours, theirs = (
-            {name: value for name, value in identity.items() if name != "content_sha256"}
-            for identity in (pack.identity, origin.result.pack_identity)
-        )
-        if ours != theirs:
+        if differing_fields(pack.identity, origin.result.pack_identity):
             raise UserError(f"{pack.path} is not the pack that {origin.folder} was trained on")
         train, val, test = (
             reported_rows(pack, spec.property, pack.rows(role)) for role in ("train", "val", "test")
