@@ -79,7 +79,7 @@ def write_result(matrix: Matrix, cell: Cell, results: Path, **changes) -> Path:
 
 def states(matrix: Matrix, results: Path) -> dict[str, str]:
     """A cell's model -> its state."""
-    return {entry.cell.spec.model: entry.state for entry in read_ledger(matrix, results).entries}
+    return {entry.cell.spec.model: entry.state for entry in read_ledger(matrix, results).cells}
 
 
 def train(spec, recipe, key, data, path, comm, device, origin=None):

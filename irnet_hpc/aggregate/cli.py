@@ -227,7 +227,7 @@ def ask_ledger(matrix_path: Path, results: Path, gaps: dict[Path, Gap]) -> list[
 
     matrix = read_matrix(matrix_path)
     ledger = read_ledger(matrix, results)
-    for entry in ledger.entries:
+    for entry in ledger.cells:
         if entry.state == "missing":
             gaps.setdefault(
                 entry.folder, Gap(GapState.NOT_RUN, spec=entry.cell.spec)
@@ -236,7 +236,7 @@ def ask_ledger(matrix_path: Path, results: Path, gaps: dict[Path, Gap]) -> list[
             gaps[entry.folder] = Gap(GapState(entry.state), entry.detail, entry.cell.spec)
     dropped = tuple(f"{dropped.product}: {dropped.reason}" for dropped in matrix.dropped)
     notes = [
-        Note(f"{matrix_path}: {ledger.counts()['done']} of {len(ledger.entries)} cells are done")
+        Note(f"{matrix_path}: {ledger.counts()['done']} of {len(ledger.cells)} cells are done")
     ]
     notes += [Note(one_line(text)) for text in (*matrix.notes, *ledger.notes)]
     return [*notes, Note("products that do not exist", dropped)] if dropped else notes

@@ -68,8 +68,23 @@ def squeue() -> dict[str, Job] | None:
     return {line[0]: Job(*line[1:]) for line in lines if len(line) == 5}
 
 
-def how_ended(jobs: set[str]) -> dict[str, str]:
-    """Job id -> the state that accounting has for it, e.g. `CANCELLED by 0`; `is gone` where it knows nothing."""
+class JobEnd(NamedTuple):
+    """How a job ended, by SLURM's accounting."""
+
+    # The state alone, e.g. CANCELLED; "" where accounting knows nothing.
+    state: str
+    # The same for people, e.g. "CANCELLED by 0" or "is gone".
+    text: str
+
+
+# States of SLURM's in which more memory or more time may help, and that of a failed process.
+STATES_OUT_OF_MEMORY = ("OUT_OF_MEMORY",)
+STATES_OUT_OF_TIME = ("TIMEOUT", "DEADLINE")
+STATE_FAILED = "FAILED"
+
+
+def how_ended(jobs: set[str]) -> dict[str, JobEnd]:
+    """Ask accounting once how jobs ended: job id -> end."""
     if not jobs:
         return {}
     main = sorted({job.partition("_")[0] for job in jobs})
@@ -85,7 +100,10 @@ def how_ended(jobs: set[str]) -> dict[str, str]:
     states = dict(line.split("|", 1) for line in (answer or "").splitlines() if "|" in line)
     # Elements that never started stand together in one line, e.g. 17_[3-5].
     pending = {re.sub(r"_\[.*", "", job): state for job, state in states.items() if "[" in job}
-    return {job: states.get(job) or pending.get(job.partition("_")[0], "is gone") for job in jobs}
+    texts = {job: states.get(job) or pending.get(job.partition("_")[0], "") for job in jobs}
+    return {
+        job: JobEnd(text.partition(" ")[0], text or "is gone") for job, text in texts.items()
+    }
 
 
 def _ask(*command: str) -> str | None:

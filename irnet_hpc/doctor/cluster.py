@@ -197,7 +197,7 @@ def check_state(_: Settings) -> Verdict | None:
     """Check that the folder that carries submitit's jobs to the nodes can be written."""
     if configuration_if_up() is None:
         return None
-    from irnet_hpc.sweep.submit import state_folder
+    from irnet_hpc.sweep.slurm_jobs import state_folder
 
     folder = state_folder()  # raises UserError if others may write it
     folder.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ stack. What follows acts in the order in which it is written, each part once at 
     x2+1    branches: one of 2 layers and one of 1, each from the stack's input, their outputs added
 """
 
+import functools
 import hashlib
 import re
 from typing import NamedTuple
@@ -98,6 +99,12 @@ def layer_string(architecture: str, depth: int) -> str:
         raise UserError(
             f"{architecture} has no depth {depth}; known: {', '.join(map(str, MODELS[architecture]))}"
         )
+    return _preset(architecture, depth)
+
+
+@functools.cache
+def _preset(architecture: str, depth: int) -> str:
+    """Build the layer string of a preset that exists."""
     if (architecture, depth) in SINGLE:
         return SINGLE[architecture, depth]
     most = SRNET_STACK.get(depth) if architecture == "srnet" else None

@@ -169,16 +169,19 @@ def model_of(model: str) -> dict:
     return {"architecture": custom_name(model), "depth": parse_layers(model).depth, "layers": model}
 
 
-def run_folder(results: Path | str, spec: RunSpec) -> Path:
-    """Where a cell's files are: readable by a person, and a function of the specification alone."""
+def run_name(spec: RunSpec) -> str:
+    """Name a run by the path of its folder below the results."""
     variant = spec.protocol
     if spec.train_rows is not None:
         variant += f"-n{spec.train_rows}"
     if spec.start_from is not None:
         variant += f"-from-{spec.start_from[:8]}"
-    return Path(
-        results, spec.pack, spec.property, spec.model, spec.recipe, variant, f"seed{spec.seed}"
-    )
+    return f"{spec.pack}/{spec.property}/{spec.model}/{spec.recipe}/{variant}/seed{spec.seed}"
+
+
+def run_folder(results: Path | str, spec: RunSpec) -> Path:
+    """Return the folder of a run: readable by a person, and a function of its spec alone."""
+    return Path(results, run_name(spec))
 
 
 def run_id(spec: RunSpec, recipe: Recipe) -> str:

@@ -1,195 +1,199 @@
 """Sweeps: a matrix of trainings, of which only what is missing or failed is run.
 
-    python -m irnet_hpc.sweep plan jobs/smoke.yaml      the cells, their states and what they will cost; starts nothing
-    python -m irnet_hpc.sweep run jobs/smoke.yaml       missing packs, then cell after cell, here and now
-    python -m irnet_hpc.sweep submit jobs/smoke.yaml    the same through SLURM, or in the background where there is none
-    python -m irnet_hpc.sweep status jobs/smoke.yaml    how it goes; --watch to look again
-    python -m irnet_hpc.sweep retry jobs/smoke.yaml --failed    the failed cells alone, through SLURM where there is one
-    python -m irnet_hpc.sweep prune jobs/smoke.yaml     remove runs of no cell of these matrices, and what is left over
+    python -m irnet_hpc.sweep plan jobs/smoke.yaml      the cells, their states and their cost; starts nothing
+    python -m irnet_hpc.sweep run jobs/smoke.yaml       missing packs, then cell after cell, on this machine
+    python -m irnet_hpc.sweep submit jobs/smoke.yaml    the same through SLURM, or in the background without it
+    python -m irnet_hpc.sweep status jobs/smoke.yaml    the states now; --watch to look again
+    python -m irnet_hpc.sweep retry jobs/smoke.yaml --failed    only the failed cells, through SLURM where there is one
+    python -m irnet_hpc.sweep prune jobs/smoke.yaml     remove runs that no cell of these matrices wants, and leftovers
+    python -m irnet_hpc.sweep init DIR                  copy the example matrices, SLURM scripts and sites to DIR
+    python -m irnet_hpc.sweep keys                      every key of a matrix and of a site, as Markdown
 
-Every command may be killed and repeated. What replaces or removes something (`retry`, `prune`, --stale) lists it and asks;
---yes answers. Exit status: 0, 1 if a cell failed in `run`, 2 for a user's mistake.
-"""
+Every command may be killed and repeated. What replaces or removes something (retry, prune, --stale)
+lists it and asks first; --yes answers. Exit status: 0, 1 if a cell failed in `run`, 2 for a user's
+mistake.
+"""  # noqa: E501 (a column for the commands, one for what they do)
 
 import argparse
-import contextlib
 import dataclasses
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from irnet_hpc.console import CommandParser, command_parser
-from irnet_hpc.distributed.slurm import max_array_size
+from irnet_hpc.console import CommandParser, ExitStatus, command_parser, log_to_stdout
 from irnet_hpc.errors import UserError
-from irnet_hpc.sweep import journal
-from irnet_hpc.sweep import local as running
-from irnet_hpc.sweep.bundles import AUTO, bundles_of, gpu_gb, gpu_gb_here, of_bundles
+from irnet_hpc.runs.states import CellState
+from irnet_hpc.sweep.bundles import AUTO
+from irnet_hpc.sweep.context import SweepContext, SweepOptions, open_sweep
 from irnet_hpc.sweep.costs import DEVICES
-from irnet_hpc.sweep.estimates import estimates, in_words
-from irnet_hpc.sweep.ledger import Ledger, read_ledger
-from irnet_hpc.sweep.local import run_here
-from irnet_hpc.sweep.matrix.matrix import Matrix, read_matrix
-from irnet_hpc.sweep.matrix.sites import read_site
-from irnet_hpc.sweep.prune import remove, waste
-from irnet_hpc.sweep.status import as_json, plan_lines, status_table, summary
-from irnet_hpc.sweep.submit import reconcile, to_background, to_slurm
+from irnet_hpc.sweep.estimates import estimates
+from irnet_hpc.sweep.ledger import UNDER_WAY, Ledger, read_ledger
+from irnet_hpc.sweep.local import finished_states, run
+from irnet_hpc.sweep.matrix.matrix import Matrix
+from irnet_hpc.sweep.plan import plan
+from irnet_hpc.sweep.prune import prune, remove
+from irnet_hpc.sweep.reconcile import reconcile
+from irnet_hpc.sweep.status import as_json, status_table, summary
+from irnet_hpc.sweep.submit import slurm_array_size, submit
 
 VERBS = {
-    "plan": "the cells, their states and what they will cost; starts nothing",
-    "run": "missing packs, then cell after cell, here and now",
-    "submit": "the same through SLURM, or in the background where there is none",
-    "status": "how it goes",
-    "retry": "the failed cells alone, through SLURM where there is one",
-    "prune": "remove runs of no cell of these matrices, and what is left over",
+    "plan": "the cells, their states and their cost; starts nothing",
+    "run": "missing packs, then cell after cell, on this machine",
+    "submit": "the same through SLURM, or in the background without it",
+    "status": "the states now",
+    "retry": "only the failed cells, through SLURM where there is one",
+    "prune": "remove runs that no cell of these matrices wants, and leftovers",
+    "init": "copy the example matrices, SLURM scripts and sites to a folder",
+    "keys": "every key of a matrix and of a site, as Markdown",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command of the sweep and return its exit status."""
+    log_to_stdout()
     arguments = parse_arguments(argv)
-    results, command = Path(arguments.results), arguments.command
-    pack_dir = Path(arguments.pack_dir) if arguments.pack_dir else None
-    if command == "prune":
-        return prune([read_matrix(path, pack_dir) for path in arguments.matrix], results, arguments)
-    matrix = read_matrix(arguments.matrix, pack_dir)
-    if command == "plan":
-        return plan(matrix, results, arguments)
-    if command == "status":
-        return status(matrix, results, pack_dir, arguments)
-    if command == "reconcile":
-        site, size, token = read_site(arguments.site), max_array_size() or 1, arguments.token
-        with journal.alone(results):
-            how = {"bundle": arguments.bundle, "at_most": arguments.at_most}
-            reconcile(matrix, results, pack_dir, site, size, token, arguments.over_budget, **how)
-        return 0
-    return start(matrix, results, pack_dir, arguments)
+    return COMMANDS[arguments.command](arguments)
 
 
-def start(
-    matrix: Matrix, results: Path, pack_dir: Path | None, arguments: argparse.Namespace
-) -> int:
-    """run, submit and retry."""
-    is_retry = arguments.command == "retry"
-    array_size = None
-    if arguments.command != "run" and arguments.cluster in (None, "slurm"):
-        array_size = max_array_size()
-    is_run = arguments.command == "run" or (is_retry and array_size is None)
-    if not is_run:  # jobs may start elsewhere
-        results, pack_dir = results.resolve(), pack_dir and pack_dir.resolve()
-    only = None
-    if is_retry or arguments.stale:  # asked before the lock is held, which others wait for
-        only = replaced(matrix, results, "failed" if is_retry else "stale", arguments.yes)
-        if only is None:
-            print(f"nothing was started\nnext: {call('status', matrix, arguments)}")
-            return 0
-    with contextlib.ExitStack() as lock:
-        if not (
-            is_run and arguments.token
-        ):  # else the `submit` that started this holds it until we have begun
-            lock.enter_context(journal.alone(results))
-        ledger = read_ledger(matrix, results)
-        check_budget(matrix, ledger, arguments.over_budget)
+def context_of(arguments: argparse.Namespace, path: str | None = None) -> SweepContext:
+    """Open the sweep that the options describe."""
+    given = {
+        field.name: getattr(arguments, field.name)
+        for field in dataclasses.fields(SweepOptions)
+        if hasattr(arguments, field.name)
+    }
+    return open_sweep(
+        path or arguments.matrix, arguments.results, arguments.pack_dir, SweepOptions(**given)
+    )
+
+
+def start_command(arguments: argparse.Namespace) -> int:
+    """Run, submit or retry."""
+    context, is_retry = context_of(arguments), arguments.command == "retry"
+    is_here = arguments.command == "run"
+    if is_retry:
+        is_here = slurm_array_size(context.options) is None
+    if is_retry or context.options.stale:
+        # Asked before the sweep's lock is held, for which others wait.
+        state = CellState.FAILED if is_retry else CellState.STALE
+        names = names_to_replace(context, state, arguments.yes)
+        if names is None:
+            print(f"nothing was started\nnext: {call('status', context.matrix, arguments)}")
+            return ExitStatus.OK
         if is_retry:
-            ledger = dataclasses.replace(ledger, chosen=only)
-            for entry in ledger.to_do():
-                (entry.folder / "error.json").unlink(missing_ok=True)
-        if is_run:
-            options = {
-                "stale": arguments.stale,
-                "n_ranks": arguments.ranks,
-                "token": arguments.token,
-            }
-            options["bundle"] = arguments.bundle
-            return min(1, run_here(matrix, ledger, results, pack_dir, lock.close, **options))
-        return submit(matrix, ledger, results, pack_dir, arguments, array_size)
+            options = dataclasses.replace(context.options, only=names)
+            context = dataclasses.replace(context, options=options)
+    return run_command(context, arguments) if is_here else submit_command(context, arguments)
 
 
-def check_budget(matrix: Matrix, ledger: Ledger, over_budget: bool) -> None:
-    """Raise UserError where the cells that are not done may cost more than the matrix allows."""
-    asked, budget = ledger.asked_hours(), matrix.budget_device_hours
-    if budget is not None and asked > budget and not over_budget:
-        raise UserError(
-            f"budget_device_hours of {matrix.path} must cover the cells that are not done, "
-            f"however: {budget:,g} and {asked:,.1f}; raise it, or use --over-budget"
-        )
+def run_command(context: SweepContext, arguments: argparse.Namespace) -> int:
+    """Run the cells here and report."""
+    report, matrix = run(context), context.matrix
+    next_line = f"next: {tables_call(matrix, arguments)}"
+    if not report.started:
+        print(f"{matrix.name}: nothing to run ({finished_states(report.ledger)})\n{next_line}")
+        return ExitStatus.OK
+    counts = f"{report.n_done} cells done, {len(report.failures)} failures"
+    counts += f", {len(report.held)} elsewhere" if report.held else ""
+    print(f"{matrix.name}: {counts}, in {report.seconds:.0f} s; results in {context.results}")
+    print(*report.failures, *report.held, next_line, sep="\n", flush=True)
+    return ExitStatus.FAILED if report.failures else ExitStatus.OK
 
 
-def submit(
-    matrix: Matrix,
-    ledger: Ledger,
-    results: Path,
-    pack_dir: Path | None,
-    arguments: argparse.Namespace,
-    array_size: int | None,
-) -> int:
-    """Hand what is missing or failed, and not queued, to SLURM or to a process in the background."""
-    print("\n".join(summary(matrix, ledger)), flush=True)
-    entries = ledger.to_do(arguments.stale)
-    unknown = [pack.name for pack in matrix.packs if not pack.exists and "all" in pack.properties]
-    if not entries and not unknown:
-        print(f"nothing to submit\nnext: {next_step(matrix, ledger, arguments)}")
-        return 0
-    if array_size is None and arguments.cluster == "slurm":
-        raise UserError(
-            "--cluster slurm needs SLURM's commands on PATH and a cluster that they know"
-        )
-    if array_size is None:
-        options = ["--results", str(results), *(["--pack-dir", str(pack_dir)] if pack_dir else [])]
-        options += ["--stale", "--yes"] * arguments.stale + [
-            "--over-budget"
-        ] * arguments.over_budget
-        options += ["--bundle", str(arguments.bundle)]
-        log, process = to_background(matrix, results, options)
+def submit_command(context: SweepContext, arguments: argparse.Namespace) -> int:
+    """Submit the cells and report."""
+    submission = submit(context)
+    if submission.log is None:
+        print(f"nothing to submit\nnext: {next_step(context.matrix, submission.ledger, arguments)}")
+        return ExitStatus.OK
+    if submission.process:
         print(
-            f"started {len(entries)} cells in the background, one after the other; to stop: kill {process}"
-        )
-    elif unknown:
-        raise UserError(
-            f"properties: all needs the pack first, however: {', '.join(unknown)} is not built; "
-            "name the properties, or build it with python -m irnet_hpc.pack"
+            f"started {submission.n_cells} cells in the background, one after the other; "
+            f"to stop: kill {submission.process}"
         )
     else:
-        site, again = (
-            read_site(arguments.site),
-            reconcile_command(matrix, results, pack_dir, arguments),
-        )
-        how = {"bundle": arguments.bundle, "at_most": arguments.at_most}
-        log = to_slurm(matrix, ledger, entries, results, pack_dir, site, array_size, again, **how)
-        print(f"submitted {len(entries)} cells to SLURM")
-    print(f"the tables will be in {log}\nnext: {call('status', matrix, arguments)} --watch")
-    return 0
+        print(f"submitted {submission.n_cells} cells to SLURM")
+    print(f"the tables will be in {submission.log}")
+    print(f"next: {call('status', context.matrix, arguments)} --watch")
+    return ExitStatus.OK
 
 
-def reconcile_command(
-    matrix: Matrix, results: Path, pack_dir: Path | None, arguments: argparse.Namespace
-) -> list[str] | None:
-    """The command of the job that looks at what has failed; None where the matrix wants nothing tried again."""
-    if not matrix.retry:
-        return None
-    site = arguments.site and (
-        str(Path(arguments.site).resolve()) if Path(arguments.site).exists() else arguments.site
-    )
-    command = [
-        sys.executable,
-        "-m",
-        "irnet_hpc.sweep",
-        "reconcile",
-        str(matrix.path.resolve()),
-        "--results",
-        str(results),
-    ]
-    command += (["--pack-dir", str(pack_dir)] if pack_dir else []) + (
-        ["--site", site] if site else []
-    )
-    command += ["--bundle", str(arguments.bundle)]
-    command += ["--at-most", str(arguments.at_most)] if arguments.at_most else []
-    return command + ["--over-budget"] * arguments.over_budget
+def reconcile_command(arguments: argparse.Namespace) -> int:
+    """Try again what lacked memory or time; only SLURM jobs call this."""
+    reconcile(context_of(arguments), arguments.token)
+    return ExitStatus.OK
+
+
+def plan_command(arguments: argparse.Namespace) -> int:
+    """Print the plan."""
+    context = context_of(arguments)
+    planned = plan(context)
+    if arguments.json:
+        print(planned.json())
+    else:
+        step = next_step(context.matrix, planned.ledger, arguments)
+        print("\n".join([*planned.lines(), f"next: {step}"]))
+    return ExitStatus.OK
+
+
+def status_command(arguments: argparse.Namespace) -> int:
+    """Print the states, with --watch until nothing is under way."""
+    context, watch_s = context_of(arguments), arguments.watch
+    ends: dict = {}
+    while True:
+        matrix, ledger = context.matrix, read_ledger(context.matrix, context.results, ends)
+        is_watched = watch_s and any(status.state in UNDER_WAY for status in ledger.cells)
+        if arguments.json:
+            print(as_json(matrix, ledger, estimates(matrix, ledger)), flush=True)
+        else:
+            clear = "\033[H\033[2J" if watch_s and sys.stdout.isatty() else ""
+            lines = [*status_table(ledger), *summary(matrix, ledger)]
+            lines += [] if is_watched else [f"next: {next_step(matrix, ledger, arguments)}"]
+            print(clear + "\n".join(lines), flush=True)
+        if not is_watched:
+            return ExitStatus.OK
+        time.sleep(watch_s)
+        context = context.with_current_packs()
+
+
+def prune_command(arguments: argparse.Namespace) -> int:
+    """List what may be removed, ask, and remove it."""
+    matrices = [context_of(arguments, path).matrix for path in arguments.matrix]
+    results, then = Path(arguments.results), f"next: {call('status', matrices[0], arguments)}"
+    waste = prune(results, matrices)
+    if not waste:
+        print(f"nothing to prune in {results}", then, sep="\n")
+        return ExitStatus.OK
+    lines = [f"{megabytes(item.size):>12}  {item.kind:30} {item.path}" for item in waste]
+    total = megabytes(sum(item.size for item in waste))
+    if not agreed(lines, f"remove these {len(waste)}, {total}?", arguments.yes):
+        print("nothing was removed", then, sep="\n")
+        return ExitStatus.OK
+    problems = [problem for item in waste if (problem := remove(item, results))]
+    n_removed = len(waste) - len(problems)
+    print(f"removed {n_removed} of {len(waste)}", *problems, then, sep="\n")
+    return ExitStatus.FAILED if problems else ExitStatus.OK
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "plan": plan_command,
+    "run": start_command,
+    "submit": start_command,
+    "retry": start_command,
+    "status": status_command,
+    "prune": prune_command,
+    "reconcile": reconcile_command,
+}
+
+
+# ------------------------------------------------------------------------------------ what is next
 
 
 def call(verb: str, matrix: Matrix, arguments: argparse.Namespace) -> str:
-    """A command to type next, with the options that say where things are."""
+    """Write a command to type next, with the options that say where things are."""
     places = {"--results": arguments.results, "--pack-dir": arguments.pack_dir}
     given = [
         part
@@ -200,101 +204,48 @@ def call(verb: str, matrix: Matrix, arguments: argparse.Namespace) -> str:
     return shlex.join(["python", "-m", "irnet_hpc.sweep", verb, str(matrix.path), *given])
 
 
+def tables_call(matrix: Matrix, arguments: argparse.Namespace) -> str:
+    """Write the command of the tables, which also explain what is not done."""
+    command = ["python", "-m", "irnet_hpc.aggregate", str(Path(arguments.results))]
+    return shlex.join([*command, "--matrix", str(matrix.path)])
+
+
 def next_step(matrix: Matrix, ledger: Ledger, arguments: argparse.Namespace) -> str:
-    """What brings a matrix on, as it stands: wait for what is under way, run what is left, look at what is there."""
+    """Write the command that brings a matrix on: wait, run what is left, or make tables."""
     counts = ledger.counts()
-    if counts["queued"] or counts["running"]:
+    if any(counts[state] for state in UNDER_WAY):
         return f"{call('status', matrix, arguments)} --watch"
-    if counts["preempted"] or counts["missing"]:
+    if counts[CellState.PREEMPTED] or counts[CellState.MISSING]:
         return call("submit" if shutil.which("sbatch") else "run", matrix, arguments)
-    if counts["failed"]:
+    if counts[CellState.FAILED]:
         return f"{call('retry', matrix, arguments)} --failed"
-    return running.next_step(matrix, Path(arguments.results))
+    return tables_call(matrix, arguments)
 
 
-# ------------------------------------------------------------------------------------------------------ plan and status
+# ----------------------------------------------------------------------- what replaces or removes
 
 
-def plan(matrix: Matrix, results: Path, arguments: argparse.Namespace) -> int:
-    """What `run` would do here; of `submit`, which asks a site, --site says what it would."""
-    ledger = read_ledger(matrix, results)
-    of_cells = estimates(matrix, ledger, arguments.device)
-    if arguments.json:
-        print(as_json(matrix, ledger, of_cells))
-        return 0
-    entries, site = ledger.to_do(), read_site(arguments.site)
-    memory_gb = gpu_gb(site, entries) if site.gpu_gb else gpu_gb_here()
-    together = of_bundles(bundles_of(matrix, entries, arguments.bundle, memory_gb))
-    lines = [
-        *plan_lines(matrix, ledger, of_cells, together),
-        *summary(matrix, ledger),
-        *in_words(ledger, of_cells),
-    ]
-    print("\n".join([*lines, f"next: {next_step(matrix, ledger, arguments)}"]))
-    return 0
-
-
-def status(
-    matrix: Matrix, results: Path, pack_dir: Path | None, arguments: argparse.Namespace
-) -> int:
-    watch_s = arguments.watch
-    ends: dict[str, str] = {}
-    while True:
-        ledger = read_ledger(matrix, results, ends)
-        is_watched = watch_s and any(
-            entry.state in ("queued", "running") for entry in ledger.entries
-        )
-        if arguments.json:
-            print(as_json(matrix, ledger, estimates(matrix, ledger)), flush=True)
-        else:
-            clear = "\033[H\033[2J" if watch_s and sys.stdout.isatty() else ""
-            lines = [*status_table(ledger), *summary(matrix, ledger)]
-            lines += [] if is_watched else [f"next: {next_step(matrix, ledger, arguments)}"]
-            print(clear + "\n".join(lines), flush=True)
-        if not is_watched:
-            return 0
-        time.sleep(watch_s)
-        matrix = read_matrix(matrix.path, pack_dir)  # its packs may have been built by now
-
-
-# ------------------------------------------------------------------------------------------------- what replaces or removes
-
-
-def replaced(matrix: Matrix, results: Path, state: str, yes: bool) -> frozenset[str] | None:
-    """The cells in this state, where it is agreed that what they have left goes; None where it is not."""
-    entries = [entry for entry in read_ledger(matrix, results).entries if entry.state == state]
-    what = {"stale": "results that will be replaced", "failed": "reasons that will be removed"}[
-        state
-    ]
-    lines = [f"{state} {entry.name}: {entry.detail}" for entry in entries]
-    if entries and not agreed(
-        lines, f"{len(entries)} {state} cells have {what}; train them again?", yes
-    ):
+def names_to_replace(context: SweepContext, state: CellState, yes: bool) -> frozenset[str] | None:
+    """List the cells in a state and ask whether they are trained again; None: they are not."""
+    ledger = read_ledger(context.matrix, context.results)
+    statuses = [status for status in ledger.cells if status.state == state]
+    loss = "results that will be replaced"
+    if state == CellState.FAILED:
+        loss = "reasons that will be removed"
+    lines = [f"{state} {status.name}: {status.detail}" for status in statuses]
+    question = f"{len(statuses)} {state} cells have {loss}; train them again?"
+    if statuses and not agreed(lines, question, yes):
         return None
-    return frozenset(entry.name for entry in entries)
-
-
-def prune(matrices: list[Matrix], results: Path, arguments: argparse.Namespace) -> int:
-    found, then = waste(results, matrices), f"next: {call('status', matrices[0], arguments)}"
-    if not found:
-        print(f"nothing to prune in {results}", then, sep="\n")
-        return 0
-    lines = [f"{megabytes(one.size):>12}  {one.kind:30} {one.path}" for one in found]
-    total = megabytes(sum(one.size for one in found))
-    if not agreed(lines, f"remove these {len(found)}, {total}?", arguments.yes):
-        print("nothing was removed", then, sep="\n")
-        return 0
-    problems = [problem for one in found if (problem := remove(one, results))]
-    print(f"removed {len(found) - len(problems)} of {len(found)}", *problems, then, sep="\n")
-    return min(1, len(problems))
+    return frozenset(status.name for status in statuses)
 
 
 def megabytes(size: int) -> str:
+    """Format bytes."""
     return f"{size / 1e6:,.3f} MB"
 
 
 def agreed(lines: list[str], question: str, yes: bool) -> bool:
-    """Show what goes, and ask. Raises UserError where nobody can answer and --yes has not been given."""
+    """Show what goes, and ask. Raises UserError where nobody can answer, without --yes."""
     print("\n".join(lines), flush=True)
     if yes:
         return True
@@ -306,120 +257,144 @@ def agreed(lines: list[str], question: str, yes: bool) -> bool:
         return False
 
 
-# ---------------------------------------------------------------------------------------------------------------- options
+# ---------------------------------------------------------------------------------------- options
 
 
 def at_least_one(text: str) -> int:
+    """Convert an option to a whole number from 1."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, however: {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
     return int(text)
 
 
 def bundle(text: str) -> str | int:
+    """Convert --bundle."""
     return AUTO if text == AUTO else at_least_one(text)
 
 
 def seconds(text: str) -> float:
+    """Convert --watch."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 0 < value <= 86_400:  # nor is nan
-        raise argparse.ArgumentTypeError(
-            f"must be seconds above 0, a day at most, however: {text!r}"
-        )
+        raise argparse.ArgumentTypeError(f"must be seconds above 0, a day at most, got {text!r}")
     return value
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     return parser().parse_args(argv)
 
 
+# option -> (the commands that have it, what argparse takes)
+OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
+    "--results": (
+        ("plan", "run", "submit", "status", "retry", "prune", "reconcile"),
+        {"default": "results", "help": "default: %(default)s"},
+    ),
+    "--pack-dir": (
+        ("plan", "run", "submit", "status", "retry", "prune", "reconcile"),
+        {"help": "default: $IRNET_PACKS, else packs"},
+    ),
+    "--json": (("plan", "status"), {"action": "store_true", "help": "for a program to read"}),
+    "--device": (
+        ("plan",),
+        {
+            "choices": DEVICES,
+            "help": "of a rank, for the estimates; default: gpu where one is asked for",
+        },
+    ),
+    "--watch": (
+        ("status",),
+        {
+            "type": seconds,
+            "nargs": "?",
+            "const": 10,
+            "metavar": "SECONDS",
+            "help": "look again until nothing is queued or running",
+        },
+    ),
+    "--bundle": (
+        ("plan", "run", "submit", "retry", "reconcile"),
+        {
+            "type": bundle,
+            "default": AUTO,
+            "metavar": "K|auto",
+            "help": "maximum number of cells trained together as one network; "
+            "auto: as many as a GPU holds, on a CPU 1 (default: auto)",
+        },
+    ),
+    "--at-most": (
+        ("submit", "retry", "reconcile"),
+        {
+            "type": at_least_one,
+            "metavar": "N",
+            "dest": "max_jobs",
+            "help": "maximum number of SLURM jobs that train at the same time",
+        },
+    ),
+    "--failed": (
+        ("retry",),
+        {"action": "store_true", "required": True, "help": "the failed cells; nothing else"},
+    ),
+    "--stale": (
+        ("run", "submit"),
+        {
+            "action": "store_true",
+            "help": "also cells whose result is of another recipe, pack or version",
+        },
+    ),
+    "--yes": (
+        ("run", "submit", "retry", "prune"),
+        {"action": "store_true", "help": "do not ask before anything is replaced or removed"},
+    ),
+    "--over-budget": (
+        ("run", "submit", "retry", "reconcile"),
+        {
+            "action": "store_true",
+            "help": "start even if it may cost more than budget_device_hours",
+        },
+    ),
+    "--ranks": (
+        ("run", "retry"),
+        {
+            "type": at_least_one,
+            "dest": "n_ranks",
+            "help": "ranks of each cell, instead of the matrix's; the results are the same",
+        },
+    ),
+    # Names the journal for the `submit` that started this process.
+    "--token": (("run", "retry", "reconcile"), {"help": argparse.SUPPRESS}),
+    "--cluster": (
+        ("submit", "retry"),
+        {"choices": ("slurm", "local"), "help": "default: slurm where it answers, else local"},
+    ),
+    "--site": (
+        ("plan", "submit", "retry", "reconcile"),
+        {"help": "a name in env/sites or a YAML file; default: $IRNET_SITE"},
+    ),
+}
+
+
 def parser() -> CommandParser:
+    """Return the parser of the command line."""
     parser = command_parser("sweep", __doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(VERBS))
-    for name in (*VERBS, "reconcile"):  # the last is a job's
+    for name in COMMANDS:
+        # Only SLURM jobs call `reconcile`.
         shown = {"help": VERBS[name], "description": VERBS[name]} if name in VERBS else {}
         command = commands.add_parser(name, **shown)
-        add = command.add_argument
-        add(
+        if name in ("init", "keys"):
+            continue
+        command.add_argument(
             "matrix",
             metavar="MATRIX",
             nargs="+" if name == "prune" else None,
             help="a YAML file, e.g. jobs/smoke.yaml",
         )
-        add("--results", default="results", help="default: %(default)s")
-        add("--pack-dir", help="default: $IRNET_PACKS, else packs")
-        if name in ("plan", "status"):
-            add("--json", action="store_true", help="for a program to read")
-        if name == "plan":
-            add(
-                "--device",
-                choices=DEVICES,
-                help="of a rank, for the estimates; default: gpu where one is asked for",
-            )
-        if name == "status":
-            add(
-                "--watch",
-                type=seconds,
-                nargs="?",
-                const=10,
-                metavar="SECONDS",
-                help="look again until nothing is left",
-            )
-        if name in ("plan", "run", "submit", "retry", "reconcile"):
-            text = "cells trained together at most, as one network, or auto: what a GPU holds, on a CPU 1 (default: auto)"
-            add("--bundle", type=bundle, default=AUTO, metavar="K|auto", help=text)
-        if name in ("submit", "retry", "reconcile"):
-            add(
-                "--at-most",
-                type=at_least_one,
-                metavar="N",
-                help="jobs of SLURM's that train at once",
-            )
-        if name == "retry":
-            add(
-                "--failed",
-                action="store_true",
-                required=True,
-                help="what has failed; nothing else is started",
-            )
-            command.set_defaults(stale=False)
-        if name in ("run", "submit"):
-            add(
-                "--stale",
-                action="store_true",
-                help="also what has a result of another recipe, pack or version",
-            )
-        if name in ("run", "submit", "retry", "prune"):
-            add(
-                "--yes",
-                action="store_true",
-                help="do not ask before anything is replaced or removed",
-            )
-        if name in ("run", "submit", "retry", "reconcile"):
-            add(
-                "--over-budget",
-                action="store_true",
-                help="even if it may cost more than budget_device_hours",
-            )
-        if name in ("run", "retry"):
-            add(
-                "--ranks",
-                type=at_least_one,
-                help="of each cell, instead of the matrix's; the results are the same",
-            )
-        if name in ("run", "retry", "reconcile"):
-            add(
-                "--token", help=argparse.SUPPRESS
-            )  # names the journal for the `submit` that started this
-        if name in ("submit", "retry"):
-            here = "local: here and now" if name == "retry" else "local"
-            add(
-                "--cluster",
-                choices=("slurm", "local"),
-                help=f"default: slurm where it answers, else {here}",
-            )
-        if name in ("plan", "submit", "retry", "reconcile"):
-            add("--site", help="a name in env/sites or a YAML file; default: $IRNET_SITE")
+        for option, (names, settings) in OPTIONS.items():
+            if name in names:
+                command.add_argument(option, **settings)
     return parser

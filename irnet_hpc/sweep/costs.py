@@ -1,18 +1,18 @@
-"""What training a network costs: weights, rows and epochs -> seconds, by a model that done trainings can correct.
+"""Estimate the seconds that the training of a network takes from its weights, rows and epochs.
 
     a step on one rank = 6 weights rows / rate + weights * weight_s + depth * layer_s
     a training         = epochs * steps * (a step + the allreduce of the gradients)
 
-6 = 2 for a multiplication and an addition, times 3 for forward, the gradient of the input and that of the weights; the
-second term is the optimiser's way over the weights, which is what counts in small batches, the third what a device takes
-to be told what to do. Rates are those of whole trainings, evaluation included. They are guesses about a machine that is not
-at hand, and estimates made with them say so. No torch: thousands of cells are estimated while `sweep plan` starts.
+6 = 2 for a multiplication and an addition, times 3 for forward, the gradient of the input and that
+of the weights. The second term is the optimiser's pass over the weights, which counts in small
+batches; the third is the time to start a layer. Rates are those of whole trainings, evaluation
+included. Finished trainings correct the estimate (estimates.py). Nothing here imports torch:
+thousands of cells are estimated while `sweep plan` starts.
 """
 
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
 
 from irnet_hpc.models import architectures
 from irnet_hpc.runs.recipes import Recipe
@@ -20,98 +20,39 @@ from irnet_hpc.runs.recipes import Recipe
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """What one rank, or one node, sends its messages over."""
+    """A connection over which ranks send their messages."""
 
-    latency_s: float  # of one step
-    bandwidth: float  # bytes/s, each way; of a network, of one port
+    # Of one step.
+    latency_s: float
+    # Bytes/s, each way.
+    bandwidth: float
     source: str
 
 
-# NCCL's own model of its rings (src/graph/tuning.cc as of 2020, table hwLat: ring, protocol Simple).
-NCCL = "latency: NCCL's tuning table of 2020"
-# name -> link. Bandwidths are what is on the label, which a real allreduce does not reach: predictions are bounds.
-WITHIN_NODE = {
-    "NVLink 3": Link(
-        3.4e-6, 300e9, f"{NCCL}; bandwidth: NVIDIA's A100 data sheet, 600 GB/s both ways"
-    ),
-    "NVLink 4": Link(
-        3.4e-6, 450e9, f"{NCCL}; bandwidth: NVIDIA's H100 data sheet, 900 GB/s both ways"
-    ),
-    "PCIe 4": Link(5.7e-6, 32e9, f"{NCCL}; bandwidth: PCI-SIG, 16 lanes of 16 GT/s"),
-    "shared memory": Link(
-        0.5e-3,
-        1.5e9,
-        "Horovod between 2 processes on 2 cores, the least of many times: docs/performance.md",
-    ),
-}
-BETWEEN_NODES = {
-    "InfiniBand NDR": Link(9.6e-6, 50e9, f"{NCCL}; bandwidth: IBTA, 4 lanes, 400 Gb/s"),
-    "InfiniBand HDR": Link(9.6e-6, 25e9, f"{NCCL}; bandwidth: IBTA, 4 lanes, 200 Gb/s"),
-    "Ethernet 100": Link(
-        30e-6, 12.5e9, "latency: our assumption for TCP; bandwidth: IEEE 802.3, 100 Gb/s"
-    ),
-    "Ethernet 10": Link(
-        50e-6, 1.25e9, "latency: our assumption for TCP; bandwidth: IEEE 802.3, 10 Gb/s"
-    ),
-}
+SHARED_MEMORY = Link(
+    0.5e-3,
+    1.5e9,
+    "Horovod between 2 processes on 2 cores, the least of many times: docs/performance.md",
+)
 
 
 def ring_s(n_ranks: int, n_bytes: float, link: Link) -> float:
-    """Seconds of a ring allreduce of `n_bytes` (the whole buffer, as each rank has it) over `n_ranks`."""
+    """Return the seconds of a ring allreduce of `n_bytes` (the whole buffer) over `n_ranks`."""
     return 2 * (n_ranks - 1) * (link.latency_s + n_bytes / n_ranks / link.bandwidth)
-
-
-def hierarchical_s(
-    n_nodes: int, ranks_per_node: int, n_bytes: float, within: Link, between: Link, ports: int
-) -> float:
-    """Seconds of an allreduce over nodes that have `ports` ports of the network each, shared by the node's ranks."""
-    network = dataclasses.replace(between, bandwidth=ports * between.bandwidth)
-    return ring_s(ranks_per_node, n_bytes, within) + ring_s(n_nodes, n_bytes, network)
-
-
-def efficiency(step_s: float, allreduce_s: float) -> float:
-    """Of ranks that each take `step_s` for their rows and then wait for the allreduce: 1 is no time lost."""
-    return step_s / (step_s + allreduce_s)
-
-
-@dataclasses.dataclass(frozen=True)
-class Fit:
-    link: Link
-    median_error: float  # of |predicted / measured - 1|
-    largest_error: float
-
-
-def fit(measured: Sequence[tuple[int, float, float]]) -> Fit:
-    """The link that explains (n_ranks, n_bytes, seconds) best, by least squares of the relative errors.
-
-    Relative, since the times range over four decades, and the small messages are all that is known of the latency. A
-    parameter that would come out negative is held at zero (an infinite bandwidth); at least two times are needed.
-    """
-    assert len(measured) >= 2
-    rows = [
-        (2 * (p - 1) / s, 2 * (p - 1) / p * n / s) for p, n, s in measured
-    ]  # of latency and 1 / bandwidth
-    aa, ab, bb = (sum(row[i] * row[j] for row in rows) for i, j in ((0, 0), (0, 1), (1, 1)))
-    a, b = (sum(row[i] for row in rows) for i in (0, 1))
-    determinant = aa * bb - ab * ab
-    latency, inverse = (a * bb - b * ab) / determinant, (b * aa - a * ab) / determinant
-    if latency < 0:
-        latency, inverse = 0.0, b / bb
-    elif inverse <= 0:
-        latency, inverse = a / aa, 0.0
-    link = Link(latency, 1 / inverse if inverse else float("inf"), "fitted")
-    errors = sorted(abs(ring_s(p, n, link) / s - 1) for p, n, s in measured)
-    return Fit(link, errors[len(errors) // 2], errors[-1])
 
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """What one rank computes on."""
+    """The device on which one rank computes."""
 
-    rate: dict[str, float]  # precision -> FLOP/s over a whole training
-    weight_s: float  # a step, for each weight
-    layer_s: float  # a step, for each layer
-    within: str  # of WITHIN_NODE: between the devices of a node
+    # precision -> FLOP/s over a whole training
+    rate: dict[str, float]
+    # Of a step, for each weight.
+    weight_s: float
+    # Of a step, for each layer.
+    layer_s: float
+    # Between the devices of a node; None: not measured, so that allreduces are not counted.
+    link: Link | None
     source: str
 
 
@@ -121,99 +62,121 @@ DEVICES = {
         {"bf16": 200e9, "fp32": 80e9, "fp64": 40e9},
         weight_s=2e-9,
         layer_s=0.0,
-        within="shared memory",
-        source="trainings on a core of an AMD EPYC with AVX512-BF16 (docs/performance.md); fp64: half of fp32",
+        link=SHARED_MEMORY,
+        source="trainings on a core of an AMD EPYC with AVX512-BF16 (docs/performance.md); "
+        "fp64: half of fp32",
     ),
     "gpu": Device(
         {"bf16": 40e12, "fp32": 20e12, "fp64": 5e12},
         weight_s=2e-11,
         layer_s=4.3e-4,
-        within="NVLink 3",
-        source="not measured: a layer from the 7.3 ms a step of IRNet-17 that were published, the rest assumed",
+        link=None,
+        source="not measured: a layer from the 7.3 ms a step of IRNet-17 that were published, "
+        "the rest assumed",
     ),
 }
-NETWORK = "InfiniBand HDR"  # between nodes, until somebody says otherwise; one port a node
-BYTES = {"bf16": 4, "fp32": 4, "fp64": 8}  # of a gradient; bf16 is of the matrix products alone
+# Precision -> bytes of a gradient; bf16 is the precision of the matrix products alone.
+BYTES = {"bf16": 4, "fp32": 4, "fp64": 8}
 
 
 @functools.cache
 def n_weights(layer_string: str, n_features: int, n_outputs: int = 1) -> int:
-    """Parameters of the network that model.py makes of a layer string."""
-    return architectures.n_weights(
-        architectures.parse_layers(layer_string)._replace(n_outputs=n_outputs), n_features
-    )
+    """Count the parameters of the network of a layer string."""
+    layers = architectures.parse_layers(layer_string)._replace(n_outputs=n_outputs)
+    return architectures.n_weights(layers, n_features)
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """One training, as far as its cost goes."""
+    """What decides the cost of one training."""
 
     n_weights: int
     depth: int
-    n_rows: int  # training rows
+    # Training rows.
+    n_rows: int
     epochs: int
     recipe: Recipe
 
 
 @dataclasses.dataclass(frozen=True)
-class Ranks:
-    """What it runs on."""
+class Allocation:
+    """The ranks on which a training runs."""
 
     nodes: int
     ranks_per_node: int
-    device: str  # of DEVICES
-    cores: int = 1  # of each rank, where the device is a core
+    # A key of DEVICES.
+    device: str
+    # Of each rank, where the device is a core.
+    cores: int = 1
 
     @property
-    def size(self) -> int:
+    def n_ranks(self) -> int:
+        """The number of ranks over all nodes."""
         return self.nodes * self.ranks_per_node
 
-
-def training_s(work: Work, ranks: Ranks) -> float:
-    """Seconds that a training takes, by the model."""
-    n_steps = max(1, work.n_rows // work.recipe.batch)
-    step = step_s(work, ranks, work.recipe.batch / ranks.size)
-    return work.epochs * n_steps * (step + allreduce_s(work, ranks))
+    @property
+    def link(self) -> Link | None:
+        """The measured link between all ranks; None where there is none."""
+        return DEVICES[self.device].link if self.nodes == 1 else None
 
 
-def step_s(work: Work, ranks: Ranks, n_rows: float) -> float:
-    """Seconds of one step of `n_rows` rows on each rank, without the allreduce."""
-    device = DEVICES[ranks.device]
-    rate = device.rate[work.recipe.precision] * (ranks.cores if ranks.device == "core" else 1)
-    return (
-        6 * work.n_weights * n_rows / rate
-        + work.n_weights * device.weight_s
-        + work.depth * device.layer_s
-    )
+def training_s(work: Work, allocation: Allocation) -> float:
+    """Estimate the seconds of a training, before any correction by finished ones.
 
-
-def allreduce_s(work: Work, ranks: Ranks) -> float:
-    """Seconds that the gradients of a step take to be summed."""
-    n_bytes = work.n_weights * (
-        2 if work.recipe.allreduce == "bf16" else BYTES[work.recipe.precision]
-    )
-    within, between = WITHIN_NODE[DEVICES[ranks.device].within], BETWEEN_NODES[NETWORK]
-    return hierarchical_s(ranks.nodes, ranks.ranks_per_node, n_bytes, within, between, ports=1)
-
-
-LEAST_EFFICIENCY = 0.5  # below it, half of what is paid for waits
-
-
-def proposed_ranks(work: Work, ranks: Ranks, limit_s: float, speed: float = 1.0) -> int | None:
-    """The fewest ranks, all of one node, on which a training ends within `limit_s`; None where none does.
-
-    One, if that will do: whatever is summed over ranks costs something, and another cell of the matrix would not.
-    `speed` is how long trainings take here, by the model's. Ranks have whole groups of rows, and are a power of two.
+    The allreduce is left out where the link between the ranks was never measured.
     """
-    alone = training_s(work, dataclasses.replace(ranks, nodes=1, ranks_per_node=1))
-    for power in range(int(math.log2(work.recipe.batch // work.recipe.norm_group)) + 1):
-        size = 2**power
-        took = training_s(work, dataclasses.replace(ranks, nodes=1, ranks_per_node=size))
-        if (
-            work.recipe.batch // work.recipe.norm_group % size
-            or alone / (size * took) < LEAST_EFFICIENCY
-        ):
+    n_steps = max(1, work.n_rows // work.recipe.batch)
+    step = step_s(work, allocation, work.recipe.batch / allocation.n_ranks)
+    return work.epochs * n_steps * (step + allreduce_s(work, allocation))
+
+
+def step_s(work: Work, allocation: Allocation, n_rows: float) -> float:
+    """Estimate the seconds of a step of `n_rows` rows on each rank, without the allreduce."""
+    device = DEVICES[allocation.device]
+    n_cores = allocation.cores if allocation.device == "core" else 1
+    rate = device.rate[work.recipe.precision] * n_cores
+    computing = 6 * work.n_weights * n_rows / rate
+    return computing + work.n_weights * device.weight_s + work.depth * device.layer_s
+
+
+def allreduce_s(work: Work, allocation: Allocation) -> float:
+    """Estimate the seconds in which the gradients of a step are summed; 0 where unknown."""
+    if allocation.link is None:
+        return 0.0
+    n_bytes = 2 if work.recipe.allreduce == "bf16" else BYTES[work.recipe.precision]
+    return ring_s(allocation.n_ranks, work.n_weights * n_bytes, allocation.link)
+
+
+# Below it, half of what is paid for waits.
+MIN_EFFICIENCY = 0.5
+
+
+def proposed_ranks(
+    work: Work, allocation: Allocation, limit_s: float, speed: float = 1.0
+) -> int | None:
+    """Return the fewest ranks, all of one node, on which a training ends in time.
+
+    One, if that will do: a sum over ranks costs something, and another cell of the matrix would
+    not. Ranks have whole groups of rows, and their number is a power of two. More than one rank is
+    only proposed where the link between them was measured.
+
+    Args:
+        work: The training.
+        allocation: The kind of device and its cores.
+        limit_s: Seconds in which it must end.
+        speed: Seconds that trainings take here for each estimated one.
+
+    Returns:
+        The number of ranks; None where no number meets the limit.
+    """
+    one_node = dataclasses.replace(allocation, nodes=1)
+    alone_s = training_s(work, dataclasses.replace(one_node, ranks_per_node=1))
+    n_groups = work.recipe.batch // work.recipe.norm_group
+    for power in range(int(math.log2(n_groups)) + 1 if one_node.link else 1):
+        n_ranks = 2**power
+        seconds = training_s(work, dataclasses.replace(one_node, ranks_per_node=n_ranks))
+        if n_groups % n_ranks or alone_s / (n_ranks * seconds) < MIN_EFFICIENCY:
             return None
-        if took * speed <= limit_s:
-            return size
+        if seconds * speed <= limit_s:
+            return n_ranks
     return None

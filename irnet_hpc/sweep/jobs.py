@@ -1,4 +1,4 @@
-"""What a sweep starts: command lines, the environment they start in, and the jobs that submitit carries to the nodes."""
+"""Build what a sweep starts: command lines, their environment, and the jobs submitit carries."""
 
 import contextlib
 import json
@@ -17,7 +17,8 @@ from irnet_hpc.console import exit_status
 from irnet_hpc.distributed.launch import LAUNCHERS
 from irnet_hpc.distributed.slurm import end_of_job
 from irnet_hpc.runs.spec import run_folder
-from irnet_hpc.sweep.ledger import Entry
+from irnet_hpc.runs.states import CellState
+from irnet_hpc.sweep.ledger import CellStatus
 from irnet_hpc.sweep.matrix.matrix import Cell, Matrix
 from irnet_hpc.sweep.matrix.packs import MatrixPack
 from irnet_hpc.sweep.matrix.resources import Resources
@@ -25,49 +26,54 @@ from irnet_hpc.sweep.matrix.resources import Resources
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
+# Notice of preemption or of the job's end, and what comes before a kill.
+TRAINING_SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
+# Notice of a job's end comes up to a minute early.
+NOTICE_SLACK_S = 90
 
-HANDED_OVER = (
-    signal.SIGUSR2,
-    signal.SIGTERM,
-)  # notice of preemption or of the end, and what comes before being killed
 
+def train_options(
+    status: CellStatus, results: Path, pack_dir: Path | None, *others: CellStatus
+) -> list[str]:
+    """List the options of `python -m irnet_hpc.train` for a cell.
 
-def train_options(entry: Entry, results: Path, pack_dir: Path | None, *others: Entry) -> list[str]:
-    """The options of `python -m irnet_hpc.train` for a cell, and for others that are trained together with it."""
-    cell, spec = entry.cell, entry.cell.spec
-    model = ["--layers", spec.layers] if spec.layers else ["--architecture", spec.architecture]
-    model += ["--depth", spec.depth] if not spec.layers and spec.depth is not None else []
-    options = [
-        "--pack",
-        spec.pack,
-        "--property",
-        spec.property,
-        *model,
-        "--recipe",
-        cell.recipe_option,
-    ]
-    options += ["--protocol", spec.protocol, "--seed", spec.seed, "--results", results]
-    options += ["--train-rows", spec.train_rows] if spec.train_rows is not None else []
+    Args:
+        status: The cell.
+        results: The folder of results.
+        pack_dir: The folder of packs; None: the usual one.
+        others: Cells to be trained together with it, as one bundle.
+
+    Returns:
+        The options as text.
+    """
+    cell, spec = status.cell, status.cell.spec
+    options: list[object] = ["--pack", spec.pack, "--property", spec.property]
+    if spec.layers:
+        options += ["--layers", spec.layers]
+    else:
+        options += ["--architecture", spec.architecture]
+        options += [] if spec.depth is None else ["--depth", spec.depth]
+    options += ["--recipe", cell.recipe_option, "--protocol", spec.protocol]
+    options += ["--seed", spec.seed, "--results", results]
+    options += [] if spec.train_rows is None else ["--train-rows", spec.train_rows]
     options += ["--init", run_folder(results, cell.origin.spec)] if cell.origin else []
     options += ["--pack-dir", pack_dir] if pack_dir else []
-    options += (
-        ["--bundle", json.dumps([_differing(one.cell) for one in (entry, *others)])]
-        if others
-        else []
-    )
+    if others:
+        options += ["--bundle", json.dumps([_bundle_member(s.cell) for s in (status, *others)])]
     options += ["--stage-dir", cell.resources.stage_dir] if cell.resources.stage_dir else []
-    return [str(option) for option in options] + (["--force"] if entry.state == "stale" else [])
+    options += ["--force"] if status.state == CellState.STALE else []
+    return [str(option) for option in options]
 
 
-def _differing(cell: Cell) -> dict:
-    """What a cell of a bundle has for itself."""
+def _bundle_member(cell: Cell) -> dict:
+    """Return the fields in which a cell may differ from the others of its bundle."""
     option = cell.recipe_option
     recipe = json.loads(option) if option.startswith("{") else option
     return {"property": cell.spec.property, "recipe": recipe, "seed": cell.spec.seed}
 
 
 def pack_command(pack: MatrixPack, n_workers: int | None = None) -> list[str]:
-    """The command that builds a pack, on all cores that it may use unless it is told how many."""
+    """Return the command that builds a pack, on all available cores unless `n_workers` is set."""
     assert pack.options is not None
     place = ["--name", pack.name, "--pack-dir", str(pack.path.parent)]
     workers = ["--workers", str(n_workers)] if n_workers else []
@@ -75,25 +81,25 @@ def pack_command(pack: MatrixPack, n_workers: int | None = None) -> list[str]:
 
 
 def aggregate_command(matrix: Matrix, results: Path) -> list[str]:
-    packs = f"IRNET_PACKS={matrix.packs[0].path.parent.resolve()}"  # where this matrix's are, for its states
-    return [
-        *("env", packs, sys.executable, "-m", "irnet_hpc.aggregate"),
-        *(str(results), "--matrix", str(matrix.path.resolve())),
-    ]
+    """Return the command that makes the tables of a matrix."""
+    # The packs of this matrix, from which the states of its cells follow.
+    packs = f"IRNET_PACKS={matrix.packs[0].path.parent.resolve()}"
+    aggregate = ["env", packs, sys.executable, "-m", "irnet_hpc.aggregate"]
+    return [*aggregate, str(results), "--matrix", str(matrix.path.resolve())]
 
 
 @contextlib.contextmanager
 def outside_any_job() -> Iterator[None]:
-    """An environment in which nothing tells a child that it is part of this job, or a rank of this launch."""
+    """Clear the environment of all that tells a child it is part of this job, or of a launch."""
     from submitit.helpers import clean_env
 
     names = {name for launcher in LAUNCHERS for name in launcher[1:7] if name}
     names |= {name for name in os.environ if name.startswith(("OMPI_COMM_", "PMIX_", "PMI_"))}
     if "SLURM_JOB_ID" in os.environ:
-        names.add("CUDA_VISIBLE_DEVICES")  # this job's
-    configuration = os.environ.get(
-        "SLURM_CONF"
-    )  # where the cluster is, which has nothing to do with this job
+        # The GPUs of this job.
+        names.add("CUDA_VISIBLE_DEVICES")
+    # Where the cluster is has nothing to do with this job.
+    configuration = os.environ.get("SLURM_CONF")
     with clean_env(extra_names=tuple(names)):
         if configuration:
             os.environ["SLURM_CONF"] = configuration
@@ -101,12 +107,12 @@ def outside_any_job() -> Iterator[None]:
 
 
 def notice_s(resources: Resources) -> int:
-    """Seconds before its time is up at which a training is told to save."""
+    """Return how many seconds before its time is up a training is told to save."""
     return min(120, resources.minutes * 60 // 4)
 
 
-class Training:
-    """A cell, or a bundle, as submitit runs it: once in every rank, so that `train` finds itself under srun."""
+class TrainingJob:
+    """A cell, or a bundle of cells, that submitit runs once in every rank of a SLURM job."""
 
     def __init__(
         self, options: Sequence[str], log: Path, resources: Resources, folders: Sequence[Path]
@@ -114,49 +120,65 @@ class Training:
         self.options, self.log, self.resources, self.folders = options, log, resources, folders
 
     def __call__(self) -> None:
+        """Train, and requeue this job where it was preempted with enough of its time left."""
         from submitit import JobEnvironment
 
         began, rank = time.time(), JobEnvironment().global_rank
         if rank == 0:
-            _send_output_to(self.log)
-        from irnet_hpc.train import cli as train  # with torch, which planning does without
-        from irnet_hpc.train import run_writer as folder
+            _redirect_output_to(self.log)
+        # With torch, which planning does without.
+        from irnet_hpc.train import cli as train
 
-        seen = _hand_signals_to_train()
+        signals_seen = _hand_signals_to_train()
         status = exit_status(lambda: train.main(self.options))
-        if status == train.PREEMPTED and signal.SIGUSR2 in seen():
-            least_s = notice_s(self.resources) + 90  # notice of the end comes up to a minute early
+        if status == train.PREEMPTED and signal.SIGUSR2 in signals_seen():
             # Rank 0 decides: the others are ended with the job, or by srun when it gives up.
-            if (
-                rank
-                or (end_of_job() or began + 60 * self.resources.minutes) - time.time() > least_s
-            ):
+            if rank or self._seconds_left(began) > notice_s(self.resources) + NOTICE_SLACK_S:
                 _requeue(rank)
-            else:  # another go would cost more than the matrix says
-                sentence = f"out of time after {self.resources.minutes} min; submitted again it goes on from its checkpoint"
-                for path in self.folders:
-                    if not any((path / name).exists() for name in ("result.json", "error.json")):
-                        folder.failed(path, sentence)
-        if status:  # SLURM must know, and the other ranks must end
+            else:
+                # Another go would cost more than the matrix allows.
+                self._leave_out_of_time()
+        if status:
+            # SLURM must know, and the other ranks must end.
             raise RuntimeError(f"the training ended with status {status}; see {self.log}")
 
+    def _seconds_left(self, began: float) -> float:
+        return (end_of_job() or began + 60 * self.resources.minutes) - time.time()
+
+    def _leave_out_of_time(self) -> None:
+        """Leave the reason in the run folders that have neither a result nor another reason."""
+        from irnet_hpc.train import run_writer
+
+        sentence = (
+            f"out of time after {self.resources.minutes} min; "
+            "submitted again it goes on from its checkpoint"
+        )
+        for path in self.folders:
+            if not any((path / name).exists() for name in ("result.json", "error.json")):
+                run_writer.failed(path, sentence)
+
     def checkpoint(self) -> "DelayedSubmission":
-        """For a signal that comes before `train` listens: the same again; it resumes from the last checkpoint."""
+        """Repeat the job after a signal that came before `train` listened; it resumes."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 class Commands:
-    """Commands in turn, each whatever became of the one before, their output in one log. Packs, the aggregator, `run`."""
+    """Commands that submitit runs in turn, each whatever became of the one before.
+
+    Used for packs, the aggregator, and `sweep run` in the background.
+    """
 
     def __init__(
         self, commands: Sequence[Sequence[str]], log: Path, gpus: str | None = None
     ) -> None:
-        # gpus: CUDA_VISIBLE_DEVICES, which submitit empties for a local job that asks for no GPU; None: unset
+        # `gpus` is CUDA_VISIBLE_DEVICES (None: unset), which submitit empties for a local job that
+        # asks for no GPU.
         self.commands, self.log, self.gpus = commands, log, gpus
 
     def __call__(self) -> None:
+        """Run the commands, their output in one log. Raises RuntimeError if one failed."""
         failed = []
         with outside_any_job(), self.log.open("a") as log:
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)
@@ -168,56 +190,57 @@ class Commands:
                 )
                 signal.signal(signal.SIGTERM, lambda *_, child=process: child.terminate())
                 if process.wait():
-                    failed.append(
-                        f"{' '.join(command[1:3])} ended with status {process.returncode}"
-                    )
+                    name = " ".join(command[1:3])
+                    failed.append(f"{name} ended with status {process.returncode}")
         if failed:
             raise RuntimeError(f"{'; '.join(failed)}; see {self.log}")
 
 
-def _send_output_to(log: Path) -> None:
+def _redirect_output_to(log: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
-    print(
-        f"--- job {os.environ.get('SLURM_JOB_ID')} on {os.environ.get('SLURM_JOB_NODELIST')}, {time.ctime()}",
-        flush=True,
-    )
+    job, nodes = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_JOB_NODELIST")
+    os.write(1, f"--- job {job} on {nodes}, {time.ctime()}\n".encode())
 
 
 def _hand_signals_to_train() -> Callable[[], bytes]:
-    """Take the signals of HANDED_OVER from submitit, which would requeue at once, for `train`, which saves first.
+    """Take TRAINING_SIGNALS from submitit, which would requeue at once, for `train`, which saves.
 
-    `train` handles what nobody else does, but only once it has loaded its data; until then they are held back, not lost.
-    Returns a function that tells which have come: Python writes their numbers to the wake-up descriptor.
+    `train` sets its handlers only once it has loaded its data. Until then the signals are blocked
+    in this thread and those it starts, so that none is lost. A signal goes to any thread that does
+    not block it: the thread started here unblocks them as soon as `train` has set its handlers.
+
+    Returns:
+        A function that tells which signals have come, by their numbers: Python writes them to the
+        wake-up descriptor.
     """
     reader, writer = os.pipe2(os.O_NONBLOCK)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    signal.pthread_sigmask(signal.SIG_BLOCK, HANDED_OVER)  # of this thread and those it starts
-    for number in HANDED_OVER:
+    signal.pthread_sigmask(signal.SIG_BLOCK, TRAINING_SIGNALS)
+    for number in TRAINING_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
 
-    def receive() -> (
-        None
-    ):  # a signal goes to any thread that does not hold it back: this one, as soon as `train` listens
-        while any(signal.getsignal(number) == signal.SIG_DFL for number in HANDED_OVER):
+    def receive() -> None:
+        while any(signal.getsignal(number) == signal.SIG_DFL for number in TRAINING_SIGNALS):
             time.sleep(0.2)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDED_OVER)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, TRAINING_SIGNALS)
         threading.Event().wait()
 
     threading.Thread(target=receive, daemon=True).start()
 
-    def seen() -> bytes:
-        # One rank's signal stops all; this one's own may still be held back, for the thread above looks now and then.
+    def signals_seen() -> bytes:
+        # One rank's signal stops all ranks. This rank's own may still be blocked, since the thread
+        # above looks five times a second.
         select.select([reader], [], [], 5.0)
         with contextlib.suppress(BlockingIOError):
             return os.read(reader, 4096)
         return b""
 
-    return seen
+    return signals_seen
 
 
 def _requeue(rank: int) -> None:

@@ -1,15 +1,16 @@
-"""The journal: what was handed to SLURM or to a process of this machine, and how it went. One file a submission.
+"""Record what was handed to SLURM or to a process of this machine, and how it went.
 
-    results/.sweep/<time>-<token>.jsonl      first line: the submission; then a line for whatever happens to a cell or a pack
-    results/.sweep/lock                      held while a sweep reads the ledger and until its journal is there
+    results/.sweep/<time>-<token>.jsonl   first line: the submission; then a line an event
+    results/.sweep/lock                   held from reading the ledger until the journal is there
 
-Each file has one writer and only grows, a whole line at a time, so a kill leaves it readable. The journal is evidence and
-never a state: a cell is done by its result.json alone, running by its lease, and queued only while the scheduler, or the
-process, says so.
+Each file has one writer and only grows, a whole line at a time, so a kill leaves it readable. The
+journal is evidence and never a state: a cell is done by its result.json alone, running by its
+lease, and queued only while the scheduler, or the process, says so.
 """
 
 import contextlib
 import json
+import logging
 import os
 import secrets
 import socket
@@ -22,37 +23,51 @@ from irnet_hpc.distributed.processes import process_name
 from irnet_hpc.files import lock, write_text
 from irnet_hpc.runs.lease import Leases
 
-NAMED = "%Y%m%dT%H%M%S.%f"  # UTC
-FOLDER = ".sweep"  # in the results folder; starts with a dot, so that nothing takes it for results
+log = logging.getLogger(__name__)
+
+TIME_FORMAT = "%Y%m%dT%H%M%S.%f"  # UTC
+# In the results folder; it starts with a dot, so that nothing takes it for results.
+FOLDER = ".sweep"
 
 
 class Attempt(NamedTuple):
     """The last known attempt at one cell or pack."""
 
-    token: str  # of the submission
-    cluster: str  # slurm | local
-    time: str  # ISO, of the submission
-    host: str  # that it was submitted from; where a local one runs
-    driver: str | None = (
-        None  # the process that submits, or goes through the cells, as process_name() gives it
-    )
-    job: str | None = None  # slurm: job id, e.g. 17 or 17_3
-    process: str | None = None  # local: the training itself, once started
-    ended: str | None = None  # local: how the process ended
+    # Of the submission.
+    token: str
+    # slurm | local
+    cluster: str
+    # ISO, of the submission.
+    time: str
+    # The host it was submitted from; a local one runs there.
+    host: str
+    # The process that submits, or goes through the cells, as process_name() gives it.
+    driver: str | None = None
+    # slurm: job id, e.g. 17 or 17_3
+    job: str | None = None
+    # local: the training itself, once started
+    process: str | None = None
+    # local: how the process ended, for people
+    ended: str | None = None
+    # local: its exit status, where it ended by itself or by a signal (negative)
+    status: int | None = None
     log: str | None = None
-    bundle: int = 1  # cells that share the job or the process
-    again: bool = False  # slurm: by the job that tries once more what lacked memory or time
-    journal: str = ""  # the file that says so
+    # Cells that share the job or the process.
+    bundle: int = 1
+    # slurm: submitted by the job that tries once more what lacked memory or time
+    again: bool = False
+    # The file that says so.
+    journal: str = ""
 
 
 @contextlib.contextmanager
 def alone(results: Path) -> Iterator[None]:
-    """Wait until no other sweep is between reading what these results hold and saying in its journal what it takes up."""
+    """Keep other sweeps from reading the ledger until this one's journal says what it takes up."""
     folder = Path(results) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as file:
         if not lock(file):
-            print(f"another sweep is about to start on {results}; waiting for it", flush=True)
+            log.info("another sweep is about to start on %s; waiting for it", results)
             lock(file, wait=True)
         yield
 
@@ -65,40 +80,49 @@ def begin(
     token: str | None = None,
     events: Iterable[dict] = (),
 ) -> Path:
-    """Open the journal of a new submission; its stem's last part is the token that the scheduler's jobs carry, too.
+    """Open the journal of a new submission.
 
-    It appears with the first `events` in it: who sees it, sees what has been taken up.
+    Args:
+        results: The folder of results.
+        matrix: The name of the matrix.
+        cluster: slurm or local.
+        driver: The process that submits, or goes through the cells.
+        token: The token of the submission, which the scheduler's jobs carry, too; None: a new one.
+        events: The first events. The file appears with them: who sees it sees what is taken up.
+
+    Returns:
+        The path of the journal, whose stem ends with the token.
     """
     now, token = datetime.now(UTC), token or secrets.token_hex(4)
     folder = Path(results) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{_after_all_in(folder, now)}-{token}.jsonl"
+    path = folder / f"{_later_than_all_in(folder, now)}-{token}.jsonl"
     head = {
         "token": token,
         "matrix": matrix,
         "cluster": cluster,
         "time": now.isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "driver": driver,
     }
-    write_text(path, _lines([head | {"host": socket.gethostname(), "driver": driver}, *events]))
-    if driver == process_name(
-        os.getpid()
-    ):  # for sweeps on other machines, which cannot look at our processes
+    write_text(path, _lines([head, *events]))
+    if driver == process_name(os.getpid()):
+        # For sweeps on other machines, which cannot look at our processes.
         Leases().keep_touching(path)
     return path
 
 
-def _after_all_in(folder: Path, now: datetime) -> str:
-    """The time by which a new journal is named. Their order is that of their names, also where a clock has been set back."""
+def _later_than_all_in(folder: Path, now: datetime) -> str:
+    """Name a new journal by its time, so that it sorts last even if a clock was set back."""
     last = max((path.name.partition("-")[0] for path in folder.glob("[0-9]*-*.jsonl")), default="")
     with contextlib.suppress(ValueError):
-        now = max(
-            now, datetime.strptime(last, NAMED).replace(tzinfo=UTC) + timedelta(microseconds=1)
-        )
-    return now.strftime(NAMED)
+        last_time = datetime.strptime(last, TIME_FORMAT).replace(tzinfo=UTC)
+        now = max(now, last_time + timedelta(microseconds=1))
+    return now.strftime(TIME_FORMAT)
 
 
 def tables_of(results: Path, token: str) -> str | None:
-    """The job that makes the tables of a submission."""
+    """Return the job that makes the tables of a submission."""
     for path in (Path(results) / FOLDER).glob(f"[0-9]*-{token}.jsonl"):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -107,6 +131,7 @@ def tables_of(results: Path, token: str) -> str | None:
 
 
 def token_of(path: Path) -> str:
+    """Return the token of a journal's submission."""
     return path.stem.rpartition("-")[2]
 
 
@@ -122,29 +147,29 @@ def _lines(events: Iterable[dict]) -> str:
     return "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in events)
 
 
-def attempts(results: Path, but_of: str | None = None) -> dict[tuple[str, str], Attempt]:
-    """(kind, name) -> the last attempt at it; kind is cell (named by its folder below results) or pack.
+def attempts(results: Path, except_token: str | None = None) -> dict[tuple[str, str], Attempt]:
+    """Read the last attempt at each cell and pack from all journals.
 
-    The submission with the token `but_of` is left out: a process that goes through cells has taken them up itself.
+    Args:
+        results: The folder of results.
+        except_token: The token of a submission to leave out: a process that goes through cells
+            has taken them up itself.
+
+    Returns:
+        (kind, name) -> attempt, where kind is cell (named by its folder below results) or pack.
     """
     last: dict[tuple[str, str], Attempt] = {}
     for path in sorted((Path(results) / FOLDER).glob("[0-9]*.jsonl")):
         head = None
-        if token_of(path) == but_of:
+        if token_of(path) == except_token:
             continue
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             # A line cut short by a kill says nothing, nor does one that is not ours.
             with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 event = checked(json.loads(line))
                 if head is None:
-                    head = Attempt(
-                        event["token"],
-                        event["cluster"],
-                        event["time"],
-                        event["host"],
-                        event["driver"],
-                    )
-                    head = head._replace(journal=str(path))
+                    fields = [event[name] for name in Attempt._fields[:5]]
+                    head = Attempt(*fields, journal=str(path))
                     continue
                 kind = "cell" if "cell" in event else "pack"
                 name = (kind, event.pop(kind))
@@ -154,7 +179,7 @@ def attempts(results: Path, but_of: str | None = None) -> dict[tuple[str, str], 
 
 
 def checked(event: object) -> dict:
-    """Raises TypeError where it is not an object, or a field is not of Attempt's type."""
+    """Return an event. Raises TypeError if it is no object or a field has another type."""
     if not isinstance(event, dict):
         raise TypeError("an event is an object")
     for name, kind in Attempt.__annotations__.items():

@@ -1,55 +1,415 @@
-"""The ledger: how every cell of a matrix stands. Reads the disk and asks the scheduler once.
+"""Work out the state of every cell of a matrix from the disk and one question to the scheduler.
 
-done       result.json is there and its key is the cell's
-running    a process holds the run's lease (a sweep's, or one started by hand), or has been started for it and is about to
-queued     the scheduler has it, or a process that goes through a sweep
-stale      result.json is there, but of another recipe, pack or version, or damaged: shown, and re-run only when asked
-preempted  a checkpoint is there, and a signal or its time limit ended the training: it goes on from there
-failed     error.json is there, or it was handed over and has gone without a result
-missing    none of these
-
-A cell that starts from another is stale where it started from other content than that one now has, and is not taken up
-before that one can be.
+The states are those of `irnet_hpc.runs.states.CellState`. A cell that starts from another one is
+stale where that one's content has changed since, and is not taken up before that one can be.
 """
 
 import dataclasses
 import functools
 import os
 import re
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
-from irnet_hpc.distributed.slurm import how_ended, squeue
+from irnet_hpc.distributed.slurm import (
+    STATE_FAILED,
+    STATES_OUT_OF_MEMORY,
+    STATES_OUT_OF_TIME,
+    JobEnd,
+    how_ended,
+    squeue,
+)
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
 from irnet_hpc.runs import lease
 from irnet_hpc.runs.lease import Lease
-from irnet_hpc.runs.pack_identity import differing_fields
 from irnet_hpc.runs.result import RunResult, read_result
-from irnet_hpc.runs.spec import defaults, run_folder, run_key
+from irnet_hpc.runs.spec import defaults, run_key, run_name
+from irnet_hpc.runs.states import CellState, Cause
 from irnet_hpc.sweep import journal
 from irnet_hpc.sweep.journal import Attempt
 from irnet_hpc.sweep.matrix.matrix import Cell, Matrix
-from irnet_hpc.sweep.queue import Queue, life, queue_of
+from irnet_hpc.sweep.queue import Queue, life_of, queue_of
 
-# What a training that ran out of something has said, or SLURM of it; more of it may help. Linux kills with signal 9 (137 in a
-# shell's words) what takes the memory of others.
-CAUSES = {
-    "memory": r"OUT_OF_ME|out of memory|can't allocate memory|MemoryError|[Uu]nable to allocate|status (-9|137)\b",
-    "time": r"TIMEOUT|DEADLINE|out of time",
-}
-
-LOST = "a rank is gone"  # how comm.PeerLost begins: what the other ranks can tell, and no reason
-
-
-def cause_of(text: str) -> str:
-    """memory or time, where that is what a failure, in one line, was about; else nothing."""
-    return next((name for name, pattern in CAUSES.items() if re.search(pattern, text)), "")
+# The words by which torch, numpy, Python and Linux say that memory was lacking, in the last line
+# of a log whose training could not write error.json any more.
+FOREIGN_WORDS_FOR_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|MemoryError|[Uu]nable to allocate"
+)
+# Linux ends with signal 9 (137 by a shell's or launcher's count) what takes the memory of others.
+KILLED = (-9, 137)
+# The states of cells that `run` and `submit` take up without being asked to.
+TO_DO = (CellState.PREEMPTED, CellState.FAILED, CellState.MISSING)
+UNDER_WAY = (CellState.QUEUED, CellState.RUNNING)
 
 
-def listing(folder: Path) -> frozenset[str]:
-    """The names in a run folder, from one look at it; none where there is no folder."""
+@dataclasses.dataclass(frozen=True)
+class CellStatus:
+    """A cell of a matrix, its state, and the evidence for it."""
+
+    cell: Cell
+    results: Path
+    state: CellState
+    # One line: the error, the job, or why it is stale.
+    detail: str = ""
+    log: str | None = None
+    # Of done cells, and of stale ones whose result can be read.
+    result: RunResult | None = None
+    # Of running cells, once they hold it.
+    lease: Lease | None = None
+    # Why it is failed or preempted, where that is known.
+    cause: Cause = Cause.OTHER
+    # A checkpoint of this very run is there.
+    resumable: bool = False
+
+    @functools.cached_property
+    def name(self) -> str:
+        """The name of the cell on the screen and in the journal."""
+        return cell_name(self.cell)
+
+    @functools.cached_property
+    def folder(self) -> Path:
+        """The run folder; made when it is asked for, since paths of thousands take long."""
+        return self.results / self.name
+
+    @functools.cached_property
+    def origin(self) -> str | None:
+        """The name of the cell that it starts from."""
+        return cell_name(self.cell.origin) if self.cell.origin else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Ledger:
+    """The states of all cells of a matrix, in the matrix's order, and the jobs under way."""
+
+    cells: tuple[CellStatus, ...]
+    # pack -> the job in the queue that builds it
+    pack_jobs: dict[str, str]
+    # name of a cell that is queued or running -> its job
+    cell_jobs: dict[str, str]
+    notes: tuple[str, ...]
+    # The names of the only cells to take up; None: all that are to do.
+    chosen: frozenset[str] | None = None
+
+    def counts(self) -> dict[CellState, int]:
+        """Count the cells of each state."""
+        states = [status.state for status in self.cells]
+        return {state: states.count(state) for state in CellState}
+
+    def to_do(self, stale: bool = False) -> list[CellStatus]:
+        """List the cells to take up, with `stale` also those that have an outdated result.
+
+        Cells are left out while their origin is stale and stays so, or is under way in a process
+        that cannot be waited for.
+        """
+        wanted = {*TO_DO, CellState.STALE} if stale else {*TO_DO}
+        blocked = {
+            status.name
+            for status in self.cells
+            if (status.state in UNDER_WAY and status.name not in self.cell_jobs)
+            or (status.state == CellState.STALE and not stale)
+        }
+        return [
+            status
+            for status in self.cells
+            if status.state in wanted
+            and (self.chosen is None or status.name in self.chosen)
+            and status.origin not in blocked
+        ]
+
+    def asked_hours(self) -> float:
+        """Sum the device-hours that the cells without a result may use at most."""
+        finished = (CellState.DONE, CellState.STALE)
+        return sum(s.cell.resources.device_hours for s in self.cells if s.state not in finished)
+
+
+def cell_name(cell: Cell) -> str:
+    """Name a cell by its folder below the results, on the screen and in the journal."""
+    return run_name(cell.spec)
+
+
+def read_ledger(
+    matrix: Matrix,
+    results: Path | str,
+    ends: dict[str, JobEnd] | None = None,
+    except_token: str | None = None,
+) -> Ledger:
+    """Read the state of every cell of a matrix.
+
+    Args:
+        matrix: The matrix.
+        results: The folder of results.
+        ends: Remembers between two calls how finished jobs ended, so that SLURM's accounting is
+            asked once for each.
+        except_token: Ignore the submission of this token: the caller's own.
+
+    Returns:
+        The ledger. The disk is listed once for each cell, the scheduler asked once for all.
+    """
+    results = Path(results)
+    reader = _Reader(matrix, results, journal.attempts(results, except_token))
+    attempts = [reader.attempts.get(("cell", cell_name(cell))) for cell in matrix.cells]
+    cells = [reader.status(cell, a) for cell, a in zip(matrix.cells, attempts, strict=True)]
+    cells = reader.explain(cells, attempts, {} if ends is None else ends)
+    jobs = {}
+    for status, attempt in zip(cells, attempts, strict=True):
+        # A lease may be that of a training started by hand, and the job one that ended long ago.
+        is_under_way = attempt and attempt.job and status.state in UNDER_WAY
+        if is_under_way and (not status.lease or reader.life(attempt)):
+            jobs[status.name] = attempt.job
+    return Ledger(tuple(cells), reader.pack_jobs, jobs, reader.notes(jobs))
+
+
+class _Reader:
+    """Read the cells of one matrix: what is asked once (queue, clock, journal) is kept here."""
+
+    def __init__(
+        self, matrix: Matrix, results: Path, attempts: dict[tuple[str, str], Attempt]
+    ) -> None:
+        self.results, self.attempts = results, attempts
+        # SLURM is asked before the disk is read: a job that has left its queue by then has also
+        # left its result.
+        on_slurm = any(attempt.cluster == "slurm" for attempt in attempts.values())
+        jobs = squeue() if on_slurm else {}
+        self.queue: Queue | None = None if jobs is None else queue_of(jobs, attempts)
+        self.now = functools.cache(lambda: lease.file_server_time(results))
+        self.identities = {pack.name: pack.identity for pack in matrix.packs}
+        self.origin_key = functools.cache(self._origin_key)
+        missing_packs = {pack.name for pack in matrix.packs if not pack.exists}
+        pack_attempts = {
+            name: attempt
+            for (kind, name), attempt in attempts.items()
+            if kind == "pack" and name in missing_packs
+        }
+        alive = {name for name, attempt in pack_attempts.items() if self.life(attempt)}
+        self.pack_jobs = {name: pack_attempts[name].job for name in pack_attempts if name in alive}
+        self.lost_packs = {n: a for n, a in pack_attempts.items() if n not in alive}
+
+    def life(self, attempt: Attempt | None) -> tuple[CellState, str] | None:
+        """Return the state of an attempt that is under way and a line on it, else None."""
+        return life_of(attempt, self.queue, self.now)
+
+    def notes(self, jobs: dict[str, str]) -> tuple[str, ...]:
+        """Warn where SLURM does not answer, so that jobs are only believed to be queued."""
+        if self.queue is not None or not jobs:
+            return ()
+        attempts = self.attempts.values()
+        journals = sorted({attempt.journal for attempt in attempts if attempt.cluster == "slurm"})
+        return (
+            "SLURM does not answer here, so what was submitted counts as queued; "
+            f"if those jobs are gone for good, remove {' '.join(journals)}",
+        )
+
+    def _origin_key(self, origin: Cell) -> str | None:
+        """Return the key that an origin should have, or without its pack the key that it has."""
+        identity = self.identities[origin.spec.pack]
+        if identity:
+            return run_key(origin.spec, origin.recipe, identity)
+        result, _ = result_of(self.results / cell_name(origin) / "result.json")
+        return result.key if result else None
+
+    def status(self, cell: Cell, attempt: Attempt | None) -> CellStatus:
+        """Determine the state of a cell, except how its SLURM job ended."""
+        results = self.results
+        folder = f"{results}/{cell_name(cell)}"
+        names = listing(folder)
+        held = lease.read_lease(folder) if lease.LEASE_FILE in names else None
+        if lease.LEASE_FILE in names and held is None:
+            # Given back between the two looks: by now the result is there, or the reason.
+            names = listing(folder)
+        log = _log_of(folder, names, attempt)
+        result, why = result_of(f"{folder}/result.json") if "result.json" in names else (None, "")
+        key, identity = self._keys(cell, result)
+        if result and result.key == key:
+            detail = f"MAE {result.test_mae:.4g} {result.unit}"
+            return CellStatus(cell, results, CellState.DONE, detail, log, result)
+        if result:
+            origin_key = self.origin_key(cell.origin) if cell.origin else None
+            why = why_stale(cell, result, identity, origin_key)
+        if held and not lease.is_expired(held, self.now()):
+            heard_s = max(0.0, (self.now() or held.touched) - held.touched)
+            detail = f"{held.lease}, heard of {heard_s:.0f} s ago"
+            return CellStatus(cell, results, CellState.RUNNING, detail, log, lease=held.lease)
+        return self._without_result(CellStatus(cell, results, CellState.STALE, why, log, result),
+                                    names, attempt, key)
+
+    def _keys(self, cell: Cell, result: RunResult | None) -> tuple[str | None, dict | None]:
+        """Return the key of a cell and the pack identity that it is made of.
+
+        Without the pack, fall back to the pack identity that the result states, and without the
+        origin's key to the one that the result states.
+        """
+        identity = self.identities[cell.spec.pack]
+        origin_key = self.origin_key(cell.origin) if cell.origin else None
+        if result:
+            identity = identity or result.pack_identity
+            if cell.origin:
+                origin_key = origin_key or (result.origin or {}).get("key")
+        if not identity:
+            return None, None
+        return run_key(cell.spec, cell.recipe, identity, origin_key), identity
+
+    def _without_result(
+        self, stale: CellStatus, names: frozenset[str], attempt: Attempt | None, key: str | None
+    ) -> CellStatus:
+        """Determine the state of a cell that neither is done nor has a living lease.
+
+        `stale` is the status that it has where its result is outdated or unreadable (detail).
+        """
+        cell, results, log = stale.cell, stale.results, stale.log
+        alive = self.life(attempt)
+        started = attempt if attempt and (attempt.job or attempt.process) else None
+        since = started.time if started else None
+        error = error_of(stale.folder, since) if "error.json" in names else None
+        in_bundle = started is not None and started.bundle > 1
+        # One cell of a bundle may have failed while the others go on.
+        if alive and not (alive[0] == CellState.RUNNING and in_bundle and error):
+            return CellStatus(cell, results, *alive, log)
+        if stale.detail and not alive:
+            return stale
+        resumable = "checkpoint" in names and has_checkpoint(stale.folder, key)
+        if error and started and started.job and error.cause == Cause.PEER_LOST:
+            error = None  # a node or the memory was lost, and SLURM knows which
+        failed = CellStatus(cell, results, CellState.FAILED, log=log, resumable=resumable)
+        if error:
+            state = CellState.FAILED
+            if resumable and error.cause == Cause.TIME:
+                state = CellState.PREEMPTED
+            return dataclasses.replace(
+                failed,
+                state=state,
+                detail=error.message,
+                log=error.log or log,
+                cause=error.cause,
+            )
+        if started:
+            # SLURM is asked once how all its jobs ended (explain).
+            return failed if started.job else _ended(failed, local_end(started), started)
+        if resumable:
+            detail = "stopped, with a checkpoint to go on from"
+            return dataclasses.replace(failed, state=CellState.PREEMPTED, detail=detail)
+        return CellStatus(cell, results, CellState.MISSING)
+
+    def explain(
+        self,
+        cells: list[CellStatus],
+        attempts: list[Attempt | None],
+        ends: dict[str, JobEnd],
+    ) -> list[CellStatus]:
+        """Add how the jobs of cells ended that left nothing behind, and which origins are missing.
+
+        SLURM's accounting is asked once for all jobs that `ends` does not know yet.
+        """
+        pairs = list(zip(cells, attempts, strict=True))
+        gone = {
+            status.name: attempt
+            for status, attempt in pairs
+            if attempt and status.state == CellState.FAILED and not status.detail
+        }
+        if gone:
+            jobs = {attempt.job for attempt in (*gone.values(), *self.lost_packs.values())}
+            ends |= how_ended({job for job in jobs if job} - ends.keys())
+        explained: dict[str, CellStatus] = {}
+        for status in cells:
+            name, pack = status.name, status.cell.spec.pack
+            if name in gone and pack in self.lost_packs:
+                attempt = self.lost_packs[pack]
+                end = ends[attempt.job].text
+                detail = f"its pack {pack} was not built: job {attempt.job} {end}"
+                status = dataclasses.replace(status, detail=detail, log=attempt.log)
+            elif name in gone:
+                attempt = gone[name]
+                status = _ended(status, slurm_end(attempt, ends[attempt.job]), attempt)
+            # Origins come before the cells that start from them.
+            origin = explained.get(status.origin) if status.origin else None
+            explained[name] = _without_origin(status, origin, is_gone=name in gone)
+        return list(explained.values())
+
+
+def _without_origin(status: CellStatus, origin: CellStatus | None, is_gone: bool) -> CellStatus:
+    """Add to a cell that has not been trained that its origin has not been either."""
+    if origin is None or origin.state == CellState.DONE:
+        return status
+    if status.state != CellState.MISSING and not (is_gone and origin.state in TO_DO):
+        return status
+    why = f"is {origin.state}"
+    if origin.state == CellState.FAILED:
+        why = f"failed: {origin.detail}"
+    return dataclasses.replace(status, detail=f"its origin {origin.name} {why}")
+
+
+class Ending(NamedTuple):
+    """How an attempt ended that left neither a result nor an error."""
+
+    text: str
+    cause: Cause
+    # The process itself failed, so that the end of its log says why.
+    log_says_why: bool
+
+
+def local_end(attempt: Attempt) -> Ending:
+    """Describe the end of a training that this machine started, from its exit status."""
+    if attempt.status is None:
+        return Ending(attempt.ended or "killed", Cause.OTHER, False)
+    cause = Cause.MEMORY if attempt.status in KILLED else Cause.OTHER
+    return Ending(attempt.ended or f"ended with status {attempt.status}", cause, True)
+
+
+def slurm_end(attempt: Attempt, end: JobEnd) -> Ending:
+    """Describe the end of a SLURM job, from the state that accounting has for it."""
+    cause = Cause.OTHER
+    if end.state in STATES_OUT_OF_MEMORY:
+        cause = Cause.MEMORY
+    elif end.state in STATES_OUT_OF_TIME:
+        cause = Cause.TIME
+    return Ending(f"job {attempt.job} {end.text}", cause, end.state == STATE_FAILED)
+
+
+def _ended(status: CellStatus, ending: Ending, attempt: Attempt) -> CellStatus:
+    """Complete the status of a cell whose attempt ended without leaving a result or an error."""
+    log = status.log or attempt.log
+    if status.resumable and ending.cause != Cause.MEMORY:
+        # The training would have said why it failed: it was a signal.
+        return dataclasses.replace(
+            status,
+            state=CellState.PREEMPTED,
+            detail=f"{ending.text}, with a checkpoint to go on from",
+            log=log,
+            cause=ending.cause,
+        )
+    words = last_words_in(log, attempt.time) if ending.log_says_why else ""
+    cause = ending.cause
+    if not cause and FOREIGN_WORDS_FOR_MEMORY.search(words):
+        cause = Cause.MEMORY
+    detail = f"{ending.text}: {words}" if words else f"{ending.text}, without a result"
+    return dataclasses.replace(status, detail=detail, log=log, cause=cause)
+
+
+def why_stale(cell: Cell, result: RunResult, identity: dict, origin_key: str | None) -> str:
+    """Explain why a result is not the one that the cell stands for."""
+    wanted = dataclasses.asdict(cell.recipe)
+    has = defaults(cell.recipe) | result.recipe
+    if has != wanted:
+        changed = [name for name in wanted if has[name] != wanted[name]]
+        return f"of another recipe: {', '.join(changed) or 'other fields'}"
+    changed = [
+        name
+        for name, value in identity.items()
+        if name != "content_sha256" and result.pack_identity.get(name) != value
+    ]
+    if changed:
+        return f"of another pack: {', '.join(changed)}"
+    if cell.origin and origin_key and (result.origin or {}).get("key") != origin_key:
+        return "its origin was of another recipe, pack or version"
+    return "of another version of the training, or of this specification"
+
+
+# ------------------------------------------------------------------------------ one run folder
+
+
+def listing(folder: Path | str) -> frozenset[str]:
+    """List the names in a run folder; none where there is no folder."""
     try:
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries)
@@ -57,8 +417,8 @@ def listing(folder: Path) -> frozenset[str]:
         return frozenset()
 
 
-def result_of(path: Path) -> tuple[RunResult | None, str]:
-    """A result, or why it cannot be read; neither where there is none."""
+def result_of(path: Path | str) -> tuple[RunResult | None, str]:
+    """Return a result and no reason, or None and why it cannot be read ("": there is none)."""
     try:
         result = read_result(path)
     except FileNotFoundError:
@@ -70,32 +430,31 @@ def result_of(path: Path) -> tuple[RunResult | None, str]:
     return result, ""
 
 
-def why_stale(cell: Cell, result: RunResult, identity: dict, origin_key: str | None) -> str:
-    ours = dataclasses.asdict(cell.recipe)
-    theirs = defaults(cell.recipe) | result.recipe
-    if theirs != ours:
-        changed = [name for name in ours if theirs[name] != ours[name]]
-        return f"of another recipe: {', '.join(changed) or 'other fields'}"
-    if changed := differing_fields(identity, result.pack_identity):
-        return f"of another pack: {', '.join(changed)}"
-    if cell.origin and origin_key and (result.origin or {}).get("key") != origin_key:
-        return "its origin was of another recipe, pack or version"
-    return "of another version of the training, or of this specification"
+class RunError(NamedTuple):
+    """The content of an error.json."""
+
+    message: str
+    cause: Cause = Cause.OTHER
+    log: str | None = None
 
 
-def error_of(folder: Path, since: str | None = None) -> dict:
-    """What error.json holds; nothing where there is none, or one older than `since` (ISO)."""
+def error_of(folder: Path, since: str | None = None) -> RunError | None:
+    """Read error.json; None where there is none, or one older than `since` (ISO time)."""
     try:
         error = read_json(folder / "error.json")
     except FileNotFoundError:
-        return {}
+        return None
     except UserError as unreadable:
-        return {"error": str(unreadable)}
-    return {} if since and _time(error.get("time")) < _time(since) else error
+        return RunError(str(unreadable))
+    if since and _time(error.get("time")) < _time(since):
+        return None
+    causes = {cause.value: cause for cause in Cause}
+    cause = causes.get(str(error.get("cause", "")), Cause.OTHER)
+    return RunError(str(error.get("error")), cause, str(error.get("log") or "") or None)
 
 
 def has_checkpoint(folder: Path, key: str | None) -> bool:
-    """Whether a training of this key (None: of any) can go on from where an earlier one was."""
+    """Return True if a training of this key (None: of any) has a checkpoint to go on from."""
     if not any(name.endswith(".json") for name in listing(folder / "checkpoint")):
         return False
     try:
@@ -104,281 +463,37 @@ def has_checkpoint(folder: Path, key: str | None) -> bool:
         return False
 
 
-def last_words(said: str) -> str:
-    """The last line that a training said, and not horovodrun; nothing where it said nothing."""
-    lines = [line for line in said.splitlines() if line.strip()]
-    of_ranks = [
+def _log_of(folder: str, names: frozenset[str], attempt: Attempt | None) -> str | None:
+    """Return the log of a cell. That of a bundle lies in the folder of its first cell."""
+    if "train.log" in names and not (attempt and attempt.bundle > 1):
+        return f"{folder}/train.log"
+    return attempt.log if attempt else None
+
+
+def last_words(output: str) -> str:
+    """Return the last line of a training's output, passing over horovodrun's own lines."""
+    lines = [line for line in output.splitlines() if line.strip()]
+    rank_lines = [
         line.partition(">:")[2] for line in lines if re.match(r"\[\d+\]<std(out|err)>:.*\S", line)
     ]
-    return ([""] + (of_ranks or lines))[-1].strip()[:300]
+    return ([""] + (rank_lines or lines))[-1].strip()[:300]
 
 
 def last_words_in(log: str | None, since: str) -> str:
-    """The same from the end of a log, where that is not older than `since` (ISO)."""
+    """Return the last line of a log that is not older than `since` (ISO time), else ""."""
     try:
         with Path(log or "").open("rb") as file:
             if os.fstat(file.fileno()).st_mtime < _time(since):
                 return ""
             file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
             return last_words(file.read().decode(errors="replace"))
-    except (OSError, ValueError):  # what the journal calls a log may be no name of a file
+    except (OSError, ValueError):
+        # What the journal calls a log may be no name of a file.
         return ""
 
 
 def _time(text: str | None) -> float:
     try:
-        return datetime.fromisoformat(text).timestamp()
+        return datetime.fromisoformat(text or "").timestamp()
     except (TypeError, ValueError, OverflowError):
         return float("inf")
-
-
-STATES = ("done", "running", "queued", "stale", "preempted", "failed", "missing")
-TO_DO = ("preempted", "failed", "missing")  # what `run` and `submit` take up unasked
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A cell and what is known of it."""
-
-    cell: Cell
-    folder: Path
-    state: str  # one of STATES
-    detail: str = ""  # one line: the error, the job, why it is stale
-    log: str | None = None
-    result: RunResult | None = None  # of done cells, and of stale ones whose result can be read
-    lease: Lease | None = None  # of running cells, once they hold it
-    cause: str = ""  # what it lacked, memory or time, where that is why it is failed or preempted
-    resumable: bool = False  # a checkpoint is there to go on from
-
-    @functools.cached_property
-    def name(self) -> str:
-        return cell_name(self.cell)
-
-    @functools.cached_property
-    def origin(self) -> str | None:
-        """The name of the cell that it starts from."""
-        return self.cell.origin and cell_name(self.cell.origin)
-
-
-@dataclasses.dataclass(frozen=True)
-class Ledger:
-    entries: tuple[Entry, ...]
-    pack_jobs: dict[str, str]  # pack -> the job in the queue that builds it
-    cell_jobs: dict[str, str]  # cell that is queued or running -> its job
-    notes: tuple[str, ...]
-    chosen: frozenset[str] | None = None  # the only cells to take up; None: all that are to do
-
-    def counts(self) -> dict[str, int]:
-        states = [entry.state for entry in self.entries]
-        return {state: states.count(state) for state in STATES}
-
-    def to_do(self, stale: bool = False) -> list[Entry]:
-        """The cells to take up; not those whose origin is stale and stays so, or is under way where it cannot be waited for."""
-        taken = [
-            entry
-            for entry in self.entries
-            if entry.state in TO_DO or (stale and entry.state == "stale")
-        ]
-        under_way = {
-            e.name for e in self.entries if e.state in ("queued", "running")
-        } - self.cell_jobs.keys()
-        held = under_way | (
-            {entry.name for entry in self.entries if entry.state == "stale"} if not stale else set()
-        )
-        taken = (
-            taken
-            if self.chosen is None
-            else [entry for entry in taken if entry.name in self.chosen]
-        )
-        return [entry for entry in taken if entry.origin not in held]
-
-    def asked_hours(self) -> float:
-        """Device-hours that the cells without a result may use at most."""
-        return sum(
-            e.cell.resources.device_hours for e in self.entries if e.state not in ("done", "stale")
-        )
-
-
-def read_ledger(
-    matrix: Matrix,
-    results: Path | str,
-    ends: dict[str, str] | None = None,
-    but_of: str | None = None,
-) -> Ledger:
-    """The state of every cell of a matrix, but for what the submission with the token `but_of` has taken up.
-
-    `ends` remembers between two calls how finished jobs ended.
-    """
-    results, attempts = Path(results), journal.attempts(Path(results), but_of)
-    # The scheduler is asked before the disk is read: a job that has left the queue has then left its result.
-    found = squeue() if any(attempt.cluster == "slurm" for attempt in attempts.values()) else {}
-    queue = None if found is None else queue_of(found, attempts)
-    now = functools.cache(lambda: lease.file_server_time(results))
-    pack_attempts = {
-        pack.name: attempts[kind_and_name]
-        for pack in matrix.packs
-        if (kind_and_name := ("pack", pack.name)) in attempts and not pack.exists
-    }
-    pack_jobs = {
-        name: attempt.job for name, attempt in pack_attempts.items() if life(attempt, queue, now)
-    }
-    identities = {pack.name: pack.identity for pack in matrix.packs}
-    entries, tried = [], [attempts.get(("cell", cell_name(cell))) for cell in matrix.cells]
-    for cell, attempt in zip(matrix.cells, tried, strict=True):
-        origin_key = cell.origin and _origin_key(
-            cell.origin, results, identities[cell.origin.spec.pack]
-        )
-        identity = identities[cell.spec.pack]
-        entries.append(
-            _entry(cell, run_folder(results, cell.spec), attempt, queue, identity, origin_key, now)
-        )
-    lost_packs = {name: attempt for name, attempt in pack_attempts.items() if name not in pack_jobs}
-    entries = _explain(entries, tried, lost_packs, {} if ends is None else ends)
-
-    pairs = zip(entries, tried, strict=True)
-    # A lease may be that of a training by hand, and the job one that has long ended.
-    under_way = [(e, a) for e, a in pairs if a and a.job and e.state in ("queued", "running")]
-    jobs = {e.name: a.job for e, a in under_way if not e.lease or life(a, queue, now)}
-    notes = []
-    if queue is None and jobs:
-        journals = sorted(
-            {attempt.journal for attempt in attempts.values() if attempt.cluster == "slurm"}
-        )
-        notes.append(
-            "SLURM does not answer here, so what was submitted counts as queued; "
-            f"if those jobs are gone for good, remove {' '.join(journals)}"
-        )
-    return Ledger(tuple(entries), pack_jobs, jobs, tuple(notes))
-
-
-def _explain(
-    entries: list[Entry],
-    tried: list[Attempt | None],
-    lost_packs: dict[str, Attempt],
-    ends: dict[str, str],
-) -> list[Entry]:
-    """Say of cells whose job left nothing behind how it ended, or that their pack's did: one question for all of them; and
-    of those whose origin is not done, that it is not."""
-    gone = [entry.state == "failed" and not entry.detail for entry in entries]
-    jobs = {attempt.job for attempt, is_gone in zip(tried, gone, strict=True) if is_gone}
-    if jobs:
-        ends |= how_ended((jobs | {attempt.job for attempt in lost_packs.values()}) - ends.keys())
-    explained, by_name = [], {}
-    for entry, attempt, is_gone in zip(entries, tried, gone, strict=True):
-        pack = entry.cell.spec.pack
-        if is_gone and pack in lost_packs:
-            attempt = lost_packs[pack]
-            detail = f"its pack {pack} was not built: job {attempt.job} {ends[attempt.job]}"
-            entry = dataclasses.replace(entry, detail=detail, log=attempt.log)
-        elif is_gone:
-            entry = _ended(entry, f"job {attempt.job} {ends[attempt.job]}", attempt)
-        origin = by_name.get(entry.origin)  # origins come before what starts from them
-        if (
-            origin
-            and origin.state != "done"
-            and (entry.state == "missing" or (is_gone and origin.state in TO_DO))
-        ):
-            why = f"failed: {origin.detail}" if origin.state == "failed" else f"is {origin.state}"
-            entry = dataclasses.replace(entry, detail=f"its origin {origin.name} {why}")
-        by_name[entry.name] = entry
-        explained.append(entry)
-    return explained
-
-
-def cell_name(cell: Cell) -> str:
-    """What a cell is called on the screen and in the journal: its folder below the results."""
-    return str(run_folder(".", cell.spec))
-
-
-def _origin_key(origin: Cell, results: Path, identity: dict | None) -> str | None:
-    """The key that an origin should have; where its pack is not at hand, that which it has."""
-    if identity:
-        return run_key(origin.spec, origin.recipe, identity)
-    result, _ = result_of(run_folder(results, origin.spec) / "result.json")
-    return result and result.key
-
-
-def _entry(
-    cell: Cell,
-    folder: Path,
-    attempt: Attempt | None,
-    queue: Queue | None,
-    identity: dict | None,
-    origin_key: str | None,
-    now: Callable[[], float | None],
-) -> Entry:
-    """What is known of a cell but for how its job of SLURM's ended. `now`: the file server's clock, asked where needed."""
-    names = listing(folder)
-    held = lease.read_lease(folder) if lease.LEASE_FILE in names else None
-    if (
-        lease.LEASE_FILE in names and held is None
-    ):  # given back between two looks: then the result is there, or the reason
-        names = listing(folder)
-    # The log of a bundle lies in its first cell's folder.
-    is_own = "train.log" in names and not (attempt and attempt.bundle > 1)
-    log = str(folder / "train.log") if is_own else attempt.log if attempt else None
-    result, why = result_of(folder / "result.json") if "result.json" in names else (None, "")
-    key = identity and run_key(cell.spec, cell.recipe, identity, cell.origin and origin_key)
-    if result:
-        # Where the pack is not at hand, the result's own word for what it was trained on has to do.
-        pack_identity = identity or result.pack_identity
-        begun = (result.origin or {}).get("key")
-        if not key or (cell.origin and not origin_key):
-            key = run_key(
-                cell.spec, cell.recipe, pack_identity, cell.origin and (origin_key or begun)
-            )
-        if result.key == key:
-            return Entry(
-                cell, folder, "done", f"MAE {result.test_mae:.4g} {result.unit}", log, result
-            )
-        why = why_stale(cell, result, pack_identity, origin_key)
-    if held and not lease.is_expired(held, now()):
-        heard_s = max(0.0, (now() or held.touched) - held.touched)
-        return Entry(
-            cell,
-            folder,
-            "running",
-            f"{held.lease}, heard of {heard_s:.0f} s ago",
-            log,
-            lease=held.lease,
-        )
-    alive, tried = (
-        life(attempt, queue, now),
-        attempt if attempt and (attempt.job or attempt.process) else None,
-    )
-    error = error_of(folder, tried and tried.time) if "error.json" in names else {}
-    # Of a bundle one cell may have failed while the others go on.
-    if alive and not (alive[0] == "running" and tried and tried.bundle > 1 and error):
-        return Entry(cell, folder, *alive, log)
-    if why and not alive:
-        return Entry(cell, folder, "stale", why, log, result)
-    resumable = "checkpoint" in names and has_checkpoint(folder, key)
-    if error and tried and tried.job and str(error.get("error")).startswith(LOST):
-        error = {}  # a node or the memory was lost: SLURM knows which
-    if error:
-        text = str(error.get("error"))
-        state = "preempted" if resumable and cause_of(text) == "time" else "failed"
-        log = str(error.get("log") or log or "") or None
-        return Entry(cell, folder, state, text, log, cause=cause_of(text), resumable=resumable)
-    gone = Entry(cell, folder, "failed", log=log, resumable=resumable)
-    if tried:
-        # How a job of SLURM's ended is asked for all of them at once.
-        return gone if tried.job else _ended(gone, tried.ended or "killed", tried)
-    if resumable:
-        return dataclasses.replace(
-            gone, state="preempted", detail="stopped, with a checkpoint to go on from"
-        )
-    return Entry(cell, folder, "missing")
-
-
-def _ended(entry: Entry, how: str, attempt: Attempt) -> Entry:
-    """A cell whose training has ended in a way that is known, and neither left a result nor said why."""
-    cause, log = cause_of(how), entry.log or attempt.log
-    if entry.resumable and cause != "memory":  # else train would have said why: it was a signal
-        detail = f"{how}, with a checkpoint to go on from"
-        return dataclasses.replace(entry, state="preempted", detail=detail, log=log, cause=cause)
-    words = (
-        last_words_in(log, attempt.time) if how.endswith("FAILED") or "with status" in how else ""
-    )
-    detail = f"{how}: {words}" if words else f"{how}, without a result"
-    return dataclasses.replace(entry, detail=detail, log=log, cause=cause or cause_of(words))

@@ -1,16 +1,16 @@
-"""Run a matrix on this machine: the packs that are missing, then cell after cell, each in processes of its own."""
+"""Run a matrix on this machine: missing packs, then cell after cell, each in its own processes."""
 
 import contextlib
 import dataclasses
+import logging
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -20,337 +20,371 @@ from irnet_hpc.distributed.processes import process_name
 from irnet_hpc.errors import UserError
 from irnet_hpc.runs import lease
 from irnet_hpc.runs.result import read_result
-from irnet_hpc.runs.spec import run_folder
+from irnet_hpc.runs.states import Cause
 from irnet_hpc.sweep import journal
-from irnet_hpc.sweep.bundles import AUTO, Bundle, bundles_of, gpu_gb_here
+from irnet_hpc.sweep.bundles import Bundle, bundles_of, gpu_gb_here
+from irnet_hpc.sweep.context import SweepContext, take_up
 from irnet_hpc.sweep.estimates import estimates
 from irnet_hpc.sweep.jobs import outside_any_job, pack_command, train_options
-from irnet_hpc.sweep.ledger import Entry, Ledger, error_of, last_words, read_ledger, result_of
-from irnet_hpc.sweep.matrix.matrix import Matrix, read_matrix
+from irnet_hpc.sweep.ledger import (
+    KILLED,
+    CellStatus,
+    Ledger,
+    error_of,
+    last_words,
+    read_ledger,
+    result_of,
+)
 from irnet_hpc.sweep.matrix.packs import MatrixPack
-from irnet_hpc.sweep.progress import Cells, are_through, are_tried_again, say, shown, waited
+from irnet_hpc.sweep.progress import CellsBar, cells_bar, wait_for
 
-KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)  # a process's status, and a shell's or launcher's
-STOP_S = 30  # for a training that is told to stop to write its checkpoint
+log = logging.getLogger(__name__)
+
+# For a training that is told to stop to write its checkpoint.
+STOP_S = 30
+# How horovodrun tells the exit status of the first rank that failed (horovod/runner/gloo_run.py).
+HOROVODRUN_STATUS = re.compile(r"^Exit code: (-?\d+)$", re.MULTILINE)
 
 
-def run_here(
-    matrix: Matrix,
-    ledger: Ledger,
-    results: Path,
-    pack_dir: Path | None,
-    taken_up: Callable[[], None],
-    *,
-    stale: bool = False,
-    n_ranks: int | None = None,
-    token: str | None = None,
-    bundle: str | int = AUTO,
-) -> int:
-    """Build what is missing and train what is missing or failed; go on after a failure. Returns the number of failures.
+class Problem(NamedTuple):
+    """The reason why a cell was not trained."""
 
-    `taken_up` is called as soon as the journal says what this process will do.
+    text: str
+    # Another process trains it.
+    held: bool = False
+    # By signal 9, as Linux does to what takes too much memory.
+    killed: bool = False
+
+    @property
+    def may_pass(self) -> bool:
+        """True if the cell may succeed once the other process or the memory's user is gone."""
+        return self.held or self.killed
+
+
+@dataclasses.dataclass(frozen=True)
+class RunReport:
+    """What a run here has done."""
+
+    # The state of the cells at its beginning, for people who wonder why nothing was done.
+    ledger: Ledger
+    n_done: int = 0
+    # One line for each pack or cell that failed, and for each cell that another process trains.
+    failures: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+    seconds: float = 0.0
+    # False: there was nothing to run.
+    started: bool = True
+
+
+def run(context: SweepContext) -> RunReport:
+    """Build the missing packs and train the cells that are missing or failed, on this machine.
+
+    A failed cell does not stop the others. Cells that another process trains, or that were killed
+    for their memory, are tried once more at the end.
+
+    Args:
+        context: The sweep. `options.token` is that of the `submit` that started this process.
+
+    Returns:
+        What was done. The results are in the run folders below `context.results`.
+
+    Raises:
+        UserError: The cells may cost more than the budget of the matrix.
+        KeyboardInterrupt: The run was stopped; the same call goes on.
     """
     began = time.monotonic()
-    entries = ledger.to_do(stale)
-    missing = [pack for pack in matrix.packs if not pack.exists]
-    if not entries and not any("all" in pack.properties for pack in missing):
-        counts = ", ".join(f"{n} {state}" for state, n in ledger.counts().items() if n)
-        print(f"{matrix.name}: nothing to run ({counts})\nnext: {next_step(matrix, results)}")
-        return 0
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, signal.default_int_handler)
-    # From here on, and until this process ends, nobody else takes these cells up.
-    cells = [{"cell": entry.name} for entry in entries]
-    path = journal.begin(results, matrix.name, "local", process_name(os.getpid()), token, cells)
-    taken_up()
-    broken = _build(missing, {entry.cell.spec.pack for entry in entries})
-    if missing:  # now it is known which properties they have
-        matrix = read_matrix(matrix.path, pack_dir)
-        with journal.alone(results):
-            now = read_ledger(matrix, results, but_of=journal.token_of(path))
-            ledger = dataclasses.replace(now, chosen=ledger.chosen)
-            entries = ledger.to_do(stale)
-            journal.note(path, [{"cell": entry.name} for entry in entries])
-
+    with contextlib.ExitStack() as lock:
+        if not context.options.token:
+            # Otherwise the `submit` that started this process holds the lock for it.
+            lock.enter_context(journal.alone(context.results))
+        ledger = take_up(context)
+        statuses = ledger.to_do(context.options.stale)
+        missing = [pack for pack in context.matrix.packs if not pack.exists]
+        if not statuses and not any("all" in pack.properties for pack in missing):
+            return RunReport(ledger, started=False)
+        _interrupt_on_signals()
+        # From here on, and until this process ends, nobody else takes these cells up.
+        claims = [{"cell": status.name} for status in statuses]
+        driver = process_name(os.getpid())
+        path = journal.begin(
+            context.results, context.matrix.name, "local", driver, context.options.token, claims
+        )
+    broken = _build(missing, {status.cell.spec.pack for status in statuses})
+    if missing:
+        # Only now is it known which properties the new packs have, and so which cells there are.
+        context = context.with_current_packs()
+        with journal.alone(context.results):
+            current = read_ledger(
+                context.matrix, context.results, except_token=journal.token_of(path)
+            )
+            ledger = dataclasses.replace(current, chosen=context.options.only)
+            statuses = ledger.to_do(context.options.stale)
+            journal.note(path, [{"cell": status.name} for status in statuses])
+    statuses = [status for status in statuses if status.cell.spec.pack not in broken]
+    local_run = _LocalRun(context, path)
+    problems = local_run.train_all(statuses, ledger)
     failures = [
         f"failed pack {name}: status {status}; its cells were left out"
         for name, status in broken.items()
     ]
-    entries, done = [entry for entry in entries if entry.cell.spec.pack not in broken], set()
-    gpu_gb, pairs = gpu_gb_here(), zip(ledger.entries, estimates(matrix, ledger), strict=True)
-    minutes, where = (
-        {entry.name: of.minutes for entry, of in pairs},
-        (n_ranks, results, pack_dir, path),
-    )
-    try:
-        with shown([entry.name for entry in entries], minutes) as cells:
-            problems = _round(bundles_of(matrix, entries, bundle, gpu_gb), done, cells, *where)
-            # By now the other process may have finished it, or be gone; and the memory may be free.
-            later = [
-                _later(entry, problems[entry.name])
-                for entry in entries
-                if _look_again(entry, problems)
-            ]
-            if later:
-                say(f"looking again at {len(later)} cells")
-                names = [one.name for one in later]
-                are_tried_again(cells, names)
-                problems = {
-                    name: problem for name, problem in problems.items() if name not in names
-                }
-                problems |= _round(bundles_of(matrix, later, bundle, gpu_gb), done, cells, *where)
-    except KeyboardInterrupt:
-        print(
-            f"stopped after {len(done)} of {len(entries)} cells; the same command goes on",
-            flush=True,
-        )
-        raise
-    elsewhere = [
-        f"{name}: {problem.text}" for name, problem in problems.items() if problem.elsewhere
-    ]
-    failures += [
-        f"failed {name}: {problem.text}"
-        for name, problem in problems.items()
-        if not problem.elsewhere
-    ]
-    counts = (
-        f"{len(done)} cells done, {len(failures)} failures"
-        + f", {len(elsewhere)} elsewhere" * bool(elsewhere)
-    )
+    failures += [f"failed {name}: {p.text}" for name, p in problems.items() if not p.held]
+    held = [f"{name}: {p.text}" for name, p in problems.items() if p.held]
     seconds = time.monotonic() - began
-    print(
-        f"{matrix.name}: {counts}, in {seconds:.0f} s; results in {results}",
-        *failures,
-        *elsewhere,
-        sep="\n",
-    )
-    print(f"next: {next_step(matrix, results)}", flush=True)
-    return len(failures)
+    return RunReport(ledger, len(local_run.done), tuple(failures), tuple(held), seconds)
 
 
-def next_step(matrix: Matrix, results: Path) -> str:
-    """The tables of what is done; of what is not, they say why."""
-    return shlex.join(
-        ["python", "-m", "irnet_hpc.aggregate", str(results), "--matrix", str(matrix.path)]
-    )
-
-
-class Problem(NamedTuple):
-    """Why a cell is not done."""
-
-    text: str
-    elsewhere: bool = False  # another process trains it
-    killed: bool = False  # by signal 9, as Linux does to what takes too much memory
-
-    @property
-    def look_again(self) -> bool:
-        return self.elsewhere or self.killed
-
-
-def _look_again(entry: Entry, problems: dict[str, Problem]) -> bool:
-    """Whether a cell that is not done, or the one that it starts from, may do better when the others are through."""
-    problem = problems.get(entry.name)
-    origin = problems.get(entry.origin) if entry.origin else None
-    return problem is not None and (
-        problem.look_again or (origin is not None and origin.look_again)
-    )
-
-
-def _later(entry: Entry, problem: Problem) -> Entry:
-    """A cell as it is looked at again: what was killed for its memory shares it with no other (sharing.py)."""
-    return dataclasses.replace(entry, cause="memory") if problem.killed else entry
-
-
-def _round(
-    bundles: list[Bundle],
-    done: set[str],
-    cells: Cells,
-    n_ranks: int | None,
-    results: Path,
-    pack_dir: Path | None,
-    path: Path,
-) -> dict[str, Problem]:
-    """Train one bundle after the other, and add to `done` the cells that are. Returns the problems of the others."""
-    problems: dict[str, Problem] = {}
-    for i, bundle in enumerate(bundles):
-        where, (entry, *_), began = f"[{i + 1}/{len(bundles)}]", bundle, time.monotonic()
-        if text := _without_origin(
-            entry, {one.name for before in bundles[:i] for one in before} - done, results
-        ):
-            say(f"{where} {entry.name} left out: {text}")
-            journal.note(path, [{"cell": entry.name, "ended": "left out"}])
-            found = {entry.name: Problem(text)}
-        else:
-            found = {}
-            for one in bundle:
-                if who := _trained_elsewhere(one.folder):
-                    say(f"{where} {one.name} is being trained elsewhere, by {who}")
-                    found[one.name] = Problem(
-                        f"is being trained elsewhere, by {who}", elsewhere=True
-                    )
-            if here := tuple(one for one in bundle if one.name not in found):
-                found |= _train(here, cells, n_ranks, where, results, pack_dir, path)
-        are_through(cells, [one.name for one in bundle], time.monotonic() - began)
-        done |= {one.name for one in bundle} - found.keys()
-        problems |= found
-    return problems
-
-
-def _trained_elsewhere(folder: Path) -> str | None:
-    """Who trains a run now."""
-    seen = lease.read_lease(folder)
-    is_live = seen and not lease.is_expired(seen, lease.file_server_time(folder))
-    return str(seen.lease) if is_live else None
+def _interrupt_on_signals() -> None:
+    """Let SIGTERM and SIGHUP stop a run as Ctrl-C does, unless ignored as under nohup."""
+    with contextlib.suppress(ValueError):  # not in the main thread
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.default_int_handler)
 
 
 def _build(packs: Iterable[MatrixPack], wanted: set[str]) -> dict[str, int]:
-    """Build the packs that have cells, or whose properties are still unknown. Returns pack -> status where it failed."""
+    """Build the packs that have cells, or whose properties are unknown. Return pack -> status."""
     broken = {}
     for pack in packs:
         if pack.name in wanted or "all" in pack.properties:
-            print(f"pack {pack.name}: {' '.join(pack_command(pack)[1:])}", flush=True)
+            log.info("pack %s: %s", pack.name, " ".join(pack_command(pack)[1:]))
             with _started(pack_command(pack)) as process:
                 if status := process.wait():
                     broken[pack.name] = status
     return broken
 
 
-def _without_origin(entry: Entry, not_done: set[str], results: Path) -> str | None:
-    """Why a cell cannot start: the one that it starts from is among those that were tried and are not done, or has not
-    been trained. None where nothing is in its way."""
-    origin = entry.cell.origin
-    lacking = origin and (
-        entry.origin in not_done or not (run_folder(results, origin.spec) / "result.json").exists()
+class _LocalRun:
+    """The trainings of one run: what they share, and which cells are done."""
+
+    def __init__(self, context: SweepContext, path: Path) -> None:
+        self.context, self.journal = context, path
+        self.results, self.pack_dir = context.results, context.pack_dir
+        self.done: set[str] = set()
+
+    def train_all(self, statuses: list[CellStatus], ledger: Ledger) -> dict[str, Problem]:
+        """Train the cells, those with a passing problem a second time. Return the problems."""
+        matrix, bundle, gpu_gb = self.context.matrix, self.context.options.bundle, gpu_gb_here()
+        pairs = zip(ledger.cells, estimates(matrix, ledger), strict=True)
+        minutes = {status.name: estimate.minutes for status, estimate in pairs}
+        try:
+            with cells_bar([status.name for status in statuses], minutes) as bar:
+                problems = self._train_bundles(bundles_of(matrix, statuses, bundle, gpu_gb), bar)
+                # By now another process may have finished a cell, or be gone; and the memory that
+                # was lacking may be free.
+                later = [_for_retry(s, problems) for s in statuses if _worth_retrying(s, problems)]
+                if later:
+                    log.info("looking again at %d cells", len(later))
+                    bar.add([status.name for status in later])
+                    for status in later:
+                        del problems[status.name]
+                    problems |= self._train_bundles(
+                        bundles_of(matrix, later, bundle, gpu_gb), bar
+                    )
+        except KeyboardInterrupt:
+            n_done, n_cells = len(self.done), len(statuses)
+            log.info("stopped after %d of %d cells; the same command goes on", n_done, n_cells)
+            raise
+        return problems
+
+    def _train_bundles(self, bundles: list[Bundle], bar: CellsBar) -> dict[str, Problem]:
+        """Train one bundle after the other, and add the trained cells to `done`.
+
+        Returns:
+            The problems of the others, by name.
+        """
+        problems: dict[str, Problem] = {}
+        tried: set[str] = set()
+        for i, bundle in enumerate(bundles):
+            label, names = f"[{i + 1}/{len(bundles)}]", [status.name for status in bundle]
+            began, first = time.monotonic(), bundle[0]
+            if reason := self._missing_origin(first, tried):
+                log.info("%s %s left out: %s", label, first.name, reason)
+                journal.note(self.journal, [{"cell": first.name, "ended": "left out"}])
+                new = {first.name: Problem(reason)}
+            else:
+                new = self._train_free(bundle, label, bar)
+            bar.advance(names, time.monotonic() - began)
+            self.done |= set(names) - new.keys()
+            tried |= set(names)
+            problems |= new
+        return problems
+
+    def _missing_origin(self, status: CellStatus, tried: set[str]) -> str | None:
+        """Explain why a cell cannot start: its origin has no result. None: it can."""
+        if not status.origin:
+            return None
+        failed = status.origin in tried - self.done
+        if failed or not (self.results / status.origin / "result.json").exists():
+            return f"its origin {status.origin} is not done"
+        return None
+
+    def _train_free(self, bundle: Bundle, label: str, bar: CellsBar) -> dict[str, Problem]:
+        """Train the cells of a bundle that no other process holds."""
+        problems = {}
+        for status in bundle:
+            if holder := _holder(status.folder):
+                log.info("%s %s is being trained elsewhere, by %s", label, status.name, holder)
+                problems[status.name] = Problem(
+                    f"is being trained elsewhere, by {holder}", held=True
+                )
+        if free := tuple(status for status in bundle if status.name not in problems):
+            problems |= self._train(free, label, bar)
+        return problems
+
+    def _train(self, bundle: Bundle, label: str, bar: CellsBar) -> dict[str, Problem]:
+        """Train the cells of a bundle, logging a line before and a line after each."""
+        first, *others = bundle
+        # A classical model is fitted by one rank, whatever --ranks says for networks.
+        is_classical = first.cell.spec.is_classical
+        n_ranks = 1 if is_classical else self._n_ranks(first)
+        began, path = time.monotonic(), first.folder / "train.log"
+        for status in bundle:
+            beside = "" if status is first else ", together with the one before"
+            ranks = f"{n_ranks} rank{'s' if n_ranks > 1 else ''}"
+            log.info("%s %s on %s%s; log %s", label, status.name, ranks, beside, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Of earlier attempts.
+        n_bytes = path.stat().st_size if path.exists() else 0
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        exit_status = self._wait(bundle, n_ranks, path, bar)
+        output, problems = path.read_bytes()[n_bytes:].decode(errors="replace"), {}
+        for status in bundle:
+            # In a bundle a cell may be done though others are not.
+            if exit_status and not (others and _has_new_result(status)):
+                problem = _problem(status, started, exit_status, output)
+                log.info("%s %s%s", label, "" if problem.held else "failed: ", problem.text)
+                if not problem.held:
+                    problem = problem._replace(text=f"{problem.text}; log {path}")
+                problems[status.name] = problem
+                continue
+            result = read_result(status.folder / "result.json")
+            mae, seconds = f"{result.test_mae:.4g} {result.unit}", time.monotonic() - began
+            log.info("%s MAE %s in %.0f s", label, mae, seconds)
+        return problems
+
+    def _n_ranks(self, status: CellStatus) -> int:
+        return self.context.options.n_ranks or status.cell.resources.n_ranks
+
+    def _wait(self, bundle: Bundle, n_ranks: int, path: Path, bar: CellsBar) -> int:
+        """Start the training of a bundle, note it in the journal, and return its exit status."""
+        first, *others = bundle
+        command = train_command(first, n_ranks, self.results, self.pack_dir, *others)
+        end: dict = {"ended": "interrupted"}
+        try:
+            with _started(command, path, first.cell.resources.cpus_per_rank) as process:
+                start = {"process": process_name(process.pid), "ended": None, "status": None}
+                start |= {"log": str(path), "bundle": len(bundle)}
+                journal.note(self.journal, [{"cell": s.name} | start for s in bundle])
+                exit_status = wait_for(process, first, bar)
+            end = {"ended": f"ended with status {exit_status}", "status": exit_status}
+        finally:
+            journal.note(self.journal, [{"cell": status.name} | end for status in bundle])
+        return exit_status
+
+
+def _worth_retrying(status: CellStatus, problems: dict[str, Problem]) -> bool:
+    """Return True if the cell, or its origin, may succeed once the others have finished."""
+    problem = problems.get(status.name)
+    origin = problems.get(status.origin) if status.origin else None
+    return problem is not None and (
+        problem.may_pass or (origin is not None and origin.may_pass)
     )
-    return f"its origin {entry.origin} is not done" if lacking else None
+
+
+def _for_retry(status: CellStatus, problems: dict[str, Problem]) -> CellStatus:
+    """Return the cell as it is tried again: one killed for its memory shares it with no other."""
+    killed = problems[status.name].killed
+    return dataclasses.replace(status, cause=Cause.MEMORY) if killed else status
+
+
+def _holder(folder: Path) -> str | None:
+    """Describe the process that trains a run now; None where there is none."""
+    seen = lease.read_lease(folder)
+    return str(seen.lease) if seen and not lease.is_expired(seen, lease.file_server_time(folder)) else None
+
+
+def _has_new_result(status: CellStatus) -> bool:
+    """Return True if there is a result other than the one for which the cell was stale."""
+    result, _ = result_of(status.folder / "result.json")
+    return result is not None and not (status.result and status.result.key == result.key)
+
+
+def _problem(status: CellStatus, started: str, exit_status: int, output: str) -> Problem:
+    """Explain why a training has not done a cell.
+
+    Args:
+        status: The cell.
+        started: When the training was started (ISO time), to pass over older reasons.
+        exit_status: That of the process: negative for a signal.
+        output: What the training wrote to its log.
+    """
+    if holder := _holder(status.folder):
+        # Taken up a moment before us, or taken over from us.
+        return Problem(f"is being trained elsewhere, by {holder}", held=True)
+    error = error_of(status.folder, started)
+    if error:
+        return Problem(error.message, killed=exit_status in KILLED)
+    if ExitStatus.HELD in (exit_status, _status_of_first_rank(output)):
+        return Problem("was being trained elsewhere, and has no result", held=True)
+    words = last_words(output) or "no output"
+    return Problem(f"status {exit_status}: {words}", killed=exit_status in KILLED)
+
+
+def _status_of_first_rank(output: str) -> int | None:
+    """Return the exit status of the rank that ended a launch, which horovodrun turns into 1."""
+    statuses = HOROVODRUN_STATUS.findall(output)
+    return int(statuses[-1]) if statuses else None
+
+
+# ------------------------------------------------------------------------------------- processes
 
 
 def train_command(
-    entry: Entry, n_ranks: int, results: Path, pack_dir: Path | None, *others: Entry
+    status: CellStatus,
+    n_ranks: int,
+    results: Path,
+    pack_dir: Path | None,
+    *others: CellStatus,
 ) -> list[str]:
-    """The command of a cell, and others together with it, on this machine: one process, or horovodrun over Gloo, which needs
-    neither MPI nor ssh."""
-    command = [
-        sys.executable,
-        "-u",
-        "-m",
-        "irnet_hpc.train",
-        *train_options(entry, results, pack_dir, *others),
-    ]
+    """Return the command that trains a cell here, and `others` together with it.
+
+    One rank is one process; several are started by horovodrun over Gloo, which needs neither MPI
+    nor ssh.
+    """
+    options = train_options(status, results, pack_dir, *others)
+    command = [sys.executable, "-u", "-m", "irnet_hpc.train", *options]
     return command if n_ranks == 1 else [*horovodrun(n_ranks), *command]
 
 
 def horovodrun(n_ranks: int) -> list[str]:
-    """What starts a command on several ranks of this machine."""
-    beside = Path(sys.executable).with_name(
-        "horovodrun"
-    )  # of this environment, whether or not it is activated
+    """Return the command that starts another one on several ranks of this machine.
+
+    Raises:
+        UserError: horovodrun is not installed.
+    """
+    # That of this environment, whether or not it is activated.
+    beside = Path(sys.executable).with_name("horovodrun")
     launcher = str(beside) if beside.exists() else shutil.which("horovodrun")
     if not launcher:
         raise UserError(
-            f"{n_ranks} ranks need horovodrun, which is not here; run env/setup.sh, or use --ranks 1"
+            f"{n_ranks} ranks need horovodrun, which is not installed; run env/setup.sh, "
+            "or use --ranks 1"
         )
     return [launcher, "--gloo", "-np", str(n_ranks)]
 
 
-def _train(
-    bundle: Bundle,
-    cells: Cells,
-    n_ranks: int | None,
-    where: str,
-    results: Path,
-    pack_dir: Path | None,
-    path: Path,
-) -> dict[str, Problem]:
-    """Train the cells of a bundle, a line before and a line after each. Returns cell -> what went wrong with it."""
-    entry, *others = bundle
-    n_ranks, began, log = (
-        n_ranks or entry.cell.resources.n_ranks,
-        time.monotonic(),
-        entry.folder / "train.log",
-    )
-    n_ranks = (
-        1 if entry.cell.spec.is_classical else n_ranks
-    )  # whatever --ranks says for the networks beside it
-    for one in bundle:
-        beside = "" if one is entry else ", together with the one before"
-        say(f"{where} {one.name} on {n_ranks} rank{'s'[: n_ranks > 1]}{beside}; log {log}")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    already = log.stat().st_size if log.exists() else 0  # of earlier attempts
-    command, ended = train_command(entry, n_ranks, results, pack_dir, *others), "interrupted"
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    try:
-        with _started(command, log, entry.cell.resources.cpus_per_rank) as process:
-            name = process_name(process.pid)
-            event = {"process": name, "ended": None, "log": str(log), "bundle": len(bundle)}
-            journal.note(path, [{"cell": one.name} | event for one in bundle])
-            status = waited(cells, process, entry)
-        ended = f"ended with status {status}"
-    finally:
-        journal.note(path, [{"cell": one.name, "ended": ended} for one in bundle])
-    said, problems = log.read_bytes()[already:].decode(errors="replace"), {}
-    for one in bundle:
-        if status and not (
-            others and _has_new_result(one)
-        ):  # with others it may be done though they are not
-            problem = _problem(one, started, status, said)
-            say(f"{where} {'' if problem.elsewhere else 'failed: '}{problem.text}")
-            problems[one.name] = (
-                problem
-                if problem.elsewhere
-                else problem._replace(text=f"{problem.text}; log {log}")
-            )
-            continue
-        result = read_result(one.folder / "result.json")
-        say(f"{where} MAE {result.test_mae:.4g} {result.unit} in {time.monotonic() - began:.0f} s")
-    return problems
-
-
-def _has_new_result(entry: Entry) -> bool:
-    """Whether a result is there, and not the one because of which the cell was stale."""
-    result, _ = result_of(entry.folder / "result.json")
-    return result is not None and not (entry.result and entry.result.key == result.key)
-
-
-def _problem(entry: Entry, started: str, status: int, said: str) -> Problem:
-    """Why a training that `said` so much, and ended with this status, has not done a cell."""
-    if who := _trained_elsewhere(
-        entry.folder
-    ):  # taken up a moment before us, or taken over from us
-        return Problem(f"is being trained elsewhere, by {who}", elsewhere=True)
-    if _status_of_ranks(status, said) == ExitStatus.HELD and not error_of(entry.folder, started):
-        return Problem("was being trained elsewhere, and has no result", elsewhere=True)
-    return Problem(_why(entry.folder, started, status, said), killed=status in KILLED)
-
-
-def _status_of_ranks(status: int, log: str) -> int:
-    """Return the exit status of a training.
-
-    horovodrun itself ends with 1, and prints the status of the first rank that failed.
-    """
-    first = re.search(r"^Exit code: (\d+)$", log, re.MULTILINE) if status == 1 else None
-    return int(first[1]) if first else status
-
-
-def _why(folder: Path, started: str, status: int, said: str) -> str:
-    """The sentence that a training left which failed since `started`, else its last words."""
-    if error := error_of(folder, started):
-        return str(error.get("error"))
-    return f"status {status}: {last_words(said) or 'it said nothing'}"
-
-
 @contextlib.contextmanager
 def _started(
-    command: list[str], log: Path | None = None, n_threads: int | None = None
+    command: Sequence[str], path: Path | None = None, n_threads: int | None = None
 ) -> Iterator[subprocess.Popen]:
-    """A command in a session of its own, so that Ctrl-C comes to us alone: then it may write its checkpoint and must end."""
-    threads = (
-        {"OMP_NUM_THREADS": str(n_threads)}
-        if n_threads and "OMP_NUM_THREADS" not in os.environ
-        else {}
-    )
-    with outside_any_job(), log.open("ab") if log else contextlib.nullcontext() as output:
+    """Start a command in a session of its own, its output appended to `path`.
+
+    So Ctrl-C comes to this process alone, which then tells the command to save, and waits STOP_S.
+    """
+    threads = {}
+    if n_threads and "OMP_NUM_THREADS" not in os.environ:
+        threads = {"OMP_NUM_THREADS": str(n_threads)}
+    with outside_any_job(), path.open("ab") if path else contextlib.nullcontext() as output:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -370,3 +404,8 @@ def _started(
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def finished_states(ledger: Ledger) -> str:
+    """Count the cells of each state in words, such as "6 done, 1 stale"."""
+    return ", ".join(f"{n} {state}" for state, n in ledger.counts().items() if n)

@@ -1,100 +1,110 @@
-"""The bar of a sweep here: how many cells are through, where the one at work is, about how long the rest takes; on a terminal
-only.
+"""Show the progress of a sweep on this machine as a bar, on a terminal only.
 
-What a cell will take is its estimate (estimates.py), corrected by what those before it took. Cells without one, as classical
-models are, count as the median of the others.
+What a cell will take is its estimate, corrected by what those before it took. Cells without one,
+such as classical models, count as the median of the others.
 """
 
 import contextlib
-import dataclasses
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from tqdm import tqdm
+from irnet_hpc.sweep.ledger import CellStatus
 
-from irnet_hpc.sweep.ledger import Entry
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 FORMAT = "{n_fmt}/{total_fmt} cells |{bar}|{postfix}"
-LOOK_S = 1.0  # between two looks at a training
+# Between two looks at a training.
+LOOK_S = 1.0
 
 
-@dataclasses.dataclass
-class Cells:
-    """Those of a sweep, by their names, and what is known of how long they take, in seconds."""
+class CellsBar:
+    """The cells of a sweep, the bar that shows them, and an estimate of the time left."""
 
-    bar: tqdm
-    estimated: dict[str, float]  # those without an estimate are not there
-    left: list[str]  # not through yet, the one at work among them
-    through: list[str] = dataclasses.field(default_factory=list)
-    spent: float = 0.0  # on those
+    def __init__(self, bar: "tqdm", names: Iterable[str], seconds: Mapping[str, float]) -> None:
+        self.bar = bar
+        # Cell -> estimate in seconds; those without one are missing.
+        self.seconds = seconds
+        # Not finished yet, the one at work among them.
+        self.left = list(names)
+        self.finished: list[str] = []
+        self.spent_s = 0.0
+
+    def advance(self, names: Collection[str], seconds: float) -> None:
+        """Count cells as finished, whatever came of them, after `seconds` together."""
+        self.left = [name for name in self.left if name not in names]
+        self.finished += names
+        self.spent_s += seconds
+        self.bar.update(len(names))
+
+    def add(self, names: Collection[str]) -> None:
+        """Add cells that are tried again."""
+        self.left += names
+        self.bar.total += len(names)
+
+    def seconds_left(self, elapsed_s: float) -> float | None:
+        """Estimate the seconds left for the remaining cells; None until there is a basis for it.
+
+        `elapsed_s` is the time already spent on the current cell.
+        """
+        if not self.seconds and not self.finished:
+            return None
+        usual = statistics.median(self.seconds.values()) if self.seconds else 1.0
+        left_s, finished_s = (
+            sum(self.seconds.get(name, usual) for name in names)
+            for names in (self.left, self.finished)
+        )
+        slower = self.spent_s / finished_s if self.finished else 1.0
+        return max(0.0, left_s * slower - elapsed_s)
 
 
 @contextlib.contextmanager
-def shown(names: Iterable[str], minutes: Mapping[str, float | None]) -> Iterator[Cells]:
-    """The bar of these cells, gone when it is over. `minutes`: the estimate of each, where there is one."""
+def cells_bar(names: Iterable[str], minutes: Mapping[str, float | None]) -> Iterator[CellsBar]:
+    """Show the bar of these cells while the context lasts. Lines printed meanwhile go above it.
+
+    Args:
+        names: The cells, in the order in which they are trained.
+        minutes: Cell -> its estimate; None: unknown.
+    """
+    # tqdm takes as long to import as thousands of cells to plan.
+    from tqdm import tqdm
+    from tqdm.contrib import DummyTqdmFile
+
     left = list(names)
-    estimated = {name: 60 * value for name in left if (value := minutes.get(name)) is not None}
-    # disable=None: only on a terminal
-    with tqdm(
-        total=len(left), disable=None, bar_format=FORMAT, leave=False, dynamic_ncols=True
-    ) as bar:
-        yield Cells(bar, estimated, left)
+    seconds = {name: 60 * value for name in left if (value := minutes.get(name)) is not None}
+    with contextlib.ExitStack() as stack:
+        # disable=None: no bar unless on a terminal.
+        bar = stack.enter_context(
+            tqdm(total=len(left), disable=None, bar_format=FORMAT, leave=False, dynamic_ncols=True)
+        )
+        if not bar.disable:
+            stack.enter_context(contextlib.redirect_stdout(DummyTqdmFile(sys.stdout)))
+        yield CellsBar(bar, left, seconds)
 
 
-def say(text: str) -> None:
-    """Print a line, at once, above the bar where there is one."""
-    tqdm.write(text)
-    sys.stdout.flush()
-
-
-def waited(cells: Cells, process: subprocess.Popen, entry: Entry) -> int:
-    """The exit status of the training of a cell; until it comes, the bar says where it is."""
+def wait_for(process: subprocess.Popen, status: CellStatus, cells: CellsBar) -> int:
+    """Wait for the training of a cell and return its exit status, updating the bar meanwhile."""
     if cells.bar.disable:
         return process.wait()
     began = time.monotonic()
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(LOOK_S)
-        seconds = left_s(cells, time.monotonic() - began)
-        left = "" if seconds is None else f", about {tqdm.format_interval(seconds)} left"
-        cells.bar.set_postfix_str(f"{entry.cell.spec.model}{progress(entry)}{left}")
+        seconds = cells.seconds_left(time.monotonic() - began)
+        left = "" if seconds is None else f", about {cells.bar.format_interval(seconds)} left"
+        cells.bar.set_postfix_str(f"{status.cell.spec.model}{progress(status)}{left}")
 
 
-def left_s(cells: Cells, at_work_s: float) -> float | None:
-    """Of all that are left, of which so much has gone into the one at work; None while nothing can be said."""
-    usual = statistics.median(cells.estimated.values()) if cells.estimated else 1.0
-    of_left, of_through = (
-        sum(cells.estimated.get(name, usual) for name in names)
-        for names in (cells.left, cells.through)
-    )
-    if not cells.estimated and not cells.through:
-        return None
-    return max(0.0, of_left * (cells.spent / of_through if cells.through else 1.0) - at_work_s)
-
-
-def are_through(cells: Cells, names: Collection[str], seconds: float) -> None:
-    """Whatever came of them, in so many seconds together."""
-    cells.left = [name for name in cells.left if name not in names]
-    cells.through, cells.spent = [*cells.through, *names], cells.spent + seconds
-    cells.bar.update(len(names))
-
-
-def are_tried_again(cells: Cells, names: Collection[str]) -> None:
-    cells.left += names
-    cells.bar.total += len(names)
-
-
-def progress(entry: Entry) -> str:
-    """Where a running cell is, from the last line of its history."""
+def progress(status: CellStatus) -> str:
+    """Describe the epoch of a running cell, from the last line of its history."""
     try:
-        epoch, *_, mae, _seconds = (
-            (entry.folder / "history.csv").read_text().splitlines()[-1].split(",")
-        )
-        return (
-            f", epoch {int(epoch) + 1} of at most {entry.cell.recipe.epochs}, MAE {float(mae):.4g}"
-        )
-    except (OSError, ValueError, IndexError):
+        lines = (status.folder / "history.csv").read_text().splitlines()
+        epoch, *_, mae, _seconds = lines[-1].split(",")
+        n_epochs = status.cell.recipe.epochs  # type: ignore[union-attr]  # a grid has no history
+        return f", epoch {int(epoch) + 1} of at most {n_epochs}, MAE {float(mae):.4g}"
+    except (OSError, ValueError, IndexError, AttributeError):
         return ""

@@ -1,8 +1,7 @@
-"""What may go from a folder of results: listed with its size first, removed when that is agreed to.
+"""List and remove what nothing needs any more in a folder of results.
 
-Four kinds: run folders that no cell of the given matrices wants, checkpoints of runs that have their result, temporary files
-whose writers were killed, and submitit's files of submissions that are over. Links are neither followed nor removed, and
-but for the last kind, which $IRNET_STATE holds under names from these results' journals, nothing outside is touched.
+Links are neither followed nor removed. Nothing outside the results is touched but submitit's
+folders, which $IRNET_STATE holds under names from these results' journals.
 """
 
 import contextlib
@@ -11,7 +10,8 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,33 +20,61 @@ from irnet_hpc.distributed.slurm import squeue
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
 from irnet_hpc.runs import lease
+from irnet_hpc.runs.lease import Leases, RunIsHeld
 from irnet_hpc.runs.result import read_result
 from irnet_hpc.runs.spec import read_spec, run_folder
 from irnet_hpc.sweep import journal
 from irnet_hpc.sweep.matrix.matrix import Matrix
-from irnet_hpc.sweep.submit import state_folder
+from irnet_hpc.sweep.slurm_jobs import state_folder
 
-# as files.replacing and lease name what they have not finished
+# The names that files.replacing and lease give to what they have not finished.
 TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.tmp(\.\w+)?|\.lease-[0-9a-f]+\.claim")
-OLD_S = 3600.0  # a temporary file that has not been written to for so long has lost its writer
+# A temporary file that has not been written to for this long has lost its writer.
+MAX_AGE_S = 3600.0
+
+
+class WasteKind(StrEnum):
+    """The kinds of things that may be removed; the values are for people."""
+
+    RUN = "run of no such cell"
+    CHECKPOINT = "checkpoint of a finished run"
+    TEMPORARY = "temporary file"
+    SUBMITIT = "submitit's files"
 
 
 class Waste(NamedTuple):
-    kind: str
+    """A file or folder that nothing needs any more."""
+
+    kind: WasteKind
     path: Path
-    size: int  # bytes, of all that is in it
+    # Bytes, of all that is in it.
+    size: int
 
 
-def waste(results: Path, matrices: Iterable[Matrix]) -> list[Waste]:
-    """All that may go, the largest kind of it in order of the folders. Raises UserError where there are no results."""
+def prune(results: Path, matrices: Iterable[Matrix]) -> list[Waste]:
+    """List what may be removed from a folder of results; `remove` removes it.
+
+    Args:
+        results: The folder of results.
+        matrices: The matrices whose cells are to be kept.
+
+    Returns:
+        Run folders that no cell of the matrices wants, checkpoints of runs that have their result,
+        temporary files whose writers were killed, and submitit's files of submissions that are
+        over. Runs in training are left out.
+
+    Raises:
+        UserError: `results` is not a folder.
+    """
     if not results.is_dir():
         raise UserError(
             f"{results} is not a folder; give the one that train and sweep write their runs to"
         )
     wanted = {run_folder(results, cell.spec) for matrix in matrices for cell in matrix.cells}
     now = lease.file_server_time(results)
-    found = []
-    for folder, below, names in os.walk(results):  # follows no link
+    waste = []
+    # os.walk follows no links.
+    for folder, below, names in os.walk(results):
         path = Path(folder)
         if path == results / journal.FOLDER:
             below.clear()
@@ -56,55 +84,56 @@ def waste(results: Path, matrices: Iterable[Matrix]) -> list[Waste]:
             continue
         if path not in wanted and _is_run(results, path, names):
             below.clear()
-            found.append(Waste("run of no such cell", path, _size(path)))
+            waste.append(Waste(WasteKind.RUN, path, _size(path)))
             continue
-        if (
-            "checkpoint" in below
-            and "result.json" in names
-            and not (path / "checkpoint").is_symlink()
-        ):
-            with contextlib.suppress(UserError, OSError):
-                read_result(path / "result.json")
-                below.remove("checkpoint")
-                found.append(
-                    Waste(
-                        "checkpoint of a finished run",
-                        path / "checkpoint",
-                        _size(path / "checkpoint"),
-                    )
-                )
-        for name in names:
-            if TEMPORARY.fullmatch(name) and _is_old(path / name, now):
-                found.append(Waste("temporary file", path / name, (path / name).lstat().st_size))
-    return found + [Waste("submitit's files", path, _size(path)) for path in _over(results)]
+        if "checkpoint" in below and _is_finished(path, names):
+            below.remove("checkpoint")
+            checkpoint = path / "checkpoint"
+            waste.append(Waste(WasteKind.CHECKPOINT, checkpoint, _size(checkpoint)))
+        waste += [
+            Waste(WasteKind.TEMPORARY, path / name, (path / name).lstat().st_size)
+            for name in names
+            if TEMPORARY.fullmatch(name) and _is_old(path / name, now)
+        ]
+    submissions = _finished_submissions(results)
+    return waste + [Waste(WasteKind.SUBMITIT, path, _size(path)) for path in submissions]
 
 
-def remove(one: Waste, results: Path) -> str | None:
-    """Remove it, if still nobody uses it. Returns what stood in the way."""
-    outside = state_folder() if one.kind == "submitit's files" else results
-    assert one.path.resolve().is_relative_to(outside.resolve()) and not one.path.is_symlink()
+def remove(waste: Waste, results: Path) -> str | None:
+    """Remove it, if still nobody uses it. Return a sentence on what stood in the way, or None."""
+    path = waste.path
+    outside = state_folder() if waste.kind == WasteKind.SUBMITIT else results
+    assert path.resolve().is_relative_to(outside.resolve()) and not path.is_symlink()
     try:
-        if one.kind.startswith("run"):
-            with lease.Leases() as leases:
-                leases.acquire(one.path)  # whoever starts it now is told so
-                for path in one.path.iterdir():
-                    if path.name != lease.LEASE_FILE:  # which goes last
-                        shutil.rmtree(
-                            path
-                        ) if path.is_dir() and not path.is_symlink() else path.unlink()
-            one.path.rmdir()
-            _remove_empty(one.path.parent, results)
-        elif one.path.is_dir():
-            shutil.rmtree(one.path)
+        if waste.kind == WasteKind.RUN:
+            _remove_run(path)
+            path.rmdir()
+            _remove_empty(path.parent, results)
+        elif path.is_dir():
+            shutil.rmtree(path)
         else:
-            one.path.unlink(missing_ok=True)
-    except (lease.RunIsHeld, OSError) as error:
-        return f"{one.path} stays: {error}"
+            path.unlink(missing_ok=True)
+    except (RunIsHeld, OSError) as error:
+        return f"{path} stays: {error}"
     return None
 
 
-def _is_run(results: Path, path: Path, names: list[str]) -> bool:
-    """Whether a folder is that of a run, and where that run belongs: what anybody else has put here is not ours to judge."""
+def _remove_run(folder: Path) -> None:
+    """Remove what is in a run folder. Whoever starts the run meanwhile is told that it is held."""
+    with Leases() as leases:
+        leases.acquire(folder)
+        for path in folder.iterdir():
+            # The lease goes last.
+            if path.name == lease.LEASE_FILE:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _is_run(results: Path, path: Path, names: Sequence[str]) -> bool:
+    """Return True if a folder is that of a run that belongs there; anything else is not ours."""
     for name in ("result.json", "run.json"):
         if name in names:
             with contextlib.suppress(UserError, OSError, KeyError, TypeError):
@@ -112,14 +141,23 @@ def _is_run(results: Path, path: Path, names: list[str]) -> bool:
     return False
 
 
+def _is_finished(path: Path, names: Sequence[str]) -> bool:
+    """Return True if a run has its result, and its checkpoint is not a link."""
+    if "result.json" in names and not (path / "checkpoint").is_symlink():
+        with contextlib.suppress(UserError, OSError):
+            read_result(path / "result.json")
+            return True
+    return False
+
+
 def _is_old(path: Path, now: float | None) -> bool:
     with contextlib.suppress(FileNotFoundError):
-        return now is not None and now - path.lstat().st_mtime > OLD_S
+        return now is not None and now - path.lstat().st_mtime > MAX_AGE_S
     return False
 
 
 def _size(path: Path) -> int:
-    """Bytes of all files below."""
+    """Add up the bytes of all files below a folder."""
     paths = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
     total = 0
     for file in paths:
@@ -128,14 +166,13 @@ def _size(path: Path) -> int:
     return total
 
 
-def _over(results: Path) -> Iterator[Path]:
-    """submitit's folders of submissions from these results of which nothing is queued or runs."""
+def _finished_submissions(results: Path) -> Iterator[Path]:
+    """List submitit's folders of submissions from these results that are over."""
     jobs = squeue()
     for path in sorted((results / journal.FOLDER).glob("[0-9]*.jsonl")):
         head = _head(path)
-        if not head or (
-            head["cluster"] == "slurm" and jobs is None
-        ):  # SLURM does not answer: nobody knows
+        # While SLURM does not answer, nobody knows about its jobs.
+        if not head or (head["cluster"] == "slurm" and jobs is None):
             continue
         token = journal.token_of(path)
         is_here = head.get("host") == socket.gethostname()
@@ -146,7 +183,7 @@ def _over(results: Path) -> Iterator[Path]:
 
 
 def _head(path: Path) -> dict | None:
-    """The first line of a journal."""
+    """Read the first line of a journal."""
     not_ours = (OSError, ValueError, TypeError, RecursionError)
     with contextlib.suppress(*not_ours), path.open(encoding="utf-8", errors="replace") as file:
         value = journal.checked(json.loads(file.readline()))

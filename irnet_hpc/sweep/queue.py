@@ -1,7 +1,4 @@
-"""What SLURM, and the processes of sweeps, say of what was handed over: queued, running, or how it ended.
-
-`squeue` is asked once a command, and `sacct` once for all jobs that are gone.
-"""
+"""Tell which attempts at cells and packs are still queued or running, by SLURM and by processes."""
 
 import socket
 from collections.abc import Callable
@@ -11,45 +8,54 @@ from typing import NamedTuple
 from irnet_hpc.distributed.processes import is_alive
 from irnet_hpc.distributed.slurm import Job
 from irnet_hpc.runs.lease import expiry_s
+from irnet_hpc.runs.states import CellState
 from irnet_hpc.sweep.journal import Attempt
 
+# SLURM's own names of the states of a job (man squeue).
 QUEUED = {
-    "PENDING",
-    "CONFIGURING",
-    "REQUEUED",
-    "REQUEUE_HOLD",
-    "REQUEUE_FED",
-    "SPECIAL_EXIT",
-    "RESV_DEL_HOLD",
+    *("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED"),
+    *("SPECIAL_EXIT", "RESV_DEL_HOLD"),
 }
-RUNNING = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
-NOT_TRAININGS = ("irnet:pack:", "irnet:tables:", "irnet:reconcile:")  # names of jobs
+RUNNING = {
+    *("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"),
+}
+# Prefixes of the names of the jobs of a sweep that train no cell.
+NOT_TRAININGS = ("irnet:pack:", "irnet:tables:", "irnet:reconcile:")
 
 
 class Queue(NamedTuple):
-    jobs: dict[str, Job]  # by job id
-    unclaimed: frozenset[
-        str
-    ]  # words, a token among them, of the comments of trainings that the journal gives to no cell
+    """SLURM's queue, and which submissions have jobs in it that no journal mentions."""
+
+    # job id -> job
+    jobs: dict[str, Job]
+    # Words, a token among them, of the comments of trainings that the journal gives to no cell.
+    unclaimed: frozenset[str]
 
 
 def queue_of(jobs: dict[str, Job], attempts: dict[tuple[str, str], Attempt]) -> Queue:
+    """Compare SLURM's queue with the attempts that the journals state."""
     claimed = {attempt.job for attempt in attempts.values()}
-    unclaimed = [
-        job
-        for number, job in jobs.items()
-        if number not in claimed and not job.name.startswith(NOT_TRAININGS)
-    ]
     words = {
-        word for job in unclaimed if job.state in QUEUED | RUNNING for word in job.comment.split()
+        word
+        for number, job in jobs.items()
+        if number not in claimed
+        and not job.name.startswith(NOT_TRAININGS)
+        and job.state in QUEUED | RUNNING
+        for word in job.comment.split()
     }
     return Queue(jobs, frozenset(words))
 
 
-def life(
+def life_of(
     attempt: Attempt | None, queue: Queue | None, now: Callable[[], float | None]
-) -> tuple[str, str] | None:
-    """(queued or running, detail) of an attempt; None if it is over. `queue` None: SLURM does not answer."""
+) -> tuple[CellState, str] | None:
+    """Return whether an attempt is queued or running, with a line on it; None if it is over.
+
+    Args:
+        attempt: The last attempt at a cell or a pack, if there is one.
+        queue: SLURM's queue; None: SLURM does not answer.
+        now: Returns the file server's clock, in seconds since the epoch; None: it has none.
+    """
     if attempt is None:
         return None
     if attempt.cluster == "slurm":
@@ -57,43 +63,45 @@ def life(
     if attempt.ended:
         return None
     pid = (attempt.driver or "?").partition("@")[0]
-    if attempt.host != socket.gethostname():  # a lease would have said that it trains
-        return (
-            ("queued", f"process {pid} on {attempt.host}")
-            if _is_touched(attempt.journal, now())
-            else None
-        )
+    if attempt.host != socket.gethostname():
+        # A lease would have said that it trains.
+        detail = f"process {pid} on {attempt.host}"
+        return (CellState.QUEUED, detail) if _is_touched(attempt.journal, now()) else None
     if is_alive(attempt.process):
-        return "running", f"process {attempt.process.partition('@')[0]}"
+        return CellState.RUNNING, f"process {(attempt.process or '').partition('@')[0]}"
     if not attempt.process and is_alive(attempt.driver):
-        return "queued", f"process {pid}"
+        return CellState.QUEUED, f"process {pid}"
     return None
 
 
-def _life_of_job(attempt: Attempt, queue: Queue | None) -> tuple[str, str] | None:
+def _life_of_job(attempt: Attempt, queue: Queue | None) -> tuple[CellState, str] | None:
     if attempt.job is None and queue is not None:
-        # About to be submitted; or it was, but the one who did was killed or lost SLURM's answer before noting it.
-        submitting = (
-            not attempt.ended and attempt.host == socket.gethostname() and is_alive(attempt.driver)
-        )
-        known = submitting or attempt.token in queue.unclaimed
-        return ("queued", f"by submission {attempt.token}") if known else None
+        # About to be submitted; or it was, and its submitter was killed, or lost SLURM's answer,
+        # before it could note the job.
+        is_here = attempt.host == socket.gethostname()
+        submitting = not attempt.ended and is_here and is_alive(attempt.driver)
+        if submitting or attempt.token in queue.unclaimed:
+            return CellState.QUEUED, f"by submission {attempt.token}"
+        return None
     if attempt.ended:
         return None
     if queue is None:
-        return "queued", f"job {attempt.job or attempt.token}, if it still exists"
-    job = queue.jobs.get(attempt.job, Job("", "", "", ""))
-    # The token tells our job from one of the same number on a cluster that has been set up anew.
+        return CellState.QUEUED, f"job {attempt.job or attempt.token}, if it still exists"
+    job = queue.jobs.get(attempt.job or "", Job("", "", "", ""))
+    # The token tells our job from one of the same number on a cluster that was set up anew.
     if attempt.token not in job.comment or job.state not in QUEUED | RUNNING:
         return None
-    reason = f" ({job.reason})" if job.state in QUEUED and job.reason != "None" else ""
-    return "queued" if job.state in QUEUED else "running", f"job {attempt.job}{reason}"
+    if job.state in RUNNING:
+        return CellState.RUNNING, f"job {attempt.job}"
+    reason = f" ({job.reason})" if job.reason != "None" else ""
+    return CellState.QUEUED, f"job {attempt.job}{reason}"
 
 
 def _is_touched(path: str, now: float | None) -> bool:
-    """Whether the one who writes a journal was heard of lately, by the file server's clock."""
+    """Return True if the writer of a journal was heard of lately, by the file server's clock."""
     try:
-        with Path(path).open("rb"):  # NFS asks the server how old a file is when it is opened
+        # NFS asks the server for a file's age when it is opened.
+        with Path(path).open("rb"):
             return now is None or now - Path(path).stat().st_mtime <= expiry_s()
     except FileNotFoundError:
         return False

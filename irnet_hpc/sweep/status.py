@@ -1,99 +1,111 @@
-"""How a matrix stands, in words for people and in JSON for programs."""
+"""Show how a matrix stands: lines for people, JSON for programs, a table for Python."""
 
 import dataclasses
 import json
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from irnet_hpc.sweep.estimates import Estimate, of_cell
-from irnet_hpc.sweep.ledger import STATES, Ledger
+from irnet_hpc.runs.states import CellState
+from irnet_hpc.sweep.estimates import Estimate, estimate_text
+from irnet_hpc.sweep.ledger import CellStatus, Ledger
 from irnet_hpc.sweep.matrix.matrix import Matrix
 from irnet_hpc.sweep.progress import progress
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 def plan_lines(
-    matrix: Matrix, ledger: Ledger, of_cells: Sequence[Estimate], together: dict[str, str]
+    matrix: Matrix, ledger: Ledger, estimated: Sequence[Estimate], bundles: dict[str, str]
 ) -> list[str]:
-    """A line a cell, with its estimate and the bundle that it would be in (sharing.of_bundles); one for what was dropped."""
-    width, lines = max((len(entry.name) for entry in ledger.entries), default=0), []
-    for entry, estimate in zip(ledger.entries, of_cells, strict=True):
-        said = "; ".join(
-            filter(None, (entry.detail, together.get(entry.name), of_cell(entry, estimate)))
-        )
-        lines.append(f"{entry.state:9} {entry.name:{width}}  {said}".rstrip())
-    return lines + [
-        f"dropped   {d.product}: {d.reason} ({d.n_cells} cells)" for d in matrix.dropped
-    ]
+    """List the cells, a line each, and the products that were dropped.
+
+    Args:
+        matrix: The matrix.
+        ledger: The state of its cells.
+        estimated: The estimate of each cell, in the ledger's order.
+        bundles: The label of each cell's bundle (bundles.bundle_labels).
+    """
+    width = max((len(status.name) for status in ledger.cells), default=0)
+    lines = []
+    for status, estimate in zip(ledger.cells, estimated, strict=True):
+        notes = (status.detail, bundles.get(status.name), estimate_text(status, estimate))
+        text = "; ".join(note for note in notes if note)
+        lines.append(f"{status.state:9} {status.name:{width}}  {text}".rstrip())
+    dropped = [f"dropped   {d.product}: {d.reason} ({d.n_cells} cells)" for d in matrix.dropped]
+    return lines + dropped
 
 
 def status_table(ledger: Ledger) -> list[str]:
-    """Counts for each pack, property and model, then a line for each cell that runs, was preempted or has failed."""
+    """Count states for each pack, property and model; then list cells that run or have ended.
+
+    Cells that run, were preempted or have failed have a line each.
+    """
     rows: dict[str, Counter] = {}
-    for entry in ledger.entries:
-        spec = entry.cell.spec
-        rows.setdefault(f"{spec.pack}/{spec.property}/{spec.model}", Counter())[entry.state] += 1
+    for status in ledger.cells:
+        spec = status.cell.spec
+        row = f"{spec.pack}/{spec.property}/{spec.model}"
+        rows.setdefault(row, Counter())[status.state] += 1
     width = max(map(len, rows), default=0)
-    lines = [f"{'':{width}} " + "".join(f"{state:>10}" for state in STATES)]
-    lines += [
-        f"{name:{width}} " + "".join(f"{n[state] or '·':>10}" for state in STATES)
-        for name, n in rows.items()
-    ]
-    running = [entry for entry in ledger.entries if entry.state == "running"]
-    ended = [
-        entry
-        for state in ("preempted", "failed")
-        for entry in ledger.entries
-        if entry.state == state
-    ]
-    lines += [f"running {entry.name}: {entry.detail}{progress(entry)}" for entry in running]
-    return lines + [
-        f"{e.state} {e.name}: {e.detail}" + (f"; log {e.log}" if e.log else "") for e in ended
-    ]
+    lines = [f"{'':{width}} " + "".join(f"{state:>10}" for state in CellState)]
+    for name, counts in rows.items():
+        lines.append(f"{name:{width}} " + "".join(f"{counts[s] or '·':>10}" for s in CellState))
+    for status in _in_state(ledger, CellState.RUNNING):
+        lines.append(f"running {status.name}: {status.detail}{progress(status)}")
+    for state in (CellState.PREEMPTED, CellState.FAILED):
+        for status in _in_state(ledger, state):
+            log = f"; log {status.log}" if status.log else ""
+            lines.append(f"{state} {status.name}: {status.detail}{log}")
+    return lines
+
+
+def _in_state(ledger: Ledger, state: CellState) -> list[CellStatus]:
+    return [status for status in ledger.cells if status.state == state]
 
 
 def summary(matrix: Matrix, ledger: Ledger) -> list[str]:
-    """Notes, counts and cost."""
+    """Write the notes, the counts and the cost of a matrix, a line each."""
     counts, n_dropped = ledger.counts(), sum(dropped.n_cells for dropped in matrix.dropped)
-    parts = [f"{n} {state}" for state, n in (counts | {"dropped": n_dropped}).items() if n]
+    parts = [f"{n} {state}" for state, n in counts.items() if n]
+    parts += [f"{n_dropped} dropped"] if n_dropped else []
     lines = [f"note: {note}" for note in (*matrix.notes, *ledger.notes)]
     building = {name: f" (job {job})" for name, job in ledger.pack_jobs.items()}
     missing = [pack.name + building.get(pack.name, "") for pack in matrix.packs if not pack.exists]
     lines += [f"packs to build: {', '.join(missing)}"] if missing else []
-    lines.append(f"{matrix.name}: {len(ledger.entries)} cells: {', '.join(parts)}")
-    used = sum(entry.result.device_hours for entry in ledger.entries if entry.state == "done")
-    budget = (
-        ""
-        if matrix.budget_device_hours is None
-        else f" of a budget of {matrix.budget_device_hours:,g}"
-    )
-    n_open = len(ledger.entries) - counts["done"] - counts["stale"]
-    lines.append(
-        f"cost: {n_open} cells ask for at most {ledger.asked_hours():,.2f} device-hours{budget}; done ones took {used:,.2f}"
-    )
-    return lines
+    lines.append(f"{matrix.name}: {len(ledger.cells)} cells: {', '.join(parts)}")
+    done = [s.result for s in _in_state(ledger, CellState.DONE) if s.result]
+    used = sum(result.device_hours for result in done)
+    budget = matrix.budget_device_hours
+    limit = "" if budget is None else f" of a budget of {budget:,g}"
+    n_open = len(ledger.cells) - counts[CellState.DONE] - counts[CellState.STALE]
+    cost = f"{n_open} cells ask for at most {ledger.asked_hours():,.2f} device-hours{limit}"
+    return [*lines, f"cost: {cost}; done ones took {used:,.2f}"]
 
 
-def as_json(matrix: Matrix, ledger: Ledger, of_cells: Sequence[Estimate]) -> str:
-    """All that is known, cell by cell, with its estimate; `lease`, of a running cell, is who trains it."""
+def as_json(matrix: Matrix, ledger: Ledger, estimated: Sequence[Estimate]) -> str:
+    """Write all that is known, cell by cell, as JSON.
+
+    `lease`, of a running cell, is who trains it.
+    """
     cells = [
         {
-            "folder": entry.name,
-            "state": entry.state,
-            "detail": entry.detail,
-            "log": entry.log,
-            "cause": entry.cause,
-            "resumable": entry.resumable,
-            "lease": entry.lease and msgspec.structs.asdict(entry.lease),
-            "test_mae": entry.result.test_mae if entry.state == "done" else None,
-            "unit": entry.result.unit if entry.state == "done" else None,
-            "spec": dataclasses.asdict(entry.cell.spec),
-            "origin": entry.origin,
-            "resources": dataclasses.asdict(entry.cell.resources),
+            "folder": status.name,
+            "state": status.state,
+            "detail": status.detail,
+            "log": status.log,
+            "cause": status.cause,
+            "resumable": status.resumable,
+            "lease": msgspec.structs.asdict(status.lease) if status.lease else None,
+            **_measured(status),
+            "spec": dataclasses.asdict(status.cell.spec),
+            "origin": status.origin,
+            "resources": dataclasses.asdict(status.cell.resources),
             "estimate": dataclasses.asdict(estimate),
         }
-        for entry, estimate in zip(ledger.entries, of_cells, strict=True)
+        for status, estimate in zip(ledger.cells, estimated, strict=True)
     ]
     value = {
         "matrix": str(matrix.path),
@@ -106,3 +118,33 @@ def as_json(matrix: Matrix, ledger: Ledger, of_cells: Sequence[Estimate]) -> str
         "cells": cells,
     }
     return json.dumps(value, indent=1, ensure_ascii=False)
+
+
+def _measured(status: CellStatus) -> dict:
+    """Return the error and its unit of a done cell, None for others."""
+    is_done = status.state == CellState.DONE and status.result is not None
+    return {
+        "test_mae": status.result.test_mae if is_done and status.result else None,
+        "unit": status.result.unit if is_done and status.result else None,
+    }
+
+
+def as_frame(ledger: Ledger) -> "pd.DataFrame":
+    """Return a table of the cells, one row each.
+
+    Returns:
+        Columns pack, property, model, recipe, protocol, seed, state, test_mae (None unless done),
+        unit, folder and detail.
+    """
+    import pandas as pd
+
+    fields = ("pack", "property", "model", "recipe", "protocol", "seed")
+    rows = [
+        {name: getattr(status.cell.spec, name) for name in fields}
+        | {"state": str(status.state)}
+        | _measured(status)
+        | {"folder": str(status.folder), "detail": status.detail}
+        for status in ledger.cells
+    ]
+    columns = [*fields, "state", "test_mae", "unit", "folder", "detail"]
+    return pd.DataFrame(rows, columns=columns)

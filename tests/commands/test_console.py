@@ -28,7 +28,6 @@ from irnet_hpc.files import read_json, write_json
 from irnet_hpc.runs.recipes import RECIPES, fitting_batch, resolve
 from irnet_hpc.runs.spec import RunSpec
 from irnet_hpc.sweep import cli as sweep
-from irnet_hpc.sweep import progress as cells_bar
 from irnet_hpc.train import progress as epochs_bar
 from irnet_hpc.train.cli import outcome_of
 
@@ -405,21 +404,6 @@ def test_a_sweep_has_a_bar_of_its_cells_on_a_terminal(outputs, folder):
     shown = on_a_terminal("irnet_hpc.sweep", "run", "bar.yaml")
     assert re.search(r"\r0/1 cells \|[^|]*\|, custom-\w+-2.*, about \d\d:\d\d left", shown)
     assert re.search(r"\[1/1\] MAE [\d.]+ eV/atom in \d+ s", shown)
-
-
-def test_the_time_left_is_the_estimates_corrected_by_what_cells_took():
-    cells = cells_bar.Cells(
-        SimpleNamespace(update=lambda n: None, total=4),
-        {"a": 100.0, "b": 100.0, "c": 50.0},
-        [*"abcd"],
-    )
-    assert cells_bar.left_s(cells, 30) == 100 + 100 + 50 + 100 - 30  # d counts as the median
-    cells_bar.are_through(cells, ["a"], 200)  # twice as slow
-    assert cells_bar.left_s(cells, 40) == 2 * (100 + 50 + 100) - 40
-    unknown = cells_bar.Cells(SimpleNamespace(update=lambda n: None, total=4), {}, [*"abcd"])
-    assert cells_bar.left_s(unknown, 5) is None
-    cells_bar.are_through(unknown, ["a", "b"], 60)
-    assert cells_bar.left_s(unknown, 5) == 55
 
 
 def test_the_bar_of_several_networks_has_the_least_and_the_greatest_error():

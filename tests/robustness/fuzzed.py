@@ -445,7 +445,7 @@ def read_standing(folder: Path) -> object:
     from irnet_hpc.sweep import cli as sweep
     from irnet_hpc.sweep.ledger import read_ledger
     from irnet_hpc.sweep.matrix.matrix import read_matrix
-    from irnet_hpc.sweep.prune import waste
+    from irnet_hpc.sweep.prune import prune
     from irnet_hpc.sweep.status import status_table
     from irnet_hpc.train import run_writer as of_run
 
@@ -462,7 +462,7 @@ def read_standing(folder: Path) -> object:
     read = read_matrix(matrix, folder)
     cell, ledger = read.cells[1], read_ledger(read, results)
     status_table(ledger)
-    waste(results, [read])
+    prune(results, [read])
     with holding.released_after():
         key = key_of(cell, read)
         attempts = of_run.begin(folder / "run1", cell.spec, cell.recipe, key, {}, Alone())

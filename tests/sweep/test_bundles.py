@@ -47,7 +47,7 @@ def hold(run: Path) -> subprocess.Popen:
 
 
 def entries_of(place: Place) -> list[Entry]:
-    return list(read_ledger(place.matrix, place.results).entries)
+    return list(read_ledger(place.matrix, place.results).cells)
 
 
 # ------------------------------------------------------------------------------------------------------------- training

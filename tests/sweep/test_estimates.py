@@ -11,7 +11,7 @@ from irnet_hpc.models.network import Network, n_parameters
 from irnet_hpc.runs.recipes import RECIPES, resolve
 from irnet_hpc.sweep import cli as sweep
 from irnet_hpc.sweep import costs
-from irnet_hpc.sweep.costs import Device, Link, Ranks, Work, n_weights, proposed_ranks, training_s
+from irnet_hpc.sweep.costs import Allocation, Device, Link, Work, n_weights, proposed_ranks, training_s
 from irnet_hpc.sweep.estimates import estimates
 from irnet_hpc.sweep.ledger import read_ledger
 from irnet_hpc.sweep.matrix.matrix import read_matrix
@@ -53,22 +53,22 @@ def test_seconds_are_steps_times_products_weights_layers_and_the_allreduce(simpl
         n_weights=1_000, depth=5, n_rows=1_300, epochs=10, recipe=RECIPE
     )  # 10 steps an epoch, 20 rows dropped
     step = 6 * 1_000 * 128 / 1e9 + 1_000 * 1e-9 + 5e-3
-    assert training_s(work, Ranks(1, 1, "core")) == pytest.approx(100 * step)
+    assert training_s(work, Allocation(1, 1, "core")) == pytest.approx(100 * step)
     two = 6 * 1_000 * 64 / 1e9 + 1_000 * 1e-9 + 5e-3 + 2 * (1e-3 + 2_000 / 1e6)  # halves of 4 kB
-    assert training_s(work, Ranks(1, 2, "core")) == pytest.approx(100 * two)
+    assert training_s(work, Allocation(1, 2, "core")) == pytest.approx(100 * two)
     by_bf16 = dataclasses.replace(work, recipe=dataclasses.replace(RECIPE, allreduce="bf16"))
-    assert training_s(by_bf16, Ranks(1, 2, "core")) == pytest.approx(100 * (two - 2 * 1_000 / 1e6))
+    assert training_s(by_bf16, Allocation(1, 2, "core")) == pytest.approx(100 * (two - 2 * 1_000 / 1e6))
     cores = 6 * 1_000 * 128 / 4e9 + 1_000 * 1e-9 + 5e-3
-    assert training_s(work, Ranks(1, 1, "core", cores=4)) == pytest.approx(100 * cores)
+    assert training_s(work, Allocation(1, 1, "core", cores=4)) == pytest.approx(100 * cores)
 
 
 def test_one_rank_is_proposed_unless_only_more_meet_the_limit_and_none_where_they_would_mostly_wait(
     simple_device,
 ):
     work = Work(n_weights=1_000_000, depth=1, n_rows=1_280, epochs=10, recipe=RECIPE)
-    alone = training_s(work, Ranks(1, 1, "core"))  # 77 s; an allreduce takes 4 s
+    alone = training_s(work, Allocation(1, 1, "core"))  # 77 s; an allreduce takes 4 s
     assert 76 < alone < 78
-    ranks = Ranks(1, 1, "core")
+    ranks = Allocation(1, 1, "core")
     costs.WITHIN_NODE["slow"] = Link(1e-3, 1e9, "")
     assert proposed_ranks(work, ranks, limit_s=alone) == 1
     assert proposed_ranks(work, ranks, limit_s=alone, speed=1.5) == 2
@@ -102,7 +102,7 @@ def of_models(place, **options) -> dict:
     """(pack, model) -> estimate."""
     matrix = read_matrix(place / "mine.yaml", place / "packs")
     ledger = read_ledger(matrix, place / "results")
-    found = zip(ledger.entries, estimates(matrix, ledger, **options), strict=True)
+    found = zip(ledger.cells, estimates(matrix, ledger, **options), strict=True)
     return {(entry.cell.spec.pack, entry.cell.spec.model): estimate for entry, estimate in found}
 
 
@@ -111,7 +111,7 @@ def test_an_estimate_has_the_packs_rows_and_says_where_they_are_not_known(place)
     irnet = found["alloys-magpie", "irnet-17"]
     assert (irnet.n_rows, irnet.n_weights) == (5120, n_weights(layer_string("irnet", 17), 1))
     seconds = training_s(
-        Work(irnet.n_weights, 17, 5120, 30, RECIPES["onecycle"]), Ranks(1, 1, "core")
+        Work(irnet.n_weights, 17, 5120, 30, RECIPES["onecycle"]), Allocation(1, 1, "core")
     )
     assert irnet.device_hours == pytest.approx(seconds / 3600)
     assert (irnet.n_ranks, irnet.n_done) == (1, 0)
@@ -139,7 +139,7 @@ def test_a_done_cell_says_how_fast_the_others_are_and_when_they_stop(place):
     )
     expected = before["alloys-magpie", "plain-17"]
     # It took three times as long for a row as the model says, on two ranks, and stopped after 10 of 30 epochs.
-    two = training_s(Work(expected.n_weights, 17, 5120, 10, plain.recipe), Ranks(1, 2, "core"))
+    two = training_s(Work(expected.n_weights, 17, 5120, 10, plain.recipe), Allocation(1, 2, "core"))
     facts = {
         "n_parameters": expected.n_weights,
         "n_train": 5120,

@@ -307,7 +307,7 @@ def named(place: Place) -> dict[str, object]:
 
 
 def entries(place: Place) -> dict[str, object]:
-    found = {entry.name: entry for entry in read_ledger(place.matrix, place.results).entries}
+    found = {entry.name: entry for entry in read_ledger(place.matrix, place.results).cells}
     return {name: found[cell_name(cell)] for name, cell in named(place).items()}
 
 
@@ -488,12 +488,12 @@ def test_a_sweep_pretrains_and_then_fine_tunes(tmp_path, alloys_pack):
     assert "real: 4 cells done, 0 failures" in done.stdout
     matrix = read_matrix(tmp_path / "real.yaml", alloys_pack.parent)
     ledger = read_ledger(matrix, tmp_path / "results")
-    assert [entry.state for entry in ledger.entries] == ["done"] * 4
+    assert [entry.state for entry in ledger.cells] == ["done"] * 4
     assert [dropped.product for dropped in matrix.dropped] == [
         f"{matrix.cells[0].spec.model} × last × init null"
     ]
-    (origin,) = (entry for entry in ledger.entries if entry.cell.spec.property == "size_mismatch")
-    for entry in ledger.entries:
+    (origin,) = (entry for entry in ledger.cells if entry.cell.spec.property == "size_mismatch")
+    for entry in ledger.cells:
         if entry.origin:
             assert entry.result.origin["folder"] == str(origin.folder)
             assert (entry.result.origin["key"], entry.result.origin["n_shared_test"]) == (

@@ -84,7 +84,7 @@ class Place:
         return states(self.matrix, self.results)
 
     def details(self) -> dict[str, str]:
-        entries = read_ledger(self.matrix, self.results).entries
+        entries = read_ledger(self.matrix, self.results).cells
         return {entry.cell.spec.model: entry.detail for entry in entries}
 
     def command(self, name: str, *more: str) -> list[str]:
@@ -746,7 +746,7 @@ def test_cells_of_one_shape_share_a_device_and_those_that_report_other_rows_do_n
 ):
     place.pack_of_two()
     place.path.write_text(SEEDS)
-    entries = read_ledger(place.matrix, place.results).entries
+    entries = read_ledger(place.matrix, place.results).cells
     assert len(entries) == 24
 
     def together(wanted, gpu_gb=None) -> list[int]:
@@ -789,7 +789,7 @@ def test_the_cells_of_a_bundle_are_done_and_failed_each_by_itself(place, monkeyp
 
     monkeypatch.setattr(running, "train_command", train_command)
     assert place.sweep("run", "--bundle", "2") == 1
-    states = [entry.state for entry in read_ledger(place.matrix, place.results).entries]
+    states = [entry.state for entry in read_ledger(place.matrix, place.results).cells]
     assert states.count("done") == 6 and states.count("failed") == 6
     shown = capsys.readouterr().out
     assert shown.count("failed: it hurts") == 6 and "6 cells done, 6 failures" in shown
@@ -803,7 +803,7 @@ def test_the_cells_of_a_bundle_are_done_and_failed_each_by_itself(place, monkeyp
 
 def test_a_cell_of_a_bundle_that_runs_has_failed_once_it_says_so(place):
     place.path.write_text(SEEDS.replace("[mixing_enthalpy, size_mismatch]", "[mixing_enthalpy]"))
-    names = [entry.name for entry in read_ledger(place.matrix, place.results).entries][:3]
+    names = [entry.name for entry in read_ledger(place.matrix, place.results).cells][:3]
     path = journal.begin(place.results, "mine", "local", process_name(os.getpid()))
     event = {"process": process_name(os.getpid()), "ended": None, "bundle": 3, "log": "log"}
     journal.note(path, [{"cell": name} | event for name in names])
@@ -812,7 +812,7 @@ def test_a_cell_of_a_bundle_that_runs_has_failed_once_it_says_so(place):
         place.results / names[1] / "error.json",
         {"error": "it hurts", "time": "2100-01-01T00:00:00+00:00"},
     )
-    entries = read_ledger(place.matrix, place.results).entries[:3]
+    entries = read_ledger(place.matrix, place.results).cells[:3]
     assert [(entry.state, entry.log) for entry in entries] == [
         ("done", "log"),
         ("failed", "log"),
@@ -827,7 +827,7 @@ def test_a_job_of_a_bundle_asks_for_the_time_of_its_cells_one_after_the_other(pl
     assert (
         "#SBATCH --time=1200" in first and "#SBATCH --array=0-3" in first
     )  # of 6 jobs; MaxArraySize is 4
-    assert {entry.state for entry in read_ledger(place.matrix, place.results).entries} == {"queued"}
+    assert {entry.state for entry in read_ledger(place.matrix, place.results).cells} == {"queued"}
     assert (
         len(
             [

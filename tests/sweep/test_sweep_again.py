@@ -151,7 +151,7 @@ def test_of_a_rank_that_is_gone_slurm_knows_why(place, slurm):
             place.run_folder(model), "a rank is gone, so this one stops: Connection reset by peer"
         )
     entries = {
-        entry.cell.spec.model: entry for entry in read_ledger(place.matrix, place.results).entries
+        entry.cell.spec.model: entry for entry in read_ledger(place.matrix, place.results).cells
     }
     assert [(entries[model].state, entries[model].cause) for model in MODELS[:3]] == [
         ("preempted", ""),
@@ -182,7 +182,7 @@ def test_ten_thousand_cells_are_one_question_to_squeue_and_sacct_one_look_at_eac
     )
     place.path.write_text(place.path.read_text().replace("hours: 3", "hours: 9999"))
     cells = place.matrix.cells
-    entries = read_ledger(place.matrix, place.results).entries
+    entries = read_ledger(place.matrix, place.results).cells
     path = journal.begin(place.results, "mine", "slurm", token="feed")
     journal.note(
         path, [{"cell": entry.name, "job": f"1_{i}"} for i, entry in enumerate(entries[25:])]
@@ -265,7 +265,7 @@ def test_a_training_that_is_killed_for_its_memory_is_tried_once_more_at_the_end(
     assert "looking again at 2 cells" in shown and "mine: 4 cells done, 2 failures" in shown
     found = place.states()
     assert (found["plain-10"], found["plain-17"]) == ("failed", "failed")
-    assert [entry.cause for entry in read_ledger(place.matrix, place.results).entries][:2] == [
+    assert [entry.cause for entry in read_ledger(place.matrix, place.results).cells][:2] == [
         "memory",
         "",
     ]

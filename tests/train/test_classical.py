@@ -574,7 +574,7 @@ def test_classical_cells_ask_for_cores_and_no_gpu_and_networks_for_what_they_did
 
 def test_a_site_gives_no_gpu_to_a_cell_that_asks_for_none(matrix_of):
     from irnet_hpc.sweep.matrix.sites import Site
-    from irnet_hpc.sweep.submit import slurm_parameters
+    from irnet_hpc.sweep.slurm_jobs import slurm_parameters
 
     site = dataclasses.replace(Site(), gpus_per_task=1)
     asked = {
@@ -612,7 +612,7 @@ def test_a_sweep_starts_a_classical_cell_as_it_is_typed_and_knows_it_done_or_sta
     matrix_of, tmp_path, monkeypatch
 ):
     matrix, results = matrix_of("models: [ridge]"), tmp_path / "results"
-    (entry,) = read_ledger(matrix, results).entries
+    (entry,) = read_ledger(matrix, results).cells
     options = train_options(entry, results, None)
     assert "--depth" not in options and options[options.index("--recipe") + 1] == "grid"
     (asked,) = train.specify(train.parser().parse_args(options))
@@ -620,29 +620,25 @@ def test_a_sweep_starts_a_classical_cell_as_it_is_typed_and_knows_it_done_or_sta
     write_result(matrix, matrix.cells[0], results)
     assert states(matrix, results) == {"ridge": "done"}
     monkeypatch.setitem(GRIDS, "ridge", dataclasses.replace(GRIDS["ridge"], grid={"alpha": [5.0]}))
-    (entry,) = read_ledger(matrix_of("models: [ridge]"), results).entries
+    (entry,) = read_ledger(matrix_of("models: [ridge]"), results).cells
     assert (entry.state, entry.detail) == ("stale", "of another recipe: grid")
 
 
 def test_more_ranks_for_a_sweep_are_for_its_networks(matrix_of, tmp_path, monkeypatch):
-    from irnet_hpc.sweep import local as running
-    from irnet_hpc.sweep import progress as cells_bar
+    from irnet_hpc.sweep import local
+    from irnet_hpc.sweep.context import SweepContext, SweepOptions
 
-    asked = []
-    monkeypatch.setattr(
-        running, "train_command", lambda entry, n_ranks, *_: asked.append(n_ranks) or ["true"]
-    )
-    monkeypatch.setattr(
-        running, "read_result", lambda path: SimpleNamespace(test_mae=0.1, unit="eV/atom")
-    )
-    with cells_bar.shown([], {}) as cells:
-        for entry in read_ledger(
-            matrix_of("models: [irnet-17, ridge]"), tmp_path / "results"
-        ).entries:
-            running._train(
-                (entry,), cells, 2, "[1/2]", tmp_path / "results", None, tmp_path / "journal"
-            )
-    assert asked == [2, 1]
+    n_ranks = []
+
+    def train_command(status, n, *_):
+        n_ranks.append(n)
+        write_result(matrix, status.cell, tmp_path / "results")
+        return ["true"]
+
+    matrix = matrix_of("models: [irnet-17, ridge]")
+    monkeypatch.setattr(local, "train_command", train_command)
+    local.run(SweepContext(matrix, tmp_path / "results", None, SweepOptions(n_ranks=2)))
+    assert n_ranks == [2, 1]
 
 
 def test_the_matrix_of_classical_models_has_every_one_of_them(tmp_path):

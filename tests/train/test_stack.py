@@ -23,7 +23,7 @@ from irnet_hpc.pack.store import open_pack
 from irnet_hpc.runs.recipes import RECIPES, resolve
 from irnet_hpc.runs.result import read_result
 from irnet_hpc.runs.spec import RunSpec, model_of, shape_of
-from irnet_hpc.sweep.bundles import MOST, n_that_fit, replica_gb
+from irnet_hpc.sweep.bundles import MAX_REPLICAS, n_that_fit, replica_gb
 from irnet_hpc.train import cli as train
 from irnet_hpc.train import loop as training
 from irnet_hpc.train import session as networks
@@ -219,7 +219,7 @@ def test_how_many_fit_grows_with_the_memory_and_ends():
         counts == sorted(counts)
         and counts[0] == 1
         and 2 < counts[2] < counts[3]
-        and counts[-1] == MOST
+        and counts[-1] == MAX_REPLICAS
     )
 
 

@@ -183,10 +183,10 @@ def matrix_of(folder: Path, more: str):
 
 def test_a_matrix_says_where_its_cells_keep_their_copies(tmp_path):
     matrix = matrix_of(tmp_path, "resources: {stage_dir: auto, minutes: 5}\n")
-    (entry,) = read_ledger(matrix, tmp_path / "results").entries
+    (entry,) = read_ledger(matrix, tmp_path / "results").cells
     options = train_options(entry, tmp_path / "results", None)
     assert options[options.index("--stage-dir") + 1] == "auto"
-    (entry,) = read_ledger(matrix_of(tmp_path, ""), tmp_path / "results").entries
+    (entry,) = read_ledger(matrix_of(tmp_path, ""), tmp_path / "results").cells
     assert "--stage-dir" not in train_options(entry, tmp_path / "results", None)
 
 

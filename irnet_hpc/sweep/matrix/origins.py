@@ -1,116 +1,161 @@
-"""The key `init` of a matrix: the trained cells that others start from, and the packs that those are trained on.
+"""Read the key `init` of a matrix: the trained cells that others start from, and their packs.
 
     init: [null, {pack: oqmd-magpie, property: formation_energy}]      # null: from nothing
-    init: [{pack: {name: big, source: big.csv}, property: band_gap, recipe: paper, protocol: honest, train_rows: 5000}]
+    init: [{pack: {name: big, source: big.csv}, property: band_gap, recipe: paper, train_rows: 5000}]
 
-An origin has the model and the seed of the cell that starts from it, and its pack the split of that cell's pack: then no
-test formula of the one has trained the other.
+An origin has the model and the seed of the cell that starts from it, and its pack the split of that
+cell's pack: then no test formula of the one has trained the other.
 """
 
 import dataclasses
 import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
 
 from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.data.splits import RANDOM
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.runs.recipes import Recipe, cannot_start, resolve
 from irnet_hpc.runs.spec import PROTOCOLS, RunSpec
-from irnet_hpc.sweep.matrix.packs import MatrixPack, over_splits, read_packs, spelled_out
-from irnet_hpc.sweep.matrix.yaml_file import entries_of, row_counts
+from irnet_hpc.sweep.matrix.fields import check_keys, check_value
+from irnet_hpc.sweep.matrix.packs import MatrixPack, PackDefaults, over_splits, read_packs
+from irnet_hpc.sweep.matrix.packs import spelled_out
+
+# null and `all` both stand for every row.
+RowCount = Annotated[int | None | str, Meta(extra={"rule": "a whole number or `all`"})]
+
+
+@dataclasses.dataclass(frozen=True)
+class InitKeys:
+    """The keys of an entry of `init`."""
+
+    pack: Annotated[
+        str | dict, Meta(description="the pack that the origin is trained on, as in `packs`")
+    ]
+    property: Annotated[str, Meta(description="the property that the origin is trained on")]
+    recipe: Annotated[
+        str | dict, Meta(description="the recipe of the origin, as in `recipes`")
+    ] = "onecycle"
+    protocol: Annotated[str, Meta(description="the protocol of the origin")] = "honest"
+    train_rows: Annotated[
+        RowCount, Meta(description="the first training rows of the origin's pack")
+    ] = "all"
 
 
 @dataclasses.dataclass(frozen=True)
 class Init:
-    """An entry of `init`: a cell, but for what it has from those that start from it."""
+    """An entry of `init`: a cell, without what it has from the cells that start from it."""
 
-    pack: str  # name, before that of a split is added
-    pack_entry: str  # as JSON: the pack as it is written, a name or a mapping
+    # Its name, before that of a split is added.
+    pack: str
+    # The pack as it is written, a name or a mapping, as JSON.
+    pack_entry: str
     property: str
     recipe: Recipe
-    recipe_option: str  # what `train --recipe` takes
+    # What `train --recipe` takes.
+    recipe_option: str
     protocol: str
     train_rows: int | None
 
     @property
     def name(self) -> str:
+        """The pack and the property."""
         return f"{self.pack}/{self.property}"
 
     def spec(self, pack: str, cell: RunSpec) -> RunSpec:
-        """The run on `pack` that `cell` starts from."""
-        model = {name: getattr(cell, name) for name in ("architecture", "depth", "layers", "seed")}
-        mine = {"property": self.property, "protocol": self.protocol, "train_rows": self.train_rows}
-        return RunSpec(pack=pack, recipe=self.recipe.name, **mine, **model)
+        """Return the run on `pack` that `cell` starts from."""
+        return RunSpec(
+            pack=pack,
+            property=self.property,
+            recipe=self.recipe.name,
+            protocol=self.protocol,
+            train_rows=self.train_rows,
+            architecture=cell.architecture,
+            depth=cell.depth,
+            layers=cell.layers,
+            seed=cell.seed,
+        )
 
 
-def read_inits(table: dict) -> list[Init | None]:
-    """The entries of `init`; None is a start from nothing. Unknown keys fail, listing the known."""
-    return [
-        entry and _read(entry)
-        for entry in entries_of(table, "init", (dict, type(None)), default=[None])
-    ]
-
-
-def _read(entry: dict) -> Init:
-    for key in entry:
-        check_choice("key of init", key, ("pack", "property", "recipe", "protocol", "train_rows"))
-    (pack,) = entries_of({"pack of init": [entry.get("pack")]}, "pack of init", (str, dict))
-    (name,) = entries_of({"property of init": [entry.get("property")]}, "property of init", (str,))
+def read_init(entry: dict) -> Init:
+    """Read an entry of `init`; unknown keys fail, listing the known."""
+    check_keys("key of init", entry, InitKeys)
+    pack, name = entry.get("pack"), entry.get("property")
+    check_value("pack of init", pack, str | dict)
+    check_value("property of init", name, str)
+    assert isinstance(pack, str | dict) and isinstance(name, str)
     written = entry.get("recipe", "onecycle")
-    option, recipe = (
-        written if isinstance(written, str) else json.dumps(written, ensure_ascii=False),
-        resolve(written),
-    )
+    option = written if isinstance(written, str) else json.dumps(written, ensure_ascii=False)
+    recipe = resolve(written)
     if why := cannot_start(recipe, recipe.trained_layers, None):
         raise UserError(why)
     protocol = check_choice("protocol", str(entry.get("protocol", "honest")), PROTOCOLS)
-    (rows,) = row_counts("train_rows of init", [entry.get("train_rows", "all")])
+    rows = row_count("train_rows of init", entry.get("train_rows", "all"))
     pack_name = spelled_out(pack).get("name")
     if not isinstance(pack_name, str):
-        raise UserError(f"pack of init must have a name, however: {pack!r}")
+        raise UserError(f"pack of init must have a name, got {pack!r:.80}")
     return Init(pack_name, json.dumps(pack), name, recipe, option, protocol, rows)
 
 
+def row_count(name: str, value: object) -> int | None:
+    """Read a number of training rows; None, written `all` or null, is all that there are."""
+    if value in ("all", None):
+        return None
+    check_value(name, value, Annotated[int, Meta(extra={"rule": "a whole number or `all`"})])
+    assert isinstance(value, int)
+    return value
+
+
+OriginPacks = dict[tuple[Init, str], MatrixPack]
+
+
 def origin_packs(
-    inits: list[Init | None], packs: list[MatrixPack], pack_dir: object
-) -> dict[tuple[Init, str], MatrixPack]:
-    """(init, name of a pack of the matrix) -> the pack of the origin from which its cells start."""
+    inits: Sequence[Init | None], packs: Sequence[MatrixPack], pack_dir: Path | str | None
+) -> OriginPacks:
+    """Find the packs of origins: (init, name of a pack of the matrix) -> the origin's pack."""
     known = {pack.name: pack for pack in packs}
-    found = {}
+    found: OriginPacks = {}
     for init in filter(None, inits):
         entry = json.loads(init.pack_entry)
         for target in packs:
-            axes = split_of(target)
-            (one, *more) = over_splits(spelled_out(entry), axes)
+            axes = split_axes(target)
+            (first, *more) = over_splits(spelled_out(entry), axes)
             if more:
                 raise UserError(
-                    f"pack of init must have one split, that of the pack that starts from it, however: {entry}"
+                    "pack of init must have one split, that of the pack that starts from it, "
+                    f"got {entry}"
                 )
-            if one["name"] not in known or isinstance(entry, dict):
-                (read,) = read_packs(entry, [], pack_dir, axes)
+            name = first["name"]
+            if name not in known or isinstance(entry, dict):
+                (pack,) = read_packs(entry, PackDefaults((), axes, pack_dir))
                 # Of an origin's pack the matrix wants no cells but the origin's.
-                known.setdefault(read.name, dataclasses.replace(read, properties=()))
-                if _how(read) != _how(known[read.name]):
-                    raise UserError(
-                        f"packs must have different names, however: {read.name} stands for two of them"
-                    )
-            found[init, target.name] = known[one["name"]]
-        units = {*PROPERTIES, *(name for pack in known.values() for name in pack.units)}
-        for name in init.property.split(","):
-            check_choice("property", name, units)
+                known.setdefault(pack.name, dataclasses.replace(pack, properties=()))
+                if _how_built(pack) != _how_built(known[pack.name]):
+                    raise UserError(f"duplicate pack name: {pack.name}")
+            found[init, target.name] = known[name]
+        units = {*PROPERTIES, *(unit for pack in known.values() for unit in pack.units)}
+        for property_name in init.property.split(","):
+            check_choice("property", property_name, units)
     return found
 
 
-def split_of(target: MatrixPack) -> dict[str, list]:
-    """The split of a pack as axes of another one's, which is named for it as any pack is; nothing where it is the usual, or a
-    table's own."""
+def split_axes(target: MatrixPack) -> dict[str, list]:
+    """Return the split of a pack as a list of splits for another one.
+
+    Empty where it is the usual split, or a table's own.
+    """
     if target.split is None:
         return {}
-    seed, by = target.split.seed, target.split._replace(seed=0)
-    return ({"split": [str(by)]} if by != RANDOM else {}) | ({"split_seed": [seed]} if seed else {})
+    seed, rule = target.split.seed, target.split._replace(seed=0)
+    axes: dict[str, list] = {"split": [str(rule)]} if rule != RANDOM else {}
+    return axes | ({"split_seed": [seed]} if seed else {})
 
 
-def _how(pack: MatrixPack) -> tuple:
-    """How a pack is built, whether or not what is usual of its split is said."""
+def _how_built(pack: MatrixPack) -> tuple:
+    """Return how a pack is built, whether or not what is usual of its split is stated."""
     options = list(pack.options or ())
     for option in ("--split", "--split-seed"):
         if option in options:
@@ -119,41 +164,50 @@ def _how(pack: MatrixPack) -> tuple:
     return tuple(options), pack.split
 
 
-def _option(pack: MatrixPack, name: str, default: str) -> str:
+def _features_of(pack: MatrixPack) -> str:
+    """Return the feature sets of a pack, built or not."""
+    if pack.identity:
+        return pack.identity["features"]
     options = pack.options or ()
-    return options[options.index(name) + 1] if name in options else default
+    if "--features" in options:
+        return options[options.index("--features") + 1]
+    return "magpie"
 
 
-def absent(init: Init, origin: MatrixPack, target: MatrixPack) -> tuple[str, str] | None:
-    """(product, reason) where no cell of pack `target` can start from the init on pack `origin`; None where it can."""
+def why_no_origin(init: Init, origin: MatrixPack, target: MatrixPack) -> tuple[str, str] | None:
+    """Explain why no cell of pack `target` can start from `init` on pack `origin`.
+
+    Returns:
+        (product, reason); None where they can.
+    """
     if origin.impossible:
         return f"{target.name} × init {init.name}", origin.impossible
     if not set(init.property.split(",")) <= origin.units.keys():
         has = "the pack has" if origin.exists else "its source may have"
         return f"init {origin.name} × {init.property}", f"{has} {', '.join(sorted(origin.units))}"
-    ours, theirs = (
-        pack.identity["features"] if pack.identity else _option(pack, "--features", "magpie")
-        for pack in (target, origin)
-    )
-    if ours != theirs:
+    target_features, origin_features = _features_of(target), _features_of(origin)
+    if target_features != origin_features:
         return (
             f"{target.name} × init {init.name}",
-            f"the features of {target.name} are {ours}, of {origin.name} {theirs}",
+            f"the features of {target.name} are {target_features}, "
+            f"of {origin.name} {origin_features}",
         )
     return None
 
 
-def notes_on(found: dict[tuple[Init, str], MatrixPack], packs: list[MatrixPack]) -> list[str]:
-    """Where an origin may have been trained on formulas that test the cells that start from it."""
+def notes_on_origins(found: OriginPacks, packs: Sequence[MatrixPack]) -> list[str]:
+    """Warn where an origin may have been trained on formulas that test what starts from it."""
     splits = {pack.name: pack.split for pack in (*packs, *found.values())}
     pairs = dict.fromkeys((target, origin.name) for (_, target), origin in found.items())
     unlike = [
-        f"packs {target} and {origin} are not split alike, so the origin may have been trained on test formulas"
+        f"packs {target} and {origin} are not split alike, so the origin may have been trained on "
+        "test formulas"
         for target, origin in pairs
         if splits[target] is None or splits[target] != splits[origin]
     ]
     papers = dict.fromkeys(init.name for init, _ in found if init.protocol == "paper")
     return unlike + [
-        f"init {name} is of protocol paper, so test formulas have selected the origin, and val ones trained it"
+        f"init {name} is of protocol paper, so test formulas have selected the origin, and val ones "
+        "trained it"
         for name in papers
     ]

@@ -1,39 +1,90 @@
-"""The packs of a matrix: how each is built, what it holds, and with which of its properties the matrix has cells."""
+"""Read the packs of a matrix: how each is built, what it holds, and which properties are wanted."""
 
 import dataclasses
 import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta
 
 from irnet_hpc.data.elements import FAMILIES
 from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.data.resolve import ResolvedSource, resolve_source
 from irnet_hpc.data.sources import SOURCES
 from irnet_hpc.data.splits import (
+
     RANDOM,
     SplitRule,
     join_with_or,
+    split_suffix,
     parse_split_rule,
     rule_of_identity,
-    split_suffix,
 )
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.features import sets as features
 from irnet_hpc.files import NAME
 from irnet_hpc.pack.store import open_pack, pack_path
 from irnet_hpc.runs.spec import checked_properties
-from irnet_hpc.sweep.matrix.yaml_file import entries_of, mapping
+from irnet_hpc.sweep.matrix.fields import check_keys, check_values, entries_of
 
-# key of a pack that is given as a mapping -> its type and the option of `python -m irnet_hpc.pack` that it becomes
+Seed = Annotated[int, Meta(ge=0)]
+
+
+@dataclasses.dataclass(frozen=True)
+class PackKeys:
+    """The keys of a pack that is given as a mapping."""
+
+    name: Annotated[str, Meta(description="its name; the file is NAME.h5 in the folder of packs")]
+    source: Annotated[
+        str, Meta(description="a named source, or the path of a table: `pack --source`")
+    ] = ""
+    features: Annotated[
+        str, Meta(description="feature sets joined by +: `pack --features`")
+    ] = "magpie"
+    rows: Annotated[
+        int, Meta(description="use only the first rows of the source: `pack --rows`",
+                  extra={"default": "all"})
+    ] = 0
+    split: Annotated[
+        str, Meta(description="the rule that decides which rows are test: `pack --split`")
+    ] = str(RANDOM)
+    split_seed: Annotated[int, Meta(ge=0, description="the seed of the split")] = 0
+    properties: Annotated[
+        list[str],
+        Meta(description="its own properties", extra={"default": "those of the matrix"}),
+    ] = dataclasses.field(default_factory=list)
+    units: Annotated[
+        dict, Meta(description="property -> unit, for properties of the user's own")
+    ] = dataclasses.field(default_factory=dict)
+    filters: Annotated[bool, Meta(description="false: keep the rows that are usually left out")] = (
+        True
+    )
+    splits: Annotated[
+        list[str],
+        Meta(description="several splits: a pack each", extra={"default": "those of the matrix"}),
+    ] = dataclasses.field(default_factory=list)
+    split_seeds: Annotated[
+        list[Seed],
+        Meta(
+            description="several seeds of the split: a pack each",
+            extra={"default": "those of the matrix"},
+        ),
+    ] = dataclasses.field(default_factory=list)
+
+
+# Keys of a pack that become options of `python -m irnet_hpc.pack`.
 PACK_OPTIONS = {
-    "source": (str, "--source"),
-    "features": (str, "--features"),
-    "rows": (int, "--rows"),
-    "split": (str, "--split"),
-    "split_seed": (int, "--split-seed"),
+    "source": "--source",
+    "features": "--features",
+    "rows": "--rows",
+    "split": "--split",
+    "split_seed": "--split-seed",
 }
-# key of a matrix or of a pack that is an axis of splits -> the key of a pack that each of its values is given to
+# A key that lists splits -> the key of a pack that each of its values is given to.
 AXES = {"splits": "split", "split_seeds": "split_seed"}
-EVERY_FAMILY = ("families", "family:*")  # an entry of `splits` that stands for the whole series
+# Entries of `splits` that stand for every family of elements in turn.
+EVERY_FAMILY = ("families", "family:*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,125 +92,162 @@ class MatrixPack:
     """A pack of the matrix: how it is built, and what it holds where it exists."""
 
     name: str
-    base: str  # its name in the matrix: without what an axis of splits has added to it
-    split: SplitRule | None  # None: the column of a table, known where the pack exists
-    options: tuple[str, ...] | None  # of `python -m irnet_hpc.pack`; None: it exists
+    # Its name in the matrix, without what a list of splits has added to it.
+    base: str
+    # None: the column of a table, known where the pack exists.
+    split: SplitRule | None
+    # Of `python -m irnet_hpc.pack`; None: it exists.
+    options: tuple[str, ...] | None
     path: Path
-    properties: tuple[str, ...]  # those the matrix wants of this pack, as written: perhaps `all`
-    units: dict  # property -> unit: what it has; where it does not exist, what it may have
-    identity: dict | None  # None: it does not exist yet
-    impossible: str = ""  # why it can never be built
+    # Those that the matrix wants of this pack, as written: perhaps `all`.
+    properties: tuple[str, ...]
+    # property -> unit: what it has; where it does not exist, what it may have.
+    units: dict
+    # None: it does not exist yet.
+    identity: dict | None
+    # Why it can never be built.
+    impossible: str = ""
     # Where it exists:
     n_features: int = 0
-    n_rows: dict = dataclasses.field(default_factory=dict)  # split -> rows
-    reported: dict = dataclasses.field(
-        default_factory=dict
-    )  # property -> split -> rows that report it
+    # train, val or test -> rows
+    n_rows: dict = dataclasses.field(default_factory=dict)
+    # property -> train, val or test -> rows that report it
+    reported: dict = dataclasses.field(default_factory=dict)
 
     @property
     def exists(self) -> bool:
+        """True if the pack is built."""
         return self.identity is not None
 
 
-def read_packs(
-    entry: str | dict, asked: list[str], pack_dir: Path | str | None, axes: dict
-) -> list[MatrixPack]:
-    """A pack by its name, or a mapping that says how to build it, in each of the splits that it is asked for.
+class PackDefaults(NamedTuple):
+    """What the matrix states for packs that state nothing of their own."""
 
-    A name alone is enough where the pack exists, or where it is `<source>-<features>`. `asked` are the properties of the
-    matrix, `axes` its axes of splits, for packs that say nothing of their own.
+    properties: Sequence[str] = ()
+    # split -> texts, split_seed -> numbers
+    axes: Mapping[str, list] = {}
+    pack_dir: Path | str | None = None
+
+
+def read_packs(entry: str | dict, defaults: PackDefaults) -> list[MatrixPack]:
+    """Read a pack in each of its splits.
+
+    Args:
+        entry: The name of a pack that exists, or a name `<source>-<features>`, or a mapping that
+            says how to build it.
+        defaults: What the matrix states for all packs.
+
+    Raises:
+        UserError: A key or value is wrong, or a pack of this name was built in another way.
     """
     named, entry = isinstance(entry, str), spelled_out(entry)
     _check(entry)
     return [
-        _read_pack(one, entry["name"], named, asked, pack_dir) for one in over_splits(entry, axes)
+        _read_pack(split_entry, entry["name"], named, defaults)
+        for split_entry in over_splits(entry, defaults.axes)
     ]
 
 
-def axes_of(table: dict) -> dict[str, list]:
-    """The axes of splits that a matrix or a pack states: `split` -> texts, `split_seed` -> numbers."""
-    axes = {}
+def axes_of(table: Mapping, record: type) -> dict[str, list]:
+    """Read the lists of splits that a matrix or a pack states.
+
+    Returns:
+        split -> texts, split_seed -> numbers; a key that is not stated is missing.
+    """
+    axes: dict[str, list] = {}
     if "splits" in table:
-        texts = entries_of(table, "splits", (str,))
         series = [f"family:{family}" for family in FAMILIES]
-        texts = [one for text in texts for one in (series if text in EVERY_FAMILY else [text])]
+        texts = [
+            text
+            for stated in entries_of(table, record, "splits")
+            for text in (series if stated in EVERY_FAMILY else [stated])
+        ]
         axes["split"] = list(dict.fromkeys(str(parse_split_rule(text)) for text in texts))
     if "split_seeds" in table:
-        axes["split_seed"] = entries_of(table, "split_seeds", (int,), lists_only=True)
-        _refuse_negative("split_seeds", axes["split_seed"])
+        axes["split_seed"] = entries_of(table, record, "split_seeds")
     return axes
 
 
-def over_splits(entry: dict, axes: dict[str, list]) -> list[dict]:
-    """The entry for each of its splits, or of the matrix's `axes` where it states none; the name says which, as `pack` would.
+def over_splits(entry: dict, axes: Mapping[str, list]) -> list[dict]:
+    """Return the entry once for each of its splits, or of `axes` where it states none.
 
-    >>> [one["name"] for one in over_splits({"name": "a", "split_seeds": [0, 1], "splits": ["random", "element:O"]}, {})]
+    The name says which split it is, as the command `pack` would name it.
+
+    >>> entry = {"name": "a", "split_seeds": [0, 1], "splits": ["random", "element:O"]}
+    >>> [pack["name"] for pack in over_splits(entry, {})]
     ['a', 'a-split1', 'a-element_O', 'a-element_O-split1']
     """
-    axes = {key: values for key, values in axes.items() if key not in entry} | axes_of(entry)
+    own = axes_of(entry, PackKeys)
+    axes = {key: values for key, values in axes.items() if key not in entry} | own
     plain = {key: value for key, value in entry.items() if key not in AXES}
-    found = []
+    entries = []
     for values in itertools.product(*axes.values()):
         stated = dict(zip(axes, values, strict=True))
         split = parse_split_rule(stated.get("split", str(RANDOM)), stated.get("split_seed", 0))
-        found.append(plain | stated | {"name": entry["name"] + split_suffix(split)})
-    return found
+        entries.append(plain | stated | {"name": entry["name"] + split_suffix(split)})
+    return entries
 
 
-def _read_pack(
-    entry: dict, base: str, named: bool, asked: list[str], pack_dir: Path | str | None
-) -> MatrixPack:
-    name = entry["name"]
-    properties = tuple(entries_of(entry, "properties", (str,)) if "properties" in entry else asked)
-    path = pack_path(name, pack_dir)
+def _read_pack(entry: dict, base: str, named: bool, defaults: PackDefaults) -> MatrixPack:
+    """Read a pack of one split; `named`: only its name was given."""
+    properties = defaults.properties
+    if "properties" in entry:
+        properties = entries_of(entry, PackKeys, "properties", owner=f"pack {entry['name']}")
+    path = pack_path(entry["name"], defaults.pack_dir)
     if path.exists():
-        with open_pack(path) as pack:
-            identity, units = dict(pack.identity), dict(pack.units)
-            n_rows = {"train": pack.n_train, "val": pack.n_val, "test": pack.n_test}
-            holds = {
-                "n_features": pack.n_features,
-                "n_rows": n_rows,
-                "reported": pack.attrs["reported"],
-            }
-        stated = (
-            {key: entry[key] for key in ("name", *AXES.values()) if key in entry}
-            if named
-            else entry
-        )
-        _refuse_another(path, stated, identity)
-        split = rule_of_identity(identity["split"])
-        return MatrixPack(name, base, split, None, path, properties, units, identity, **holds)
+        stated = entry
+        if named:
+            stated = {key: entry[key] for key in ("name", *AXES.values()) if key in entry}
+        return _built_pack(path, stated, base, tuple(properties))
     if "source" not in entry:
         raise UserError(
-            f"pack {name} is not in {path.parent} and nothing says how to build it; "
-            "its name must be SOURCE-FEATURES, or it must be a mapping with name, source and features"
+            f"pack {entry['name']} is not in {path.parent} and nothing says how to build it; its "
+            "name must be SOURCE-FEATURES, or it must be a mapping with name, source and features"
         )
-    stated = mapping(entry.get("units", {}), f"units of pack {name}")
-    resolved = resolve_source(entry["source"])
-    # A table of the user's is not read to plan: it may have any property.
-    source = resolved.source
-    units = {one: PROPERTIES[one].unit for one in source.properties} | stated
-    split = _split_of(entry)
-    lacking = {symbol for family in source.lacks for symbol in FAMILIES[family]}
-    never = split.by != RANDOM.by and lacking.issuperset(split.elements)
-    impossible = (
-        f"no row of {entry['source']} contains {join_with_or(split.elements)}" if never else ""
-    )
+    return _planned_pack(path, entry, base, tuple(properties))
+
+
+def _built_pack(path: Path, entry: dict, base: str, properties: tuple[str, ...]) -> MatrixPack:
+    """Read a pack that exists. Raises UserError where it was built in another way."""
+    with open_pack(path) as pack:
+        identity, units = dict(pack.identity), dict(pack.units)
+        n_rows = {"train": pack.n_train, "val": pack.n_val, "test": pack.n_test}
+        n_features, reported = pack.n_features, pack.attrs["reported"]
+    _refuse_another(path, entry, identity)
     return MatrixPack(
-        name,
+        entry["name"],
         base,
-        split,
-        _options(entry, resolved, stated),
+        rule_of_identity(identity["split"]),
+        None,
         path,
         properties,
         units,
-        None,
-        impossible,
+        identity,
+        n_features=n_features,
+        n_rows=n_rows,
+        reported=reported,
+    )
+
+
+def _planned_pack(path: Path, entry: dict, base: str, properties: tuple[str, ...]) -> MatrixPack:
+    """Describe a pack that is still to be built."""
+    stated_units = entry.get("units", {})
+    resolved = resolve_source(entry["source"])
+    # A table of the user's own is not read to plan: it may have any property.
+    source = resolved.source
+    units = {name: PROPERTIES[name].unit for name in source.properties} | stated_units
+    split = _split_of(entry)
+    lacking = {symbol for family in source.lacks for symbol in FAMILIES[family]}
+    never = split.by != RANDOM.by and lacking.issuperset(split.elements)
+    impossible = f"no row of {entry['source']} contains {join_with_or(split.elements)}" if never else ""
+    options = _options(entry, resolved, stated_units)
+    return MatrixPack(
+        entry["name"], base, split, options, path, properties, units, None, impossible
     )
 
 
 def spelled_out(entry: str | dict) -> dict:
-    """A pack as a mapping; where it is named `<source>-<features>`, that says how it is built."""
+    """Return a pack as a mapping; a name `<source>-<features>` says how it is built."""
     if isinstance(entry, dict):
         return entry
     source, _, sets = entry.rpartition("-")
@@ -171,91 +259,93 @@ def _split_of(entry: dict) -> SplitRule:
 
 
 def _check(entry: dict) -> None:
-    """Raises UserError where a pack has a key that is none, or is not of the right type."""
-    for key in entry:
-        check_choice(
-            "key of a pack", key, {"name", "properties", "units", "filters", *PACK_OPTIONS, *AXES}
-        )
+    """Raise UserError where a pack has an unknown key, or a value of another type."""
+    check_keys("key of a pack", entry, PackKeys)
     name = entry.get("name")
     if not isinstance(name, str) or not NAME.fullmatch(name) or name.endswith(".h5"):
         raise UserError(
-            f"the name of a pack must be letters, digits and _.+=- and no ending, however: {name!r}"
+            f"the name of a pack must be letters, digits and _.+=- and no ending, got {name!r:.80}"
         )
-    kinds = {key: kind for key, (kind, _) in PACK_OPTIONS.items()} | {"filters": bool}
-    for key in kinds.keys() & entry.keys():
-        if not isinstance(entry[key], kinds[key]) or (
-            isinstance(entry[key], bool) and key != "filters"
-        ):
-            raise UserError(
-                f"{key} of pack {name} must be of type {kinds[key].__name__}, however: {entry[key]!r}"
-            )
+    lists = ("properties", *AXES)
+    plain = {key: value for key, value in entry.items() if key not in lists}
+    check_values(plain, PackKeys, f"pack {name}")
     for axis, key in AXES.items():
         if axis in entry and key in entry:
-            raise UserError(f"pack {name} must have {key} or {axis}, however: both")
-    _refuse_negative(f"split_seed of pack {name}", [entry.get("split_seed", 0)])
+            raise UserError(f"pack {name} must have {key} or {axis}, got both")
     _split_of(entry)
 
 
-def _refuse_negative(what: str, seeds: list[int]) -> None:
-    if min(seeds) < 0:
-        raise UserError(f"{what} must not be negative, however: {min(seeds)}")
-
-
 def _options(entry: dict, resolved: ResolvedSource, units: dict) -> tuple[str, ...]:
-    """The options of `python -m irnet_hpc.pack`; names that it would not know are refused now."""
+    """List the options of `python -m irnet_hpc.pack`. Names it would refuse are refused now."""
     sets = features.parse_feature_sets(entry.get("features", "magpie"))
     known_source = SOURCES.get(resolved.text) if resolved.is_named else None
     if features.need_structures(sets) and known_source and not known_source.structures:
         known = ", ".join(name for name, source in SOURCES.items() if source.structures)
         raise UserError(
-            f"pack {entry['name']} needs structures, but {entry['source']} has formulas only; those that have them: {known}"
+            f"pack {entry['name']} needs structures, but {entry['source']} has formulas only; "
+            f"those that have them: {known}"
         )
     options = [
         text
-        for key, (_, option) in PACK_OPTIONS.items()
+        for key, option in PACK_OPTIONS.items()
         if key in entry
         for text in (option, str(entry[key]))
     ]
     options += [] if entry.get("filters", True) else ["--no-filters"]
-    return (
-        *options,
-        *(text for name, unit in units.items() for text in ("--unit", f"{name}={unit}")),
-    )
+    for name, unit in units.items():
+        options += ["--unit", f"{name}={unit}"]
+    return tuple(options)
 
 
 def _refuse_another(path: Path, entry: dict, identity: dict) -> None:
-    """A pack of the right name that was built in another way would give the table other numbers."""
+    """Raise UserError where a pack of the right name was built in another way.
+
+    It would give the table other numbers.
+    """
     split = rule_of_identity(identity["split"])
-    built = {
+    built: dict[str, object] = {
         "features": set(identity["features"].split("+")),
         "split": str(split or RANDOM),
-        "split_seed": split and split.seed,  # None: the table's own split
+        # None: the table's own split.
+        "split_seed": split and split.seed,
         "filters": bool(identity["filters"]),
     }
     stated = {key: entry[key] for key in built if key in entry and built[key] is not None}
     if "features" in stated:
         stated["features"] = set(stated["features"].split("+"))
     if "split" in stated:
-        stated["split"] = str(parse_split_rule(stated["split"]))  # as the pack has it
+        # As the pack has it.
+        stated["split"] = str(parse_split_rule(stated["split"]))
     if stated.get("filters"):
-        del stated["filters"]  # a source may have none
+        # A source may have none.
+        del stated["filters"]
     n_rows = identity["n_source_rows"]
-    if n_rows > entry.get("rows", n_rows):  # fewer than asked for may be all there are
+    if n_rows > entry.get("rows", n_rows):
+        # Fewer than asked for may be all there are.
         stated["rows"], built["rows"] = entry["rows"], n_rows
     for key, value in stated.items():
         if value != built[key]:
             raise UserError(
-                f"{key} of pack {entry['name']} must be what {path} was built with, however: {entry[key]}; "
-                "remove the file, or give the pack another name"
+                f"{key} of pack {entry['name']} must be what {path} was built with, "
+                f"got {entry[key]}; remove the file, or give the pack another name"
             )
 
 
-def targets_of(
-    packs: list[MatrixPack],
-) -> tuple[list[tuple[str, str]], list[tuple[str, str]], list[str]]:
-    """The (pack, property) to train, those that do not exist with the reason, and notes on what cannot be known yet."""
+class Targets(NamedTuple):
+    """The (pack, property) pairs of a matrix."""
+
+    # To be trained.
+    existing: list[tuple[str, str]]
+    # (product, reason) of those that do not exist.
+    absent: list[tuple[str, str]]
+    # On what cannot be known yet.
+    notes: list[str]
+
+
+def targets_of(packs: Sequence[MatrixPack]) -> Targets:
+    """Combine packs with their properties. Raises UserError for an unknown property."""
     known = {"all", *PROPERTIES, *(name for pack in packs for name in pack.units)}
-    targets, absent, notes = [], [], []
+    existing, absent, notes = [], [], []
     for pack in packs:
         for name in pack.properties:
             parts = checked_properties(name)
@@ -272,7 +362,7 @@ def targets_of(
         joint = [name for name in pack.properties if "," in name]
         for name in (*pack.units, *joint) if "all" in pack.properties else pack.properties:
             if set(checked_properties(name)) <= pack.units.keys():
-                targets.append((pack.name, name))
+                existing.append((pack.name, name))
             else:
                 has = "the pack has" if pack.exists else "its source may have"
                 absent.append((f"{pack.name} × {name}", f"{has} {', '.join(sorted(pack.units))}"))
@@ -280,4 +370,4 @@ def targets_of(
         notes.append(
             "whether packs that are not built yet have their properties could not be checked"
         )
-    return targets, absent, notes
+    return Targets(existing, absent, notes)

@@ -1,139 +1,196 @@
-"""Resource shapes: what a cell asks of the scheduler, how a matrix says it for all cells or for some, and how much more a
-cell may ask for that has run out of it."""
+"""Read resources: what a cell asks of the scheduler, for all cells or some, and when tried again."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
+
+from msgspec import Meta
 
 from irnet_hpc.data.splits import split_suffix_in
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.runs.grids import USES_GPU
 from irnet_hpc.runs.spec import RunSpec
-from irnet_hpc.sweep.matrix.yaml_file import mapping
+from irnet_hpc.runs.states import Cause
+from irnet_hpc.sweep.matrix.fields import check_keys, check_value, check_values
 
-# what a resource shape may be narrowed to with `for`: fields of RunSpec
+MAX = 1_000_000
+# The fields of RunSpec to which a resource shape may be narrowed with `for`.
 NARROWING = (
-    "pack",
-    "property",
-    "model",
-    "architecture",
-    "depth",
-    "recipe",
-    "protocol",
-    "seed",
-    "train_rows",
+    *("pack", "property", "model", "architecture", "depth"),
+    *("recipe", "protocol", "seed", "train_rows"),
 )
+# The resource of which more may help against a cause of failure.
+FIELD_OF_CAUSE = {Cause.MEMORY: "memory_gb", Cause.TIME: "minutes"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Resources:
     """What one cell asks of the scheduler."""
 
-    nodes: int = 1
-    ranks_per_node: int = 1
-    cpus_per_rank: int = 1
-    gpus_per_rank: int = 0
-    memory_gb: float = 8.0  # of each node
-    minutes: int = 60
-    cpu_only: bool = False  # ask for no GPU, whatever the site gives a rank unasked
-    stage_dir: str = ""  # where each node keeps its copy of the pack, as `train --stage-dir` takes it; "": nowhere
+    nodes: Annotated[int, Meta(ge=1, le=MAX, description="nodes of a cell's job")] = 1
+    ranks_per_node: Annotated[
+        int, Meta(ge=1, le=MAX, description="ranks (processes that train) on each node")
+    ] = 1
+    cpus_per_rank: Annotated[int, Meta(ge=1, le=MAX, description="cores of each rank")] = 1
+    gpus_per_rank: Annotated[int, Meta(ge=0, le=MAX, description="GPUs of each rank")] = 0
+    memory_gb: Annotated[float, Meta(ge=0.1, le=MAX, description="memory of each node, in GiB")] = (
+        8.0
+    )
+    minutes: Annotated[int, Meta(ge=1, le=MAX, description="time limit of a cell")] = 60
+    cpu_only: Annotated[
+        bool, Meta(description="ask for no GPU, whatever the site gives a rank unasked")
+    ] = False
+    stage_dir: Annotated[
+        str,
+        Meta(
+            pattern=r"^(auto\Z|/|\Z)",
+            description="where each node keeps its copy of the pack (`train --stage-dir`); "
+            "empty: nowhere",
+            extra={"rule": "auto or an absolute path"},
+        ),
+    ] = ""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type is bool:
-                if not isinstance(value, bool):
-                    raise UserError(f"{field.name} must be true or false, however: {value!r}")
-                continue
-            if field.type is str:
-                if not isinstance(value, str) or (
-                    value not in ("", "auto") and not value.startswith("/")
-                ):
-                    raise UserError(
-                        f"{field.name} must be auto or an absolute path, however: {value!r}"
-                    )
-                continue
-            kinds, lowest = (int, 1) if field.type is int else (int | float, 0.1)
-            lowest = 0 if field.name == "gpus_per_rank" else lowest
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, kinds)
-                or not lowest <= value <= 1_000_000
-            ):
-                whole = "a whole" if kinds is int else "a"
-                raise UserError(
-                    f"{field.name} must be {whole} number from {lowest} to 1,000,000, however: {value!r}"
-                )
+        check_values(self.__dict__, Resources)
         if self.cpu_only and self.gpus_per_rank:
             raise UserError(
-                f"gpus_per_rank must be 0 where cpu_only is true, however: {self.gpus_per_rank}"
+                f"gpus_per_rank must be 0 where cpu_only is true, got {self.gpus_per_rank}"
             )
 
     @property
     def n_ranks(self) -> int:
+        """The number of ranks over all nodes."""
         return self.nodes * self.ranks_per_node
 
     @property
     def device_hours(self) -> float:
-        """The most it may use. A device is what one rank computes on: its GPUs, or its cores."""
+        """The most device-hours it may use. A device is what one rank computes on."""
         return self.n_ranks * self.minutes / 60
 
 
 @dataclasses.dataclass(frozen=True)
 class Retry:
-    """The most that a cell may ask for when it is tried once more; None: twice what it had."""
+    """The most that a cell may ask for when it is tried once more."""
 
-    memory_gb: float | None = None
-    minutes: int | None = None
+    memory_gb: Annotated[
+        float | None,
+        Meta(
+            description="the most memory of a second try after a lack of memory, in GiB; "
+            "null: twice what it had",
+            extra={"rule": "a number from 0.1 to 1,000,000"},
+        ),
+    ] = None
+    minutes: Annotated[
+        int | None,
+        Meta(
+            description="the most time of a second try after a lack of time; null: twice",
+            extra={"rule": "a whole number from 1 to 1,000,000"},
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
-        Resources(
-            **{name: value for name, value in dataclasses.asdict(self).items() if value is not None}
-        )
+        Resources(**{name: value for name, value in self.__dict__.items() if value is not None})
+
+
+class Shape(NamedTuple):
+    """An entry of `resources`: fields of Resources, for the cells that fit."""
+
+    # Key of NARROWING -> the values of the cells it is for, as text; empty: all cells.
+    narrow: dict[str, set[str]]
+    fields: dict[str, Any]
 
 
 def read_retry(value: object) -> Retry | None:
-    """Retry from YAML; None where it says false: nothing is tried again. Unknown keys fail, listing the known."""
+    """Read `retry`; None where it is false: nothing is tried again."""
     if value is False:
         return None
-    for key in mapping(value, "retry"):
-        check_choice("key of retry", key, [field.name for field in dataclasses.fields(Retry)])
-    return Retry(**value)
+    check_keys("key of retry", mapping(value, "retry"), Retry)
+    return Retry(**mapping(value, "retry"))
 
 
-def with_more(resources: Resources, cause: str, limits: Retry) -> Resources | None:
-    """Twice the memory or the time, or as much as the limits allow; None where that is no more than before."""
-    name = {"memory": "memory_gb", "time": "minutes"}[cause]
+def with_more(resources: Resources, cause: Cause, limits: Retry) -> Resources | None:
+    """Return resources with twice the memory or time, within limits; None if that is no more.
+
+    Args:
+        resources: What the cell had.
+        cause: What it lacked: Cause.MEMORY or Cause.TIME.
+        limits: The most it may have.
+    """
+    name = FIELD_OF_CAUSE[cause]
     before, limit = getattr(resources, name), getattr(limits, name)
-    more = min(2 * before, 1_000_000 if limit is None else limit)
+    more = min(2 * before, MAX if limit is None else limit)
     return dataclasses.replace(resources, **{name: more}) if more > before else None
 
 
-def read_resources(fields: dict) -> Resources:
-    """Resources from YAML; unknown keys fail, listing the known."""
-    for key in mapping(fields, "resources"):
-        check_choice(
-            "key of resources", key, [field.name for field in dataclasses.fields(Resources)]
-        )
+def mapping(value: object, name: str) -> dict:
+    """Return a value that must be a mapping. Raises UserError where it is not."""
+    check_value(name, value, dict)
+    assert isinstance(value, dict)
+    return value
+
+
+def read_resources(fields: object) -> Resources:
+    """Read resources; unknown keys fail, listing the known."""
+    fields = mapping(fields, "resources")
+    check_keys("key of resources", fields, Resources)
     return Resources(**fields)
 
 
-def read_shapes(value: object) -> list[tuple[dict, dict]]:
-    """Resource shapes as (what they are for, fields of Resources); the last that fits a cell decides each field."""
+def read_shapes(value: object) -> list[Shape]:
+    """Read `resources`: one entry, or several of which the last that fits decides each field."""
     shapes = []
     for entry in value if isinstance(value, list) else [value]:
         fields = dict(mapping(entry, "resources"))
         narrow = mapping(fields.pop("for", {}), "for of resources")
         for key in narrow:
             check_choice("key of for in resources", key, NARROWING)
-        narrow = {
-            key: {str(one) for one in (of if isinstance(of, list) else [of])}
-            for key, of in narrow.items()
-        }
         read_resources(fields)
-        shapes.append((narrow, fields))
+        texts = {
+            key: {str(value) for value in (values if isinstance(values, list) else [values])}
+            for key, values in narrow.items()
+        }
+        shapes.append(Shape(texts, fields))
     return shapes
 
 
-def _fits(spec: RunSpec, narrow: dict) -> bool:
+class ShapeTable:
+    """The resource shapes of a matrix, and which of them fit which cells."""
+
+    def __init__(self, shapes: Sequence[Shape]) -> None:
+        self.shapes = shapes
+        # Only what a shape is narrowed to needs to be looked at.
+        self.keys = tuple(dict.fromkeys(key for shape in shapes for key in shape.narrow))
+        self.known: dict[tuple, Resources] = {}
+        self.used: set[int] = set()
+
+    def resources_of(self, spec: RunSpec) -> Resources:
+        """Return the resources of a cell; a classical model gets no GPU unless it uses one."""
+        no_gpu = spec.is_classical and spec.architecture not in USES_GPU
+        values = (no_gpu, *(getattr(spec, key) for key in self.keys))
+        if values not in self.known:
+            fields: dict[str, Any] = {}
+            for i, shape in enumerate(self.shapes):
+                if fits(spec, shape.narrow):
+                    self.used.add(i)
+                    fields |= shape.fields
+            if no_gpu:
+                fields |= {"gpus_per_rank": 0, "cpu_only": True}
+            self.known[values] = Resources(**fields)
+        return self.known[values]
+
+    def notes(self) -> list[str]:
+        """Warn of shapes that fit no cell: a slip in `for` would leave cells with less time."""
+        unused = [shape.narrow for i, shape in enumerate(self.shapes) if i not in self.used]
+        texts = [
+            ", ".join(f"{key} {'/'.join(sorted(values))}" for key, values in narrow.items())
+            for narrow in unused
+            if narrow
+        ]
+        return [f"resources for {text} fit no cell" for text in texts]
+
+
+def fits(spec: RunSpec, narrow: Mapping[str, set[str]]) -> bool:
+    """Return True if a shape's `for` includes a cell."""
     # The name of a pack without its split stands for the pack in all its splits.
     known_as = {"pack": {spec.pack, spec.pack.removesuffix(split_suffix_in(spec.pack))}}
     if spec.train_rows is None:
@@ -142,24 +199,3 @@ def _fits(spec: RunSpec, narrow: dict) -> bool:
         not values.isdisjoint(known_as.get(key, {str(getattr(spec, key))}))
         for key, values in narrow.items()
     )
-
-
-def resources_of(spec: RunSpec, shapes: list[tuple[dict, dict]]) -> Resources:
-    fields: dict = {}
-    for narrow, more in shapes:
-        if _fits(spec, narrow):
-            fields |= more
-    if spec.is_classical and spec.architecture not in USES_GPU:
-        fields |= {"gpus_per_rank": 0, "cpu_only": True}
-    return Resources(**fields)
-
-
-def unused(shapes: list[tuple[dict, dict]], specs: list[RunSpec]) -> list[str]:
-    """A slip in `for` would leave cells with less time than was meant for them, silently."""
-    unused = [narrow for narrow, _ in shapes if not any(_fits(spec, narrow) for spec in specs)]
-    texts = [
-        ", ".join(f"{key} {'/'.join(sorted(of))}" for key, of in narrow.items())
-        for narrow in unused
-        if narrow
-    ]
-    return [f"resources for {text} fit no cell" for text in texts]

@@ -1,35 +1,63 @@
-"""Sites: what a cluster wants to be told, by name or path."""
+"""Read sites: what a cluster wants of every job, by name or path."""
 
 import dataclasses
 import os
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
 
 from irnet_hpc.errors import UserError, check_choice
+from irnet_hpc.sweep.matrix.fields import check_keys, check_values
 from irnet_hpc.sweep.matrix.yaml_file import load_yaml
 
+# In the current folder, and in the clone that the package is in.
 SITES = (Path("env/sites"), Path(__file__).parents[3] / "env" / "sites")
 
 
 @dataclasses.dataclass(frozen=True)
 class Site:
-    """What a cluster wants to be told. The only place where one is named is env/sites/<site>.yaml."""
+    """What a cluster wants of every job: the keys of env/sites/<site>.yaml, the only place of it."""
 
-    account: str | None = None
-    partition: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    modules: list = dataclasses.field(default_factory=list)  # loaded before anything runs
-    setup: list = dataclasses.field(default_factory=list)  # lines of shell, after the modules
-    srun_args: list = dataclasses.field(default_factory=list)  # e.g. --mpi=pmix
-    sbatch: dict = dataclasses.field(
-        default_factory=dict
-    )  # any further option: {reservation: x, exclusive: true}
-    gpus_per_task: int = 0  # of a training's rank, where the matrix does not ask for GPUs
-    gpu_gb: int = 0  # memory of a GPU, from which `--bundle auto` follows; 0: not known, so that every cell has its own job
+    account: Annotated[str | None, Meta(description="`sbatch --account`")] = None
+    partition: Annotated[str | None, Meta(description="`sbatch --partition`")] = None
+    qos: Annotated[str | None, Meta(description="`sbatch --qos`")] = None
+    constraint: Annotated[str | None, Meta(description="`sbatch --constraint`")] = None
+    modules: Annotated[
+        list, Meta(description="environment modules, loaded in this order before anything runs")
+    ] = dataclasses.field(default_factory=list)
+    setup: Annotated[list, Meta(description="lines of shell, run after the modules are loaded")] = (
+        dataclasses.field(default_factory=list)
+    )
+    srun_args: Annotated[
+        list, Meta(description="options of the srun that starts the ranks, e.g. `--mpi=pmix`")
+    ] = dataclasses.field(default_factory=list)
+    sbatch: Annotated[
+        dict,
+        Meta(description="any other option of sbatch: `{reservation: x, exclusive: true}`"),
+    ] = dataclasses.field(default_factory=dict)
+    gpus_per_task: Annotated[
+        int, Meta(ge=0, description="GPUs of each rank, where the matrix does not ask for any")
+    ] = 0
+    gpu_gb: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="memory of a GPU in GiB, from which `--bundle auto` follows; "
+            "0: not known, so that every cell has its own job",
+        ),
+    ] = 0
 
 
 def read_site(name: str | None) -> Site:
-    """A site by name or path, else $IRNET_SITE, else one that adds nothing. Raises UserError listing the known."""
+    """Read a site.
+
+    Args:
+        name: A name in env/sites, or a YAML file; None: $IRNET_SITE, else a site that adds nothing.
+
+    Raises:
+        UserError: There is no such site (the message lists the known), or a key or value is wrong.
+    """
     name = name or os.environ.get("IRNET_SITE")
     if not name:
         return Site()
@@ -39,12 +67,8 @@ def read_site(name: str | None) -> Site:
         path = known[check_choice("site", name, known)]
     try:
         table = load_yaml(path)
-        kinds = {field.name: field.type for field in dataclasses.fields(Site)}
-        for key, value in table.items():
-            kind = kinds[check_choice("key", key, kinds)]
-            kind = str if kind == str | None else kind
-            if not isinstance(value, kind) or isinstance(value, bool):
-                raise UserError(f"{key} must be of type {kind.__name__}, however: {value!r}")
+        check_keys("key", table, Site)
+        check_values(table, Site)
     except UserError as error:
         raise UserError(f"site {path}: {error}") from None
     return Site(**table)

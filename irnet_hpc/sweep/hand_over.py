@@ -1,0 +1,194 @@
+"""Turn cells into SLURM jobs: one for each missing pack, then arrays of trainings.
+
+Trainings wait for their pack and for the cell that they start from. Every job is in the journal as
+soon as SLURM has it.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from irnet_hpc.distributed.processes import process_name
+from irnet_hpc.errors import UserError
+from irnet_hpc.sweep import journal
+from irnet_hpc.sweep.bundles import Bundle, bundles_of, gpu_gb, minutes_of
+from irnet_hpc.sweep.context import SweepContext
+from irnet_hpc.sweep.jobs import Commands, TrainingJob, pack_command, train_options
+from irnet_hpc.sweep.ledger import CellStatus, Ledger
+from irnet_hpc.sweep.matrix.resources import Resources
+from irnet_hpc.sweep.slurm_jobs import afterany, sbatch, slurm_parameters, state_folder
+
+
+class Shape(NamedTuple):
+    """What the jobs of one array have in common."""
+
+    resources: Resources
+    # The jobs to wait for, as `sbatch --dependency` takes them.
+    after: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class HandOver:
+    """What SLURM has taken."""
+
+    journal: Path
+    # The jobs that a whole table waits for, those of earlier submissions among them.
+    jobs: list[str]
+    # Why SLURM refused the rest; None: it has taken all.
+    refusal: UserError | None
+
+
+def hand_over(
+    context: SweepContext,
+    ledger: Ledger,
+    statuses: Sequence[CellStatus],
+    array_size: int,
+    again: bool = False,
+) -> HandOver:
+    """Submit the missing packs and the cells of `statuses`.
+
+    Args:
+        context: The sweep.
+        ledger: The state of all cells, with the jobs that are under way.
+        statuses: The cells to submit.
+        array_size: SLURM's MaxArraySize.
+        again: Note in the journal that this is the second try of these cells.
+
+    Returns:
+        What SLURM has taken, and why it refused the rest.
+
+    Raises:
+        UserError: SLURM takes nothing.
+    """
+    return _Submission(context, ledger, statuses, again).submit(array_size)
+
+
+class _Submission:
+    """One submission under way: its journal, and which cells and packs have jobs by now."""
+
+    def __init__(
+        self,
+        context: SweepContext,
+        ledger: Ledger,
+        statuses: Sequence[CellStatus],
+        again: bool,
+    ) -> None:
+        self.context, self.statuses = context, statuses
+        mark = {"again": True} if again else {}
+        # name -> event of a cell that has no job yet
+        self.left = {s.name: {"cell": s.name} | mark for s in statuses}
+        # The journal begins with all of them, should this process be killed before it knows the
+        # number of a job.
+        driver = process_name(os.getpid())
+        self.path = journal.begin(
+            context.results, context.matrix.name, "slurm", driver, events=self.left.values()
+        )
+        self.token = journal.token_of(self.path)
+        self.folder = state_folder() / f"{context.matrix.name}-{self.token}"
+        # pack or cell -> its job; no pack has the name of a cell
+        self.made_by = ledger.pack_jobs | ledger.cell_jobs
+        self.jobs = list(self.made_by.values())
+
+    def submit(self, array_size: int) -> HandOver:
+        refusal = None
+        try:
+            self._submit_packs()
+            self._submit_trainings(array_size)
+        except UserError as error:
+            if len(self.left) == len(self.statuses):
+                raise
+            # Reported once what was accepted has its tables.
+            refusal = error
+        finally:
+            lost = [event | {"ended": "not submitted"} for event in self.left.values()]
+            journal.note(self.path, lost)
+        return HandOver(self.path, self.jobs, refusal)
+
+    def _sbatch(self, jobs: Sequence, name: str, shape: Shape, is_training: bool) -> list[str]:
+        parameters = slurm_parameters(
+            self.context.site,
+            shape.resources,
+            name=name,
+            token=self.token,
+            after=shape.after,
+            is_training=is_training,
+        )
+        if self.context.options.max_jobs:
+            parameters["array_parallelism"] = self.context.options.max_jobs
+        ids = [job.job_id for job in sbatch(self.folder, parameters, jobs)]
+        self.jobs += ids
+        return ids
+
+    def _submit_packs(self) -> None:
+        """Submit a job for each missing pack that nobody builds."""
+        matrix = self.context.matrix
+        missing = {pack.name: pack for pack in matrix.packs if not pack.exists}
+        for name in dict.fromkeys(status.cell.spec.pack for status in self.statuses):
+            if name not in missing or name in self.made_by:
+                continue
+            log = self.path.with_name(f"pack-{name}-{self.token}.log")
+            resources = matrix.pack_resources
+            build = Commands([pack_command(missing[name], resources.cpus_per_rank)], log)
+            (job,) = self._sbatch([build], f"irnet:pack:{name}", Shape(resources, None), False)
+            journal.note(self.path, [{"pack": name, "job": job, "log": str(log)}])
+            self.made_by[name] = job
+
+    def _submit_trainings(self, array_size: int) -> None:
+        """Submit the cells as arrays of bundles."""
+        context = self.context
+        memory_gb = gpu_gb(context.site, self.statuses)
+        bundles = bundles_of(context.matrix, self.statuses, context.options.bundle, memory_gb)
+        before: list[str] = []
+        for shape, array in arrays_of(bundles, self.made_by, array_size):
+            if context.options.max_jobs and before:
+                # SLURM limits the jobs within an array, so the arrays go one after the other.
+                after = ",".join(filter(None, (shape.after, afterany(before))))
+                shape = shape._replace(after=after)
+            jobs = [self._job_of(bundle, shape.resources) for bundle in array]
+            before = self._sbatch(jobs, f"irnet:{context.matrix.name}", shape, True)
+            events = []
+            for bundle, job in zip(array, before, strict=True):
+                facts = {"job": job, "log": self._log_of(bundle, job), "bundle": len(bundle)}
+                for status in bundle:
+                    self.made_by[status.name] = job
+                    events.append(self.left.pop(status.name) | facts)
+            journal.note(self.path, events)
+
+    def _job_of(self, bundle: Bundle, resources: Resources) -> TrainingJob:
+        first, *others = bundle
+        options = train_options(first, self.context.results, self.context.pack_dir, *others)
+        folders = [status.folder for status in bundle]
+        return TrainingJob(options, first.folder / "train.log", resources, folders)
+
+    def _log_of(self, bundle: Bundle, job: str) -> str:
+        """Return the log to read where a cell left none: submitit's, or the bundle's."""
+        if len(bundle) > 1:
+            return str(bundle[0].folder / "train.log")
+        return str(self.folder / f"{job}_0_log.err")
+
+
+def arrays_of(
+    bundles: Sequence[Bundle], made_by: dict[str, str], array_size: int
+) -> Iterator[tuple[Shape, list[Bundle]]]:
+    """Group bundles into arrays of one resource shape that wait for one pack and one origin.
+
+    The indices of an array count from 0 and end below MaxArraySize. Cells that start from others
+    come after all that do not: by then `made_by` (pack or cell -> job) must hold those jobs.
+    """
+    for has_origin in (False, True):
+        groups: dict[Shape, list[Bundle]] = {}
+        for bundle in bundles:
+            # The others of a bundle are of the same pack and resources, and have no origin.
+            first = bundle[0]
+            if (first.origin is not None) != has_origin:
+                continue
+            names = (first.cell.spec.pack, first.origin or "")
+            jobs = [made_by[name] for name in names if name in made_by]
+            after = f"afterok:{':'.join(jobs)}" if jobs else None
+            resources = dataclasses.replace(first.cell.resources, minutes=minutes_of(bundle))
+            groups.setdefault(Shape(resources, after), []).append(bundle)
+        for shape, group in groups.items():
+            for start in range(0, len(group), array_size):
+                yield shape, group[start : start + array_size]

@@ -1,0 +1,136 @@
+"""Check what people write in YAML against typed records, and describe the records in words.
+
+A record is a dataclass whose fields have msgspec's types: `Annotated[int, Meta(ge=1)]`. Types and
+bounds stand there once: the sentences for users and docs/matrix.md are made from them.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+from irnet_hpc.errors import UserError, check_choice
+
+
+def check_keys(kind: str, table: Mapping, record: type) -> None:
+    """Raise UserError, with the known keys, where a mapping has a key that a record lacks."""
+    known = [field.name for field in dataclasses.fields(record)]
+    for key in table:
+        check_choice(kind, key, known)
+
+
+def check_values(table: Mapping, record: type, owner: str = "") -> None:
+    """Check the values of a mapping against the fields of a record.
+
+    Args:
+        table: Keys of the record and their values.
+        record: A dataclass.
+        owner: Whose keys these are, for the message, such as "pack oqmd-magpie".
+
+    Raises:
+        UserError: A value is not of its field's type, or outside its bounds.
+    """
+    for field in dataclasses.fields(record):
+        if field.name in table:
+            name = f"{field.name} of {owner}" if owner else field.name
+            check_value(name, table[field.name], field.type)
+
+
+def check_value(name: str, value: object, kind: Any) -> None:
+    """Raise UserError where a value is not of a type. The message states the rule and the value."""
+    try:
+        msgspec.convert(value, kind)
+    except (msgspec.ValidationError, OverflowError):
+        raise UserError(f"{name} must be {rule_of(kind)}, got {value!r:.80}") from None
+
+
+def entries_of(
+    table: Mapping, record: type, key: str, default: Iterable | None = None, owner: str = ""
+) -> list:
+    """Return the entries of a key that holds a list, each once.
+
+    One entry by itself is a list of one, unless it is a number, which would read like a count
+    (`seeds: 3`).
+
+    Args:
+        table: The mapping that may have the key.
+        record: The record that has the key, with a type `list[...]`.
+        key: The key.
+        default: The entries where the key is missing; None: at least one must be stated.
+        owner: Whose key this is, for the message.
+
+    Raises:
+        UserError: The value is no such list, or empty.
+    """
+    (kind,) = (field.type for field in dataclasses.fields(record) if field.name == key)
+    info, name = inspect.type_info(kind), f"{key} of {owner}" if owner else key
+    item = info.type if isinstance(info, inspect.Metadata) else info
+    assert isinstance(item, inspect.ListType)
+    value = table.get(key, default)
+    entries = [value] if isinstance(value, str | dict) else value
+    if not isinstance(entries, list | tuple) or not entries:
+        raise UserError(f"{name} must be {_list_rule(item)}, got {value!r:.80}")
+    for entry in entries:
+        try:
+            msgspec.convert([entry], kind)
+        except (msgspec.ValidationError, OverflowError):
+            rule = _rule(item.item_type)
+            raise UserError(f"each entry of {name} must be {rule}, got {entry!r:.80}") from None
+    by_text = {json.dumps(entry, sort_keys=True, default=str): entry for entry in entries}
+    return list(by_text.values())
+
+
+def rule_of(kind: Any) -> str:
+    """Describe a type and its bounds, such as "a whole number from 1 to 1,000,000"."""
+    return _rule(inspect.type_info(kind))
+
+
+def _rule(info: inspect.Type) -> str:
+    if isinstance(info, inspect.Metadata):
+        stated = (info.extra or {}).get("rule")
+        return stated or _rule(info.type)
+    if isinstance(info, inspect.UnionType):
+        return " or ".join(_rule(one) for one in info.types)
+    if isinstance(info, inspect.ListType):
+        return _list_rule(info)
+    if isinstance(info, inspect.IntType | inspect.FloatType):
+        noun = "a whole number" if isinstance(info, inspect.IntType) else "a number"
+        bounds = "" if info.ge is None else f" from {info.ge:,}"
+        return noun + bounds + ("" if info.le is None else f" to {info.le:,}")
+    if isinstance(info, inspect.LiteralType):
+        return " or ".join("false" if value is False else str(value) for value in info.values)
+    names = {
+        inspect.StrType: "text",
+        inspect.BoolType: "true or false",
+        inspect.NoneType: "null",
+        inspect.DictType: "a mapping",
+        inspect.AnyType: "anything",
+    }
+    return names[type(info)]
+
+
+def _list_rule(info: inspect.ListType) -> str:
+    if isinstance(info.item_type, inspect.AnyType):
+        return "a list"
+    return f"a list with at least one entry, each {_rule(info.item_type)}"
+
+
+def markdown_table(record: type) -> str:
+    """Write a table of a record's keys: type and bounds, default, meaning."""
+    lines = ["| key | value | default | meaning |", "|---|---|---|---|"]
+    for field in dataclasses.fields(record):
+        info = inspect.type_info(field.type)
+        extra = info.extra_json_schema or {} if isinstance(info, inspect.Metadata) else {}
+        default = "(required)"
+        if field.default_factory is not dataclasses.MISSING:
+            default = f"`{json.dumps(field.default_factory())}`"
+        elif field.default is not dataclasses.MISSING:
+            default = f"`{json.dumps(field.default)}`"
+        if stated := (getattr(info, "extra", None) or {}).get("default"):
+            default = stated
+        row = (f"`{field.name}`", _rule(info), default, extra.get("description", ""))
+        lines.append(f"| {' | '.join(text.replace('|', chr(92) + '|') for text in row)} |")
+    return "\n".join(lines)

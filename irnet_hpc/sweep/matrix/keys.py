@@ -1,0 +1,132 @@
+"""List the keys of a matrix and of a site, and write docs/matrix.md from them."""
+
+import dataclasses
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from irnet_hpc.sweep.matrix.fields import markdown_table
+from irnet_hpc.sweep.matrix.origins import InitKeys
+from irnet_hpc.sweep.matrix.packs import PackKeys, Seed
+from irnet_hpc.sweep.matrix.resources import NARROWING, Resources, Retry
+from irnet_hpc.sweep.matrix.sites import Site
+
+
+@dataclasses.dataclass(frozen=True)
+class MatrixKeys:
+    """The keys of a matrix."""
+
+    packs: Annotated[
+        list[str | dict],
+        Meta(description="the packs; a name is enough where the pack exists, or where it is "
+             "SOURCE-FEATURES, otherwise a mapping (see below)"),
+    ]
+    properties: Annotated[
+        list[str],
+        Meta(description="the properties, or `all`; in one text joined by commas: one network with "
+             "an output for each. A pack's own list comes before this one"),
+    ]
+    models: Annotated[
+        list[str | dict],
+        Meta(description="names such as `irnet-17`, classical models such as `random_forest`, layer "
+             "strings such as `64BARx2-1`, and mappings (see below)"),
+    ]
+    recipes: Annotated[
+        list[str | dict],
+        Meta(description="names of recipes, `grid` for classical models, or inline recipes "
+             "`{name: mine, base: paper, batch: 64}` (docs/recipes.md)",
+             extra={"default": "`onecycle` for networks, `grid` for classical models"}),
+    ] = dataclasses.field(default_factory=list)
+    protocols: Annotated[
+        list[str], Meta(description="`honest` or `paper` (docs/protocols.md)")
+    ] = dataclasses.field(default_factory=lambda: ["honest"])
+    seeds: Annotated[list[int], Meta(description="the seeds, from 0 to 2**63 - 1")] = (
+        dataclasses.field(default_factory=lambda: [0])
+    )
+    split_seeds: Annotated[
+        list[Seed],
+        Meta(description="seeds of the split: packs NAME (0), NAME-split1, ... A pack's own list "
+             "comes before this one", extra={"default": "`[0]`"}),
+    ] = dataclasses.field(default_factory=list)
+    splits: Annotated[
+        list[str],
+        Meta(description="rules of the split, such as `random`, `element:O` or `family:halogens`: "
+             "packs NAME, NAME-element_O, ...; `families`: each family of elements in turn",
+             extra={"default": "`[random]`"}),
+    ] = dataclasses.field(default_factory=list)
+    train_rows: Annotated[
+        list,
+        Meta(description="train on the first rows only, nested; `all`: every row",
+             extra={"rule": "a list of whole numbers or `all`"}),
+    ] = dataclasses.field(default_factory=lambda: ["all"])
+    init: Annotated[
+        list[dict | None],
+        Meta(description="the trained cells that cells start from (see below); null: from nothing"),
+    ] = dataclasses.field(default_factory=lambda: [None])
+    resources: Annotated[
+        dict | list[dict],
+        Meta(description="what a cell asks of the scheduler; of several entries the last that fits "
+             "a cell decides each key (see below)"),
+    ] = dataclasses.field(default_factory=dict)
+    pack_resources: Annotated[
+        dict,
+        Meta(description="what the job that builds a pack asks for: keys of `resources`, on one rank"),
+    ] = dataclasses.field(default_factory=lambda: {"minutes": 120})
+    retry: Annotated[
+        Literal[False] | dict,  # type: ignore[valid-type]
+        Meta(description="out of memory or time: once more with twice as much, within these limits "
+             "(see below); false: never",
+             extra={"rule": "a mapping or false"}),
+    ] = dataclasses.field(default_factory=dict)
+    budget_device_hours: Annotated[
+        float | None,
+        Meta(description="refuse to start where the cells that are not done may use more; a device "
+             "is what one rank computes on", extra={"rule": "a number of hours, 0 or more"}),
+    ] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelKeys:
+    """The keys of an entry of `models` that is a mapping."""
+
+    architectures: Annotated[
+        list[str], Meta(description="architectures, combined with every depth; classical models, too")
+    ]
+    depths: Annotated[
+        list[int],
+        Meta(description="depths of the networks; combinations that do not exist are dropped"),
+    ] = dataclasses.field(default_factory=list)
+
+
+INTRODUCTION = """\
+# Keys of a matrix and of a site
+
+Made by `python -m irnet_hpc.sweep keys` from the types that check them. A key that is not listed is
+refused, with the nearest known one; a key given twice is refused, too.
+
+A matrix is a YAML file, or a mapping in Python (`irnet_hpc.run_sweep`). Its cells are the product
+of packs, properties, models, recipes, protocols, seeds, splits, training rows and origins. Where a
+key takes a list, one text or mapping by itself is a list of one.
+"""
+
+
+def keys_page() -> str:
+    """Write the page that lists every key: its values, default and meaning."""
+    sections: list[tuple[str, str, Any]] = [
+        ("A matrix", "", MatrixKeys),
+        ("An entry of `packs`", "", PackKeys),
+        ("An entry of `models`", "", ModelKeys),
+        ("An entry of `init`",
+         "The model, the seed and the split are those of the cell that starts from it.", InitKeys),
+        ("`resources`, `pack_resources`",
+         "With `for: {KEY: VALUE or [VALUES]}` an entry of `resources` is for some cells; KEY is one "
+         f"of {', '.join(f'`{key}`' for key in NARROWING)}.", Resources),
+        ("`retry`", "", Retry),
+        ("A site",
+         "`env/sites/NAME.yaml`, chosen by `--site NAME` or `$IRNET_SITE`.", Site),
+    ]  # fmt: skip
+    parts = [INTRODUCTION]
+    for title, text, record in sections:
+        parts.append("\n".join([f"## {title}", "", *([text, ""] if text else []),
+                                markdown_table(record), ""]))
+    return "\n".join(parts)

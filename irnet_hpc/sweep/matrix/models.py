@@ -1,0 +1,145 @@
+"""Read the keys `models` and `recipes` of a matrix, and tell which combinations exist."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from irnet_hpc.errors import check_choice
+from irnet_hpc.models.architectures import MODELS
+from irnet_hpc.runs.grids import GRID, GRIDS, Grid
+from irnet_hpc.runs.recipes import Recipe, cannot_start, resolve
+from irnet_hpc.runs.spec import known_architecture, model_name, model_of
+from irnet_hpc.sweep.matrix.fields import check_keys, entries_of
+from irnet_hpc.sweep.matrix.keys import MatrixKeys, ModelKeys
+from irnet_hpc.sweep.matrix.origins import Init
+
+
+class ModelEntry(NamedTuple):
+    """A model of the matrix: fields of RunSpec."""
+
+    architecture: str
+    # None: a classical model.
+    depth: int | None
+    # The layer string of a custom architecture.
+    layers: str | None = None
+
+    @property
+    def is_classical(self) -> bool:
+        """True for a model without layers."""
+        return self.architecture in GRIDS
+
+    @property
+    def name(self) -> str:
+        """Architecture and depth in one word."""
+        return model_name(self.architecture, self.depth)
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipeEntry:
+    """A recipe of the matrix."""
+
+    name: str
+    # None: that of classical models, which depends on the model.
+    recipe: Recipe | None
+    # What `train --recipe` takes: a name, or the inline recipe as JSON.
+    option: str
+
+    def of(self, model: ModelEntry) -> Recipe | Grid:
+        """Return the recipe of a model."""
+        return self.recipe or GRIDS[model.architecture]
+
+
+class Combination(NamedTuple):
+    """What a cell is, apart from its pack, property, protocol and seed."""
+
+    recipe: RecipeEntry
+    # The first training rows; None: all.
+    train_rows: int | None
+    # None: starts from nothing.
+    init: Init | None
+    model: ModelEntry
+
+
+def read_models(entries: Sequence) -> tuple[list[ModelEntry], list[tuple[str, str]]]:
+    """Read the entries of `models`.
+
+    Returns:
+        The models, each once, and the (product, reason) of those that do not exist.
+    """
+    models: dict[ModelEntry, None] = {}
+    absent = []
+    for entry in entries:
+        if isinstance(entry, str):
+            models[ModelEntry(**model_of(entry))] = None
+            continue
+        check_keys("key of a model", entry, ModelKeys)
+        architectures = entries_of(entry, ModelKeys, "architectures")
+        for architecture in architectures:
+            known_architecture(architecture)
+            if architecture in GRIDS:
+                models[ModelEntry(architecture, None)] = None
+        networks = [architecture for architecture in architectures if architecture not in GRIDS]
+        for architecture, depth in itertools.product(networks, _depths(entry, networks)):
+            if depth in MODELS[architecture]:
+                models[ModelEntry(architecture, depth)] = None
+            else:
+                known = ", ".join(map(str, MODELS[architecture]))
+                absent.append((f"{architecture} × {depth}", f"{architecture} has depths {known}"))
+    return list(models), absent
+
+
+def _depths(entry: Mapping, networks: Sequence[str]) -> list[int]:
+    """Read `depths`, which only networks need. One number by itself is a list of one."""
+    if not networks and "depths" not in entry:
+        return []
+    stated = entry.get("depths")
+    stated = [stated] if type(stated) is int else stated
+    depths = entries_of({"depths": stated}, ModelKeys, "depths")
+    known = {str(depth) for depths in MODELS.values() for depth in depths}
+    for depth in depths:
+        check_choice("depth", str(depth), known)
+    return depths
+
+
+def read_recipes(table: Mapping, models: Sequence[ModelEntry]) -> list[RecipeEntry]:
+    """Read `recipes`. Without the key, each kind of model has its own default."""
+    kinds = {model.is_classical for model in models}
+    default = [name for name, kind in (("onecycle", False), (GRID, True)) if kind in kinds]
+    recipes = []
+    for entry in entries_of(table, MatrixKeys, "recipes", default or ["onecycle"]):
+        if entry == GRID:
+            recipes.append(RecipeEntry(GRID, None, GRID))
+        else:
+            recipe = resolve(entry)
+            option = entry if isinstance(entry, str) else json.dumps(entry, ensure_ascii=False)
+            recipes.append(RecipeEntry(recipe.name, recipe, option))
+    return recipes
+
+
+def why_absent(combination: Combination) -> tuple[str, str] | None:
+    """Explain why a combination does not exist.
+
+    Returns:
+        (product, reason); None where it exists.
+    """
+    recipe, train_rows, init, model = combination
+    if model.is_classical != (recipe.recipe is None):
+        why = f"{GRID} is for classical models"
+        if model.is_classical:
+            why = f"{model.architecture} has recipe {GRID}"
+        return f"{model.name} × {recipe.name}", why
+    start = f"init {init.name if init else 'null'}"
+    if init and model.is_classical:
+        return f"{model.name} × {start}", f"{model.architecture} has no weights to start with"
+    if recipe.recipe:
+        origin = init.recipe if init else None
+        if why := cannot_start(recipe.recipe, model.depth or 0, origin):
+            return f"{model.name} × {recipe.name} × {start}", why
+        return None
+    max_rows = GRIDS[model.architecture].max_rows
+    if max_rows and (train_rows or 0) > max_rows:
+        product = f"{model.name} × {train_rows:,} rows"
+        return product, f"{model.architecture} takes at most {max_rows:,}"
+    return None

@@ -1,0 +1,51 @@
+"""Plan a sweep: the state of every cell, what it will cost, and which cells share a device."""
+
+import dataclasses
+
+from irnet_hpc.sweep.bundles import bundle_labels, bundles_of, gpu_gb, gpu_gb_here
+from irnet_hpc.sweep.context import SweepContext
+from irnet_hpc.sweep.estimates import Estimate, estimate_lines, estimates
+from irnet_hpc.sweep.ledger import Ledger
+from irnet_hpc.sweep.matrix.matrix import Matrix
+from irnet_hpc.sweep.status import as_json, plan_lines, summary
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What `run` would do here, or `submit` on the cluster of `options.site`."""
+
+    matrix: Matrix
+    ledger: Ledger
+    # In the order of the ledger's cells.
+    estimates: list[Estimate]
+    # Cell -> label of the bundle in which it would be trained.
+    bundles: dict[str, str]
+
+    def lines(self) -> list[str]:
+        """Write the plan for people."""
+        return [
+            *plan_lines(self.matrix, self.ledger, self.estimates, self.bundles),
+            *summary(self.matrix, self.ledger),
+            *estimate_lines(self.ledger, self.estimates),
+        ]
+
+    def json(self) -> str:
+        """Write the plan for programs."""
+        return as_json(self.matrix, self.ledger, self.estimates)
+
+
+def plan(context: SweepContext) -> Plan:
+    """Work out what is to be done. Starts nothing.
+
+    Args:
+        context: The sweep. With a site the bundles are those of its GPUs, else of this machine's.
+
+    Returns:
+        The plan.
+    """
+    matrix, ledger, site = context.matrix, context.ledger(), context.site
+    statuses = ledger.to_do()
+    memory_gb = gpu_gb(site, statuses) if site.gpu_gb else gpu_gb_here()
+    bundles = bundles_of(matrix, statuses, context.options.bundle, memory_gb)
+    estimated = estimates(matrix, ledger, context.options.device)
+    return Plan(matrix, ledger, estimated, bundle_labels(bundles))

@@ -1,0 +1,106 @@
+"""Try again, once, the cells of a submission that lacked memory or time, with more of it."""
+
+import dataclasses
+import logging
+import os
+import subprocess
+from collections.abc import Sequence
+
+from irnet_hpc.distributed.slurm import max_array_size
+from irnet_hpc.errors import UserError
+from irnet_hpc.sweep import journal
+from irnet_hpc.sweep.context import SweepContext
+from irnet_hpc.sweep.hand_over import hand_over
+from irnet_hpc.sweep.ledger import TO_DO, CellStatus
+from irnet_hpc.sweep.matrix.matrix import Matrix
+from irnet_hpc.sweep.matrix.resources import FIELD_OF_CAUSE, with_more
+from irnet_hpc.sweep.slurm_jobs import afterany
+
+log = logging.getLogger(__name__)
+
+
+def reconcile(context: SweepContext, token: str) -> None:
+    """Submit again the cells of a submission that lacked memory or time, and log which and why.
+
+    Of a bundle only the cells without a result come again: together where they lacked time, each
+    alone where they lacked memory. The tables then wait for them, too.
+
+    Args:
+        context: The sweep.
+        token: The token of the submission.
+
+    Raises:
+        UserError: The second try may cost more than the budget, or SLURM refuses it.
+    """
+    with journal.alone(context.results):
+        matrix, ledger = context.matrix, context.ledger()
+        attempts = journal.attempts(context.results)
+        submitted = [
+            status
+            for status in ledger.cells
+            if (attempt := attempts.get(("cell", status.name)))
+            and attempt.token == token
+            and not attempt.again
+        ]
+        statuses, lines = cells_to_retry(matrix, submitted)
+        log.info("%s", "\n".join(lines) or "nothing has ended for lack of memory or time")
+        hours = sum(status.cell.resources.device_hours for status in statuses)
+        budget = matrix.budget_device_hours
+        if budget is not None and hours > budget and not context.options.over_budget:
+            raise UserError(
+                f"budget_device_hours of {matrix.path} must cover what is tried again, "
+                f"got {budget:,g} for {hours:,.1f}"
+            )
+        if not statuses:
+            return
+        done = hand_over(context, ledger, statuses, max_array_size() or 1, again=True)
+        _delay_tables(context, token, done.jobs)
+        log.info("submitted %d cells once more", len(statuses))
+        if done.refusal:
+            raise done.refusal
+
+
+def _delay_tables(context: SweepContext, token: str, jobs: Sequence[str]) -> None:
+    """Let the aggregator of a submission wait for `jobs`, too.
+
+    It waits for the job that runs this, so it cannot have begun.
+    """
+    tables = journal.tables_of(context.results, token)
+    if not tables:
+        return
+    own = [os.environ["SLURM_JOB_ID"]] if "SLURM_JOB_ID" in os.environ else []
+    dependency = afterany([*jobs, *own])
+    command = ["scontrol", "update", f"JobId={tables}", f"Dependency={dependency}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        reason = " ".join(done.stderr.split())
+        log.info("note: the tables will be made without waiting: %s", reason)
+
+
+def cells_to_retry(
+    matrix: Matrix, submitted: Sequence[CellStatus]
+) -> tuple[list[CellStatus], list[str]]:
+    """Select the cells to try again among those of a submission.
+
+    A cell that started from one of them failed with it, and comes again with it as it was.
+
+    Returns:
+        The cells with what they ask for now, and a line on each that lacked something.
+    """
+    again, lines = {}, []
+    for status in submitted if matrix.retry else []:
+        if status.state not in TO_DO:
+            continue
+        before = status.cell.resources
+        resources = before if status.origin in again else None
+        if field := FIELD_OF_CAUSE.get(status.cause):
+            resources = with_more(before, status.cause, matrix.retry)
+            line = f"{status.name}: {status.detail}; {field} {getattr(before, field):g}"
+            if resources:
+                lines.append(f"{line} -> {getattr(resources, field):g}")
+            else:
+                lines.append(f"{line}, which is all it may have")
+        if resources:
+            cell = dataclasses.replace(status.cell, resources=resources)
+            again[status.name] = dataclasses.replace(status, cell=cell)
+    return list(again.values()), lines

@@ -1,0 +1,119 @@
+"""Hand jobs to SLURM through submitit: their parameters, their state folder, their submission."""
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from irnet_hpc.errors import UserError
+from irnet_hpc.sweep.jobs import notice_s, outside_any_job
+from irnet_hpc.sweep.matrix.resources import Resources
+from irnet_hpc.sweep.matrix.sites import Site
+
+
+def state_folder() -> Path:
+    """Return the folder of submitit's pickles: $IRNET_STATE or the user's state folder.
+
+    All nodes must see it. Loading a pickle runs what is in it, so the folder must be the user's
+    own, and is closed to others.
+
+    Raises:
+        UserError: The folder belongs to somebody else.
+    """
+    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "irnet_hpc"
+    if stated := os.environ.get("IRNET_STATE"):
+        base = Path(stated)
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if base.stat().st_uid != os.getuid():
+        raise UserError(f"the state folder {base} must be yours; set $IRNET_STATE to one that is")
+    if stat.S_IMODE(base.stat().st_mode) & 0o077:
+        base.chmod(0o700)
+    return base.resolve() / "submitit"
+
+
+def slurm_parameters(
+    site: Site, resources: Resources, *, name: str, token: str, after: str | None, is_training: bool
+) -> dict:
+    """Return the parameters of submitit's SlurmExecutor for jobs of one shape.
+
+    Args:
+        site: What the cluster wants.
+        resources: What each job asks for.
+        name: The name of the job.
+        token: The token of the submission, which becomes part of the job's comment.
+        after: The jobs to wait for, as `sbatch --dependency` takes them.
+        is_training: Whether srun starts the job once in every rank.
+
+    Returns:
+        Keyword arguments of `SlurmExecutor.update_parameters`.
+    """
+    sbatch_options = {
+        option: value for option, value in site.sbatch.items() if value not in (False, None)
+    }
+    # The comment says whose job this is, even on a cluster that starts counting from 1 again.
+    comment = f"{sbatch_options.pop('comment', '')} {token}".strip()
+    setup = ["command -v module >/dev/null || . /etc/profile"] if site.modules else []
+    setup += [f"module load {module}" for module in site.modules]
+    parameters = {
+        "job_name": name,
+        "time": resources.minutes,
+        "nodes": resources.nodes,
+        "ntasks_per_node": resources.ranks_per_node,
+        "cpus_per_task": resources.cpus_per_rank,
+        "mem": f"{round(resources.memory_gb * 1024)}M",
+        "account": site.account,
+        "partition": site.partition,
+        "qos": site.qos,
+        "constraint": site.constraint,
+        "dependency": after,
+        "comment": comment,
+        "wckey": None,
+        "setup": [*setup, *site.setup, f"export OMP_NUM_THREADS={resources.cpus_per_rank}"],
+        "use_srun": is_training,
+        # A job whose pack failed would wait for ever, and the aggregator for it.
+        "additional_parameters": {"kill-on-invalid-dep": "yes", "requeue": True} | sbatch_options,
+    }
+    if is_training:
+        unasked = 0 if resources.cpu_only else site.gpus_per_task
+        gpus = (resources.gpus_per_rank or unasked) * resources.ranks_per_node
+        # Since 22.05 srun does not take over --cpus-per-task; a dead rank must end the others.
+        srun_args = ["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cpus_per_rank}"]
+        parameters |= {
+            "srun_args": [*srun_args, *site.srun_args],
+            "signal_delay_s": notice_s(resources),
+            "gpus_per_node": gpus or None,
+        }
+    return parameters
+
+
+def sbatch(folder: Path, parameters: dict, jobs: Sequence) -> list:
+    """Hand jobs to SLURM as one array, whatever job this process is in.
+
+    Args:
+        folder: The folder of submitit's pickles for this submission.
+        parameters: Those of slurm_parameters().
+        jobs: Callables that submitit can pickle.
+
+    Returns:
+        submitit's jobs.
+
+    Raises:
+        UserError: SLURM refuses; the message holds its own words.
+    """
+    import submitit
+    from submitit.core.utils import FailedSubmissionError, UncompletedJobError
+
+    executor = submitit.SlurmExecutor(folder)
+    try:
+        executor.update_parameters(**parameters)
+        with outside_any_job():
+            return executor.submit_array(jobs)
+    except (UncompletedJobError, FailedSubmissionError, OSError) as error:
+        lines = [line for line in str(error).splitlines() if "error" in line.lower()]
+        reason = "; ".join(lines) or str(error).strip()
+        raise UserError(f"SLURM refused {parameters['job_name']}: {reason}") from None
+
+
+def afterany(jobs: Sequence[str]) -> str:
+    """Return the dependency that waits for jobs, or for their arrays, however they end."""
+    return f"afterany:{':'.join(dict.fromkeys(job.partition('_')[0] for job in jobs))}"

@@ -1,0 +1,128 @@
+"""Hold how sites are read and what they add to jobs and to a shell."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from irnet_hpc.errors import UserError
+from irnet_hpc.sweep.matrix import sites
+from tests.sweep.stand_ins import ROOT, SMALL
+
+ACTIVATE = """
+set -eu
+cd {}
+unset IRNET_VENV
+IRNET_SITE=here{}
+source env/activate.sh
+echo "$- $HERE $(command -v tool)"
+echo $UNSET
+"""
+
+
+def activate(folder: Path, more: str = "") -> subprocess.CompletedProcess:
+    """What a script with `set -eu` sees after env/activate.sh, with the repository at `folder`."""
+    (folder / "env/sites").mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "env/activate.sh", folder / "env")
+    script = ACTIVATE.format(folder, more)
+    return subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"}
+    )
+
+
+def test_a_sites_shell_lines_may_fail_in_a_script_that_may_not(tmp_path):
+    (tmp_path / "env/sites").mkdir(parents=True)
+    (tmp_path / "env/sites/here.sh").write_text("x=$UNSET; false; export HERE=there\n")
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/activate").write_text("PATH=$IRNET_VENV/bin:$PATH\n")
+    (tmp_path / ".venv/bin/tool").write_text("")
+    (tmp_path / ".venv/bin/tool").chmod(0o755)
+    done = activate(tmp_path)
+    options, site, tool = done.stdout.split()
+    assert {"e", "u"} <= set(options) and "UNSET: unbound variable" in done.stderr
+    assert (site, tool) == ("there", str(tmp_path / ".venv/bin/tool"))
+
+
+def test_a_conda_prefix_is_an_environment_and_an_empty_folder_is_none(tmp_path):
+    (tmp_path / "conda/bin").mkdir(parents=True)
+    assert (
+        "error: no environment at " in activate(tmp_path, f"; IRNET_VENV={tmp_path}/conda").stderr
+    )
+    for name in ("python", "tool"):
+        (tmp_path / "conda/bin" / name).write_text("")
+        (tmp_path / "conda/bin" / name).chmod(0o755)
+    done = activate(tmp_path, f"; HERE=; IRNET_VENV={tmp_path}/conda")
+    assert done.stdout.split()[1:] == [str(tmp_path / "conda/bin/tool")]
+
+
+def test_a_site_says_what_the_cluster_wants(place, slurm, tmp_path):
+    site = tmp_path / "here.yaml"
+    site.write_text("""
+account: proj42
+partition: gpu
+qos: long
+constraint: a100
+gpus_per_task: 1
+modules: [gcc/12]
+setup: [export X=1]
+srun_args: [--mpi=pmix]
+sbatch: {reservation: us, exclusive: true, comment: theirs}
+""")
+    place.path.write_text(
+        SMALL.replace("{minutes: 30}", "{minutes: 30, nodes: 2, ranks_per_node: 4, memory_gb: 1.5}")
+    )
+    assert place.sweep("submit", "--site", str(site), "--over-budget") == 0
+    training, tables = slurm.scripts()[0], slurm.scripts()[-1]
+    for line in (
+        *(
+            "account=proj42",
+            "partition=gpu",
+            "qos=long",
+            "constraint=a100",
+            "reservation=us",
+            "exclusive",
+            "requeue",
+        ),
+        *(
+            "nodes=2",
+            "ntasks-per-node=4",
+            "cpus-per-task=1",
+            "gpus-per-node=4",
+            "mem=1536M",
+            "time=30",
+            "signal=USR2@120",
+        ),
+    ):
+        assert f"#SBATCH --{line}\n" in training
+    assert (
+        training.index("module load gcc/12")
+        < training.index("export X=1")
+        < training.index("srun ")
+    )
+    assert "--mpi=pmix" in training
+    assert "gpus" not in tables and "#SBATCH --account=proj42\n" in tables
+    assert set(place.states().values()) == {"queued"}  # though the site has a comment of its own
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("acount: x", "unknown key 'acount' (did you mean 'account'?); known: account, constraint"),
+        ("modules: gcc", "modules must be of type list, however: 'gcc'"),
+        ("gpus_per_task: true", "gpus_per_task must be of type int, however: True"),
+    ],
+)
+def test_a_site_that_is_wrong_is_one_sentence(tmp_path, text, sentence):
+    (tmp_path / "here.yaml").write_text(text)
+    with pytest.raises(UserError) as error:
+        sites.read_site(str(tmp_path / "here.yaml"))
+    assert sentence in str(error.value) and "here.yaml" in str(error.value)
+
+
+def test_sites_go_by_name_and_by_variable(monkeypatch):
+    assert sites.read_site("local_slurm").partition == "main"
+    monkeypatch.setenv("IRNET_SITE", "local_slurm")
+    assert sites.read_site(None).partition == "main"
+    with pytest.raises(UserError, match=r"unknown site 'nowhere'; known: .*local_slurm"):
+        sites.read_site("nowhere")
