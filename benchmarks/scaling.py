@@ -4,12 +4,13 @@
     python benchmarks/scaling.py --model irnet-48 --launcher gloo --ranks 2 4
 
 Measured are times of this machine, medians of --repeats. To the allreduces the latency-bandwidth model of
-irnet_hpc/sweep/costs.py is fitted; more ranks than cores are marked and left out of the fit, for there ranks wait for each other.
+a ring is fitted; more ranks than cores are marked and left out of the fit, for there ranks wait for each other.
 Predicted is the efficiency (the part of a step that is not the allreduce) of 8 to 1,024 GPUs, 8 a node, with links by their
 labels and a GPU's step by costs.py: bounds from a model, and no measurement.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import platform
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -32,15 +34,11 @@ from irnet_hpc.models.normalisation import Groups
 from irnet_hpc.runs.recipes import RECIPES
 from irnet_hpc.runs.spec import RunSpec, model_of
 from irnet_hpc.sweep.costs import (
-    BETWEEN_NODES,
     DEVICES,
-    WITHIN_NODE,
-    Fit,
-    Ranks,
+    SHARED_MEMORY,
+    Allocation,
+    Link,
     Work,
-    efficiency,
-    fit,
-    hierarchical_s,
     n_weights,
     ring_s,
     step_s,
@@ -52,6 +50,82 @@ ROWS = (64, 256, 1024, 2048)
 BYTES = (*(1000 * 4**power for power in range(8)), 64_000_000)  # 1 kB to 16 MB, and 64 MB
 GPUS, GPUS_A_NODE = (8, 16, 64, 256, 1024), 8
 LAUNCHERS = {"mpi": ("mpirun", "--oversubscribe", "-np"), "gloo": ("horovodrun", "--gloo", "-np")}
+
+
+# NCCL's own model of its rings (src/graph/tuning.cc as of 2020, table hwLat: ring, protocol Simple).
+NCCL = "latency: NCCL's tuning table of 2020"
+# Name -> link. Bandwidths are those of data sheets, which a real allreduce does not reach, so that
+# predictions are bounds.
+WITHIN_NODE = {
+    "NVLink 3": Link(
+        3.4e-6, 300e9, f"{NCCL}; bandwidth: NVIDIA's A100 data sheet, 600 GB/s both ways"
+    ),
+    "NVLink 4": Link(
+        3.4e-6, 450e9, f"{NCCL}; bandwidth: NVIDIA's H100 data sheet, 900 GB/s both ways"
+    ),
+    "PCIe 4": Link(5.7e-6, 32e9, f"{NCCL}; bandwidth: PCI-SIG, 16 lanes of 16 GT/s"),
+    "shared memory": SHARED_MEMORY,
+}
+BETWEEN_NODES = {
+    "InfiniBand NDR": Link(9.6e-6, 50e9, f"{NCCL}; bandwidth: IBTA, 4 lanes, 400 Gb/s"),
+    "InfiniBand HDR": Link(9.6e-6, 25e9, f"{NCCL}; bandwidth: IBTA, 4 lanes, 200 Gb/s"),
+    "Ethernet 100": Link(
+        30e-6, 12.5e9, "latency: our assumption for TCP; bandwidth: IEEE 802.3, 100 Gb/s"
+    ),
+    "Ethernet 10": Link(
+        50e-6, 1.25e9, "latency: our assumption for TCP; bandwidth: IEEE 802.3, 10 Gb/s"
+    ),
+}
+
+
+def hierarchical_s(
+    ranks: tuple[int, int], n_bytes: float, within: Link, between: Link, n_ports: int
+) -> float:
+    """Return the seconds of an allreduce over (nodes, ranks of each).
+
+    Each node has `n_ports` ports of the network, which its ranks share.
+    """
+    n_nodes, ranks_per_node = ranks
+    network = dataclasses.replace(between, bandwidth=n_ports * between.bandwidth)
+    return ring_s(ranks_per_node, n_bytes, within) + ring_s(n_nodes, n_bytes, network)
+
+
+def efficiency(step_s: float, allreduce_s: float) -> float:
+    """Return the part of the time that computes, where each step waits for its allreduce."""
+    return step_s / (step_s + allreduce_s)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """A link fitted to measured times."""
+
+    link: Link
+    # Of |predicted / measured - 1|.
+    median_error: float
+    largest_error: float
+
+
+def fit(measured: Sequence[tuple[int, float, float]]) -> Fit:
+    """Fit the link that explains (n_ranks, n_bytes, seconds) best, with least relative squares.
+
+    Relative, since the times range over four decades, and the small messages are all that is known
+    of the latency. A parameter that would come out negative is held at zero (an infinite
+    bandwidth); at least two times are needed.
+    """
+    assert len(measured) >= 2
+    # Coefficients of the latency and of 1 / bandwidth.
+    rows = [(2 * (p - 1) / s, 2 * (p - 1) / p * n / s) for p, n, s in measured]
+    aa, ab, bb = (sum(row[i] * row[j] for row in rows) for i, j in ((0, 0), (0, 1), (1, 1)))
+    a, b = (sum(row[i] for row in rows) for i in (0, 1))
+    determinant = aa * bb - ab * ab
+    latency, inverse = (a * bb - b * ab) / determinant, (b * aa - a * ab) / determinant
+    if latency < 0:
+        latency, inverse = 0.0, b / bb
+    elif inverse <= 0:
+        latency, inverse = a / aa, 0.0
+    link = Link(latency, 1 / inverse if inverse else float("inf"), "fitted")
+    errors = sorted(abs(ring_s(p, n, link) / s - 1) for p, n, s in measured)
+    return Fit(link, errors[len(errors) // 2], errors[-1])
 
 
 def steps(layer_string: str, repeats: int) -> dict[int, float]:
@@ -153,7 +227,7 @@ def of_gpus(work: Work, n_rows: int) -> list[str]:
         ("PCIe 4", "Ethernet 100", 1),
         ("PCIe 4", "Ethernet 10", 1),
     ]
-    step, n_bytes = step_s(work, Ranks(1, 1, "gpu"), n_rows), 4 * work.n_weights
+    step, n_bytes = step_s(work, Allocation(1, 1, "gpu"), n_rows), 4 * work.n_weights
     heads = [
         f"{within}, {ports} × {between}" if ports > 1 else f"{within}, {between}"
         for within, between, ports in pairs
@@ -165,7 +239,11 @@ def of_gpus(work: Work, n_rows: int) -> list[str]:
     for n_gpus in GPUS:
         times = [
             hierarchical_s(
-                n_gpus // GPUS_A_NODE, GPUS_A_NODE, n_bytes, WITHIN_NODE[a], BETWEEN_NODES[b], ports
+                (n_gpus // GPUS_A_NODE, GPUS_A_NODE),
+                n_bytes,
+                WITHIN_NODE[a],
+                BETWEEN_NODES[b],
+                ports,
             )
             for a, b, ports in pairs
         ]

@@ -1,18 +1,18 @@
 """Sweeps: a matrix of trainings, of which only what is missing or failed is run.
 
-    python -m irnet_hpc.sweep plan jobs/smoke.yaml      the cells, their states and their cost; starts nothing
-    python -m irnet_hpc.sweep run jobs/smoke.yaml       missing packs, then cell after cell, on this machine
-    python -m irnet_hpc.sweep submit jobs/smoke.yaml    the same through SLURM, or in the background without it
+    python -m irnet_hpc.sweep plan jobs/smoke.yaml      states and cost of the cells; starts nothing
+    python -m irnet_hpc.sweep run jobs/smoke.yaml       missing packs, then cell after cell, here
+    python -m irnet_hpc.sweep submit jobs/smoke.yaml    through SLURM, or in the background without
     python -m irnet_hpc.sweep status jobs/smoke.yaml    the states now; --watch to look again
-    python -m irnet_hpc.sweep retry jobs/smoke.yaml --failed    only the failed cells, through SLURM where there is one
-    python -m irnet_hpc.sweep prune jobs/smoke.yaml     remove runs that no cell of these matrices wants, and leftovers
-    python -m irnet_hpc.sweep init DIR                  copy the example matrices, SLURM scripts and sites to DIR
-    python -m irnet_hpc.sweep keys                      every key of a matrix and of a site, as Markdown
+    python -m irnet_hpc.sweep retry jobs/smoke.yaml --failed      only the failed cells
+    python -m irnet_hpc.sweep prune jobs/smoke.yaml     remove runs that no cell wants, leftovers
+    python -m irnet_hpc.sweep init DIR                  copy example matrices, scripts, sites to DIR
+    python -m irnet_hpc.sweep keys                      every key of a matrix and of a site
 
 Every command may be killed and repeated. What replaces or removes something (retry, prune, --stale)
 lists it and asks first; --yes answers. Exit status: 0, 1 if a cell failed in `run`, 2 for a user's
 mistake.
-"""  # noqa: E501 (a column for the commands, one for what they do)
+"""
 
 import argparse
 import dataclasses
@@ -30,8 +30,10 @@ from irnet_hpc.sweep.bundles import AUTO
 from irnet_hpc.sweep.context import SweepContext, SweepOptions, open_sweep
 from irnet_hpc.sweep.costs import DEVICES
 from irnet_hpc.sweep.estimates import estimates
+from irnet_hpc.sweep.init import lay_down
 from irnet_hpc.sweep.ledger import UNDER_WAY, Ledger, read_ledger
 from irnet_hpc.sweep.local import finished_states, run
+from irnet_hpc.sweep.matrix.keys import keys_page
 from irnet_hpc.sweep.matrix.matrix import Matrix
 from irnet_hpc.sweep.plan import plan
 from irnet_hpc.sweep.prune import prune, remove
@@ -178,6 +180,23 @@ def prune_command(arguments: argparse.Namespace) -> int:
     return ExitStatus.FAILED if problems else ExitStatus.OK
 
 
+def init_command(arguments: argparse.Namespace) -> int:
+    """Copy the example matrices, SLURM scripts and sites."""
+    folder = Path(arguments.folder)
+    written, kept = lay_down(folder)
+    for path in kept:
+        print(f"kept {path}, which exists")
+    print(f"wrote {len(written)} files to {folder}")
+    print(f"next: python -m irnet_hpc.sweep plan {shlex.quote(str(folder / 'jobs/laptop.yaml'))}")
+    return ExitStatus.OK
+
+
+def keys_command(arguments: argparse.Namespace) -> int:
+    """Print docs/matrix.md."""
+    print(keys_page(), end="")
+    return ExitStatus.OK
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "plan": plan_command,
     "run": start_command,
@@ -185,6 +204,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "retry": start_command,
     "status": status_command,
     "prune": prune_command,
+    "init": init_command,
+    "keys": keys_command,
     "reconcile": reconcile_command,
 }
 
@@ -386,6 +407,8 @@ def parser() -> CommandParser:
         # Only SLURM jobs call `reconcile`.
         shown = {"help": VERBS[name], "description": VERBS[name]} if name in VERBS else {}
         command = commands.add_parser(name, **shown)
+        if name == "init":
+            command.add_argument("folder", metavar="DIR", help="is made where it is missing")
         if name in ("init", "keys"):
             continue
         command.add_argument(

@@ -106,14 +106,14 @@ def speeds_of(statuses: Sequence[CellStatus], device: str | None = None) -> Spee
             # When another recipe stops early says nothing.
             pairs[None, allocation.device].append((measured[0], 1.0))
     return {
-        key: Speed(*(statistics.median(column) for column in zip(*values, strict=True)), len(values))
+        key: Speed(
+            *(statistics.median(column) for column in zip(*values, strict=True)), len(values)
+        )
         for key, values in pairs.items()
     }
 
 
-def _measured(
-    cell: Cell, result: RunResult, allocation: Allocation
-) -> tuple[float, float] | None:
+def _measured(cell: Cell, result: RunResult, allocation: Allocation) -> tuple[float, float] | None:
     """Return (slowness, part of the epochs) of a done cell; None if its result lacks them."""
     last = result.attempts[-1] if isinstance(result.attempts, list) and result.attempts else None
     n_ranks = last.get("size") if isinstance(last, dict) else None
@@ -144,7 +144,9 @@ def _estimate(cell: Cell, pack: MatrixPack, speeds: Speeds, device: str | None) 
         return Estimate("their packs are not built, so the number of rows is not known")
     n_rows = _training_rows(cell, pack)
     weights = n_weights(spec.layer_string, pack.n_features, len(spec.properties))
-    work = Work(weights, parse_layers(spec.layer_string).depth, n_rows, cell.recipe.epochs, cell.recipe)
+    work = Work(
+        weights, parse_layers(spec.layer_string).depth, n_rows, cell.recipe.epochs, cell.recipe
+    )
     keys = ((spec.recipe, allocation.device), (None, allocation.device))
     speed = next((speeds[key] for key in keys if key in speeds), Speed())
     factor = speed.slowness * speed.part

@@ -26,7 +26,7 @@ from irnet_hpc.runs import lease
 from irnet_hpc.runs.lease import Lease
 from irnet_hpc.runs.result import RunResult, read_result
 from irnet_hpc.runs.spec import defaults, run_key, run_name
-from irnet_hpc.runs.states import CellState, Cause
+from irnet_hpc.runs.states import Cause, CellState
 from irnet_hpc.sweep import journal
 from irnet_hpc.sweep.journal import Attempt
 from irnet_hpc.sweep.matrix.matrix import Cell, Matrix
@@ -231,8 +231,9 @@ class _Reader:
             heard_s = max(0.0, (self.now() or held.touched) - held.touched)
             detail = f"{held.lease}, heard of {heard_s:.0f} s ago"
             return CellStatus(cell, results, CellState.RUNNING, detail, log, lease=held.lease)
-        return self._without_result(CellStatus(cell, results, CellState.STALE, why, log, result),
-                                    names, attempt, key)
+        return self._without_result(
+            CellStatus(cell, results, CellState.STALE, why, log, result), names, attempt, key
+        )
 
     def _keys(self, cell: Cell, result: RunResult | None) -> tuple[str | None, dict | None]:
         """Return the key of a cell and the pack identity that it is made of.

@@ -177,9 +177,7 @@ class _LocalRun:
                     bar.add([status.name for status in later])
                     for status in later:
                         del problems[status.name]
-                    problems |= self._train_bundles(
-                        bundles_of(matrix, later, bundle, gpu_gb), bar
-                    )
+                    problems |= self._train_bundles(bundles_of(matrix, later, bundle, gpu_gb), bar)
         except KeyboardInterrupt:
             n_done, n_cells = len(self.done), len(statuses)
             log.info("stopped after %d of %d cells; the same command goes on", n_done, n_cells)
@@ -286,9 +284,7 @@ def _worth_retrying(status: CellStatus, problems: dict[str, Problem]) -> bool:
     """Return True if the cell, or its origin, may succeed once the others have finished."""
     problem = problems.get(status.name)
     origin = problems.get(status.origin) if status.origin else None
-    return problem is not None and (
-        problem.may_pass or (origin is not None and origin.may_pass)
-    )
+    return problem is not None and (problem.may_pass or (origin is not None and origin.may_pass))
 
 
 def _for_retry(status: CellStatus, problems: dict[str, Problem]) -> CellStatus:
@@ -300,7 +296,11 @@ def _for_retry(status: CellStatus, problems: dict[str, Problem]) -> CellStatus:
 def _holder(folder: Path) -> str | None:
     """Describe the process that trains a run now; None where there is none."""
     seen = lease.read_lease(folder)
-    return str(seen.lease) if seen and not lease.is_expired(seen, lease.file_server_time(folder)) else None
+    return (
+        str(seen.lease)
+        if seen and not lease.is_expired(seen, lease.file_server_time(folder))
+        else None
+    )
 
 
 def _has_new_result(status: CellStatus) -> bool:

@@ -13,6 +13,7 @@ from irnet_hpc.sweep import cli, journal
 from irnet_hpc.sweep.ledger import read_ledger
 from irnet_hpc.sweep.matrix.matrix import read_matrix
 from tests.builders import states, write_pack, write_result
+from tests.runs.test_lease import start
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,7 +70,7 @@ class Place:
         return states(self.matrix, self.results)
 
     def details(self) -> dict[str, str]:
-        entries = read_ledger(self.matrix, self.results).entries
+        entries = read_ledger(self.matrix, self.results).cells
         return {entry.cell.spec.model: entry.detail for entry in entries}
 
     def command(self, name: str, *more: str) -> list[str]:
@@ -220,3 +221,10 @@ def end_trainings(place, slurm, **how: str) -> str:
         f'#!/bin/sh\necho "$*" >>{slurm.folder}/told; echo "MaxArraySize = 4"'
     )
     return journal.token_of(path)
+
+
+def hold(run: Path) -> subprocess.Popen:
+    """Start a process that holds the lease of a run until its input is closed."""
+    process = start(HOLD, run)
+    assert process.stdout.readline() == "holds\n"
+    return process

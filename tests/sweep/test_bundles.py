@@ -1,34 +1,130 @@
-"""Cells that are trained together, each with a lease of its own: what becomes of the others where one is another process's.
+"""Hold which cells are trained together, and what becomes of each of them."""
 
-Stand-ins for SLURM and for trainings are those of test_sweep.py; the trainings that contend are real.
-"""
-# ruff: noqa: F811  fixtures are imported by their names
+import json
+import os
 
-import subprocess
-from pathlib import Path
-
-import numpy as np
 import pytest
-import torch
 
 from irnet_hpc.console import ExitStatus
-from irnet_hpc.distributed.engines import Alone
-from irnet_hpc.files import read_json, write_json
-from irnet_hpc.runs import lease
-from irnet_hpc.runs import lease as holding
+from irnet_hpc.distributed.processes import process_name
+from irnet_hpc.files import write_json
 from irnet_hpc.runs.spec import run_key
-from irnet_hpc.sweep import cli as sweep
-from irnet_hpc.sweep import local as running
-from irnet_hpc.sweep.ledger import Entry, read_ledger
-from irnet_hpc.sweep.local import horovodrun
-from irnet_hpc.train import loop as training
-from irnet_hpc.train import run_writer as folder
+from irnet_hpc.sweep import bundles, journal, local
+from irnet_hpc.sweep.jobs import train_options
+from irnet_hpc.sweep.ledger import CellStatus, read_ledger
 from tests.builders import write_result
-from tests.runs.test_lease import lose, start
-from tests.sweep.test_sweep import Place, place, slurm  # noqa: F401
-from tests.sweep.test_sweep_again import HOLD, end_trainings
-from tests.train import train_bundles
-from tests.train.test_train import command, run
+from tests.sweep.stand_ins import SEEDS, Place, end_trainings, hold
+
+
+def test_cells_of_one_shape_that_report_the_same_rows_share_a_device(place, capsys, monkeypatch):
+    place.pack_of_two()
+    place.path.write_text(SEEDS)
+    entries = read_ledger(place.matrix, place.results).cells
+    assert len(entries) == 24
+
+    def together(wanted, gpu_gb=None) -> list[int]:
+        grouped = bundles.bundles_of(place.matrix, entries, wanted, gpu_gb)
+        assert sorted(e.name for bundle in grouped for e in bundle) == sorted(
+            e.name for e in entries
+        )
+        return [len(bundle) for bundle in grouped]
+
+    # A model has 8 cells of recipes that differ in the rate alone (2 properties x 2 seeds x 2), and 4 of the wide batch; of 600
+    # minutes each, 2 are 20 hours, within a day.
+    assert together(1) == together("auto") == [1] * 24
+    assert sorted(together(16)) == [2] * 12
+    monkeypatch.setattr(bundles, "MAX_BUNDLE_MIN", 10**6)
+    assert sorted(together(16)) == [4, 4, 8, 8] == sorted(together("auto", 80.0))
+    assert sorted(together(3)) == [1, 1, 2, 2, 3, 3, 3, 3, 3, 3]
+    assert max(together("auto", 2.5)) < 4
+    assert place.sweep("plan", "--bundle", "16") == 0
+    shown = capsys.readouterr().out
+    assert shown.count("bundle 1 of 8 cells") == 8 and "onecycle/honest/seed1" in shown
+    with pytest.raises(SystemExit):
+        place.sweep("plan", "--bundle", "0")
+
+
+def test_the_cells_of_a_bundle_are_done_and_failed_each_by_itself(place, monkeypatch, capsys):
+    place.path.write_text(SEEDS.replace("[mixing_enthalpy, size_mismatch]", "[mixing_enthalpy]"))
+    commands = []
+
+    def train_command(entry, n_ranks, results, pack_dir, *others):
+        """Of the cells of a bundle all but the second are done; it leaves its reason while the others go on."""
+        commands.append(train_options(entry, results, pack_dir, *others))
+        lines = []
+        for i, one in enumerate((entry, *others)):
+            prepared = write_result(place.matrix, one.cell, place.folder / "prepared")
+            error = f'echo \'{{"error": "it hurts", "time": "2100-01-01T00:00:00+00:00"}}\' >{one.folder}/error.json'
+            lines.append(
+                f"mkdir -p {one.folder}; " + (error if i == 1 else f"cp {prepared} {one.folder}")
+            )
+        return ["sh", "-c", "; ".join([*lines, "exit 2" if others else "exit 0"])]
+
+    monkeypatch.setattr(local, "train_command", train_command)
+    assert place.sweep("run", "--bundle", "2") == 1
+    states = [entry.state for entry in read_ledger(place.matrix, place.results).cells]
+    assert states.count("done") == 6 and states.count("failed") == 6
+    shown = capsys.readouterr().out
+    assert shown.count("failed: it hurts") == 6 and "6 cells done, 6 failures" in shown
+    cells = [
+        cell for options in commands for cell in json.loads(options[options.index("--bundle") + 1])
+    ]
+    assert len(commands) == 6 and len(cells) == 12
+    slow = {"name": "slow", "base": "onecycle", "learning_rate": "1e-4"}  # as YAML reads it
+    assert {"property": "mixing_enthalpy", "recipe": slow, "seed": 1} in cells
+
+
+def test_a_cell_of_a_bundle_that_runs_has_failed_once_it_says_so(place):
+    place.path.write_text(SEEDS.replace("[mixing_enthalpy, size_mismatch]", "[mixing_enthalpy]"))
+    names = [entry.name for entry in read_ledger(place.matrix, place.results).cells][:3]
+    path = journal.begin(place.results, "mine", "local", process_name(os.getpid()))
+    event = {"process": process_name(os.getpid()), "ended": None, "bundle": 3, "log": "log"}
+    journal.note(path, [{"cell": name} | event for name in names])
+    write_result(place.matrix, place.matrix.cells[0], place.results)
+    write_json(
+        place.results / names[1] / "error.json",
+        {"error": "it hurts", "time": "2100-01-01T00:00:00+00:00"},
+    )
+    entries = read_ledger(place.matrix, place.results).cells[:3]
+    assert [(entry.state, entry.log) for entry in entries] == [
+        ("done", "log"),
+        ("failed", "log"),
+        ("running", "log"),
+    ]
+
+
+def test_a_job_of_a_bundle_asks_for_the_time_of_all_its_cells(place, slurm, capsys):
+    place.path.write_text(SEEDS.replace("[mixing_enthalpy, size_mismatch]", "[mixing_enthalpy]"))
+    assert place.sweep("submit", "--bundle", "2") == 0
+    first = slurm.scripts()[0]
+    assert (
+        "#SBATCH --time=1200" in first and "#SBATCH --array=0-3" in first
+    )  # of 6 jobs; MaxArraySize is 4
+    assert {entry.state for entry in read_ledger(place.matrix, place.results).cells} == {"queued"}
+    assert (
+        len(
+            [
+                line
+                for line in (slurm.folder / "queue").read_text().splitlines()
+                if "irnet:mine" in line
+            ]
+        )
+        == 6
+    )
+
+
+def test_a_site_says_how_much_memory_its_gpus_have(place, slurm, tmp_path):
+    place.path.write_text(SEEDS.replace("minutes: 600", "minutes: 10"))
+    place.pack_of_two()
+    site = tmp_path / "site.yaml"
+    site.write_text("gpus_per_task: 1\ngpu_gb: 80\n")
+    assert place.sweep("submit", "--site", str(site)) == 0
+    times = sorted(
+        line for text in slurm.scripts() for line in text.splitlines() if "--time=" in line
+    )
+    minutes = [30, 30, 40, 80]  # the second try, the tables; 4 and 8 cells
+    assert times == [f"#SBATCH --time={n}" for n in minutes]
+
 
 FOUR = """
 packs: [alloys-magpie]
@@ -40,109 +136,8 @@ resources: {minutes: 60, memory_gb: 8}
 """  # in this order: onecycle 0, slow 0, onecycle 1, slow 1
 
 
-def hold(run: Path) -> subprocess.Popen:
-    process = start(HOLD, run)
-    assert process.stdout.readline() == "holds\n"
-    return process
-
-
-def entries_of(place: Place) -> list[Entry]:
+def entries_of(place: Place) -> list[CellStatus]:
     return list(read_ledger(place.matrix, place.results).cells)
-
-
-# ------------------------------------------------------------------------------------------------------------- training
-
-
-@pytest.mark.parametrize("n_ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_cell_that_is_trained_elsewhere_is_left_out_and_the_others_go_on(
-    alloys_pack, tmp_path, n_ranks
-):
-    assert run(alloys_pack, tmp_path, seed="1").returncode == 0
-    (theirs,) = tmp_path.rglob("seed1")
-    (theirs / "result.json").unlink()
-    before, process = sorted(path.name for path in theirs.iterdir()), hold(theirs)
-    launcher = [] if n_ranks == 1 else horovodrun(n_ranks)
-    together = [*launcher, *command(alloys_pack, tmp_path, seed="0,1,2")]
-    done = subprocess.run(together, capture_output=True, text=True, timeout=600)
-    assert (
-        done.returncode != 0
-        and f"left out: {theirs} is being trained by process {process.pid} on " in done.stdout
-    )
-    assert (
-        f"error: 1 of 3 cells were left out: {theirs} is being trained by process {process.pid}"
-        in done.stderr
-    )
-    results = sorted(path.parent.name for path in tmp_path.rglob("result.json"))
-    assert results == ["seed0", "seed2"]
-    assert {read_json(path)["bundle_size"] for path in tmp_path.rglob("result.json")} == {2}
-    assert sorted(path.name for path in theirs.iterdir()) == sorted([*before, lease.LEASE_FILE])
-    assert [path.parent for path in tmp_path.rglob(lease.LEASE_FILE)] == [
-        theirs
-    ]  # the others' were given back
-    process.communicate()
-    last = run(alloys_pack, tmp_path, seed="0,1,2")
-    assert last.returncode == 0 and last.stdout.count("already done") == 2
-
-
-class LoseAfter:
-    """No signal; but in a given step another process takes a run over."""
-
-    def __init__(self, n_steps: int, run: Path) -> None:
-        self.left, self.run = n_steps, run
-
-    @property
-    def asked(self) -> bool:
-        self.left -= 1
-        if self.left == 0:
-            lose(self.run, token="another's")
-        return False
-
-
-def test_a_cell_that_another_process_takes_over_leaves_the_stack_and_the_others_end_as_they_would(
-    alloys_pack, tmp_path
-):
-    torch.set_num_threads(1)
-    of = {}
-    for name in ("disturbed", "undisturbed"):
-        replicas = train_bundles.replicas_of("irnet", alloys_pack, tmp_path / name)
-        with holding.released_after():
-            for replica in replicas:
-                holding.take(replica.path)
-            stop = LoseAfter(2, replicas[2].path) if name == "disturbed" else training.StopSignals()
-            ended = training.train(replicas, Alone(), torch.device("cpu"), stop)
-            of[name] = {one.replica.spec.seed: one for one in ended}
-    found, expected = of["disturbed"], of["undisturbed"]
-    assert (
-        list(found) == [2, 1, 0] and "has taken over" in found[2].error and found[2].network is None
-    )
-    assert (
-        len((tmp_path / "disturbed/2/history.csv").read_text().splitlines()) == 1
-    )  # its head: no epoch was added
-    assert lease.read_lease(tmp_path / "disturbed/2").lease.token == "another's"
-    for seed in (0, 1):
-        assert found[seed].error is None
-        rows = [[row[:5] for row in one.state.history] for one in (found[seed], expected[seed])]
-        np.testing.assert_allclose(rows[0], rows[1], 1e-9)
-
-
-def test_a_rank_that_has_not_taken_the_lease_writes_while_the_one_that_has_holds_it(tmp_path):
-    mine = lose(tmp_path / "run", machine="another")
-    holding.share(tmp_path / "run", mine.token)
-    folder.failed(tmp_path / "run", "the pack has gone")
-    assert read_json(tmp_path / "run/error.json")["error"] == "the pack has gone"
-    lose(tmp_path / "run", token="another's")
-    folder.failed(tmp_path / "run", "late")
-    with pytest.raises(lease.RunIsHeld):
-        folder.append_history(tmp_path / "run", [1])
-    holding.release(tmp_path / "run")
-    assert read_json(tmp_path / "run/error.json")["error"] == "the pack has gone"
-    assert (
-        lease.read_lease(tmp_path / "run").lease.token == "another's"
-        and holding.token_of(tmp_path / "run") is None
-    )
-
-
-# ------------------------------------------------------------------------------------------------------------- in a sweep
 
 
 @pytest.fixture
@@ -165,17 +160,22 @@ def together(place, monkeypatch):
             lines.append(said.get(f"{spec.recipe}{spec.seed}") or f"cp {prepared} {one.folder}")
         return ["sh", "-c", "\n".join([*lines, said["exit"]])]
 
-    monkeypatch.setattr(running, "train_command", train_command)
-    monkeypatch.setattr(running, "gpu_gb_here", lambda: None)
+    monkeypatch.setattr(local, "train_command", train_command)
+    monkeypatch.setattr(local, "gpu_gb_here", lambda: None)
     return said
 
 
-def test_a_sweep_leaves_out_of_a_bundle_what_is_trained_elsewhere(
-    place, together, monkeypatch, capsys
-):
+def test_a_sweep_leaves_a_held_cell_out_of_its_bundle(place, together, monkeypatch, capsys):
     second, holders = entries_of(place)[1], []
     # which the sweep calls when it has read the ledger: what another process had before that, it would not take up at all
-    monkeypatch.setattr(sweep, "check_budget", lambda *_: holders.append(hold(second.folder)))
+    take_up = local.take_up
+
+    def take_up_late(context):
+        ledger = take_up(context)
+        holders.append(hold(second.folder))
+        return ledger
+
+    monkeypatch.setattr(local, "take_up", take_up_late)
     assert place.sweep("run", "--bundle", "4") == 0
     shown = capsys.readouterr().out
     (process,) = holders
@@ -195,9 +195,7 @@ def test_a_sweep_leaves_out_of_a_bundle_what_is_trained_elsewhere(
     ]
 
 
-def test_what_a_bundle_was_refused_is_looked_at_again_when_nobody_has_it_any_more(
-    place, together, capsys
-):
+def test_a_held_bundle_is_tried_again_when_it_is_free(place, together, capsys):
     """The other process takes it just before the bundle would, and is killed before the bundle has ended."""
     refused = entries_of(place)[2]
     once, prepared = (
@@ -215,9 +213,7 @@ def test_what_a_bundle_was_refused_is_looked_at_again_when_nobody_has_it_any_mor
     assert "mine: 4 cells done, 0 failures, in" in shown and together["sizes"] == [4, 1]
 
 
-def test_of_a_bundle_that_is_killed_for_its_memory_each_cell_without_a_result_is_tried_once_more_alone(
-    place, together, capsys
-):
+def test_the_cells_of_a_bundle_killed_for_its_memory_are_tried_alone(place, together, capsys):
     """The second cell's training takes too much whenever others are with it, and the third's always."""
     second = entries_of(place)[1]
     once, prepared = (
@@ -237,9 +233,7 @@ def test_of_a_bundle_that_is_killed_for_its_memory_each_cell_without_a_result_is
     assert found[2].cause == "memory"
 
 
-def test_a_stale_cell_is_done_where_its_bundle_has_given_it_a_new_result_and_another_has_failed(
-    place, together, capsys
-):
+def test_a_stale_cell_is_done_once_its_bundle_gave_it_a_new_result(place, together, capsys):
     for entry in entries_of(place)[:2]:
         write_result(place.matrix, entry.cell, place.results, key="older")
     together["slow0"] = "true"  # and so the older result stays
@@ -251,7 +245,7 @@ def test_a_stale_cell_is_done_where_its_bundle_has_given_it_a_new_result_and_ano
     assert [entry.state for entry in entries_of(place)] == ["done", "stale", "done", "done"]
 
 
-def test_the_cells_of_a_bundle_are_preempted_failed_running_and_queued_each_by_itself(place, slurm):
+def test_each_cell_of_a_bundle_has_its_own_state(place, slurm):
     place.path.write_text(FOUR)
     place.sweep("submit", "--bundle", "4")
     entries = entries_of(place)
@@ -275,9 +269,7 @@ def test_the_cells_of_a_bundle_are_preempted_failed_running_and_queued_each_by_i
     assert found[1].detail == "job 101 NODE_FAIL, with a checkpoint to go on from"
 
 
-def test_of_bundles_what_lacked_time_comes_again_together_and_what_lacked_memory_alone(
-    place, slurm, monkeypatch, capsys
-):
+def test_cells_that_lacked_time_come_again_together_memory_alone(place, slurm, monkeypatch, capsys):
     place.path.write_text(FOUR.replace("[0, 1]", "[0, 1, 2, 3]"))
     place.sweep("submit", "--bundle", "4", "--at-most", "1")
     assert (
@@ -309,7 +301,7 @@ def test_of_bundles_what_lacked_time_comes_again_together_and_what_lacked_memory
     assert states == ["done", "queued", "queued", "queued", "done", "queued", "queued", "queued"]
 
 
-def test_at_most_so_many_jobs_train_at_once_whatever_the_arrays(place, slurm):
+def test_the_limit_of_jobs_holds_over_all_arrays(place, slurm):
     """6 cells in arrays of 4 (MaxArraySize): an array starts 2 at most, and the second waits for the first."""
     assert place.sweep("submit", "--at-most", "2") == 0
     first, second, again, tables = slurm.scripts()

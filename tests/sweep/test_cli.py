@@ -44,8 +44,8 @@ def test_status_looks_again_after_some_time_or_says_that_it_cannot(place, capsys
     with pytest.raises(SystemExit) as stopped:
         place.sweep("status", f"--watch={text}")
     assert stopped.value.code == 2
-    sentence = f"error: argument --watch: must be seconds above 0, a day at most, however: {text!r}"
-    assert capsys.readouterr().err.splitlines()[-1].endswith(sentence)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "--watch" in last and repr(text) in last
 
 
 @pytest.mark.parametrize("text", ["sedes: [0]", "packs: [a", "models: [resnet-17]"])

@@ -11,7 +11,15 @@ from irnet_hpc.models.network import Network, n_parameters
 from irnet_hpc.runs.recipes import RECIPES, resolve
 from irnet_hpc.sweep import cli as sweep
 from irnet_hpc.sweep import costs
-from irnet_hpc.sweep.costs import Allocation, Device, Link, Work, n_weights, proposed_ranks, training_s
+from irnet_hpc.sweep.costs import (
+    Allocation,
+    Device,
+    Link,
+    Work,
+    n_weights,
+    proposed_ranks,
+    training_s,
+)
 from irnet_hpc.sweep.estimates import estimates
 from irnet_hpc.sweep.ledger import read_ledger
 from irnet_hpc.sweep.matrix.matrix import read_matrix
@@ -42,10 +50,14 @@ def test_weights_are_those_that_torch_counts(layers):
 def simple_device(monkeypatch):
     """1 GFLOP/s a core, 1 ns a weight, 1 ms a layer; between ranks 1 ms and 1 MB/s."""
     device = Device(
-        {"fp32": 1e9, "bf16": 1e9}, weight_s=1e-9, layer_s=1e-3, within="slow", source=""
+        {"fp32": 1e9, "bf16": 1e9},
+        weight_s=1e-9,
+        layer_s=1e-3,
+        link=Link(1e-3, 1e6, ""),
+        source="",
     )
     monkeypatch.setitem(costs.DEVICES, "core", device)
-    monkeypatch.setitem(costs.WITHIN_NODE, "slow", Link(1e-3, 1e6, ""))
+    return device
 
 
 def test_seconds_are_steps_times_products_weights_layers_and_the_allreduce(simple_device):
@@ -57,19 +69,22 @@ def test_seconds_are_steps_times_products_weights_layers_and_the_allreduce(simpl
     two = 6 * 1_000 * 64 / 1e9 + 1_000 * 1e-9 + 5e-3 + 2 * (1e-3 + 2_000 / 1e6)  # halves of 4 kB
     assert training_s(work, Allocation(1, 2, "core")) == pytest.approx(100 * two)
     by_bf16 = dataclasses.replace(work, recipe=dataclasses.replace(RECIPE, allreduce="bf16"))
-    assert training_s(by_bf16, Allocation(1, 2, "core")) == pytest.approx(100 * (two - 2 * 1_000 / 1e6))
+    assert training_s(by_bf16, Allocation(1, 2, "core")) == pytest.approx(
+        100 * (two - 2 * 1_000 / 1e6)
+    )
     cores = 6 * 1_000 * 128 / 4e9 + 1_000 * 1e-9 + 5e-3
     assert training_s(work, Allocation(1, 1, "core", cores=4)) == pytest.approx(100 * cores)
 
 
-def test_one_rank_is_proposed_unless_only_more_meet_the_limit_and_none_where_they_would_mostly_wait(
-    simple_device,
-):
+def test_the_fewest_ranks_that_meet_the_limit_are_proposed(simple_device, monkeypatch):
+    """None are where they would mostly wait for each other, or where no link was measured."""
     work = Work(n_weights=1_000_000, depth=1, n_rows=1_280, epochs=10, recipe=RECIPE)
     alone = training_s(work, Allocation(1, 1, "core"))  # 77 s; an allreduce takes 4 s
     assert 76 < alone < 78
     ranks = Allocation(1, 1, "core")
-    costs.WITHIN_NODE["slow"] = Link(1e-3, 1e9, "")
+    monkeypatch.setitem(
+        costs.DEVICES, "core", dataclasses.replace(simple_device, link=Link(1e-3, 1e9, ""))
+    )
     assert proposed_ranks(work, ranks, limit_s=alone) == 1
     assert proposed_ranks(work, ranks, limit_s=alone, speed=1.5) == 2
     assert proposed_ranks(work, ranks, limit_s=0.99 * alone) == 2
@@ -77,7 +92,11 @@ def test_one_rank_is_proposed_unless_only_more_meet_the_limit_and_none_where_the
     assert (
         proposed_ranks(work, ranks, limit_s=0.1 * alone) is None
     )  # 8 ranks would have half a group of rows each
-    costs.WITHIN_NODE["slow"] = Link(1e-3, 1e6, "")
+    monkeypatch.setitem(costs.DEVICES, "core", simple_device)
+    assert proposed_ranks(work, ranks, limit_s=0.99 * alone) is None
+    without_link = dataclasses.replace(simple_device, link=None)
+    monkeypatch.setitem(costs.DEVICES, "core", without_link)
+    assert proposed_ranks(work, ranks, limit_s=alone) == 1
     assert proposed_ranks(work, ranks, limit_s=0.99 * alone) is None
 
 

@@ -14,11 +14,11 @@ from irnet_hpc.distributed.processes import process_name
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import write_json
 from irnet_hpc.runs.recipes import RECIPES
+from irnet_hpc.runs.states import Cause
 from irnet_hpc.sweep import journal
 from irnet_hpc.sweep.hand_over import arrays_of
 from irnet_hpc.sweep.jobs import train_options
 from irnet_hpc.sweep.ledger import read_ledger
-from irnet_hpc.train import run_writer as folder
 from tests.builders import write_result
 from tests.runs.test_lease import lose
 from tests.sweep.stand_ins import MODELS, ROOT, SMALL, leave_checkpoint
@@ -218,7 +218,8 @@ def test_preempted_is_a_checkpoint_of_this_very_run_and_no_error(place, stand_in
         place.run_folder("plain-24") / "error.json",
         {"error": "it hurts", "time": "2026-01-01T00:00:00+00:00"},
     )
-    late = {"error": "out of time after 30 min", "time": "2026-01-01T00:00:00+00:00"}
+    late = {"error": "out of time after 30 min", "cause": Cause.TIME}
+    late |= {"time": "2026-01-01T00:00:00+00:00"}
     write_json(place.run_folder("irnet-10") / "error.json", late)
     found = place.states()
     assert [found[model] for model in MODELS[:4]] == ["preempted", "missing", "failed", "preempted"]
@@ -256,11 +257,11 @@ def test_of_a_rank_that_is_gone_slurm_knows_why(place, slurm):
     slurm.forget(*how, **how)
     for model in MODELS[:3]:
         leave_checkpoint(place, model)
-        folder.failed(
-            place.run_folder(model), "a rank is gone, so this one stops: Connection reset by peer"
-        )
+        error = {"error": "a rank is gone: Connection reset by peer", "cause": Cause.PEER_LOST}
+        error |= {"time": "2100-01-01T00:00:00+00:00"}
+        write_json(place.run_folder(model) / "error.json", error)
     entries = {
-        entry.cell.spec.model: entry for entry in read_ledger(place.matrix, place.results).entries
+        entry.cell.spec.model: entry for entry in read_ledger(place.matrix, place.results).cells
     }
     assert [(entries[model].state, entries[model].cause) for model in MODELS[:3]] == [
         ("preempted", ""),
@@ -289,7 +290,7 @@ def test_ten_thousand_cells_are_read_with_one_question_to_slurm(place, slurm):
     )
     place.path.write_text(place.path.read_text().replace("hours: 3", "hours: 9999"))
     cells = place.matrix.cells
-    entries = read_ledger(place.matrix, place.results).entries
+    entries = read_ledger(place.matrix, place.results).cells
     path = journal.begin(place.results, "mine", "slurm", token="feed")
     journal.note(
         path, [{"cell": entry.name, "job": f"1_{i}"} for i, entry in enumerate(entries[25:])]

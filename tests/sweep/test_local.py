@@ -90,8 +90,8 @@ import sys, time
 from irnet_hpc.sweep import local
 from irnet_hpc.sweep import cli
 from irnet_hpc.console import exit_status
-check = sweep.check_budget
-sweep.check_budget = lambda *arguments: (check(*arguments), time.sleep(2))  # long enough for the other to read the same
+take_up = local.take_up
+local.take_up = lambda context: (take_up(context), time.sleep(2))[0]  # the other reads the same
 local.train_command = lambda entry, *_: ["sh", "-c", f"echo trained; cp {PREPARED}/{entry.name}/result.json {entry.folder}"]
 sys.exit(exit_status(cli.main))
 """
@@ -223,7 +223,10 @@ def test_a_cell_held_meanwhile_is_trained_at_the_end_if_it_is_free(
         f"until [ -e {held} ]; do sleep 0.05; done; cp {prepared['plain-10']} {place.run_folder('plain-10')}"
     )
     stand_in["irnet-24"] = (
-        f"kill -9 $(cat {tmp_path}/pid); cp {prepared['irnet-24']} {place.run_folder('irnet-24')}"
+        f"pid=$(cat {tmp_path}/pid); kill -9 $pid; "
+        "until ! grep -qv '^State:.Z' /proc/$pid/status 2>/dev/null || "
+        "grep -q '^State:.Z' /proc/$pid/status 2>/dev/null; do sleep 0.05; done; "
+        f"cp {prepared['irnet-24']} {place.run_folder('irnet-24')}"
     )
     assert place.sweep("run") == 0
     shown = capsys.readouterr().out
@@ -246,7 +249,7 @@ def test_a_training_killed_for_its_memory_is_tried_again_at_the_end(place, stand
     assert "looking again at 2 cells" in shown and "mine: 4 cells done, 2 failures" in shown
     found = place.states()
     assert (found["plain-10"], found["plain-17"]) == ("failed", "failed")
-    assert [entry.cause for entry in read_ledger(place.matrix, place.results).entries][:2] == [
+    assert [entry.cause for entry in read_ledger(place.matrix, place.results).cells][:2] == [
         "memory",
         "",
     ]

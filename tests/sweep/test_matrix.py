@@ -52,7 +52,7 @@ def names(matrix) -> list[tuple]:
     ]
 
 
-def test_cells_are_the_product_of_the_axes_one_seed_of_everything_before_the_second(matrix_of):
+def test_cells_are_the_product_of_the_axes_seed_by_seed(matrix_of):
     matrix = matrix_of("""
         packs: [alloys-magpie, alloys-elements]
         properties: [mixing_enthalpy, size_mismatch]
@@ -132,7 +132,7 @@ def test_a_pack_says_how_it_is_built(matrix_of, tmp_path):
     assert "could not be checked" in " ".join(matrix.notes)
 
 
-def test_splits_of_a_matrix_are_an_axis_of_every_pack_that_states_none_of_its_own(matrix_of):
+def test_splits_of_a_matrix_are_an_axis_of_packs_without_their_own(matrix_of):
     matrix = matrix_of("""
         packs:
           - oqmd-magpie
@@ -163,7 +163,7 @@ def test_splits_of_a_matrix_are_an_axis_of_every_pack_that_states_none_of_its_ow
     assert all(one.name == one.base + split_suffix_in(one.name) for one in matrix.packs)
 
 
-def test_a_pack_of_a_matrix_has_the_name_that_its_own_command_would_give_it(matrix_of):
+def test_a_pack_has_the_name_that_its_command_would_give_it(matrix_of):
     matrix = matrix_of("""
         packs: [oqmd-magpie, oqmd-magpie+elements]
         properties: [band_gap]
@@ -179,7 +179,7 @@ def test_a_pack_of_a_matrix_has_the_name_that_its_own_command_would_give_it(matr
         assert pack_name(options, resolve_source(options.source), split) == planned.name
 
 
-def test_packs_built_as_a_matrix_says_are_the_ones_that_it_asks_for(tmp_path):
+def test_packs_built_as_a_matrix_says_are_those_it_asks_for(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("""
 packs: [{name: few, source: alloys, features: elements, rows: 100, split_seeds: [0, 1], splits: [random, family:3d]}]
@@ -216,7 +216,7 @@ def test_one_split_of_everything_comes_before_the_second(matrix_of):
 @pytest.mark.parametrize(
     "splits", ["families", "[families]", '"family:*"', "[family:3d, families]"]
 )
-def test_the_whole_series_is_every_family_once_but_those_that_a_source_never_has(matrix_of, splits):
+def test_families_are_every_family_that_the_source_may_have(matrix_of, splits):
     matrix = matrix_of(SMALL + f"splits: {splits}")
     lacking = ["hydrogen", "chalcogens", "halogens", "noble_gases"]
     assert sorted(pack.split.held_out for pack in matrix.packs) == sorted(
@@ -229,7 +229,7 @@ def test_the_whole_series_is_every_family_once_but_those_that_a_source_never_has
     assert len(matrix.cells) == len(FAMILIES) - len(lacking)
 
 
-def test_an_element_that_a_source_never_has_is_dropped_before_its_pack_is_built(matrix_of):
+def test_an_element_that_a_source_never_has_is_dropped(matrix_of):
     matrix = matrix_of(SMALL + "splits: [element:O, element:F+Cl, element:O+Al]")
     assert [pack.name for pack in matrix.packs] == ["alloys-magpie-element_O+Al"]
     assert [d.reason for d in matrix.dropped] == [
@@ -245,7 +245,7 @@ def test_what_alloys_are_said_to_lack_they_lack_and_nothing_else():
     }
 
 
-def test_resources_of_a_pack_are_those_of_all_its_splits_unless_one_is_named(matrix_of):
+def test_resources_of_a_pack_are_those_of_all_its_splits(matrix_of):
     matrix = matrix_of("""
         packs: [alloys-magpie, alloys-elements]
         properties: [mixing_enthalpy]
@@ -268,7 +268,7 @@ def test_resources_of_a_pack_are_those_of_all_its_splits_unless_one_is_named(mat
     assert "fit no cell" not in " ".join(matrix.notes)
 
 
-def test_a_pack_that_is_built_is_known_by_the_split_that_it_was_built_with(matrix_of, tmp_path):
+def test_a_built_pack_has_the_split_that_it_was_built_with(matrix_of, tmp_path):
     units, folder = {"band_gap": "eV"}, tmp_path / "packs"
     oxygen = {"by": "element", "elements": ["O"], "seed": 1}
     write_pack(folder, "mp-magpie-element_O-split1", units, features="magpie", split=oxygen)
@@ -288,12 +288,10 @@ def test_a_pack_that_is_built_is_known_by_the_split_that_it_was_built_with(matri
     ]
     with pytest.raises(
         UserError,
-        match=r"split_seed of pack old-element_O must be what .* was built with, however: 0",
+        match=r"split_seed of pack old-element_O .* 0",
     ):
         matrix_of(small.replace("mp-magpie", "{name: old, splits: [element:O], split_seeds: [0]}"))
-    with pytest.raises(
-        UserError, match=r"split of pack own must be what .* was built with, however: element:O"
-    ):
+    with pytest.raises(UserError, match=r"split of pack own .* element:O"):
         matrix_of(small.replace("mp-magpie", "{name: own, split: element:O}"))
     with pytest.raises(
         UserError, match=r"pack own-split1 is not in .* and nothing says how to build it"
@@ -316,7 +314,7 @@ def test_a_property_that_a_pack_lacks_is_dropped_with_the_reason(matrix_of, tmp_
     assert matrix.notes == ()
 
 
-def test_a_property_that_a_source_never_has_is_dropped_before_its_pack_is_built(matrix_of):
+def test_a_property_that_a_source_never_has_is_dropped(matrix_of):
     matrix = matrix_of("""
         packs: [alloys-magpie, {name: mine, source: mine.csv, units: {glow: lm}}]
         properties: [mixing_enthalpy, band_gap, glow]
@@ -334,7 +332,7 @@ def test_a_property_that_a_source_never_has_is_dropped_before_its_pack_is_built(
     assert matrix.dropped[0].reason == "its source may have mixing_enthalpy, size_mismatch"
 
 
-def test_a_table_of_the_users_own_may_have_any_property_whatever_its_name(matrix_of):
+def test_a_table_of_the_users_own_may_have_any_property(matrix_of):
     matrix = matrix_of("""
         packs: [oqmd-sc-magpie+structure, {name: mine, source: my/alloys.jsonl, features: structure}]
         properties: [band_gap]
@@ -359,7 +357,7 @@ def test_all_stands_for_every_property_of_each_pack(matrix_of, tmp_path):
     ]
 
 
-def test_a_depth_that_an_architecture_lacks_is_dropped_from_a_product_only(matrix_of, monkeypatch):
+def test_a_depth_that_an_architecture_lacks_is_dropped_from_products(matrix_of, monkeypatch):
     monkeypatch.setitem(MODELS, "srnet", (17,))
     matrix = matrix_of("""
         packs: [alloys-magpie]
@@ -409,136 +407,89 @@ def test_the_plan_says_when_one_rank_is_better(matrix_of):
     )  # onecycle: 4 groups on each rank
 
 
-@pytest.mark.parametrize(
-    ("more", "sentence"),
-    [
-        (
-            "sedes: [0]",
-            "unknown key 'sedes' (did you mean 'seeds'?); known: budget_device_hours, init, models, pack_",
-        ),
-        ("seeds: 3", "seeds must be a list with at least one whole number, however: 3"),
-        ("seeds: [a]", "seeds must hold whole number, however: 'a'"),
-        ("train_rows: 5", "train_rows must be a list of whole numbers or `all`, however: 5"),
-        (
-            "train_rows: [every]",
-            "train_rows must be a list of whole numbers or `all`, however: 'every'",
-        ),
-        (
-            "train_rows: [true]",
-            "train_rows must be a list of whole numbers or `all`, however: True",
-        ),
-        ("seeds: [true]", "seeds must hold whole number, however: True"),
-        ("seeds: [-1]", "seed must be 0 to 2**63 - 1, however: -1"),
-        ("seeds: []", "seeds must be a list with at least one"),
-        (
-            "models: [resnet-17]",
-            "unknown architecture 'resnet' (did you mean 'srnet'?); known: adaboost, bagging, ",
-        ),
-        ("models: [irnet-18]", "irnet has no depth 18; known: 10, 17, 24, 48"),
-        ("models: [{architectures: irnet, depths: 18}]", "unknown depth '18'"),
-        ("models: [{architecture: irnet}]", "unknown key of a model 'architecture'"),
-        ("models: [{architectures: irnet}]", "depths must be a list"),
-        (
-            "models: [64BAQ-1]",
-            "of layer string '64BAQ-1' must be WIDTH[B][A|LSLOPE][R][DRATE][xCOUNT",
-        ),
-        ("models: [brnet-15]", "brnet has no depth 15; known: 17"),
-        (
-            "models: [ibrnet-17]",
-            "ibrnet is no architecture of its own: it is brnet-17 trained with recipe ibrnet",
-        ),
-        (
-            "models: [{architectures: ibrnet, depths: 17}]",
-            "it is brnet-17 trained with recipe ibrnet",
-        ),
-        ("models: {}", "architectures must be a list"),
-        ("recipes: [fast]", "unknown recipe 'fast'; known: ibrnet, onecycle, paper"),
-        (
-            "recipes: [{name: a, base: paper, bach: 1}]",
-            "unknown key of recipe 'a' 'bach' (did you mean 'batch'?)",
-        ),
-        (
-            "recipes: [{name: a, base: paper}, {name: a, base: onecycle}]",
-            "recipes must have different names",
-        ),
-        ("protocols: [fair]", "unknown protocol 'fair'; known: honest, paper"),
-        ("properties: [hardness]", "unknown property 'hardness'; known: all, band_gap"),
-        ("properties: {}", "properties must be a list"),
-        ("packs: [../escape-magpie]", "the name of a pack must be letters, digits"),
-        ("packs: [5]", "packs must hold text or mapping, however: 5"),
-        ("packs: [nothing]", "nothing says how to build it"),
-        ("packs: [oqdm-magpie]", "unknown source 'oqdm' (did you mean 'oqmd'?); known: "),
-        (
-            "packs: [oqmd-magpie+structure]",
-            "pack oqmd-magpie+structure needs structures, but oqmd has formulas only",
-        ),
-        ("packs: [oqmd-magpi]", "unknown feature set 'magpi' (did you mean 'magpie'?)"),
-        ("packs: [{name: a, source: b, colour: c}]", "unknown key of a pack 'colour'"),
-        (
-            "packs: [{name: a, source: b, rows: many}]",
-            "rows of pack a must be of type int, however: 'many'",
-        ),
-        (
-            "packs: [{name: a, source: b, split_seed: 1, split_seeds: [1]}]",
-            "pack a must have split_seed or split_seeds,",
-        ),
-        (
-            "packs: [{name: a, source: b, split: random, splits: families}]",
-            "pack a must have split or splits, however",
-        ),
-        (
-            "packs: [{name: a, source: b, split_seed: -1}]",
-            "split_seed of pack a must not be negative, however: -1",
-        ),
-        ("packs: [{name: a, source: b, split: element:Fo}]", "unknown element 'Fo'"),
-        (
-            "packs: [{name: a, source: b, splits: 5}]",
-            "splits must be a list with at least one text, however: 5",
-        ),
-        (
-            "splits: [family:halogen]",
-            "unknown family of elements 'halogen' (did you mean 'halogens'?); known: 3d, 4d,",
-        ),
-        (
-            "splits: [familys]",
-            "unknown kind of split 'familys' (did you mean 'family'?); known: element, family, random",
-        ),
-        ("splits: []", "splits must be a list with at least one text"),
-        ("split_seeds: 5", "split_seeds must be a list with at least one whole number, however: 5"),
-        ("split_seeds: [0, -1]", "split_seeds must not be negative, however: -1"),
-        (
-            "packs: [alloys-magpie, {name: alloys-magpie-split1, source: alloys}]\nsplit_seeds: [0, 1]",
-            "packs must have",
-        ),
-        ("resources: {gpus: 1}", "unknown key of resources 'gpus'"),
-        ("resources: {minutes: 0}", "minutes must be a whole number from 1"),
-        ("resources: {nodes: 1.5}", "nodes must be a whole number"),
-        ("resources: [{for: {colour: red}}]", "unknown key of for in resources 'colour'"),
-        ("resources: fast", "resources must be a mapping"),
-        (
-            "resources: {nodes: 3}",
-            f"of recipe onecycle must divide over the ranks, however: {RECIPES['onecycle'].batch} and 3",
-        ),
-        ("pack_resources: {nodes: 2}", "pack_resources must be of one rank, however: 2"),
-        (
-            "budget_device_hours: much",
-            "budget_device_hours must be a number of hours, however: 'much'",
-        ),
-        ("train_rows: [0]", "train_rows must be positive, however: 0"),
-        ("? [1, 2]\n: 3", "line 5: a key must be text, however: a sequence"),
-        ("- 1", "line 5, column 1: not YAML"),
-        ("seeds: [0", "not YAML"),
-        ("seeds: [0]\nseeds: [1]", "line 6: key given twice: seeds"),
-    ],
-)
-def test_bad_input_is_one_sentence_that_names_the_file(matrix_of, more, sentence):
-    key = more.partition(":")[0]
+# What is wrong, and words of the message: the key, the value, or the known name that is nearest.
+MISTAKES = [
+    ("sedes: [0]", "sedes seeds budget_device_hours"),
+    ("seeds: 3", "seeds list 3"),
+    ("seeds: [a]", "seeds whole 'a'"),
+    ("train_rows: 5", "train_rows list 5"),
+    ("train_rows: [every]", "train_rows whole 'every'"),
+    ("train_rows: [true]", "train_rows whole True"),
+    ("seeds: [true]", "seeds whole True"),
+    ("seeds: [-1]", "seed 2**63 -1"),
+    ("seeds: []", "seeds list []"),
+    ("models: [resnet-17]", "resnet srnet adaboost"),
+    ("models: [irnet-18]", "irnet 18 48"),
+    ("models: [{architectures: irnet, depths: 18}]", "depth 18 48"),
+    ("models: [{architectures: irnet, depths: x}]", "depths whole"),
+    ("models: [{architecture: irnet}]", "architecture architectures"),
+    ("models: [{architectures: irnet}]", "depths list"),
+    ("models: [64BAQ-1]", "64BAQ-1 WIDTH"),
+    ("models: [brnet-15]", "brnet 15 17"),
+    ("models: [ibrnet-17]", "ibrnet brnet-17 recipe"),
+    ("models: [{architectures: ibrnet, depths: 17}]", "ibrnet brnet-17 recipe"),
+    ("models: {}", "architectures list"),
+    ("recipes: [fast]", "recipe fast onecycle"),
+    ("recipes: [{name: a, base: paper, bach: 1}]", "bach batch 'a'"),
+    ("recipes: [{name: a, base: paper}, {name: a, base: onecycle}]", "recipe name a"),
+    ("protocols: [fair]", "protocol fair honest"),
+    ("properties: [hardness]", "property hardness band_gap"),
+    ("properties: {}", "properties {}"),
+    ("packs: [../escape-magpie]", "pack name ../escape-magpie"),
+    ("packs: [5]", "packs text mapping 5"),
+    ("packs: [nothing]", "pack nothing build"),
+    ("packs: [oqdm-magpie]", "source oqdm oqmd"),
+    ("packs: [oqmd-magpie+structure]", "oqmd-magpie+structure structures"),
+    ("packs: [oqmd-magpi]", "magpi magpie"),
+    ("packs: [{name: a, source: b, colour: c}]", "key pack colour"),
+    ("packs: [{name: a, source: b, rows: many}]", "rows pack a whole many"),
+    ("packs: [{name: a, source: b, rows: true}]", "rows pack a whole True"),
+    ("packs: [{name: a, source: b, filters: 1}]", "filters pack a true false"),
+    ("packs: [{name: a, source: b, units: 5}]", "units pack a mapping 5"),
+    ("packs: [{name: a, source: b, split_seed: 1, split_seeds: [1]}]", "split_seed split_seeds"),
+    ("packs: [{name: a, source: b, split: random, splits: families}]", "split splits both"),
+    ("packs: [{name: a, source: b, split_seed: -1}]", "split_seed pack a -1"),
+    ("packs: [{name: a, source: b, split: element:Fo}]", "element Fo"),
+    ("packs: [{name: a, source: b, splits: 5}]", "splits list text 5"),
+    ("splits: [family:halogen]", "halogen halogens 3d"),
+    ("splits: [familys]", "familys family random"),
+    ("splits: []", "splits list []"),
+    ("split_seeds: 5", "split_seeds list 5"),
+    ("split_seeds: [0, -1]", "split_seeds 0 -1"),
+    (
+        "packs: [alloys-magpie, {name: alloys-magpie-split1, source: alloys}]\nsplit_seeds: [0, 1]",
+        "pack name alloys-magpie-split1",
+    ),
+    ("resources: {gpus: 1}", "key resources gpus"),
+    ("resources: {minutes: 0}", "minutes 1 0"),
+    ("resources: {nodes: 1.5}", "nodes whole 1.5"),
+    ("resources: {memory_gb: .nan}", "memory_gb number nan"),
+    ("resources: {cpu_only: 1}", "cpu_only true false"),
+    ("resources: {stage_dir: here}", "stage_dir auto absolute here"),
+    ("resources: {cpu_only: true, gpus_per_rank: 1}", "gpus_per_rank cpu_only 1"),
+    ("resources: [{for: {colour: red}}]", "for resources colour"),
+    ("resources: fast", "resources mapping fast"),
+    ("resources: {nodes: 3}", "batch onecycle ranks 512 3"),
+    ("pack_resources: {nodes: 2}", "pack_resources rank 2"),
+    ("budget_device_hours: much", "budget_device_hours number much"),
+    ("budget_device_hours: -1", "budget_device_hours number -1"),
+    ("train_rows: [0]", "train_rows positive 0"),
+    ("? [1, 2]\n: 3", "line 5 key text sequence"),
+    ("- 1", "line 5 column 1"),
+    ("seeds: [0", "line YAML"),
+    ("seeds: [0]\nseeds: [1]", "line 6 seeds twice"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), MISTAKES)
+def test_a_mistake_is_one_sentence_that_names_file_key_and_value(matrix_of, text, words):
+    key = text.partition(":")[0]
     kept = "\n".join(line for line in SMALL.splitlines() if not line.startswith(f"{key}:"))
     with pytest.raises(UserError) as error:
-        matrix_of(f"{kept}\n{more}\n")
-    assert sentence in str(error.value)
-    assert "mine.yaml: " in str(error.value)
-    assert "\n" not in str(error.value)
+        matrix_of(f"{kept}\n{text}\n")
+    message = str(error.value)
+    assert [word for word in words.split() if word.lower() not in message.lower()] == []
+    assert "mine.yaml: " in message and "\n" not in message
 
 
 @pytest.mark.parametrize("text", ["", "- a", "just words", "\0"])
@@ -563,7 +514,7 @@ def test_a_pack_of_the_name_that_was_built_otherwise_is_refused(matrix_of, tmp_p
     text = SMALL.replace("alloys-magpie", "{name: alloys-magpie, source: alloys, %s}")
     with pytest.raises(
         UserError,
-        match=r"of pack alloys-magpie must be what .*alloys-magpie\.h5 was built with, however",
+        match=r"of pack alloys-magpie .*alloys-magpie\.h5",
     ):
         matrix_of(text % stated)
     assert matrix_of(
@@ -571,9 +522,9 @@ def test_a_pack_of_the_name_that_was_built_otherwise_is_refused(matrix_of, tmp_p
     ).cells
 
 
-def test_a_product_beyond_reason_is_refused_before_it_fills_the_memory(matrix_of):
+def test_a_product_of_too_many_cells_is_refused(matrix_of):
     seeds = list(range(2000))
-    with pytest.raises(UserError, match="at most 1,000,000 cells, however: 4,000,000"):
+    with pytest.raises(UserError, match=r"1,000,000.* 4,000,000"):
         matrix_of(f"{SMALL}\nseeds: {seeds}\ntrain_rows: {[n + 1 for n in seeds]}\n")
 
 

@@ -10,12 +10,12 @@ import pytest
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import write_json
 from irnet_hpc.runs.spec import run_id
-from irnet_hpc.sweep import local as running
+from irnet_hpc.sweep import local
 from irnet_hpc.sweep.jobs import train_options
 from irnet_hpc.sweep.ledger import cell_name, read_ledger
 from irnet_hpc.sweep.matrix.matrix import read_matrix
 from tests.builders import write_pack, write_result
-from tests.sweep.test_sweep import LAST, Place, Slurm
+from tests.sweep.stand_ins import LAST, Place, Slurm
 
 ROOT = Path(__file__).parents[2]
 
@@ -248,44 +248,46 @@ init:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("init", "sentence"),
-    [
-        ("5", "init must be a list with at least one mapping or null, however: 5"),
-        ("[5]", "init must hold mapping or null, however: 5"),
-        ("[{pack: alloys-magpie}]", "property of init must hold text, however: None"),
-        ("[{property: band_gap}]", "pack of init must hold text or mapping, however: None"),
-        ("[{pack: {source: a.csv}, property: band_gap}]", "pack of init must have a name, however: {'source': 'a.csv'}"),
-        ("[{pack: oqdm-magpie, property: band_gap}]", "unknown source 'oqdm' (did you mean 'oqmd'?)"),
-        ("[{pack: oqmd-magpie, property: band_gpa}]", "unknown property 'band_gpa' (did you mean 'band_gap'?)"),
-        ("[{pack: oqmd-magpie, property: band_gap, seeds: 1}]", "unknown key of init 'seeds'"),
-        ("[{pack: oqmd-magpie, property: band_gap, recipe: fast}]", "unknown recipe 'fast'"),
-        ("[{pack: oqmd-magpie, property: band_gap, recipe: grid}]", "unknown recipe 'grid'"),
-        ("[{pack: oqmd-magpie, property: band_gap, protocol: fair}]", "unknown protocol 'fair'"),
-        ("[{pack: oqmd-magpie, property: band_gap, train_rows: many}]", "train_rows of init must be a list of whole numbers or `all`, however: 'many'"),
-        ("[{pack: oqmd-magpie, property: band_gap, train_rows: 0}]", "train_rows must be positive, however: 0"),
-        ("[{pack: oqmd-magpie, property: band_gap, recipe: !!set {paper}}]", "must be text, a number, a list or a mapping, however: a set"),
-        ("[{pack: oqmd-magpie, property: band_gap, recipe: 2020-01-01}]", "unknown recipe '2020-01-01'"),
-        ("[{pack: {name: alloys-magpie, source: my.csv}, property: band_gap}]", "alloys-magpie stands for two of them"),
-        (
-            "[{pack: alloys-magpie, property: size_mismatch, recipe: {name: x, base: onecycle}}, "
-            "{pack: alloys-magpie, property: size_mismatch, recipe: {name: x, base: onecycle, epochs: 3}}]",
-            "recipes must have different names, however: x stands for two of them",
-        ),
-        (
-            "[{pack: alloys-magpie, property: size_mismatch, recipe: {name: x, base: onecycle, trained_layers: 1}}]",
-            "trained_layers of recipe 'x' must be 0 without an init run",
-        ),
-    ],
-)  # fmt: skip
-def test_an_init_that_is_wrong_is_one_sentence_that_names_the_file(matrix_of, init, sentence):
+OQMD = "pack: oqmd-magpie, property: band_gap"
+ALLOYS = "pack: alloys-magpie, property: size_mismatch"
+# What is wrong, and words of the message: the key, the value, or the known name that is nearest.
+MISTAKES = [
+    ("5", "init 5"),
+    ("[5]", "init mapping null 5"),
+    ("[{}]", "pack init text mapping"),
+    ("[{pack: alloys-magpie}]", "property init text"),
+    ("[{property: band_gap}]", "pack init text mapping"),
+    ("[{pack: {source: a.csv}, property: band_gap}]", "pack init name a.csv"),
+    ("[{pack: oqdm-magpie, property: band_gap}]", "source oqdm oqmd"),
+    ("[{pack: oqmd-magpie, property: band_gpa}]", "property band_gpa band_gap"),
+    (f"[{{{OQMD}, seeds: 1}}]", "key init seeds"),
+    (f"[{{{OQMD}, recipe: fast}}]", "recipe fast"),
+    (f"[{{{OQMD}, recipe: grid}}]", "recipe grid"),
+    (f"[{{{OQMD}, protocol: fair}}]", "protocol fair"),
+    (f"[{{{OQMD}, train_rows: many}}]", "train_rows init whole many"),
+    (f"[{{{OQMD}, train_rows: 0}}]", "train_rows positive 0"),
+    (f"[{{{OQMD}, recipe: !!set {{paper}}}}]", "text number list mapping set"),
+    (f"[{{{OQMD}, recipe: 2020-01-01}}]", "recipe 2020-01-01"),
+    ("[{pack: {name: alloys-magpie, source: my.csv}, property: band_gap}]", "pack alloys-magpie"),
+    (
+        f"[{{{ALLOYS}, recipe: {{name: x, base: onecycle}}}}, "
+        f"{{{ALLOYS}, recipe: {{name: x, base: onecycle, epochs: 3}}}}]",
+        "recipe name x",
+    ),
+    (
+        f"[{{{ALLOYS}, recipe: {{name: x, base: onecycle, trained_layers: 1}}}}]",
+        "trained_layers 'x' init",
+    ),
+]
+
+
+@pytest.mark.parametrize(("init", "words"), MISTAKES)
+def test_a_wrong_init_is_one_sentence_that_names_file_key_and_value(matrix_of, init, words):
     with pytest.raises(UserError) as error:
         matrix_of(BOTH.replace("[null, {pack: alloys-magpie, property: size_mismatch}]", init))
-    assert (
-        sentence in str(error.value)
-        and "mine.yaml: " in str(error.value)
-        and "\n" not in str(error.value)
-    )
+    message = str(error.value)
+    assert [word for word in words.split() if word.lower() not in message.lower()] == []
+    assert "mine.yaml: " in message and "\n" not in message
 
 
 # ---------------------------------------------------------------------------------------------------- states and sweeps
@@ -377,7 +379,7 @@ def stand_in(place, monkeypatch, tmp_path):
         prepared = write_result(place.matrix, entry.cell, tmp_path / "prepared")
         return ["sh", "-c", said.get(name, f"cp {prepared} {entry.folder}")]
 
-    monkeypatch.setattr(running, "train_command", train_command)
+    monkeypatch.setattr(local, "train_command", train_command)
     return said
 
 

@@ -1,6 +1,7 @@
 """Hold what is tried again after a lack of memory or time."""
 
 from irnet_hpc.files import write_json
+from irnet_hpc.runs.states import Cause
 from tests.sweep.stand_ins import (
     MODELS,
     SMALL,
@@ -18,7 +19,11 @@ def test_what_lacked_memory_or_time_is_submitted_again_before_the_tables(
     place.finish("irnet-10", "irnet-24")
     write_json(
         place.run_folder("irnet-17") / "error.json",
-        {"error": "CUDA out of memory. Tried", "time": "2100-01-01T00:00:00+00:00"},
+        {
+            "error": "CUDA out of memory. Tried",
+            "cause": Cause.MEMORY,
+            "time": "2100-01-01T00:00:00+00:00",
+        },
     )
     monkeypatch.setenv("SLURM_JOB_ID", "103")
     capsys.readouterr()

@@ -106,18 +106,20 @@ sbatch: {reservation: us, exclusive: true, comment: theirs}
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("text", "words"),
     [
-        ("acount: x", "unknown key 'acount' (did you mean 'account'?); known: account, constraint"),
-        ("modules: gcc", "modules must be of type list, however: 'gcc'"),
-        ("gpus_per_task: true", "gpus_per_task must be of type int, however: True"),
+        ("acount: x", "acount account constraint"),
+        ("modules: gcc", "modules list gcc"),
+        ("gpus_per_task: true", "gpus_per_task whole True"),
     ],
 )
-def test_a_site_that_is_wrong_is_one_sentence(tmp_path, text, sentence):
+def test_a_site_that_is_wrong_is_one_sentence(tmp_path, text, words):
     (tmp_path / "here.yaml").write_text(text)
     with pytest.raises(UserError) as error:
         sites.read_site(str(tmp_path / "here.yaml"))
-    assert sentence in str(error.value) and "here.yaml" in str(error.value)
+    message = str(error.value)
+    assert [word for word in words.split() if word not in message] == []
+    assert "here.yaml" in message and "\n" not in message
 
 
 def test_sites_go_by_name_and_by_variable(monkeypatch):

@@ -18,46 +18,61 @@ class MatrixKeys:
 
     packs: Annotated[
         list[str | dict],
-        Meta(description="the packs; a name is enough where the pack exists, or where it is "
-             "SOURCE-FEATURES, otherwise a mapping (see below)"),
+        Meta(
+            description="the packs; a name is enough where the pack exists, or where it is "
+            "SOURCE-FEATURES, otherwise a mapping (see below)"
+        ),
     ]
     properties: Annotated[
         list[str],
-        Meta(description="the properties, or `all`; in one text joined by commas: one network with "
-             "an output for each. A pack's own list comes before this one"),
+        Meta(
+            description="the properties, or `all`; in one text joined by commas: one network with "
+            "an output for each. A pack's own list comes before this one"
+        ),
     ]
     models: Annotated[
         list[str | dict],
-        Meta(description="names such as `irnet-17`, classical models such as `random_forest`, layer "
-             "strings such as `64BARx2-1`, and mappings (see below)"),
+        Meta(
+            description="names such as `irnet-17`, classical models such as `random_forest`, layer "
+            "strings such as `64BARx2-1`, and mappings (see below)"
+        ),
     ]
     recipes: Annotated[
         list[str | dict],
-        Meta(description="names of recipes, `grid` for classical models, or inline recipes "
-             "`{name: mine, base: paper, batch: 64}` (docs/recipes.md)",
-             extra={"default": "`onecycle` for networks, `grid` for classical models"}),
+        Meta(
+            description="names of recipes, `grid` for classical models, or inline recipes "
+            "`{name: mine, base: paper, batch: 64}` (docs/recipes.md)",
+            extra={"default": "`onecycle` for networks, `grid` for classical models"},
+        ),
     ] = dataclasses.field(default_factory=list)
-    protocols: Annotated[
-        list[str], Meta(description="`honest` or `paper` (docs/protocols.md)")
-    ] = dataclasses.field(default_factory=lambda: ["honest"])
+    protocols: Annotated[list[str], Meta(description="`honest` or `paper` (docs/protocols.md)")] = (
+        dataclasses.field(default_factory=lambda: ["honest"])
+    )
     seeds: Annotated[list[int], Meta(description="the seeds, from 0 to 2**63 - 1")] = (
         dataclasses.field(default_factory=lambda: [0])
     )
     split_seeds: Annotated[
         list[Seed],
-        Meta(description="seeds of the split: packs NAME (0), NAME-split1, ... A pack's own list "
-             "comes before this one", extra={"default": "`[0]`"}),
+        Meta(
+            description="seeds of the split: packs NAME (0), NAME-split1, ... A pack's own list "
+            "comes before this one",
+            extra={"default": "`[0]`"},
+        ),
     ] = dataclasses.field(default_factory=list)
     splits: Annotated[
         list[str],
-        Meta(description="rules of the split, such as `random`, `element:O` or `family:halogens`: "
-             "packs NAME, NAME-element_O, ...; `families`: each family of elements in turn",
-             extra={"default": "`[random]`"}),
+        Meta(
+            description="rules of the split, such as `random`, `element:O` or `family:halogens`: "
+            "packs NAME, NAME-element_O, ...; `families`: each family of elements in turn",
+            extra={"default": "`[random]`"},
+        ),
     ] = dataclasses.field(default_factory=list)
     train_rows: Annotated[
         list,
-        Meta(description="train on the first rows only, nested; `all`: every row",
-             extra={"rule": "a list of whole numbers or `all`"}),
+        Meta(
+            description="train on the first rows only, nested; `all`: every row",
+            extra={"rule": "a list of whole numbers or `all`"},
+        ),
     ] = dataclasses.field(default_factory=lambda: ["all"])
     init: Annotated[
         list[dict | None],
@@ -65,23 +80,32 @@ class MatrixKeys:
     ] = dataclasses.field(default_factory=lambda: [None])
     resources: Annotated[
         dict | list[dict],
-        Meta(description="what a cell asks of the scheduler; of several entries the last that fits "
-             "a cell decides each key (see below)"),
+        Meta(
+            description="what a cell asks of the scheduler; of several entries the last that fits "
+            "a cell decides each key (see below)"
+        ),
     ] = dataclasses.field(default_factory=dict)
     pack_resources: Annotated[
         dict,
-        Meta(description="what the job that builds a pack asks for: keys of `resources`, on one rank"),
+        Meta(
+            description="what the job that builds a pack asks for: keys of `resources`, on one rank"
+        ),
     ] = dataclasses.field(default_factory=lambda: {"minutes": 120})
     retry: Annotated[
         Literal[False] | dict,  # type: ignore[valid-type]
-        Meta(description="out of memory or time: once more with twice as much, within these limits "
-             "(see below); false: never",
-             extra={"rule": "a mapping or false"}),
+        Meta(
+            description="out of memory or time: once more with twice as much, within these limits "
+            "(see below); false: never",
+            extra={"rule": "a mapping or false"},
+        ),
     ] = dataclasses.field(default_factory=dict)
     budget_device_hours: Annotated[
         float | None,
-        Meta(description="refuse to start where the cells that are not done may use more; a device "
-             "is what one rank computes on", extra={"rule": "a number of hours, 0 or more"}),
+        Meta(
+            description="refuse to start where the cells that are not done may use more; a device "
+            "is what one rank computes on",
+            extra={"rule": "a number of hours, 0 or more"},
+        ),
     ] = None
 
 
@@ -90,7 +114,8 @@ class ModelKeys:
     """The keys of an entry of `models` that is a mapping."""
 
     architectures: Annotated[
-        list[str], Meta(description="architectures, combined with every depth; classical models, too")
+        list[str],
+        Meta(description="architectures, combined with every depth; classical models, too"),
     ]
     depths: Annotated[
         list[int],
@@ -127,6 +152,9 @@ def keys_page() -> str:
     ]  # fmt: skip
     parts = [INTRODUCTION]
     for title, text, record in sections:
-        parts.append("\n".join([f"## {title}", "", *([text, ""] if text else []),
-                                markdown_table(record), ""]))
+        parts.append(
+            "\n".join(
+                [f"## {title}", "", *([text, ""] if text else []), markdown_table(record), ""]
+            )
+        )
     return "\n".join(parts)

@@ -227,8 +227,9 @@ class _Axes:
         for product, why in self.targets.absent:
             n_products = len(existing) - (n_classical if "," in product else 0)
             dropped.append(Dropped(product, why, n_products * self.n_each))
-        counts = Counter(why for combination in self.combinations()
-                         if (why := why_absent(combination)))
+        counts = Counter(
+            why for combination in self.combinations() if (why := why_absent(combination))
+        )
         for (product, why), count in counts.items():
             dropped.append(Dropped(product, why, n_targets * self.n_each * count))
         for pack, name in self.targets.existing:
@@ -294,9 +295,7 @@ def _read_all_packs(table: dict, pack_dir: Path | str | None) -> list[MatrixPack
 def _read_train_rows(table: dict) -> list[int | None]:
     entries = table.get("train_rows", ["all"])
     if not isinstance(entries, list) or not entries:
-        raise UserError(
-            f"train_rows must be a list of whole numbers or `all`, got {entries!r:.80}"
-        )
+        raise UserError(f"train_rows must be a list of whole numbers or `all`, got {entries!r:.80}")
     return list(dict.fromkeys(row_count("each entry of train_rows", entry) for entry in entries))
 
 
@@ -348,8 +347,13 @@ def _cells(axes: _Axes, shapes: ShapeTable) -> tuple[list[Cell], list[Dropped]]:
 def _products(axes: _Axes) -> Iterator[tuple[tuple[str, str], str, int, Combination]]:
     """Yield (target, protocol, seed, combination) in the order of the cells."""
     existing = {
-        (id(combination.recipe), combination.train_rows, combination.init, combination.model):
-        combination for combination in axes.existing()
+        (
+            id(combination.recipe),
+            combination.train_rows,
+            combination.init,
+            combination.model,
+        ): combination
+        for combination in axes.existing()
     }
     for seed, rows, target, recipe, protocol, init, model in itertools.product(
         axes.seeds,

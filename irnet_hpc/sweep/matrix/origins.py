@@ -21,11 +21,16 @@ from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.runs.recipes import Recipe, cannot_start, resolve
 from irnet_hpc.runs.spec import PROTOCOLS, RunSpec
 from irnet_hpc.sweep.matrix.fields import check_keys, check_value
-from irnet_hpc.sweep.matrix.packs import MatrixPack, PackDefaults, over_splits, read_packs
-from irnet_hpc.sweep.matrix.packs import spelled_out
+from irnet_hpc.sweep.matrix.packs import (
+    MatrixPack,
+    PackDefaults,
+    over_splits,
+    read_packs,
+    spelled_out,
+)
 
 # null and `all` both stand for every row.
-RowCount = Annotated[int | None | str, Meta(extra={"rule": "a whole number or `all`"})]
+RowCount = Annotated[int | str | None, Meta(extra={"rule": "a whole number or `all`"})]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +41,9 @@ class InitKeys:
         str | dict, Meta(description="the pack that the origin is trained on, as in `packs`")
     ]
     property: Annotated[str, Meta(description="the property that the origin is trained on")]
-    recipe: Annotated[
-        str | dict, Meta(description="the recipe of the origin, as in `recipes`")
-    ] = "onecycle"
+    recipe: Annotated[str | dict, Meta(description="the recipe of the origin, as in `recipes`")] = (
+        "onecycle"
+    )
     protocol: Annotated[str, Meta(description="the protocol of the origin")] = "honest"
     train_rows: Annotated[
         RowCount, Meta(description="the first training rows of the origin's pack")

@@ -13,13 +13,12 @@ from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.data.resolve import ResolvedSource, resolve_source
 from irnet_hpc.data.sources import SOURCES
 from irnet_hpc.data.splits import (
-
     RANDOM,
     SplitRule,
     join_with_or,
-    split_suffix,
     parse_split_rule,
     rule_of_identity,
+    split_suffix,
 )
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.features import sets as features
@@ -39,12 +38,15 @@ class PackKeys:
     source: Annotated[
         str, Meta(description="a named source, or the path of a table: `pack --source`")
     ] = ""
-    features: Annotated[
-        str, Meta(description="feature sets joined by +: `pack --features`")
-    ] = "magpie"
+    features: Annotated[str, Meta(description="feature sets joined by +: `pack --features`")] = (
+        "magpie"
+    )
     rows: Annotated[
-        int, Meta(description="use only the first rows of the source: `pack --rows`",
-                  extra={"default": "all"})
+        int,
+        Meta(
+            description="use only the first rows of the source: `pack --rows`",
+            extra={"default": "all"},
+        ),
     ] = 0
     split: Annotated[
         str, Meta(description="the rule that decides which rows are test: `pack --split`")
@@ -239,7 +241,9 @@ def _planned_pack(path: Path, entry: dict, base: str, properties: tuple[str, ...
     split = _split_of(entry)
     lacking = {symbol for family in source.lacks for symbol in FAMILIES[family]}
     never = split.by != RANDOM.by and lacking.issuperset(split.elements)
-    impossible = f"no row of {entry['source']} contains {join_with_or(split.elements)}" if never else ""
+    impossible = (
+        f"no row of {entry['source']} contains {join_with_or(split.elements)}" if never else ""
+    )
     options = _options(entry, resolved, stated_units)
     return MatrixPack(
         entry["name"], base, split, options, path, properties, units, None, impossible

@@ -4,15 +4,8 @@ import math
 
 import pytest
 
-from irnet_hpc.sweep.costs import (
-    BETWEEN_NODES,
-    WITHIN_NODE,
-    Link,
-    efficiency,
-    fit,
-    hierarchical_s,
-    ring_s,
-)
+from benchmarks.scaling import BETWEEN_NODES, WITHIN_NODE, efficiency, fit, hierarchical_s
+from irnet_hpc.sweep.costs import Link, ring_s
 
 SLOW = Link(latency_s=1e-3, bandwidth=1e6, source="")
 FAST = Link(latency_s=1e-4, bandwidth=1e8, source="")
@@ -24,11 +17,11 @@ def test_a_ring_takes_two_rounds_of_p_minus_1_steps():
     assert ring_s(1, 4e6, SLOW) == 0
 
 
-def test_over_nodes_a_ring_in_each_node_is_followed_by_one_over_the_nodes_and_its_ports():
+def test_a_ring_in_each_node_is_followed_by_one_over_the_nodes():
     within = 2 * 3 * (1e-4 + 1e6 / 1e8)  # 4 ranks a node, slices of 1 MB at 100 MB/s
     between = 2 * 1 * (1e-3 + 2e6 / 2e6)  # 2 nodes, halves of 4 MB over two ports of 1 MB/s
-    assert hierarchical_s(2, 4, 4e6, FAST, SLOW, ports=2) == pytest.approx(within + between)
-    assert hierarchical_s(1, 4, 4e6, FAST, SLOW, ports=2) == ring_s(4, 4e6, FAST)
+    assert hierarchical_s((2, 4), 4e6, FAST, SLOW, n_ports=2) == pytest.approx(within + between)
+    assert hierarchical_s((1, 4), 4e6, FAST, SLOW, n_ports=2) == ring_s(4, 4e6, FAST)
 
 
 def test_efficiency_is_the_part_of_the_time_that_computes():
