@@ -224,8 +224,7 @@ def test_a_cell_held_meanwhile_is_trained_at_the_end_if_it_is_free(
     )
     stand_in["irnet-24"] = (
         f"pid=$(cat {tmp_path}/pid); kill -9 $pid; "
-        "until ! grep -qv '^State:.Z' /proc/$pid/status 2>/dev/null || "
-        "grep -q '^State:.Z' /proc/$pid/status 2>/dev/null; do sleep 0.05; done; "
+        "while grep -q '^State:.[^Z]' /proc/$pid/status 2>/dev/null; do sleep 0.05; done; "
         f"cp {prepared['irnet-24']} {place.run_folder('irnet-24')}"
     )
     assert place.sweep("run") == 0
