@@ -1,4 +1,7 @@
-"""Files appear whole or not at all: write to a temporary name beside the target, fsync, rename."""
+"""Write files whole or not at all, read JSON within bounds, and lock by files.
+
+A file is written under a temporary name beside its target, synced, and renamed.
+"""
 
 import contextlib
 import errno
@@ -7,8 +10,10 @@ import json
 import os
 import re
 import secrets
+import socket
 import stat
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import IO
 
@@ -16,19 +21,26 @@ from irnet_hpc.errors import UserError
 
 # What may become the name of a file or a folder: never a path, never hidden.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")
-LARGEST_JSON = 2**26  # bytes; a hundred thousand epochs of a training are a sixth of it
+MAX_JSON = 2**26  # bytes; a hundred thousand epochs of a training are a sixth of it
 
 
 @contextlib.contextmanager
 def replacing(
     path: Path | str, sync: bool = True, allowed: Callable[[], None] | None = None
 ) -> Iterator[Path]:
-    """Yield a temporary path in the target's folder; on success it is synced and renamed onto `path`, else removed.
+    """Yield a temporary path in the target's folder; on success it is renamed onto the target.
 
-    `allowed` is called last before the renaming, which an exception of its prevents.
+    The temporary name starts with a dot, ends like the target, and is unlike any other writer's. On
+    failure the file is removed.
 
-    The temporary name starts with a dot, ends like the target, and is unlike any other writer's. Without `sync` a machine
-    that loses its power may leave a file that is not whole.
+    Args:
+        path: The target; its folder is made if it is missing.
+        sync: Sync before renaming. Without it a machine that loses its power may leave a file that
+            is not whole.
+        allowed: Called last before the renaming, which an exception of it prevents.
+
+    Yields:
+        The temporary path, to be written by the caller.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +56,8 @@ def replacing(
         if allowed:
             allowed()
         temporary.replace(path)
-    except OSError as error:  # a write that fails, as on a full disk, does not say of what
+    except OSError as error:
+        # A write that fails, as on a full disk, does not name the file.
         error.filename = error.filename or str(path)
         raise
     finally:
@@ -52,17 +65,69 @@ def replacing(
 
 
 def remove_temporaries(path: Path) -> None:
-    """Remove what writers of `path` left that were killed. Nobody else may be writing it."""
-    theirs = re.compile(rf"\.{re.escape(path.stem)}\.[0-9a-f]{{8}}\.tmp{re.escape(path.suffix)}")
+    """Remove what killed writers of `path` left. Nobody else may be writing it."""
+    temporary = re.compile(rf"\.{re.escape(path.stem)}\.[0-9a-f]{{8}}\.tmp{re.escape(path.suffix)}")
     for file in path.parent.glob(".*"):
-        if theirs.fullmatch(file.name):
+        if temporary.fullmatch(file.name):
             file.unlink(missing_ok=True)
 
 
-def lock(file: IO, wait: bool = False) -> bool:
-    """Lock an open file until it is closed or the process ends; False where another process has it.
+@contextlib.contextmanager
+def exclusive(
+    path: Path, on_wait: Callable[[str], object] | None = None, remove: bool = False
+) -> Iterator[None]:
+    """Hold a lock file while no other process does; wait for it as long as one does.
 
-    True as well where a shared file system has no locks: then two processes must not start at one moment.
+    The kernel releases the lock of a killed process. A holder may remove the file, or the folder
+    that it lies in, before it lets go: whoever waited has then locked a file that has no name any
+    more, and tries again with the one that has. Where a shared file system has no locks, two
+    processes must not start at one moment.
+
+    Args:
+        path: The lock file; it and its folder are made if they are missing.
+        on_wait: Called once if another process holds the lock, with the text that names it (empty
+            if it has not written it yet). It may raise, to give up instead of waiting.
+        remove: Remove the file at the end.
+    """
+    has_waited = False
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = path.open("a+")
+        except FileNotFoundError:  # its holder removes the folder at this moment
+            continue
+        with file:
+            if not lock(file):
+                if on_wait and not has_waited:
+                    file.seek(0)
+                    on_wait(file.read(200))
+                has_waited = True
+                lock(file, wait=True)
+            try:
+                is_current = os.path.samestat(os.fstat(file.fileno()), path.stat())
+            except FileNotFoundError:
+                is_current = False
+            if not is_current:
+                continue
+            with contextlib.suppress(OSError):  # a full disk costs the name of the holder alone
+                file.truncate(0)
+                file.write(
+                    f"process {os.getpid()} on {socket.gethostname()} since "
+                    f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+                )
+                file.flush()
+            try:
+                yield
+            finally:
+                if remove:
+                    path.unlink(missing_ok=True)
+            return
+
+
+def lock(file: IO, wait: bool = False) -> bool:
+    """Lock an open file until it is closed or the process ends; False if another process has it.
+
+    Also True where a shared file system has no locks.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -81,25 +146,32 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_json(path: Path | str, value: object) -> None:
-    """Write JSON atomically; NaN and infinity are refused, since JSON has none."""
+    """Write JSON atomically; NaN and infinity raise ValueError, since JSON has none."""
     write_text(path, json_text(value))
 
 
 def json_text(value: object) -> str:
+    """Format a value as JSON, with a newline at the end."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_json(path: Path | str, largest: int = LARGEST_JSON) -> dict:
-    """Read a JSON object. Raises UserError where the file is not one (cut short, foreign), or has more than `largest` bytes."""
-    # Where somebody has put a pipe that nobody writes to, opening it as a file would wait for ever.
+def read_json(path: Path | str, max_bytes: int = MAX_JSON) -> dict:
+    """Read a JSON object.
+
+    Raises:
+        UserError: If the file is not one (cut short, foreign), or larger than `max_bytes`.
+        OSError: If it cannot be read.
+    """
+    # Opening a pipe that nobody writes to as a file would wait for ever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise UserError(f"{path} must be a file, but is a folder, a pipe or a device")
-        if found.st_size > largest:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{path} must be a file, got a folder, a pipe or a device")
+        if status.st_size > max_bytes:
             raise UserError(
-                f"{path} must have at most {largest / 2**20:,.0f} MiB, however: {found.st_size / 2**20:,.0f}"
+                f"{path} must have at most {max_bytes / 2**20:,.0f} MiB, "
+                f"got {status.st_size / 2**20:,.0f}"
             )
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             text = file.read()
@@ -112,5 +184,5 @@ def read_json(path: Path | str, largest: int = LARGEST_JSON) -> dict:
     except RecursionError:
         raise UserError(f"{path} is not JSON of ours: brackets in it are too deep") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path} must hold a JSON object, but holds a {type(value).__name__}")
+        raise UserError(f"{path} must hold a JSON object, got a {type(value).__name__}")
     return value

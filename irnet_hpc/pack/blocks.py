@@ -14,16 +14,14 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
 from irnet_hpc.errors import UserError
 from irnet_hpc.features.sets import Described
-from irnet_hpc.files import lock, read_json, remove_temporaries, replacing, write_json
+from irnet_hpc.files import exclusive, read_json, remove_temporaries, replacing, write_json
 
 # A plan holds the number of every row, so it may be larger than other JSON files.
 MAX_PLAN_BYTES = 2**40
@@ -42,35 +40,17 @@ def hold_name(path: Path) -> Iterator[None]:
     if path.exists() and not os.access(path.parent, os.W_OK):
         yield
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock_path = path.with_name(f".{path.stem}.lock")
-    while True:
-        is_current = False
-        with lock_path.open("a+") as file:
-            if not lock(file):
-                file.seek(0)
-                holder = file.read() or "another process"
-                raise UserError(
-                    f"{path} is being made by {holder}; wait for it, or give another name"
-                )
-            # Its last holder may have removed the file in between; others would lock a new one.
-            with contextlib.suppress(FileNotFoundError):
-                is_current = lock_path.stat().st_ino == os.fstat(file.fileno()).st_ino
-            if not is_current:
-                continue
-            file.truncate(0)
-            file.write(
-                f"process {os.getpid()} on {socket.gethostname()} "
-                f"since {datetime.now():%Y-%m-%d %H:%M:%S}"
-            )
-            file.flush()
-            for target in (path, rejected_path(path)):
-                remove_temporaries(target)
-            try:
-                yield
-            finally:
-                lock_path.unlink(missing_ok=True)
-            return
+
+    def refuse(holder: str) -> None:
+        raise UserError(
+            f"{path} is being made by {holder or 'another process'}; "
+            "wait for it, or give another name"
+        )
+
+    with exclusive(path.with_name(f".{path.stem}.lock"), refuse, remove=True):
+        for target in (path, rejected_path(path)):
+            remove_temporaries(target)
+        yield
 
 
 def rejected_path(path: Path) -> Path:
@@ -121,7 +101,7 @@ def _read_plan(folder: Path) -> dict | None:
     if not (folder / "plan.json").exists():
         return None
     try:
-        return read_json(folder / "plan.json", largest=MAX_PLAN_BYTES)
+        return read_json(folder / "plan.json", max_bytes=MAX_PLAN_BYTES)
     except UserError:
         return {}
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from irnet_hpc.distributed.processes import process_name
-from irnet_hpc.files import lock, write_text
+from irnet_hpc.files import exclusive, write_text
 from irnet_hpc.runs.lease import Leases
 
 log = logging.getLogger(__name__)
@@ -63,12 +63,11 @@ class Attempt(NamedTuple):
 @contextlib.contextmanager
 def alone(results: Path) -> Iterator[None]:
     """Keep other sweeps from reading the ledger until this one's journal says what it takes up."""
-    folder = Path(results) / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as file:
-        if not lock(file):
-            log.info("another sweep is about to start on %s; waiting for it", results)
-            lock(file, wait=True)
+
+    def say_waiting(_: str) -> None:
+        log.info("another sweep is about to start on %s; waiting for it", results)
+
+    with exclusive(Path(results) / FOLDER / "lock", say_waiting):
         yield
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from irnet_hpc.errors import UserError
-from irnet_hpc.files import lock, remove_temporaries, replacing
+from irnet_hpc.files import exclusive, remove_temporaries, replacing
 from irnet_hpc.pack.store import Pack, open_pack
 
 AUTO = ("SLURM_TMPDIR", "TMPDIR")
@@ -39,8 +39,7 @@ def stage(
     copy.parent.mkdir(exist_ok=True)
     if _is_copy(copy, pack):  # needs no lock: a copy has its name only when it is whole
         return copy, None
-    with (copy.parent / ".lock").open("w") as file:
-        lock(file, wait=True)
+    with exclusive(copy.parent / ".lock"):
         if _is_copy(copy, pack):
             return copy, None
         remove_temporaries(copy)  # of a process that was killed

@@ -131,7 +131,7 @@ def test_a_folder_in_which_others_can_write_is_not_trusted(pack, tmp_path):
 def test_of_processes_that_start_together_one_copies(pack, tmp_path):
     code = (
         "import shutil, sys, time\n"
-        "from irnet_hpc.staging import stage\n"
+        "from irnet_hpc.train.staging import stage\n"
         "from irnet_hpc.pack.store import open_pack\n"
         "copyfile = shutil.copyfile\n"
         "def counted(*args):\n"

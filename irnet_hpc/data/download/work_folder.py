@@ -10,16 +10,15 @@ import gzip
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from irnet_hpc.data.download.records import WrittenTable, write_about
 from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.data.sources import Source
-from irnet_hpc.files import lock, replacing
+from irnet_hpc.files import exclusive, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -40,31 +39,17 @@ def tidy(folder: Path, name: str) -> None:
 def locked(folder: Path, name: str) -> Iterator[Path]:
     """Yield the folder of a download once no other process uses it."""
     work = folder_of(folder, name)
-    with _lock(work, name):
+
+    def say_waiting(_: str) -> None:
+        logger.info("another process downloads %s; waiting for it", name)
+
+    with exclusive(work / "lock", say_waiting):
         try:
             yield work
         finally:
             with contextlib.suppress(FileNotFoundError):
                 if [path.name for path in work.iterdir()] == ["lock"]:
                     shutil.rmtree(work)
-
-
-def _lock(work: Path, name: str) -> IO[str]:
-    while True:
-        work.mkdir(parents=True, exist_ok=True)
-        try:
-            file = (work / "lock").open("a")
-        except FileNotFoundError:
-            # Its last holder is removing the folder at this moment.
-            continue
-        if not lock(file):
-            logger.info("another process downloads %s; waiting for it", name)
-            lock(file, wait=True)
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), (work / "lock").stat()):
-                return file
-        # Its last holder has removed the folder: this is the lock of a folder that is gone.
-        file.close()
 
 
 def kept_pages(work: Path) -> dict[int, Path]:
