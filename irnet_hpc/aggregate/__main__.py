@@ -1,4 +1,4 @@
-"""python -m irnet_hpc.aggregate"""
+"""Run the command `python -m irnet_hpc.aggregate`."""
 
 import sys
 

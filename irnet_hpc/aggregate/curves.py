@@ -1,29 +1,33 @@
-"""How errors fall during training: the histories of runs, as means over the runs of a model."""
+"""Follow errors during training: the histories of runs, averaged over the runs of a model."""
 
-import csv
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
+from irnet_hpc.aggregate.scores import Model
 from irnet_hpc.aggregate.tables import Row, Table
+from irnet_hpc.errors import UserError
 from irnet_hpc.runs.collect import FinishedRun
+from irnet_hpc.runs.folder import RunFolder
 
 ARCHITECTURES = ("plain", "srnet", "irnet")  # the comparison of the papers
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
+    """The mean history of one model's runs."""
+
     architecture: str
-    epochs: tuple[int, ...]  # those that every run has seen
+    epochs: tuple[int, ...]  # those that every run has
     maes: tuple[float, ...]  # on the rows that select, mean over the runs
     n: int  # runs
 
 
 @dataclasses.dataclass(frozen=True)
 class Convergence:
-    """Of one property of a table: a panel a depth."""
+    """The curves of one property of a table, with a panel for each depth."""
 
     table: Table
     row: Row
@@ -31,32 +35,41 @@ class Convergence:
 
     @property
     def name(self) -> str:
+        """A name for files."""
         return f"{self.row.property}_{self.table.name}"
 
 
-def convergence(tables: Iterable[Table], problems: dict[Path, str]) -> tuple[Convergence, ...]:
-    """One a property and table whose plain, SRNet or IRNet runs have histories. `problems` gets a sentence for each history
-    that is there and cannot be read."""
-    found = [
+def convergence_of(
+    tables: Iterable[Table],
+) -> tuple[tuple[Convergence, ...], dict[Path, str]]:
+    """Read the histories of plain, SRNet and IRNet runs.
+
+    Joint tables are left out: their histories are of the relative error of all properties.
+
+    Returns:
+        The curves of each property and table that has any, and the histories that cannot be read
+        (path -> sentence).
+    """
+    problems: dict[Path, str] = {}
+    curves = tuple(
         Convergence(table, row, tuple(panels))
         for table in tables
+        if table.joint is None
         for row in table.rows
-        if table.joint is None  # whose histories are of the relative error of all properties
         if (panels := list(_panels(table, row, problems)))
-    ]
-    return tuple(found)
+    )
+    return curves, problems
 
 
 def _panels(
     table: Table, row: Row, problems: dict[Path, str]
 ) -> Iterator[tuple[int, tuple[Curve, ...]]]:
-    for depth in sorted(
-        {depth for architecture, depth in table.models if architecture in ARCHITECTURES}
-    ):
-        cells = [
-            (architecture, table.cell(row, architecture, depth)) for architecture in ARCHITECTURES
+    for depth in table.depths:
+        models = [Model(architecture, depth) for architecture in ARCHITECTURES]
+        scores = [(model, table.score(row, model)) for model in models]
+        curves = [
+            _curve(model.architecture, score.runs, problems) for model, score in scores if score
         ]
-        curves = [_curve(architecture, cell.runs, problems) for architecture, cell in cells if cell]
         if kept := tuple(curve for curve in curves if curve):
             yield depth, kept
 
@@ -64,9 +77,14 @@ def _panels(
 def _curve(
     architecture: str, runs: Sequence[FinishedRun], problems: dict[Path, str]
 ) -> Curve | None:
-    histories = [
-        history for run in runs if (history := read_history(run.folder / "history.csv", problems))
-    ]
+    histories = []
+    for run in runs:
+        folder = RunFolder(run.folder)
+        try:
+            histories.append(_maes(folder))
+        except UserError as error:
+            problems[folder.history_csv] = str(error)
+    histories = [history for history in histories if history]
     epochs = sorted(set.intersection(*map(set, histories))) if histories else []
     if not epochs:
         return None
@@ -74,14 +92,10 @@ def _curve(
     return Curve(architecture, tuple(epochs), maes, len(histories))
 
 
-def read_history(path: Path, problems: dict[Path, str]) -> dict[int, float]:
-    """Epoch -> MAE on the rows that select, without those at which it was not finite; empty where there is no history."""
+def _maes(folder: RunFolder) -> dict[int, float]:
+    """Map epochs to the MAE on the rows that select, where it was finite."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            history = {int(line["epoch"]): float(line["val_mae"]) for line in csv.DictReader(file)}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        problems[path] = f"{path} cannot be read: {error}"
-        return {}
-    return {epoch: mae for epoch, mae in history.items() if math.isfinite(mae)}
+        maes = {int(line["epoch"]): float(line["val_mae"]) for line in folder.history()}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder.history_csv} cannot be read: {error}") from None
+    return {epoch: mae for epoch, mae in maes.items() if math.isfinite(mae)}

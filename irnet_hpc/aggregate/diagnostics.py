@@ -1,28 +1,27 @@
-"""Where the best model of each task errs: predictions beside targets, errors by element, the worst rows.
+"""Find where the best model of each task errs: by element, and in which rows.
 
-Over all runs of the model whose predictions can be read. A row's error is the mean over the seeds of its split.
+All runs of the model whose predictions can be read count. A row's error is the mean over the seeds
+of its split.
 """
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irnet_hpc.aggregate.sections.tasks import Entry, Task
-from irnet_hpc.errors import UserError
-from irnet_hpc.runs.predictions import ARRAYS, read_predictions
+from irnet_hpc.aggregate.tasks import Task, TaskResult
+from irnet_hpc.runs.predictions import Predictions
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-WORST = 12  # rows that are shown
-WORST_PART = 0.05  # of the rows, whose part in the MAE is told
+N_WORST = 12  # rows that are shown
+WORST_SHARE = 0.05  # of the rows, whose share of the MAE is stated
 
 
 @dataclasses.dataclass(frozen=True)
 class ElementError:
-    """Over the test rows whose formula has the element, in the property's unit."""
+    """Errors of the test rows whose formula has an element, in the property's unit."""
 
     symbol: str
     n: int
@@ -32,6 +31,8 @@ class ElementError:
 
 @dataclasses.dataclass(frozen=True)
 class WorstRow:
+    """A test row with one of the largest errors."""
+
     material_id: str
     formula: str
     target: float
@@ -41,69 +42,61 @@ class WorstRow:
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
+    """Where the best model of a task errs."""
+
     task: Task
-    entry: Entry
+    result: TaskResult
     n_runs: int
     n_rows: int  # of all splits
     target: "np.ndarray"  # (n,) of every row of every run
     prediction: "np.ndarray"  # (n,)
     mae: float  # over the rows
     median: float  # of the rows' absolute errors
-    worst_part: float  # what the worst WORST_PART of the rows make of the MAE, 0 to 1
+    worst_share: float  # of the MAE that the worst WORST_SHARE of the rows make, 0 to 1
     elements: tuple[ElementError, ...]  # by atomic number
     n_unreadable: int  # rows whose formula is no composition
     worst: tuple[WorstRow, ...]
 
 
-def diagnoses(tasks: Iterable[Task], problems: dict[Path, str]) -> tuple[Diagnosis, ...]:
-    """One a task whose best model has predictions. `problems` gets a sentence for each run whose are not there."""
-    return tuple(found for task in tasks if (found := _diagnosis(task, task.best, problems)))
+def diagnose(tasks: Iterable[Task], predictions: Predictions) -> tuple[Diagnosis, ...]:
+    """Diagnose the best model of each task whose predictions can be read."""
+    diagnoses = (_diagnosis(task, predictions) for task in tasks)
+    return tuple(diagnosis for diagnosis in diagnoses if diagnosis)
 
 
-def _diagnosis(task: Task, entry: Entry, problems: dict[Path, str]) -> Diagnosis | None:
+def _diagnosis(task: Task, predictions: Predictions) -> Diagnosis | None:
     import numpy as np
 
-    of_split: dict[int | None, list[dict]] = {}
-    for run in entry.cell.runs:
-        try:
-            arrays = read_predictions(run)
-        except UserError as error:
-            problems[run.folder] = str(error)
-            continue
-        others = of_split.setdefault(run.split, [])
-        if not others or all(np.array_equal(arrays[name], others[0][name]) for name in ARRAYS[:3]):
-            others.append(arrays)
-    of_split = {split: found for split, found in of_split.items() if found}
-    if not of_split:
+    splits = predictions.by_split(task.best.score.runs).values()
+    if not splits:
         return None
-    every = [arrays for found in of_split.values() for arrays in found]
     ids, formulas, target = (
-        np.concatenate([found[0][name] for found in of_split.values()]) for name in ARRAYS[:3]
+        np.concatenate([getattr(split.rows, name) for split in splits])
+        for name in ("material_id", "formula", "target")
     )
-    predictions = [
-        np.array([arrays["prediction"] for arrays in found]) for found in of_split.values()
-    ]
-    mean = np.concatenate([one.mean(axis=0) for one in predictions])
+    predicted = [np.array(list(split.predictions.values())) for split in splits]  # (n_runs, n_rows)
+    mean = np.concatenate([runs.mean(axis=0) for runs in predicted])
     errors = np.concatenate(
         [
-            np.abs(one - found[0]["target"]).mean(axis=0)
-            for one, found in zip(predictions, of_split.values(), strict=True)
+            np.abs(runs - split.rows.target).mean(axis=0)
+            for runs, split in zip(predicted, splits, strict=True)
         ]
     )
     order = np.argsort(-errors, kind="stable")
+    n_share = max(1, round(WORST_SHARE * len(errors)))
     elements, n_unreadable = errors_by_element(formulas, errors, mean - target)
     return Diagnosis(
         task=task,
-        entry=entry,
-        n_runs=len(every),
+        result=task.best,
+        n_runs=sum(map(len, predicted)),
         n_rows=len(target),
-        target=np.concatenate([arrays["target"] for arrays in every]),
-        prediction=np.concatenate([arrays["prediction"] for arrays in every]),
+        target=np.concatenate(
+            [np.tile(split.rows.target, len(split.predictions)) for split in splits]
+        ),
+        prediction=np.concatenate([runs.ravel() for runs in predicted]),
         mae=float(errors.mean()),
         median=float(np.median(errors)),
-        worst_part=float(
-            errors[order[: max(1, round(WORST_PART * len(errors)))]].sum() / (errors.sum() or 1)
-        ),
+        worst_share=float(errors[order[:n_share]].sum() / (errors.sum() or 1)),
         elements=elements,
         n_unreadable=n_unreadable,
         worst=tuple(
@@ -114,7 +107,7 @@ def _diagnosis(task: Task, entry: Entry, problems: dict[Path, str]) -> Diagnosis
                 float(mean[row]),
                 float(errors[row]),
             )
-            for row in order[:WORST]
+            for row in order[:N_WORST]
         ),
     )
 
@@ -122,7 +115,17 @@ def _diagnosis(task: Task, entry: Entry, problems: dict[Path, str]) -> Diagnosis
 def errors_by_element(
     formulas: Sequence[str], errors: "np.ndarray", residuals: "np.ndarray"
 ) -> tuple[tuple[ElementError, ...], int]:
-    """The elements that occur, and how many rows have a formula that cannot be read. All of (n_rows,)."""
+    """Average errors over the rows that hold each element.
+
+    Args:
+        formulas: (n_rows,).
+        errors: absolute errors (n_rows,).
+        residuals: predictions less targets (n_rows,).
+
+    Returns:
+        The elements that occur, by atomic number, and the number of rows whose formula cannot be
+        read.
+    """
     import numpy as np
 
     from irnet_hpc.data.elements import NUMBER, SYMBOLS
@@ -131,16 +134,16 @@ def errors_by_element(
     rows, numbers, n_unreadable = [], [], 0
     for row, formula in enumerate(formulas):
         try:
-            found = [NUMBER[symbol] for symbol in parse_formula(str(formula))]
+            elements = [NUMBER[symbol] for symbol in parse_formula(str(formula))]
         except (InvalidFormula, KeyError):
             n_unreadable += 1
             continue
-        rows += [row] * len(found)
-        numbers += found
+        rows += [row] * len(elements)
+        numbers += elements
     n = np.bincount(np.array(numbers, int), minlength=len(SYMBOLS) + 1)
     sums = (
-        np.bincount(np.array(numbers, int), of[np.array(rows, int)], len(n))
-        for of in (errors, residuals)
+        np.bincount(np.array(numbers, int), values[np.array(rows, int)], len(n))
+        for values in (errors, residuals)
     )
     maes, biases = (total / np.maximum(n, 1) for total in sums)
     return tuple(

@@ -1,13 +1,10 @@
-"""Everything that is found as one Markdown text: tables, sections, and the footer that says what is missing and why."""
+"""Write everything that was found as one Markdown text, or as one JSON object."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Sequence
 
-from irnet_hpc.aggregate.formats import Section, one_line, section_markdown
-from irnet_hpc.aggregate.groups import content_hash, splits_of_one, with_changed_origin
-from irnet_hpc.aggregate.published import published_markdown, published_of
+from irnet_hpc.aggregate.formats import Section, section_markdown
+from irnet_hpc.aggregate.notes import Note
+from irnet_hpc.aggregate.published import published_beside, published_markdown
 from irnet_hpc.aggregate.render import (
     HOW_TO_READ,
     HOW_TO_READ_CLASSICAL,
@@ -15,108 +12,28 @@ from irnet_hpc.aggregate.render import (
     HOW_TO_READ_SPLITS,
     markdown,
 )
-from irnet_hpc.aggregate.scores import BestClassical, Cell, Measured
+from irnet_hpc.aggregate.scores import ModelScore, Score
 from irnet_hpc.aggregate.tables import Row, Table
-from irnet_hpc.runs.collect import FinishedRun, Gap
-from irnet_hpc.runs.spec import model_name
 
-
-class Note(NamedTuple):
-    """A part of the footer: a heading, and the cells or names that it is about."""
-
-    heading: str
-    lines: tuple[str, ...] = ()
-
-
-def footer(gaps: dict[Path, Gap]) -> list[Note]:
-    """What is missing and why, by state, in the order of the folders."""
-    by_state = defaultdict(list)
-    for folder, gap in sorted(gaps.items()):
-        by_state[gap.state].append(one_line(f"{folder}: {gap.why}" if gap.why else str(folder)))
-    return [Note(state, tuple(by_state[state])) for state in sorted(by_state)]
-
-
-def legend(runs: Sequence[FinishedRun], tables: Iterable[Table]) -> list[Note]:
-    """What names in the tables stand for, where they do not say it themselves."""
-    custom = {f"{run.spec.model}: {run.spec.layers}" for run in runs if run.spec.layers}
-    stale = {table.recipe for table in tables if table.recipe.endswith("(stale)")}
-    recipes = defaultdict(list)  # name -> contents
-    fewer = set()
-    for run in runs:
-        spec, result = run.spec, run.result
-        if spec.is_classical:  # each has a grid of its own
-            if (result.fitted_rows or result.n_train) < result.n_train:
-                rows = f"the first {result.fitted_rows:,} of {result.n_train:,} training rows"
-                fewer.add(f"{spec.model} on {spec.pack}, {spec.property}: {rows}")
-        elif result.recipe not in recipes[spec.recipe]:
-            recipes[spec.recipe].append(result.recipe)
-    several = {
-        f"{name}#{content_hash(recipe)}: {_differences(recipe, contents)}"
-        for name, contents in recipes.items()
-        for recipe in contents
-        if len(contents) > 1
-    }
-    unknown = sorted(
-        {
-            str(run.folder)
-            for run in runs
-            if run.spec.start_from and (run.result.origin or {}).get("n_shared_test") is None
-        }
-    )
-    changed = {str(run.folder) for run in with_changed_origin(runs)}
-    unlike = [
-        f"{', '.join(splits.packs)}: {', '.join(splits.differing)}"
-        for splits in splits_of_one(runs)
-        if splits.differing
-    ]
-    notes = (
-        Note("layer strings", tuple(sorted(custom))),
-        Note(
-            "recipes of one name and different content, each in a table of its own",
-            tuple(sorted(several)),
-        ),
-        Note(
-            "fitted on fewer rows, all that the model can take in reasonable time",
-            tuple(sorted(fewer)),
-        ),
-        Note(
-            "packs named as splits of one that differ in more than the seed, so not merged",
-            tuple(unlike),
-        ),
-        Note(
-            "started from a run of which it is not known whether it has seen test formulas",
-            tuple(unknown),
-        ),
-        Note("started from a run that has since been trained otherwise", tuple(sorted(changed))),
-        Note(
-            "stale: trained with a recipe or a trainer that has since changed", tuple(sorted(stale))
-        ),
-    )
-    return [note for note in notes if note.lines]
-
-
-def unread(problems: dict[Path, str]) -> list[Note]:
-    """The runs whose predictions or history were wanted."""
-    lines = tuple(one_line(problems[path]) for path in sorted(problems))
-    return (
-        [Note("predictions or histories left out of what is made of them", lines)] if lines else []
-    )
-
-
-def _differences(recipe: dict, contents: Sequence[dict]) -> str:
-    """The fields of a recipe that are not the same in all of `contents`."""
-    fields = [name for name in recipe if any(other.get(name) != recipe[name] for other in contents)]
-    return ", ".join(f"{name} {recipe[name]}" for name in fields)
+FORMAT = "irnet-tables/1"
 
 
 def document(
     tables: Sequence[Table],
+    sections: Sequence[Section],
     notes: Sequence[Note],
     width: int | None = None,
-    most: int | None = None,
-    sections: Sequence[Section] = (),
+    max_lines: int | None = None,
 ) -> str:
-    """All tables, sections and the footer as Markdown; at most `most` lines of a note."""
+    """Write tables, sections and notes as Markdown.
+
+    Args:
+        tables: all tables.
+        sections: those with something to show.
+        notes: for the end.
+        width: letters of a terminal, where tables are to be wrapped.
+        max_lines: of each note; None: all.
+    """
     parts = []
     for table in tables:
         parts.append(f"## {table.title}\n\n{markdown(table, width)}")
@@ -124,25 +41,21 @@ def document(
     parts += how_to_read(tables)
     parts += [section_markdown(section, width) for section in sections]
     parts += ["## Notes"] if sections and notes else []
-    for note in notes:
-        lines = [f"- {line}" for line in note.lines[:most]]
-        lines += (
-            [f"- and {len(note.lines) - most} more, all in mae.md"]
-            if most and len(note.lines) > most
-            else []
-        )
-        parts.append(
-            "\n".join(
-                [f"{note.heading} ({len(note.lines)}):", "", *lines]
-                if lines
-                else [f"{note.heading}."]
-            )
-        )
+    parts += [_note_markdown(note, max_lines) for note in notes]
     return "\n\n".join(parts) + "\n"
 
 
+def _note_markdown(note: Note, max_lines: int | None) -> str:
+    if not note.lines:
+        return f"{note.heading}."
+    lines = [f"- {line}" for line in note.lines[:max_lines]]
+    if len(lines) < len(note.lines):
+        lines.append(f"- and {len(note.lines) - len(lines)} more, all in mae.md")
+    return "\n".join([f"{note.heading} ({len(note.lines)}):", "", *lines])
+
+
 def how_to_read(tables: Sequence[Table]) -> list[str]:
-    """What the tables' columns mean, of those that are there."""
+    """Explain those columns that the tables have."""
     parts = [HOW_TO_READ]
     parts += [HOW_TO_READ_CLASSICAL] if any(table.has_classical for table in tables) else []
     parts += [HOW_TO_READ_JOINT] if any(table.joint for table in tables) else []
@@ -150,12 +63,12 @@ def how_to_read(tables: Sequence[Table]) -> list[str]:
     return parts
 
 
-FORMAT = "irnet-tables/1"
-
-
 def exported(tables: Sequence[Table], sections: Sequence[Section], notes: Sequence[Note]) -> dict:
-    """MAEs in the property's unit, improvements in per cent, null where nothing is known; a cell without a number has
-    `missing`, why."""
+    """Return everything as one object for mae.json.
+
+    MAEs are in the property's unit, improvements in per cent, and null is unknown. A cell without a
+    score has `missing`, the reason.
+    """
     return {
         "format": FORMAT,
         "tables": [_table(table) for table in tables],
@@ -173,13 +86,14 @@ def _table(table: Table) -> dict:
         "splits": list(table.splits),
         "rows": [_row(table, row) for row in table.rows],
         "published": [
-            line._asdict() | {"our_test_mae_mean": ours and ours.mae, "our_n_train": row.n_train}
-            for line, row, ours in published_of(table)
+            line._asdict() | {"our_test_mae_mean": score and score.mae, "our_n_train": row.n_train}
+            for line, row, score in published_beside(table)
         ],
     }
 
 
 def _row(table: Table, row: Row) -> dict:
+    best = row.best_classical
     return {
         "property": row.property,
         "unit": row.unit,
@@ -188,38 +102,34 @@ def _row(table: Table, row: Row) -> dict:
         "n_test": row.n_test,
         "baseline_mae": row.baseline,
         "baseline_best": row.baseline_best,
-        "best_classical": row.best_classical and _best_classical(row.best_classical),
+        "best_classical": best and {"model": best.model} | _score(best),
         "cells": [
-            {"model": model_name(*model), "architecture": model[0], "depth": model[1]}
-            | (_cell(cell) if cell else {"missing": table.why_missing(row, *model)})
-            for model, cell in zip(table.models, row.cells, strict=True)
+            {"model": str(model), "architecture": model.architecture, "depth": model.depth}
+            | (_model_score(score) if score else {"missing": table.missing(row, model)})
+            for model, score in zip(table.models, row.scores, strict=True)
         ],
     }
 
 
-def _measured(cell: Measured) -> dict:
+def _score(score: Score) -> dict:
     return {
-        "test_mae_mean": cell.mae,
-        "test_mae_sd": cell.sd,
-        "n_runs": cell.n,
-        "seeds": list(cell.seeds),
-        "splits": list(cell.splits),
-        "interval": cell.interval and list(cell.interval),
-        "best": cell.best,
-        "p_against_best": cell.p_against_best,
+        "test_mae_mean": score.mae,
+        "test_mae_sd": score.sd,
+        "n_runs": score.n,
+        "seeds": list(score.seeds),
+        "splits": list(score.splits),
+        "interval": score.interval and list(score.interval),
+        "best": score.best,
+        "p_against_best": score.p_against_best,
     }
 
 
-def _best_classical(cell: BestClassical) -> dict:
-    return {"model": cell.model} | _measured(cell)
-
-
-def _cell(cell: Cell) -> dict:
-    return _measured(cell) | {
-        "ensemble_mae": cell.ensemble_mae,
-        "improvement_over_plain": cell.improvement,
-        "improvement_over_classical": cell.improvement_over_classical,
-        "improvement_over_single": cell.improvement_over_single,
-        "n_parameters": cell.n_parameters,
-        "device_hours": cell.device_hours,
+def _model_score(score: ModelScore) -> dict:
+    return _score(score) | {
+        "ensemble_mae": score.ensemble_mae,
+        "improvement_over_plain": score.improvement_over_plain,
+        "improvement_over_classical": score.improvement_over_classical,
+        "improvement_over_single": score.improvement_over_single,
+        "n_parameters": score.n_parameters,
+        "device_hours": score.device_hours,
     }

@@ -1,42 +1,61 @@
-"""Lines of text -> Markdown, LaTeX and CSV, whatever they are about; a Section is several tables about one question."""
+"""Turn lines of text into Markdown, LaTeX and CSV, whatever they are about."""
 
 import csv
 import io
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-PAGE = 100  # letters of \footnotesize, gaps included, that the width of a page holds
+PAGE_WIDTH = 100  # letters of \footnotesize, gaps included, that fit on a page
 
 
 class Text(NamedTuple):
+    """The text of a cell."""
+
     text: str
     bold: bool = False
+    missing: bool = False  # it says why there is no number
 
 
-class Block(NamedTuple):
+Line = list[Text]
+
+
+def line_of(*cells: str | Text) -> Line:
+    """Make a line of a table."""
+    return [cell if isinstance(cell, Text) else Text(cell) for cell in cells]
+
+
+def missing(reason: str) -> Text:
+    """Make the text of a cell without a number."""
+    return Text(reason, missing=True)
+
+
+class TableBlock(NamedTuple):
     """One table of a section."""
 
     title: str
     name: str  # as a label: letters, digits and _.+=-
-    lines: list[list[Text]]  # header first
+    lines: list[Line]  # header first
 
 
 class Section(NamedTuple):
-    """A part of the document that is about one question, and a CSV of its own."""
+    """A part of the report about one question, with a CSV of its own."""
 
     name: str  # of the CSV
     heading: str
-    said: str  # how to read it
-    blocks: tuple[Block, ...]
-    records: list[dict]  # lines of the CSV, in full precision; none: no CSV
+    text: str  # how to read it
+    blocks: Sequence[TableBlock]
+    records: Sequence[Mapping] = ()  # lines of the CSV, in full precision; none: no CSV
 
 
 def section_markdown(section: Section, width: int | None = None) -> str:
+    """Write a section as Markdown, wrapped to `width` letters where it is given."""
     blocks = [f"### {block.title}\n\n{aligned(block.lines, width)}" for block in section.blocks]
-    return "\n\n".join([f"## {section.heading}", section.said, *blocks])
+    return "\n\n".join([f"## {section.heading}", section.text, *blocks])
 
 
 def section_latex(section: Section) -> list[str]:
+    """Write each table of a section as LaTeX."""
     return [
         latex_table(
             f"{section.heading}. {block.title}.", f"{section.name}-{block.name}", block.lines
@@ -46,46 +65,47 @@ def section_latex(section: Section) -> list[str]:
 
 
 def one_line(text: str) -> str:
-    """Text from a file made harmless for a table and a terminal: one line, nothing that does not print."""
+    """Make text from a file harmless for a table and a terminal: one line of printable letters."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
-def aligned(texts_of: list[list[Text]], width: int | None) -> str:
-    """Lines of text, header first, as Markdown; of a `width` in letters, for a terminal, where nothing needs escaping."""
-    lines = []
-    for line in texts_of:
-        texts = [one_line(text) for text, _ in line]
-        texts = texts if width else [re.sub(r"([\\`*<>|])", r"\\\1", text) for text in texts]
-        lines.append(
-            [f"**{text}**" if bold else text for text, (_, bold) in zip(texts, line, strict=True)]
-        )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+def aligned(lines: Sequence[Line], width: int | None = None) -> str:
+    """Write lines of text, header first, as an aligned Markdown table.
+
+    Args:
+        lines: cells of all lines.
+        width: letters of a terminal; columns beyond it follow below, and nothing is escaped.
+    """
+    texts = [[_markdown_text(cell, escape=not width) for cell in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     return "\n\n".join(
-        "\n".join(
-            [
-                _markdown_line(lines[0], widths, columns),
-                "|"
-                + "|".join(
-                    "-" * (widths[column] + 1) + (":" if column else "-") for column in columns
-                )
-                + "|",
-                *(_markdown_line(line, widths, columns) for line in lines[1:]),
-            ]
-        )
-        for columns in _blocks(widths, width)
+        "\n".join(_markdown_lines(texts, widths, columns)) for columns in _blocks(widths, width)
     )
 
 
-def _markdown_line(line: list[str], widths: list[int], columns: list[int]) -> str:
-    cells = [
-        line[column].rjust(widths[column]) if column else line[0].ljust(widths[0])
-        for column in columns
-    ]
-    return "| " + " | ".join(cells) + " |"
+def _markdown_text(cell: Text, escape: bool) -> str:
+    text = one_line(cell.text)
+    text = re.sub(r"([\\`*<>|])", r"\\\1", text) if escape else text
+    return f"**{text}**" if cell.bold else text
 
 
-def _blocks(widths: list[int], width: int | None) -> list[list[int]]:
-    """Columns in blocks that fit into `width`, the first column in each."""
+def _markdown_lines(
+    texts: Sequence[Sequence[str]], widths: Sequence[int], columns: Sequence[int]
+) -> Iterator[str]:
+    """Yield some columns of a table: the first aligned to the left, the others to the right."""
+    for number, line in enumerate(texts):
+        cells = [
+            line[column].rjust(widths[column]) if column else line[0].ljust(widths[0])
+            for column in columns
+        ]
+        yield "| " + " | ".join(cells) + " |"
+        if number == 0:
+            rule = ["-" * (widths[column] + 1) + (":" if column else "-") for column in columns]
+            yield "|" + "|".join(rule) + "|"
+
+
+def _blocks(widths: Sequence[int], width: int | None) -> list[list[int]]:
+    """Split columns into blocks that fit into `width`, with the first column in each."""
     blocks = [[0]]
     for column in range(1, len(widths)):
         needed = sum(widths[other] + 3 for other in [*blocks[-1], column]) + 1
@@ -97,22 +117,24 @@ def _blocks(widths: list[int], width: int | None) -> list[list[int]]:
 
 # fmt: off
 LATEX = {letter: "\\" + letter for letter in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$",
-    "±": r"$\pm$", "–": "--", "Å": r"\AA{}", "µ": r"$\mu$", "μ": r"$\mu$", "°": r"\textdegree{}", "·": r"$\cdot$",
-    "²": "$^2$", "³": "$^3$", "⁻": "$^-$", "¹": "$^1$", "×": r"$\times$", "Ω": r"$\Omega$", "ρ": r"$\rho$", "δ": r"$\delta$",
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": "$<$", ">": "$>$", "|": "$|$", "±": r"$\pm$", "–": "--", "Å": r"\AA{}", "µ": r"$\mu$",
+    "μ": r"$\mu$", "°": r"\textdegree{}", "·": r"$\cdot$", "²": "$^2$", "³": "$^3$", "⁻": "$^-$",
+    "¹": "$^1$", "×": r"$\times$", "Ω": r"$\Omega$", "ρ": r"$\rho$", "δ": r"$\delta$",
 }
 # fmt: on
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it stands. Letters outside ASCII and the table above are left to the engine."""
+    """Escape text for LaTeX. Letters beyond ASCII and LATEX are left to the engine."""
     return "".join(LATEX.get(letter, letter) for letter in one_line(text))
 
 
-def latex_table(caption: str, name: str, lines: list[list[Text]]) -> str:
-    r"""Lines of text, header first, in booktabs' style, in blocks of columns below each other."""
+def latex_table(caption: str, name: str, lines: Sequence[Line]) -> str:
+    r"""Write lines of text, header first, as a table of the LaTeX package booktabs."""
     widths = [max(len(line[column].text) for line in lines) for column in range(len(lines[0]))]
-    tabulars = "\n\n\\medskip\n".join(_tabular(lines, columns) for columns in _blocks(widths, PAGE))
+    blocks = _blocks(widths, PAGE_WIDTH)
+    tabulars = "\n\n\\medskip\n".join(_tabular(lines, columns) for columns in blocks)
     return rf"""\begin{{table}}
 \centering
 \footnotesize
@@ -122,7 +144,7 @@ def latex_table(caption: str, name: str, lines: list[list[Text]]) -> str:
 \end{{table}}"""
 
 
-def _tabular(lines: list[list[Text]], columns: list[int]) -> str:
+def _tabular(lines: Sequence[Line], columns: Sequence[int]) -> str:
     header, *body = [
         " & ".join(_latex_cell(line[column]) for column in columns) + r" \\" for line in lines
     ]
@@ -136,19 +158,17 @@ def _latex_cell(cell: Text) -> str:
     return rf"\textbf{{{escape_latex(cell.text)}}}" if cell.bold else escape_latex(cell.text)
 
 
-def csv_text(lines: list[dict]) -> str:
-    """Lines of one kind as CSV, with a header."""
+def csv_text(records: Iterable[Mapping]) -> str:
+    """Write records of the same fields as CSV, with a header."""
+    records = list(records)
     text = io.StringIO()
-    writer = csv.DictWriter(text, lines[0].keys() if lines else [], lineterminator="\n")
+    writer = csv.DictWriter(text, records[0].keys() if records else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _inert(value) for name, value in line.items()} for line in lines)
+    writer.writerows({name: _inert(value) for name, value in line.items()} for line in records)
     return text.getvalue()
 
 
 def _inert(value: object) -> object:
-    """A spreadsheet takes text that begins with = + - @ for a formula; numbers are left as they are."""
-    return (
-        "'" + value
-        if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
-        else value
-    )
+    """Quote text that a spreadsheet would take for a formula; numbers are left as they are."""
+    is_formula = isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
+    return f"'{value}" if is_formula else value

@@ -1,6 +1,7 @@
-"""What others have published: MAEs of published.csv, shown beside ours where a pack is of the same dataset, and never mixed in.
+"""Show MAEs that others have published beside ours, and never mixed in.
 
-They are of other rows, other splits and other ways of selecting, and say so in each line.
+Published numbers are of other rows, other splits and other ways of selecting; each line says so.
+They stand in published.csv, and are shown where a pack was made from the same dataset.
 """
 
 import csv
@@ -9,14 +10,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from irnet_hpc.aggregate.formats import Text, aligned, csv_text, one_line
-from irnet_hpc.aggregate.render import cell_text, row_format
-from irnet_hpc.aggregate.scores import BestClassical, Cell
-from irnet_hpc.aggregate.tables import Row, Table
-from irnet_hpc.runs.spec import ARCHITECTURES, model_name
+from irnet_hpc.aggregate.formats import Line, aligned, csv_text, line_of, missing, one_line
+from irnet_hpc.aggregate.render import classical_cell, row_format, score_text
+from irnet_hpc.aggregate.scores import BestClassical, Model, ModelScore
+from irnet_hpc.aggregate.tables import Missing, Row, Table
+from irnet_hpc.runs.spec import ARCHITECTURES
 
-# (model, depth) in published.csv -> ours; what is not here is called the same, or is not ours
-OURS = {("random-forest", None): ("random_forest", None)}
+# Models of published.csv that have another name here.
+OUR_MODELS = {Model("random-forest"): Model("random_forest")}
 BEST_CLASSICAL = "best of 10 classical"
 
 
@@ -35,133 +36,142 @@ class Published(NamedTuple):
     source: str
 
     @property
-    def ours(self) -> tuple[str, int | None]:
-        """(architecture, depth) of the same model here, if it is one of ours at all."""
-        return OURS.get((self.model, self.depth), (self.model, self.depth))
+    def their_model(self) -> Model:
+        """The model under its published name."""
+        return Model(self.model, self.depth)
+
+    @property
+    def our_model(self) -> Model:
+        """The model under our name, if it is one of ours at all."""
+        return OUR_MODELS.get(self.their_model, self.their_model)
+
+
+class Comparison(NamedTuple):
+    """A published number, the row that it stands beside, and our score of the same model."""
+
+    line: Published
+    row: Row
+    score: ModelScore | BestClassical | None  # None: not run, or not one of our models
 
 
 @functools.cache
 def read_published() -> tuple[Published, ...]:
-    """All lines of the file that the package brings along, in its order."""
+    """Read published.csv, which is part of the package."""
     with (Path(__file__).parent / "published.csv").open(encoding="utf-8", newline="") as file:
         return tuple(
             Published(
                 **line
                 | {"n_rows": int(line["n_rows"]) if line["n_rows"] else None}
-                | {
-                    "depth": int(line["depth"]) if line["depth"] else None,
-                    "mae": float(line["mae"]),
-                }
+                | {"depth": int(line["depth"]) if line["depth"] else None}
+                | {"mae": float(line["mae"])}
             )
             for line in csv.DictReader(file)
         )
 
 
 def published_on(dataset: str | None, targets: Iterable[tuple[str, str]]) -> list[Published]:
-    """The lines of a dataset for properties given with their units, property by property."""
-    lines = read_published()
+    """List the published numbers on a dataset for targets (property, unit), target by target."""
     return [
         line
         for target in targets
-        for line in lines
+        for line in read_published()
         if line.dataset == dataset and (line.property, line.unit) == target
     ]
 
 
-def published_of(table: Table) -> list[tuple[Published, Row, Cell | BestClassical | None]]:
-    """Published numbers on the dataset that the table's pack was made from, each with its row and, if it is there, ours.
+def published_beside(table: Table) -> list[Comparison]:
+    """List the published numbers on the dataset of the table's pack, each with our score.
 
-    None for a table of the first n training rows, or of chemistry that was held out: published are whole datasets, split at
-    random.
+    Empty for a table of the first n training rows or of held-out chemistry: published numbers are
+    of whole datasets, split at random.
     """
     if table.train_rows is not None or table.held_out:
         return []
     rows = {(row.property, row.unit): row for row in table.rows}
-    found = []
+    comparisons = []
     for line in published_on(table.source, rows):
         row = rows[line.property, line.unit]
-        ours = row.best_classical if line.model == BEST_CLASSICAL else table.cell(row, *line.ours)
-        found.append((line, row, ours))
-    return found
+        is_best = line.model == BEST_CLASSICAL
+        score = row.best_classical if is_best else table.score(row, line.our_model)
+        comparisons.append(Comparison(line, row, score))
+    return comparisons
+
+
+def caption(table: Table) -> str:
+    """Introduce the published numbers beside a table."""
+    return (
+        f"Published on {table.source}. Rows, splits and selection are not ours, so these numbers "
+        "stand beside our table and not in it:"
+    )
 
 
 def published_markdown(table: Table, width: int | None = None) -> str:
-    """What is published beside what is ours, for below the table and never within it; empty where nothing is."""
+    """Write published numbers beside ours as Markdown, empty where there are none."""
     lines, sources = published_grid(table)
     if not sources:
         return ""
-    said = "\n".join(f"{i + 1}. {one_line(source)}" for i, source in enumerate(sources))
-    return (
-        f"Published on {table.source}, of other rows, splits and selection than ours, so beside our table and not in it:"
-        f"\n\n{aligned(lines, width)}\n\n{said}"
-    )
+    listed = "\n".join(f"{i + 1}. {one_line(source)}" for i, source in enumerate(sources))
+    return f"{caption(table)}\n\n{aligned(lines, width)}\n\n{listed}"
 
 
-def published_grid(table: Table) -> tuple[list[list[Text]], list[str]]:
-    """Header first, a line a published number; and the sources that the last column counts."""
-    found = published_of(table)
-    sources = list(dict.fromkeys(line.source for line, _, _ in found))
-    header = [
-        "property",
-        "model",
-        "features",
-        "published",
-        "rows",
-        "split",
-        "ours",
-        "our training rows",
-        "source",
-    ]
-    lines = [[Text(text) for text in header]]
-    for line, row, ours in found:
-        texts = [
-            f"{line.property} ({line.unit})",
-            model_name(line.model, line.depth),
-            line.features,
-            f"{line.mae:g}",
-        ]
-        texts += [f"{line.n_rows:,}" if line.n_rows else "not stated", line.split]
-        texts += [_ours(line, ours, row), f"{row.n_train:,}", str(sources.index(line.source) + 1)]
-        lines.append([Text(text) for text in texts])
+def published_grid(table: Table) -> tuple[list[Line], list[str]]:
+    """Return a line for each published number, and the sources that its last column counts."""
+    comparisons = published_beside(table)
+    sources = list(dict.fromkeys(comparison.line.source for comparison in comparisons))
+    header = ("property", "model", "features", "published", "rows", "split", "ours")
+    lines = [line_of(*header, "our training rows", "source")]
+    for comparison in comparisons:
+        line, row, _ = comparison
+        lines.append(
+            line_of(
+                row.label,
+                str(line.their_model),
+                line.features,
+                f"{line.mae:g}",
+                f"{line.n_rows:,}" if line.n_rows else missing("not stated"),
+                line.split,
+                _our_cell(comparison),
+                f"{row.n_train:,}",
+                str(sources.index(line.source) + 1),
+            )
+        )
     return lines, sources
 
 
-def _ours(line: Published, cell: Cell | BestClassical | None, row: Row) -> str:
-    if cell is None:
-        return (
-            "not run"
-            if line.model == BEST_CLASSICAL or line.ours[0] in ARCHITECTURES
-            else "not one of ours"
-        )
-    return (f"{cell.model} " if isinstance(cell, BestClassical) else "") + cell_text(
-        cell, row_format(row)
-    )
+def _our_cell(comparison: Comparison):
+    line, row, score = comparison
+    if line.model == BEST_CLASSICAL:
+        return classical_cell(row)._replace(bold=False)
+    if score is None:
+        is_ours = line.our_model.architecture in ARCHITECTURES
+        return missing(Missing.NOT_RUN if is_ours else "not one of ours")
+    return score_text(score, row_format(row))
 
 
 def published_csv(tables: Iterable[Table]) -> str:
-    """A line for each published number and each of our tables that it stands beside; empty where there is none."""
+    """Write a line for each published number beside each table; empty where there is none."""
     tables = list(tables)
     with_joint = any(table.joint for table in tables)
-    lines = [
+    records = [
         {
             **table.settings,
             "property": line.property,
             "unit": line.unit,
             "dataset": line.dataset,
-            "published_model": model_name(line.model, line.depth),
+            "published_model": str(line.their_model),
             "published_features": line.features,
             "published_mae": line.mae,
             "published_n_rows": line.n_rows,
             "published_split": line.split,
             "published_source": line.source,
-            "our_model": getattr(ours, "model", model_name(*line.ours)) if ours else None,
-            "our_test_mae_mean": ours and ours.mae,
-            "our_n_seeds": ours and len(ours.seeds),
-            "our_n_runs": ours and ours.n,
+            "our_model": getattr(score, "model", str(line.our_model)) if score else None,
+            "our_test_mae_mean": score and score.mae,
+            "our_n_seeds": score and len(score.seeds),
+            "our_n_runs": score and score.n,
             "our_n_train": row.n_train,
         }
         | ({"joint": table.joint} if with_joint else {})
         for table in tables
-        for line, row, ours in published_of(table)
+        for line, row, score in published_beside(table)
     ]
-    return csv_text(lines) if lines else ""
+    return csv_text(records) if records else ""

@@ -1,55 +1,60 @@
-"""A Table as Markdown, as LaTeX and as lines of a tidy CSV. What is rounded here is rounded for reading only."""
+"""Show a table as text, LaTeX and lines of a CSV. Rounding here is for reading only."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from statistics import median
 
-from irnet_hpc.aggregate.formats import Text, aligned, csv_text, latex_table
-from irnet_hpc.aggregate.scores import Cell, Measured
-from irnet_hpc.aggregate.tables import Row, Table
-from irnet_hpc.runs.spec import model_name
+from irnet_hpc.aggregate.formats import Line, Text, aligned, csv_text, latex_table, line_of, missing
+from irnet_hpc.aggregate.scores import Model, ModelScore, Score
+from irnet_hpc.aggregate.tables import Missing, Row, Table
 
 HOW_TO_READ = (
-    "Test MAE, mean ± sd over seeds (n seeds), the best of a row in bold, and with it whatever three runs or more cannot tell "
-    "from it (paired over common test rows and seeds, Holm's correction over the row); below three runs bold is the least MAE "
-    "and no claim. baseline: the train median predicted for every "
-    "row. irnet vs plain: by how many per cent IRNet's MAE is below plain's at that depth."
+    "Each number is a test MAE: mean ± sd over seeds (n = number of seeds). Bold marks the best of "
+    "a row, and every model that three or more runs cannot tell from it (paired over common test "
+    "rows and seeds, Holm's correction over the row). With fewer than three runs, bold marks the "
+    "lowest MAE and claims nothing. baseline: predict the median of the training rows for every "
+    "test row. irnet vs plain: by how many per cent IRNet's MAE is below that of the plain network "
+    "of the same depth."
 )
-
 HOW_TO_READ_CLASSICAL = (
-    "best classical: of the classical models on the same rows, the one of least MAE on val, never on test (under protocol "
-    "paper, which has no val, by the val MAE of its honest cells), and its test MAE. irnet vs classical: by how many per "
-    "cent IRNet's MAE is below it."
+    "best classical: the test MAE of the classical model with the lowest MAE on val, trained on "
+    "the same rows. It is never chosen by test; protocol paper has no val, so there the val MAE of "
+    "the same model's honest runs decides. irnet vs classical: by how many per cent IRNet's MAE is "
+    "below it."
 )
-
 HOW_TO_READ_JOINT = (
-    "one network for several properties: trained on the rows that report at least one, selected by the mean of the errors "
-    "relative to the sd of the training targets. vs one each: by how many per cent the MAE is below that of the same model "
-    "trained for the property alone, over the splits and seeds both have; of the first n training rows only where all of "
-    "them report the property."
+    "one network for several properties: it is trained on the rows that report at least one of "
+    "them, and selected by the mean of the errors relative to the sd of the training targets. vs "
+    "one each: by how many per cent its MAE is below that of the same model trained for the "
+    "property alone, over the splits and seeds that both have. With the first n training rows, "
+    "they are compared only where all of these rows report the property."
 )
-
 HOW_TO_READ_SPLITS = (
-    "splits: packs that differ in the seed of their split alone stand in one table; mean ± sd is then over the runs of all "
-    "splits and seeds (n runs), numbers of rows and the baseline are means over the splits. irnet vs plain is over the "
-    "splits and seeds that both have, irnet vs classical over the splits. The best of a row is among what was trained on "
-    "all of its splits."
+    "splits: packs that differ only in the seed of their split share a table. Mean ± sd is then "
+    "over the runs of all splits and seeds (n = number of runs); numbers of rows and the baseline "
+    "are means over the splits. irnet vs plain is over the splits and seeds that both have, irnet "
+    "vs classical over the splits that both have. Only a model that was trained on all splits of a "
+    "row can be its best."
 )
 
 
 def row_format(row: Row) -> str:
-    """The format of all numbers of a row, which are there to be compared: two digits of the median sd over seeds decide
-    the places behind the point, at most five digits of the least MAE, and four of it where no cell has a sd."""
-    least = min(cell.mae for cell in row.cells if cell)
-    sds = [cell.sd for cell in row.cells if cell and cell.sd]
-    if not 1e-4 <= least < 1e6:
+    """Return the number format of a row, the same for all its numbers so that they compare.
+
+    Two digits of the median sd over seeds decide the places behind the point, at most five digits
+    of the lowest MAE; without any sd, four digits of it.
+    """
+    scores = [score for score in row.scores if score]
+    lowest = min(score.mae for score in scores)
+    sds = [score.sd for score in scores if score.sd]
+    if not 1e-4 <= lowest < 1e6:
         return ".3e"
-    return (
-        f".{min(_decimals(median(sds), 2), _decimals(least, 5)) if sds else _decimals(least, 4)}f"
-    )
+    if not sds:
+        return f".{_decimals(lowest, 4)}f"
+    return f".{min(_decimals(median(sds), 2), _decimals(lowest, 5))}f"
 
 
 def difference_format(differences: Iterable[float], spreads: Iterable[float | None]) -> str:
-    """The format of differences of MAEs, signed: two digits of their median spread, else three of the largest."""
+    """Return a signed number format: two digits of the median spread, else three of the largest."""
     known = [spread for spread in spreads if spread]
     value, digits = (median(known), 2) if known else (max(map(abs, differences)), 3)
     if value and not 1e-5 <= value < 1e6:
@@ -58,159 +63,172 @@ def difference_format(differences: Iterable[float], spreads: Iterable[float | No
 
 
 def _decimals(value: float, digits: int) -> int:
-    """Places behind the point that show `value` with so many significant digits."""
-    exponent = int(
-        f"{value:.{digits - 1}e}".partition("e")[2]
-    )  # of the rounded value: 0.0996 is 0.10
+    """Return the places behind the point that show a number of significant digits."""
+    # The exponent of the rounded value: 0.0996 is 0.10.
+    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])
     return max(0, digits - 1 - exponent)
 
 
-def cell_text(cell: Measured, form: str) -> str:
-    return spread_text(cell.mae, cell.sd, cell.n, form)
+def percent_text(percent: float | None, otherwise: str) -> Text:
+    """Show a percentage with its sign, or why there is none."""
+    return missing(otherwise) if percent is None else Text(f"{percent:+.1f} %")
+
+
+def interval_text(low: float, high: float, form: str) -> str:
+    """Show an interval, e.g. `0.11 to 0.14`."""
+    return f"{low:{form}} to {high:{form}}"
+
+
+def p_text(p: float) -> str:
+    """Show a probability, e.g. `p = 0.03`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def score_text(score: Score, form: str) -> str:
+    """Show a score as mean ± sd (n)."""
+    return spread_text(score.mae, score.sd, score.n, form)
 
 
 def spread_text(mean: float, sd: float | None, n: int, form: str) -> str:
-    """`form` may begin with a sign, which the mean alone has."""
+    """Show mean ± sd (n). A sign in `form` applies to the mean only."""
     spread = "" if sd is None else f" ± {sd:{form.lstrip('+')}}"
     return f"{mean:{form}}{spread} (n={n})"
 
 
-def grid(table: Table) -> list[list[Text]]:
-    """The table as text, header first: property, baseline, a column a model, a column a compared depth."""
-    depths = table.compared_depths
+def score_cell(table: Table, row: Row, model: Model) -> Text:
+    """Show a model's score in a row, or why there is none."""
+    score = table.score(row, model)
+    if score is None:
+        return missing(table.missing(row, model))
+    return Text(score_text(score, row_format(row)), score.best)
+
+
+def classical_cell(row: Row) -> Text:
+    """Show the best classical model of a row and its score."""
+    best = row.best_classical
+    if best is None:
+        return missing(Missing.NOT_RUN)
+    return Text(f"{best.model} {score_text(best, row_format(row))}", best.best)
+
+
+def grid(table: Table) -> list[Line]:
+    """Show the table as lines of text.
+
+    Columns are property, baseline, best classical model, each model, and each comparison.
+    """
     irnets = [
-        depth
-        for architecture, depth in table.models
-        if architecture == "irnet" and table.has_classical
+        model for model in table.models if model.architecture == "irnet" and table.has_classical
     ]
     header = ["property", "baseline"] + (["best classical"] if table.has_classical else [])
-    header += [model_name(*model) for model in table.models]
-    header += [f"irnet vs plain, {depth}" for depth in depths]
-    header += [f"irnet vs classical, {depth}" for depth in irnets]
-    header += [f"{model_name(*model)} vs one each" for model in table.compared_with_single]
-    lines = [[Text(text) for text in header]]
+    header += [str(model) for model in table.models]
+    header += [f"irnet vs plain, {depth}" for depth in table.compared_depths]
+    header += [f"irnet vs classical, {model.depth}" for model in irnets]
+    header += [f"{model} vs one each" for model in table.compared_with_single]
+    lines = [line_of(*header)]
     for row in table.rows:
-        form = row_format(row)
-        line = [
-            Text(f"{row.property} ({row.unit})"),
-            Text(f"{row.baseline:{form}}", row.baseline_best),
-        ]
-        if table.has_classical:
-            theirs = row.best_classical
-            line.append(
-                Text(f"{theirs.model} {cell_text(theirs, form)}", theirs.best)
-                if theirs
-                else Text("not run")
-            )
-        for model, cell in zip(table.models, row.cells, strict=True):
-            line.append(
-                Text(cell_text(cell, form), cell.best)
-                if cell
-                else Text(table.why_missing(row, *model))
-            )
-        for depth in depths:
-            plain, irnet = table.cell(row, "plain", depth), table.cell(row, "irnet", depth)
-            line.append(_percent("irnet", irnet, irnet and irnet.improvement, "plain", plain))
-        for depth in irnets:
-            irnet = table.cell(row, "irnet", depth)
-            theirs = row.best_classical
-            line.append(
-                _percent(
-                    "irnet", irnet, irnet and irnet.improvement_over_classical, "classical", theirs
-                )
-            )
-        for model in table.compared_with_single:
-            cell = table.cell(row, *model)
-            line.append(
-                _percent(
-                    model_name(*model),
-                    cell,
-                    cell and cell.improvement_over_single,
-                    "own network",
-                    None,
-                )
-            )
-        lines.append(line)
+        cells = [Text(row.label), Text(f"{row.baseline:{row_format(row)}}", row.baseline_best)]
+        cells += [classical_cell(row)] if table.has_classical else []
+        cells += [score_cell(table, row, model) for model in table.models]
+        cells += [_over_plain(table, row, depth) for depth in table.compared_depths]
+        cells += [_over_classical(table, row, model) for model in irnets]
+        cells += [_over_single(table, row, model) for model in table.compared_with_single]
+        lines.append(cells)
     return lines
 
 
-def _percent(
-    ours: str, cell: Cell | None, percent: float | None, theirs: str, other: Measured | None
-) -> Text:
-    """By how many per cent a MAE is lower, or what it lacks for that."""
-    if percent is not None:
-        return Text(f"{percent:+.1f} %")
-    absent = ours if cell is None else theirs if other is None else "common seed"
-    return Text(f"no {absent}")
+def _over_plain(table: Table, row: Row, depth: int) -> Text:
+    plain, irnet = (table.score(row, Model(name, depth)) for name in ("plain", "irnet"))
+    why = "no plain" if irnet else "no irnet"
+    return percent_text(
+        irnet and irnet.improvement_over_plain, "no common seed" if irnet and plain else why
+    )
+
+
+def _over_classical(table: Table, row: Row, model: Model) -> Text:
+    irnet = table.score(row, model)
+    why = "no classical" if irnet else "no irnet"
+    return percent_text(
+        irnet and irnet.improvement_over_classical,
+        "no common seed" if irnet and row.best_classical else why,
+    )
+
+
+def _over_single(table: Table, row: Row, model: Model) -> Text:
+    score = table.score(row, model)
+    return percent_text(
+        score and score.improvement_over_single, "no own network" if score else f"no {model}"
+    )
 
 
 def markdown(table: Table, width: int | None = None) -> str:
-    """The table as aligned Markdown; where a `width` in letters is given, columns that go beyond it follow below."""
+    """Write the table as aligned Markdown; columns beyond `width` letters follow below."""
     return aligned(grid(table), width)
 
 
 def latex(table: Table) -> str:
-    r"""The table in booktabs' style, in blocks of columns below each other; the preamble needs `\usepackage{booktabs}`."""
+    """Write the table for LaTeX; the preamble needs the package booktabs."""
     return latex_table(f"Test MAE. {table.title}.", table.name, grid(table))
 
 
-def tidy_csv(tables: Iterable[Table]) -> str:
-    """All tables as one CSV, a line a cell, numbers in full precision; errors in `unit`, improvement in per cent."""
+def tidy_records(tables: Iterable[Table]) -> Iterator[dict]:
+    """Yield a record for each score: numbers in full precision, improvements in per cent."""
     tables = list(tables)
-    with_classical, with_joint = (
-        any(table.has_classical for table in tables),
-        any(table.joint for table in tables),
-    )
-    lines = [
-        {
-            "pack": table.pack,
-            "property": row.property,
-            "model": model_name(architecture, depth),
-            "architecture": architecture,
-            "depth": depth,
-            "recipe": table.recipe,
-            "protocol": table.protocol,
-            "selected_on": table.selected_on,
-            "train_rows": table.train_rows,
-            "start_from": table.start_from,
-            "n_train": row.n_train,
-            "n_val": row.n_val,
-            "n_test": row.n_test,
-            "unit": row.unit,
-            "test_mae_mean": cell.mae,
-            "test_mae_sd": cell.sd,
-            "n_seeds": len(cell.seeds),
-            "seeds": " ".join(map(str, cell.seeds)),
-            "n_runs": cell.n,
-            "splits": " ".join(map(str, cell.splits)),
-            "test_mae_low": cell.interval and cell.interval[0],
-            "test_mae_high": cell.interval and cell.interval[1],
-            "p_against_best": cell.p_against_best,
-            "ensemble_mae": cell.ensemble_mae,
-            "baseline_mae": row.baseline,
-            "improvement_over_plain": cell.improvement,
-            "best": int(cell.best),
-            "n_parameters": cell.n_parameters,
-            "device_hours": cell.device_hours,
-        }
-        | (_classical_columns(row, cell) if with_classical else {})
-        | (
-            {"joint": table.joint, "improvement_over_single": cell.improvement_over_single}
-            if with_joint
-            else {}
-        )
-        for table in tables
-        for row in table.rows
-        for (architecture, depth), cell in zip(table.models, row.cells, strict=True)
-        if cell
-    ]
-    return csv_text(lines)
+    with_classical = any(table.has_classical for table in tables)
+    with_joint = any(table.joint for table in tables)
+    for table in tables:
+        for row, model, score in table.scored():
+            record = _record(table, row, model, score)
+            if with_classical:
+                best = row.best_classical
+                record["best_classical"] = best and best.model
+                record["best_classical_mae"] = best and best.mae
+                record["improvement_over_classical"] = score.improvement_over_classical
+            if with_joint:
+                record["joint"] = table.joint
+                record["improvement_over_single"] = score.improvement_over_single
+            yield record
 
 
-def _classical_columns(row: Row, cell: Cell) -> dict:
-    theirs = row.best_classical
+def _record(table: Table, row: Row, model: Model, score: ModelScore) -> dict:
+    low, high = score.interval or (None, None)
     return {
-        "best_classical": theirs and theirs.model,
-        "best_classical_mae": theirs and theirs.mae,
-        "improvement_over_classical": cell.improvement_over_classical,
+        "pack": table.pack,
+        "property": row.property,
+        "model": str(model),
+        "architecture": model.architecture,
+        "depth": model.depth,
+        "recipe": table.recipe_label,
+        "protocol": table.protocol,
+        "selected_on": table.selected_on,
+        "train_rows": table.train_rows,
+        "start_from": table.start_from,
+        "n_train": row.n_train,
+        "n_val": row.n_val,
+        "n_test": row.n_test,
+        "unit": row.unit,
+        "test_mae_mean": score.mae,
+        "test_mae_sd": score.sd,
+        "n_seeds": len(score.seeds),
+        "seeds": " ".join(map(str, score.seeds)),
+        "n_runs": score.n,
+        "splits": " ".join(map(str, score.splits)),
+        "test_mae_low": low,
+        "test_mae_high": high,
+        "p_against_best": score.p_against_best,
+        "ensemble_mae": score.ensemble_mae,
+        "baseline_mae": row.baseline,
+        "improvement_over_plain": score.improvement_over_plain,
+        "best": int(score.best),
+        "n_parameters": score.n_parameters,
+        "device_hours": score.device_hours,
     }
+
+
+def tidy_csv(tables: Iterable[Table]) -> str:
+    """Write all tables as one CSV with a line for each score."""
+    return csv_text(tidy_records(tables))
+
+
+def settings_of(table: Table) -> Mapping[str, str | int | None]:
+    """Return the settings with the joint properties: the first columns of a section's CSV."""
+    return {**table.settings, "joint": table.joint}

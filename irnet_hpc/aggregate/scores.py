@@ -1,37 +1,77 @@
-"""Runs of one model on one property -> a cell: mean, spread, improvement over others; and the best classical model."""
+"""Summarise the runs of one model on one property: mean, spread, improvement over other models."""
 
 import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean, stdev
+from typing import Any, NamedTuple, Self
 
 from irnet_hpc.runs.collect import FinishedRun
+from irnet_hpc.runs.spec import ARCHITECTURES, RunSpec, model_name
+
+# Architectures as text and figures name them; others are called by their names in the matrix.
+NAMES = {
+    "plain": "plain",
+    "srnet": "SRNet",
+    "irnet": "IRNet",
+    "brnet": "BRNet",
+    "elemnet": "ElemNet",
+}
+
+
+class Model(NamedTuple):
+    """An architecture at a depth, e.g. irnet-17: a column of a table."""
+
+    architecture: str
+    depth: int | None = None  # None: a classical model
+
+    def __str__(self) -> str:
+        return model_name(*self)
+
+    @property
+    def order(self) -> tuple[int, str, int]:
+        """Sort key: plain, srnet, irnet, then classical and custom models, each by depth."""
+        names = ARCHITECTURES
+        known = self.architecture in names
+        place = names.index(self.architecture) if known else len(names)
+        return place, self.architecture, self.depth or 0
+
+
+def model_of(spec: RunSpec) -> Model:
+    """Return the model that a specification trains."""
+    return Model(spec.architecture, spec.depth)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Measured:
-    """Runs of one model on one property: their test MAEs, in the property's unit."""
+class Score:
+    """The test MAEs of one model's runs on one property, in the property's unit."""
 
     mae: float  # mean over the runs: seeds, and seeds of splits where the pack has several
-    sd: float | None  # standard deviation over the runs, ddof = 1; None where there is one
+    sd: float | None  # standard deviation over the runs, ddof = 1; None: a single run
     runs: tuple[FinishedRun, ...] = dataclasses.field(repr=False)  # by split and seed
-    best: bool = (
-        False  # of its row, the baseline included; or not distinguishable from it (significance.py)
-    )
-    interval: tuple[float, float] | None = (
-        None  # 95 %, seeds and test rows drawn again; None: too few runs, no predictions
-    )
-    p_against_best: float | None = (
-        None  # adjusted by Holm over the row; None: not tested, or itself the best
-    )
+    # The lowest MAE of its row, baseline included, or not distinguishable from it.
+    best: bool = False
+    # 95 %, from redrawn seeds and test rows; None: too few runs, or predictions are missing.
+    interval: tuple[float, float] | None = None
+    # Adjusted by Holm over the row; None: not tested, or itself the lowest.
+    p_against_best: float | None = None
+
+    @classmethod
+    def from_runs(cls, runs: Sequence[FinishedRun], **fields: Any) -> Self:
+        """Summarise runs; `fields` are those of the class beside mae, sd and runs."""
+        maes = [run.result.test_mae for run in runs]
+        sd = stdev(maes) if len(maes) > 1 else None
+        return cls(mae=fmean(maes), sd=sd, runs=tuple(runs), **fields)
 
     @property
     def n(self) -> int:
+        """Number of runs."""
         return len(self.runs)
 
     @property
     def seeds(self) -> tuple[int, ...]:
+        """Seeds of the trainings, each once."""
         return tuple(sorted({run.spec.seed for run in self.runs}))
 
     @property
@@ -41,44 +81,55 @@ class Measured:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BestClassical(Measured):
-    """The classical model of least MAE on val, which no test row has chosen, and its test MAE under the table's protocol."""
+class BestClassical(Score):
+    """The classical model with the lowest MAE on val, and its test MAE."""
 
     model: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Cell(Measured):
-    """One model of a table on one property."""
+class ModelScore(Score):
+    """The score of one model of a table on one property.
 
-    improvement: (
-        float | None
-    )  # per cent by which the MAE is below plain's at the same depth, over the runs both have
-    improvement_over_classical: (
-        float | None
-    )  # the same for the row's best classical, over the splits both have
-    improvement_over_single: (
-        float | None
-    )  # of a joint table: below that of a network for this property alone
+    Improvements are in per cent: how far the MAE is below the other model's, over the runs
+    (of a classical model: over the splits) that both have. None: nothing to compare with.
+    """
+
+    improvement_over_plain: float | None  # over the plain network of the same depth
+    improvement_over_classical: float | None  # over the row's best classical model
+    improvement_over_single: float | None  # joint table: over a network for this property alone
     n_parameters: int | None
-    device_hours: float  # over all runs
-    ensemble_mae: float | None = (
-        None  # of the mean of the seeds' predictions (ensembles.py); never part of `mae`
-    )
+    device_hours: float  # sum over the runs
+    # MAE of the mean of the seeds' predictions, never part of `mae`; None: see significance.py.
+    ensemble_mae: float | None = None
+
+    @property
+    def hours(self) -> float:
+        """Mean device-hours of a run."""
+        return self.device_hours / self.n
 
 
-def cell_of(
-    runs: list[FinishedRun],
-    plain: list[FinishedRun],
-    best: bool,
+def score_model(
+    runs: Sequence[FinishedRun],
+    plain: Sequence[FinishedRun],
+    single: Sequence[FinishedRun],
     classical: BestClassical | None,
-    single: list[FinishedRun],
-) -> Cell:
-    return Cell(
-        **mean_and_sd(runs),
-        runs=tuple(runs),
+    best: bool,
+) -> ModelScore:
+    """Score a model from its runs and the runs that it is compared with.
+
+    Args:
+        runs: of the model on one property, at least one.
+        plain: of the plain network of the same depth.
+        single: of the same model trained on this property alone, for a joint table.
+        classical: the best classical model of the row.
+        best: True if no other MAE of the row is lower.
+    """
+    is_plain = runs[0].spec.architecture == "plain"
+    return ModelScore.from_runs(
+        runs,
         best=best,
-        improvement=_improvement(runs, plain) if runs[0].spec.architecture != "plain" else None,
+        improvement_over_plain=None if is_plain else _improvement(runs, plain),
         improvement_over_classical=_improvement_over_splits(runs, classical.runs)
         if classical
         else None,
@@ -88,68 +139,69 @@ def cell_of(
     )
 
 
-def _improvement(runs: list[FinishedRun], others: list[FinishedRun]) -> float | None:
-    """Per cent by which the MAE is below the others' over the splits and seeds both have; None where they share none."""
+def percent_below(mae: float, other: float | None) -> float | None:
+    """Return by how many per cent a MAE is below another; None where the other is 0 or None."""
+    return 100 * (other - mae) / other if other else None
+
+
+def _improvement(runs: Sequence[FinishedRun], others: Sequence[FinishedRun]) -> float | None:
+    """Compare mean MAEs over the splits and seeds that both have; None without any."""
     common = {run.repetition for run in runs} & {run.repetition for run in others}
     if not common:
         return None
-    ours, theirs = (
+    mae, other = (
         fmean(run.result.test_mae for run in side if run.repetition in common)
         for side in (runs, others)
     )
-    return 100 * (theirs - ours) / theirs if theirs else None
+    return percent_below(mae, other)
 
 
 def _improvement_over_splits(
     runs: Sequence[FinishedRun], others: Sequence[FinishedRun]
 ) -> float | None:
-    """The same for a model whose seeds mean something else, and may be one where the other has three: over the splits."""
+    """Compare with a classical model over common splits: its seeds do not pair with a network's."""
     common = {run.split for run in runs} & {run.split for run in others}
     if not common:
         return None
-    ours, theirs = (
+    mae, other = (
         _mean_over_splits([run for run in side if run.split in common], "test_mae")
         for side in (runs, others)
     )
-    return 100 * (theirs - ours) / theirs if theirs else None
+    return percent_below(mae, other)
 
 
-def best_classical(runs: list[FinishedRun], name: str, protocol: str) -> BestClassical | None:
-    """Chosen by val over all splits, whatever the protocol: under `paper`, which trains on val, by the same model's honest
-    cells. A model that was fitted on fewer of the splits is not compared with the others: its splits may be the easy ones."""
+def best_classical(runs: Sequence[FinishedRun], name: str, protocol: str) -> BestClassical | None:
+    """Choose the classical model with the lowest MAE on val over all splits.
+
+    Protocol `paper` trains on val, so its choice is made by the same models' honest runs. A model
+    that was fitted on fewer splits than another is left out: its splits may be the easy ones.
+
+    Args:
+        runs: of classical models.
+        name: the property.
+        protocol: whose test MAE is reported.
+    """
     val, test = defaultdict(list), defaultdict(dict)
-    for run in runs:
-        if (
-            run.spec.property == name
-            and run.spec.protocol == "honest"
-            and run.result.val_mae is not None
-        ):
+    for run in (run for run in runs if run.spec.property == name):
+        if run.spec.protocol == "honest" and run.result.val_mae is not None:
             val[run.spec.model].append(run)
-        if run.spec.property == name and run.spec.protocol == protocol:
+        if run.spec.protocol == protocol:
             test[run.spec.model][run.repetition] = run  # a copied run counts once
-    known = [model for model in val if model in test]
-    if not known:
-        return None
     n_splits = {
-        model: min(
-            len({run.split for run in found}) for found in (val[model], test[model].values())
-        )
-        for model in known
+        model: min(len({run.split for run in side}) for side in (val[model], test[model].values()))
+        for model in val
+        if model in test
     }
-    known = [model for model in known if n_splits[model] == max(n_splits.values())]
-    model = min(sorted(known), key=lambda model: _mean_over_splits(val[model], "val_mae"))
-    found = tuple(run for _, run in sorted(test[model].items()))
-    return BestClassical(model=model, runs=found, **mean_and_sd(found))
-
-
-def mean_and_sd(runs: Sequence[FinishedRun]) -> dict[str, float | None]:
-    maes = [run.result.test_mae for run in runs]
-    return {"mae": fmean(maes), "sd": stdev(maes) if len(maes) > 1 else None}
+    complete = [model for model in n_splits if n_splits[model] == max(n_splits.values())]
+    if not complete:
+        return None
+    model = min(sorted(complete), key=lambda model: _mean_over_splits(val[model], "val_mae"))
+    return BestClassical.from_runs([run for _, run in sorted(test[model].items())], model=model)
 
 
 def _mean_over_splits(runs: Sequence[FinishedRun], field: str) -> float:
-    """A field's mean over splits of its mean over seeds: a split with more seeds counts no more than the others."""
-    of_split = defaultdict(list)
+    """Average a field over seeds and then over splits: a split with more seeds counts no more."""
+    values = defaultdict(list)
     for run in runs:
-        of_split[run.split].append(getattr(run.result, field))
-    return fmean(map(fmean, of_split.values()))
+        values[run.split].append(getattr(run.result, field))
+    return fmean(map(fmean, values.values()))

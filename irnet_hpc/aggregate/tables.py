@@ -1,201 +1,266 @@
-"""Results -> tables: one computation whose outcome is a plain frozen Table, which rendering.py and report.py show.
+"""Build tables from runs: plain frozen records that every output shows.
 
-A table holds only what is comparable: one pack, recipe, protocol, number of training rows and start. Its rows are
-properties, its columns architecture x depth, its cells the mean over runs of the test MAE in the property's unit. The
-classical models of a pack have a table of their own; of theirs, the others have the best as a column. So do networks of
-several properties, which are compared with one network for each.
+A table holds only what is comparable: one pack, recipe, protocol, number of training rows and start.
+Its rows are properties, its columns models, its cells the mean test MAE over runs in the property's
+unit. The classical models of a pack have a table of their own, and the best of them is a column of
+the other tables. Networks of several properties have a table of their own too, and are compared
+with networks of one property.
 """
 
 import dataclasses
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
 from statistics import fmean
 
-from irnet_hpc.aggregate.groups import Group, group_runs, is_stale, pack_labels, short
-from irnet_hpc.aggregate.scores import BestClassical, Cell, best_classical, cell_of
+from irnet_hpc.aggregate.groups import (
+    Group,
+    Start,
+    file_name,
+    group_runs,
+    is_stale,
+    pack_labels,
+    short_part,
+)
+from irnet_hpc.aggregate.scores import (
+    BestClassical,
+    Model,
+    ModelScore,
+    best_classical,
+    model_of,
+    score_model,
+)
 from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.errors import UserError
 from irnet_hpc.runs.collect import FinishedRun, Gap
-from irnet_hpc.runs.spec import ARCHITECTURES, RunSpec
+from irnet_hpc.runs.spec import RunSpec
 from irnet_hpc.runs.states import GapState
 
-NOT_RUN = "not run"
-STATES = {  # of runs without a result, the most telling first -> in a cell
-    GapState.FAILED: "failed",
-    GapState.PREEMPTED: "unfinished",
-    GapState.UNREADABLE: "unreadable",
-    GapState.STALE: "stale",
-    GapState.RUNNING: "running",
-    GapState.UNFINISHED: "unfinished",
-    GapState.QUEUED: "queued",
-    GapState.NOT_RUN: NOT_RUN,
+
+class Missing(StrEnum):
+    """Why a model has no score in a row. The values are the text of the cell."""
+
+    FAILED = "failed"
+    UNFINISHED = "unfinished"
+    UNREADABLE = "unreadable"
+    STALE = "stale"
+    RUNNING = "running"
+    QUEUED = "queued"
+    NOT_RUN = "not run"
+
+
+# State of a run without a result -> cell; the first of a cell's runs in this order decides.
+MISSING = {
+    GapState.FAILED: Missing.FAILED,
+    GapState.PREEMPTED: Missing.UNFINISHED,
+    GapState.UNREADABLE: Missing.UNREADABLE,
+    GapState.STALE: Missing.STALE,
+    GapState.RUNNING: Missing.RUNNING,
+    GapState.UNFINISHED: Missing.UNFINISHED,
+    GapState.QUEUED: Missing.QUEUED,
+    GapState.NOT_RUN: Missing.NOT_RUN,
 }
-
-
-def belongs(spec: RunSpec, group: Group, packs: dict[str, str]) -> bool:
-    """Whether a run that has no result would stand in the table of this group, were it done."""
-    pack = packs.get(spec.pack) or re.sub(r"-split\d+(?=-|$)", "", spec.pack)
-    recipe = re.sub(r"#[0-9a-f]{6}$", "", group.recipe.removesuffix(" (stale)"))
-    joint = spec.property if len(spec.properties) > 1 else None
-    ours = (pack, spec.recipe, spec.protocol, spec.train_rows, spec.start_from is None, joint)
-    return ours == (
-        group.pack,
-        recipe,
-        group.protocol,
-        group.train_rows,
-        group.start_from is None,
-        group.joint,
-    )
-
-
-def why_missing(gaps: Iterable[Gap], model: tuple[str, int | None], name: str) -> str:
-    """Of a cell that is not there: what its runs are, the worst first."""
-    states = {
-        gap.state
-        for gap in gaps
-        if (gap.spec.architecture, gap.spec.depth) == model and name in gap.spec.properties
-    }
-    known = [state for state in STATES if state in states]
-    return STATES.get(known[0], known[0]) if known else NOT_RUN
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
+    """One property of a table. Numbers of rows and the baseline are means over splits."""
+
     property: str
     unit: str
-    n_train: int  # rows; of several splits their mean, rounded
+    n_train: int
     n_val: int
     n_test: int
-    baseline: (
-        float  # MAE of predicting the train median for every test row; of several splits their mean
-    )
-    baseline_best: bool
-    cells: tuple[Cell | None, ...]  # one a model of the table
-    best_classical: BestClassical | None = None  # None: no result, or a table of classical models
-    missing: tuple[
-        str, ...
-    ] = ()  # one a model of the table: why there is no cell; empty where there is one
+    baseline: float  # MAE of predicting the median of the training rows for every test row
+    baseline_best: bool  # no model has a lower MAE
+    scores: tuple[ModelScore | None, ...]  # for each model of the table
+    # None: no result, or a table of classical models.
+    best_classical: BestClassical | None = None
+    missing: tuple[Missing | None, ...] = ()  # for each model without a score
+
+    @property
+    def label(self) -> str:
+        """Property and unit, e.g. `band_gap (eV)`."""
+        return f"{self.property} ({self.unit})"
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
+    """Comparable scores: rows are properties, columns are models."""
+
     pack: str
-    recipe: str
+    recipe: str  # with a hash where one name stands for several contents
     protocol: str
     selected_on: str  # val | test
     train_rows: int | None
-    start_from: str | None  # in words
-    models: tuple[tuple[str, int | None], ...]  # (architecture, depth), in the order of the columns
+    start: Start | None  # None: from nothing
+    models: tuple[Model, ...]  # in the order of the columns
     rows: tuple[Row, ...]
+    stale: bool = False  # the recipe, or the trainer, has since changed
     source: str | None = None  # of the pack, e.g. oqmd
-    held_out: bool = (
-        False  # whether its test rows are a chemistry that training lacks, and no random ones
-    )
+    held_out: bool = False  # test rows are a chemistry that training lacks, not random ones
     splits: tuple[int, ...] = ()  # seeds of the packs' splits
-    joint: str | None = None  # the properties that each network has together; None: one
+    joint: str | None = None  # properties that each network predicts together; None: one property
+
+    @property
+    def start_from(self) -> str | None:
+        """The start in words."""
+        return str(self.start) if self.start else None
+
+    @property
+    def recipe_label(self) -> str:
+        """The recipe as outputs call it, marked where it is stale."""
+        return self.recipe + (" (stale)" if self.stale else "")
 
     @property
     def settings(self) -> dict[str, str | int | None]:
-        """What all of its numbers have in common, as the first columns of whatever is written of it."""
-        names = ("pack", "recipe", "protocol", "selected_on", "train_rows", "start_from")
-        return {name: getattr(self, name) for name in names}
+        """What all numbers of the table share: the first columns of every CSV."""
+        return {
+            "pack": self.pack,
+            "recipe": self.recipe_label,
+            "protocol": self.protocol,
+            "selected_on": self.selected_on,
+            "train_rows": self.train_rows,
+            "start_from": self.start_from,
+        }
 
     @property
     def title(self) -> str:
+        """Settings in words. A number that was selected on test says so wherever it appears."""
         parts = [self.pack] + ([f"{len(self.splits)} splits"] if len(self.splits) > 1 else [])
-        parts += [f"recipe {self.recipe}", f"protocol {self.protocol}"]
+        parts += [f"recipe {self.recipe_label}", f"protocol {self.protocol}"]
         parts += [f"first {self.train_rows:,} training rows"] if self.train_rows else []
-        parts += [f"started from {self.start_from}"] if self.start_from else []
-        parts += [f"one network for {self.joint.replace(',', ', ')}"] if self.joint else []
-        # A number that was selected on the rows it is measured on is optimistic, and says so wherever it appears.
-        return ", ".join(parts) + (" (selected on test)" if self.selected_on == "test" else "")
+        return ", ".join(parts) + self.origin_words + self.selection_words
+
+    @property
+    def origin_words(self) -> str:
+        """`, started from ...` and `, one network for ...`, where they apply."""
+        words = f", started from {self.start_from}" if self.start_from else ""
+        return words + (f", one network for {self.joint.replace(',', ', ')}" if self.joint else "")
+
+    @property
+    def selection_words(self) -> str:
+        """` (selected on test)` where it is so."""
+        return " (selected on test)" if self.selected_on == "test" else ""
 
     @property
     def name(self) -> str:
-        """What tells this table from the others, as a file's name and a label: letters, digits and _.+=-"""
-        parts = [self.pack, self.recipe, self.protocol, self.train_rows and f"n{self.train_rows}"]
-        parts += [
-            short("start", self.start_from),
-            short("joint", self.joint and f"joint-{self.joint}"),
-        ]
-        return "_".join(
-            re.sub(r"[^A-Za-z0-9_.+=-]+", "-", str(part)).strip("-") for part in parts if part
+        """A name for files and labels, unlike that of every other table."""
+        rows = self.train_rows and f"n{self.train_rows}"
+        return file_name((self.pack, self.recipe_label, self.protocol, rows, *self.origin_parts))
+
+    @property
+    def origin_parts(self) -> tuple[str | None, str | None]:
+        """Start and joint properties as parts of a file's name."""
+        return (
+            short_part("start", self.start_from),
+            short_part("joint", self.joint and f"joint-{self.joint}"),
         )
 
     @property
+    def depths(self) -> tuple[int, ...]:
+        """Depths of the networks, each once, in order."""
+        return tuple(sorted({model.depth for model in self.models if model.depth}))
+
+    @property
     def compared_depths(self) -> tuple[int, ...]:
-        """Depths at which a row holds both plain and irnet: the papers' headline comparison."""
+        """Depths at which a row has both plain and irnet: the papers' headline comparison."""
         return tuple(
             depth
-            for depth in sorted({depth for _, depth in self.models})
+            for depth in self.depths
             if any(
-                self.cell(row, "plain", depth) and self.cell(row, "irnet", depth)
+                self.score(row, Model("plain", depth)) and self.score(row, Model("irnet", depth))
                 for row in self.rows
             )
         )
 
     @property
     def has_classical(self) -> bool:
-        """Whether a row has a best classical model to compare with."""
+        """Return True if a row has a best classical model to compare with."""
         return any(row.best_classical for row in self.rows)
 
     @property
-    def compared_with_single(self) -> tuple[tuple[str, int | None], ...]:
+    def compared_with_single(self) -> tuple[Model, ...]:
         """Models of a joint table that were also trained for one of its properties alone."""
-        columns = zip(self.models, zip(*(row.cells for row in self.rows), strict=True), strict=True)
-        return tuple(
+        compared = {
             model
-            for model, cells in columns
-            if any(cell and cell.improvement_over_single is not None for cell in cells)
-        )
+            for _, model, score in self.entries()
+            if score and score.improvement_over_single is not None
+        }
+        return tuple(model for model in self.models if model in compared)
 
-    def why_missing(self, row: Row, architecture: str, depth: int | None) -> str:
-        """Why a model has no cell in a row, in a few words."""
-        model = (architecture, depth)
-        return (
-            row.missing[self.models.index(model)] if row.missing and model in self.models else ""
-        ) or NOT_RUN
+    def entries(self) -> Iterator[tuple[Row, Model, ModelScore | None]]:
+        """Yield every cell, row by row; the score is None where the cell is empty."""
+        for row in self.rows:
+            for model, score in zip(self.models, row.scores, strict=True):
+                yield row, model, score
 
-    def cell(self, row: Row, architecture: str, depth: int | None) -> Cell | None:
-        model = (architecture, depth)
-        return row.cells[self.models.index(model)] if model in self.models else None
+    def scored(self) -> Iterator[tuple[Row, Model, ModelScore]]:
+        """Yield the cells that have a score."""
+        for row, model, score in self.entries():
+            if score:
+                yield row, model, score
+
+    def score(self, row: Row, model: Model) -> ModelScore | None:
+        """Return the score of a model in a row, None if there is none."""
+        return row.scores[self.models.index(model)] if model in self.models else None
+
+    def missing(self, row: Row, model: Model) -> Missing:
+        """Return why a model has no score in a row."""
+        known = row.missing and model in self.models
+        return (row.missing[self.models.index(model)] if known else None) or Missing.NOT_RUN
 
 
 def tabulate(runs: Sequence[FinishedRun], gaps: Iterable[Gap] = ()) -> tuple[Table, ...]:
-    """All the tables that `runs` give; `gaps` say why cells are missing. Raises UserError, naming two folders, where one name
-    stands for two contents."""
-    gaps = [gap for gap in gaps if gap.spec]
+    """Build all tables.
+
+    Args:
+        runs: finished runs.
+        gaps: runs without a result, which say why cells are empty.
+
+    Raises:
+        UserError: where one name stands for two contents; it names two folders.
+    """
+    planned = [(gap.state, gap.spec) for gap in gaps if gap.spec]
     classical = [run for run in runs if run.spec.is_classical and not is_stale(run)]
     packs, groups = pack_labels(runs), group_runs(runs)
     by_name = {group[:-1]: group for group in groups}
     tables = []
     for group in groups:
         single = by_name.get(group._replace(joint=None)[:-1]) if group.joint else None
-        theirs = [run for run in classical if packs[run.spec.pack] == group.pack]
-        ours = [gap for gap in gaps if belongs(gap.spec, group, packs)]
-        tables.append(_table(group, theirs, single.runs if single else (), ours))
+        of_pack = [run for run in classical if packs[run.spec.pack] == group.pack]
+        of_group = [(state, spec) for state, spec in planned if _belongs(spec, group, packs)]
+        tables.append(_table(group, of_pack, single.runs if single else (), of_group))
     return tuple(tables)
 
 
-def model_order(model: tuple[str, int | None]) -> tuple:
-    """plain, srnet, irnet, the classical ones, custom and what else there is, each by depth."""
-    architecture, depth = model
-    known = (
-        ARCHITECTURES.index(architecture) if architecture in ARCHITECTURES else len(ARCHITECTURES)
+def _belongs(spec: RunSpec, group: Group, packs: Mapping[str, str]) -> bool:
+    """Return True if a run without a result would stand in the group's table, were it done."""
+    pack = packs.get(spec.pack) or re.sub(r"-split\d+(?=-|$)", "", spec.pack)
+    joint = spec.property if len(spec.properties) > 1 else None
+    started = spec.start_from is not None
+    return (pack, spec.recipe, spec.protocol, spec.train_rows, started, joint) == (
+        group.pack,
+        group.recipe.name,
+        group.protocol,
+        group.train_rows,
+        group.start is not None,
+        group.joint,
     )
-    return known, architecture, depth or 0
 
 
 def _table(
-    group: Group, classical: list[FinishedRun], single: Sequence[FinishedRun], gaps: Sequence[Gap]
+    group: Group,
+    classical: Sequence[FinishedRun],
+    single: Sequence[FinishedRun],
+    gaps: Sequence[tuple[GapState, RunSpec]],
 ) -> Table:
     runs = group.runs
-    specs = [run.spec for run in runs] + [
-        gap.spec for gap in gaps
-    ]  # what failed everywhere has a column that says so
-    models = tuple(sorted({(spec.architecture, spec.depth) for spec in specs}, key=model_order))
+    # A model that failed everywhere has a column, which says so.
+    specs = [run.spec for run in runs] + [spec for _, spec in gaps]
+    models = tuple(sorted({model_of(spec) for spec in specs}, key=lambda model: model.order))
     by_property = defaultdict(list)
     for run in runs:
         by_property[run.spec.property].append(run)
@@ -204,38 +269,37 @@ def _table(
         by_property, key=lambda name: (known.index(name) if name in known else len(known), name)
     )
     on_test = group.protocol == "paper" or any(run.result.selected_on == "test" for run in runs)
-    theirs = (
-        [] if runs[0].spec.is_classical else classical
-    )  # in their own table nothing is compared with them
-    theirs = [run for run in theirs if run.spec.train_rows == group.train_rows]
-    # The first n rows of a joint network are fewer of a property that some do not report: nobody else trained on them.
+    # Classical models are not compared with themselves.
+    classical = [] if runs[0].spec.is_classical else classical
+    classical = [run for run in classical if run.spec.train_rows == group.train_rows]
+    # A property that only some rows report has fewer than the first n: nobody else trained on them.
     unlike = {
         run.spec.property
         for run in runs
         if group.joint and run.result.n_train < (group.train_rows or 0)
     }
-    theirs, single = (
-        [run for run in others if run.spec.property not in unlike] for others in (theirs, single)
+    classical, single = (
+        [run for run in side if run.spec.property not in unlike] for side in (classical, single)
     )
     return Table(
         pack=group.pack,
-        recipe=group.recipe,
+        recipe=group.recipe.text,
         protocol=group.protocol,
         selected_on="test" if on_test else "val",
         train_rows=group.train_rows,
-        start_from=group.start_from,
+        start=group.start,
         models=models,
         rows=tuple(
             _row(
-                name,
-                models,
                 by_property[name],
-                best_classical(theirs, name, group.protocol),
-                single,
-                gaps,
+                models,
+                best_classical(classical, name, group.protocol),
+                [run for run in single if run.spec.property == name],
+                tuple(_missing(gaps, model, name) for model in models),
             )
             for name in names
         ),
+        stale=group.recipe.stale,
         source=runs[0].result.pack_identity.get("source"),
         held_out=runs[0].split_identity.get("by") in ("element", "family"),
         splits=tuple(sorted({run.split for run in runs if run.split is not None})),
@@ -243,88 +307,84 @@ def _table(
     )
 
 
+def _missing(gaps: Iterable[tuple[GapState, RunSpec]], model: Model, name: str) -> Missing:
+    """Explain an empty cell from the states of its runs."""
+    states = {state for state, spec in gaps if model_of(spec) == model and name in spec.properties}
+    return next((cell for state, cell in MISSING.items() if state in states), Missing.NOT_RUN)
+
+
 def _row(
-    name: str,
-    models: Sequence[tuple[str, int | None]],
-    runs: list[FinishedRun],
+    runs: Sequence[FinishedRun],
+    models: Sequence[Model],
     classical: BestClassical | None,
     single: Sequence[FinishedRun],
-    gaps: Sequence[Gap],
+    missing: Sequence[Missing],
 ) -> Row:
+    """Build a row from the runs on its property."""
     _refuse_unequal_rows(runs)
-    first = runs[0].result
-    one_of_split = list({run.split: run.result for run in runs}.values())
-    of_model = {model: [run for run in runs if _model(run) == model] for model in models}
-    alone = {
-        model: [run for run in single if _model(run) == model and run.spec.property == name]
-        for model in models
-    }
-    mae = {
-        model: fmean(run.result.test_mae for run in found)
-        for model, found in of_model.items()
-        if found
-    }
-    baseline = fmean(result.baseline_mae for result in one_of_split)
-    # What was trained on some of the splits only has a mean over others than its rivals', and cannot be the best.
-    comparable = [
-        mae[model]
-        for model in mae
-        if len({run.split for run in of_model[model]}) == len(one_of_split)
-    ]
-    comparable += (
-        [classical.mae]
-        if classical and len({run.split for run in classical.runs}) == len(one_of_split)
-        else []
+    first_of_split = list({run.split: run.result for run in runs}.values())
+    runs_of, single_of = (
+        {model: [run for run in side if model_of(run.spec) == model] for model in models}
+        for side in (runs, single)
     )
-    least = min([baseline, *comparable])
-    cells = tuple(
-        cell_of(
-            found,
-            of_model.get(("plain", model[1]), []),
-            mae[model] in comparable and mae[model] == least,
+    maes = {
+        model: fmean(run.result.test_mae for run in side) for model, side in runs_of.items() if side
+    }
+    baseline = fmean(result.baseline_mae for result in first_of_split)
+
+    # A model that was trained on some of the splits only has a mean over other rows than its
+    # rivals', so it cannot be the best.
+    def is_complete(side: Iterable[FinishedRun]) -> bool:
+        return len({run.split for run in side}) == len(first_of_split)
+
+    comparable = [mae for model, mae in maes.items() if is_complete(runs_of[model])]
+    if classical and is_complete(classical.runs):
+        comparable.append(classical.mae)
+    lowest = min([baseline, *comparable])
+    scores = tuple(
+        score_model(
+            side,
+            runs_of.get(Model("plain", model.depth), []),
+            single_of[model],
             classical,
-            alone[model],
+            maes[model] in comparable and maes[model] == lowest,
         )
-        if found
+        if side
         else None
-        for model, found in of_model.items()
+        for model, side in runs_of.items()
+    )
+    n_train, n_val, n_test = (
+        round(fmean(getattr(result, name) for result in first_of_split))
+        for name in ("n_train", "n_val", "n_test")
     )
     return Row(
-        property=name,
-        unit=first.unit,
-        n_train=round(fmean(result.n_train for result in one_of_split)),
-        n_val=round(fmean(result.n_val for result in one_of_split)),
-        n_test=round(fmean(result.n_test for result in one_of_split)),
+        property=runs[0].spec.property,
+        unit=runs[0].result.unit,
+        n_train=n_train,
+        n_val=n_val,
+        n_test=n_test,
         baseline=baseline,
-        baseline_best=baseline == least,
-        cells=cells,
-        best_classical=classical and dataclasses.replace(classical, best=classical.mae == least),
-        missing=tuple(
-            "" if found else why_missing(gaps, model, name) for model, found in of_model.items()
-        ),
+        baseline_best=baseline == lowest,
+        scores=scores,
+        best_classical=classical and dataclasses.replace(classical, best=classical.mae == lowest),
+        missing=tuple(None if score else why for score, why in zip(scores, missing, strict=True)),
     )
-
-
-def _model(run: FinishedRun) -> tuple[str, int | None]:
-    return run.spec.architecture, run.spec.depth
 
 
 def _refuse_unequal_rows(runs: Sequence[FinishedRun]) -> None:
-    """Runs of one split have the same rows, and those of all the same unit."""
-    first_of_all, first_of_split = runs[0], {}
+    """Check that runs have one unit, and runs of one split the same rows."""
+    first_of_split: dict[int | None, FinishedRun] = {}
     for run in runs:
         first = first_of_split.setdefault(run.split, run)
         for field in ("unit", "n_train", "n_val", "n_test", "baseline_mae"):
-            other = first_of_all if field == "unit" else first
-            ours, theirs = getattr(run.result, field), getattr(other.result, field)
-            same = (
-                math.isclose(ours, theirs, rel_tol=1e-6)
-                if field == "baseline_mae"
-                else ours == theirs
+            other = runs[0] if field == "unit" else first
+            value, known = getattr(run.result, field), getattr(other.result, field)
+            # The baseline depends on the targets alone, but ranks may sum it in another order.
+            if value == known or (
+                field == "baseline_mae" and math.isclose(value, known, rel_tol=1e-6)
+            ):
+                continue
+            raise UserError(
+                f"{other.folder} and {run.folder} are cells of one row, but their {field} "
+                f"differs: {known} and {value}"
             )
-            if (
-                not same
-            ):  # the baseline depends on the targets alone; ranks may sum it in another order
-                raise UserError(
-                    f"{other.folder} and {run.folder} are cells of one row, but their {field} differs: {theirs} and {ours}"
-                )

@@ -5,6 +5,8 @@ never the tables.
 """
 
 import dataclasses
+import functools
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,81 +18,142 @@ from irnet_hpc.runs.predictions_file import ARRAYS, read_arrays
 if TYPE_CHECKING:
     import numpy as np
 
+
 FILE = "test_predictions.npz"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LabelledRows:
+    """Test rows of one property of one pack, with their targets."""
+
+    material_id: "np.ndarray"  # (n_rows,) str
+    formula: "np.ndarray"  # (n_rows,) str
+    target: "np.ndarray"  # (n_rows,) in the property's unit
+
+    def is_same(self, other: "LabelledRows") -> bool:
+        """Return True if the two are equal, row by row."""
+        import numpy as np
+
+        return self is other or all(
+            np.array_equal(getattr(self, field.name), getattr(other, field.name))
+            for field in dataclasses.fields(self)
+        )
+
+    @functools.cached_property
+    def formula_number(self) -> "np.ndarray":
+        """(n_rows,) int: rows have the same number if they have the same formula."""
+        import numpy as np
+
+        return np.unique(self.formula, return_inverse=True)[1]
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitRows:
-    """One split's test rows of one property, and what each run has predicted for them."""
+    """The test rows of one split, and what each run has predicted for them."""
 
-    formula: "np.ndarray"  # (n_rows,) int: the same number is the same formula
-    target: "np.ndarray"  # (n_rows,) in the property's unit
+    rows: LabelledRows
     predictions: dict[Path, "np.ndarray"]  # folder of a run -> (n_rows,)
 
-    def has_the_rows_of(self, other: "SplitRows") -> bool:
+    def shares_rows_with(self, other: "SplitRows") -> bool:
+        """Return True if formulas and targets are the same."""
         import numpy as np
 
-        return np.array_equal(self.formula, other.formula) and np.array_equal(
-            self.target, other.target
+        return self.rows is other.rows or (
+            np.array_equal(self.rows.formula_number, other.rows.formula_number)
+            and np.array_equal(self.rows.target, other.rows.target)
         )
 
     def errors(self, runs: Iterable[FinishedRun]) -> "np.ndarray":
-        """Absolute errors (n_runs, n_rows) of those runs that are here."""
+        """Return the absolute errors (n_runs, n_rows) of those runs that were read."""
         import numpy as np
 
-        found = [self.predictions[run.folder] for run in runs if run.folder in self.predictions]
-        return np.abs(np.array(found).reshape(-1, len(self.target)) - self.target)
+        known = [self.predictions[run.folder] for run in runs if run.folder in self.predictions]
+        return np.abs(np.array(known).reshape(-1, len(self.rows.target)) - self.rows.target)
 
 
-def read_rows(
-    runs: Iterable[FinishedRun], problems: dict[Path, str]
-) -> dict[int | None, SplitRows]:
-    """Split -> its rows, of runs on one property of one pack. `problems` gets a sentence for each run that is left out."""
-    import numpy as np
+class Predictions:
+    """Read predictions, each file once, and note in `problems` which cannot be used, and why.
 
-    first, rows = {}, {}
-    for run in runs:
-        try:
-            arrays = read_predictions(run)
-        except UserError as error:
-            problems[run.folder] = str(error)
-            continue
-        labels = [arrays[name] for name in ARRAYS[:3]]
-        known = first.setdefault(run.split, labels)
-        if not all(map(np.array_equal, known, labels)):
-            problems[run.folder] = (
-                f"{run.folder / FILE} is of other test rows than those of the runs beside it"
-            )
-            continue
-        if run.split not in rows:
-            rows[run.split] = SplitRows(np.unique(labels[1], return_inverse=True)[1], labels[2], {})
-        rows[run.split].predictions[run.folder] = arrays["prediction"]
-    return rows
+    Runs of one split share the arrays of their test rows, so that a thousand runs take the memory
+    of their predictions alone.
+    """
+
+    def __init__(self) -> None:
+        self.problems: dict[Path, str] = {}  # folder of a run -> sentence
+        self._read: dict[tuple[Path, str], tuple[LabelledRows, np.ndarray] | None] = {}
+        self._known_rows: dict[bytes, LabelledRows] = {}
+
+    def read(self, run: FinishedRun) -> "tuple[LabelledRows, np.ndarray] | None":
+        """Return a run's test rows and predictions (n_rows,); None where they cannot be used."""
+        key = run.folder, run.spec.property
+        if key not in self._read:
+            try:
+                arrays = read_predictions(run)
+                self._read[key] = self._shared_rows(arrays), arrays["prediction"]
+            except UserError as error:
+                self.problems[run.folder] = str(error)
+                self._read[key] = None
+        return self._read[key]
+
+    def _shared_rows(self, arrays: dict[str, "np.ndarray"]) -> LabelledRows:
+        """Return the rows of another run where they are the same, to the bit."""
+        digest = hashlib.blake2b()
+        for name in ARRAYS[:3]:
+            digest.update(f"{arrays[name].dtype} {arrays[name].shape}".encode())
+            digest.update(arrays[name].tobytes())
+        return self._known_rows.setdefault(
+            digest.digest(), LabelledRows(*(arrays[name] for name in ARRAYS[:3]))
+        )
+
+    def by_split(self, runs: Iterable[FinishedRun]) -> dict[int | None, SplitRows]:
+        """Map each split to its rows.
+
+        Args:
+            runs: on one property of one pack. A run whose rows are not those of the first run of
+                its split is left out.
+        """
+        splits: dict[int | None, SplitRows] = {}
+        for run in runs:
+            if (found := self.read(run)) is None:
+                continue
+            rows, predictions = found
+            split = splits.setdefault(run.split, SplitRows(rows, {}))
+            if split.rows.is_same(rows):
+                split.predictions[run.folder] = predictions
+            else:
+                self.problems[run.folder] = (
+                    f"{run.folder / FILE} is of other test rows than those of the runs beside it"
+                )
+        return splits
 
 
-def by_split(
-    runs: Iterable[FinishedRun], rows: dict[int | None, SplitRows]
+def readable_runs(
+    runs: Iterable[FinishedRun], splits: dict[int | None, SplitRows]
 ) -> dict[int | None, list[FinishedRun]]:
-    """The runs whose predictions were read."""
-    found: dict[int | None, list[FinishedRun]] = {}
+    """Sort the runs whose predictions were read by split."""
+    readable: dict[int | None, list[FinishedRun]] = {}
     for run in runs:
-        if run.split in rows and run.folder in rows[run.split].predictions:
-            found.setdefault(run.split, []).append(run)
-    return found
+        if run.split in splits and run.folder in splits[run.split].predictions:
+            readable.setdefault(run.split, []).append(run)
+    return readable
 
 
-def pools_of(
-    splits: Iterable[int | None], rows: dict[int | None, SplitRows]
+def pool_splits(
+    numbers: Iterable[int | None], splits: dict[int | None, SplitRows]
 ) -> list[list[int | None]]:
-    """Splits by their test rows. Where an element is held out, the seed of the split moves train and val alone: such splits
-    are several runs on one draw of test rows, which they must not pass off as several."""
+    """Put splits with the same test rows together.
+
+    Where an element is held out, the seed of the split changes only train and val. Such splits are
+    several runs on one draw of test rows, and must not count as several draws.
+    """
     pools: list[list[int | None]] = []
-    for split in splits:
-        same = next((pool for pool in pools if rows[pool[0]].has_the_rows_of(rows[split])), None)
+    for number in numbers:
+        rows = splits[number]
+        same = next((pool for pool in pools if splits[pool[0]].shares_rows_with(rows)), None)
         if same is None:
-            pools.append([split])
+            pools.append([number])
         else:
-            same.append(split)
+            same.append(number)
     return pools
 
 

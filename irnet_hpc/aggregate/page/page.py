@@ -1,334 +1,316 @@
-"""The report: one HTML file that needs nothing else, no network and no server. `aggregate --html` writes it.
+"""Render the report as one HTML file that needs nothing else: no network and no server.
 
-Charts are matplotlib's, as SVG within the page: it draws the other figures already, a chart is a few kB against the 4.5 MB of
-an interactive library, prints as it looks, and takes the page's colours in the dark. What is interactive is the tables, by
-the few lines of webpage.js, which a Content-Security-Policy lets run by its hash and nothing else.
+Charts are matplotlib's, as SVG within the page. It draws the other figures already; a chart takes a
+few kB instead of the 4.5 MB of an interactive library, prints as it looks, and has the page's
+colours in the dark. Tables are interactive by the few lines of webpage.js. A Content-Security-Policy
+lets this script run by its hash, and nothing else.
+
+Templates escape every text. What is not printable becomes a space.
 """
 
 import base64
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from typing import TYPE_CHECKING, NamedTuple
 
-from irnet_hpc.aggregate.curves import Convergence
-from irnet_hpc.aggregate.diagnostics import Diagnosis
-from irnet_hpc.aggregate.document import Note, how_to_read
-from irnet_hpc.aggregate.formats import Section, Text
-from irnet_hpc.aggregate.page.html import Markup, element, joined, table
+from markupsafe import Markup
+
+from irnet_hpc.aggregate.document import how_to_read
+from irnet_hpc.aggregate.findings import Findings
+from irnet_hpc.aggregate.formats import Line, Section, Text, line_of, missing
+from irnet_hpc.aggregate.notes import Note
+from irnet_hpc.aggregate.page.cells import PageTable, page_table
 from irnet_hpc.aggregate.page.pictures import (
-    charts_or,
+    SHADES,
+    Chart,
+    PageDiagnosis,
     convergence_charts,
     cost_charts,
     depth_charts,
-    grid,
-    predictions_of,
-    rank_chart,
+    page_diagnoses,
+    rank_charts,
     size_charts,
 )
-from irnet_hpc.aggregate.page.summary import summary
-from irnet_hpc.aggregate.published import published_grid
-from irnet_hpc.aggregate.render import cell_text, row_format
-from irnet_hpc.aggregate.render import grid as table_grid
-from irnet_hpc.aggregate.scores import Cell
-from irnet_hpc.aggregate.sections.differences import FEWEST
-from irnet_hpc.aggregate.sections.ranks import Ranking
-from irnet_hpc.aggregate.sections.series import Series
-from irnet_hpc.aggregate.sections.tasks import Task, percent_below, tasks_section
+from irnet_hpc.aggregate.page.summary import Sentence, extent, plural, sentences
+from irnet_hpc.aggregate.published import caption, published_grid
+from irnet_hpc.aggregate.render import grid, interval_text, percent_text, row_format, score_text
+from irnet_hpc.aggregate.scores import Model, ModelScore, percent_below
+from irnet_hpc.aggregate.sections.intervals import no_interval
+from irnet_hpc.aggregate.sections.tasks import best_of_each
+from irnet_hpc.aggregate.significance import MIN_RUNS
 from irnet_hpc.aggregate.tables import Row, Table
-from irnet_hpc.runs.collect import FinishedRun, Gap
-from irnet_hpc.runs.spec import model_name
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from irnet_hpc.aggregate.report import Report
 
 
-def subtitle(runs: Sequence[FinishedRun]) -> str:
-    attempts = [
-        run.result.attempts for run in runs if isinstance(run.result.attempts, list)
-    ]  # which nothing else reads
-    stamps = [one.get("started") for of_run in attempts for one in of_run if isinstance(one, dict)]
-    newest = max((stamp for stamp in stamps if isinstance(stamp, str)), default=None)
-    since = f", the newest started {newest[:10]}" if newest else ""
-    return (
-        f"irnet_hpc: what was trained, and how well it predicts rows that it has not seen{since}."
-    )
+MAX_UNFOLDED = 3  # blocks of a section, above which they are folded
 
 
-def facts(
-    runs: Sequence[FinishedRun], tables: Sequence[Table], n_tasks: int, n_gaps: int
-) -> Markup:
-    cells = [cell for one in tables for row in one.rows for cell in row.cells if cell]
-    n_models = len({model for one in tables for model in one.models})
-    counted = {
-        "finished run" + "s" * (len(runs) != 1): len(runs),
-        "task" + "s" * (n_tasks != 1): n_tasks,
-        "model" + "s" * (n_models != 1): n_models,
-        "cell" + "s" * (len(cells) != 1): len(cells),
-        f"of {FEWEST} runs or more": sum(cell.n >= FEWEST for cell in cells),
-        "without a result": n_gaps,
-    }
-    hours = sum(run.result.device_hours for run in runs)
-    shown = {name: f"{n:,}" for name, n in counted.items()} | {"device-hours": f"{hours:,.3g}"}
-    return element(
-        "ul", *(element("li", element("b", n), name) for name, n in shown.items()), class_="facts"
-    )
+class PageSection(NamedTuple):
+    """A section of the report, as the page shows it."""
+
+    heading: str
+    text: str
+    blocks: list[tuple[str, PageTable]]  # (title, table)
+    folded: bool
 
 
-def everything(tables: Sequence[Table]) -> Markup:
-    """Every cell as a line, to be sorted and searched."""
-    header = (
-        "model",
-        "test MAE",
-        "property",
-        "pack",
-        "95 % interval",
-        "below baseline",
-        "below plain",
-        "recipe",
-        "protocol",
-    )
-    lines = [
-        [
-            Text(text)
-            for text in (
-                *header,
-                "training rows",
-                "test rows",
-                "parameters",
-                "device-hours",
-                "started from",
-            )
-        ]
-    ]
-    for one in tables:
-        for row in one.rows:
-            for model, cell in zip(one.models, row.cells, strict=True):
-                lines.append(_line(one, row, model, cell))
-    said = (
-        f"{len(lines) - 1:,} cells. Click a heading to sort. Shaded: the best of its row in its table, and whatever cannot be "
-        "told from it; MAEs of different properties, packs and protocols are not comparable."
-    )
-    field = element(
-        "input",
-        type="search",
-        placeholder="Filter: words that a line must hold",
-        aria_label="filter",
-        data_filters="everything",
-    )
-    return joined(
-        [element("p", said, class_="said"), field, table(lines, name="everything", tall=True)]
-    )
+class PublishedTable(NamedTuple):
+    """A table as mae.md has it, and what is published beside it."""
 
-
-def _line(one: Table, row: Row, model: tuple[str, int | None], cell: Cell | None) -> list[Text]:
-    form, why = row_format(row), None if cell else one.why_missing(row, *model)
-    below = percent_below(cell.mae, row.baseline) if cell else None
-    protocol = one.protocol + (" (selected on test)" if one.selected_on == "test" else "")
-    plain = "is plain" if model[0] == "plain" else "no plain"
-    texts = [
-        model_name(*model),
-        why or cell_text(cell, form),
-        f"{row.property} ({row.unit})",
-        one.pack,
-    ]
-    texts += [
-        why
-        or (
-            f"{cell.interval[0]:{form}} to {cell.interval[1]:{form}}"
-            if cell.interval
-            else _no_interval(cell)
-        )
-    ]
-    texts += [why or ("baseline is 0" if below is None else f"{below:+.1f} %")]
-    texts += [why or (plain if cell.improvement is None else f"{cell.improvement:+.1f} %")]
-    texts += [
-        one.recipe + (f", one network for {one.joint.replace(',', ', ')}" if one.joint else ""),
-        protocol,
-    ]
-    texts += [f"{row.n_train:,}", f"{row.n_test:,}"]
-    texts += [why or ("not counted" if cell.n_parameters is None else f"{cell.n_parameters:,}")]
-    texts += [why or f"{cell.device_hours:.3g}", one.start_from or "nothing"]
-    return [Text(text, bool(cell and cell.best and place < 2)) for place, text in enumerate(texts)]
-
-
-def _no_interval(cell: Cell) -> str:
-    return f"n < {FEWEST}" if cell.n < FEWEST else "no predictions"
-
-
-FOLDED = 3  # blocks of a section, above which they are folded
+    title: str
+    table: PageTable
+    caption: str
+    published: PageTable
+    sources: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
-class Findings:
-    """All that the report shows."""
+class Part:
+    """A part of the page, of those that the template shows."""
 
-    runs: Sequence[FinishedRun]
-    gaps: Mapping[Path, Gap]
-    tables: Sequence[Table]
-    sections: Sequence[Section]
-    tasks: Sequence[Task]
-    ranking: Ranking | None
-    sizes: Sequence[Series]
-    trainings: Sequence[Convergence]
-    diagnoses: Sequence[Diagnosis]
-    notes: Sequence[Note]
+    name: str  # its heading
+    template: str
+    extent: str = ""
+    text: str = ""
+    texts: Sequence[str] = ()
+    sentences: Sequence[Sentence] = ()
+    charts: Sequence[Chart] = ()
+    note: str = ""
+    section: PageSection | None = None
+    table: PageTable | None = None
+    tables: Sequence[PublishedTable] = ()
+    diagnoses: Sequence[PageDiagnosis] = ()
+    notes: Sequence[Note] = ()
+
+    @property
+    def anchor(self) -> str:
+        """The id that links lead to."""
+        return self.name.lower().replace(" ", "-")
 
 
-def webpage(found: Findings) -> str:
-    """The whole page. The same findings give the same page."""
-    folder = Path(__file__).parent
-    style, script = (
-        (folder / f"webpage.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")
-    )
+def render_page(report: "Report") -> str:
+    """Render the whole page. The same report gives the same page."""
+    findings = report.findings
+    style, script = (_package_text(name) for name in ("webpage.css", "webpage.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    parts = {name: part for name, part in _parts(found).items() if part}
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=policy),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", "irnet_hpc: test errors"),
-        element("style", Markup(style)),
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     )
-    links = [element("a", name, href=f"#{_anchor(name)}") for name in parts]
-    body = element(
-        "body",
-        element(
-            "header",
-            element("h1", "Test errors"),
-            element("p", subtitle(found.runs), class_="said"),
-            facts(found.runs, found.tables, len(found.tasks), len(found.gaps)),
-        ),
-        element("nav", element("div", *links), aria_label="sections"),
-        element("main", *(_part(name, part) for name, part in parts.items())),
-        element("footer", element("p", *_footer(found), class_="note")),
-        element("script", Markup(script)),
-    )
-    return "<!DOCTYPE html>\n" + element("html", head, body, lang="en") + "\n"
-
-
-def _parts(found: Findings) -> dict[str, Markup | None]:
-    """Heading -> what stands below it; None: nothing is said of it."""
-    by_name = {section.name: section for section in found.sections}
-    curves, left_out = convergence_charts(found.trainings)
-    more = f"{left_out} more are files beside the tables." if left_out else None
-    tried = [table for table in found.tables if table.protocol == "honest"]
-    return {
-        "Summary": _summary(found),
-        "All results": everything(found.tables),
-        "Depth": _with_section(
-            charts_or(depth_charts(found.tables), "No table has several depths yet."),
-            by_name.get("depths"),
-        ),
-        "Convergence": joined(
-            [
-                charts_or(curves, "No plain, SRNet or IRNet run has a history yet."),
-                element("p", more) if more else "",
-            ]
-        ),
-        "Predictions": _predictions(found.diagnoses),
-        "Significance": _with_section(None, by_name.get("intervals")),
-        "Differences": _with_section(None, by_name.get("differences"), "Differences"),
-        "Ranks": _with_section(rank_chart(found.ranking), by_name.get("ranks")),
-        "Training rows": _with_section(grid(size_charts(found.sizes)), by_name.get("size")),
-        "Representations": _with_section(None, by_name.get("representations"), "Representations"),
-        "Chemistry": _with_section(None, by_name.get("chemistry")),
-        "Protocol": _with_section(None, by_name.get("optimism")),
-        "Ensembles": _with_section(None, by_name.get("ensembles")),
-        "Cost": _with_section(grid(cost_charts(tried)), by_name.get("costs"), "Cost"),
-        "Tables": _tables(found.tables),
-        "Notes": _notes(found.notes),
-    }
-
-
-def _anchor(name: str) -> str:
-    return name.lower().replace(" ", "-")
-
-
-def _part(name: str, part: Markup) -> Markup:
-    return element("section", element("h2", name), part, id=_anchor(name))
-
-
-def _summary(found: Findings) -> Markup:
-    best = _section(tasks_section(found.tasks)) if found.tasks else ""
-    first, *rest = summary(found.runs, found.tables, found.tasks, found.ranking, found.gaps)
-    words = [element("li", element("b", sentence.about), ": ", sentence.text) for sentence in rest]
-    return joined([element("p", first.text), element("ul", *words, class_="words"), best])
-
-
-def _predictions(found: Sequence[Diagnosis]) -> Markup:
-    if not found:
-        return element("p", "No predictions of the best models can be read.", class_="note")
-    said = "Of the best model of each task, chosen by val: over all its runs, on test rows."
-    return joined(
-        [
-            element("p", said, class_="said"),
-            *(predictions_of(number, one) for number, one in enumerate(found)),
-        ]
-    )
-
-
-def _section(section: Section, below: str = "") -> Markup:
-    """Its blocks, folded where they are many; its heading, unless it stands `below` the same one."""
-    folded = len(section.blocks) > FOLDED
-    blocks = [
-        _folded(block.title, table(block.lines))
-        if folded
-        else joined([element("h3", block.title), table(block.lines)])
-        for block in section.blocks
-    ]
-    heading = element("h3", section.heading) if section.heading != below else ""
-    return joined([heading, element("p", section.said, class_="said"), *blocks])
-
-
-def _with_section(charts: Markup | None, section: Section | None, below: str = "") -> Markup | None:
-    """None where there is nothing of either."""
     return (
-        joined([charts or "", _section(section, below) if section else ""])
-        if charts or section
-        else None
+        _environment()
+        .get_template("page.html")
+        .render(
+            policy=policy,
+            style=Markup(style),
+            script=Markup(script),
+            subtitle=subtitle(findings),
+            facts=facts(findings),
+            parts=list(_parts(report)),
+            shades=[words for _, words in SHADES],
+            footer=_footer(findings),
+        )
     )
 
 
-def _folded(title: str, *inside: Markup | None) -> Markup:
-    return element("details", element("summary", title), *inside)
+def _package_text(name: str) -> str:
+    return (resources.files("irnet_hpc.aggregate.page") / name).read_text(encoding="utf-8")
 
 
-def _tables(tables: Sequence[Table]) -> Markup:
-    """The tables as mae.md has them, each with what is published beside it."""
-    parts = [element("p", text, class_="said") for text in how_to_read(tables)]
-    for one in tables:
-        beside, sources = published_grid(one)
-        published = [
-            element(
-                "p",
-                f"Published on {one.source}, of other rows, splits and selection than ours:",
-                class_="said",
-            ),
-            table(beside),
-            element("ol", *(element("li", source) for source in sources), class_="note"),
-        ]
-        parts.append(_folded(one.title, table(table_grid(one)), *(published if sources else [])))
-    return joined(parts)
+@functools.cache
+def _environment() -> "Environment":
+    """Return the templates, which escape whatever is put into them."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    return Environment(
+        loader=FunctionLoader(lambda name: _package_text(f"templates/{name}")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
 
 
-def _notes(notes: Sequence[Note]) -> Markup | None:
-    if not notes:
-        return None
-    parts = []
-    for note in notes:
-        lines = element("ul", *(element("li", line) for line in note.lines))
-        parts.append(
-            _folded(f"{note.heading} ({len(note.lines)})", lines)
-            if note.lines
-            else element("p", note.heading)
-        )
-    return joined(parts)
+def printable(value: object) -> object:
+    """Replace letters that do not print by spaces; markup stays as it is."""
+    if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
+        return value
+    return "".join(letter if letter.isprintable() else " " for letter in value)
 
 
-def _footer(found: Findings) -> list[str]:
-    commits = sorted({str(run.result.commit)[:8] for run in found.runs if run.result.commit})
-    said = f"Trained at commit {', '.join(commits)}. " if commits else ""
-    return [
-        f"{said}Every number is also in mae.json and mae.csv beside the tables, in full precision."
+def subtitle(findings: Findings) -> str:
+    """Say what the page is about, and when the newest run started where results state it."""
+    # Nothing else reads the attempts, so they may be anything.
+    attempts = [
+        attempt
+        for run in findings.runs
+        if isinstance(run.result.attempts, list)
+        for attempt in run.result.attempts
+        if isinstance(attempt, dict)
     ]
+    stamps = [attempt.get("started") for attempt in attempts]
+    newest = max((stamp for stamp in stamps if isinstance(stamp, str)), default=None)
+    since = f", the newest started {newest[:10]}" if newest else ""
+    return f"irnet_hpc: what was trained, and how well it predicts rows it has not seen{since}."
+
+
+def facts(findings: Findings) -> list[tuple[str, str]]:
+    """Return the numbers at the top of the page, each with its name."""
+    scores = [score for table in findings.tables for _, _, score in table.scored()]
+    counts = [
+        (plural(len(findings.runs), "finished run"), len(findings.runs)),
+        (plural(len(findings.tasks), "task"), len(findings.tasks)),
+        (plural(len(findings.models), "model"), len(findings.models)),
+        (plural(len(scores), "cell"), len(scores)),
+        (f"with {MIN_RUNS} runs or more", sum(score.n >= MIN_RUNS for score in scores)),
+        ("without a result", len(findings.gaps)),
+    ]
+    hours = sum(run.result.device_hours for run in findings.runs)
+    return [*((name, f"{n:,}") for name, n in counts), ("device-hours", f"{hours:,.3g}")]
+
+
+def _parts(report: "Report") -> Iterator[Part]:
+    """Yield the parts that have something to show, in the order of the page."""
+    findings = report.findings
+    sections = {section.name: page_section(section) for section in report.sections}
+    yield Part(
+        "Summary",
+        "summary.html",
+        extent=extent(findings),
+        sentences=list(sentences(findings)),
+        section=page_section(best_of_each(findings)) if findings.tasks else None,
+    )
+    lines = [line for table in findings.tables for line in _score_lines(table)]
+    text = (
+        f"{len(lines):,} cells. Click a heading to sort. Shaded: the best of its row in its table, "
+        "and whatever cannot be told from it. MAEs of different properties, packs and protocols "
+        "are not comparable."
+    )
+    yield Part(
+        "All results", "scores.html", text=text, table=page_table([line_of(*HEADER), *lines])
+    )
+    yield from _chart_parts(findings, sections)
+    yield Part("Tables", "tables.html", texts=how_to_read(report.tables), tables=_tables(report))
+    if report.notes:
+        yield Part("Notes", "notes.html", notes=report.notes)
+
+
+def _chart_parts(findings: Findings, sections: Mapping[str, PageSection]) -> Iterator[Part]:
+    """Yield the parts between the results and the tables: charts, each with its section."""
+    yield _depth_part(findings, sections)
+    charts, n_left_out = convergence_charts(findings.convergence)
+    note = f"{n_left_out} more are files beside the tables." if n_left_out else ""
+    none = "No plain, SRNet or IRNet run has a history yet."
+    yield Part("Convergence", "charts.html", charts=charts, note=note if charts else none)
+    yield Part("Predictions", "predictions.html", diagnoses=page_diagnoses(findings.diagnoses))
+    tried = [table for table in findings.tables if table.protocol == "honest"]
+    charts_of: dict[str, Sequence[Chart]] = {
+        "ranks": rank_charts(findings.ranking),
+        "size": size_charts(findings.sizes),
+        "costs": cost_charts(tried),
+    }
+    for name, section_name in SECTION_PARTS.items():
+        section, charts = sections.get(section_name), charts_of.get(section_name, ())
+        if section or charts:
+            yield Part(name, "charts.html", charts=charts, section=section)
+
+
+# Heading of the page -> name of the section below it.
+SECTION_PARTS = {
+    "Significance": "intervals",
+    "Differences": "differences",
+    "Ranks": "ranks",
+    "Training rows": "size",
+    "Representations": "representations",
+    "Chemistry": "chemistry",
+    "Protocol": "optimism",
+    "Ensembles": "ensembles",
+    "Cost": "costs",
+}
+
+
+def _depth_part(findings: Findings, sections: Mapping[str, PageSection]) -> Part:
+    charts = depth_charts(findings.tables)
+    note = "" if charts else "No table has several depths yet."
+    return Part("Depth", "charts.html", charts=charts, note=note, section=sections.get("depths"))
+
+
+def page_section(section: Section) -> PageSection:
+    """Prepare a section for the page."""
+    blocks = [(block.title, page_table(block.lines)) for block in section.blocks]
+    return PageSection(section.heading, section.text, blocks, len(blocks) > MAX_UNFOLDED)
+
+
+HEADER = (
+    *("model", "test MAE", "property", "pack", "95 % interval", "below baseline", "below plain"),
+    *("recipe", "protocol", "training rows", "test rows", "parameters", "device-hours"),
+    "started from",
+)
+
+
+def _score_lines(table: Table) -> Iterator[Line]:
+    """Yield a line for each cell of a table."""
+    for row, model, score in table.entries():
+        yield _score_line(table, row, model, score)
+
+
+def _score_line(table: Table, row: Row, model: Model, score: ModelScore | None) -> Line:
+    joint = f", one network for {table.joint.replace(',', ', ')}" if table.joint else ""
+    settings = (
+        table.recipe_label + joint,
+        table.protocol + table.selection_words,
+        f"{row.n_train:,}",
+        f"{row.n_test:,}",
+    )
+    start = table.start_from or "nothing"
+    if score is None:
+        why = missing(table.missing(row, model))
+        return line_of(
+            str(model), why, row.label, table.pack, *[why] * 3, *settings, why, why, start
+        )
+    form, n_parameters = row_format(row), score.n_parameters
+    below = percent_below(score.mae, row.baseline)
+    plain = "is plain" if model.architecture == "plain" else "no plain"
+    return line_of(
+        Text(str(model), score.best),
+        Text(score_text(score, form), score.best),
+        row.label,
+        table.pack,
+        interval_text(*score.interval, form) if score.interval else no_interval(score),
+        percent_text(below, "baseline is 0"),
+        percent_text(score.improvement_over_plain, plain),
+        *settings,
+        missing("not counted") if n_parameters is None else f"{n_parameters:,}",
+        f"{score.device_hours:.3g}",
+        start,
+    )
+
+
+def _tables(report: "Report") -> list[PublishedTable]:
+    """Prepare the tables as mae.md has them."""
+    tables = []
+    for table in report.tables:
+        lines, sources = published_grid(table)
+        shown = page_table(grid(table))
+        tables.append(
+            PublishedTable(table.title, shown, caption(table), page_table(lines), sources)
+        )
+    return tables
+
+
+def _footer(findings: Findings) -> str:
+    commits = {str(run.result.commit)[:8] for run in findings.runs if run.result.commit}
+    trained = f"Trained at commit {', '.join(sorted(commits))}. " if commits else ""
+    return (
+        f"{trained}Every number is also in mae.json and mae.csv beside the tables, in full "
+        "precision."
+    )

@@ -1,28 +1,29 @@
-"""The pictures of the report: charts in the page's colours, the periodic table, the worst predictions."""
+"""Draw the charts of the page, in its colours, and lay out the periodic table."""
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from irnet_hpc.aggregate.curves import Convergence
-from irnet_hpc.aggregate.diagnostics import WORST_PART, Diagnosis, ElementError
-from irnet_hpc.aggregate.figures import (
-    critical_difference,
+from markupsafe import Markup
+
+from irnet_hpc.aggregate.charts import (
+    draw_convergence,
     draw_cost,
     draw_depths,
     draw_parity,
     draw_residuals,
     draw_rows,
-    draw_training,
-    figure_of,
 )
-from irnet_hpc.aggregate.formats import Text
-from irnet_hpc.aggregate.page.html import Markup, element, formula, joined, table
+from irnet_hpc.aggregate.curves import Convergence
+from irnet_hpc.aggregate.diagnostics import WORST_SHARE, Diagnosis, ElementError
+from irnet_hpc.aggregate.figures import figure_of, rank_figure
+from irnet_hpc.aggregate.formats import line_of
+from irnet_hpc.aggregate.page.cells import PageTable, formula, page_table
+from irnet_hpc.aggregate.page.summary import count
 from irnet_hpc.aggregate.page.svg import inline_svg
+from irnet_hpc.aggregate.ranking import Ranking
 from irnet_hpc.aggregate.render import row_format
-from irnet_hpc.aggregate.sections.depths import depths_of
-from irnet_hpc.aggregate.sections.ranks import Ranking
-from irnet_hpc.aggregate.sections.series import Series
+from irnet_hpc.aggregate.series import Series
 from irnet_hpc.aggregate.tables import Table
 from irnet_hpc.data.elements import NUMBER
 
@@ -31,33 +32,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-NOBLE = (2, 10, 18, 36, 54, 86, 118)  # the last element of each period
-LANTHANUM, ACTINIUM = 57, 89
-F_ROW = 8  # lanthanides and actinides stand below the table, in rows of their own: 8 and 9
-N_COLUMNS, N_ROWS = 18, 9
-
-
-def place(symbol: str) -> tuple[int, int]:
-    """(row, column) from 1: period and group; of lanthanides and actinides, La and Ac included, F_ROW or the next and 4 to 18.
-
-    >>> place("Fe"), place("He"), place("La"), place("Lr")
-    ((4, 8), (1, 18), (8, 4), (9, 18))
-    """
-    number = NUMBER[symbol]
-    for row, first in ((F_ROW, LANTHANUM), (F_ROW + 1, ACTINIUM)):
-        if first <= number <= first + 14:
-            return row, 4 + number - first
-    period = next(period for period, last in enumerate(NOBLE, start=1) if number <= last)
-    before = NOBLE[period - 2] if period > 1 else 0
-    from_left, from_right = number - before, NOBLE[period - 1] - number
-    n_left = 1 if period == 1 else 2
-    return period, from_left if from_left <= n_left else N_COLUMNS - from_right
-
-
-SIZE = (3.7, 3.0)  # inches of a panel: the width of a telephone
-MOST_CURVES = 60  # charts of convergence; those of several architectures first
-FEWEST_ROWS = 10  # of an element, below which its error is not coloured
-# (upper bound of an element's MAE over the MAE of all rows, in words); the place is the colour in the style sheet
+PANEL_SIZE = (3.7, 3.0)  # inches of a chart: the width of a telephone
+MAX_CURVES = 60  # charts of convergence; those of several architectures first
+MIN_ROWS = 10  # of an element, below which its error is not coloured
+# (upper bound of an element's MAE over the MAE of all rows, in words), in the order of the colours
+# in the style sheet.
 SHADES = (
     (0.5, "at most half"),
     (0.8, "to 0.8"),
@@ -66,202 +45,215 @@ SHADES = (
     (2.0, "to 2 ×"),
     (float("inf"), "above 2 ×"),
 )
+LAST_OF_PERIOD = (2, 10, 18, 36, 54, 86, 118)  # the noble gases
+LANTHANUM, ACTINIUM = 57, 89
+F_ROW = 8  # lanthanides and actinides stand below the table, in rows 8 and 9
+N_COLUMNS = 18
 
 
-def captioned(figure: "Figure", name: str, caption: str, wide: bool = False) -> Markup:
-    chart = inline_svg(figure, name, caption)
-    return element("figure", chart, element("figcaption", caption), class_="wide" if wide else None)
+class Chart(NamedTuple):
+    """A figure of the page."""
+
+    svg: Markup
+    caption: str
+    wide: bool = False
 
 
-def panel(draw: "Callable[[Axes], None]", below: str, name: str, caption: str) -> Markup:
-    """One panel alone, so that it fits a telephone and several stand side by side on a desk."""
-    return captioned(figure_of("", below, [draw], SIZE), name, caption)
+class ElementTile(NamedTuple):
+    """An element of the periodic table of errors."""
+
+    symbol: str
+    mae: str
+    title: str  # shown when pointed at
+    classes: str  # of the style sheet
+    row: int
+    column: int
 
 
-def grid(charts: Iterable[Markup]) -> Markup | None:
-    charts = list(charts)
-    return element("div", *charts, class_="charts") if charts else None
+class PageDiagnosis(NamedTuple):
+    """Where the best model of a task errs, as the page shows it."""
+
+    title: str
+    text: str
+    charts: list[Chart]
+    elements: list[ElementTile]
+    note: str
+    element_table: PageTable
+    worst: PageTable
 
 
-def depth_charts(tables: Iterable[Table]) -> list[Markup]:
-    """MAE against depth, the papers' figure: a chart a property of each table with several depths."""
+def place(symbol: str) -> tuple[int, int]:
+    """Return row and column of an element, from 1: its period and group.
+
+    Lanthanides and actinides, La and Ac included, stand in rows 8 and 9 and columns 4 to 18.
+
+    >>> place("Fe"), place("He"), place("La"), place("Lr")
+    ((4, 8), (1, 18), (8, 4), (9, 18))
+    """
+    number = NUMBER[symbol]
+    for row, first in ((F_ROW, LANTHANUM), (F_ROW + 1, ACTINIUM)):
+        if first <= number <= first + 14:
+            return row, 4 + number - first
+    period = next(row for row, last in enumerate(LAST_OF_PERIOD, start=1) if number <= last)
+    before = LAST_OF_PERIOD[period - 2] if period > 1 else 0
+    from_left, from_right = number - before, LAST_OF_PERIOD[period - 1] - number
+    n_left = 1 if period == 1 else 2
+    return period, from_left if from_left <= n_left else N_COLUMNS - from_right
+
+
+def chart_of(figure: "Figure", name: str, caption: str, wide: bool = False) -> Chart:
+    """Make a chart; `name` is unlike that of every other chart of the page."""
+    return Chart(inline_svg(figure, name, caption), caption, wide)
+
+
+def panel_chart(
+    draw: "Callable[[Axes], None]", name: str, caption: str, x_label: str = ""
+) -> Chart:
+    """Make a chart of one panel, which fits a telephone; several stand side by side on a desk."""
+    return chart_of(figure_of([draw], x_label=x_label, size=PANEL_SIZE), name, caption)
+
+
+def depth_charts(tables: Iterable[Table]) -> list[Chart]:
+    """Draw MAE against depth, the papers' figure, for each property with several depths."""
     return [
-        panel(
+        panel_chart(
             functools.partial(draw_depths, table=table, row=row),
-            "depth (fully connected layers)",
-            f"depth{number}-{place}",
+            f"depth{number}-{row_number}",
             f"{row.property}, {table.title}; bars are one sd over runs",
+            "depth (fully connected layers)",
         )
         for number, table in enumerate(tables)
-        if len(depths_of(table)) > 1
-        for place, row in enumerate(table.rows)
+        if len(table.depths) > 1
+        for row_number, row in enumerate(table.rows)
     ]
 
 
-def size_charts(sizes: Iterable[Series]) -> list[Markup]:
+def size_charts(sizes: Iterable[Series]) -> list[Chart]:
+    """Draw MAE against training rows."""
     return [
-        panel(functools.partial(draw_rows, series=one), "training rows", f"rows{number}", one.title)
-        for number, one in enumerate(sizes)
+        panel_chart(
+            functools.partial(draw_rows, series=series),
+            f"rows{number}",
+            series.title,
+            "training rows",
+        )
+        for number, series in enumerate(sizes)
     ]
 
 
-def convergence_charts(trainings: Iterable[Convergence]) -> tuple[list[Markup], int]:
-    """A chart a depth, those that compare architectures first; and how many are left out, for a page has its limits."""
-    panels = [
-        (len(curves), training, depth, curves)
-        for training in trainings
-        for depth, curves in training.panels
-    ]
-    panels.sort(key=lambda panel: -panel[0])
-    shown = [
-        panel(
-            functools.partial(draw_training, training=training, depth=depth, curves=curves),
-            "epoch",
+def convergence_charts(convergence: Iterable[Convergence]) -> tuple[list[Chart], int]:
+    """Draw a chart for each depth, those that compare architectures first.
+
+    Returns:
+        At most MAX_CURVES charts, and the number of those left out.
+    """
+    panels = [(item, depth, curves) for item in convergence for depth, curves in item.panels]
+    panels.sort(key=lambda panel: -len(panel[2]))
+    charts = [
+        panel_chart(
+            functools.partial(draw_convergence, convergence=item, depth=depth, curves=curves),
             f"epochs{number}",
-            f"{training.row.property}, {training.table.title}",
+            f"{item.row.property}, {item.table.title}",
+            "epoch",
         )
-        for number, (_, training, depth, curves) in enumerate(panels[:MOST_CURVES])
+        for number, (item, depth, curves) in enumerate(panels[:MAX_CURVES])
     ]
-    return shown, len(panels) - len(shown)
+    return charts, len(panels) - len(charts)
 
 
-def cost_charts(tables: Iterable[Table]) -> list[Markup]:
+def cost_charts(tables: Iterable[Table]) -> list[Chart]:
+    """Draw MAE against device-hours for each property of several models."""
+    words = "numbers are depths, the line joins what nothing beats in both"
     return [
-        panel(
+        panel_chart(
             functools.partial(draw_cost, table=table, row=row),
+            f"cost{number}-{row_number}",
+            f"{row.property}, {table.title}; {words}",
             "device-hours of a run",
-            f"cost{number}-{place}",
-            f"{row.property}, {table.title}; numbers are depths, the line joins what nothing beats in both",
         )
         for number, table in enumerate(tables)
-        for place, row in enumerate(table.rows)
-        if sum(bool(cell and cell.device_hours and cell.mae) for cell in row.cells) > 2
+        for row_number, row in enumerate(table.rows)
+        if sum(bool(score and score.device_hours and score.mae) for score in row.scores) > 2
     ]
 
 
-def rank_chart(ranking: Ranking | None) -> Markup | None:
+def rank_charts(ranking: Ranking | None) -> list[Chart]:
+    """Draw the critical difference, if there is one."""
     if ranking is None or ranking.critical_difference is None:
-        return None
-    said = "Mean ranks, the best on the left; a bar joins models that are not distinguishable (Nemenyi, 5 %)"
-    return captioned(critical_difference(ranking), "ranks", said, wide=True)
-
-
-def predictions_of(number: int, found: Diagnosis) -> Markup:
-    """Parity, residuals, errors by element and the worst rows of one task."""
-    task, form = found.task, row_format(found.entry.row)
-    runs = f"{found.n_runs} run" + ("" if found.n_runs == 1 else "s")
-    parity, residuals = (
-        panel(functools.partial(draw, found=found), None, f"{name}{number}", caption)
-        for draw, name, caption in (
-            (
-                draw_parity,
-                "parity",
-                f"Predicted against target, density of rows (logarithmic); {runs}",
-            ),
-            (
-                draw_residuals,
-                "residual",
-                "Residuals; dashed lines hold half of the rows, dotted ones 90 %",
-            ),
-        )
+        return []
+    caption = (
+        "Mean ranks, the best on the left; a bar joins models that cannot be told apart "
+        "(Nemenyi, 5 %)"
     )
-    said = (
-        f"{found.entry.name}, {found.entry.how}, {found.entry.features}: MAE {found.mae:{form}} {task.unit} over "
-        f"{found.n_rows:,} test rows; half of them are within {found.median:.2g}, and the worst {100 * WORST_PART:.0f} % "
-        f"make {100 * found.worst_part:.0f} % of it."
-    )
-    return element(
-        "details",
-        element(
-            "summary", f"{task.name} ({task.unit}): {found.entry.name}, MAE {found.mae:{form}}"
-        ),
-        element("p", said, class_="said"),
-        grid([parity, residuals]),
-        element("h3", "Error by element"),
-        elements(found),
-        element("h3", "The worst predictions"),
-        worst(found),
-        open=number == 0,
-    )
+    return [chart_of(rank_figure(ranking), "ranks", caption, wide=True)]
 
 
-def elements(found: Diagnosis) -> Markup:
-    """The periodic table: the MAE over the test rows that hold an element, by the MAE of all."""
-    unit = found.task.unit
-    key = [
-        element("span", element("i", class_=f"e{shade}"), words)
-        for shade, (_, words) in enumerate(SHADES)
-    ]
-    unread = (
-        f" {found.n_unreadable:,} rows have a formula that cannot be read."
-        if found.n_unreadable
+def page_diagnoses(diagnoses: Iterable[Diagnosis]) -> list[PageDiagnosis]:
+    """Show parity, residuals, errors by element and the worst rows of each task."""
+    return [_page_diagnosis(number, diagnosis) for number, diagnosis in enumerate(diagnoses)]
+
+
+def _page_diagnosis(number: int, diagnosis: Diagnosis) -> PageDiagnosis:
+    task, result = diagnosis.task, diagnosis.result
+    mae = f"MAE {diagnosis.mae:{row_format(result.row)}}"
+    n_runs = count(diagnosis.n_runs, "run")
+    parity = f"Predicted against target, density of rows (logarithmic); {n_runs}"
+    residuals = "Residuals; dashed lines hold half of the rows, dotted ones 90 %"
+    unreadable = (
+        f" {diagnosis.n_unreadable:,} rows have a formula that cannot be read."
+        if diagnosis.n_unreadable
         else ""
     )
-    few = f"Dashed: fewer than {FEWEST_ROWS} rows. A number is the MAE in {unit}.{unread}"
-    lines = [
-        [
-            Text(text)
-            for text in ("element", "test rows", f"MAE ({unit})", "mean of prediction less target")
-        ]
-    ]
-    lines += [
-        [Text(text) for text in (one.symbol, f"{one.n:,}", f"{one.mae:.3g}", f"{one.bias:+.2g}")]
-        for one in found.elements
-    ]
-    return joined(
-        (
-            element("div", *(_element(one, found) for one in found.elements), class_="elements"),
-            element("p", "Times the MAE of all rows: ", *key, class_="key"),
-            element("p", few, class_="note"),
-            element(
-                "details", element("summary", "The same as a table"), table(lines), class_="screen"
-            ),
-        )
-    )
-
-
-def _element(one: ElementError, found: Diagnosis) -> Markup:
-    ratio = one.mae / found.mae if found.mae else 1.0
-    shade = next(shade for shade, (bound, _) in enumerate(SHADES) if ratio <= bound)
-    row, column = place(one.symbol)
-    said = f"{one.symbol}: MAE {one.mae:.3g} {found.task.unit} over {one.n:,} rows, mean residual {one.bias:+.2g}"
-    kind = "few" if one.n < FEWEST_ROWS else f"e{shade}"
-    return element(
-        "span",
-        one.symbol,
-        element("small", f"{one.mae:.2g}"),
-        class_=kind,
-        title=said,
-        style=f"grid-area:{row}/{column}",
-    )
-
-
-def worst(found: Diagnosis) -> Markup:
-    unit = found.task.unit
-    header = (
-        "formula",
-        "material_id",
-        f"target ({unit})",
-        f"predicted ({unit})",
-        f"absolute error ({unit})",
-    )
-    lines = [[Text(text) for text in header]]
-    lines += [
-        [
-            Text(text)
-            for text in (
-                one.formula,
-                one.material_id,
-                f"{one.target:.4g}",
-                f"{one.prediction:.4g}",
-                f"{one.error:.4g}",
+    return PageDiagnosis(
+        title=f"{task.label}: {result.model}, {mae}",
+        text=(
+            f"{result.model}, {result.training}, {result.features}: {mae} {task.unit} over "
+            f"{diagnosis.n_rows:,} test rows. Half of them are within {diagnosis.median:.2g}, and "
+            f"the worst {100 * WORST_SHARE:.0f} % make {100 * diagnosis.worst_share:.0f} % of it."
+        ),
+        charts=[
+            panel_chart(functools.partial(draw, diagnosis=diagnosis), f"{name}{number}", caption)
+            for draw, name, caption in (
+                (draw_parity, "parity", parity),
+                (draw_residuals, "residual", residuals),
             )
-        ]
-        for one in found.worst
+        ],
+        elements=[_element_tile(element, diagnosis) for element in diagnosis.elements],
+        note=(
+            f"Dashed: fewer than {MIN_ROWS} rows. A number is the MAE in {task.unit}.{unreadable}"
+        ),
+        element_table=_element_table(diagnosis.elements, task.unit),
+        worst=_worst_table(diagnosis),
+    )
+
+
+def _element_tile(element: ElementError, diagnosis: Diagnosis) -> ElementTile:
+    ratio = element.mae / diagnosis.mae if diagnosis.mae else 1.0
+    shade = next(number for number, (bound, _) in enumerate(SHADES) if ratio <= bound)
+    title = (
+        f"{element.symbol}: MAE {element.mae:.3g} {diagnosis.task.unit} over {element.n:,} rows, "
+        f"mean residual {element.bias:+.2g}"
+    )
+    classes = "few" if element.n < MIN_ROWS else f"e{shade}"
+    return ElementTile(element.symbol, f"{element.mae:.2g}", title, classes, *place(element.symbol))
+
+
+def _element_table(elements: Sequence[ElementError], unit: str) -> PageTable:
+    header = ("element", "test rows", f"MAE ({unit})", "mean of prediction less target")
+    lines = [
+        line_of(element.symbol, f"{element.n:,}", f"{element.mae:.3g}", f"{element.bias:+.2g}")
+        for element in elements
     ]
-    return table(lines, first=formula)
+    return page_table([line_of(*header), *lines])
 
 
-def charts_or(charts: Sequence[Markup], why: str) -> Markup:
-    """The charts, or why there are none."""
-    return grid(charts) or element("p", why, class_="note")
+def _worst_table(diagnosis: Diagnosis) -> PageTable:
+    unit = diagnosis.task.unit
+    header = ("formula", "material_id", f"target ({unit})", f"predicted ({unit})")
+    lines = [line_of(*header, f"absolute error ({unit})")]
+    lines += [
+        line_of(row.formula, row.material_id, *(f"{value:.4g}" for value in values))
+        for row in diagnosis.worst
+        for values in [(row.target, row.prediction, row.error)]
+    ]
+    return page_table(lines, first=formula)

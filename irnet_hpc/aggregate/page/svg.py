@@ -1,17 +1,17 @@
-"""A figure as SVG within a page: in the page's colours, dark or light, and without anything that reaches beyond it."""
+"""Write a figure as SVG for the page: in the page's colours, and without references beyond it."""
 
-import html
 import io
 import re
+import xml.etree.ElementTree as ElementTree
 from typing import TYPE_CHECKING
 
-from irnet_hpc.aggregate.page.html import Markup, element
+from markupsafe import Markup
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# colours of the figures -> what the page's style sheet says of them
+# Colours of the figures -> those of the page's style sheet, which differ in the dark.
 COLOURS = {
     "#000000": "currentColor",
     "#262626": "currentColor",
@@ -31,7 +31,8 @@ COLOURS = {
     "#332288": "var(--indigo)",
     "#44aa99": "var(--teal)",
 }
-# Text stays text (small, searchable, in the page's colour); ids follow from the content, so the same results give the same page.
+# Text stays text: small, searchable, in the page's colour. Ids follow from the content, so that the
+# same results give the same page.
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "irnet",
@@ -39,12 +40,20 @@ STYLE = {
     "axes.edgecolor": "0.4",
 }
 PIXELS_A_POINT = 1.25
-# Hundredths of a point are enough for a place; numbers that are text keep all their digits.
-PLACES = re.compile(r' (?:d|x|y|width|height|points|transform)="[^"]*"')
+FONT = "'DejaVu Sans'"
+# Attributes whose numbers are places, which hundredths of a point describe well enough.
+PLACES = {"d", "x", "y", "width", "height", "points", "transform"}
+DROPPED = {"metadata", "style"}
 
 
-def inline_svg(figure: "Figure", name: str, said: str) -> Markup:
-    """`name` is unlike that of every other figure of the page; `said` is what a reader hears who does not see it."""
+def inline_svg(figure: "Figure", name: str, description: str) -> Markup:
+    """Return a figure as an `<svg>` element.
+
+    Args:
+        figure: of matplotlib.
+        name: a prefix of its ids, unlike that of every other figure of the page.
+        description: what a reader hears who does not see it.
+    """
     from matplotlib import rc_context
 
     text = io.StringIO()
@@ -52,25 +61,70 @@ def inline_svg(figure: "Figure", name: str, said: str) -> Markup:
         figure.savefig(
             text, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
         )
-    body = text.getvalue()
-    width, height = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', body).groups())
-    body = body[body.index(">", body.index("<svg")) + 1 : body.rindex("</svg>")]
-    body = re.sub(
-        r"<!--.*?-->|<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", body, flags=re.DOTALL
-    )
-    referred = set(re.findall(r"#([\w-]+)[\")]", body))
-    body = re.sub(
-        r' id="([^"]*)"',
-        lambda found: f' id="{name}-{found[1]}"' if found[1] in referred else "",
-        body,
-    )
-    body = re.sub(r"(url\(#|href=\"#)([\w-]+)", rf"\g<1>{name}-\g<2>", body)
-    body = re.sub(r"#[0-9a-f]{6}\b", lambda found: COLOURS.get(found[0], found[0]), body)
-    body = re.sub(r"font: ([^'\"]*)'DejaVu Sans'[^;\"]*", r"font: \1 var(--font)", body)
-    body = PLACES.sub(lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), body)
-    body = re.sub(r">\s+<", "><", body)
-    svg = Markup(
-        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{html.escape(said)}" '
-        f'style="max-width:{PIXELS_A_POINT * width:.0f}px">{body}</svg>'
-    )
-    return element("div", svg, class_="chart")
+    root = ElementTree.fromstring(text.getvalue())  # comments are left out
+    width, height = root.attrib["viewBox"].split()[2:]
+    elements = list(root.iter())
+    references = {reference for element in elements for reference in _references(element)}
+    for element in elements:
+        _drop_children(element)
+        element.tag = _local_name(element.tag)
+        element.attrib = dict(_attributes(element, name, references))
+        element.text, element.tail = _without_indent(element.text), _without_indent(element.tail)
+    root.attrib = {
+        "viewBox": f"0 0 {float(width):g} {float(height):g}",
+        "role": "img",
+        "aria-label": description,
+        "style": f"max-width:{PIXELS_A_POINT * float(width):.0f}px",
+    }
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _local_name(name: str) -> str:
+    """Remove the namespace of a tag or attribute: within HTML, SVG needs none."""
+    return name.rpartition("}")[2]
+
+
+def _references(element: ElementTree.Element) -> list[str]:
+    """List the ids that an element refers to, as `#id` or `url(#id)`."""
+    values = [value.strip() for value in element.attrib.values()]
+    direct = [value[1:] for value in values if value.startswith("#")]
+    return direct + [
+        part.partition(")")[0] for value in values for part in value.split("url(#")[1:]
+    ]
+
+
+def _drop_children(element: ElementTree.Element) -> None:
+    for child in list(element):
+        if _local_name(child.tag) in DROPPED:
+            element.remove(child)
+
+
+def _attributes(element: ElementTree.Element, name: str, references: set[str]):
+    """Yield the attributes of an element as the page has them."""
+    for key, value in element.attrib.items():
+        key = _local_name(key)
+        if key == "id":
+            if value in references:
+                yield key, f"{name}-{value}"
+        elif key == "href" and value.startswith("#"):
+            yield key, f"#{name}-{value[1:]}"
+        elif key == "style":
+            yield key, "; ".join(_declaration(part, name) for part in value.split(";"))
+        elif key in PLACES:
+            yield key, re.sub(r"(\.\d\d)\d+", r"\1", value)
+        else:
+            yield key, COLOURS.get(value, value.replace("url(#", f"url(#{name}-"))
+
+
+def _declaration(text: str, name: str) -> str:
+    """Rewrite a declaration of a style: its colour, font and reference."""
+    key, _, value = (part.strip() for part in text.partition(":"))
+    if key == "font":
+        value = f"{value.partition(FONT)[0]}var(--font)"
+    value = COLOURS.get(value, value.replace("url(#", f"url(#{name}-"))
+    return f"{key}: {value}" if value else key
+
+
+def _without_indent(text: str | None) -> str | None:
+    """Keep text that is not only white space between elements."""
+    return text if text and text.strip() else None

@@ -1,72 +1,55 @@
-"""What a MAE costs: parameters and device-hours beside it."""
+"""Show what a MAE costs: parameters and device-hours beside it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from irnet_hpc.aggregate.formats import Block, Section, Text
-from irnet_hpc.aggregate.render import cell_text, row_format
-from irnet_hpc.aggregate.scores import Cell
+from irnet_hpc.aggregate.findings import Findings
+from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of, missing
+from irnet_hpc.aggregate.render import row_format, score_text
+from irnet_hpc.aggregate.scores import Model, ModelScore
 from irnet_hpc.aggregate.tables import Row, Table
-from irnet_hpc.runs.spec import model_name
 
-SAID = (
-    "device-hours: wall time of a training times its ranks, mean over the runs of a cell (a network of several properties "
-    "shares them out equally). In bold: no other model of the property has both a lower MAE and fewer device-hours. Numbers of "
-    "different devices and numbers of ranks are not comparable; result.json says which."
+TEXT = (
+    "device-hours: the wall time of a training times its ranks, averaged over the runs of a model "
+    "(a network of several properties is charged to each in equal shares). Bold: no other model "
+    "has both a lower MAE and fewer device-hours. Do not compare hours of different devices or of "
+    "different numbers of ranks; result.json states them."
 )
 
 
-def costs_section(tables: Sequence[Table]) -> Section:
-    """One block a table of several models; mae.csv has the numbers."""
-    several = [table for table in tables if len(table.models) > 1]
-    return Section(
-        "costs",
-        "Cost",
-        SAID,
-        tuple(Block(table.title, table.name, _grid(table)) for table in several),
-        [],
-    )
-
-
-def hours(cell: Cell) -> float:
-    """Device-hours of one training."""
-    return cell.device_hours / cell.n
-
-
-def on_front(cell: Cell, others: Iterable[Cell]) -> bool:
-    """Whether nothing is as cheap and as good, and in one of them better."""
-    ours = (cell.mae, hours(cell))
-    theirs = [(other.mae, hours(other)) for other in others if other is not cell]
-    return not any(
-        mae <= ours[0] and cost <= ours[1] and (mae, cost) != ours for mae, cost in theirs
-    )
-
-
-def _grid(table: Table) -> list[list[Text]]:
-    header = ("model", "property", "parameters", "device-hours a run", "runs", "test MAE")
-    lines = [[Text(text) for text in header]]
-    for row in table.rows:
-        found = [cell for cell in row.cells if cell]
-        lines += [
-            _line(table, row, model, cell, cell and on_front(cell, found))
-            for model, cell in zip(table.models, row.cells, strict=True)
-        ]
-    return lines
-
-
-def _line(
-    table: Table, row: Row, model: tuple[str, int | None], cell: Cell | None, front: bool
-) -> list[Text]:
-    name, target = model_name(*model), f"{row.property} ({row.unit})"
-    if cell is None:
-        why = table.why_missing(row, *model)
-        return [Text(name), Text(target), *[Text(why)] * 4]
-    parameters = f"{cell.n_parameters:,}" if cell.n_parameters is not None else "not counted"
-    texts = [
-        name,
-        target,
-        parameters,
-        f"{hours(cell):.3g}",
-        str(cell.n),
-        cell_text(cell, row_format(row)),
+def section(findings: Findings) -> Section:
+    """Make a block for each table of several models; the numbers are in mae.csv."""
+    blocks = [
+        TableBlock(table.title, table.name, _grid(table))
+        for table in findings.tables
+        if len(table.models) > 1
     ]
-    return [Text(text, bool(front) and place in (3, 5)) for place, text in enumerate(texts)]
+    return Section("costs", "Cost", TEXT, blocks)
+
+
+def on_front(score: ModelScore, others: Iterable[ModelScore]) -> bool:
+    """Return True if no other score is at least as good and as cheap, and better in one of them."""
+    own = (score.mae, score.hours)
+    rivals = [(other.mae, other.hours) for other in others if other is not score]
+    return not any(
+        mae <= own[0] and hours <= own[1] and (mae, hours) != own for mae, hours in rivals
+    )
+
+
+def _grid(table: Table) -> list[Line]:
+    header = ("model", "property", "parameters", "device-hours a run", "runs", "test MAE")
+    return [line_of(*header), *(_line(table, *entry) for entry in table.entries())]
+
+
+def _line(table: Table, row: Row, model: Model, score: ModelScore | None) -> Line:
+    if score is None:
+        return line_of(str(model), row.label, *[missing(table.missing(row, model))] * 4)
+    front = on_front(score, [other for other in row.scores if other])
+    known = score.n_parameters is not None
+    return line_of(
+        str(model),
+        row.label,
+        f"{score.n_parameters:,}" if known else missing("not counted"),
+        Text(f"{score.hours:.3g}", front),
+        str(score.n),
+        Text(score_text(score, row_format(row)), front),
+    )

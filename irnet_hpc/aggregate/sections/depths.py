@@ -1,56 +1,42 @@
-"""Architecture x depth: the papers' table, one a property."""
+"""Show architectures against depths: the papers' table, one for each property."""
 
-from collections.abc import Sequence
-
-from irnet_hpc.aggregate.formats import Block, Section, Text
-from irnet_hpc.aggregate.render import cell_text, row_format
+from irnet_hpc.aggregate.findings import Findings
+from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of, missing
+from irnet_hpc.aggregate.render import score_cell
+from irnet_hpc.aggregate.scores import Model
 from irnet_hpc.aggregate.tables import Row, Table
 from irnet_hpc.models.architectures import MODELS
 
-FEWEST = 6  # networks, up to which a table's own line of them is read as easily
-SAID = "Test MAE, as in the tables: a line an architecture, a column a depth."
+# With this many networks or fewer, the table's own line of them is as easy to read.
+MAX_READABLE = 6
+TEXT = "Test MAE as in the tables, with a line for each architecture and a column for each depth."
 
 
-def depths_section(tables: Sequence[Table]) -> Section:
-    """A block a property of each table of many networks; mae.csv has the numbers."""
+def section(findings: Findings) -> Section:
+    """Make a block for each property of each table of many networks; mae.csv has the numbers."""
     blocks = [
-        Block(
-            f"{row.property} ({row.unit}), {table.title}",
-            f"{row.property}-{table.name}",
-            _grid(table, row),
-        )
-        for table in tables
-        if len(depths_of(table)) > 1 and sum(bool(depth) for _, depth in table.models) > FEWEST
+        TableBlock(f"{row.label}, {table.title}", f"{row.property}-{table.name}", _grid(table, row))
+        for table in findings.tables
+        if len(table.depths) > 1 and len(_networks(table)) > MAX_READABLE
         for row in table.rows
     ]
-    return Section("depths", "Architecture × depth", SAID, tuple(blocks), [])
+    return Section("depths", "Architecture × depth", TEXT, blocks)
 
 
-def depths_of(table: Table) -> list[int]:
-    return sorted({depth for _, depth in table.models if depth})
+def _networks(table: Table) -> list[Model]:
+    return [model for model in table.models if model.depth]
 
 
-def _grid(table: Table, row: Row) -> list[list[Text]]:
-    form, depths = row_format(row), depths_of(table)
-    lines = [[Text("architecture"), *(Text(f"{depth} layers") for depth in depths)]]
-    for architecture in dict.fromkeys(
-        architecture for architecture, depth in table.models if depth
-    ):
-        line = [Text(architecture)]
-        for depth in depths:
-            cell = table.cell(row, architecture, depth)
-            line.append(
-                Text(cell_text(cell, form), cell.best)
-                if cell
-                else Text(_why(table, row, architecture, depth))
-            )
-        lines.append(line)
+def _grid(table: Table, row: Row) -> list[Line]:
+    lines = [line_of("architecture", *(f"{depth} layers" for depth in table.depths))]
+    for name in dict.fromkeys(model.architecture for model in _networks(table)):
+        cells = [_cell(table, row, Model(name, depth)) for depth in table.depths]
+        lines.append(line_of(name, *cells))
     return lines
 
 
-def _why(table: Table, row: Row, architecture: str, depth: int) -> str:
-    return (
-        "does not exist"
-        if depth not in MODELS.get(architecture, (depth,))
-        else table.why_missing(row, architecture, depth)
-    )
+def _cell(table: Table, row: Row, model: Model) -> Text:
+    exists = model.depth in MODELS.get(model.architecture, (model.depth,))
+    if not exists and table.score(row, model) is None:
+        return missing("does not exist")
+    return score_cell(table, row, model)

@@ -1,41 +1,47 @@
-"""Is one model better than another? The mean difference of their errors on the same test rows, with a 95 % interval.
+"""Show whether one model is better than another: the mean difference of their errors.
 
-IRNet is compared with the plain network of its depth and with the row's best classical model; a run that starts from another's weights with the same model trained
-from scratch, and with the best classical model.
+IRNet is compared with the plain network of its depth and with the row's best classical model. A run
+that starts from another's weights is compared with the same model trained from scratch, and with
+the best classical model. Errors are on the same test rows, and each difference has a 95 % interval.
 """
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
-from irnet_hpc.aggregate.formats import Block, Section, Text
-from irnet_hpc.aggregate.render import difference_format
-from irnet_hpc.aggregate.scores import Cell, Measured
+from irnet_hpc.aggregate.findings import Findings
+from irnet_hpc.aggregate.formats import Line, Section, TableBlock, line_of, missing
+from irnet_hpc.aggregate.render import (
+    difference_format,
+    interval_text,
+    percent_text,
+    settings_of,
+)
+from irnet_hpc.aggregate.scores import Model, ModelScore, Score
+from irnet_hpc.aggregate.significance import MIN_RUNS, formulas_of
 from irnet_hpc.aggregate.tables import Row, Table
-from irnet_hpc.runs.predictions import SplitRows, by_split, pools_of, read_rows
-from irnet_hpc.runs.spec import model_name
+from irnet_hpc.runs.predictions import Predictions, SplitRows, pool_splits, readable_runs
 
-FEWEST = 3  # runs, below which nothing is claimed
-SAID = (
-    "Mean of the model's absolute errors less those of what it is compared with, on the same test rows, over the splits that "
-    "both have; below zero the model is better. interval: 95 % of a bootstrap that draws splits, seeds and test rows (by "
-    "formula) again, widened where runs are few (irnet_hpc/aggregate/statistics.py). Where it holds zero, the two may be equally good. "
-    f"Below {FEWEST} runs of a network there is no interval. Each line is a comparison of its own: of twenty, one interval "
-    "is expected to miss."
+TEXT = (
+    "The model's mean absolute error less that of the model it is compared with, on the same test "
+    "rows, over the splits that both have; below zero the model is better. interval: 95 % of a "
+    "bootstrap that redraws splits, seeds and test rows (by formula), widened where runs are few "
+    "(irnet_hpc/aggregate/statistics.py). Where it contains zero, the two may be equally good. With "
+    f"fewer than {MIN_RUNS} runs of a network there is no interval. Each line is a comparison of "
+    "its own: of twenty intervals, one is expected to miss."
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Of one model's MAE less another's, in the property's unit."""
+    """One model's MAE less another's, in the property's unit."""
 
     property: str
     unit: str
     model: str
     against: str
     mean: float  # over splits, seeds and test rows
-    percent: float | None  # of the other's MAE
-    low: float | None  # None: fewer than FEWEST runs
+    percent: float | None  # of the other's MAE; None where that is 0
+    low: float | None  # None: fewer than MIN_RUNS runs
     high: float | None
     n_splits: int
     n_runs: int  # of the model
@@ -44,152 +50,157 @@ class Difference:
 
     @property
     def excludes_zero(self) -> bool | None:
-        return None if self.low is None else self.low > 0 or self.high < 0
+        """Return True if the interval excludes zero; None without an interval."""
+        return None if self.low is None or self.high is None else self.low > 0 or self.high < 0
 
 
-def differences(
-    tables: Sequence[Table], problems: dict[Path, str]
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Two scores to be compared."""
+
+    model: Model
+    score: ModelScore
+    against: str
+    other: Score
+
+
+def differences_of(
+    tables: Sequence[Table], predictions: Predictions
 ) -> list[tuple[Table, tuple[Difference, ...]]]:
-    """Every table that has something to compare. `problems` gets a sentence for each run whose predictions are not there."""
+    """Compute the differences of every table that has any."""
     found = []
     for table in tables:
-        scratch = _from_scratch(table, tables) if table.start_from else []
-        of_table = []
+        scratch = _tables_from_scratch(table, tables) if table.start else []
+        differences = []
         for row in table.rows:
             pairs = list(_pairs(table, row, scratch))
-            runs = {
-                run.folder: run for _, cell, _, other in pairs for run in (*cell.runs, *other.runs)
-            }
-            rows = read_rows(runs.values(), problems) if pairs else {}
-            made = [_difference(row, rows, *pair) for pair in pairs]
-            of_table += [difference for difference in made if difference]
-        if of_table:
-            found.append((table, tuple(of_table)))
+            scores = [score for pair in pairs for score in (pair.score, pair.other)]
+            runs = {run.folder: run for score in scores for run in score.runs}
+            splits = predictions.by_split(runs.values())
+            differences += [_difference(row, pair, splits) for pair in pairs]
+        if known := tuple(difference for difference in differences if difference):
+            found.append((table, known))
     return found
 
 
-def _from_scratch(table: Table, tables: Iterable[Table]) -> list[tuple[str, Table]]:
-    """(in words, table) of what starts from nothing and is else the same, by the table's recipe and by the others: one that is
-    made for going on, in few epochs at a low rate, is a rival too weak from scratch."""
+def _tables_from_scratch(table: Table, tables: Iterable[Table]) -> list[tuple[str, Table]]:
+    """List the tables (in words, table) that differ in starting from nothing.
+
+    A recipe that is made for going on, with few epochs at a low rate, is too weak a rival from
+    scratch. So the other recipes are compared with as well.
+    """
     alike = [
-        other
-        for other in tables
-        if other.start_from is None and _but_for_recipe(other) == _but_for_recipe(table)
+        other for other in tables if other.start is None and _settings(other) == _settings(table)
     ]
-    same = [("from scratch", other) for other in alike if other.recipe == table.recipe]
+    recipe = table.recipe_label
+    same = [("from scratch", other) for other in alike if other.recipe_label == recipe]
     return same + [
         (f"from scratch, recipe {other.recipe}", other)
         for other in alike
-        if other.recipe != table.recipe and not other.recipe.endswith("(stale)")
+        if other.recipe_label != recipe and not other.stale
     ]
 
 
-def _but_for_recipe(table: Table) -> tuple:
+def _settings(table: Table) -> tuple:
     return table.pack, table.protocol, table.train_rows, table.joint
 
 
-def _pairs(
-    table: Table, row: Row, scratch: Iterable[tuple[str, Table]]
-) -> Iterator[tuple[str, Cell, str, Measured]]:
-    """(model, its cell, what it is compared with, its cell)."""
-    for model, cell in zip(table.models, row.cells, strict=True):
-        for words, table_of_scratch in scratch if cell else ():
-            for other_row in table_of_scratch.rows:
-                other = table_of_scratch.cell(other_row, *model)
+def _pairs(table: Table, row: Row, scratch: Iterable[tuple[str, Table]]) -> Iterator[Pair]:
+    for model, score in zip(table.models, row.scores, strict=True):
+        if score is None:
+            continue
+        for words, other_table in scratch:
+            for other_row in other_table.rows:
+                other = other_table.score(other_row, model)
                 if other and (other_row.property, other_row.unit) == (row.property, row.unit):
-                    yield model_name(*model), cell, words, other
-        plain = table.cell(row, "plain", model[1])
-        if cell and plain and model[0] == "irnet":
-            yield model_name(*model), cell, model_name("plain", model[1]), plain
-        if cell and row.best_classical and (table.start_from or model[0] == "irnet"):
-            yield model_name(*model), cell, row.best_classical.model, row.best_classical
+                    yield Pair(model, score, words, other)
+        is_irnet, plain = model.architecture == "irnet", Model("plain", model.depth)
+        if is_irnet and (other := table.score(row, plain)):
+            yield Pair(model, score, str(plain), other)
+        if row.best_classical and (table.start or is_irnet):
+            yield Pair(model, score, row.best_classical.model, row.best_classical)
 
 
-def _difference(
-    row: Row,
-    rows: dict[int | None, SplitRows],
-    model: str,
-    cell: Cell,
-    against: str,
-    other: Measured,
-) -> Difference | None:
-    """None where no split has predictions of both."""
-    import numpy as np  # here, for tables without predictions need no numpy
+def _difference(row: Row, pair: Pair, splits: dict[int | None, SplitRows]) -> Difference | None:
+    """Compare a pair; None where no split has predictions of both."""
+    # Here, since tables without predictions need no numpy.
+    import numpy as np
 
     from irnet_hpc.aggregate.statistics import paired_interval
 
-    ours, theirs = by_split(cell.runs, rows), by_split(other.runs, rows)
-    splits = [split for split in ours if split in theirs]
-    if not splits:
+    sides = [readable_runs(score.runs, splits) for score in (pair.score, pair.other)]
+    common = [split for split in sides[0] if split in sides[1]]
+    if not common:
         return None
-    pools = pools_of(splits, rows)
-    a = [np.concatenate([rows[split].errors(ours[split]) for split in pool]) for pool in pools]
-    b = [np.concatenate([rows[split].errors(theirs[split]) for split in pool]) for pool in pools]
-    interval = paired_interval(a, b, [rows[pool[0]].formula for pool in pools])
-    n_runs, n_against = sum(map(len, a)), sum(map(len, b))
-    # A classical model is often the same for every seed, and has one.
-    known = min([n_runs] + ([] if other.runs[0].spec.is_classical else [n_against])) >= FEWEST
-    mae = sum(float(errors.mean()) for errors in b) / len(b)
+    pools = pool_splits(common, splits)
+    errors, other_errors = (
+        [np.concatenate([splits[split].errors(side[split]) for split in pool]) for pool in pools]
+        for side in sides
+    )
+    interval = paired_interval(errors, other_errors, formulas_of(pools, splits))
+    n_runs, n_others = sum(map(len, errors)), sum(map(len, other_errors))
+    # A classical model is often the same for every seed, and has only one.
+    enough = n_runs >= MIN_RUNS and (pair.other.runs[0].spec.is_classical or n_others >= MIN_RUNS)
+    mae = sum(float(pool.mean()) for pool in other_errors) / len(other_errors)
     return Difference(
         property=row.property,
         unit=row.unit,
-        model=model,
-        against=against,
+        model=str(pair.model),
+        against=pair.against,
         mean=interval.mean,
         percent=100 * interval.mean / mae if mae else None,
-        low=interval.low if known else None,
-        high=interval.high if known else None,
-        n_splits=len(splits),
+        low=interval.low if enough else None,
+        high=interval.high if enough else None,
+        n_splits=len(common),
         n_runs=n_runs,
-        n_runs_against=n_against,
-        n_test=sum(errors.shape[1] for errors in a),
+        n_runs_against=n_others,
+        n_test=sum(pool.shape[1] for pool in errors),
     )
 
 
-def differences_section(tables: Sequence[Table], problems: dict[Path, str]) -> Section:
-    found = differences(tables, problems)
-    blocks = tuple(Block(table.title, table.name, _grid(made)) for table, made in found)
-    records = [_record(table, difference) for table, made in found for difference in made]
-    return Section("differences", "Differences", SAID, blocks, records)
+def section(findings: Findings) -> Section:
+    """Make a block for each table that has anything to compare."""
+    found = differences_of(findings.tables, findings.predictions)
+    blocks = [TableBlock(table.title, table.name, _grid(known)) for table, known in found]
+    records = [_record(table, difference) for table, known in found for difference in known]
+    return Section("differences", "Differences", TEXT, blocks, records)
 
 
-def _grid(made: Sequence[Difference]) -> list[list[Text]]:
-    header = (
-        "property",
-        "model",
-        "against",
-        "difference",
-        "%",
-        "95 % interval",
-        "excludes zero",
-        "splits × seeds",
-    )
-    lines = [[Text(text) for text in (*header, "against them", "test rows")]]
-    for one in made:
-        form = difference_format([one.mean], [] if one.low is None else [(one.high - one.low) / 4])
-        texts = [f"{one.property} ({one.unit})", one.model, one.against, f"{one.mean:{form}}"]
-        texts += ["of zero" if one.percent is None else f"{one.percent:+.1f} %"]
-        texts += [f"n < {FEWEST}" if one.low is None else f"{one.low:{form}} to {one.high:{form}}"]
-        texts += [{None: f"n < {FEWEST}", True: "yes", False: "no"}[one.excludes_zero]]
-        texts += [
-            _runs(one.n_splits, one.n_runs),
-            _runs(one.n_splits, one.n_runs_against),
-            f"{one.n_test:,}",
-        ]
-        lines.append([Text(text) for text in texts])
+def _grid(differences: Iterable[Difference]) -> list[Line]:
+    header = ("property", "model", "against", "difference", "%", "95 % interval", "excludes zero")
+    lines = [line_of(*header, "splits × seeds", "of the other", "test rows")]
+    for difference in differences:
+        low, high = difference.low, difference.high
+        has_interval = low is not None and high is not None
+        form = difference_format([difference.mean], [(high - low) / 4] if has_interval else [])
+        few = missing(f"n < {MIN_RUNS}")
+        lines.append(
+            line_of(
+                f"{difference.property} ({difference.unit})",
+                difference.model,
+                difference.against,
+                f"{difference.mean:{form}}",
+                percent_text(difference.percent, "of zero"),
+                interval_text(low, high, form) if has_interval else few,
+                {None: few, True: "yes", False: "no"}[difference.excludes_zero],
+                _runs_text(difference.n_splits, difference.n_runs),
+                _runs_text(difference.n_splits, difference.n_runs_against),
+                f"{difference.n_test:,}",
+            )
+        )
     return lines
 
 
-def _runs(n_splits: int, n_runs: int) -> str:
-    """Splits × seeds, and where splits have unlike numbers of seeds, the runs."""
+def _runs_text(n_splits: int, n_runs: int) -> str:
+    """Show splits × seeds, and the runs where splits have unlike numbers of seeds."""
     whole, rest = divmod(n_runs, n_splits)
     return f"{n_splits} ({n_runs} runs)" if rest else f"{n_splits} × {whole}"
 
 
-def _record(table: Table, one: Difference) -> dict:
+def _record(table: Table, difference: Difference) -> dict:
+    excludes = difference.excludes_zero
     return {
-        **table.settings,
-        "joint": table.joint,
-        **dataclasses.asdict(one),
-        "excludes_zero": None if one.excludes_zero is None else int(one.excludes_zero),
+        **settings_of(table),
+        **dataclasses.asdict(difference),
+        "excludes_zero": None if excludes is None else int(excludes),
     }

@@ -1,149 +1,51 @@
-"""Which model is best over all tasks: mean ranks, and from eight tasks on what of them is distinguishable.
+"""Show which model is best over all tasks: mean ranks, and which of them can be told apart."""
 
-Demsar, Journal of Machine Learning Research 7, 1 (2006): Friedman's test on the ranks, then Nemenyi's critical difference.
-"""
+from irnet_hpc.aggregate.findings import Findings
+from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of, missing
+from irnet_hpc.aggregate.ranking import LEVEL, MIN_TASKS, Ranking
+from irnet_hpc.aggregate.render import p_text
 
-import dataclasses
-from collections.abc import Iterable, Sequence
-
-from irnet_hpc.aggregate.formats import Block, Section, Text
-from irnet_hpc.aggregate.sections.tasks import Entry, Task, tasks_of
-from irnet_hpc.aggregate.tables import Table
-
-FEWEST_TASKS = 8  # below which no difference of ranks is claimed
-LEVEL = 0.05
-SAID = (
-    "Mean over tasks of a model's rank by test MAE, 1 the best, equal MAEs sharing theirs; a model here is an architecture, depth "
-    "and recipe, and a task a property of a pack, with its number of training rows. Ranked are the models and tasks of which "
-    f"nothing is missing. From {FEWEST_TASKS} tasks on: Friedman's test, whether any differ, and Nemenyi's critical difference, by "
-    "which two mean ranks must differ. Tasks that share their materials are less independent than the test supposes."
+TEXT = (
+    "A model's rank by test MAE (1 is the best, equal MAEs share theirs), averaged over tasks. A "
+    "model here is an architecture, depth and recipe; a task is a property of a pack with its "
+    "number of training rows. Only models and tasks without gaps are ranked. From "
+    f"{MIN_TASKS} tasks on, Friedman's test says whether any models differ, and Nemenyi's critical "
+    "difference by how much two mean ranks must differ. Tasks that share their materials are less "
+    "independent than the test supposes."
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Ranking:
-    models: tuple[str, ...]  # by mean rank, the best first
-    ranks: tuple[float, ...]
-    wins: tuple[int, ...]  # tasks of which each has the least MAE
-    tasks: tuple[str, ...]
-    left_out: tuple[
-        tuple[str, int], ...
-    ]  # models that lack some of the tasks, and of how many of all tasks they have a result
-    n_all_tasks: int
-    chi2: float | None = None  # None: too few tasks
-    p: float | None = None
-    critical_difference: float | None = None
-
-    @property
-    def cliques(self) -> tuple[tuple[int, int], ...]:
-        """First and last place of each longest run of models that are not distinguishable, in the order of their ranks."""
-        if self.critical_difference is None:
-            return ()
-        ends = [
-            max(
-                last
-                for last in range(first, len(self.ranks))
-                if self.ranks[last] - start < self.critical_difference
-            )
-            for first, start in enumerate(self.ranks)
-        ]
-        return tuple(
-            (first, last)
-            for first, last in enumerate(ends)
-            if last > first and (first == 0 or ends[first - 1] < last)
-        )
-
-
-def ranking_of(tables: Iterable[Table]) -> Ranking | None:
-    """Over everything of protocol honest; None where no two models have two tasks in common."""
-    maes: dict[str, dict[str, float]] = {}  # model -> task -> MAE
-    for task in tasks_of(tables):
-        for entry in task.entries:
-            maes.setdefault(f"{entry.name}, {entry.how}", {}).setdefault(
-                _task_name(task, entry), entry.cell.mae
-            )
-    models, names = _without_gaps(maes)
-    if not names:
-        return None
-    import numpy as np
-    from scipy.stats import rankdata
-
-    from irnet_hpc.aggregate.statistics import friedman
-
-    errors = np.array([[maes[model][name] for model in models] for name in names])
-    ranks = rankdata(errors, axis=1)
-    order = sorted(range(len(models)), key=lambda place: (ranks.mean(axis=0)[place], models[place]))
-    found = friedman(errors, LEVEL) if len(names) >= FEWEST_TASKS else None
-    return Ranking(
-        models=tuple(models[place] for place in order),
-        ranks=tuple(float(ranks.mean(axis=0)[place]) for place in order),
-        wins=tuple(int((errors[:, place] == errors.min(axis=1)).sum()) for place in order),
-        tasks=tuple(names),
-        left_out=tuple(
-            sorted((model, len(of)) for model, of in maes.items() if model not in models)
-        ),
-        n_all_tasks=len({name for of in maes.values() for name in of}),
-        chi2=found and found.chi2,
-        p=found and found.p,
-        critical_difference=found and found.critical_difference,
-    )
-
-
-def _task_name(task: Task, entry: Entry) -> str:
-    rows = f", first {entry.table.train_rows:,} rows" if entry.table.train_rows else ""
-    return f"{task.property} of {entry.table.pack}{rows}"
-
-
-def _without_gaps(maes: dict[str, dict[str, float]]) -> tuple[list[str], list[str]]:
-    """The models and tasks of the largest block without gaps among those in which models are taken by their number of tasks:
-    Friedman's test knows no missing values."""
-    best: tuple[list[str], list[str]] = ([], [])
-    for least in sorted({len(of) for of in maes.values()}, reverse=True):
-        models = [model for model, of in maes.items() if len(of) >= least]
-        common = set.intersection(*(set(maes[model]) for model in models))
-        if (
-            len(models) > 1
-            and len(common) > 1
-            and len(models) * len(common) > len(best[0]) * len(best[1])
-        ):
-            best = (models, sorted(common))
-    return best
-
-
-def rankings_section(ranking: Ranking | None) -> Section:
-    blocks = () if ranking is None else (Block(_title(ranking), "ranks", _grid(ranking)),)
-    records = [] if ranking is None else _records(ranking)
-    return Section("ranks", "Ranks over all tasks", SAID, blocks, records)
+def section(findings: Findings) -> Section:
+    """Make one block if models were ranked."""
+    ranking = findings.ranking
+    blocks = [TableBlock(_title(ranking), "ranks", _grid(ranking))] if ranking else []
+    records = _records(ranking) if ranking else []
+    return Section("ranks", "Ranks over all tasks", TEXT, blocks, records)
 
 
 def _title(ranking: Ranking) -> str:
     title = f"{len(ranking.models)} models over {len(ranking.tasks)} tasks"
-    if ranking.critical_difference is None:
-        return f"{title}: too few for a critical difference, which needs {FEWEST_TASKS}"
-    p = "p < 0.001" if ranking.p < 0.001 else f"p = {ranking.p:.2g}"
-    return f"{title}: Friedman {p}, critical difference {ranking.critical_difference:.2f} at {LEVEL:.0%}"
+    if ranking.critical_difference is None or ranking.p is None:
+        return f"{title}: too few for a critical difference, which needs {MIN_TASKS}"
+    difference = f"critical difference {ranking.critical_difference:.2f} at {LEVEL:.0%}"
+    return f"{title}: Friedman {p_text(ranking.p)}, {difference}"
 
 
-def _grid(ranking: Ranking) -> list[list[Text]]:
-    lines = [[Text(text) for text in ("model", "mean rank", "best of", "tasks")]]
+def _grid(ranking: Ranking) -> list[Line]:
+    lines = [line_of("model", "mean rank", "best of", "tasks")]
+    n_tasks = str(len(ranking.tasks))
     for model, rank, wins in zip(ranking.models, ranking.ranks, ranking.wins, strict=True):
-        bold = rank == ranking.ranks[0] or (
-            ranking.critical_difference is not None
-            and rank - ranking.ranks[0] < ranking.critical_difference
-        )
-        lines.append(
-            [Text(model), Text(f"{rank:.2f}", bold), Text(str(wins)), Text(str(len(ranking.tasks)))]
-        )
+        shown = Text(f"{rank:.2f}", ranking.is_as_good_as_best(rank))
+        lines.append(line_of(model, shown, str(wins), n_tasks))
     if ranking.left_out:
-        most = max(n_tasks for _, n_tasks in ranking.left_out)
-        others = Text(f"{len(ranking.left_out)} others, each without some of these tasks")
-        lines.append(
-            [others, *[Text("tasks missing")] * 2, Text(f"at most {most} of {ranking.n_all_tasks}")]
-        )
+        most = max(n for _, n in ranking.left_out)
+        others = f"{len(ranking.left_out)} others, each without some of these tasks"
+        gaps = [missing("tasks missing")] * 2
+        lines.append(line_of(others, *gaps, f"at most {most} of {ranking.n_all_tasks}"))
     return lines
 
 
-def _records(ranking: Ranking) -> Sequence[dict]:
+def _records(ranking: Ranking) -> list[dict]:
     return [
         {
             "model": model,

@@ -1,80 +1,81 @@
-"""What a compound is described by: one model and recipe with each representation of the same dataset."""
+"""Compare representations: one model and recipe with several feature sets of the same dataset."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
-from irnet_hpc.aggregate.formats import Block, Section, Text
-from irnet_hpc.aggregate.render import cell_text, row_format
-from irnet_hpc.aggregate.sections.tasks import Entry, Task
+from irnet_hpc.aggregate.findings import Findings
+from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of, missing
+from irnet_hpc.aggregate.render import row_format, score_text
+from irnet_hpc.aggregate.tables import Missing
+from irnet_hpc.aggregate.tasks import Task, TaskResult
 
-SAID = (
-    "Test MAE of one model and recipe with each representation of the same dataset; the least of a row is in bold. Where a set "
-    "of features rejects rows that another has, the numbers of test rows differ, and are shown."
+TEXT = (
+    "Test MAE of one model and recipe with each representation of the same dataset; the lowest of "
+    "a row is bold. A feature set may reject rows that another accepts; then the numbers of rows "
+    "differ, as shown."
 )
 
 
-def representations_section(tasks: Sequence[Task]) -> Section:
-    """Where a model was trained alike on several representations of one dataset: a block a task, a column a representation."""
+def section(findings: Findings) -> Section:
+    """Make a block for each task whose models were trained alike on several representations."""
     blocks, records = [], []
-    for number, task in enumerate(tasks):
-        alike = defaultdict(dict)
-        for entry in task.entries:
-            how = (
-                entry.model,
-                entry.table.recipe,
-                entry.table.train_rows,
-                entry.table.start_from,
-                entry.table.joint,
-            )
-            alike[how].setdefault(entry.features, entry)
-        lines = {how: found for how, found in alike.items() if len(found) > 1}
-        if lines:
-            features = sorted({name for found in lines.values() for name in found})
-            title = f"{task.name} ({task.unit})"
-            blocks.append(Block(title, f"task{number}", _representations(lines.values(), features)))
-            records += [
-                _representation(task, entry) for found in lines.values() for entry in found.values()
-            ]
-    return Section("representations", "Representations", SAID, tuple(blocks), records)
+    for number, task in enumerate(findings.tasks):
+        if alike := _trained_alike(task):
+            blocks.append(TableBlock(task.label, f"task{number}", _grid(alike)))
+            records += [_record(task, result) for line in alike for result in line.values()]
+    return Section("representations", "Representations", TEXT, blocks, records)
 
 
-def _representations(
-    lines: Iterable[dict[str, Entry]], features: Sequence[str]
-) -> list[list[Text]]:
-    grid = [[Text(text) for text in ("model", "recipe", "training rows", "test rows", *features)]]
-    for found in lines:
-        first = next(iter(found.values()))
-        least = min(entry.cell.mae for entry in found.values())
-        train = sorted({entry.row.n_train for entry in found.values()})
-        test = sorted({entry.row.n_test for entry in found.values()})
-        line = [Text(first.name), Text(first.how), Text(_range(train)), Text(_range(test))]
-        for name in features:
-            entry = found.get(name)
-            shown = entry and cell_text(entry.cell, row_format(first.row))
-            line.append(Text(shown, entry.cell.mae == least) if entry else Text("not run"))
-        grid.append(line)
-    return grid
+def _trained_alike(task: Task) -> list[dict[str, TaskResult]]:
+    """List results (feature set -> result) that differ in their feature sets only."""
+    alike: dict[tuple, dict[str, TaskResult]] = defaultdict(dict)
+    for result in task.results:
+        table = result.table
+        settings = (table.recipe_label, table.train_rows, table.start, table.joint)
+        alike[result.model, *settings].setdefault(result.features, result)
+    return [results for results in alike.values() if len(results) > 1]
+
+
+def _grid(alike: Sequence[Mapping[str, TaskResult]]) -> list[Line]:
+    features = sorted({name for results in alike for name in results})
+    lines = [line_of("model", "recipe", "training rows", "test rows", *features)]
+    for results in alike:
+        first = next(iter(results.values()))
+        lowest = min(result.score.mae for result in results.values())
+        form = row_format(first.row)
+        cells = [
+            Text(score_text(result.score, form), result.score.mae == lowest)
+            if (result := results.get(name))
+            else missing(Missing.NOT_RUN)
+            for name in features
+        ]
+        n_train = _range([result.row.n_train for result in results.values()])
+        n_test = _range([result.row.n_test for result in results.values()])
+        lines.append(line_of(str(first.model), first.training, n_train, n_test, *cells))
+    return lines
 
 
 def _range(numbers: Sequence[int]) -> str:
-    return f"{numbers[0]:,}" if len(numbers) == 1 else f"{numbers[0]:,} to {numbers[-1]:,}"
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _representation(task: Task, entry: Entry) -> dict:
+def _record(task: Task, result: TaskResult) -> dict:
+    table, row, score = result.table, result.row, result.score
     return {
         "dataset": task.dataset,
         "property": task.property,
         "unit": task.unit,
-        "features": entry.features,
-        "pack": entry.table.pack,
-        "model": entry.name,
-        "recipe": entry.table.recipe,
-        "train_rows": entry.table.train_rows,
-        "start_from": entry.table.start_from,
-        "joint": entry.table.joint,
-        "n_train": entry.row.n_train,
-        "n_test": entry.row.n_test,
-        "test_mae_mean": entry.cell.mae,
-        "test_mae_sd": entry.cell.sd,
-        "n_runs": entry.cell.n,
+        "features": result.features,
+        "pack": table.pack,
+        "model": str(result.model),
+        "recipe": table.recipe_label,
+        "train_rows": table.train_rows,
+        "start_from": table.start_from,
+        "joint": table.joint,
+        "n_train": row.n_train,
+        "n_test": row.n_test,
+        "test_mae_mean": score.mae,
+        "test_mae_sd": score.sd,
+        "n_runs": score.n,
     }

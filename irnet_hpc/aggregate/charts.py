@@ -1,0 +1,275 @@
+"""Draw panels: what is within the axes of a figure.
+
+matplotlib is imported when something is drawn, so that tables need none.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from irnet_hpc.aggregate.curves import Convergence, Curve
+from irnet_hpc.aggregate.diagnostics import Diagnosis
+from irnet_hpc.aggregate.formats import one_line
+from irnet_hpc.aggregate.scores import NAMES, Model, Score
+from irnet_hpc.aggregate.sections.cost import on_front
+from irnet_hpc.aggregate.series import Series
+from irnet_hpc.aggregate.tables import Row, Table
+from irnet_hpc.data.properties import PROPERTIES
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+
+
+Style = tuple[str, str]  # colour and marker
+
+# Colours of Okabe and Ito's palette, which the colour-blind can tell apart; the marker repeats them.
+STYLES: dict[str, Style] = {
+    "plain": ("#D55E00", "s"),
+    "srnet": ("#E69F00", "^"),
+    "irnet": ("#0072B2", "o"),
+}
+# For other architectures; the last four are Paul Tol's, for the same eyes.
+OTHER_STYLES: tuple[Style, ...] = (
+    *(("#009E73", "D"), ("#CC79A7", "v"), ("#56B4E9", "P"), ("#000000", "X")),
+    *(("#882255", "<"), ("#999933", ">"), ("#332288", "p"), ("#44AA99", "h")),
+)
+BEST_CLASSICAL = ("best classical", ("0.2", "X"), "--")  # label, style, line
+LINES = ("-", "--", "-.", ":")  # for depths, the lowest first
+BASELINE = "baseline (train median)"
+# A baseline above this many times the largest MAE would press the lines together; it is written
+# instead of drawn.
+MAX_BASELINE = 1.5
+# Quantiles of the rows that a density spans: a far outlier must not press all others together.
+CENTRAL = (0.001, 0.999)
+DENSITY_PIXELS = 90  # each side of a density
+DENSITY_COLOUR = (0x3F, 0x93, 0xDC)
+
+
+def draw_depths(panel: "Axes", table: Table, row: Row) -> None:
+    """Draw MAE against depth with a line for each architecture."""
+    styles = styles_of(model.architecture for model in table.models)
+    top = 0.0
+    for architecture, style in styles.items():
+        points = [
+            (float(model.depth or 0), score)
+            for model, score in zip(table.models, row.scores, strict=True)
+            if score and model.architecture == architecture
+        ]
+        if points:
+            _draw_scores(panel, points, NAMES.get(architecture, architecture), style)
+            top = max(top, *(score.mae + (score.sd or 0.0) for _, score in points))
+    if row.baseline <= MAX_BASELINE * top:
+        panel.axhline(row.baseline, color="0.4", linestyle="--", linewidth=1, label=BASELINE)
+    else:
+        title = f"baseline {row.baseline:.3g} ↑"
+        panel.set_title(title, loc="right", color="0.4", fontsize=8)
+    _name_panel(panel, row.property, row.unit)
+    panel.set_xticks(table.depths)
+    panel.grid(axis="y", color="0.9", linewidth=0.8)
+
+
+def _name_panel(panel: "Axes", name: str, unit: str) -> None:
+    panel.set_title(name.replace("_", " "), loc="left")
+    panel.set_ylabel(f"MAE of {symbol(name)} ({plain_text(unit)})")
+
+
+def styles_of(architectures: Iterable[str]) -> dict[str, Style]:
+    """Map architectures to colour and marker, in the order given."""
+    known = list(dict.fromkeys(architectures))
+    others = iter(OTHER_STYLES * len(known))
+    return {architecture: STYLES.get(architecture) or next(others) for architecture in known}
+
+
+def _draw_scores(
+    panel: "Axes",
+    points: Sequence[tuple[float, Score]],
+    label: str,
+    style: Style,
+    line: str = "-",
+) -> None:
+    """Draw a line through (place, score), with bars of one sd."""
+    sds = [score.sd or 0.0 for _, score in points]
+    panel.errorbar(
+        [place for place, _ in points],
+        [score.mae for _, score in points],
+        yerr=sds if any(sds) else None,
+        label=plain_text(label),
+        color=style[0],
+        marker=style[1],
+        linestyle=line,
+        markersize=5,
+        linewidth=1.5,
+        elinewidth=1,
+        capsize=2.5,
+    )
+
+
+def draw_rows(panel: "Axes", series: Series) -> None:
+    """Draw MAE against training rows with a line for each model, both axes logarithmic."""
+    styles = styles_of(model.architecture for model in series.models)
+    depths = sorted({model.depth for model in series.models if model.depth})
+    rows = [point.row for point in series.points]
+    for model in series.models:
+        line = LINES[depths.index(model.depth) % len(LINES)] if model.depth else "-"
+        scores = [(point.row.n_train, point.score(model)) for point in series.points]
+        if known := [(float(n), score) for n, score in scores if score]:
+            _draw_scores(panel, known, str(model), styles[model.architecture], line)
+    if best := [(float(row.n_train), row.best_classical) for row in rows if row.best_classical]:
+        _draw_scores(panel, best, *BEST_CLASSICAL)
+    n_train, baselines = [row.n_train for row in rows], [row.baseline for row in rows]
+    panel.plot(n_train, baselines, color="0.4", linestyle=":", label=BASELINE)
+    panel.set(xscale="log", yscale="log")
+    round_ticks(panel.yaxis)
+    panel.grid(which="both", color="0.92", linewidth=0.6)
+    _name_panel(panel, series.property, series.unit)
+
+
+def draw_convergence(
+    panel: "Axes", convergence: Convergence, depth: int, curves: Sequence[Curve]
+) -> None:
+    """Draw the MAE on the rows that select against the epoch."""
+    for curve in curves:
+        # Counted from 1, as in the log and the progress bar of a training.
+        epochs = [epoch + 1 for epoch in curve.epochs]
+        colour, _ = STYLES[curve.architecture]
+        panel.plot(epochs, curve.maes, color=colour, linewidth=1.2, label=NAMES[curve.architecture])
+    panel.xaxis.get_major_locator().set_params(integer=True)
+    panel.set_yscale("log")
+    round_ticks(panel.yaxis)
+    panel.grid(axis="y", which="both", color="0.92", linewidth=0.6)
+    n_runs = ", ".join(str(n) for n in sorted({curve.n for curve in curves}))
+    panel.set_title(f"depth {depth}", loc="left")
+    panel.set_title(f"n={n_runs}", loc="right", color="0.4", fontsize=8)
+    table, row = convergence.table, convergence.row
+    of = f"{symbol(row.property)} ({plain_text(row.unit)})"
+    panel.set_ylabel(f"MAE on {table.selected_on} of {of}")
+
+
+def round_ticks(axis: "Axis") -> None:
+    """Label a logarithmic axis with about five round numbers, 0.12 and not 1.2 x 10^-1."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), numticks=50))
+    low, high = axis.get_view_interval()
+    ticks = [
+        tick for tick in axis.get_major_locator().tick_values(low, high) if low <= tick <= high
+    ]
+    labelled = set(ticks[:: max(1, round(len(ticks) / 5))])
+    axis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:.4g}" if value in labelled else "")
+    )
+    axis.set_minor_locator(NullLocator())
+
+
+def symbol(name: str) -> str:
+    """Return a property's symbol in matplotlib's mathematics, with an upright subscript."""
+    if name not in PROPERTIES:
+        return plain_text(name.replace("_", " "))
+    letter, slash, per = PROPERTIES[name].symbol.partition("/")
+    letter, _, subscript = letter.partition("_")
+    return f"${letter}" + (rf"_{{\mathrm{{{subscript}}}}}" if subscript else "") + f"${slash}{per}"
+
+
+def plain_text(text: str) -> str:
+    """Return text in which matplotlib sees no mathematics."""
+    return one_line(text).replace("$", r"\$")
+
+
+def draw_parity(panel: "Axes", diagnosis: Diagnosis) -> None:
+    """Draw predictions against targets as a density of rows; on the line they are equal."""
+    import numpy as np
+
+    values = np.concatenate([diagnosis.target, diagnosis.prediction])
+    low, high = (float(limit) for limit in np.quantile(values, CENTRAL))
+    _draw_density(panel, diagnosis.target, diagnosis.prediction, (low, high), (low, high))
+    panel.axline((low, low), slope=1, color="0.4", linewidth=0.9)
+    task, unit = diagnosis.task, plain_text(diagnosis.task.unit)
+    panel.set(xlabel=f"{symbol(task.property)} ({unit})", ylabel=f"predicted ({unit})")
+
+
+def draw_residuals(panel: "Axes", diagnosis: Diagnosis) -> None:
+    """Draw residuals against targets as a density; lines hold 50 % and 90 % of the rows."""
+    import numpy as np
+
+    residual = diagnosis.prediction - diagnosis.target
+    low, high = (float(limit) for limit in np.quantile(diagnosis.target, CENTRAL))
+    edge = float(np.quantile(np.abs(residual), 0.99)) or 1.0
+    _draw_density(panel, diagnosis.target, residual, (low, high), (-edge, edge))
+    panel.axhline(0, color="0.4", linewidth=0.9)
+    for share, line in ((0.5, "--"), (0.9, ":")):
+        for quantile in np.quantile(residual, [(1 - share) / 2, (1 + share) / 2]):
+            panel.axhline(quantile, color="0.4", linewidth=0.8, linestyle=line)
+    task, unit = diagnosis.task, plain_text(diagnosis.task.unit)
+    panel.set(xlabel=f"{symbol(task.property)} ({unit})", ylabel=f"predicted less target ({unit})")
+
+
+def _draw_density(
+    panel: "Axes",
+    x: "np.ndarray",
+    y: "np.ndarray",
+    x_limits: tuple[float, float],
+    y_limits: tuple[float, float],
+) -> None:
+    """Draw the logarithm of rows a pixel as the opacity of one colour.
+
+    It is legible on dark and light pages. Rows beyond the limits are drawn at the edge.
+    """
+    import numpy as np
+
+    (x_low, x_high), (y_low, y_high) = (_widened(limits) for limits in (x_limits, y_limits))
+    counts, _, _ = np.histogram2d(
+        np.clip(x, x_low, x_high),
+        np.clip(y, y_low, y_high),
+        DENSITY_PIXELS,
+        [[x_low, x_high], [y_low, y_high]],
+    )
+    image = np.zeros((DENSITY_PIXELS, DENSITY_PIXELS, 4))
+    image[..., :3] = np.array(DENSITY_COLOUR) / 255
+    opacity = np.log1p(counts.T) / np.log1p(counts.max())
+    image[..., 3] = np.where(counts.T > 0, 0.35 + 0.65 * opacity, 0)
+    panel.imshow(
+        image,
+        origin="lower",
+        extent=(x_low, x_high, y_low, y_high),
+        aspect="auto",
+        interpolation="nearest",
+    )
+    panel.set(xlim=(x_low, x_high), ylim=(y_low, y_high))
+
+
+def _widened(limits: tuple[float, float]) -> tuple[float, float]:
+    margin = 0.03 * (limits[1] - limits[0]) or 0.5
+    return limits[0] - margin, limits[1] + margin
+
+
+def draw_cost(panel: "Axes", table: Table, row: Row) -> None:
+    """Draw MAE against device-hours of a run, with a line through what nothing beats in both."""
+    styles = styles_of(model.architecture for model in table.models)
+    scores = {
+        model: score
+        for model, score in zip(table.models, row.scores, strict=True)
+        if score and score.device_hours
+    }
+    for model, score in scores.items():
+        place = score.hours, score.mae
+        _draw_point(panel, model, place, styles[model.architecture])
+    front = sorted(
+        (score.hours, score.mae) for score in scores.values() if on_front(score, scores.values())
+    )
+    panel.plot(*zip(*front, strict=True), color="0.4", linewidth=0.8, linestyle="--", zorder=1)
+    panel.set(xscale="log", yscale="log")
+    round_ticks(panel.xaxis)
+    round_ticks(panel.yaxis)
+    panel.grid(which="both", color="0.92", linewidth=0.6)
+    _name_panel(panel, row.property, row.unit)
+
+
+def _draw_point(panel: "Axes", model: Model, place: tuple[float, float], style: Style) -> None:
+    """Draw a model as a point, with its depth beside it."""
+    label = plain_text(NAMES.get(model.architecture, model.architecture))
+    x, y = place
+    panel.plot([x], [y], color=style[0], marker=style[1], linestyle="none", label=label)
+    if model.depth:
+        offset = {"xytext": (4, 3), "textcoords": "offset points"}
+        panel.annotate(str(model.depth), place, fontsize=7, **offset)

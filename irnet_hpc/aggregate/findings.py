@@ -1,0 +1,83 @@
+"""Hold what was found in a folder of results, computed once for every output."""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from irnet_hpc.aggregate.curves import Convergence, convergence_of
+from irnet_hpc.aggregate.diagnostics import Diagnosis, diagnose
+from irnet_hpc.aggregate.ranking import Ranking, rank_models
+from irnet_hpc.aggregate.scores import Model
+from irnet_hpc.aggregate.series import Series, chemistry_series, size_series
+from irnet_hpc.aggregate.significance import judge
+from irnet_hpc.aggregate.tables import Table, tabulate
+from irnet_hpc.aggregate.tasks import Task, tasks_of
+from irnet_hpc.runs.collect import FinishedRun, Gap
+from irnet_hpc.runs.predictions import Predictions
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """All that is known about the runs below a folder."""
+
+    runs: Sequence[FinishedRun]
+    gaps: Mapping[Path, Gap]  # folder -> why it has no result
+    tables: Sequence[Table]
+    tasks: Sequence[Task]
+    ranking: Ranking | None  # None: no two models have two tasks in common
+    sizes: Sequence[Series]  # over numbers of training rows
+    chemistry: Sequence[Series]  # over what the test rows are
+    convergence: Sequence[Convergence]
+    predictions: Predictions
+    unreadable: Mapping[Path, str]  # history.csv -> why it cannot be read
+
+    @property
+    def models(self) -> set[Model]:
+        """All models of all tables."""
+        return {model for table in self.tables for model in table.models}
+
+    @functools.cached_property
+    def diagnoses(self) -> tuple[Diagnosis, ...]:
+        """Where the best model of each task errs; read when it is first asked for."""
+        return diagnose(self.tasks, self.predictions)
+
+    @property
+    def problems(self) -> dict[Path, str]:
+        """Predictions and histories that cannot be used, and why."""
+        return {**self.predictions.problems, **self.unreadable}
+
+
+def find(
+    runs: Sequence[FinishedRun],
+    gaps: Mapping[Path, Gap] | None = None,
+    tables: Iterable[Table] | None = None,
+) -> Findings:
+    """Compute everything that outputs need.
+
+    Args:
+        runs: finished runs.
+        gaps: folders without a result, which say why cells are empty.
+        tables: of these runs, where they are known already.
+
+    Raises:
+        UserError: where one name stands for two contents; it names two folders.
+    """
+    gaps, predictions = gaps or {}, Predictions()
+    if tables is None:
+        tables = judge(tabulate(runs, gaps.values()), predictions)
+    tables = tuple(tables)
+    tasks = tasks_of(tables)
+    convergence, unreadable = convergence_of(tables)
+    return Findings(
+        runs=runs,
+        gaps=gaps,
+        tables=tables,
+        tasks=tasks,
+        ranking=rank_models(tasks),
+        sizes=size_series(tables),
+        chemistry=chemistry_series(tables),
+        convergence=convergence,
+        predictions=predictions,
+        unreadable=unreadable,
+    )

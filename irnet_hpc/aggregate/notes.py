@@ -1,0 +1,108 @@
+"""Say below the tables what is missing and why, and what names stand for."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from irnet_hpc.aggregate.findings import Findings
+from irnet_hpc.aggregate.formats import one_line
+from irnet_hpc.aggregate.groups import content_hash, runs_with_changed_origin, split_families
+from irnet_hpc.runs.collect import FinishedRun, Gap
+
+
+class Note(NamedTuple):
+    """A heading, and the cells or names that it is about."""
+
+    heading: str
+    lines: tuple[str, ...] = ()
+
+
+def gap_notes(gaps: Mapping[Path, Gap]) -> list[Note]:
+    """List the folders without a result by state, each with its reason."""
+    by_state = defaultdict(list)
+    for folder, gap in sorted(gaps.items()):
+        by_state[gap.state].append(one_line(f"{folder}: {gap.why}" if gap.why else str(folder)))
+    return [Note(state, tuple(by_state[state])) for state in sorted(by_state)]
+
+
+def problem_notes(problems: Mapping[Path, str]) -> list[Note]:
+    """List the predictions and histories that cannot be used."""
+    lines = tuple(one_line(problems[path]) for path in sorted(problems))
+    return [Note("predictions or histories that cannot be used", lines)] if lines else []
+
+
+def legend(findings: Findings) -> list[Note]:
+    """Explain names in the tables that do not explain themselves."""
+    runs = findings.runs
+    custom = {f"{run.spec.model}: {run.spec.layers}" for run in runs if run.spec.layers}
+    families = split_families(runs)
+    changed = {str(run.folder) for run in runs_with_changed_origin(runs)}
+    notes = (
+        _note("layer strings", custom),
+        _note(
+            "recipes of one name and different content, each in a table of its own",
+            _recipes_of_one_name(runs),
+        ),
+        _note(
+            "fitted on fewer rows, all that the model can take in reasonable time",
+            _fitted_on_fewer_rows(runs),
+        ),
+        _note(
+            "packs named like splits of one pack that differ in more than the seed, so not merged",
+            [
+                f"{', '.join(family.packs)}: {', '.join(family.differing)}"
+                for family in families
+                if family.differing
+            ],
+        ),
+        _note(
+            "started from a run that may have seen test formulas, which its result does not state",
+            [
+                str(run.folder)
+                for run in runs
+                if run.spec.start_from and (run.result.origin or {}).get("n_shared_test") is None
+            ],
+        ),
+        _note("started from a run that has since been trained otherwise", changed),
+        _note(
+            "stale: trained with a recipe or a trainer that has since changed",
+            {table.recipe_label for table in findings.tables if table.stale},
+        ),
+    )
+    return [note for note in notes if note.lines]
+
+
+def _note(heading: str, lines: Iterable[str]) -> Note:
+    return Note(heading, tuple(sorted(lines)))
+
+
+def _fitted_on_fewer_rows(runs: Iterable[FinishedRun]) -> set[str]:
+    fewer = set()
+    for run in runs:
+        spec, result = run.spec, run.result
+        n_fitted = result.fitted_rows or result.n_train
+        if spec.is_classical and n_fitted < result.n_train:
+            rows = f"the first {n_fitted:,} of {result.n_train:,} training rows"
+            fewer.add(f"{spec.model} on {spec.pack}, {spec.property}: {rows}")
+    return fewer
+
+
+def _recipes_of_one_name(runs: Iterable[FinishedRun]) -> set[str]:
+    """Say how recipes of one name differ. Classical models have a grid each, and are left out."""
+    contents: dict[str, list[dict]] = defaultdict(list)
+    for run in runs:
+        recipes = contents[run.spec.recipe]
+        if not run.spec.is_classical and run.result.recipe not in recipes:
+            recipes.append(run.result.recipe)
+    return {
+        f"{name}#{content_hash(recipe)}: {_differing_fields(recipe, recipes)}"
+        for name, recipes in contents.items()
+        for recipe in recipes
+        if len(recipes) > 1
+    }
+
+
+def _differing_fields(recipe: dict, others: Sequence[dict]) -> str:
+    fields = [name for name in recipe if any(other.get(name) != recipe[name] for other in others)]
+    return ", ".join(f"{name} {recipe[name]}" for name in fields)

@@ -1,0 +1,108 @@
+"""Rank models over all tasks, and find which of them can be told apart.
+
+Demsar, Journal of Machine Learning Research 7, 1 (2006): Friedman's test on the ranks, then
+Nemenyi's critical difference.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+from irnet_hpc.aggregate.tasks import Task, TaskResult
+
+MIN_TASKS = 8  # below which no difference of ranks is claimed
+LEVEL = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+    """Models compared over the tasks that all of them have."""
+
+    models: tuple[str, ...]  # by mean rank, the best first
+    ranks: tuple[float, ...]  # means over the tasks
+    wins: tuple[int, ...]  # tasks in which each has the lowest MAE
+    tasks: tuple[str, ...]
+    left_out: tuple[tuple[str, int], ...]  # models without some of the tasks, and their tasks
+    n_all_tasks: int
+    chi2: float | None = None  # Friedman's; None: too few tasks
+    p: float | None = None
+    critical_difference: float | None = None
+
+    def is_as_good_as_best(self, rank: float) -> bool:
+        """Return True if a mean rank cannot be told from the lowest."""
+        gap = rank - self.ranks[0]
+        return gap == 0 or (self.critical_difference is not None and gap < self.critical_difference)
+
+    @property
+    def cliques(self) -> tuple[tuple[int, int], ...]:
+        """First and last place of each longest sequence of models that cannot be told apart."""
+        if self.critical_difference is None:
+            return ()
+        ends = [
+            max(
+                last
+                for last in range(first, len(self.ranks))
+                if self.ranks[last] - start < self.critical_difference
+            )
+            for first, start in enumerate(self.ranks)
+        ]
+        return tuple(
+            (first, last)
+            for first, last in enumerate(ends)
+            if last > first and (first == 0 or ends[first - 1] < last)
+        )
+
+
+def rank_models(tasks: Iterable[Task]) -> Ranking | None:
+    """Rank models, each an architecture, depth and recipe; None without two tasks in common."""
+    maes: dict[str, dict[str, float]] = {}  # model -> task -> MAE
+    for task in tasks:
+        for result in task.results:
+            model = f"{result.model}, {result.training}"
+            maes.setdefault(model, {}).setdefault(_task_name(task, result), result.score.mae)
+    models, names = _largest_complete_block(maes)
+    if not names:
+        return None
+    import numpy as np
+
+    from irnet_hpc.aggregate.statistics import compare_ranks, mean_ranks
+
+    errors = np.array([[maes[model][name] for model in models] for name in names])
+    ranks = mean_ranks(errors).tolist()
+    wins = (errors == errors.min(axis=1, keepdims=True)).sum(axis=0).tolist()
+    order = sorted(range(len(models)), key=lambda place: (ranks[place], models[place]))
+    test = compare_ranks(errors, LEVEL) if len(names) >= MIN_TASKS else None
+    return Ranking(
+        models=tuple(models[place] for place in order),
+        ranks=tuple(ranks[place] for place in order),
+        wins=tuple(wins[place] for place in order),
+        tasks=tuple(names),
+        left_out=tuple(
+            sorted((model, len(known)) for model, known in maes.items() if model not in models)
+        ),
+        n_all_tasks=len({name for known in maes.values() for name in known}),
+        chi2=test and test.chi2,
+        p=test and test.p,
+        critical_difference=test and test.critical_difference,
+    )
+
+
+def _task_name(task: Task, result: TaskResult) -> str:
+    rows = f", first {result.table.train_rows:,} rows" if result.table.train_rows else ""
+    return f"{task.property} of {result.table.pack}{rows}"
+
+
+def _largest_complete_block(
+    maes: Mapping[str, Mapping[str, float]],
+) -> tuple[list[str], list[str]]:
+    """Choose models and tasks without gaps, since Friedman's test knows no missing values.
+
+    Candidates are the models with at least n tasks, for each n; the one with the most MAEs wins.
+    """
+    best: tuple[list[str], list[str]] = ([], [])
+    for n_tasks in sorted({len(known) for known in maes.values()}, reverse=True):
+        models = [model for model, known in maes.items() if len(known) >= n_tasks]
+        common = set.intersection(*(set(maes[model]) for model in models))
+        is_larger = len(models) * len(common) > len(best[0]) * len(best[1])
+        if len(models) > 1 and len(common) > 1 and is_larger:
+            best = (models, sorted(common))
+    return best

@@ -1,0 +1,229 @@
+"""Make the report of a folder of results: tables, sections and notes, and write them in all forms."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irnet_hpc.aggregate.document import document, exported
+from irnet_hpc.aggregate.findings import Findings, find
+from irnet_hpc.aggregate.formats import Section, csv_text, one_line, section_latex
+from irnet_hpc.aggregate.notes import Note, gap_notes, legend, problem_notes
+from irnet_hpc.aggregate.published import published_csv
+from irnet_hpc.aggregate.render import latex, tidy_csv, tidy_records
+from irnet_hpc.aggregate.sections import (
+    cost,
+    depths,
+    differences,
+    ensembles,
+    intervals,
+    optimism,
+    ranks,
+    representations,
+    series,
+    tasks,
+)
+from irnet_hpc.aggregate.tables import Table
+from irnet_hpc.errors import UserError
+from irnet_hpc.files import write_json, write_text
+from irnet_hpc.runs.collect import Gap, collect_runs
+from irnet_hpc.runs.states import CellState, GapState
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+# In the order of the report. Each makes a Section from the findings.
+SECTIONS = (
+    depths.section,
+    tasks.section,
+    intervals.section,
+    ensembles.section,
+    differences.section,
+    series.size_section,
+    series.chemistry_section,
+    representations.section,
+    optimism.section,
+    cost.section,
+    ranks.section,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Everything that is known about the runs below a folder, to be shown or written.
+
+    Attributes:
+        findings: What the sections and the page are made from.
+        sections: Those that have something to show.
+        notes: What is missing and why, and what names stand for.
+    """
+
+    findings: Findings
+    sections: Sequence[Section]
+    notes: Sequence[Note]
+
+    @property
+    def tables(self) -> Sequence[Table]:
+        """The tables: one for each pack, recipe, protocol, number of training rows and start."""
+        return self.findings.tables
+
+    def frame(self) -> "pd.DataFrame":
+        """Return a row for each MAE, in full precision, with the columns of mae.csv."""
+        import pandas as pd
+
+        return pd.DataFrame(list(tidy_records(self.tables)))
+
+    def markdown(self, width: int | None = None, max_lines: int | None = None) -> str:
+        """Return tables, sections and notes as Markdown.
+
+        Args:
+            width: wrap tables to this number of letters; None: as wide as they are.
+            max_lines: show at most this many lines of each note; None: all.
+        """
+        return document(self.tables, self.sections, self.notes, width, max_lines)
+
+    def write(self, folder: Path | str) -> list[Path]:
+        """Write the tables in all forms, and the figures.
+
+        Without matplotlib the figures are left out, which the log says.
+
+        Args:
+            folder: it is made where it does not exist.
+
+        Returns:
+            The files.
+        """
+        files = self.write_tables(folder)
+        try:
+            return files + self.write_figures(folder)
+        except ImportError as error:
+            logging.getLogger(__name__).info(
+                "no figures: the tables need no matplotlib, but figures do: %s", error
+            )
+            return files
+
+    def write_tables(self, folder: Path | str) -> list[Path]:
+        """Write mae.md, mae.csv, mae.json, mae.tex and a CSV for each section with numbers."""
+        folder = Path(folder)
+        tables = [latex(table) for table in self.tables]
+        tables += [text for section in self.sections for text in section_latex(section)]
+        texts = {
+            "mae.md": self.markdown(),
+            "mae.csv": tidy_csv(self.tables),
+            "mae.json": None,
+            "mae.tex": "\n\n".join(["% needs \\usepackage{booktabs}", *tables]) + "\n",
+            "published.csv": published_csv(self.tables),
+        }
+        for section in self.sections:
+            texts[f"{section.name}.csv"] = csv_text(section.records) if section.records else ""
+        files = []
+        for name, text in texts.items():
+            if text is None:
+                write_json(folder / name, exported(self.tables, self.sections, self.notes))
+            elif text:
+                write_text(folder / name, text)
+            if text != "":
+                files.append(folder / name)
+        return files
+
+    def write_figures(self, folder: Path | str) -> list[Path]:
+        """Draw MAE against depth and rows, convergence and ranks, each as PNG and PDF.
+
+        Raises:
+            ImportError: without matplotlib.
+        """
+        from irnet_hpc.aggregate.figures import write_figures
+
+        return write_figures(self.findings, Path(folder))
+
+    def write_page(self, path: Path | str) -> Path:
+        """Write one HTML file with everything, which needs no network and no other file.
+
+        Raises:
+            UserError: without matplotlib or Jinja2.
+        """
+        # Here, since the page needs numpy, Jinja2 and matplotlib, and tables need none of them.
+        try:
+            from irnet_hpc.aggregate.page.page import render_page
+
+            write_text(path, render_page(self))
+        except ImportError as error:
+            raise UserError(
+                f"the page needs matplotlib and Jinja2, but one cannot be imported: {error}"
+            ) from None
+        return Path(path)
+
+
+def make_tables(
+    results: Path | str = "results",
+    *,
+    matrix: Path | str | None = None,
+    diagnose: bool = False,
+) -> Report:
+    """Make tables of every finished run below a folder.
+
+    Args:
+        results: a folder that `train` and `sweep` write their runs to.
+        matrix: a YAML file of `sweep`, to state which of its cells have no result, and why.
+        diagnose: also read the predictions that only a page shows, so that the notes say which of
+            them cannot be used.
+
+    Returns:
+        The report; `report.frame()` is a DataFrame with every MAE.
+
+    Raises:
+        UserError: where `results` is no folder or holds no finished run, or one name stands for two
+            contents.
+    """
+    results = Path(results)
+    runs, gaps = collect_runs(results)
+    notes = _add_matrix(Path(matrix), results, gaps) if matrix else []
+    notes += gap_notes(gaps)
+    if not runs:
+        raise UserError(_no_result_message(results, gaps))
+    findings = find(runs, gaps)
+    if diagnose:
+        _ = findings.diagnoses
+    return make_report(findings, notes)
+
+
+def make_report(findings: Findings, notes: Sequence[Note] = ()) -> Report:
+    """Make the sections and the notes of findings.
+
+    Args:
+        findings: of the runs.
+        notes: to begin with, such as those of gaps.
+    """
+    sections = [section(findings) for section in SECTIONS]
+    shown = tuple(section for section in sections if section.blocks)
+    all_notes = [*notes, *legend(findings), *problem_notes(findings.problems)]
+    return Report(findings, shown, all_notes)
+
+
+def _add_matrix(path: Path, results: Path, gaps: dict[Path, Gap]) -> list[Note]:
+    """Add to `gaps` the cells of a matrix whose result is missing or stale; return notes on it."""
+    # Here, since a matrix opens packs, and tables need no HDF5.
+    from irnet_hpc.sweep.ledger import read_ledger
+    from irnet_hpc.sweep.matrix.matrix import read_matrix
+
+    matrix = read_matrix(path)
+    ledger = read_ledger(matrix, results)
+    for cell in ledger.cells:
+        if cell.state == CellState.MISSING:
+            # A run that no sweep has started may have a run.json, and is a gap already.
+            gaps.setdefault(cell.folder, Gap(GapState.NOT_RUN, spec=cell.cell.spec))
+        elif cell.state != CellState.DONE:
+            gaps[cell.folder] = Gap(GapState(cell.state), cell.detail, cell.cell.spec)
+    dropped = tuple(f"{product.product}: {product.reason}" for product in matrix.dropped)
+    notes = [Note(f"{path}: {ledger.counts()['done']} of {len(ledger.cells)} cells are done")]
+    notes += [Note(one_line(text)) for text in (*matrix.notes, *ledger.notes)]
+    return [*notes, Note("products that do not exist", dropped)] if dropped else notes
+
+
+def _no_result_message(results: Path, gaps: Mapping[Path, Gap]) -> str:
+    counts = [
+        f"{len(note.lines)} {note.heading} (e.g. {note.lines[0]})" for note in gap_notes(gaps)
+    ]
+    return f"no finished run below {results}: " + ("; ".join(counts) or "it holds no run folder")

@@ -1,0 +1,167 @@
+"""Add to tables what predictions tell: intervals, scores as good as the best, and ensembles.
+
+The best of a row is compared with every other model of the row on the test rows, splits and seeds
+that both have; Holm's correction covers these comparisons. A model that cannot be told from the
+best is marked like it. With fewer than MIN_RUNS runs of a network nothing is claimed, so only the
+lowest MAE is marked.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+from irnet_hpc.aggregate.scores import Score
+from irnet_hpc.aggregate.tables import Row, Table
+from irnet_hpc.runs.collect import FinishedRun
+from irnet_hpc.runs.predictions import Predictions, SplitRows, pool_splits, readable_runs
+
+MIN_RUNS = 3  # of a network, below which no interval and no difference is claimed
+LEVEL = 0.05
+AnyScore = TypeVar("AnyScore", bound=Score)
+
+
+class RunPairs(NamedTuple):
+    """Runs of two models on one split, to be compared."""
+
+    runs: Sequence[FinishedRun]
+    others: Sequence[FinishedRun]
+    # Compare each of `runs` with the mean of `others`, instead of seed by seed: the seeds of a
+    # classical model mean something else than a network's, and there is often only one.
+    averaged: bool
+
+
+def judge(tables: Sequence[Table], predictions: Predictions) -> tuple[Table, ...]:
+    """Return the tables with ensembles, intervals and every score as good as the best marked."""
+    return tuple(
+        dataclasses.replace(
+            table,
+            rows=tuple(
+                _judged(_with_ensembles(row, predictions), predictions) for row in table.rows
+            ),
+        )
+        for table in tables
+    )
+
+
+def _with_ensembles(row: Row, predictions: Predictions) -> Row:
+    scores = tuple(
+        score and dataclasses.replace(score, ensemble_mae=ensemble_mae(score.runs, predictions))
+        for score in row.scores
+    )
+    return dataclasses.replace(row, scores=scores)
+
+
+def ensemble_mae(runs: Sequence[FinishedRun], predictions: Predictions) -> float | None:
+    """Return the MAE of the mean of the seeds' predictions, averaged over splits.
+
+    None where a split has fewer than two seeds, or predictions of a run cannot be read.
+    """
+    if min(Counter(run.split for run in runs).values()) < 2:
+        return None
+    import numpy as np
+
+    splits = predictions.by_split(runs)
+    if sum(len(split.predictions) for split in splits.values()) < len(runs):
+        return None
+    maes = [
+        np.abs(np.mean(list(split.predictions.values()), axis=0) - split.rows.target).mean()
+        for split in splits.values()
+    ]
+    return float(np.mean(maes))
+
+
+def _judged(row: Row, predictions: Predictions) -> Row:
+    """Add intervals and probabilities to a row, and mark what is as good as its best."""
+    shown: list[Score] = [score for score in (*row.scores, row.best_classical) if score]
+    if max(score.n for score in shown) < MIN_RUNS:
+        return row
+    runs = {run.folder: run for score in shown for run in score.runs}
+    splits = predictions.by_split(runs.values())
+    lowest = next((score for score in shown if score.best), None)  # None: the baseline
+    probabilities = [
+        _probability(score, lowest, splits) if lowest and score is not lowest else None
+        for score in shown
+    ]
+    from irnet_hpc.aggregate.statistics import holm
+
+    adjusted = iter(holm([p for p in probabilities if p is not None]))
+    judged = iter(
+        [
+            _mark(score, None if p is None else next(adjusted), splits)
+            for score, p in zip(shown, probabilities, strict=True)
+        ]
+    )
+    return dataclasses.replace(
+        row,
+        scores=tuple(next(judged) if score else None for score in row.scores),
+        best_classical=next(judged, None),
+    )
+
+
+def _mark(score: AnyScore, p: float | None, splits: Mapping[int | None, SplitRows]) -> AnyScore:
+    best = score.best or (p is not None and p >= LEVEL)
+    interval = _interval(score, splits)
+    return dataclasses.replace(score, interval=interval, p_against_best=p, best=best)
+
+
+def _interval(score: Score, splits: Mapping[int | None, SplitRows]) -> tuple[float, float] | None:
+    """Return a 95 % interval; None where runs are too few or predictions of one are missing."""
+    if score.n < MIN_RUNS:
+        return None
+    import numpy as np
+
+    from irnet_hpc.aggregate.statistics import mean_interval
+
+    runs = readable_runs(score.runs, splits)
+    if sum(map(len, runs.values())) < score.n:
+        return None
+    pools = pool_splits(runs, splits)
+    errors = [
+        np.concatenate([splits[split].errors(runs[split]) for split in pool]) for pool in pools
+    ]
+    interval = mean_interval(errors, formulas_of(pools, splits))
+    # A score's mean is over runs, and splits may have unlike numbers of them.
+    shift = score.mae - interval.mean
+    return interval.low + shift, interval.high + shift
+
+
+def formulas_of(
+    pools: Iterable[Sequence[int | None]], splits: Mapping[int | None, SplitRows]
+) -> list:
+    """Return the numbers of the formulas (n_rows,) of each pool of splits with the same rows."""
+    return [splits[pool[0]].rows.formula_number for pool in pools]
+
+
+def _probability(score: Score, best: Score, splits: Mapping[int | None, SplitRows]) -> float | None:
+    """Return the probability that two models differ by chance; None: too few common runs."""
+    import numpy as np
+
+    from irnet_hpc.aggregate.statistics import paired_p
+
+    runs, best_runs = readable_runs(score.runs, splits), readable_runs(best.runs, splits)
+    differences, n_runs = {}, 0
+    for split in runs:
+        if split in best_runs and (pair := _pair(runs[split], best_runs[split])):
+            errors, others = (splits[split].errors(side) for side in (pair.runs, pair.others))
+            differences[split] = errors - (others.mean(axis=0) if pair.averaged else others)
+            n_runs += len(errors)
+    if n_runs < MIN_RUNS:
+        return None
+    pools = pool_splits(differences, splits)
+    stacked = [np.concatenate([differences[split] for split in pool]) for pool in pools]
+    return paired_p(stacked, formulas_of(pools, splits))
+
+
+def _pair(runs: Sequence[FinishedRun], others: Sequence[FinishedRun]) -> RunPairs | None:
+    """Pair the runs of two models; None where two networks have no seed in common."""
+    if runs[0].spec.is_classical or others[0].spec.is_classical:
+        first, second = sorted(
+            (runs, others), key=lambda side: (side[0].spec.is_classical, -len(side))
+        )
+        return RunPairs(first, second, averaged=True)
+    common = sorted({run.spec.seed for run in runs} & {run.spec.seed for run in others})
+    first, second = (
+        [run for seed in common for run in side if run.spec.seed == seed] for side in (runs, others)
+    )
+    return RunPairs(first, second, averaged=False) if common else None

@@ -1,0 +1,123 @@
+"""Find the tasks and the best result of each.
+
+A task is one property of one dataset under one kind of split, whatever represents its rows. What
+was trained on it (several representations, recipes, starts, numbers of rows) has the same test
+formulas, so results may be set side by side. The best is chosen by val and reported by test, like
+everything else that is chosen here.
+"""
+
+import dataclasses
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+
+from irnet_hpc.aggregate.groups import unseeded_identity
+from irnet_hpc.aggregate.published import Published, published_on
+from irnet_hpc.aggregate.scores import Model, ModelScore
+from irnet_hpc.aggregate.tables import Row, Table
+
+# Parts of a pack's identity that say how the same rows are described.
+REPRESENTATION = ("features", "feature_versions")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskResult:
+    """One model that was trained on a task."""
+
+    table: Table
+    row: Row
+    model: Model
+    score: ModelScore
+
+    @property
+    def features(self) -> str:
+        """The feature set of its pack."""
+        return str(self.score.runs[0].result.pack_identity.get("features", "not stated"))
+
+    @property
+    def training(self) -> str:
+        """Recipe and start in words."""
+        return f"{self.table.recipe_label}{self.table.origin_words}"
+
+    @property
+    def val_mae(self) -> float | None:
+        """Mean MAE on val; None where a run has none."""
+        known = [run.result.val_mae for run in self.score.runs if run.result.val_mae is not None]
+        return fmean(known) if len(known) == self.score.n else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One property of one dataset under one kind of split, and all that was trained on it."""
+
+    dataset: str  # the pack's name without its features
+    property: str
+    unit: str
+    results: tuple[TaskResult, ...]  # by MAE on val, the best first; those without val last
+    published: Published | None  # the lowest
+
+    @property
+    def best(self) -> TaskResult:
+        """The result with the lowest MAE on val."""
+        return self.results[0]
+
+    @property
+    def name(self) -> str:
+        """Dataset and property, e.g. `oqmd formation_energy`."""
+        return f"{self.dataset} {self.property}"
+
+    @property
+    def label(self) -> str:
+        """Name and unit."""
+        return f"{self.name} ({self.unit})"
+
+    @property
+    def n_tables(self) -> int:
+        """Number of tables that its results stand in."""
+        return len({result.table.name for result in self.results})
+
+
+def tasks_of(tables: Iterable[Table]) -> tuple[Task, ...]:
+    """Find all tasks, in the order of the tables.
+
+    Results of protocol paper, stale ones and those whose start has seen test formulas are left out.
+    """
+    results = defaultdict(list)
+    for table in tables:
+        seen = table.start is not None and table.start.has_seen_test
+        if table.protocol != "honest" or table.stale or seen:
+            continue
+        for row, model, score in table.scored():
+            task = _rows_identity(score), row.property, row.unit
+            results[task].append(TaskResult(table, row, model, score))
+    return tuple(_task(name, unit, found) for (_, name, unit), found in results.items())
+
+
+def _rows_identity(score: ModelScore) -> str:
+    """Return the identity of a pack without its representation and the seed of its split."""
+    identity = unseeded_identity(score.runs[0])
+    kept = {key: value for key, value in identity.items() if key not in REPRESENTATION}
+    return json.dumps(kept, sort_keys=True)
+
+
+def _task(name: str, unit: str, results: Sequence[TaskResult]) -> Task:
+    table = results[0].table
+    datasets = {
+        re.sub(rf"-{re.escape(result.features)}(?=-|$)", "", result.table.pack, count=1)
+        for result in results
+    }
+    lines = [] if table.held_out else published_on(table.source, [(name, unit)])
+
+    def by_val(result: TaskResult) -> tuple:
+        val_mae = result.val_mae
+        return val_mae is None, val_mae, result.score.mae
+
+    return Task(
+        dataset=min(datasets, key=lambda dataset: (len(dataset), dataset)),
+        property=name,
+        unit=unit,
+        results=tuple(sorted(results, key=by_val)),
+        published=min(lines, key=lambda line: line.mae, default=None),
+    )
