@@ -1,88 +1,90 @@
-"""Predictions read back, and differences of models on the same rows: numbers worked out by hand."""
+"""Differences of models on the same rows, with numbers worked out by hand."""
 
-import io
 import json
 import zipfile
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from irnet_hpc.aggregate.cli import collect_runs, sections_of, unread
-from irnet_hpc.aggregate.sections.differences import differences, differences_section
+from irnet_hpc.aggregate.notes import problem_notes
+from irnet_hpc.aggregate.report import make_tables
+from irnet_hpc.aggregate.sections import differences
 from irnet_hpc.aggregate.statistics import paired_interval
 from irnet_hpc.files import write_json
+from irnet_hpc.runs.collect import collect_runs
 from irnet_hpc.runs.predictions import FILE
 from irnet_hpc.runs.recipes import RECIPES
-from tests.aggregate.test_aggregate import aggregate, tables_of, write_run
-from tests.aggregate.test_joint_tables import PAIR, of_one, write_joint
-from tests.aggregate.test_splits_in_tables import write_split
-
-FORMULAS = np.array(["Fe2O3", "Fe2O3", "NaCl", "MgO"])
-
-
-def write_predictions(write, results, errors, *arguments, **changes):
-    """A run whose predictions are off by `errors` (n_rows,), its test MAE being theirs; `write` writes its result. Other
-    `rows` are those of another split."""
-    errors, rows = np.array(errors, float), changes.pop("rows", 0)
-    folder = write(results, float(np.abs(errors).mean()), *arguments, n_test=len(errors), **changes)
-    target = np.arange(1.0, 1 + len(errors)) + 10 * rows
-    ids = np.array([f"m{rows}-{number}" for number in range(len(errors))])
-    np.savez(
-        folder / FILE,
-        material_id=ids,
-        formula=FORMULAS[: len(errors)],
-        target=target,
-        prediction=target + errors,
-    )
-    return folder
+from tests.aggregate.results import (
+    FORMULAS,
+    PAIR,
+    differences_in,
+    findings_of,
+    of_one,
+    write_irnet_and_forest,
+    write_joint,
+    write_predictions,
+    write_run,
+    write_split,
+)
 
 
-def write_irnet_and_forest(results, n_seeds=3):
-    """IRNet: every error of seed k is 0.1 + 0.01 k; the forest's are 0.2, -0.2, 0.3, 0.5: MAE 0.3."""
-    for seed in range(n_seeds):
-        write_predictions(write_run, results, [0.1 + 0.01 * seed] * 4, "irnet-17", seed=seed)
-    return write_predictions(write_run, results, [0.2, -0.2, 0.3, 0.5], "random_forest")
-
-
-def made(results):
-    problems = {}
-    return [
-        one for _, of_table in differences(tables_of(results), problems) for one in of_table
-    ], problems
-
-
-def test_irnet_against_the_best_classical_model_is_the_mean_difference_of_absolute_errors(tmp_path):
+def test_irnet_against_the_best_classical_is_the_mean_difference_of_errors(tmp_path):
     """Seeds 0.10, 0.11 and 0.12 less 0.3: -0.19, which is 63.3 % of 0.3."""
     write_irnet_and_forest(tmp_path)
-    (one,), problems = made(tmp_path)
-    assert (one.model, one.against, problems) == ("irnet-17", "random_forest", {})
-    assert (one.mean, one.percent) == (pytest.approx(-0.19), pytest.approx(-63.3333, rel=1e-5))
-    assert (one.n_splits, one.n_runs, one.n_runs_against, one.n_test) == (1, 3, 1, 4)
+    (difference,), problems = differences_in(tmp_path)
+    assert (difference.model, difference.against, problems) == ("irnet-17", "random_forest", {})
+    assert (difference.mean, difference.percent) == (
+        pytest.approx(-0.19),
+        pytest.approx(-63.3333, rel=1e-5),
+    )
+    assert (
+        difference.n_splits,
+        difference.n_runs,
+        difference.n_runs_against,
+        difference.n_test,
+    ) == (1, 3, 1, 4)
     ours = np.array([[0.10] * 4, [0.11] * 4, [0.12] * 4])
     theirs = np.array([[0.2, 0.2, 0.3, 0.5]])
     expected = paired_interval([ours], [theirs], [np.array([0, 0, 2, 1])])
-    assert (one.low, one.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
-    assert one.excludes_zero is (expected.high < 0)
+    assert (difference.low, difference.high) == (
+        pytest.approx(expected.low),
+        pytest.approx(expected.high),
+    )
+    assert difference.excludes_zero is (expected.high < 0)
 
 
 def test_irnet_is_compared_with_the_plain_network_of_its_depth_and_with_no_other(tmp_path):
-    """Seeds 0.10, 0.11 and 0.12 less 0.2, 0.21 and 0.22: -0.10, of 0.21; plain-48 has a depth that no IRNet has."""
+    """Seeds 0.10, 0.11 and 0.12 less 0.2, 0.21 and 0.22: -0.10, of 0.21.
+
+    plain-48 has a depth that no IRNet has.
+    """
     for seed in range(3):
         write_predictions(write_run, tmp_path, [0.1 + 0.01 * seed] * 4, "irnet-17", seed=seed)
         write_predictions(write_run, tmp_path, [0.2 + 0.01 * seed] * 4, "plain-17", seed=seed)
         write_predictions(write_run, tmp_path, [0.5] * 4, "plain-48", seed=seed)
-    (one,), problems = made(tmp_path)
-    assert (one.model, one.against, one.n_runs_against, problems) == ("irnet-17", "plain-17", 3, {})
-    assert (one.mean, one.percent) == (pytest.approx(-0.1), pytest.approx(-100 * 0.1 / 0.21))
+    (difference,), problems = differences_in(tmp_path)
+    assert (difference.model, difference.against, difference.n_runs_against, problems) == (
+        "irnet-17",
+        "plain-17",
+        3,
+        {},
+    )
+    assert (difference.mean, difference.percent) == (
+        pytest.approx(-0.1),
+        pytest.approx(-100 * 0.1 / 0.21),
+    )
 
 
 def test_below_three_runs_nothing_is_claimed(tmp_path):
     write_irnet_and_forest(tmp_path, n_seeds=2)
-    (one,), _ = made(tmp_path)
-    assert (one.mean, one.low, one.excludes_zero) == (pytest.approx(-0.195), None, None)
-    (block,) = differences_section(tables_of(tmp_path), {}).blocks
-    named = dict(zip(*([text for text, _ in line] for line in block.lines), strict=True))
+    (difference,), _ = differences_in(tmp_path)
+    assert (difference.mean, difference.low, difference.excludes_zero) == (
+        pytest.approx(-0.195),
+        None,
+        None,
+    )
+    (block,) = differences.section(findings_of(tmp_path)).blocks
+    named = dict(zip(*([cell.text for cell in line] for line in block.lines), strict=True))
     assert (named["95 % interval"], named["excludes zero"], named["splits × seeds"]) == (
         "n < 3",
         "n < 3",
@@ -91,7 +93,7 @@ def test_below_three_runs_nothing_is_claimed(tmp_path):
 
 
 def test_three_splits_of_one_seed_are_three_runs_paired_by_split(tmp_path):
-    """IRNet is 0.1 better in each of splits 0, 1 and 2; of split 3 the forest has no run, and it does not count."""
+    """IRNet is 0.1 better in each of splits 0, 1 and 2; the forest has no run of split 3."""
     for split in range(4):
         write_predictions(write_split, tmp_path, [0.2 + split, 0.3 + split], split, rows=split)
         if split < 3:
@@ -103,18 +105,21 @@ def test_three_splits_of_one_seed_are_three_runs_paired_by_split(tmp_path):
                 "random_forest",
                 rows=split,
             )
-    (one,), _ = made(tmp_path)
-    assert (one.n_splits, one.n_runs, one.n_test) == (3, 3, 6)
-    assert (one.mean, one.low, one.high) == tuple(map(pytest.approx, (-0.1, -0.1, -0.1)))
-    assert one.excludes_zero
-    (block,) = differences_section(tables_of(tmp_path), {}).blocks
-    assert [text for text, _ in block.lines[1]][-3:] == ["3 × 1", "3 × 1", "6"]
+    (difference,), _ = differences_in(tmp_path)
+    assert (difference.n_splits, difference.n_runs, difference.n_test) == (3, 3, 6)
+    assert (difference.mean, difference.low, difference.high) == tuple(
+        map(pytest.approx, (-0.1, -0.1, -0.1))
+    )
+    assert difference.excludes_zero
+    (block,) = differences.section(findings_of(tmp_path)).blocks
+    assert [cell.text for cell in block.lines[1]][-3:] == ["3 × 1", "3 × 1", "6"]
 
 
-def test_transfer_is_compared_with_the_same_model_from_scratch_and_with_the_best_classical(
-    tmp_path,
-):
-    """From scratch 0.20, 0.21, 0.22; transferred 0.15, 0.16, 0.17: 0.05 less, 23.8 % of 0.21. The forest has 0.3."""
+def test_transfer_is_compared_with_scratch_and_with_the_best_classical(tmp_path):
+    """From scratch 0.20, 0.21, 0.22; transferred 0.15, 0.16, 0.17: 0.05 less, 23.8 % of 0.21.
+
+    The forest has 0.3.
+    """
     for seed in range(3):
         write_predictions(write_run, tmp_path, [0.2 + 0.01 * seed] * 4, "plain-17", seed=seed)
         write_predictions(
@@ -126,8 +131,11 @@ def test_transfer_is_compared_with_the_same_model_from_scratch_and_with_the_best
             start_from="0123456789abcdef",
         )
     write_predictions(write_run, tmp_path, [0.3] * 4, "random_forest")
-    found, _ = made(tmp_path)
-    assert {one.against: (round(one.mean, 9), one.excludes_zero) for one in found} == {
+    found, _ = differences_in(tmp_path)
+    assert {
+        difference.against: (round(difference.mean, 9), difference.excludes_zero)
+        for difference in found
+    } == {
         "from scratch": (-0.05, True),
         "random_forest": (-0.14, True),
     }
@@ -135,7 +143,10 @@ def test_transfer_is_compared_with_the_same_model_from_scratch_and_with_the_best
 
 
 def test_splits_that_share_their_test_rows_are_runs_on_one_draw_of_rows(tmp_path):
-    """Where oxygen is held out, the split's seed moves train and val only: 3 x 1 runs, but 4 test rows and not 12."""
+    """Where oxygen is held out, the split's seed changes train and val only.
+
+    So there are 3 x 1 runs, but 4 test rows and not 12.
+    """
     ours, theirs = (
         np.random.default_rng(0).uniform(0.1, 0.3, size=(3, 4)),
         np.array([[0.2, 0.4, 0.3, 0.5]] * 3),
@@ -152,10 +163,10 @@ def test_splits_that_share_their_test_rows_are_runs_on_one_draw_of_rows(tmp_path
                 pack="o-element_O",
                 identity=oxygen,
             )
-    (one,), _ = made(tmp_path)
+    (difference,), _ = differences_in(tmp_path)
     expected = paired_interval([ours], [theirs], [np.array([0, 0, 2, 1])])
-    assert (one.n_splits, one.n_runs, one.n_test) == (3, 3, 4)
-    assert (one.mean, one.low, one.high) == tuple(map(pytest.approx, expected))
+    assert (difference.n_splits, difference.n_runs, difference.n_test) == (3, 3, 4)
+    assert (difference.mean, difference.low, difference.high) == tuple(map(pytest.approx, expected))
 
 
 def test_a_recipe_for_going_on_is_compared_with_the_other_recipes_from_scratch(tmp_path):
@@ -163,23 +174,28 @@ def test_a_recipe_for_going_on_is_compared_with_the_other_recipes_from_scratch(t
         write_predictions(write_run, tmp_path, [0.2] * 4, "plain-17", seed=seed)
         going_on = {"recipe": RECIPES["paper"], "start_from": "0123456789abcdef"}
         write_predictions(write_run, tmp_path, [0.15] * 4, "plain-17", seed=seed, **going_on)
-    (one,), _ = made(tmp_path)
-    assert (one.against, one.mean) == ("from scratch, recipe onecycle", pytest.approx(-0.05))
-    for seed in range(
-        3
-    ):  # from scratch it is a weak rival, which must not stand in for the strong one
+    (difference,), _ = differences_in(tmp_path)
+    assert (difference.against, difference.mean) == (
+        "from scratch, recipe onecycle",
+        pytest.approx(-0.05),
+    )
+    # From scratch it is a weak rival, which must not replace the strong difference.
+    for seed in range(3):
         write_predictions(
             write_run, tmp_path, [0.4] * 4, "plain-17", seed=seed, recipe=RECIPES["paper"]
         )
-    found, _ = made(tmp_path)
-    assert {one.against: one.mean for one in found} == {
+    found, _ = differences_in(tmp_path)
+    assert {difference.against: difference.mean for difference in found} == {
         "from scratch": pytest.approx(-0.25),
         "from scratch, recipe onecycle": pytest.approx(-0.05),
     }
 
 
-def test_of_a_network_of_several_properties_one_is_compared_on_the_rows_that_report_it(tmp_path):
-    """Energies of three rows off by 0.1, the forest's by 0.3; the gap of the second row is not reported."""
+def test_a_property_of_a_joint_network_is_compared_on_the_rows_that_report_it(tmp_path):
+    """Energies of three rows are off by 0.1, the forest's by 0.3.
+
+    The gap of the second row is not reported.
+    """
     for seed in range(3):
         folder = write_joint(tmp_path, 0.1, 0.5, n_test=3, seed=seed)
         value = json.loads((folder / "result.json").read_text())
@@ -198,14 +214,26 @@ def test_of_a_network_of_several_properties_one_is_compared_on_the_rows_that_rep
         np.savez(folder / FILE, **names, **predicted)
     forest = {"n_train": 24, "n_val": 3}
     write_predictions(write_run, tmp_path, [0.3] * 3, "random_forest", **forest)
-    (one,), problems = made(tmp_path)
-    assert (one.property, one.against, one.n_runs, one.n_test) == (
+    (difference,), problems = differences_in(tmp_path)
+    assert (difference.property, difference.against, difference.n_runs, difference.n_test) == (
         "formation_energy",
         "random_forest",
         3,
         3,
     )
-    assert (one.mean, one.high, problems) == (pytest.approx(-0.2), pytest.approx(-0.2), {})
+    assert (difference.mean, difference.high, problems) == (
+        pytest.approx(-0.2),
+        pytest.approx(-0.2),
+        {},
+    )
+
+
+def test_without_any_predictions_there_is_no_section_but_a_note(tmp_path):
+    write_run(tmp_path, 0.1)
+    write_run(tmp_path, 0.2, "ridge")
+    report = make_tables(tmp_path)
+    assert "differences" not in {section.name for section in report.sections}
+    assert len(report.findings.problems) == 2
 
 
 def nothing(path):
@@ -251,12 +279,11 @@ def without_targets(path):
 
 def damaged(path):
     """An archive whose bytes do not have their checksum."""
-    content, text = io.BytesIO(path.read_bytes()), None
-    with zipfile.ZipFile(content) as archive:
+    with zipfile.ZipFile(path) as archive:
         offset = archive.getinfo("prediction.npy").header_offset
-    text = bytearray(content.getvalue())
-    text[offset + 200] ^= 0xFF
-    path.write_bytes(bytes(text))
+    content = bytearray(path.read_bytes())
+    content[offset + 200] ^= 0xFF
+    path.write_bytes(bytes(content))
 
 
 @pytest.mark.parametrize(
@@ -272,7 +299,7 @@ def damaged(path):
         (changed(prediction=np.zeros((4, 2))), "arrays of one dimension and one length"),
         (changed(prediction=np.zeros(3)), "arrays of one dimension and one length"),
         (changed(prediction=np.full(4, np.nan)), "finite"),
-        (changed(prediction=np.zeros(4)), "is not that of result.json: MAE 2.5 and 0.11"),
+        (changed(prediction=np.zeros(4)), "2.5 and 0.11"),
         (changed(material_id=np.array(["a", "b", "c", "d"])), "of other test rows"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -283,38 +310,7 @@ def test_predictions_that_cannot_be_used_are_a_note_and_the_rest_is_compared(
     write_irnet_and_forest(tmp_path)
     folder = next(run.folder for run in collect_runs(tmp_path)[0] if run.spec.seed == 1)
     harm(folder / FILE)
-    (one,), problems = made(tmp_path)
-    assert (one.n_runs, one.mean, one.low) == (2, pytest.approx(-0.19), None)
-    (note,) = unread(problems)
+    (difference,), problems = differences_in(tmp_path)
+    assert (difference.n_runs, difference.mean, difference.low) == (2, pytest.approx(-0.19), None)
+    (note,) = problem_notes(problems)
     assert len(note.lines) == 1 and str(folder) in note.lines[0] and sentence in note.lines[0]
-
-
-def test_without_any_predictions_there_is_no_section_but_a_note(tmp_path):
-    write_run(tmp_path, 0.1)
-    write_run(tmp_path, 0.2, "ridge")
-    problems = {}
-    assert "differences" not in {
-        section.name for section in sections_of(tables_of(tmp_path), (), problems)
-    }
-    assert len(problems) == 2
-
-
-def test_the_command_writes_the_differences_in_all_forms(tmp_path):
-    write_irnet_and_forest(tmp_path / "results")
-    done = aggregate(cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    folder = tmp_path / "results" / "tables"
-    line = pd.read_csv(folder / "differences.csv").loc[0]
-    assert (line["model"], line["against"], line["unit"]) == (
-        "irnet-17",
-        "random_forest",
-        "eV/atom",
-    )
-    assert line["mean"] == pytest.approx(-0.19) and line["low"] < -0.19 < line["high"]
-    assert line["excludes_zero"] in (0, 1)
-    text = (folder / "mae.md").read_text()
-    assert "## Differences\n" in text and "-63.3 %" in text and "1 × 3" in text
-    assert r"$\times$" in (folder / "mae.tex").read_text()
-    again = (folder / "differences.csv").read_bytes()
-    assert aggregate(cwd=tmp_path).returncode == 0
-    assert (folder / "differences.csv").read_bytes() == again

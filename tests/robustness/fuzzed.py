@@ -302,7 +302,7 @@ def read_grid(folder: Path) -> object:
 
 def make_results(folder: Path) -> None:
     """Results of two networks and a classical model; the last of them is the one that is spoiled."""
-    from test_aggregate import write_run
+    from tests.aggregate.results import write_run
 
     for seed in (0, 1):
         for model, mae in (("plain-17", 0.3), ("irnet-17", 0.2), ("ridge", 0.25)):
@@ -320,21 +320,10 @@ def spoil_result(folder: Path, number: int) -> None:
 
 
 def read_results(folder: Path) -> object:
-    """The tables, all but the figures."""
-    from irnet_hpc.aggregate import cli as aggregate
-    from irnet_hpc.aggregate.document import footer, legend, unread
-    from irnet_hpc.aggregate.sections.ensembles import with_ensembles
-    from irnet_hpc.aggregate.sections.intervals import with_significance
-    from irnet_hpc.aggregate.sections.series import size_series
-    from irnet_hpc.aggregate.tables import tabulate
-    from irnet_hpc.runs.collect import collect_runs
+    """Write the tables, all but the figures."""
+    from irnet_hpc.aggregate.report import make_tables
 
-    runs, gaps = collect_runs(folder / "results")
-    problems: dict = {}
-    tables = with_significance(with_ensembles(tabulate(runs, gaps.values()), problems), problems)
-    sections = aggregate.sections_of(tables, size_series(tables), problems)
-    notes = [*footer(gaps), *legend(runs, tables), *unread(problems)]
-    aggregate.write(folder / "tables", tables, sections, notes)
+    make_tables(folder / "results").write_tables(folder / "tables")
     return None
 
 

@@ -413,12 +413,12 @@ def test_predictions_of_which_a_part_is_no_array_or_has_a_name_of_two_lines_are_
     with zipfile.ZipFile(path, "w") as file:
         for name in predictions.ARRAYS:
             file.writestr(f"{name}.npy", b"no array of numpy's")
-    with pytest.raises(UserError, match="must hold arrays of one dimension"):
+    with pytest.raises(UserError, match="cannot be read"):
         predictions.read_predictions(run)
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("two\nlines", b"abc")
     path.write_bytes(path.read_bytes().replace(b"abc", b"abd"))
-    with pytest.raises(UserError, match=r"cannot be read: the checksum of 'two\\nlines' fails$"):
+    with pytest.raises(UserError, match=r"cannot be read: .*'two\\nlines'$"):
         predictions.read_predictions(run)
 
 
@@ -429,4 +429,4 @@ def test_predictions_that_unpack_to_thousands_of_times_their_size_are_refused_be
         warnings.simplefilter("ignore")
         np.savez_compressed(tmp_path / "bomb.npz", target=np.zeros(2 * 10**7))
     with pytest.raises(ValueError, match="it unpacks to 153 MiB, more than 50 times its size"):
-        predictions_file._check_bytes(tmp_path / "bomb.npz")
+        predictions_file.read_members(tmp_path / "bomb.npz", predictions_file.ARRAYS)

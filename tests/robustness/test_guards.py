@@ -281,15 +281,15 @@ import sys
 sys.addaudithook(lambda event, _: sys.exit(f"{event}") if event == "pickle.find_class" else None)
 from irnet_hpc.aggregate import cli as aggregate
 from irnet_hpc.runs.collect import collect_runs
-from irnet_hpc.runs.predictions import read_rows
+from irnet_hpc.runs.predictions import Predictions
 from irnet_hpc.train.warm_start import read_origin
 from pathlib import Path
-problems = {}
+predictions = Predictions()
 runs, _ = collect_runs(Path(sys.argv[1]))
 assert len(runs) == 2
-read_rows(runs, problems)
+predictions.by_split(runs)
 read_origin(runs[0].folder)
-print(*problems.values())
+print(*predictions.problems.values())
 """
     done = run([sys.executable, "-c", program, str(tmp_path / "results")])
     assert done.returncode == 0, done.stderr

@@ -295,7 +295,7 @@ def test_sweep(tmp_path):
 
 
 def test_aggregate(tmp_path):
-    from test_aggregate import write_run
+    from tests.aggregate.results import write_run
 
     results = tmp_path / "results"
     for seed in range(3):

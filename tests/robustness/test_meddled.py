@@ -232,7 +232,7 @@ def test_two_ranks_that_are_stopped_for_longer_than_their_lease_leave_the_run_to
 
 
 def test_three_aggregates_at_once_leave_the_files_of_one(tmp_path):
-    from test_aggregate import write_run
+    from tests.aggregate.results import write_run
 
     for seed in range(3):
         for model, mae in (("plain", 0.3), ("irnet", 0.2)):

@@ -40,7 +40,9 @@ def page_table(lines: Sequence[Line], first: Callable[[str], str] = str) -> Page
         first: makes what is shown of the first column's cells, such as `formula`.
     """
     header, *body = lines
-    values = [[number_of(cell) for cell in line] for line in body]
+    values = [
+        [None if cell.missing else number_of(one_line(cell.text)) for cell in line] for line in body
+    ]
     # Columns of numbers, for the most part, are aligned to the right.
     is_right = [
         column > 0 and 2 * sum(line[column] is not None for line in values) > len(body)
@@ -70,10 +72,9 @@ def _cell(cell: Text, value: float | None, is_right: bool) -> PageCell:
     )
 
 
-def number_of(cell: Text) -> float | None:
-    """Return the number that a cell sorts by; None: it sorts by its text."""
-    text = one_line(cell.text)
-    match = None if cell.missing else NUMBER.fullmatch(text) or NAMED.fullmatch(text)
+def number_of(text: str) -> float | None:
+    """Return the number that a text sorts by; None: it sorts by its letters."""
+    match = NUMBER.fullmatch(text) or NAMED.fullmatch(text)
     return float(match[1].replace(",", "")) if match else None
 
 

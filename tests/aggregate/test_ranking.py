@@ -1,0 +1,49 @@
+"""Ranks over tasks and critical differences."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from irnet_hpc.aggregate.figures import rank_figure
+from irnet_hpc.aggregate.ranking import Ranking, rank_models
+from irnet_hpc.aggregate.sections import ranks
+from irnet_hpc.aggregate.tasks import tasks_of
+from tests.aggregate.results import findings_of, tables_of, write_ranked
+
+
+@pytest.mark.parametrize(("n_tasks", "claimed"), [(7, False), (8, True)])
+def test_a_critical_difference_of_mean_ranks_is_claimed_from_eight_tasks_on(
+    tmp_path, n_tasks, claimed
+):
+    """Ranks of irnet: 2 once, else 1; of srnet 3, else 2; of plain 1, else 3."""
+    write_ranked(tmp_path, n_tasks)
+    ranking = rank_models(tasks_of(tables_of(tmp_path)))
+    assert [model.partition(",")[0] for model in ranking.models] == [
+        "irnet-17",
+        "srnet-17",
+        "plain-17",
+    ]
+    n = n_tasks
+    assert ranking.ranks == pytest.approx(
+        ((2 + n - 1) / n, (3 + 2 * (n - 1)) / n, (1 + 3 * (n - 1)) / n)
+    )
+    assert (ranking.wins, ranking.left_out) == ((n - 1, 0, 1), (("irnet-48, onecycle", 1),))
+    assert (ranking.critical_difference is not None) is claimed
+    if claimed:
+        by_hand = np.array([[1, 3, 2]] + [[3, 2, 1]] * (n - 1))
+        assert ranking.chi2 == pytest.approx(stats.friedmanchisquare(*by_hand.T).statistic)
+        by_hand = 2.343 * (3 * 4 / (6 * 8)) ** 0.5  # 1.17
+        assert ranking.critical_difference == pytest.approx(by_hand, abs=2e-3)
+        # 1.125, 2.125 and 2.75: neighbours cannot be told apart, the ends can.
+        assert ranking.cliques == ((0, 1), (1, 2))
+        figure = rank_figure(ranking)
+        assert {"critical difference 1.17"} <= {text.get_text() for text in figure.axes[0].texts}
+    (block,) = ranks.section(findings_of(tmp_path)).blocks
+    assert ("too few" in block.title) is not claimed
+
+
+def test_ranks_within_the_critical_difference_are_joined_in_the_longest_bars():
+    ranking = Ranking(
+        ("a", "b", "c", "d"), (1.0, 1.5, 1.9, 3.9), (0,) * 4, ("t",) * 9, (), 9, 1.0, 0.5, 1.0
+    )
+    assert ranking.cliques == ((0, 2),)
