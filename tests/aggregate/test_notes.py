@@ -72,8 +72,8 @@ def test_the_footer_says_what_is_missing_and_why(tmp_path):
 def test_a_classical_model_fitted_on_fewer_rows_is_named_below_the_tables(tmp_path):
     write_run(tmp_path, 0.1, "svr", fitted_rows=20, n_parameters=None)
     write_run(tmp_path, 0.1, "ridge", fitted_rows=80)
-    runs, gaps = collect_runs(tmp_path)
-    assert not gaps
-    (note,) = legend(findings_of(tmp_path))
+    findings = findings_of(tmp_path)
+    assert not findings.gaps
+    (note,) = legend(findings)
     assert note.heading.startswith("fitted on fewer rows")
     assert note.lines == ("svr on oqmd-magpie, formation_energy: the first 20 of 80 training rows",)

@@ -55,7 +55,6 @@ def test_held_out_chemistry_stands_beside_the_random_split_of_the_same_pack(tmp_
     write_split(
         tmp_path, 0.2, pack="mp-magpie-element_O", identity=OXYGEN | {"source_sha256": "c" * 64}
     )
-    (series,) = chemistry_series(tables_of(tmp_path))
     (block,) = chemistry_section(findings_of(tmp_path)).blocks
     assert block.title == "formation_energy, oqmd-magpie, recipe onecycle, protocol honest"
     assert texts(block) == [

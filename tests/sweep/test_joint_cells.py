@@ -42,12 +42,12 @@ def test_names_joined_by_commas_are_one_cell_of_a_matrix_and_what_train_is_given
     assert [(cell.spec.property, cell.spec.seed) for cell in matrix.cells] == [
         *(("glow", 0), ("size_mismatch,glow", 0), ("glow", 1), ("size_mismatch,glow", 1)),
     ]
-    entry = read_ledger(matrix, tmp_path / "results").entries[1]
+    entry = read_ledger(matrix, tmp_path / "results").cells[1]
     options = train_options(entry, tmp_path / "results", tmp_path / "packs")
     (asked,) = train.specify(train.parser().parse_args(options))
     assert asked.spec == matrix.cells[1].spec
     write_result(matrix, matrix.cells[1], tmp_path / "results")
-    found = [entry.state for entry in read_ledger(matrix, tmp_path / "results").entries]
+    found = [entry.state for entry in read_ledger(matrix, tmp_path / "results").cells]
     assert found == ["missing", "done", "missing", "missing"]
 
 
