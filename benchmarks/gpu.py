@@ -25,10 +25,12 @@ from irnet_hpc.distributed.engines import Alone, device_of
 from irnet_hpc.distributed.processes import keep_freed_memory
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.architectures import layer_string, n_weights
+from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.recipes import resolve
 from irnet_hpc.runs.spec import RunSpec, model_of
 from irnet_hpc.train.dataset import arrange
-from irnet_hpc.train.stack import DTYPES, Replica, Stack
+from irnet_hpc.train.run import Run
+from irnet_hpc.train.stack import Replica, Stack
 from irnet_hpc.train.step import WARM_UP, Step
 
 N_FEATURES = 248
@@ -57,12 +59,12 @@ def replicas_of(
     random, n_rows = np.random.default_rng(0), max(2 * batch, 4096)
     x, y = random.normal(size=(n_rows, N_FEATURES)).astype(np.float32), random.normal(size=n_rows)
     part = (np.arange(n_rows), x, y)
-    data = arrange(part, part, part, recipe=recipe, device=device, dtype=DTYPES[precision])
+    data = arrange([part] * 3, recipe, device)
     specs = [
         RunSpec("benchmark", "y", recipe="benchmark", seed=seed, **model) for seed in range(n_cells)
     ]
     return [
-        Replica(spec, recipe, "", data, Path(tempfile.gettempdir()) / "no-such-run")
+        Replica(Run(spec, recipe, "", RunFolder(Path(tempfile.gettempdir()) / "no-such-run")), data)
         for spec in specs
     ]
 

@@ -26,13 +26,16 @@ from features import machine
 
 from irnet_hpc.distributed.engines import Alone, device_of
 from irnet_hpc.distributed.launch import n_threads
-from irnet_hpc.distributed.processes import StopSignals, keep_freed_memory
+from irnet_hpc.distributed.processes import keep_freed_memory
 from irnet_hpc.pack.store import open_pack, pack_path
+from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.recipes import Recipe, resolve
 from irnet_hpc.runs.spec import RunSpec, model_of
-from irnet_hpc.train.dataset import load
+from irnet_hpc.train.dataset import DTYPES, load
 from irnet_hpc.train.loop import train
-from irnet_hpc.train.stack import DTYPES, Replica
+from irnet_hpc.train.run import Run
+from irnet_hpc.train.stack import Replica
+from irnet_hpc.train.stopping import NeverStop
 
 PLACES = ("resident", "stream")
 
@@ -87,7 +90,7 @@ def timed(way: str, path: Path, spec: RunSpec) -> tuple[float, float, str]:
 
 def ours(path: Path, spec: RunSpec, recipe: Recipe) -> list[np.ndarray]:
     with open_pack(path) as pack:
-        data = load(pack, spec, recipe, torch.device("cpu"), torch.float32)
+        data = load(pack, spec, recipe, torch.device("cpu"))
     return [part.x.numpy() for part in (data.train, data.val, data.test)]
 
 
@@ -114,16 +117,13 @@ def of_epochs(path: Path, spec: RunSpec, batch: int, precision: str, repeats: in
     )
     device, weights = device_of(0), {}
     with open_pack(path) as pack:
-        data = {
-            place: load(pack, spec, recipe, device, DTYPES[precision], place=place)
-            for place in PLACES
-        }
+        data = {place: load(pack, spec, recipe, device, place=place) for place in PLACES}
 
     def epoch(place: str) -> tuple[float, float]:
         began = time.process_time()
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-            replica = Replica(spec, recipe, "", data[place], Path(folder))
-            (ended,) = train([replica], Alone(), device, StopSignals())
+            replica = Replica(Run(spec, recipe, "", RunFolder(folder)), data[place])
+            (ended,) = train([replica], Alone(), device, NeverStop())
         weights[place] = ended.network.state_dict()
         return ended.state.training_s, time.process_time() - began
 

@@ -23,7 +23,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,19 +32,22 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from irnet_hpc.console import exit_status
 from irnet_hpc.distributed.engines import Alone
-from irnet_hpc.distributed.processes import StopSignals, keep_freed_memory
+from irnet_hpc.distributed.processes import keep_freed_memory
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.architectures import layer_string, parse_layers
 from irnet_hpc.models.network import FlatParameters, Network, autocast
 from irnet_hpc.models.normalisation import rank_groups
 from irnet_hpc.pack.store import open_pack, pack_path
+from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.recipes import RECIPES, Recipe, resolve
 from irnet_hpc.runs.spec import RunSpec
 from irnet_hpc.train.dataset import Dataset, arrange, load
 from irnet_hpc.train.evaluation import predict, take_statistics
 from irnet_hpc.train.loop import train
+from irnet_hpc.train.run import Run
 from irnet_hpc.train.stack import OPTIMIZERS, Replica
 from irnet_hpc.train.step import LOSSES
+from irnet_hpc.train.stopping import NeverStop
 
 CPU = torch.device("cpu")
 N_INPUTS = 248
@@ -123,7 +125,7 @@ def epoch(row: str, arguments: argparse.Namespace) -> None:
             RECIPES["onecycle"], precision="bf16" if has_bf16() else "fp32"
         )
         spec = RunSpec(path.stem, name, "irnet", 17, seed=0)
-        data = load(pack, spec, recipe, CPU, torch.float32)
+        data = load(pack, spec, recipe, CPU)
     n_steps = len(data.train) // recipe.batch
     loop = loop_rate(
         spec, dataclasses.replace(recipe, epochs=1, statistics_rows=2), without_evaluation(data)
@@ -159,13 +161,8 @@ def take_turns(sides: Sides, repeats: int, warm: bool = True) -> dict[str, list[
 
 def our_steps(depth: int, recipe: Recipe) -> Callable[[], float]:
     rows = made(recipe.batch * STEPS[recipe.batch])
-    data = arrange(
-        rows,
-        *(tuple(part[:2] for part in rows),) * 2,
-        recipe=recipe,
-        device=CPU,
-        dtype=torch.float32,
-    )
+    some = tuple(part[:2] for part in rows)
+    data = arrange([rows, some, some], recipe, CPU)
     return loop_rate(RunSpec("made", "band_gap", "irnet", depth, seed=0), recipe, data)
 
 
@@ -175,8 +172,8 @@ def loop_rate(spec: RunSpec, recipe: Recipe, data: Dataset) -> Callable[[], floa
 
     def one_round() -> float:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-            replica = Replica(spec, recipe, "key", data, Path(folder))
-            (ended,) = train([replica], Alone(), CPU, StopSignals())
+            replica = Replica(Run(spec, recipe, "key", RunFolder(folder)), data)
+            (ended,) = train([replica], Alone(), CPU, NeverStop())
         for number in (
             signal.SIGTERM,
             signal.SIGUSR1,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from irnet_hpc.pack.store import load_pack as load_pack
     from irnet_hpc.pack.table import pack_table as pack_table
     from irnet_hpc.predict.model import load_model as load_model
+    from irnet_hpc.train.library import train_model as train_model
     from irnet_hpc.train.regressor import IRNetRegressor as IRNetRegressor
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "features.frame": ["featurize"],
         "features.transformer": ["FormulaFeaturizer"],
         "predict.model": ["load_model"],
+        "train.library": ["train_model"],
         "train.regressor": ["IRNetRegressor"],
         "errors": ["UserError"],
     },

@@ -75,8 +75,8 @@ def whole_parser() -> argparse.ArgumentParser:
     """
     import shtab
 
-    from irnet_hpc.distributed.engines import DEVICES, ENGINES
-    from irnet_hpc.train.dataset import PLACES
+    from irnet_hpc.distributed.launch import DEVICES, ENGINES
+    from irnet_hpc.train.run import PLACES
 
     suggestions = {**SUGGESTIONS, "engine": ENGINES, "device": DEVICES, "data": PLACES}
     whole = argparse.ArgumentParser(prog="irnet_hpc")

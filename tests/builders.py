@@ -7,15 +7,17 @@ import numpy as np
 
 from irnet_hpc.data.loading import Loaded, load_source
 from irnet_hpc.data.resolve import resolve_source
-from irnet_hpc.errors import UserError
 from irnet_hpc.files import write_json
 from irnet_hpc.pack.writer import create_pack
+from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.result import RunResult
 from irnet_hpc.runs.spec import run_folder, run_key
 from irnet_hpc.sweep.ledger import read_ledger
 from irnet_hpc.sweep.matrix.matrix import Cell, Matrix
-from irnet_hpc.train import loop as training
+from irnet_hpc.train import loop
+from irnet_hpc.train.run import Run
 from irnet_hpc.train.stack import Replica
+from irnet_hpc.train.stopping import NeverStop
 
 
 def load_table(source: str, data_dir: Path | str | None = None, **options) -> Loaded:
@@ -82,13 +84,18 @@ def states(matrix: Matrix, results: Path) -> dict[str, str]:
     return {entry.cell.spec.model: entry.state for entry in read_ledger(matrix, results).cells}
 
 
+def run_of(spec, recipe, path, key="key", origin=None) -> Run:
+    """A run in the folder `path`."""
+    return Run(spec, recipe, key, RunFolder(path), origin)
+
+
 def train(spec, recipe, key, data, path, comm, device, origin=None):
-    """(network, state), or None where a signal stopped it. Raises UserError for what the command would leave in error.json."""
-    replica = Replica(spec, recipe, key, data, path, origin)
-    found = list(training.train([replica], comm, device, training.StopSignals()))
-    if found and found[0].error:
-        raise UserError(found[0].error)
-    return (found[0].network, found[0].state) if found else None
+    """(network, state), or None where it was stopped. Raises UserError if the training fails."""
+    replica = Replica(run_of(spec, recipe, path, key, origin), data)
+    ended = list(loop.train([replica], comm, device, NeverStop()))
+    if ended and ended[0].error:
+        raise ended[0].error
+    return (ended[0].network, ended[0].state) if ended else None
 
 
 class StopAfter:

@@ -24,7 +24,7 @@ COMMANDS = ("pack", "train", "sweep", "aggregate", "predict", "export", "doctor"
 # Commands of one file each, above all folders.
 SINGLE = ("tensorboard", "completion")
 # Names of the old layout that pickles still hold.
-PICKLED = ("jobs",)
+PICKLED = ("jobs", "estimator")
 # library -> the only folders that may name it, at the top of a file or within a function
 ONLY_IN = {
     "h5py": {"pack"},
@@ -255,7 +255,7 @@ runpy.run_module("irnet_hpc.{command}", run_name="__main__", alter_sys=True)
 
 @pytest.mark.parametrize("command", [*COMMANDS, *SINGLE])
 def test_help_needs_no_horovod_no_mpi_and_nothing_slow(command):
-    absent = LAZY | (set() if command in ("train", "export") else {"torch", "safetensors"})
+    absent = LAZY | (set() if command == "export" else {"torch", "safetensors"})
     done = run_without(absent, command, "--help")
     assert done.returncode == 0, done.stderr
     assert f"irnet_hpc.{command}" in done.stdout

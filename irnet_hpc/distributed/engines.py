@@ -20,8 +20,6 @@ from torch import Tensor
 from irnet_hpc.distributed import launch
 from irnet_hpc.errors import PeerLost, UserError, check_choice
 
-DEVICES = ("auto", "cpu", "cuda")
-ENGINES = ("auto", "horovod", "torch", "none")
 # A dead process is noticed at once, by its closed connection; these are for a host that is gone without a word.
 LOST_S = 50  # without an answer of a peer's background thread
 STALL_S = 600  # that a rank may be later than another at a collective: reading a pack or writing a model can take long
@@ -237,7 +235,7 @@ Comm = Alone | Horovod | Torch
 
 def device_of(local_rank: int, wanted: str = "auto") -> torch.device:
     """The GPU of this rank, made the current one; of `auto` the CPU where there is none. Raises UserError for no other."""
-    check_choice("device", wanted, DEVICES)
+    check_choice("device", wanted, launch.DEVICES)
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError(
             "device cuda must be a GPU that torch can use, however: there is none here; known: auto, cpu"
@@ -254,7 +252,7 @@ def start(engine: str, folder: Path, is_rare: Callable[[int], bool] = lambda siz
 
     `is_rare` tells, of so many ranks, whether they talk once a step: then Horovod need not listen at every moment.
     """
-    check_choice("engine", engine, ENGINES)
+    check_choice("engine", engine, launch.ENGINES)
     where = launch.detect()
     torch.set_num_threads(launch.n_threads(where))
     if engine == "auto":

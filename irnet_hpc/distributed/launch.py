@@ -17,6 +17,9 @@ from typing import NamedTuple
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, write_json
 
+# The choices of --device and --engine; here, since parsers of options must not wait for torch.
+DEVICES = ("auto", "cpu", "cuda")
+ENGINES = ("auto", "horovod", "torch", "none")
 TIMEOUT_S = 120  # for all ranks to have found rank 0
 
 

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irnet_hpc.console import exit_status
+from irnet_hpc.console import ExitStatus, exit_status
 from irnet_hpc.distributed.launch import LAUNCHERS
 from irnet_hpc.distributed.slurm import end_of_job
+from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.spec import run_folder
-from irnet_hpc.runs.states import CellState
+from irnet_hpc.runs.states import Cause, CellState
 from irnet_hpc.sweep.ledger import CellStatus
 from irnet_hpc.sweep.matrix.matrix import Cell, Matrix
 from irnet_hpc.sweep.matrix.packs import MatrixPack
@@ -131,7 +132,7 @@ class TrainingJob:
 
         signals_seen = _hand_signals_to_train()
         status = exit_status(lambda: train.main(self.options))
-        if status == train.PREEMPTED and signal.SIGUSR2 in signals_seen():
+        if status == ExitStatus.PREEMPTED and signal.SIGUSR2 in signals_seen():
             # Rank 0 decides: the others are ended with the job, or by srun when it gives up.
             if rank or self._seconds_left(began) > notice_s(self.resources) + NOTICE_SLACK_S:
                 _requeue(rank)
@@ -147,15 +148,13 @@ class TrainingJob:
 
     def _leave_out_of_time(self) -> None:
         """Leave the reason in the run folders that have neither a result nor another reason."""
-        from irnet_hpc.train import run_writer
-
         sentence = (
             f"out of time after {self.resources.minutes} min; "
             "submitted again it goes on from its checkpoint"
         )
         for path in self.folders:
             if not any((path / name).exists() for name in ("result.json", "error.json")):
-                run_writer.failed(path, sentence)
+                RunFolder(path).write_error(sentence, Cause.TIME)
 
     def checkpoint(self) -> "DelayedSubmission":
         """Repeat the job after a signal that came before `train` listened; it resumes."""

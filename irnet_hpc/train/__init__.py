@@ -1,0 +1,19 @@
+"""Train networks and classical models: options -> runs -> loop -> run folders with results."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "classical": ["LINEAR"],
+        "dataset": ["Dataset", "Part", "load"],
+        "library": ["train_model"],
+        "model_file": ["read_finished", "read_tensors", "write_tensors"],
+        "regressor": ["IRNetRegressor"],
+        "request": ["RequestedCell", "TrainRequest"],
+        "run": ["PLACES", "Run", "TrainOptions"],
+        "scaling": ["Scaling"],
+        "session": ["claim_runs", "open_runs", "train_claimed", "train_runs"],
+        "warm_start": ["Origin", "read_origin"],
+    },
+)

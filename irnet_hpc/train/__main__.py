@@ -1,4 +1,4 @@
-"""python -m irnet_hpc.train"""
+"""Run `python -m irnet_hpc.train`."""
 
 import sys
 
@@ -7,6 +7,6 @@ from irnet_hpc.distributed.processes import heed_no_signals
 from irnet_hpc.train.cli import main
 
 if __name__ == "__main__":
-    ended_with = exit_status(main)
+    status = exit_status(main)
     heed_no_signals()
-    sys.exit(ended_with)
+    sys.exit(status)

@@ -1,16 +1,19 @@
-"""Checkpoints: tensors as safetensors, the rest as JSON, in two slots, so that a torn write costs one checkpoint, not the run.
+"""Save and resume trainings: tensors as safetensors, the rest as JSON, in two slots.
 
-checkpoint/{a,b}.safetensors   checkpoint/{a,b}.json: written after it, with the hash of both
+    checkpoint/{a,b}.safetensors
+    checkpoint/{a,b}.json           written after it, with the hash of both
 
-Models are files of the same kind, with a hash of their own: a bit that flips on a disk is a sentence, not another prediction.
+With two slots a torn write costs one checkpoint, not the run.
 """
 
 import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from safetensors.torch import load_file
 from torch import Tensor
@@ -18,126 +21,138 @@ from torch import Tensor
 from irnet_hpc.distributed.engines import Comm, from_root
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, remove_temporaries
-from irnet_hpc.runs.lease import check, replacing, write_json
+from irnet_hpc.runs.folder import SLOTS, SUFFIXES, RunFolder
 from irnet_hpc.train.model_file import write_tensors
 
-SLOTS = ("a", "b")
-SUFFIXES = (".json", ".safetensors")
-NEVER = sys.float_info.max  # an error before the first evaluation: JSON has no infinity
+# An error before the first evaluation: JSON has no infinity.
+NEVER = sys.float_info.max
+
+logger = logging.getLogger(__name__)
+
+
+def no_halves() -> list[list[float]]:
+    """Return what evaluation.select_halves starts from."""
+    return [[NEVER, 0.0], [NEVER, 0.0]]
 
 
 @dataclasses.dataclass
 class State:
-    """Where training stands: with the tensors, all that a checkpoint holds."""
+    """Where a training is: with the tensors, all that a checkpoint holds."""
 
     epoch: int = 0
     step: int = 0  # over all epochs
     error_sum: float = 0.0  # of |error| of the scaled target over the rows of this epoch so far
     best_mae: float = NEVER
     best_epoch: int = -1
-    stopped: bool = False  # early
+    stopped: bool = False  # early, since its patience was at an end
     history: list = dataclasses.field(default_factory=list)  # rows of history.csv
     wall_s: float = 0.0  # at the end of the last epoch
     training_s: float = 0.0  # evaluation left out
     device_s: float = 0.0  # wall_s times the ranks of each attempt
-    halves: list = dataclasses.field(
-        default_factory=lambda: [[NEVER, 0.0], [NEVER, 0.0]]
-    )  # see select_halves
+    halves: list = dataclasses.field(default_factory=no_halves)  # see evaluation.select_halves
 
     def spend(self, seconds: float, size: int) -> None:
+        """Add time that `size` ranks have spent."""
         self.wall_s += seconds
         self.device_s += seconds * size
 
 
-def save(folder: Path, key: str, tensors: dict[str, Tensor], state: State, comm: Comm) -> None:
-    """Rank 0 writes the slot that is not the newest of this key."""
+class _Slot(NamedTuple):
+    name: str  # of SLOTS
+    state: dict[str, Any]  # fields of State
+
+
+def save(folder: RunFolder, key: str, tensors: dict[str, Tensor], state: State, comm: Comm) -> None:
+    """Write a checkpoint on rank 0, over the older of the two slots.
+
+    Raises:
+        LeaseLost: If another process has taken the run over.
+    """
     if comm.rank != 0:
         return
-    path = folder / "checkpoint"
+    path = folder.checkpoint
     newest = max(_slots(path, key), default=(0, "b"))[1]
     slot = SLOTS[1 - SLOTS.index(newest)]
-    check(folder)
+    folder.check()
     (path / f"{slot}.json").unlink(missing_ok=True)
-    for suffix in SUFFIXES:  # of a process that was killed as it wrote
+    for suffix in SUFFIXES:  # of a process that was killed while it wrote
         remove_temporaries(path / f"{slot}{suffix}")
-    with replacing(path / f"{slot}.safetensors") as temporary:
+    with folder.replacing(path / f"{slot}.safetensors") as temporary:
         write_tensors(temporary, {name: tensor.detach().cpu() for name, tensor in tensors.items()})
-        of_state = json.loads(json.dumps(dataclasses.asdict(state)))  # as it comes back
-        digest = _digest(temporary, of_state)
-    write_json(path / f"{slot}.json", {"sha256": digest, "key": key, "state": of_state})
+        content = json.loads(json.dumps(dataclasses.asdict(state)))  # as it will be read
+        digest = _digest(temporary, content)
+    folder.write_json(path / f"{slot}.json", {"sha256": digest, "key": key, "state": content})
 
 
-def resume(folder: Path, key: str, tensors: dict[str, Tensor], comm: Comm) -> State:
-    """Fill the tensors from the newest checkpoint of this key, on every rank; a fresh State where there is none."""
-    found = from_root(comm, lambda: _newest(folder / "checkpoint", key))
+def resume(folder: RunFolder, key: str, tensors: dict[str, Tensor], comm: Comm) -> State:
+    """Fill the tensors from the newest checkpoint of this run, on every rank.
+
+    Returns:
+        The state of the checkpoint; a new one if there is none, and the tensors stay as they are
+        on rank 0.
+    """
+    path = folder.checkpoint
+    newest = from_root(comm, lambda: _newest(path, key))
     if comm.rank == 0:
-        _forget_newer(folder, key, found[1]["step"] if found else -1)
-    if found is None:
+        _forget_newer(folder, key, newest.state["step"] if newest else -1)
+    if newest is None:
         for tensor in tensors.values():
             comm.broadcast_(tensor)
         return State()
-    slot, state = found
-    stored = load_file(folder / "checkpoint" / f"{slot}.safetensors") if comm.rank == 0 else {}
+    stored = load_file(path / f"{newest.name}.safetensors") if comm.rank == 0 else {}
     for name, tensor in tensors.items():
         if comm.rank == 0:
             tensor.copy_(stored[name])
         comm.broadcast_(tensor)
+    state = State(**newest.state)
     if comm.rank == 0:
-        print(f"resuming at epoch {state['epoch'] + 1}, step {state['step']}", flush=True)
-    return State(**state)
+        logger.info(f"resuming at epoch {state.epoch + 1}, step {state.step}")
+    return state
 
 
-def place(folder: Path, key: str, comm: Comm) -> tuple[int, int]:
-    """(epoch, step) at which `resume` would go on; (0, 0) where there is no checkpoint of this key."""
-    found = from_root(comm, lambda: _newest(folder / "checkpoint", key))
-    return (found[1]["epoch"], found[1]["step"]) if found else (0, 0)
+def resume_point(folder: RunFolder, key: str, comm: Comm) -> tuple[int, int]:
+    """Return the (epoch, step) at which `resume` would go on; (0, 0) without a checkpoint."""
+    newest = from_root(comm, lambda: _newest(folder.checkpoint, key))
+    return (newest.state["epoch"], newest.state["step"]) if newest else (0, 0)
 
 
-def remove(folder: Path) -> None:
-    check(folder)
-    for slot in SLOTS:
-        for suffix in SUFFIXES:
-            (folder / "checkpoint" / f"{slot}{suffix}").unlink(missing_ok=True)
-            remove_temporaries(folder / "checkpoint" / f"{slot}{suffix}")
-    with contextlib.suppress(OSError):
-        (folder / "checkpoint").rmdir()
-
-
-def _newest(path: Path, key: str) -> tuple[str, dict] | None:
-    """Slot and state of the newest checkpoint of this key that is whole."""
+def _newest(path: Path, key: str) -> _Slot | None:
+    """Find the newest checkpoint of this key whose content matches its hash."""
     for _, slot in sorted(_slots(path, key), reverse=True):
         value, tensors = read_json(path / f"{slot}.json"), path / f"{slot}.safetensors"
         if tensors.exists() and _digest(tensors, value["state"]) == value.get("sha256"):
-            return slot, value["state"]
-        print(
-            f"warning: {tensors} does not match its checksum; trying the checkpoint before it",
-            file=sys.stderr,
+            return _Slot(slot, value["state"])
+        logger.warning(
+            f"warning: {tensors} does not match its checksum; trying the checkpoint before it"
         )
     return None
 
 
-def _forget_newer(folder: Path, key: str, step: int) -> None:
-    """Drop what says that it is newer than the checkpoint that was taken, and so is damaged: `save` would take it for the newest
-    for ever, and write each time over the one that is whole."""
-    for other, slot in _slots(folder / "checkpoint", key):
+def _forget_newer(folder: RunFolder, key: str, step: int) -> None:
+    """Remove a checkpoint that claims to be newer than `step`, since it is damaged.
+
+    `save` would take it for the newest for ever, and each time overwrite the one that is whole.
+    """
+    path = folder.checkpoint
+    for other, slot in _slots(path, key):
         if other > step:
-            check(folder)
-            (folder / "checkpoint" / f"{slot}.json").unlink(missing_ok=True)
+            folder.check()
+            (path / f"{slot}.json").unlink(missing_ok=True)
 
 
 def _slots(path: Path, key: str) -> list[tuple[int, str]]:
-    """(step, slot) of the slots that hold a checkpoint of this key."""
-    found = []
+    """List (step, slot) of the slots that hold a checkpoint of this key."""
+    slots = []
     for slot in SLOTS:
         with contextlib.suppress(FileNotFoundError, UserError, KeyError, TypeError, ValueError):
             value = read_json(path / f"{slot}.json")
             if value["key"] == key and isinstance(step := value["state"]["step"], int):
-                found.append((step, slot))
-    return found
+                slots.append((step, slot))
+    return slots
 
 
 def _digest(path: Path, state: dict) -> str:
-    """Of the tensors and the state: one bit of either would be another training."""
+    """Hash the tensors and the state: one bit of either would be another training."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     digest.update(json.dumps(state, sort_keys=True).encode())

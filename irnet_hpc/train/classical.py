@@ -1,51 +1,66 @@
-"""Fit one classical cell: every point of its grid on the training rows, the best by the rows that select kept.
+"""Fit a classical model: every point of its grid on the training rows; the best on the rows that select.
 
     python -m irnet_hpc.train --pack oqmd-magpie --property formation_energy --architecture random_forest
 
-It is `train` that is typed, and the run folder is that of a network. A signal ends it, within a fit as soon as the library
-comes back to Python (SVR's only at the end of one); how each point did is remembered, and the same command goes on with the
-next, also after SIGKILL. No fitted model is kept for prediction, since scikit-learn's are pickles, and loading a pickle
-runs what is in it; the coefficients of the linear ones and the weights of TabM, which are plain numbers, are left in
-parameters.safetensors. The only sklearn import.
+The command and the run folder are those of a network. A signal ends a fit as soon as the library is
+back in Python (SVR's at the end of a fit only). The error of each point is noted, so that the same
+command goes on with the next point, also after SIGKILL.
+
+No fitted model is kept for prediction, since scikit-learn's are pickles, and loading a pickle runs
+what is in it. The coefficients of linear models and the weights of TabM, which are plain numbers,
+are kept in parameters.safetensors. This is the only file that imports sklearn, with regressor.py.
 """
 
 import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import math
-import shlex
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from irnet_hpc.distributed.engines import Comm, device_of
-from irnet_hpc.distributed.slurm import OUT_OF_TIME, end_of_job, stop_by
+from irnet_hpc.distributed.slurm import OUT_OF_TIME
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
 from irnet_hpc.pack.store import Pack
 from irnet_hpc.runs.grids import Grid, point_text
-from irnet_hpc.runs.lease import check, replacing, write_json
 from irnet_hpc.runs.result import RunResult
 from irnet_hpc.runs.spec import RunSpec
-from irnet_hpc.train import run_writer as folder
-from irnet_hpc.train.checkpoint import NEVER
+from irnet_hpc.runs.states import Cause
+from irnet_hpc.train.checkpoint import no_halves
 from irnet_hpc.train.dataset import Dataset, Part, load
 from irnet_hpc.train.evaluation import optimism, select_halves
-from irnet_hpc.train.model_file import facts as facts_of
-from irnet_hpc.train.model_file import write_tensors
+from irnet_hpc.train.finish import Predictions, begin, write_result
+from irnet_hpc.train.model_file import model_facts, write_tensors
+from irnet_hpc.train.provenance import provenance
+from irnet_hpc.train.run import Run, TrainOptions
+from irnet_hpc.train.stopping import Stopped, stopped_by_exception
 from irnet_hpc.train.tabm import TabM
+
+LINEAR = ("linear", "ridge", "elastic_net", "sgd")
+
+logger = logging.getLogger(__name__)
 
 
 def makers(seed: int, n_jobs: int) -> dict[str, Callable]:
-    """Row of GRIDS -> parameters -> what has fit(x, y) and predict(x), x (n_rows, n_features) and y (n_rows,)."""
+    """Map each model of GRIDS to a function of its parameters that makes an estimator.
+
+    Args:
+        seed: Of the models that draw random numbers.
+        n_jobs: Threads of the models that use several.
+
+    Returns:
+        Estimators have fit(x, y) and predict(x), with x (n_rows, n_features) and y (n_rows,).
+    """
     from sklearn import ensemble, linear_model, svm, tree
 
     seeded, parallel = {"random_state": seed}, {"random_state": seed, "n_jobs": n_jobs}
@@ -66,199 +81,202 @@ def makers(seed: int, n_jobs: int) -> dict[str, Callable]:
         "extra_trees": partial(ensemble.ExtraTreesRegressor, **parallel),
         "random_forest": partial(ensemble.RandomForestRegressor, **parallel),
         "boosted_trees": partial(ensemble.HistGradientBoostingRegressor, **seeded),
-        "tabm": lambda **parameters: TabM(
-            seed, device_of(0), **parameters
-        ),  # no other touches a GPU
+        # The only one that uses a GPU.
+        "tabm": lambda **parameters: TabM(seed, device_of(0), **parameters),
     }
-
-
-LINEAR = ("linear", "ridge", "elastic_net", "sgd")
-
-
-class Stopped(BaseException):
-    """A signal has asked this process to end. Not an Exception: no library may take it for an error of its own."""
 
 
 @dataclasses.dataclass
 class Search:
-    """How far a grid has come: all that is remembered of it, as JSON, between two attempts."""
+    """The progress of a grid: all that is remembered of it, as JSON, between two attempts."""
 
-    # {point, mae, seconds} in the grid's order; mae None: not finite
-    tried: list = dataclasses.field(default_factory=list)
-    halves: list = dataclasses.field(
-        default_factory=lambda: [[NEVER, 0.0], [NEVER, 0.0]]
-    )  # see select_halves
+    # {point, mae, seconds} in the grid's order; mae is None if it is not finite.
+    tried: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    halves: list[list[float]] = dataclasses.field(default_factory=no_halves)  # see select_halves
     refit_s: float = 0.0
 
     @property
-    def best(self) -> dict | None:
-        """The first of least MAE; None before any is finite."""
-        return min(
-            (one for one in self.tried if one["mae"] is not None),
-            key=lambda one: one["mae"],
-            default=None,
-        )
+    def best(self) -> dict[str, Any] | None:
+        """The first point of the least MAE; None before any is finite."""
+        finite = (tried for tried in self.tried if tried["mae"] is not None)
+        return min(finite, key=lambda tried: tried["mae"], default=None)
 
     @property
     def wall_s(self) -> float:
-        return sum(one["seconds"] for one in self.tried) + self.refit_s
+        """Seconds of all fits."""
+        return sum(tried["seconds"] for tried in self.tried) + self.refit_s
 
 
-def run(
-    spec: RunSpec, grid: Grid, key: str, pack: Pack, path: Path, comm: Comm, results: Path | str
-) -> bool:
-    """Fit the cell and write its folder `path`; False where a signal ended it, and the same command goes on."""
+def fit_run(run: Run, pack: Pack, options: TrainOptions, comm: Comm) -> bool:
+    """Fit a classical model and write its run folder.
+
+    Returns:
+        False if a signal or the end of the job came first; the same call goes on.
+
+    Raises:
+        UserError: If there are several ranks, or no point of the grid has a finite error.
+    """
+    spec, grid = run.spec, _grid_of(run)
     if comm.size > 1:
         raise UserError(
-            f"{spec.architecture} is fitted by one rank, however: {comm.size}; start it without a launcher"
+            f"{spec.architecture} is fitted by one rank, got {comm.size}; start it without a launcher"
         )
-    device = torch.device("cpu")
-    data = load(pack, spec, grid, device, torch.float64)
-    attempts = folder.begin(path, spec, grid, key, pack.identity, comm)
-    unit, n_fitted = pack.units[spec.property], grid.fitted_rows(len(data.train))
-    fewer = f", fitted on the first {n_fitted:,}" if n_fitted < len(data.train) else ""
-    n_threads = torch.get_num_threads()
-    print(
-        f"{spec.model} on {spec.property} ({unit}) of {spec.pack}: {len(data.train):,} train{fewer}, {len(data.val):,} "
-        f"val, {len(data.test):,} test rows; {len(grid.points)} points of its grid, {n_threads} thread{'s'[: n_threads > 1]}",
-        flush=True,
-    )
+    data = load(pack, spec, grid, torch.device("cpu"))
+    attempts = begin(run, pack, {"size": comm.size, "engine": comm.name})
+    _log_start(spec, grid, pack, data)
+    until = math.inf
     try:
-        with _stopping(until := stop_by(end_of_job())):
-            estimator, found = search(spec, grid, key, data, path)
-            prediction = predictions(estimator, data, data.test)
-            machine = folder.Machine.of(comm, getattr(estimator, "device", device))
-            result = finish(
-                path, spec, grid, key, pack, data, estimator, found, prediction, attempts, machine
+        with stopped_by_exception(options) as until:
+            estimator, search_result = search(run, data)
+            machine = provenance(comm, getattr(estimator, "device", torch.device("cpu")))
+            result = _write(
+                run, pack, data, estimator, search_result, {"attempts": attempts, **machine}
             )
     except Stopped:
         is_late = time.time() >= until
         why = f"{OUT_OF_TIME}: stopped" if is_late else "stopped by a signal"
-        print(
-            f"{why}; the same command goes on with the point of the grid that it was at", flush=True
-        )
+        logger.info(f"{why}; the same command goes on with the point of the grid that it was at")
         if is_late:
-            folder.failed(path, f"{OUT_OF_TIME}; the same command goes on")
+            run.folder.write_error(f"{OUT_OF_TIME}; the same command goes on", Cause.TIME)
         return False
-    print(
-        f"test MAE {result.test_mae:.4g} {unit} (baseline {result.baseline_mae:.4g}), {point_text(result.chosen['point'])} "
-        f"selected on {result.selected_on}, in {result.wall_time_s:.0f} s\n"
-        f"wrote {path / 'result.json'}\nnext: {shlex.join(['python', '-m', 'irnet_hpc.aggregate', str(results)])}"
+    assert result.chosen is not None
+    logger.info(
+        f"test MAE {result.test_mae:.4g} {result.unit} (baseline {result.baseline_mae:.4g}), "
+        f"{point_text(result.chosen['point'])} selected on {result.selected_on}, in "
+        f"{result.wall_time_s:.0f} s\nwrote {run.folder.result_json}"
     )
     return True
 
 
-def search(spec: RunSpec, grid: Grid, key: str, data: Dataset, path: Path) -> tuple[object, Search]:
-    """Fit every point of the grid that an earlier attempt has not; returns the best one, fitted, and all that was tried."""
-    notes = path / "checkpoint" / "grid.json"
-    found, points, best = _resume(notes, key), grid.points, None
+def _grid_of(run: Run) -> Grid:
+    assert isinstance(run.recipe, Grid)
+    return run.recipe
+
+
+def _log_start(spec: RunSpec, grid: Grid, pack: Pack, data: Dataset) -> None:
+    n_fitted, n_threads = grid.fitted_rows(len(data.train)), torch.get_num_threads()
+    fewer = f", fitted on the first {n_fitted:,}" if n_fitted < len(data.train) else ""
+    logger.info(
+        f"{spec.model} on {spec.property} ({pack.units[spec.property]}) of {spec.pack}: "
+        f"{len(data.train):,} train{fewer}, {len(data.val):,} val, {len(data.test):,} test rows; "
+        f"{len(grid.points)} points of its grid, {n_threads} thread{'s'[: n_threads > 1]}"
+    )
+
+
+def search(run: Run, data: Dataset) -> tuple[Any, Search]:
+    """Fit every point of the grid that an earlier attempt has not fitted.
+
+    Returns:
+        The estimator of the best point, and all that was tried.
+
+    Raises:
+        UserError: If no point has a finite error.
+    """
+    spec, grid = run.spec, _grid_of(run)
+    progress, points, best = _resume(run), grid.points, None
     selection, role = (data.val, "val") if spec.protocol == "honest" else (data.test, "test")
-    for i in range(len(found.tried), len(points)):
+    for i in range(len(progress.tried), len(points)):
         began, estimator = time.monotonic(), fitted(spec, grid, points[i], data)
         errors = np.abs(predictions(estimator, data, selection) - selection.target)
         mae, seconds = float(errors.mean()), time.monotonic() - began
         if np.isfinite(mae) and spec.protocol == "paper":
-            select_halves(found.halves, errors, spec.seed)
-        found.tried.append(
+            select_halves(progress.halves, errors, spec.seed)
+        progress.tried.append(
             {"point": points[i], "mae": mae if np.isfinite(mae) else None, "seconds": seconds}
         )
-        if found.best is found.tried[-1]:
+        if progress.best is progress.tried[-1]:
             best = estimator
-        so_far = dataclasses.asdict(found)
-        write_json(notes, {"sha256": _digest(so_far), "key": key, "search": so_far})
-        print(
-            f"{i + 1}/{len(points)}  {point_text(points[i])}: MAE {role} {mae:.4g} in {seconds:.1f} s, least "
-            f"{found.best['mae'] if found.best else float('nan'):.4g}",
-            flush=True,
+        so_far = dataclasses.asdict(progress)
+        content = {"sha256": _digest(so_far), "key": run.key, "search": so_far}
+        run.folder.write_json(_notes(run), content)
+        least = progress.best["mae"] if progress.best else math.nan
+        logger.info(
+            f"{i + 1}/{len(points)}  {point_text(points[i])}: MAE {role} {mae:.4g} in "
+            f"{seconds:.1f} s, least {least:.4g}"
         )
-    if found.best is None:
+    if progress.best is None:
         raise UserError(
             f"the error of {spec.model} on {spec.property} is not finite at any point of its grid"
         )
-    if best is None:  # an earlier attempt found it, and only its numbers were kept
+    if best is None:
+        # An earlier attempt has fitted it, and only its numbers are kept.
         began = time.monotonic()
-        best = fitted(spec, grid, found.best["point"], data)
-        found.refit_s += time.monotonic() - began
-    return best, found
+        best = fitted(spec, grid, progress.best["point"], data)
+        progress.refit_s += time.monotonic() - began
+    return best, progress
 
 
-def fitted(spec: RunSpec, grid: Grid, point: dict, data: Dataset) -> object:
-    """The model of one point, fitted on the first rows that it can take, with no more threads than this process may use."""
+def fitted(spec: RunSpec, grid: Grid, point: dict[str, Any], data: Dataset) -> Any:
+    """Fit the model of one point on the first rows that it can take, with this process's threads."""
     from threadpoolctl import threadpool_limits
 
     n_rows, n_jobs = grid.fitted_rows(len(data.train)), torch.get_num_threads()
     estimator = makers(spec.seed % 2**32, n_jobs)[grid.architecture](**grid.fixed, **point)
-    # TabM's own library has counted its threads already, and would not count again
+    # TabM's own library has counted its threads already, and would not count again.
     limits = contextlib.nullcontext() if isinstance(estimator, TabM) else threadpool_limits(n_jobs)
     with limits:
         return estimator.fit(data.train.x[:n_rows].numpy(), data.train.y[:n_rows].numpy())
 
 
-def predictions(estimator: object, data: Dataset, rows: Part) -> np.ndarray:
-    """(n_rows,) float64 in the property's unit."""
+def predictions(estimator: Any, data: Dataset, rows: Part) -> np.ndarray:
+    """Predict rows: (n_rows,) float64 in the property's unit."""
     scaled = np.asarray(estimator.predict(rows.x.numpy()), np.float64)
     return scaled * data.scaling.target_scale + data.scaling.target_mean
 
 
-def finish(
-    path: Path,
-    spec: RunSpec,
-    grid: Grid,
-    key: str,
-    pack: Pack,
-    data: Dataset,
-    estimator: object,
-    found: Search,
-    prediction: np.ndarray,
-    attempts: list,
-    machine: folder.Machine,
+def _write(
+    run: Run, pack: Pack, data: Dataset, estimator: Any, progress: Search, facts: dict[str, Any]
 ) -> RunResult:
-    """Write the parameters where they are plain numbers, the predictions (n_test,) and, last, the result."""
-    tensors = parameters(spec, estimator)
-    check(path)
-    (path / "parameters.safetensors").unlink(missing_ok=True)
+    """Write the parameters if they are plain numbers, the predictions and, last, the result."""
+    assert progress.best is not None
+    prediction = predictions(estimator, data, data.test)
+    tensors, point = parameters(run.spec, estimator), progress.best["point"]
+    run.folder.check()
+    run.folder.parameters.unlink(missing_ok=True)
     if tensors:
         scaling = data.scaling
         kept = tensors | {
-            n: torch.from_numpy(getattr(scaling, n)) for n in ("feature_mean", "feature_scale")
+            "feature_mean": torch.from_numpy(scaling.feature_mean),
+            "feature_scale": torch.from_numpy(scaling.feature_scale),
         }
-        facts = facts_of(spec, grid, key, pack, data) | {"point": found.best["point"]}
-        with replacing(path / "parameters.safetensors") as temporary:
-            write_tensors(temporary, kept, facts)
-    result = folder.conclude(
-        path,
-        spec,
-        grid,
-        key,
+        with run.folder.replacing(run.folder.parameters) as temporary:
+            write_tensors(temporary, kept, model_facts(run, pack, data) | {"point": point})
+    honest = run.spec.protocol == "honest"
+    result = write_result(
+        run,
         pack,
         data,
-        prediction,
-        attempts,
-        machine,
-        val_mae=found.best["mae"] if spec.protocol == "honest" else None,
-        optimism=optimism(found.halves) if spec.protocol == "paper" else None,
+        Predictions(prediction),
+        bundle_size=1,
+        val_mae=progress.best["mae"] if honest else None,
+        optimism=None if honest else optimism(progress.halves),
         best_epoch=None,
         epochs=None,
         n_parameters=sum(tensor.numel() for tensor in tensors.values()) or None,
-        wall_time_s=found.wall_s,
-        device_hours=found.wall_s / 3600,
+        wall_time_s=progress.wall_s,
+        device_hours=progress.wall_s / 3600,
         samples_per_s=None,
         precision="bf16" if isinstance(estimator, TabM) else "fp64",
-        fitted_rows=grid.fitted_rows(len(data.train)),
-        chosen={"point": found.best["point"], "tried": found.tried},
+        fitted_rows=_grid_of(run).fitted_rows(len(data.train)),
+        chosen={"point": point, "tried": progress.tried},
+        **facts,
     )
-    (path / "checkpoint" / "grid.json").unlink(missing_ok=True)
-    folder.remove(path)
+    _notes(run).unlink(missing_ok=True)
+    run.folder.remove_checkpoints()
     return result
 
 
-def parameters(spec: RunSpec, estimator: object) -> dict[str, Tensor]:
-    """What a model has learnt, where it is plain numbers: coef (n_features,) and intercept (1,) of scaled features, or
-    TabM's weights. Trees and support vectors are not kept."""
+def parameters(spec: RunSpec, estimator: Any) -> dict[str, Tensor]:
+    """Return what a model has learnt if it is plain numbers.
+
+    Returns:
+        coef (n_features,) and intercept (1,) of scaled features, or TabM's weights; nothing for
+        trees and support vectors.
+    """
     if isinstance(estimator, TabM):
         return {
-            f"network.{n}": t.detach().cpu().contiguous()
-            for n, t in estimator.network.state_dict().items()
+            f"network.{name}": tensor.detach().cpu().contiguous()
+            for name, tensor in estimator.network.state_dict().items()
         }
     if spec.architecture not in LINEAR:
         return {}
@@ -268,47 +286,23 @@ def parameters(spec: RunSpec, estimator: object) -> dict[str, Tensor]:
     }
 
 
-def _resume(notes: Path, key: str) -> Search:
-    """What an earlier attempt at this very cell has found; nothing where that is damaged."""
+def _notes(run: Run) -> Path:
+    return run.folder.checkpoint / "grid.json"
+
+
+def _resume(run: Run) -> Search:
+    """Read what an earlier attempt at this run has tried; nothing if that is damaged."""
+    notes = _notes(run)
     with contextlib.suppress(FileNotFoundError, UserError):
         value = read_json(notes)
-        if value.get("key") == key and value.get("sha256") == _digest(value.get("search")):
-            found = Search(**value["search"])
-            print(f"resuming after {len(found.tried)} points of the grid", flush=True)
-            return found
-        print(
-            f"warning: {notes} is of another run or damaged; the grid begins anew", file=sys.stderr
-        )
+        if value.get("key") == run.key and value.get("sha256") == _digest(value.get("search")):
+            progress = Search(**value["search"])
+            logger.info(f"resuming after {len(progress.tried)} points of the grid")
+            return progress
+        logger.warning(f"warning: {notes} is of another run or damaged; the grid begins anew")
     return Search()
 
 
 def _digest(search: object) -> str:
-    """One digit of an error would choose another point."""
+    """Hash the notes: one digit of an error would choose another point."""
     return hashlib.sha256(json.dumps(search, sort_keys=True).encode()).hexdigest()
-
-
-@contextlib.contextmanager
-def _stopping(until: float) -> Iterator[None]:
-    """Raise Stopped at a signal that asks for the end, or `until`, in s since the epoch: a fit looks at no flag and no clock, but an
-    exception ends it, once in Python."""
-
-    def stop(*_: object) -> None:
-        raise Stopped
-
-    before = {}
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
-        if (
-            signal.getsignal(number) == signal.SIG_DFL
-        ):  # only where nobody else handles it, as in train
-            with contextlib.suppress(ValueError):  # not in the main thread
-                before[number] = signal.signal(number, stop)
-    is_timed = signal.SIGALRM in before and until < math.inf
-    if is_timed:
-        signal.setitimer(signal.ITIMER_REAL, max(0.001, until - time.time()))
-    try:
-        yield
-    finally:
-        if is_timed:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in before.items():
-            signal.signal(number, handler)

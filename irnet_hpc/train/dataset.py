@@ -1,7 +1,7 @@
-"""A pack's rows as tensors on the device, scaled as the recipe says, and the order in which training visits them."""
+"""Load a pack's rows as scaled tensors on the device, and order them for each epoch."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -16,70 +16,90 @@ from irnet_hpc.runs.grids import Grid
 from irnet_hpc.runs.recipes import RECIPES, Recipe, fitting_batch
 from irnet_hpc.runs.spec import RunSpec
 from irnet_hpc.train import scaling, stream
+from irnet_hpc.train.run import PLACES
 from irnet_hpc.train.scaling import Scaling
 from irnet_hpc.train.stream import CHUNK_ROWS, WINDOW_CHUNKS, Stream
 
-# Where the features are while a network trains: on the device, or in the pack. The results are the same.
-PLACES = ("auto", "resident", "stream")
-SHARE = 0.5  # of the free memory, of the host and of the device, that `auto` lets resident features fill
+# The share of the free memory, of the host and of the device, that `auto` lets features fill.
+SHARE = 0.5
+# Of weights and data.
+DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Rows of one role (train, val or test) that report the property; of several, (n_rows, n_properties), at least one."""
+    """The rows of one role (train, val or test) that report the property, or one of several."""
 
     row: np.ndarray  # (n_rows,) int64, their numbers in the pack, ascending
-    target: (
-        np.ndarray
-    )  # (n_rows,) float64, in the property's unit; of several, NaN where not reported
+    # (n_rows,) float64, in the property's unit; of several (n_rows, n_properties), NaN where a row
+    # does not report one
+    target: np.ndarray
     x: Tensor | Stream  # (n_rows, n_features), scaled, on the device or to be read
-    y: Tensor  # (n_rows,), scaled, on the device
+    y: Tensor  # as target, scaled, on the device
 
     def __len__(self) -> int:
         return len(self.row)
 
     @property
     def n_features(self) -> int:
+        """Columns of x."""
         return self.x.n_features if self.streams else self.x.shape[1]
 
     @property
     def streams(self) -> bool:
+        """Whether x stays in the pack."""
         return isinstance(self.x, Stream)
 
     @property
     def device(self) -> torch.device:
+        """Where x is, or will be."""
         return self.x.device
 
     def batches(self, order: np.ndarray, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """x (n_local, n_features) and y (n_local,) on the device for each step of `order` (n_steps, n_local) from `first` on.
+        """Yield the batch of each step, on the device.
 
-        `order` holds positions among these rows. Raises Unreadable where a pack that streams can no longer be read.
+        Args:
+            order: (n_steps, n_local), positions among these rows.
+            first: The step to begin with.
+
+        Yields:
+            x (n_local, n_features) and y (n_local,).
+
+        Raises:
+            PackUnreadable: If a pack that streams can no longer be read.
         """
         places = torch.from_numpy(np.ascontiguousarray(order)).to(self.device)
         if self.streams:
-            found = stream.batches(self.x, order[first:].ravel(), order.shape[1])
+            batches = stream.batches(self.x, order[first:].ravel(), order.shape[1])
         else:
-            found = (self.x[places[i]] for i in range(first, len(order)))
-        for i, x in enumerate(found, first):
+            batches = (self.x[places[i]] for i in range(first, len(order)))
+        for i, x in enumerate(batches, first):
             yield x, self.y[places[i]]
 
     def slabs(self, first: int, last: int, n: int) -> Iterator[tuple[slice, Tensor]]:
-        """Rows from `first` to `last`, n after n: where they stand, and x (n, n_features) on the device."""
+        """Yield the rows from `first` to `last`, n at a time: their places and x (n, n_features)."""
         begins = range(first, last, n)
         if self.streams:
-            found = stream.batches(self.x, np.arange(first, last), n)
+            slabs = stream.batches(self.x, np.arange(first, last), n)
         else:
-            found = (self.x[begin : min(begin + n, last)] for begin in begins)
-        for begin, x in zip(begins, found, strict=True):
+            slabs = (self.x[begin : min(begin + n, last)] for begin in begins)
+        for begin, x in zip(begins, slabs, strict=True):
             yield slice(begin, begin + len(x)), x
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
+    """The rows of a training, by role."""
+
     train: Part
     val: Part
     test: Part
     scaling: Scaling
+
+
+def dtype_of(recipe: Recipe | Grid) -> torch.dtype:
+    """Return the type of weights and data; classical models are given float64."""
+    return DTYPES[recipe.precision] if isinstance(recipe, Recipe) else torch.float64
 
 
 def load(
@@ -87,49 +107,45 @@ def load(
     spec: RunSpec,
     recipe: Recipe | Grid,
     device: torch.device,
-    dtype: torch.dtype,
     given: Scaling | None = None,
     place: str = "resident",
 ) -> Dataset:
-    """The rows that report the property, or one of several, scaled; features as `given`, where weights expect that.
+    """Load the rows that report the property, or one of several, scaled.
 
-    `place` is one of PLACES. Protocol `paper` trains on train and val together, as the published code does; then val is empty.
-    Raises UserError where a role has no rows of a property, or training has fewer than a batch.
+    Protocol `paper` trains on train and val together, as the published code does; then val is empty.
+
+    Args:
+        pack: The pack; where features stream it is opened once more.
+        spec: The run.
+        recipe: Its recipe, which says how rows are scaled.
+        device: Where tensors are to be.
+        given: A scaling of features to use instead of that of the training rows, for weights that
+            expect it.
+        place: One of PLACES.
+
+    Raises:
+        UserError: If a role has no rows of a property, or training has less than a batch.
     """
     train, val, test = (
         _reported(pack, spec.properties, pack.rows(role)) for role in ("train", "val", "test")
     )
     if spec.protocol == "paper":
-        train, val = (
-            tuple(np.concatenate(pair) for pair in zip(train, val, strict=True)),
-            tuple(a[:0] for a in val),
-        )
+        train, val = _joined(train, val), (val[0][:0], val[1][:0])
     if spec.train_rows is not None:
         if spec.train_rows > len(train[0]):
             raise UserError(
-                f"train_rows must be at most the {len(train[0])} rows there are, however: {spec.train_rows}"
+                f"train_rows must be at most the {len(train[0])} rows there are, "
+                f"got {spec.train_rows}"
             )
-        train = tuple(
-            array[: spec.train_rows] for array in train
-        )  # rows are in random order: subsets are nested
-    for role, (row, target) in {"train": train, "val": val, "test": test}.items():
-        reports = (~np.isnan(target)).reshape(len(row), len(spec.properties)).any(0)
-        for name, reported in zip(spec.properties, reports, strict=True):
-            if not reported and (role != "val" or spec.protocol == "honest"):
-                raise UserError(f"{name} of pack {spec.pack} has no {role} rows that report it")
-    if len(train[0]) < recipe.batch:
-        fits = fitting_batch(len(train[0]))
-        raise UserError(
-            f"training rows must be at least one batch, however: {len(train[0])} rows of {spec.property} and a batch of "
-            f"{recipe.batch} (recipe {recipe.name}); e.g. --recipe '{{name: small, base: "
-            f"{recipe.name if recipe.name in RECIPES else 'onecycle'}, batch: {fits}, norm_group: {fits}}}'"
-        )
-    roles = (train, val, test)
+        # Rows are in random order, so that subsets are nested.
+        train = (train[0][: spec.train_rows], train[1][: spec.train_rows])
+    _check_rows(spec, recipe, {"train": train, "val": val, "test": test})
+    roles, dtype = (train, val, test), dtype_of(recipe)
     if streams(place, sum(len(row) for row, _ in roles), pack.n_features, device, dtype):
-        data = _streaming(pack, *roles, recipe=recipe, device=device, dtype=dtype, given=given)
+        data = _streaming(pack, roles, recipe, device, given)
     else:
         held = [(row, _features(pack, row), target) for row, target in roles]
-        data = arrange(*held, recipe=recipe, device=device, dtype=dtype, given=given, own=True)
+        data = arrange(held, recipe, device, given, own=True)
     if recipe.floor == "none":
         return data
     floors = np.array([floor_of(name) for name in spec.properties])
@@ -137,82 +153,110 @@ def load(
     return dataclasses.replace(data, scaling=dataclasses.replace(data.scaling, floor=floor))
 
 
-Rows = tuple[
-    np.ndarray, np.ndarray, np.ndarray
-]  # ascending numbers (n,), features (n, n_features), target of Part
+# Of one role: row numbers in the pack (n_rows,), ascending, and targets as those of Part.
+Targets = tuple[np.ndarray, np.ndarray]
+# The same with features (n_rows, n_features) in the middle.
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _joined(first: Targets, second: Targets) -> Targets:
+    return np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]])
+
+
+def _check_rows(spec: RunSpec, recipe: Recipe | Grid, roles: dict[str, Targets]) -> None:
+    """Raise UserError if a role lacks rows of a property, or training has less than a batch."""
+    for role, (row, target) in roles.items():
+        reports = (~np.isnan(target)).reshape(len(row), len(spec.properties)).any(0)
+        for name, reported in zip(spec.properties, reports, strict=True):
+            if not reported and (role != "val" or spec.protocol == "honest"):
+                raise UserError(f"{name} of pack {spec.pack} has no {role} rows that report it")
+    n_train = len(roles["train"][0])
+    if n_train < recipe.batch:
+        fits = fitting_batch(n_train)
+        base = recipe.name if recipe.name in RECIPES else "onecycle"
+        raise UserError(
+            f"training rows must be at least one batch, got {n_train} rows of {spec.property} and "
+            f"a batch of {recipe.batch} (recipe {recipe.name}); e.g. --recipe '{{name: small, "
+            f"base: {base}, batch: {fits}, norm_group: {fits}}}'"
+        )
 
 
 def arrange(
-    train: Rows,
-    val: Rows,
-    test: Rows,
-    recipe: Recipe,
+    roles: Sequence[Rows],
+    recipe: Recipe | Grid,
     device: torch.device,
-    dtype: torch.dtype,
     given: Scaling | None = None,
     own: bool = False,
 ) -> Dataset:
-    """Rows as they are -> scaled, on the device; the scaling of features is that of `given`, if it is.
+    """Scale rows and move them to the device.
 
-    Features that nobody else wants, `own`, are scaled where they lie: twice as fast as in new memory.
+    Args:
+        roles: Rows for training, validation and test.
+        recipe: How to scale.
+        device: Where to.
+        given: A scaling of features to use instead of that of the training rows.
+        own: Whether features may be overwritten: twice as fast as in new memory.
     """
-    fitted = scaling.fit(lambda: [train[1]], train[1].shape[1], train[2], recipe, given)
+    _, features, target = roles[0]
+    fitted = scaling.fit(lambda: [features], features.shape[1], target, recipe, given)
+    dtype = dtype_of(recipe)
 
     def part(row: np.ndarray, features: np.ndarray, target: np.ndarray) -> Part:
         x = torch.from_numpy(fitted.features(features, features if own else None))
-        return Part(
-            row,
-            target,
-            x.to(device, dtype),
-            torch.from_numpy(fitted.target(target)).to(device, dtype),
-        )
+        y = torch.from_numpy(fitted.target(target))
+        return Part(row, target, x.to(device, dtype), y.to(device, dtype))
 
-    return Dataset(part(*train), part(*val), part(*test), fitted)
+    train, val, test = (part(*rows) for rows in roles)
+    return Dataset(train, val, test, fitted)
 
 
 def streams(
     place: str, n_rows: int, n_features: int, device: torch.device, dtype: torch.dtype
 ) -> bool:
-    """Whether features stay in the pack: as asked, or where they would fill more than SHARE of what memory is free."""
+    """Return True if features stay in the pack.
+
+    Under `auto` they do if they would fill more than SHARE of the free memory.
+    """
     if check_choice("data", place, PLACES) != "auto":
         return place == "stream"
     on_host, on_device = 4 * n_rows * n_features, dtype.itemsize * n_rows * n_features
     if device.type == "cuda" and on_device > SHARE * torch.cuda.mem_get_info(device)[0]:
         return True
-    if (
-        device.type == "cpu" and dtype.itemsize != 4
-    ):  # another copy, beside the float32 that were read
+    # Another copy, beside the float32 that were read.
+    if device.type == "cpu" and dtype.itemsize != 4:
         on_host += on_device
     return on_host > SHARE * memory.free_bytes()
 
 
 def place_of(data: Dataset, comm: Comm) -> str:
-    """Where the ranks have their features: resident, streamed, or both, since a rank may find less memory than another."""
+    """Say where the ranks have their features, since one may find less memory than another."""
     n_streaming = sum(comm.gather(data.train.streams))
-    some = "resident" if not n_streaming else f"streamed by {n_streaming} of {comm.size} ranks"
-    return "streamed" if n_streaming == comm.size else some
+    if n_streaming == comm.size:
+        return "streamed"
+    return f"streamed by {n_streaming} of {comm.size} ranks" if n_streaming else "resident"
 
 
 def _streaming(
     pack: Pack,
-    *roles: tuple[np.ndarray, np.ndarray],
-    recipe: Recipe,
+    roles: Sequence[Targets],
+    recipe: Recipe | Grid,
     device: torch.device,
-    dtype: torch.dtype,
     given: Scaling | None,
 ) -> Dataset:
-    """What `arrange` gives, with features that stay in the pack; statistics take two passes over it."""
+    """Do what `arrange` does, with features that stay in the pack; statistics take two passes."""
     row, target = roles[0]
     fitted = scaling.fit(
         lambda: (x for _, x in stream.slabs(pack, row)), pack.n_features, target, recipe, given
     )
-    source = open_pack(pack.path)  # which stays open for as long as anyone has these rows
+    source = open_pack(pack.path)  # stays open for as long as anyone has these rows
+    dtype = dtype_of(recipe)
 
     def part(row: np.ndarray, target: np.ndarray) -> Part:
-        rows = Stream(source, row, fitted, device, dtype)
-        return Part(row, target, rows, torch.from_numpy(fitted.target(target)).to(device, dtype))
+        y = torch.from_numpy(fitted.target(target)).to(device, dtype)
+        return Part(row, target, Stream(source, row, fitted, device, dtype), y)
 
-    return Dataset(*(part(*role) for role in roles), fitted)
+    train, val, test = (part(*role) for role in roles)
+    return Dataset(train, val, test, fitted)
 
 
 def _reported(pack: Pack, names: tuple[str, ...], rows: slice) -> tuple[np.ndarray, np.ndarray]:
@@ -222,7 +266,7 @@ def _reported(pack: Pack, names: tuple[str, ...], rows: slice) -> tuple[np.ndarr
 
 
 def _features(pack: Pack, row: np.ndarray) -> np.ndarray:
-    """Features of ascending row numbers (n_rows, n_features) float32."""
+    """Read the features of ascending row numbers (n_rows, n_features) float32."""
     out = np.empty((len(row), pack.n_features), np.float32)
     for places, x in stream.slabs(pack, row):
         out[places] = x
@@ -230,9 +274,15 @@ def _features(pack: Pack, row: np.ndarray) -> np.ndarray:
 
 
 def epoch_order(row: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """The order in which an epoch visits the training rows: positions (n_rows,), a pure function of (seed, epoch).
+    """Compute the order in which an epoch visits the training rows.
 
-    `row` are the rows' numbers in the pack, ascending, which say in which chunk of it each one lies.
+    Args:
+        row: The numbers of the rows in the pack (n_rows,), ascending, which tell their chunks.
+        seed: Of the run.
+        epoch: From 0 on.
+
+    Returns:
+        Positions in `row` (n_rows,): a pure function of (seed, epoch) and the chunks.
     """
     random = np.random.Generator(np.random.Philox(key=[seed, epoch]))
     bounds = np.flatnonzero(np.diff(row // CHUNK_ROWS)) + 1

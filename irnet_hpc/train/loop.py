@@ -1,29 +1,25 @@
-"""The one training loop: replicas and a comm -> each one's best network, as soon as it has ended.
+"""The one training loop: replicas and ranks -> each replica's best network, as soon as it has ended.
 
-A stack of replicas goes from step to step together; each has its own order of rows, schedule, history, best epoch and end.
+The replicas of a stack go from step to step together. Each has its own order of rows, schedule,
+history, best epoch and end, so its numbers are those that it has when it is trained alone.
 """
 
 import contextlib
 import dataclasses
+import logging
 import math
-import sys
 import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from irnet_hpc.distributed.engines import Comm
-from irnet_hpc.distributed.processes import StopSignals
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.network import Network
 from irnet_hpc.runs.lease import RunIsHeld
 from irnet_hpc.runs.recipes import Recipe
-from irnet_hpc.runs.spec import RunSpec
-from irnet_hpc.train import checkpoint
-from irnet_hpc.train import progress as epochs_bar
-from irnet_hpc.train import run_writer as folder
+from irnet_hpc.train import checkpoint, progress
 from irnet_hpc.train.checkpoint import State
 from irnet_hpc.train.dataset import epoch_order
 from irnet_hpc.train.evaluation import (
@@ -34,154 +30,280 @@ from irnet_hpc.train.evaluation import (
     take_statistics,
     weights,
 )
+from irnet_hpc.train.run import DEFAULT_OPTIONS, TrainOptions
 from irnet_hpc.train.schedules import learning_rate, plateau_factor
 from irnet_hpc.train.stack import Replica, Stack, stacks
 from irnet_hpc.train.step import Step
+from irnet_hpc.train.stopping import StopRequest
 
-CHECKPOINT_S = 60  # what is lost with a node at most, or an epoch where that is longer
-EMA_STEPS = 8  # the average is updated every so many steps, by the decay to that power, and at an epoch's end
+# At most so many seconds are lost with a node, or an epoch if that is longer.
+CHECKPOINT_S = 60
+# The averaged weights are updated every EMA_STEPS steps, by the decay to that power, and at the end
+# of an epoch.
+EMA_STEPS = 8
+# Steps between two looks of the host at the device, until the speed is known; then about a second.
+FIRST_LOOK_STEPS = 16
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """A replica that needs no more training: with the network of its best epoch, or the sentence for which there is none."""
+    """A replica that needs no more training: the network of its best epoch, or why there is none."""
 
     replica: Replica
     state: State
     bundle_size: int  # replicas that it began with
     network: Network | None
-    error: str | None = None
+    error: UserError | None = None
+
+
+def train_all(
+    replicas: Sequence[Replica],
+    comm: Comm,
+    device: torch.device,
+    stop: StopRequest,
+    options: TrainOptions,
+) -> Iterator[Ended]:
+    """Train replicas of one shape, stack after stack.
+
+    A stack that does not fit in the memory of the device is trained in halves. See `train`.
+
+    Raises:
+        UserError: If a single replica does not fit.
+    """
+    waiting = stacks(replicas, comm)
+    while waiting:
+        left = {id(replica): replica for replica in waiting.pop(0)}
+        is_too_large = False
+        try:
+            for ended in train(list(left.values()), comm, device, stop, options):
+                del left[id(ended.replica)]
+                yield ended
+        except torch.cuda.OutOfMemoryError as error:
+            if comm.size > 1:
+                # The others are waiting for this rank, and cannot be told to begin anew.
+                logger.warning(
+                    f"error: {len(left)} cells together do not fit in this rank's memory; "
+                    "bundle fewer"
+                )
+                raise
+            if len(left) == 1:
+                raise _too_large(replicas[0]) from error
+            is_too_large = True
+        if is_too_large:
+            # After the exception, so that nothing refers to the memory of the stack any more.
+            torch.cuda.empty_cache()
+            members, half = list(left.values()), len(left) // 2
+            logger.info(
+                f"{len(left)} cells together do not fit in memory: {half} and "
+                f"{len(left) - half} instead"
+            )
+            waiting = [*stacks(members[:half], comm), *stacks(members[half:], comm), *waiting]
+        elif left:
+            return  # stopped
 
 
 def train(
     replicas: Sequence[Replica],
     comm: Comm,
     device: torch.device,
-    stop: StopSignals,
-    graphs: bool = True,
-    micro_batch: int | None = None,
-    show: bool = False,
+    stop: StopRequest,
+    options: TrainOptions = DEFAULT_OPTIONS,
 ) -> Iterator[Ended]:
-    """Train replicas of one shape and step (`stacks`) to the end of their recipes, and yield each as soon as it has ended.
+    """Train replicas of one stack to the end of their recipes.
 
-    Of a rank's part of a batch, `micro_batch` rows at most are in the network at once: the same step, in less memory.
-    After a signal checkpoints are in the folders of those that have not, and none is yielded any more. A network that is
-    yielded has the weights and population statistics of its best epoch. With `show` a terminal gets a bar.
+    Args:
+        replicas: Replicas of one shape and at one step, see `stacks`.
+        comm: The ranks that train.
+        device: Where this rank trains.
+        stop: Asked once a step. When it says so, checkpoints are written and nothing more is
+            yielded.
+        options: `micro_batch`, `cuda_graphs` and `progress_bar` matter here.
+
+    Yields:
+        Each replica as soon as it has ended, with the weights and population statistics of its best
+        epoch.
     """
     stack = Stack(replicas, comm, device)
-    with contextlib.closing(epochs_bar.bar_of(stack, show and comm.rank == 0)) as bar:
-        yield from _epochs(stack, comm, stop, graphs, micro_batch, bar)
+    bar = progress.make_bar(stack, options.progress_bar and comm.rank == 0)
+    with contextlib.closing(bar):
+        yield from _Training(stack, comm, stop, options, bar).epochs()
 
 
-def _epochs(
-    stack: Stack, comm: Comm, stop: StopSignals, graphs: bool, micro_batch: int | None, bar: tqdm
-) -> Iterator[Ended]:
-    """The loop of `train`."""
-    replicas = list(stack.replicas)
-    recipe, rows, n_steps = (
-        replicas[0].recipe,
-        replicas[0].data.train.row,
-        replicas[0].n_steps,
-    )  # that all have in common
-    for replica, state in stack.members:
+class _Training:
+    """A stack under way, and the clocks that decide when to look, to speak and to save."""
+
+    def __init__(
+        self,
+        stack: Stack,
+        comm: Comm,
+        stop: StopRequest,
+        options: TrainOptions,
+        bar: progress.Bar,
+    ) -> None:
+        self.stack, self.comm, self.stop, self.options, self.bar = stack, comm, stop, options, bar
+        self.n_begun = len(stack.replicas)
+        first = stack.replicas[0]
+        # What all replicas have in common.
+        self.batch, self.rows, self.n_steps = (
+            first.recipe.batch,
+            first.data.train.row,
+            first.n_steps,
+        )
+        self.look_steps = FIRST_LOOK_STEPS
+        self.clock = self.saved = self.logged = time.monotonic()
+        self.saving_s = 0.0
+
+    def epochs(self) -> Iterator[Ended]:
+        """Train epoch after epoch until every replica has ended, or a stop is asked for."""
+        stack, comm = self.stack, self.comm
         if comm.rank == 0:
-            folder.write_history(replica.path, state.history)
-    step_of = Step(stack, comm, graphs, micro_batch)
-    look = 16  # steps between two looks of the host at the device
-    clock = saved = said = time.monotonic()
-    saving_s = 0.0
+            for replica, state in stack.members:
+                replica.run.folder.write_history(state.history)
+        step = self._new_step()
+        while True:
+            # Not step 0 if a signal stopped this epoch before.
+            first = stack.states[0].step - stack.states[0].epoch * self.n_steps
+            rates = np.stack([epoch_rates(r.recipe, s, self.n_steps) for r, s in stack.members], 1)
+            errors, is_stopped = self._train_epoch(step, first, rates)
+            trained_s = time.monotonic() - self.clock
+            if is_stopped:
+                spend(stack, comm, trained_s, trained_s)
+                errors = save(stack, errors, comm)
+                yield from self._ended([bool(error) for error in errors], errors)
+                return
 
-    while stack.replicas:
-        states, epoch = stack.states, stack.states[0].epoch
-        first = states[0].step - epoch * n_steps  # not 0 where a signal stopped the epoch
-        orders = {r.spec.seed: epoch_order(rows, r.spec.seed, epoch) for r in stack.replicas}
-        visited = [orders[r.spec.seed][: n_steps * recipe.batch] for r in stack.replicas]
-        rates = np.stack([rates_of(r.recipe, s, n_steps) for r, s in stack.members], 1)
-        errors: list[str | None] = [None] * len(states)
-        step_of.begin(visited, rates, first)
+            maes = [math.nan] * len(errors)
+            if not all(errors):
+                maes = evaluate(stack, errors, comm)
+            now = time.monotonic()
+            epoch_s, self.clock = now - self.clock, now
+            spend(stack, comm, epoch_s, trained_s)
+            lost = self._note_epoch(errors, maes, rates[-1])
+
+            # The clock of rank 0 decides for all. A checkpoint is due if the end of the next epoch
+            # would be too late; where many large replicas take long to save, a twentieth of the
+            # time at most goes into it.
+            steps_per_s = (self.n_steps - first) / max(trained_s, 1e-6)
+            is_due = (
+                now - self.saved + epoch_s > CHECKPOINT_S and now - self.saved >= 20 * self.saving_s
+            )
+            decided = (is_due, max(1, round(steps_per_s)), lost)
+            is_due, self.look_steps, lost = comm.gather(decided)[0]
+            errors = [lost.get(k, error) for k, error in enumerate(errors)]
+            has_ended = [
+                bool(error) or state.stopped or state.epoch == replica.recipe.epochs
+                for error, (replica, state) in zip(errors, stack.members, strict=True)
+            ]
+            self._log_epoch(errors, now, any(has_ended), steps_per_s * self.batch)
+            yield from self._ended(has_ended, errors)
+            if all(has_ended):
+                return
+            if any(has_ended):
+                stack.keep([k for k, ended in enumerate(has_ended) if not ended])
+                step, self.clock = self._new_step(), time.monotonic()
+            if is_due:
+                self.saved = time.monotonic()
+                # A run that is lost just now is noticed at the next epoch.
+                save(stack, [None] * len(stack.replicas), comm)
+                self.saving_s = time.monotonic() - self.saved
+
+    def _new_step(self) -> Step:
+        """Make the step of the stack as it is now."""
+        return Step(self.stack, self.comm, self.options.cuda_graphs, self.options.micro_batch)
+
+    def _train_epoch(
+        self, step: Step, first: int, rates: np.ndarray
+    ) -> tuple[list[UserError | None], bool]:
+        """Train the steps of an epoch, from `first` on, with `rates` (n_steps, K).
+
+        Returns:
+            The error of each replica whose loss is no longer finite, and whether a stop was asked
+            for.
+        """
+        stack, n_steps, epoch = self.stack, self.n_steps, self.stack.states[0].epoch
+        seeds = [replica.spec.seed for replica in stack.replicas]
+        orders = {seed: epoch_order(self.rows, seed, epoch) for seed in dict.fromkeys(seeds)}
+        visited = [orders[seed][: n_steps * self.batch] for seed in seeds]
+        errors: list[UserError | None] = [None] * len(seeds)
+        is_stopped = False
+        step.begin(visited, rates, first)
         for i in range(first, n_steps):
-            step_of(i, epoch * n_steps + i, stop.asked)
-            follow(stack, n_steps, i)
-            if (epoch * n_steps + i + 1) % look == 0 or i == n_steps - 1:
-                for k, error_sum in enumerate(step_of.error_sum.tolist()):
-                    states[k].step, states[k].error_sum = epoch * n_steps + i + 1, error_sum
-                    if errors[k] is None and not math.isfinite(error_sum):
-                        at = first + int(
-                            step_of.n_finite[k]
-                        )  # the host looks at some steps only, the device at each
-                        at_rows = rows[visited[k].reshape(-1, recipe.batch)[at]]
-                        errors[k] = non_finite(
-                            stack.replicas[k].spec, states[k], n_steps, at, at_rows, rates[at, k]
-                        )
-                epochs_bar.goes_on(bar, epoch * n_steps + i + 1)
-                if all(errors):
-                    break
-                if stack.flat.riders[1, 0] > 0:
-                    step_of.end()
-                    spend(stack, comm, time.monotonic() - clock, time.monotonic() - clock)
-                    errors = save(stack, errors, comm)
-                    yield from (
-                        Ended(*stack.members[k], len(replicas), None, e)
-                        for k, e in enumerate(errors)
-                        if e
-                    )
-                    return
-        step_of.end()
-        trained_s = time.monotonic() - clock
+            n_done = epoch * n_steps + i + 1
+            step(i, n_done - 1, self.stop.asked)
+            update_averages(stack, n_steps, i)
+            if n_done % self.look_steps and i < n_steps - 1:
+                continue
+            # The host looks at the device: it waits for the steps that are under way.
+            for k, error_sum in enumerate(step.error_sum.tolist()):
+                stack.states[k].step, stack.states[k].error_sum = n_done, error_sum
+                if errors[k] is None and not math.isfinite(error_sum):
+                    # The host sees some steps only; the device has counted at each.
+                    at = first + int(step.n_finite[k])
+                    at_rows = self.rows[visited[k].reshape(-1, self.batch)[at]]
+                    errors[k] = self._not_finite(k, at, at_rows, rates[at, k])
+            progress.advance(self.bar, n_done)
+            if all(errors):
+                break
+            if stack.flat.riders[1, 0] > 0:
+                is_stopped = True
+                break
+        step.end_epoch()
+        return errors, is_stopped
 
-        maes = evaluate(stack, errors, comm) if not all(errors) else [math.nan] * len(errors)
-        now = time.monotonic()
-        epoch_s = now - clock
-        spend(stack, comm, epoch_s, trained_s)
-        clock = now
-        lost: dict[int, str] = {}  # place -> whose the run is by now
-        for k, replica in enumerate(stack.replicas):
+    def _note_epoch(
+        self, errors: list[UserError | None], maes: list[float], rates: np.ndarray
+    ) -> dict[int, UserError]:
+        """Note the epoch in the histories; return which runs rank 0 finds that it has lost."""
+        lost: dict[int, UserError] = {}
+        for k, (replica, state) in enumerate(self.stack.members):
             if errors[k] is None:
-                note_epoch(replica, states[k], maes[k], rates[-1, k])
-                if comm.rank == 0:
+                note_epoch(replica, state, maes[k], rates[k])
+                if self.comm.rank == 0:
                     try:
-                        folder.append_history(replica.path, states[k].history[-1])
+                        replica.run.folder.append_history(state.history[-1])
                     except RunIsHeld as error:
-                        lost[k] = str(error)
-        # One rank's clock decides for all. Due is what would be too late at the end of the next epoch. Many large replicas take
-        # long to save: a twentieth of the time at most.
-        steps_per_s = (n_steps - first) / max(trained_s, 1e-6)
-        is_due = now - saved + epoch_s > CHECKPOINT_S and now - saved >= 20 * saving_s
-        due, look, lost = comm.gather((is_due, max(1, round(steps_per_s)), lost))[0]
-        errors = [lost.get(k, error) for k, error in enumerate(errors)]
-        ended = [
-            bool(errors[k]) or s.stopped or s.epoch == r.recipe.epochs
-            for k, (r, s) in enumerate(stack.members)
-        ]
-        epochs_bar.tell(bar, stack)
-        is_time = now - said >= len(ended) or any(ended)  # a line a second
-        if comm.rank == 0 and is_time and not epochs_bar.stands_for_lines(bar):
-            said = now
-            for k, (replica, state) in enumerate(stack.members):
-                if errors[k] is None:
-                    print(
-                        progress(replica, state, len(ended), steps_per_s * recipe.batch), flush=True
-                    )
-        for k, (replica, state) in enumerate(stack.members):
-            if ended[k]:
-                bar.clear()  # for the lines that will be said of it
-                network = None if errors[k] else stack.alone(k)
-                yield Ended(replica, state, len(replicas), network, errors[k])
-        if all(ended):
+                        lost[k] = error
+        return lost
+
+    def _log_epoch(
+        self, errors: list[UserError | None], now: float, any_ended: bool, rows_per_s: float
+    ) -> None:
+        """Log a line for each replica, at most one a second, unless the bar shows the same."""
+        progress.update(self.bar, self.stack)
+        n_together = len(self.stack.replicas)
+        is_time = any_ended or now - self.logged >= n_together
+        is_wanted = self.options.epoch_lines and not progress.replaces_log_lines(self.bar)
+        if self.comm.rank != 0 or not is_time or not is_wanted:
             return
-        if any(ended):
-            stack.keep([k for k, is_over in enumerate(ended) if not is_over])
-            step_of, clock = Step(stack, comm, graphs, micro_batch), time.monotonic()
-        if due:
-            saved = time.monotonic()
-            save(
-                stack, [None] * len(stack.replicas), comm
-            )  # of one lost just now the next epoch says so
-            saving_s = time.monotonic() - saved
+        self.logged = now
+        for k, (replica, state) in enumerate(self.stack.members):
+            if errors[k] is None:
+                logger.info(progress.epoch_line(replica, state, n_together, rows_per_s))
+
+    def _ended(self, has_ended: list[bool], errors: list[UserError | None]) -> Iterator[Ended]:
+        """Yield the replicas that have ended."""
+        for k, (replica, state) in enumerate(self.stack.members):
+            if has_ended[k]:
+                self.bar.clear()  # for the lines that will be printed about it
+                network = None if errors[k] else self.stack.best_network(k)
+                yield Ended(replica, state, self.n_begun, network, errors[k])
+
+    def _not_finite(self, k: int, at: int, rows: np.ndarray, rate: float) -> UserError:
+        """Describe the first loss that is not finite: step `at` of the epoch, of `rows` (batch,)."""
+        spec, state = self.stack.replicas[k].spec, self.stack.states[k]
+        some = ", ".join(map(str, rows[:8])) + f" and {len(rows) - 8} more" * (len(rows) > 8)
+        return UserError(
+            f"the loss is no longer finite at step {state.epoch * self.n_steps + at + 1} "
+            f"(epoch {state.epoch + 1}) of {spec.model} on {spec.property}, learning rate "
+            f"{rate:.2g}, rows {some} of {spec.pack}; a smaller rate, or recipe fields features: "
+            "standard and target: standard, may help"
+        )
 
 
-def rates_of(recipe: Recipe, state: State, n_steps: int) -> np.ndarray:
-    """The learning rate of each step of the epoch that is about to be trained (n_steps,)."""
+def epoch_rates(recipe: Recipe, state: State, n_steps: int) -> np.ndarray:
+    """Compute the learning rate of each step of the next epoch (n_steps,)."""
     reduced = plateau_factor(recipe, [row[4] for row in state.history])
     steps = range(state.epoch * n_steps, (state.epoch + 1) * n_steps)
     return np.array(
@@ -189,22 +311,28 @@ def rates_of(recipe: Recipe, state: State, n_steps: int) -> np.ndarray:
     )
 
 
-def follow(stack: Stack, n_steps: int, i: int) -> None:
-    """After step i of an epoch: the averages go after the weights. Without `ema` they are the weights, when it counts."""
+def update_averages(stack: Stack, n_steps: int, i: int) -> None:
+    """After step i of an epoch, move the averaged weights towards the weights.
+
+    Without `ema` they become the weights, at the end of the epoch.
+    """
     is_last, n_frozen = i == n_steps - 1, stack.flat.n_frozen
     for k, (replica, state) in enumerate(stack.members):
         if is_last or (replica.recipe.ema and i % EMA_STEPS == EMA_STEPS - 1):
             step = state.epoch * n_steps + i + 1
-            decay = min(
-                replica.recipe.ema, (1 + step) / (10 + step)
-            )  # a young average forgets faster
+            # A young average forgets faster.
+            decay = min(replica.recipe.ema, (1 + step) / (10 + step))
             stack.average[k, n_frozen:].lerp_(
                 stack.flat.values[k, n_frozen:], 1 - decay ** (i % EMA_STEPS + 1)
             )
 
 
-def evaluate(stack: Stack, errors: list[str | None], comm: Comm) -> list[float]:
-    """The error of each replica on the rows that select; the better ones are remembered, and `errors` filled in."""
+def evaluate(stack: Stack, errors: list[UserError | None], comm: Comm) -> list[float]:
+    """Compute the error of each replica on the rows that select.
+
+    Remembers the weights of replicas that are better than before, and sets `errors` of those whose
+    error is not finite.
+    """
     maes, first = [], stack.replicas[0]
     role = "val" if first.spec.protocol == "honest" else "test"
     with weights(stack.flat, stack.average):
@@ -212,23 +340,31 @@ def evaluate(stack: Stack, errors: list[str | None], comm: Comm) -> list[float]:
         out = outputs(stack.network, getattr(first.data, role), first.recipe, comm)
         for k, (replica, state) in enumerate(stack.members):
             rows = getattr(replica.data, role)
-            of_rows = row_errors(in_unit(out[k], rows, replica.data), rows, replica.data)
-            maes.append(float(of_rows.mean()))
+            errors_of_rows = row_errors(in_unit(out[k], rows, replica.data), rows, replica.data)
+            maes.append(float(errors_of_rows.mean()))
             if errors[k] is None and not math.isfinite(maes[k]):
-                errors[k] = (
-                    f"the error on the rows that select is not finite after epoch {state.epoch + 1} of {replica.spec.model} "
-                    f"on {replica.spec.property}: {maes[k]}"
+                errors[k] = UserError(
+                    f"the error on the rows that select is not finite after epoch "
+                    f"{state.epoch + 1} of {replica.spec.model} on {replica.spec.property}, "
+                    f"got {maes[k]}"
                 )
             if errors[k] is None and maes[k] < state.best_mae:
                 state.best_mae, state.best_epoch = maes[k], state.epoch
                 stack.note_best(k)
             if errors[k] is None and role == "test":
-                select_halves(state.halves, of_rows, replica.spec.seed)
+                select_halves(state.halves, errors_of_rows, replica.spec.seed)
     return maes
 
 
 def note_epoch(replica: Replica, state: State, mae: float, rate: float) -> None:
-    """A row of history, and whether the replica has waited long enough for a better one. `rate`: of the epoch's last step."""
+    """Add a row to the history, and stop the replica if its patience is at an end.
+
+    Args:
+        replica: The replica.
+        state: Its state, which is changed.
+        mae: Its error on the rows that select.
+        rate: The learning rate of the last step.
+    """
     scaling, recipe = replica.data.scaling, replica.recipe
     unit = 1.0 if scaling.spread is not None else scaling.target_scale  # of a scaled error
     train_mae = state.error_sum / (replica.n_steps * recipe.batch) * unit
@@ -238,84 +374,30 @@ def note_epoch(replica: Replica, state: State, mae: float, rate: float) -> None:
 
 
 def spend(stack: Stack, comm: Comm, seconds: float, training_s: float) -> None:
-    """Each replica's share of the time: summed over cells it is what the device was busy."""
+    """Give each replica its share of the time: summed over cells it is what the device was busy."""
     for state in stack.states:
         state.spend(seconds / len(stack.states), comm.size)
         state.training_s += training_s / len(stack.states)
 
 
-def save(stack: Stack, errors: list[str | None], comm: Comm) -> list[str | None]:
-    """Write the checkpoints of those without an error. Returns the errors, also of runs that are another process's by now."""
+def save(stack: Stack, errors: list[UserError | None], comm: Comm) -> list[UserError | None]:
+    """Write the checkpoints of the replicas without an error.
+
+    Returns:
+        `errors`, with those of runs that turn out to be lost.
+    """
     errors = list(errors)
     for k, (replica, state) in enumerate(stack.members):
         if errors[k] is None:
             try:
-                checkpoint.save(replica.path, replica.key, stack.tensors(k), state, comm)
+                checkpoint.save(replica.run.folder, replica.run.key, stack.tensors(k), state, comm)
             except RunIsHeld as error:
-                errors[k] = str(error)
+                errors[k] = error
     return comm.gather(errors)[0]
 
 
-def trained(
-    replicas: Sequence[Replica],
-    comm: Comm,
-    device: torch.device,
-    stop: StopSignals,
-    micro_batch: int | None = None,
-) -> Iterator[Ended]:
-    """Train replicas of one shape, stack after stack; a stack that the device's memory does not hold, in halves."""
-    waiting = stacks(replicas, comm)
-    while waiting:
-        left = {replica.path: replica for replica in waiting.pop(0)}
-        is_too_large = False
-        try:
-            for ended in train(
-                list(left.values()), comm, device, stop, micro_batch=micro_batch, show=True
-            ):
-                del left[ended.replica.path]
-                yield ended
-        except torch.cuda.OutOfMemoryError:
-            if comm.size > 1:  # the others are waiting for this rank, and cannot be told
-                print(
-                    f"error: {len(left)} cells together do not fit in this rank's memory; bundle fewer",
-                    file=sys.stderr,
-                )
-                raise
-            if len(left) == 1:
-                raise UserError(
-                    f"a network and its batch must fit in the device's memory, however: {replicas[0].spec.model} and "
-                    f"{replicas[0].recipe.batch} rows do not; fewer rows at once (--micro-batch), or more ranks, may"
-                ) from None
-            is_too_large = True
-        if is_too_large:  # and, the error being gone, what it held is free
-            torch.cuda.empty_cache()
-            members, half = list(left.values()), len(left) // 2
-            print(
-                f"{len(left)} cells together do not fit in memory: {half} and {len(left) - half} instead",
-                flush=True,
-            )
-            waiting = [*stacks(members[:half], comm), *stacks(members[half:], comm), *waiting]
-        elif left:
-            return  # a signal
-
-
-def non_finite(
-    spec: RunSpec, state: State, n_steps: int, at: int, rows: np.ndarray, rate: float
-) -> str:
-    """`at`: the step of the epoch whose loss was the first that is not finite; `rows` (batch,) were in it, by their numbers."""
-    some = ", ".join(map(str, rows[:8])) + f" and {len(rows) - 8} more" * (len(rows) > 8)
-    return (
-        f"the loss is no longer finite at step {state.epoch * n_steps + at + 1} (epoch {state.epoch + 1}) of {spec.model} on "
-        f"{spec.property}, learning rate {rate:.2g}, rows {some} of {spec.pack}; a smaller rate, or recipe fields features: standard and target: standard, may help"
-    )
-
-
-def progress(replica: Replica, state: State, n_together: int, rows_per_s: float) -> str:
-    spec, recipe = replica.spec, replica.recipe
-    epoch, _, _, train_mae, mae, wall_s = state.history[-1]
-    left_min = (recipe.epochs - state.epoch) * wall_s * n_together / (epoch + 1) / 60
-    who = f"{spec.property}, {spec.recipe}, seed {spec.seed}: " if n_together > 1 else ""
-    return (
-        f"{who}epoch {epoch + 1}/{recipe.epochs}  {'relative ' * (len(spec.properties) > 1)}MAE train {train_mae:.4g}  {'val' if spec.protocol == 'honest' else 'test'} "
-        f"{mae:.4g} (best {state.best_mae:.4g})  {rows_per_s:,.0f} rows/s  at most {left_min:.1f} min left"
+def _too_large(replica: Replica) -> UserError:
+    return UserError(
+        f"a network and its batch must fit in the device's memory, got {replica.spec.model} and "
+        f"{replica.recipe.batch} rows; fewer rows at once (--micro-batch), or more ranks, may fit"
     )

@@ -1,4 +1,7 @@
-"""The network of a finished run, as its folder keeps it: what starts from it and what predicts with it read it here."""
+"""Write and read the network of a finished run, to predict with it or to start from it.
+
+Files carry a hash of their content: a bit that flips on a disk is an error, not another prediction.
+"""
 
 import dataclasses
 import hashlib
@@ -15,36 +18,48 @@ from irnet_hpc.data.formulas import elements_in
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.network import Network
 from irnet_hpc.pack.store import Pack
-from irnet_hpc.runs.grids import Grid
-from irnet_hpc.runs.lease import replacing
 from irnet_hpc.runs.recipes import Recipe
 from irnet_hpc.runs.result import RunResult, read_result
 from irnet_hpc.runs.spec import RunSpec, read_recipe, read_spec
 from irnet_hpc.train.dataset import Dataset
+from irnet_hpc.train.run import Run
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict | None = None) -> None:
-    """A safetensors file; with facts, which stand in it as JSON, it holds a hash of both. The same content is the same bytes.
-    Raises UserError where it cannot be written, e.g. on a full disk."""
+    """Write a safetensors file. The same content gives the same bytes.
+
+    Args:
+        path: The file.
+        tensors: Its tensors by name.
+        facts: Content for its header, as JSON; a hash of tensors and facts is added.
+
+    Raises:
+        UserError: If it cannot be written, e.g. on a full disk.
+    """
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    header = None
+    if facts:
+        # One text: several would be written in an order that changes from file to file.
+        content = facts | {"sha256": _content_hash(tensors, facts)}
+        header = {"irnet_hpc": json.dumps(content, ensure_ascii=False)}
     try:
-        # One text: several would stand in an order that changes from file to file.
-        said = facts and json.dumps(
-            facts | {"sha256": _content_hash(tensors, facts)}, ensure_ascii=False
-        )
-        save_file(tensors, path, said and {"irnet_hpc": said})
+        save_file(tensors, path, header)
     except SafetensorError as error:
         raise UserError(f"{path.parent} cannot take {path.suffix[1:]} files: {error}") from None
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Tensors and facts of a file of `write_tensors`. Raises UserError where it is missing, damaged or not one."""
+    """Read the tensors and facts of a file of `write_tensors`.
+
+    Raises:
+        UserError: If it is missing, damaged or no such file.
+    """
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
             facts = json.loads((file.metadata() or {}).get("irnet_hpc", "{}"))
         if not isinstance(facts, dict):
-            raise TypeError("what it says of itself is no mapping")
+            raise TypeError("its header is no mapping")
     except FileNotFoundError:
         raise UserError(f"{path}: it is missing") from None
     except (
@@ -78,18 +93,19 @@ FACTS = ("key", "layers", "unit", "feature_labels", "clip", "target_mean", "targ
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
+    """A finished run of a network, with the content of its model file."""
+
     folder: Path
     spec: RunSpec
     recipe: Recipe
     result: RunResult
-    tensors: dict[
-        str, Tensor
-    ]  # of model.safetensors: `network.*`, feature_mean and feature_scale (n_features,)
-    facts: dict  # what the same file says: FACTS at least
-    who: str  # what the run is called in a sentence
+    tensors: dict[str, Tensor]  # `network.*`, feature_mean and feature_scale (n_features,)
+    facts: dict  # of the same file: FACTS at least
+    who: str  # the name of the run in messages
 
     @property
     def model_path(self) -> Path:
+        """The file of the model."""
         return self.folder / "model.safetensors"
 
     @property
@@ -102,31 +118,40 @@ class Finished:
         }
 
     def damaged(self, why: object) -> UserError:
+        """Make the error that says why the model cannot be used."""
         return UserError(
-            f"{self.who} must have its model, however: {self.model_path}: it is damaged: {why}"
+            f"{self.who} must have its model, got {self.model_path}: it is damaged: {why}"
         )
 
 
 def read_finished(folder: Path | str, who: str = "a run") -> Finished:
-    """A run by its folder. Raises UserError where there is none, it has not finished, keeps no network, or is damaged."""
+    """Read a finished run of a network by its folder.
+
+    Args:
+        folder: The run folder.
+        who: The name of the run in messages.
+
+    Raises:
+        UserError: If there is none, or it has not finished, keeps no network, or is damaged.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(
-            f"{who} must be the folder of a finished training, however: there is no folder {folder}"
+            f"{who} must be the folder of a finished training, got {folder}, which does not exist"
         )
     if not (folder / "result.json").exists():
-        raise UserError(f"{who} must be finished, however: {folder} has no result.json")
+        raise UserError(f"{who} must be finished, got {folder}, which has no result.json")
     result = read_result(folder / "result.json")
     spec = read_spec(result.spec)
     if spec.is_classical:
         raise UserError(
-            f"{who} must be of a network, however: {folder} is of {spec.architecture}, and of classical models only errors and "
-            "test predictions are kept"
+            f"{who} must be of a network, got {folder} of {spec.architecture}: of classical "
+            "models only errors and test predictions are kept"
         )
     recipe = read_recipe(spec, result.recipe)
-    found = Finished(folder, spec, recipe, result, {}, {}, who)
+    run = Finished(folder, spec, recipe, result, {}, {}, who)
     try:
-        tensors, facts = read_tensors(found.model_path)
+        tensors, facts = read_tensors(run.model_path)
         lacking = [name for name in FACTS if name not in facts]
         lacking += [name for name in ("feature_mean", "feature_scale") if name not in tensors]
         if lacking:
@@ -134,10 +159,10 @@ def read_finished(folder: Path | str, who: str = "a run") -> Finished:
         if not isinstance(facts["feature_labels"], list):
             raise TypeError("feature_labels must be a list")
     except UserError as error:
-        raise UserError(f"{who} must have its model, however: {error}") from None
+        raise UserError(f"{who} must have its model, got {error}") from None
     except (KeyError, TypeError) as error:
-        raise found.damaged(error) from None
-    # Only the model carries a hash: a property's name that is another in result.json would be predicted under it.
+        raise run.damaged(error) from None
+    # Only the model carries a hash, so a property that was renamed in result.json shows here.
     trained = (
         (read_spec(facts["spec"]), read_recipe(spec, facts.get("recipe", result.recipe)))
         if "spec" in facts
@@ -145,47 +170,48 @@ def read_finished(folder: Path | str, who: str = "a run") -> Finished:
     )
     if facts["key"] != result.key or trained != (spec, recipe):
         raise UserError(
-            f"{who} must have its model, however: {found.model_path} is of another run than result.json beside it"
+            f"{who} must have its model, got {run.model_path}, which is of another run than result.json beside it"
         )
-    return dataclasses.replace(found, tensors=tensors, facts=facts)
+    return dataclasses.replace(run, tensors=tensors, facts=facts)
 
 
-def write_model(
-    path: Path, spec: RunSpec, recipe: Recipe, key: str, pack: Pack, data: Dataset, network: Network
-) -> None:
-    """The weights, population statistics and scaling, with what is needed to use them on other rows."""
+def write_model(run: Run, pack: Pack, data: Dataset, network: Network) -> None:
+    """Write model.safetensors: weights, population statistics, scaling, and what else it takes to
+    predict other rows."""
     scaling = data.scaling
     tensors: dict[str, Tensor] = {
-        f"network.{n}": t.detach().cpu().clone() for n, t in network.state_dict().items()
+        f"network.{name}": tensor.detach().cpu().clone()
+        for name, tensor in network.state_dict().items()
     }
     tensors["feature_mean"] = torch.from_numpy(scaling.feature_mean)
     tensors["feature_scale"] = torch.from_numpy(scaling.feature_scale)
-    kept = {"layers": spec.layer_string} | facts(spec, recipe, key, pack, data)
-    with replacing(path) as temporary:
-        write_tensors(temporary, tensors, kept)
+    facts = {"layers": run.spec.layer_string} | model_facts(run, pack, data)
+    with run.folder.replacing(run.folder.model) as temporary:
+        write_tensors(temporary, tensors, facts)
 
 
-def facts(spec: RunSpec, recipe: Recipe | Grid, key: str, pack: Pack, data: Dataset) -> dict:
-    """What stands beside parameters, for them to be used on other rows."""
-    scaling, units = data.scaling, [pack.units[name] for name in spec.properties]
+def model_facts(run: Run, pack: Pack, data: Dataset) -> dict:
+    """Collect what stands beside parameters, so that they can be used on other rows."""
+    spec, scaling = run.spec, data.scaling
+    units = [pack.units[name] for name in spec.properties]
     return {
-        "key": key,
+        "key": run.key,
         "spec": dataclasses.asdict(spec),
-        "recipe": dataclasses.asdict(recipe),
-        "unit": units if len(units) > 1 else units[0],  # of several properties all three are lists
+        "recipe": dataclasses.asdict(run.recipe),
+        # Of several properties unit, target_mean and target_scale are lists.
+        "unit": units if len(units) > 1 else units[0],
         "feature_labels": pack.feature_labels,
         "clip": scaling.clip,
         "target_mean": np.asarray(scaling.target_mean).tolist(),
         "target_scale": np.asarray(scaling.target_scale).tolist(),
-        "floor": np.where(
-            np.isinf(scaling.floor), None, scaling.floor
-        ).tolist(),  # None: no prediction is cut
+        # None: no prediction is cut.
+        "floor": np.where(np.isinf(scaling.floor), None, scaling.floor).tolist(),
         "elements_seen": _elements_seen(pack, data),
         "pack_identity": pack.identity,
     }
 
 
 def _elements_seen(pack: Pack, data: Dataset) -> list[str]:
-    """The elements of the training rows: what a model says nothing about can be told without its pack."""
+    """List the elements of the training rows; predictions for others are extrapolations."""
     formulas = pack.formulas(slice(0, pack.n_rows))
     return sorted(elements_in(formulas[row] for row in data.train.row))

@@ -1,6 +1,6 @@
-"""The bar of a training: which epoch, how good, how long at most; shown by rank 0, on a terminal only.
+"""Show how a training goes on: a bar on a terminal, a line per epoch anywhere else.
 
-Anywhere else (a log, a pipe, ranks under a launcher) there is none, and the lines of the epochs are what is read.
+The bar is shown by rank 0 only. In a log, a pipe, or below a launcher there is none.
 """
 
 import sys
@@ -9,59 +9,80 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from irnet_hpc.train.stack import Stack
+    from irnet_hpc.train.checkpoint import State
+    from irnet_hpc.train.stack import Replica, Stack
+
+# tqdm puts a comma before the last field.
+FORMAT = "{desc}: {percentage:3.0f}%|{bar}| at most {remaining} left{postfix}"
+Bar = tqdm
 
 
-FORMAT = "{desc}: {percentage:3.0f}%|{bar}| at most {remaining} left{postfix}"  # tqdm puts a comma before the last
-
-
-def bar_of(stack: "Stack", wanted: bool) -> tqdm:
-    """It counts steps, from where a checkpoint left off. Gone from the screen when closed: the result's line stays."""
+def make_bar(stack: "Stack", wanted: bool) -> Bar:
+    """Make a bar that counts steps, from where a checkpoint left off; closing it removes it."""
     bar = tqdm(
         initial=stack.states[0].step,
         total=_n_steps(stack),
-        disable=None if wanted else True,  # None: only on a terminal
+        # None: only on a terminal
+        disable=None if wanted else True,
         bar_format=FORMAT,
-        smoothing=0,  # the mean speed so far, evaluations included
+        # The mean speed so far, evaluations included.
+        smoothing=0,
         leave=False,
         dynamic_ncols=True,
     )
-    tell(bar, stack)
+    update(bar, stack)
     return bar
 
 
-def tell(bar: tqdm, stack: "Stack") -> None:
-    """Say where the stack is; at an epoch's end, and when replicas have left it."""
+def update(bar: Bar, stack: "Stack") -> None:
+    """Show epoch and errors, at an epoch's end and when replicas have left the stack."""
     if bar.disable:
         return
     spec, state = stack.replicas[0].spec, stack.states[0]
+    n_replicas = len(stack.replicas)
     bar.total = _n_steps(stack)
-    bar.set_description_str(
-        spec.model if len(stack.replicas) == 1 else f"{len(stack.replicas)} {spec.model}", False
-    )
+    bar.set_description_str(spec.model if n_replicas == 1 else f"{n_replicas} {spec.model}", False)
     n_epochs = max(replica.recipe.epochs for replica in stack.replicas)
     text = f"epoch {min(state.epoch + 1, n_epochs)}/{n_epochs}"
-    if seen := [one for one in stack.states if one.history]:
-        role = "val" if spec.protocol == "honest" else "test"
-        last, best = [one.history[-1][4] for one in seen], [one.best_mae for one in seen]
-        text += f", MAE {role} {_between(last)} (best {_between(best)})"
+    if evaluated := [state for state in stack.states if state.history]:
+        last = _range([state.history[-1][4] for state in evaluated])
+        best = _range([state.best_mae for state in evaluated])
+        text += f", MAE {_selecting_rows(spec.protocol)} {last} (best {best})"
     bar.set_postfix_str(text, False)
 
 
-def goes_on(bar: tqdm, step: int) -> None:
-    """So many steps are done, over all epochs."""
+def advance(bar: Bar, step: int) -> None:
+    """Move the bar to `step`, counted over all epochs."""
     bar.update(step - bar.n)
 
 
-def stands_for_lines(bar: tqdm) -> bool:
-    """Whether who would read the lines of the epochs sees the bar instead."""
+def replaces_log_lines(bar: Bar) -> bool:
+    """Return True if the bar is visible where epoch lines would be, so that none are needed."""
     return not bar.disable and sys.stdout.isatty()
+
+
+def epoch_line(replica: "Replica", state: "State", n_together: int, rows_per_s: float) -> str:
+    """Format the last epoch of a replica that is trained with `n_together - 1` others."""
+    spec, recipe = replica.spec, replica.recipe
+    epoch, _, _, train_mae, mae, wall_s = state.history[-1]
+    left_min = (recipe.epochs - state.epoch) * wall_s * n_together / (epoch + 1) / 60
+    prefix = f"{spec.property}, {spec.recipe}, seed {spec.seed}: " if n_together > 1 else ""
+    relative = "relative " * (len(spec.properties) > 1)
+    return (
+        f"{prefix}epoch {epoch + 1}/{recipe.epochs}  {relative}MAE train {train_mae:.4g}  "
+        f"{_selecting_rows(spec.protocol)} {mae:.4g} (best {state.best_mae:.4g})  "
+        f"{rows_per_s:,.0f} rows/s  at most {left_min:.1f} min left"
+    )
+
+
+def _selecting_rows(protocol: str) -> str:
+    return "val" if protocol == "honest" else "test"
 
 
 def _n_steps(stack: "Stack") -> int:
     return max(replica.recipe.epochs * replica.n_steps for replica in stack.replicas)
 
 
-def _between(values: list[float]) -> str:
+def _range(values: list[float]) -> str:
     low, high = (f"{value:.4g}" for value in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"

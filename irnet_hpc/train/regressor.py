@@ -4,19 +4,19 @@
     model = IRNetRegressor(architecture="irnet", depth=17).fit(X, y)
     model.predict(X_new)
 
-"IRNet: A General Purpose Deep Residual Regression Framework" (Jha et al., KDD 2019) takes any vector; so does this. It runs
-the loop of `training.py` in one process, and nothing else: a table in memory, no pack, no run folder.
+"IRNet: A General Purpose Deep Residual Regression Framework" (Jha et al., KDD 2019) takes any
+vector; so does this. It runs the loop of loop.py in one process, on a table in memory: no pack, no
+run folder.
 """
 
 import contextlib
 import copy
 import dataclasses
-import io
-import signal
+import logging
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,19 +25,20 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from irnet_hpc.distributed.engines import Alone, device_of
-from irnet_hpc.distributed.processes import StopSignals
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.network import n_parameters
+from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.recipes import Recipe, fitting_batch, resolve
 from irnet_hpc.runs.spec import RunSpec, model_of
-from irnet_hpc.train.dataset import arrange
-from irnet_hpc.train.loop import train
-from irnet_hpc.train.stack import DTYPES, Replica
+from irnet_hpc.train.dataset import Dataset, arrange
+from irnet_hpc.train.loop import Ended, train
+from irnet_hpc.train.run import Run, TrainOptions
+from irnet_hpc.train.stack import Replica
+from irnet_hpc.train.stopping import NeverStop
 from irnet_hpc.train.warm_start import check_start
 
 PREDICTED_ROWS = 4096  # at once
-NOTED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-LARGEST = float(np.finfo(np.float32).max)
+MAX_FEATURE = float(np.finfo(np.float32).max)
 
 
 class IRNetRegressor(RegressorMixin, BaseEstimator):
@@ -47,18 +48,20 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
     ----------
     architecture, depth : as in `python -m irnet_hpc.train`, e.g. "irnet" and 17.
     layers : a layer string instead of the two, e.g. "64BARx2-32BARx1-1".
-    recipe : the name of a recipe, or an inline one, {"name": "mine", "base": "onecycle", "epochs": 100}. The batch shrinks to
-        a sixteenth of the training rows where the table is small, and the group of rows that are normalised together with
-        it; a warning says so, and `recipe_` is what was used.
-    validation_fraction : of the rows, on which the best epoch is selected; they are not trained on.
-    random_state : seed of the weights, of the order of rows and of the rows held back.
-    verbose : whether a line an epoch is printed, at most one a second; on a terminal, a bar.
+    recipe : the name of a recipe, or the fields of one, {"name": "mine", "base": "onecycle",
+        "epochs": 100}. For small tables the batch, and the group of rows that are normalised
+        together, shrink to a sixteenth of the training rows; a warning says so, and `recipe_` is
+        what was used.
+    validation_fraction : of the rows, on which the best epoch is selected. They are not trained on.
+    random_state : seed of the weights, of the order of rows and of the rows that validate.
+    verbose : print a line per epoch, at most one a second; on a terminal, a bar.
 
     Attributes
     ----------
     network_ : the torch module, in float64 on the CPU;  scaling_ : of features and target
     history_ : rows of (epoch, step, learning rate, train MAE, validation MAE, seconds)
-    best_epoch_, best_mae_ : which epoch was kept, and its MAE on the validation rows, in the target's unit
+    best_epoch_, best_mae_ : the epoch that was kept, and its MAE on the validation rows, in the
+        target's unit
     n_parameters_, recipe_, n_features_in_
     """
 
@@ -82,67 +85,92 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
         self.verbose = verbose
 
     def fit(self, X, y) -> "IRNetRegressor":
-        """Train on X (n_rows, n_features) and y (n_rows,), all finite. Raises ValueError, or UserError for parameters."""
-        shape = np.asarray(y).shape  # of whatever can be made an array
+        """Train on a table.
+
+        Args:
+            X: Features (n_rows, n_features), all finite.
+            y: Targets (n_rows,), all finite.
+
+        Raises:
+            ValueError: For data that cannot be trained on.
+            UserError: For parameters that are not allowed, or a training that diverges.
+        """
+        shape = np.asarray(y).shape
         if len(shape) == 2 and shape[1] > 1:
             raise ValueError(
-                f"y must be (n_rows,), one output, however: {shape}; a pack's properties can share a network: "
-                "python -m irnet_hpc.train --property a,b"
+                f"y must be (n_rows,), one output, got {shape}; a pack's properties can share a "
+                "network: python -m irnet_hpc.train --property a,b"
             )
         X, y = validate_data(self, X, y, y_numeric=True, dtype=np.float64, ensure_min_samples=4)
-        seed = self.random_state
-        if not isinstance(seed, int | np.integer):
-            seed = check_random_state(seed).randint(2**31)
-        if not 0 < self.validation_fraction < 1:
-            raise ValueError(
-                f"validation_fraction must be between 0 and 1, however: {self.validation_fraction}"
-            )
-        model = (
-            {"architecture": self.architecture, "depth": self.depth}
-            if self.layers is None
-            else model_of(self.layers)
-        )
-        n_val = min(len(y) - 2, max(1, round(self.validation_fraction * len(y))))
-        place = np.random.Generator(np.random.Philox(key=[int(seed), 2**33])).permutation(len(y))
-        val, rows = np.sort(place[:n_val]), np.sort(place[n_val:])
-        recipe = shrunk(resolve(self.recipe), len(rows))
+        seed = self._seed()
+        train_rows, val_rows = self._split(len(y), seed)
+        recipe = shrunk(resolve(self.recipe), len(train_rows))
         if recipe.floor != "none":
             raise UserError(
-                f"floor of recipe {recipe.name!r} must be none, for y is no property whose floor is known, however: "
-                f"{recipe.floor}"
+                f"floor of recipe {recipe.name!r} must be none, for y is no property whose floor is "
+                f"known, got {recipe.floor}"
             )
-        spec = RunSpec("estimator", "y", recipe=recipe.name, seed=int(seed), **model)
+        spec = self._spec(recipe, seed)
         check_start(spec, recipe, None)
         device = device_of(0)
-        parts = [
-            (part, _representable(X[part]), y[part].astype(np.float64))
-            for part in (rows, val, val[:0])
+        no_rows = val_rows[:0]
+        roles = [
+            (rows, _representable(X[rows]), y[rows].astype(np.float64))
+            for rows in (train_rows, val_rows, no_rows)
         ]
-        data = arrange(*parts, recipe=recipe, device=device, dtype=DTYPES[recipe.precision])
-        with tempfile.TemporaryDirectory() as folder, _signals(), _printing(self.verbose):
-            (ended,) = train(
-                [Replica(spec, recipe, "", data, Path(folder))],
-                Alone(),
-                device,
-                StopSignals(),
-                show=self.verbose,
-            )
+        data = arrange(roles, recipe, device)
+        ended = self._train(spec, recipe, data, device)
         if ended.error:
-            raise UserError(ended.error)
-        network, state = ended.network, ended.state
-        # In float64, a row's prediction does not depend on the rows beside it: kernels differ with the number of rows.
-        self.network_ = copy.deepcopy(network).to("cpu", torch.float64)
+            raise ended.error
+        assert ended.network is not None
+        # In float64 a row's prediction does not depend on the rows beside it, while the kernels of
+        # float32 differ with the number of rows.
+        self.network_ = copy.deepcopy(ended.network).to("cpu", torch.float64)
         self.scaling_, self.recipe_ = data.scaling, recipe
-        self.history_, self.best_epoch_, self.best_mae_ = (
-            state.history,
-            state.best_epoch,
-            state.best_mae,
-        )
-        self.n_parameters_ = n_parameters(network)
+        self.history_ = ended.state.history
+        self.best_epoch_, self.best_mae_ = ended.state.best_epoch, ended.state.best_mae
+        self.n_parameters_ = n_parameters(ended.network)
         return self
 
+    def _seed(self) -> int:
+        if isinstance(self.random_state, int | np.integer):
+            return int(self.random_state)
+        return int(check_random_state(self.random_state).randint(2**31))
+
+    def _split(self, n_rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draw the rows that are trained on and those that validate, both ascending."""
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(
+                f"validation_fraction must be between 0 and 1, got {self.validation_fraction}"
+            )
+        n_val = min(n_rows - 2, max(1, round(self.validation_fraction * n_rows)))
+        order = np.random.Generator(np.random.Philox(key=[seed, 2**33])).permutation(n_rows)
+        return np.sort(order[n_val:]), np.sort(order[:n_val])
+
+    def _spec(self, recipe: Recipe, seed: int) -> RunSpec:
+        model = {"architecture": self.architecture, "depth": self.depth}
+        if self.layers is not None:
+            model = model_of(self.layers)
+        return RunSpec("estimator", "y", recipe=recipe.name, seed=seed, **model)
+
+    def _train(self, spec: RunSpec, recipe: Recipe, data: Dataset, device: torch.device) -> Ended:
+        """Run the loop in a temporary folder."""
+        options = TrainOptions(progress_bar=self.verbose, epoch_lines=self.verbose)
+        output = _epoch_lines_on_stdout() if self.verbose else contextlib.nullcontext()
+        with tempfile.TemporaryDirectory() as folder, output, torch.random.fork_rng():
+            replica = Replica(Run(spec, recipe, "", RunFolder(folder)), data)
+            (ended,) = train([replica], Alone(), device, NeverStop(), options)
+        return ended
+
     def predict(self, X) -> np.ndarray:
-        """(n_rows,) float64, in the unit of y."""
+        """Predict the target of rows.
+
+        Args:
+            X: Features (n_rows, n_features), all finite.
+
+        Returns:
+            (n_rows,) float64, in the unit of y.
+        """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         out = np.empty(len(X))
@@ -155,14 +183,15 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
 
 
 def shrunk(recipe: Recipe, n_rows: int) -> Recipe:
-    """The recipe with a batch, and a group, that a table of so few training rows can take."""
-    most = fitting_batch(n_rows)
-    if recipe.batch <= most:
+    """Return the recipe with a batch and a group that `n_rows` training rows can take."""
+    max_batch = fitting_batch(n_rows)
+    if recipe.batch <= max_batch:
         return recipe
-    smaller = dataclasses.replace(recipe, batch=most, norm_group=min(most, recipe.norm_group))
+    norm_group = min(max_batch, recipe.norm_group)
+    smaller = dataclasses.replace(recipe, batch=max_batch, norm_group=norm_group)
     warnings.warn(
-        f"{n_rows} training rows are few for a batch of {recipe.batch}: training with batch {smaller.batch} and norm_group "
-        f"{smaller.norm_group}",
+        f"{n_rows} training rows are few for a batch of {recipe.batch}: training with batch "
+        f"{smaller.batch} and norm_group {smaller.norm_group}",
         UserWarning,
         stacklevel=3,
     )
@@ -170,35 +199,25 @@ def shrunk(recipe: Recipe, n_rows: int) -> Recipe:
 
 
 def _representable(X: np.ndarray) -> np.ndarray:
-    """Features as float32 can hold them, which is what the networks are trained in."""
-    if np.abs(X).max(initial=0) > LARGEST:
+    """Convert features to float32, in which networks are trained."""
+    if np.abs(X).max(initial=0) > MAX_FEATURE:
         raise ValueError(
-            f"features must be at most {LARGEST:.3g} in size, what float32 can hold; X has infinity otherwise"
+            f"features must be at most {MAX_FEATURE:.3g} in size, what float32 can hold; "
+            "X has infinity otherwise"
         )
     return X.astype(np.float32)
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """Signals do what they did before: the loop notes those that nobody handles, which is for jobs, not for a program."""
-
-    def as_ever(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)
-
-    unhandled = [number for number in NOTED if signal.getsignal(number) == signal.SIG_DFL]
-    with contextlib.suppress(ValueError):  # not in the main thread, where the loop sets none either
-        for number in unhandled:
-            signal.signal(number, as_ever)
+def _epoch_lines_on_stdout() -> Iterator[None]:
+    """Print what the loop logs, as `verbose` does in scikit-learn."""
+    logger, handler = logging.getLogger("irnet_hpc.train.loop"), logging.StreamHandler(sys.stdout)
+    level, logger.propagate = logger.level, False
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     try:
         yield
     finally:
-        with contextlib.suppress(ValueError):
-            for number in unhandled:
-                signal.signal(number, signal.SIG_DFL)
-
-
-@contextlib.contextmanager
-def _printing(verbose: bool) -> Iterator[None]:
-    with contextlib.nullcontext() if verbose else contextlib.redirect_stdout(io.StringIO()):
-        yield
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = True

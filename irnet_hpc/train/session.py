@@ -1,195 +1,180 @@
-"""Networks: cells of one shape, trained as one stack on every rank, and each one's result as soon as it has ended."""
+"""Train the runs of a request: open the pack, claim the runs, train them, note what fails.
 
-import argparse
+Every function is called on all ranks alike. Rank 0 alone reads and writes run folders.
+"""
+
 import contextlib
-import dataclasses
-import math
-import time
-from collections.abc import Iterator
-from pathlib import Path
+import logging
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-import torch
+from irnet_hpc.distributed.engines import Comm, from_root, together
+from irnet_hpc.errors import PeerLost, UserError, check_choice, one_line
+from irnet_hpc.pack.store import Pack, open_pack, pack_path
+from irnet_hpc.runs.folder import cause_of
+from irnet_hpc.runs.lease import Leases, RunIsHeld
+from irnet_hpc.train.classical import fit_run
+from irnet_hpc.train.networks import train_networks
+from irnet_hpc.train.request import TrainRequest, check_options, make_runs, specify
+from irnet_hpc.train.run import Run, TrainOptions
+from irnet_hpc.train.staging import stage
+from irnet_hpc.train.stream import PackUnreadable
+from irnet_hpc.train.warm_start import check_start, read_origin
 
-from irnet_hpc.distributed.engines import Comm, PeerLost, device_of, from_root, together
-from irnet_hpc.distributed.processes import StopSignals
-from irnet_hpc.distributed.slurm import OUT_OF_TIME, end_of_job, stop_by
-from irnet_hpc.errors import UserError, one_line
-from irnet_hpc.pack.store import Pack
-from irnet_hpc.runs import lease as holding
-from irnet_hpc.runs.lease import RunIsHeld
-from irnet_hpc.runs.spec import RunSpec
-from irnet_hpc.train import run_writer as folder
-from irnet_hpc.train.dataset import place_of
-from irnet_hpc.train.evaluation import predict
-from irnet_hpc.train.loop import Ended, trained
-from irnet_hpc.train.options import Asked
-from irnet_hpc.train.stack import Replica, load_each
-from irnet_hpc.train.stream import Unreadable
-from irnet_hpc.train.warm_start import check_features, describe, in_words
+logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class Begun:
-    """What a cell's result says of how it began."""
+class Claims(NamedTuple):
+    """The runs of a request, by whether this process may train them now."""
 
-    attempts: list
-    start: dict | None  # of the run that it starts from
-
-
-def train_together(
-    cells: list[tuple[Asked, str, Path]],
-    pack: Pack,
-    comm: Comm,
-    arguments: argparse.Namespace,
-    of_copy: str,
-    next_step: str,
-) -> bool:
-    """Train networks of one shape and write each one's result as soon as it has ended; then its run is free again.
-
-    False where a signal or the job's end came first: those without a result have saved themselves. `arguments` are train's;
-    `of_copy` says where the pack is read, where that is a copy. Raises UserError where a cell failed, when all have ended.
-    """
-    began, unfinished, errors = time.monotonic(), [path for _, _, path in cells], []
-    (first, _, _), specs, begun = cells[0], [one.spec for one, _, _ in cells], {}
-    with failure_is_noted(unfinished, comm):
-        device = together(comm, lambda: device_of(comm.local_rank, arguments.device))
-        together(comm, lambda: check_features(first.origin, pack))
-        scaling = first.origin and first.origin.scaling
-        data = together(
-            comm, lambda: load_each(pack, specs, first.recipe, device, scaling, arguments.data)
-        )
-        place = place_of(data[0], comm) + of_copy
-        if first.recipe.batch % comm.size:
-            raise UserError(
-                f"the batch must divide over the ranks, however: batch {first.recipe.batch} (recipe {first.recipe.name}) and "
-                f"{comm.size} ranks"
-            )
-        replicas = [
-            Replica(one.spec, one.recipe, key, of_one, path, one.origin)
-            for (one, key, path), of_one in zip(cells, data, strict=True)
-        ]
-        for replica in replicas:
-            begun[replica.path] = _begin(replica, pack, comm, device, arguments.pack_dir, place)
-        # One rank's clock decides for all, as one rank's signal does.
-        stop = StopSignals(stop_by(end_of_job()) if comm.rank == 0 else math.inf)
-        for ended in trained(replicas, comm, device, stop, arguments.micro_batch):
-            path, error = ended.replica.path, ended.error
-            if error is None:
-                error = _conclude(ended, begun[path], pack, comm, device)
-            if error is not None:
-                errors.append(error)
-                if comm.rank == 0:
-                    folder.failed(path, error)
-                    if len(cells) > 1:  # at once; the others go on
-                        print(f"failed {path}: {error}", flush=True)
-            unfinished.remove(path)
-            holding.release(path)
-        if unfinished:
-            if comm.rank == 0:
-                # Cells of other rows, whose turn had not come, have nothing to save.
-                saved = [
-                    str(path / "checkpoint")
-                    for path in unfinished
-                    if (path / "checkpoint").exists()
-                ]
-                where = f" and saved in {', '.join(saved)}" if saved else ""
-                why = f"{OUT_OF_TIME}: stopped" if stop.is_late else "stopped by a signal"
-                print(f"{why}{where}; the same command goes on", flush=True)
-                for path in (
-                    unfinished if stop.is_late else []
-                ):  # for a sweep, which may give it more
-                    folder.failed(path, f"{OUT_OF_TIME}; the same command goes on")
-            return False
-        if comm.rank == 0 and len(errors) < len(cells):
-            print(f"in {time.monotonic() - began:.0f} s\nnext: {next_step}")
-        if errors:
-            raise UserError(
-                errors[0]
-                if len(cells) == 1
-                else f"{len(errors)} of {len(cells)} cells failed: {errors[0]}"
-            )
-    return True
-
-
-def _begin(
-    replica: Replica, pack: Pack, comm: Comm, device: torch.device, pack_dir: str | None, place: str
-) -> Begun:
-    spec, recipe, data, origin = replica.spec, replica.recipe, replica.data, replica.origin
-    start_facts = from_root(comm, lambda: origin and describe(origin, pack, data, pack_dir))
-    attempts = from_root(
-        comm,
-        lambda: folder.begin(
-            replica.path, spec, recipe, replica.key, pack.identity, comm, start_facts, place
-        ),
-    )
-    if comm.rank == 0:
-        seed = f", seed {spec.seed}" if spec.seed else ""
-        print(
-            f"{spec.model} on {spec.property} ({_unit(spec, pack)}) of {spec.pack}: {len(data.train):,} train, "
-            f"{len(data.val):,} val, {len(data.test):,} test rows; recipe {recipe.name}{seed}; ranks: {comm.size}, engine: "
-            f"{comm.name}, device: {device.type}, data: {place}{in_words(start_facts, recipe, spec)}",
-            flush=True,
-        )
-    return Begun(attempts, start_facts)
-
-
-def _unit(spec: RunSpec, pack: Pack) -> str:
-    return ", ".join(pack.units[name] for name in spec.properties)
-
-
-def _conclude(
-    ended: Ended, begun: Begun, pack: Pack, comm: Comm, device: torch.device
-) -> str | None:
-    """Predict, and leave the result; the sentence of rank 0 where another process has taken the run over meanwhile."""
-    replica, state, network = ended.replica, ended.state, ended.network
-    spec, recipe, data = replica.spec, replica.recipe, replica.data
-    prediction = predict(network, data.test, data, recipe, comm)
-    several = len(spec.properties) > 1 and len(data.val)
-    of_val = predict(network, data.val, data, recipe, comm) if several else None
-    machine = folder.Machine.of(comm, device)
-    if comm.rank != 0:
-        return None
-    try:
-        result = folder.finish(
-            replica.path,
-            spec,
-            recipe,
-            replica.key,
-            pack,
-            data,
-            network,
-            state,
-            prediction,
-            begun.attempts,
-            machine,
-            of_val=of_val,
-            origin=begun.start,
-            bundle_size=ended.bundle_size,
-        )
-    except RunIsHeld as error:
-        return str(error)
-    for name, of in (result.per_property or {}).items():
-        print(
-            f"{name}: test MAE {of['test_mae']:.4g} {of['unit']} (baseline {of['baseline_mae']:.4g})"
-        )
-    print(
-        f"test MAE {result.test_mae:.4g} {result.unit} (baseline {result.baseline_mae:.4g}), selected on "
-        f"{result.selected_on}, {result.epochs} epochs in {result.wall_time_s:.0f} s\nwrote {replica.path / 'result.json'}",
-        flush=True,
-    )
-    return None
+    to_train: list[Run]
+    done: list[Run]
+    held: list[tuple[Run, RunIsHeld]]  # by another process, and the sentence that says so
 
 
 @contextlib.contextmanager
-def failure_is_noted(unfinished: list[Path], comm: Comm) -> Iterator[None]:
-    """What ends the command is left, in one line, in the folder of every cell that has not finished by then."""
+def open_runs(
+    request: TrainRequest, options: TrainOptions, comm: Comm, leases: Leases
+) -> Iterator[tuple[Pack, list[Run]]]:
+    """Open the pack of a request and make its runs.
+
+    Raises:
+        UserError: On every rank, if the request is none, or the pack or the origin cannot be read.
+    """
+
+    def read() -> tuple:
+        check_options(request, options)
+        origin = None if request.init is None else read_origin(request.init)
+        path = pack_path(request.pack, options.pack_dir)
+        cells = specify(request, path.stem, origin)
+        for spec, recipe in cells:
+            check_start(spec, recipe, origin)
+        return path, cells, origin
+
+    def check_properties() -> None:
+        for spec, _ in cells:
+            for name in spec.properties:
+                check_choice(f"property of pack {spec.pack}", name, pack.units)
+
+    path, cells, origin = together(comm, read)
+    with together(comm, lambda: open_pack(path)) as pack:
+        together(comm, check_properties)
+        yield pack, make_runs(cells, pack, origin, request.results, leases)
+
+
+def train_runs(runs: Sequence[Run], pack: Pack, options: TrainOptions, comm: Comm) -> bool:
+    """Train the runs that have no result yet, and leave a result in the folder of each.
+
+    Args:
+        runs: Runs of one model on one pack, from `open_runs`.
+        pack: Their pack.
+        options: How to train here.
+        comm: The ranks that train together; `Alone()` for one process.
+
+    Returns:
+        False if a signal or the end of the job came first. All that has been computed is saved, and
+        the same call goes on with it.
+
+    Raises:
+        RunIsHeld: If another process trains one of the runs; the others have been trained.
+        UserError: If a run failed; the others have been trained.
+    """
+    claims = claim_runs(runs, options, comm)
+    return train_claimed(claims, pack, options, comm)
+
+
+def claim_runs(runs: Sequence[Run], options: TrainOptions, comm: Comm) -> Claims:
+    """Acquire the leases of all runs that are neither done nor held by another process."""
+    claims = Claims([], [], [])
+    for run in runs:
+        is_claimed, held = _claim(run, options.force, comm)
+        if is_claimed:
+            claims.to_train.append(run)
+        elif held:
+            claims.held.append((run, RunIsHeld(held)))
+            if comm.rank == 0 and len(runs) > 1:
+                logger.info("left out: %s", held)  # at once, since the others go on
+        else:
+            claims.done.append(run)
+            if comm.rank == 0:
+                logger.info("already done: %s", run.folder.result_json)
+    return claims
+
+
+def _claim(run: Run, force: bool, comm: Comm) -> tuple[bool, str | None]:
+    """Claim a run on all ranks; the second value is why it is held by another process."""
+    leases = run.folder.leases
+
+    def claim() -> tuple[str | None, str | None]:
+        try:
+            is_claimed = run.folder.claim(run.key, force)
+        except RunIsHeld as error:
+            return None, str(error)
+        return (leases.token_of(run.folder.path) if is_claimed else None), None
+
+    token, held = from_root(comm, claim)
+    if token and comm.rank != 0:
+        leases.share(run.folder.path, token)
+    return token is not None, held
+
+
+def train_claimed(claims: Claims, pack: Pack, options: TrainOptions, comm: Comm) -> bool:
+    """Train the runs that have been claimed; then say which were held. See `train_runs`."""
+    is_finished = True
+    if claims.to_train:
+        try:
+            is_finished = _train(claims.to_train, pack, options, comm)
+        except PackUnreadable:
+            raise
+        except UserError as error:
+            if not claims.held:
+                raise
+            # A sweep takes a run with neither result nor error as held only if the status says so.
+            raise RunIsHeld(f"{error}; {claims.held[0][1]}") from error
+    if claims.held and is_finished:
+        n_runs = sum(map(len, claims))
+        prefix = f"{len(claims.held)} of {n_runs} cells were left out: " if n_runs > 1 else ""
+        raise RunIsHeld(f"{prefix}{claims.held[0][1]}")
+    return is_finished
+
+
+def _train(runs: list[Run], pack: Pack, options: TrainOptions, comm: Comm) -> bool:
+    """Train runs, from the node's copy of the pack if one is wanted."""
+    with contextlib.ExitStack() as packs:
+        with failure_noted(runs, comm):
+            path, reason = together(comm, lambda: stage(pack, options.stage_dir))
+            if reason and comm.local_rank == 0:
+                logger.warning("%s", reason)
+            is_copy = path != pack.path
+            if is_copy:
+                pack = packs.enter_context(together(comm, lambda: open_pack(path)))
+        if runs[0].spec.is_classical:
+            return _fit_in_turn(runs, pack, options, comm)
+        unfinished = list(runs)
+        with failure_noted(unfinished, comm):
+            return train_networks(unfinished, pack, options, comm, is_copy)
+
+
+def _fit_in_turn(runs: list[Run], pack: Pack, options: TrainOptions, comm: Comm) -> bool:
+    """Fit classical models one after the other."""
+    for run in runs:
+        with failure_noted([run], comm):
+            if not fit_run(run, pack, options, comm):
+                return False
+        run.folder.release()
+    return True
+
+
+@contextlib.contextmanager
+def failure_noted(unfinished: Sequence[Run], comm: Comm) -> Iterator[None]:
+    """Write an exception into error.json of each run that has not finished by then; raise it again."""
     try:
         yield
     except Exception as error:
-        for path in unfinished:
-            # Another rank may have left already, and said why.
-            is_said = isinstance(error, PeerLost) and (path / "error.json").exists()
-            if (comm.rank == 0 and not is_said) or isinstance(error, Unreadable):
+        for run in unfinished:
+            # A rank that fails by itself has said why before the others lose it.
+            is_noted = isinstance(error, PeerLost) and run.folder.error_json.exists()
+            if (comm.rank == 0 and not is_noted) or isinstance(error, PackUnreadable):
                 with contextlib.suppress(OSError):  # the very disk may be full
-                    folder.failed(path, one_line(error))
+                    run.folder.write_error(one_line(error), cause_of(error))
         raise

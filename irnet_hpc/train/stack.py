@@ -1,12 +1,12 @@
-"""A stack: K replicas of one shape, trained as one network with one product a layer. One alone is a stack of one.
+"""A stack: K replicas of one shape, trained as one network with one product per layer.
 
-A replica's initial weights, order of rows, noise and numbers are those that it has alone, and so are its checkpoints, which lie
-in its own run folder: what was begun together may go on alone, and the other way round.
+A replica's initial weights, order of rows, noise and numbers are those that it has alone, and so are
+its checkpoints, which lie in its own run folder. Replicas that were begun together may therefore go
+on alone, and the other way round. One replica alone is a stack of one.
 """
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,29 +19,31 @@ from irnet_hpc.runs.recipes import Recipe
 from irnet_hpc.runs.spec import RunSpec
 from irnet_hpc.train import checkpoint
 from irnet_hpc.train.checkpoint import State
-from irnet_hpc.train.dataset import Dataset, Scaling, load
+from irnet_hpc.train.dataset import Dataset, dtype_of, load
+from irnet_hpc.train.run import Run
+from irnet_hpc.train.scaling import Scaling
 from irnet_hpc.train.schedules import weight_decay
-from irnet_hpc.train.warm_start import Origin, take_over
+from irnet_hpc.train.warm_start import take_over
 
-DTYPES = {
-    "fp32": torch.float32,
-    "bf16": torch.float32,
-    "fp64": torch.float64,
-}  # of weights and data
 ROLES = ("train", "val", "test")
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Replica:
-    """A cell with all that its training needs."""
+    """A run of a network with the rows that it is trained on."""
 
-    spec: RunSpec
-    recipe: Recipe
-    key: str
+    run: Run
     data: Dataset
-    path: Path  # its run folder
-    origin: Origin | None = None  # all but the output layer starts with its weights
+
+    @property
+    def spec(self) -> RunSpec:
+        return self.run.spec
+
+    @property
+    def recipe(self) -> Recipe:
+        assert isinstance(self.run.recipe, Recipe)
+        return self.run.recipe
 
     @property
     def layers(self) -> Layers:
@@ -49,32 +51,36 @@ class Replica:
 
     @property
     def n_steps(self) -> int:
-        """Of an epoch; what remains of its permutation is dropped."""
+        """Steps of an epoch; what remains of its permutation is dropped."""
         return len(self.data.train) // self.recipe.batch
 
     def initial(self) -> Network:
-        """The network as its seed, and its origin, have it."""
-        network = Network(self.data.train.n_features, self.layers).to(DTYPES[self.recipe.precision])
+        """Make the network with the weights that its seed, and its origin, give it."""
+        network = Network(self.data.train.n_features, self.layers).to(dtype_of(self.recipe))
         network.initialise(self.spec.seed)
-        if self.origin:
-            take_over(self.origin, network)
+        if self.run.origin:
+            take_over(self.run.origin, network)
         return network
 
 
 class Stack:
-    """Replicas, their states, and the tensors of all of them: row k of each, or item k of a list, is replica k's."""
+    """Replicas, their states and their tensors: row k, or item k of a list, is replica k's.
+
+    Args:
+        replicas: Replicas of one shape. Their checkpoints, if there are any, are of one step.
+        comm: The ranks that train; checkpoints are read on rank 0.
+        device: Where the tensors are.
+    """
 
     def __init__(self, replicas: Sequence[Replica], comm: Comm, device: torch.device) -> None:
-        """As the checkpoints have it that lie in the replicas' folders, of which none or all must be of one step."""
         self.replicas, self.device, recipe = list(replicas), device, replicas[0].recipe
         networks = [replica.initial().to(device) for replica in replicas]
         n_frozen = n_before_last(networks[0], recipe.trained_layers) if recipe.trained_layers else 0
         self.flat, self.network = FlatParameters(networks, n_frozen), networks[0]
         self.average = self.flat.values.clone()  # (K, n_params)
-        self.best = {
-            name: tensor.clone() for name, tensor in self.network.state_dict().items()
-        }  # (K, ...)
-        # Filled here rather than in the first step, to have them in the checkpoint.
+        # (K, ...) each
+        self.best = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        # Filled here rather than in the first step, so that a checkpoint can hold them.
         moments = [
             {
                 "step": torch.zeros((), dtype=torch.float32, device=device),
@@ -85,21 +91,22 @@ class Stack:
         ]
         self._optimise(moments)
         self.states = [
-            checkpoint.resume(replica.path, replica.key, self.tensors(k), comm)
+            checkpoint.resume(replica.run.folder, replica.run.key, self.tensors(k), comm)
             for k, replica in enumerate(replicas)
         ]
         assert len({(state.epoch, state.step) for state in self.states}) == 1
 
     @property
     def members(self) -> list[tuple[Replica, State]]:
+        """The replicas with their states."""
         return list(zip(self.replicas, self.states, strict=True))
 
     def _optimise(self, moments: list[dict[str, Tensor]]) -> None:
-        """One parameter group a replica, with a rate and a decay of its own, and its moments."""
+        """Make the optimiser, with a parameter group for each replica: its rate, decay, moments."""
         self.moments, recipe = moments, self.replicas[0].recipe
-        # The rates are a tensor, so that a graph may be replayed with others; wide where the kernel takes a wide one.
-        of_rates = torch.float32 if self.device.type == "cuda" else torch.float64
-        self.rates = torch.zeros(len(self.replicas), dtype=of_rates, device=self.device)
+        # A tensor, so that a graph can be replayed with other rates; float64 where the kernel takes it.
+        dtype = torch.float32 if self.device.type == "cuda" else torch.float64
+        self.rates = torch.zeros(len(self.replicas), dtype=dtype, device=self.device)
         self.optimizer = OPTIMIZERS[recipe.optimizer](
             [
                 {"params": [trained], "weight_decay": weight_decay(replica.recipe, replica.n_steps)}
@@ -113,7 +120,7 @@ class Stack:
             self.optimizer.state[self.flat.trained[k]] = moments[k]
 
     def tensors(self, k: int) -> dict[str, Tensor]:
-        """What a checkpoint of replica k holds, as views."""
+        """Return the tensors of a checkpoint of replica k, as views."""
         best = {f"best.{name}": tensor[k] for name, tensor in self.best.items()}
         return {
             "values": self.flat.values[k],
@@ -123,22 +130,21 @@ class Stack:
         }
 
     def keep(self, places: list[int]) -> None:
-        """Go on with these replicas alone, in a smaller stack."""
-        self.replicas, self.states = (
-            [of[k] for k in places] for of in (self.replicas, self.states)
-        )
+        """Drop all replicas but those at `places`."""
+        self.replicas = [self.replicas[k] for k in places]
+        self.states = [self.states[k] for k in places]
         self.flat.keep(places)
         self.average = self.average[places]
         self.best = {name: tensor[places] for name, tensor in self.best.items()}
         self._optimise([self.moments[k] for k in places])
 
     def note_best(self, k: int) -> None:
-        """Remember replica k's weights and statistics as they are now."""
+        """Remember the present weights and statistics of replica k as its best."""
         for name, tensor in self.network.state_dict().items():
             self.best[name][k].copy_(tensor[k])
 
-    def alone(self, k: int) -> Network:
-        """Replica k as a network of its own, with the weights and population statistics of its best epoch."""
+    def best_network(self, k: int) -> Network:
+        """Make a network with the weights and population statistics of replica k's best epoch."""
         replica = self.replicas[k]
         network = Network(replica.data.train.n_features, replica.layers).to(
             self.device, self.flat.values.dtype
@@ -147,7 +153,7 @@ class Stack:
         return network
 
 
-# ------------------------------------------------------------------------------------------- which replicas go together
+# ------------------------------------------------------------------------ which replicas go together
 
 
 def load_each(
@@ -158,23 +164,35 @@ def load_each(
     given: Scaling | None,
     place: str = "resident",
 ) -> list[Dataset]:
-    """The rows of cells of one shape; features that several have in common are there once. `place`: see data.py."""
-    found: dict[str, Dataset] = {}
+    """Load the rows of cells of one shape; features that several have in common exist once.
+
+    Args:
+        pack: The pack of all cells.
+        specs: The cells, which differ in property and seed only.
+        recipe: The recipe of one of them: the scaling is the same for all.
+        device: Where the rows are to be.
+        given: A scaling of features to use instead of that of the training rows.
+        place: One of PLACES.
+
+    Returns:
+        A Dataset for each of `specs`.
+    """
+    loaded: dict[str, Dataset] = {}
     for spec in specs:
-        if spec.property not in found:
-            data = load(pack, spec, recipe, device, DTYPES[recipe.precision], given, place)
-            same = [earlier for earlier in found.values() if _rows_of(earlier) == _rows_of(data)]
-            found[spec.property] = _with_features_of(same[0], data) if same else data
-    return [found[spec.property] for spec in specs]
+        if spec.property not in loaded:
+            data = load(pack, spec, recipe, device, given, place)
+            same = [earlier for earlier in loaded.values() if _rows_of(earlier) == _rows_of(data)]
+            loaded[spec.property] = _with_features_of(same[0], data) if same else data
+    return [loaded[spec.property] for spec in specs]
 
 
 def stacks(replicas: Sequence[Replica], comm: Comm) -> list[list[Replica]]:
-    """Replicas of one shape -> those that can go on together: of the same rows, and at one epoch and step."""
-    found: dict[tuple, list[Replica]] = {}
+    """Group replicas of one shape into stacks: those of the same rows, at the same epoch and step."""
+    groups: dict[tuple, list[Replica]] = {}
     for replica in replicas:
-        at = checkpoint.place(replica.path, replica.key, comm)
-        found.setdefault((at, _rows_of(replica.data)), []).append(replica)
-    return list(found.values())
+        point = checkpoint.resume_point(replica.run.folder, replica.run.key, comm)
+        groups.setdefault((point, _rows_of(replica.data)), []).append(replica)
+    return list(groups.values())
 
 
 def _rows_of(data: Dataset) -> tuple[bytes, ...]:

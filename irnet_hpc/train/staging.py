@@ -1,9 +1,9 @@
-"""A node's own copy of a pack, on a disk of the node: made once, by whichever process of the node comes first.
+"""Copy a pack to a disk of the node, once for all of its processes.
 
     python -m irnet_hpc.train ... --stage-dir /local/scratch        (or auto: $SLURM_TMPDIR, else $TMPDIR)
 
-The copy is <stage-dir>/irnet-<user id>/<hash of the content>/<name>.h5. It stays there for the next run, until whoever looks
-after that disk removes it; SLURM does so with $SLURM_TMPDIR.
+The copy is <stage-dir>/irnet-<user id>/<hash of the content>/<name>.h5. It stays there for the next
+run, until the disk is cleaned; SLURM does so with $SLURM_TMPDIR.
 """
 
 import errno
@@ -23,10 +23,18 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 def stage(
     pack: Pack, stage_dir: str | None, environment: Mapping[str, str] = os.environ
 ) -> tuple[Path, str | None]:
-    """Where to read a pack, and why that is not a copy although one is wanted: the node has no place for it.
+    """Copy a pack to the node, unless it has one. One process copies, the others wait for it.
 
-    Of several processes of a node one copies, and the others wait for it. Raises UserError for a folder that cannot be
-    written.
+    Args:
+        pack: The pack, open.
+        stage_dir: The folder for the copy; `auto` for the node's temporary folder, None for no copy.
+        environment: Where `auto` looks.
+
+    Returns:
+        The path to read, and why it is not a copy although one is wanted: the node has no place.
+
+    Raises:
+        UserError: If the folder cannot be written.
     """
     if stage_dir is None:
         return pack.path, None
@@ -37,7 +45,8 @@ def stage(
             return pack.path, f"{instead}: neither ${' nor $'.join(AUTO)} is set"
     copy = _own_folder(Path(stage_dir)) / pack.identity["content_sha256"][:16] / pack.path.name
     copy.parent.mkdir(exist_ok=True)
-    if _is_copy(copy, pack):  # needs no lock: a copy has its name only when it is whole
+    # Needs no lock: a copy has its name only when it is whole.
+    if _is_copy(copy, pack):
         return copy, None
     with exclusive(copy.parent / ".lock"):
         if _is_copy(copy, pack):
@@ -58,29 +67,27 @@ def stage(
 
 
 def _own_folder(stage_dir: Path) -> Path:
-    """A folder that nobody else can have put a pack into, on a disk that all users of the node may share."""
+    """Make a folder that nobody else can write, on a disk that all users may share."""
     folder = stage_dir / f"irnet-{os.getuid()}"
     try:
         stage_dir.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"--stage-dir must be a folder to write in, however: {stage_dir}: {error.strerror}"
+            f"--stage-dir must be a folder to write in, got {stage_dir}: {error.strerror}"
         ) from None
     about = folder.lstat()
     if folder.is_symlink() or about.st_uid != os.getuid() or about.st_mode & 0o022:
-        raise UserError(
-            f"--stage-dir needs {folder} to be a folder that its user alone can write, and it is not"
-        )
+        raise UserError(f"--stage-dir needs a folder that its user alone can write, got {folder}")
     return folder
 
 
 def _is_copy(copy: Path, pack: Pack) -> bool:
-    """By its size and the content hash it was written with; that its chunks are sound is checked when they are read."""
+    """Compare size and identity, content hash included; chunks are checked when they are read."""
     try:
         if copy.stat().st_size != pack.path.stat().st_size:
             return False
-        with open_pack(copy) as theirs:
-            return theirs.identity == pack.identity
+        with open_pack(copy) as opened:
+            return opened.identity == pack.identity
     except (OSError, UserError):
         return False

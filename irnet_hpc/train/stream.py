@@ -1,7 +1,8 @@
-"""A pack's rows read while they are trained on: a window is in use, the next one is read by a thread.
+"""Read a pack's rows while they are trained on: one window is in use, a thread reads the next.
 
-For packs that are larger than the device or the host. What comes out is what a resident pack gives, bit for bit; memory
-holds two windows at most, of WINDOW_CHUNKS * CHUNK_ROWS rows, and some 40 bytes a row for its number, targets and place in the order.
+For packs that are larger than the memory of the device or the host. The batches are those of a
+resident pack, bit for bit. Memory holds at most two windows, of WINDOW_CHUNKS * CHUNK_ROWS rows, and
+some 40 bytes for each row: its number, targets and place in the order.
 """
 
 import dataclasses
@@ -16,18 +17,18 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.pack.store import Pack
 from irnet_hpc.train.scaling import Scaling
 
-# The order of training is shuffled by chunks, then by rows within a window of chunks. 65,536 rows a window.
+# Training shuffles the order of chunks, then the rows within a window of chunks: 65,536 rows.
 CHUNK_ROWS = 4096
 WINDOW_CHUNKS = 16
 
 
-class Unreadable(UserError):
-    """A pack that was sound no longer is: met by one rank, while the others train on and know nothing of it."""
+class PackUnreadable(UserError):
+    """A pack can no longer be read. One rank meets this while the others train on."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """Features of ascending rows of a pack, which stay there until they are wanted."""
+    """Features of ascending rows of a pack, read when they are used."""
 
     pack: Pack  # open; h5py lets one thread read at a time
     row: np.ndarray  # (n_rows,) int64, their numbers in the pack, ascending
@@ -37,13 +38,19 @@ class Stream:
 
     @property
     def n_features(self) -> int:
+        """Columns of a row."""
         return self.pack.n_features
 
 
 def slabs(pack: Pack, row: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Features of ascending rows, chunk after chunk: their places in `row` and (n, n_features) float32, good until the next.
+    """Read the features of ascending rows, chunk after chunk.
 
-    Whole chunks into memory that is there already: single rows take 40 times as long, new memory twice.
+    Whole chunks are read into memory that is used again: single rows take 40 times as long, new
+    memory twice.
+
+    Yields:
+        The places of some rows in `row`, and their features (n, n_features) float32, which are
+        overwritten by the next.
     """
     held = np.empty((min(CHUNK_ROWS, pack.n_rows), pack.n_features), np.float32)
     begin = 0
@@ -58,23 +65,35 @@ def slabs(pack: Pack, row: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
 
 
 def windows(row: np.ndarray, order: np.ndarray) -> Iterator[slice]:
-    """Places in `order` (n,), positions in `row`, that can be read at once: of WINDOW_CHUNKS chunks at most.
+    """Split an order into windows that touch at most WINDOW_CHUNKS chunks each.
 
-    Of an epoch's order these are its windows. Of any other they are right as well, only more of them.
+    For the order of an epoch these are its own windows; for any other order there are more.
+
+    Args:
+        row: The numbers of the rows in the pack, ascending.
+        order: (n,), positions in `row`.
+
+    Yields:
+        Consecutive slices of `order`.
     """
     chunk, begin = row[order] // CHUNK_ROWS, 0
     while begin < len(order):
         ahead = chunk[begin : begin + WINDOW_CHUNKS * CHUNK_ROWS]
-        new = np.sort(np.unique(ahead, return_index=True)[1])  # where each chunk is first wanted
+        # Where each chunk comes first.
+        new = np.sort(np.unique(ahead, return_index=True)[1])
         end = begin + (int(new[WINDOW_CHUNKS]) if len(new) > WINDOW_CHUNKS else len(ahead))
         yield slice(begin, end)
         begin = end
 
 
 def batches(stream: Stream, order: np.ndarray, n: int) -> Iterator[Tensor]:
-    """Features (n, n_features) of the rows at `order` (n_rows,), n after n, the last of what remains, on the device.
+    """Yield the features of the rows at `order` (n_rows,), n rows at a time, on the device.
 
-    Raises Unreadable where the pack can no longer be read.
+    Yields:
+        (n, n_features); the last has what remains.
+
+    Raises:
+        PackUnreadable: If the pack can no longer be read.
     """
     todo = list(windows(stream.row, order))
     longest = max((places.stop - places.start for places in todo), default=0)
@@ -85,11 +104,8 @@ def batches(stream: Stream, order: np.ndarray, n: int) -> Iterator[Tensor]:
     pieces, n_missing = [], n
     with ThreadPoolExecutor(1, "stream") as reader:
 
-        def ask(
-            i: int,
-        ) -> Future[
-            Tensor
-        ]:  # into the memory of the window before the one in use, which has been copied
+        def ask(i: int) -> Future[Tensor]:
+            # Into the memory of the window before the one in use, which has been copied.
             return reader.submit(_read, stream, order[todo[i]], held[i % 2])
 
         coming = ask(0) if todo else None
@@ -110,13 +126,14 @@ def batches(stream: Stream, order: np.ndarray, n: int) -> Iterator[Tensor]:
 
 
 def _read(stream: Stream, order: np.ndarray, held: Tensor) -> Tensor:
-    """The rows of a window, scaled, in the order in which they are wanted: batches are then slices."""
+    """Read the rows of a window, scaled, in the order in which they are used."""
     out = held[: len(order)]
     x, by_row = out.numpy(), np.argsort(order, kind="stable")
     try:
         for places, block in slabs(stream.pack, stream.row[order[by_row]]):
             x[by_row[places]] = stream.scaling.features(block)
     except UserError as error:
-        raise Unreadable(str(error)) from None
-    # On a GPU the window moves there as a whole, in this thread, on the stream of the steps: what it replaces is done with.
+        raise PackUnreadable(str(error)) from None
+    # On a GPU the window moves there as a whole, in this thread, on the stream of the steps, which
+    # are done with what it replaces.
     return out if stream.device.type == "cpu" else out.to(stream.device)

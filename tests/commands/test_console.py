@@ -25,11 +25,14 @@ from irnet_hpc import completion
 from irnet_hpc.console import ExitStatus, exit_status
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, write_json
+from irnet_hpc.runs.lease import RunIsHeld
 from irnet_hpc.runs.recipes import RECIPES, fitting_batch, resolve
 from irnet_hpc.runs.spec import RunSpec
 from irnet_hpc.sweep import cli as sweep
 from irnet_hpc.train import progress as epochs_bar
-from irnet_hpc.train.cli import outcome_of
+from irnet_hpc.train.cli import command_outcome
+from irnet_hpc.train.session import Claims
+from tests.builders import run_of
 
 ROOT = Path(__file__).parents[2]
 TINY = "{name: tiny, base: onecycle, epochs: 2, batch: 32, norm_group: 32, precision: fp32}"
@@ -288,19 +291,20 @@ def test_the_json_of_train_has_each_run_as_its_result_does(outputs, folder):
 
 def test_the_outcome_of_a_run_is_read_from_its_folder(tmp_path):
     spec = RunSpec("p", "band_gap", "irnet", 17)
-    runs = [(spec, "k", tmp_path / name) for name in ("stopped", "taken", "failed")]
+    runs = [
+        run_of(spec, RECIPES["onecycle"], tmp_path / name, name)
+        for name in ("stopped", "taken", "failed")
+    ]
+    claims = Claims([], [], [(runs[1], RunIsHeld("another process has it"))])
     write_json(tmp_path / "failed/error.json", {"error": "no memory"})
-    told = outcome_of(runs, [], {tmp_path / "taken": "another process has it"}, 1.0, "wait")
+    told = command_outcome(runs, claims, 1.0, "wait")
     assert [(run["state"], run["error"]) for run in told["runs"]] == [
         ("preempted", None),
         ("running", "another process has it"),
         ("failed", "no memory"),
     ]
     assert told["state"] == "failed"
-    assert (
-        outcome_of(runs[:2], [], {runs[1][2]: "another process has it"}, 1.0, "wait")["state"]
-        == "preempted"
-    )
+    assert command_outcome(runs[:2], claims, 1.0, "wait")["state"] == "preempted"
 
 
 def test_the_json_of_aggregate_has_its_files_and_the_cells_by_state(outputs, folder):
@@ -420,10 +424,10 @@ def test_the_bar_of_several_networks_has_the_least_and_the_greatest_error():
         )
 
     stack = SimpleNamespace(replicas=[replica(4), replica(8)], states=[state(0.25), state(0.125)])
-    with contextlib.closing(epochs_bar.bar_of(stack, wanted=True)) as bar:
+    with contextlib.closing(epochs_bar.make_bar(stack, wanted=True)) as bar:
         assert bar.disable  # no terminal here
     shown = SimpleNamespace(disable=False, set_description_str=lambda text, _: texts.append(text))
     shown.set_postfix_str, texts = shown.set_description_str, []
-    epochs_bar.tell(shown, stack)
+    epochs_bar.update(shown, stack)
     assert shown.total == 40
     assert texts == ["2 irnet-17", "epoch 3/8, MAE val 0.125 to 0.25 (best 0.125 to 0.25)"]

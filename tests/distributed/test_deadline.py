@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from irnet_hpc.console import ExitStatus
 from irnet_hpc.distributed.slurm import end_of_job, stop_by
 from irnet_hpc.sweep.ledger import cause_of
 from irnet_hpc.train import cli as train
@@ -65,7 +66,7 @@ def test_it_stops_by_the_clock_and_says_what_it_lacked(
         "--results",
         str(tmp_path),
     ]
-    assert train.main([*where, *options]) == train.PREEMPTED
+    assert train.main([*where, *options]) == ExitStatus.PREEMPTED
     said = capsys.readouterr().out
     assert (
         "out of time" in said and "the same command goes on" in said and "by a signal" not in said
@@ -76,7 +77,7 @@ def test_it_stops_by_the_clock_and_says_what_it_lacked(
     if model == "a network":
         first = json.loads(next(tmp_path.rglob("checkpoint/*.json")).read_text())["state"]
         monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + seconds))
-        assert train.main([*where, *options]) == train.PREEMPTED
+        assert train.main([*where, *options]) == ExitStatus.PREEMPTED
         assert (
             f"resuming at epoch {first['epoch'] + 1}, step {first['step']}"
             in capsys.readouterr().out

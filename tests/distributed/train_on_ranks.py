@@ -19,7 +19,6 @@ from irnet_hpc.train import dataset as data
 from irnet_hpc.train import loop as training
 from irnet_hpc.train import stream
 from irnet_hpc.train.dataset import load
-from irnet_hpc.train.stack import DTYPES
 from tests import builders
 
 BASE = {"name": "t", "base": "onecycle", "precision": "fp64", "batch": 64, "epochs": 8, "ema": 0.9}
@@ -68,7 +67,7 @@ def main() -> None:
         properties = "mixing_enthalpy,size_mismatch" if several else "mixing_enthalpy"
         spec = RunSpec("pack", properties, **model_of(layers), seed=3)
         with open_pack(gaps_file if several else pack_file) as pack:
-            rows = load(pack, spec, recipe, torch.device("cpu"), DTYPES[recipe.precision])
+            rows = load(pack, spec, recipe, torch.device("cpu"))
         path = out.parent / f"{out.stem}-{name}"
         path.mkdir(exist_ok=True)
         network, state = builders.train(spec, recipe, "key", rows, path, comm, torch.device("cpu"))
@@ -96,7 +95,7 @@ def streamed_and_resident(pack_file: Path, out: Path, comm: Comm) -> dict:
     outcomes = {}
     for place in ("resident", "stream"):
         with open_pack(pack_file) as pack:
-            rows = load(pack, spec, recipe, torch.device("cpu"), torch.float32, place=place)
+            rows = load(pack, spec, recipe, torch.device("cpu"), place=place)
         path = out.parent / f"{out.stem}-{place}"
         path.mkdir(exist_ok=True)
         network, state = builders.train(spec, recipe, "key", rows, path, comm, torch.device("cpu"))

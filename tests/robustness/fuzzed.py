@@ -27,6 +27,8 @@ import msgspec
 import yaml
 
 from irnet_hpc.errors import UserError
+from irnet_hpc.runs.folder import RunFolder
+from irnet_hpc.runs.lease import Leases
 from tests import builders
 from tests.robustness import mutants
 
@@ -229,7 +231,7 @@ def make_checkpoint(folder: Path) -> None:
     for step in (8, 16):
         tensors = {"w": torch.full((50,), float(step)), "b": torch.full((2, 3), -float(step))}
         state = checkpoint.State(epoch=step // 8, step=step, history=[[0, 8, 1e-4, 0.5, 0.4, 1.0]])
-        checkpoint.save(folder, "0" * 64, tensors, state, Alone())
+        checkpoint.save(RunFolder(folder), "0" * 64, tensors, state, Alone())
     for path in list((folder / "checkpoint").iterdir()):
         keep(path.parent, path.name)
 
@@ -252,8 +254,8 @@ def read_checkpoint(folder: Path) -> object:
 
     tensors = {"w": torch.zeros(50), "b": torch.zeros(2, 3)}
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        state = checkpoint.resume(folder, "0" * 64, tensors, Alone())
-        assert checkpoint.place(folder, "0" * 64, Alone()) == (state.epoch, state.step)
+        state = checkpoint.resume(RunFolder(folder), "0" * 64, tensors, Alone())
+        assert checkpoint.resume_point(RunFolder(folder), "0" * 64, Alone()) == (state.epoch, state.step)
     values = {float(x) for x in tensors["w"]} | {-float(x) for x in tensors["b"].flatten()}
     assert (
         values == {float(state.step)}
@@ -274,17 +276,18 @@ def make_grid(folder: Path) -> None:
     from irnet_hpc.train import classical
 
     found = dataclasses.asdict(classical.Search(**SEARCH))
-    (folder / "grid.json").write_text(
+    (folder / "checkpoint").mkdir()
+    (folder / "checkpoint/grid.json").write_text(
         json.dumps({"sha256": classical._digest(found), "key": "0" * 64, "search": found}, indent=1)
     )
-    keep(folder, "grid.json")
+    keep(folder, "checkpoint/grid.json")
 
 
 def spoil_grid(folder: Path, number: int) -> None:
-    bytes_of("grid.json")(folder, number)
+    bytes_of("checkpoint/grid.json")(folder, number)
     if number % 2:
-        whole = json.loads((folder / "grid.json.sound").read_text())
-        (folder / "grid.json").write_text(json.dumps(mutants.of_tree(whole, number)))
+        whole = json.loads((folder / "checkpoint/grid.json.sound").read_text())
+        (folder / "checkpoint/grid.json").write_text(json.dumps(mutants.of_tree(whole, number)))
 
 
 def read_grid(folder: Path) -> object:
@@ -292,7 +295,7 @@ def read_grid(folder: Path) -> object:
     from irnet_hpc.train import classical
 
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        found = classical._resume(folder / "grid.json", "0" * 64)
+        found = classical._resume(builders.run_of(None, None, folder, "0" * 64))
     assert found in (classical.Search(), classical.Search(**SEARCH)), found
     return None
 
@@ -429,14 +432,11 @@ def spoil_standing(folder: Path, number: int) -> None:
 
 def read_standing(folder: Path) -> object:
     """By `sweep plan`, `status` and `prune`, and by who takes a run up. Nothing is said of, or written to, any other folder."""
-    from irnet_hpc.distributed.engines import Alone
-    from irnet_hpc.runs import lease as holding
     from irnet_hpc.sweep import cli as sweep
     from irnet_hpc.sweep.ledger import read_ledger
     from irnet_hpc.sweep.matrix.matrix import read_matrix
     from irnet_hpc.sweep.prune import prune
     from irnet_hpc.sweep.status import status_table
-    from irnet_hpc.train import run_writer as of_run
 
     _ask = lambda *command: ""  # SLURM, which knows nothing of what was submitted
     matrix, results, said = folder / "matrix.yaml", folder / "results", io.StringIO()
@@ -452,11 +452,11 @@ def read_standing(folder: Path) -> object:
     cell, ledger = read.cells[1], read_ledger(read, results)
     status_table(ledger)
     prune(results, [read])
-    with holding.released_after():
+    with Leases() as leases:
         key = key_of(cell, read)
-        attempts = of_run.begin(folder / "run1", cell.spec, cell.recipe, key, {}, Alone())
+        attempts = RunFolder(folder / "run1", leases).begin({"key": key}, {"size": 1})
         assert 1 <= len(attempts) <= 3
-        holding.take(folder / "run3")
+        leases.acquire(folder / "run3")
     assert {path.name for path in folder.iterdir()} >= {"results", "run0", "run3"}
     return None
 

@@ -96,7 +96,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_its_rows_and_the_rate(all
     recipe = resolve({"name": "t", "base": "paper", "batch": 8, "norm_group": 8, "epochs": 3})
     spec = RunSpec("pack", "mixing_enthalpy", **model_of("8BARx1-1"), recipe="t", seed=5)
     with open_pack(alloys_pack) as pack:
-        data = load(pack, spec, recipe, torch.device("cpu"), torch.float32)
+        data = load(pack, spec, recipe, torch.device("cpu"))
     culprit = 100
     data.train.y[culprit] = torch.inf
     place = int(np.flatnonzero(epoch_order(data.train.row, 5, 0) == culprit)[0])

@@ -19,11 +19,11 @@ import numpy as np
 import psutil
 import pytest
 
+from irnet_hpc.console import ExitStatus
 from irnet_hpc.distributed.processes import process_name
 from irnet_hpc.files import read_json
 from irnet_hpc.runs import lease
 from irnet_hpc.sweep.local import horovodrun
-from irnet_hpc.train.cli import PREEMPTED
 from tests.robustness.test_guards import UNSHARE, can_mount
 from tests.robustness.test_killed import QUICK, ROOT, ended, kill_all, same_run, train_command
 
@@ -225,7 +225,7 @@ def test_two_ranks_that_are_stopped_for_longer_than_their_lease_leave_the_run_to
         and "has taken over" in errors_of(said)[0]
     )
     new.terminate()
-    assert new.wait(600) == PREEMPTED
+    assert new.wait(600) == ExitStatus.PREEMPTED
     with (run / "history.csv").open() as file:
         epochs = [int(row["epoch"]) for row in csv.DictReader(file)]
     assert epochs == list(range(len(epochs))) and not (run / "error.json").exists()

@@ -15,8 +15,8 @@ from irnet_hpc.distributed.processes import machine, process_name
 from irnet_hpc.errors import UserError
 from irnet_hpc.runs import lease
 from irnet_hpc.runs import lease as holding
+from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.train import checkpoint
-from irnet_hpc.train import run_writer as folder
 
 ROOT = Path(__file__).parents[2]
 
@@ -287,22 +287,23 @@ class OneRank:
 def test_nothing_of_a_run_is_written_or_removed_by_who_has_lost_it(tmp_path):
     """Checkpoints, history, reasons: what train writes as it goes on. Model, predictions and result go the same way."""
     run = tmp_path / "run"
-    holding.take(run)
-    folder.write_history(run, [[0] * 6])
-    checkpoint.save(run, "key", {}, checkpoint.State(), OneRank())
+    folder = RunFolder(run)
+    folder.leases.acquire(run)
+    folder.write_history([[0] * 6])
+    checkpoint.save(folder, "key", {}, checkpoint.State(), OneRank())
     lose(run, token="another's")
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     for act in (
-        lambda: folder.write_history(run, []),
-        lambda: folder.append_history(run, [1]),
-        lambda: checkpoint.save(run, "key", {}, checkpoint.State(step=1), OneRank()),
-        lambda: checkpoint.remove(run),
-        lambda: holding.write_json(run / "result.json", {}),
+        lambda: folder.write_history([]),
+        lambda: folder.append_history([1]),
+        lambda: checkpoint.save(folder, "key", {}, checkpoint.State(step=1), OneRank()),
+        lambda: folder.remove_checkpoints(),
+        lambda: folder.write_json(folder.result_json, {}),
     ):
         with pytest.raises(lease.RunIsHeld, match="the training stops and writes nothing more"):
             act()
-    folder.failed(run, "it hurts")  # nor is this the one to say how it went
-    holding.release(run)
+    folder.write_error("it hurts")  # nor is this the one to say how it went
+    folder.release()
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
@@ -357,8 +358,8 @@ def test_why_a_run_is_lost_is_told_apart(tmp_path):
 def test_who_comes_second_finds_the_result_and_leaves_it(tmp_path, monkeypatch):
     """Between asking whether a run is done and having its lease, another process may have finished it."""
     answers = iter([False, True])
-    monkeypatch.setattr(folder, "is_done", lambda *_: next(answers))
-    assert not folder.take_up(tmp_path / "run", "key", False)
+    monkeypatch.setattr(RunFolder, "is_done", lambda *_: next(answers))
+    assert not RunFolder(tmp_path / "run").claim("key")
     assert not list((tmp_path / "run").iterdir())
 
 

@@ -1,5 +1,6 @@
 """Hold the leases of cells that are trained together: what becomes of the others of a bundle."""
 
+import contextlib
 import subprocess
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import torch
 from irnet_hpc.distributed.engines import Alone
 from irnet_hpc.files import read_json
 from irnet_hpc.runs import lease
-from irnet_hpc.runs import lease as holding
+from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.sweep.local import horovodrun
 from irnet_hpc.train import loop as training
-from irnet_hpc.train import run_writer as folder
+from irnet_hpc.train.stopping import NeverStop
 from tests.runs.test_lease import lose
 from tests.sweep.stand_ins import hold
 from tests.train import train_bundles
@@ -68,15 +69,18 @@ def test_a_cell_that_is_taken_over_leaves_the_stack_undisturbed(alloys_pack, tmp
     of = {}
     for name in ("disturbed", "undisturbed"):
         replicas = train_bundles.replicas_of("irnet", alloys_pack, tmp_path / name)
-        with holding.released_after():
-            for replica in replicas:
-                holding.take(replica.path)
-            stop = LoseAfter(2, replicas[2].path) if name == "disturbed" else training.StopSignals()
+        folders = [replica.run.folder for replica in replicas]
+        with contextlib.ExitStack() as stack:
+            for run_folder in folders:
+                stack.enter_context(run_folder.leases).acquire(run_folder.path)
+            stop = LoseAfter(2, folders[2].path) if name == "disturbed" else NeverStop()
             ended = training.train(replicas, Alone(), torch.device("cpu"), stop)
             of[name] = {one.replica.spec.seed: one for one in ended}
     found, expected = of["disturbed"], of["undisturbed"]
     assert (
-        list(found) == [2, 1, 0] and "has taken over" in found[2].error and found[2].network is None
+        list(found) == [2, 1, 0]
+        and isinstance(found[2].error, lease.LeaseLost)
+        and found[2].network is None
     )
     assert (
         len((tmp_path / "disturbed/2/history.csv").read_text().splitlines()) == 1
@@ -90,16 +94,17 @@ def test_a_cell_that_is_taken_over_leaves_the_stack_undisturbed(alloys_pack, tmp
 
 def test_a_rank_writes_while_rank_0_holds_the_lease(tmp_path):
     mine = lose(tmp_path / "run", machine="another")
-    holding.share(tmp_path / "run", mine.token)
-    folder.failed(tmp_path / "run", "the pack has gone")
+    folder = RunFolder(tmp_path / "run")
+    folder.leases.share(folder.path, mine.token)
+    folder.write_error("the pack has gone")
     assert read_json(tmp_path / "run/error.json")["error"] == "the pack has gone"
     lose(tmp_path / "run", token="another's")
-    folder.failed(tmp_path / "run", "late")
+    folder.write_error("late")
     with pytest.raises(lease.RunIsHeld):
-        folder.append_history(tmp_path / "run", [1])
-    holding.release(tmp_path / "run")
+        folder.append_history([1])
+    folder.release()
     assert read_json(tmp_path / "run/error.json")["error"] == "the pack has gone"
     assert (
         lease.read_lease(tmp_path / "run").lease.token == "another's"
-        and holding.token_of(tmp_path / "run") is None
+        and folder.leases.token_of(folder.path) is None
     )

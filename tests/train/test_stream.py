@@ -22,11 +22,9 @@ from irnet_hpc.runs.result import read_result
 from irnet_hpc.runs.spec import RunSpec, model_of
 from irnet_hpc.train import cli as train
 from irnet_hpc.train import dataset as data
-from irnet_hpc.train import loop as training
 from irnet_hpc.train import scaling, stream
 from irnet_hpc.train.dataset import epoch_order, load
-from irnet_hpc.train.stack import DTYPES
-from irnet_hpc.train.stream import Unreadable
+from irnet_hpc.train.stream import PackUnreadable
 from tests import builders
 from tests.builders import StopAfter
 
@@ -79,7 +77,7 @@ def loaded(
     )
     spec = RunSpec("pack", prop, **model_of("32BARx2D0.1-1"), protocol=protocol)
     with open_pack(path) as pack:
-        return spec, recipe, load(pack, spec, recipe, CPU, DTYPES[recipe.precision], place=place)
+        return spec, recipe, load(pack, spec, recipe, CPU, place=place)
 
 
 def trained(folder: Path, spec, recipe, rows):
@@ -125,7 +123,7 @@ def test_a_streamed_training_that_a_signal_stops_within_an_epoch_goes_on_to_the_
     changes = {"precision": "fp32", "batch": 16, "epochs": 3}  # 31 steps an epoch
     undisturbed = trained(tmp_path / "a", *loaded(alloys_pack, "resident", **changes))
     stops = iter([40, 10**9])  # within the second epoch
-    monkeypatch.setattr(training, "StopSignals", lambda: StopAfter(next(stops)))
+    monkeypatch.setattr(builders, "NeverStop", lambda: StopAfter(next(stops)))
     assert trained(tmp_path / "b", *loaded(alloys_pack, "stream", **changes)) is None
     assert same(undisturbed, trained(tmp_path / "b", *loaded(alloys_pack, then, **changes)))
 
@@ -178,12 +176,10 @@ def test_classical_models_do_not_stream_and_have_no_batches(alloys_pack, tmp_pat
     ]
     with pytest.raises(
         UserError,
-        match="--micro-batch must be for a network, however: random_forest has no batches",
+        match="random_forest has no batches",
     ):
         train.main([*map(str, options), "--architecture", "random_forest", "--micro-batch", "64"])
-    with pytest.raises(
-        UserError, match="--data stream must be for a network, however: random_forest"
-    ):
+    with pytest.raises(UserError, match="random_forest"):
         train.main([*map(str, options), "--architecture", "random_forest"])
     with pytest.raises(UserError, match=r"unknown data 'steam' .did you mean 'stream'"):
         train.main([*map(str, options[:-1]), "steam", "--architecture", "random_forest"])
@@ -304,7 +300,8 @@ def test_a_pack_that_is_damaged_or_cut_while_it_streams_is_one_sentence(harm, wi
     assert len(list(rows.train.batches(order))) == 54
     {"damage": damage, "cut": cut}[harm](path)
     with pytest.raises(
-        Unreadable, match=r"wide.h5 cannot be read as a pack, it is damaged, cut short or not HDF5"
+        PackUnreadable,
+        match=r"wide.h5 cannot be read as a pack, it is damaged, cut short or not HDF5",
     ):
         list(rows.train.batches(order))
 
@@ -329,7 +326,7 @@ def test_of_a_pack_that_a_file_system_has_forgotten_it_is_said_that_it_has_gone(
     _, _, rows = loaded(path, "stream", "band_gap")
     cut(path)  # so that reading fails, as a stale handle of a network file system would
     path.unlink()
-    with pytest.raises(Unreadable, match=f"pack {path} has gone while it was being read"):
+    with pytest.raises(PackUnreadable, match=f"pack {path} has gone while it was being read"):
         list(rows.train.slabs(0, 2600, 512))
 
 

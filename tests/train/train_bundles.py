@@ -16,6 +16,8 @@ from irnet_hpc.runs.spec import RunSpec, model_of
 from irnet_hpc.train import loop as training
 from irnet_hpc.train.evaluation import predict
 from irnet_hpc.train.stack import Replica, load_each
+from irnet_hpc.train.stopping import NeverStop
+from tests import builders
 
 BASE = {
     "name": "t",
@@ -64,7 +66,8 @@ def replicas_of(name: str, pack_file: Path, folder: Path) -> list[Replica]:
         data = load_each(pack, specs, recipes[0], torch.device("cpu"), None)
     members = zip(specs, recipes, data, strict=True)
     return [
-        Replica(*three[:2], f"key{k}", three[2], folder / str(k)) for k, three in enumerate(members)
+        Replica(builders.run_of(spec, recipe, folder / str(k), f"key{k}"), rows)
+        for k, (spec, recipe, rows) in enumerate(members)
     ]
 
 
@@ -83,9 +86,7 @@ def outcome(ended: training.Ended, comm) -> dict:
 def trained(replicas: list[Replica], comm, stop=None) -> dict[str, dict]:
     """Seed -> outcome, in the order in which they ended."""
     found = {}
-    for ended in training.train(
-        replicas, comm, torch.device("cpu"), stop or training.StopSignals()
-    ):
+    for ended in training.train(replicas, comm, torch.device("cpu"), stop or NeverStop()):
         assert ended.error is None, ended.error
         found[str(ended.replica.spec.seed)] = outcome(ended, comm)
     return found
@@ -93,7 +94,7 @@ def trained(replicas: list[Replica], comm, stop=None) -> dict[str, dict]:
 
 def together_and_alone(replicas: list[Replica], comm) -> dict[str, dict]:
     for replica in replicas:
-        replica.path.mkdir(parents=True, exist_ok=True)
+        replica.run.folder.path.mkdir(parents=True, exist_ok=True)
     found = {"together": trained(replicas, comm), "alone": {}}
     for replica in replicas:
         found["alone"] |= trained([replica], comm)

@@ -1,0 +1,102 @@
+"""Write what a finished training leaves: its predictions and, last, its result."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from irnet_hpc.pack.store import Pack
+from irnet_hpc.runs.result import RunResult
+from irnet_hpc.train.dataset import Dataset
+from irnet_hpc.train.evaluation import measure, measure_several
+from irnet_hpc.train.run import Run
+
+
+class Predictions(NamedTuple):
+    """Predictions of a finished model, in the unit of each property.
+
+    Shapes are (n_rows,) or, of several properties, (n_rows, n_properties).
+    """
+
+    test: np.ndarray
+    val: np.ndarray | None = None  # of several properties only
+
+
+def begin(run: Run, pack: Pack, attempt: dict, origin: dict | None = None) -> list[dict]:
+    """Write run.json.
+
+    Args:
+        run: The run.
+        pack: Its pack.
+        attempt: What is noted of this attempt: size, engine and, of a network, data.
+        origin: What is noted of the run that it starts from.
+
+    Returns:
+        All attempts so far; the last is this one.
+    """
+    facts = {
+        "spec": dataclasses.asdict(run.spec),
+        "recipe": dataclasses.asdict(run.recipe),
+        "key": run.key,
+        "pack_identity": pack.identity,
+        "origin": origin,
+    }
+    return run.folder.begin(facts, attempt)
+
+
+def write_result(
+    run: Run, pack: Pack, data: Dataset, predictions: Predictions, **fields: Any
+) -> RunResult:
+    """Write the predictions and the result; then the checkpoints go.
+
+    Args:
+        run: The run.
+        pack: Its pack.
+        data: The rows that it was trained on.
+        predictions: Of the test rows and, of several properties, of the val rows.
+        **fields: The fields of RunResult that follow from none of these.
+    """
+    spec = run.spec
+    run.folder.write_predictions(prediction_arrays(run, pack, data, predictions.test))
+    if len(spec.properties) == 1:
+        errors = measure(
+            pack.units[spec.property], data.train.target, data.test.target, predictions.test
+        )
+    else:
+        errors = measure_several(run.spec, pack, data, predictions.test, predictions.val)
+    result = RunResult(
+        spec=dataclasses.asdict(spec),
+        key=run.key,
+        recipe=dataclasses.asdict(run.recipe),
+        selected_on="val" if spec.protocol == "honest" else "test",
+        n_train=len(data.train),
+        n_val=len(data.val),
+        n_test=len(data.test),
+        pack_identity=pack.identity,
+        **errors,
+        **fields,
+    )
+    run.folder.write_result(result)
+    return result
+
+
+def prediction_arrays(
+    run: Run, pack: Pack, data: Dataset, prediction: np.ndarray
+) -> dict[str, np.ndarray]:
+    """List the arrays of test_predictions.npz: material_id, formula, target, prediction.
+
+    Of several properties target and prediction are (n_test, n_properties), NaN where a row does
+    not report a property, and the array `property` names the columns.
+    """
+    rows = pack.rows("test")
+    position, target = data.test.row - rows.start, data.test.target
+    arrays = {
+        "material_id": np.array(pack.material_ids(rows), dtype=np.str_)[position],
+        "formula": np.array(pack.formulas(rows), dtype=np.str_)[position],
+        "target": target,
+        "prediction": prediction,
+    }
+    if len(run.spec.properties) > 1:
+        arrays["prediction"] = np.where(np.isnan(target), np.nan, prediction)
+        arrays["property"] = np.array(run.spec.properties)
+    return arrays

@@ -1,0 +1,128 @@
+"""Train models from Python: the same runs as those of the command, in one process."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from irnet_hpc.distributed.engines import Alone
+from irnet_hpc.distributed.launch import n_threads
+from irnet_hpc.pack.store import Pack
+from irnet_hpc.runs.lease import Leases
+from irnet_hpc.runs.result import RunResult, read_result
+from irnet_hpc.train.request import RequestedCell, TrainRequest, resolve_recipe
+from irnet_hpc.train.run import TrainOptions
+from irnet_hpc.train.session import open_runs, train_runs
+
+
+def train_model(
+    pack: str | Path | Pack,
+    property: str | list[str],
+    *,
+    architecture: str | None = None,
+    depth: int | None = None,
+    layers: str | None = None,
+    recipe: str | dict[str, Any] | None = None,
+    protocol: str = "honest",
+    seed: int | list[int] = 0,
+    train_rows: int | None = None,
+    init: str | Path | None = None,
+    results: str | Path = "results",
+    pack_dir: str | Path | None = None,
+    device: str = "auto",
+    force: bool = False,
+    data: str = "auto",
+    stage_dir: str | Path | None = None,
+    micro_batch: int | None = None,
+    progress_bar: bool = False,
+) -> RunResult | list[RunResult]:
+    """Train a model on a pack, unless its result exists, and return the result.
+
+    The run folder, its key and all numbers are those of `python -m irnet_hpc.train` in one process.
+    Signals keep their handlers, and the state of random number generators and the number of threads
+    are as before afterwards. Progress is logged at level INFO by `logging.getLogger("irnet_hpc")`.
+
+    Args:
+        pack: A pack, its name, or a path to it.
+        property: A property of the pack, or several joined by commas for one network with an output
+            each. A list trains a model for each item.
+        architecture: `irnet` (the default), another network, or a classical model such as
+            `random_forest`.
+        depth: Layers of the network; 17 if neither `architecture` nor `layers` is given.
+        layers: A layer string instead of the two, e.g. `256BARx4-64BARx2-1`.
+        recipe: The name of a recipe, or its fields, `{"name": "mine", "base": "onecycle",
+            "epochs": 100}`; `onecycle` by default, of a classical model `grid`.
+        protocol: `honest` selects the epoch on val, `paper` on test.
+        seed: Of weights and of the order of rows. A list trains a model for each item.
+        train_rows: Train on the first so many rows; None for all.
+        init: The folder of a finished run of the same model, whose weights to start from.
+        results: The folder of all runs.
+        pack_dir: Where packs are looked for by name; None for $IRNET_PACKS, else `packs`.
+        device: `auto`, `cpu` or `cuda`.
+        force: Replace a result of another recipe, pack or version.
+        data: `auto`, `resident` or `stream`: where features are while a network trains.
+        stage_dir: A folder on a local disk, to read a copy of the pack from.
+        micro_batch: Rows that are in the network at once: the same numbers, in less memory.
+        progress_bar: Show a bar on a terminal.
+
+    Returns:
+        The result, errors in its `unit`. If `property` or `seed` is a list, a list of results, by
+        property first, then by seed.
+
+    Raises:
+        UserError: If an argument is not allowed, a result is stale, or the training diverges.
+        RunIsHeld: If another process trains the run.
+    """
+    if architecture is None and layers is None:
+        architecture, depth = "irnet", 17 if depth is None else depth
+    properties = property if isinstance(property, list) else [property]
+    seeds = seed if isinstance(seed, list) else [seed]
+    resolved = resolve_recipe(recipe, architecture)
+    request = TrainRequest(
+        pack=str(pack.path if isinstance(pack, Pack) else pack),
+        cells=tuple(RequestedCell(name, resolved, k) for name in properties for k in seeds),
+        architecture=architecture,
+        depth=depth,
+        layers=layers,
+        protocol=protocol,
+        train_rows=train_rows,
+        init=None if init is None else str(init),
+        results=str(results),
+    )
+    options = TrainOptions(
+        device=device,
+        data=data,
+        stage_dir=None if stage_dir is None else str(stage_dir),
+        micro_batch=micro_batch,
+        pack_dir=None if pack_dir is None else str(pack_dir),
+        force=force,
+        progress_bar=progress_bar,
+    )
+    found = train_request(request, options)
+    return found if isinstance(property, list) or isinstance(seed, list) else found[0]
+
+
+def train_request(request: TrainRequest, options: TrainOptions) -> list[RunResult]:
+    """Train what is requested in this process alone; return the results, also of finished runs."""
+    comm = Alone()
+    with (
+        Leases() as leases,
+        _state_restored(),
+        open_runs(request, options, comm, leases) as (pack, runs),
+    ):
+        train_runs(runs, pack, options, comm)
+        return [read_result(run.folder.result_json) for run in runs]
+
+
+@contextlib.contextmanager
+def _state_restored() -> Iterator[None]:
+    """Use the threads that the command uses, and leave torch as it was."""
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(n_threads(None))
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        torch.set_num_threads(threads_before)

@@ -1,0 +1,205 @@
+"""Train networks of one shape as one stack, and write each one's result as soon as it has ended."""
+
+import logging
+import time
+from typing import NamedTuple
+
+import torch
+
+from irnet_hpc.distributed.engines import Comm, device_of, from_root, together
+from irnet_hpc.distributed.slurm import OUT_OF_TIME
+from irnet_hpc.errors import UserError
+from irnet_hpc.models.network import n_parameters
+from irnet_hpc.pack.store import Pack
+from irnet_hpc.runs.folder import cause_of
+from irnet_hpc.runs.lease import RunIsHeld
+from irnet_hpc.runs.result import RunResult
+from irnet_hpc.runs.states import Cause
+from irnet_hpc.train.dataset import place_of
+from irnet_hpc.train.evaluation import optimism, predict
+from irnet_hpc.train.finish import Predictions, begin, write_result
+from irnet_hpc.train.loop import Ended, train_all
+from irnet_hpc.train.model_file import write_model
+from irnet_hpc.train.provenance import provenance
+from irnet_hpc.train.run import Run, TrainOptions
+from irnet_hpc.train.stack import Replica, load_each
+from irnet_hpc.train.stopping import StopRequest, stop_request
+from irnet_hpc.train.warm_start import check_features, describe, in_words
+
+logger = logging.getLogger(__name__)
+
+
+class Start(NamedTuple):
+    """What the result of a run states about how it began."""
+
+    attempts: list[dict]
+    origin: dict | None  # of the run whose weights it starts from
+
+
+def train_networks(
+    unfinished: list[Run], pack: Pack, options: TrainOptions, comm: Comm, is_copy: bool = False
+) -> bool:
+    """Train networks of one shape and write their results.
+
+    Args:
+        unfinished: The runs, which this process has claimed. Each is removed from the list and
+            released as soon as it has ended.
+        pack: Their pack.
+        options: How to train here.
+        comm: The ranks that train.
+        is_copy: Whether the pack is the node's own copy.
+
+    Returns:
+        False if a signal or the end of the job came first: what is left in `unfinished` has saved
+        itself.
+
+    Raises:
+        UserError: If a run failed, once all have ended.
+    """
+    began, n_runs, errors = time.monotonic(), len(unfinished), []
+    device = together(comm, lambda: device_of(comm.local_rank, options.device))
+    replicas = _load(unfinished, pack, options, comm, device)
+    place = place_of(replicas[0].data, comm) + " from a copy on the node" * is_copy
+    starts = {}
+    for replica in replicas:
+        start = _begin(replica, pack, options, comm, place)
+        starts[replica.run.key] = start
+        if comm.rank == 0:
+            _log_start(replica, pack, comm, device, place, start)
+    stop = stop_request(options, comm)
+    for ended in train_all(replicas, comm, device, stop, options):
+        run, error = ended.replica.run, ended.error
+        if error is None:
+            error = _write_result(ended, starts[run.key], pack, comm, device)
+        if error is not None:
+            errors.append(error)
+            if comm.rank == 0:
+                run.folder.write_error(str(error), cause_of(error))
+                if n_runs > 1:  # at once, since the others go on
+                    logger.info("failed %s: %s", run.folder, error)
+        unfinished.remove(run)
+        run.folder.release()
+    if unfinished:
+        if comm.rank == 0:
+            _note_stop(unfinished, stop)
+        return False
+    if comm.rank == 0 and len(errors) < n_runs:
+        logger.info("in %.0f s", time.monotonic() - began)
+    if len(errors) == 1 and n_runs == 1:
+        raise errors[0]
+    if errors:
+        raise UserError(f"{len(errors)} of {n_runs} cells failed: {errors[0]}")
+    return True
+
+
+def _load(
+    runs: list[Run], pack: Pack, options: TrainOptions, comm: Comm, device: torch.device
+) -> list[Replica]:
+    """Load the rows of every run. Raises UserError on all ranks if they cannot be trained on."""
+    origin, recipe = runs[0].origin, runs[0].recipe
+    scaling = origin.scaling if origin else None
+    specs = [run.spec for run in runs]
+    together(comm, lambda: check_features(origin, pack))
+    data = together(comm, lambda: load_each(pack, specs, recipe, device, scaling, options.data))
+    if recipe.batch % comm.size:
+        raise UserError(
+            f"the batch must divide over the ranks, got batch {recipe.batch} (recipe "
+            f"{recipe.name}) and {comm.size} ranks"
+        )
+    return [Replica(run, rows) for run, rows in zip(runs, data, strict=True)]
+
+
+def _begin(replica: Replica, pack: Pack, options: TrainOptions, comm: Comm, place: str) -> Start:
+    """Write run.json on rank 0."""
+    run = replica.run
+
+    def begin_run() -> Start:
+        origin = None
+        if run.origin:
+            origin = describe(run.origin, pack, replica.data, options.pack_dir)
+        attempt = {"size": comm.size, "engine": comm.name, "data": place}
+        return Start(begin(run, pack, attempt, origin), origin)
+
+    return from_root(comm, begin_run)
+
+
+def _log_start(
+    replica: Replica, pack: Pack, comm: Comm, device: torch.device, place: str, start: Start
+) -> None:
+    spec, recipe, data = replica.spec, replica.recipe, replica.data
+    unit = ", ".join(pack.units[name] for name in spec.properties)
+    seed = f", seed {spec.seed}" if spec.seed else ""
+    logger.info(
+        f"{spec.model} on {spec.property} ({unit}) of {spec.pack}: {len(data.train):,} train, "
+        f"{len(data.val):,} val, {len(data.test):,} test rows; recipe {recipe.name}{seed}; "
+        f"ranks: {comm.size}, engine: {comm.name}, device: {device.type}, data: {place}"
+        f"{in_words(start.origin, recipe, spec)}"
+    )
+
+
+def _write_result(
+    ended: Ended, start: Start, pack: Pack, comm: Comm, device: torch.device
+) -> UserError | None:
+    """Predict the test rows and write the result; return the error if the run has been lost.
+
+    Only rank 0 writes, so only rank 0 can find that it has lost the run.
+    """
+    run, state, data = ended.replica.run, ended.state, ended.replica.data
+    network, recipe = ended.network, ended.replica.recipe
+    test, val = predict(network, data.test, data, recipe, comm), None
+    if len(run.spec.properties) > 1 and len(data.val):
+        val = predict(network, data.val, data, recipe, comm)
+    machine = provenance(comm, device)
+    if comm.rank != 0:
+        return None
+    honest = run.spec.protocol == "honest"
+    try:
+        write_model(run, pack, data, network)
+        result = write_result(
+            run,
+            pack,
+            data,
+            Predictions(test, val),
+            val_mae=state.best_mae if honest else None,
+            optimism=None if honest else optimism(state.halves),
+            best_epoch=state.best_epoch,
+            epochs=state.epoch,
+            n_parameters=n_parameters(network),
+            wall_time_s=state.wall_s,
+            device_hours=state.device_s / 3600,
+            samples_per_s=state.step * recipe.batch / state.training_s,
+            precision=recipe.precision,
+            attempts=start.attempts,
+            origin=start.origin,
+            bundle_size=ended.bundle_size,
+            **machine,
+        )
+    except RunIsHeld as error:
+        return error
+    _log_result(run, result)
+    return None
+
+
+def _log_result(run: Run, result: RunResult) -> None:
+    for name, errors in (result.per_property or {}).items():
+        logger.info(
+            f"{name}: test MAE {errors['test_mae']:.4g} {errors['unit']} "
+            f"(baseline {errors['baseline_mae']:.4g})"
+        )
+    logger.info(
+        f"test MAE {result.test_mae:.4g} {result.unit} (baseline {result.baseline_mae:.4g}), "
+        f"selected on {result.selected_on}, {result.epochs} epochs in {result.wall_time_s:.0f} s\n"
+        f"wrote {run.folder.result_json}"
+    )
+
+
+def _note_stop(unfinished: list[Run], stop: StopRequest) -> None:
+    """Say that the runs were stopped; note it in their folders if the end of the job was why."""
+    # A run of other rows, whose turn had not come, has nothing to save.
+    saved = [str(run.folder.checkpoint) for run in unfinished if run.folder.checkpoint.exists()]
+    where = f" and saved in {', '.join(saved)}" if saved else ""
+    why = f"{OUT_OF_TIME}: stopped" if stop.is_late else "stopped by a signal"
+    logger.info(f"{why}{where}; the same command goes on")
+    if stop.is_late:
+        for run in unfinished:
+            run.folder.write_error(f"{OUT_OF_TIME}; the same command goes on", Cause.TIME)

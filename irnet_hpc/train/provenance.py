@@ -1,0 +1,82 @@
+"""What a result states about where it comes from: versions, commit, device, memory."""
+
+import platform
+import resource
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from irnet_hpc.distributed.engines import Comm
+
+PACKAGES = ("torch", "horovod", "numpy", "h5py", "safetensors", "scikit-learn", "tabm", "irnet_hpc")
+
+
+def provenance(comm: "Comm", device: "torch.device") -> dict[str, object]:
+    """Collect the fields of RunResult that describe the machine and the software.
+
+    A collective: every rank calls it, and every rank gets the same.
+
+    Args:
+        comm: The ranks that have trained.
+        device: Where this rank has trained.
+
+    Returns:
+        `engine`, `device` (its model), `peak_memory_gb` (the largest of all ranks: of the GPU if
+        there is one, else of the process), `versions` and `commit`.
+    """
+    if device.type == "cuda":
+        import torch
+
+        name = torch.cuda.get_device_name(device)
+        peak_gb = torch.cuda.max_memory_allocated(device) / 2**30
+    else:
+        name, peak_gb = _processor(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {
+        "engine": comm.name,
+        "device": name,
+        "peak_memory_gb": max(comm.gather(peak_gb)),
+        "versions": {"python": platform.python_version()} | package_versions(),
+        "commit": source_commit(),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """List the versions of the packages that can change a number, as far as they are installed."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def source_commit() -> str | None:
+    """Return the commit of the source tree that this package was imported from.
+
+    Returns:
+        The hash; None if the package is not in a git checkout, or git is not installed: a node
+        without git must not lose a finished training.
+    """
+    tree = Path(__file__).parents[2]
+    if not (tree / ".git").exists():
+        return None
+    command = ["git", "-C", str(tree), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "cpu"
+    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(models, "cpu")

@@ -1,0 +1,185 @@
+"""Turn what a user asks for into runs: specifications, recipes, keys and folders. Imports no torch.
+
+The command and `train_model` both make a TrainRequest. It becomes runs once its pack and the run
+that it starts from have been read.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from irnet_hpc.errors import UserError, check_choice
+from irnet_hpc.runs.folder import RunFolder
+from irnet_hpc.runs.grids import GRID, GRIDS, Grid
+from irnet_hpc.runs.lease import Leases
+from irnet_hpc.runs.recipes import Recipe, resolve
+from irnet_hpc.runs.spec import (
+    RunSpec,
+    model_of,
+    refuse_mixed,
+    refuse_repeated,
+    run_folder,
+    run_key,
+)
+from irnet_hpc.train.run import PLACES, Run, TrainOptions
+
+if TYPE_CHECKING:
+    from irnet_hpc.pack.store import Pack
+    from irnet_hpc.train.warm_start import Origin
+
+# What YAML's reader raises, also for text that is not UTF-8, a date such as 2020-99-99, and
+# brackets without end.
+NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+
+
+@dataclasses.dataclass(frozen=True)
+class RequestedCell:
+    """What may differ between trainings that are requested together."""
+
+    property: str  # or several joined by commas: one network with an output each
+    recipe: Recipe | Grid
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainRequest:
+    """Trainings of one model on one pack, before the pack and the origin have been read."""
+
+    pack: str  # name, or path
+    cells: tuple[RequestedCell, ...]
+    architecture: str | None = None
+    depth: int | None = None
+    layers: str | None = None  # instead of architecture and depth
+    protocol: str = "honest"
+    train_rows: int | None = None
+    init: str | None = None  # folder of the finished run to start from
+    results: str = "results"
+
+    @property
+    def is_classical(self) -> bool:
+        return self.architecture in GRIDS
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The model as fields of RunSpec. Raises UserError if it is not given in exactly one way."""
+        if self.layers is not None and (self.architecture or self.depth is not None):
+            raise UserError(
+                "a network is given by --architecture and --depth, or by --layers, not by both"
+            )
+        if self.layers is not None:
+            return model_of(self.layers)
+        if not self.is_classical and not (self.architecture and self.depth is not None):
+            raise UserError(
+                "a network is given by --architecture and --depth, e.g. irnet and 17, or by --layers"
+            )
+        return {"architecture": self.architecture, "depth": self.depth}
+
+
+def resolve_recipe(recipe: str | dict | None, architecture: str | None) -> Recipe | Grid:
+    """Resolve a recipe by its name or fields; None is the default of the architecture.
+
+    Args:
+        recipe: A name, a mapping of fields, or such a mapping as YAML text.
+        architecture: A classical model of GRIDS has the recipe `grid`, and no other.
+
+    Raises:
+        UserError: If the name or a field is unknown, or the text is not YAML.
+    """
+    if not recipe:
+        recipe = GRID if architecture in GRIDS else "onecycle"
+    if recipe == GRID:
+        if architecture not in GRIDS:
+            raise UserError(
+                f"recipe {GRID} must be that of a classical model ({', '.join(GRIDS)}), "
+                f"got {architecture or 'a network'}"
+            )
+        return GRIDS[architecture]
+    if isinstance(recipe, dict):
+        return resolve(recipe)
+    try:
+        return resolve(yaml.safe_load(recipe) if recipe.lstrip().startswith("{") else recipe)
+    except NOT_YAML:
+        raise UserError(
+            f"an inline recipe must be YAML like {{name: mine, base: paper}}, got {recipe!r}"
+        ) from None
+
+
+def one_collective_per_step(recipes: Sequence[Recipe | Grid], size: int) -> bool:
+    """Return True if the gradient allreduce is the only collective of a step on `size` ranks.
+
+    It is, unless a group of rows that are normalised together spans ranks.
+    """
+    return not any(
+        isinstance(recipe, Recipe) and recipe.batch // size % recipe.norm_group
+        for recipe in recipes
+    )
+
+
+def check_options(request: TrainRequest, options: TrainOptions) -> None:
+    """Raise UserError if an option does not fit a classical model, or names no place for data."""
+    place = check_choice("data", options.data, PLACES)
+    if not request.is_classical:
+        return
+    if request.init is not None:
+        raise UserError(
+            f"--init must be for a network, got {request.architecture}, "
+            "which has no weights to start with"
+        )
+    if options.micro_batch is not None:
+        raise UserError(
+            f"--micro-batch must be for a network, got {request.architecture}, which has no batches"
+        )
+    if place == "stream":
+        raise UserError(
+            f"--data stream must be for a network, got {request.architecture}, "
+            "which is fitted in memory"
+        )
+
+
+def specify(
+    request: TrainRequest, pack_name: str, origin: "Origin | None"
+) -> list[tuple[RunSpec, Recipe | Grid]]:
+    """Make the specification of each cell. Raises UserError if one is repeated or of another shape."""
+    cells = [
+        (
+            RunSpec(
+                pack=pack_name,
+                property=cell.property,
+                recipe=cell.recipe.name,
+                protocol=request.protocol,
+                seed=cell.seed,
+                train_rows=request.train_rows,
+                start_from=origin.id if origin else None,
+                **request.model,
+            ),
+            cell.recipe,
+        )
+        for cell in request.cells
+    ]
+    refuse_repeated([spec for spec, _ in cells])
+    if not request.is_classical:
+        refuse_mixed(cells)
+    return cells
+
+
+def make_runs(
+    cells: Sequence[tuple[RunSpec, Recipe | Grid]],
+    pack: "Pack",
+    origin: "Origin | None",
+    results: str,
+    leases: Leases,
+) -> list[Run]:
+    """Make the run of each cell, with the key that its pack and origin give it."""
+    origin_key = origin.key if origin else None
+    return [
+        Run(
+            spec,
+            recipe,
+            run_key(spec, recipe, pack.identity, origin_key),
+            RunFolder(run_folder(results, spec), leases),
+            origin,
+        )
+        for spec, recipe in cells
+    ]

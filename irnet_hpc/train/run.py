@@ -1,0 +1,46 @@
+"""The records that training carries from its options to its results. Imports no torch."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from irnet_hpc.runs.folder import RunFolder
+from irnet_hpc.runs.grids import Grid
+from irnet_hpc.runs.recipes import Recipe
+from irnet_hpc.runs.spec import RunSpec
+
+if TYPE_CHECKING:
+    from irnet_hpc.train.warm_start import Origin
+
+# Where the features are while a network trains: on the device, or in the pack. The results are the
+# same; `auto` streams what memory cannot hold.
+PLACES = ("auto", "resident", "stream")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """One training: all that decides its numbers, and the folder that keeps them."""
+
+    spec: RunSpec
+    recipe: Recipe | Grid
+    key: str  # runs.spec.run_key of all that decides the numbers
+    folder: RunFolder
+    origin: "Origin | None" = None  # the finished run whose weights it starts from
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """How this machine trains. No field changes a result."""
+
+    device: str = "auto"  # one of distributed.launch.DEVICES
+    data: str = "auto"  # one of PLACES
+    stage_dir: str | None = None  # the node's disk for a copy of the pack; see staging.py
+    micro_batch: int | None = None  # rows of a rank that are in the network at once; None: all
+    pack_dir: str | None = None  # where the pack of an origin is looked for
+    force: bool = False  # replace a result of another recipe, pack or version
+    stop_on_signals: bool = False  # and before the end of a SLURM job; see stopping.py
+    progress_bar: bool = False  # on a terminal
+    epoch_lines: bool = True  # log a line per epoch, at most one a second
+    cuda_graphs: bool = True  # record a step once and replay it
+
+
+DEFAULT_OPTIONS = TrainOptions()
