@@ -1,0 +1,44 @@
+"""Data: from a source (a database, a table of the user's) to materials and splits."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "alloys": ["compute_alloys"],
+        "catalogue": ["list_sources"],
+        "crystals": [
+            "MIN_DISTANCE",
+            "Crystal",
+            "Crystals",
+            "Unsuitable",
+            "reduced_cell",
+            "stack_crystals",
+        ],
+        "elements": ["FAMILIES", "NUMBER", "SYMBOLS"],
+        "formulas": ["InvalidFormula", "elements_in", "parse_formula", "reduced_formula"],
+        "loading": ["DEFAULT_ROWS", "Loaded", "load_source"],
+        "materials": ["Materials", "Rejected", "parse_materials"],
+        "properties": ["PROPERTIES", "floor_of"],
+        "raw_jsonl": ["parse_json_line", "parse_structure"],
+        "raw_table": ["OPENERS", "RawTable", "ending_of", "formula_table", "one_sentence"],
+        "resolve": ["ResolvedSource", "resolve_source"],
+        "sources": ["SOURCES", "Filter", "Source"],
+        "splits": [
+            "RANDOM",
+            "ROLES",
+            "SplitRule",
+            "count_on_two_sides",
+            "describe_held_out",
+            "join_with_or",
+            "pack_order",
+            "parse_split_rule",
+            "roles_around",
+            "roles_of",
+            "rule_of_identity",
+            "split_identity",
+            "split_suffix",
+            "split_suffix_in",
+        ],
+    },
+)

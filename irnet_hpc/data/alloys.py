@@ -1,9 +1,9 @@
-"""The embedded source `alloys`: any number of multi-component alloys with two properties that need no download.
+"""The source `alloys`: computed multi-component alloys with two properties, without a download.
 
-mixing_enthalpy  eV/atom  regular solution, sum over pairs of 4 H_ij c_i c_j, with H_ij of Takeuchi and Inoue,
-                          Mater. Trans. 46, 2817 (2005), as matminer ships it
-size_mismatch    %        Zhang's delta, 100 sqrt(sum c_i (1 - r_i / mean r)^2), with Miracle's radii, as in matminer's
-                          YangSolidSolution
+mixing_enthalpy  eV/atom  regular solution, sum over pairs of 4 H_ij c_i c_j, with H_ij of Takeuchi
+                          and Inoue, Mater. Trans. 46, 2817 (2005), as matminer ships it
+size_mismatch    %        Zhang's delta, 100 sqrt(sum c_i (1 - r_i / mean r)^2), with Miracle's
+                          radii, as in matminer's YangSolidSolution
 """
 
 import hashlib
@@ -15,16 +15,19 @@ from irnet_hpc.data.raw_csv import RawTable
 
 VERSION = 1  # raised when the same number of rows would give other alloys or values
 SEED = 2005
-BLOCK_ROWS = (
-    8192  # drawn at a time, each block from its own stream: fewer rows are the first of more rows
-)
+# Drawn at a time, each block from its own stream: so fewer rows are the first of more rows.
+BLOCK_ROWS = 8192
 PER_CENT = 100  # amounts are whole per cent, at least 1
 N_ELEMENTS = (3, 4, 5)
 KJ_PER_MOL = 1 / 96.48533212  # in eV/atom
 
 
 def element_data() -> tuple[list[str], np.ndarray, np.ndarray]:
-    """(elements, enthalpies (n, n) in kJ/mol, radii (n,) in pm) of the elements that have a radius and every pair."""
+    """Return the elements with a radius and every pair, and their data.
+
+    Returns:
+        n elements, pair enthalpies (n, n) in kJ/mol, radii (n,) in pm.
+    """
     from matminer.utils.data import MagpieData, MixingEnthalpy
 
     pairs = MixingEnthalpy(impute_nan=False).mixing_data
@@ -34,10 +37,11 @@ def element_data() -> tuple[list[str], np.ndarray, np.ndarray]:
         missing = {
             a: sum(tuple(sorted((a, b))) not in pairs for b in elements if b != a) for a in elements
         }
-        worst = max(elements, key=missing.get)
+        worst = max(elements, key=missing.__getitem__)
         if not missing[worst]:
             break
-        elements.remove(worst)  # At and Po have almost no pairs, Pa lacks two, Th-U is missing
+        # At and Po have almost no pairs, Pa lacks two, Th-U is missing.
+        elements.remove(worst)
     enthalpy = np.array(
         [[0 if a == b else pairs[tuple(sorted((a, b)))] for b in elements] for a in elements], float
     )
@@ -45,18 +49,18 @@ def element_data() -> tuple[list[str], np.ndarray, np.ndarray]:
 
 
 def compute_alloys(n_rows: int) -> RawTable:
-    """`n_rows` different alloys of 3 to 5 elements, drawn evenly from all of that many elements in whole per cent."""
+    """Compute `n_rows` different alloys of 3 to 5 elements in whole per cent, drawn evenly."""
     elements, enthalpy, radius = element_data()
     fractions = np.empty((0, len(elements)))
     seen: set[bytes] = set()
     block = 0
     while len(fractions) < n_rows:
         drawn = _draw(block, len(elements))
-        new = [
-            row
-            for row, amounts in enumerate(drawn)
-            if not (amounts.tobytes() in seen or seen.add(amounts.tobytes()))
-        ]
+        new = []
+        for row, amounts in enumerate(drawn):
+            if (key := amounts.tobytes()) not in seen:
+                seen.add(key)
+                new.append(row)
         fractions = np.concatenate([fractions, drawn[new] / PER_CENT])[:n_rows]
         block += 1
     formula = [_formula(elements, row) for row in fractions]
@@ -74,22 +78,31 @@ def compute_alloys(n_rows: int) -> RawTable:
 
 
 def mixing_enthalpy(fractions: np.ndarray, enthalpy: np.ndarray) -> np.ndarray:
-    """(n_rows,) eV/atom of fractions (n_rows, n) and pair enthalpies (n, n) in kJ/mol with a zero diagonal."""
+    """Compute the mixing enthalpy of the regular-solution model.
+
+    Args:
+        fractions: (n_rows, n) atomic fractions.
+        enthalpy: (n, n) pair enthalpies in kJ/mol with a zero diagonal.
+
+    Returns:
+        (n_rows,) eV/atom.
+    """
     return 2 * KJ_PER_MOL * np.einsum("ri,ij,rj->r", fractions, enthalpy, fractions, optimize=True)
 
 
 def size_mismatch(fractions: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """(n_rows,) per cent."""
+    """Compute (n_rows,) per cent from fractions (n_rows, n) and radii (n,)."""
     mean = fractions @ radius
     return 100 * np.sqrt(np.einsum("ri,ri->r", fractions, (1 - radius / mean[:, None]) ** 2))
 
 
 def _draw(block: int, n: int) -> np.ndarray:
-    """(BLOCK_ROWS, n) whole per cent that add up to 100."""
+    """Draw (BLOCK_ROWS, n) whole per cent that add up to 100."""
     random = np.random.Generator(np.random.Philox(key=[SEED, block]))
     amounts = np.zeros((BLOCK_ROWS, n), np.int64)
     for row, count in enumerate(random.choice(N_ELEMENTS, BLOCK_ROWS)):
-        # Cutting 1..100 at count - 1 different places makes every composition of so many elements equally likely.
+        # Cutting 1..100 at count - 1 different places makes every composition of that many elements
+        # equally likely.
         cuts = np.sort(random.choice(PER_CENT - 1, count - 1, replace=False)) + 1
         chosen = random.choice(n, count, replace=False)
         amounts[row, chosen] = np.diff([0, *cuts, PER_CENT])

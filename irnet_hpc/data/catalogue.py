@@ -1,8 +1,4 @@
-"""The catalogue: which sources there are, and whether a service is still as its reader expects it.
-
-pack --list                what can be packed, how many rows, which properties, under which licence, and what is here
-pack --list matminer       the same of matminer's datasets
-"""
+"""List the sources: rows, properties, units, licences, and the tables that are here."""
 
 import textwrap
 from pathlib import Path
@@ -18,18 +14,26 @@ from irnet_hpc.errors import UserError, check_choice
 WIDTH = 100  # characters of a line
 
 
-def listing(what: str, data_dir: Path | str | None = None) -> str:
-    """Every source in SOURCES, or every dataset of matminer's."""
-    if what not in ("", "matminer"):
-        check_choice("catalogue (of --list)", what, ["matminer"])
-    if what == "matminer":
+def list_sources(catalogue: str, data_dir: Path | str | None = None) -> str:
+    """Describe every source in SOURCES, or with `matminer` every dataset of matminer.
+
+    Args:
+        catalogue: `matminer`, or nothing for SOURCES.
+        data_dir: folder of raw tables.
+
+    Returns:
+        Lines for people.
+    """
+    if catalogue:
+        check_choice("catalogue (of --list)", catalogue, ["matminer"])
         return "\n\n".join(
             _dataset(name, data_dir)
             for name in sorted(matminer_columns.metadata())
-            if _usable(name)
+            if _is_usable(name)
         )
     entries = [_entry(name, source, data_dir) for name, source in SOURCES.items()]
-    last = f"{MATMINER}NAME\n  any of {sum(map(_usable, matminer_columns.metadata()))} datasets: pack --list matminer"
+    n_datasets = sum(map(_is_usable, matminer_columns.metadata()))
+    last = f"{MATMINER}NAME\n  any of {n_datasets} datasets: pack --list matminer"
     return "\n\n".join([*entries, last, "PATH\n  a .csv or .jsonl of your own, also .gz or .xz"])
 
 
@@ -59,7 +63,7 @@ def _entry(name: str, source: Source, data_dir: Path | str | None) -> str:
 
 
 def _wrapped(line: str, indent: int) -> str:
-    """A line as several, none of them wide; a name stays with its unit."""
+    """Wrap a line; a name stays with its unit."""
     lines = textwrap.wrap(
         line.replace(" (", "\0("),
         WIDTH,
@@ -70,7 +74,7 @@ def _wrapped(line: str, indent: int) -> str:
     return "\n".join(lines).replace("\0(", " (")
 
 
-def _usable(name: str) -> bool:
+def _is_usable(name: str) -> bool:
     try:
         return bool(matminer_columns.dataset(name))
     except UserError:

@@ -1,4 +1,4 @@
-"""Crystals: lattices and sites in columns, the short vectors of a lattice, and what makes a crystal unfit to be described."""
+"""Crystals in columns, and the reduction of a lattice to short vectors."""
 
 import dataclasses
 import itertools
@@ -8,18 +8,23 @@ from typing import NamedTuple
 import numpy as np
 
 MIN_VOLUME = 0.01  # Å³; no atom has less
-MIN_DISTANCE = 0.5  # Å, as pymatgen's Structure.DISTANCE_TOLERANCE; the shortest of all bonds, that of H2, has 0.74
-MAX_NUMBER = 1e6  # of lattice vectors in Å and of coordinates; of larger ones the digits do not say where a site is
-LENGTH_ERROR = 1e-7  # Å, by which rounding may move a lattice vector
-REDUCTION_STEPS = 1000
+# Å, as pymatgen's Structure.DISTANCE_TOLERANCE; the shortest of all bonds, that of H2, has 0.74.
+MIN_DISTANCE = 0.5
+# Of lattice vectors in Å and of coordinates; beyond it the digits do not tell where a site is.
+MAX_NUMBER = 1e6
+MAX_LENGTH_ERROR = 1e-7  # Å, by which rounding may move a lattice vector
+MAX_REDUCTION_STEPS = 1000
 
 
 class Unsuitable(ValueError):
-    """A crystal that a feature set cannot describe; its two arguments are reason and detail, as those of a rejected row."""
+    """A crystal that a feature set cannot describe.
+
+    Its two arguments are reason and detail, as those of a rejected row.
+    """
 
 
 class Crystal(NamedTuple):
-    """One periodic crystal of `n_sites` whole atoms."""
+    """A periodic crystal of `n_sites` whole atoms."""
 
     lattice: np.ndarray  # (3, 3) float64, Å, a vector a row
     number: np.ndarray  # (n_sites,) int16, atomic numbers
@@ -28,7 +33,10 @@ class Crystal(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Crystals:
-    """`n_rows` crystals. Sites lie in flat arrays: row i has those in start[i]:start[i + 1], none where it has no crystal."""
+    """Crystals in columns.
+
+    Sites lie in flat arrays: row i has those in start[i]:start[i + 1], none if it has no crystal.
+    """
 
     lattice: np.ndarray  # (n_rows, 3, 3) float64, Å, a vector a row
     start: np.ndarray  # (n_rows + 1,) int64
@@ -41,7 +49,7 @@ class Crystals:
 
     @property
     def n_sites(self) -> np.ndarray:
-        """(n_rows,) int64; 0 where a row has no crystal."""
+        """Return (n_rows,) int64: the number of sites, 0 where a row has no crystal."""
         return np.diff(self.start)
 
     def __getitem__(self, row: int) -> Crystal:
@@ -49,7 +57,7 @@ class Crystals:
         return Crystal(self.lattice[row], self.number[sites], self.position[sites])
 
     def take(self, rows: np.ndarray) -> "Crystals":
-        """The crystals of these row numbers, in their order."""
+        """Return the crystals of these row numbers, in their order."""
         counts = self.n_sites[rows]
         start = np.concatenate([[0], np.cumsum(counts)])
         flat = np.repeat(self.start[rows] - start[:-1], counts) + np.arange(start[-1])
@@ -59,7 +67,7 @@ class Crystals:
 
 
 def stack_crystals(rows: Sequence[Crystal | Unsuitable]) -> Crystals:
-    """Crystals in columns, from a crystal a row, or the reason why it has none."""
+    """Put crystals into columns, from a crystal a row, or the reason why it has none."""
     lattice = np.zeros((len(rows), 3, 3))
     counts = np.zeros(len(rows), np.int64)
     problem = np.full(len(rows), None, object)
@@ -76,9 +84,14 @@ def stack_crystals(rows: Sequence[Crystal | Unsuitable]) -> Crystals:
 
 
 def reduced_cell(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
-    """The same crystal in short vectors: its lattice (3, 3), Å, and positions (n_sites, 3), fractions from 0 to 1 of these.
+    """Describe a crystal by the shortest vectors of its lattice.
 
-    Raises Unsuitable for numbers that are not finite or have no digits left, no volume, and a site on its own image.
+    Returns:
+        The lattice (3, 3) in Å, a vector a row, and positions (n_sites, 3), fractions from 0 to 1.
+
+    Raises:
+        Unsuitable: for numbers that are not finite or lose their digits, for a lattice without
+            volume, and for a site on its own image.
     """
     if not all(
         (np.abs(numbers) < MAX_NUMBER).all() for numbers in (crystal.lattice, crystal.position)
@@ -90,7 +103,8 @@ def reduced_cell(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
     if volume < MIN_VOLUME:
         raise Unsuitable("lattice of no volume", f"{volume:.3g} Å³")
     try:
-        with np.errstate(all="ignore"):  # where digits run out, numbers grow until there are none
+        # Where digits run out, numbers grow until they overflow.
+        with np.errstate(all="ignore"):
             change = _reduction(crystal.lattice)
             back = np.rint(np.linalg.inv(change))
             lattice = change @ crystal.lattice
@@ -100,7 +114,7 @@ def reduced_cell(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
             "lattice too skewed", "its vectors are parallel to within rounding"
         ) from None
     lost = np.finfo(float).eps * np.max(products)
-    if not lost <= LENGTH_ERROR:
+    if not lost <= MAX_LENGTH_ERROR:
         raise Unsuitable(
             "lattice too skewed", f"its numbers give its shortest vectors to {lost:.1g} Å only"
         )
@@ -108,12 +122,13 @@ def reduced_cell(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _reduction(lattice: np.ndarray) -> np.ndarray:
-    """(3, 3) float64 of whole numbers and determinant ±1 that make the vectors of a lattice short; it stays the same lattice.
+    """Return the (3, 3) change of basis to short vectors: whole numbers, determinant ±1.
 
-    Semaev's greedy reduction: off the longest vector goes the one of the others' plane that leaves least.
+    Semaev's greedy reduction: from the longest vector subtract the combination of the two others
+    that leaves the shortest one.
     """
     change = np.eye(3)
-    for _ in range(REDUCTION_STEPS):
+    for _ in range(MAX_REDUCTION_STEPS):
         vectors = change @ lattice
         lengths = np.linalg.norm(vectors, axis=1)
         order = np.argsort(lengths, kind="stable")

@@ -1,4 +1,7 @@
-"""Formulas: text -> amounts of elements -> the one name of a composition. The only place that reads a formula."""
+"""Parse formulas: text -> amounts of elements -> the one name of a composition.
+
+No other file parses a formula.
+"""
 
 import re
 from collections.abc import Iterable
@@ -13,9 +16,10 @@ TOKEN = re.compile(r"([A-Z][a-z]?)([0-9.]*)")
 GROUP = re.compile(r"\(([^()]*)\)([0-9]+(?:\.[0-9]+)?)?")
 SYMBOL = re.compile(r"[A-Z][a-z]*")
 SYMBOL_TOKEN = re.compile(r"[A-Z][a-z]?")
-SMALLEST = 1e-8  # pymatgen takes smaller amounts for zero
+MIN_AMOUNT = 1e-8  # pymatgen takes smaller amounts for zero
 
-# Amounts that are not whole are brought to whole numbers by the smallest multiplier that fits to this, else to 1e-6.
+# Amounts that are not whole are multiplied by the smallest number that makes them whole within
+# this tolerance, else by 1e6.
 MULTIPLIERS = np.arange(1.0, 1001.0)
 TOLERANCE = 1e-4
 
@@ -25,12 +29,22 @@ class InvalidFormula(ValueError):
 
 
 def parse_formula(formula: str) -> dict[str, float]:
-    """Element -> amount (atoms per formula), in the order written. Raises InvalidFormula.
+    """Parse a formula.
 
-    Most formulas are elements, amounts and round brackets, and are read here. Whatever else there is goes to pymatgen,
-    which is several times slower and knows the rest of the notation; where both can read a formula they agree exactly.
+    Most formulas are elements, amounts and round brackets, and are parsed here. The rest of the
+    notation goes to pymatgen, which is several times slower; both agree exactly where both can
+    parse a formula.
 
-    >>> composition("Ag(AuS)2")
+    Args:
+        formula: such as `Fe2O3`, `Ag(AuS)2` or `[Co(NH3)6]Cl3`.
+
+    Returns:
+        Element -> amount (atoms per formula), in the order written.
+
+    Raises:
+        InvalidFormula: if it is no composition.
+
+    >>> parse_formula("Ag(AuS)2")
     {'Ag': 1.0, 'Au': 2.0, 'S': 2.0}
     """
     amounts = parse_simple(formula)
@@ -38,28 +52,24 @@ def parse_formula(formula: str) -> dict[str, float]:
 
 
 def elements_in(formulas: Iterable[str]) -> frozenset[str]:
-    """The elements that occur in readable formulas; far quicker than their compositions.
+    """Return the elements in valid formulas, far quicker than by parsing them.
 
-    >>> sorted(symbols(["Ag(AuS)2", "CO"]))
+    >>> sorted(elements_in(["Ag(AuS)2", "CO"]))
     ['Ag', 'Au', 'C', 'O', 'S']
     """
     return frozenset(SYMBOL_TOKEN.findall("\n".join(formulas)))
 
 
 def parse_simple(formula: str) -> dict[str, float] | None:
-    """The composition of a formula that is nothing but elements, plain positive amounts and round brackets; else None."""
-    while (
-        "(" in formula
-    ):  # the innermost groups are multiplied out, as text, which is how pymatgen does it
-        formula, n_groups = GROUP.subn(_expanded, formula)
+    """Parse a formula of elements, plain positive amounts and round brackets; None for others."""
+    # The innermost groups are multiplied out as text, which is how pymatgen does it.
+    while "(" in formula:
+        formula, n_groups = GROUP.subn(_expand, formula)
         if not n_groups:
             return None
     amounts = _amounts(formula)
-    return (
-        amounts
-        if amounts and min(amounts.values()) >= SMALLEST and max(amounts.values()) < inf
-        else None
-    )
+    is_valid = amounts and min(amounts.values()) >= MIN_AMOUNT and max(amounts.values()) < inf
+    return amounts if is_valid else None
 
 
 def _amounts(formula: str, factor: float = 1.0) -> dict[str, float] | None:
@@ -73,30 +83,31 @@ def _amounts(formula: str, factor: float = 1.0) -> dict[str, float] | None:
     return amounts
 
 
-def _expanded(group: re.Match[str]) -> str:
+def _expand(group: re.Match[str]) -> str:
+    """Multiply out a group; `?`, which no plain formula has, if it is not plain."""
     amounts = _amounts(group[1], float(group[2] or 1))
     if amounts is None:
-        return "?"  # which no plain formula has
+        return "?"
     return "".join(f"{symbol}{amount}" for symbol, amount in amounts.items())
 
 
 def parse_by_pymatgen(formula: str) -> dict[str, float]:
-    """Element -> amount as pymatgen reads it, strictly. Raises InvalidFormula.
+    """Parse a formula with pymatgen, strictly. Returns element -> amount.
 
-    What pymatgen would let pass with another meaning is refused: isotopes, which it turns into the element, and amounts
-    of zero, which it drops.
+    Raises InvalidFormula also for what pymatgen accepts with another meaning: isotopes, which it
+    turns into the element, and amounts of zero, which it drops.
     """
-    from pymatgen.core import Composition  # half a second, which --help should not pay
+    # Takes half a second, which --help should not pay.
+    from pymatgen.core import Composition
 
     if not formula.strip():
         raise InvalidFormula("formula is empty", "")
     try:
-        amounts = {
-            element.symbol: amount for element, amount in Composition(formula, strict=True).items()
-        }
+        composition = Composition(formula, strict=True)
     except ValueError as error:
         reason = "negative amount" if "negative" in str(error) else "formula not readable"
         raise InvalidFormula(reason, str(error)) from None
+    amounts = {element.symbol: amount for element, amount in composition.items()}
     lost = set(SYMBOL.findall(formula)) - amounts.keys()
     if lost & {"D", "T"}:
         raise InvalidFormula("isotope, not an element", ", ".join(sorted(lost)))
@@ -108,10 +119,10 @@ def parse_by_pymatgen(formula: str) -> dict[str, float]:
 
 
 def reduced_formula(amounts: dict[str, float]) -> str:
-    """The name of a composition: symbols by the alphabet, whole amounts without a common divisor.
+    """Name a composition: symbols in alphabetical order, whole amounts without a common divisor.
 
-    Splits hang on it, so it is ours: pymatgen's depends on tables of electronegativities and names fractional
-    compositions in more than one way.
+    Splits depend on it, so it is ours: pymatgen's depends on tables of electronegativities and
+    names fractional compositions in more than one way.
 
     >>> reduced_formula({"O": 6, "Fe": 4}), reduced_formula({"Fe": 0.5, "O": 0.75})
     ('Fe2O3', 'Fe2O3')
@@ -129,7 +140,7 @@ def reduced_formula(amounts: dict[str, float]) -> str:
 
 
 def _whole(amounts: np.ndarray) -> list[int]:
-    """Whole numbers in the ratio of `amounts`."""
+    """Return whole numbers in the ratio of `amounts`."""
     ratios = amounts / amounts.min()
     fits = MULTIPLIERS  # those that make every ratio so far whole
     for ratio in ratios[ratios != 1]:

@@ -13,7 +13,10 @@ from irnet_hpc.data.raw_table import RawTable
 
 
 class Rejected(NamedTuple):
-    """A row of the source that is not in the pack, and why. Rows are counted by `reason`; `detail` may differ in each."""
+    """A row of the source that is not in the pack, and why.
+
+    Rows are counted by `reason`; `detail` may differ in each.
+    """
 
     line: int
     material_id: str
@@ -24,7 +27,10 @@ class Rejected(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Materials:
-    """`n_rows` compounds. Elements and amounts lie in two flat arrays: row i has those in start[i]:start[i + 1]."""
+    """Compounds in columns.
+
+    Elements and amounts lie in two flat arrays: row i has those in start[i]:start[i + 1].
+    """
 
     line: np.ndarray  # (n_rows,) int64, in the source's table
     material_id: np.ndarray  # (n_rows,) str objects
@@ -44,12 +50,12 @@ class Materials:
 
     @property
     def n_elements(self) -> np.ndarray:
-        """(n_rows,) int64: how many elements each compound has."""
+        """Return (n_rows,) int64: the number of elements of each compound."""
         return np.diff(self.start)
 
     @property
     def row_of_amount(self) -> np.ndarray:
-        """(n_amounts,) int64: the row that each amount belongs to."""
+        """Return (n_amounts,) int64: the row that each amount belongs to."""
         return np.repeat(np.arange(len(self)), self.n_elements)
 
     def contains(self, elements: Iterable[str]) -> np.ndarray:
@@ -58,7 +64,7 @@ class Materials:
         return np.bincount(self.row_of_amount[is_one], minlength=len(self)) > 0
 
     def take(self, rows: np.ndarray) -> "Materials":
-        """The materials at `rows`: row numbers, in any order, or a mask."""
+        """Return the materials at `rows`: row numbers, in any order, or a mask."""
         rows = np.arange(len(self))[rows]
         counts = self.n_elements[rows]
         start = np.concatenate([[0], np.cumsum(counts)])

@@ -1,6 +1,7 @@
 """Read raw tables written as CSV, in files or DataFrames.
 
-    formula, optional material_id, optional split (train, val, test), a column per property, further numeric columns
+    formula, optional material_id, optional split (train, val, test), a column per property,
+    further numeric columns
 
 Empty means not reported. A formula is text: `NaN` is sodium nitride.
 """
@@ -24,7 +25,7 @@ BLOCK_ROWS = 16384
 
 
 def read_csv_header(table: TableText) -> list[str]:
-    """Read the names of the columns. Raises UserError if formula is missing or a name stands twice."""
+    """Read the names of the columns. Raises UserError if formula is missing or a name repeats."""
     with one_sentence(table.name):
         header = next(csv.reader(table.lines(), strict=True), [])
     header = [column.strip() for column in header]
@@ -119,7 +120,7 @@ def frame_text(frame: Any, name: str) -> TableText:
 def _blocks(
     table: TableText, header: list[str], digest: Any
 ) -> Iterator[tuple[list[int], list[list[str]]]]:
-    """Yield (line numbers, rows with a field for each column), block by block, without blank lines."""
+    """Yield blocks of (line numbers, rows with a field for each column), without blank lines."""
     reader = csv.reader(table.lines(digest), strict=True)
     next(reader)
     lines: list[int] = []

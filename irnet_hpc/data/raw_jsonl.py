@@ -1,11 +1,13 @@
 """Read raw tables with structures: JSON lines, one material a line.
 
-    {"material_id": "mp-22862", "lattice": [[5.69, 0, 0], [0, 5.69, 0], [0, 0, 5.69]], "species": ["Na", "Cl", ...],
-     "frac_coords": [[0, 0, 0], [0.5, 0, 0], ...], "targets": {"formation_energy": -2.1}, "split": "train"}
+    {"material_id": "mp-22862", "lattice": [[5.69, 0, 0], [0, 5.69, 0], [0, 0, 5.69]],
+     "species": ["Na", "Cl", ...], "frac_coords": [[0, 0, 0], [0.5, 0, 0], ...],
+     "targets": {"formation_energy": -2.1}, "split": "train"}
 
-`lattice` has a vector (Å) a row. A site of several species is an object, {"Fe": 0.5, "Co": 0.5}. `formula`, `material_id`
-and `split` may be left out, and so may a property that is not reported, or a structure that is not known. Further keys
-that hold numbers are the user's own features, as further columns of a CSV are.
+`lattice` has a vector (Å) a row. A site of several species is an object, {"Fe": 0.5, "Co": 0.5}.
+`formula`, `material_id` and `split` may be left out, and so may a property that is not reported, or
+a structure that is not known. Further keys that hold numbers are the user's own features, as
+further columns of a CSV are.
 """
 
 import contextlib
@@ -32,7 +34,7 @@ SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_jsonl_header(table: TableText) -> list[str]:
-    """Read `formula` and the properties that any line reports. Raises UserError for an unsound line."""
+    """Read `formula` and the properties that any line reports. Raises UserError for a bad line."""
     names = {name: None for _, entry in _entries(table) for name in entry["targets"]}
     return ["formula", *names]
 
@@ -42,8 +44,8 @@ def read_jsonl_table(
 ) -> RawTable:
     """Read a table of JSON lines.
 
-    An unsound structure leaves its row without a crystal, which is a reason to reject the row only where structures
-    are needed.
+    An unsound structure leaves its row without a crystal, which is a reason to reject the row only
+    where structures are needed.
 
     Args:
         table: its text.
@@ -98,7 +100,7 @@ def read_jsonl_table(
 
 
 def _entries(table: TableText, digest: Any = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, object) of every line that is not blank, with checked, reported targets."""
+    """Yield (line number, object) of every line that is not blank, its targets checked."""
     number = 0
     with one_sentence(table.name):
         for number, line in enumerate(table.lines(digest), start=1):
@@ -139,13 +141,12 @@ def parse_json_line(place: str, line: str) -> dict[str, Any]:
 
 
 def _once_each(pairs: list[tuple[str, object]]) -> dict:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    entry = dict(pairs)
+    if len(entry) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(
-            f"{next(name for name in names if names.count(name) > 1)!r} stands in it twice"
-        )
-    return found
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} twice")
+    return entry
 
 
 def _no_number(name: str) -> float:
@@ -173,14 +174,14 @@ def _finite(place: str, name: str, value: Any) -> float:
 
 
 def _column(numbers: dict[int, float], n_rows: int) -> np.ndarray:
-    """(n_rows,) float64, NaN where a row has none."""
+    """Return (n_rows,) float64, NaN where a row has no number."""
     column = np.full(n_rows, np.nan)
     column[list(numbers)] = list(numbers.values())
     return column
 
 
 def parse_structure(entry: dict) -> tuple[Crystal | Unsuitable, str]:
-    """The crystal of a line, or why it has none; and its formula."""
+    """Return the crystal of a line, or why it has none, and its formula."""
     formula = entry.get("formula", "")
     if "species" not in entry:
         return Unsuitable("no structure" if formula else "formula is empty", ""), formula
@@ -198,29 +199,30 @@ def parse_structure(entry: dict) -> tuple[Crystal | Unsuitable, str]:
 
 
 def _sites(species: object) -> list[dict[str, float]]:
-    """Symbol -> occupancy of every site. Symbols need not be elements: what they are is for the formula to show."""
+    """Return symbol -> occupancy of every site. The symbols need not be elements."""
     if not isinstance(species, list) or not species:
         raise Unsuitable("structure not readable", "species must be a list of symbols")
     sites = []
     for site in species:
         occupancies = {site: 1} if isinstance(site, str) else site
-        found = (
-            {SYMBOL.fullmatch(label): n for label, n in occupancies.items()}
-            if isinstance(occupancies, dict)
-            else {}
-        )
-        numbers = all(
-            isinstance(n, int | float) and not isinstance(n, bool) and 0 < n <= 1
-            for n in found.values()
-        )
-        if not found or None in found or not numbers:
+        if not isinstance(occupancies, dict) or not occupancies:
             raise Unsuitable("structure not readable", f"a site's species is {site!r}")
-        sites.append({label[1]: n for label, n in found.items()})
+        symbols: dict[str, float] = {}
+        for label, n in occupancies.items():
+            match = SYMBOL.fullmatch(label)
+            is_number = isinstance(n, int | float) and not isinstance(n, bool)
+            if match is None or not is_number or not 0 < n <= 1:
+                raise Unsuitable("structure not readable", f"a site's species is {site!r}")
+            symbols[match[1]] = n
+        sites.append(symbols)
     return sites
 
 
 def _crystal(entry: dict, sites: list[dict[str, float]], amounts: dict[str, float]) -> Crystal:
-    """Raises Unsuitable where it is no lattice of whole atoms. Whether they have room is for who describes them to see."""
+    """Return the crystal. Raises Unsuitable unless it is a lattice of whole atoms.
+
+    Distances are checked by the feature sets.
+    """
     if mixed := [site for site in sites if list(site.values()) != [1]]:
         raise Unsuitable("disordered site", json.dumps(mixed[0]))
     if foreign := sorted(amounts.keys() - NUMBER.keys()):
@@ -245,7 +247,7 @@ def _array(entry: dict, key: str, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _reduced(formula: str) -> str:
-    """Its reduced formula, or nothing where it cannot be read, which is a reason of its own."""
+    """Return the reduced formula; empty if it is invalid, which is a reason of its own."""
     try:
         return reduced_formula(parse_formula(formula))
     except InvalidFormula:

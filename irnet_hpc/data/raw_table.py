@@ -1,7 +1,7 @@
 """Raw tables: the form that every source is brought to before packing, and what its readers share.
 
-A table is CSV (raw_csv.py) or, with structures, JSON lines (raw_jsonl.py), as it is or compressed (.gz, .xz). A file
-`<name>.about.json` beside it may hold title, licence, citation, units and hash.
+A table is CSV (raw_csv.py) or, with structures, JSON lines (raw_jsonl.py), as it is or compressed
+(.gz, .xz). A file `<name>.about.json` beside it may hold title, licence, citation, units and hash.
 """
 
 import contextlib
@@ -30,8 +30,8 @@ RESERVED = ("formula", "material_id", "split")
 MAX_TEXT_LENGTH = 1000
 # Bytes; the structure of a thousand sites takes a hundred thousand.
 MAX_LINE_LENGTH = 2**25
-# A few bytes can unpack to a thousand times as many, and a table is held in memory. Real tables unpack to 5 to 30 times
-# their size. Tables below the second limit, in bytes, may unpack to any multiple.
+# A few bytes can unpack to a thousand times as many, and a table is held in memory. Real tables
+# unpack to 5 to 30 times their size. Below the second limit, in bytes, any multiple is allowed.
 MAX_UNPACKED_RATIO = 300
 ALWAYS_UNPACKED = 2**25
 
@@ -141,7 +141,8 @@ def read_lines(path: Path, digest: Any = None) -> Iterator[str]:
             n_bytes += len(line)
             if len(line) > MAX_LINE_LENGTH:
                 raise UserError(
-                    f"{path}, line {number + 1} must be at most {MAX_LINE_LENGTH / 2**20:.0f} MiB long"
+                    f"{path}, line {number + 1} must be at most "
+                    f"{MAX_LINE_LENGTH / 2**20:.0f} MiB long"
                 )
             if n_bytes > max_bytes:
                 raise UserError(

@@ -1,6 +1,7 @@
 """Resolve what a user names as a source: the only reader of such text.
 
-A source is a name in SOURCES, `matminer:` and the name of a dataset, a path to a table, or a pandas DataFrame.
+A source is a name in SOURCES, `matminer:` and the name of a dataset, a path to a table, or a pandas
+DataFrame.
 """
 
 import dataclasses
@@ -48,7 +49,7 @@ class ResolvedSource:
 
     @property
     def identity(self) -> str:
-        """Return what a pack records: the source's name, or `file:` and the name of the user's table."""
+        """Return what a pack records: the source's name, or `file:` and the table's."""
         return self.text if self.is_named else f"file:{self.name}"
 
     def candidates(self, structures: bool = False) -> list[Path]:
@@ -57,7 +58,7 @@ class ResolvedSource:
         return [self.folder / f"{self.name}{ending}" for ending in endings]
 
     def table_path(self, structures: bool = False) -> Path | None:
-        """Return the path of its raw table, one with structures if required; None if there is none."""
+        """Return the path of its raw table, with structures if required; None if there is none."""
         paths = self.candidates(structures) if self.path is None else [self.path]
         return next((path for path in paths if path.is_file()), None)
 
@@ -84,7 +85,8 @@ def resolve_source(
     """Resolve a source once; everything later takes the record.
 
     Args:
-        source: a name in SOURCES, `matminer:` and a dataset's name, a path to a table, or a DataFrame.
+        source: a name in SOURCES, `matminer:` and a dataset's name, a path to a table, or a
+            DataFrame.
         data_dir: folder of raw tables, else $IRNET_DATA, else `data`.
         name: name of a DataFrame, which has none of its own.
 

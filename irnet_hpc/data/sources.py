@@ -1,4 +1,4 @@
-"""SOURCES: database -> what it holds, its filters, licence and citation. How each is downloaded is in download/."""
+"""SOURCES: contents, filters, licence and citation of each database."""
 
 from typing import NamedTuple
 
@@ -8,14 +8,13 @@ from irnet_hpc.data.properties import unit_of
 
 
 class Filter(NamedTuple):
-    """A rule for one property's values: what breaks it becomes not reported. The row stays."""
+    """A rule for the values of a property: a value that breaks it becomes not reported."""
 
     property: str
     low: float = -np.inf  # in the property's unit, excluded
     high: float = np.inf
-    deviations: float = (
-        np.inf
-    )  # standard deviations from the mean of the values that the filters before it leave
+    # Standard deviations from the mean of the values that earlier filters leave.
+    deviations: float = np.inf
 
     def __str__(self) -> str:
         if np.isfinite(self.deviations):
@@ -23,7 +22,7 @@ class Filter(NamedTuple):
         return f"{self.low:g} < {self.property} < {self.high:g} {unit_of(self.property)}"
 
     def breaks(self, values: np.ndarray) -> np.ndarray:
-        """(n_rows,) bool: the values that break the rule. NaN, which is not reported, never does."""
+        """Return (n_rows,) bool: the values that break the rule. NaN, not reported, never does."""
         outside = (values <= self.low) | (values >= self.high)
         if np.isfinite(self.deviations) and not np.isnan(values).all():
             outside |= np.abs(values - np.nanmean(values)) > self.deviations * np.nanstd(values)
@@ -31,21 +30,24 @@ class Filter(NamedTuple):
 
 
 class Source(NamedTuple):
+    """What is known of a source without its table."""
+
     title: str
     properties: tuple[str, ...]  # that its table may report
     licence: str = ""
     citation: str = ""
     filters: tuple[Filter, ...] = ()
     pure_elements: bool = True  # False: rows of one element are rejected, as in the papers
-    polymorphs: bool = False  # True: rows of one formula are all kept, though features may be functions of it alone
-    structures: bool = False  # whether its table has them
-    rows: tuple[int, int] | None = None  # how many its table is expected to have, from ... to ...
-    rows_as_of: str = ""  # when, and of which release, that was expected
-    lacks: tuple[str, ...] = ()  # families of elements (splits.py) that no row of it contains
+    # True: rows of one formula are all kept, though features may be functions of it alone.
+    polymorphs: bool = False
+    structures: bool = False  # True: its table has them
+    rows: tuple[int, int] | None = None  # expected number of rows, from ... to ...
+    rows_as_of: str = ""  # date and release of this expectation
+    lacks: tuple[str, ...] = ()  # families of elements that no row contains
 
 
-# The papers filter energies. The other properties are left alone: five standard deviations of OQMD's band gaps, nine in
-# ten of which are zero, would take away every wide gap.
+# The papers filter energies. The other properties are left alone: five standard deviations of
+# OQMD's band gaps, nine in ten of which are zero, would remove every wide gap.
 FORMATION = (Filter("formation_energy", -20, 5), Filter("formation_energy", deviations=5))
 ENERGY = (Filter("energy_per_atom", deviations=5),)
 MODULI = (Filter("bulk_modulus", deviations=5), Filter("shear_modulus", deviations=5))
@@ -61,7 +63,8 @@ SOURCES = {
         "alloys of 3 to 5 elements, computed by the regular-solution model",
         ("mixing_enthalpy", "size_mismatch"),
         "data of matminer (BSD)",
-        "Takeuchi and Inoue, Mater. Trans. 46, 2817 (2005); Miracle et al., Int. Mater. Rev. 55, 218 (2010)",
+        "Takeuchi and Inoue, Mater. Trans. 46, 2817 (2005); "
+        "Miracle et al., Int. Mater. Rev. 55, 218 (2010)",
         lacks=("hydrogen", "chalcogens", "halogens", "noble_gases"),
     ),
     "oqmd": Source(
@@ -100,7 +103,8 @@ SOURCES = {
             "volume_per_atom",
         ),
         "CC BY 4.0",
-        "Jain et al., APL Mater. 1, 011002 (2013); through matminer: Ward et al., Comput. Mater. Sci. 152, 60 (2018)",
+        "Jain et al., APL Mater. 1, 011002 (2013); "
+        "through matminer: Ward et al., Comput. Mater. Sci. 152, 60 (2018)",
         FORMATION + MODULI,
         structures=True,
         rows=(83_989, 83_989),
@@ -120,8 +124,9 @@ SOURCES = {
             "volume_per_atom",
         ),
         "public data of NIST, see jarvis.nist.gov",
-        "Choudhary et al., npj Comput. Mater. 6, 173 (2020); Choudhary et al., Phys. Rev. B 98, 014107 (2018); through "
-        "matminer: Ward et al., Comput. Mater. Sci. 152, 60 (2018)",
+        "Choudhary et al., npj Comput. Mater. 6, 173 (2020); "
+        "Choudhary et al., Phys. Rev. B 98, 014107 (2018); "
+        "through matminer: Ward et al., Comput. Mater. Sci. 152, 60 (2018)",
         FORMATION,
         structures=True,
         rows=(25_923, 25_923),
@@ -139,7 +144,8 @@ SOURCES = {
             "shear_modulus",
         ),
         "open to research with citation; no licence is named where we looked, see aflow.org",
-        "Curtarolo et al., Comput. Mater. Sci. 58, 218 (2012); Rose et al., Comput. Mater. Sci. 137, 362 (2017)",
+        "Curtarolo et al., Comput. Mater. Sci. 58, 218 (2012); "
+        "Rose et al., Comput. Mater. Sci. 137, 362 (2017)",
         FORMATION + ENERGY,
         rows=(3_000_000, 6_000_000),
         rows_as_of="2026-11: above 3.5 million since 2022",

@@ -1,4 +1,6 @@
-"""Splits: train, val or test as a function of the material alone, so that every pack of every source agrees on them.
+"""Split rules: train, val or test as a function of the material alone.
+
+So every pack of every source agrees on them. A rule is written as `--split` takes it:
 
 random            a hash of the formula decides
 element:O         test is every material that contains O; element:F+Cl: F or Cl
@@ -9,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,8 +19,7 @@ from irnet_hpc.data.elements import FAMILIES, NUMBER, SYMBOLS
 from irnet_hpc.errors import UserError, check_choice
 
 ROLES = ("train", "val", "test")
-SHARES = (0.8, 0.1, 0.1)
-
+SHARES = (0.8, 0.1, 0.1)  # of the roles
 SPLIT_KINDS = {"random": "random", "element": "element:SYMBOL[+SYMBOL...]", "family": "family:NAME"}
 SUFFIX = re.compile(
     r"(?:-(?:element_[A-Za-z+]+|family_\w+))?(?:-split[1-9][0-9]*)?(?=(?:-nofilters)?$)"
@@ -26,23 +27,21 @@ SUFFIX = re.compile(
 
 
 class SplitRule(NamedTuple):
-    """How rows are divided: what decides, and the seed of the hash. A table's own `split` column comes before it."""
+    """A rule that gives materials their roles. A table's own `split` column takes precedence."""
 
     by: str = "random"  # of SPLIT_KINDS
     held_out: str = ""  # of element: symbols joined by +; of family: its name
-    seed: int = 0
+    seed: int = 0  # of the hash
 
     @property
     def elements(self) -> tuple[str, ...]:
-        """A material that contains one of them is test; none for `random`."""
-        return (
-            FAMILIES[self.held_out]
-            if self.by == "family"
-            else tuple(filter(None, self.held_out.split("+")))
-        )
+        """Return the elements whose materials are test; none for `random`."""
+        if self.by == "family":
+            return FAMILIES[self.held_out]
+        return tuple(filter(None, self.held_out.split("+")))
 
     def __str__(self) -> str:
-        """As `--split` takes it, which does not take the seed."""
+        """Return the value of `--split`, which does not include the seed."""
         return f"{self.by}:{self.held_out}" if self.held_out else self.by
 
 
@@ -50,10 +49,10 @@ RANDOM = SplitRule()
 
 
 def parse_split_rule(text: str, seed: int = 0) -> SplitRule:
-    """What `--split` stands for. Raises UserError for a kind, an element or a family that there is not.
+    """Parse a value of `--split`. Raises UserError for an unknown kind, element or family.
 
-    >>> parse_split("element:Cl+F")
-    Split(by='element', held_out='F+Cl', seed=0)
+    >>> parse_split_rule("element:Cl+F")
+    SplitRule(by='element', held_out='F+Cl', seed=0)
     """
     by, _, held_out = text.partition(":")
     check_choice("kind of split", by, SPLIT_KINDS)
@@ -63,51 +62,53 @@ def parse_split_rule(text: str, seed: int = 0) -> SplitRule:
         check_choice("family of elements", held_out, FAMILIES)
     if by == "element":
         elements = {check_choice("element", symbol, SYMBOLS) for symbol in held_out.split("+")}
-        held_out = "+".join(sorted(elements, key=NUMBER.get))
+        held_out = "+".join(sorted(elements, key=NUMBER.__getitem__))
     return SplitRule(by, held_out, seed)
 
 
-def split_suffix(split: SplitRule) -> str:
-    """What a split that is not the default adds to a pack's name.
+def split_suffix(rule: SplitRule) -> str:
+    """Return what a rule other than the default adds to the name of a pack.
 
-    >>> name_suffix(Split("element", "O", 1))
+    >>> split_suffix(SplitRule("element", "O", 1))
     '-element_O-split1'
     """
-    return f"-{split.by}_{split.held_out}" * (split.by != "random") + f"-split{split.seed}" * (
-        split.seed != 0
-    )
+    kind = "" if rule.by == "random" else f"-{rule.by}_{rule.held_out}"
+    return kind + (f"-split{rule.seed}" if rule.seed else "")
 
 
 def split_suffix_in(name: str) -> str:
-    """The part of a pack's name that `name_suffix` has put there: packs that differ in nothing else have the rest in common.
+    """Return the part of a pack's name that `split_suffix` added.
 
-    >>> split_suffix("oqmd-magpie-element_O-split1"), split_suffix("oqmd-magpie")
+    Packs that differ in nothing but the split have the rest of the name in common.
+
+    >>> split_suffix_in("oqmd-magpie-element_O-split1"), split_suffix_in("oqmd-magpie")
     ('-element_O-split1', '')
     """
-    return SUFFIX.search(name)[0]
+    match = SUFFIX.search(name)
+    assert match  # of nothing, if need be
+    return match[0]
 
 
-def split_identity(split: SplitRule) -> dict:
-    """What a pack's identity says of its split: {by, elements, seed}, and the family's name where it is one."""
-    if split.by == "random":
-        return {"by": "reduced formula", "seed": split.seed}
-    family = {"family": split.held_out} if split.by == "family" else {}
-    return {"by": split.by, **family, "elements": list(split.elements), "seed": split.seed}
+def split_identity(rule: SplitRule) -> dict[str, Any]:
+    """Return the part of a pack's identity that states its rule."""
+    if rule.by == "random":
+        return {"by": "reduced formula", "seed": rule.seed}
+    family = {"family": rule.held_out} if rule.by == "family" else {}
+    return {"by": rule.by, **family, "elements": list(rule.elements), "seed": rule.seed}
 
 
-def rule_of_identity(identity: dict) -> SplitRule | None:
-    """The inverse of `split_identity`; None where the table's own column decided."""
+def rule_of_identity(identity: dict[str, Any]) -> SplitRule | None:
+    """Return the rule that an identity states; None if the table's own column decided."""
     if identity["by"] == "column":
         return None
     if identity["by"] == "reduced formula":
         return SplitRule(seed=identity["seed"])
-    return SplitRule(
-        identity["by"], identity.get("family", "+".join(identity["elements"])), identity["seed"]
-    )
+    held_out = identity.get("family", "+".join(identity["elements"]))
+    return SplitRule(identity["by"], held_out, identity["seed"])
 
 
-def describe_held_out(identity: dict) -> str:
-    """Of a pack's identity: which rows are test because of what they contain, in words; empty where it is not that."""
+def describe_held_out(identity: dict[str, Any]) -> str:
+    """Describe the materials that an identity holds out as test; empty if it holds out none."""
     if "elements" not in identity:
         return ""
     family = f" ({identity['family']})" if "family" in identity else ""
@@ -115,7 +116,8 @@ def describe_held_out(identity: dict) -> str:
 
 
 def join_with_or(symbols: Sequence[str]) -> str:
-    """
+    """Join words by commas and `or`.
+
     >>> join_with_or(["O"]), join_with_or(["F", "Cl", "Br"])
     ('O', 'F, Cl or Br')
     """
@@ -124,7 +126,7 @@ def join_with_or(symbols: Sequence[str]) -> str:
 
 
 def uniform(*key: object) -> float:
-    """A number in [0, 1) that is a fixed function of the key, the same on every machine and version of Python.
+    """Hash a key to a number in [0, 1), the same on every machine and version of Python.
 
     >>> uniform(0, "Fe2O3")
     0.1317276651446572
@@ -134,21 +136,27 @@ def uniform(*key: object) -> float:
 
 
 def role_of(reduced: str, seed: int = 0) -> str:
-    """The split of a composition, given by its reduced formula."""
+    """Return the role of a composition, given by its reduced formula, under the random rule."""
     place = uniform("split", seed, reduced)
     return "train" if place < SHARES[0] else "val" if place < SHARES[0] + SHARES[1] else "test"
 
 
 def roles_of(reduced: Iterable[str], seed: int = 0) -> np.ndarray:
-    """(n_rows,) splits as str objects."""
+    """Return (n_rows,) roles, as str objects, under the random rule."""
     return np.array([role_of(formula, seed) for formula in reduced], object)
 
 
 def roles_around(reduced: Iterable[str], held_out: np.ndarray, seed: int = 0) -> np.ndarray:
-    """(n_rows,) splits as str objects: test is what is held out, (n_rows,) bool, and nothing else.
+    """Return (n_rows,) roles, as str objects: test is what is held out and nothing else.
 
-    All others keep their place of `split_of` between 0 and 1, of which train and val have test's share too, in
-    proportion: 8/9 and 1/9. So where a material goes depends on itself and the seed alone, whatever else is in the table.
+    All others keep their place of `role_of` between 0 and 1; train and val share the range of test
+    in proportion, 8/9 and 1/9. So the role of a material depends on itself and the seed alone,
+    whatever else is in the table.
+
+    Args:
+        reduced: (n_rows,) reduced formulas.
+        held_out: (n_rows,) bool.
+        seed: of the hash.
     """
     share = SHARES[0] / (SHARES[0] + SHARES[1])
     return np.array(
@@ -160,23 +168,23 @@ def roles_around(reduced: Iterable[str], held_out: np.ndarray, seed: int = 0) ->
     )
 
 
-def count_on_two_sides(reduced: Iterable[str], split: Iterable[str]) -> int:
-    """How many compositions are in more than one split: possible only where a source's own column says so."""
-    sides = Counter(formula for formula, _ in set(zip(reduced, split, strict=True)))
+def count_on_two_sides(reduced: Iterable[str], roles: Iterable[str]) -> int:
+    """Count the compositions with more than one role, which only a source's own column can give."""
+    sides = Counter(formula for formula, _ in set(zip(reduced, roles, strict=True)))
     return sum(count > 1 for count in sides.values())
 
 
-def pack_order(line: np.ndarray, split: np.ndarray, seed: int = 0) -> np.ndarray:
-    """(n_rows,) row numbers: train, then val, then test, each in an order that is random but fixed.
+def pack_order(line: np.ndarray, roles: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return (n_rows,) row numbers: train, then val, then test, each in a fixed random order.
 
-    A row's place hangs on its line and the seed alone, so packs of one table with other features, or fewer rows, keep
-    the same order: the first n training rows are the same compounds.
+    The place of a row depends on its line and the seed alone. So packs of one table with other
+    features, or fewer rows, keep the order: the first n training rows are the same compounds.
     """
     place = np.array([uniform("order", seed, number) for number in line])
-    return np.lexsort((place, [ROLES.index(name) for name in split]))
+    return np.lexsort((place, np.array([ROLES.index(role) for role in roles])))
 
 
 def sample(n_rows: int, size: int) -> np.ndarray:
-    """(size,) ascending row numbers: a fixed random part of a table, of which smaller parts are parts."""
+    """Return (size,) ascending row numbers: a fixed random sample, which contains smaller ones."""
     place = np.array([uniform("sample", number) for number in range(n_rows)])
     return np.sort(np.argsort(place, kind="stable")[:size])

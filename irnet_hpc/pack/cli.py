@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from irnet_hpc.console import CommandParser, command_parser, json_answer
-from irnet_hpc.data import catalogue
+from irnet_hpc.data.catalogue import list_sources
 from irnet_hpc.data.download.probe import probe_source
 from irnet_hpc.data.elements import FAMILIES
 from irnet_hpc.data.sources import SOURCES
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     elif arguments.info:
         _print_info(arguments)
     elif arguments.list is not None:
-        print(catalogue.listing(arguments.list, arguments.data_dir))
+        print(list_sources(arguments.list, arguments.data_dir))
     elif arguments.probe:
         differences = probe_source(arguments.probe, arguments.url)
         print("\n".join(differences) or f"{arguments.probe} is as its reader expects it")

@@ -1,26 +1,30 @@
 """AFLOW through AFLUX, its search API.
 
-    https://aflow.org/API/aflux/?auid,compound,enthalpy_formation_atom,...,paging(1,2000),$format(json)
+    https://aflow.org/API/aflux/?auid,compound,Egap,...,paging(1,2000),$format(json)
 
-    {"1 of 912": {"compound": "Be1O1", "auid": "aflow:db1f17a6f945c29b", "Egap": "6.8531", ...}, "2 of 912": {...}, ...}
+    {"1 of 912": {"compound": "Be1O1", "auid": "aflow:db1f17a6f945c29b", "Egap": "6.8531", ...},
+     "2 of 912": {...}, ...}
     [{"compound": "Be1O1", "auid": "aflow:db1f17a6f945c29b", "Egap": 6.8531, ...}, {...}, ...]
 
-A summons is keywords, which become columns, and directives: `paging(n,k)` is page n, from 1, of k entries, and
-`format(json)`. `$` mutes what it stands before. Users who ask for `paging`, like https://github.com/rosenbrockc/aflow,
-report the first form, whose keys count the entries, users of `$paging` the second, which does not. We ask for the first,
-since a total is what a download can be checked against, and read both; without a total the end is an empty page.
-A keyword alone is a column; `keyword(*)` would leave out the entries that lack it, most of which have no moduli.
-Entries are in the ascending order of the first keyword; it is auid here, which names an entry, so that pages keep still.
-Sources: the service's help, https://aflow.org/API/aflux/?help; F. Rose et al., Comput. Mater. Sci. 137, 362 (2017); the
-lessons in https://github.com/aflow-org/aflow_school; https://aflow.org/API/aflux/?schema for keywords and units
-(enthalpy_formation_atom and energy_atom eV/atom, volume_cell Å³, density g/cm³, Egap eV, moduli GPa).
+A query is keywords, which become columns, and directives: `paging(n,k)` is page n, from 1, of k
+entries, and `format(json)`. `$` mutes the word after it. Users of `paging`, such as
+https://github.com/rosenbrockc/aflow, report the first form, whose keys count the entries; users of
+`$paging` the second, which does not. We ask for the first, since a download can be checked against
+a total, and read both; without a total the end is an empty page. A keyword alone is a column;
+`keyword(*)` would leave out the entries that lack it, most of which have no moduli. Entries are in
+the ascending order of the first keyword. It is auid, which names an entry: pages keep still.
+
+Sources: the service's help, https://aflow.org/API/aflux/?help; F. Rose et al., Comput. Mater. Sci.
+137, 362 (2017); the lessons in https://github.com/aflow-org/aflow_school;
+https://aflow.org/API/aflux/?schema for keywords and units (enthalpy_formation_atom and energy_atom
+eV/atom, volume_cell Å³, density g/cm³, Egap eV, moduli GPa).
 """
 
 import json
 import re
 
 from irnet_hpc.data.download.paged import Page, Service
-from irnet_hpc.data.download.records import Record, Unusable, number
+from irnet_hpc.data.download.records import Record, Unusable, number, reported
 
 URL = "https://aflow.org/API/aflux/"
 KEYWORDS = {  # keyword -> property
@@ -36,21 +40,20 @@ PLACE = re.compile(r"(\d+) of (\d+)")
 
 
 def query(base: str, page: int, n_rows: int) -> str:
-    """The address of a page."""
-    return f"{base.rstrip('?')}?auid,compound,{','.join(KEYWORDS)},paging({page + 1},{n_rows}),$format(json)"
+    """Return the address of a page."""
+    columns = f"auid,compound,{','.join(KEYWORDS)}"
+    return f"{base.rstrip('?')}?{columns},paging({page + 1},{n_rows}),$format(json)"
 
 
 def read(body: bytes) -> Page:
-    """The rows of an answer, and how many there are in all where it says so. Raises ValueError where it is none."""
+    """Parse an answer. Raises ValueError if it is not one of the service's."""
     answer = json.loads(body)
     total = None
     if isinstance(answer, dict):
-        places = {key: PLACE.fullmatch(key) for key in answer}
-        totals = {int(place[2]) for place in places.values() if place}
-        if not all(places.values()) or len(totals) > 1:
-            raise ValueError(
-                f"an answer whose keys are not '1 of 912', '2 of 912', ...: {list(answer)[:3]}"
-            )
+        places = {key: place for key in answer if (place := PLACE.fullmatch(key))}
+        totals = {int(place[2]) for place in places.values()}
+        if len(places) < len(answer) or len(totals) > 1:
+            raise ValueError(f"keys must be '1 of 912', '2 of 912', ..., got {list(answer)[:3]}")
         total = totals.pop() if totals else None
         answer = [answer[key] for key in sorted(answer, key=lambda key: int(places[key][1]))]
     if not isinstance(answer, list) or not all(isinstance(row, dict) for row in answer):
@@ -59,7 +62,7 @@ def read(body: bytes) -> Page:
 
 
 def entry(row: dict) -> Record:
-    """An entry as a material. Raises Unusable."""
+    """Convert an entry to a material. Raises Unusable."""
     if (
         not isinstance(row["auid"], str)
         or not isinstance(row["compound"], str)
@@ -67,11 +70,7 @@ def entry(row: dict) -> Record:
     ):
         raise Unusable("no auid or no compound")
     values = {name: number(row.get(keyword)) for keyword, name in KEYWORDS.items()}
-    return Record(
-        row["auid"],
-        row["compound"],
-        {name: value for name, value in values.items() if value is not None},
-    )
+    return Record(row["auid"], row["compound"], reported(**values))
 
 
 ENTRIES = Service(

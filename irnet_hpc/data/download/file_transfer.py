@@ -19,7 +19,7 @@ from irnet_hpc.errors import UserError
 
 
 def read_start(connection: Connection, url: str, n_bytes: int) -> tuple[bytes, int | None]:
-    """Read the first bytes of a file. Returns them and the file's size, if the service states it."""
+    """Read the first bytes of a file. Returns them and the file's size if the service states it."""
 
     def attempt() -> tuple[bytes, int | None]:
         headers = {"Accept-Encoding": "identity", "Range": f"bytes=0-{n_bytes - 1}"}

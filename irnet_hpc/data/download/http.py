@@ -79,7 +79,7 @@ class TransientError(Exception):
 
 def http_limits() -> HttpLimits:
     """Return the limits that the environment sets, else the defaults. Raises UserError."""
-    stated = {}
+    stated: dict[str, float] = {}
     for field, variable in (("silence_s", "IRNET_TIMEOUT_S"), ("backoff_s", "IRNET_BACKOFF_S")):
         if text := os.environ.get(variable):
             try:
@@ -90,7 +90,7 @@ def http_limits() -> HttpLimits:
                 raise UserError(
                     f"{variable} must be a number of seconds above 0, at most 3600, got {text!r}"
                 )
-    return HttpLimits()._replace(**stated)
+    return HttpLimits(**stated)  # type: ignore[arg-type]  # no key is that of attempts
 
 
 @contextlib.contextmanager

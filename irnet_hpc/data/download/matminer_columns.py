@@ -20,8 +20,8 @@ IDS = ("jid", "material_id", "mpid")
 
 # dataset -> column -> property, where meaning and unit are those of PROPERTIES. Other columns keep
 # their names: mu_b is per formula unit in some datasets, e_form per cell in castelli_perovskites,
-# log10(K_VRH) is no modulus. Units that the metadata leaves open: moduli of JARVIS and of de Jong et
-# al. 2015 are GPa; e_form of matbench is eV/atom (Dunn et al., npj Comput. Mater. 6, 138 (2020),
+# log10(K_VRH) is no modulus. Units that the metadata leaves open: moduli of JARVIS and of de Jong
+# et al. 2015 are GPa; e_form of matbench is eV/atom (Dunn et al., npj Comput. Mater. 6, 138 (2020),
 # table 2); energies of wolverton_oxides are "eV", but in the authors' own table "[eV/atom]" (Emery
 # and Wolverton, Sci. Data 4, 170153 (2017)).
 _MP = {

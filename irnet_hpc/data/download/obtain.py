@@ -109,7 +109,7 @@ def expected(resolved: ResolvedSource) -> Source:
 
 
 def address(download: Download, url: str | None = None) -> str:
-    """Return the address of a download: `url` if given, else its own. Raises UserError for a bad `url`."""
+    """Return the address of a download, `url` if given. Raises UserError for a bad `url`."""
     if url is not None:
         check_url(url)
     if not download.dataset:

@@ -1,27 +1,32 @@
-"""OQMD: the Open Quantum Materials Database through its own REST API, as compositions or with structures.
+"""OQMD, the Open Quantum Materials Database, through its REST API: compositions or structures.
 
     http://oqmd.org/oqmdapi/formationenergy?fields=name,entry_id,...&limit=1000&offset=0&format=json
 
     {"links": {"next": "http://...", "previous": null, "base_url": {...}}, "resource": {},
-     "data": [{"name": "CsCl", "entry_id": 16974, "delta_e": -2.057, "stability": 0.0, "band_gap": 5.255, "natoms": 2,
-               "volume": 73.2, "unit_cell": [[...], [...], [...]], "sites": ["Cs @ 0 0 0", "Cl @ 0.5 0.5 0.5"]}, ...],
-     "meta": {"query": {...}, "api_version": "1.0", "time_stamp": "2019-10-08 15:13:12", "data_returned": 2,
-              "data_available": 1078, "comments": "", "query_tree": "", "more_data_available": true},
+     "data": [{"name": "CsCl", "entry_id": 16974, "delta_e": -2.057, "stability": 0.0,
+               "band_gap": 5.255, "natoms": 2, "volume": 73.2, "unit_cell": [[...], [...], [...]],
+               "sites": ["Cs @ 0 0 0", "Cl @ 0.5 0.5 0.5"]}, ...],
+     "meta": {"query": {...}, "api_version": "1.0", "time_stamp": "2019-10-08 15:13:12",
+              "data_returned": 2, "data_available": 1078, "comments": "", "query_tree": "",
+              "more_data_available": true},
      "response_message": "OK"}
 
-So says the service's documentation, https://static.oqmd.org/static/docs/restful.html, and the code that answers, in
-https://github.com/wolverton-research-group/qmpy: qmpy/web/views/api/formationenergy_list_view.py (pages),
-qmpy/web/serializers/formationenergy.py (fields), qmpy/materials/formation_energy.py (delta_e and stability in eV/atom),
+Sources: the service's documentation, https://static.oqmd.org/static/docs/restful.html, and the code
+that answers, in https://github.com/wolverton-research-group/qmpy:
+qmpy/web/views/api/formationenergy_list_view.py (pages), qmpy/web/serializers/formationenergy.py
+(fields), qmpy/materials/formation_energy.py (delta_e and stability in eV/atom),
 qmpy/materials/atom.py (how a site is printed).
 
-What to know of the answers: rows are formation energies, so that an entry with several calculations comes several times;
-the lowest is the entry's, as in qmpy/materials/entry.py (Entry.energy). No order of rows is promised. `stability` is the distance from the convex hull of the other phases: negative where the
-entry lies below it, that is, is stable; versions of the service differ in whether they give zero there. Coordinates of
-sites have three digits.
+Rows are formation energies, so that an entry with several calculations comes several times; the
+lowest is the entry's, as in qmpy/materials/entry.py (Entry.energy). No order of rows is promised.
+`stability` is the distance from the convex hull of the other phases: negative where the entry lies
+below it, that is, is stable; versions of the service differ in whether they give zero there.
+Coordinates of sites have three digits.
 """
 
 import json
 import re
+from collections.abc import Iterable
 
 from irnet_hpc.data.download.paged import Page, Service
 from irnet_hpc.data.download.records import Record, UnitCell, Unusable, number, reported
@@ -33,19 +38,21 @@ STRUCTURE_FIELDS = ("unit_cell", "sites")
 PROPERTIES = ("formation_energy", "energy_above_hull", "band_gap", "volume_per_atom")
 SITE = re.compile(r"([A-Z][a-z]?) @ (\S+) (\S+) (\S+)")
 NOTES = (
-    "energy_above_hull is OQMD's stability, the distance from the hull of the other phases; it is kept where negative",
-    "of the rows of one entry, which are its calculations, the one of lowest formation energy is kept",
+    "energy_above_hull is OQMD's stability, the distance from the hull of the other phases; "
+    "it is kept where negative",
+    "of the rows of one entry, which are its calculations, "
+    "the one of lowest formation energy is kept",
 )
 
 
 def query(fields: tuple[str, ...], base: str, page: int, n_rows: int) -> str:
-    """The address of a page."""
-    asked = f"fields={','.join(fields)}&limit={n_rows}&offset={page * n_rows}&format=json"
-    return f"{base.rstrip('/')}/formationenergy?{asked}"
+    """Return the address of a page."""
+    query = f"fields={','.join(fields)}&limit={n_rows}&offset={page * n_rows}&format=json"
+    return f"{base.rstrip('/')}/formationenergy?{query}"
 
 
 def read(body: bytes) -> Page:
-    """The rows of an answer, and how many there are in all. Raises ValueError where it is none of the service's."""
+    """Parse an answer. Raises ValueError if it is not one of the service's."""
     answer = json.loads(body)
     if not isinstance(answer, dict) or not isinstance(rows := answer.get("data"), list):
         raise ValueError("an answer without a list named data")
@@ -59,7 +66,7 @@ def read(body: bytes) -> Page:
 
 
 def composition(row: dict) -> Record:
-    """A row as a material; volumes are Å³, energies eV. Raises Unusable."""
+    """Convert a row to a material; volumes are in Å³, energies in eV. Raises Unusable."""
     formula, entry, natoms = row["name"], row["entry_id"], number(row["natoms"])
     if not isinstance(formula, str) or not formula:
         raise Unusable("no formula")
@@ -76,25 +83,36 @@ def composition(row: dict) -> Record:
 
 
 def structure(row: dict) -> Record:
-    """A row as a material with its crystal. Raises Unusable."""
+    """Convert a row to a material with its crystal. Raises Unusable."""
     record = composition(row)
     if not row["unit_cell"] or not row["sites"]:
         raise Unusable("no structure")
     try:
-        lattice = [[number(part) for part in vector] for vector in row["unit_cell"]]
-        found = [SITE.fullmatch(site) for site in row["sites"]]
+        lattice = [_vector(vector) for vector in row["unit_cell"]]
+        sites = [SITE.fullmatch(site) for site in row["sites"]]
     except TypeError:
         raise Unusable("unit_cell and sites are not lists of vectors and of texts") from None
-    if list(map(len, lattice)) != [3, 3, 3] or any(None in vector for vector in lattice):
+    if list(map(len, lattice)) != [3, 3, 3]:
         raise Unusable("unit_cell is not three vectors")
-    if not all(found):  # several species, whose occupancies the service does not give, or a vacancy
+    # Other sites have several species, whose occupancies the service does not give, or a vacancy.
+    if not all(sites):
         raise Unusable("a site is not of one element")
-    position = [[number(text) for text in site.groups()[1:]] for site in found]
-    if any(None in coordinates for coordinates in position):
+    position = [_vector(site.groups()[1:]) for site in sites if site]
+    if any(len(coordinates) < 3 for coordinates in position):
         raise Unusable("a site's coordinates are not numbers")
-    if number(row["natoms"]) != len(found):
+    if number(row["natoms"]) != len(sites):
         raise Unusable("the structure has not as many sites as natoms says")
-    return record._replace(cell=UnitCell(lattice, [site[1] for site in found], position))
+    return record._replace(cell=UnitCell(lattice, [site[1] for site in sites if site], position))
+
+
+def _vector(parts: Iterable[object]) -> list[float]:
+    """Return the numbers of a vector, none if one of its parts is no number."""
+    numbers = []
+    for part in parts:
+        if (value := number(part)) is None:
+            return []
+        numbers.append(value)
+    return numbers
 
 
 COMPOSITIONS = Service(

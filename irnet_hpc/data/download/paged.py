@@ -52,7 +52,7 @@ class Service(NamedTuple):
     numeric: tuple[str, ...]  # fields that hold numbers, perhaps as text
     others: tuple[str, ...] = ()  # fields that a row may have besides
     notes: tuple[str, ...] = ()
-    # Of the rows with one id, the one with the lowest value of this property is kept; "": the first.
+    # Of the rows with one id, keep the one with the lowest value of this property; "": the first.
     lowest: str = ""
 
 

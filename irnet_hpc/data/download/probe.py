@@ -47,9 +47,11 @@ def _service_differences(service: Service, source: Source, url: str) -> Iterator
         return
     if len(page.rows) != N_ROWS:
         yield f"{len(page.rows)} rows in a page, though {N_ROWS} were asked for"
+    assert source.rows
     low, high = source.rows
     if page.total is not None and not low <= page.total <= high:
-        yield f"{page.total:,} rows in all, though {low:,} to {high:,} were expected ({source.rows_as_of})"
+        expected_rows = f"{low:,} to {high:,} were expected ({source.rows_as_of})"
+        yield f"{page.total:,} rows in all, though {expected_rows}"
     missing = Counter(field for row in page.rows for field in service.fields if field not in row)
     yield from (
         f"{field} is missing in {count} of {len(page.rows)} rows"
@@ -84,16 +86,23 @@ def _record_differences(service: Service, rows: list[dict]) -> Iterator[str]:
         low, high, unit = PROPERTIES[name].low, PROPERTIES[name].high, PROPERTIES[name].unit
         n_unlikely = sum(not low <= value <= high for value in values)
         if n_unlikely > MAX_UNLIKELY_SHARE * len(values):
-            yield f"{n_unlikely} of {len(values)} values of {name} are not between {low:g} and {high:g} {unit}: another unit?"
+            yield (
+                f"{n_unlikely} of {len(values)} values of {name} are not between "
+                f"{low:g} and {high:g} {unit}: another unit?"
+            )
 
 
 def _dataset_differences(name: str, source: Source, url: str) -> Iterator[str]:
     known = matminer_columns.dataset(name)
     if missing := sorted(set(matminer_columns.CANONICAL.get(name, {})) - set(known["columns"])):
         yield f"matminer's metadata have no columns {', '.join(missing)}"
+    assert source.rows
     low, high = source.rows
     if not low <= known["num_entries"] <= high:
-        yield f"matminer's metadata say {known['num_entries']:,} rows, though {low:,} to {high:,} were expected"
+        yield (
+            f"matminer's metadata say {known['num_entries']:,} rows, "
+            f"though {low:,} to {high:,} were expected"
+        )
     with http.connect() as connection:
         body, size = read_start(connection, url, 1024)
     if not body.startswith(b"\x1f\x8b"):
