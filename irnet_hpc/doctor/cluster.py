@@ -6,6 +6,7 @@ import re
 import shutil
 from typing import TYPE_CHECKING
 
+from irnet_hpc.distributed.slurm import NO_CLUSTER
 from irnet_hpc.doctor.checks import Check, Settings, Verdict, failure, note, ok, warning
 from irnet_hpc.doctor.commands import ask
 from irnet_hpc.errors import UserError
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 # A sweep needs all of them. sacct is optional: it only tells how jobs ended.
 COMMANDS = ("sbatch", "srun", "scontrol", "squeue")
-# SLURM's own words where it is installed on a machine that belongs to no cluster.
-NO_CLUSTER = "configuration source"
 ASK_ADMIN = "ask the cluster's administrators, and show them what this prints"
 MPI_TYPES = r"\b(none|openmpi|pmi2|cray_shasta|pmix(?:_v\d+)?)\b"
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from irnet_hpc.distributed.memory import cgroup_limits
 from irnet_hpc.doctor.checks import Check, Settings, Verdict, failure, note, ok, warning
 from irnet_hpc.doctor.commands import ask
 
@@ -108,43 +109,6 @@ def check_versions(_: Settings) -> Verdict:
 
 
 # ---------------------------------------------------------------------- what the kernel allows
-
-
-def cgroup_limits(
-    membership: str | None = None, root: Path = Path("/sys/fs/cgroup")
-) -> tuple[float | None, float | None]:
-    """Return the (cores, GB) that the control groups of this process allow; None: no limit.
-
-    Versions 1 and 2 of control groups. Every level from the process's own group to the root counts.
-    """
-    cores, memory_gb = [], []
-    text = Path("/proc/self/cgroup").read_text() if membership is None else membership
-    for line in text.splitlines():
-        _, controllers, path = line.split(":", 2)
-        base = root / controllers if controllers else root
-        # In a container the path is often the host's and not visible: then the root applies.
-        levels = [Path(path.strip("/")), *Path(path.strip("/")).parents]
-        for level in (base / level for level in dict.fromkeys(levels)):
-            quota, period = _words(level / "cpu.max") or ["", ""]
-            if controllers:
-                quota, period = (
-                    " ".join(_words(level / f"cpu.cfs_{name}_us")) for name in ("quota", "period")
-                )
-            if quota.isdecimal() and period.isdecimal() and int(period):
-                cores.append(int(quota) / int(period))
-            name = "memory.limit_in_bytes" if controllers else "memory.max"
-            (limit,) = _words(level / name) or [""]
-            # Version 1 writes a number near 2**63 if there is no limit.
-            if limit.isdecimal() and int(limit) < 1 << 60:
-                memory_gb.append(int(limit) / 1e9)
-    return min(cores, default=None), min(memory_gb, default=None)
-
-
-def _words(path: Path) -> list[str]:
-    try:
-        return path.read_text().split()
-    except OSError:
-        return []
 
 
 def usable_cores() -> tuple[float, str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from irnet_hpc.console import ExitStatus, exit_status
 from irnet_hpc.distributed.launch import LAUNCHERS
-from irnet_hpc.distributed.slurm import end_of_job
+from irnet_hpc.distributed.slurm import end_of_job, requeue
 from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.spec import run_folder
 from irnet_hpc.runs.states import Cause, CellState
@@ -246,5 +246,5 @@ def _requeue(rank: int) -> None:
     """Put this job back into the queue, and wait to be killed."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if rank == 0:
-        subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True, timeout=60)
+        requeue(os.environ["SLURM_JOB_ID"])
     time.sleep(120)

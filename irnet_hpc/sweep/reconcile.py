@@ -3,10 +3,9 @@
 import dataclasses
 import logging
 import os
-import subprocess
 from collections.abc import Sequence
 
-from irnet_hpc.distributed.slurm import max_array_size
+from irnet_hpc.distributed.slurm import SlurmError, max_array_size, set_dependency
 from irnet_hpc.errors import UserError
 from irnet_hpc.sweep import journal
 from irnet_hpc.sweep.context import SweepContext
@@ -70,11 +69,10 @@ def _delay_tables(context: SweepContext, token: str, jobs: Sequence[str]) -> Non
         return
     own = [os.environ["SLURM_JOB_ID"]] if "SLURM_JOB_ID" in os.environ else []
     dependency = afterany([*jobs, *own])
-    command = ["scontrol", "update", f"JobId={tables}", f"Dependency={dependency}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    if done.returncode:
-        reason = " ".join(done.stderr.split())
-        log.info("note: the tables will be made without waiting: %s", reason)
+    try:
+        set_dependency(tables, dependency)
+    except SlurmError as error:
+        log.info("note: the tables will be made without waiting: %s", error)
 
 
 def cells_to_retry(

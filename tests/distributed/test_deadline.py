@@ -8,7 +8,7 @@ import pytest
 
 from irnet_hpc.console import ExitStatus
 from irnet_hpc.distributed.slurm import end_of_job, stop_by
-from irnet_hpc.sweep.ledger import cause_of
+from irnet_hpc.runs.states import Cause
 from irnet_hpc.train import cli as train
 
 AT_20 = 1795636800.0  # 2026-11-25 20:00 UTC, by `date`
@@ -72,8 +72,8 @@ def test_it_stops_by_the_clock_and_says_what_it_lacked(
         "out of time" in said and "the same command goes on" in said and "by a signal" not in said
     )
     assert not list(tmp_path.rglob("result.json")) and not list(tmp_path.rglob("lease.json"))
-    reason = json.loads(next(tmp_path.rglob("error.json")).read_text())["error"]
-    assert cause_of(reason) == "time"  # of which a sweep may give it more
+    error = json.loads(next(tmp_path.rglob("error.json")).read_text())
+    assert error["cause"] == Cause.TIME  # of which a sweep may give it more
     if model == "a network":
         first = json.loads(next(tmp_path.rglob("checkpoint/*.json")).read_text())["state"]
         monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + seconds))

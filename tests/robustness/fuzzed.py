@@ -432,13 +432,14 @@ def spoil_standing(folder: Path, number: int) -> None:
 
 def read_standing(folder: Path) -> object:
     """By `sweep plan`, `status` and `prune`, and by who takes a run up. Nothing is said of, or written to, any other folder."""
+    from irnet_hpc.distributed import slurm
     from irnet_hpc.sweep import cli as sweep
     from irnet_hpc.sweep.ledger import read_ledger
     from irnet_hpc.sweep.matrix.matrix import read_matrix
     from irnet_hpc.sweep.prune import prune
     from irnet_hpc.sweep.status import status_table
 
-    _ask = lambda *command: ""  # SLURM, which knows nothing of what was submitted
+    slurm._run = lambda *command, **_: ""  # SLURM, which knows nothing of what was submitted
     matrix, results, said = folder / "matrix.yaml", folder / "results", io.StringIO()
     places = ["--results", str(results), "--pack-dir", str(folder)]
     with contextlib.redirect_stdout(said):
