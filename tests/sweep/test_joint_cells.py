@@ -9,6 +9,8 @@ from irnet_hpc.sweep.jobs import train_options
 from irnet_hpc.sweep.ledger import read_ledger
 from irnet_hpc.sweep.matrix.matrix import read_matrix
 from irnet_hpc.train import cli as train
+from irnet_hpc.train.options import read_request
+from irnet_hpc.train.request import specify
 from tests.builders import write_pack, write_result
 
 
@@ -44,8 +46,8 @@ def test_names_joined_by_commas_are_one_cell_of_a_matrix_and_what_train_is_given
     ]
     entry = read_ledger(matrix, tmp_path / "results").cells[1]
     options = train_options(entry, tmp_path / "results", tmp_path / "packs")
-    (asked,) = train.specify(train.parser().parse_args(options))
-    assert asked.spec == matrix.cells[1].spec
+    request, spec = read_request(train.parser().parse_args(options)), matrix.cells[1].spec
+    assert [cell for cell, _ in specify(request, spec.pack, None)] == [spec]
     write_result(matrix, matrix.cells[1], tmp_path / "results")
     found = [entry.state for entry in read_ledger(matrix, tmp_path / "results").cells]
     assert found == ["missing", "done", "missing", "missing"]

@@ -163,3 +163,15 @@ def test_the_package_itself_needs_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="IRNetRegresor"):
         irnet_hpc.IRNetRegresor  # noqa: B018
+
+
+def test_a_regressor_pickled_before_the_package_had_folders_still_predicts():
+    """Written by commit 9f999ca, fitted on this table; the predictions are those that it had."""
+    path = Path(__file__).parent / "data" / "irnet_regressor_before_folders.pickle"
+    model = pickle.loads(path.read_bytes())
+    X = np.linspace(-1, 1, 120).reshape(40, 3)
+    expected = [-0.54260238, -0.5039673, -0.46533221]
+    np.testing.assert_allclose(model.predict(X)[:3], expected, rtol=1e-7)
+    assert isinstance(model, IRNetRegressor)
+    again = pickle.loads(pickle.dumps(model))
+    assert np.array_equal(again.predict(X), model.predict(X))
