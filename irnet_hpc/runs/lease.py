@@ -415,22 +415,3 @@ def _read(path: Path) -> SeenLease | None:
     except (ValueError, RecursionError):
         return SeenLease(UNREADABLE, touched)
 
-
-# Leases of this process for train, until it hands its own down.
-_of_process = Leases()
-take = _of_process.acquire
-token_of = _of_process.token_of
-share = _of_process.share
-release = _of_process.release
-check = _of_process.check
-replacing = _of_process.replacing
-write_json = _of_process.write_json
-
-
-@contextlib.contextmanager
-def released_after() -> Iterator[None]:
-    """Release all runs of this process at the end."""
-    try:
-        yield
-    finally:
-        _of_process.close()

@@ -14,7 +14,6 @@ import pytest
 from irnet_hpc.distributed.processes import machine, process_name
 from irnet_hpc.errors import UserError
 from irnet_hpc.runs import lease
-from irnet_hpc.runs import lease as holding
 from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.train import checkpoint
 
@@ -23,17 +22,16 @@ ROOT = Path(__file__).parents[2]
 # All wait for one moment, try, say how it went, and hold what they have got until they are told to end.
 CONTENDER = """
 import sys, time
-from irnet_hpc.runs import lease as holding
-from irnet_hpc.runs import lease
 from pathlib import Path
-run = sys.argv[1]
+from irnet_hpc.runs.lease import Leases, RunIsHeld
+run, leases = sys.argv[1], Leases()
 print("ready", flush=True)
 while not Path(run, "go").exists():
     time.sleep(0.001)
 for name in sys.argv[2:]:
     try:
-        print(name, "won" if holding.take(f"{run}/{name}") else "had it", flush=True)
-    except lease.RunIsHeld as error:
+        print(name, "won" if leases.acquire(f"{run}/{name}") else "had it", flush=True)
+    except RunIsHeld as error:
         print(name, "lost", error, flush=True)
 print("end", flush=True)
 sys.stdin.read()
@@ -43,16 +41,15 @@ sys.stdin.read()
 OWNER = """
 import sys
 from pathlib import Path
-from irnet_hpc.runs import lease as holding
-from irnet_hpc.runs import lease
 from irnet_hpc.console import exit_status
+from irnet_hpc.runs.lease import Leases
 def main():
     run, name = Path(sys.argv[1]), sys.argv[2]
-    with holding.released_after():
-        holding.take(run)
+    with Leases() as leases:
+        leases.acquire(run)
         print("holds", flush=True)
         for line in sys.stdin:
-            holding.write_json(run / "result.json", {"by": name})
+            leases.write_json(run / "result.json", {"by": name})
             print("written", flush=True)
 sys.exit(exit_status(main))
 """
@@ -87,6 +84,12 @@ def owner(tmp_path):
         process.communicate()
 
 
+@pytest.fixture
+def leases():
+    with lease.Leases() as leases:
+        yield leases
+
+
 def write(process: subprocess.Popen) -> str:
     process.stdin.write("write\n")
     process.stdin.flush()
@@ -113,7 +116,7 @@ def lose(path: Path, age_s: float = 0.0, **changes: object) -> lease.Lease:
     return lost
 
 
-def test_of_twenty_contenders_one_has_each_run_free_or_lost_or_expired(tmp_path):
+def test_one_of_twenty_contenders_gets_each_run(tmp_path):
     runs = [f"{kind}{i}" for i in range(10) for kind in ("free", "lost", "expired")]
     for run in runs:
         if run.startswith("lost"):
@@ -139,10 +142,10 @@ def test_of_twenty_contenders_one_has_each_run_free_or_lost_or_expired(tmp_path)
     ] * len(runs)
 
 
-def test_a_run_that_is_being_trained_is_one_sentence_that_says_by_whom(tmp_path, owner):
+def test_a_held_run_is_refused_and_its_holder_named(tmp_path, owner, leases):
     first = owner("first", SLURM_JOB_ID="17")
     with pytest.raises(lease.RunIsHeld) as error:
-        holding.take(tmp_path / "run")
+        leases.acquire(tmp_path / "run")
     assert str(error.value).startswith(
         f"{tmp_path}/run is being trained by process {first.pid} on "
     )
@@ -155,7 +158,7 @@ def test_a_run_that_is_being_trained_is_one_sentence_that_says_by_whom(tmp_path,
     ]  # it was released
 
 
-def test_the_lease_of_a_killed_process_is_over_at_once(tmp_path, owner):
+def test_the_lease_of_a_killed_process_expires_at_once(tmp_path, owner):
     first = owner("first")
     first.kill()
     first.wait()
@@ -164,7 +167,7 @@ def test_the_lease_of_a_killed_process_is_over_at_once(tmp_path, owner):
     assert json.loads((tmp_path / "run/result.json").read_text()) == {"by": "second"}
 
 
-def test_an_owner_that_wakes_up_late_overwrites_nothing_and_says_who_has_the_run(tmp_path, owner):
+def test_an_owner_that_wakes_up_late_overwrites_nothing(tmp_path, owner):
     first = owner("first", IRNET_LEASE_S="1")
     assert write(first) == "written\n"
     os.kill(first.pid, signal.SIGSTOP)
@@ -187,8 +190,8 @@ def test_an_owner_that_wakes_up_late_overwrites_nothing_and_says_who_has_the_run
     assert lease.read_lease(tmp_path / "run").lease.process.startswith(f"{second.pid}@")
 
 
-def test_an_owner_on_another_machine_is_believed_while_it_beats_and_then_no_longer(
-    tmp_path, owner, monkeypatch
+def test_an_owner_on_another_machine_holds_its_run_while_it_beats(
+    tmp_path, owner, monkeypatch, leases
 ):
     monkeypatch.setenv("IRNET_LEASE_S", "1.2")
     monkeypatch.setattr(
@@ -196,23 +199,23 @@ def test_an_owner_on_another_machine_is_believed_while_it_beats_and_then_no_long
     )  # ours, to which the other's processes say nothing
     first = owner("first", IRNET_LEASE_S="1.2")
     with pytest.raises(lease.RunIsHeld):
-        holding.take(tmp_path / "run")
+        leases.acquire(tmp_path / "run")
     first.kill()
     first.wait()
     assert not lease.is_expired(
         lease.read_lease(tmp_path / "run"), lease.file_server_time(tmp_path)
     )
-    assert holding.take(tmp_path / "run")
-    holding.release(tmp_path / "run")
+    assert leases.acquire(tmp_path / "run")
+    leases.release(tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
 
 
-def test_a_job_that_slurm_has_started_again_takes_over_from_its_earlier_self(tmp_path, monkeypatch):
+def test_a_restarted_slurm_job_takes_over_from_its_earlier_self(tmp_path, monkeypatch, leases):
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     lose(tmp_path / "run", machine="another", job="17")
-    assert holding.take(tmp_path / "run")
-    holding.release(tmp_path / "run")
+    assert leases.acquire(tmp_path / "run")
+    leases.release(tmp_path / "run")
     for other in ({"job": "18"}, {"job": "17", "restart": 1}):
         assert not lease.is_expired(
             lease.SeenLease(lose(tmp_path / "run", machine="another", **other), 5.0),
@@ -234,7 +237,7 @@ def test_the_clock_is_the_file_servers(tmp_path, monkeypatch):
     assert not lease.is_expired(found, None)
 
 
-def test_who_lives_here_keeps_its_run_when_the_clock_jumps_forward(tmp_path, owner):
+def test_a_live_local_owner_keeps_its_run_when_the_clock_jumps_forward(tmp_path, owner, leases):
     """As after a night's sleep: nobody has touched the lease for hours, and its owner beats again within a moment."""
     first, path = owner("first", IRNET_LEASE_S="6"), tmp_path / "run" / lease.LEASE_FILE
     with pytest.MonkeyPatch.context() as patch:
@@ -242,41 +245,41 @@ def test_who_lives_here_keeps_its_run_when_the_clock_jumps_forward(tmp_path, own
         os.utime(path, (time.time() - 1e5,) * 2)
         assert lease.is_expired(lease.read_lease(path.parent), lease.file_server_time(path.parent))
         with pytest.raises(lease.RunIsHeld, match=f"is being trained by process {first.pid} on "):
-            holding.take(path.parent)
+            leases.acquire(path.parent)
     assert write(first) == "written\n"
 
 
-def test_a_lease_from_the_future_is_over_when_it_has_been_watched_for_as_long_as_one_lasts(
-    tmp_path, monkeypatch
+def test_a_lease_from_the_future_expires_once_watched_for_its_lifetime(
+    tmp_path, monkeypatch, leases
 ):
     """The clock has jumped back: by the lease's age its owner, who is gone, would have the run for a day."""
     monkeypatch.setenv("IRNET_LEASE_S", "0.6")
     lose(tmp_path / "run", age_s=-86_400, machine="another")
     began = time.monotonic()
-    assert holding.take(tmp_path / "run")
+    assert leases.acquire(tmp_path / "run")
     assert time.monotonic() - began > 0.6
-    holding.release(tmp_path / "run")
+    leases.release(tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
 
 
-def test_without_hard_links_the_lease_is_made_exclusively(tmp_path, monkeypatch):
+def test_without_hard_links_the_lease_is_made_exclusively(tmp_path, monkeypatch, leases):
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
     lose(tmp_path / "run")
-    assert holding.take(tmp_path / "run")
+    assert leases.acquire(tmp_path / "run")
     found = lease.read_lease(tmp_path / "run").lease
     assert found.process == process_name(os.getpid())
-    holding.release(tmp_path / "run")
+    leases.release(tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
 
 
-def test_a_claim_whose_maker_was_killed_holds_nobody_up(tmp_path):
+def test_a_claim_of_a_killed_process_blocks_nobody(tmp_path, leases):
     lost = lose(tmp_path / "run")
     (tmp_path / "run/.lease-old.claim").write_text(json.dumps(msgspec.structs.asdict(lost)))
-    assert holding.take(tmp_path / "run")
-    holding.release(tmp_path / "run")
+    assert leases.acquire(tmp_path / "run")
+    leases.release(tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
 
 
@@ -284,7 +287,7 @@ class OneRank:
     rank, size, name = 0, 1, "none"
 
 
-def test_nothing_of_a_run_is_written_or_removed_by_who_has_lost_it(tmp_path):
+def test_a_process_that_has_lost_a_run_writes_and_removes_nothing_of_it(tmp_path):
     """Checkpoints, history, reasons: what train writes as it goes on. Model, predictions and result go the same way."""
     run = tmp_path / "run"
     folder = RunFolder(run)
@@ -300,29 +303,29 @@ def test_nothing_of_a_run_is_written_or_removed_by_who_has_lost_it(tmp_path):
         lambda: folder.remove_checkpoints(),
         lambda: folder.write_json(folder.result_json, {}),
     ):
-        with pytest.raises(lease.RunIsHeld, match="the training stops and writes nothing more"):
+        with pytest.raises(lease.LeaseLost):
             act()
     folder.write_error("it hurts")  # nor is this the one to say how it went
     folder.release()
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_a_run_is_lost_between_writing_and_renaming_too(tmp_path):
-    holding.take(tmp_path / "run")
+def test_a_run_lost_between_writing_and_renaming_is_not_replaced(tmp_path, leases):
+    leases.acquire(tmp_path / "run")
     with (
-        pytest.raises(lease.RunIsHeld),
-        holding.replacing(tmp_path / "run/model.safetensors") as temporary,
+        pytest.raises(lease.LeaseLost),
+        leases.replacing(tmp_path / "run/model.safetensors") as temporary,
     ):
         temporary.write_text("long in the making")
         lose(tmp_path / "run", token="another's")
-    holding.release(tmp_path / "run")
+    leases.release(tmp_path / "run")
     assert [path.name for path in (tmp_path / "run").iterdir()] == [lease.LEASE_FILE]
 
 
 @pytest.mark.parametrize(
     "change", [{"token": "../../x"}, {"token": 7}, {"process": 7}, {"job": []}, {"restart": "1"}]
 )
-def test_a_lease_of_other_values_is_nobodys_and_counts_until_it_is_old(tmp_path, change):
+def test_an_unreadable_lease_counts_until_it_is_old(tmp_path, change, leases):
     run = tmp_path / "run"
     lose(run, **change)
     seen = lease.read_lease(run)
@@ -330,32 +333,26 @@ def test_a_lease_of_other_values_is_nobodys_and_counts_until_it_is_old(tmp_path,
         seen, lease.file_server_time(run), lease.new_lease()
     )
     os.utime(run / lease.LEASE_FILE, (0, 0))
-    assert holding.take(run)
-    holding.release(run)
+    assert leases.acquire(run)
+    leases.release(run)
     assert list(tmp_path.rglob("*")) == [run]
 
 
-def test_why_a_run_is_lost_is_told_apart(tmp_path):
+def test_a_removed_lease_and_a_removed_folder_end_the_training(tmp_path, leases):
     run = tmp_path / "run"
-    for take_away, why in (
-        (
-            lambda: (run / lease.LEASE_FILE).unlink(),
-            "the lease of .*run is gone: somebody has removed it",
-        ),
-        (
-            lambda: run.rename(tmp_path / "elsewhere"),
-            "run is no longer there: somebody has removed or renamed it",
-        ),
+    for take_away, reason in (
+        (lambda: (run / lease.LEASE_FILE).unlink(), "gone"),
+        (lambda: run.rename(tmp_path / "elsewhere"), "no longer there"),
     ):
-        holding.take(run)
+        leases.acquire(run)
         take_away()
-        with pytest.raises(lease.RunIsHeld, match=why):
-            holding.write_json(run / "result.json", {})
-        holding.release(run)
+        with pytest.raises(lease.LeaseLost, match=reason):
+            leases.write_json(run / "result.json", {})
+        leases.release(run)
     assert not run.exists()  # nor is it made again
 
 
-def test_who_comes_second_finds_the_result_and_leaves_it(tmp_path, monkeypatch):
+def test_a_run_finished_meanwhile_is_not_acquired(tmp_path, monkeypatch):
     """Between asking whether a run is done and having its lease, another process may have finished it."""
     answers = iter([False, True])
     monkeypatch.setattr(RunFolder, "is_done", lambda *_: next(answers))
@@ -364,7 +361,7 @@ def test_who_comes_second_finds_the_result_and_leaves_it(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "soon"])
-def test_the_time_a_lease_lasts_is_a_number_of_seconds(monkeypatch, text):
+def test_the_lifetime_of_a_lease_must_be_seconds_within_bounds(monkeypatch, text):
     monkeypatch.setenv("IRNET_LEASE_S", text)
-    with pytest.raises(UserError, match=f"must be seconds from 0.1 to 86,400, got '{text}'"):
+    with pytest.raises(UserError, match=f"'{text}'"):
         lease.expiry_s()

@@ -151,9 +151,9 @@ class Slurm:
 
 HOLD = """
 import sys
-from irnet_hpc.runs import lease as holding
-with holding.released_after():
-    holding.take(sys.argv[1])
+from irnet_hpc.runs.lease import Leases
+with Leases() as leases:
+    leases.acquire(sys.argv[1])
     print("holds", flush=True)
     sys.stdin.read()
 """
