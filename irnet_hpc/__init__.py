@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from irnet_hpc.aggregate.report import make_tables as make_tables
     from irnet_hpc.errors import UserError as UserError
     from irnet_hpc.features.frame import featurize as featurize
     from irnet_hpc.features.transformer import FormulaFeaturizer as FormulaFeaturizer
@@ -34,8 +35,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "pack.store": ["load_pack"],
         "features.frame": ["featurize"],
         "features.transformer": ["FormulaFeaturizer"],
-        "predict.model": ["load_model"],
         "train.library": ["train_model"],
+        "aggregate.report": ["make_tables"],
+        "predict.model": ["load_model"],
         "train.regressor": ["IRNetRegressor"],
         "errors": ["UserError"],
     },

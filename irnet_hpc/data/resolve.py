@@ -93,8 +93,10 @@ def resolve_source(
     Raises:
         UserError: if it is none of these. That a table exists is checked when it is read.
 
-    >>> [resolve_source(text).name for text in ("oqmd", "matminer:expt_gap", "my/oxides.csv.xz")]
-    ['oqmd', 'matminer-expt_gap', 'oxides']
+    Examples:
+        >>> names = ("oqmd", "matminer:expt_gap", "my/oxides.csv.xz")
+        >>> [resolve_source(name).name for name in names]
+        ['oqmd', 'matminer-expt_gap', 'oxides']
     """
     if isinstance(source, ResolvedSource):
         return source
