@@ -30,7 +30,7 @@ def featurize(
 
     Args:
         formulas: n_rows formulas as text, such as a list or a column of a DataFrame.
-        features: a feature set of formulas, or a sum of several: magpie, elements, ordered, classes.
+        features: a feature set of formulas (magpie, elements, ordered, classes) or a sum of them.
         errors: `raise` refuses formulas without features; `nan` gives them rows of NaN.
 
     Returns:
@@ -68,7 +68,7 @@ def parse_formula_sets(text: str) -> tuple[str, ...]:
 def describe_formulas(
     formulas: list[Any], names: tuple[str, ...]
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Compute (n_rows, n_features) float32, NaN in rows without features, and why they have none."""
+    """Compute (n_rows, n_features) float32, NaN in rows without features, and row -> reason."""
     table = formula_table([text if isinstance(text, str) else "" for text in formulas])
     materials, rejected = parse_materials(table, named=False)
     problems = {row.line: ": ".join(filter(None, (row.reason, row.detail))) for row in rejected}

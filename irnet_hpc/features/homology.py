@@ -1,9 +1,10 @@
-"""Atom-specific persistent homology of a crystal (experimental): the balls around its atoms, and the holes between them.
+"""Atom-specific persistent homology of a crystal (experimental).
 
-The method of Jiang, Chen, Chen, Li, Wei and Pan, npj Comput. Mater. 7, 28 (2021), with element groups in the place of
-elements, so that the length is fixed; docs/homology.md says what follows the published method and what is our choice.
-Distances of Vietoris-Rips complexes grow from each atom's surroundings: components of linked atoms (Betti 0) merge, rings
-(Betti 1) and cages (Betti 2) are born and filled. The only gudhi import.
+The method of Jiang, Chen, Chen, Li, Wei and Pan, npj Comput. Mater. 7, 28 (2021), with groups of
+elements instead of elements, so that the length is fixed; docs/homology.md tells the published
+method from our choices. Vietoris-Rips complexes grow from the surroundings of each atom: components
+of linked atoms (Betti 0) merge, rings (Betti 1) and cages (Betti 2) are born and filled. The only
+file that imports gudhi, of the extra [homology].
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,13 +15,13 @@ from irnet_hpc.data.crystals import MIN_DISTANCE, Crystal, Unsuitable, reduced_c
 from irnet_hpc.data.elements import FAMILIES, NUMBER, SYMBOLS
 
 CUTOFF = 8.0  # Å, around each atom; the published value
-SLACK = 1e-4  # Å; atoms at the cut-off, of cells with neat lattice constants, are within for all roundings
-LEAST_BAR = (
-    0.01  # Å; equal distances differ by rounding, and bars shorter than this come and go with it
-)
-MOST_POINTS = 500  # in one ball; diamond has 381
-MOST_PAIRS = 20_000_000  # over the balls of one crystal; each took less than 1 µs on one core
-MOST_IMAGES = 200_000  # sites of the neighbouring cells that are looked at
+# Å; atoms at the cut-off, of cells with neat lattice constants, are within whatever the rounding.
+SLACK = 1e-4
+# Å; equal distances differ by rounding, and shorter bars come and go with it.
+MIN_BAR = 0.01
+MAX_POINTS = 500  # in one ball; diamond has 381
+MAX_PAIRS = 20_000_000  # over the balls of one crystal; each took less than 1 µs on one core
+MAX_IMAGES = 200_000  # sites of the neighbouring cells that are searched
 
 P_METALS = "B Al Si Ga Ge As In Sn Sb Tl Pb Bi Nh Fl Mc Lv"  # and metalloids
 # Groups of elements -> atomic numbers. Each element is in one group; d-metals are what is left.
@@ -37,32 +38,38 @@ GROUPS = {
 }
 GROUPS["d-metals"] = frozenset(range(1, len(SYMBOLS) + 1)).difference(*GROUPS.values())
 
-# what is taken of the bars, Å; every bar of Betti 0 is born at 0
+# Of the bars, in Å; every bar of Betti 0 is born at 0.
 QUANTITIES = (
     "Betti-0 death",
     *(f"Betti-{k} {end}" for k in (1, 2) for end in ("length", "birth", "death")),
 )
 STATISTICS = ("mean", "std", "max", "min", "sum")
 LABELS = [
-    f"asph {group} {what} {how}"
+    f"asph {group} {quantity} {statistic}"
     for group in ("all", *GROUPS)
-    for what in QUANTITIES
-    for how in STATISTICS
+    for quantity in QUANTITIES
+    for statistic in STATISTICS
 ] + [f"asph {group} share" for group in GROUPS]
 
 
 def vector(crystal: Crystal) -> np.ndarray:
-    """(n_features,) float64: statistics of bars (Å) over all atoms and by group of elements, then each group's share of atoms.
+    """Compute the features of a crystal.
 
-    A group's bars are those of the balls around its atoms; a sum is per atom of the centre's element. Statistics of no bar
-    are 0, as is the share of a group without atoms. Raises Unsuitable.
+    Statistics of bars (Å) over all atoms and by group of elements, then each group's share of the
+    atoms. The bars of a group are those of the balls around its atoms; a sum is per atom of the
+    centre's element. Statistics of no bar are 0.
+
+    Returns:
+        (n_features,) float64, as LABELS names them.
+
+    Raises:
+        Unsuitable: for a crystal without an answer, or that takes too much work.
     """
     centres, clouds = zip(*balls(crystal), strict=True)
-    found = _barcodes_of_congruent(clouds)
-    centre = [np.repeat(centres, [len(of_ball[k]) for of_ball in found]) for k in range(3)]
-    bars = [
-        np.concatenate([of_ball[k] for of_ball in found]) for k in range(3)
-    ]  # of each dimension: (n_bars, 2)
+    of_balls = _barcodes_of_congruent(clouds)
+    centre = [np.repeat(centres, [len(of_ball[k]) for of_ball in of_balls]) for k in range(3)]
+    # of each dimension (n_bars, 2)
+    bars = [np.concatenate([of_ball[k] for of_ball in of_balls]) for k in range(3)]
     values = [(centre[0], bars[0][:, 1])]  # in the order of QUANTITIES
     for k in (1, 2):
         birth, death = bars[k].T
@@ -80,22 +87,24 @@ def vector(crystal: Crystal) -> np.ndarray:
 
 
 def _statistics(values: np.ndarray, weight: np.ndarray) -> list[float]:
-    """What STATISTICS names."""
+    """Compute STATISTICS."""
     if not len(values):
         return [0.0] * len(STATISTICS)
     return [values.mean(), values.std(), values.max(), values.min(), values @ weight]
 
 
 def _barcodes_of_congruent(clouds: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-    """The same as `barcodes`, computed once for clouds of the same distances: balls around equivalent atoms, half of them all.
+    """Compute `barcodes`, once for congruent clouds: balls around equivalent atoms, half of all.
 
-    Clouds are told apart by the sorted distances of each point, as in the pointwise distance distributions of Widdowson and
-    Kurlin (NeurIPS 2022), which differ for all but contrived clouds that are not congruent.
+    Clouds are compared by the sorted distances of each point, as in the pointwise distance
+    distributions of Widdowson and Kurlin (NeurIPS 2022), which are equal only for congruent and a
+    few contrived clouds.
     """
     from scipy.spatial.distance import pdist, squareform
 
     places: dict[bytes, int] = {}
-    place, distinct = [], []
+    place: list[int] = []
+    distinct: list[np.ndarray] = []
     for cloud in clouds:
         rows = np.sort(squareform(pdist(cloud)).round(6), axis=1)
         key = b"".join(part.tobytes() for part in np.unique(rows, axis=0, return_counts=True))
@@ -103,32 +112,45 @@ def _barcodes_of_congruent(clouds: Sequence[np.ndarray]) -> list[list[np.ndarray
             places[key] = len(distinct)
             distinct.append(cloud)
         place.append(places[key])
-    found = barcodes(distinct)
-    return [found[of_cloud] for of_cloud in place]
+    of_distinct = barcodes(distinct)
+    return [of_distinct[number] for number in place]
 
 
 def barcodes(clouds: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-    """Of each cloud of points its bars of Betti 0, 1 and 2: (n_bars, 2) birth and death, Å, of the Vietoris-Rips complexes.
+    """Compute the bars of the Vietoris-Rips complexes of clouds of points.
 
-    Without the component that never ends, and without bars of rings and cages that are too short to mean anything. A point
-    of each ball, its centre, is within the cut-off of all others, so that all rings and cages are filled by then.
+    The component that never ends is left out, and bars of rings and cages shorter than MIN_BAR. The
+    centre of each ball is within the cut-off of all other points, so that all rings and cages are
+    filled by then.
+
+    Args:
+        clouds: of each (n_points, 3) positions, Å.
+
+    Returns:
+        Of each cloud its bars of Betti 0, 1 and 2, (n_bars, 2) birth and death, Å.
     """
     from gudhi.sklearn import RipsPersistence
 
     rips = RipsPersistence([0, 1, 2], threshold=CUTOFF + 2 * SLACK, homology_coeff_field=2)
-    found = []
-    for of_cloud in rips.fit_transform(clouds):
-        components, *holes = (np.asarray(bars, float).reshape(-1, 2) for bars in of_cloud)
-        kept = [bars[bars[:, 1] - bars[:, 0] > LEAST_BAR] for bars in holes]
-        found.append([components[np.isfinite(components[:, 1])], *kept])
-    return found
+    of_clouds = []
+    for diagrams in rips.fit_transform(clouds):
+        components, *holes = (np.asarray(bars, float).reshape(-1, 2) for bars in diagrams)
+        kept = [bars[bars[:, 1] - bars[:, 0] > MIN_BAR] for bars in holes]
+        of_clouds.append([components[np.isfinite(components[:, 1])], *kept])
+    return of_clouds
 
 
 def balls(crystal: Crystal) -> Iterator[tuple[int, np.ndarray]]:
-    """For each atom of the cell and each element: the centre's atomic number, and (n_points, 3) positions, Å, around it.
+    """Yield the ball around each atom of the cell, for each element.
 
-    The points are the atoms within the cut-off that are of this element or of the centre's own, the centre the first.
-    Raises Unsuitable where the cell is no crystal, or has too much in it.
+    The points are the atoms within the cut-off that are of this element or of the centre's own, the
+    centre first.
+
+    Yields:
+        The centre's atomic number, and (n_points, 3) positions, Å, relative to it.
+
+    Raises:
+        Unsuitable: for a cell that is no crystal, or has too many atoms.
     """
     sites, lattice, images = _around(crystal)
     points = (sites + (images @ lattice)[:, None]).reshape(-1, 3)
@@ -142,37 +164,40 @@ def balls(crystal: Crystal) -> Iterator[tuple[int, np.ndarray]]:
         near = near[np.argsort(distance[near], kind="stable")]
         if len(near) > 1 and distance[near[1]] < MIN_DISTANCE:
             raise Unsuitable("sites on one another", f"{distance[near[1]]:.3g} Å apart")
-        if len(near) > MOST_POINTS:
+        if len(near) > MAX_POINTS:
             raise Unsuitable(
                 "too dense",
-                f"{len(near)} atoms within {CUTOFF:g} Å of one, more than {MOST_POINTS}",
+                f"{len(near)} atoms within {CUTOFF:g} Å of one, more than {MAX_POINTS}",
             )
         for element in elements:
             ball = near[(number[near] == own) | (number[near] == element)]
             n_pairs += len(ball) ** 2
-            if n_pairs > MOST_PAIRS:
+            if n_pairs > MAX_PAIRS:
                 raise Unsuitable(
                     "crystal too large",
-                    f"{len(sites)} sites, more than {MOST_PAIRS:,} pairs of neighbours",
+                    f"{len(sites)} sites, more than {MAX_PAIRS:,} pairs of neighbours",
                 )
             yield int(own), offset[ball]
 
 
 def _around(crystal: Crystal) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions (n_sites, 3) in Å within a cell of short vectors, the cell, and the cells (n_images, 3) that balls reach."""
+    """Return positions (n_sites, 3), Å, in a cell of short vectors, the cell, and its images.
+
+    The images (n_images, 3) are those that balls reach.
+    """
     short, fraction = reduced_cell(crystal)
     n_expected = len(fraction) * 4 / 3 * np.pi * CUTOFF**3 / abs(np.linalg.det(short))
-    if n_expected > 2 * MOST_POINTS:
+    if n_expected > 2 * MAX_POINTS:
         raise Unsuitable(
             "too dense",
-            f"{n_expected:.3g} atoms in a ball of {CUTOFF:g} Å, more than {MOST_POINTS}",
+            f"{n_expected:.3g} atoms in a ball of {CUTOFF:g} Å, more than {MAX_POINTS}",
         )
     spacing = 1 / np.linalg.norm(np.linalg.inv(short), axis=0)  # of the planes between cells
     reach = np.floor((CUTOFF + SLACK) / spacing) + 1  # fractions of two sites differ by less than 1
-    if (n_sites := len(fraction) * np.prod(2 * reach + 1)) > MOST_IMAGES:
+    if (n_sites := len(fraction) * np.prod(2 * reach + 1)) > MAX_IMAGES:
         raise Unsuitable(
             "crystal too large",
-            f"{n_sites:.3g} images of sites to look at, of at most {MOST_IMAGES:,}",
+            f"{n_sites:.3g} images of sites to search, of at most {MAX_IMAGES:,}",
         )
     images = np.stack(
         np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), -1

@@ -1,8 +1,9 @@
 """Ward's 145 features of a composition, for a whole table at once, equal to matminer's featurizers.
 
-Ward et al., npj Comput. Mater. 2, 16028 (2016): matminer's Stoichiometry (6), ElementProperty "magpie" (132),
-ValenceOrbital averages (4) and IonProperty(fast=True) (3). The tables of elements are matminer's and pymatgen's own, read
-once a process. Compounds of equally many elements are computed together.
+Ward et al., npj Comput. Mater. 2, 16028 (2016): matminer's Stoichiometry (6), ElementProperty
+"magpie" (132), ValenceOrbital averages (4) and IonProperty(fast=True) (3). The tables of elements
+are matminer's and pymatgen's own, read once a process. Compounds of equally many elements are
+computed together.
 """
 
 import functools
@@ -43,27 +44,25 @@ LABELS = [
 # numpy.isclose, by which matminer finds ties of the mode and charges that are neutral
 RELATIVE, ABSOLUTE = 1e-5, 1e-8
 EPSILON = np.finfo(float).eps
-LARGEST_PRODUCT = (
-    2**20
-)  # ways to give every element of a compound an oxidation state that are tried at once
+# Ways to give every element of a compound an oxidation state that are tried at once.
+MAX_WAYS = 2**20
 
 
 class Tables(NamedTuple):
-    """What is known of the elements, by atomic number; row 0 is none."""
+    """Properties of the elements by atomic number; row 0 is unused."""
 
-    properties: (
-        np.ndarray
-    )  # (119, 22), gaps filled with the mean over the elements, as matminer does
+    # (119, 22), gaps filled with the mean over the elements, as matminer does
+    properties: np.ndarray
     electronegativity: np.ndarray  # (119,) pymatgen's, gaps filled likewise
-    n_states: np.ndarray  # (119,) how many common oxidation states there are; noble gases have none
-    states: np.ndarray  # (119, most), the first n_states of a row count
+    n_states: np.ndarray  # (119,) number of common oxidation states; noble gases have none
+    states: np.ndarray  # (119, largest of n_states), of which the first n_states of a row count
     lowest: np.ndarray  # (119,) of the states, zero where there are none
     highest: np.ndarray  # (119,)
 
 
 @functools.cache
 def tables() -> Tables:
-    """matminer and its imports warn of much that is not about us."""
+    """Read the tables of matminer and pymatgen, without the warnings of their imports."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from matminer.utils.data import MagpieData, PymatgenData
@@ -72,8 +71,8 @@ def tables() -> Tables:
         magpie, ionic = MagpieData(impute_nan=True), PymatgenData(impute_nan=True)
         elements = [Element(symbol) for symbol in SYMBOLS]
         states = [(), *(ionic.get_oxidation_states(element) for element in elements)]
-        none = np.full((1, len(PROPERTIES)), np.nan)
-        found = [
+        unused = np.full((1, len(PROPERTIES)), np.nan)
+        properties = [
             [magpie.get_elemental_property(element, name) for name in PROPERTIES]
             for element in elements
         ]
@@ -85,7 +84,7 @@ def tables() -> Tables:
     for number, values in enumerate(states):
         padded[number, : len(values)] = values
     return Tables(
-        properties=np.concatenate([none, found]),
+        properties=np.concatenate([unused, properties]),
         electronegativity=np.array(electronegativity),
         n_states=np.array([*map(len, states)]),
         states=padded,
@@ -95,23 +94,26 @@ def tables() -> Tables:
 
 
 def matrix(materials: Materials) -> np.ndarray:
-    """(n_rows, 145) float64."""
+    """Compute (n_rows, 145) float64, as LABELS names them."""
     x = np.empty((len(materials), len(LABELS)))
-    alone = np.zeros(len(materials), bool)
+    unsure = np.zeros(len(materials), bool)
     n_elements = materials.n_elements
     for size in np.unique(n_elements):
         rows = np.flatnonzero(n_elements == size)
         place = materials.start[rows] + np.arange(size)[:, None]
-        x[rows], alone[rows] = _alike(materials.number[place], materials.amount[place])
-    if alone.any():
-        x[alone] = row_by_row(materials.take(alone))
+        x[rows], unsure[rows] = _of_equal_size(materials.number[place], materials.amount[place])
+    if unsure.any():
+        x[unsure] = row_by_row(materials.take(unsure))
     return x
 
 
-def _alike(number: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compounds of equally many elements (n_elements, n): features (n, 145), and which rows are for matminer (n,).
+def _of_equal_size(number: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the features of compounds of equally many elements (n_elements, n).
 
-    Elements are the first axis: numpy then adds them whole rows at a time, in the order in which matminer does.
+    Elements are the first axis: numpy then adds whole rows at a time, in matminer's order.
+
+    Returns:
+        Features (n, 145), and the rows (n,) bool that must be left to matminer.
     """
     size, n_rows = number.shape
     x = np.empty((n_rows, len(LABELS)))
@@ -123,8 +125,8 @@ def _alike(number: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
     value = tables().properties[number]  # (n_elements, n, 22)
     mean = (value * amount[..., None]).sum(0) / total[:, None]
-    most = amount.max(0)
-    frequent = np.abs(amount - most) <= ABSOLUTE + RELATIVE * most
+    largest = amount.max(0)
+    is_mode = np.abs(amount - largest) <= ABSOLUTE + RELATIVE * largest
     statistics = x[:, len(NORMS) : len(NORMS) + len(PROPERTIES) * len(STATISTICS)].reshape(
         n_rows, len(PROPERTIES), -1
     )
@@ -133,25 +135,27 @@ def _alike(number: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, np.ndarr
     statistics[..., 2] = high - low
     statistics[..., 3] = mean
     statistics[..., 4] = (np.abs(value - mean) * amount[..., None]).sum(0) / total[:, None]
-    statistics[..., 5] = np.where(frequent[..., None], value, np.inf).min(0)
+    statistics[..., 5] = np.where(is_mode[..., None], value, np.inf).min(0)
     x[:, -7:-3] = mean[:, [PROPERTIES.index(shell) for shell in SHELLS]]
 
     if size == 1:
         x[:, -3:] = 1, 0, 0
         return x, np.zeros(n_rows, bool)
-    x[:, -3], alone = _neutral(number, amount)
+    x[:, -3], unsure = _neutral(number, amount)
     first, second = np.triu_indices(size, 1)  # the pairs of elements
     electronegativity = tables().electronegativity[number]
     character = 1 - np.exp(-0.25 * (electronegativity[first] - electronegativity[second]) ** 2)
     x[:, -2] = character.max(0)
     x[:, -1] = (fraction[first] * fraction[second] * character).sum(0)
-    return x, alone
+    return x, unsure
 
 
 def _neutral(number: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whether one common oxidation state for each element can make a compound neutral (n,), and where that is not sure (n,).
+    """Tell which compounds one common oxidation state for each element can make neutral.
 
-    It is not sure where rounding decides, which needs amounts in the millions, or where there are too many ways to try.
+    Returns:
+        (n,) bool, and (n,) bool where that is not certain: where rounding decides, which needs
+        amounts in the millions, or where there are too many ways to try.
     """
     known = tables()
     n_states = known.n_states[number]  # (n_elements, n)
@@ -160,37 +164,36 @@ def _neutral(number: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, np.nda
     rounding = 4 * EPSILON * len(number) * np.maximum(np.abs(lowest), np.abs(highest)).sum(0)
     slack = ABSOLUTE + 2 * rounding
     both_signs = (ways > 0) & (lowest.sum(0) <= slack) & (highest.sum(0) >= -slack)
-    unsure = both_signs & (ways > LARGEST_PRODUCT)
+    unsure = both_signs & (ways > MAX_WAYS)
     possible = np.zeros(len(ways), bool)
     for rows in _portions(np.flatnonzero(both_signs & ~unsure), ways):
-        charge, of = np.zeros(len(rows)), rows  # (n_ways,) the charge so far, and of which row
+        # (n_ways,) the charge so far, and the row that each way belongs to
+        charge, row = np.zeros(len(rows)), rows
         for place in range(len(number)):
-            count = n_states[place, of]
+            count = n_states[place, row]
             which = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-            of = np.repeat(of, count)
-            charge = (
-                np.repeat(charge, count)
-                + known.states[number[place, of], which] * amount[place, of]
-            )
-            # Ways that the elements to come cannot balance are given up.
-            within = charge + lowest[place + 1 :].sum(0)[of] <= slack[of]
-            within &= charge + highest[place + 1 :].sum(0)[of] >= -slack[of]
-            of, charge = of[within], charge[within]
-        off = np.abs(charge) - ABSOLUTE
-        possible[of[off <= -rounding[of]]] = True
-        unsure[of[np.abs(off) < rounding[of]]] = True
+            row = np.repeat(row, count)
+            state = known.states[number[place, row], which]
+            charge = np.repeat(charge, count) + state * amount[place, row]
+            # Drop the ways that the remaining elements cannot balance.
+            within = charge + lowest[place + 1 :].sum(0)[row] <= slack[row]
+            within &= charge + highest[place + 1 :].sum(0)[row] >= -slack[row]
+            row, charge = row[within], charge[within]
+        excess = np.abs(charge) - ABSOLUTE
+        possible[row[excess <= -rounding[row]]] = True
+        unsure[row[np.abs(excess) < rounding[row]]] = True
     return possible, unsure & ~possible
 
 
 def _portions(rows: np.ndarray, ways: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows that have few enough ways together."""
-    portion = np.cumsum(ways[rows]) // LARGEST_PRODUCT
+    """Yield rows whose ways together are few enough."""
+    portion = np.cumsum(ways[rows]) // MAX_WAYS
     yield from (rows[portion == number] for number in np.unique(portion))
 
 
 @functools.cache
 def featurizers() -> tuple:
-    """matminer's, made once a process."""
+    """Make matminer's featurizers, once a process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from matminer.featurizers.composition import (
@@ -209,7 +212,7 @@ def featurizers() -> tuple:
 
 
 def row_by_row(materials: Materials) -> np.ndarray:
-    """(n_rows, 145) float64 by matminer itself, a millisecond a row: what `matrix` must equal, and where it is not sure."""
+    """Compute (n_rows, 145) float64 by matminer itself, a millisecond a row, as `matrix` must."""
     from pymatgen.core import Composition
 
     rows = []

@@ -1,15 +1,16 @@
-"""Who plays which part in a compound: its elements in order, and which element has about which fraction.
+"""Features of the parts that elements play in a compound, such as A, B and X in ABX3.
 
-`ordered`: Ward's statistics say what a compound's elements are like on average, and fractions which they are; of ABX3 neither says
-directly what A, B and X are like. Here the most abundant element comes first (X), the next second and so on, of equally
-abundant ones the less electronegative first: the first four, each by its fraction and Magpie's 22 properties (Ward et al.
-2016). Where there are fewer, the fraction is 0 and the properties are the means over the 86 elements, which after scaling
-say nothing. Of the compounds in OQMD one in 200 has more than four elements.
+`ordered`: the first four elements, each by its fraction and Magpie's 22 properties (Ward et al.
+2016). The most abundant element comes first, and of equally abundant ones the less electronegative.
+Ward's statistics describe a compound's elements on average, and fractions name them; neither tells
+directly what A, B and X are like. In a compound of fewer elements the fraction of the others is 0
+and their properties are the means over the 86 elements, which scaling turns into 0. Of the
+compounds in OQMD one in 200 has more than four elements.
 
-`classes`: whether an element is there with a fraction of a class, a column for each of the 86 elements and eight classes,
-and for each of the first four places. A network's first layer then adds up a vector for each part that an element plays,
-as networks on sets do (Zaheer et al. 2017), where a fraction only scales the element's one vector. What these sets are
-worth is in docs/recipes.md.
+`classes`: 0 or 1 for each element and each class of fractions, eight of them, and for each of the
+first four places. The first layer of a network then adds up a vector for each part that an element
+plays, as networks on sets do (Zaheer et al. 2017), while a fraction only scales the one vector of
+an element. docs/recipes.md has the errors with these sets.
 """
 
 import functools
@@ -27,13 +28,21 @@ LABELS = [
     for place in range(1, PLACES + 1)
     for name in ("fraction", *PROPERTIES)
 ]
-# Upper bounds of the classes of fractions, between the fractions that stoichiometry likes: 1/8, 1/5, 1/4, 1/3, 2/5, 1/2, 2/3.
+# Upper bounds of the classes, between the frequent fractions: 1/8, 1/5, 1/4, 1/3, 2/5, 1/2, 2/3.
 BOUNDS = (0.17, 0.22, 0.27, 0.35, 0.45, 0.55, 0.7, 1.0)
-DECIMALS = 4  # of fractions that are equal; rounding of amounts must not decide an order
+DECIMALS = 4  # of fractions: rounding of amounts must not decide the order of elements
 
 
 def matrix(materials: Materials, known: tuple[int, ...]) -> np.ndarray:
-    """(n_rows, 92) float64. `known` are the atomic numbers over which the means of absent elements are taken."""
+    """Compute the features `ordered`.
+
+    Args:
+        materials: n_rows materials.
+        known: atomic numbers; their mean properties stand for absent elements.
+
+    Returns:
+        (n_rows, 92) float64, as LABELS names them.
+    """
     x = np.empty((len(materials), PLACES, 1 + len(PROPERTIES)))
     x[..., 0], x[..., 1:] = 0, _means(known)
     for rows, number, fraction in _in_order(materials):
@@ -43,13 +52,22 @@ def matrix(materials: Materials, known: tuple[int, ...]) -> np.ndarray:
 
 
 def class_labels(symbols: Iterable[str]) -> list[str]:
+    """Return the labels of `classes` for elements with these symbols."""
     bounds = [f"{low:g} to {high:g}" for low, high in itertools.pairwise((0.0, *BOUNDS))]
     things = (*symbols, *(f"element {place}" for place in range(1, PLACES + 1)))
     return [f"{thing} in {text}" for thing in things for text in bounds]
 
 
 def classes(materials: Materials, known: tuple[int, ...]) -> np.ndarray:
-    """(n_rows, 8 * (n_known + 4)) float64, 0 or 1. `known` are the atomic numbers that have columns, in their order."""
+    """Compute the features `classes`.
+
+    Args:
+        materials: n_rows materials.
+        known: atomic numbers of the columns, in their order.
+
+    Returns:
+        (n_rows, 8 * (n_known + 4)) float64, 0 or 1.
+    """
     n_classes = len(BOUNDS)
     x = np.zeros((len(materials), len(known) + PLACES, n_classes))
     column = np.full(len(tables().properties), -1)
@@ -68,21 +86,23 @@ def _class_of(fraction: np.ndarray) -> np.ndarray:
 
 
 def _in_order(materials: Materials) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """For compounds of equally many elements: rows (n,), atomic numbers and fractions (at most 4, n) in order."""
+    """Yield rows (n,), atomic numbers and fractions (at most 4, n) in order, by their number."""
     n_elements = materials.n_elements
     for size in np.unique(n_elements):
         rows = np.flatnonzero(n_elements == size)
         place = materials.start[rows] + np.arange(size)[:, None]
         number, amount = materials.number[place], materials.amount[place]  # (n_elements, n)
         fraction = amount / amount.sum(0)
-        # By the last key first: fraction, then electronegativity, then atomic number, so that a spelling has no say.
+        # By the last key first: fraction, then electronegativity, then atomic number, so that the
+        # spelling of a formula does not matter.
         order = np.lexsort(
             (number, tables().electronegativity[number], -fraction.round(DECIMALS)), axis=0
         )[:PLACES]
-        yield rows, *(np.take_along_axis(values, order, 0) for values in (number, fraction))
+        in_order = np.take_along_axis(number, order, 0), np.take_along_axis(fraction, order, 0)
+        yield rows, *in_order
 
 
 @functools.cache
 def _means(known: tuple[int, ...]) -> np.ndarray:
-    """(22,) of each property over the elements."""
+    """Return (22,) means of each property over the elements."""
     return tables().properties[list(known)].mean(0)

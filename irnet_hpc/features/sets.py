@@ -1,16 +1,22 @@
-"""Feature sets: name -> version, labels, and a pure batched function from materials to a matrix of features.
+"""FEATURE_SETS: name -> version, labels, and a pure function from materials to features.
 
-`magpie` is the 145 features of Ward et al., npj Comput. Mater. 2, 16028 (2016), through matminer; `elements` the 86 atomic
-fractions of ElemNet; `ordered` and `classes` which element plays which part (ordered.py); `structure` the 126 features of
-crystals of Ward et al., Phys. Rev. B 96, 024104 (2017); `columns` the user's own numeric columns; `asph`, experimental, the
-persistent homology of the crystal structure after Jiang et al., npj Comput. Mater. 7, 28 (2021). Sums such as `magpie+structure` stand side by side.
+magpie      the 145 features of Ward et al., npj Comput. Mater. 2, 16028 (2016), through matminer
+elements    the 86 atomic fractions of ElemNet
+ordered     the elements of a compound in order, each with its properties (ordered.py)
+classes     which element is there with about which fraction (ordered.py)
+structure   the 126 features of crystals of Ward et al., Phys. Rev. B 96, 024104 (2017)
+columns     the user's own numeric columns
+asph        experimental: persistent homology of the crystal after Jiang et al., npj Comput. Mater.
+            7, 28 (2021)
+
+The sets of a sum such as `magpie+structure` stand side by side.
 """
 
 import functools
 import importlib.util
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,56 +31,63 @@ from irnet_hpc.features import structure as ward2017
 LEFT_OUT = {"He", "Ne", "Ar", "Po", "At", "Rn", "Fr", "Ra"}
 # The 86 elements of the papers: symbol -> atomic number.
 ELEMENTS = {symbol: NUMBER[symbol] for symbol in SYMBOLS[: NUMBER["Pu"]] if symbol not in LEFT_OUT}
-# Rows are computed, and kept should the process be killed, by blocks: so much work on one core, and never more rows. The
-# content does not depend on it.
+# Rows are computed, and kept should the process be killed, in blocks of this much work on one core
+# and at most this many rows. The numbers do not depend on the blocks.
 BLOCK_S = 3.0
 BLOCK_ROWS = 1024
 LIMIT_S = 60.0  # for one crystal
-WORKER_START_S = 4.0  # a process that imports what features need; one is worth starting only for more work than that
+# A worker takes this long to import what features need, and is started only for more work.
+WORKER_START_S = 4.0
 
 
 class Described(NamedTuple):
     """Features of a block of materials."""
 
     x: np.ndarray  # (n_rows, n_features)
-    unsuited: dict[
-        int, tuple[str, str]
-    ]  # row -> reason and detail, of the rows that have no features
+    unsuited: dict[int, tuple[str, str]]  # row -> reason and detail, of rows without features
 
 
 class FeatureSet(NamedTuple):
+    """A feature set: how to compute and to name its columns."""
+
     version: int  # raised when the numbers change; enters a pack's identity
     labels: Callable[[Materials], list[str]]
     describe: Callable[[Materials], Described]  # float64
     row_s: float  # about how long a row takes on one core
-    of_formula: bool = (
-        False  # whether it is a function of the formula alone, so that a formula needs one row only
-    )
-    of_structure: bool = False  # whether it needs a crystal
+    # True: a function of the formula alone, so that a formula needs one row only.
+    of_formula: bool = False
+    of_structure: bool = False  # True: needs a crystal
     elements: frozenset[int] | None = None  # atomic numbers it knows; None: any
-    limit_s: float | None = (
-        None  # after which a row has no features; the set says with workers.at(row) where it is
-    )
+    # After which a row has no features; the set announces each row by worker_pool.at(row).
+    limit_s: float | None = None
     libraries: tuple[str, ...] = ()  # whose versions are recorded in a pack
     extra: str = ""  # of the package, which installs the libraries; "": they are always there
     experimental: str = ""  # where not empty: what a user of the set should know
 
 
 def feature_labels(names: Sequence[str], materials: Materials) -> list[str]:
-    """The labels of a sum of feature sets. Raises UserError where one stands twice, or a set has none."""
-    found = [label for name in names for label in FEATURE_SETS[name].labels(materials)]
-    twice = sorted(label for label, count in Counter(found).items() if count > 1)
+    """Return the labels of a sum of feature sets.
+
+    Args:
+        names: of the feature sets.
+        materials: their column labels are those of `columns`.
+
+    Raises:
+        UserError: if a label repeats, or a set has none.
+    """
+    labels = [label for name in names for label in FEATURE_SETS[name].labels(materials)]
+    twice = sorted(label for label, count in Counter(labels).items() if count > 1)
     if twice:
         raise UserError(
             f"feature labels must differ, got {', '.join(twice[:5])} twice in {'+'.join(names)}"
         )
-    return found
+    return labels
 
 
 def parse_feature_sets(text: str) -> tuple[str, ...]:
-    """The names of a sum. Raises UserError for an unknown or repeated one.
+    """Parse a sum of feature sets into names. Raises UserError for an unknown or repeated one.
 
-    >>> parse("magpie+elements")
+    >>> parse_feature_sets("magpie+elements")
     ('magpie', 'elements')
     """
     names = tuple(check_choice("feature set", name, FEATURE_SETS) for name in text.split("+"))
@@ -103,43 +116,44 @@ def _is_installed(library: str) -> bool:
 
 
 def need_structures(names: Sequence[str]) -> bool:
-    """Whether any of the sets needs crystals."""
+    """Tell whether any of the sets needs crystals."""
     return any(FEATURE_SETS[name].of_structure for name in names)
 
 
 def experimental_notes(names: Sequence[str]) -> list[str]:
-    """One line for each experimental set."""
-    return [
-        f"feature set {name} is experimental: {said}"
-        for name in names
-        if (said := FEATURE_SETS[name].experimental)
-    ]
+    """Return a line for each experimental set."""
+    notes = {name: FEATURE_SETS[name].experimental for name in names}
+    return [f"feature set {name} is experimental: {note}" for name, note in notes.items() if note]
 
 
 def unknown_elements(names: Sequence[str], materials: Materials) -> dict[int, str]:
-    """Row -> the symbols of those of its elements that a set does not know."""
-    known = [
-        FEATURE_SETS[name].elements for name in names if FEATURE_SETS[name].elements is not None
-    ]
+    """Return row -> symbols of its elements that any of the sets does not know."""
+    known = [elements for name in names if (elements := FEATURE_SETS[name].elements) is not None]
     if not known:
         return {}
-    foreign = ~np.isin(materials.number, list(frozenset.intersection(*known)))
+    is_unknown = ~np.isin(materials.number, list(frozenset.intersection(*known)))
     rows = materials.row_of_amount
-    found: dict[int, list[str]] = {}
-    for place in np.flatnonzero(foreign):
-        found.setdefault(int(rows[place]), []).append(SYMBOLS[materials.number[place] - 1])
-    return {row: ", ".join(symbols) for row, symbols in found.items()}
+    symbols: dict[int, list[str]] = {}
+    for place in np.flatnonzero(is_unknown):
+        symbols.setdefault(int(rows[place]), []).append(SYMBOLS[materials.number[place] - 1])
+    return {row: ", ".join(of_row) for row, of_row in symbols.items()}
 
 
 def describe(
     names: Sequence[str], materials: Materials, left_out: LeftOut | None = None
 ) -> Described:
-    """The features of a sum of sets, side by side in float32; rows that have none, or whose are not finite, are unsuited.
+    """Compute the features of a sum of sets, side by side.
 
-    `left_out` are rows that must not be computed, with reason and detail.
+    Args:
+        names: of the feature sets.
+        materials: n_rows materials.
+        left_out: rows that must not be computed -> reason and detail.
+
+    Returns:
+        (n_rows, n_features) float32, and the rows without features, which are NaN or not finite.
     """
     if left_out:
-        return _but(left_out, names, materials)
+        return _describe_but(left_out, names, materials)
     parts = []
     for name in names:
         at(None)
@@ -149,29 +163,30 @@ def describe(
     unsuited = {
         int(row): ("features not finite", "") for row in np.flatnonzero(~np.isfinite(x).all(1))
     }
-    for part in reversed(parts):  # the first set's reason counts
+    # The reason of the first set counts.
+    for part in reversed(parts):
         unsuited |= part.unsuited
     return Described(x, unsuited)
 
 
-def _but(left_out: LeftOut, names: Sequence[str], materials: Materials) -> Described:
+def _describe_but(left_out: LeftOut, names: Sequence[str], materials: Materials) -> Described:
+    """Describe all rows but those left out."""
     rest = np.setdiff1d(np.arange(len(materials)), list(left_out))
-    found = describe(names, materials.take(rest))
-    x = np.full((len(materials), found.x.shape[1]), np.nan, np.float32)
-    x[rest] = found.x
-    return Described(
-        x, dict(left_out) | {int(rest[row]): why for row, why in found.unsuited.items()}
-    )
+    described = describe(names, materials.take(rest))
+    x = np.full((len(materials), described.x.shape[1]), np.nan, np.float32)
+    x[rest] = described.x
+    unsuited = {int(rest[row]): reason for row, reason in described.unsuited.items()}
+    return Described(x, dict(left_out) | unsuited)
 
 
-def worthwhile_workers(names: Sequence[str], n_rows: int, most: int) -> int:
-    """How many processes finish first: for features of formulas one, up to millions of rows."""
+def worthwhile_workers(names: Sequence[str], n_rows: int, max_workers: int) -> int:
+    """Return the number of processes that finish first: for formulas one, up to millions."""
     work_s = n_rows * sum(FEATURE_SETS[name].row_s for name in names)
-    return max(1, min(most, int(work_s / WORKER_START_S)))
+    return max(1, min(max_workers, int(work_s / WORKER_START_S)))
 
 
 def block_rows(names: Sequence[str]) -> int:
-    """How many rows are a block: a matter of the sets alone, so that it is the same whoever computes them."""
+    """Return the number of rows of a block, which depends on the sets alone."""
     row_s = sum(FEATURE_SETS[name].row_s for name in names)
     return max(1, min(BLOCK_ROWS, int(BLOCK_S / row_s) if row_s else BLOCK_ROWS))
 
@@ -179,7 +194,10 @@ def block_rows(names: Sequence[str]) -> int:
 def describe_batches(
     names: Sequence[str], batches: Iterable[Materials], workers: int
 ) -> Iterator[Described]:
-    """`describe` for each batch, in their order, computed by that many processes."""
+    """Describe each batch, in their order, with `workers` processes.
+
+    Raises UserError if a library is missing.
+    """
     check_installed(names)
     limits = [limit_s for name in names if (limit_s := FEATURE_SETS[name].limit_s) is not None]
     yield from in_order(
@@ -188,7 +206,7 @@ def describe_batches(
 
 
 def _elements(materials: Materials) -> Described:
-    """(n_rows, 86) float64: atomic fractions."""
+    """Compute (n_rows, 86) float64 atomic fractions."""
     column = np.zeros(max(ELEMENTS.values()) + 1, np.int64)
     column[list(ELEMENTS.values())] = np.arange(len(ELEMENTS))
     x = np.zeros((len(materials), len(ELEMENTS)))
@@ -201,14 +219,15 @@ def _elements(materials: Materials) -> Described:
 def _column_labels(materials: Materials) -> list[str]:
     if not materials.column_labels:
         raise UserError(
-            "feature set 'columns' is the table's own numeric columns, but it has none besides its properties"
+            "feature set 'columns' is the table's own numeric columns, "
+            "but it has none besides its properties"
         )
     return list(materials.column_labels)
 
 
 @functools.cache
 def _warm_up(vector: Callable[[Crystal], np.ndarray]) -> None:
-    """Import what `vector` needs, by a crystal of one atom: from a busy file system it may take longer than a row may."""
+    """Call `vector` once, so that its imports do not count against the time limit of a row."""
     vector(Crystal(3 * np.eye(3), np.array([NUMBER["Po"]], np.int16), np.zeros((1, 3))))
 
 
@@ -217,9 +236,9 @@ def _of_crystals(
     labels: Sequence[str],
     vector: Callable[[Crystal], np.ndarray],
     row_s: float,
-    **fields,
+    **fields: Any,
 ) -> FeatureSet:
-    """A feature set that is `vector` of each row's crystal; rows without one, or where it raises, are unsuited."""
+    """Make a feature set of crystals from the function of one; `vector` may raise Unsuitable."""
 
     def describe(materials: Materials) -> Described:
         x = np.full((len(materials), len(labels)), np.nan)
@@ -235,7 +254,8 @@ def _of_crystals(
             try:
                 x[row] = vector(materials.crystals[row])
             except Unsuitable as error:
-                unsuited[row] = error.args
+                reason, detail = error.args
+                unsuited[row] = (reason, detail)
         return Described(x, unsuited)
 
     return FeatureSet(

@@ -1,9 +1,11 @@
-"""Ward's 126 features of a crystal, from one Voronoi tessellation that all of them share.
+"""Ward's 126 features of a crystal, all from one Voronoi tessellation.
 
-Ward et al., Phys. Rev. B 96, 024104 (2017), as matminer's featurizers compute them: effective coordination numbers, the
-variation of bond lengths and cell sizes, Warren-Cowley-like ordering in three shells, the maximum packing efficiency, and
-differences of 22 elemental properties between a site and its neighbours. Neighbours count by the areas of their faces.
-matminer gives 128 columns; the papers do not have the ranges of the coordination number and of the neighbour distance variation.
+Ward et al., Phys. Rev. B 96, 024104 (2017), as matminer's featurizers compute them: effective
+coordination numbers, the variation of bond lengths and cell sizes, Warren-Cowley-like ordering in
+three shells, the maximum packing efficiency, and differences of 22 elemental properties between a
+site and its neighbours. Neighbours count by the areas of their faces. matminer gives 128 columns;
+the papers do not have the ranges of the coordination number and of the neighbour distance
+variation.
 """
 
 import numpy as np
@@ -14,7 +16,8 @@ from irnet_hpc.features import magpie, voronoi
 SHELLS = (1, 2, 3)
 STATISTICS = ("minimum", "maximum", "range", "mean", "avg_dev")
 NOT_RANGE = [0, 1, 3, 4]
-MOST_PATHS = 5_000_000  # of two steps from neighbour to neighbour; a dense crystal of 1,000 sites has some 200,000
+# Of two steps from neighbour to neighbour; a dense crystal of 1,000 sites has some 200,000.
+MAX_PATHS = 5_000_000
 LABELS = [
     *(f"{STATISTICS[place]} CN_VoronoiNN" for place in NOT_RANGE),
     *(
@@ -35,27 +38,31 @@ LABELS = [
 
 
 def vector(crystal: Crystal) -> np.ndarray:
-    """(126,) float64, as LABELS names them. Raises Unsuitable for a crystal that has no answer, or takes too much work."""
+    """Compute the features of a crystal.
+
+    Returns:
+        (126,) float64, as LABELS names them.
+
+    Raises:
+        Unsuitable: for a crystal without an answer, or that takes too much work.
+    """
     cells = voronoi.tessellate(crystal)
     n_sites = len(cells.volume)
     largest = np.zeros(n_sites)
     np.maximum.at(largest, cells.site, cells.area)
-    weight = (
-        cells.area / largest[cells.site]
-    )  # (n_faces,) as in pymatgen's VoronoiNN(weight="area")
+    # (n_faces,) as in pymatgen's VoronoiNN(weight="area")
+    weight = cells.area / largest[cells.site]
     total = np.bincount(cells.site, weight)
-    coordination = total**2 / np.bincount(
-        cells.site, weight**2
-    )  # (n_sites,) effective: 6 where there are 6 equal faces
+    # (n_sites,) effective: 6 where there are 6 equal faces
+    coordination = total**2 / np.bincount(cells.site, weight**2)
 
     bond = np.bincount(cells.site, weight * cells.distance) / total  # (n_sites,) Å, the mean
     variation = (
         np.bincount(cells.site, weight * np.abs(cells.distance - bond[cells.site])) / total / bond
     )
     relative = bond / bond.mean()
-    nearest = np.full(
-        n_sites, np.inf
-    )  # (n_sites,) Å; half of it is the radius of the largest sphere in the cell
+    # (n_sites,) Å; half of it is the radius of the largest sphere in the cell
+    nearest = np.full(n_sites, np.inf)
     np.minimum.at(nearest, cells.site, cells.distance)
 
     elements, kind = np.unique(crystal.number, return_inverse=True)
@@ -86,25 +93,26 @@ def vector(crystal: Crystal) -> np.ndarray:
 
 
 def _statistics(values: np.ndarray) -> np.ndarray:
-    """(n, 5) of (n, n_sites), in the order of STATISTICS."""
+    """Compute (n, 5) STATISTICS of (n, n_sites) values."""
     low, high = values.min(1), values.max(1)
     return np.stack([low, high, high - low, values.mean(1), _deviation(values)], axis=1)
 
 
 def _deviation(values: np.ndarray) -> np.ndarray:
-    """(n,), of (n, n_sites): the mean absolute one from the mean."""
+    """Compute (n,) mean absolute deviations of (n, n_sites) values."""
     return np.abs(values - values.mean(1, keepdims=True)).mean(1)
 
 
 def _ordering(
     cells: voronoi.Tessellation, weight: np.ndarray, around: np.ndarray, kind: np.ndarray
 ) -> np.ndarray:
-    """(3,): the mean of |1 - w / (x W)| over sites and elements, w of W being the weight of the paths of one, two or three
-    steps that end at an element, and x its fraction; 0 for an elementary substance.
+    """Compute (3,) ordering parameters, one for paths of one, two and three steps.
 
-    A path never comes to a site twice, and its weight is the product of its steps'. Two steps are the neighbours'
-    neighbours less the way back; three are the two steps of the neighbours less those that come by or to the start: there
-    and back, and round a triangle.
+    Each is the mean of |1 - w / (x W)| over sites and elements, w of W being the weight of the
+    paths that end at an element, and x its fraction; 0 for an elementary substance. A path never
+    visits a site twice, and its weight is the product of its steps'. Two steps are the neighbours'
+    neighbours less the way back; three are the two steps of the neighbours less those that pass or
+    end at the start: there and back, and round a triangle.
     """
     n_sites, n_elements = around.shape
     if n_elements == 1:
@@ -116,7 +124,7 @@ def _ordering(
     back = _weight_of(cells, weight, neighbour, site, -cells.image)[:, None]
 
     def over_faces(values: np.ndarray) -> np.ndarray:
-        """(n_faces, n_elements) to (n_sites, n_elements)."""
+        """Sum (n_faces, n_elements) to (n_sites, n_elements)."""
         return np.add.reduceat(values, start[:-1])
 
     second = over_faces(step * (around[neighbour] - back * own[site]))
@@ -134,12 +142,12 @@ def _ordering(
 
 
 def _triangles(cells: voronoi.Tessellation, weight: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """(n_sites,): the weight of all paths of three steps that end where they began."""
+    """Compute (n_sites,) weights of all paths of three steps that end where they began."""
     count = np.diff(start)[cells.neighbour]
-    if (n_paths := count.sum()) > MOST_PATHS:
+    if (n_paths := count.sum()) > MAX_PATHS:
         raise Unsuitable(
             "crystal too large",
-            f"{n_paths:,} paths from neighbour to neighbour, of at most {MOST_PATHS:,}",
+            f"{n_paths:,} paths from neighbour to neighbour, of at most {MAX_PATHS:,}",
         )
     one = np.repeat(np.arange(len(count)), count)
     two = np.arange(n_paths) + np.repeat(start[cells.neighbour] - np.cumsum(count) + count, count)
@@ -157,15 +165,15 @@ def _weight_of(
     neighbour: np.ndarray,
     image: np.ndarray,
 ) -> np.ndarray:
-    """(n,): the weights of steps (n,), (n,), (n, 3); 0 for those between sites that share no face."""
-    most = 2 * np.abs(cells.image).max()
-    base = 2 * most + 1
+    """Look up (n,) weights of steps (n,), (n,), (n, 3); 0 between sites that share no face."""
+    reach = 2 * np.abs(cells.image).max()
+    base = 2 * reach + 1
 
     def code(site: np.ndarray, neighbour: np.ndarray, image: np.ndarray) -> np.ndarray:
-        x, y, z = (image + most).T
+        x, y, z = (image + reach).T
         return (((site * len(cells.volume) + neighbour) * base + x) * base + y) * base + z
 
-    known, asked = code(cells.site, cells.neighbour, cells.image), code(site, neighbour, image)
+    known, wanted = code(cells.site, cells.neighbour, cells.image), code(site, neighbour, image)
     order = np.argsort(known)
-    at = order[np.minimum(np.searchsorted(known, asked, sorter=order), len(known) - 1)]
-    return np.where(known[at] == asked, weight[at], 0)
+    at = order[np.minimum(np.searchsorted(known, wanted, sorter=order), len(known) - 1)]
+    return np.where(known[at] == wanted, weight[at], 0)

@@ -62,7 +62,7 @@ class FormulaFeaturizer(TransformerMixin, BaseEstimator):
 
 
 def formula_column(X: "pandas.DataFrame | Any") -> list[Any]:
-    """Return the formulas in `X`. Raises UserError if it has several columns and none of that name."""
+    """Return the formulas in `X`. Raises UserError if it is not one column of them."""
     if hasattr(X, "columns"):
         name = "formula" if "formula" in X.columns else X.columns[0]
         if name != "formula" and len(X.columns) > 1:

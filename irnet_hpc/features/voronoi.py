@@ -1,10 +1,11 @@
-"""The periodic Voronoi tessellation of a crystal: its cells' faces, neighbours, areas and volumes, in double precision.
+"""The periodic Voronoi tessellation of a crystal: faces, areas and volumes of its cells.
 
-The cell of a site is bounded by planes half way to its neighbours. The plane v·d = |d|²/2 is the point 2d/|d|² of the dual
-space, the planes that bound the cell are the corners of the convex hull of these points, and the hull's facets are the
-cell's vertices (Brown, Inform. Process. Lett. 9, 223 (1979)). So Qhull finds one small hull a site, of the neighbours
-within a radius that the cell itself proves to be enough: the cell is exact, and there is no cut-off. Cells that do not
-fill the lattice are refused, so that an answer is right or there is none.
+The cell of a site is bounded by planes half way to its neighbours. The plane v·d = |d|²/2 is the
+point 2d/|d|² of the dual space, the planes that bound the cell are the corners of the convex hull
+of these points, and the hull's facets are the cell's vertices (Brown, Inform. Process. Lett. 9, 223
+(1979)). So Qhull finds one small hull a site, of the neighbours within a radius that the cell
+itself proves to be enough: the cell is exact, and there is no cut-off. Cells that do not fill the
+lattice are refused, so that an answer is right or there is none.
 """
 
 from typing import NamedTuple
@@ -13,70 +14,73 @@ import numpy as np
 
 from irnet_hpc.data.crystals import MIN_DISTANCE, Crystal, Unsuitable, reduced_cell
 
-MOST_POINTS = 1_000_000  # images of sites that are looked at: of some 30,000 sites that fill space, of fewer in a vacuum
-MOST_CANDIDATES = (
-    30_000_000  # neighbours that are tried, of all sites together: some ten seconds' work
-)
+# Images of sites that are searched: of some 30,000 sites that fill space, of fewer in a vacuum.
+MAX_POINTS = 1_000_000
+# Neighbours that are tried, of all sites together: some ten seconds' work.
+MAX_CANDIDATES = 30_000_000
 N_NEAREST = 50  # neighbours within the first radius, on average
-LEAST_AREA = 1e-9  # of the site's largest face; what is smaller is a vertex that rounding opened
-VOLUME_ERROR = 1e-6  # of the lattice's, by which the volumes of the cells may miss it
+# Of the site's largest face; a smaller face is a vertex that rounding opened.
+MIN_AREA = 1e-9
+MAX_VOLUME_ERROR = 1e-6  # of the sum of the cells' volumes, relative to the lattice's
 
 
 class Tessellation(NamedTuple):
-    """The Voronoi cells of a crystal's sites, in its order, and their faces, sorted by site; a face stands on both its sides."""
+    """The Voronoi cells of a crystal, and their faces sorted by site; each stands on both sides."""
 
     lattice: np.ndarray  # (3, 3) float64, Å: short vectors that span the crystal's own lattice
-    place: (
-        np.ndarray
-    )  # (n_sites, 3) float64, Å: the sites, or images of them, within this lattice's cell
+    # (n_sites, 3) float64, Å: the sites, or images of them, within the cell of this lattice
+    place: np.ndarray
     volume: np.ndarray  # (n_sites,) float64, Å³, of the Voronoi cells
-    site: np.ndarray  # (n_faces,) int64, whose face it is
+    site: np.ndarray  # (n_faces,) int64, of the cell
     neighbour: np.ndarray  # (n_faces,) int64, the site on the other side
-    image: (
-        np.ndarray
-    )  # (n_faces, 3) int64: the neighbour lies at place[neighbour] + image @ lattice
+    # (n_faces, 3) int64: the neighbour lies at place[neighbour] + image @ lattice
+    image: np.ndarray
     area: np.ndarray  # (n_faces,) float64, Å²
-    distance: (
-        np.ndarray
-    )  # (n_faces,) float64, Å, between site and neighbour; to the face it is half of that
+    distance: np.ndarray  # (n_faces,) float64, Å, between site and neighbour; the face is half way
 
 
 def tessellate(crystal: Crystal) -> Tessellation:
-    """Raises Unsuitable for numbers that are not finite, no volume, sites on one another, and work beyond bounds."""
+    """Compute the Voronoi tessellation of a crystal.
+
+    Raises:
+        Unsuitable: for numbers that are not finite, a lattice without volume, sites on one another,
+            and too much work.
+    """
     lattice, fraction = reduced_cell(crystal)
     volume = abs(np.linalg.det(lattice))
 
-    found = _dual_hulls(fraction, lattice)
-    area = _areas(found)
-    distance = np.linalg.norm(found.difference, axis=1)
-    cells = np.bincount(found.site, area * distance / 6, minlength=len(fraction))
-    if not abs(cells.sum() / volume - 1) < VOLUME_ERROR:
+    hulls = _dual_hulls(fraction, lattice)
+    area = _areas(hulls)
+    distance = np.linalg.norm(hulls.difference, axis=1)
+    cells = np.bincount(hulls.site, area * distance / 6, minlength=len(fraction))
+    if not abs(cells.sum() / volume - 1) < MAX_VOLUME_ERROR:
         raise Unsuitable(
             "no tessellation", f"cells of {cells.sum():.6g} Å³ in a lattice of {volume:.6g} Å³"
         )
 
     largest = np.zeros(len(fraction))
-    np.maximum.at(largest, found.site, area)
-    real = area > LEAST_AREA * largest[found.site]
-    faces = (found.site, found.neighbour, found.image.astype(np.int64), area, distance)
-    return Tessellation(lattice, fraction @ lattice, cells, *(of_face[real] for of_face in faces))
+    np.maximum.at(largest, hulls.site, area)
+    is_face = area > MIN_AREA * largest[hulls.site]
+    faces = (hulls.site, hulls.neighbour, hulls.image.astype(np.int64), area, distance)
+    return Tessellation(lattice, fraction @ lattice, cells, *(values[is_face] for values in faces))
 
 
 class _Hulls(NamedTuple):
-    """The hulls of all sites, one after another: a corner is a face of the site's cell, a facet is a vertex."""
+    """The dual hulls of all sites: a corner is a face of the site's cell, a facet is a vertex."""
 
     site: np.ndarray  # (n_faces,)
     neighbour: np.ndarray  # (n_faces,)
     image: np.ndarray  # (n_faces, 3)
     difference: np.ndarray  # (n_faces, 3) Å, from site to neighbour
-    meeting: np.ndarray  # (n_vertices, 3), the numbers of the faces that meet in a vertex
+    meeting: np.ndarray  # (n_vertices, 3), the faces that meet in a vertex
     vertex: np.ndarray  # (n_vertices, 3) Å, from the site
 
 
 def _dual_hulls(fraction: np.ndarray, lattice: np.ndarray) -> _Hulls:
-    """A cell whose vertices lie within half of a radius has no neighbours beyond it; where they do not, the radius grows.
+    """Compute the hulls of all sites, from the neighbours within a radius that grows where needed.
 
-    No vertex is farther from its site than half the diagonal of a box with edges as long as the lattice vectors.
+    A cell whose vertices lie within half of a radius has no neighbours beyond it. No vertex is
+    farther from its site than half the diagonal of a box with edges as long as the lattice vectors.
     """
     place = fraction @ lattice
     enough = 1.001 * np.linalg.norm(lattice)
@@ -88,9 +92,9 @@ def _dual_hulls(fraction: np.ndarray, lattice: np.ndarray) -> _Hulls:
         neighbour, image, tree = _points(fraction[to_do], radius[to_do].max(), fraction, lattice)
         for site in to_do:
             near = np.array(tree.query_ball_point(place[site], radius[site]))
-            if (n_candidates := n_candidates + len(near)) > MOST_CANDIDATES:
+            if (n_candidates := n_candidates + len(near)) > MAX_CANDIDATES:
                 raise Unsuitable(
-                    "crystal too large", f"more than {MOST_CANDIDATES:,} neighbours to try"
+                    "crystal too large", f"more than {MAX_CANDIDATES:,} neighbours to try"
                 )
             difference = tree.data[near] - place[site]
             square = np.einsum("ij,ij->i", difference, difference)
@@ -115,26 +119,30 @@ def _dual_hulls(fraction: np.ndarray, lattice: np.ndarray) -> _Hulls:
                 raise Unsuitable("no tessellation", f"the cell of site {site + 1} is open")
             else:
                 radius[site] = min(2 * reach * (1 + 1e-9), 2 * radius[site], enough)
-    parts = list(zip(*(done[site] for site in range(len(place))), strict=True))
+    parts = [list(part) for part in zip(*(done[site] for site in range(len(place))), strict=True)]
     offset = np.cumsum([0, *map(len, parts[0][:-1])])
     parts[4] = [meeting + before for meeting, before in zip(parts[4], offset, strict=True)]
     return _Hulls(*map(np.concatenate, parts))
 
 
 def _points(centres: np.ndarray, radius: float, fraction: np.ndarray, lattice: np.ndarray) -> tuple:
-    """(neighbour, image, tree) of the points within a radius of some centres, all in fractions; the tree holds Å."""
+    """Find the points within a radius (Å) of some centres (fractions).
+
+    Returns:
+        neighbour (n_points,), image (n_points, 3), and a k-d tree of the points in Å.
+    """
     from scipy.spatial import cKDTree
 
     reach = radius * np.linalg.norm(np.linalg.inv(lattice), axis=0)  # (3,) in lattice vectors
     low, high = centres.min(0) - reach, centres.max(0) + reach
     first, last = np.floor(low), np.floor(high)
     n_points = len(fraction) * np.prod(last - first + 1)
-    if n_points > MOST_POINTS:
+    if n_points > MAX_POINTS:
         raise Unsuitable(
             "crystal too large",
-            f"{n_points:.3g} images of sites to look at, of at most {MOST_POINTS:,}",
+            f"{n_points:.3g} images of sites to search, of at most {MAX_POINTS:,}",
         )
-    steps = [np.arange(least, most + 1) for least, most in zip(first, last, strict=True)]
+    steps = [np.arange(start, stop + 1) for start, stop in zip(first, last, strict=True)]
     shift = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 3)
     spread = (fraction + shift[:, None]).reshape(-1, 3)
     near = np.flatnonzero(((spread >= low) & (spread <= high)).all(1))
@@ -143,13 +151,18 @@ def _points(centres: np.ndarray, radius: float, fraction: np.ndarray, lattice: n
 
 
 def _dual_hull(dual: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Of dual points (n, 3) in 1/Å: which are faces (n_faces,), which of these meet in a vertex (n_vertices, 3), the
-    vertices (n_vertices, 3) in Å, and how far the farthest is; infinitely far for an open cell."""
+    """Compute the hull of dual points (n, 3) in 1/Å.
+
+    Returns:
+        The points that are faces (n_faces,), the faces that meet in a vertex (n_vertices, 3), the
+        vertices (n_vertices, 3) in Å, and the distance of the farthest, infinite for an open cell.
+    """
     from scipy.spatial import ConvexHull, QhullError
 
     try:
         hull = ConvexHull(dual)
-    except (QhullError, ValueError):  # too few, or all in a plane
+    except (QhullError, ValueError):
+        # too few points, or all in a plane
         return np.zeros(0, int), np.zeros((0, 3), int), np.zeros((0, 3)), np.inf
     normal, offset = hull.equations[:, :3], hull.equations[:, 3]
     meeting = np.searchsorted(hull.vertices, hull.simplices)
@@ -160,20 +173,19 @@ def _dual_hull(dual: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, fl
 
 
 def _areas(hulls: _Hulls) -> np.ndarray:
-    """(n_faces,) in Å²: a face's vertices, sorted by their angle about its middle, make a polygon."""
-    of = hulls.meeting.ravel()
+    """Compute (n_faces,) areas in Å² of polygons: vertices sorted by angle about their middle."""
+    face = hulls.meeting.ravel()
     vertex = np.repeat(hulls.vertex, 3, axis=0)
-    count = np.bincount(of)
-    middle = (
-        np.stack([np.bincount(of, vertex[:, axis]) for axis in range(3)], axis=1) / count[:, None]
-    )
+    count = np.bincount(face)
+    sums = np.stack([np.bincount(face, vertex[:, axis]) for axis in range(3)], axis=1)
+    middle = sums / count[:, None]
     normal = hulls.difference / np.linalg.norm(hulls.difference, axis=1)[:, None]
     across = np.cross(normal, np.eye(3)[np.abs(normal).argmin(1)])
     across /= np.linalg.norm(across, axis=1)[:, None]
-    arm = vertex - middle[of]
-    x = np.einsum("ij,ij->i", arm, across[of])
-    y = np.einsum("ij,ij->i", arm, np.cross(normal, across)[of])
-    order = np.lexsort((np.arctan2(y, x), of))
+    arm = vertex - middle[face]
+    x = np.einsum("ij,ij->i", arm, across[face])
+    y = np.einsum("ij,ij->i", arm, np.cross(normal, across)[face])
+    order = np.lexsort((np.arctan2(y, x), face))
     x, y = x[order], y[order]
     last = np.cumsum(count) - 1
     first = last - count + 1

@@ -159,7 +159,7 @@ def reduced(points: np.ndarray) -> list[np.ndarray]:
         if column:
             by_lowest[max(column)] = column
             birth = born[simplices[max(column)]]
-            if len(ends) == 2 or born[ends] - birth > homology.LEAST_BAR:
+            if len(ends) == 2 or born[ends] - birth > homology.MIN_BAR:
                 bars[len(ends) - 2].append((birth, born[ends]))
     return [np.array(sorted(found)).reshape(-1, 2) for found in bars]
 
@@ -294,13 +294,13 @@ def random_cell(n_sites: int, species: str, edge: float) -> Crystal:
 def test_the_work_for_one_crystal_is_bounded():
     found = list(balls(random_cell(200, "Ba Ti O O O", 14.5)))
     assert len(found) == 200 * 3
-    assert max(len(points) for _, points in found) <= homology.MOST_POINTS
-    assert sum(len(points) ** 2 for _, points in found) <= homology.MOST_PAIRS
+    assert max(len(points) for _, points in found) <= homology.MAX_POINTS
+    assert sum(len(points) ** 2 for _, points in found) <= homology.MAX_PAIRS
     n_pairs = 0
     with pytest.raises(Unsuitable, match="more than 20,000,000 pairs of neighbours"):
         for _, points in balls(random_cell(1000, "Fe", 23)):
             n_pairs += len(points) ** 2
-    assert 0 < n_pairs <= homology.MOST_PAIRS
+    assert 0 < n_pairs <= homology.MAX_PAIRS
 
 
 def test_equivalent_atoms_are_looked_at_once(monkeypatch):

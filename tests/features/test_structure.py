@@ -350,10 +350,10 @@ def test_what_has_no_answer_is_named(kind):
 
 
 def test_work_is_bounded(monkeypatch):
-    monkeypatch.setattr(ward2017, "MOST_PATHS", 100)
+    monkeypatch.setattr(ward2017, "MAX_PATHS", 100)
     with pytest.raises(Unsuitable, match="paths from neighbour to neighbour, of at most 100"):
         ward2017.vector(CRYSTALS["ZnO"])
-    monkeypatch.setattr(voronoi, "MOST_CANDIDATES", 100)
+    monkeypatch.setattr(voronoi, "MAX_CANDIDATES", 100)
     with pytest.raises(Unsuitable, match="more than 100 neighbours to try"):
         voronoi.tessellate(CRYSTALS["ZnO"])
 
