@@ -11,10 +11,10 @@ from irnet_hpc.distributed.slurm import OUT_OF_TIME
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.network import n_parameters
 from irnet_hpc.pack.store import Pack
-from irnet_hpc.runs.folder import cause_of
 from irnet_hpc.runs.lease import RunIsHeld
 from irnet_hpc.runs.result import RunResult
 from irnet_hpc.runs.states import Cause
+from irnet_hpc.train.causes import cause_of
 from irnet_hpc.train.dataset import place_of
 from irnet_hpc.train.evaluation import optimism, predict
 from irnet_hpc.train.finish import Predictions, begin, write_result

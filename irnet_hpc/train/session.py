@@ -11,8 +11,8 @@ from typing import NamedTuple
 from irnet_hpc.distributed.engines import Comm, from_root, together
 from irnet_hpc.errors import PeerLost, UserError, check_choice, one_line
 from irnet_hpc.pack.store import Pack, open_pack, pack_path
-from irnet_hpc.runs.folder import cause_of
 from irnet_hpc.runs.lease import Leases, RunIsHeld
+from irnet_hpc.train.causes import cause_of
 from irnet_hpc.train.classical import fit_run
 from irnet_hpc.train.networks import train_networks
 from irnet_hpc.train.request import TrainRequest, check_options, make_runs, specify
