@@ -98,7 +98,7 @@ class RunFolder:
 
     def names(self) -> frozenset[str]:
         """List the names in the folder at one look; none if there is no folder."""
-        return _names(self.path)
+        return names_in(self.path)
 
     def spec(self) -> RunSpec | None:
         """Read the specification from run.json; None if there is none or it cannot be read."""
@@ -161,7 +161,7 @@ class RunFolder:
 
     def has_checkpoint(self, key: str | None = None) -> bool:
         """Return True if a training of this key, or of any, can go on from a checkpoint."""
-        if not any(name.endswith(".json") for name in _names(self.checkpoint)):
+        if not any(name.endswith(".json") for name in names_in(self.checkpoint)):
             return False
         try:
             return key is None or read_json(self.run_json).get("key") == key
@@ -327,7 +327,8 @@ def seconds_since_1970(text: object) -> float:
         return float("inf")
 
 
-def _names(folder: Path) -> frozenset[str]:
+def names_in(folder: Path | str) -> frozenset[str]:
+    """List the names in a folder at one look; none if there is no folder."""
     try:
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries)

@@ -1,0 +1,23 @@
+"""Train a matrix of cells: plan it, run it here or through SLURM, and see how it stands.
+
+The matrix is YAML (docs/matrix.md). What is done is never done again: the state of each cell
+follows from its run folder, the journals and the scheduler.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "bundles": ["MAX_REPLICAS", "n_that_fit", "replica_gb"],
+        "context": ["SweepContext", "SweepOptions", "open_sweep"],
+        "jobs": ["outside_any_job", "train_options"],
+        "ledger": ["CellStatus", "Ledger", "cell_name", "read_ledger"],
+        "local": ["RunReport", "horovodrun", "run"],
+        "plan": ["Plan"],
+        "prune": ["Waste", "WasteKind", "remove"],
+        "slurm_jobs": ["sbatch", "slurm_parameters", "state_folder"],
+        "submit": ["Submission"],
+        "table": ["as_frame", "run_sweep"],
+    },
+)

@@ -1,4 +1,4 @@
-"""python -m irnet_hpc.sweep"""
+"""Run the command `python -m irnet_hpc.sweep`."""
 
 import sys
 

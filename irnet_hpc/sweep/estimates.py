@@ -107,7 +107,9 @@ def speeds_of(statuses: Sequence[CellStatus], device: str | None = None) -> Spee
             pairs[None, allocation.device].append((measured[0], 1.0))
     return {
         key: Speed(
-            *(statistics.median(column) for column in zip(*values, strict=True)), len(values)
+            statistics.median(slowness for slowness, _ in values),
+            statistics.median(part for _, part in values),
+            len(values),
         )
         for key, values in pairs.items()
     }

@@ -17,6 +17,7 @@ from irnet_hpc.console import ExitStatus, exit_status
 from irnet_hpc.distributed.launch import LAUNCHERS
 from irnet_hpc.distributed.slurm import end_of_job, requeue
 from irnet_hpc.runs.folder import RunFolder
+from irnet_hpc.runs.lease import Leases
 from irnet_hpc.runs.spec import run_folder
 from irnet_hpc.runs.states import Cause, CellState
 from irnet_hpc.sweep.ledger import CellStatus
@@ -131,7 +132,7 @@ class TrainingJob:
         from irnet_hpc.train import cli as train
 
         signals_seen = _hand_signals_to_train()
-        status = exit_status(lambda: train.main(self.options))
+        status = exit_status(lambda: train.main(list(self.options)))
         if status == ExitStatus.PREEMPTED and signal.SIGUSR2 in signals_seen():
             # Rank 0 decides: the others are ended with the job, or by srun when it gives up.
             if rank or self._seconds_left(began) > notice_s(self.resources) + NOTICE_SLACK_S:
@@ -152,9 +153,11 @@ class TrainingJob:
             f"out of time after {self.resources.minutes} min; "
             "submitted again it goes on from its checkpoint"
         )
-        for path in self.folders:
-            if not any((path / name).exists() for name in ("result.json", "error.json")):
-                RunFolder(path).write_error(sentence, Cause.TIME)
+        with Leases() as leases:
+            for path in self.folders:
+                folder = RunFolder(path, leases)
+                if not {"result.json", "error.json"} & folder.names():
+                    folder.write_error(sentence, Cause.TIME)
 
     def checkpoint(self) -> "DelayedSubmission":
         """Repeat the job after a signal that came before `train` listened; it resumes."""

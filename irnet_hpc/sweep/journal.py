@@ -167,8 +167,8 @@ def attempts(results: Path, except_token: str | None = None) -> dict[tuple[str, 
             with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 event = checked(json.loads(line))
                 if head is None:
-                    fields = [event[name] for name in Attempt._fields[:5]]
-                    head = Attempt(*fields, journal=str(path))
+                    fields = {name: event[name] for name in Attempt._fields[:5]}
+                    head = Attempt(**fields, journal=str(path))
                     continue
                 kind = "cell" if "cell" in event else "pack"
                 name = (kind, event.pop(kind))

@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import os
 import re
-from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,10 +20,11 @@ from irnet_hpc.distributed.slurm import (
     squeue,
 )
 from irnet_hpc.errors import UserError
-from irnet_hpc.files import read_json
 from irnet_hpc.runs import lease
+from irnet_hpc.runs.folder import NO_MEMORY, RunFolder, names_in, seconds_since_1970
 from irnet_hpc.runs.lease import Lease
-from irnet_hpc.runs.result import RunResult, read_result
+from irnet_hpc.runs.pack_identity import differing_fields
+from irnet_hpc.runs.result import RunResult
 from irnet_hpc.runs.spec import defaults, run_key, run_name
 from irnet_hpc.runs.states import Cause, CellState
 from irnet_hpc.sweep import journal
@@ -32,11 +32,6 @@ from irnet_hpc.sweep.journal import Attempt
 from irnet_hpc.sweep.matrix.matrix import Cell, Matrix
 from irnet_hpc.sweep.queue import Queue, life_of, queue_of
 
-# The words by which torch, numpy, Python and Linux say that memory was lacking, in the last line
-# of a log whose training could not write error.json any more.
-FOREIGN_WORDS_FOR_MEMORY = re.compile(
-    r"out of memory|can't allocate memory|MemoryError|[Uu]nable to allocate"
-)
 # Linux ends with signal 9 (137 by a shell's or launcher's count) what takes the memory of others.
 KILLED = (-9, 137)
 # The states of cells that `run` and `submit` take up without being asked to.
@@ -155,8 +150,9 @@ def read_ledger(
     jobs = {}
     for status, attempt in zip(cells, attempts, strict=True):
         # A lease may be that of a training started by hand, and the job one that ended long ago.
-        is_under_way = attempt and attempt.job and status.state in UNDER_WAY
-        if is_under_way and (not status.lease or reader.life(attempt)):
+        if not attempt or not attempt.job or status.state not in UNDER_WAY:
+            continue
+        if not status.lease or reader.life(attempt):
             jobs[status.name] = attempt.job
     return Ledger(tuple(cells), reader.pack_jobs, jobs, reader.notes(jobs))
 
@@ -183,7 +179,7 @@ class _Reader:
             if kind == "pack" and name in missing_packs
         }
         alive = {name for name, attempt in pack_attempts.items() if self.life(attempt)}
-        self.pack_jobs = {name: pack_attempts[name].job for name in pack_attempts if name in alive}
+        self.pack_jobs = {name: pack_attempts[name].job or "" for name in alive}
         self.lost_packs = {n: a for n, a in pack_attempts.items() if n not in alive}
 
     def life(self, attempt: Attempt | None) -> tuple[CellState, str] | None:
@@ -206,25 +202,25 @@ class _Reader:
         identity = self.identities[origin.spec.pack]
         if identity:
             return run_key(origin.spec, origin.recipe, identity)
-        result, _ = result_of(self.results / cell_name(origin) / "result.json")
+        result, _ = result_of(RunFolder(self.results / cell_name(origin)))
         return result.key if result else None
 
     def status(self, cell: Cell, attempt: Attempt | None) -> CellStatus:
         """Determine the state of a cell, except how its SLURM job ended."""
         results = self.results
         folder = f"{results}/{cell_name(cell)}"
-        names = listing(folder)
+        names = names_in(folder)
         held = lease.read_lease(folder) if lease.LEASE_FILE in names else None
         if lease.LEASE_FILE in names and held is None:
             # Given back between the two looks: by now the result is there, or the reason.
-            names = listing(folder)
+            names = names_in(folder)
         log = _log_of(folder, names, attempt)
-        result, why = result_of(f"{folder}/result.json") if "result.json" in names else (None, "")
+        result, why = result_of(RunFolder(folder)) if "result.json" in names else (None, "")
         key, identity = self._keys(cell, result)
         if result and result.key == key:
             detail = f"MAE {result.test_mae:.4g} {result.unit}"
             return CellStatus(cell, results, CellState.DONE, detail, log, result)
-        if result:
+        if result and identity:
             origin_key = self.origin_key(cell.origin) if cell.origin else None
             why = why_stale(cell, result, identity, origin_key)
         if held and not lease.is_expired(held, self.now()):
@@ -261,15 +257,15 @@ class _Reader:
         cell, results, log = stale.cell, stale.results, stale.log
         alive = self.life(attempt)
         started = attempt if attempt and (attempt.job or attempt.process) else None
-        since = started.time if started else None
-        error = error_of(stale.folder, since) if "error.json" in names else None
+        since = seconds_since_1970(started.time) if started else None
+        error = RunFolder(stale.folder).error(since) if "error.json" in names else None
         in_bundle = started is not None and started.bundle > 1
         # One cell of a bundle may have failed while the others go on.
         if alive and not (alive[0] == CellState.RUNNING and in_bundle and error):
             return CellStatus(cell, results, *alive, log)
         if stale.detail and not alive:
             return stale
-        resumable = "checkpoint" in names and has_checkpoint(stale.folder, key)
+        resumable = "checkpoint" in names and RunFolder(stale.folder).has_checkpoint(key)
         if error and started and started.job and error.cause == Cause.PEER_LOST:
             error = None  # a node or the memory was lost, and SLURM knows which
         failed = CellStatus(cell, results, CellState.FAILED, log=log, resumable=resumable)
@@ -316,12 +312,12 @@ class _Reader:
             name, pack = status.name, status.cell.spec.pack
             if name in gone and pack in self.lost_packs:
                 attempt = self.lost_packs[pack]
-                end = ends[attempt.job].text
+                end = ends[attempt.job or ""].text
                 detail = f"its pack {pack} was not built: job {attempt.job} {end}"
                 status = dataclasses.replace(status, detail=detail, log=attempt.log)
             elif name in gone:
                 attempt = gone[name]
-                status = _ended(status, slurm_end(attempt, ends[attempt.job]), attempt)
+                status = _ended(status, slurm_end(attempt, ends[attempt.job or ""]), attempt)
             # Origins come before the cells that start from them.
             origin = explained.get(status.origin) if status.origin else None
             explained[name] = _without_origin(status, origin, is_gone=name in gone)
@@ -381,7 +377,7 @@ def _ended(status: CellStatus, ending: Ending, attempt: Attempt) -> CellStatus:
         )
     words = last_words_in(log, attempt.time) if ending.log_says_why else ""
     cause = ending.cause
-    if not cause and FOREIGN_WORDS_FOR_MEMORY.search(words):
+    if not cause and (NO_MEMORY.search(words) or "MemoryError" in words):
         cause = Cause.MEMORY
     detail = f"{ending.text}: {words}" if words else f"{ending.text}, without a result"
     return dataclasses.replace(status, detail=detail, log=log, cause=cause)
@@ -394,12 +390,7 @@ def why_stale(cell: Cell, result: RunResult, identity: dict, origin_key: str | N
     if has != wanted:
         changed = [name for name in wanted if has[name] != wanted[name]]
         return f"of another recipe: {', '.join(changed) or 'other fields'}"
-    changed = [
-        name
-        for name, value in identity.items()
-        if name != "content_sha256" and result.pack_identity.get(name) != value
-    ]
-    if changed:
+    if changed := differing_fields(identity, result.pack_identity):
         return f"of another pack: {', '.join(changed)}"
     if cell.origin and origin_key and (result.origin or {}).get("key") != origin_key:
         return "its origin was of another recipe, pack or version"
@@ -409,59 +400,12 @@ def why_stale(cell: Cell, result: RunResult, identity: dict, origin_key: str | N
 # ------------------------------------------------------------------------------ one run folder
 
 
-def listing(folder: Path | str) -> frozenset[str]:
-    """List the names in a run folder; none where there is no folder."""
-    try:
-        with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries)
-    except (FileNotFoundError, NotADirectoryError):
-        return frozenset()
-
-
-def result_of(path: Path | str) -> tuple[RunResult | None, str]:
+def result_of(folder: RunFolder) -> tuple[RunResult | None, str]:
     """Return a result and no reason, or None and why it cannot be read ("": there is none)."""
     try:
-        result = read_result(path)
-    except FileNotFoundError:
-        return None, ""
+        return folder.result(), ""
     except UserError as error:
         return None, str(error)
-    if result.test_mae is None or result.device_hours is None:
-        return None, f"{path}: test_mae and device_hours must be numbers"
-    return result, ""
-
-
-class RunError(NamedTuple):
-    """The content of an error.json."""
-
-    message: str
-    cause: Cause = Cause.OTHER
-    log: str | None = None
-
-
-def error_of(folder: Path, since: str | None = None) -> RunError | None:
-    """Read error.json; None where there is none, or one older than `since` (ISO time)."""
-    try:
-        error = read_json(folder / "error.json")
-    except FileNotFoundError:
-        return None
-    except UserError as unreadable:
-        return RunError(str(unreadable))
-    if since and _time(error.get("time")) < _time(since):
-        return None
-    causes = {cause.value: cause for cause in Cause}
-    cause = causes.get(str(error.get("cause", "")), Cause.OTHER)
-    return RunError(str(error.get("error")), cause, str(error.get("log") or "") or None)
-
-
-def has_checkpoint(folder: Path, key: str | None) -> bool:
-    """Return True if a training of this key (None: of any) has a checkpoint to go on from."""
-    if not any(name.endswith(".json") for name in listing(folder / "checkpoint")):
-        return False
-    try:
-        return key is None or read_json(folder / "run.json").get("key") == key
-    except (UserError, FileNotFoundError):
-        return False
 
 
 def _log_of(folder: str, names: frozenset[str], attempt: Attempt | None) -> str | None:
@@ -484,17 +428,10 @@ def last_words_in(log: str | None, since: str) -> str:
     """Return the last line of a log that is not older than `since` (ISO time), else ""."""
     try:
         with Path(log or "").open("rb") as file:
-            if os.fstat(file.fileno()).st_mtime < _time(since):
+            if os.fstat(file.fileno()).st_mtime < seconds_since_1970(since):
                 return ""
             file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
             return last_words(file.read().decode(errors="replace"))
     except (OSError, ValueError):
         # What the journal calls a log may be no name of a file.
         return ""
-
-
-def _time(text: str | None) -> float:
-    try:
-        return datetime.fromisoformat(text or "").timestamp()
-    except (TypeError, ValueError, OverflowError):
-        return float("inf")

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from irnet_hpc.console import ExitStatus
 from irnet_hpc.distributed.processes import process_name
 from irnet_hpc.errors import UserError
 from irnet_hpc.runs import lease
+from irnet_hpc.runs.folder import RunFolder, seconds_since_1970
 from irnet_hpc.runs.result import read_result
 from irnet_hpc.runs.states import Cause
 from irnet_hpc.sweep import journal
@@ -30,7 +32,6 @@ from irnet_hpc.sweep.ledger import (
     KILLED,
     CellStatus,
     Ledger,
-    error_of,
     last_words,
     read_ledger,
     result_of,
@@ -93,36 +94,23 @@ def run(context: SweepContext) -> RunReport:
         KeyboardInterrupt: The run was stopped; the same call goes on.
     """
     began = time.monotonic()
-    with contextlib.ExitStack() as lock:
-        if not context.options.token:
-            # Otherwise the `submit` that started this process holds the lock for it.
-            lock.enter_context(journal.alone(context.results))
-        ledger = take_up(context)
-        statuses = ledger.to_do(context.options.stale)
-        missing = [pack for pack in context.matrix.packs if not pack.exists]
-        if not statuses and not any("all" in pack.properties for pack in missing):
+    with _interrupted_by_signals():
+        ledger, path = _claim(context)
+        if path is None:
             return RunReport(ledger, started=False)
-        _interrupt_on_signals()
-        # From here on, and until this process ends, nobody else takes these cells up.
-        claims = [{"cell": status.name} for status in statuses]
-        driver = process_name(os.getpid())
-        path = journal.begin(
-            context.results, context.matrix.name, "local", driver, context.options.token, claims
-        )
-    broken = _build(missing, {status.cell.spec.pack for status in statuses})
-    if missing:
-        # Only now is it known which properties the new packs have, and so which cells there are.
-        context = context.with_current_packs()
-        with journal.alone(context.results):
-            current = read_ledger(
-                context.matrix, context.results, except_token=journal.token_of(path)
-            )
-            ledger = dataclasses.replace(current, chosen=context.options.only)
-            statuses = ledger.to_do(context.options.stale)
-            journal.note(path, [{"cell": status.name} for status in statuses])
-    statuses = [status for status in statuses if status.cell.spec.pack not in broken]
-    local_run = _LocalRun(context, path)
-    problems = local_run.train_all(statuses, ledger)
+        wanted = {status.cell.spec.pack for status in ledger.to_do(context.options.stale)}
+        missing = [pack for pack in context.matrix.packs if not pack.exists]
+        broken = _build(missing, wanted)
+        if missing:
+            context = context.with_current_packs()
+            ledger = _claim_with_packs(context, path)
+        statuses = [
+            status
+            for status in ledger.to_do(context.options.stale)
+            if status.cell.spec.pack not in broken
+        ]
+        local_run = _LocalRun(context, path)
+        problems = local_run.train_all(statuses, ledger)
     failures = [
         f"failed pack {name}: status {status}; its cells were left out"
         for name, status in broken.items()
@@ -133,12 +121,51 @@ def run(context: SweepContext) -> RunReport:
     return RunReport(ledger, len(local_run.done), tuple(failures), tuple(held), seconds)
 
 
-def _interrupt_on_signals() -> None:
+def _claim(context: SweepContext) -> tuple[Ledger, Path | None]:
+    """Open a journal with the cells to train, so that nobody else takes them up.
+
+    Returns:
+        The ledger, and the journal; None: there is nothing to run.
+    """
+    options = context.options
+    with contextlib.ExitStack() as lock:
+        if not options.token:
+            # Otherwise the `submit` that started this process holds the lock for it.
+            lock.enter_context(journal.alone(context.results))
+        ledger = take_up(context)
+        claims = [{"cell": status.name} for status in ledger.to_do(options.stale)]
+        packs = context.matrix.packs
+        if not claims and not any("all" in p.properties and not p.exists for p in packs):
+            return ledger, None
+        driver, name = process_name(os.getpid()), context.matrix.name
+        return ledger, journal.begin(context.results, name, "local", driver, options.token, claims)
+
+
+def _claim_with_packs(context: SweepContext, path: Path) -> Ledger:
+    """Read the ledger again and claim the cells that only the new packs have shown to exist."""
+    with journal.alone(context.results):
+        token = journal.token_of(path)
+        current = read_ledger(context.matrix, context.results, except_token=token)
+        ledger = dataclasses.replace(current, chosen=context.options.only)
+        statuses = ledger.to_do(context.options.stale)
+        journal.note(path, [{"cell": status.name} for status in statuses])
+    return ledger
+
+
+@contextlib.contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
     """Let SIGTERM and SIGHUP stop a run as Ctrl-C does, unless ignored as under nohup."""
-    with contextlib.suppress(ValueError):  # not in the main thread
+    before = {}
+    # Python sets handlers in the main thread only.
+    if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, signal.default_int_handler)
+                before[number] = signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _build(packs: Iterable[MatrixPack], wanted: set[str]) -> dict[str, int]:
@@ -267,10 +294,14 @@ class _LocalRun:
         """Start the training of a bundle, note it in the journal, and return its exit status."""
         first, *others = bundle
         command = train_command(first, n_ranks, self.results, self.pack_dir, *others)
-        end: dict = {"ended": "interrupted"}
+        end: dict[str, object] = {"ended": "interrupted"}
         try:
             with _started(command, path, first.cell.resources.cpus_per_rank) as process:
-                start = {"process": process_name(process.pid), "ended": None, "status": None}
+                start: dict[str, object] = {
+                    "process": process_name(process.pid),
+                    "ended": None,
+                    "status": None,
+                }
                 start |= {"log": str(path), "bundle": len(bundle)}
                 journal.note(self.journal, [{"cell": s.name} | start for s in bundle])
                 exit_status = wait_for(process, first, bar)
@@ -305,7 +336,7 @@ def _holder(folder: Path) -> str | None:
 
 def _has_new_result(status: CellStatus) -> bool:
     """Return True if there is a result other than the one for which the cell was stale."""
-    result, _ = result_of(status.folder / "result.json")
+    result, _ = result_of(RunFolder(status.folder))
     return result is not None and not (status.result and status.result.key == result.key)
 
 
@@ -321,7 +352,7 @@ def _problem(status: CellStatus, started: str, exit_status: int, output: str) ->
     if holder := _holder(status.folder):
         # Taken up a moment before us, or taken over from us.
         return Problem(f"is being trained elsewhere, by {holder}", held=True)
-    error = error_of(status.folder, started)
+    error = RunFolder(status.folder).error(seconds_since_1970(started))
     if error:
         return Problem(error.message, killed=exit_status in KILLED)
     if ExitStatus.HELD in (exit_status, _status_of_first_rank(output)):

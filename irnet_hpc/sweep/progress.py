@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from irnet_hpc.sweep.ledger import CellStatus
 
@@ -44,7 +44,7 @@ class CellsBar:
     def add(self, names: Collection[str]) -> None:
         """Add cells that are tried again."""
         self.left += names
-        self.bar.total += len(names)
+        self.bar.total = (self.bar.total or 0) + len(names)
 
     def seconds_left(self, elapsed_s: float) -> float | None:
         """Estimate the seconds left for the remaining cells; None until there is a basis for it.
@@ -82,7 +82,9 @@ def cells_bar(names: Iterable[str], minutes: Mapping[str, float | None]) -> Iter
             tqdm(total=len(left), disable=None, bar_format=FORMAT, leave=False, dynamic_ncols=True)
         )
         if not bar.disable:
-            stack.enter_context(contextlib.redirect_stdout(DummyTqdmFile(sys.stdout)))
+            # So tqdm's documentation shows it; its types do not know that it is a file.
+            above: IO[str] = DummyTqdmFile(sys.stdout)  # type: ignore[assignment]
+            stack.enter_context(contextlib.redirect_stdout(above))
         yield CellsBar(bar, left, seconds)
 
 

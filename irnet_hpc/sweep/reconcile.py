@@ -85,8 +85,11 @@ def cells_to_retry(
     Returns:
         The cells with what they ask for now, and a line on each that lacked something.
     """
-    again, lines = {}, []
-    for status in submitted if matrix.retry else []:
+    again: dict[str, CellStatus] = {}
+    lines: list[str] = []
+    if matrix.retry is None:
+        return [], []
+    for status in submitted:
         if status.state not in TO_DO:
             continue
         before = status.cell.resources

@@ -1,10 +1,9 @@
-"""Show how a matrix stands: lines for people, JSON for programs, a table for Python."""
+"""Show how a matrix stands: lines for people, JSON for programs."""
 
 import dataclasses
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -13,9 +12,6 @@ from irnet_hpc.sweep.estimates import Estimate, estimate_text
 from irnet_hpc.sweep.ledger import CellStatus, Ledger
 from irnet_hpc.sweep.matrix.matrix import Matrix
 from irnet_hpc.sweep.progress import progress
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def plan_lines(
@@ -99,7 +95,7 @@ def as_json(matrix: Matrix, ledger: Ledger, estimated: Sequence[Estimate]) -> st
             "cause": status.cause,
             "resumable": status.resumable,
             "lease": msgspec.structs.asdict(status.lease) if status.lease else None,
-            **_measured(status),
+            **measured(status),
             "spec": dataclasses.asdict(status.cell.spec),
             "origin": status.origin,
             "resources": dataclasses.asdict(status.cell.resources),
@@ -120,31 +116,10 @@ def as_json(matrix: Matrix, ledger: Ledger, estimated: Sequence[Estimate]) -> st
     return json.dumps(value, indent=1, ensure_ascii=False)
 
 
-def _measured(status: CellStatus) -> dict:
+def measured(status: CellStatus) -> dict:
     """Return the error and its unit of a done cell, None for others."""
     is_done = status.state == CellState.DONE and status.result is not None
     return {
         "test_mae": status.result.test_mae if is_done and status.result else None,
         "unit": status.result.unit if is_done and status.result else None,
     }
-
-
-def as_frame(ledger: Ledger) -> "pd.DataFrame":
-    """Return a table of the cells, one row each.
-
-    Returns:
-        Columns pack, property, model, recipe, protocol, seed, state, test_mae (None unless done),
-        unit, folder and detail.
-    """
-    import pandas as pd
-
-    fields = ("pack", "property", "model", "recipe", "protocol", "seed")
-    rows = [
-        {name: getattr(status.cell.spec, name) for name in fields}
-        | {"state": str(status.state)}
-        | _measured(status)
-        | {"folder": str(status.folder), "detail": status.detail}
-        for status in ledger.cells
-    ]
-    columns = [*fields, "state", "test_mae", "unit", "folder", "detail"]
-    return pd.DataFrame(rows, columns=columns)

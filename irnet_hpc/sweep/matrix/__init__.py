@@ -1,0 +1,14 @@
+"""Read matrices and sites: YAML to cells, packs and resources, checked against typed records."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "keys": ["MatrixKeys", "keys_page"],
+        "matrix": ["Cell", "Matrix", "read_matrix"],
+        "packs": ["MatrixPack"],
+        "resources": ["Resources", "Retry"],
+        "sites": ["Site", "read_site"],
+    },
+)

@@ -228,7 +228,7 @@ class _Axes:
             n_products = len(existing) - (n_classical if "," in product else 0)
             dropped.append(Dropped(product, why, n_products * self.n_each))
         counts = Counter(
-            why for combination in self.combinations() if (why := why_absent(combination))
+            absence for combination in self.combinations() if (absence := why_absent(combination))
         )
         for (product, why), count in counts.items():
             dropped.append(Dropped(product, why, n_targets * self.n_each * count))
@@ -315,7 +315,7 @@ def _read_pack_resources(table: dict) -> Resources:
 def _cells(axes: _Axes, shapes: ShapeTable) -> tuple[list[Cell], list[Dropped]]:
     """Combine the axes into cells, each after its origin, and list those without an origin."""
     cells: dict[RunSpec, Cell] = {}
-    lost: Counter = Counter()
+    lost: Counter[tuple[str, str]] = Counter()
     by_name = {pack.name: pack for pack in axes.packs}
     for (pack, name), protocol, seed, combination in _products(axes):
         recipe, train_rows, init, model = combination
@@ -331,8 +331,8 @@ def _cells(axes: _Axes, shapes: ShapeTable) -> tuple[list[Cell], list[Dropped]]:
         origin = None
         if init:
             origin_pack = axes.origins[init, pack]
-            if why := why_no_origin(init, origin_pack, by_name[pack]):
-                lost[why] += 1
+            if absence := why_no_origin(init, origin_pack, by_name[pack]):
+                lost[absence] += 1
                 continue
             origin_spec = init.spec(origin_pack.name, spec)
             resources = shapes.resources_of(origin_spec)
@@ -341,7 +341,9 @@ def _cells(axes: _Axes, shapes: ShapeTable) -> tuple[list[Cell], list[Dropped]]:
             spec = dataclasses.replace(spec, start_from=run_id(origin_spec, init.recipe))
         resources = shapes.resources_of(spec)
         _add(cells, Cell(spec, recipe.of(model), recipe.option, resources, origin))
-    return list(cells.values()), [Dropped(*why, count) for why, count in lost.items()]
+    return list(cells.values()), [
+        Dropped(product, why, count) for (product, why), count in lost.items()
+    ]
 
 
 def _products(axes: _Axes) -> Iterator[tuple[tuple[str, str], str, int, Combination]]:

@@ -130,13 +130,13 @@ def why_absent(combination: Combination) -> tuple[str, str] | None:
         if model.is_classical:
             why = f"{model.architecture} has recipe {GRID}"
         return f"{model.name} × {recipe.name}", why
-    start = f"init {init.name if init else 'null'}"
+    start = f"init {init.describe() if init else 'null'}"
     if init and model.is_classical:
         return f"{model.name} × {start}", f"{model.architecture} has no weights to start with"
     if recipe.recipe:
         origin = init.recipe if init else None
-        if why := cannot_start(recipe.recipe, model.depth or 0, origin):
-            return f"{model.name} × {recipe.name} × {start}", why
+        if reason := cannot_start(recipe.recipe, model.depth or 0, origin):
+            return f"{model.name} × {recipe.name} × {start}", reason
         return None
     max_rows = GRIDS[model.architecture].max_rows
     if max_rows and (train_rows or 0) > max_rows:

@@ -1,7 +1,7 @@
 """Read the key `init` of a matrix: the trained cells that others start from, and their packs.
 
     init: [null, {pack: oqmd-magpie, property: formation_energy}]      # null: from nothing
-    init: [{pack: {name: big, source: big.csv}, property: band_gap, recipe: paper, train_rows: 5000}]
+    init: [{pack: {name: big, source: big.csv}, property: band_gap, recipe: paper, train_rows: 50}]
 
 An origin has the model and the seed of the cell that starts from it, and its pack the split of that
 cell's pack: then no test formula of the one has trained the other.
@@ -65,9 +65,8 @@ class Init:
     protocol: str
     train_rows: int | None
 
-    @property
-    def name(self) -> str:
-        """The pack and the property."""
+    def describe(self) -> str:
+        """Return the pack and the property."""
         return f"{self.pack}/{self.property}"
 
     def spec(self, pack: str, cell: RunSpec) -> RunSpec:
@@ -186,14 +185,14 @@ def why_no_origin(init: Init, origin: MatrixPack, target: MatrixPack) -> tuple[s
         (product, reason); None where they can.
     """
     if origin.impossible:
-        return f"{target.name} × init {init.name}", origin.impossible
+        return f"{target.name} × init {init.describe()}", origin.impossible
     if not set(init.property.split(",")) <= origin.units.keys():
         has = "the pack has" if origin.exists else "its source may have"
         return f"init {origin.name} × {init.property}", f"{has} {', '.join(sorted(origin.units))}"
     target_features, origin_features = _features_of(target), _features_of(origin)
     if target_features != origin_features:
         return (
-            f"{target.name} × init {init.name}",
+            f"{target.name} × init {init.describe()}",
             f"the features of {target.name} are {target_features}, "
             f"of {origin.name} {origin_features}",
         )
@@ -210,9 +209,9 @@ def notes_on_origins(found: OriginPacks, packs: Sequence[MatrixPack]) -> list[st
         for target, origin in pairs
         if splits[target] is None or splits[target] != splits[origin]
     ]
-    papers = dict.fromkeys(init.name for init, _ in found if init.protocol == "paper")
+    papers = dict.fromkeys(init.describe() for init, _ in found if init.protocol == "paper")
     return unlike + [
-        f"init {name} is of protocol paper, so test formulas have selected the origin, and val ones "
-        "trained it"
+        f"init {name} is of protocol paper, so test formulas have selected the origin, and val "
+        "ones trained it"
         for name in papers
     ]

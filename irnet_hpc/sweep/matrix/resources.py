@@ -1,4 +1,4 @@
-"""Read resources: what a cell asks of the scheduler, for all cells or some, and when tried again."""
+"""Read resources: what cells ask of the scheduler, and how much more when they are tried again."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

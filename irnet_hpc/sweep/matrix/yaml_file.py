@@ -20,9 +20,10 @@ class _Loader(yaml.SafeLoader):
     more than 64 bits; kinds that JSON lacks; and aliases that stand for more than fits in memory.
     """
 
-    def compose_document(self) -> yaml.Node:
+    def compose_document(self) -> yaml.Node | None:
         node = super().compose_document()
-        _count(node, {})
+        if node is not None:
+            _count(node, {})
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
@@ -53,7 +54,10 @@ class _Loader(yaml.SafeLoader):
 TEXT_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_whole)
 # A name may look like a date.
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_yaml_str)
+_Loader.add_constructor(
+    "tag:yaml.org,2002:timestamp",
+    _Loader.construct_yaml_str,  # type: ignore[type-var]  # a method of a base class
+)
 # JSON, in which parts of a matrix are handed on, has none of these.
 for _kind in ("set", "binary", "omap", "pairs"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.refuse_kind)
