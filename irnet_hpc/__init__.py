@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from irnet_hpc.pack.store import load_pack as load_pack
     from irnet_hpc.pack.table import pack_table as pack_table
     from irnet_hpc.predict.model import load_model as load_model
+    from irnet_hpc.sweep.table import run_sweep as run_sweep
     from irnet_hpc.train.library import train_model as train_model
     from irnet_hpc.train.regressor import IRNetRegressor as IRNetRegressor
 
@@ -35,6 +36,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "pack.store": ["load_pack"],
         "features.frame": ["featurize"],
         "features.transformer": ["FormulaFeaturizer"],
+        "sweep.table": ["run_sweep"],
         "train.library": ["train_model"],
         "aggregate.report": ["make_tables"],
         "predict.model": ["load_model"],

@@ -14,11 +14,21 @@
 #SBATCH --time=00:30:00
 set -euo pipefail
 
-# sbatch runs a copy of this file: then the repository is where the job was submitted from, or what env/activate.sh exported.
-for home in "$(dirname "$0")/.." "${SLURM_SUBMIT_DIR:-.}" "${IRNET_HOME:-}"; do [[ -e $home/env/activate.sh ]] && break; done
-[[ -e $home/env/activate.sh ]] || { echo "error: submit from the repository's folder, got $PWD" >&2; exit 2; }
-source "$home/env/activate.sh"
+# sbatch runs a copy of this file: then its home is the folder where the job was submitted, or what
+# env/activate.sh exported. Without env/activate.sh the package must be installed in the environment
+# that was active at submission; the site's shell lines are read here.
+for home in "$(dirname "$0")/.." "${SLURM_SUBMIT_DIR:-.}" "${IRNET_HOME:-}"; do [[ -d $home/slurm ]] && break; done
+if [[ -e $home/env/activate.sh ]]; then
+  source "$home/env/activate.sh"
+else
+  site=$home/env/sites/${IRNET_SITE:-}.sh
+  if [[ -f $site ]]; then set +eu; source /etc/profile >/dev/null; source "$site"; set -eu; fi
+  python -c 'import irnet_hpc' || {
+    echo "error: activate the environment of irnet_hpc, or submit from the folder that holds slurm/, got $PWD" >&2
+    exit 2
+  }
+fi
 
-matrix=$IRNET_HOME/jobs/full.yaml
+matrix=$home/jobs/full.yaml
 if (($#)) && [[ $1 != -* ]]; then matrix=$1; shift; fi
 exec python -m irnet_hpc.sweep submit "$matrix" "$@"

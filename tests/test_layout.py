@@ -53,7 +53,7 @@ LAZY = {
 }
 TOP_LEVEL = {
     *("irnet_hpc", "jobs", "slurm", "tests", "env", "docs", "benchmarks", ".ci", ".gitignore"),
-    *("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "CITATION.cff", "CHANGELOG.md"),
+    *("setup.cfg", "setup.py", "MANIFEST.in", "pyproject.toml", "README.md", "LICENSE", "CITATION.cff", "CHANGELOG.md"),
     *("CONTRIBUTING.md", "mkdocs.yml", "findings"),
 }
 FOLDERS = [name for name in ORDER if (PACKAGE / name).is_dir()]

@@ -126,7 +126,7 @@ class ModelKeys:
 INTRODUCTION = """\
 # Keys of a matrix and of a site
 
-Made by `python -m irnet_hpc.sweep keys` from the types that check them. A key that is not listed is
+Made by `python -m irnet_hpc.sweep keys >docs/matrix.md` from the types that check them. A key that is not listed is
 refused, with the nearest known one; a key given twice is refused, too.
 
 A matrix is a YAML file, or a mapping in Python (`irnet_hpc.run_sweep`). Its cells are the product
@@ -144,8 +144,8 @@ def keys_page() -> str:
         ("An entry of `init`",
          "The model, the seed and the split are those of the cell that starts from it.", InitKeys),
         ("`resources`, `pack_resources`",
-         "With `for: {KEY: VALUE or [VALUES]}` an entry of `resources` is for some cells; KEY is one "
-         f"of {', '.join(f'`{key}`' for key in NARROWING)}.", Resources),
+         "With `for: {KEY: VALUE or [VALUES]}` an entry of `resources` is for some cells; KEY is "
+         f"one of {', '.join(f'`{key}`' for key in NARROWING)}.", Resources),
         ("`retry`", "", Retry),
         ("A site",
          "`env/sites/NAME.yaml`, chosen by `--site NAME` or `$IRNET_SITE`.", Site),

@@ -36,7 +36,11 @@ class PackKeys:
 
     name: Annotated[str, Meta(description="its name; the file is NAME.h5 in the folder of packs")]
     source: Annotated[
-        str, Meta(description="a named source, or the path of a table: `pack --source`")
+        str,
+        Meta(
+            description="a named source, or the path of a table: `pack --source`",
+            extra={"default": "that of the name SOURCE-FEATURES"},
+        ),
     ] = ""
     features: Annotated[str, Meta(description="feature sets joined by +: `pack --features`")] = (
         "magpie"
