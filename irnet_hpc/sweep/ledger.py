@@ -21,7 +21,7 @@ from irnet_hpc.distributed.slurm import (
 )
 from irnet_hpc.errors import UserError
 from irnet_hpc.runs import lease
-from irnet_hpc.runs.folder import NO_MEMORY, RunFolder, names_in, seconds_since_1970
+from irnet_hpc.runs.folder import RunFolder, names_in, seconds_since_1970
 from irnet_hpc.runs.lease import Lease
 from irnet_hpc.runs.pack_identity import differing_fields
 from irnet_hpc.runs.result import RunResult
@@ -32,6 +32,11 @@ from irnet_hpc.sweep.journal import Attempt
 from irnet_hpc.sweep.matrix.matrix import Cell, Matrix
 from irnet_hpc.sweep.queue import Queue, life_of, queue_of
 
+# The words by which torch, numpy, Python and Linux say that memory was lacking, in the last line
+# of a log whose training could not write error.json any more.
+FOREIGN_WORDS_FOR_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|MemoryError|[Uu]nable to allocate"
+)
 # Linux ends with signal 9 (137 by a shell's or launcher's count) what takes the memory of others.
 KILLED = (-9, 137)
 # The states of cells that `run` and `submit` take up without being asked to.
@@ -377,7 +382,7 @@ def _ended(status: CellStatus, ending: Ending, attempt: Attempt) -> CellStatus:
         )
     words = last_words_in(log, attempt.time) if ending.log_says_why else ""
     cause = ending.cause
-    if not cause and (NO_MEMORY.search(words) or "MemoryError" in words):
+    if not cause and FOREIGN_WORDS_FOR_MEMORY.search(words):
         cause = Cause.MEMORY
     detail = f"{ending.text}: {words}" if words else f"{ending.text}, without a result"
     return dataclasses.replace(status, detail=detail, log=log, cause=cause)
