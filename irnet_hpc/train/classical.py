@@ -1,6 +1,6 @@
-"""Fit a classical model: every point of its grid on the training rows; the best on the rows that select.
+"""Fit a classical model at every point of its grid, and keep the best on the rows that select.
 
-    python -m irnet_hpc.train --pack oqmd-magpie --property formation_energy --architecture random_forest
+    python -m irnet_hpc.train --pack oqmd-magpie --property band_gap --architecture ridge
 
 The command and the run folder are those of a network. A signal ends a fit as soon as the library is
 back in Python (SVR's at the end of a fit only). The error of each point is noted, so that the same
@@ -119,7 +119,8 @@ def fit_run(run: Run, pack: Pack, options: TrainOptions, comm: Comm) -> bool:
     spec, grid = run.spec, _grid_of(run)
     if comm.size > 1:
         raise UserError(
-            f"{spec.architecture} is fitted by one rank, got {comm.size}; start it without a launcher"
+            f"{spec.architecture} is fitted by one rank, got {comm.size}; "
+            "start it without a launcher"
         )
     data = load(pack, spec, grid, torch.device("cpu"))
     attempts = begin(run, pack, {"size": comm.size, "engine": comm.name})
@@ -207,7 +208,7 @@ def search(run: Run, data: Dataset) -> tuple[Any, Search]:
 
 
 def fitted(spec: RunSpec, grid: Grid, point: dict[str, Any], data: Dataset) -> Any:
-    """Fit the model of one point on the first rows that it can take, with this process's threads."""
+    """Fit the model of one point on the first rows that it can take."""
     from threadpoolctl import threadpool_limits
 
     n_rows, n_jobs = grid.fitted_rows(len(data.train)), torch.get_num_threads()

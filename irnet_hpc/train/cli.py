@@ -1,19 +1,20 @@
 """Train models on a pack; each leaves a run folder with its result.json.
 
-    python -m irnet_hpc.train --pack alloys-magpie --property mixing_enthalpy --architecture irnet --depth 17
-    horovodrun -np 2 python -m irnet_hpc.train ...      (or mpirun -np 2, or srun, with MPI or without)
+    python -m irnet_hpc.train --pack mine-magpie --property hardness --architecture irnet --depth 17
+    horovodrun -np 2 python -m irnet_hpc.train ...                (or mpirun -np 2, or srun)
     python -m irnet_hpc.train ... --recipe '{name: mine, base: paper, batch: 64}'
-    python -m irnet_hpc.train --pack alloys-magpie --property mixing_enthalpy --architecture random_forest
-    python -m irnet_hpc.train ... --property mixing_enthalpy,size_mismatch      (one network, an output each)
-    python -m irnet_hpc.train --pack mine --property band_gap ... --init RUN    (start from a finished run's weights)
-    python -m irnet_hpc.train ... --seed 0,1,2                                  (three runs, trained as one stack)
-    python -m irnet_hpc.train ... --bundle '[{seed: 0}, {seed: 0, recipe: {name: slow, base: paper, learning_rate: 1e-5}}]'
-    python -m irnet_hpc.train ... --data stream --stage-dir /local/scratch      (a pack beyond memory, copied to the node)
-    python -m irnet_hpc.train ... --json | jq '.runs[0].test_mae'               (one object at the end; lines to stderr)
+    python -m irnet_hpc.train --pack mine-magpie --property hardness --architecture random_forest
+    python -m irnet_hpc.train ... --property hardness,density     (one network, an output for each)
+    python -m irnet_hpc.train ... --init RUN                      (from a finished run's weights)
+    python -m irnet_hpc.train ... --seed 0,1,2                    (three runs, trained as one stack)
+    python -m irnet_hpc.train ... --bundle '[{seed: 0}, {seed: 0, recipe: paper}]'
+    python -m irnet_hpc.train ... --data stream --stage-dir /local/scratch   (a pack beyond memory)
+    python -m irnet_hpc.train ... --json | jq '.runs[0].test_mae' (one object; all lines to stderr)
 
-The result does not depend on how many ranks train: the batch is that of all ranks together, the order of rows a
-function of seed and epoch, and rows are normalised in fixed groups. Exit status: 0 done, 2 a user's mistake, 75
-preempted with a checkpoint, 76 another process trains the run, 1 otherwise.
+The result does not depend on how many ranks train: the batch is that of all ranks together, the
+order of rows a function of seed and epoch, and rows are normalised in fixed groups. Exit status: 0
+done, 2 a user's mistake, 75 preempted with a checkpoint, 76 another process trains the run, 1
+otherwise.
 """
 
 import argparse
@@ -65,7 +66,7 @@ def parser() -> CommandParser:
     add("--layers", help="a layer string instead, e.g. 256BARx4-64BARx2-1")
     add(
         "--recipe",
-        help=f"{', '.join(RECIPES)}, or an inline one (default: onecycle; of a classical model {GRID})",
+        help=f"{', '.join(RECIPES)}, or an inline one (default: onecycle, or {GRID})",
     )
     add("--protocol", default="honest", help=f"{' or '.join(PROTOCOLS)} (default: %(default)s)")
     add(

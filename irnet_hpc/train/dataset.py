@@ -77,7 +77,7 @@ class Part:
             yield x, self.y[places[i]]
 
     def slabs(self, first: int, last: int, n: int) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the rows from `first` to `last`, n at a time: their places and x (n, n_features)."""
+        """Yield the rows from `first` to `last`, n at a time: places and x (n, n_features)."""
         begins = range(first, last, n)
         if self.streams:
             slabs = stream.batches(self.x, np.arange(first, last), n)
@@ -112,7 +112,7 @@ def load(
 ) -> Dataset:
     """Load the rows that report the property, or one of several, scaled.
 
-    Protocol `paper` trains on train and val together, as the published code does; then val is empty.
+    Protocol `paper` trains on train and val together, as the published code does; val is empty.
 
     Args:
         pack: The pack; where features stream it is opened once more.

@@ -1,4 +1,4 @@
-"""Evaluation: which weights, which population statistics, which rows, and what is predicted for them."""
+"""Evaluate networks: set weights, take population statistics, predict rows, measure errors."""
 
 import contextlib
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ EVALUATION_ROWS = 4096  # a forward pass
 
 @contextlib.contextmanager
 def weights(flat: FlatParameters, values: Tensor) -> Iterator[None]:
-    """The network with other weights (K, n_params), for an evaluation."""
+    """Give the network other weights (K, n_params) inside the block."""
     own = flat.values.clone()
     flat.values.copy_(values)
     try:
@@ -33,7 +33,10 @@ def weights(flat: FlatParameters, values: Tensor) -> Iterator[None]:
 
 @torch.no_grad()
 def take_statistics(network: Network, rows: Part, recipe: Recipe, comm: Comm) -> None:
-    """Population statistics from whole groups of the first training rows, shared out over the ranks."""
+    """Set the population statistics from whole groups of the first training rows.
+
+    The groups are divided among the ranks.
+    """
     n_groups = min(recipe.statistics_rows, len(rows)) // recipe.norm_group or 1
     first, last = (
         (n_groups * r // comm.size) * recipe.norm_group for r in (comm.rank, comm.rank + 1)
@@ -52,8 +55,11 @@ def take_statistics(network: Network, rows: Part, recipe: Recipe, comm: Comm) ->
 
 @torch.no_grad()
 def outputs(network: Network, rows: Part, recipe: Recipe, comm: Comm) -> np.ndarray:
-    """What the network says of rows (..., n_rows, n_outputs), float64 and scaled, on every rank; each rank computes a share,
-    none is padded."""
+    """Run the network on rows. Every rank computes a share, and returns all outputs.
+
+    Returns:
+        (..., n_rows, n_outputs) float64, scaled.
+    """
     weight = network.output.weight  # (..., n_outputs, n_inputs)
     out = weight.new_zeros(*weight.shape[:-2], len(rows), weight.shape[-2], dtype=torch.float64)
     first, last = len(rows) * comm.rank // comm.size, len(rows) * (comm.rank + 1) // comm.size
@@ -64,14 +70,20 @@ def outputs(network: Network, rows: Part, recipe: Recipe, comm: Comm) -> np.ndar
 
 
 def _for_all(network: Network, x: Tensor) -> Tensor:
-    """Features (n_rows, n_features) for every replica: (..., n_rows, n_features)."""
+    """Repeat features (n_rows, n_features) for each replica: (..., n_rows, n_features)."""
     return x.expand(*network.output.weight.shape[:-2], -1, -1)
 
 
 def in_unit(out: np.ndarray, rows: Part, data: Dataset) -> np.ndarray:
-    """Outputs of one network (n_rows, n_outputs) -> predictions float64 in the property's unit, cut at its floor.
+    """Convert the outputs of one network to the property's unit, and cut them at its floor.
 
-    Their shape is that of the targets: (n_rows,), of several properties (n_rows, n_properties).
+    Args:
+        out: (n_rows, n_outputs).
+        rows: The rows that they are of.
+        data: Whose scaling to undo.
+
+    Returns:
+        Predictions float64 (n_rows,), of several properties (n_rows, n_properties).
     """
     scaling = data.scaling
     return np.maximum(
@@ -80,19 +92,26 @@ def in_unit(out: np.ndarray, rows: Part, data: Dataset) -> np.ndarray:
 
 
 def predict(network: Network, rows: Part, data: Dataset, recipe: Recipe, comm: Comm) -> np.ndarray:
-    """Predictions of one network for rows, on every rank: see `outputs` and `in_unit`."""
+    """Predict rows with one network, on every rank; see `outputs` and `in_unit`."""
     return in_unit(outputs(network, rows, recipe, comm), rows, data)
 
 
 def row_errors(prediction: np.ndarray, rows: Part, data: Dataset) -> np.ndarray:
-    """What the selection takes the mean of (n_rows,): |error| in the unit, of several properties the relative one."""
+    """Compute the errors (n_rows,) whose mean selects: |error|, or the relative error."""
     if data.scaling.spread is None:
         return np.abs(prediction - rows.target)
     return relative_errors(prediction, rows.target, data.scaling.spread)
 
 
 def select_halves(halves: list, errors: np.ndarray, seed: int) -> None:
-    """Protocol `paper`: the best epoch by each half of the test rows, and what the other half says of that epoch."""
+    """Under protocol `paper`, note the best epoch by each half of the test rows.
+
+    Args:
+        halves: For each half its least MAE so far, and the MAE of the other half in that epoch;
+            changed in place.
+        errors: Of the test rows in this epoch (n_rows,).
+        seed: Of the run, which also decides the halves.
+    """
     if len(errors) < 2:
         return
     first = (
@@ -106,7 +125,7 @@ def select_halves(halves: list, errors: np.ndarray, seed: int) -> None:
 
 
 def metrics(target: np.ndarray, prediction: np.ndarray) -> tuple[float, float, float | None]:
-    """MAE and RMSE in the unit of the arrays (n_rows,), and R²; None where the target does not vary."""
+    """Compute MAE, RMSE and R² of arrays (n_rows,); R² is None for a constant target."""
     error = prediction - target
     spread = float(((target - target.mean()) ** 2).sum())
     r2 = 1 - float((error**2).sum()) / spread if spread > 0 else None
@@ -114,7 +133,14 @@ def metrics(target: np.ndarray, prediction: np.ndarray) -> tuple[float, float, f
 
 
 def measure(unit: str, train: np.ndarray, test: np.ndarray, prediction: np.ndarray) -> dict:
-    """The errors of one property, from reported targets (n_rows,) in `unit`, as RunResult names them."""
+    """Compute the errors of one property, by the names that they have in RunResult.
+
+    Args:
+        unit: Of the targets.
+        train: Reported targets of the training rows (n_train,).
+        test: Of the test rows (n_test,).
+        prediction: For the test rows (n_test,).
+    """
     mae, rmse, r2 = metrics(test, prediction)
     baseline = float(np.abs(test - np.median(train)).mean())
     return {
@@ -127,44 +153,59 @@ def measure(unit: str, train: np.ndarray, test: np.ndarray, prediction: np.ndarr
 
 
 def measure_several(
-    spec: RunSpec, pack: Pack, data: Dataset, prediction: np.ndarray, of_val: np.ndarray | None
+    spec: RunSpec,
+    pack: Pack,
+    data: Dataset,
+    prediction: np.ndarray,
+    val_prediction: np.ndarray | None,
 ) -> dict:
-    """The errors of each property, over the rows that report it, and the means of their relative errors."""
+    """Compute the errors of each property over the rows that report it, and the relative errors.
+
+    Args:
+        spec: The run.
+        pack: Its pack, which knows the units.
+        data: Its rows.
+        prediction: For the test rows (n_test, n_properties).
+        val_prediction: For the val rows (n_val, n_properties); None if there are none.
+    """
     per_property, train, val, test = {}, data.train.target, data.val.target, data.test.target
     for p, name in enumerate(spec.properties):
         columns = [part[:, p] for part in (train, val, test)]
-        of_train, of_validation, of_test = (~np.isnan(column) for column in columns)
-        found = measure(
-            pack.units[name], train[of_train, p], test[of_test, p], prediction[of_test, p]
+        in_train, in_val, in_test = (~np.isnan(column) for column in columns)
+        val_mae = None
+        if val_prediction is not None and in_val.any():
+            val_mae = float(np.abs(val_prediction[:, p] - val[:, p])[in_val].mean())
+        per_property[name] = {
+            **measure(
+                pack.units[name], train[in_train, p], test[in_test, p], prediction[in_test, p]
+            ),
+            "val_mae": val_mae,
+            "n_train": int(in_train.sum()),
+            "n_val": int(in_val.sum()),
+            "n_test": int(in_test.sum()),
+        }
+    spreads = data.scaling.spread
+    assert spreads is not None
+    relative = {}
+    for field in ("test_mae", "test_rmse", "baseline_mae"):
+        errors = [measured[field] for measured in per_property.values()]
+        relative[field] = float(
+            np.mean([error / spread for error, spread in zip(errors, spreads, strict=True)])
         )
-        val_mae = (
-            float(np.abs(of_val[:, p] - val[:, p])[of_validation].mean())
-            if of_validation.any()
-            else None
-        )
-        counts = {"n_train": of_train.sum(), "n_val": of_validation.sum(), "n_test": of_test.sum()}
-        per_property[name] = (
-            found | {"val_mae": val_mae} | {count: int(n) for count, n in counts.items()}
-        )
-    relative = {
-        field: float(
-            np.mean(
-                [
-                    one[field] / spread
-                    for one, spread in zip(per_property.values(), data.scaling.spread, strict=True)
-                ]
-            )
-        )
-        for field in ("test_mae", "test_rmse", "baseline_mae")
-    }
-    r2s = [one["test_r2"] for one in per_property.values()]
+    r2s = [measured["test_r2"] for measured in per_property.values()]
     r2 = None if None in r2s else float(np.mean(r2s))
     return {"unit": "relative", **relative, "test_r2": r2, "per_property": per_property}
 
 
 def optimism(halves: list) -> float | None:
-    """How much lower the MAE is on the half of the test rows that chose the epoch than on the other, in the unit, averaged
-    over both ways round; None where a half has no rows. `halves` are two of [MAE of the half, of the other half]."""
+    """Estimate how much lower the MAE is on test rows that select the epoch than on others.
+
+    Args:
+        halves: Two of [MAE of the half that selects, MAE of the other half]; see `select_halves`.
+
+    Returns:
+        The mean difference, in the unit; None if a half has no rows.
+    """
     if any(mae == NEVER for mae, _ in halves):
         return None
     return float(np.mean([other - chosen for chosen, other in halves]))

@@ -1,4 +1,4 @@
-"""The one training loop: replicas and ranks -> each replica's best network, as soon as it has ended.
+"""Train replicas in the one training loop, and yield each one's best network when it has ended.
 
 The replicas of a stack go from step to step together. Each has its own order of rows, schedule,
 history, best epoch and end, so its numbers are those that it has when it is trained alone.
@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """A replica that needs no more training: the network of its best epoch, or why there is none."""
+    """A replica that has ended: the network of its best epoch, or why there is none."""
 
     replica: Replica
     state: State
@@ -291,7 +291,7 @@ class _Training:
                 yield Ended(replica, state, self.n_begun, network, errors[k])
 
     def _not_finite(self, k: int, at: int, rows: np.ndarray, rate: float) -> UserError:
-        """Describe the first loss that is not finite: step `at` of the epoch, of `rows` (batch,)."""
+        """Describe the first loss that is not finite, at step `at`, of `rows` (batch,)."""
         spec, state = self.stack.replicas[k].spec, self.stack.states[k]
         some = ", ".join(map(str, rows[:8])) + f" and {len(rows) - 8} more" * (len(rows) > 8)
         return UserError(

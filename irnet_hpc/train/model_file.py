@@ -170,14 +170,14 @@ def read_finished(folder: Path | str, who: str = "a run") -> Finished:
     )
     if facts["key"] != result.key or trained != (spec, recipe):
         raise UserError(
-            f"{who} must have its model, got {run.model_path}, which is of another run than result.json beside it"
+            f"{who} must have its model, got {run.model_path}, which is of another "
+            "run than result.json beside it"
         )
     return dataclasses.replace(run, tensors=tensors, facts=facts)
 
 
 def write_model(run: Run, pack: Pack, data: Dataset, network: Network) -> None:
-    """Write model.safetensors: weights, population statistics, scaling, and what else it takes to
-    predict other rows."""
+    """Write model.safetensors: weights, population statistics, scaling, and all else to predict."""
     scaling = data.scaling
     tensors: dict[str, Tensor] = {
         f"network.{name}": tensor.detach().cpu().clone()

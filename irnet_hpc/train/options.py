@@ -29,7 +29,7 @@ def seed_list(text: str) -> list[int]:
 
 
 def read_request(arguments: argparse.Namespace) -> TrainRequest:
-    """Read which trainings the options ask for. Raises UserError for a bundle or recipe that is none."""
+    """Read which trainings the options request."""
     cells = tuple(
         RequestedCell(
             cell.get("property", arguments.property),

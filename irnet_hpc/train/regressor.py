@@ -44,25 +44,28 @@ MAX_FEATURE = float(np.finfo(np.float32).max)
 class IRNetRegressor(RegressorMixin, BaseEstimator):
     """A network of the IRNet family as a scikit-learn regressor.
 
-    Parameters
-    ----------
-    architecture, depth : as in `python -m irnet_hpc.train`, e.g. "irnet" and 17.
-    layers : a layer string instead of the two, e.g. "64BARx2-32BARx1-1".
-    recipe : the name of a recipe, or the fields of one, {"name": "mine", "base": "onecycle",
-        "epochs": 100}. For small tables the batch, and the group of rows that are normalised
-        together, shrink to a sixteenth of the training rows; a warning says so, and `recipe_` is
-        what was used.
-    validation_fraction : of the rows, on which the best epoch is selected. They are not trained on.
-    random_state : seed of the weights, of the order of rows and of the rows that validate.
-    verbose : print a line per epoch, at most one a second; on a terminal, a bar.
+    Args:
+        architecture: As in `python -m irnet_hpc.train`, e.g. `irnet`.
+        depth: Its layers, e.g. 17.
+        recipe: The name of a recipe, or the fields of one, `{"name": "mine", "base": "onecycle",
+            "epochs": 100}`. For small tables the batch, and the group of rows that are normalised
+            together, shrink to a sixteenth of the training rows; a warning says so, and `recipe_`
+            is what was used.
+        layers: A layer string instead of architecture and depth, e.g. `64BARx2-32BARx1-1`.
+        validation_fraction: The share of rows on which the best epoch is selected. They are not
+            trained on.
+        random_state: Seed of the weights, of the order of rows and of the rows that validate.
+        verbose: Print a line per epoch, at most one a second; on a terminal, a bar.
 
-    Attributes
-    ----------
-    network_ : the torch module, in float64 on the CPU;  scaling_ : of features and target
-    history_ : rows of (epoch, step, learning rate, train MAE, validation MAE, seconds)
-    best_epoch_, best_mae_ : the epoch that was kept, and its MAE on the validation rows, in the
-        target's unit
-    n_parameters_, recipe_, n_features_in_
+    Attributes:
+        network_: The torch module, in float64 on the CPU.
+        scaling_: Of features and target.
+        history_: Rows of (epoch, step, learning rate, train MAE, validation MAE, seconds).
+        best_epoch_: The epoch that was kept.
+        best_mae_: Its MAE on the validation rows, in the unit of y.
+        n_parameters_: Weights and biases.
+        recipe_: The recipe that was used.
+        n_features_in_: Columns of X.
     """
 
     def __init__(
@@ -107,7 +110,7 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
         recipe = shrunk(resolve(self.recipe), len(train_rows))
         if recipe.floor != "none":
             raise UserError(
-                f"floor of recipe {recipe.name!r} must be none, for y is no property whose floor is "
+                f"floor of recipe {recipe.name!r} must be none, since the floor of y is not "
                 f"known, got {recipe.floor}"
             )
         spec = self._spec(recipe, seed)

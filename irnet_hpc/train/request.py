@@ -59,11 +59,12 @@ class TrainRequest:
 
     @property
     def is_classical(self) -> bool:
+        """Whether the model is one of GRIDS."""
         return self.architecture in GRIDS
 
     @property
     def model(self) -> dict[str, Any]:
-        """The model as fields of RunSpec. Raises UserError if it is not given in exactly one way."""
+        """The model as fields of RunSpec; UserError if it is not given in exactly one way."""
         if self.layers is not None and (self.architecture or self.depth is not None):
             raise UserError(
                 "a network is given by --architecture and --depth, or by --layers, not by both"
@@ -72,7 +73,8 @@ class TrainRequest:
             return model_of(self.layers)
         if not self.is_classical and not (self.architecture and self.depth is not None):
             raise UserError(
-                "a network is given by --architecture and --depth, e.g. irnet and 17, or by --layers"
+                "a network is given by --architecture and --depth, e.g. irnet and 17, "
+                "or by --layers"
             )
         return {"architecture": self.architecture, "depth": self.depth}
 
@@ -141,7 +143,7 @@ def check_options(request: TrainRequest, options: TrainOptions) -> None:
 def specify(
     request: TrainRequest, pack_name: str, origin: "Origin | None"
 ) -> list[tuple[RunSpec, Recipe | Grid]]:
-    """Make the specification of each cell. Raises UserError if one is repeated or of another shape."""
+    """Specify each cell. Raises UserError if one is repeated, or of another shape."""
     cells = [
         (
             RunSpec(

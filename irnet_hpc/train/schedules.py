@@ -1,4 +1,7 @@
-"""Learning rate and weight decay: pure functions of the recipe, the step and the errors so far; a resumed run needs no more."""
+"""Compute learning rates and weight decay from the recipe, the step and the errors so far.
+
+Pure functions, so that a resumed run needs no other state.
+"""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +10,16 @@ from irnet_hpc.runs.recipes import Recipe
 
 
 def learning_rate(recipe: Recipe, step: int, n_steps: int) -> float:
-    """One cycle (Smith and Topin 2018): cosine from 1/25 up to the rate over 30 % of the steps, then down to 1e-5 of it."""
+    """Compute the learning rate of a step.
+
+    One cycle (Smith and Topin 2018) rises from 1/25 of the rate along a cosine over 30 % of the
+    steps, then falls to 1e-5 of it.
+
+    Args:
+        recipe: Its schedule and rate.
+        step: From 0 on, over all epochs.
+        n_steps: Of the whole training.
+    """
     if recipe.schedule != "onecycle":
         return recipe.learning_rate
     rising = step < 0.3 * n_steps
@@ -18,11 +30,15 @@ def learning_rate(recipe: Recipe, step: int, n_steps: int) -> float:
 
 
 def plateau_factor(recipe: Recipe, maes: Sequence[float]) -> float:
-    """What schedule `plateau` multiplies the rate with in the epoch after those of which `maes` are the selection MAEs.
+    """Compute the factor of the rate in the next epoch under schedule `plateau`.
 
-    The rate falls by `plateau_factor` after `plateau_patience` epochs that were not better, by more than
-    `plateau_threshold`, than the best before them or, once it has fallen, after as many again. So counts Keras, in which
-    iBRNet is published; torch's ReduceLROnPlateau counts one epoch more.
+    The rate falls by `plateau_factor` after `plateau_patience` epochs none of which was better than
+    the best by more than `plateau_threshold`, and again after as many more. Keras, in which iBRNet
+    is published, counts like this; torch's ReduceLROnPlateau counts one epoch more.
+
+    Args:
+        recipe: The recipe.
+        maes: The selection MAE of each epoch so far.
     """
     if recipe.schedule != "plateau":
         return 1.0
@@ -37,10 +53,11 @@ def plateau_factor(recipe: Recipe, maes: Sequence[float]) -> float:
 
 
 def weight_decay(recipe: Recipe, n_steps: int) -> float:
-    """Of the optimiser, for epochs of `n_steps`.
+    """Compute the weight decay of the optimiser for epochs of `n_steps` steps.
 
-    AdamW's weights are an exponential average of its updates that reaches 1 / (rate x decay) steps back; the length that is
-    best is about the same number of epochs for any number of rows (Wang and Aitchison 2024, arXiv:2405.13698).
+    AdamW's weights are an exponential average of its updates over 1 / (rate * decay) steps. The
+    best length is about the same number of epochs for any number of rows (Wang and Aitchison 2024,
+    arXiv:2405.13698).
     """
     if not recipe.decay_epochs:
         return recipe.weight_decay

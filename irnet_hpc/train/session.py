@@ -167,7 +167,7 @@ def _fit_in_turn(runs: list[Run], pack: Pack, options: TrainOptions, comm: Comm)
 
 @contextlib.contextmanager
 def failure_noted(unfinished: Sequence[Run], comm: Comm) -> Iterator[None]:
-    """Write an exception into error.json of each run that has not finished by then; raise it again."""
+    """Write an exception into error.json of each run that is unfinished, and raise it again."""
     try:
         yield
     except Exception as error:

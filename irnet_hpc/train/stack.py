@@ -1,8 +1,8 @@
 """A stack: K replicas of one shape, trained as one network with one product per layer.
 
-A replica's initial weights, order of rows, noise and numbers are those that it has alone, and so are
-its checkpoints, which lie in its own run folder. Replicas that were begun together may therefore go
-on alone, and the other way round. One replica alone is a stack of one.
+A replica's initial weights, order of rows, noise and numbers are those that it has alone, and so
+are its checkpoints, which lie in its own run folder. Replicas that were begun together may
+therefore go on alone, and the other way round. One replica alone is a stack of one.
 """
 
 import dataclasses
@@ -38,15 +38,18 @@ class Replica:
 
     @property
     def spec(self) -> RunSpec:
+        """The specification of the run."""
         return self.run.spec
 
     @property
     def recipe(self) -> Recipe:
+        """The recipe of the run, which is a network's."""
         assert isinstance(self.run.recipe, Recipe)
         return self.run.recipe
 
     @property
     def layers(self) -> Layers:
+        """The layers of the network, with an output for each property."""
         return parse_layers(self.spec.layer_string)._replace(n_outputs=len(self.spec.properties))
 
     @property
@@ -104,7 +107,7 @@ class Stack:
     def _optimise(self, moments: list[dict[str, Tensor]]) -> None:
         """Make the optimiser, with a parameter group for each replica: its rate, decay, moments."""
         self.moments, recipe = moments, self.replicas[0].recipe
-        # A tensor, so that a graph can be replayed with other rates; float64 where the kernel takes it.
+        # A tensor, so that a graph can be replayed with other rates; float64 if kernels take it.
         dtype = torch.float32 if self.device.type == "cuda" else torch.float64
         self.rates = torch.zeros(len(self.replicas), dtype=dtype, device=self.device)
         self.optimizer = OPTIMIZERS[recipe.optimizer](
@@ -153,7 +156,7 @@ class Stack:
         return network
 
 
-# ------------------------------------------------------------------------ which replicas go together
+# ----------------------------------------------------------------------- which replicas go together
 
 
 def load_each(
@@ -187,7 +190,7 @@ def load_each(
 
 
 def stacks(replicas: Sequence[Replica], comm: Comm) -> list[list[Replica]]:
-    """Group replicas of one shape into stacks: those of the same rows, at the same epoch and step."""
+    """Group replicas of one shape into stacks: of the same rows, at the same epoch and step."""
     groups: dict[tuple, list[Replica]] = {}
     for replica in replicas:
         point = checkpoint.resume_point(replica.run.folder, replica.run.key, comm)

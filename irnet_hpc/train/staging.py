@@ -1,6 +1,6 @@
 """Copy a pack to a disk of the node, once for all of its processes.
 
-    python -m irnet_hpc.train ... --stage-dir /local/scratch        (or auto: $SLURM_TMPDIR, else $TMPDIR)
+    python -m irnet_hpc.train ... --stage-dir /local/scratch    (auto: $SLURM_TMPDIR, else $TMPDIR)
 
 The copy is <stage-dir>/irnet-<user id>/<hash of the content>/<name>.h5. It stays there for the next
 run, until the disk is cleaned; SLURM does so with $SLURM_TMPDIR.
@@ -27,7 +27,7 @@ def stage(
 
     Args:
         pack: The pack, open.
-        stage_dir: The folder for the copy; `auto` for the node's temporary folder, None for no copy.
+        stage_dir: The folder for the copy; `auto` for the node's temporary one, None for no copy.
         environment: Where `auto` looks.
 
     Returns:

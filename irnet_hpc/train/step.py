@@ -40,8 +40,8 @@ def pieces(groups: Groups, rows: slice, max_rows: int | None) -> list[slice]:
         return [rows]
     if groups.index is not None:
         raise UserError(
-            f"--micro-batch needs groups of rows that lie on one rank, got norm_group {groups.group} "
-            f"and {n_rows} rows per rank; use fewer ranks"
+            "--micro-batch needs groups of rows that lie on one rank, got norm_group "
+            f"{groups.group} and {n_rows} rows per rank; use fewer ranks"
         )
     if max_rows < groups.group:
         raise UserError(
@@ -77,12 +77,13 @@ class Graphed:
         self.launch, self.wanted, self.n_calls, self.graph = launch, wanted, 0, None
 
     def __call__(self) -> None:
+        """Launch the kernels."""
         if self.wanted and self.graph is None and self.n_calls >= WARM_UP:
             self._record()
         if self.graph is not None:
             self.graph.replay()
         elif self.wanted:
-            # On a stream of its own, as the recording will be: autograd's buffers belong to a stream.
+            # On a stream of its own, as the recording will be: autograd's buffers belong to one.
             here, side = torch.cuda.current_stream(), torch.cuda.Stream()
             side.wait_stream(here)
             with torch.cuda.stream(side):

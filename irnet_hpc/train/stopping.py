@@ -7,8 +7,8 @@ when its job ends and stops a minute before (distributed/slurm.py).
 What a handler does. It never does the work: it may run between any two bytecodes, while a file is
 half written or a collective is under way. For networks it sets a flag (StopSignals), which the loop
 reads once a step. The flag travels with the gradients, so all ranks learn of it in the same step,
-save one checkpoint and return. For classical models there is no loop of ours to read a flag, since a
-fit is one call of a library. There the handler raises Stopped, which ends the fit as soon as the
+save one checkpoint and return. For classical models there is no loop of ours to read a flag, since
+a fit is one call of a library. There the handler raises Stopped, which ends the fit as soon as the
 library is back in Python. Stopped is a BaseException, so that no library catches it as an error of
 its own. No file of ours is written while it may be raised but by rename.
 

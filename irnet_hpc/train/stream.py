@@ -1,8 +1,8 @@
 """Read a pack's rows while they are trained on: one window is in use, a thread reads the next.
 
 For packs that are larger than the memory of the device or the host. The batches are those of a
-resident pack, bit for bit. Memory holds at most two windows, of WINDOW_CHUNKS * CHUNK_ROWS rows, and
-some 40 bytes for each row: its number, targets and place in the order.
+resident pack, bit for bit. Memory holds at most two windows, of WINDOW_CHUNKS * CHUNK_ROWS rows,
+and some 40 bytes for each row: its number, targets and place in the order.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
-"""TabM (Gorishniy, Kotelnikov and Babenko, ICLR 2025): 32 networks that share their weights, averaged; a rival of today.
+"""Train TabM (Gorishniy, Kotelnikov and Babenko, ICLR 2025): 32 networks that share most weights.
 
-The network, its defaults and its initialisation are its authors' package `tabm`; the loop here is that of their example
-(AdamW, the loss averaged over the 32 members), with the absolute error as loss and one cycle of a fixed number of epochs,
-so that nothing but the grid is selected.
+The network, its defaults and its initialisation come from its authors' package `tabm`. The loop is
+that of their example (AdamW, the loss averaged over the 32 members), with the absolute error as
+loss and one cycle of a fixed number of epochs, so that only the point of the grid is selected.
 """
 
 import math
@@ -16,7 +16,7 @@ PREDICTED_ROWS = 2048  # at once
 
 
 class TabM:
-    """fit(x, y) and predict(x), of scaled features (n_rows, n_features) and targets (n_rows,), as scikit-learn's have them."""
+    """An estimator like scikit-learn's, of scaled features (n_rows, n_features) and targets."""
 
     def __init__(
         self,
@@ -32,21 +32,23 @@ class TabM:
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
 
     def fit(self, x: np.ndarray, y: np.ndarray) -> "TabM":
+        """Train the network. The state of torch's random numbers stays as it was."""
         try:
             import tabm
         except ImportError:
             raise UserError(
-                "tabm needs the package tabm, which is not here; pip install tabm"
+                "tabm needs the package tabm, which is not installed; pip install tabm"
             ) from None
-        x, y = (
+        features, targets = (
             torch.from_numpy(np.ascontiguousarray(part, np.float32)).to(self.device)
             for part in (x, y)
         )
-        batch = min(self.batch, len(x))
-        n_steps = len(x) // batch  # an epoch; what remains of its permutation is dropped
+        batch = min(self.batch, len(features))
+        # Of an epoch; what remains of its permutation is dropped.
+        n_steps = len(features) // batch
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.seed)
-            self.network = tabm.TabM.make(n_num_features=x.shape[1], d_out=1).to(self.device)
+            self.network = tabm.TabM.make(n_num_features=features.shape[1], d_out=1).to(self.device)
             adamw = torch.optim.AdamW(
                 self.network.parameters(), self.learning_rate, weight_decay=self.weight_decay
             )
@@ -59,22 +61,23 @@ class TabM:
             )
             self.network.train()
             for _ in range(self.epochs):
-                order = torch.randperm(len(x)).to(self.device)
+                order = torch.randperm(len(features)).to(self.device)
                 for rows in order[: n_steps * batch].view(n_steps, batch):
                     with self._autocast():
-                        prediction = self.network(x[rows])[:, :, 0]  # (batch, 32)
-                    loss = (prediction.float() - y[rows, None]).abs().mean()
+                        prediction = self.network(features[rows])[:, :, 0]  # (batch, 32)
+                    loss = (prediction.float() - targets[rows, None]).abs().mean()
                     adamw.zero_grad()
                     loss.backward()
                     adamw.step()
                     cycle.step()
                 if not math.isfinite(loss.item()):
-                    break  # the error on the rows that select says so
+                    # The error on the rows that select will not be finite either.
+                    break
         return self
 
     @torch.no_grad()
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """The mean of the members (n_rows,) float64."""
+        """Predict the mean of the members (n_rows,) float64."""
         self.network.eval()
         parts = []
         for rows in torch.from_numpy(np.ascontiguousarray(x, np.float32)).split(PREDICTED_ROWS):

@@ -1,13 +1,14 @@
-"""The run that another starts from: read and checked, its weights taken over, and which formulas the two share.
+"""Start a run from the weights of another: read and check it, copy weights, count shared formulas.
 
-    python -m irnet_hpc.train --pack mine --property band_gap --layers 64BARx2-1 --init results/oqmd-magpie/.../seed0
+    python -m irnet_hpc.train --pack mine --property band_gap --layers 64BARx2-1 --init RUN
 
-All but the output layer comes from the origin, which is initialised anew. The weights expect the origin's scaling of
-features, so that is used, too; the target is scaled by its own training rows, and population statistics are retaken.
+All layers but the output layer, which is initialised anew, start with the weights of the other run,
+the origin. The weights expect the origin's scaling of features, so that is used, too. The target is
+scaled by its own training rows, and population statistics are taken anew.
 """
 
 import dataclasses
-import sys
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -26,32 +27,39 @@ from irnet_hpc.train.dataset import Dataset
 from irnet_hpc.train.model_file import read_finished
 from irnet_hpc.train.scaling import Scaling
 
+logger = logging.getLogger(__name__)
+
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """A finished run of a network, as far as one that starts from it needs it."""
+    """A finished run of a network, with what a run needs that starts from it."""
 
     folder: Path
     spec: RunSpec
     recipe: Recipe
     result: RunResult
     feature_labels: list[str]
-    scaling: Scaling  # of features; that of its target is left out
-    tensors: dict[
-        str, Tensor
-    ]  # name in Network.state_dict() -> weights and statistics, the output layer left out
+    scaling: Scaling  # of features only
+    # Weights and statistics by name in Network.state_dict(), without the output layer.
+    tensors: dict[str, Tensor]
 
     @property
     def id(self) -> str:
+        """Its run_id."""
         return run_id(self.spec, self.recipe)
 
     @property
     def key(self) -> str:
+        """The key of its result."""
         return self.result.key
 
 
 def read_origin(folder: Path | str) -> Origin:
-    """A run by its folder. Raises UserError where there is none, it has not finished, is no network's, or is damaged."""
+    """Read the run in a folder.
+
+    Raises:
+        UserError: If there is none, or it has not finished, is of no network, or is damaged.
+    """
     run = read_finished(folder, "an init run")
     try:
         mean, scale = (
@@ -67,83 +75,86 @@ def read_origin(folder: Path | str) -> Origin:
 
 
 def check_start(spec: RunSpec, recipe: Recipe | Grid, origin: Origin | None) -> None:
-    """Raise UserError where a network cannot start, or be trained in part, as it is asked to."""
+    """Raise UserError if a network cannot start, or be trained in part, as requested."""
     if isinstance(recipe, Grid):
         return
-    if why := cannot_start(recipe, spec.depth, origin and origin.recipe):
-        raise UserError(why)
+    assert spec.depth is not None  # of a network
+    if reason := cannot_start(recipe, spec.depth, origin.recipe if origin else None):
+        raise UserError(reason)
     if origin and _body(origin.spec) != _body(spec):
         raise UserError(
-            f"an init run must have the same layers, however: {origin.folder} has {origin.spec.layer_string} "
-            f"({origin.spec.model}), and {spec.model} {spec.layer_string}"
+            f"an init run must have the same layers, got {origin.folder} with "
+            f"{origin.spec.layer_string} ({origin.spec.model}) for {spec.model} {spec.layer_string}"
         )
 
 
 def _body(spec: RunSpec) -> str:
-    """The layer string without the output layer, whose width is no matter: it is initialised anew."""
+    """Return the layer string without the output layer, which may have another width."""
     return spec.layer_string.rpartition("-")[0]
 
 
 def check_features(origin: Origin | None, pack: Pack) -> None:
-    """Raise UserError where the weights expect other features than the pack has."""
-    if origin and origin.feature_labels != pack.feature_labels:
+    """Raise UserError if the weights of the origin expect other features than the pack has."""
+    if origin is None:
+        return
+    identity = origin.result.pack_identity
+    if origin.feature_labels != pack.feature_labels:
         raise UserError(
-            f"an init run of another feature set: {origin.folder} was trained on {origin.result.pack_identity['features']} "
-            f"({len(origin.feature_labels)} features), pack {pack.name} has {pack.features} ({pack.n_features})"
+            f"an init run of another feature set: {origin.folder} was trained on "
+            f"{identity['features']} ({len(origin.feature_labels)} features), pack {pack.name} has "
+            f"{pack.features} ({pack.n_features})"
         )
-    if origin:
-        trained, ours = (
-            origin.result.pack_identity.get("feature_versions") or {},
-            pack.identity["feature_versions"],
-        )
-        if differing := sorted(
-            name for name in trained.keys() & ours.keys() if trained[name] != ours[name]
-        ):
-            name = differing[0]
+    before, now = identity.get("feature_versions") or {}, pack.identity["feature_versions"]
+    for name in sorted(before.keys() & now.keys()):
+        if before[name] != now[name]:
             raise UserError(
-                f"an init run of other features: {origin.folder} was trained on version {trained[name]} of feature set {name}, "
-                f"pack {pack.name} has {ours[name]}"
+                f"an init run of other features: {origin.folder} was trained on version "
+                f"{before[name]} of feature set {name}, pack {pack.name} has {now[name]}"
             )
 
 
 def take_over(origin: Origin, network: Network) -> None:
-    """Copy all but the output layer. Raises UserError where the model's tensors are not those of the network."""
+    """Copy the weights of all but the output layer.
+
+    Raises:
+        UserError: If the tensors of the origin are not those of the network.
+    """
     own = {
         name: tensor
         for name, tensor in network.state_dict().items()
         if not name.startswith("output.")
     }
-    shapes, theirs = (
-        {n: tuple(t.shape) for n, t in side.items()} for side in (own, origin.tensors)
+    expected, stored = (
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        for tensors in (own, origin.tensors)
     )
-    if shapes != theirs:
-        wrong = sorted(
-            name for name in shapes.keys() | theirs.keys() if shapes.get(name) != theirs.get(name)
-        )
+    if expected != stored:
+        names = expected.keys() | stored.keys()
+        wrong = min(name for name in names if expected.get(name) != stored.get(name))
         raise UserError(
-            f"{origin.folder / 'model.safetensors'} is damaged: it lacks, or has otherwise, {wrong[0]}"
+            f"{origin.folder / 'model.safetensors'} is damaged: {wrong} is missing, or of another "
+            "shape"
         )
     for name, tensor in own.items():
         tensor.copy_(origin.tensors[name])
 
 
-# ------------------------------------------------------------------------------------------------------ shared formulas
+# --------------------------------------------------------------------------------- shared formulas
 
 
 def describe(origin: Origin, pack: Pack, data: Dataset, pack_dir: Path | str | None) -> dict:
-    """What run.json and result.json say of the origin. Reads its pack; where that is not at hand, says why."""
-    spec, shared = origin.spec, (None, None)
+    """Describe the origin for run.json and result.json.
+
+    Its pack is read to count the formulas that it shares with the val and test rows; if that cannot
+    be read, a warning says why, and the counts are None.
+    """
+    spec = origin.spec
+    shared: tuple[int | None, int | None] = (None, None)
     try:
-        theirs = (
-            pack.path if origin.spec.pack == pack.name else pack_path(origin.spec.pack, pack_dir)
-        )
-        shared = n_shared(pack, data, trained_on(origin, theirs))
+        path = pack.path if spec.pack == pack.name else pack_path(spec.pack, pack_dir)
+        shared = n_shared(pack, data, trained_on(origin, path))
     except UserError as error:
-        print(
-            f"warning: which formulas the init run was trained on is not known: {error}",
-            file=sys.stderr,
-            flush=True,
-        )
+        logger.warning(f"warning: which formulas the init run was trained on is not known: {error}")
     named = {
         name: getattr(spec, name)
         for name in ("pack", "property", "model", "recipe", "protocol", "train_rows")
@@ -159,8 +170,15 @@ SHARED = ("n_shared_val", "n_shared_test")
 
 
 def trained_on(origin: Origin, path: Path) -> set[str]:
-    """Reduced formulas of the rows of its pack that trained or selected the origin. Raises UserError where they cannot be
-    known."""
+    """List the reduced formulas of the rows that trained or selected the origin.
+
+    Args:
+        origin: The origin.
+        path: Its pack.
+
+    Raises:
+        UserError: If they cannot be known.
+    """
     spec = origin.spec
     if spec.start_from:
         raise UserError(
@@ -172,7 +190,8 @@ def trained_on(origin: Origin, path: Path) -> set[str]:
         train, val, test = (
             reported_rows(pack, spec.property, pack.rows(role)) for role in ("train", "val", "test")
         )
-        if spec.protocol == "paper":  # trains on val, and selects on test
+        if spec.protocol == "paper":
+            # It trains on val, and selects on test.
             train, val = np.concatenate([train, val]), test
         rows = [*train[: spec.train_rows], *val]
         formulas = pack.formulas(slice(0, pack.n_rows))
@@ -181,20 +200,18 @@ def trained_on(origin: Origin, path: Path) -> set[str]:
         }
 
 
-def n_shared(pack: Pack, data: Dataset, theirs: set[str]) -> tuple[int, int]:
-    """How many reduced formulas of the val and the test rows are among `theirs`."""
+def n_shared(pack: Pack, data: Dataset, others: set[str]) -> tuple[int, int]:
+    """Count the reduced formulas of the val and of the test rows that are among `others`."""
     formulas, counts = pack.formulas(slice(0, pack.n_rows)), []
     for part in (data.val, data.test):
-        ours = {
-            reduced_formula(parse_formula(formula))
-            for formula in {formulas[row] for row in part.row}
-        }
-        counts.append(len(ours & theirs))
+        distinct = {formulas[row] for row in part.row}
+        reduced = {reduced_formula(parse_formula(formula)) for formula in distinct}
+        counts.append(len(reduced & others))
     return counts[0], counts[1]
 
 
 def in_words(facts: dict | None, recipe: Recipe, spec: RunSpec) -> str:
-    """What is said at the start of a run of the one that it starts from; nothing where there is none."""
+    """Describe the origin at the start of a run; an empty text if there is none."""
     if facts is None:
         return ""
     n_val, n_test = (facts[name] for name in SHARED)
@@ -205,12 +222,14 @@ def in_words(facts: dict | None, recipe: Recipe, spec: RunSpec) -> str:
     )
     shared = "not known" if n_test is None else f"{n_val:,} of val, {n_test:,} of test"
     text = (
-        f"\nstarts from {facts['folder']}: {facts['model']} on {facts['property']} of {facts['pack']}, recipe "
-        f"{facts['recipe']}; trains {trained}; formulas that trained or selected it: {shared}"
+        f"\nstarts from {facts['folder']}: {facts['model']} on {facts['property']} of "
+        f"{facts['pack']}, recipe {facts['recipe']}; trains {trained}; formulas that trained or "
+        f"selected it: {shared}"
     )
     if n_test:
         text += (
-            f"\nwarning: {n_test:,} formulas of the test rows have trained or selected the init run, so the test MAE will be "
-            "optimistic; origins of protocol honest, of packs that are split by formula with one seed, share none"
+            f"\nwarning: {n_test:,} formulas of the test rows have trained or selected the init "
+            "run, so the test MAE will be optimistic; origins of protocol honest, of packs that "
+            "are split by formula with one seed, share none"
         )
     return text
