@@ -216,12 +216,12 @@ def fitted(spec: RunSpec, grid: Grid, point: dict[str, Any], data: Dataset) -> A
     # TabM's own library has counted its threads already, and would not count again.
     limits = contextlib.nullcontext() if isinstance(estimator, TabM) else threadpool_limits(n_jobs)
     with limits:
-        return estimator.fit(data.train.x[:n_rows].numpy(), data.train.y[:n_rows].numpy())
+        return estimator.fit(data.train.resident[:n_rows].numpy(), data.train.y[:n_rows].numpy())
 
 
 def predictions(estimator: Any, data: Dataset, rows: Part) -> np.ndarray:
     """Predict rows: (n_rows,) float64 in the property's unit."""
-    scaled = np.asarray(estimator.predict(rows.x.numpy()), np.float64)
+    scaled = np.asarray(estimator.predict(rows.resident.numpy()), np.float64)
     return scaled * data.scaling.target_scale + data.scaling.target_mean
 
 

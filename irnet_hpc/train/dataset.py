@@ -1,7 +1,7 @@
 """Load a pack's rows as scaled tensors on the device, and order them for each epoch."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ class Part:
     @property
     def n_features(self) -> int:
         """Columns of x."""
-        return self.x.n_features if self.streams else self.x.shape[1]
+        return self.x.n_features if isinstance(self.x, Stream) else self.x.shape[1]
 
     @property
     def streams(self) -> bool:
@@ -55,7 +55,15 @@ class Part:
         """Where x is, or will be."""
         return self.x.device
 
-    def batches(self, order: np.ndarray, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    @property
+    def resident(self) -> Tensor:
+        """x, which must not stream."""
+        assert isinstance(self.x, Tensor)
+        return self.x
+
+    def batches(
+        self, order: np.ndarray, first: int = 0
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Yield the batch of each step, on the device.
 
         Args:
@@ -69,22 +77,23 @@ class Part:
             PackUnreadable: If a pack that streams can no longer be read.
         """
         places = torch.from_numpy(np.ascontiguousarray(order)).to(self.device)
-        if self.streams:
-            batches = stream.batches(self.x, order[first:].ravel(), order.shape[1])
+        x = self.x
+        if isinstance(x, Stream):
+            batches = stream.batches(x, order[first:].ravel(), order.shape[1])
         else:
-            batches = (self.x[places[i]] for i in range(first, len(order)))
-        for i, x in enumerate(batches, first):
-            yield x, self.y[places[i]]
+            batches = (x[places[i]] for i in range(first, len(order)))
+        for i, batch in enumerate(batches, first):
+            yield batch, self.y[places[i]]
 
     def slabs(self, first: int, last: int, n: int) -> Iterator[tuple[slice, Tensor]]:
         """Yield the rows from `first` to `last`, n at a time: places and x (n, n_features)."""
-        begins = range(first, last, n)
-        if self.streams:
-            slabs = stream.batches(self.x, np.arange(first, last), n)
+        begins, x = range(first, last, n), self.x
+        if isinstance(x, Stream):
+            slabs = stream.batches(x, np.arange(first, last), n)
         else:
-            slabs = (self.x[begin : min(begin + n, last)] for begin in begins)
-        for begin, x in zip(begins, slabs, strict=True):
-            yield slice(begin, begin + len(x)), x
+            slabs = (x[begin : min(begin + n, last)] for begin in begins)
+        for begin, slab in zip(begins, slabs, strict=True):
+            yield slice(begin, begin + len(slab)), slab
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +175,8 @@ def _joined(first: Targets, second: Targets) -> Targets:
 def _check_rows(spec: RunSpec, recipe: Recipe | Grid, roles: dict[str, Targets]) -> None:
     """Raise UserError if a role lacks rows of a property, or training has less than a batch."""
     for role, (row, target) in roles.items():
-        reports = (~np.isnan(target)).reshape(len(row), len(spec.properties)).any(0)
+        values = target.reshape(len(row), len(spec.properties))
+        reports: list[bool] = np.any(~np.isnan(values), axis=0).tolist()
         for name, reported in zip(spec.properties, reports, strict=True):
             if not reported and (role != "val" or spec.protocol == "honest"):
                 raise UserError(f"{name} of pack {spec.pack} has no {role} rows that report it")

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,7 +85,7 @@ def _content_hash(tensors: dict[str, Tensor], facts: dict) -> str:
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -149,6 +150,7 @@ def read_finished(folder: Path | str, who: str = "a run") -> Finished:
             "models only errors and test predictions are kept"
         )
     recipe = read_recipe(spec, result.recipe)
+    assert isinstance(recipe, Recipe)  # of a network
     run = Finished(folder, spec, recipe, result, {}, {}, who)
     try:
         tensors, facts = read_tensors(run.model_path)
@@ -205,10 +207,16 @@ def model_facts(run: Run, pack: Pack, data: Dataset) -> dict:
         "target_mean": np.asarray(scaling.target_mean).tolist(),
         "target_scale": np.asarray(scaling.target_scale).tolist(),
         # None: no prediction is cut.
-        "floor": np.where(np.isinf(scaling.floor), None, scaling.floor).tolist(),
+        "floor": _finite_or_none(scaling.floor),
         "elements_seen": _elements_seen(pack, data),
         "pack_identity": pack.identity,
     }
+
+
+def _finite_or_none(floor: float | np.ndarray) -> Any:
+    """Replace infinities by None, which JSON has; a list for an array."""
+    values = [None if np.isinf(value) else value for value in np.ravel(floor).tolist()]
+    return values if np.ndim(floor) else values[0]
 
 
 def _elements_seen(pack: Pack, data: Dataset) -> list[str]:

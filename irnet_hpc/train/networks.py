@@ -12,6 +12,7 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.models.network import n_parameters
 from irnet_hpc.pack.store import Pack
 from irnet_hpc.runs.lease import RunIsHeld
+from irnet_hpc.runs.recipes import Recipe
 from irnet_hpc.runs.result import RunResult
 from irnet_hpc.runs.states import Cause
 from irnet_hpc.train.causes import cause_of
@@ -97,6 +98,7 @@ def _load(
 ) -> list[Replica]:
     """Load the rows of every run. Raises UserError on all ranks if they cannot be trained on."""
     origin, recipe = runs[0].origin, runs[0].recipe
+    assert isinstance(recipe, Recipe)  # of networks
     scaling = origin.scaling if origin else None
     specs = [run.spec for run in runs]
     together(comm, lambda: check_features(origin, pack))
@@ -146,6 +148,7 @@ def _write_result(
     """
     run, state, data = ended.replica.run, ended.state, ended.replica.data
     network, recipe = ended.network, ended.replica.recipe
+    assert network is not None  # since there is no error
     test, val = predict(network, data.test, data, recipe, comm), None
     if len(run.spec.properties) > 1 and len(data.val):
         val = predict(network, data.val, data, recipe, comm)

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -151,7 +152,7 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
         return np.sort(order[n_val:]), np.sort(order[:n_val])
 
     def _spec(self, recipe: Recipe, seed: int) -> RunSpec:
-        model = {"architecture": self.architecture, "depth": self.depth}
+        model: dict[str, Any] = {"architecture": self.architecture, "depth": self.depth}
         if self.layers is not None:
             model = model_of(self.layers)
         return RunSpec("estimator", "y", recipe=recipe.name, seed=seed, **model)

@@ -161,8 +161,9 @@ def specify(
         for cell in request.cells
     ]
     refuse_repeated([spec for spec, _ in cells])
-    if not request.is_classical:
-        refuse_mixed(cells)
+    networks = [(spec, recipe) for spec, recipe in cells if isinstance(recipe, Recipe)]
+    if networks:
+        refuse_mixed(networks)
     return cells
 
 

@@ -99,7 +99,8 @@ def moments(slabs: Slabs) -> tuple[np.ndarray, np.ndarray]:
 
     numpy adds rows one after the other, so that a sum can be interrupted and go on. It adds in
     pairs along the memory in two cases: a single feature, which is kept whole (it takes no more
-    room than the target), and an array that lies by columns, which can only be the caller's own, in one slab.
+    room than the target), and an array that lies by columns, which can only be the caller's own, in
+    one slab.
 
     Returns:
         Two arrays (n_features,) float64.

@@ -132,7 +132,7 @@ def train_claimed(claims: Claims, pack: Pack, options: TrainOptions, comm: Comm)
             # A sweep takes a run with neither result nor error as held only if the status says so.
             raise RunIsHeld(f"{error}; {claims.held[0][1]}") from error
     if claims.held and is_finished:
-        n_runs = sum(map(len, claims))
+        n_runs = len(claims.to_train) + len(claims.done) + len(claims.held)
         prefix = f"{len(claims.held)} of {n_runs} cells were left out: " if n_runs > 1 else ""
         raise RunIsHeld(f"{prefix}{claims.held[0][1]}")
     return is_finished

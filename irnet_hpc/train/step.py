@@ -74,7 +74,8 @@ class Graphed:
     """
 
     def __init__(self, launch: Callable[[], None], wanted: bool) -> None:
-        self.launch, self.wanted, self.n_calls, self.graph = launch, wanted, 0, None
+        self.launch, self.wanted, self.n_calls = launch, wanted, 0
+        self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:
         """Launch the kernels."""
@@ -172,7 +173,8 @@ class Step:
         """Draw the noise of a step (K, n_local, n_noise); None for a network without dropout."""
         network, replicas = self.stack.network, self.stack.replicas
         drawn = [network.noise(replica.spec.seed, step, self.mine) for replica in replicas]
-        return None if drawn[0] is None else torch.stack(drawn)
+        some = [noise for noise in drawn if noise is not None]
+        return torch.stack(some) if some else None
 
     def begin(self, visited: Sequence[np.ndarray], rates: np.ndarray, first: int = 0) -> None:
         """Prepare an epoch.
@@ -218,7 +220,9 @@ class Step:
                 self.x[k].copy_(x)
                 self.y[k].copy_(y)
             return
-        torch.index_select(self.parts[0].x, 0, self.rows[i], out=self.x.view(-1, self.x.shape[-1]))
+        torch.index_select(
+            self.parts[0].resident, 0, self.rows[i], out=self.x.view(-1, self.x.shape[-1])
+        )
         torch.index_select(self.targets, 0, self.target_rows[i], out=self.y.flatten(0, 1))
 
     def __call__(self, i: int, step: int, stop: bool) -> None:
@@ -232,8 +236,8 @@ class Step:
         flat = self.stack.flat
         self.read(i)
         self.stack.rates.copy_(self.rates[i])
-        if self.noise is not None:
-            self.noise.copy_(self._noise(step))
+        if self.noise is not None and (noise := self._noise(step)) is not None:
+            self.noise.copy_(noise)
         self.gradients()
         flat.riders[1] = float(stop)
         # The sum is an average, since each rank divides by the global batch. What rides behind the

@@ -108,10 +108,11 @@ def batches(stream: Stream, order: np.ndarray, n: int) -> Iterator[Tensor]:
             # Into the memory of the window before the one in use, which has been copied.
             return reader.submit(_read, stream, order[todo[i]], held[i % 2])
 
-        coming = ask(0) if todo else None
+        coming = [ask(0)] if todo else []
         for i in range(len(todo)):
-            window = coming.result()
-            coming = ask(i + 1) if i + 1 < len(todo) else None
+            window = coming.pop().result()
+            if i + 1 < len(todo):
+                coming.append(ask(i + 1))
             begin = 0
             while begin < len(window):
                 end = min(begin + n_missing, len(window))
