@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Style = tuple[str, str]  # colour and marker
 
-# Colours of Okabe and Ito's palette, which the colour-blind can tell apart; the marker repeats them.
+# Colours of Okabe and Ito's palette, which the colour-blind can tell apart; markers repeat them.
 STYLES: dict[str, Style] = {
     "plain": ("#D55E00", "s"),
     "srnet": ("#E69F00", "^"),
@@ -134,7 +134,8 @@ def draw_convergence(
         epochs = [epoch + 1 for epoch in curve.epochs]
         colour, _ = STYLES[curve.architecture]
         panel.plot(epochs, curve.maes, color=colour, linewidth=1.2, label=NAMES[curve.architecture])
-    panel.xaxis.get_major_locator().set_params(integer=True)
+    # The stub of Locator lacks the options of MaxNLocator.
+    panel.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     panel.set_yscale("log")
     round_ticks(panel.yaxis)
     panel.grid(axis="y", which="both", color="0.92", linewidth=0.6)
@@ -271,5 +272,6 @@ def _draw_point(panel: "Axes", model: Model, place: tuple[float, float], style: 
     x, y = place
     panel.plot([x], [y], color=style[0], marker=style[1], linestyle="none", label=label)
     if model.depth:
-        offset = {"xytext": (4, 3), "textcoords": "offset points"}
-        panel.annotate(str(model.depth), place, fontsize=7, **offset)
+        panel.annotate(
+            str(model.depth), place, xytext=(4, 3), textcoords="offset points", fontsize=7
+        )

@@ -5,7 +5,7 @@ of its split.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from irnet_hpc.aggregate.tasks import Task, TaskResult
@@ -113,7 +113,7 @@ def _diagnosis(task: Task, predictions: Predictions) -> Diagnosis | None:
 
 
 def errors_by_element(
-    formulas: Sequence[str], errors: "np.ndarray", residuals: "np.ndarray"
+    formulas: Iterable[str], errors: "np.ndarray", residuals: "np.ndarray"
 ) -> tuple[tuple[ElementError, ...], int]:
     """Average errors over the rows that hold each element.
 

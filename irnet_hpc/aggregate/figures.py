@@ -4,9 +4,9 @@ matplotlib is imported when a figure is drawn, so that tables need none.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from irnet_hpc.aggregate.charts import (
     BASELINE,
@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".pdf")
 # Sizes in inches, text in points; fonts are embedded so that a PDF can be edited.
-STYLE = {"font.size": 9, "axes.titlesize": 10, "pdf.fonttype": 42, "savefig.facecolor": "white"}
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "pdf.fonttype": 42,
+    "savefig.facecolor": "white",
+}
 
 
 def figure_of(
@@ -71,7 +76,7 @@ def figure_of(
     return figure
 
 
-def _add_legend(figure: "Figure", panels: "Sequence[Axes]", max_columns: int) -> None:
+def _add_legend(figure: "Figure", panels: "Iterable[Axes]", max_columns: int) -> None:
     """Add one legend for all panels, the baseline last."""
     handles = {
         label: line

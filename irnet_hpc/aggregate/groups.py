@@ -19,7 +19,7 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.runs.collect import FinishedRun, one_a_property
 from irnet_hpc.runs.grids import GRIDS
 from irnet_hpc.runs.pack_identity import differing_fields, without_content_hash
-from irnet_hpc.runs.recipes import RECIPES
+from irnet_hpc.runs.recipes import RECIPES, Recipe
 from irnet_hpc.runs.spec import PROTOCOLS, read_recipe, run_id, run_key
 
 
@@ -75,7 +75,9 @@ def group_runs(runs: Sequence[FinishedRun]) -> tuple[Group, ...]:
     """
     _refuse_two_packs_of_one_name(runs)
     recipes, packs, origins = _recipe_labels(runs), pack_labels(runs), _origins(runs)
-    groups, first, starts = defaultdict(list), {}, {}
+    groups: dict[Group, list[FinishedRun]] = defaultdict(list)
+    first: dict[tuple, FinishedRun] = {}
+    starts: dict[tuple, FinishedRun] = {}
     single = [part for run in runs for part in one_a_property(run)]
     for run in sorted(single, key=lambda run: (run.repetition, run.folder)):
         spec, recipe, start = run.spec, recipes[_training(run)], _start(run, origins)
@@ -88,15 +90,16 @@ def group_runs(runs: Sequence[FinishedRun]) -> tuple[Group, ...]:
                 f"called {str(start)!r}; move one of them elsewhere"
             )
         if other is run:
-            group = packs[spec.pack], recipe, spec.protocol, spec.train_rows, start, run.joint
-            groups[group].append(run)
+            pack = packs[spec.pack]
+            settings = recipe, spec.protocol, spec.train_rows, start, run.joint
+            groups[Group(pack, *settings, runs=())].append(run)
         elif other.result != run.result:
             raise UserError(
                 f"{other.folder} and {run.folder} hold the same cell with different numbers; "
                 "keep one of them"
             )
-    found = [Group(*names, tuple(members)) for names, members in groups.items()]
-    return tuple(sorted(found, key=_group_order))
+    filled = [group._replace(runs=tuple(members)) for group, members in groups.items()]
+    return tuple(sorted(filled, key=_group_order))
 
 
 def _group_order(group: Group) -> tuple:
@@ -226,7 +229,9 @@ def _origins(runs: Iterable[FinishedRun]) -> dict[str, FinishedRun]:
     for run in runs:
         # A recipe with fields that recipes no longer have has no id, so nothing starts from it.
         with contextlib.suppress(UserError):
-            origins[run_id(run.spec, read_recipe(run.spec, run.result.recipe))] = run
+            recipe = read_recipe(run.spec, run.result.recipe)
+            if isinstance(recipe, Recipe):  # nothing starts from a classical model
+                origins[run_id(run.spec, recipe)] = run
     return origins
 
 

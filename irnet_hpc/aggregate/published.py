@@ -4,13 +4,14 @@ Published numbers are of other rows, other splits and other ways of selecting; e
 They stand in published.csv, and are shown where a pack was made from the same dataset.
 """
 
+import builtins
 import csv
 import functools
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from irnet_hpc.aggregate.formats import Line, aligned, csv_text, line_of, missing, one_line
+from irnet_hpc.aggregate.formats import Line, Text, aligned, csv_text, line_of, missing, one_line
 from irnet_hpc.aggregate.render import classical_cell, row_format, score_text
 from irnet_hpc.aggregate.scores import BestClassical, Model, ModelScore
 from irnet_hpc.aggregate.tables import Missing, Row, Table
@@ -35,12 +36,12 @@ class Published(NamedTuple):
     split: str  # and what the number was selected on
     source: str
 
-    @property
+    @builtins.property
     def their_model(self) -> Model:
         """The model under its published name."""
         return Model(self.model, self.depth)
 
-    @property
+    @builtins.property
     def our_model(self) -> Model:
         """The model under our name, if it is one of ours at all."""
         return OUR_MODELS.get(self.their_model, self.their_model)
@@ -54,17 +55,19 @@ class Comparison(NamedTuple):
     score: ModelScore | BestClassical | None  # None: not run, or not one of our models
 
 
+def _value(name: str, text: str) -> Any:
+    """Convert a field of published.csv; n_rows and depth may be empty."""
+    if name in ("n_rows", "depth"):
+        return int(text) if text else None
+    return float(text) if name == "mae" else text
+
+
 @functools.cache
 def read_published() -> tuple[Published, ...]:
     """Read published.csv, which is part of the package."""
     with (Path(__file__).parent / "published.csv").open(encoding="utf-8", newline="") as file:
         return tuple(
-            Published(
-                **line
-                | {"n_rows": int(line["n_rows"]) if line["n_rows"] else None}
-                | {"depth": int(line["depth"]) if line["depth"] else None}
-                | {"mae": float(line["mae"])}
-            )
+            Published(**{name: _value(name, text) for name, text in line.items()})
             for line in csv.DictReader(file)
         )
 
@@ -138,7 +141,7 @@ def published_grid(table: Table) -> tuple[list[Line], list[str]]:
     return lines, sources
 
 
-def _our_cell(comparison: Comparison):
+def _our_cell(comparison: Comparison) -> str | Text:
     line, row, score = comparison
     if line.model == BEST_CLASSICAL:
         return classical_cell(row)._replace(bold=False)

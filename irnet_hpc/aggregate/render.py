@@ -140,7 +140,8 @@ def _over_plain(table: Table, row: Row, depth: int) -> Text:
     plain, irnet = (table.score(row, Model(name, depth)) for name in ("plain", "irnet"))
     why = "no plain" if irnet else "no irnet"
     return percent_text(
-        irnet and irnet.improvement_over_plain, "no common seed" if irnet and plain else why
+        irnet.improvement_over_plain if irnet else None,
+        "no common seed" if irnet and plain else why,
     )
 
 
@@ -148,7 +149,7 @@ def _over_classical(table: Table, row: Row, model: Model) -> Text:
     irnet = table.score(row, model)
     why = "no classical" if irnet else "no irnet"
     return percent_text(
-        irnet and irnet.improvement_over_classical,
+        irnet.improvement_over_classical if irnet else None,
         "no common seed" if irnet and row.best_classical else why,
     )
 
@@ -156,7 +157,8 @@ def _over_classical(table: Table, row: Row, model: Model) -> Text:
 def _over_single(table: Table, row: Row, model: Model) -> Text:
     score = table.score(row, model)
     return percent_text(
-        score and score.improvement_over_single, "no own network" if score else f"no {model}"
+        score.improvement_over_single if score else None,
+        "no own network" if score else f"no {model}",
     )
 
 

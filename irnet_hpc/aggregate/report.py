@@ -1,4 +1,4 @@
-"""Make the report of a folder of results: tables, sections and notes, and write them in all forms."""
+"""Make the report of a folder of results, and write it in all forms."""
 
 import dataclasses
 import logging
@@ -217,7 +217,9 @@ def _add_matrix(path: Path, results: Path, gaps: dict[Path, Gap]) -> list[Note]:
         elif cell.state != CellState.DONE:
             gaps[cell.folder] = Gap(GapState(cell.state), cell.detail, cell.cell.spec)
     dropped = tuple(f"{product.product}: {product.reason}" for product in matrix.dropped)
-    notes = [Note(f"{path}: {ledger.counts()['done']} of {len(ledger.cells)} cells are done")]
+    notes = [
+        Note(f"{path}: {ledger.counts()[CellState.DONE]} of {len(ledger.cells)} cells are done")
+    ]
     notes += [Note(one_line(text)) for text in (*matrix.notes, *ledger.notes)]
     return [*notes, Note("products that do not exist", dropped)] if dropped else notes
 

@@ -181,7 +181,8 @@ def best_classical(runs: Sequence[FinishedRun], name: str, protocol: str) -> Bes
         name: the property.
         protocol: whose test MAE is reported.
     """
-    val, test = defaultdict(list), defaultdict(dict)
+    val: dict[str, list[FinishedRun]] = defaultdict(list)
+    test: dict[str, dict[tuple[int, int], FinishedRun]] = defaultdict(dict)
     for run in (run for run in runs if run.spec.property == name):
         if run.spec.protocol == "honest" and run.result.val_mae is not None:
             val[run.spec.model].append(run)

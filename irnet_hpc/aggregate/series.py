@@ -1,5 +1,6 @@
 """Follow one property across tables: over numbers of training rows, and over held-out chemistry."""
 
+import builtins
 import dataclasses
 import json
 from collections import defaultdict
@@ -35,13 +36,13 @@ class Series:
     models: tuple[Model, ...]  # with a score at one point at least
     points: tuple[Point, ...]
 
-    @property
+    @builtins.property
     def train_rows(self) -> int | None:
         """Number of first training rows at all points; None: all rows, or several numbers."""
         numbers = {point.table.train_rows for point in self.points}
         return numbers.pop() if len(numbers) == 1 else None
 
-    @property
+    @builtins.property
     def title(self) -> str:
         """What the points share, in words."""
         table = self.table
@@ -51,14 +52,14 @@ class Series:
             f"{table.protocol}{rows}{table.origin_words}{table.selection_words}"
         )
 
-    @property
+    @builtins.property
     def name(self) -> str:
         """A name for files and labels."""
         table, rows = self.table, self.train_rows and f"n{self.train_rows}"
         settings = (table.pack, table.recipe_label, table.protocol, rows, *table.origin_parts)
         return file_name((self.property, *settings))
 
-    @property
+    @builtins.property
     def has_classical(self) -> bool:
         """Return True if a point has a best classical model."""
         return any(point.row.best_classical for point in self.points)
@@ -78,7 +79,7 @@ def size_series(tables: Iterable[Table]) -> tuple[Series, ...]:
 
 
 def chemistry_series(tables: Iterable[Table]) -> tuple[Series, ...]:
-    """Find packs that differ only in what their split holds out, one of them an element or family."""
+    """Find packs that differ only in what is held out, at least one an element or a family."""
     alike = defaultdict(list)
     for table in tables:
         _, _, score = next(table.scored())

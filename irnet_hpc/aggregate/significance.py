@@ -8,13 +8,13 @@ lowest MAE is marked.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 from irnet_hpc.aggregate.scores import Score
 from irnet_hpc.aggregate.tables import Row, Table
 from irnet_hpc.runs.collect import FinishedRun
-from irnet_hpc.runs.predictions import Predictions, SplitRows, pool_splits, readable_runs
+from irnet_hpc.runs.predictions import Predictions, Splits, pool_splits, readable_runs
 
 MIN_RUNS = 3  # of a network, below which no interval and no difference is claimed
 LEVEL = 0.05
@@ -79,33 +79,32 @@ def _judged(row: Row, predictions: Predictions) -> Row:
     runs = {run.folder: run for score in shown for run in score.runs}
     splits = predictions.by_split(runs.values())
     lowest = next((score for score in shown if score.best), None)  # None: the baseline
-    probabilities = [
-        _probability(score, lowest, splits) if lowest and score is not lowest else None
+    probabilities = {
+        id(score): p
         for score in shown
-    ]
+        if lowest and score is not lowest and (p := _probability(score, lowest, splits)) is not None
+    }
     from irnet_hpc.aggregate.statistics import holm
 
-    adjusted = iter(holm([p for p in probabilities if p is not None]))
-    judged = iter(
-        [
-            _mark(score, None if p is None else next(adjusted), splits)
-            for score, p in zip(shown, probabilities, strict=True)
-        ]
-    )
+    adjusted = dict(zip(probabilities, holm(list(probabilities.values())), strict=True))
+
+    def mark(score: AnyScore) -> AnyScore:
+        return _mark(score, adjusted.get(id(score)), splits)
+
     return dataclasses.replace(
         row,
-        scores=tuple(next(judged) if score else None for score in row.scores),
-        best_classical=next(judged, None),
+        scores=tuple(score and mark(score) for score in row.scores),
+        best_classical=row.best_classical and mark(row.best_classical),
     )
 
 
-def _mark(score: AnyScore, p: float | None, splits: Mapping[int | None, SplitRows]) -> AnyScore:
+def _mark(score: AnyScore, p: float | None, splits: Splits) -> AnyScore:
     best = score.best or (p is not None and p >= LEVEL)
     interval = _interval(score, splits)
     return dataclasses.replace(score, interval=interval, p_against_best=p, best=best)
 
 
-def _interval(score: Score, splits: Mapping[int | None, SplitRows]) -> tuple[float, float] | None:
+def _interval(score: Score, splits: Splits) -> tuple[float, float] | None:
     """Return a 95 % interval; None where runs are too few or predictions of one are missing."""
     if score.n < MIN_RUNS:
         return None
@@ -126,14 +125,12 @@ def _interval(score: Score, splits: Mapping[int | None, SplitRows]) -> tuple[flo
     return interval.low + shift, interval.high + shift
 
 
-def formulas_of(
-    pools: Iterable[Sequence[int | None]], splits: Mapping[int | None, SplitRows]
-) -> list:
+def formulas_of(pools: Iterable[Sequence[int | None]], splits: Splits) -> list:
     """Return the numbers of the formulas (n_rows,) of each pool of splits with the same rows."""
     return [splits[pool[0]].rows.formula_number for pool in pools]
 
 
-def _probability(score: Score, best: Score, splits: Mapping[int | None, SplitRows]) -> float | None:
+def _probability(score: Score, best: Score, splits: Splits) -> float | None:
     """Return the probability that two models differ by chance; None: too few common runs."""
     import numpy as np
 

@@ -1,8 +1,8 @@
 """Compute intervals and tests from arrays of errors alone, with numpy and scipy.
 
-How far can a difference of two MAEs be trusted? Two things were drawn at random: the runs (the split
-of the rows, the seed of a training) and the test rows, among which those of one formula are nearly
-copies. The bootstrap draws all of them again.
+How far can a difference of two MAEs be trusted? Two things were drawn at random: the runs (the
+split of the rows, the seed of a training) and the test rows, among which those of one formula are
+nearly copies. The bootstrap draws all of them again.
 
 - Runs and rows are crossed: all seeds of a split share its test rows. Drawing both independently is
   Owen's pigeonhole bootstrap (Annals of Applied Statistics 1, 386, 2007), mildly conservative.
@@ -10,18 +10,18 @@ copies. The bootstrap draws all of them again.
   Bootstrap Methods and their Application, 1997, section 3.8). More than MAX_GROUPS formulas are
   first dealt at random into MAX_GROUPS groups, which leaves the variance as it is (random groups;
   Wolter, Introduction to Variance Estimation, 2007, chapter 2).
-- Splits are drawn first, then seeds and rows within each. This counts the rows' part of the variance
-  twice, since it is already in how splits differ. The training rows of splits overlap, which makes
-  them less different than new data would be (Nadeau and Bengio, Machine Learning 52, 239, 2003).
-  The two errors have opposite signs, and neither is corrected.
+- Splits are drawn first, then seeds and rows within each. This counts the rows' part of the
+  variance twice, since it is already in how splits differ. The training rows of splits overlap,
+  which makes them less different than new data would be (Nadeau and Bengio, Machine Learning 52,
+  239, 2003). The two errors have opposite signs, and neither is corrected.
 - With few runs the bootstrap knows too little: the percentiles of three runs are their lowest and
   highest, which hold the mean in 75 % of cases. The part of the runs is therefore stretched by
-  sqrt(n / (n - 1)) t / z, like Hesterberg's expanded percentiles (The American Statistician 69, 371,
-  2015), with t at n - 1 degrees of freedom. With many runs nothing changes.
+  sqrt(n / (n - 1)) t / z, like Hesterberg's expanded percentiles (The American Statistician 69,
+  371, 2015), with t at n - 1 degrees of freedom. With many runs nothing changes.
 
-Where many pairs are tested at once, percentiles of a bootstrap are too coarse in their tails. There,
-runs and rows are two crossed random effects: the mean difference is divided by its standard error
-from the mean squares of a two-way analysis of variance, with the degrees of freedom of Hillis
+Where many pairs are tested at once, percentiles of a bootstrap are too coarse in their tails.
+There, runs and rows are two crossed random effects: the mean difference is divided by its standard
+error from the mean squares of a two-way analysis of variance, with the degrees of freedom of Hillis
 (Statistics in Medicine 26, 596, 2007), who gives them for readers and cases: `paired_p`. Without
 noise in the rows this is the paired t-test over runs, and with one run the t-test over rows. With
 several draws of test rows (splits) it is the t-test over the draws' means. Holm's correction
@@ -65,8 +65,8 @@ def paired_interval(
 ) -> BootstrapInterval:
     """Bootstrap the difference of two MAEs on the same rows; the same `seed` gives the same result.
 
-    The mean is over splits of the mean over seeds of the mean over rows. Where there is one split of
-    one seed, which has no spread of its own, only rows are drawn.
+    The mean is over splits of the mean over seeds of the mean over rows. Where there is one split
+    of one seed, which has no spread of its own, only rows are drawn.
 
     Args:
         errors_a: for each split, absolute errors (n_seeds_a, n_rows) of a.
@@ -183,7 +183,8 @@ def paired_p(differences: Sequence[np.ndarray], group: Sequence[np.ndarray]) -> 
 
     if len(differences) > 1:
         means = np.array([draw.mean() for draw in differences])
-        mean, error, freedom = means.mean(), means.std(ddof=1) / np.sqrt(len(means)), len(means) - 1
+        mean, error = float(means.mean()), float(means.std(ddof=1) / np.sqrt(len(means)))
+        freedom = float(len(means) - 1)
     else:
         mean, error, freedom = _crossed(np.atleast_2d(differences[0]), group[0])
     if error <= 1e-12 * abs(mean):  # the same everywhere: certain, or nothing
@@ -227,7 +228,7 @@ def _crossed(differences: np.ndarray, group: np.ndarray) -> tuple[float, float, 
 def holm(probabilities: Sequence[float]) -> list[float]:
     """Adjust probabilities by Holm, in the order given.
 
-    If those below a level are claimed, the chance of one false claim among all is at most the level.
+    If those below a level are claimed, the chance of any false claim is at most the level.
     """
     order = sorted(range(len(probabilities)), key=lambda place: probabilities[place])
     adjusted, largest = [0.0] * len(probabilities), 0.0

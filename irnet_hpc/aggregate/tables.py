@@ -1,12 +1,13 @@
 """Build tables from runs: plain frozen records that every output shows.
 
-A table holds only what is comparable: one pack, recipe, protocol, number of training rows and start.
-Its rows are properties, its columns models, its cells the mean test MAE over runs in the property's
-unit. The classical models of a pack have a table of their own, and the best of them is a column of
-the other tables. Networks of several properties have a table of their own too, and are compared
-with networks of one property.
+A table holds only what is comparable: one pack, recipe, protocol, number of training rows and
+start. Its rows are properties, its columns models, its cells the mean test MAE over runs in the
+property's unit. The classical models of a pack have a table of their own, and the best of them is a
+column of the other tables. Networks of several properties have a table of their own too, and are
+compared with networks of one property.
 """
 
+import builtins
 import dataclasses
 import math
 import re
@@ -80,7 +81,7 @@ class Row:
     best_classical: BestClassical | None = None
     missing: tuple[Missing | None, ...] = ()  # for each model without a score
 
-    @property
+    @builtins.property
     def label(self) -> str:
         """Property and unit, e.g. `band_gap (eV)`."""
         return f"{self.property} ({self.unit})"

@@ -6,6 +6,7 @@ formulas, so results may be set side by side. The best is chosen by val and repo
 everything else that is chosen here.
 """
 
+import builtins
 import dataclasses
 import json
 import re
@@ -58,22 +59,22 @@ class Task:
     results: tuple[TaskResult, ...]  # by MAE on val, the best first; those without val last
     published: Published | None  # the lowest
 
-    @property
+    @builtins.property
     def best(self) -> TaskResult:
         """The result with the lowest MAE on val."""
         return self.results[0]
 
-    @property
+    @builtins.property
     def name(self) -> str:
         """Dataset and property, e.g. `oqmd formation_energy`."""
         return f"{self.dataset} {self.property}"
 
-    @property
+    @builtins.property
     def label(self) -> str:
         """Name and unit."""
         return f"{self.name} ({self.unit})"
 
-    @property
+    @builtins.property
     def n_tables(self) -> int:
         """Number of tables that its results stand in."""
         return len({result.table.name for result in self.results})

@@ -71,6 +71,10 @@ class SplitRows:
         return np.abs(np.array(known).reshape(-1, len(self.rows.target)) - self.rows.target)
 
 
+# Seed of a pack's split, None where it has none -> its rows.
+Splits = dict[int | None, SplitRows]
+
+
 class Predictions:
     """Read predictions, each file once, and note in `problems` which cannot be used, and why.
 
@@ -105,14 +109,14 @@ class Predictions:
             digest.digest(), LabelledRows(*(arrays[name] for name in ARRAYS[:3]))
         )
 
-    def by_split(self, runs: Iterable[FinishedRun]) -> dict[int | None, SplitRows]:
+    def by_split(self, runs: Iterable[FinishedRun]) -> Splits:
         """Map each split to its rows.
 
         Args:
             runs: on one property of one pack. A run whose rows are not those of the first run of
                 its split is left out.
         """
-        splits: dict[int | None, SplitRows] = {}
+        splits: Splits = {}
         for run in runs:
             if (found := self.read(run)) is None:
                 continue
@@ -128,7 +132,7 @@ class Predictions:
 
 
 def readable_runs(
-    runs: Iterable[FinishedRun], splits: dict[int | None, SplitRows]
+    runs: Iterable[FinishedRun], splits: Splits
 ) -> dict[int | None, list[FinishedRun]]:
     """Sort the runs whose predictions were read by split."""
     readable: dict[int | None, list[FinishedRun]] = {}
@@ -138,9 +142,7 @@ def readable_runs(
     return readable
 
 
-def pool_splits(
-    numbers: Iterable[int | None], splits: dict[int | None, SplitRows]
-) -> list[list[int | None]]:
+def pool_splits(numbers: Iterable[int | None], splits: Splits) -> list[list[int | None]]:
     """Put splits with the same test rows together.
 
     Where an element is held out, the seed of the split changes only train and val. Such splits are

@@ -1,4 +1,4 @@
-"""A real browser without a window, driven over W3C WebDriver, which is HTTP and JSON: chromium with its driver, where installed."""
+"""Drive a real browser without a window over W3C WebDriver: chromium, where it is installed."""
 
 import base64
 import json

@@ -31,7 +31,7 @@ IDENTITY = {
 def write_run(
     results: Path, mae: float, model: str = "irnet-17", folder: Path | None = None, **changes
 ) -> Path:
-    """Write the result of one cell, with a test MAE and a few fields that are not the usual ones; return its folder."""
+    """Write the result of one run, with `changes` of its fields; return its folder."""
     architecture, _, depth = model.partition("-")
     recipe = changes.pop("recipe", GRIDS.get(architecture, RECIPES["onecycle"]))
     fields = {field.name for field in dataclasses.fields(RunSpec)}
@@ -83,7 +83,7 @@ def write_run(
 
 
 def write_by_hand(results: Path) -> None:
-    """plain-17: 0.10, 0.12, 0.14 -> 0.12 ± 0.02; irnet-17: 0.08, 0.09, 0.10 -> 0.09 ± 0.01, 25 % below plain."""
+    """Write plain-17: 0.12 ± 0.02 of 0.10, 0.12, 0.14; irnet-17: 0.09 ± 0.01, 25 % below plain."""
     for seed in range(3):
         write_run(results, 0.10 + 0.02 * seed, "plain-17", seed=seed)
         write_run(results, 0.08 + 0.01 * seed, "irnet-17", seed=seed)
@@ -92,7 +92,7 @@ def write_by_hand(results: Path) -> None:
 
 
 def write_classical(results: Path, **changes) -> None:
-    """By val the forest is the best (0.10 against 0.11 and 0.30), by test ridge (0.06); the forest's test MAE is 0.12."""
+    """Write a forest, the best by val (0.10; 0.12 on test), and ridge, the best by test (0.06)."""
     for seed in range(2):
         write_run(
             results,
@@ -107,7 +107,7 @@ def write_classical(results: Path, **changes) -> None:
 
 
 def write_split(results, mae, split=0, model="irnet-17", pack="oqmd-magpie", **changes):
-    """A run of one split of a pack: `<pack>` or `<pack>-split<k>`, with as many test rows as the split gives."""
+    """Write a run of one split of a pack, which is called `<pack>` or `<pack>-split<k>`."""
     name = pack + (f"-split{split}" if split else "")
     identity = {
         "split": {"by": "reduced formula", "seed": split},
@@ -148,8 +148,10 @@ FORMULAS = np.array(["Fe2O3", "Fe2O3", "NaCl", "MgO"])
 
 
 def write_predictions(write, results, errors, *arguments, **changes):
-    """A run whose predictions are off by `errors` (n_rows,), its test MAE being theirs; `write` writes its result. Other
-    `rows` are those of another split."""
+    """Write a run with predictions that are off by `errors` (n_rows,), whose mean is its MAE.
+
+    `write` writes its result; another number as `rows` gives the rows of another split.
+    """
     errors, rows = np.array(errors, float), changes.pop("rows", 0)
     folder = write(results, float(np.abs(errors).mean()), *arguments, n_test=len(errors), **changes)
     target = np.arange(1.0, 1 + len(errors)) + 10 * rows
@@ -172,7 +174,10 @@ def write_history(folder, maes):
 
 
 def write_sizes(results):
-    """IRNet 0.20 ± 0.0141421 of 100 rows, 0.10 of all 1,000; the best classical is the forest of few rows, ridge of many."""
+    """Write IRNet: 0.20 ± 0.0141421 with 100 rows, 0.10 with 1,000.
+
+    The best classical model is the forest with few rows, ridge with many.
+    """
     for seed in range(2):
         write_run(results, 0.19 + 0.02 * seed, seed=seed, train_rows=100, n_train=100)
     write_run(results, 0.10, n_train=1000)
@@ -213,7 +218,11 @@ HONEST = {"recipe": RECIPES["paper"]}
 
 
 def write_both(results):
-    """Selected on test: 0.08 and 0.12, optimism 0.002 and 0.004: 0.003 ± 0.0014142, 3 % of 0.10. Honest: 0.11."""
+    """Write both protocols.
+
+    Selected on test: 0.08 and 0.12, with optimism 0.002 and 0.004: 0.003 ± 0.0014142, which is
+    3 % of 0.10. Honest: 0.11.
+    """
     for seed in range(2):
         write_run(results, 0.08 + 0.04 * seed, seed=seed, optimism=0.002 + 0.002 * seed, **PAPER)
     write_run(results, 0.11, **HONEST)
@@ -221,7 +230,7 @@ def write_both(results):
 
 
 def write_ranked(results, n_tasks):
-    """On every task irnet-17 is the best, then srnet-17, then plain-17, but on the first, where plain-17 is the best."""
+    """Write tasks: irnet-17 is best, then srnet-17, then plain-17, which is best on the first."""
     order = {"plain-17": 0.3, "srnet-17": 0.2, "irnet-17": 0.1}
     for task in range(n_tasks):
         for model, mae in order.items():
@@ -235,7 +244,7 @@ def write_ranked(results, n_tasks):
 
 
 def write_irnet_and_forest(results, n_seeds=3):
-    """IRNet: every error of seed k is 0.1 + 0.01 k; the forest's are 0.2, -0.2, 0.3, 0.5: MAE 0.3."""
+    """Write IRNet: each error of seed k is 0.1 + 0.01 k; and a forest: 0.2, -0.2, 0.3, 0.5."""
     for seed in range(n_seeds):
         write_predictions(write_run, results, [0.1 + 0.01 * seed] * 4, "irnet-17", seed=seed)
     return write_predictions(write_run, results, [0.2, -0.2, 0.3, 0.5], "random_forest")
@@ -245,7 +254,7 @@ LESS = (0.005, -0.004, 0.002)  # by which SRNet is worse than IRNet in three see
 
 
 def write_three(results, n_seeds=3):
-    """IRNet 0.10, 0.11, 0.12; SRNet worse by LESS; plain worse by 0.2, always. Every row of a run has the same error."""
+    """Write IRNet: 0.10, 0.11, 0.12; SRNet, worse by LESS; plain, worse by 0.2 in each row."""
     for seed in range(n_seeds):
         mae = 0.1 + 0.01 * seed
         write_predictions(write_run, results, [mae] * 4, "irnet-17", seed=seed)
@@ -263,7 +272,7 @@ ERRORS = np.array([0.1, -0.2, 0.3, 0.4, 0.5])
 
 
 def write_predicted(results, seed, **changes):
-    """A run whose absolute errors are ERRORS, MAE 0.3, with formulas from a table that somebody has tampered with."""
+    """Write a run with errors ERRORS, MAE 0.3, and formulas that somebody has tampered with."""
     folder = write_run(results, 0.3, "irnet-17", seed=seed, n_test=5, **changes)
     target = np.arange(1.0, 6.0)
     ids = np.array(["a", "b", EVIL, "d", "=cmd()"])
@@ -281,7 +290,7 @@ def write_predicted(results, seed, **changes):
 
 
 def write_everything(results):
-    """Depths, three seeds, predictions, histories, a failed cell, and text that wants to be code wherever text may be."""
+    """Write depths, seeds, predictions, histories, a failed cell, and code wherever text may be."""
     write_by_hand(results)
     for seed in range(3):
         write_predicted(

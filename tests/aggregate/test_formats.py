@@ -20,7 +20,8 @@ def test_a_spreadsheet_takes_no_text_of_the_csv_for_a_formula(tmp_path, unit):
 
 def test_names_of_the_user_are_escaped(tmp_path):
     assert escape_latex(r"50% of_x & $y$ #1 {z} ~^\ Å³/µ ±") == (
-        r"50\% of\_x \& \$y\$ \#1 \{z\} \textasciitilde{}\textasciicircum{}\textbackslash{} \AA{}$^3$/$\mu$ $\pm$"
+        r"50\% of\_x \& \$y\$ \#1 \{z\} "
+        r"\textasciitilde{}\textasciicircum{}\textbackslash{} \AA{}$^3$/$\mu$ $\pm$"
     )
     write_run(tmp_path, 0.1, property="mine", unit="a|b\n*c*<i>")
     (table,) = tables_of(tmp_path)

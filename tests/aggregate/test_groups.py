@@ -19,7 +19,7 @@ from tests.aggregate.results import aggregate, findings_of, tables_of, write_run
 def test_a_start_is_called_the_same_for_every_seed_and_split(
     tmp_path,
 ):
-    """Two splits of two seeds: of the four origins only one is among the results, and the others are as the runs say."""
+    """Two splits of two seeds: one of the four origins is among the results."""
     for split in ("", "-split1"):
         for seed in (0, 1):
             origin = RunSpec(
@@ -109,7 +109,7 @@ def test_a_start_that_has_seen_test_formulas_has_a_table_of_its_own(
 
 
 def test_a_start_of_many_words_leaves_the_names_of_files_short(tmp_path):
-    """250 letters of properties: a folder's name holds them, a figure's has the pack and more beside them."""
+    """250 letters of properties: a folder's name holds them, a figure's holds more beside them."""
     several = ",".join(f"property_{number:02}" for number in range(20))
     said = {
         "pack": "oqmd-magpie",

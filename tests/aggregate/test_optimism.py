@@ -67,7 +67,7 @@ def test_an_honest_cell_of_another_recipe_pack_or_size_is_not_put_beside(tmp_pat
 
 
 def test_of_several_splits_both_protocols_are_compared_over_those_that_both_have(tmp_path):
-    """Selected on test in split 0 alone, at 0.10; honest is 0.11 there and 0.31 in split 1, which does not count."""
+    """Selected on test in split 0 only, at 0.10; honest is 0.11 there, and 0.31 in split 1."""
     for split in range(2):
         write_split(tmp_path, 0.11 + 0.2 * split, split, **HONEST)
     write_split(tmp_path, 0.10, 0, **PAPER)

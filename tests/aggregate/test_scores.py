@@ -115,7 +115,7 @@ def test_best_classical_is_of_the_same_pack_property_rows_and_protocol(tmp_path)
 
 
 def test_under_protocol_paper_the_best_classical_model_is_still_chosen_by_val(tmp_path):
-    """The forest by the val of its honest cell; what is shown of it is its number under the table's own protocol."""
+    """The forest is chosen by val of its honest run, and shown under the table's protocol."""
     paper = {"protocol": "paper", "n_train": 90, "n_val": 0}
     write_run(tmp_path, 0.08, recipe=RECIPES["paper"], **paper)
     for model, mae in (("ridge", 0.05), ("random_forest", 0.07)):
@@ -131,7 +131,7 @@ def test_under_protocol_paper_the_best_classical_model_is_still_chosen_by_val(tm
 
 
 def test_improvement_over_plain_is_over_the_splits_and_seeds_that_both_have(tmp_path):
-    """Common to both: split 0 seed 1 and split 1 seed 0: plain 0.10 and 0.30, irnet 0.08 and 0.24: a fifth less."""
+    """Both have split 0 seed 1 and split 1 seed 0: 0.10 and 0.30, 0.08 and 0.24: a fifth less."""
     for split, seed, mae in ((0, 0, 0.90), (0, 1, 0.10), (1, 0, 0.30)):
         write_split(tmp_path, mae, split, "plain-17", seed=seed)
     for split, seed, mae in ((0, 1, 0.08), (1, 0, 0.24), (1, 1, 0.01)):
@@ -143,7 +143,7 @@ def test_improvement_over_plain_is_over_the_splits_and_seeds_that_both_have(tmp_
 def test_best_classical_is_chosen_over_all_splits_and_compared_over_common_ones(
     tmp_path,
 ):
-    """By val of split 0 alone ridge is better; over both the forest is. SVR has the least, but of one split only."""
+    """By val of split 0 alone ridge is better, over both the forest; SVR has one split only."""
     for split, ridge, forest in ((0, 0.10, 0.12), (1, 0.30, 0.20)):
         write_split(tmp_path, 0.05, split, "ridge", val_mae=ridge)
         write_split(tmp_path, 0.10 + 0.20 * split, split, "random_forest", val_mae=forest)

@@ -121,7 +121,7 @@ def test_a_stale_classical_result_is_not_compared_with(tmp_path):
 
 
 def test_a_cell_is_the_mean_over_splits_and_seeds(tmp_path):
-    """0.10 and 0.12 of split 0, 0.14 and 0.16 of split 1: mean 0.13, sd over the four runs 0.0258199."""
+    """0.10 and 0.12 in split 0, 0.14 and 0.16 in split 1: mean 0.13, sd over runs 0.0258199."""
     for split in range(2):
         for seed in range(2):
             write_split(tmp_path, 0.10 + 0.04 * split + 0.02 * seed, split, seed=seed)
@@ -170,8 +170,10 @@ def test_what_was_trained_on_some_of_the_splits_is_not_the_best_of_its_row(tmp_p
 
 
 def test_an_empty_cell_says_why(tmp_path):
-    """plain-17 and irnet-17 have formation energies; of band gaps irnet-17 failed, plain-17 is under way, irnet-48 has failed
-    everywhere, srnet-17 has one and nobody asked for the other."""
+    """plain-17 and irnet-17 have formation energies, srnet-17 has a band gap.
+
+    Of the other band gaps plain-17 is unfinished, and irnet-17 and irnet-48 have failed.
+    """
     write_run(tmp_path, 0.1, "plain-17")
     write_run(tmp_path, 0.1, "irnet-17")
     gap = {"property": "band_gap", "unit": "eV"}

@@ -2,8 +2,8 @@
 
 Charts are matplotlib's, as SVG within the page. It draws the other figures already; a chart takes a
 few kB instead of the 4.5 MB of an interactive library, prints as it looks, and has the page's
-colours in the dark. Tables are interactive by the few lines of webpage.js. A Content-Security-Policy
-lets this script run by its hash, and nothing else.
+colours in the dark. Tables are interactive by the few lines of webpage.js. A
+Content-Security-Policy lets this script run by its hash, and nothing else.
 
 Templates escape every text. What is not printable becomes a space.
 """
@@ -219,9 +219,9 @@ def _chart_parts(findings: Findings, sections: Mapping[str, PageSection]) -> Ite
         "costs": cost_charts(tried),
     }
     for name, section_name in SECTION_PARTS.items():
-        section, charts = sections.get(section_name), charts_of.get(section_name, ())
-        if section or charts:
-            yield Part(name, "charts.html", charts=charts, section=section)
+        section, shown = sections.get(section_name), charts_of.get(section_name, ())
+        if section or shown:
+            yield Part(name, "charts.html", charts=shown, section=section)
 
 
 # Heading of the page -> name of the section below it.

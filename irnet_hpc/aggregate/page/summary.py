@@ -55,7 +55,7 @@ def _best(task: Task) -> str:
     below = percent_below(best.score.mae, row.baseline)
     text += f", {_below(below)} the baseline" if below is not None else ""
     classical = row.best_classical
-    over = classical and percent_below(best.score.mae, classical.mae)
+    over = percent_below(best.score.mae, classical.mae) if classical else None
     if classical and over is not None:
         text += f" and {_below(over)} the best classical model ({classical.model})"
     if line := task.published:

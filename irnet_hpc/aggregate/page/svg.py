@@ -3,7 +3,8 @@
 import io
 import re
 import xml.etree.ElementTree as ElementTree
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -33,7 +34,7 @@ COLOURS = {
 }
 # Text stays text: small, searchable, in the page's colour. Ids follow from the content, so that the
 # same results give the same page.
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "irnet",
     "text.color": "black",
@@ -99,7 +100,9 @@ def _drop_children(element: ElementTree.Element) -> None:
             element.remove(child)
 
 
-def _attributes(element: ElementTree.Element, name: str, references: set[str]):
+def _attributes(
+    element: ElementTree.Element, name: str, references: set[str]
+) -> Iterator[tuple[str, str]]:
     """Yield the attributes of an element as the page has them."""
     for key, value in element.attrib.items():
         key = _local_name(key)

@@ -5,6 +5,7 @@ that starts from another's weights is compared with the same model trained from 
 the best classical model. Errors are on the same test rows, and each difference has a 95 % interval.
 """
 
+import builtins
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -19,15 +20,15 @@ from irnet_hpc.aggregate.render import (
 from irnet_hpc.aggregate.scores import Model, ModelScore, Score
 from irnet_hpc.aggregate.significance import MIN_RUNS, formulas_of
 from irnet_hpc.aggregate.tables import Row, Table
-from irnet_hpc.runs.predictions import Predictions, SplitRows, pool_splits, readable_runs
+from irnet_hpc.runs.predictions import Predictions, Splits, pool_splits, readable_runs
 
 TEXT = (
     "The model's mean absolute error less that of the model it is compared with, on the same test "
     "rows, over the splits that both have; below zero the model is better. interval: 95 % of a "
     "bootstrap that redraws splits, seeds and test rows (by formula), widened where runs are few "
-    "(irnet_hpc/aggregate/statistics.py). Where it contains zero, the two may be equally good. With "
-    f"fewer than {MIN_RUNS} runs of a network there is no interval. Each line is a comparison of "
-    "its own: of twenty intervals, one is expected to miss."
+    "(irnet_hpc/aggregate/statistics.py). Where it contains zero, the two may be equally good. "
+    f"With fewer than {MIN_RUNS} runs of a network there is no interval. Each line is a comparison "
+    "of its own: of twenty intervals, one is expected to miss."
 )
 
 
@@ -48,10 +49,15 @@ class Difference:
     n_runs_against: int
     n_test: int  # rows of all splits; those that several splits share count once
 
-    @property
+    @builtins.property
     def excludes_zero(self) -> bool | None:
         """Return True if the interval excludes zero; None without an interval."""
-        return None if self.low is None or self.high is None else self.low > 0 or self.high < 0
+        return None if self.interval is None else self.interval[0] > 0 or self.interval[1] < 0
+
+    @builtins.property
+    def interval(self) -> tuple[float, float] | None:
+        """The interval, None with too few runs."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +127,7 @@ def _pairs(table: Table, row: Row, scratch: Iterable[tuple[str, Table]]) -> Iter
             yield Pair(model, score, row.best_classical.model, row.best_classical)
 
 
-def _difference(row: Row, pair: Pair, splits: dict[int | None, SplitRows]) -> Difference | None:
+def _difference(row: Row, pair: Pair, splits: Splits) -> Difference | None:
     """Compare a pair; None where no split has predictions of both."""
     # Here, since tables without predictions need no numpy.
     import numpy as np
@@ -170,10 +176,9 @@ def _grid(differences: Iterable[Difference]) -> list[Line]:
     header = ("property", "model", "against", "difference", "%", "95 % interval", "excludes zero")
     lines = [line_of(*header, "splits × seeds", "of the other", "test rows")]
     for difference in differences:
-        low, high = difference.low, difference.high
-        has_interval = low is not None and high is not None
-        form = difference_format([difference.mean], [(high - low) / 4] if has_interval else [])
-        few = missing(f"n < {MIN_RUNS}")
+        interval, few = difference.interval, missing(f"n < {MIN_RUNS}")
+        spread = [(interval[1] - interval[0]) / 4] if interval else []
+        form = difference_format([difference.mean], spread)
         lines.append(
             line_of(
                 f"{difference.property} ({difference.unit})",
@@ -181,8 +186,8 @@ def _grid(differences: Iterable[Difference]) -> list[Line]:
                 difference.against,
                 f"{difference.mean:{form}}",
                 percent_text(difference.percent, "of zero"),
-                interval_text(low, high, form) if has_interval else few,
-                {None: few, True: "yes", False: "no"}[difference.excludes_zero],
+                interval_text(*interval, form) if interval else few,
+                ("yes" if difference.excludes_zero else "no") if interval else few,
                 _runs_text(difference.n_splits, difference.n_runs),
                 _runs_text(difference.n_splits, difference.n_runs_against),
                 f"{difference.n_test:,}",

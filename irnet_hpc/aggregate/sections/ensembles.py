@@ -1,4 +1,4 @@
-"""Show the mean of the seeds' predictions: a model of its own, never part of the seeds' mean MAE."""
+"""Show the mean of the seeds' predictions: a model of its own, never part of their mean MAE."""
 
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of, missing

@@ -1,8 +1,8 @@
 """Show how much selecting on the test rows flatters.
 
-A run of protocol `paper` selects its epoch, or its point of a grid, on the test rows. Within the run
-the selection is made once more on a fixed random half of them: the MAE on the other half less that
-on the half selected on is its optimism. Protocol `honest` stands beside it.
+A run of protocol `paper` selects its epoch, or its point of a grid, on the test rows. Within the
+run the selection is made once more on a fixed random half of them: the MAE on the other half less
+that on the half selected on is its optimism. Protocol `honest` stands beside it.
 """
 
 import dataclasses
@@ -76,11 +76,12 @@ def _row_optimism(table: Table, row: Row, honest: Table | None) -> dict[Model, O
     )
     optimism = {}
     for model, score in zip(table.models, row.scores, strict=True):
-        runs = [run for run in score.runs if run.result.optimism is not None] if score else []
-        if not score or not runs:
+        results = [run.result for run in score.runs] if score else []
+        known = [result for result in results if result.optimism is not None]
+        values = [result.optimism for result in known if result.optimism is not None]
+        if not score or not values:
             continue
-        values = [run.result.optimism for run in runs]
-        mean, mae = fmean(values), fmean(run.result.test_mae for run in runs)
+        mean, mae = fmean(values), fmean(result.test_mae for result in known)
         other = honest.score(honest_row, model) if honest and honest_row else None
         selected, honest_score = _over_common_splits(score, other)
         optimism[model] = Optimism(

@@ -1,5 +1,7 @@
 """Show the best result of each task."""
 
+from collections.abc import Sequence
+
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, TableBlock, line_of, missing
 from irnet_hpc.aggregate.render import classical_cell, percent_text, row_format, score_text
@@ -12,6 +14,10 @@ TEXT = (
     "and number of rows, but nothing that has seen test formulas), and its test MAE, which chose "
     "nothing. best classical: on the same rows and features. published: the lowest MAE that others "
     "report on the dataset, of other rows and splits."
+)
+HEADER = (
+    *("task", "training rows", "test MAE", "model", "features", "recipe", "baseline"),
+    *("below baseline", "best classical", "published", "its protocol", "its rows", "models tried"),
 )
 
 
@@ -34,10 +40,8 @@ def best_of_each(findings: Findings) -> Section:
     )
 
 
-def _grid(tasks) -> list[Line]:
-    header = ("task", "training rows", "test MAE", "model", "features", "recipe", "baseline")
-    header += ("below baseline", "best classical", "published", "its protocol", "its rows")
-    return [line_of(*header, "models tried"), *map(_line, tasks)]
+def _grid(tasks: Sequence[Task]) -> list[Line]:
+    return [line_of(*HEADER), *map(_line, tasks)]
 
 
 def _line(task: Task) -> Line:
