@@ -13,6 +13,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from irnet_hpc.errors import UserError
@@ -80,7 +81,7 @@ def group_runs(runs: Sequence[FinishedRun]) -> tuple[Group, ...]:
     starts: dict[tuple, FinishedRun] = {}
     single = [part for run in runs for part in one_a_property(run)]
     for run in sorted(single, key=lambda run: (run.repetition, run.folder)):
-        spec, recipe, start = run.spec, recipes[_training(run)], _start(run, origins)
+        spec, recipe, start = run.spec, recipes[run.folder], _start(run, origins)
         other = first.setdefault((spec, recipe, run.joint), run)
         unstarted = dataclasses.replace(spec, start_from=None)
         twin = starts.setdefault((unstarted, recipe, start, run.joint), run)
@@ -199,15 +200,15 @@ def file_name(parts: Iterable[object]) -> str:
     return "_".join(re.sub(r"[^A-Za-z0-9_.+=-]+", "-", text).strip("-") for text in texts)
 
 
-def _recipe_labels(runs: Iterable[FinishedRun]) -> dict[tuple[str, str, bool], RecipeLabel]:
-    """Map each training to the label of its recipe."""
+def _recipe_labels(runs: Sequence[FinishedRun]) -> dict[Path, RecipeLabel]:
+    """Map the folder of each run to the label of its recipe."""
+    trainings = {run.folder: _training(run) for run in runs}
     contents = defaultdict(set)
-    trainings = {_training(run) for run in runs}
-    for name, content, _ in trainings:
+    for name, content, _ in trainings.values():
         contents[name].add(content)
     return {
-        (name, content, stale): RecipeLabel(name, content if len(contents[name]) > 1 else "", stale)
-        for name, content, stale in trainings
+        folder: RecipeLabel(name, content if len(contents[name]) > 1 else "", stale)
+        for folder, (name, content, stale) in trainings.items()
     }
 
 
@@ -223,9 +224,11 @@ def runs_with_changed_origin(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
     ]
 
 
-def _origins(runs: Iterable[FinishedRun]) -> dict[str, FinishedRun]:
-    """Map the id by which `start_from` names a run to the run."""
-    origins = {}
+def _origins(runs: Sequence[FinishedRun]) -> dict[str, FinishedRun]:
+    """Map the id by which `start_from` names a run to the run; empty if no run names any."""
+    origins: dict[str, FinishedRun] = {}
+    if not any(run.spec.start_from for run in runs):
+        return origins
     for run in runs:
         # A recipe with fields that recipes no longer have has no id, so nothing starts from it.
         with contextlib.suppress(UserError):

@@ -227,8 +227,9 @@ def read_recipe(spec: RunSpec, value: dict) -> Recipe | Grid:
     kind = Grid if spec.is_classical else Recipe
     if not isinstance(value, dict):
         raise UserError(f"a recipe must be an object, however: {value!r:.80}")
-    for name in value:
-        check_choice("field of a recipe", name, {field.name for field in dataclasses.fields(kind)})
+    known = {field.name for field in dataclasses.fields(kind)}
+    for name in value.keys() - known:
+        check_choice("field of a recipe", name, known)
     try:
         return kind(**value)
     except TypeError as error:
