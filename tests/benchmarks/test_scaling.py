@@ -1,4 +1,4 @@
-"""The model of scale: seconds worked out by hand, and a fit that gives back what it was made from."""
+"""Hold the model of scale to seconds by hand, and the fit to what its times were made from."""
 
 import math
 

@@ -35,7 +35,7 @@ def slurm(place, tmp_path, monkeypatch):
 
 @pytest.fixture
 def stand_in(place, monkeypatch, tmp_path):
-    """Trainings are commands that leave a prepared result, or whatever `stand_in[model]` says to the shell."""
+    """Replace trainings by commands that leave a prepared result, or by `stand_in[model]`."""
     commands = {}
 
     def train_command(entry, n_ranks, results, pack_dir):

@@ -90,15 +90,20 @@ class Place:
 
 SBATCH = """#!/bin/sh
 n=$(($(cat $D/count) + 1)); echo $n >$D/count
-[ -e $D/refuse -o -e $D/refuse-$n ] && { echo "sbatch: error: invalid partition specified: fast" >&2; exit 1; }
+refused="sbatch: error: invalid partition specified: fast"
+[ -e $D/refuse -o -e $D/refuse-$n ] && { echo "$refused" >&2; exit 1; }
 name=$(sed -n "s/^#SBATCH --job-name=//p" "$1" | tr -d "'")
 cp "$1" $D/$n.sh; env >$D/$n.env
 token=$(sed -n "s/^#SBATCH --comment=//p" "$1" | tr -d "'")
 last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\)%.*/\\1/p' "$1")
 if [ -n "$last" ]; then
-  i=0; while [ $i -le $last ]; do echo "${n}_$i|PENDING|Priority|$name|$token" >>$D/queue; i=$((i+1)); done
+  i=0
+  while [ $i -le $last ]; do
+    echo "${n}_$i|PENDING|Priority|$name|$token" >>$D/queue; i=$((i+1))
+  done
 else echo "$n|PENDING|None|$name|$token" >>$D/queue; fi
-[ -e $D/lose-$n ] && { echo "sbatch: error: Batch job submission failed: Socket timed out" >&2; exit 1; }
+lost="sbatch: error: Batch job submission failed: Socket timed out"
+[ -e $D/lose-$n ] && { echo "$lost" >&2; exit 1; }
 echo "Submitted batch job $n"
 """
 
@@ -107,7 +112,10 @@ COMMANDS = {
     "sbatch": SBATCH,
     "squeue": '#!/bin/sh\n[ -e $D/down ] && exit 1; echo "$*" >>$D/asked; cat $D/queue',
     "sacct": '#!/bin/sh\necho "$*" >>$D/accounted; cat $D/accounts',
-    "scontrol": '#!/bin/sh\n[ -e $D/down ] && { echo "Unable to contact slurm controller" >&2; exit 1; }; echo "MaxArraySize = 4"',
+    "scontrol": """#!/bin/sh
+[ -e $D/down ] && { echo "Unable to contact slurm controller" >&2; exit 1; }
+echo "MaxArraySize = 4"
+""",
     "srun": "#!/bin/sh\nexit 1",
 }
 
@@ -163,7 +171,10 @@ SEEDS = """
 packs: [alloys-magpie]
 properties: [mixing_enthalpy, size_mismatch]
 models: [irnet-17, plain-17]
-recipes: [onecycle, {name: slow, base: onecycle, learning_rate: 1e-4}, {name: wide, base: onecycle, batch: 1024}]
+recipes:
+  - onecycle
+  - {name: slow, base: onecycle, learning_rate: 1e-4}
+  - {name: wide, base: onecycle, batch: 1024}
 seeds: [0, 1]
 resources: {minutes: 600}
 """
@@ -214,7 +225,7 @@ def answers(monkeypatch, text: str) -> list[str]:
 
 
 def end_trainings(place, slurm, **how: str) -> str:
-    """The trainings leave the queue, and the job that waits for them begins. Returns the token of their submission."""
+    """Let the trainings leave the queue and the job after them begin; return their token."""
     (path,) = (place.results / ".sweep").glob("*.jsonl")
     slurm.forget(*(f"101_{i}" for i in range(4)), "102_0", "102_1", **how)
     (slurm.folder / "scontrol").write_text(

@@ -29,8 +29,8 @@ def test_cells_of_one_shape_that_report_the_same_rows_share_a_device(place, caps
         )
         return [len(bundle) for bundle in grouped]
 
-    # A model has 8 cells of recipes that differ in the rate alone (2 properties x 2 seeds x 2), and 4 of the wide batch; of 600
-    # minutes each, 2 are 20 hours, within a day.
+    # A model has 8 cells of recipes that differ in the rate alone (2 properties x 2 seeds x 2), and
+    # 4 of the wide batch; of 600 minutes each, 2 are 20 hours, within a day.
     assert together(1) == together("auto") == [1] * 24
     assert sorted(together(16)) == [2] * 12
     monkeypatch.setattr(bundles, "MAX_BUNDLE_MIN", 10**6)
@@ -49,12 +49,13 @@ def test_the_cells_of_a_bundle_are_done_and_failed_each_by_itself(place, monkeyp
     commands = []
 
     def train_command(entry, n_ranks, results, pack_dir, *others):
-        """Of the cells of a bundle all but the second are done; it leaves its reason while the others go on."""
+        """Finish all cells of a bundle but the second, which leaves its reason meanwhile."""
         commands.append(train_options(entry, results, pack_dir, *others))
         lines = []
         for i, one in enumerate((entry, *others)):
             prepared = write_result(place.matrix, one.cell, place.folder / "prepared")
-            error = f'echo \'{{"error": "it hurts", "time": "2100-01-01T00:00:00+00:00"}}\' >{one.folder}/error.json'
+            reason = '{"error": "it hurts", "time": "2100-01-01T00:00:00+00:00"}'
+            error = f"echo '{reason}' >{one.folder}/error.json"
             lines.append(
                 f"mkdir -p {one.folder}; " + (error if i == 1 else f"cp {prepared} {one.folder}")
             )
@@ -142,8 +143,11 @@ def entries_of(place: Place) -> list[CellStatus]:
 
 @pytest.fixture
 def together(place, monkeypatch):
-    """Trainings of bundles: each cell does what `together[<recipe><seed>]` says to the shell, else it is done; the last line is
-    `together["exit"]`. `together["sizes"]`: cells of each command, as they are asked for."""
+    """Replace the trainings of bundles by commands.
+
+    Each cell does what `together[<recipe><seed>]` says to the shell, else it is done; the last line
+    is `together["exit"]`. `together["sizes"]` lists the cells of each command.
+    """
     place.path.write_text(FOUR)
     sizes: list[int] = []
     said = {"exit": "exit 0", "sizes": sizes}
@@ -167,7 +171,7 @@ def together(place, monkeypatch):
 
 def test_a_sweep_leaves_a_held_cell_out_of_its_bundle(place, together, monkeypatch, capsys):
     second, holders = entries_of(place)[1], []
-    # which the sweep calls when it has read the ledger: what another process had before that, it would not take up at all
+    # The sweep calls it when it reads the ledger: cells held before that are not taken up at all.
     take_up = local.take_up
 
     def take_up_late(context):
@@ -196,7 +200,7 @@ def test_a_sweep_leaves_a_held_cell_out_of_its_bundle(place, together, monkeypat
 
 
 def test_a_held_bundle_is_tried_again_when_it_is_free(place, together, capsys):
-    """The other process takes it just before the bundle would, and is killed before the bundle has ended."""
+    """Another process takes it just before the bundle would, and is killed meanwhile."""
     refused = entries_of(place)[2]
     once, prepared = (
         place.folder / "once",
@@ -214,7 +218,7 @@ def test_a_held_bundle_is_tried_again_when_it_is_free(place, together, capsys):
 
 
 def test_the_cells_of_a_bundle_killed_for_its_memory_are_tried_alone(place, together, capsys):
-    """The second cell's training takes too much whenever others are with it, and the third's always."""
+    """The second cell takes too much memory beside others, and the third always."""
     second = entries_of(place)[1]
     once, prepared = (
         place.folder / "once",
@@ -302,7 +306,7 @@ def test_cells_that_lacked_time_come_again_together_memory_alone(place, slurm, m
 
 
 def test_the_limit_of_jobs_holds_over_all_arrays(place, slurm):
-    """6 cells in arrays of 4 (MaxArraySize): an array starts 2 at most, and the second waits for the first."""
+    """6 cells in arrays of 4 (MaxArraySize): 2 start at most, and the second array waits."""
     assert place.sweep("submit", "--at-most", "2") == 0
     first, second, again, tables = slurm.scripts()
     assert "#SBATCH --array=0-3%2\n" in first and "--dependency" not in first

@@ -1,4 +1,4 @@
-"""What cells will cost: parameters as torch counts them, seconds by hand, and done cells that correct them."""
+"""Hold estimates to weights that torch counts, seconds by hand, and done cells."""
 
 import dataclasses
 import json
@@ -157,7 +157,8 @@ def test_a_done_cell_says_how_fast_the_others_are_and_when_they_stop(place):
         c for c in matrix.cells if (c.spec.pack, c.spec.model) == ("alloys-magpie", "plain-17")
     )
     expected = before["alloys-magpie", "plain-17"]
-    # It took three times as long for a row as the model says, on two ranks, and stopped after 10 of 30 epochs.
+    # It took three times as long for a row as the model says, on two ranks, and stopped after 10 of
+    # 30 epochs.
     two = training_s(Work(expected.n_weights, 17, 5120, 10, plain.recipe), Allocation(1, 2, "core"))
     facts = {
         "n_parameters": expected.n_weights,
@@ -186,10 +187,7 @@ def test_the_plan_shows_estimates_beside_the_limits(place, capsys):
     shown = capsys.readouterr().out
     hours = of_models(place)["alloys-magpie", "irnet-17"].device_hours
     assert f"irnet-17/onecycle/honest/seed0  about {hours:.2g} of 0.5 device-hours\n" in shown
-    assert (
-        "ranks: 1 is best for 2 of 2 cells, since others run beside it: the matrix is the parallelism\n"
-        in shown
-    )
+    assert "ranks: 1 is best for 2 of 2 cells" in shown
     assert (
         "no estimate of 2 cells: their packs are not built, so the number of rows is not known\n"
         in shown

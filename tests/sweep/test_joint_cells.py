@@ -85,8 +85,8 @@ def test_what_cannot_be_trained_together_is_dropped_with_the_reason(matrix_of):
             '["glow,sise_mismatch"]',
             r"unknown property 'sise_mismatch' \(did you mean 'size_mismatch'\?\)",
         ),
-        ('["glow,glow"]', "must name each property once, however: glow twice"),
-        ('["glow,"]', "names joined by commas, however: 'glow,'"),
+        ('["glow,glow"]', "property .*once.* glow"),
+        ('["glow,"]', "commas.* 'glow,'"),
         ('["glow,all"]', "unknown property 'all'"),
     ],
 )

@@ -118,14 +118,16 @@ def test_a_pack_says_how_it_is_built(matrix_of, tmp_path):
     matrix = matrix_of("""
         packs:
           - alloys-magpie+elements
-          - {name: mine, source: my table.csv, features: magpie, rows: 300, split_seed: 2, units: {glow: lm}, filters: false}
+          - {name: mine, source: my table.csv, features: magpie, rows: 300, split_seed: 2,
+             units: {glow: lm}, filters: false}
         properties: [mixing_enthalpy]
         models: [irnet-17]
     """)
     first, second = matrix.packs
     assert first.options == ("--source", "alloys", "--features", "magpie+elements")
     assert " ".join(second.options) == (
-        "--source my table.csv --features magpie --rows 300 --split-seed 2 --no-filters --unit glow=lm"
+        "--source my table.csv --features magpie --rows 300 --split-seed 2 --no-filters "
+        "--unit glow=lm"
     )
     assert second.path == tmp_path / "packs" / "mine.h5"
     assert not second.exists
@@ -143,14 +145,15 @@ def test_splits_of_a_matrix_are_an_axis_of_packs_without_their_own(matrix_of):
         split_seeds: [0, 1]
         splits: [random, element:O]
     """)
+    oqmd, mine = "--source oqmd --features magpie", "--source my.csv --features elements"
     found = {pack.name: " ".join(pack.options) for pack in matrix.packs}
     assert found == {
-        "oqmd-magpie": "--source oqmd --features magpie --split random --split-seed 0",
-        "oqmd-magpie-split1": "--source oqmd --features magpie --split random --split-seed 1",
-        "oqmd-magpie-element_O": "--source oqmd --features magpie --split element:O --split-seed 0",
-        "oqmd-magpie-element_O-split1": "--source oqmd --features magpie --split element:O --split-seed 1",
-        "mine-split3": "--source my.csv --features elements --split random --split-seed 3",
-        "mine-element_O-split3": "--source my.csv --features elements --split element:O --split-seed 3",
+        "oqmd-magpie": f"{oqmd} --split random --split-seed 0",
+        "oqmd-magpie-split1": f"{oqmd} --split random --split-seed 1",
+        "oqmd-magpie-element_O": f"{oqmd} --split element:O --split-seed 0",
+        "oqmd-magpie-element_O-split1": f"{oqmd} --split element:O --split-seed 1",
+        "mine-split3": f"{mine} --split random --split-seed 3",
+        "mine-element_O-split3": f"{mine} --split element:O --split-seed 3",
         "fixed": "--source my.csv --split element:Cl+F --split-seed 2",
     }
     described = {pack.name: (pack.base, pack.split) for pack in matrix.packs}
@@ -182,7 +185,9 @@ def test_a_pack_has_the_name_that_its_command_would_give_it(matrix_of):
 def test_packs_built_as_a_matrix_says_are_those_it_asks_for(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("""
-packs: [{name: few, source: alloys, features: elements, rows: 100, split_seeds: [0, 1], splits: [random, family:3d]}]
+packs:
+  - {name: few, source: alloys, features: elements, rows: 100,
+     split_seeds: [0, 1], splits: [random, family:3d]}
 properties: [mixing_enthalpy]
 models: [irnet-17]
 """)
@@ -334,7 +339,9 @@ def test_a_property_that_a_source_never_has_is_dropped(matrix_of):
 
 def test_a_table_of_the_users_own_may_have_any_property(matrix_of):
     matrix = matrix_of("""
-        packs: [oqmd-sc-magpie+structure, {name: mine, source: my/alloys.jsonl, features: structure}]
+        packs:
+          - oqmd-sc-magpie+structure
+          - {name: mine, source: my/alloys.jsonl, features: structure}
         properties: [band_gap]
         models: [irnet-17]
     """)
@@ -346,7 +353,10 @@ def test_all_stands_for_every_property_of_each_pack(matrix_of, tmp_path):
     write_pack(tmp_path / "packs", "alloys-magpie", {"mixing_enthalpy": "eV/atom", "glow": "lm"})
     write_pack(tmp_path / "packs", "alloys-elements", {"size_mismatch": "%"})
     matrix = matrix_of("""
-        packs: [alloys-magpie, alloys-elements, {name: other, source: oqmd, features: magpie, properties: [band_gap]}]
+        packs:
+          - alloys-magpie
+          - alloys-elements
+          - {name: other, source: oqmd, features: magpie, properties: [band_gap]}
         properties: all
         models: [irnet-17]
     """)

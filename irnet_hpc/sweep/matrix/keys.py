@@ -126,8 +126,8 @@ class ModelKeys:
 INTRODUCTION = """\
 # Keys of a matrix and of a site
 
-Made by `python -m irnet_hpc.sweep keys >docs/matrix.md` from the types that check them. A key that is not listed is
-refused, with the nearest known one; a key given twice is refused, too.
+Made by `python -m irnet_hpc.sweep keys >docs/matrix.md` from the types that check them. A key that
+is not listed is refused, with the nearest known one; a key given twice is refused, too.
 
 A matrix is a YAML file, or a mapping in Python (`irnet_hpc.run_sweep`). Its cells are the product
 of packs, properties, models, recipes, protocols, seeds, splits, training rows and origins. Where a
