@@ -498,7 +498,8 @@ packs: [alloys-small]
 properties: [mixing_enthalpy]
 models: [32BARx2-1]
 recipes: [{name: tiny, base: onecycle, precision: fp32, batch: 64, norm_group: 32, epochs: 2},
-          {name: last, base: onecycle, precision: fp32, batch: 64, norm_group: 32, epochs: 2, trained_layers: 1}]
+          {name: last, base: onecycle, precision: fp32, batch: 64, norm_group: 32, epochs: 2,
+           trained_layers: 1}]
 init:
   - null
   - pack: alloys-small
