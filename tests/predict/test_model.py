@@ -1,0 +1,120 @@
+"""Prediction from Python: the numbers of the command, from formulas and DataFrames."""
+
+import csv
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from irnet_hpc import UserError, load_model, pack_table
+from tests.predict.builders import QUICK, train_one
+
+FORMULAS = ["AlNi", "NaN", "CuZn", "Foo", "", "HeO", "AlNiO3", "AlNiTi"]
+
+
+def as_text(frame: pd.DataFrame) -> list[dict[str, str]]:
+    """Write numbers as the command does: 6 significant digits, 4 of sd_, 3 of distance."""
+    digits = {"predicted": 6, "low": 6, "high": 6, "sd": 4, "distance": 3}
+    text = frame.copy()
+    for name in frame.columns:
+        if (n := digits.get(name.partition("_")[0])) is not None:
+            text[name] = ["" if value != value else f"%.{n}g" % value for value in frame[name]]
+    return text.to_dict("records")
+
+
+@pytest.mark.parametrize("level", [0.9, 0.8])
+def test_formulas_get_the_numbers_of_the_command(level, runs, ask, tmp_path, alloys_pack):
+    """One run and several; from a list and from a DataFrame, whose columns and index stay."""
+    table = tmp_path / "t.csv"
+    table.write_text("formula,note\n" + "".join(f"{f},{n}\n" for n, f in enumerate(FORMULAS)))
+    index = [f"row {n}" for n in range(len(FORMULAS))]
+    frame = pd.DataFrame({"formula": FORMULAS, "note": range(len(FORMULAS))}, index=index)
+    frame["note"] = frame["note"].astype(str)
+    for chosen in (runs[:1], runs):
+        status, rows, _ = ask(*chosen, table, "--interval", level)
+        assert status == 0
+        folders = str(chosen[0]) if len(chosen) == 1 else chosen
+        model = load_model(folders, pack_dir=alloys_pack.parent, device="cpu")
+        assert model.units == {"mixing_enthalpy": "eV/atom"}
+        predicted = model.predict(frame, level)
+        assert predicted.index.tolist() == index
+        assert list(predicted.columns) == list(rows[0])
+        assert predicted.attrs["units"] == model.units
+        assert as_text(predicted) == rows
+        pd.testing.assert_frame_equal(
+            model.predict(FORMULAS, level), predicted.drop(columns="note").reset_index(drop=True)
+        )
+        assert frame.columns.tolist() == ["formula", "note"]
+
+
+def test_a_report_has_the_numbers_beside_the_commands_list(runs, tmp_path, alloys_pack):
+    from irnet_hpc.files import read_json
+    from irnet_hpc.predict import cli
+
+    (tmp_path / "t.csv").write_text("formula\nAlNi\n")
+    packs = str(alloys_pack.parent)
+    command = [*map(str, runs), str(tmp_path / "t.csv"), "-o", str(tmp_path / "o.csv")]
+    assert cli.main([*command, "--pack-dir", packs]) == 0
+    (expected,) = read_json(tmp_path / "o.csv.about.json")["properties"]
+    (report,) = load_model(runs, pack_dir=packs, device="cpu").report()
+    assert vars(report) == expected
+    assert report.coverage is not None
+
+
+def test_feature_columns_come_from_the_frame(tmp_path, ask):
+    random = np.random.default_rng(0)
+    u, v = random.normal(size=(2, 200))
+    columns = {"formula": [f"Al{n}Ni" for n in range(1, 201)], "u": u, "v": v, "score": u + v}
+    frame = pd.DataFrame(columns)
+    options = {"name": "own", "features": "columns", "units": {"score": "1"}}
+    pack = pack_table(frame, pack_dir=tmp_path, workers=1, **options)
+    recipe = QUICK.replace("batch: 64", "batch: 32")
+    run = train_one(pack.path, tmp_path / "results", property="score", recipe=recipe)
+    model = load_model(run, pack_dir=tmp_path)
+    assert sorted(model.columns) == ["u", "v"]
+    with np.load(run / "test_predictions.npz", allow_pickle=False) as stored:
+        formulas, expected = stored["formula"].tolist(), stored["prediction"]
+    predicted = model.predict(frame[["v", "formula", "u"]]).set_index("formula")
+    np.testing.assert_allclose(
+        predicted.loc[formulas, "predicted_score"], expected, atol=1e-4 * expected.std()
+    )
+    new = pd.DataFrame({"v": [0.5, None, "x"], "u": [0.25, 1, 1]})
+    problems = model.predict(new)["problem"].tolist()
+    assert problems[0] == "" and "v" in problems[1] and "'x'" in problems[2]
+    for materials in (["AlNi"], frame[["formula", "u"]]):
+        with pytest.raises(UserError):
+            model.predict(materials)
+    # The command reads the same columns from text.
+    text = io.StringIO()
+    frame[["u", "v"]].to_csv(text, index=False)
+    (tmp_path / "new.csv").write_text(text.getvalue())
+    _, rows, _ = ask(run, tmp_path / "new.csv", "--pack-dir", tmp_path)
+    assert (
+        as_text(model.predict(frame[["u", "v"]].astype(object)))[7]["predicted_score"]
+        == (rows[7]["predicted_score"])
+    )
+    assert csv.field_size_limit() > 0
+
+
+def test_no_rows_give_no_predictions_and_a_mistake_is_a_user_error(runs, tmp_path, alloys_pack):
+    model = load_model(runs[0], pack_dir=alloys_pack.parent)
+    empty = model.predict([])
+    assert len(empty) == 0 and "predicted_mixing_enthalpy" in empty.columns
+    for materials in ("AlNi", pd.DataFrame({"composition": ["AlNi"]})):
+        with pytest.raises(UserError):
+            model.predict(materials)
+    with pytest.raises(UserError):
+        model.predict(["AlNi"], level=90)
+    with pytest.raises(UserError):
+        model.predict(pd.DataFrame({"formula": ["AlNi"], "problem": [""]}))
+    for runs_given in ([], tmp_path / "nothing", [runs[0], runs[0]]):
+        with pytest.raises(UserError):
+            load_model(runs_given)
+
+
+def test_without_its_pack_a_model_has_no_intervals_and_nothing_is_printed(runs, tmp_path, capfd):
+    predicted = load_model(runs[0], pack_dir=tmp_path).predict(["AlNiTi", "AlNiO3"])
+    assert "low_mixing_enthalpy" not in predicted.columns
+    assert predicted["outside"].tolist() == ["", "no training row has O"]
+    assert capfd.readouterr().out == ""

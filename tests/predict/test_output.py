@@ -1,0 +1,47 @@
+"""The list of predictions: which rows, in which order, in a file that is complete."""
+
+import csv
+import gzip
+
+import numpy as np
+import pytest
+
+from irnet_hpc.errors import UserError
+from irnet_hpc.files import read_json
+from irnet_hpc.predict import cli as predict
+from tests.predict.builders import numbers, table
+
+
+def test_bounds_and_the_first_rows_are_those_of_the_whole_list_sorted(runs, ask):
+    space = ("--enumerate", "Al|Cu-Ni|Fe-Ti, step 0.1")
+    _, everything, _ = ask(runs[0], *space)
+    value = numbers(everything, "predicted_mixing_enthalpy")
+    ordered = np.sort(value)
+    low, high = (
+        ordered[[60, 120]] + ordered[[61, 121]]
+    ) / 2  # between values, which are written rounded
+    _, between, _ = ask(runs[0], *space, "--min", low, "--max", f"mixing_enthalpy={high}")
+    assert between == [row for row, v in zip(everything, value, strict=True) if low <= v <= high]
+    for flags, order in (((), -value), (("--lowest",), value)):
+        _, first, _ = ask(runs[0], *space, "--top", 7, *flags)
+        assert first == [everything[row] for row in np.argsort(order, kind="stable")[:7]]
+
+
+def test_the_file_is_whole_and_says_its_unit(runs, tmp_path, alloys_pack, monkeypatch, capfd):
+    monkeypatch.setenv("IRNET_PACKS", str(alloys_pack.parent))
+    formulas, output = table(tmp_path / "t.csv", ["AlNi", "Foo"]), tmp_path / "out.csv.gz"
+    assert predict.main([str(runs[0]), str(formulas), "-o", str(output)]) == 0
+    with gzip.open(output, "rt") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["formula"] for row in rows] == ["AlNi", "Foo"]
+    about = read_json(f"{output}.about.json")
+    assert about["properties"][0]["unit"] == "eV/atom" and about["rows"]["n_problems"] == 1
+    (tmp_path / "torn.csv").write_bytes(b'formula\nAlNi\n"open\nCuZn\n')
+    with pytest.raises(UserError):
+        predict.main([str(runs[0]), str(tmp_path / "torn.csv"), "-o", str(tmp_path / "never.csv")])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "out.csv.gz",
+        "out.csv.gz.about.json",
+        "t.csv",
+        "torn.csv",
+    ]
