@@ -245,7 +245,10 @@ def test_packs_are_found_by_name_or_path(monkeypatch, tmp_path):
 
 
 def test_many_processes_read_one_pack(alloys_pack):
-    program = f"from irnet_hpc.pack.store import open_pack; print(open_pack({str(alloys_pack)!r}).x(slice(0, 600)).sum())"
+    program = (
+        "from irnet_hpc.pack.store import open_pack; "
+        f"print(open_pack({str(alloys_pack)!r}).x(slice(0, 600)).sum())"
+    )
     running = [
         subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
         for _ in range(2)

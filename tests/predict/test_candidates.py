@@ -18,8 +18,8 @@ from tests.predict.builders import QUICK, ROOT, numbers, stored, train_one
 
 def test_every_row_comes_back_in_its_place_with_its_columns(runs, ask, tmp_path):
     text = (
-        '\ufeffid,formula,note\r\n1,AlNi,"a, b"\r\n\r\n2,NaN,\r\n3,"CuZn",x\r\n4,Foo,y\r\n5,,z\r\n6,AlFe\r\n'
-        "7,AlCo,x,y\r\n8,KrF2,\r\n9,HeO,\r\n10,AlTi,ü\r\n"
+        '\ufeffid,formula,note\r\n1,AlNi,"a, b"\r\n\r\n2,NaN,\r\n3,"CuZn",x\r\n4,Foo,y\r\n'
+        "5,,z\r\n6,AlFe\r\n7,AlCo,x,y\r\n8,KrF2,\r\n9,HeO,\r\n10,AlTi,ü\r\n"
     )
     for name, opener in (("a.csv", open), ("a.csv.gz", gzip.open), ("a.csv.xz", lzma.open)):
         with opener(tmp_path / name, "wb") as file:
@@ -121,8 +121,8 @@ def test_structures_get_the_predictions_that_the_run_recorded_for_them(tmp_path,
         for n, (cation, anion) in enumerate(pairs)
     ]
     (tmp_path / "salts.jsonl").write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
-    command = f"--source {tmp_path / 'salts.jsonl'} --features columns+structure --workers 1 --name salts --pack-dir {tmp_path}"
-    done = pack_command(*command.split())
+    command = f"--source {tmp_path / 'salts.jsonl'} --name salts --pack-dir {tmp_path}"
+    done = pack_command(*command.split(), "--features", "columns+structure", "--workers", 1)
     assert done.returncode == 0, done.stderr
     recipe = QUICK.replace("batch: 64", "batch: 32")
     run = train_one(

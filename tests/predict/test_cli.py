@@ -37,7 +37,8 @@ def test_memory_does_not_grow_with_the_rows(runs, alloys_pack, tmp_path):
 from pathlib import Path
 from irnet_hpc.predict import cli as predict
 assert predict.main([{str(runs[0])!r}, {str(formulas)!r}, "-o", {str(tmp_path / "o.csv")!r}]) == 0
-status = Path("/proc/self/status").read_text()  # getrusage's peak would be the parent's, which a fork inherits
+# getrusage's peak would be that of the parent, which a fork inherits.
+status = Path("/proc/self/status").read_text()
 print(status.partition("VmHWM:")[2].split()[0])
 """
         done = subprocess.run(

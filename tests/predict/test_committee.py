@@ -30,9 +30,7 @@ def test_the_interval_of_one_run_is_the_conformal_quantile_of_its_val_errors(
     np.testing.assert_allclose(width, 2 * half, atol=1e-5)
 
 
-def test_of_several_runs_intervals_are_wider_where_they_disagree_and_hold_what_they_say(
-    runs, ask, tmp_path, alloys_pack
-):
+def test_intervals_of_several_runs_are_wider_where_they_disagree(runs, ask, tmp_path, alloys_pack):
     formulas, value = held_out(alloys_pack, "val")
     _, rows, message = ask(*runs, table(tmp_path / "val.csv", formulas))
     low, high, sd = (numbers(rows, f"{name}_mixing_enthalpy") for name in ("low", "high", "sd"))
@@ -57,7 +55,7 @@ def test_without_its_pack_or_with_another_of_its_name_there_is_no_interval(
     assert (
         rows[1]["outside"] == "no training row has O" and not rows[1]["distance"]
     )  # the model knows its elements
-    command = f"--source alloys --rows 500 --features elements --name alloys-small --workers 1 --pack-dir {tmp_path}"
-    assert pack_command(*command.split()).returncode == 0
+    command = "--source alloys --rows 500 --features elements --name alloys-small --workers 1"
+    assert pack_command(*command.split(), "--pack-dir", tmp_path).returncode == 0
     _, rows, message = ask(runs[0], formulas, "--pack-dir", tmp_path)
     assert "low_mixing_enthalpy" not in rows[0] and "is another pack than the one" in message

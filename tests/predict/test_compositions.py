@@ -21,7 +21,7 @@ SEEN = ("Li", "O", "Fe", "B")
         # Fe-Co and Co-Fe are one; with O three sets of two and one of three
         ("A-B-O, step 0.25, A=Fe|Co, B=Co|Fe", True, 3 + 3 * 3 + comb(3, 2)),
         ("A-B-O, step 0.25, A=Fe|Co, B=Co|Fe", False, comb(3, 2)),
-        # without names A and B are any that the model has seen: of 4, O stands in its place, 3 sets of two others
+        # Undefined, A and B are any of the 4 elements of the model, O apart: 3 sets of two.
         ("A-B-O, step 0.5", True, 4 + comb(4, 2)),
         ("A-B-O, step 0.25", False, comb(3, 2) * 3),
         ("B-O, step 0.25", False, 3),  # without an A it is boron

@@ -9,8 +9,8 @@ from tests.predict.builders import held_out, numbers, table, train_one
 
 
 def test_held_out_chemistry_is_flagged_and_random_rows_mostly_are_not(tmp_path, ask, pack_command):
-    command = f"--source alloys --rows 600 --features magpie --split element:Al --name held --workers 1 --pack-dir {tmp_path}"
-    assert pack_command(*command.split()).returncode == 0
+    command = "--source alloys --rows 600 --features magpie --split element:Al --name held"
+    assert pack_command(*command.split(), "--workers", 1, "--pack-dir", tmp_path).returncode == 0
     run = train_one(tmp_path / "held.h5", tmp_path / "results", layers="16x1-1")
     val, test = (held_out(tmp_path / "held.h5", role)[0] for role in ("val", "test"))
     pure = ["Cu", "Fe", "Ni", "Ti", "Zr"]  # seen, but in alloys of three to five elements only

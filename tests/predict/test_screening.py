@@ -12,8 +12,8 @@ def test_runs_of_different_features_are_averaged_each_on_its_own(
     runs, alloys_pack, tmp_path, ask, pack_command
 ):
     name = "alloys-small-ordered"
-    command = f"--source alloys --rows 600 --features ordered --name {name} --workers 1 --pack-dir {tmp_path}"
-    assert pack_command(*command.split()).returncode == 0
+    command = f"--source alloys --rows 600 --features ordered --name {name} --workers 1"
+    assert pack_command(*command.split(), "--pack-dir", tmp_path).returncode == 0
     other = train_one(tmp_path / f"{name}.h5", tmp_path / "results")
     shutil.copy(alloys_pack, tmp_path)
     first, second = stored(runs[0]), stored(other)
