@@ -1,4 +1,4 @@
-"""Write the model card: what users of an exported model should know, from the run's own records.
+"""Write the model card, which describes an exported model to its users, from the run's records.
 
 After Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019): data, protocol, errors,
 limits, use.
@@ -23,7 +23,7 @@ ROW = (
 
 
 class ExportedModel(NamedTuple):
-    """What the card says besides the run's own records."""
+    """An exported model, with the facts that its card states beside the run's own records."""
 
     file: str  # name of the model's file
     units: dict[str, str]  # property -> unit, in the order of the outputs
@@ -37,7 +37,7 @@ class ExportedModel(NamedTuple):
 
 
 class SourceFacts(NamedTuple):
-    """What this program knows of a source; empty: nothing."""
+    """Title, licence and citation of a source, each empty if it is not known."""
 
     title: str
     licence: str

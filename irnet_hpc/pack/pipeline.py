@@ -63,7 +63,7 @@ def pack_source(options: PackOptions, ranks: Ranks | None = None) -> Path | None
     An interrupted call is resumed by the same call.
 
     Args:
-        options: What to pack.
+        options: The source, and how it is packed.
         ranks: This process among those that pack together; None: it packs alone.
 
     Returns:

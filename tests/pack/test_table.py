@@ -1,5 +1,6 @@
 """Packing from Python: the pack of the command, bit for bit, from paths, names and DataFrames."""
 
+import logging
 import lzma
 from pathlib import Path
 
@@ -100,7 +101,9 @@ def test_a_mistake_is_a_user_error(frame, tmp_path):
     assert not list(tmp_path.glob("*.h5"))
 
 
-def test_nothing_is_printed(frame, tmp_path, capfd):
+def test_nothing_is_printed(frame, tmp_path, capfd, monkeypatch):
+    # Commands that ran in this process have attached one that prints.
+    monkeypatch.setattr(logging.getLogger("irnet_hpc"), "handlers", [])
     pack_table(frame, features="elements", pack_dir=tmp_path, workers=1).close()
     assert capfd.readouterr().out == ""
 

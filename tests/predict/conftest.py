@@ -32,6 +32,7 @@ def ask(alloys_pack, monkeypatch, capfd):
     monkeypatch.setenv("IRNET_PACKS", str(alloys_pack.parent))
 
     def run(*arguments: object) -> tuple[int, list[dict[str, str]], str]:
+        capfd.readouterr()  # drops what was logged before
         status = exit_status(lambda: predict.main([*map(str, arguments), "-o", "-"]))
         out, err = capfd.readouterr()
         return status, list(csv.DictReader(io.StringIO(out))), err

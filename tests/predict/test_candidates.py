@@ -144,7 +144,7 @@ def test_structures_get_the_predictions_that_the_run_recorded_for_them(tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("name", "content", "named"),
     [
         (
             "t.csv",
@@ -170,7 +170,7 @@ def test_structures_get_the_predictions_that_the_run_recorded_for_them(tmp_path,
         ("t.txt", b"formula\nAlNi\n", "must end in"),
     ],
 )
-def test_a_table_that_is_none_is_one_sentence(runs, ask, tmp_path, name, content, message):
+def test_a_table_that_is_none_is_one_sentence(runs, ask, tmp_path, name, content, named):
     (tmp_path / name).write_bytes(content)
     status, rows, message = ask(runs[0], tmp_path / name)
-    assert status == 2 and message in message.splitlines()[-1] and not rows
+    assert status == 2 and named in message.splitlines()[-1] and not rows

@@ -42,7 +42,7 @@ def test_fractions_are_multiples_of_the_step():
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "named"),
     [
         ("Li-Q-O, step 0.1", "'Q'"),
         ("Li-O, step 0.3", "0.3"),
@@ -57,8 +57,8 @@ def test_fractions_are_multiples_of_the_step():
         ("Li-Na-K-Rb-Cs-O-S, step 0.1", "at most 6"),
     ],
 )
-def test_what_is_no_space_is_said_with_an_example(text, message):
-    with pytest.raises(UserError, match=message.replace(".", r"\.")):
+def test_text_that_is_no_space_is_a_user_error_that_names_it(text, named):
+    with pytest.raises(UserError, match=named.replace(".", r"\.")):
         parse_space(text, SEEN)
 
 

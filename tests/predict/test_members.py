@@ -48,7 +48,7 @@ def test_a_run_that_cannot_predict_is_one_sentence(runs, alloys_pack, ask, tmp_p
     result = read_json(older / "result.json")
     result["pack_identity"]["feature_versions"] = {"elements": 0}
     write_json(older / "result.json", result)
-    for run, message in (
+    for run, named in (
         (classical, "is of ridge"),
         (bare, "it is missing"),
         (torn, "is damaged"),
@@ -57,6 +57,6 @@ def test_a_run_that_cannot_predict_is_one_sentence(runs, alloys_pack, ask, tmp_p
         (tmp_path, "has no result.json"),
     ):
         status, _, message = ask(run, formulas)
-        assert status == 2 and message in message, run
+        assert status == 2 and named in message, run
     status, _, message = ask(runs[0], runs[0], formulas)
     assert status == 2 and "are one run" in message
