@@ -49,12 +49,12 @@ def test_a_run_that_cannot_predict_is_one_sentence(runs, alloys_pack, ask, tmp_p
     result["pack_identity"]["feature_versions"] = {"elements": 0}
     write_json(older / "result.json", result)
     for run, named in (
-        (classical, "is of ridge"),
-        (bare, "it is missing"),
-        (torn, "is damaged"),
-        (older, "version 0 of feature set elements"),
-        (tmp_path / "nothing", "there is no folder"),
-        (tmp_path, "has no result.json"),
+        (classical, "ridge"),
+        (bare, "missing"),
+        (torn, "damaged"),
+        (older, "version 0"),
+        (tmp_path / "nothing", "nothing"),
+        (tmp_path, "result.json"),
     ):
         status, _, message = ask(run, formulas)
         assert status == 2 and named in message, run
