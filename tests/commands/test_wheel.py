@@ -107,3 +107,18 @@ def test_the_installed_wheel_goes_from_a_table_to_predictions(python, tmp_path):
     assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 3
     assert read_json(tmp_path / "predictions.csv.about.json")
     assert "irnet_hpc" in checked([python.with_name("irnet_hpc"), "--help"], tmp_path)
+
+
+def test_the_installed_wheel_lays_down_matrices_scripts_and_sites(python, tmp_path):
+    checked([python, "-m", "irnet_hpc.sweep", "init", "mine"], tmp_path)
+    tracked = subprocess.run(
+        ["git", "ls-files", "jobs", "slurm", "env/sites"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in tracked.stdout.splitlines():
+        assert (tmp_path / "mine" / name).read_bytes() == (ROOT / name).read_bytes(), name
+    matrix = tmp_path / "mine/jobs/smoke.yaml"
+    assert "8 cells" in checked([python, "-m", "irnet_hpc.sweep", "plan", matrix], tmp_path)

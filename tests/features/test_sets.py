@@ -203,9 +203,7 @@ def test_magpie_leaves_to_matminer_what_rounding_or_size_makes_unsure(monkeypatc
     assert asked == ["Na12345678.1Cl12345678.1", "Fe20000000O30000000"]
     np.testing.assert_array_equal(found, one_by_one(materials(formulas)))
     asked.clear()
-    monkeypatch.setattr(
-        magpie, "MAX_WAYS", 100
-    )  # of which CSi3N2S has 9 × 2 × 3 × 4, CCl4 9 × 5
+    monkeypatch.setattr(magpie, "MAX_WAYS", 100)  # of which CSi3N2S has 9 × 2 × 3 × 4, CCl4 9 × 5
     np.testing.assert_array_equal(magpie.matrix(materials(formulas[5:])), found[5:])
     assert asked == ["CSi3N2S"]
 

@@ -255,7 +255,10 @@ def read_checkpoint(folder: Path) -> object:
     tensors = {"w": torch.zeros(50), "b": torch.zeros(2, 3)}
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         state = checkpoint.resume(RunFolder(folder), "0" * 64, tensors, Alone())
-        assert checkpoint.resume_point(RunFolder(folder), "0" * 64, Alone()) == (state.epoch, state.step)
+        assert checkpoint.resume_point(RunFolder(folder), "0" * 64, Alone()) == (
+            state.epoch,
+            state.step,
+        )
     values = {float(x) for x in tensors["w"]} | {-float(x) for x in tensors["b"].flatten()}
     assert (
         values == {float(state.step)}
