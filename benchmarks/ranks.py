@@ -32,7 +32,8 @@ from irnet_hpc.distributed.engines import Alone, Comm, Horovod, start
 from irnet_hpc.distributed.processes import keep_freed_memory
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.architectures import layer_string, parse_layers
-from irnet_hpc.models.network import FlatParameters, Network, autocast
+from irnet_hpc.models.flat import FlatParameters
+from irnet_hpc.models.network import Network, autocast
 from irnet_hpc.models.normalisation import Groups
 
 N_FEATURES = 248

@@ -29,7 +29,8 @@ from irnet_hpc.distributed.engines import start
 from irnet_hpc.distributed.processes import keep_freed_memory
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.architectures import parse_layers
-from irnet_hpc.models.network import FlatParameters, Network, autocast
+from irnet_hpc.models.flat import FlatParameters
+from irnet_hpc.models.network import Network, autocast
 from irnet_hpc.models.normalisation import Groups
 from irnet_hpc.runs.recipes import RECIPES
 from irnet_hpc.runs.spec import RunSpec, model_of

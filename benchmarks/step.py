@@ -35,7 +35,8 @@ from irnet_hpc.distributed.engines import Alone
 from irnet_hpc.distributed.processes import keep_freed_memory
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.architectures import layer_string, parse_layers
-from irnet_hpc.models.network import FlatParameters, Network, autocast
+from irnet_hpc.models.flat import FlatParameters
+from irnet_hpc.models.network import Network, autocast
 from irnet_hpc.models.normalisation import rank_groups
 from irnet_hpc.pack.store import open_pack, pack_path
 from irnet_hpc.runs.folder import RunFolder

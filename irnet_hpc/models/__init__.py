@@ -1,0 +1,21 @@
+"""Networks: from a layer string to a module of torch."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "architectures": [
+            "MODELS",
+            "WIDTHS",
+            "Layers",
+            "custom_name",
+            "layer_string",
+            "n_weights",
+            "parse_layers",
+        ],
+        "flat": ["FlatParameters"],
+        "network": ["Layer", "Network", "autocast", "n_before_last", "n_parameters"],
+        "normalisation": ["EPSILON", "Groups", "rank_groups"],
+    },
+)

@@ -1,22 +1,24 @@
-"""Which networks exist: the layer-string grammar of the papers and the presets written in it. No torch here.
+"""Layer strings: the grammar of the papers, and the presets written in it. Needs no torch.
 
-A string lists stacks of equal layers, `-` between them, the output width last (Jha et al. 2019, the reference code):
+A string lists stacks of equal layers, `-` between them, the output width last (Jha et al. 2019, the
+reference code):
 
-    1024BARx4-512BARx3-256BARx3-128BARx3-64BARx2-32BARx1-1      IRNet-17: a shortcut after every layer
-    1024BAx4R-512BAx3R-256BAx3R-128BAx3R-64BAx2R-32BAx1R-1      SRNet-17: a shortcut around every stack
+    1024BARx4-512BARx3-256BARx3-128BARx3-64BARx2-32BARx1-1      IRNet-17: shortcut after a layer
+    1024BAx4R-512BAx3R-256BAx3R-128BAx3R-64BAx2R-32BAx1R-1      SRNet-17: shortcut around a stack
     1024BAx4-512BAx3-256BAx3-128BAx3-64BAx2-32BAx1-1            plain-17
-    1024L0.3Rx2+2-512L0.3Rx3-...-32L0.3Rx1-1                    BRNet: two branches of two layers, added
+    1024L0.3Rx2+2-512L0.3Rx3-...-32L0.3Rx1-1                    BRNet: two branches, added
     1024Ax4D0.2-512Ax3D0.1-256Ax3D0.3-128Ax3D0.2-64Ax2-32Ax1-1  ElemNet: dropout after a stack
 
-A stack is WIDTH, what follows each of its fully connected layers, xCOUNT (x1 if left out), and what follows the whole
-stack. What follows acts in the order in which it is written, each part once at most:
+A stack is WIDTH, parts that follow each of its fully connected layers, xCOUNT (x1 if left out), and
+parts that follow the whole stack. Parts act in the order in which they are written, each at most
+once:
 
-    B       batch normalisation                      of each layer
-    A       ReLU                                     of each layer
-    L0.3    leaky ReLU of slope 0.3, in place of A   of each layer
-    R       a shortcut                               around each layer; after the count, around the whole stack
-    D0.2    dropout of 0.2, while training only      after each layer; after the count, after the whole stack
-    x2+1    branches: one of 2 layers and one of 1, each from the stack's input, their outputs added
+    B       batch normalisation
+    A       ReLU
+    L0.3    leaky ReLU of slope 0.3, in place of A
+    R       a shortcut around each layer; after the count, around the whole stack
+    D0.2    dropout of 0.2, while training only, after each layer; after the count, after the stack
+    x2+1    branches of 2 layers and of 1, each from the stack's input, their outputs added
 """
 
 import functools
@@ -28,27 +30,35 @@ from irnet_hpc.errors import UserError, check_choice
 
 
 class Stack(NamedTuple):
+    """A stack of equal layers."""
+
     width: int
     branches: tuple[int, ...]  # layers of each; nearly always there is one
     norm: bool
     slope: float | None  # of the activation below zero, 0 for ReLU; None: no activation
     shortcut: str  # "none", "layer" or "stack"
-    layer_dropout: float  # after every layer, the part of the values that is dropped; 0: none
+    layer_dropout: float  # share of the values dropped after every layer; 0: none
     stack_dropout: float  # after the stack
 
 
 class Layers(NamedTuple):
+    """A layer string, parsed."""
+
     stacks: tuple[Stack, ...]
     n_outputs: int
 
     @property
     def depth(self) -> int:
-        """Fully connected layers, those of all branches and the output layer included: how the papers count 17, 24 and 48."""
+        """Return the number of fully connected layers, as the papers count 17, 24 and 48.
+
+        Those of all branches and the output layer are included.
+        """
         return sum(sum(stack.branches) for stack in self.stacks) + 1
 
 
-# depth -> (width, layers) of each stack; the output layer makes up the depth. 17, 24 and 48 are the papers'. The papers
-# name a 10-layer network without its widths: ours keeps every width of the 17-layer one and gives the depth to the widest.
+# depth -> (width, layers) of each stack; the output layer makes up the depth. 17, 24 and 48 are the
+# papers'. They name a 10-layer network without its widths: ours keeps every width of the 17-layer
+# one and gives the depth to the widest.
 WIDTHS = {
     10: ((1024, 2), (512, 2), (256, 2), (128, 1), (64, 1), (32, 1)),
     17: ((1024, 4), (512, 3), (256, 3), (128, 3), (64, 2), (32, 1)),
@@ -67,10 +77,12 @@ TEMPLATES = {
 
 # (architecture, depth) -> layer string, where an architecture exists at the published depth only
 SINGLE = {
-    # Gupta et al. 2023 and the code of iBRNet. Eleven published parameter counts, one for each placement of the branches
-    # (tests/models/test_network.py), decide that every branch starts from the stack's input with a projection of its own, and that
-    # branches are added (concatenated, they would widen the next layer). They leave open the slope, the places of the
-    # activations and which branch is the longer: those are as in the published code, where nothing follows the additions.
+    # Gupta et al. 2023 and the code of iBRNet. Eleven published parameter counts, one for each
+    # placement of the branches (tests/models/test_network.py), decide that every branch starts from
+    # the stack's input with a projection of its own, and that branches are added (concatenated,
+    # they would widen the next layer). They leave open the slope, the places of the activations and
+    # which branch is the longer: those are as in the published code, where nothing follows the
+    # additions.
     ("brnet", 17): "1024L0.3Rx2+2-512L0.3Rx3-256L0.3Rx3-128L0.3Rx3-64L0.3Rx2-32L0.3Rx1-1",
     # Jha et al. 2018: the reference's configuration keeps 0.8, 0.9, 0.7 and 0.8.
     ("elemnet", 17): "1024Ax4D0.2-512Ax3D0.1-256Ax3D0.3-128Ax3D0.2-64Ax2-32Ax1-1",
@@ -83,21 +95,26 @@ MODELS |= {architecture: (depth,) for architecture, depth in SINGLE}
 MAX_WEIGHTS = 4_000_000_000
 MAX_DEPTH = 10_000  # layers in all
 
-# Digits are those of ASCII, and so few that none is beyond what Python turns into a number.
+# ASCII digits, and few enough for Python to parse quickly.
 DIGITS = r"[0-9]{1,9}"
 NUMBER = rf"{DIGITS}(?:\.{DIGITS})?"
 STACK = re.compile(
-    rf"(?P<width>{DIGITS})(?P<norm>B?)(?P<activation>A|L(?P<slope>{NUMBER}))?(?P<layer>R?)(?:D(?P<layer_dropout>{NUMBER}))?"
+    rf"(?P<width>{DIGITS})(?P<norm>B?)(?P<activation>A|L(?P<slope>{NUMBER}))?"
+    rf"(?P<layer>R?)(?:D(?P<layer_dropout>{NUMBER}))?"
     rf"(?:x(?P<counts>{DIGITS}(?:\+{DIGITS})*)(?P<stack>R?)(?:D(?P<stack_dropout>{NUMBER}))?)?"
 )
-FORM = "WIDTH[B][A|LSLOPE][R][DRATE][xCOUNT[+COUNT...][R][DRATE]], e.g. 64BARx2, 64L0.3Rx2+2 or 64Ax4D0.2"
+FORM = (
+    "WIDTH[B][A|LSLOPE][R][DRATE][xCOUNT[+COUNT...][R][DRATE]], "
+    "e.g. 64BARx2, 64L0.3Rx2+2 or 64Ax4D0.2"
+)
 
 
 def layer_string(architecture: str, depth: int) -> str:
-    """The layer string of a preset. Raises UserError listing the choices for one that does not exist."""
+    """Return the layer string of a preset. Raises UserError that lists the choices."""
     if depth not in MODELS[check_choice("architecture", architecture, MODELS)]:
         raise UserError(
-            f"{architecture} has no depth {depth}; known: {', '.join(map(str, MODELS[architecture]))}"
+            f"{architecture} has no depth {depth}; "
+            f"known: {', '.join(map(str, MODELS[architecture]))}"
         )
     return _preset(architecture, depth)
 
@@ -107,33 +124,35 @@ def _preset(architecture: str, depth: int) -> str:
     """Build the layer string of a preset that exists."""
     if (architecture, depth) in SINGLE:
         return SINGLE[architecture, depth]
-    most = SRNET_STACK.get(depth) if architecture == "srnet" else None
+    max_layers = SRNET_STACK.get(depth) if architecture == "srnet" else None
     stacks = [
         TEMPLATES[architecture].format(width=width, count=part)
         for width, count in WIDTHS[depth]
-        for part in _parts(count, most or count)
+        for part in _parts(count, max_layers or count)
     ]
     return "-".join([*stacks, "1"])
 
 
-def _parts(count: int, most: int) -> list[int]:
-    """Split a stack of `count` layers into stacks of at most `most`."""
-    return [min(most, count - start) for start in range(0, count, most)]
+def _parts(count: int, max_layers: int) -> list[int]:
+    """Divide a stack of `count` layers into stacks of at most `max_layers`."""
+    return [min(max_layers, count - start) for start in range(0, count, max_layers)]
 
 
 def parse_layers(string: str) -> Layers:
-    """Read a layer string. Raises UserError naming the part that does not fit the grammar."""
+    """Parse a layer string. Raises UserError that names the part that does not fit the grammar."""
     *parts, last = string.split("-")
     if not parts or not re.fullmatch(r"[1-9][0-9]{0,8}", last):
         raise UserError(
-            f"layer string {string!r} must be stacks and an output width joined by '-', e.g. 64BARx2-32BARx1-1"
+            f"layer string {string!r} must be stacks and an output width joined by '-', "
+            "e.g. 64BARx2-32BARx1-1"
         )
     layers = Layers(tuple(_stack(part, string) for part in parts), int(last))
     if sum(sum(stack.branches) * stack.width**2 for stack in layers.stacks) > MAX_WEIGHTS:
         raise UserError(f"layer string {string!r} must have at most {MAX_WEIGHTS:,} weights")
     if layers.depth > MAX_DEPTH:
         raise UserError(
-            f"layer string {string[:50]!r}... must have at most {MAX_DEPTH:,} layers, got {layers.depth:,}"
+            f"layer string {string[:50]!r}... must have at most {MAX_DEPTH:,} layers, "
+            f"got {layers.depth:,}"
         )
     return layers
 
@@ -159,24 +178,23 @@ def _stack(part: str, string: str) -> Stack:
 
 
 def n_weights(layers: Layers, n_features: int) -> int:
-    """Weights and biases of a network of so many inputs, shortcuts and normalisation included."""
+    """Count the weights and biases of a network, shortcuts and normalisation included."""
     n_inputs, n = n_features, 0
     for stack in layers.stacks:
         for n_layers in stack.branches:
             widths = [n_inputs] + [stack.width] * (n_layers - 1)
             n += sum((width + 1) * stack.width + 2 * stack.width * stack.norm for width in widths)
-            n += (
-                (n_inputs + 1)
-                * stack.width
-                * (stack.shortcut == "layer" and n_inputs != stack.width)
-            )
-        n += (n_inputs + 1) * stack.width * (stack.shortcut == "stack" and n_inputs != stack.width)
+        # A shortcut from another width has a projection: one in each branch, or one of the stack.
+        if n_inputs != stack.width:
+            projection = (n_inputs + 1) * stack.width
+            n_shortcuts = {"none": 0, "layer": len(stack.branches), "stack": 1}[stack.shortcut]
+            n += n_shortcuts * projection
         n_inputs = stack.width
     return n + (n_inputs + 1) * layers.n_outputs
 
 
 def custom_name(string: str) -> str:
-    """The architecture name of a user's own layer string: `custom-<hash8>`."""
+    """Return the architecture name of a user's own layer string, `custom-<hash8>`."""
     if (n_outputs := parse_layers(string).n_outputs) != 1:
         raise UserError(
             f"layer string {string!r} must end in -1, one output for one property, got {n_outputs}"

@@ -1,8 +1,9 @@
-"""Dropout that does not depend on who computes it: a pure function of (seed, step, the row's place in the global batch, column).
+"""Dropout as a pure function of seed, step, the row's place in the global batch, and column.
 
-torch's own dropout draws from one stream a process, so two ranks would drop other values than one, and a resumed run others
-than an undisturbed one. Here numbers are computed rather than drawn, from their own index: each rank makes its rows' alone,
-nothing is stored in a checkpoint, and every device makes the same.
+torch's own dropout draws from one stream a process, so two ranks would drop other values than one,
+and a resumed run others than an undisturbed one. Here each number is computed from its index: each
+rank computes those of its rows alone, nothing is stored in a checkpoint, and every device gets the
+same.
 """
 
 import numpy as np
@@ -13,9 +14,10 @@ LEVELS = 2**16  # of a random number: rates are met to 1 in 65,536
 
 
 def split_mix(state: int, index: Tensor) -> Tensor:
-    """Outputs number `index` (int64, from 0) of the generator SplitMix64 in `state` (Steele, Lea and Flood 2014), as int64.
+    """Compute outputs number `index` (int64, from 0) of SplitMix64, as int64.
 
-    int64 wraps around as uint64 does; its >> copies the sign, which is masked off.
+    The generator of Steele, Lea and Flood (2014), whose uint64 `state` is given. int64 wraps around
+    as uint64 does; its >> copies the sign, which is masked off.
     """
     z = (index + 1).mul_(_signed(0x9E3779B97F4A7C15)).add_(_signed(state))
     z.bitwise_xor_((z >> 30).bitwise_and_((1 << 34) - 1)).mul_(_signed(0xBF58476D1CE4E5B9))
@@ -30,15 +32,29 @@ def _signed(value: int) -> int:
 def dropout_noise(
     seed: int, step: int, rows: slice, n_columns: int, device: torch.device
 ) -> Tensor:
-    """Random numbers (n_rows, n_columns) int16, uniform over all 65,536 values, for `rows` of the global batch of a step."""
-    n_words = -(-n_columns // 4)  # of a row: each holds four numbers
+    """Compute the random numbers of a training step.
+
+    Args:
+        seed: of the run.
+        step: number of the step.
+        rows: of the global batch.
+        n_columns: numbers a row.
+        device: to compute on.
+
+    Returns:
+        (n_rows, n_columns) int16, uniform over all 65,536 values.
+    """
+    n_words = -(-n_columns // 4)  # a row: each word holds four numbers
     state = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
     words = split_mix(state, torch.arange(rows.start * n_words, rows.stop * n_words, device=device))
     return words.view(torch.int16).view(-1, 4 * n_words)[:, :n_columns]
 
 
 class Dropout(nn.Module):
-    """Values become 0 with probability `rate` and are scaled up otherwise (Srivastava et al. 2014); nothing without noise."""
+    """Set values to 0 with probability `rate`, scale up the others (Srivastava et al. 2014).
+
+    Without noise, the identity.
+    """
 
     def __init__(self, rate: float, columns: slice) -> None:
         super().__init__()
@@ -48,9 +64,9 @@ class Dropout(nn.Module):
         self.scale = LEVELS / (LEVELS - n_dropped)
 
     def forward(self, x: Tensor, _groups: object, noise: Tensor | None) -> Tensor:
+        """Drop values of x (..., n_rows, width), given noise (..., n_rows, n_noise)."""
         if noise is None:
             return x
         kept = noise[..., self.columns] >= self.lowest_kept
-        return (
-            x * kept.to(x.dtype) * self.scale
-        )  # a third of the time of torch.where, forward and backward
+        # A third of the time of torch.where, forward and backward.
+        return x * kept.to(x.dtype) * self.scale

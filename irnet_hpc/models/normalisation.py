@@ -1,8 +1,8 @@
-"""Batch normalisation in fixed groups of rows, whichever ranks they lie on. Knows only torch."""
+"""Batch normalisation in fixed groups of rows, whichever ranks they lie on."""
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,33 +11,43 @@ EPSILON = 1e-5  # added to a variance before its root
 
 
 class Groups(NamedTuple):
-    """How the rows at hand fall into the fixed groups that are normalised together.
+    """The fixed groups of rows that are normalised together.
 
-    The rows are consecutive segments; a segment lies in one group, and a group may lie on several ranks.
+    A rank's rows are consecutive segments; a segment lies in one group, and a group may lie on
+    several ranks.
     """
 
     segment: int  # rows
     group: int  # rows
-    index: Tensor | None = (
-        None  # (n_segments,) the group of each segment; None: every segment is a whole group
-    )
+    # (n_segments,) the group of each segment; None: every segment is a whole group
+    group_of_segment: Tensor | None = None
     n_groups: int = 0  # over all ranks
     all_sum: Callable[[Tensor], Tensor] | None = None  # in place over all ranks
 
     def total(self, sums: Tensor) -> Tensor:
-        """Sums of each segment (..., n_segments, k) -> sums of the whole group that it lies in (..., n_segments, k)."""
-        if self.index is None:
+        """Turn sums over segments (..., n_segments, k) into sums over their whole groups."""
+        if self.group_of_segment is None:
             return sums
         groups = sums.new_zeros(*sums.shape[:-2], self.n_groups, sums.shape[-1]).index_add_(
-            -2, self.index, sums
+            -2, self.group_of_segment, sums
         )
-        return self.all_sum(groups).index_select(-2, self.index)
+        assert self.all_sum is not None
+        return self.all_sum(groups).index_select(-2, self.group_of_segment)
 
 
 def rank_groups(
-    group: int, batch: int, rank: int, size: int, all_sum: Callable[[Tensor], Tensor], device
+    group: int, batch: int, rank: int, size: int, all_sum: Callable[[Tensor], Tensor], device: Any
 ) -> Groups:
-    """The groups of one rank's slice of a global batch: rows rank * batch / size onwards. `size` must divide `batch`."""
+    """Return the groups of a rank's slice of a global batch: rows rank * batch / size onwards.
+
+    Args:
+        group: rows of a group.
+        batch: rows of the global batch.
+        rank: of this process.
+        size: number of ranks, which divides `batch`.
+        all_sum: sums a tensor in place over all ranks.
+        device: of the indices.
+    """
     n_local = batch // size
     segment = math.gcd(n_local, group)
     if segment == group:
@@ -47,26 +57,27 @@ def rank_groups(
 
 
 class GroupNormalise(torch.autograd.Function):
-    """Batch normalisation of each group of rows by itself (Ioffe and Szegedy 2015, equations of section 3).
+    """Batch normalisation of each group of rows by itself (Ioffe and Szegedy 2015, section 3).
 
-    Written by hand because a group that spans ranks needs exactly one allreduce forward and one backward. Computed in the
-    weights' precision: on a CPU a copy of bf16 rows to fp32 and sums over it are ten times faster than torch's own
-    reductions of bf16 (var_mean, vector_norm), and exact. Segments are centred before they are squared and brought
-    together in fp64, so that rows far from zero (a raw feature such as a year) keep their variance. Where whole groups of
-    bf16 rows lie on this rank's CPU, torch's own kernel takes each of them, in two passes where these lines take ten.
+    Written by hand because a group that spans ranks needs exactly one allreduce forward and one
+    backward. Computed in the weights' precision: on a CPU a copy of bf16 rows to fp32 and sums over
+    it are ten times faster than torch's own reductions of bf16 (var_mean, vector_norm), and exact.
+    Segments are centred before they are squared and added up in fp64, so that rows far from zero (a
+    raw feature such as a year) keep their variance. Where whole groups of bf16 rows lie on this
+    rank's CPU, torch's own kernel takes each of them, in two passes instead of ten.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, groups: Groups) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: Groups) -> Tensor:
+        """Normalise x (..., n_rows, width) by groups."""
         ctx.by_kernel = one_kernel_a_group(x, groups)
         if ctx.by_kernel:
             y, *ctx.statistics = normalise_each(x, weight, bias, groups.group)
             ctx.save_for_backward(x, weight)
             ctx.groups = groups
             return y
-        v = x.to(weight.dtype).unflatten(
-            -2, (-1, groups.segment)
-        )  # (..., n_segments, segment, width)
+        # (..., n_segments, segment, width)
+        v = x.to(weight.dtype).unflatten(-2, (-1, groups.segment))
         own_mean = v.mean(-2, keepdim=True)
         centred = v - own_mean
         own_sum, own_square = (
@@ -74,27 +85,27 @@ class GroupNormalise(torch.autograd.Function):
             centred.square().sum(-2).double(),
         )
         sums = torch.cat([own_sum, own_square + own_sum.square() / groups.segment], -1)
-        mean, square = (
-            (groups.total(sums) / groups.group).unsqueeze(-2).chunk(2, -1)
-        )  # (..., n_segments, 1, width)
+        # (..., n_segments, 1, width) each
+        mean, square = (groups.total(sums) / groups.group).unsqueeze(-2).chunk(2, -1)
         var = (square - mean.square()).clamp_(min=0)
         mean, rstd = mean.to(v.dtype), (var + EPSILON).rsqrt_().to(v.dtype)
         weight, bias = (per_replica[..., None, None, :] for per_replica in (weight, bias))
         scale = weight * rstd
         ctx.save_for_backward(x)
         ctx.groups, ctx.mean, ctx.rstd, ctx.scale = groups, mean, rstd, scale
-        y = x.new_empty(
-            x.shape, dtype=scale.dtype
-        )  # no view, so that what follows may act in place
+        # No view, so that what follows may act in place.
+        y = x.new_empty(x.shape, dtype=scale.dtype)
         torch.addcmul(bias, centred.add_(own_mean - mean), scale, out=y.view(v.shape))
         return y.to(x.dtype)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        """Return the gradients of x, weight and bias."""
         if ctx.by_kernel:
-            return *normalise_each_backward(
-                grad, *ctx.saved_tensors, *ctx.statistics, ctx.groups.group
-            ), None
+            x, weight = ctx.saved_tensors
+            means, rstds = ctx.statistics
+            gradients = normalise_each_backward(grad, x, weight, means, rstds, ctx.groups.group)
+            return *gradients, None
         (x,), groups, rstd, scale = ctx.saved_tensors, ctx.groups, ctx.rstd, ctx.scale
         centred = x.to(scale.dtype).unflatten(-2, (-1, groups.segment)) - ctx.mean
         g = grad.to(scale.dtype).reshape(centred.shape)
@@ -107,42 +118,52 @@ class GroupNormalise(torch.autograd.Function):
         return grad_x.view_as(x).to(x.dtype), sum_gx.sum(-2), sum_g.sum(-2), None
 
 
-KERNEL_NUMBERS = 8192  # of a group (rows x width), below which a kernel a group costs more than one pass over all groups
+# Numbers of a group (rows x width) below which a kernel a group costs more than one pass over all.
+MIN_KERNEL_NUMBERS = 8192
 
 
 def one_kernel_a_group(x: Tensor, groups: Groups) -> bool:
-    """Whether torch's kernel is right (no group lies on other ranks too) and pays (few groups, or large ones).
+    """Tell whether torch's kernel is right (no group spans ranks) and pays (few or large groups).
 
-    For bf16 rows alone: in fp32 its rounding is another than that of the lines for ranks, and Adam amplifies it, so one rank
-    and two would drift apart by 0.3 % in 50 steps; between bf16 rows it is far below theirs. Measured on CPUs, so for them.
+    For bf16 rows alone: in fp32 it rounds otherwise than the code for ranks, and Adam amplifies
+    that, so one rank and two would drift apart by 0.3 % in 50 steps; the rounding of bf16 rows is
+    far larger. Measured on CPUs, so used on CPUs.
     """
     few = x.numel() <= 8 * groups.group * x.shape[-1]
-    pays = few or groups.group * x.shape[-1] >= KERNEL_NUMBERS
-    return pays and groups.index is None and x.dtype == torch.bfloat16 and x.device.type == "cpu"
+    pays = few or groups.group * x.shape[-1] >= MIN_KERNEL_NUMBERS
+    return (
+        pays
+        and groups.group_of_segment is None
+        and x.dtype == torch.bfloat16
+        and x.device.type == "cpu"
+    )
 
 
 def normalise_each(
     x: Tensor, weight: Tensor, bias: Tensor, group: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Each group of rows (..., n_rows, width) normalised by itself, and its mean and 1 / deviation (n_groups, width).
+    """Normalise each group of rows (..., n_rows, width) by itself with torch's kernel.
 
     The kernel takes bf16 rows with fp32 weights, sums in fp32, and centres before it squares.
+
+    Returns:
+        The rows, and of each group its mean and 1 / deviation, (n_groups, width).
     """
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     rows, out = x.reshape(-1, x.shape[-1]).split(group), y.view(-1, x.shape[-1]).split(group)
     means = weight.new_empty(len(rows), x.shape[-1])
     rstds = torch.empty_like(means)
-    for *of_group, y_of, mean, rstd in zip(
-        rows, *_of_groups(len(rows), weight, bias), out, means, rstds, strict=True
-    ):
-        torch.native_batch_norm(*of_group, None, None, True, 0.0, EPSILON, out=(y_of, mean, rstd))
+    weights, biases = _of_groups(len(rows), weight, bias)
+    outs = zip(out, means, rstds, strict=True)
+    for of_rows, w, b, out_of in zip(rows, weights, biases, outs, strict=True):
+        torch.native_batch_norm(of_rows, w, b, None, None, True, 0.0, EPSILON, out=out_of)
     return y, means, rstds
 
 
 def normalise_each_backward(
     grad: Tensor, x: Tensor, weight: Tensor, means: Tensor, rstds: Tensor, group: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x (..., n_rows, width), weight and bias (..., width)."""
+    """Return the gradients of x (..., n_rows, width), weight and bias (..., width)."""
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
     of_weight, of_bias = torch.empty_like(means), torch.empty_like(means)
     grads, rows, grads_x = (t.reshape(-1, x.shape[-1]).split(group) for t in (grad, x, grad_x))
@@ -164,14 +185,12 @@ def normalise_each_backward(
             out1=outs[1],
             out2=outs[2],
         )
-    sums = [
-        of.view(*weight.shape[:-1], -1, weight.shape[-1]).sum(-2) for of in (of_weight, of_bias)
-    ]
-    return grad_x, *sums
+    shape = (*weight.shape[:-1], -1, weight.shape[-1])
+    return grad_x, of_weight.view(shape).sum(-2), of_bias.view(shape).sum(-2)
 
 
 def _of_groups(n_groups: int, *parameters: Tensor) -> list[list[Tensor]]:
-    """What each group has of parameters (..., width): those of its replica."""
+    """Return the parameters (width,) of each group, which are those of its replica."""
     of_replicas = [parameter.reshape(-1, parameter.shape[-1]) for parameter in parameters]
     return [[row for row in rows for _ in range(n_groups // len(rows))] for rows in of_replicas]
 
@@ -179,23 +198,26 @@ def _of_groups(n_groups: int, *parameters: Tensor) -> list[list[Tensor]]:
 class Normalise(nn.Module):
     """Batch normalisation by group while training, by the population statistics otherwise."""
 
+    mean: Tensor
+    var: Tensor
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width))
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("var", torch.ones(width))
-        self.sums: Tensor | None = (
-            None  # (2, ..., width) float64: of x and x² while population statistics are taken
-        )
+        # (2, ..., width) float64: sums of x and x² while population statistics are computed
+        self.sums: Tensor | None = None
 
     def forward(self, x: Tensor, groups: Groups | None) -> Tensor:
+        """Normalise x (..., n_rows, width); without groups by the population statistics."""
         if groups is None:
-            of_all = (t.flatten() for t in (self.mean, self.var, self.weight, self.bias))
-            wide = x.movedim(
-                -2, 0
-            )  # (n_rows, ..., width): to torch, replicas are so many more columns
-            y = nn.functional.batch_norm(wide.flatten(1), *of_all, eps=EPSILON)
+            mean, var = self.mean.flatten(), self.var.flatten()
+            weight, bias = self.weight.flatten(), self.bias.flatten()
+            # (n_rows, ..., width): to torch, replicas are further columns
+            wide = x.movedim(-2, 0)
+            y = nn.functional.batch_norm(wide.flatten(1), mean, var, weight, bias, eps=EPSILON)
             return y.view(wide.shape).movedim(0, -2)
         if self.sums is not None:
             wide = x.detach().double()

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from irnet_hpc.distributed.engines import Comm
-from irnet_hpc.models.network import FlatParameters, Network, autocast
+from irnet_hpc.models.flat import FlatParameters
+from irnet_hpc.models.network import Network, autocast
 from irnet_hpc.models.normalisation import rank_groups
 from irnet_hpc.pack.store import Pack
 from irnet_hpc.runs.recipes import Recipe

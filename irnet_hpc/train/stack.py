@@ -13,7 +13,8 @@ from torch import Tensor
 
 from irnet_hpc.distributed.engines import Comm
 from irnet_hpc.models.architectures import Layers, parse_layers
-from irnet_hpc.models.network import FlatParameters, Network, n_before_last
+from irnet_hpc.models.flat import FlatParameters
+from irnet_hpc.models.network import Network, n_before_last
 from irnet_hpc.pack.store import Pack
 from irnet_hpc.runs.recipes import Recipe
 from irnet_hpc.runs.spec import RunSpec

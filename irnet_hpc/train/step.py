@@ -38,7 +38,7 @@ def pieces(groups: Groups, rows: slice, max_rows: int | None) -> list[slice]:
     n_rows = rows.stop - rows.start
     if max_rows is None or n_rows <= max_rows:
         return [rows]
-    if groups.index is not None:
+    if groups.group_of_segment is not None:
         raise UserError(
             "--micro-batch needs groups of rows that lie on one rank, got norm_group "
             f"{groups.group} and {n_rows} rows per rank; use fewer ranks"
@@ -159,7 +159,7 @@ class Step:
         self.n_finite = torch.zeros(k, dtype=torch.int64, device=stack.device)
         graphs = graphs and stack.device.type == "cuda"
         # A group that spans ranks has an allreduce within its layer, which no graph can hold.
-        self.gradients = Graphed(self._gradients, graphs and self.groups.index is None)
+        self.gradients = Graphed(self._gradients, graphs and self.groups.group_of_segment is None)
         self.update = Graphed(self._update, graphs)
 
     def _scalings(self) -> list:

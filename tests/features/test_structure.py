@@ -322,7 +322,7 @@ UNFIT = {
         np.diag([3, 3, 9e5]),
         [0, 0, 0],
         "crystal too large",
-        "images of sites to look at, of at most 1,000,000",
+        "images of sites to search, of at most 1,000,000",
     ),
     "parallel vectors": (
         [[615122.522146, 0, 0], [615122.522146, 1.339945, 0], [454925.130545, 580608.77433, 1e-6]],

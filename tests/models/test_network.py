@@ -17,7 +17,8 @@ from irnet_hpc.models.architectures import (
     parse_layers,
 )
 from irnet_hpc.models.dropout import Dropout
-from irnet_hpc.models.network import FlatParameters, Network, autocast, n_parameters
+from irnet_hpc.models.flat import FlatParameters
+from irnet_hpc.models.network import Network, autocast, n_parameters
 from irnet_hpc.models.normalisation import (
     GroupNormalise,
     Groups,
@@ -332,7 +333,7 @@ def test_a_rank_cuts_its_rows_where_groups_begin(size, segment):
     groups = [rank_groups(32, 128, rank, size, lambda t: t, "cpu") for rank in range(size)]
     assert {g.segment for g in groups} == {segment}
     if segment < 32:
-        assert torch.cat([g.index for g in groups]).tolist() == [
+        assert torch.cat([g.group_of_segment for g in groups]).tolist() == [
             row // 32 for row in range(0, 128, segment)
         ]
 
@@ -340,7 +341,7 @@ def test_a_rank_cuts_its_rows_where_groups_begin(size, segment):
 def test_groups_that_neither_divide_nor_hold_a_ranks_rows_are_cut_at_both_bounds():
     """Batch 96 in groups of 32 over 2 ranks: each has one whole group and a half of the middle one."""
     groups = [rank_groups(32, 96, rank, 2, lambda t: t, "cpu") for rank in (0, 1)]
-    assert [(g.segment, g.index.tolist(), g.n_groups) for g in groups] == [
+    assert [(g.segment, g.group_of_segment.tolist(), g.n_groups) for g in groups] == [
         (16, [0, 0, 1], 3),
         (16, [1, 2, 2], 3),
     ]

@@ -17,7 +17,8 @@ from irnet_hpc.console import ExitStatus, exit_status
 from irnet_hpc.distributed.engines import Alone
 from irnet_hpc.files import read_json
 from irnet_hpc.models.architectures import MODELS, layer_string, n_weights, parse_layers
-from irnet_hpc.models.network import FlatParameters, Network, n_parameters
+from irnet_hpc.models.flat import FlatParameters
+from irnet_hpc.models.network import Network, n_parameters
 from irnet_hpc.models.normalisation import Groups
 from irnet_hpc.pack.store import open_pack
 from irnet_hpc.runs.recipes import RECIPES, resolve

@@ -5,7 +5,8 @@ import torch
 
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.architectures import parse_layers
-from irnet_hpc.models.network import FlatParameters, Network
+from irnet_hpc.models.flat import FlatParameters
+from irnet_hpc.models.network import Network
 from irnet_hpc.models.normalisation import Groups, rank_groups
 from irnet_hpc.train.step import pieces
 

@@ -1,0 +1,151 @@
+"""Parameters and gradients in two flat buffers, and the layers that write into them.
+
+K networks of one shape are stacked: weights (K, ...) and rows (K, n_rows, ...) go through one
+module with one product a layer. Shapes are written from their last dimensions, so that the code is
+the same for one network without a first dimension.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from irnet_hpc.models.normalisation import Normalise
+
+
+class Linear(nn.Linear):
+    """A fully connected layer of one network, or of each replica of a stack.
+
+    With `overwrites` true its backward pass writes `weight.grad` and `bias.grad` in place of adding
+    to them: nothing has to zero them, and no gradient is computed in one place to be added in
+    another. Right for a layer that is used once between two steps, which FlatParameters decides.
+    """
+
+    overwrites = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (..., n_rows, width) of x (..., n_rows, n_inputs)."""
+        if self.overwrites and torch.is_grad_enabled() and self.weight.requires_grad:
+            return OverwritingLinear.apply(x, self.weight, self.bias)
+        return product(x, self.weight, self.bias)
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return x (..., n_rows, n_inputs) @ weight.mT + bias; weight (..., width, n_inputs)."""
+    # A stack of one is as fast as no stack, and the same to the bit.
+    if is_single(weight):
+        return nn.functional.linear(x, weight.flatten(0, -2), bias.flatten())
+    return torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+
+
+def is_single(weight: Tensor) -> bool:
+    """Tell whether a weight is of one network, stacked or not."""
+    return weight.dim() == 2 or len(weight) == 1
+
+
+class OverwritingLinear(torch.autograd.Function):
+    """`product` whose backward pass overwrites gradients; autocast as torch's own linear."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Return (..., n_rows, width)."""
+        device = x.device.type
+        narrow = (
+            torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        )
+        x, narrow_weight = x.to(narrow), weight.to(narrow)
+        ctx.save_for_backward(x, narrow_weight)
+        ctx.grads = weight.grad, bias.grad
+        if not is_single(weight):
+            return product(x, narrow_weight, bias.to(narrow))
+        # No view, so that what follows may act in place.
+        y = x.new_empty(*x.shape[:-1], weight.shape[-2])
+        single = (bias.to(narrow).flatten(), x.flatten(0, -2), narrow_weight.flatten(0, -2).t())
+        torch.addmm(*single, out=y.view(-1, y.shape[-1]))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
+        """Write the gradients of weight and bias; return that of x."""
+        (x, weight), (of_weight, of_bias) = ctx.saved_tensors, ctx.grads
+        shape = x.shape
+        if is_single(weight):
+            grad, x, weight, of_weight = (t.flatten(0, -2) for t in (grad, x, weight, of_weight))
+            of_bias = of_bias.flatten()
+        if grad.dtype == of_weight.dtype and of_weight.is_contiguous():
+            torch.matmul(grad.mT, x, out=of_weight)
+        else:
+            of_weight.copy_(grad.mT @ x)
+        of_bias.copy_(grad.sum(-2))
+        return (grad @ weight).view(shape) if ctx.needs_input_grad[0] else None, None, None
+
+
+class FlatParameters:
+    """All parameters of a stack as views of one buffer, and all gradients of another.
+
+    So a step needs one allreduce, one copy, and one kernel of the optimiser a replica.
+
+    Attributes:
+        values: (K, n_params), the parameters.
+        reduced: (K * n_params + 2 * K,), all gradients and, at its end, `riders`.
+        riders: (2, K), numbers of each replica that are summed in the same allreduce.
+        n_frozen: the first numbers of each replica, which get no gradient.
+        trained: parameters for the optimiser, one a replica, without the frozen numbers.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], n_frozen: int = 0) -> None:
+        """Make the first network the stack of all; the others are only read."""
+        self.network, self.n_frozen = networks[0], n_frozen
+        self.shapes = [parameter.shape for parameter in self.network.parameters()]
+        for same in zip(*(network.modules() for network in networks), strict=True):
+            if isinstance(same[0], Normalise):
+                same[0].mean, same[0].var = (
+                    torch.stack([getattr(m, name) for m in same]) for name in ("mean", "var")
+                )
+        self._bind(
+            torch.stack(
+                [nn.utils.parameters_to_vector(network.parameters()) for network in networks]
+            ).detach()
+        )
+
+    def keep(self, places: list[int]) -> None:
+        """Keep only these replicas in the stack, with zero gradients."""
+        for module in self.network.modules():
+            if isinstance(module, Normalise):
+                module.mean, module.var = module.mean[places], module.var[places]
+        self._bind(self.values[places])
+
+    def _bind(self, values: Tensor) -> None:
+        k, n = values.shape
+        self.values, self.reduced, start = values, values.new_zeros(k * n + 2 * k), 0
+        gradients, self.riders = self.reduced[: k * n].view(k, n), self.reduced[k * n :].view(2, k)
+        for parameter, shape in zip(self.network.parameters(), self.shapes, strict=True):
+            stop = start + shape.numel()
+            # The old gradient may have another shape.
+            parameter.grad = None
+            parameter.data = values[:, start:stop].view(k, *shape)
+            parameter.grad = gradients[:, start:stop].view(k, *shape)
+            parameter.requires_grad_(start >= self.n_frozen)
+            start = stop
+        self.trained = [nn.Parameter(own[self.n_frozen :]) for own in values]
+        for own, gradient in zip(self.trained, gradients, strict=True):
+            own.grad = gradient[self.n_frozen :]
+        self.overwrite(True)
+
+    def overwrite(self, yes: bool) -> None:
+        """Let fully connected layers overwrite their gradients, or not.
+
+        Right if a step has one backward pass; with several, gradients must be added.
+        """
+        overwritten: set[int] = set()
+        for module in self.network.modules():
+            if isinstance(module, Linear):
+                module.overwrites = yes
+                overwritten |= {id(parameter) for parameter in module.parameters() if yes}
+        gradients = {id(p): p.grad for p in self.network.parameters() if p.grad is not None}
+        self.added_to = [grad for key, grad in gradients.items() if key not in overwritten]
+
+    def clear(self) -> None:
+        """Before a step, zero the riders and the gradients that backward passes add to."""
+        torch._foreach_zero_([self.riders, *self.added_to])
