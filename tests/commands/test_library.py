@@ -98,7 +98,7 @@ def test_every_name_works_and_none_prints(here, capsys, caplog):
     ],
 )
 def test_a_mistake_is_a_user_error_or_names_the_missing_file(call, here):
-    with pytest.raises((UserError, FileNotFoundError), match="nowhere|Xx"):
+    with pytest.raises((UserError, FileNotFoundError), match=r"nowhere|Xx"):
         call()
 
 
