@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from irnet_hpc.console import ExitStatus
 from irnet_hpc.distributed.processes import process_name
 from irnet_hpc.files import write_json
 from irnet_hpc.runs import lease
@@ -240,6 +241,19 @@ def test_a_cell_held_meanwhile_is_trained_at_the_end_if_it_is_free(
     assert re.search(r"\[2/6\] \S+/plain-17/\S+ is being trained elsewhere", shown)
     assert "looking again at 1 cells\n[1/1] alloys-magpie/mixing_enthalpy/plain-17" in shown
     assert "mine: 6 cells done, 0 failures, in" in shown
+
+
+@pytest.mark.parametrize(
+    "end",
+    [f"exit {ExitStatus.HELD}", "printf 'Process name: 0\\nExit code: 76\\n'; exit 1"],
+    ids=["one rank", "horovodrun"],
+)
+def test_a_training_that_found_its_run_held_is_no_failure(place, stand_in, capsys, end):
+    """horovodrun ends with 1, and tells the status of the rank that ended first in its output."""
+    stand_in["plain-10"] = f"echo words; {end}"
+    assert place.sweep("run") == 0
+    shown = capsys.readouterr().out
+    assert "looking again at 1 cells" in shown and "5 cells done, 0 failures, 1 elsewhere" in shown
 
 
 def test_a_training_killed_for_its_memory_is_tried_again_at_the_end(place, stand_in, capsys):
