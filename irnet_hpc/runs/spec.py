@@ -21,7 +21,7 @@ from irnet_hpc.runs.grids import GRID, GRIDS, Grid
 from irnet_hpc.runs.pack_identity import without_content_hash
 from irnet_hpc.runs.recipes import OWN, Recipe
 
-# Raised by hand when a change makes the same specification give other numbers; tests/train/test_train.py guards it.
+# Raised by hand when a change makes the same specification give other numbers; tests/train/test_loop.py guards it.
 TRAINING_VERSION = 1
 GRID_VERSION = 1  # the same for classical models, whose results a change to the networks' training leaves as they are
 

@@ -18,7 +18,7 @@ from irnet_hpc.train.stopping import NeverStop
 from tests.runs.test_lease import lose
 from tests.sweep.stand_ins import hold
 from tests.train import train_bundles
-from tests.train.test_train import command, run
+from tests.train.trainings import command, run
 
 
 @pytest.mark.parametrize("n_ranks", [1, pytest.param(2, marks=pytest.mark.slow)])

@@ -1,4 +1,6 @@
-"""Classical models as cells: from the command line to the result, against scikit-learn called directly."""
+"""Classical models as cells: from the command line to the result, against scikit-learn called
+directly.
+"""
 
 import dataclasses
 import json
@@ -124,7 +126,8 @@ def test_each_model_leaves_a_result_like_any_cell(
     )
     kept = architecture in (*classical.LINEAR, "tabm")
     assert sorted(p.name for p in path.iterdir()) == [
-        *(["parameters.safetensors"] if kept else []), "result.json", "run.json", "test_predictions.npz",
+        *(["parameters.safetensors"] if kept else []),
+        *("result.json", "run.json", "test_predictions.npz"),
     ]  # fmt: skip
     with np.load(path / "test_predictions.npz", allow_pickle=False) as file:
         error = np.abs(file["prediction"] - file["target"])
@@ -217,8 +220,9 @@ def part(x: list[float], y: list[float]) -> Part:
 
 
 def contrary() -> Dataset:
-    """One feature, one rise. Train: 0 at 0 and 1, 8 at 8 and 9, so that a tree of depth 1 says 0, then 8. Val lies on it.
-    Test lies on 4 everywhere, as a tree of a single leaf says."""
+    """One feature, one rise. Train: 0 at 0 and 1, 8 at 8 and 9, so that a tree of depth 1 says 0,
+    then 8. Val lies on it. Test lies on 4 everywhere, as a tree of a single leaf says.
+    """
     rows = part([0, 1, 8, 9], [0, 0, 8, 8])
     return Dataset(
         rows,
@@ -251,11 +255,12 @@ def test_honest_chooses_by_val_and_not_by_test_and_paper_the_other_way_round(
     )
 
 
-def test_the_optimism_of_a_grid_is_what_the_other_half_says_of_the_point_that_a_half_chose(
+def test_the_optimism_of_a_grid_is_that_of_the_half_that_did_not_choose(
     tmp_path,
 ):
-    """Test rows 0 and 8 in a half, 4 and 4 in the other, whichever the seed makes of them: each half chooses its own tree,
-    errs by 0 on itself, and by 4 on the other."""
+    """Test rows 0 and 8 in a half, 4 and 4 in the other, whichever the seed makes of them: each
+    half chooses its own tree, errs by 0 on itself, and by 4 on the other.
+    """
     first = np.random.Generator(np.random.Philox(key=[0, 2**32])).permutation(4) < 2
     x, y = np.zeros(4), np.full(4, 4.0)
     x[first], y[first] = [0.5, 8.5], [0, 8]
@@ -347,7 +352,7 @@ def test_the_key_is_of_the_grid_and_of_no_network(monkeypatch):
     assert key != run_key(spec, GRIDS["ridge"], identity)
 
 
-def test_what_an_earlier_attempt_has_fitted_is_not_fitted_again_unless_it_is_the_best(
+def test_a_point_of_an_earlier_attempt_is_fitted_again_only_if_it_is_the_best(
     tmp_path, monkeypatch
 ):
     grid = dataclasses.replace(GRIDS["decision_tree"], grid={"min_samples_leaf": [1, 2, 4]})
@@ -518,11 +523,12 @@ def test_a_model_is_named_by_its_architecture_alone():
         model_of("random_forrest")
 
 
-def test_classical_models_take_only_grid_and_networks_never_and_what_is_dropped_is_listed(
+def test_only_classical_models_take_recipe_grid_and_dropped_cells_are_listed(
     matrix_of,
 ):
     matrix = matrix_of("""
-models: [irnet-17, random_forest, {architectures: [svr, linear]}, {architectures: [plain, ridge], depths: [10]}]
+models: [irnet-17, random_forest, {architectures: [svr, linear]},
+         {architectures: [plain, ridge], depths: [10]}]
 recipes: [onecycle, grid]
 protocols: [honest, paper]
 seeds: [0, 1]

@@ -1,4 +1,6 @@
-"""Several properties in one network: against plain torch, scikit-learn, and the network of one property."""
+"""Several properties in one network: against plain torch, scikit-learn, and the network of one
+property.
+"""
 
 import json
 from pathlib import Path
@@ -27,7 +29,7 @@ from irnet_hpc.train.joint import equal_shares, loss_weights, relative_errors, s
 from irnet_hpc.train.regressor import IRNetRegressor
 from tests import builders
 from tests.builders import StopAfter
-from tests.train.test_train import CPU, command, run
+from tests.train.trainings import CPU, command, run
 
 BOTH = ("mixing_enthalpy", "size_mismatch")
 NAN = np.nan
@@ -73,7 +75,9 @@ def in_process(
 
 
 def test_a_floor_is_that_of_its_property_alone(gaps_pack, tmp_path):
-    """Of the two only the size mismatch has one, 0; a target below it would be met by all that is predicted below."""
+    """Of the two only the size mismatch has one, 0; a target below it would be met by all that is
+    predicted below.
+    """
     recipe = resolve(
         {
             "name": "t",
@@ -114,9 +118,12 @@ def test_weights_and_relative_errors_are_those_worked_out_by_hand():
 
 @pytest.mark.parametrize(("loss", "scaling"), [("mae", "standard"), ("mse", "raw")])
 def test_a_step_is_adam_on_each_property_s_reported_values(gaps_pack, tmp_path, loss, scaling):
-    """Three epochs next to torch's own Linear, ReLU, losses and Adam, a property at a time on the rows that report it."""
+    """Three epochs next to torch's own Linear, ReLU, losses and Adam, a property at a time on the
+    rows that report it.
+    """
     recipe = resolve({
-        "name": "plain", "base": "paper", "precision": "fp64", "epochs": 3, "patience": 0, "loss": loss, "target": scaling,
+        "name": "plain", "base": "paper", "precision": "fp64", "epochs": 3, "patience": 0,
+        "loss": loss, "target": scaling,
     })  # fmt: skip
     spec = RunSpec("pack", ",".join(BOTH), **model_of("16Ax2-1"), seed=5)
     with open_pack(gaps_pack) as pack:
@@ -162,7 +169,9 @@ def test_a_step_is_adam_on_each_property_s_reported_values(gaps_pack, tmp_path, 
 def test_a_property_and_its_copy_are_trained_like_the_property_alone(
     gaps_pack, tmp_path, monkeypatch
 ):
-    """Adam does not see that each of the two equal outputs has half the gradient; the trunk has the same in sum."""
+    """Adam does not see that each of the two equal outputs has half the gradient; the trunk has the
+    same in sum.
+    """
 
     class Twice(Network):
         def initialise(self, seed: int) -> None:
@@ -183,7 +192,9 @@ def test_a_property_and_its_copy_are_trained_like_the_property_alone(
 
 
 def test_another_unit_of_a_property_changes_nothing(gaps_pack, tmp_path):
-    """In units 1024 times smaller, which a double holds exactly, every loss and every weight is the same."""
+    """In units 1024 times smaller, which a double holds exactly, every loss and every weight is the
+    same.
+    """
     recipe = resolve(
         {
             "name": "t",
@@ -209,9 +220,7 @@ def test_another_unit_of_a_property_changes_nothing(gaps_pack, tmp_path):
     assert all(torch.equal(*pair) for pair in zip(one.parameters(), two.parameters(), strict=True))
 
 
-def test_each_property_s_metrics_are_what_scikit_learn_says_of_its_stored_predictions(
-    finished, gaps_pack
-):
+def test_the_metrics_of_each_property_are_those_of_scikit_learn(finished, gaps_pack):
     folder, printed = finished
     result = read_result(folder / "result.json")
     with np.load(folder / "test_predictions.npz", allow_pickle=False) as file:
@@ -249,9 +258,7 @@ def test_each_property_s_metrics_are_what_scikit_learn_says_of_its_stored_predic
     assert folder.parts[-5] == "mixing_enthalpy,size_mismatch"
 
 
-def test_the_stored_model_gives_the_stored_predictions_with_its_lists_of_units_and_scales(
-    finished, gaps_pack
-):
+def test_a_stored_joint_model_gives_the_stored_predictions(finished, gaps_pack):
     folder, _ = finished
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
     with safetensors.safe_open(folder / "model.safetensors", "pt") as file:
@@ -305,9 +312,7 @@ def test_protocol_paper_selects_on_the_relative_error_of_test_and_has_one_optimi
     assert [of["n_val"] for of in result.per_property.values()] == [0, 0] and result.n_val == 0
 
 
-def test_a_prediction_that_is_not_finite_is_not_taken_for_a_value_that_is_not_reported(
-    gaps_pack, tmp_path, monkeypatch
-):
+def test_a_prediction_that_is_not_finite_is_no_unreported_value(gaps_pack, tmp_path, monkeypatch):
     monkeypatch.setattr(
         training, "outputs", lambda network, rows, *_: np.full((1, *rows.target.shape), np.nan)
     )

@@ -1,4 +1,6 @@
-"""IRNetRegressor is a scikit-learn regressor, and trains by the loop that everything else is trained by."""
+"""IRNetRegressor is a scikit-learn regressor, and trains by the loop that everything else is
+trained by.
+"""
 
 import os
 import pickle
@@ -72,7 +74,9 @@ def test_an_irnet_learns_what_a_linear_model_cannot(friedman):
 
 
 def test_it_is_the_training_that_packs_get(friedman):
-    """The rows, the scaling and the selection that fit chose, handed to the loop by hand, give the same predictions."""
+    """The rows, the scaling and the selection that fit chose, handed to the loop by hand, give the
+    same predictions.
+    """
     X, y = friedman
     model = IRNetRegressor(layers=SMALL, recipe=FP32, random_state=3).fit(X, y)
     place = np.random.Generator(np.random.Philox(key=[3, 2**33])).permutation(1200)
@@ -97,7 +101,7 @@ def test_it_is_the_training_that_packs_get(friedman):
 def test_a_small_table_gets_small_batches_and_is_told():
     with pytest.warns(
         UserWarning,
-        match="160 training rows are few for a batch of 512: training with batch 8 and norm_group 8",
+        match="160 training rows .* batch 8 and norm_group 8",
     ):
         recipe = shrunk(RECIPES["onecycle"], 160)
     assert (recipe.batch, recipe.norm_group) == (8, 8)
@@ -152,14 +156,18 @@ import os, signal, threading
 from sklearn.datasets import make_friedman1
 from irnet_hpc import IRNetRegressor
 threading.Timer(3, os.kill, (os.getpid(), signal.SIGTERM)).start()
-IRNetRegressor(layers="256BARx4-1", recipe={"name": "long", "base": "paper"}).fit(*make_friedman1(5000))
+recipe = {"name": "long", "base": "paper"}
+IRNetRegressor(layers="256BARx4-1", recipe=recipe).fit(*make_friedman1(5000))
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=os.environ, timeout=600)
     assert done.returncode == -signal.SIGTERM
 
 
 def test_the_package_itself_needs_no_torch():
-    code = "import sys, irnet_hpc; assert 'torch' not in sys.modules; irnet_hpc.IRNetRegressor; assert 'torch' in sys.modules"
+    code = (
+        "import sys, irnet_hpc; assert 'torch' not in sys.modules; "
+        "irnet_hpc.IRNetRegressor; assert 'torch' in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="IRNetRegresor"):
         irnet_hpc.IRNetRegresor  # noqa: B018

@@ -43,7 +43,7 @@ def test_plateaus_are_those_of_torch_which_waits_an_epoch_longer(patience, thres
     assert ours < recipe.learning_rate / 4
 
 
-def test_ibrnet_reduces_the_rate_after_45_epochs_that_are_not_better_by_a_tenth_of_a_milli_electronvolt():
+def test_ibrnet_reduces_the_rate_after_45_epochs_without_0_1_meV_of_progress():
     recipe = RECIPES["ibrnet"]
     assert (recipe.learning_rate, recipe.batch, recipe.loss, recipe.patience) == (
         1e-4,

@@ -11,7 +11,7 @@ from irnet_hpc.runs.states import Cause
 from irnet_hpc.train import networks
 from irnet_hpc.train.session import failure_noted
 from tests.builders import StopAfter, run_of
-from tests.train.test_train import command
+from tests.train.trainings import command
 
 
 def out_of_memory_here() -> None:

@@ -34,7 +34,7 @@ from irnet_hpc.train.stopping import NeverStop
 from tests import builders
 from tests.builders import StopAfter
 from tests.train import train_bundles
-from tests.train.test_train import QUICK, command, run
+from tests.train.trainings import QUICK, command, run
 
 CPU = torch.device("cpu")
 
@@ -45,7 +45,8 @@ def assert_alike(found: dict, case: str) -> None:
     assert found["together"].keys() == found["alone"].keys() == {"0", "1", "2"}
     for seed, expected in found["alone"].items():
         for what, values in expected.items():
-            # Weights are of the order of 0.1. One that no gradient moves but rounding, as the bias before a normalisation, is
+            # Weights are of the order of 0.1. One that no gradient moves but rounding, as the bias
+            # before a normalisation, is
             # moved otherwise by other rounding.
             atol = tolerance if what == "weights" else 0.0
             together = found["together"][seed][what]
@@ -87,7 +88,9 @@ def test_together_on_two_ranks_each_is_what_it_is_alone(alloys_pack, tmp_path):
 
 
 def test_what_was_killed_together_goes_on_alone_or_in_another_company(alloys_pack, tmp_path):
-    """Stopped at the end of the first epoch's steps; then one goes on alone, and another alone until it is further than the third."""
+    """Stopped at the end of the first epoch's steps; then one goes on alone, and another alone
+    until it is further than the third.
+    """
     torch.set_num_threads(1)
     undisturbed = train_bundles.trained(
         _begun(train_bundles.replicas_of("irnet", alloys_pack, tmp_path / "a")), Alone()
@@ -169,7 +172,8 @@ def test_one_network_that_does_not_fit_is_a_sentence(alloys_pack, tmp_path, monk
         list(training.train_all(replicas[:1], Alone(), CPU, NeverStop(), DEFAULT_OPTIONS))
 
 
-# ----------------------------------------------------------------------------------------------------------- the network
+# --------------------------------------------------------------------------------------------------
+# --------- the network
 
 
 def test_a_stack_of_three_networks_computes_what_each_computes():
@@ -213,7 +217,8 @@ def test_how_many_fit_grows_with_the_memory_and_ends():
         RunSpec("p", "q", "irnet", 48),
         dataclasses.replace(RECIPES["onecycle"], batch=256),
     )
-    # By hand: 11,525,649 weights (145 features) in seven copies of 4 bytes are 0.3006 GiB, before any row.
+    # By hand: 11,525,649 weights (145 features) in seven copies of 4 bytes are 0.3006 GiB, before
+    # any row.
     assert 0.3006 < replica_gb(spec, recipe, 145) < 0.6
     counts = [n_that_fit(spec, recipe, 145, memory_gb) for memory_gb in (1, 4, 6, 10, 80)]
     assert (
@@ -260,7 +265,8 @@ def test_the_benchmark_of_a_gpu_runs_its_logic_without_one_and_says_what_it_lack
     assert all(float(line.split("|")[-2].split()[0]) > 0 for line in table[1:])
 
 
-# ----------------------------------------------------------------------------------------------------------- the command
+# --------------------------------------------------------------------------------------------------
+# --------- the command
 
 
 def test_seeds_of_one_command_are_cells_of_one_stack_with_results_of_their_own(

@@ -169,12 +169,16 @@ def test_a_training_reads_the_copy_and_says_so(alloys_pack, tmp_path, capsys):
     )
 
 
-# ------------------------------------------------------------------------------------------------------------ a matrix
+# --------------------------------------------------------------------------------------------------
+# ---------- a matrix
 
 
 def matrix_of(folder: Path, more: str):
     path = folder / "m.yaml"
-    text = f"packs: [{{name: mine-columns, source: alloys}}]\nproperties: [mixing_enthalpy]\nmodels: [plain-17]\n{more}"
+    text = (
+        "packs: [{name: mine-columns, source: alloys}]\nproperties: [mixing_enthalpy]\n"
+        f"models: [plain-17]\n{more}"
+    )
     path.write_text(text)
     return read_matrix(path, folder / "packs")
 

@@ -16,7 +16,8 @@ ALONE = Groups(16, 16)
 def test_pieces_are_whole_groups_and_no_larger_than_asked():
     assert pieces(ALONE, slice(0, 80), None) == [slice(0, 80)]
     assert pieces(ALONE, slice(0, 80), 80) == [slice(0, 80)]
-    # 47 rows are 2 groups of 16 and a rest; the second rank of two begins at row 80 of the global batch.
+    # 47 rows are 2 groups of 16 and a rest; the second rank of two begins at row 80 of the global
+    # batch.
     assert pieces(ALONE, slice(80, 160), 47) == [slice(80, 112), slice(112, 144), slice(144, 160)]
 
 

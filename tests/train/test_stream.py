@@ -1,4 +1,6 @@
-"""A pack that streams gives what a resident one gives, to the last bit; packs larger than the memory do stream."""
+"""A pack that streams gives what a resident one gives, to the last bit; packs larger than the
+memory do stream.
+"""
 
 import dataclasses
 import os
@@ -43,7 +45,9 @@ def small_windows(monkeypatch):
 
 @pytest.fixture(scope="module")
 def wide_pack(tmp_path_factory) -> Path:
-    """3,000 rows of 128 features that tell the band gap. A chunk is too large for HDF5 to keep, so each pass reads the file."""
+    """3,000 rows of 128 features that tell the band gap. A chunk is too large for HDF5 to keep, so
+    each pass reads the file.
+    """
     path, random = tmp_path_factory.mktemp("wide") / "wide.h5", np.random.default_rng(0)
     x = random.normal(size=(3000, 128)).astype(np.float32)
     identity = {
@@ -86,7 +90,9 @@ def trained(folder: Path, spec, recipe, rows):
 
 
 def same(one, two) -> bool:
-    """Whether two trainings agree in every number: weights, population statistics, learning rates, errors."""
+    """Whether two trainings agree in every number: weights, population statistics, learning rates,
+    errors.
+    """
     (first, a), (second, b) = one, two
     tensors = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
     return [row[:5] for row in a.history] == [row[:5] for row in b.history] and all(
@@ -94,7 +100,8 @@ def same(one, two) -> bool:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------- the same
+# --------------------------------------------------------------------------------------------------
+# ----------- the same
 
 
 @pytest.mark.parametrize(
@@ -117,7 +124,7 @@ def test_a_streamed_training_is_the_resident_one_bit_for_bit(
 
 
 @pytest.mark.parametrize("then", PLACES)
-def test_a_streamed_training_that_a_signal_stops_within_an_epoch_goes_on_to_the_same_end(
+def test_a_streamed_training_that_is_stopped_within_an_epoch_ends_the_same(
     then, alloys_pack, tmp_path, small_windows, monkeypatch
 ):
     changes = {"precision": "fp32", "batch": 16, "epochs": 3}  # 31 steps an epoch
@@ -185,7 +192,8 @@ def test_classical_models_do_not_stream_and_have_no_batches(alloys_pack, tmp_pat
         train.main([*map(str, options[:-1]), "steam", "--architecture", "random_forest"])
 
 
-# --------------------------------------------------------------------------------------------------- windows and slabs
+# --------------------------------------------------------------------------------------------------
+# - windows and slabs
 
 
 def test_an_epoch_is_read_in_its_windows_each_chunk_once(small_windows):
@@ -199,7 +207,9 @@ def test_an_epoch_is_read_in_its_windows_each_chunk_once(small_windows):
 
 
 def test_any_order_from_any_step_on_gives_the_rows_it_names(gaps_pack, small_windows):
-    """Of two ranks the second, and an order that no epoch has, with a batch that no window holds a whole number of."""
+    """Of two ranks the second, and an order that no epoch has, with a batch that no window holds a
+    whole number of.
+    """
     _, _, resident = loaded(gaps_pack, "resident", precision="fp64")
     _, _, streamed = loaded(gaps_pack, "stream", precision="fp64")
     n = len(resident.train)
@@ -240,7 +250,8 @@ def test_who_stops_in_the_midst_of_an_epoch_leaves_no_thread_behind(alloys_pack,
     assert not any(thread.name.startswith("stream") for thread in threading.enumerate())
 
 
-# ----------------------------------------------------------------------------------------------------------- statistics
+# --------------------------------------------------------------------------------------------------
+# --------- statistics
 
 
 @pytest.mark.parametrize("n_features", [1, 2, 3, 16, 145, 700])
@@ -278,7 +289,8 @@ def test_features_are_scaled_in_float64_and_rounded_once(clip):
     assert fitted.features(x, x) is x and np.array_equal(x, wanted)
 
 
-# ------------------------------------------------------------------------------------------------------------ a bad pack
+# --------------------------------------------------------------------------------------------------
+# ---------- a bad pack
 
 
 def damage(path: Path) -> None:
@@ -361,7 +373,8 @@ def test_the_command_ends_with_that_sentence_and_status_2(wide_pack, tmp_path):
     assert read_json(next((tmp_path / "results").rglob("error.json")))["error"] in sentence
 
 
-# ---------------------------------------------------------------------------------------------------- when it is too large
+# --------------------------------------------------------------------------------------------------
+# -- when it is too large
 
 
 def test_auto_streams_what_would_fill_more_than_its_share_of_the_free_memory(monkeypatch):
@@ -401,7 +414,8 @@ def test_the_memory_that_is_free_is_what_the_tightest_limit_leaves(tmp_path):
         "proc/self/cgroup": "0::/job/step\n",
         "sys/fs/cgroup/job/memory.max": str(16 * GIB),
         "sys/fs/cgroup/job/memory.current": str(10 * GIB),
-        "sys/fs/cgroup/job/memory.stat": f"anon 1\ninactive_file {4 * GIB}\n",  # of files, which go where memory is wanted
+        # of files, which go where memory is wanted
+        "sys/fs/cgroup/job/memory.stat": f"anon 1\ninactive_file {4 * GIB}\n",
         "sys/fs/cgroup/job/step/memory.max": "max\n",
         "sys/fs/cgroup/job/step/memory.current": "1\n",
     }

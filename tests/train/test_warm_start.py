@@ -1,5 +1,6 @@
-"""Runs that start from another: what is taken over, what is frozen, and which formulas are shared, beside plain torch and
-pymatgen."""
+"""Runs that start from another: what is taken over, what is frozen, and which formulas are shared,
+beside plain torch and pymatgen.
+"""
 
 import contextlib
 import dataclasses
@@ -79,7 +80,9 @@ def finish(*arguments, **changes) -> tuple[Path, str]:
 
 @pytest.fixture(scope="module")
 def pretrained(alloys_pack, tmp_path_factory) -> Path:
-    """A network for the size mismatch, which saw the first 300 training rows only: their scaling is not that of all."""
+    """A network for the size mismatch, which saw the first 300 training rows only: their scaling is
+    not that of all.
+    """
     results = tmp_path_factory.mktemp("pretrained")
     return finish(alloys_pack, results, property="size_mismatch", train_rows=300)[0]
 
@@ -120,7 +123,8 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(folder / "model.safetensors")
 
 
-# ------------------------------------------------------------------------------------------------- what is taken over
+# -------------------------------------------------------------------------------------------------
+# what is taken over
 
 
 def test_a_run_says_where_it_started_and_its_folder_is_named_for_it(
@@ -146,8 +150,9 @@ def test_a_run_says_where_it_started_and_its_folder_is_named_for_it(
     with open_pack(alloys_pack) as pack:
         n_val = len(set(pack.formulas(pack.rows("val"))))
     assert result.origin == {
-        "folder": str(pretrained), "key": origin.key, "pack": "alloys-small", "property": "size_mismatch",
-        "model": "custom-" + hashlib.sha256(LAYERS.encode()).hexdigest()[:8] + "-7", "recipe": "quick",
+        "folder": str(pretrained), "key": origin.key, "pack": "alloys-small",
+        "property": "size_mismatch", "recipe": "quick",
+        "model": "custom-" + hashlib.sha256(LAYERS.encode()).hexdigest()[:8] + "-7",
         "protocol": "honest", "train_rows": 300, "n_shared_val": n_val, "n_shared_test": 0,
     }  # fmt: skip
     assert read_json(folder / "run.json")["origin"] == result.origin
@@ -159,7 +164,9 @@ def test_a_run_says_where_it_started_and_its_folder_is_named_for_it(
 def test_everything_but_the_output_layer_begins_as_the_origin_ended(
     pretrained, alloys_pack, tmp_path
 ):
-    """With a rate of nearly nothing the first epoch leaves what it found; the output is what the seed gives."""
+    """With a rate of nearly nothing the first epoch leaves what it found; the output is what the
+    seed gives.
+    """
     origin, stored = read_origin(pretrained), tensors_of(pretrained)
     network, _ = fine_tune(
         alloys_pack,
@@ -211,7 +218,8 @@ def test_fine_tuning_is_adam_in_plain_torch_from_the_same_weights(
     trained_layers, alloys_pack, tmp_path
 ):
     recipe = {
-        "name": "plain", "base": "paper", "precision": "fp64", "batch": 32, "epochs": 2, "patience": 0, "features": "standard",
+        "name": "plain", "base": "paper", "precision": "fp64", "batch": 32, "epochs": 2,
+        "patience": 0, "features": "standard",
         "clip": 2.0, "learning_rate": 1e-3,
     }  # fmt: skip
     layers = "24Ax2-16A-1"
@@ -266,7 +274,8 @@ def test_fine_tuning_is_adam_in_plain_torch_from_the_same_weights(
         assert state.history[epoch][3] == pytest.approx(total, rel=1e-9)
 
 
-# Layers in the order of the string: two of 48 with a shortcut each, two of 32 within one, two branches of 16, the output.
+# Layers in the order of the string: two of 48 with a shortcut each, two of 32 within one, two
+# branches of 16, the output.
 LAST = {
     1: {"output"},
     2: {"output", "body.3.branches.1.0"},
@@ -286,7 +295,9 @@ LAST = {
 def test_only_the_last_layers_are_trained_and_the_others_stay_bit_for_bit(
     trained_layers, pretrained, alloys_pack, tmp_path
 ):
-    """Whatever moves weights is at work: decay, averaging, the flat buffer, and normalisation, whose weights stay, too."""
+    """Whatever moves weights is at work: decay, averaging, the flat buffer, and normalisation,
+    whose weights stay, too.
+    """
     stored = tensors_of(pretrained)
     network, _ = fine_tune(
         alloys_pack,
@@ -301,10 +312,12 @@ def test_only_the_last_layers_are_trained_and_the_others_stay_bit_for_bit(
         assert torch.equal(parameter, stored[f"network.{name}"]) != trained, name
 
 
-def test_population_statistics_are_those_of_the_new_rows_also_where_weights_are_frozen(
+def test_population_statistics_are_those_of_the_new_rows_even_if_weights_are_frozen(
     pretrained, alloys_pack, tmp_path
 ):
-    """By hand: the first layer's mean over the rows is its weights times the mean of the scaled features."""
+    """By hand: the first layer's mean over the rows is its weights times the mean of the scaled
+    features.
+    """
     origin, stored = read_origin(pretrained), tensors_of(pretrained)
     network, _ = fine_tune(alloys_pack, tmp_path, origin, trained_layers=1, statistics_rows=10**6)
     with open_pack(alloys_pack) as pack:
@@ -368,7 +381,8 @@ def test_two_ranks_fine_tune_as_one_does(pretrained, alloys_pack, tmp_path):
     assert all(torch.allclose(ours[name], theirs[name], rtol=1e-7, atol=1e-9) for name in ours)
 
 
-# ---------------------------------------------------------------------------------------------------------------- keys
+# --------------------------------------------------------------------------------------------------
+# -------------- keys
 
 
 def test_a_key_holds_that_of_the_origin_and_is_as_ever_without_one():
@@ -413,14 +427,20 @@ def test_a_run_whose_origin_was_trained_again_with_other_content_is_stale(
     assert stale.returncode == 2 and "is stale" in stale.stderr
 
 
-# -------------------------------------------------------------------------------------------------------- shared formulas
+# --------------------------------------------------------------------------------------------------
+# ------ shared formulas
 
 
 @pytest.fixture(scope="module")
 def split_otherwise(tmp_path_factory) -> Path:
-    """The alloys under another split seed: its test formulas are among the other pack's training rows."""
+    """The alloys under another split seed: its test formulas are among the other pack's training
+    rows.
+    """
     folder = tmp_path_factory.mktemp("otherwise")
-    asked = "--source alloys --rows 600 --features elements --name alloys-otherwise --split-seed 1 --workers 1 --pack-dir"
+    asked = (
+        "--source alloys --rows 600 --features elements --name alloys-otherwise --split-seed 1 "
+        "--workers 1 --pack-dir"
+    )
     subprocess.run(
         [sys.executable, "-m", "irnet_hpc.pack", *asked.split(), folder],
         cwd=ROOT,
@@ -513,7 +533,8 @@ def test_what_cannot_be_known_is_said_and_null(
     )
 
 
-# ------------------------------------------------------------------------------------------------------------ refusals
+# --------------------------------------------------------------------------------------------------
+# ---------- refusals
 
 
 def damaged(pretrained: Path, folder: Path, how: str) -> Path:
@@ -640,7 +661,7 @@ def test_an_origin_of_another_feature_set_is_refused_naming_both(pretrained, all
             check_features(origin, pack)
 
 
-def test_one_network_of_two_properties_gives_its_body_to_one_of_one_and_takes_it_back(
+def test_a_network_of_two_properties_gives_its_body_to_one_of_one_and_takes_it_back(
     alloys_pack, tmp_path
 ):
     both, packs = "size_mismatch,mixing_enthalpy", alloys_pack.parent

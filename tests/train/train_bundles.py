@@ -1,6 +1,7 @@
-"""Cells alone and as one stack: for test_bundles.py, which runs it under a launcher, too; rank 0 writes what came out of both.
+"""Cells alone and as one stack: for test_bundles.py, which runs it under a launcher, too; rank 0
+writes what came out of both.
 
-mpirun -np 2 python tests/train_bundles.py ENGINE PACK OUT.json CASE ...
+mpirun -np 2 python tests/train/train_bundles.py ENGINE PACK OUT.json CASE ...
 """
 
 import json
@@ -29,7 +30,8 @@ BASE = {
     "epochs": 4,
 }
 ONE, TWO = "mixing_enthalpy", "size_mismatch"
-# Three replicas: seed, property, and the recipe's own numbers. The second ends first, the third waits for nothing better.
+# Three replicas: seed, property, and the recipe's own numbers. The second ends first, the third
+# waits for nothing better.
 MEMBERS = (
     (0, ONE, {}),
     (
