@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple, Self
 
@@ -43,6 +43,11 @@ def model_of(spec: RunSpec) -> Model:
     return Model(spec.architecture, spec.depth)
 
 
+def mean_mae(runs: Iterable[FinishedRun]) -> float:
+    """Return the mean test MAE of runs."""
+    return fmean(run.result.test_mae for run in runs)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Score:
     """The test MAEs of one model's runs on one property, in the property's unit."""
@@ -62,7 +67,7 @@ class Score:
         """Summarise runs; `fields` are those of the class beside mae, sd and runs."""
         maes = [run.result.test_mae for run in runs]
         sd = stdev(maes) if len(maes) > 1 else None
-        return cls(mae=fmean(maes), sd=sd, runs=tuple(runs), **fields)
+        return cls(mae=mean_mae(runs), sd=sd, runs=tuple(runs), **fields)
 
     @property
     def n(self) -> int:

@@ -30,6 +30,7 @@ from irnet_hpc.aggregate.scores import (
     Model,
     ModelScore,
     best_classical,
+    mean_mae,
     model_of,
     score_model,
 )
@@ -265,23 +266,8 @@ def _table(
     by_property = defaultdict(list)
     for run in runs:
         by_property[run.spec.property].append(run)
-    known = list(PROPERTIES)
-    names = sorted(
-        by_property, key=lambda name: (known.index(name) if name in known else len(known), name)
-    )
     on_test = group.protocol == "paper" or any(run.result.selected_on == "test" for run in runs)
-    # Classical models are not compared with themselves.
-    classical = [] if runs[0].spec.is_classical else classical
-    classical = [run for run in classical if run.spec.train_rows == group.train_rows]
-    # A property that only some rows report has fewer than the first n: nobody else trained on them.
-    unlike = {
-        run.spec.property
-        for run in runs
-        if group.joint and run.result.n_train < (group.train_rows or 0)
-    }
-    classical, single = (
-        [run for run in side if run.spec.property not in unlike] for side in (classical, single)
-    )
+    classical, single = _rivals(group, classical, single)
     return Table(
         pack=group.pack,
         recipe=group.recipe.text,
@@ -298,13 +284,39 @@ def _table(
                 [run for run in single if run.spec.property == name],
                 tuple(_missing(gaps, model, name) for model in models),
             )
-            for name in names
+            for name in sorted(by_property, key=_property_order)
         ),
         stale=group.recipe.stale,
         source=runs[0].result.pack_identity.get("source"),
         held_out=runs[0].split_identity.get("by") in ("element", "family"),
         splits=tuple(sorted({run.split for run in runs if run.split is not None})),
         joint=group.joint,
+    )
+
+
+def _property_order(name: str) -> tuple[int, str]:
+    """Sort key: properties of the sources in their order, then others by name."""
+    known = list(PROPERTIES)
+    return known.index(name) if name in known else len(known), name
+
+
+def _rivals(
+    group: Group, classical: Sequence[FinishedRun], single: Sequence[FinishedRun]
+) -> tuple[list[FinishedRun], list[FinishedRun]]:
+    """Select the classical and single-property runs on the same training rows as a group."""
+    n_rows = group.train_rows
+    # A property that only some rows report has fewer than the first n: nobody else trained on them.
+    unlike = {
+        run.spec.property
+        for run in group.runs
+        if group.joint and run.result.n_train < (n_rows or 0)
+    }
+    # Classical models are not compared with themselves.
+    others = [] if group.runs[0].spec.is_classical else classical
+    alike = [run for run in others if run.spec.train_rows == n_rows]
+    return (
+        [run for run in alike if run.spec.property not in unlike],
+        [run for run in single if run.spec.property not in unlike],
     )
 
 
@@ -328,9 +340,6 @@ def _row(
         {model: [run for run in side if model_of(run.spec) == model] for model in models}
         for side in (runs, single)
     )
-    maes = {
-        model: fmean(run.result.test_mae for run in side) for model, side in runs_of.items() if side
-    }
     baseline = fmean(result.baseline_mae for result in first_of_split)
 
     # A model that was trained on some of the splits only has a mean over other rows than its
@@ -338,17 +347,15 @@ def _row(
     def is_complete(side: Iterable[FinishedRun]) -> bool:
         return len({run.split for run in side}) == len(first_of_split)
 
-    comparable = [mae for model, mae in maes.items() if is_complete(runs_of[model])]
-    if classical and is_complete(classical.runs):
-        comparable.append(classical.mae)
-    lowest = min([baseline, *comparable])
+    rivals = [side for side in (*runs_of.values(), classical.runs if classical else ()) if side]
+    lowest = min([baseline, *(mean_mae(side) for side in rivals if is_complete(side))])
     scores = tuple(
         score_model(
             side,
             runs_of.get(Model("plain", model.depth), []),
             single_of[model],
             classical,
-            maes[model] in comparable and maes[model] == lowest,
+            is_complete(side) and mean_mae(side) == lowest,
         )
         if side
         else None

@@ -93,7 +93,7 @@ def tasks_of(tables: Iterable[Table]) -> tuple[Task, ...]:
         for row, model, score in table.scored():
             task = _rows_identity(score), row.property, row.unit
             results[task].append(TaskResult(table, row, model, score))
-    return tuple(_task(name, unit, found) for (_, name, unit), found in results.items())
+    return tuple(_task(name, unit, of_task) for (_, name, unit), of_task in results.items())
 
 
 def _rows_identity(score: ModelScore) -> str:

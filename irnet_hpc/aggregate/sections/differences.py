@@ -74,7 +74,7 @@ def differences_of(
     tables: Sequence[Table], predictions: Predictions
 ) -> list[tuple[Table, tuple[Difference, ...]]]:
     """Compute the differences of every table that has any."""
-    found = []
+    compared = []
     for table in tables:
         scratch = _tables_from_scratch(table, tables) if table.start else []
         differences = []
@@ -85,8 +85,8 @@ def differences_of(
             splits = predictions.by_split(runs.values())
             differences += [_difference(row, pair, splits) for pair in pairs]
         if known := tuple(difference for difference in differences if difference):
-            found.append((table, known))
-    return found
+            compared.append((table, known))
+    return compared
 
 
 def _tables_from_scratch(table: Table, tables: Iterable[Table]) -> list[tuple[str, Table]]:
@@ -166,9 +166,9 @@ def _difference(row: Row, pair: Pair, splits: Splits) -> Difference | None:
 
 def section(findings: Findings) -> Section:
     """Make a block for each table that has anything to compare."""
-    found = differences_of(findings.tables, findings.predictions)
-    blocks = [TableBlock(table.title, table.name, _grid(known)) for table, known in found]
-    records = [_record(table, difference) for table, known in found for difference in known]
+    compared = differences_of(findings.tables, findings.predictions)
+    blocks = [TableBlock(table.title, table.name, _grid(known)) for table, known in compared]
+    records = [_record(table, difference) for table, known in compared for difference in known]
     return Section("differences", "Differences", TEXT, blocks, records)
 
 

@@ -52,13 +52,14 @@ def optimism_tables(tables: Iterable[Table]) -> tuple[OptimismTable, ...]:
     """Compute the optimism of each table of protocol paper that measured it."""
     tables = list(tables)
     honest = {_settings(table): table for table in tables if table.protocol == "honest"}
-    found = []
+    optimism = []
     for table in tables:
         if table.protocol == "paper":
             other = honest.get(_settings(table))
             rows = [(row, _row_optimism(table, row, other)) for row in table.rows]
-            found.append(OptimismTable(table, tuple((row, known) for row, known in rows if known)))
-    return tuple(table for table in found if table.rows)
+            measured = tuple((row, known) for row, known in rows if known)
+            optimism.append(OptimismTable(table, measured))
+    return tuple(item for item in optimism if item.rows)
 
 
 def _settings(table: Table) -> tuple:
@@ -112,9 +113,9 @@ def _over_common_splits(score: ModelScore, other: ModelScore | None) -> tuple[Sc
 
 def section(findings: Findings) -> Section:
     """Make a block for each table of protocol paper that measured its optimism."""
-    found = optimism_tables(findings.tables)
-    blocks = [TableBlock(item.table.title, item.table.name, _grid(item)) for item in found]
-    records = [record for item in found for record in _records(item)]
+    items = optimism_tables(findings.tables)
+    blocks = [TableBlock(item.table.title, item.table.name, _grid(item)) for item in items]
+    records = [record for item in items for record in _records(item)]
     return Section("optimism", HEADING, TEXT, blocks, records)
 
 
