@@ -27,13 +27,13 @@ def test_a_start_is_called_the_same_for_every_seed_and_split(
             )
             if split and seed:
                 write_run(tmp_path, 0.05, pack=origin.pack, seed=seed, train_rows=500)
-            said = {
+            stated = {
                 "pack": origin.pack,
                 "property": "formation_energy",
                 "model": "irnet-17",
                 "recipe": "onecycle",
             }
-            said |= {
+            stated |= {
                 "folder": "elsewhere",
                 "key": "k",
                 "protocol": "honest",
@@ -48,7 +48,7 @@ def test_a_start_is_called_the_same_for_every_seed_and_split(
                 seed=seed,
                 property="band_gap",
                 start_from=start_from,
-                origin=said,
+                origin=stated,
             )
     started = [table for table in tables_of(tmp_path) if table.start_from]
     assert {table.start_from for table in started} == {"oqmd-magpie formation_energy n500"}
@@ -60,15 +60,15 @@ def test_a_start_is_called_the_same_for_every_seed_and_split(
 
 
 def test_what_started_from_other_content_than_it_says_is_stale(tmp_path):
-    said = {
+    stated = {
         "pack": "oqmd-magpie",
         "property": "band_gap",
         "model": "irnet-17",
         "recipe": "onecycle",
         "key": "k",
     }
-    folder = write_run(tmp_path, 0.03, start_from="0123456789abcdef", origin=said)
-    broken = write_run(tmp_path, 0.03, start_from="fedcba9876543210", origin=said)
+    folder = write_run(tmp_path, 0.03, start_from="0123456789abcdef", origin=stated)
+    broken = write_run(tmp_path, 0.03, start_from="fedcba9876543210", origin=stated)
     value = json.loads((broken / "result.json").read_text()) | {"origin": 5}
     (broken / "result.json").write_text(json.dumps(value))
     _, gaps = collect_runs(tmp_path)
@@ -76,7 +76,7 @@ def test_what_started_from_other_content_than_it_says_is_stale(tmp_path):
     (table,) = tables_of(tmp_path)
     assert (table.recipe, table.start_from) == ("onecycle", "band_gap")
     result = json.loads((folder / "result.json").read_text())
-    (folder / "result.json").write_text(json.dumps(result | {"origin": said | {"key": "another"}}))
+    (folder / "result.json").write_text(json.dumps(result | {"origin": stated | {"key": "another"}}))
     (table,) = tables_of(tmp_path)
     assert (table.recipe, table.stale) == ("onecycle", True)
 
@@ -85,17 +85,17 @@ def test_a_start_that_has_seen_test_formulas_has_a_table_of_its_own(
     tmp_path,
 ):
     """Pack oqmd-magpie-split1 started from one of split 0, which would else be called `itself`."""
-    said = {
+    stated = {
         "pack": "oqmd-magpie",
         "property": "formation_energy",
         "model": "irnet-17",
         "recipe": "onecycle",
         "key": "k",
     }
-    write_run(tmp_path, 0.04, start_from="0" * 16, origin=said | {"n_shared_test": 0})
-    write_run(tmp_path, 0.03, seed=1, start_from="1" * 16, origin=said | {"n_shared_test": 7})
+    write_run(tmp_path, 0.04, start_from="0" * 16, origin=stated | {"n_shared_test": 0})
+    write_run(tmp_path, 0.03, seed=1, start_from="1" * 16, origin=stated | {"n_shared_test": 7})
     folder = write_run(
-        tmp_path, 0.05, seed=2, start_from="2" * 16, origin=said | {"n_shared_test": None}
+        tmp_path, 0.05, seed=2, start_from="2" * 16, origin=stated | {"n_shared_test": None}
     )
     clean, seen = tables_of(tmp_path)
     assert (clean.start_from, seen.start_from) == (
@@ -111,20 +111,20 @@ def test_a_start_that_has_seen_test_formulas_has_a_table_of_its_own(
 def test_a_start_of_many_words_leaves_the_names_of_files_short(tmp_path):
     """250 letters of properties: a folder's name holds them, a figure's holds more beside them."""
     several = ",".join(f"property_{number:02}" for number in range(20))
-    said = {
+    stated = {
         "pack": "oqmd-magpie",
         "property": several,
         "model": "irnet-17",
         "recipe": "onecycle",
         "key": "k",
     }
-    write_run(tmp_path, 0.04, start_from="0" * 16, origin=said | {"n_shared_test": 0})
+    write_run(tmp_path, 0.04, start_from="0" * 16, origin=stated | {"n_shared_test": 0})
     write_run(
         tmp_path,
         0.04,
         "irnet-10",
         start_from="1" * 16,
-        origin=said | {"model": "irnet-10", "n_shared_test": 0},
+        origin=stated | {"model": "irnet-10", "n_shared_test": 0},
     )
     (table,) = tables_of(tmp_path)
     assert several in table.title and re.fullmatch(
@@ -134,14 +134,14 @@ def test_a_start_of_many_words_leaves_the_names_of_files_short(tmp_path):
 
 
 def test_two_starts_that_would_be_called_alike_are_refused_naming_both_folders(tmp_path):
-    said = {
+    stated = {
         "pack": "oqmd-magpie",
         "property": "band_gap",
         "model": "irnet-17",
         "recipe": "mine",
         "key": "k",
     }
-    first, second = (write_run(tmp_path, 0.03, start_from=16 * one, origin=said) for one in "ab")
+    first, second = (write_run(tmp_path, 0.03, start_from=16 * one, origin=stated) for one in "ab")
     with pytest.raises(UserError, match="both of which are called 'band_gap mine'") as error:
         tables_of(tmp_path)
     assert str(first) in str(error.value) and str(second) in str(error.value)

@@ -16,16 +16,16 @@ def test_a_run_whose_origin_has_since_been_trained_otherwise_is_named_in_the_not
     origin = RunSpec("oqmd-magpie", "formation_energy", "irnet", 17)
     write_run(tmp_path, 0.05)
     (trained,) = collect_runs(tmp_path)[0]
-    said = {
+    stated = {
         "pack": "oqmd-magpie",
         "property": "formation_energy",
         "model": "irnet-17",
         "n_shared_test": 0,
     }
     start = {"pack": "jarvis-magpie", "start_from": run_id(origin, RECIPES["onecycle"])}
-    write_run(tmp_path, 0.04, **start, origin=said | {"key": trained.result.key})
+    write_run(tmp_path, 0.04, **start, origin=stated | {"key": trained.result.key})
     folder = write_run(
-        tmp_path, 0.04, seed=1, **start, origin=said | {"key": "of another recipe of this name"}
+        tmp_path, 0.04, seed=1, **start, origin=stated | {"key": "of another recipe of this name"}
     )
     (note,) = legend(findings_of(tmp_path))
     assert note == Note("started from a run that has since been trained otherwise", (str(folder),))

@@ -23,7 +23,7 @@ from irnet_hpc.aggregate.tables import Row, Table
 from irnet_hpc.runs.predictions import Predictions, Splits, pool_splits, readable_runs
 
 TEXT = (
-    "The model's mean absolute error less that of the model it is compared with, on the same test "
+    "difference: the model's MAE less that of the model it is compared with, on the same test "
     "rows, over the splits that both have; below zero the model is better. interval: 95 % of a "
     "bootstrap that redraws splits, seeds and test rows (by formula), widened where runs are few "
     "(irnet_hpc/aggregate/statistics.py). Where it contains zero, the two may be equally good. "

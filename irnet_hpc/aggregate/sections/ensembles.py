@@ -7,10 +7,10 @@ from irnet_hpc.aggregate.scores import Model, ModelScore
 from irnet_hpc.aggregate.tables import Row, Table
 
 TEXT = (
-    "Test MAE of the mean of the predictions that the seeds of one split make, averaged over "
-    "splits; and by how many per cent it is below the mean of the seeds' MAEs, which the tables "
-    "above show. It costs as many trainings as there are seeds, and counts in no mean, no best and "
-    "no improvement. It is shown where the predictions of all runs of a model can be read."
+    "The predictions of the seeds of a split are averaged. Shown is the test MAE of this mean, "
+    "averaged over splits, and by how many per cent it is below the mean of the seeds' MAEs in the "
+    "tables above. It costs as many trainings as there are seeds, and takes part in no mean, no "
+    "best and no improvement. It is shown where the predictions of all runs of a model can be read."
 )
 
 

@@ -12,11 +12,12 @@ from irnet_hpc.aggregate.tables import Row, Table
 HEADING = "Intervals of the MAE, and what cannot be told from the best"
 TEXT = (
     "interval: 95 % of a bootstrap of the MAE that redraws splits, seeds and test rows (by "
-    "formula). against the best: the probability of so large a difference from the row's best if "
-    "there were none, from paired differences of absolute errors on the test rows, splits and "
-    "seeds that both have, adjusted by Holm over the row. Models with at least "
-    f"{LEVEL} are bold like the best. With fewer than {MIN_RUNS} runs of a network there is "
-    "neither. The baseline, which has no predictions of its own, is compared by its MAE alone."
+    "formula). against the best: the probability of a difference this large from the best of the "
+    "row if the two models were equally good. It comes from paired differences of absolute errors "
+    "on the test rows, splits and seeds that both have, with Holm's correction over the row. "
+    f"Models with a probability of {LEVEL} or more are bold like the best. With fewer than "
+    f"{MIN_RUNS} runs of a network neither is given. The baseline has no predictions of its own "
+    "and is compared by its MAE alone."
 )
 
 
