@@ -18,6 +18,7 @@ otherwise.
 """
 
 import argparse
+import functools
 import shlex
 import sys
 import time
@@ -127,14 +128,8 @@ def main(argv: list[str] | None = None) -> int:
     from irnet_hpc.distributed.processes import keep_freed_memory
     from irnet_hpc.runs.lease import Leases
 
-    def is_rare(size: int) -> bool:
-        try:
-            recipes = [cell.recipe for cell in read_request(arguments).cells]
-        except (UserError, OSError):
-            return False  # the reason is given once the ranks have met
-        return one_collective_per_step(recipes, size)
-
     keep_freed_memory()
+    is_rare = functools.partial(collectives_are_rare, arguments)
     comm = start(arguments.engine, Path(arguments.results) / ".rendezvous", is_rare)
     try:
         with json_answer(arguments.json) as answer, Leases() as leases:
@@ -143,6 +138,15 @@ def main(argv: list[str] | None = None) -> int:
         status = _end_rank(error, comm)
     comm.close()
     return status
+
+
+def collectives_are_rare(arguments: argparse.Namespace, size: int) -> bool:
+    """Return True if `size` ranks communicate once per step; False if the options are wrong."""
+    try:
+        recipes = [cell.recipe for cell in read_request(arguments).cells]
+    except (UserError, OSError):
+        return False  # the reason is given once the ranks have met
+    return one_collective_per_step(recipes, size)
 
 
 def _run(

@@ -47,12 +47,12 @@ class Part:
 
     @property
     def streams(self) -> bool:
-        """Whether x stays in the pack."""
+        """True if x stays in the pack."""
         return isinstance(self.x, Stream)
 
     @property
     def device(self) -> torch.device:
-        """Where x is, or will be."""
+        """The device that x is on, or will be."""
         return self.x.device
 
     @property

@@ -122,7 +122,8 @@ def _state_restored() -> Iterator[None]:
     threads_before = torch.get_num_threads()
     torch.set_num_threads(n_threads(None))
     try:
-        with torch.random.fork_rng():
+        # Weights are drawn on the CPU, whatever the device.
+        with torch.random.fork_rng(devices=[]):
             yield
     finally:
         torch.set_num_threads(threads_before)

@@ -59,7 +59,7 @@ class TrainRequest:
 
     @property
     def is_classical(self) -> bool:
-        """Whether the model is one of GRIDS."""
+        """True if the model is one of GRIDS."""
         return self.architecture in GRIDS
 
     @property

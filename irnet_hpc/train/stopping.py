@@ -41,11 +41,11 @@ class StopRequest(Protocol):
 
     @property
     def asked(self) -> bool:
-        """Whether to save and stop now."""
+        """True if the training is to save and stop now."""
 
     @property
     def is_late(self) -> bool:
-        """Whether the end of the job is the reason."""
+        """True if the end of the job is the reason."""
 
 
 class NeverStop:

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from irnet_hpc.train.cli import parser
-from irnet_hpc.train.request import one_collective_per_step, resolve_recipe
+from irnet_hpc.train.cli import collectives_are_rare, parser
 from tests.distributed.train_on_ranks import numbers
 
 pytestmark = pytest.mark.slow
@@ -168,9 +167,9 @@ def test_ranks_stopped_by_a_signal_save_together_and_go_on_to_the_same_end(
         ),  # 128 rows a rank: a group lies on two of them
         ("--architecture irnet --depth 17 --recipe paper", 2, False),  # 32 rows, one group
         ("--architecture random_forest", 2, True),
+        ("--architecture irnet --depth 17 --recipe pepper", 2, False),  # an error that comes later
     ],
 )
 def test_ranks_that_share_no_group_of_rows_talk_once_a_step(options, size, expected):
     arguments = parser().parse_args(["--pack", "p", "--property", "band_gap", *options.split()])
-    recipe = resolve_recipe(arguments.recipe, arguments.architecture)
-    assert one_collective_per_step([recipe], size) is expected
+    assert collectives_are_rare(arguments, size) is expected
