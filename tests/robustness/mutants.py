@@ -1,11 +1,14 @@
-"""Files gone wrong, each a function of its number: bytes that a disk or a network spoils, and values that a person or another program writes."""
+"""Spoil bytes as a disk or a network does, and values as a person or another program does.
+
+The same number spoils the same content in the same way.
+"""
 
 import copy
 import json
 import random
 import re
 
-# Values that stand where others belong: of another type, beyond any range, pointing elsewhere, without an end.
+# Values of another type, beyond any range, that point elsewhere, or that do not end.
 ODD = (
     *(
         None,
@@ -44,8 +47,8 @@ ODD = (
 DEEP = "[" * 3000 + "]" * 3000
 
 
-def of_bytes(content: bytes, number: int) -> bytes:
-    """`content` with one to three accidents of a disk, a transfer or an editor."""
+def spoil_bytes(content: bytes, number: int) -> bytes:
+    """Return the content with one to three accidents of a disk, a transfer or an editor."""
     chance, made = random.Random(number), bytearray(content)
     for _ in range(chance.choice((1, 1, 2, 3))):
         at, n = chance.randrange(len(made) + 1), chance.choice((1, 1, 2, 8, 64, 512))
@@ -73,8 +76,8 @@ def of_bytes(content: bytes, number: int) -> bytes:
     return bytes(made)
 
 
-def of_tree(value: object, number: int) -> object:
-    """A copy of a JSON value in which one to three places hold something else, are gone, or are there under another name."""
+def spoil_tree(value: object, number: int) -> object:
+    """Copy a JSON value and change, remove or rename what stands in one to three places."""
     chance, made = random.Random(number), copy.deepcopy(value)
     for _ in range(chance.choice((1, 1, 2, 3))):
         places = list(_places(made))
@@ -107,13 +110,13 @@ def _places(value: object):
         yield from _places(below)
 
 
-def of_text(text: str, number: int) -> bytes:
-    """A text with accidents, with a number or a word replaced by an odd value, or with brackets that never end."""
+def spoil_text(text: str, number: int) -> bytes:
+    """Return a text with accidents, a word replaced by an odd value, or brackets without end."""
     chance = random.Random(number)
     words = list(re.finditer(r"[\w.+-]+", text))
     choice = chance.randrange(10)
     if choice < 5 or not words:
-        return of_bytes(text.encode(), number)
+        return spoil_bytes(text.encode(), number)
     word, odd = chance.choice(words), chance.choice(ODD)
     if choice == 9:
         new = chance.choice(

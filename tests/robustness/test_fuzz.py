@@ -92,7 +92,7 @@ def test_a_spoiled_file_is_read_as_it_was_or_refused_with_a_sentence(kind, tmp_p
     assert sum(counts.values()) == n
     # So the files were really spoiled. Of a checkpoint the other slot is read, of results all but the spoiled one, a grid begins
     # anew, and what a sweep cannot read says nothing.
-    assert kind in ("checkpoint", "result", "grid", "standing") or counts["refused"] > n / 10
+    assert kind in ("checkpoint", "result", "grid", "states") or counts["refused"] > n / 10
 
 
 # ---------------------------------------------------------------------------------------------------------- the grammar
