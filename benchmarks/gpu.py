@@ -1,11 +1,12 @@
-"""What CUDA graphs, cells that share a device and bf16 are worth on a GPU, side by side in one run; prints a Markdown table.
+"""Compare CUDA graphs, cells that share a device and bf16 on a GPU, side by side in one run.
 
-    python benchmarks/gpu.py                                    # on a GPU machine; half an hour at most
-    python benchmarks/gpu.py --device cpu --smoke               # the same logic on small networks, for a test
-    python benchmarks/gpu.py --device cpu --rows cpu-bundles cpu-bundles-bf16    # what four cells together are worth on a CPU
+    python benchmarks/gpu.py                        # on a GPU machine; half an hour at most
+    python benchmarks/gpu.py --device cpu --smoke   # the same logic on small networks, for a test
+    python benchmarks/gpu.py --device cpu --rows cpu-bundles cpu-bundles-bf16  # on a CPU
 
-Each row is measured by turns, A B A B ..., and shows medians of at least 5 and their spread. Rows of data are random: what is
-timed is the step of the package's own loop, reading included, evaluation not. FLOPs are counted as 6 x weights x rows.
+Prints a Markdown table. Each row is measured in turns, A B A B ..., and shows medians of at least 5
+and their spread. Rows of data are random: what is timed is the step of the package's own loop,
+including reading, without evaluation. FLOPs are counted as 6 x weights x rows.
 """
 
 import argparse
@@ -52,9 +53,15 @@ def replicas_of(
     depth: int, batch: int, precision: str, n_cells: int, device: torch.device, smoke: bool
 ) -> list[Replica]:
     """Cells that differ in the seed, on random rows that they hold in common."""
-    recipe = resolve({
-        "name": "benchmark", "base": "onecycle", "batch": batch, "norm_group": min(batch, 256), "precision": precision,
-    })  # fmt: skip
+    recipe = resolve(
+        {
+            "name": "benchmark",
+            "base": "onecycle",
+            "batch": batch,
+            "norm_group": min(batch, 256),
+            "precision": precision,
+        }
+    )
     model = model_of(SMALL[depth] if smoke else layer_string("irnet", depth))
     random, n_rows = np.random.default_rng(0), max(2 * batch, 4096)
     x, y = random.normal(size=(n_rows, N_FEATURES)).astype(np.float32), random.normal(size=n_rows)
@@ -72,7 +79,7 @@ def replicas_of(
 def stepping(
     replicas: Sequence[Replica], device: torch.device, graphs: bool
 ) -> Callable[[int], float]:
-    """A function: number of steps -> seconds a step of all replicas together; warm, and its graphs recorded."""
+    """Return a function from a number of steps to seconds a step, warm, with recorded graphs."""
     stack = Stack(replicas, Alone(), device)
     step, recipe, n_steps = Step(stack, Alone(), graphs), replicas[0].recipe, replicas[0].n_steps
     visited = [
@@ -94,7 +101,7 @@ def stepping(
 
 
 def now(device: torch.device) -> float:
-    """Seconds; on a CPU of processor time, all threads', which other work on the machine hardly disturbs."""
+    """Return seconds; on a CPU processor time of all threads, which other work hardly disturbs."""
     return time.perf_counter() if device.type == "cuda" else time.process_time()
 
 
@@ -104,7 +111,7 @@ def settle(device: torch.device) -> None:
 
 
 def by_turns(ways: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Name -> seconds of each repeat; the ways take turns, so that a machine that slows down slows all of them."""
+    """Map each way to its seconds; ways take turns, so that a slower machine slows all of them."""
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
@@ -117,14 +124,15 @@ def n_steps_for(run: Callable[[int], float], seconds: float) -> int:
 
 
 def line(what: str, times: dict[str, list[float]], rows: int) -> str:
-    """A row of the table: the first way against the second, both in rows a second, with the spread of their ratio."""
+    """Return a row of the table: two ways in rows a second, and the spread of their ratio."""
     (one, of_one), (two, of_two) = times.items()
     ratios = [b / a for a, b in zip(of_one, of_two, strict=True)]
     rates = [
         f"{name} {rows / statistics.median(of):,.0f} rows/s"
         for name, of in ((one, of_one), (two, of_two))
     ]
-    return f"| {what} | {' / '.join(rates)} | {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
+    ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    return f"| {what} | {' / '.join(rates)} | {ratio} |"
 
 
 def graphs_row(
@@ -144,7 +152,7 @@ def graphs_row(
 def bundle_row(
     batch: int, depth: int, precision: str, k: int, device: torch.device, smoke: bool, repeats: int
 ) -> str:
-    """K cells at once against the same cells one after the other, each as fast as one alone can be."""
+    """Compare K cells at once with the same cells one after the other."""
     cells = replicas_of(depth, batch, precision, k, device, smoke)
     together, alone = stepping(cells, device, True), stepping(cells[:1], device, True)
     n = n_steps_for(together, 0.02 if smoke else 2.0)
@@ -159,7 +167,7 @@ def bundle_row(
 def product_row(
     batch: int, depth: int, precision: str, _: int, device: torch.device, smoke: bool, repeats: int
 ) -> str:
-    """The step's FLOP rate against that of a matrix product of the same number of rows and the widest layer, measured beside it."""
+    """Compare the step's FLOP rate with that of the widest layer's matrix product."""
     replicas = replicas_of(depth, batch, precision, 1, device, smoke)
     run = stepping(replicas, device, True)
     layers = replicas[0].layers
@@ -192,7 +200,8 @@ def product_row(
         for name, flops in (("step", step_flops), ("product", product_flops))
     ]
     return (
-        f"| IRNet-{depth}, batch {batch}, {precision}: step against matrix product | {rates[0]:.3f} / {rates[1]:.3f} TFLOP/s | "
+        f"| IRNet-{depth}, batch {batch}, {precision}: step against matrix product | "
+        f"{rates[0]:.3f} / {rates[1]:.3f} TFLOP/s | "
         f"{statistics.median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f}) |"
     )
 
@@ -229,10 +238,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     if arguments.repeats < 1:
-        raise UserError(f"--repeats must be at least 1, however: {arguments.repeats}")
+        raise UserError(f"--repeats must be at least 1, got {arguments.repeats}")
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise UserError(
-            "this measures a GPU, and torch finds none here; --device cpu --smoke runs the same code without one"
+            "this measures a GPU, and torch finds none here; --device cpu --smoke runs the "
+            "same code without one"
         )
     device = device_of(0, arguments.device)
     keep_freed_memory()  # as training does
@@ -242,7 +252,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         else platform.processor() or "cpu"
     )
     print(
-        f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads, medians of {arguments.repeats}\n"
+        f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads, medians of "
+        f"{arguments.repeats}\n"
     )
     print("| what | rates | ratio (spread) |\n|---|---|---|")
     for text in lines(arguments.rows, device, arguments.smoke, arguments.repeats):

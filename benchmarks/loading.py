@@ -1,13 +1,15 @@
-"""How fast a pack becomes tensors, and how fast a network trains on one that streams, beside one that is resident.
+"""Measure how fast a pack becomes tensors, and training on a streamed against a resident pack.
 
 python -m irnet_hpc.pack --source oqmd --features magpie
-python benchmarks/loading.py                       packs/oqmd-magpie.h5: IRNet-17, batches of 256 and 2,048
-python benchmarks/loading.py --pack alloys-magpie --property mixing_enthalpy --layers 256BARx2-1 --batch 256
+python benchmarks/loading.py                 packs/oqmd-magpie.h5: IRNet-17, batches 256 and 2,048
+python benchmarks/loading.py --pack alloys-magpie --property mixing_enthalpy \\
+    --layers 256BARx2-1 --batch 256
 
-Loading is the whole way from a closed file that the page cache holds to scaled tensors: open, read, verify the chunks'
-checksums, statistics, scaling; in turn with the same by whole arrays in float64, whose results must be the same bits. An
-epoch is the training loop's own: read, forward, backward, AdamW, on a resident and a streamed pack in turn, whose weights
-must end the same bits. Medians of --repeats, and the least, which other work on the machine disturbs least.
+Loading is the whole way from a closed file in the page cache to scaled tensors: open, read, verify
+the chunks' checksums, statistics, scaling; in turn with the same by whole arrays in float64, whose
+results must be the same bits. An epoch is the training loop's own: read, forward, backward, AdamW,
+on a resident and a streamed pack in turn, whose weights must end in the same bits. Medians of
+--repeats, and the minimum, which other work on the machine disturbs least.
 """
 
 import argparse
@@ -54,7 +56,8 @@ def main() -> None:
         pack_path(arguments.pack, arguments.pack_dir),
     )
     print(
-        f"{path.name}, {spec.property}, {spec.model}, on {machine()}, {torch.get_num_threads()} threads"
+        f"{path.name}, {spec.property}, {spec.model}, on {machine()}, {torch.get_num_threads()} "
+        "threads"
     )
     of_loading(path, spec, arguments.repeats)
     for batch in arguments.batch:
@@ -62,7 +65,7 @@ def main() -> None:
 
 
 def of_loading(path: Path, spec: RunSpec, repeats: int) -> None:
-    """Each time in a process of its own, as in a training: half of the time goes to memory that a process has not yet had."""
+    """Time each load in a process of its own, since half of it is memory new to the process."""
     seconds, cpu, found = {way: [] for way in WAYS}, {way: [] for way in WAYS}, set()
     for _ in range(repeats):
         for way in WAYS:  # in turn, so that other work on the machine meets all alike
@@ -140,13 +143,15 @@ def of_epochs(path: Path, spec: RunSpec, batch: int, precision: str, repeats: in
     for place in PLACES:
         middle, least = statistics.median(seconds[place]), min(seconds[place])
         print(
-            f"batch {batch:5} {precision} {place:9} epoch {middle:7.2f} s, least {least:7.2f}   {n_rows / middle:9,.0f} rows/s; "
+            f"batch {batch:5} {precision} {place:9} epoch {middle:7.2f} s, least {least:7.2f}   "
+            f"{n_rows / middle:9,.0f} rows/s; "
             f"of CPU, evaluation included, {statistics.median(cpu[place]):7.2f} s"
         )
     for what, of in (("seconds", seconds), ("CPU, evaluation included,", cpu)):
         ratios = [resident / stream for resident, stream in zip(*of.values(), strict=True)]
         print(
-            f"{what} of resident / stream: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+            f"{what} of resident / stream: {statistics.median(ratios):.3f} ({min(ratios):.3f} "
+            f"to {max(ratios):.3f})"
         )
 
 

@@ -1,12 +1,13 @@
-"""How training scales: a step against rows and an allreduce against bytes, measured here; what follows for larger machines.
+"""Measure how training scales here, and predict larger machines from it.
 
-    python benchmarks/scaling.py                     # 1 to 2 minutes; what is measured and what is predicted in tables apart
+    python benchmarks/scaling.py      # 1 to 2 minutes; tables of measurements and of predictions
     python benchmarks/scaling.py --model irnet-48 --launcher gloo --ranks 2 4
 
-Measured are times of this machine, medians of --repeats. To the allreduces the latency-bandwidth model of
-a ring is fitted; more ranks than cores are marked and left out of the fit, for there ranks wait for each other.
-Predicted is the efficiency (the part of a step that is not the allreduce) of 8 to 1,024 GPUs, 8 a node, with links by their
-labels and a GPU's step by costs.py: bounds from a model, and no measurement.
+Measured, as medians of --repeats: a step against rows and an allreduce against bytes. The
+latency-bandwidth model of a ring is fitted to the allreduces; runs with more ranks than cores are
+marked and left out of the fit, since their ranks wait for each other. Predicted: the efficiency
+(the part of a step that is not the allreduce) of 8 to 1,024 GPUs, 8 a node, from the nominal speeds
+of links and a GPU's step by costs.py: bounds from a model, not measurements.
 """
 
 import argparse
@@ -53,7 +54,7 @@ GPUS, GPUS_A_NODE = (8, 16, 64, 256, 1024), 8
 LAUNCHERS = {"mpi": ("mpirun", "--oversubscribe", "-np"), "gloo": ("horovodrun", "--gloo", "-np")}
 
 
-# NCCL's own model of its rings (src/graph/tuning.cc as of 2020, table hwLat: ring, protocol Simple).
+# NCCL's own model of its rings (src/graph/tuning.cc as of 2020, table hwLat: ring, Simple).
 NCCL = "latency: NCCL's tuning table of 2020"
 # Name -> link. Bandwidths are those of data sheets, which a real allreduce does not reach, so that
 # predictions are bounds.
@@ -214,7 +215,8 @@ def of_allreduces(measured: list[tuple[int, int, float]], found: Fit) -> list[st
     link = found.link
     return [
         *lines,
-        f"\nfit: latency {1e6 * link.latency_s:.0f} µs a step, bandwidth {link.bandwidth / 1e9:.2f} GB/s; the model is off by "
+        f"\nfit: latency {1e6 * link.latency_s:.0f} µs a step, bandwidth "
+        f"{link.bandwidth / 1e9:.2f} GB/s; the model is off by "
         f"{found.median_error:.0%} in the median, {found.largest_error:.0%} at most",
     ]
 
@@ -234,7 +236,8 @@ def of_gpus(work: Work, n_rows: int) -> list[str]:
         for within, between, ports in pairs
     ]
     lines = [
-        f"\n## Predicted: efficiency with {n_rows} rows a GPU, whose step is taken to be {1e3 * step:.1f} ms\n"
+        f"\n## Predicted: efficiency with {n_rows} rows a GPU, whose step is taken to be "
+        f"{1e3 * step:.1f} ms\n"
     ]
     lines += [f"| GPUs | {' | '.join(heads)} |", f"|---:|{'---:|' * len(pairs)}"]
     for n_gpus in GPUS:
@@ -300,14 +303,16 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--ranks must be from 2, however: {min(arguments.ranks)}")
     spec = RunSpec("pack", "property", **model_of(arguments.model))
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}, {spec.model}"
+        f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, load "
+        f"{os.getloadavg()[0]:.1f}, {spec.model}"
     )
     print("\n".join(of_steps(steps(spec.layer_string, arguments.repeats))), flush=True)
     measured = [row for n_ranks in arguments.ranks for row in allreduces(n_ranks, arguments)]
     within = [row for row in measured if row[0] <= os.cpu_count()]
     if not within:
         raise UserError(
-            f"--ranks must have one of at most {os.cpu_count()}, the cores, however: {min(arguments.ranks)}"
+            f"--ranks must have one of at most {os.cpu_count()}, the cores, got "
+            f"{min(arguments.ranks)}"
         )
     print("\n".join(of_allreduces(measured, fit(within))), flush=True)
     weights, depth = n_weights(spec.layer_string, N_FEATURES), parse_layers(spec.layer_string).depth

@@ -1,13 +1,14 @@
-"""How fast a training step is: this package's loop next to a plain PyTorch loop, to the matrix products alone, to memory.
+"""Compare a training step with a plain PyTorch loop, with its matrix products, and with memory.
 
-python benchmarks/step.py                                     the whole table, in under five minutes on 2 cores
-python benchmarks/step.py --rows 32 256                       only some of its rows: 32, 256, 2048, epoch
-python benchmarks/step.py --rows epoch --pack oqmd-magpie     an epoch of a pack (a name, or a path)
+python benchmarks/step.py                                   all of it; five minutes on 2 cores
+python benchmarks/step.py --rows 32 256                     only some rows: 32, 256, 2048, epoch
+python benchmarks/step.py --rows epoch --pack oqmd-magpie   an epoch of a pack (a name, or a path)
 
-Our side is irnet_hpc.training.train itself, on rows made in memory; its own clock around the steps counts. The plain side is
-a DataLoader over a TensorDataset, the same network written with torch's modules, Adam, fp32, in a process of its own as anyone
-would run it; `tuned` is the same in ours, where freed memory is kept (process.py). Sides take turns; medians of the rounds
-count, and least and greatest stand behind them. FLOPs are 6 x weights x rows.
+Our side is the loop of irnet_hpc.train itself, on rows made in memory, by its own clock around the
+steps. The plain side is a DataLoader over a TensorDataset, the same network written with torch's
+modules, Adam, fp32, in a process of its own as anyone would run it; `tuned` is the same in our
+process, where freed memory is kept (distributed/memory.py). Sides take turns; medians of the rounds
+count, with minimum and maximum behind them. FLOPs are 6 x weights x rows.
 """
 
 import argparse
@@ -52,7 +53,7 @@ from irnet_hpc.train.stopping import NeverStop
 
 CPU = torch.device("cpu")
 N_INPUTS = 248
-# Steps of a round: long enough for a clock, short enough for sides to take turns on a machine that others use too.
+# Steps of a round: long enough for a clock, short enough for turns on a shared machine.
 STEPS = {32: 60, 256: 16, 2048: 6}
 ROWS = ("32", "256", "2048", "epoch")
 Sides = dict[str, Callable[[], float]]  # name -> runs a round, and returns rows (or FLOPs) a second
@@ -63,7 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     print(
-        f"{machine()}, {arguments.threads} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
+        f"{machine()}, {arguments.threads} threads, torch {torch.__version__}, load "
+        f"{os.getloadavg()[0]:.1f}"
     )
     for row in arguments.rows:
         {"32": small_batches, "256": small_batches, "2048": against_products, "epoch": epoch}[row](
@@ -91,8 +93,10 @@ def small_batches(row: str, arguments: argparse.Namespace) -> None:
         print(f"  {name:6}{in_words(rates[name])}{ratio(rates[name], rates['plain'])}")
     step_s, read_write = least_optimiser_s(weights_of(depth))
     print(
-        f"  weights, gradients and two moments, read and written once by Adam: {read_write / 1e6:.0f} MB a step, {step_s * 1e3:.1f} ms "
-        f"at the rate of a copy: at most {batch / step_s:,.0f} rows/s, {batch / step_s / statistics.median(rates['plain']):.1f} times plain"
+        "  weights, gradients and two moments, read and written once by Adam: "
+        f"{read_write / 1e6:.0f} MB a step, {step_s * 1e3:.1f} ms "
+        f"at the rate of a copy: at most {batch / step_s:,.0f} rows/s, "
+        f"{batch / step_s / statistics.median(rates['plain']):.1f} times plain"
     )
 
 
@@ -114,11 +118,12 @@ def against_products(row: str, arguments: argparse.Namespace) -> None:
 
 
 def epoch(row: str, arguments: argparse.Namespace) -> None:
-    """The real loop's epoch over a resident pack, next to bare steps over a few batches in memory."""
+    """Compare the real loop's epoch over a resident pack with bare steps in memory."""
     path = pack_path(arguments.pack, arguments.pack_dir)
     if not path.exists():
         raise UserError(
-            f"there is no pack {path}; make it by python -m irnet_hpc.pack --source oqmd, or name another by --pack"
+            f"there is no pack {path}; make it by python -m irnet_hpc.pack --source oqmd, or "
+            "name another by --pack"
         )
     with open_pack(path) as pack:
         name = arguments.property or next(iter(pack.units))
@@ -134,7 +139,8 @@ def epoch(row: str, arguments: argparse.Namespace) -> None:
     sides = {"epoch": loop, "bare": bare_steps(recipe, data, n_steps)}
     rates = take_turns(sides, arguments.epochs, warm=False)
     print(
-        f"\nIRNet-17, an epoch of {path.stem} ({n_steps} steps of {recipe.batch}), {recipe.precision}: rows/s"
+        f"\nIRNet-17, an epoch of {path.stem} ({n_steps} steps of {recipe.batch}), "
+        f"{recipe.precision}: rows/s"
     )
     for side in sides:
         print(f"  {side:6}{in_words(rates[side])}{ratio(rates[side], rates['bare'])}")
@@ -145,7 +151,9 @@ def epoch(row: str, arguments: argparse.Namespace) -> None:
     seconds = time.perf_counter() - began
     training_s = n_steps * recipe.batch / statistics.median(rates["epoch"])
     print(
-        f"  beside it, once an epoch: statistics of {min(recipe.statistics_rows, len(data.train)):,} rows and predictions of {len(data.val):,}, "
+        "  beside it, once an epoch: statistics of "
+        f"{min(recipe.statistics_rows, len(data.train)):,} rows and predictions of "
+        f"{len(data.val):,}, "
         f"{seconds:.2f} s ({seconds / (seconds + training_s):.1%} of the epoch)"
     )
 
@@ -168,7 +176,7 @@ def our_steps(depth: int, recipe: Recipe) -> Callable[[], float]:
 
 
 def loop_rate(spec: RunSpec, recipe: Recipe, data: Dataset) -> Callable[[], float]:
-    """The real loop over one epoch of `data`, by its own clock: evaluation, history and files are outside."""
+    """Time the real loop over one epoch, by its own clock: without evaluation and files."""
     assert recipe.epochs == 1
 
     def one_round() -> float:
@@ -251,7 +259,7 @@ def plain_network(depth: int) -> nn.Module:
 
 
 def products(depth: int, batch: int, precision: str) -> Callable[[], float]:
-    """The three products of every fully connected layer, one after the other: FLOP/s. What they make is thrown away."""
+    """Return FLOP/s of the three products of every fully connected layer, in sequence."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     linears = [
         module
@@ -282,7 +290,7 @@ def products(depth: int, batch: int, precision: str) -> Callable[[], float]:
 
 
 def bare_steps(recipe: Recipe, data: Dataset, n_steps: int) -> Callable[[], float]:
-    """Forward, backward and optimiser over a few batches in memory, and nothing else of the loop."""
+    """Time forward, backward and optimiser over a few batches in memory, and nothing else."""
     network = network_of(17, data.train.x.shape[1])
     flat = FlatParameters([network])  # a stack of one
     optimizer = OPTIMIZERS[recipe.optimizer](
@@ -306,7 +314,7 @@ def bare_steps(recipe: Recipe, data: Dataset, n_steps: int) -> Callable[[], floa
 
 
 def least_optimiser_s(n_weights: int) -> tuple[float, int]:
-    """Seconds, and bytes, of a step of Adam at the rate at which memory is copied: four read, three written."""
+    """Return seconds and bytes of a step of Adam at the rate of a copy: 4 reads, 3 writes."""
     source, target = torch.ones(32_000_000), torch.zeros(32_000_000)  # far more than any cache
     seconds = []
     for _ in range(7):
@@ -328,7 +336,7 @@ def made(n_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def paper_of(batch: int) -> Recipe:
-    """The papers' recipe (Adam, mean absolute error), for one round; the batch is normalised whole, as by BatchNorm1d."""
+    """Return the papers' recipe for one round; batches are normalised whole, as by BatchNorm1d."""
     return resolve(
         {
             "name": "step",
@@ -363,7 +371,8 @@ def without_evaluation(data: Dataset) -> Dataset:
 
 
 def has_bf16() -> bool:
-    """Whether the processor multiplies bf16; elsewhere torch only pretends, and is slower than in fp32."""
+    """Return whether the processor multiplies bf16; elsewhere torch emulates it, slower than "
+    "fp32."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
@@ -372,9 +381,10 @@ def in_words(rates: list[float]) -> str:
 
 
 def ratio(rates: list[float], of: list[float]) -> str:
-    """The ratio of medians; then the median of the rounds' ratios, which a neighbour's load harms less."""
+    """Format the ratio of medians and the median of the rounds' ratios, which load harms less."""
     pairs = statistics.median(a / b for a, b in zip(rates, of, strict=True))
-    return f"   {statistics.median(rates) / statistics.median(of):.2f} times; round by round {pairs:.2f}"
+    medians = statistics.median(rates) / statistics.median(of)
+    return f"   {medians:.2f} times; round by round {pairs:.2f}"
 
 
 def parser() -> argparse.ArgumentParser:

@@ -27,9 +27,7 @@ assert hvd.mpi_enabled() == (expected_controller == "mpi"), (
 on_gpu = hvd.nccl_built() and torch.cuda.is_available() and torch.cuda.device_count() >= size
 device = torch.device("cuda", hvd.local_rank()) if on_gpu else torch.device("cpu")
 total = hvd.allreduce(torch.full((1000,), float(rank + 1), device=device), op=hvd.Sum)
-assert torch.equal(total.cpu(), torch.full((1000,), 3.0)), (
-    f"1 + 2 must be 3, got {total[0].item()}"
-)
+assert torch.equal(total.cpu(), torch.full((1000,), 3.0)), f"1 + 2 must be 3, got {total[0].item()}"
 
 detail = f"2 ranks, {'GPUs over NCCL' if on_gpu else 'CPU'}"
 if expected_controller == "mpi":
