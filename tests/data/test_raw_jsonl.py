@@ -1,9 +1,8 @@
-"""Raw tables with structures: what is read, what is a reason to reject a row, and what is one sentence."""
+"""Raw tables of JSON lines: structures, good and bad."""
 
 import gzip
 import json
 import lzma
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,7 +126,7 @@ def test_the_formula_of_an_unknown_element_is_what_rejects_its_row(write):
     ]
 
 
-def test_what_is_wrong_with_species_is_the_reason_where_they_were_to_give_the_formula(write):
+def test_wrong_species_are_the_reason_where_they_should_give_the_formula(write):
     table = load_table(
         write(
             CSCL,
@@ -277,34 +276,3 @@ def test_a_table_of_formulas_has_no_structures(tmp_path):
         match=r"no raw table with structures of mp in .*: looked for mp\.jsonl, mp\.jsonl\.gz",
     ):
         load_table("mp", tmp_path, structures=True)
-
-
-def test_what_lies_beside_a_table_says_what_it_is(tmp_path):
-    (tmp_path / "matminer-steel.csv").write_text(
-        "formula,yield_strength\nFe9Ni,2411\nFe8Ni2,1123\n", encoding="utf-8"
-    )
-    about = {
-        "title": "steels",
-        "licence": "CC BY 4.0",
-        "citation": "Someone 2018",
-        "units": {"yield_strength": "MPa"},
-    }
-    (tmp_path / "matminer-steel.about.json").write_text(json.dumps(about), encoding="utf-8")
-    loaded = load_table("matminer:steel", tmp_path)
-    assert loaded.identity == "matminer:steel"
-    assert loaded.units == {"yield_strength": "MPa"}
-    assert (loaded.source.title, loaded.source.licence, loaded.source.citation) == (
-        "steels",
-        "CC BY 4.0",
-        "Someone 2018",
-    )
-    with pytest.raises(
-        UserError, match="yield_strength is in MPa, as came with its table, but --unit says 'GPa'"
-    ):
-        load_table("matminer:steel", tmp_path, units={"yield_strength": "GPa"})
-
-
-@pytest.mark.parametrize("source", ["matminer:", "matminer:../etc", "matminer:a b"])
-def test_a_dataset_is_a_name(source):
-    with pytest.raises(UserError, match="name of a dataset of matminer must be letters"):
-        load_table(source, Path("nowhere"))

@@ -16,11 +16,13 @@ from irnet_hpc.data.splits import (
     ROLES,
     SplitRule,
     describe_held_out,
+    pack_order,
     parse_split_rule,
     role_of,
     roles_around,
     roles_of,
     rule_of_identity,
+    sample,
     split_identity,
     split_suffix,
     split_suffix_in,
@@ -122,7 +124,7 @@ def test_every_element_is_in_one_family_and_pymatgen_knows_the_families():
         )
 
 
-def test_the_others_share_what_test_leaves_by_the_place_that_they_have_in_every_split():
+def test_rows_beside_held_out_chemistry_keep_their_place_of_the_random_split():
     formulas = [f"Fe{i}O{j}" for i in range(1, 201) for j in range(1, 101)]
     held_out = np.array([formula.startswith("Fe1") for formula in formulas])
     split = roles_around(formulas, held_out)
@@ -371,3 +373,49 @@ def test_a_mistake_in_a_split_is_one_sentence_and_status_2(
     assert done.stderr.startswith(f"error: {sentence}")
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.glob("packs/*.h5"))
+
+
+def test_splits_are_near_80_10_10_and_another_seed_gives_others():
+    formulas = [f"Fe{i}O{j}" for i in range(1, 201) for j in range(1, 101)]
+    split = roles_of(formulas)
+    shares = [np.mean(split == name) for name in ROLES]
+    assert shares == pytest.approx(
+        [0.8, 0.1, 0.1], abs=0.01
+    )  # 20,000 rows: three standard errors are 0.0085
+    assert np.mean(split == roles_of(formulas, seed=1)) == pytest.approx(
+        0.66, abs=0.02
+    )  # 0.8² + 2 × 0.1²
+
+
+def test_the_split_of_a_formula_never_changes():
+    # Written down once: results of different versions are comparable only while these stand.
+    written_down = {
+        "Fe2O3": "train",
+        "NaN": "train",
+        "O2Ti": "val",
+        "MgO": "train",
+        "BaO3Ti": "train",
+        "CSi": "test",
+        "GaN": "train",
+    }
+    assert {formula: role_of(formula) for formula in written_down} == written_down
+
+
+def test_rows_of_a_pack_are_train_val_test_in_an_order_that_fewer_rows_keep():
+    split = roles_of([f"Fe{i}O{j}" for i in range(1, 31) for j in range(1, 11)])
+    line = np.arange(300)
+    order = pack_order(line, split)
+    assert sorted(order) == list(range(300))
+    assert list(split[order]) == sorted(split, key=ROLES.index)
+    assert list(order[:50]) != sorted(order[:50])
+    fewer = np.flatnonzero(line % 3)
+    assert line[fewer][pack_order(line[fewer], split[fewer])].tolist() == [
+        row for row in order if row % 3
+    ]
+
+
+def test_a_smaller_sample_is_part_of_a_larger_one():
+    small, large = sample(1000, 10), sample(1000, 100)
+    assert len(small) == 10
+    assert set(small) < set(large)
+    assert list(large) == sorted(large)

@@ -220,7 +220,7 @@ def test_atoms_at_the_cutoff_are_within_for_either_rounding():
         assert found[1].shape == (33, 3)
 
 
-def test_coordinates_rounded_to_a_few_digits_change_the_features_no_more_than_themselves():
+def test_rounded_coordinates_change_the_features_no_more_than_themselves():
     rounded = HIGH._replace(
         position=HIGH.position + np.random.default_rng(1).uniform(-5e-6, 5e-6, (5, 3))
     )

@@ -1,29 +1,19 @@
-"""Feature sets against matminer's own featurizers, and against numbers worked out by hand."""
+"""Feature sets: sums, blocks, workers, numbers worked out by hand."""
 
 import itertools
 import json
-import random
-from collections.abc import Callable
 
 import numpy as np
 import pytest
-from matminer.featurizers.base import MultipleFeaturizer
 from matminer.featurizers.composition import (
     ElementFraction,
-    ElementProperty,
-    IonProperty,
-    Stoichiometry,
-    ValenceOrbital,
 )
-from matminer.utils.data import MagpieData
-from pymatgen.core import Composition, Element
+from pymatgen.core import Composition
 
 from irnet_hpc.console import ExitStatus
-from irnet_hpc.data.elements import SYMBOLS
 from irnet_hpc.data.materials import Materials, parse_materials
 from irnet_hpc.data.raw_table import formula_table
 from irnet_hpc.errors import UserError
-from irnet_hpc.features import magpie
 from irnet_hpc.features import sets as features
 from irnet_hpc.features.sets import ELEMENTS, FEATURE_SETS
 from irnet_hpc.pack.pipeline import PackOptions, pack_source
@@ -42,188 +32,6 @@ def materials(formulas: list[str], columns: dict[str, list[float]] | None = None
     found, rejected = parse_materials(formula_table(formulas, columns))
     assert not rejected
     return found
-
-
-def test_magpie_is_matminers_145_columns():
-    ward = MultipleFeaturizer(
-        [
-            Stoichiometry(),
-            ElementProperty.from_preset("magpie"),
-            ValenceOrbital(props=["avg"]),
-            IonProperty(fast=True),
-        ]
-    )
-    expected = np.array([ward.featurize(Composition(formula)) for formula in FORMULAS], float)
-    found = features.describe(["magpie"], materials(FORMULAS)).x
-    assert found.shape == (len(FORMULAS), 145)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
-    assert features.feature_labels(["magpie"], materials(FORMULAS)) == ward.feature_labels()
-
-
-def test_ordered_is_each_element_by_amount_then_electronegativity_with_its_magpie_properties():
-    """By hand: in SrTiO3 oxygen comes first; strontium (0.95) is less electronegative than titanium (1.54)."""
-    x = features.describe(
-        ["ordered"], materials(["SrTiO3", "O3TiSr", "NaCl", "Ti0.5Sr0.5O1.5", "LaCePrNdO8"])
-    ).x
-    labels = features.feature_labels(["ordered"], materials(["NaCl"]))
-    assert x.shape == (5, 92) and len(labels) == 92
-
-    def column(name: str, place: int) -> np.ndarray:
-        return x[:, labels.index(f"{name} of element {place}")]
-
-    assert list(column("Number", 1)) == [8, 8, 11, 8, 8]
-    assert list(column("Number", 2)[:4]) == [38, 38, 17, 38] and list(column("Number", 3)[:2]) == [
-        22,
-        22,
-    ]
-    np.testing.assert_allclose(column("fraction", 1), [0.6, 0.6, 0.5, 0.6, 8 / 12], rtol=1e-6)
-    assert (x[0] == x[1]).all() and np.allclose(x[0], x[3])
-    assert list(column("fraction", 4)) == [
-        0,
-        0,
-        0,
-        0,
-        np.float32(1 / 12),
-    ]  # the fifth element of the last is left out
-    magpie_data = MagpieData()
-    for name in ("AtomicWeight", "GSvolume_pa", "NdUnfilled"):
-        assert column(name, 3)[0] == np.float32(
-            magpie_data.get_elemental_property(Element("Ti"), name)
-        )
-        mean = np.mean(
-            [magpie_data.get_elemental_property(Element(symbol), name) for symbol in ELEMENTS]
-        )
-        assert column(name, 3)[2] == pytest.approx(mean, rel=1e-6)  # sodium chloride has no third
-
-
-def test_classes_say_which_element_has_about_which_fraction():
-    """By hand: SrTiO3 is 3/5 oxygen, which is in 0.55 to 0.7, and 1/5 of each of the others, in 0.17 to 0.22."""
-    found = materials(["SrTiO3", "O3TiSr", "NaCl", "H17Cl3"])  # 0.85 and 0.15
-    x, labels = features.describe(["classes"], found).x, features.feature_labels(["classes"], found)
-    assert x.shape == (4, 8 * 90) and set(np.unique(x)) == {0, 1}
-    said = [{labels[column] for column in np.flatnonzero(row)} for row in x]
-    strontium_titanate = {"O in 0.55 to 0.7", "Sr in 0.17 to 0.22", "Ti in 0.17 to 0.22"}
-    strontium_titanate |= {
-        "element 1 in 0.55 to 0.7",
-        "element 2 in 0.17 to 0.22",
-        "element 3 in 0.17 to 0.22",
-    }
-    assert said[0] == said[1] == strontium_titanate
-    pairs = {f"{thing} in 0.45 to 0.55" for thing in ("Na", "Cl", "element 1", "element 2")}
-    assert said[2] == pairs
-    assert said[3] == {
-        "H in 0.7 to 1",
-        "Cl in 0 to 0.17",
-        "element 1 in 0.7 to 1",
-        "element 2 in 0 to 0.17",
-    }
-
-
-OF_INTEREST = """
-    He Ne Ar Kr Xe Rn
-    Sc Y La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu
-    Li Na K Mg Ca Sr Ba Al Fe Cu Sn Mn Ti C N P O S Se F Cl I H
-"""
-NOBLE, RARE, IONS = (symbols.split() for symbols in OF_INTEREST.strip().splitlines())
-
-
-def generated(n_each: int) -> list[str]:
-    """Formulas of every kind that a table may hold, and of some that none does."""
-    draw = random.Random(0)
-
-    def made_of(symbols: list[str], least: int, most: int, amount: Callable[[], float]) -> str:
-        return "".join(
-            f"{symbol}{amount()}" for symbol in draw.sample(symbols, draw.randint(least, most))
-        )
-
-    kinds = {
-        "whole": lambda: made_of(SYMBOLS, 1, 7, lambda: draw.randint(1, 12)),
-        "many": lambda: made_of(SYMBOLS, 8, 14, lambda: draw.randint(1, 5)),
-        "twentieths": lambda: made_of(SYMBOLS, 1, 7, lambda: draw.randint(1, 40) / 20),
-        "ragged": lambda: made_of(SYMBOLS, 1, 7, lambda: round(draw.uniform(0.001, 3), 4)),
-        "tied": lambda: made_of(SYMBOLS, 2, 5, lambda: draw.choice([2, 2, 3])),
-        "nearly tied": lambda: made_of(SYMBOLS, 2, 5, lambda: draw.choice([1, 1.000001, 1.00002])),
-        "ionic": lambda: made_of(IONS, 2, 6, lambda: draw.randint(1, 6)),
-        "ionic halves": lambda: made_of(IONS, 2, 5, lambda: draw.randint(1, 12) / 2),
-        "rare earths": lambda: (
-            made_of(RARE, 1, 4, lambda: draw.randint(1, 4)) + f"O{draw.randint(1, 12)}"
-        ),
-        "noble gases": lambda: (
-            made_of(NOBLE, 1, 2, lambda: draw.randint(1, 3)) + made_of(RARE + IONS, 0, 3, lambda: 1)
-        ),
-        "brackets": lambda: (
-            made_of(RARE, 1, 2, lambda: draw.choice(["", 2]))
-            + f"({made_of(IONS, 1, 3, lambda: draw.choice(['', 3, 0.5]))}){draw.choice(['', 2, 1.5])}"
-        ),
-        "dilute": lambda: (
-            made_of(RARE, 1, 2, lambda: 1)
-            + made_of(IONS, 1, 2, lambda: draw.choice([1e-3, 0.00005, 4000]))
-        ),
-    }
-    return SYMBOLS + [make() for make in kinds.values() for _ in range(n_each)]
-
-
-def agree(formulas: list[str]) -> np.ndarray:
-    """Whether every column of `magpie` is matminer's; returns that of `compound possible`."""
-    found = magpie.matrix(one := materials(formulas))
-    expected = magpie.row_by_row(one)
-    wrong = ~np.isclose(found, expected, rtol=1e-5, atol=1e-6)
-    assert [(formulas[row], magpie.LABELS[column]) for row, column in np.argwhere(wrong)[:5]] == []
-    return found[:, magpie.LABELS.index("compound possible")]
-
-
-def test_magpie_agrees_with_matminer_on_generated_formulas():
-    formulas = generated(180)
-    assert len(formulas) == 118 + 12 * 180
-    assert 0.1 < agree(formulas).mean() < 0.9
-
-
-@pytest.mark.slow
-def test_magpie_agrees_with_matminer_on_real_formulas(real_formulas):
-    agree(random.Random(0).sample(real_formulas, 1500))
-
-
-def test_magpie_leaves_to_matminer_what_rounding_or_size_makes_unsure(monkeypatch):
-    asked = []
-    one_by_one = magpie.row_by_row
-    monkeypatch.setattr(
-        magpie, "row_by_row", lambda some: asked.extend(some.formula) or one_by_one(some)
-    )
-    formulas = [
-        "Fe2O3",
-        "NaCl",
-        "Na12345678.1Cl12345678.1",
-        "Na12345678.1Cl3.7",
-        "Fe20000000O30000000",
-        "CSi3N2S",
-        "CCl4",
-    ]
-    found = magpie.matrix(materials(formulas))
-    assert asked == ["Na12345678.1Cl12345678.1", "Fe20000000O30000000"]
-    np.testing.assert_array_equal(found, one_by_one(materials(formulas)))
-    asked.clear()
-    monkeypatch.setattr(magpie, "MAX_WAYS", 100)  # of which CSi3N2S has 9 × 2 × 3 × 4, CCl4 9 × 5
-    np.testing.assert_array_equal(magpie.matrix(materials(formulas[5:])), found[5:])
-    assert asked == ["CSi3N2S"]
-
-
-def test_a_few_magpie_features_worked_out_by_hand():
-    def feature(formula: str, label: str) -> float:
-        return magpie.matrix(materials([formula]))[0, magpie.LABELS.index(label)]
-
-    assert feature("NaCl", "MagpieData mode Number") == 11  # of elements that tie, the smaller
-    assert feature("Na1Cl1.000001", "MagpieData mode Number") == 11
-    assert feature("Na1Cl1.1", "MagpieData mode Number") == 17
-    assert feature("NaCl", "MagpieData avg_dev Number") == 3
-    assert feature("Al2O3", "compound possible") == 1
-    assert feature("Fe3O4", "compound possible") == 0  # one state an element: no mixed valence
-    assert feature("NaAr", "compound possible") == 0  # argon has no oxidation state
-    assert feature("Ar", "compound possible") == 1  # matminer calls every element possible
-    assert feature("NaCl", "max ionic char") == pytest.approx(1 - np.exp(-((3.16 - 0.93) ** 2) / 4))
-    assert feature("NaCl", "avg ionic char") == pytest.approx(
-        (1 - np.exp(-((3.16 - 0.93) ** 2) / 4)) / 4
-    )
 
 
 def test_elements_are_matminers_fractions_of_86_elements():

@@ -2,8 +2,13 @@
 
 import numpy as np
 
-from irnet_hpc.data.formulas import parse_formula
-from irnet_hpc.data.splits import ROLES
+from irnet_hpc.data.formulas import (
+    parse_formula,
+)
+from irnet_hpc.data.materials import Materials, parse_materials
+from irnet_hpc.data.raw_table import RawTable
+from irnet_hpc.data.splits import ROLES, count_on_two_sides
+from irnet_hpc.pack.select import one_per_formula
 from irnet_hpc.pack.store import open_pack
 from tests.pack.builders import TABLE
 
@@ -123,3 +128,74 @@ def test_packs_of_two_sources_agree_on_who_is_test(alloys_pack, pack_command, tm
     with open_pack(tmp_path / "packs/lab-elements.h5") as pack:
         found = {formula: side for side in ROLES for formula in pack.formulas(pack.rows(side))}
     assert found == {spelling: split[formula] for spelling, formula in backwards.items()}
+
+
+NAN = np.nan
+
+
+def materials(
+    formulas: list[str], split: list[str] | None = None, **targets: list[float]
+) -> Materials:
+    line = np.arange(2, len(formulas) + 2)
+    ids = [f"id-{number}" for number in line]
+    found, rejected = parse_materials(
+        RawTable(
+            line,
+            formulas,
+            ids,
+            role=split,
+            targets={name: np.array(v, float) for name, v in targets.items()},
+        )
+    )
+    assert not rejected
+    return found
+
+
+def test_of_one_formula_the_entry_of_lowest_formation_energy_stays():
+    found, rejected = one_per_formula(
+        materials(
+            ["TiO2", "Ti2O4", "FeO", "O2Ti"],
+            formation_energy=[-1, -3, 0, -2],
+            band_gap=[1, 2, 0, 3],
+        )
+    )
+    assert list(found.formula) == ["Ti2O4", "FeO"]
+    assert list(found.targets["band_gap"]) == [2, 0]
+    assert [(row.line, row.reason, row.detail) for row in rejected] == [
+        (5, "duplicate formula", "line 3"),
+        (2, "duplicate formula", "line 3"),
+    ]
+
+
+def test_values_of_one_formula_reported_in_several_rows_are_brought_together():
+    found, rejected = one_per_formula(
+        materials(
+            ["Al2O3", "Al4O6", "Al6O9", "AlO1.5"],
+            formation_energy=[NAN, -3, -3, NAN],
+            band_gap=[
+                6,
+                NAN,
+                NAN,
+                5,
+            ],  # 6 and 5 contradict each other: the first completes the entry, the second goes
+            bulk_modulus=[NAN, NAN, 250, NAN],
+        )
+    )
+    assert list(found.formula) == ["Al4O6"]
+    assert {name: values.tolist() for name, values in found.targets.items()} == {
+        "formation_energy": [-3],
+        "band_gap": [6],
+        "bulk_modulus": [250],
+    }
+    assert [row.reason for row in rejected] == 2 * ["merged into a row of the same formula"] + [
+        "duplicate formula"
+    ]
+
+
+def test_duplicates_on_two_sides_of_a_given_split_both_stay():
+    found, rejected = one_per_formula(
+        materials(["FeO", "Fe2O2"], split=["train", "test"], band_gap=[1, 2])
+    )
+    assert len(found) == 2
+    assert not rejected
+    assert count_on_two_sides(found.reduced, found.role) == 1

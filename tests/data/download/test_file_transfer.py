@@ -1,0 +1,84 @@
+"""Files that were cut, damaged or replaced."""
+
+import csv
+import hashlib
+import lzma
+
+import pandas as pd
+import pytest
+from matminer.utils.io import store_dataframe_as_json
+
+from irnet_hpc.data.download import http, matminer_columns
+from irnet_hpc.data.download.obtain import fetch
+from irnet_hpc.data.resolve import resolve_source
+from irnet_hpc.errors import UserError
+from tests.data.http_server import Answer, Files
+
+
+def read(table) -> list[dict[str, str]]:
+    with lzma.open(table, "rt", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+GAPS = {"formula": ["Fe2O3", "NaN", " ", "GaAs"], "gap expt": [2.1, None, 1.0, 1.424]}
+
+
+@pytest.fixture
+def datasets(serve, tmp_path, monkeypatch):
+    """Serves small datasets in matminer's own file format, of which its metadata are made to have hash and rows."""
+    known = matminer_columns.metadata()
+    files = {}
+
+    def publish(name: str, columns: dict, **options) -> str:
+        path = tmp_path / "made" / f"{name}.json.gz"
+        path.parent.mkdir(exist_ok=True)
+        store_dataframe_as_json(pd.DataFrame(columns), str(path), compression="gz", pbar=False)
+        body = path.read_bytes()
+        files[f"/data/{name}.json.gz"] = body
+        known[name] = known[name] | {
+            "hash": hashlib.sha256(body).hexdigest(),
+            "num_entries": len(pd.DataFrame(columns)),
+        }
+        publish.server = serve(Files(files, **options))
+        known[name]["url"] = f"{publish.server.url}/data/{name}.json.gz"
+        return publish.server.url + "/data"
+
+    monkeypatch.setattr(matminer_columns, "metadata", lambda: known)
+    monkeypatch.delenv("MATMINER_DATA", raising=False)
+    return publish
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_file_that_was_cut_goes_on_where_the_server_offers_ranges(
+    datasets, tmp_path, monkeypatch, ranges
+):
+    monkeypatch.setattr(http, "CHUNK", 10)  # of what is cut, the last part of a chunk is lost
+    url = datasets("expt_gap", GAPS, ranges=ranges)
+    server = datasets.server
+    size = len(server.answer("/data/expt_gap.json.gz", {}).body)
+    server.faults[0] = lambda answer: answer._replace(cut=50)
+    table = fetch(resolve_source("matminer:expt_gap", tmp_path), url)
+    assert len(read(table)) == 3
+    assert [request.headers.get("Range") for request in server.requests] == [None, "bytes=50-"]
+    sent = server.answer("/data/expt_gap.json.gz", {"Range": "bytes=50-"}).body
+    assert len(sent) == (size - 50 if ranges else size)
+
+
+def test_a_file_whose_beginning_is_wrong_is_fetched_from_the_beginning(datasets, tmp_path):
+    url = datasets("expt_gap", GAPS)
+    work = tmp_path / ".matminer-expt_gap.download"
+    work.mkdir()
+    (work / "expt_gap.json.gz.part").write_bytes(b"x" * 60)
+    assert len(read(fetch(resolve_source("matminer:expt_gap", tmp_path), url))) == 3
+    assert [request.headers.get("Range") for request in datasets.server.requests] == [
+        "bytes=60-",
+        None,
+    ]
+
+
+def test_a_file_with_another_hash_is_refused(datasets, tmp_path):
+    url = datasets("expt_gap", GAPS)
+    datasets.server.faults[0] = lambda answer: Answer(b"something else")
+    with pytest.raises(UserError, match="sha256"):
+        fetch(resolve_source("matminer:expt_gap", tmp_path), url)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made"]

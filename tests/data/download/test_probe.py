@@ -1,0 +1,117 @@
+"""Probes of services as documented, and of others."""
+
+import hashlib
+
+import pandas as pd
+import pytest
+from matminer.utils.io import store_dataframe_as_json
+
+from irnet_hpc.data.download import matminer_columns
+from irnet_hpc.data.download.probe import probe_source
+from irnet_hpc.errors import UserError
+from tests.data.http_server import CSCL, FAST, Aflux, Answer, Files, Oqmd, some_rows
+
+# The first is an entry that AFLOW gave to the authors of the client `aflow`, in their tests; numbers are text there.
+ENTRIES = [
+    {
+        "auid": "aflow:db1f17a6f945c29b",
+        "compound": "Be1O1",
+        "aurl": "aflowlib.duke.edu:AFLOWDATA/ICSD_WEB/FCC/Be1O1_ICSD_163467",
+        "Egap": "6.8531",
+        "enthalpy_formation_atom": "-2.97",
+        "energy_atom": -7.1,
+        "volume_cell": 14.2,
+        "density": None,
+        "ael_bulk_modulus_vrh": "208.3",
+        "ael_shear_modulus_vrh": "",
+    },
+    *(
+        {
+            "auid": f"aflow:{n:016x}",
+            "compound": f"{metal}1O1",
+            "Egap": n,
+            "enthalpy_formation_atom": -n / 10,
+        }
+        for n, metal in enumerate(("Mg", "Ca", "Sr", "Ba", "Zn", "Cd"), start=1)
+    ),
+]
+GAPS = {"formula": ["Fe2O3", "NaN", " ", "GaAs"], "gap expt": [2.1, None, 1.0, 1.424]}
+
+
+@pytest.fixture
+def datasets(serve, tmp_path, monkeypatch):
+    """Serves small datasets in matminer's own file format, of which its metadata are made to have hash and rows."""
+    known = matminer_columns.metadata()
+    files = {}
+
+    def publish(name: str, columns: dict, **options) -> str:
+        path = tmp_path / "made" / f"{name}.json.gz"
+        path.parent.mkdir(exist_ok=True)
+        store_dataframe_as_json(pd.DataFrame(columns), str(path), compression="gz", pbar=False)
+        body = path.read_bytes()
+        files[f"/data/{name}.json.gz"] = body
+        known[name] = known[name] | {
+            "hash": hashlib.sha256(body).hexdigest(),
+            "num_entries": len(pd.DataFrame(columns)),
+        }
+        publish.server = serve(Files(files, **options))
+        known[name]["url"] = f"{publish.server.url}/data/{name}.json.gz"
+        return publish.server.url + "/data"
+
+    monkeypatch.setattr(matminer_columns, "metadata", lambda: known)
+    monkeypatch.delenv("MATMINER_DATA", raising=False)
+    return publish
+
+
+def test_probe_agrees_with_a_service_as_documented_and_says_what_differs(serve, pack_command):
+    good = Oqmd(some_rows(30))
+    good.total = 1_200_000
+    server = serve(good)
+    done = pack_command("--probe", "oqmd", "--url", server.url + "/oqmdapi", **FAST)
+    assert (done.returncode, done.stdout) == (0, "oqmd is as its reader expects it\n"), done.stderr
+    assert len(server.requests) == 1
+    rows = [row | {"volume": row["volume"] * 1000, "band_gap": "wide"} for row in some_rows(30)]
+    other = Oqmd(rows)
+    changed = serve(
+        lambda path, headers: Answer(
+            other(path, headers).body.replace(b'"natoms"', b'"chi": 1, "natoms"')
+        )
+    )
+    done = pack_command("--probe", "oqmd", "--url", changed.url + "/oqmdapi", **FAST)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        "30 rows in all, though 600,000 to 2,500,000 were expected (2026-11: 0.7 million in 2019, above 1.2 million since "
+        "2023)",
+        "fields that were not expected: chi",
+        "band_gap is no number in 20 rows, but 'wide'",
+        "20 of 20 values of volume_per_atom are not between 1 and 500 Å³/atom: another unit?",
+    ]
+    service = Oqmd([CSCL] * 30)
+    lacking = serve(
+        lambda path, headers: Answer(service(path, headers).body.replace(b"stability", b"hull"))
+    )
+    assert "stability is missing in 20 of 20 rows" in probe_source("oqmd", lacking.url + "/oqmdapi")
+    for body in (b"<html>", b"[" * 100_000, b'{"data": [], "meta": [1]}'):
+        page = serve(lambda *_, body=body: Answer(body))
+        assert probe_source("oqmd", page.url)[0].startswith("not an answer as documented: ")
+    steering = serve(
+        lambda path, headers: Answer(service(path, headers).body.replace(b"natoms", b"\\u001b[2J"))
+    )
+    assert "fields that were not expected: [2J" in probe_source("oqmd", steering.url + "/oqmdapi")
+
+
+def test_probe_of_aflow_and_of_a_dataset(serve, datasets):
+    server = serve(Aflux(ENTRIES * 3, named=False))
+    assert probe_source("aflow", server.url + "/") == []
+    url = datasets("expt_gap", GAPS)
+    assert probe_source("matminer:expt_gap", url) == []
+    assert datasets.server.requests[0].headers["Range"] == "bytes=0-1023"
+    datasets.server.faults[1] = lambda answer: Answer(b"<html>moved</html>")
+    assert (
+        "is not packed by gzip: it begins b'<html>moved</html>'"
+        in probe_source("matminer:expt_gap", url)[0]
+    )
+    with pytest.raises(
+        UserError, match="unknown source 'alloys'; known: aflow, jarvis, mp, oqmd, oqmd-sc"
+    ):
+        probe_source("alloys")
