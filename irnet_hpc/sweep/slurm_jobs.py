@@ -73,17 +73,20 @@ def slurm_parameters(
         # A job whose pack failed would wait for ever, and the aggregator for it.
         "additional_parameters": {"kill-on-invalid-dep": "yes", "requeue": True} | sbatch_options,
     }
-    if is_training:
-        unasked = 0 if resources.cpu_only else site.gpus_per_task
-        gpus = (resources.gpus_per_rank or unasked) * resources.ranks_per_node
-        # Since 22.05 srun does not take over --cpus-per-task; a dead rank must end the others.
-        srun_args = ["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cpus_per_rank}"]
-        parameters |= {
-            "srun_args": [*srun_args, *site.srun_args],
-            "signal_delay_s": notice_s(resources),
-            "gpus_per_node": gpus or None,
-        }
-    return parameters
+    return parameters | (_srun_parameters(site, resources) if is_training else {})
+
+
+def _srun_parameters(site: Site, resources: Resources) -> dict:
+    """Return the parameters of jobs that srun starts once in every rank."""
+    unasked = 0 if resources.cpu_only else site.gpus_per_task
+    gpus = (resources.gpus_per_rank or unasked) * resources.ranks_per_node
+    # Since 22.05 srun does not take over --cpus-per-task; a dead rank must end the others.
+    srun_args = ["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cpus_per_rank}"]
+    return {
+        "srun_args": [*srun_args, *site.srun_args],
+        "signal_delay_s": notice_s(resources),
+        "gpus_per_node": gpus or None,
+    }
 
 
 def sbatch(folder: Path, parameters: dict, jobs: Sequence) -> list:

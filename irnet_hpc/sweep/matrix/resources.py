@@ -104,8 +104,10 @@ def read_retry(value: object) -> Retry | None:
     """Read `retry`; None where it is false: nothing is tried again."""
     if value is False:
         return None
-    check_keys("key of retry", mapping(value, "retry"), Retry)
-    return Retry(**mapping(value, "retry"))
+    check_value("retry", value, Annotated[dict, Meta(extra={"rule": "a mapping or false"})])
+    assert isinstance(value, dict)
+    check_keys("key of retry", value, Retry)
+    return Retry(**value)
 
 
 def with_more(resources: Resources, cause: Cause, limits: Retry) -> Resources | None:
