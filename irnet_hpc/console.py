@@ -96,7 +96,7 @@ class _LinesForPeople(logging.Handler):
 
 
 def log_to_stdout() -> None:
-    """Print what the package logs from level INFO on, as commands do. A second call does nothing."""
+    """Print what the package logs from level INFO on, as commands do; once is enough."""
     logger = logging.getLogger("irnet_hpc")
     if not any(isinstance(handler, _LinesForPeople) for handler in logger.handlers):
         logger.addHandler(_LinesForPeople())

@@ -1,0 +1,53 @@
+"""Run on several processes, nodes and cores, and under SLURM.
+
+`engines` connects the ranks of a training by Horovod or torch.distributed, `mpi` those of packing,
+and `launch` knows which launcher started them. `worker_pool` spreads pure functions over the cores
+of one machine. `slurm` runs SLURM's commands, `processes` and `memory` ask the operating system.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "allreduce": ["sum_step"],
+        "engines": [
+            "Alone",
+            "Comm",
+            "device_of",
+            "from_root",
+            "leave_at_once",
+            "start",
+            "together",
+        ],
+        "launch": ["DEVICES", "ENGINES", "LAUNCHERS", "detect", "n_threads"],
+        "memory": ["cgroup_limits", "free_bytes"],
+        "mpi": ["Ranks", "run"],
+        "processes": [
+            "StopSignals",
+            "ignore_termination_signals",
+            "is_alive",
+            "keep_freed_memory",
+            "machine",
+            "process_name",
+        ],
+        "slurm": [
+            "NO_CLUSTER",
+            "OUT_OF_TIME",
+            "STATES_OUT_OF_MEMORY",
+            "STATES_OUT_OF_TIME",
+            "STATE_FAILED",
+            "Job",
+            "JobEnd",
+            "SlurmError",
+            "end_of_job",
+            "how_ended",
+            "max_array_size",
+            "requeue",
+            "set_dependency",
+            "squeue",
+            "stop_by",
+        ],
+        "worker_pool": ["LeftOut", "at", "available_cores", "in_order"],
+    },
+)

@@ -238,7 +238,7 @@ def device_of(local_rank: int, wanted: str = "auto") -> torch.device:
     check_choice("device", wanted, launch.DEVICES)
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError(
-            "device cuda must be a GPU that torch can use, however: there is none here; known: auto, cpu"
+            "device cuda must be a GPU that torch can use, got none here; known: auto, cpu"
         )
     if wanted == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
@@ -265,7 +265,7 @@ def start(engine: str, folder: Path, is_rare: Callable[[int], bool] = lambda siz
         )
     if engine == "none" and where and where.size > 1:
         raise UserError(
-            f"engine none is for one rank, however: {where.launcher} started {where.size}"
+            f"engine none is for one rank, got {where.launcher} started {where.size}"
         )
     if engine == "horovod":
         comm = Horovod(where, folder, bool(where) and is_rare(where.size))

@@ -70,7 +70,7 @@ def detect(environment: Mapping[str, str] = os.environ) -> Launch | None:
             n_tasks = int(environment[size])
             if n_tasks > 1:
                 raise UserError(
-                    f"size must equal SLURM_NTASKS, however: 1 and {n_tasks}; start the ranks with srun, mpirun or horovodrun"
+                    f"size must equal SLURM_NTASKS, got 1 and {n_tasks}; start the ranks with srun, mpirun or horovodrun"
                 )
             return None
 
@@ -109,11 +109,11 @@ def check_size(
     n_tasks = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS")
     if where and where.launcher == "srun" and n_tasks and int(n_tasks) != size:
         raise UserError(
-            f"size must equal SLURM_NTASKS, however: {size} and {n_tasks}; see srun --mpi=list, or --engine torch"
+            f"size must equal SLURM_NTASKS, got {size} and {n_tasks}; see srun --mpi=list, or --engine torch"
         )
     if where and where.size != size:
         raise UserError(
-            f"size must equal what {where.launcher} started, however: {size} and {where.size}; this Horovod may be built "
+            f"size must equal what {where.launcher} started, got {size} and {where.size}; this Horovod may be built "
             "for another launcher, --engine torch is not"
         )
 
@@ -124,7 +124,7 @@ def tasks_per_node(text: str) -> list[int]:
     for part in text.split(","):
         match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
         if not match:
-            raise UserError(f"SLURM_TASKS_PER_NODE must be like 2(x2),1, however: {text!r}")
+            raise UserError(f"SLURM_TASKS_PER_NODE must be like 2(x2),1, got {text!r}")
         tasks += [int(match[1])] * int(match[2] or 1)
     return tasks
 

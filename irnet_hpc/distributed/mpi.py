@@ -90,7 +90,7 @@ def _join(where: launch.Launch) -> Ranks:
     size = MPI.COMM_WORLD.Get_size()
     if size != where.size:
         raise UserError(
-            f"size must equal what {where.launcher} started, however: {size} and {where.size}; the ranks must be started by "
+            f"size must equal what {where.launcher} started, got {size} and {where.size}; the ranks must be started by "
             f"the mpirun (or srun --mpi) of the MPI that mpi4py finds, {MPI.Get_library_version().split(',')[0]}; or pack "
             "with --workers"
         )

@@ -1,4 +1,4 @@
-"""Processes: names that outlive their numbers, and what a training does to its own (signals noted, freed memory kept)."""
+"""Name processes so that a name outlives its number, note signals, and keep freed memory."""
 
 import contextlib
 import ctypes
@@ -10,9 +10,10 @@ from pathlib import Path
 
 
 def machine() -> str:
-    """Where numbers of processes mean the same as here: this boot of this kernel, and the processes that we can see.
+    """Name the place where numbers of processes mean the same as here; empty if unknown.
 
-    Not the host's name: containers often share one, and then see other processes under the same numbers.
+    That is this boot of this kernel, and the processes that we can see. The host's name would not
+    do: containers often share one, and then see other processes under the same numbers.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -22,20 +23,26 @@ def machine() -> str:
 
 
 def process_name(pid: int) -> str | None:
-    """A process in a way that survives the reuse of its number: `<pid>@<start>`; None if there is no such process."""
-    found = _state_and_start(pid)
-    return found and f"{pid}@{found[1]}"
+    """Name a process in a way that survives the reuse of its number: `<pid>@<start>`.
+
+    None if there is no such process.
+    """
+    status = _state_and_start(pid)
+    return status and f"{pid}@{status[1]}"
 
 
 def is_alive(process: str | None) -> bool:
-    """Whether a process of this machine, as named by process_name(), still runs; not where that is no such name."""
-    named = re.fullmatch(r"([0-9]{1,18})@([0-9]+)", process or "")
-    found = named and _state_and_start(int(named[1]))
-    return bool(found) and found[1] == named[2] and found[0] not in "ZX"  # zombie, dead
+    """Return True if a process of this machine, named by `process_name`, still runs."""
+    name = re.fullmatch(r"([0-9]{1,18})@([0-9]+)", process or "")
+    status = _state_and_start(int(name[1])) if name else None
+    if name is None or status is None:
+        return False
+    state, start = status
+    return start == name[2] and state not in "ZX"  # zombie, dead
 
 
 def _state_and_start(pid: int) -> tuple[str, str] | None:
-    """A process's state and when it started, in ticks since the machine did."""
+    """Return a process's state and when it started, in ticks since the machine did."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -44,9 +51,12 @@ def _state_and_start(pid: int) -> tuple[str, str] | None:
 
 
 class StopSignals:
-    """Whether SIGTERM, SIGUSR1 or SIGUSR2 has asked this process to stop, or the clock has. A handler only notes it; the loop looks.
+    """Note that SIGTERM, SIGUSR1 or SIGUSR2, or the clock, asks this process to stop.
 
-    `until`: when to stop unasked, in s since the epoch (deadline.py).
+    The handler only notes the signal; the training loop looks at `asked`.
+
+    Args:
+        until: When to stop without a signal, in s since 1970, see `slurm.stop_by`.
     """
 
     def __init__(self, until: float = math.inf) -> None:
@@ -59,10 +69,12 @@ class StopSignals:
 
     @property
     def asked(self) -> bool:
+        """True once the process should stop."""
         return self.is_told or self.is_late
 
     @property
     def is_late(self) -> bool:
+        """True once `until` has passed."""
         return time.time() >= self.until
 
     def _note(self, *_: object) -> None:
@@ -70,9 +82,10 @@ class StopSignals:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed instead of giving it back to the kernel, only to fault it in again every step.
+    """Let glibc keep freed memory instead of giving it back to the kernel.
 
-    A layer's activations are just large enough for that: 2,500 page faults a step, a sixth of its time.
+    A layer's activations are just large enough to be given back and faulted in again every step:
+    2,500 page faults, a sixth of its time.
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library
         libc = ctypes.CDLL(None)
@@ -80,9 +93,12 @@ def keep_freed_memory() -> None:
             libc.mallopt(option, 1 << 30)
 
 
-def heed_no_signals() -> None:
-    """Leave with one's own status: a launcher ends all ranks when the first has left with one (srun's --kill-on-bad-exit), and
-    Python, which gives up its handlers before it has ended, would die of that and give another. For a process that has nothing
-    more to do: signals that are held back are forgotten."""
+def ignore_termination_signals() -> None:
+    """Ignore SIGTERM and SIGUSR1/2 until exit, so that our own status is reported.
+
+    A launcher ends the other ranks once one has exited (srun's --kill-on-bad-exit), and Python
+    restores the default handlers before it is done. For a process that has nothing more to do:
+    signals that are blocked are lost.
+    """
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,61 @@
+"""Describe runs and read what they leave behind.
+
+A run is one training: its specification (`RunSpec`), its recipe or grid, and the key that hashes
+all that decides its numbers. Its folder (`RunFolder`) holds the result, the lease of the process
+that trains it, and the test rows' predictions. `collect_runs` reads all finished runs below a
+folder. Nothing here needs torch.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "collect": ["FinishedRun", "Gap", "collect_runs", "one_a_property"],
+        "folder": ["SLOTS", "SUFFIXES", "RunError", "RunFolder", "cause_of", "seconds_since_1970"],
+        "grids": ["GRID", "GRIDS", "USES_GPU", "Grid", "point_text"],
+        "lease": [
+            "LEASE_FILE",
+            "Lease",
+            "LeaseLost",
+            "Leases",
+            "RunIsHeld",
+            "SeenLease",
+            "expiry_s",
+            "file_server_time",
+            "is_expired",
+            "read_lease",
+        ],
+        "pack_identity": ["differing_fields", "without_content_hash"],
+        "predictions": [
+            "Predictions",
+            "SplitRows",
+            "pool_splits",
+            "read_predictions",
+            "readable_runs",
+        ],
+        "predictions_file": ["read_arrays"],
+        "recipes": ["RECIPES", "Recipe", "cannot_start", "fitting_batch", "resolve"],
+        "result": ["RunResult", "read_result"],
+        "spec": [
+            "ARCHITECTURES",
+            "PROTOCOLS",
+            "RunSpec",
+            "check_properties",
+            "defaults",
+            "known_architecture",
+            "model_name",
+            "model_of",
+            "read_recipe",
+            "read_spec",
+            "refuse_mixed",
+            "refuse_repeated",
+            "run_folder",
+            "run_id",
+            "run_key",
+            "run_name",
+            "shape_of",
+        ],
+        "states": ["Cause", "CellState", "GapState"],
+    },
+)

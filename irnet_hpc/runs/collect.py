@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from irnet_hpc.errors import UserError
 from irnet_hpc.runs.folder import RunFolder
-from irnet_hpc.runs.result import LARGEST, RunResult, read_result
+from irnet_hpc.runs.result import MAX_NUMBER, RunResult, read_result
 from irnet_hpc.runs.spec import RunSpec, read_recipe, read_spec
 from irnet_hpc.runs.states import GapState
 
@@ -103,8 +103,8 @@ def collect_runs(results: Path) -> tuple[list[FinishedRun], dict[Path, Gap]]:
             except (UserError, OSError) as error:
                 gaps[path] = Gap(GapState.UNREADABLE, str(error), folder.spec())
         elif "error.json" in names:
-            error = folder.error()
-            gaps[path] = Gap(GapState.FAILED, error.message if error else "", folder.spec())
+            failure = folder.error()
+            gaps[path] = Gap(GapState.FAILED, failure.message if failure else "", folder.spec())
         elif "run.json" in names:
             gaps[path] = Gap(GapState.UNFINISHED, spec=folder.spec())
     return runs, gaps
@@ -139,12 +139,13 @@ def _checked_spec(folder: Path, result: RunResult) -> RunSpec:
 
 
 def _check_per_property(names: Sequence[str], per_property: object) -> None:
-    """Check that a joint result has numbers for every property, and that of one property none."""
+    """Check that a result of several properties has numbers for each, and one of one has none."""
     if len(names) == 1 and per_property is None:
         return
     if not isinstance(per_property, dict) or len(names) == 1 or per_property.keys() != set(names):
         raise UserError(
-            f"per_property must be of {', '.join(names)}, and null for one, got {per_property!r:.80}"
+            f"per_property must be of {', '.join(names)}, and null for one, "
+            f"got {per_property!r:.80}"
         )
     for name, numbers in per_property.items():
         is_complete = isinstance(numbers, dict) and numbers.keys() == PER_PROPERTY
@@ -158,9 +159,14 @@ def _check_per_property(names: Sequence[str], per_property: object) -> None:
 
 
 def _check_number(name: str, value: object, may_be_none: bool) -> None:
+    """Raise UserError if a number is negative, too large, or none at all."""
     if value is None and may_be_none:
         return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 <= value <= MAX_NUMBER
+    ):
         raise UserError(f"{name} must be a number that is not negative, got {value!r:.50}")
 
 

@@ -1,6 +1,7 @@
 """Read and write the folder of a run; nothing else knows the names of its files.
 
-    run.json  history.csv  checkpoint/  model.safetensors  test_predictions.npz  error.json  result.json
+    run.json  history.csv  checkpoint/  model.safetensors  test_predictions.npz  error.json
+    result.json
 
 `run.json` is written first and `result.json` last, atomically: nothing else means done.
 Imports neither torch nor, until arrays are read or written, numpy.
@@ -63,22 +64,27 @@ class RunFolder:
 
     @property
     def run_json(self) -> Path:
+        """Specification, recipe, key and attempts, written first."""
         return self.path / "run.json"
 
     @property
     def result_json(self) -> Path:
+        """The result, written last."""
         return self.path / "result.json"
 
     @property
     def error_json(self) -> Path:
+        """Why there is no result."""
         return self.path / "error.json"
 
     @property
     def history_csv(self) -> Path:
+        """A line an epoch, of a network."""
         return self.path / "history.csv"
 
     @property
     def model(self) -> Path:
+        """The trained network."""
         return self.path / "model.safetensors"
 
     @property
@@ -88,10 +94,12 @@ class RunFolder:
 
     @property
     def test_predictions(self) -> Path:
+        """Targets and predictions of the test rows."""
         return self.path / "test_predictions.npz"
 
     @property
     def checkpoint(self) -> Path:
+        """The folder of what an interrupted training goes on from."""
         return self.path / "checkpoint"
 
     # ------------------------------------------------------------------------------------ reading
@@ -273,7 +281,7 @@ class RunFolder:
         import numpy as np
 
         with self.replacing(self.test_predictions) as temporary:
-            np.savez(temporary, **arrays)
+            np.savez(temporary, **dict(arrays))  # type: ignore[arg-type]  # a keyword of numpy's
 
     def write_result(self, result: RunResult) -> None:
         """Write result.json, then remove the checkpoints."""

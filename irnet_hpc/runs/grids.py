@@ -1,27 +1,28 @@
-"""GRIDS: the models that networks are compared with, each with its small grid, as frozen, named records. No sklearn here.
+"""List the GRIDS: the models that networks are compared with, each with a small grid of parameters.
 
-The ten classical models of the papers (Jha et al. 2019), and two rivals of today: gradient-boosted trees and a tabular
-network. `grid` is to them what a recipe is to a network: it says all that decides the numbers, and the key hashes it.
-classical.py says how each is made.
+They are the ten classical models of the papers (Jha et al. 2019), and two rivals of today:
+gradient-boosted trees and a tabular network. A grid is to them what a recipe is to a network: it
+states all that decides the numbers, and the key hashes it. train/classical.py makes the models, so
+that no sklearn is needed here.
 """
 
 import dataclasses
 import itertools
 import json
+from typing import Any
 
 GRID = "grid"  # the recipe of every model in GRIDS, and of no network
 
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """One model's training: every combination of `grid` is fitted, and the best on the rows that select is kept."""
+    """A model's training: every combination is fitted, and the best on the selecting rows kept."""
 
     architecture: str
-    fixed: dict = dataclasses.field(
-        default_factory=dict, hash=False
-    )  # parameter -> value at every point
+    # parameter -> value at every point
+    fixed: dict = dataclasses.field(default_factory=dict, hash=False)
     grid: dict = dataclasses.field(default_factory=dict, hash=False)  # parameter -> list of values
-    max_rows: int | None = None  # fitted on the first so many training rows; None: all
+    max_rows: int | None = None  # of the training rows, the first; None: all
     features: str = "raw"  # raw | standard, as in Recipe; trees do not care
     clip: float = 0.0
     target: str = "raw"
@@ -34,24 +35,28 @@ class Grid:
 
     @property
     def floor(self) -> str:
-        """As in Recipe: these models know nothing of floors."""
+        """As in Recipe; these models have no floors."""
         return "none"
 
     @property
     def points(self) -> list[dict]:
-        """The combinations in the order of the grid, the last parameter varying fastest: one, empty, where it has none."""
+        """The combinations in the order of the grid, the last parameter varying fastest.
+
+        Without parameters there is one, which is empty.
+        """
         return [
             dict(zip(self.grid, values, strict=True))
             for values in itertools.product(*self.grid.values())
         ]
 
     def fitted_rows(self, n_rows: int) -> int:
-        """How many of so many training rows the model is fitted on."""
+        """Return how many of `n_rows` training rows the model is fitted on."""
         return min(n_rows, self.max_rows or n_rows)
 
 
-# What measures distances or shrinks coefficients needs features of one size; 6 standard deviations as in `onecycle`.
-STANDARD = {"features": "standard", "clip": 6.0, "target": "standard"}
+# What measures distances or shrinks coefficients needs features of one size; 6 standard deviations
+# as in `onecycle`.
+STANDARD: dict[str, Any] = {"features": "standard", "clip": 6.0, "target": "standard"}
 
 GRIDS = {
     grid.architecture: grid
@@ -70,7 +75,8 @@ GRIDS = {
             {"alpha": [1e-5, 1e-4, 1e-3]},
             **STANDARD,
         ),
-        # The kernel matrix grows with the square of the rows: at 20,000 a fit takes minutes, at 300,000 days.
+        # The kernel matrix grows with the square of the rows: at 20,000 a fit takes minutes, at
+        # 300,000 days.
         Grid(
             "svr",
             {"kernel": "rbf", "epsilon": 0.02, "cache_size": 1000},
@@ -90,7 +96,8 @@ GRIDS = {
             {"max_iter": 1000, "learning_rate": 0.05, "early_stopping": False},
             {"loss": ["squared_error", "absolute_error"], "max_leaf_nodes": [31, 127]},
         ),
-        # Gorishniy et al., ICLR 2025: 32 networks in one. The defaults of its authors, a fixed number of epochs.
+        # Gorishniy et al., ICLR 2025: 32 networks in one. The defaults of its authors, a fixed
+        # number of epochs.
         Grid(
             "tabm",
             {"epochs": 40, "batch": 256, "weight_decay": 3e-4},
@@ -100,11 +107,12 @@ GRIDS = {
     )
 }
 
-USES_GPU = {"tabm"}  # where there is one; for the others no GPU is asked of the scheduler
+# Where there is one; for the others no GPU is asked of the scheduler.
+USES_GPU = {"tabm"}
 
 
 def point_text(point: dict) -> str:
-    """A point of a grid as a person reads it: `max_features 0.33`."""
+    """Format a point of a grid for people, e.g. `max_features 0.33`."""
     return (
         ", ".join(f"{name} {json.dumps(value)}" for name, value in point.items()) or "its defaults"
     )

@@ -1,4 +1,4 @@
-"""Lease runs to processes: never do two train one run, and one that wakes up late overwrites nothing.
+"""Lease runs to processes: two never train one run, and one that wakes up late overwrites nothing.
 
     <run folder>/lease.json     token, host, process, job; its mtime is when its owner last beat
 
@@ -116,7 +116,7 @@ def is_expired(seen: SeenLease, now: float | None, successor: Lease | None = Non
 
 
 def file_server_time(folder: Path) -> float | None:
-    """Return the file server's time in s, the mtime of a new file; None where we may not make one."""
+    """Return the file server's time in s, the mtime of a new file; None if none may be made."""
     path = folder / f".clock.{secrets.token_hex(4)}.tmp"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -219,7 +219,7 @@ class Leases:
         return True
 
     def token_of(self, folder: Path | str) -> str | None:
-        """Return the token by which this process, or its rank 0, holds a run; None if it does not."""
+        """Return the token by which this process or its rank 0 holds a run; None if it does not."""
         folder = Path(folder).resolve()
         return self._held[folder][0].token if folder in self._held else self._shared.get(folder)
 
@@ -348,7 +348,7 @@ def _create(path: Path, temporary: Path) -> int | None:
     try:
         os.link(temporary, path)
     except FileExistsError:
-        # With two links the call succeeded, and the file server's answer was lost (open(2), O_EXCL).
+        # With two links the call succeeded, and the server's answer was lost (open(2), O_EXCL).
         if temporary.stat().st_nlink < 2:
             return None
     except OSError as error:
@@ -414,4 +414,3 @@ def _read(path: Path) -> SeenLease | None:
         return SeenLease(msgspec.convert(json.loads(text), Lease), touched)
     except (ValueError, RecursionError):
         return SeenLease(UNREADABLE, touched)
-

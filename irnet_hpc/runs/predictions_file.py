@@ -1,4 +1,4 @@
-"""Read test_predictions.npz, which may be anybody's: bounded, with checksums, without pickles."""
+"""Read test_predictions.npz, which may be anybody's: bounded, checked, and without pickles."""
 
 import io
 import tokenize

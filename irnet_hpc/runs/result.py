@@ -1,4 +1,4 @@
-"""irnet_hpc/runs/result.py"""
+"""Read a result.json, and check its fields."""
 
 import dataclasses
 import typing
@@ -7,15 +7,17 @@ from pathlib import Path
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
 
-LARGEST = 1e100  # of a number in a result: its square is still a number
+# Of a number in a result: its square is still a number.
+MAX_NUMBER = 1e100
 
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """What `result.json` holds. Errors are in `unit`, on the test rows unless the name says otherwise.
+    """The content of result.json.
 
-    Of several properties in one network the unit is `relative`: each error is the mean over the properties of theirs, by
-    the standard deviation of their training rows. Row counts are of rows that report at least one.
+    Errors are in `unit`, on the test rows unless the name says otherwise. For several properties in
+    one network the unit is `relative`: each error is a mean over the properties, in standard
+    deviations of their training rows. Row counts are of rows that report at least one.
     """
 
     spec: dict
@@ -28,47 +30,50 @@ class RunResult:
     val_mae: float | None  # None under protocol paper, which trains on val
     baseline_mae: float  # of predicting the train median for every test row
     selected_on: str  # val | test
-    optimism: (
-        float | None
-    )  # protocol paper: MAE on the unseen half of test less that on the half selected on, both ways
-    best_epoch: int | None  # None: a classical model, which has no epochs that are selected from
+    # Protocol paper: MAE on the unseen half of test less that on the half selected on, both ways.
+    optimism: float | None
+    best_epoch: int | None  # None: a classical model, which has no epochs to select from
     epochs: int | None
     n_train: int
     n_val: int
     n_test: int
-    n_parameters: (
-        int | None
-    )  # None: a classical model without coefficients or weights, or whose number says nothing
-    wall_time_s: float  # over all attempts, but for what a killed one did after its last checkpoint
+    # None: a classical model without coefficients or weights, or whose number says nothing.
+    n_parameters: int | None
+    # Over all attempts, but for what a killed one did after its last checkpoint.
+    wall_time_s: float
     device_hours: float  # wall time of each attempt times its ranks
-    samples_per_s: (
-        float | None
-    )  # training rows a second, evaluation left out; None: a classical model
+    # Training rows a second, evaluation left out; None: a classical model.
+    samples_per_s: float | None
     peak_memory_gb: float
     bundle_size: int
-    attempts: (
-        list  # of {started, size, engine, data}; data, where the features were, of networks only
-    )
+    # Each {started, size, engine, data}; networks alone have data, where the features were.
+    attempts: list
     engine: str  # none | horovod (gloo|mpi|nccl) | torch
     device: str
-    precision: str  # the recipe's; of a classical model what it was given, its library may compute in another
+    # The recipe's; of a classical model that of its input, its library may compute in another.
+    precision: str
     pack_identity: dict
     versions: dict
     commit: str | None
     # Classical models only; None: a network, or a result older than these fields.
-    fitted_rows: int | None = None  # the first so many of the n_train rows
-    chosen: dict | None = (
-        None  # {point, tried: [{point, mae, seconds}]}: MAE on the rows that select
-    )
-    # Several properties in one network only: {name: {unit, test_mae, test_rmse, test_r2, val_mae, baseline_mae, n_train,
-    # n_val, n_test}}, in the property's unit, over the rows that report it, at the one epoch that was selected.
+    fitted_rows: int | None = None  # of the n_train rows, the first
+    # {point, tried: [{point, mae, seconds}]}: MAE on the rows that select.
+    chosen: dict | None = None
+    # Several properties in one network only: {name: {unit, test_mae, test_rmse, test_r2, val_mae,
+    # baseline_mae, n_train, n_val, n_test}}, in the property's unit, over the rows that report it,
+    # at the one epoch that was selected.
     per_property: dict | None = None
-    # The run it started from, as origin.describe() has it; None: it started from nothing.
+    # The run it started from, as warm_start.describe() has it; None: it started from nothing.
     origin: dict | None = None
 
 
 def read_result(path: Path | str) -> RunResult:
-    """Read a result.json. Raises UserError where it is not one."""
+    """Read a result.json.
+
+    Raises:
+        UserError: If it is not one of this version, or a field is of another type.
+        OSError: If there is none.
+    """
     value = read_json(path)
     known = {field.name for field in dataclasses.fields(RunResult)}
     optional = {
@@ -85,7 +90,7 @@ def read_result(path: Path | str) -> RunResult:
         raise UserError(f"{path}: spec, recipe and pack_identity must be of type dict")
     if not all(isinstance(value[name], str) for name in ("unit", "key")):
         raise UserError(f"{path}: unit and key must be of type str")
-    # Not attempts, which only say when and on how many ranks: who wants to know looks at what they are.
+    # Not attempts, which only say when and on how many ranks: their readers check them.
     for field in (field for field in dataclasses.fields(RunResult) if field.name != "attempts"):
         _check_type(
             path, field.name, value.get(field.name), typing.get_args(field.type) or (field.type,)
@@ -94,12 +99,12 @@ def read_result(path: Path | str) -> RunResult:
 
 
 def _check_type(path: Path | str, name: str, value: object, kinds: tuple[type, ...]) -> None:
-    """Raise UserError where a result's value is neither null nor of one of these types; numbers must be below LARGEST."""
+    """Raise UserError if a value is not null and of another type, or too large a number."""
     known = (*kinds, int) if float in kinds else kinds
     if value is not None and (isinstance(value, bool) or not isinstance(value, known)):
         wanted = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
-        raise UserError(f"{path}: {name} must be of type {wanted}, or null, however: {value!r:.80}")
-    if isinstance(value, int | float) and not abs(value) <= LARGEST:
+        raise UserError(f"{path}: {name} must be of type {wanted}, or null, got {value!r:.80}")
+    if isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:
         raise UserError(
-            f"{path}: {name} must be a number of at most {LARGEST:g}, however: {value!r:.50}"
+            f"{path}: {name} must be a number of at most {MAX_NUMBER:g}, got {value!r:.50}"
         )

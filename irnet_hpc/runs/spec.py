@@ -1,10 +1,10 @@
-"""A run: its specification (a cell of the matrix), its key, its folder and its result. Imports neither torch nor h5py.
+"""Specify a run, a cell of the matrix, and derive its key and its folder from that.
 
-    results/<pack>/<property>/<architecture>-<depth>/<recipe>/<protocol>[-n<rows>][-from-<key8>]/seed<k>/
-        run.json  history.csv  checkpoint/  model.safetensors  test_predictions.npz  error.json  result.json
+    results/<pack>/<property>/<architecture>-<depth>/<recipe>/<variant>/seed<k>/
+    <variant>: <protocol>[-n<rows>][-from-<key8>]
 
-`result.json` is written last, atomically: nothing else means done. A classical model has no depth, so its folder is
-`<architecture>/grid/...`, with neither history nor model.safetensors in it.
+A classical model has no depth, so its folder is `<architecture>/grid/...`. folder.py lists the
+files in it. Imports neither torch nor h5py.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import NAME
@@ -21,22 +22,26 @@ from irnet_hpc.runs.grids import GRID, GRIDS, Grid
 from irnet_hpc.runs.pack_identity import without_content_hash
 from irnet_hpc.runs.recipes import OWN, Recipe
 
-# Raised by hand when a change makes the same specification give other numbers; tests/train/test_loop.py guards it.
+# Raised by hand when a change makes the same specification give other numbers;
+# tests/train/test_loop.py guards it.
 TRAINING_VERSION = 1
-GRID_VERSION = 1  # the same for classical models, whose results a change to the networks' training leaves as they are
+# The same for classical models, which a change to the training of networks leaves as they are.
+GRID_VERSION = 1
 
-# honest: select on val, touch test once. paper: train on train + val, select and report on test, as the published code.
+# honest: select on val, touch test once. paper: train on train + val, select and report on test,
+# as the published code does.
 PROTOCOLS = ("honest", "paper")
 
-LONGEST = 255  # bytes, of a folder's name
+MAX_NAME = 255  # bytes in the name of a folder
 
 
 @dataclasses.dataclass(frozen=True)
 class RunSpec:
-    """One cell of the matrix. Raises UserError where a part is not one of its choices."""
+    """A cell of the matrix; making one raises UserError if a part is not one of its choices."""
 
     pack: str  # name, e.g. oqmd-magpie
-    property: str  # name; of one network for several, their names joined by commas, in the order of its outputs
+    # A name; of a network for several their names joined by commas, in the order of its outputs.
+    property: str
     architecture: str  # of MODELS, custom-<hash8>, or a classical model of GRIDS
     depth: int | None = None  # None: a classical model
     recipe: str = "onecycle"  # name
@@ -47,105 +52,111 @@ class RunSpec:
     layers: str | None = None  # the layer string of a custom architecture
 
     def __post_init__(self) -> None:
-        checked_properties(self.property)
+        check_properties(self.property)
         for field in ("pack", "recipe"):
             if not NAME.fullmatch(str(getattr(self, field))):
                 raise UserError(
-                    f"{field} must be letters, digits and _.+=-, however: {getattr(self, field)!r}"
+                    f"{field} must be letters, digits and _.+=-, got {getattr(self, field)!r}"
                 )
         check_choice("protocol", self.protocol, PROTOCOLS)
         if not 0 <= self.seed < 2**63:
-            raise UserError(f"seed must be 0 to 2**63 - 1, however: {self.seed}")
+            raise UserError(f"seed must be between 0 and 2**63 - 1, got {self.seed}")
         if self.train_rows is not None and self.train_rows < 1:
-            raise UserError(f"train_rows must be positive, however: {self.train_rows}")
+            raise UserError(f"train_rows must be positive, got {self.train_rows}")
         # It becomes part of a folder's name, and a result that is read may be anybody's.
         if self.start_from is not None and not re.fullmatch("[0-9a-f]{16}", self.start_from):
             raise UserError(
-                f"start_from must be the 16 hexadecimal digits of a run, however: {self.start_from!r}"
+                f"start_from must be the 16 hexadecimal digits of a run, got {self.start_from!r}"
             )
         if self.is_classical or self.recipe == GRID:
             self._check_classical()
         elif self.layers is None:
             known_architecture(self.architecture)
-            layer_string(self.architecture, self.depth)
+            # It refuses None.
+            layer_string(self.architecture, self.depth)  # type: ignore[arg-type]
         elif (self.architecture, self.depth) != (
             custom_name(self.layers),
             parse_layers(self.layers).depth,
         ):
             raise UserError(
-                f"architecture {self.architecture}-{self.depth} is not the one of layers {self.layers!r}"
+                f"architecture {self.architecture}-{self.depth} is not that of layers "
+                f"{self.layers!r}"
             )
 
     def _check_classical(self) -> None:
         if not self.is_classical or self.recipe != GRID:
             raise UserError(
-                f"recipe {GRID} must be that of a classical model and of no network, however: "
+                f"recipe {GRID} must be that of a classical model and of no network, got "
                 f"{self.recipe} and {self.model}"
             )
         if len(self.properties) > 1:
             raise UserError(
-                f"{self.architecture} predicts one property, and only networks several, however: {self.property}"
+                f"{self.architecture} predicts one property, and only networks several, "
+                f"got {self.property}"
             )
         for field in ("depth", "start_from", "layers"):
             if getattr(self, field) is not None:
-                raise UserError(
-                    f"{self.architecture} has no {field}, however: {getattr(self, field)}"
-                )
-        most = GRIDS[self.architecture].max_rows
-        if most and (self.train_rows or 0) > most:
+                raise UserError(f"{self.architecture} has no {field}, got {getattr(self, field)}")
+        max_rows, train_rows = GRIDS[self.architecture].max_rows, self.train_rows or 0
+        if max_rows and train_rows > max_rows:
             raise UserError(
-                f"train_rows of {self.architecture} must be at most {most:,}, however: {self.train_rows:,}; "
-                f"without train_rows it is fitted on the first {most:,}"
+                f"train_rows of {self.architecture} must be at most {max_rows:,}, "
+                f"got {train_rows:,}; without train_rows it is fitted on the first {max_rows:,}"
             )
 
     @property
     def is_classical(self) -> bool:
-        """Whether this is a model of GRIDS: no layers, no epochs."""
+        """True for a model of GRIDS, which has neither layers nor epochs."""
         return self.architecture in GRIDS
 
     @property
     def properties(self) -> tuple[str, ...]:
-        """The names of the properties, one an output; nearly always there is one."""
+        """The names of the properties, one an output; nearly always one."""
         return tuple(self.property.split(","))
 
     @property
     def layer_string(self) -> str:
-        return self.layers or layer_string(self.architecture, self.depth)
+        """The layers of the network."""
+        # It refuses None.
+        return self.layers or layer_string(self.architecture, self.depth)  # type: ignore[arg-type]
 
     @property
     def model(self) -> str:
-        """Architecture and depth in one word, e.g. irnet-17: a folder's name and a table's column."""
+        """Architecture and depth in one word, e.g. irnet-17, the name of folders and columns."""
         return model_name(self.architecture, self.depth)
 
 
-def checked_properties(text: str) -> tuple[str, ...]:
-    """The names in `text`, one or several joined by commas. Raises UserError where one is none, or there twice."""
+def check_properties(text: str) -> tuple[str, ...]:
+    """Split one property, or several joined by commas; UserError for a bad or repeated name."""
     names = tuple(str(text).split(","))
     for name in names:
         if not NAME.fullmatch(name):
             raise UserError(
-                f"property must be letters, digits and _.+=-, or several such names joined by commas, however: {text!r}"
+                "property must be letters, digits and _.+=-, or several such names joined by "
+                f"commas, got {text!r}"
             )
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(
-            f"property must name each property once, however: {', '.join(twice)} twice in {text!r}"
+            f"property must name each property once, got {', '.join(twice)} twice in {text!r}"
         )
-    if len(str(text)) > LONGEST:
+    if len(str(text)) > MAX_NAME:
         raise UserError(
-            f"property must be at most {LONGEST} letters, a folder's name, however: {len(text)}"
+            f"property must be at most {MAX_NAME} letters, a folder's name, got {len(text)}"
         )
     return names
 
 
 def model_name(architecture: str, depth: int | None) -> str:
+    """Join architecture and depth to one word, e.g. irnet-17."""
     return architecture if depth is None else f"{architecture}-{depth}"
 
 
-ARCHITECTURES = (*MODELS, *GRIDS)  # all names that a model can have, but for a user's own layers
+# All names that a model can have, but for a user's own layers.
+ARCHITECTURES = (*MODELS, *GRIDS)
 
 
 def known_architecture(name: str) -> str:
-    """`name` if it is one of ARCHITECTURES. Raises UserError listing them."""
+    """Return `name` if it is one of ARCHITECTURES, else raise UserError listing them."""
     if name == "ibrnet":
         raise UserError(
             "ibrnet is no architecture of its own: it is brnet-17 trained with recipe ibrnet"
@@ -154,8 +165,10 @@ def known_architecture(name: str) -> str:
 
 
 def model_of(model: str) -> dict:
-    """RunSpec's fields for a model given in one word: `irnet-17`, `random_forest`, or a layer string (which begins with a
-    digit)."""
+    """Return RunSpec's fields for a model in one word.
+
+    It is one such as `irnet-17` or `random_forest`, or a layer string, which begins with a digit.
+    """
     if model in GRIDS:
         return {"architecture": model, "depth": None}
     architecture, _, depth = model.rpartition("-")
@@ -164,7 +177,8 @@ def model_of(model: str) -> dict:
     if not model[:1].isdigit():
         known_architecture(architecture or model)
         raise UserError(
-            f"model {model!r} must be ARCHITECTURE-DEPTH, e.g. irnet-17, a classical model, or a layer string"
+            f"model {model!r} must be ARCHITECTURE-DEPTH, e.g. irnet-17, a classical model, or a "
+            "layer string"
         )
     return {"architecture": custom_name(model), "depth": parse_layers(model).depth, "layers": model}
 
@@ -185,8 +199,10 @@ def run_folder(results: Path | str, spec: RunSpec) -> Path:
 
 
 def run_id(spec: RunSpec, recipe: Recipe) -> str:
-    """What a run is by its specification and recipe alone, known before any pack exists: `start_from` of those that start
-    from it."""
+    """Hash specification and recipe to the `start_from` of runs that start from this one.
+
+    Unlike the key it is known before any pack exists.
+    """
     text = json.dumps([stated(spec), stated(recipe)], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -194,9 +210,18 @@ def run_id(spec: RunSpec, recipe: Recipe) -> str:
 def run_key(
     spec: RunSpec, recipe: Recipe | Grid, pack_identity: dict, origin_key: str | None = None
 ) -> str:
-    """Hash of all that decides the numbers. The pack's content hash is left out: features may differ in the last bit
-    between machines, and the source's hash, the feature version, the filters and the split already say what it holds.
-    `origin_key` is the key of the result that the run starts from, if it starts from one."""
+    """Hash all that decides the numbers of a run.
+
+    The hash of the pack's content is left out: features may differ in the last bit between
+    machines, and the hash of the source, the feature versions, the filters and the split already
+    decide what a pack holds.
+
+    Args:
+        spec: The specification.
+        recipe: The recipe of a network, or the grid of a classical model.
+        pack_identity: The identity that the pack states.
+        origin_key: The key of the result that the run starts from, if it starts from one.
+    """
     identity = without_content_hash(pack_identity)
     version = GRID_VERSION if spec.is_classical else TRAINING_VERSION
     parts = [stated(spec), stated(recipe), identity, version] + ([origin_key] if origin_key else [])
@@ -206,14 +231,18 @@ def run_key(
 
 
 def stated(record: RunSpec | Recipe | Grid) -> dict:
-    """The fields that are not at their defaults. Keys hash these alone, so that a field added later, whose default is what
-    was always done, leaves every result valid."""
-    neutral = defaults(record)  # not asdict(), which copies: a matrix may have thousands of cells
+    """Return the fields that are not at their defaults.
+
+    Keys hash these alone, so that a field added later, whose default is what was always done,
+    leaves every result valid.
+    """
+    # Not asdict(), which copies: a matrix may have thousands of cells.
+    neutral = defaults(record)
     return {name: value for name in neutral if (value := getattr(record, name)) != neutral[name]}
 
 
 def defaults(record: RunSpec | Recipe | Grid) -> dict:
-    """The default of each field; dataclasses.MISSING where it has none."""
+    """Return the default of each field; dataclasses.MISSING if it has none."""
     return {
         field.name: field.default
         if field.default_factory is dataclasses.MISSING
@@ -223,10 +252,13 @@ def defaults(record: RunSpec | Recipe | Grid) -> dict:
 
 
 def read_recipe(spec: RunSpec, value: dict) -> Recipe | Grid:
-    """The recipe of a result; fields that it is older than have their defaults. Raises UserError for unknown ones."""
+    """Read the recipe of a result; UserError for unknown fields or values out of bounds.
+
+    Fields that the result is older than have their defaults.
+    """
     kind = Grid if spec.is_classical else Recipe
     if not isinstance(value, dict):
-        raise UserError(f"a recipe must be an object, however: {value!r:.80}")
+        raise UserError(f"a recipe must be an object, got {value!r:.80}")
     known = {field.name for field in dataclasses.fields(kind)}
     for name in value.keys() - known:
         check_choice("field of a recipe", name, known)
@@ -237,15 +269,15 @@ def read_recipe(spec: RunSpec, value: dict) -> Recipe | Grid:
 
 
 def read_spec(value: dict) -> RunSpec:
-    """A RunSpec from JSON; unknown keys fail, listing the known, and so do values of another type."""
+    """Read a RunSpec from JSON; UserError for unknown keys and for values of another type."""
     if not isinstance(value, dict):
-        raise UserError(f"a run's specification must be an object, however: {value!r:.80}")
-    types = {field.name: field.type for field in dataclasses.fields(RunSpec)}
+        raise UserError(f"a run's specification must be an object, got {value!r:.80}")
+    types: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(RunSpec)}
     for name, given in value.items():
         kind = types[check_choice("key of a run", name, types)]
         if isinstance(given, bool) or not isinstance(given, kind):
             raise UserError(
-                f"{name} must be of type {getattr(kind, '__name__', kind)}, however: {given!r}"
+                f"{name} must be of type {getattr(kind, '__name__', kind)}, got {given!r}"
             )
     try:
         return RunSpec(**value)
@@ -254,7 +286,10 @@ def read_spec(value: dict) -> RunSpec:
 
 
 def shape_of(spec: RunSpec, recipe: Recipe) -> tuple:
-    """What cells of one pack must agree in to be replicas of one stack, as far as it is known before their rows are read."""
+    """Return what cells of one pack must agree in to be replicas of one stack.
+
+    That is as far as it is known before their rows are read.
+    """
     common = tuple(value for name, value in dataclasses.asdict(recipe).items() if name not in OWN)
     return (
         spec.pack,
@@ -268,7 +303,7 @@ def shape_of(spec: RunSpec, recipe: Recipe) -> tuple:
 
 
 def refuse_mixed(cells: Sequence[tuple[RunSpec, Recipe]]) -> None:
-    """Raise UserError where networks that are to be trained together are of several shapes."""
+    """Raise UserError if networks that are to be trained together have several shapes."""
     (first, its_recipe), shape = cells[0], shape_of(*cells[0])
     for spec, recipe in cells:
         if shape_of(spec, recipe) != shape:
@@ -277,16 +312,18 @@ def refuse_mixed(cells: Sequence[tuple[RunSpec, Recipe]]) -> None:
             ]
             wrong = [name for name in differing if name not in OWN] or ["the number of properties"]
             raise UserError(
-                "cells that are trained together may differ in the seed, the property and the recipe's "
-                f"{', '.join(OWN)}, however: {spec.model} by recipe {recipe.name} and {first.model} by {its_recipe.name} "
-                f"differ in {', '.join(wrong)}"
+                "cells that are trained together may differ in the seed, the property and the "
+                "recipe's "
+                f"{', '.join(OWN)}, got {spec.model} by recipe {recipe.name} and {first.model} by "
+                f"{its_recipe.name}, which differ in {', '.join(wrong)}"
             )
 
 
 def refuse_repeated(specs: Sequence[RunSpec]) -> None:
-    """Raise UserError where a cell is there twice: both would write into one folder."""
+    """Raise UserError if a cell is there twice, since both would write into one folder."""
     for i, spec in enumerate(specs):
         if spec in specs[:i]:
             raise UserError(
-                f"a cell must be there once, however: {spec.property}, {spec.recipe}, seed {spec.seed} twice"
+                f"a cell must be there once, got {spec.property}, {spec.recipe}, "
+                f"seed {spec.seed} twice"
             )

@@ -1,4 +1,4 @@
-"""Name the states of cells and runs, and the causes of failures; no text is ever matched for them."""
+"""Name the states of cells and runs, and the causes of failures; no text is matched for them."""
 
 from enum import StrEnum
 
@@ -16,7 +16,7 @@ class CellState(StrEnum):
 
 
 class GapState(StrEnum):
-    """Why a run or a cell has no result that a table can show. The values stand in the tables' notes."""
+    """Why a run or a cell has no result to show. The values stand in the notes of the tables."""
 
     FAILED = "failed"
     PREEMPTED = "preempted"

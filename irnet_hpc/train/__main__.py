@@ -3,10 +3,10 @@
 import sys
 
 from irnet_hpc.console import exit_status
-from irnet_hpc.distributed.processes import heed_no_signals
+from irnet_hpc.distributed.processes import ignore_termination_signals
 from irnet_hpc.train.cli import main
 
 if __name__ == "__main__":
     status = exit_status(main)
-    heed_no_signals()
+    ignore_termination_signals()
     sys.exit(status)

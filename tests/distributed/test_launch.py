@@ -61,18 +61,18 @@ def test_mpich_and_intel_mpi_say_it_in_words_of_their_own_that_srun_shares():
 def test_one_process_in_a_job_of_several_tasks_is_refused():
     """The batch script itself runs once, whatever --ntasks says: training there would use one task of three."""
     batch = {name: value for name, value in STEP.items() if "STEP" not in name}
-    with pytest.raises(UserError, match=r"size must equal SLURM_NTASKS, however: 1 and 3"):
+    with pytest.raises(UserError, match=r"size must equal SLURM_NTASKS, got 1 and 3"):
         launch.detect(batch)
     assert launch.detect(batch | {"SLURM_NTASKS": "1"}) is None
 
 
 def test_an_engine_that_found_fewer_ranks_than_were_started_is_refused():
-    with pytest.raises(UserError, match="must equal SLURM_NTASKS, however: 1 and 3"):
+    with pytest.raises(UserError, match="must equal SLURM_NTASKS, got 1 and 3"):
         launch.check_size(1, launch.detect(STEP), STEP)
     launch.check_size(3, launch.detect(STEP), STEP)
     launch.check_size(1, None, {})
     torchrun = launch.detect({"RANK": "0", "WORLD_SIZE": "2"})
-    with pytest.raises(UserError, match="what torchrun started, however: 1 and 2"):
+    with pytest.raises(UserError, match="what torchrun started, got 1 and 2"):
         launch.check_size(1, torchrun, {})
 
 

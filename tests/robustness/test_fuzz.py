@@ -398,7 +398,7 @@ def test_a_file_of_json_that_is_none_or_would_fill_the_memory_is_one_sentence_at
         ("pipe", "must be a file, but is a folder, a pipe or a device"),
         ("folder", "must be a file, but is a folder, a pipe or a device"),
         ("no text", "is not JSON"),
-        ("large", "must have at most 64 MiB, however: 1,048,576"),
+        ("large", "must have at most 64 MiB, got 1,048,576"),
     ):
         with pytest.raises(UserError, match=said):
             read_json(tmp_path / name)

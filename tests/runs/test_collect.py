@@ -56,7 +56,7 @@ def test_a_specification_of_wrong_types_is_named_and_costs_no_table(tmp_path, ch
     ((name, value),) = change.items()
     assert note.heading == "unreadable, and left out"
     assert re.search(
-        rf"{wrong}/result.json: {name} must be of type .*, however: {value}$", note.lines[0]
+        rf"{wrong}/result.json: {name} must be of type .*, got {value}$", note.lines[0]
     )
 
 

@@ -237,7 +237,7 @@ BAD = {
         "must be at least 1",
     ),
     "recipe path": ({"recipe": "{name: ../x, base: paper}"}, "letters, digits"),
-    "seed": ({"seed": 10**20}, "seed must be 0 to"),
+    "seed": ({"seed": 10**20}, "seed must be between 0 and"),
     "both": ({"architecture": "irnet", "depth": 17}, "not by both"),
     "too few rows": ({"train_rows": 20}, "20"),
     "too many rows": ({"train_rows": 10**6}, "at most the"),

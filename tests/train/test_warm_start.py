@@ -607,7 +607,7 @@ ODD = {
     ),
     "fewer than no layers": (
         {"recipe": QUICK.replace("quick,", "a, trained_layers: -1,")},
-        "trained_layers of recipe 'a' must be 0 to",
+        "trained_layers of recipe 'a' must be between 0 and",
     ),
 }
 

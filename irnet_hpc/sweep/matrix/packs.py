@@ -24,7 +24,7 @@ from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.features import sets as features
 from irnet_hpc.files import NAME
 from irnet_hpc.pack.store import open_pack, pack_path
-from irnet_hpc.runs.spec import checked_properties
+from irnet_hpc.runs.spec import check_properties
 from irnet_hpc.sweep.matrix.fields import check_keys, check_values, entries_of
 
 Seed = Annotated[int, Meta(ge=0)]
@@ -356,7 +356,7 @@ def targets_of(packs: Sequence[MatrixPack]) -> Targets:
     existing, absent, notes = [], [], []
     for pack in packs:
         for name in pack.properties:
-            parts = checked_properties(name)
+            parts = check_properties(name)
             for part in parts:
                 check_choice("property", part, known if len(parts) == 1 else known - {"all"})
         if pack.impossible:
@@ -369,7 +369,7 @@ def targets_of(packs: Sequence[MatrixPack]) -> Targets:
             continue
         joint = [name for name in pack.properties if "," in name]
         for name in (*pack.units, *joint) if "all" in pack.properties else pack.properties:
-            if set(checked_properties(name)) <= pack.units.keys():
+            if set(check_properties(name)) <= pack.units.keys():
                 existing.append((pack.name, name))
             else:
                 has = "the pack has" if pack.exists else "its source may have"
