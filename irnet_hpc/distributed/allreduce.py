@@ -1,11 +1,13 @@
-"""The one allreduce of a training step: gradients, and what rides behind them, summed over the ranks.
+"""Sum gradients, and what travels with them, over the ranks: the one allreduce of a step.
 
-The recipe's `allreduce` says what the gradients are sent as. `full` sends them as they are. `bf16` halves the bytes, for
-networks slower than the memory: no engine below Horovod sums bf16 for torch (0.28.1: "Tensor type torch.BFloat16Tensor is not
-supported"), and fp16, which some do, ends at 65,504 and is coarse below 6e-5, where gradients are. So the sum is ours: the
-ranks exchange slices of bf16, each adds up its own in fp32, and all collect the sums. These are the two halves of any
-allreduce of large messages (Thakur et al. 2005, section 4.5: reduce-scatter, then allgather), so no more bytes travel than
-in a native one, every number is rounded twice and not once for every rank it passes, and all engines give the same bits.
+The recipe's `allreduce` states how the gradients travel. `full` sends them as they are. `bf16`
+halves the bytes, for networks slower than the memory: no engine below Horovod sums bf16 for torch
+(0.28.1: "Tensor type torch.BFloat16Tensor is not supported"), and fp16, which some do, ends at
+65,504 and is coarse below 6e-5, where gradients are. So the sum is ours: the ranks exchange slices
+of bf16, each adds up its own in fp32, and all collect the sums. These are the two halves of any
+allreduce of large messages (Thakur et al. 2005, section 4.5: reduce-scatter, then allgather), so no
+more bytes travel than in a native one, every number is rounded twice and not once for every rank it
+passes, and all engines give the same bits.
 """
 
 import torch
@@ -15,22 +17,29 @@ from irnet_hpc.distributed.engines import Comm
 
 
 def sum_step(comm: Comm, reduced: Tensor, n_exact: int, wire: str) -> Tensor:
-    """Sum `reduced` (n,) over the ranks, in place; its last `n_exact` numbers exactly, whatever the rest is sent as.
+    """Sum a vector over the ranks, in place.
 
-    `wire` is `full`, or `bf16` for fp32 numbers. One rank sends nothing, so there nothing is rounded.
+    Args:
+        comm: The ranks. One rank sends nothing, so there nothing is rounded.
+        reduced: The numbers (n,), fp32 if `wire` is `bf16`.
+        n_exact: How many of the last ones are summed exactly, however the rest is sent.
+        wire: `full` or `bf16`.
+
+    Returns:
+        `reduced`.
     """
     if wire == "full" or comm.size == 1:
         return comm.sum_(reduced)
     assert reduced.dtype == torch.float32
     n, size = reduced.numel() - n_exact, comm.size
-    width = -(
-        -n // (2 * size)
-    )  # of each rank's slice, in pairs of bf16: engines move int32, not all of them bf16
+    # Of each rank's slice, in pairs of bf16: engines move int32, not all of them bf16.
+    width = -(-n // (2 * size))
     sent = reduced.new_zeros(2 * size * width, dtype=torch.bfloat16)
     sent[:n] = reduced[:n]
     received = comm.exchange(sent.view(torch.int32).view(size, width))
     own = received.view(torch.bfloat16).float().sum(0).bfloat16()
-    # What must be exact goes with the second message as the bits of fp32, each rank's own, and is added up by all alike.
+    # What must be exact goes with the second message as the bits of fp32, each rank's own, and is
+    # added up by all alike.
     message = torch.cat([own.view(torch.int32), reduced[n:].view(torch.int32)])
     sums, exact = comm.collect(message).split([width, n_exact], 1)
     reduced[:n] = sums.contiguous().view(torch.bfloat16).view(-1)[:n]

@@ -1,7 +1,7 @@
-"""The seam between training and whatever moves its numbers: Horovod, torch.distributed, or nothing. The only polymorphism.
+"""Move the numbers of a training between ranks: by Horovod, by torch.distributed, or not at all.
 
-An engine has rank, size, local_rank and six verbs: sum_ and broadcast_ (in place), exchange and collect (slices of
-tensors), gather (objects), close.
+An engine has rank, size, local_rank and six operations: sum_ and broadcast_ (in place), exchange
+and collect (slices of tensors), gather (objects), close.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -20,20 +20,22 @@ from torch import Tensor
 from irnet_hpc.distributed import launch
 from irnet_hpc.errors import PeerLost, UserError, check_choice
 
-# A dead process is noticed at once, by its closed connection; these are for a host that is gone without a word.
+# A dead process is noticed at once, by its closed connection; these are for a host that vanishes.
 LOST_S = 50  # without an answer of a peer's background thread
-STALL_S = 600  # that a rank may be later than another at a collective: reading a pack or writing a model can take long
+# By which a rank may be later than another at a collective: reading a pack or writing a model can
+# take long.
+STALL_S = 600
 
 T = TypeVar("T")
 
 
 @contextlib.contextmanager
 def _peers() -> Iterator[None]:
+    """Raise PeerLost for a collective that fails."""
     try:
         yield
-    except (
-        RuntimeError
-    ) as error:  # HorovodInternalError and torch's DistBackendError are both RuntimeErrors
+    # HorovodInternalError and torch's DistBackendError are both RuntimeErrors.
+    except RuntimeError as error:
         raise PeerLost(
             f"a rank is gone, so this one stops: {' '.join(str(error).split())[:300]}"
         ) from error
@@ -45,24 +47,27 @@ class Alone:
     name, rank, size, local_rank = "none", 0, 1, 0
 
     def sum_(self, tensor: Tensor) -> Tensor:
+        """Sum a tensor over the ranks, in place."""
         return tensor
 
     def broadcast_(self, tensor: Tensor) -> Tensor:
+        """Overwrite a tensor by that of rank 0."""
         return tensor
 
     def exchange(self, slices: Tensor) -> Tensor:
-        """(size, k), a slice for each rank -> (size, k), the slice that each rank has for this one."""
+        """Send a slice to each rank (size, k); return the slices from each rank (size, k)."""
         return slices
 
     def collect(self, own: Tensor) -> Tensor:
-        """(k,) -> (size, k), every rank's, on every rank."""
+        """Return the vectors (k,) of all ranks (size, k), on every rank."""
         return own[None]
 
     def gather(self, value: T) -> list[T]:
+        """Return the values of all ranks, on every rank."""
         return [value]
 
     def close(self) -> None:
-        pass
+        """Leave the other ranks."""
 
 
 class Horovod:
@@ -70,8 +75,9 @@ class Horovod:
 
     def __init__(self, where: launch.Launch | None, folder: Path, is_rare: bool = False) -> None:
         if is_rare and not torch.cuda.is_available():
-            # Horovod's own thread asks all ranks every ms whether there is something to sum, and waits for their answers on
-            # the cores on which they compute: a third of a step, by benchmarks/ranks.py. On GPUs the cores are free.
+            # Horovod's own thread asks all ranks every ms whether there is something to sum, and
+            # waits for their answers on the cores on which they compute: a third of a step, by
+            # benchmarks/ranks.py. On GPUs the cores are free.
             os.environ.setdefault("HOROVOD_CYCLE_TIME", "5")  # ms
             os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
         os.environ.setdefault("HOROVOD_STALL_CHECK_TIME_SECONDS", str(STALL_S // 2))
@@ -84,7 +90,8 @@ class Horovod:
                 f"Horovod cannot be imported ({error}); run env/setup.sh, or use --engine torch"
             ) from None
         self._hvd = hvd
-        # Without PMI in the step, MPI would make every process rank 0 of 1: then Horovod's own rendezvous is used.
+        # Without PMI in the step, MPI would make every process rank 0 of 1: then Horovod's own
+        # rendezvous is used.
         has_pmi = "PMIX_RANK" in os.environ or "PMI_RANK" in os.environ
         if where and where.launcher in ("srun", "submitit") and not (has_pmi and hvd.mpi_built()):
             self._meet(where, folder)
@@ -105,12 +112,14 @@ class Horovod:
         from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
 
         tasks = _tasks(where)
-        # Across: those of this local rank, which a node with fewer ranks lacks; one too many would be waited for.
+        # Across: those of this local rank, which a node with fewer ranks lacks; one too many would
+        # be waited for.
         across = [n > where.local_rank for n in tasks]
 
         def serve(host: str) -> int:
             hosts = ",".join(f"node{node}:{n}" for node, n in enumerate(tasks))
-            # What Horovod's RendezvousServer does, which listens on every interface; nobody has to show who he is there.
+            # As Horovod's RendezvousServer does, which listens on every interface and asks nobody
+            # for a name.
             server = RendezvousHTTPServer((host, 0), RendezvousHandler, 0)
             server.init(get_host_assignments(parse_hosts(hosts), where.size))
             threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -135,35 +144,45 @@ class Horovod:
             self._hvd.init()
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        # Horovod: the one allreduce. A name that comes again is negotiated once and then found in Horovod's cache; calls
-        # of one name follow each other, since this one blocks.
+        """Sum a tensor over the ranks, in place."""
+        # Horovod: the one allreduce. A name that comes again is negotiated once and then found in
+        # Horovod's cache; calls of one name follow each other, since this one blocks.
         name = f"sum {tuple(tensor.shape)} {tensor.dtype}"
         with _peers():
             return self._hvd.allreduce_(tensor, op=self._hvd.Sum, name=name)
 
     def broadcast_(self, tensor: Tensor) -> Tensor:
+        """Overwrite a tensor by that of rank 0."""
         with _peers():
             return self._hvd.broadcast_(tensor, 0)
 
     def exchange(self, slices: Tensor) -> Tensor:
+        """Send a slice to each rank (size, k); return the slices from each rank (size, k)."""
         with _peers():
             return self._hvd.alltoall(slices, name=f"exchange {tuple(slices.shape)} {slices.dtype}")
 
     def collect(self, own: Tensor) -> Tensor:
+        """Return the vectors (k,) of all ranks (size, k), on every rank."""
         with _peers():
             return self._hvd.allgather(own[None], name=f"collect {tuple(own.shape)} {own.dtype}")
 
     def gather(self, value: T) -> list[T]:
-        # Horovod would name the operation after the type of each rank's value, and wait for ever where they differ.
+        """Return the values of all ranks, on every rank."""
+        # Horovod would name the operation after the type of each rank's value, and wait for ever
+        # where they differ.
         with _peers():
             return self._hvd.allgather_object(value, name="gather")
 
     def close(self) -> None:
+        """Leave the other ranks."""
         self._hvd.shutdown()
 
 
 class Torch:
-    """torch.distributed over Gloo or NCCL: the way out of Horovod, held to the same tests."""
+    """torch.distributed over Gloo or NCCL.
+
+    It passes the same tests as Horovod, whose last release is of June 2023 and can be dropped.
+    """
 
     def __init__(self, where: launch.Launch | None, folder: Path) -> None:
         import torch.distributed as dist
@@ -174,7 +193,8 @@ class Torch:
         timeout = timedelta(seconds=STALL_S)
 
         def serve(host: str) -> int:
-            # A socket of our own, since the store's would listen on every interface, and its newer backend takes none.
+            # A socket of our own, since the store's would listen on every interface, and its newer
+            # backend takes none.
             listening = socket.create_server((host, 0), backlog=where.size)
             port = listening.getsockname()[1]
             self._server = dist.TCPStore(
@@ -199,34 +219,40 @@ class Torch:
         self.name = "torch"
 
     def sum_(self, tensor: Tensor) -> Tensor:
+        """Sum a tensor over the ranks, in place."""
         with _peers():
             self._dist.all_reduce(tensor)
         return tensor
 
     def broadcast_(self, tensor: Tensor) -> Tensor:
+        """Overwrite a tensor by that of rank 0."""
         with _peers():
             self._dist.broadcast(tensor, 0)
         return tensor
 
     def exchange(self, slices: Tensor) -> Tensor:
+        """Send a slice to each rank (size, k); return the slices from each rank (size, k)."""
         received = torch.empty_like(slices)
         with _peers():
             self._dist.all_to_all_single(received, slices)
         return received
 
     def collect(self, own: Tensor) -> Tensor:
+        """Return the vectors (k,) of all ranks (size, k), on every rank."""
         collected = own.new_empty(self.size, *own.shape)
         with _peers():
             self._dist.all_gather(list(collected), own)
         return collected
 
     def gather(self, value: T) -> list[T]:
-        values = [None] * self.size
+        """Return the values of all ranks, on every rank."""
+        values: list[Any] = [None] * self.size
         with _peers():
             self._dist.all_gather_object(values, value)
         return values
 
     def close(self) -> None:
+        """Leave the other ranks."""
         self._dist.destroy_process_group()
 
 
@@ -234,7 +260,15 @@ Comm = Alone | Horovod | Torch
 
 
 def device_of(local_rank: int, wanted: str = "auto") -> torch.device:
-    """The GPU of this rank, made the current one; of `auto` the CPU where there is none. Raises UserError for no other."""
+    """Return the device of this rank, and make a GPU the current one.
+
+    Args:
+        local_rank: The rank on this host, which shares the GPUs out.
+        wanted: `auto`, `cpu` or `cuda`; `auto` is the CPU where there is no GPU.
+
+    Raises:
+        UserError: If a GPU is wanted and torch can use none.
+    """
     check_choice("device", wanted, launch.DEVICES)
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError(
@@ -248,9 +282,17 @@ def device_of(local_rank: int, wanted: str = "auto") -> torch.device:
 
 
 def start(engine: str, folder: Path, is_rare: Callable[[int], bool] = lambda size: False) -> Comm:
-    """Join the other ranks of this launch; `folder` is seen by all of them. `auto` is Horovod where there are several.
+    """Join the other ranks of this launch.
 
-    `is_rare` tells, of so many ranks, whether they talk once a step: then Horovod need not listen at every moment.
+    Args:
+        engine: `auto`, `horovod`, `torch` or `none`; `auto` is Horovod where there are several
+            ranks, and torch under torchrun.
+        folder: Where rank 0 publishes its address; all ranks see it.
+        is_rare: Returns, for a number of ranks, whether they communicate once a step: then Horovod
+            need not poll all the time.
+
+    Raises:
+        UserError: If the engine cannot be had, or finds another number of ranks.
     """
     check_choice("engine", engine, launch.ENGINES)
     where = launch.detect()
@@ -265,10 +307,11 @@ def start(engine: str, folder: Path, is_rare: Callable[[int], bool] = lambda siz
         )
     if engine == "none" and where and where.size > 1:
         raise UserError(
-            f"engine none is for one rank, got {where.launcher} started {where.size}"
+            f"engine none is for one rank, got {where.size} started by {where.launcher}"
         )
+    comm: Comm
     if engine == "horovod":
-        comm = Horovod(where, folder, bool(where) and is_rare(where.size))
+        comm = Horovod(where, folder, where is not None and is_rare(where.size))
     else:
         comm = Torch(where, folder) if engine == "torch" else Alone()
     launch.check_size(comm.size, where)
@@ -276,8 +319,8 @@ def start(engine: str, folder: Path, is_rare: Callable[[int], bool] = lambda siz
 
 
 def together(comm: Comm, function: Callable[[], T]) -> T:
-    """Call on every rank; where any rank meets a user's error, every rank raises the first one."""
-    error = value = None
+    """Call a function on every rank; if any rank has a UserError, every rank raises the first."""
+    error, value = None, cast(T, None)
     try:
         value = function()
     except (UserError, OSError) as caught:
@@ -289,8 +332,8 @@ def together(comm: Comm, function: Callable[[], T]) -> T:
 
 
 def from_root(comm: Comm, function: Callable[[], T]) -> T:
-    """Call on rank 0 only; every rank gets its value, or its error."""
-    outcome = (None, None)
+    """Call a function on rank 0 alone, and return its value or raise its error on every rank."""
+    outcome: tuple[T | None, str | None] = (None, None)
     if comm.rank == 0:
         try:
             outcome = (function(), None)
@@ -299,11 +342,11 @@ def from_root(comm: Comm, function: Callable[[], T]) -> T:
     value, error = comm.gather(outcome)[0]
     if error is not None:
         raise UserError(error)
-    return value
+    return cast(T, value)
 
 
 def leave_at_once(status: int) -> None:
-    """End a process whose peers are gone: no destructor, which could wait for them for ever."""
+    """Exit without destructors, which could wait for ever for peers that are gone."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -311,7 +354,7 @@ def leave_at_once(status: int) -> None:
 
 
 def _tasks(where: launch.Launch) -> list[int]:
-    """Ranks on each node, from what one rank knows: all nodes alike unless SLURM says otherwise."""
+    """Return the ranks on each node: the same on all unless SLURM says otherwise."""
     if where.launcher == "srun":
         text = os.environ.get("SLURM_STEP_TASKS_PER_NODE") or os.environ["SLURM_TASKS_PER_NODE"]
         return launch.tasks_per_node(text)

@@ -1,7 +1,8 @@
-"""Who started this process, as which rank of how many, and where the ranks meet.
+"""Find out who started this process, as which rank of how many, and where the ranks meet.
 
-Under horovodrun, mpirun and torchrun the launcher says all of it. Under a plain `srun` (no MPI, no ssh) and under
-submitit's local executor the ranks know only their numbers: rank 0 publishes an address in a file that the others read.
+Under horovodrun, mpirun and torchrun the launcher states all of it. Under a plain `srun` (no MPI,
+no ssh) and under submitit's local executor the ranks know only their numbers: rank 0 publishes an
+address in a file that the others read.
 """
 
 import contextlib
@@ -24,6 +25,8 @@ TIMEOUT_S = 120  # for all ranks to have found rank 0
 
 
 class Launch(NamedTuple):
+    """A rank, and the launch that it belongs to."""
+
     launcher: str
     rank: int
     size: int
@@ -31,46 +34,66 @@ class Launch(NamedTuple):
     local_size: int
     node: int
     n_nodes: int
-    name: str  # of this launch, the same on every rank and never used twice: names the address file
+    # Of this launch, the same on every rank and never used twice: it names the address file.
+    name: str
 
 
-# launcher, then the variables of rank, size, local rank, local size, node, number of nodes, and those that name the launch.
-# The first whose rank is set wins: the innermost launcher, since `srun` may start `mpirun`, never the other way round.
+# launcher, then the variables of rank, size, local rank, local size, node, number of nodes, and
+# those that name the launch. The first whose rank is set wins: the innermost launcher, since `srun` may
+# start `mpirun`, never the other way round.
 LAUNCHERS = (
-    ("horovodrun", "HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE", "HOROVOD_CROSS_RANK",
-     "HOROVOD_CROSS_SIZE", ("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT")),
-    ("mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE",
-     "", "", ("PMIX_NAMESPACE", "OMPI_MCA_orte_hnp_uri")),
-    ("mpiexec", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS", "", "", ("SLURM_JOB_ID", "SLURM_STEP_ID")),
-    ("torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE",
-     ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")),
-    ("submitit", "SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_LOCALID", "SUBMITIT_LOCAL_NTASKS",
-     "", "", ("SUBMITIT_LOCAL_JOB_ID",)),
-    ("srun", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "", "SLURM_NODEID", "SLURM_NNODES",
-     ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")),
-)  # fmt: skip
+    (
+        *("horovodrun", "HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE"),
+        *("HOROVOD_CROSS_RANK", "HOROVOD_CROSS_SIZE"),
+        ("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT"),
+    ),
+    (
+        *("mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+        *("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE", "", ""),
+        ("PMIX_NAMESPACE", "OMPI_MCA_orte_hnp_uri"),
+    ),
+    (
+        *("mpiexec", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS", "", ""),
+        ("SLURM_JOB_ID", "SLURM_STEP_ID"),
+    ),
+    (
+        *("torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+        *("GROUP_RANK", "GROUP_WORLD_SIZE"),
+        ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT"),
+    ),
+    (
+        *("submitit", "SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_NTASKS"),
+        *("SUBMITIT_LOCAL_LOCALID", "SUBMITIT_LOCAL_NTASKS", "", ""),
+        ("SUBMITIT_LOCAL_JOB_ID",),
+    ),
+    (
+        *("srun", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", ""),
+        *("SLURM_NODEID", "SLURM_NNODES"),
+        ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"),
+    ),
+)
 
 
 def detect(environment: Mapping[str, str] = os.environ) -> Launch | None:
-    """The launch this process belongs to; None where it was started by itself.
+    """Return the launch that this process belongs to; None if it was started by itself.
 
-    Raises UserError in a SLURM job of several tasks that was not started by a launcher: N copies of rank 0 of 1, or one
-    process where N were asked for, must never train.
+    Raises:
+        UserError: In a SLURM job of several tasks, if no launcher started this process: N copies of
+            rank 0 of 1, or one process instead of N, must never train.
     """
     for launcher, rank, size, local_rank, local_size, node, n_nodes, names in LAUNCHERS:
         if rank not in environment or size not in environment:
             continue
-        if (
-            launcher == "mpiexec" and local_rank not in environment
-        ):  # MPICH's; srun, too, may say PMI_RANK
+        # MPICH's mpiexec; srun, too, may set PMI_RANK.
+        if launcher == "mpiexec" and local_rank not in environment:
             continue
-        if (
-            launcher == "srun" and "SLURM_STEP_ID" not in environment
-        ):  # the batch script itself is no step
+        # The batch script itself is no step.
+        if launcher == "srun" and "SLURM_STEP_ID" not in environment:
             n_tasks = int(environment[size])
             if n_tasks > 1:
                 raise UserError(
-                    f"size must equal SLURM_NTASKS, got 1 and {n_tasks}; start the ranks with srun, mpirun or horovodrun"
+                    f"size must equal SLURM_NTASKS, got 1 and {n_tasks}; start the ranks with "
+                    "srun, mpirun or horovodrun"
                 )
             return None
 
@@ -92,7 +115,8 @@ def detect(environment: Mapping[str, str] = os.environ) -> Launch | None:
         tasks = tasks_per_node(
             environment.get("SLURM_STEP_TASKS_PER_NODE") or environment["SLURM_TASKS_PER_NODE"]
         )
-        # Ranks in node order whatever the distribution, so that they agree with the plan of the rendezvous.
+        # Ranks in node order whatever the distribution, so that they agree with the plan of the
+        # rendezvous.
         return launch._replace(
             rank=sum(tasks[: launch.node]) + launch.local_rank,
             size=number("SLURM_STEP_NUM_TASKS", launch.size),
@@ -105,21 +129,25 @@ def detect(environment: Mapping[str, str] = os.environ) -> Launch | None:
 def check_size(
     size: int, where: Launch | None, environment: Mapping[str, str] = os.environ
 ) -> None:
-    """Raise UserError unless the engine found as many ranks as were started: N times rank 0 of 1 must never train."""
+    """Raise UserError unless the engine found as many ranks as were started.
+
+    N times rank 0 of 1 must never train.
+    """
     n_tasks = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS")
     if where and where.launcher == "srun" and n_tasks and int(n_tasks) != size:
         raise UserError(
-            f"size must equal SLURM_NTASKS, got {size} and {n_tasks}; see srun --mpi=list, or --engine torch"
+            f"size must equal SLURM_NTASKS, got {size} and {n_tasks}; see srun --mpi=list, "
+            "or use --engine torch"
         )
     if where and where.size != size:
         raise UserError(
-            f"size must equal what {where.launcher} started, got {size} and {where.size}; this Horovod may be built "
-            "for another launcher, --engine torch is not"
+            f"size must equal what {where.launcher} started, got {size} and {where.size}; this "
+            "Horovod may be built for another launcher, --engine torch is not"
         )
 
 
 def tasks_per_node(text: str) -> list[int]:
-    """SLURM's shorthand: "2(x2),1" -> [2, 2, 1]."""
+    """Expand SLURM's shorthand, e.g. "2(x2),1" to [2, 2, 1]."""
     tasks = []
     for part in text.split(","):
         match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
@@ -130,10 +158,13 @@ def tasks_per_node(text: str) -> list[int]:
 
 
 def n_threads(where: Launch | None, environment: Mapping[str, str] = os.environ) -> int:
-    """Threads of this process: the user's word, the scheduler's, else an equal share of the cores it may run on."""
-    stated = environment.get("OMP_NUM_THREADS", "").partition(",")[
-        0
-    ]  # a list is for nested teams; ours is the outer one
+    """Return the threads of this process.
+
+    The user states them, or the scheduler; else they are an equal share of the cores that this
+    process may run on.
+    """
+    # A list is for nested teams; ours is the outer one.
+    stated = environment.get("OMP_NUM_THREADS", "").partition(",")[0]
     if stated.isdigit() and int(stated):
         return int(stated)
     per_task = environment.get("SLURM_CPUS_PER_TASK", "")
@@ -146,11 +177,23 @@ def n_threads(where: Launch | None, environment: Mapping[str, str] = os.environ)
 def meeting(
     launch: Launch, folder: Path, serve: Callable[[str], int]
 ) -> Iterator[tuple[str, int, str]]:
-    """Yield (address, port, interface) of rank 0's server, on every rank, once all ranks of the launch are there.
+    """Let all ranks of a launch meet, and yield where rank 0's server is.
 
-    Rank 0 calls `serve(host)`, which starts the server on that address of its own ("": all) and returns its port, and publishes in `folder`, which every node sees,
-    where its door is: a file for the user alone, gone once all have come. The others knock with the token from the file
-    and wait to be let in, so nobody starts to wait in an engine, whose time-outs are shorter. UserError after TIMEOUT_S.
+    Rank 0 publishes in a file, for the user alone, where its door is; the file goes once all have
+    come. The others knock with the token from the file and wait to be let in, so that nobody starts
+    to wait in an engine, whose time-outs are shorter.
+
+    Args:
+        launch: The launch.
+        folder: The folder of the file, seen by every node.
+        serve: Called on rank 0 with an address of its own (empty: all); starts the server there and
+            returns its port.
+
+    Yields:
+        (address, port, interface), the last being this host's.
+
+    Raises:
+        UserError: If a rank does not come within TIMEOUT_S.
     """
     path, deadline = folder / f"{launch.launcher}-{launch.name}.json", time.monotonic() + TIMEOUT_S
     if launch.rank != 0:
@@ -184,14 +227,14 @@ def meeting(
 
 
 def _receive(door: socket.socket, token: str, size: int, deadline: float) -> list[socket.socket]:
-    """Rank 0: the connections of all other ranks."""
+    """Return the connections of all other ranks to rank 0."""
     guests: dict[str, socket.socket] = {}
     while len(guests) < size - 1:
         door.settimeout(max(0.01, deadline - time.monotonic()))
         try:
             guest, _ = door.accept()
             guest.settimeout(5)
-            said, _, rank = guest.recv(200).decode(errors="replace").partition(" ")
+            password, _, rank = guest.recv(200).decode(errors="replace").partition(" ")
         except TimeoutError:
             if time.monotonic() < deadline:
                 continue
@@ -201,7 +244,7 @@ def _receive(door: socket.socket, token: str, size: int, deadline: float) -> lis
             ) from None
         except OSError:
             continue
-        if secrets.compare_digest(said.encode(), token.encode()):
+        if secrets.compare_digest(password.encode(), token.encode()):
             guests[rank] = guest
         else:
             guest.close()
@@ -209,12 +252,11 @@ def _receive(door: socket.socket, token: str, size: int, deadline: float) -> lis
 
 
 def _knock(launch: Launch, path: Path, deadline: float) -> tuple[str, int, str]:
-    """Any other rank: find the door, knock, and wait until all are there."""
+    """Find rank 0's door, knock, and wait until all ranks are there."""
     while time.monotonic() < deadline:
         time.sleep(0.05)
-        with contextlib.suppress(
-            OSError, UserError, KeyError
-        ):  # not there yet, or left behind by a launch that died
+        # The file is not there yet, or a launch that died left it behind.
+        with contextlib.suppress(OSError, UserError, KeyError):
             published = read_json(path)
             for address in published["addresses"]:
                 with (
@@ -232,13 +274,16 @@ def _knock(launch: Launch, path: Path, deadline: float) -> tuple[str, int, str]:
 
 
 def stated_interface() -> str | None:
-    """The network interface that the user wants, in the words of Horovod or of torch."""
+    """Return the network interface that the user has set for Horovod or torch, if any."""
     return os.environ.get("HOROVOD_GLOO_IFACE") or os.environ.get("GLOO_SOCKET_IFNAME") or None
 
 
 def job_addresses() -> list[str]:
-    """Where rank 0 of several nodes listens: the address that this host's name stands for, which is what a cluster's nodes call
-    each other by, or the only one there is. All of them only where neither says which, and no interface is stated."""
+    """Return the addresses at which rank 0 of several nodes listens.
+
+    It is the one that this host's name stands for, by which the nodes of a cluster call each other,
+    or the only one there is; all of them where that does not decide, and on a stated interface.
+    """
     addresses, named = own_addresses(), ""
     with contextlib.suppress(OSError):
         named = socket.gethostbyname(socket.gethostname())
@@ -246,7 +291,10 @@ def job_addresses() -> list[str]:
 
 
 def own_addresses() -> list[str]:
-    """This host's IPv4 addresses, the one that its name stands for first; those of the stated interface alone, if any."""
+    """Return this host's IPv4 addresses, first the one that its name stands for.
+
+    If the user has set an interface, they are that one's.
+    """
     import psutil
 
     wanted = stated_interface()
@@ -259,7 +307,8 @@ def own_addresses() -> list[str]:
     ]
     if wanted and not addresses:
         raise UserError(
-            f"no interface {wanted!r} with an IPv4 address; known: {', '.join(sorted(psutil.net_if_addrs()))}"
+            f"no interface {wanted!r} with an IPv4 address; known: "
+            f"{', '.join(sorted(psutil.net_if_addrs()))}"
         )
     with contextlib.suppress(OSError):
         named = socket.gethostbyname(socket.gethostname())
@@ -268,7 +317,7 @@ def own_addresses() -> list[str]:
 
 
 def interface_of(address: str) -> str:
-    """The name of the network interface that has an IPv4 address."""
+    """Return the name of the network interface that has an IPv4 address."""
     import psutil
 
     for name, entries in psutil.net_if_addrs().items():

@@ -1,7 +1,8 @@
-"""The ranks that pack together, over MPI: `mpirun -n 4 python -m irnet_hpc.pack ...`. The only mpi4py import of packing.
+"""Let ranks pack together over MPI: `mpirun -n 4 python -m irnet_hpc.pack ...`.
 
-Rank 0 has the word and the others wait for it; they send and receive Python objects, and nothing is collective. So a rank
-that fails needs nobody's answer to end all of them.
+Rank 0 coordinates; the others wait for its messages, which are Python objects. There are no
+collectives, so a failing rank can end the job without waiting for anyone. The only mpi4py import of
+packing.
 """
 
 import contextlib
@@ -22,25 +23,28 @@ POLL_S = 0.02  # MPI's own waiting would take a whole core from those who work
 
 
 class Ranks(NamedTuple):
+    """This rank, and the way to the others."""
+
     rank: int
     size: int
     cores: int  # that this rank may use
     mpi: Any = None  # mpi4py's communicator, where there is more than one
 
     def send(self, value: object, to: int) -> None:
+        """Send a value to another rank."""
         self.mpi.send(value, to)
 
     def receive(self, source: int) -> Any:
-        """The next value that a rank sent to this one, waiting for it."""
+        """Wait for the next value from a rank, and return it."""
         while (message := self.mpi.improbe(source)) is None:
             time.sleep(POLL_S)
         return message.recv()
 
 
 def run(main: Callable[[Ranks], None]) -> int:
-    """Call `main` on every rank of this launch, or on the only one. Returns the exit status.
+    """Call `main` on every rank of this launch, or on the only one, and return the exit status.
 
-    Where one rank fails, it says its sentence (or traceback) and all end with its status.
+    A rank that fails prints its sentence or traceback, and all end with its status.
     """
     where = launch.detect()
     if where is None or where.size == 1:
@@ -51,16 +55,16 @@ def run(main: Callable[[Ranks], None]) -> int:
     except UserError:
         if where.rank == 0:
             raise
-        with contextlib.suppress(
-            SystemExit
-        ):  # all ranks fail alike, and the launcher ends them with the first that
-            time.sleep(2)  # leaves: that should be the one that speaks
+        # All ranks fail alike, and the launcher ends them with the first that leaves: that should
+        # be rank 0, which speaks.
+        with contextlib.suppress(SystemExit):
+            time.sleep(2)
         return 2
     status = 1
     try:
         status = exit_status(lambda: main(ranks))
     except SystemExit as leaving:  # a signal
-        status = leaving.code
+        status = leaving.code if isinstance(leaving.code, int) else 1
     except BaseException:
         traceback.print_exc()
     if status:
@@ -73,26 +77,25 @@ def run(main: Callable[[Ranks], None]) -> int:
 def _join(where: launch.Launch) -> Ranks:
     if where.launcher == "srun" and not {"PMIX_RANK", "PMI_RANK"} & os.environ.keys():
         raise UserError(
-            "packing over several tasks runs over MPI, so srun must be given one that MPI knows, such as --mpi=pmix; see "
-            "srun --mpi=list, or pack in one task with --workers"
+            "packing over several tasks runs over MPI, so srun must be given one that MPI knows, "
+            "such as --mpi=pmix; see srun --mpi=list, or pack in one task with --workers"
         )
     try:
         with warnings.catch_warnings():  # it warns of what is an error below
             warnings.simplefilter("ignore")
             from mpi4py import MPI
-    except (
-        ImportError,
-        RuntimeError,
-    ) as error:  # mpi4py's wheels look for the MPI library when they are imported
+    # RuntimeError: mpi4py's wheels look for the MPI library when they are imported.
+    except (ImportError, RuntimeError) as error:
         raise UserError(
-            f"packing over {where.size} ranks needs mpi4py and MPI ({error}); run env/setup.sh, or pack with --workers"
+            f"packing over {where.size} ranks needs mpi4py and MPI ({error}); run env/setup.sh, or "
+            "pack with --workers"
         ) from None
     size = MPI.COMM_WORLD.Get_size()
     if size != where.size:
         raise UserError(
-            f"size must equal what {where.launcher} started, got {size} and {where.size}; the ranks must be started by "
-            f"the mpirun (or srun --mpi) of the MPI that mpi4py finds, {MPI.Get_library_version().split(',')[0]}; or pack "
-            "with --workers"
+            f"size must equal what {where.launcher} started, got {size} and {where.size}; the "
+            "ranks must be started by the mpirun (or srun --mpi) of the MPI that mpi4py finds, "
+            f"{MPI.Get_library_version().split(',')[0]}; or pack with --workers"
         )
     # Ranks are bound to their cores, or share all of the machine's.
     cores = max(1, min(available_cores(), (os.cpu_count() or 1) // where.local_size))

@@ -1,8 +1,12 @@
-"""Worker processes: a pure function over blocks, results in the order of the blocks, whatever the number of workers.
+"""Compute blocks in worker processes, with results in the order of the blocks.
 
-A function that computes its block row by row says with `at(row)` which row it is at. Then a row that takes too long, or
-whose library crashes, costs that row alone: its process is ended from outside, since a library may never come back to
-Python, and the block is computed again without it.
+A function that computes its block row by row announces each row by `at(row)`. Then a row that takes
+too long, or whose library crashes, costs that row alone: its process is killed from outside, since
+a library may never come back to Python, and the block is computed again without it.
+
+The pool is our own since its clock counts, row by row, only the time in which this process ran, too
+(a whole job may be suspended), and since a process that dies once costs no row (it may have been
+killed from outside); those that time whole tasks from their start can do neither.
 """
 
 import contextlib
@@ -20,38 +24,47 @@ from typing import Any, TypeVar
 
 from irnet_hpc.errors import UserError
 
-In, Out = TypeVar("In"), TypeVar("Out")
-LeftOut = Mapping[
-    int, tuple[str, str]
-]  # row of a block -> reason and detail, of the rows that must not be computed
-AHEAD = 2  # blocks a worker in flight: enough that none waits, few enough that memory stays flat
+In = TypeVar("In")
+Out = TypeVar("Out")
+# Row of a block -> reason and detail, of the rows that must not be computed.
+LeftOut = Mapping[int, tuple[str, str]]
+# Blocks a worker in flight: enough that none waits, few enough that memory stays flat.
+AHEAD = 2
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 TICK_S = 0.1  # how often workers are looked at where rows have a limit
 OUT_OF_MEMORY = 77  # exit status of a worker that Python had no memory for
 
-_place: Any = None  # in a worker, shared with the parent: in the high half how often at() was called, in the low row + 1
+# In a worker, shared with the parent: in the high half the number of calls of at(), in the low the
+# row + 1.
+_place: Any = None
 
 
 def available_cores() -> int:
-    """The cores this process may run on; under SLURM or in a container fewer than the machine has."""
+    """Return the cores that this process may run on.
+
+    Under SLURM or in a container they are fewer than the machine has.
+    """
     return len(os.sched_getaffinity(0))
 
 
 def at(row: int | None) -> None:
-    """Say which row of its block a worker is computing from now on: its clock starts. None: no row in particular.
+    """Announce the row that a worker computes from now on, which starts the row's clock.
 
-    Rows that were left out do not count. Import what is slow to come before the first row. Does nothing in a process that
-    is no worker.
+    Slow imports should come before the first row. Outside a worker this does nothing.
+
+    Args:
+        row: The row, rows that were left out not counted; None: no row in particular.
     """
     if _place is not None:
         n_calls = ((_place.value >> 32) + 1) % 2**31
-        _place.value = n_calls << 32 | (
-            0 if row is None else row + 1
-        )  # one store: the parent never sees half of it
+        # One store: the parent never sees half of it.
+        _place.value = n_calls << 32 | (0 if row is None else row + 1)
 
 
 @dataclasses.dataclass
 class _Task:
+    """A block to compute."""
+
     number: int
     block: Any
     left_out: dict[int, tuple[str, str]] = dataclasses.field(default_factory=dict)
@@ -60,7 +73,9 @@ class _Task:
 
 @dataclasses.dataclass
 class _Worker:
-    process: multiprocessing.Process
+    """A process and what it is doing."""
+
+    process: multiprocessing.process.BaseProcess
     pipe: multiprocessing.connection.Connection
     place: Any
     task: _Task | None = None
@@ -74,11 +89,20 @@ def in_order(
     workers: int,
     limit_s: float | None = None,
 ) -> Iterator[Out]:
-    """`function(block, {})` for every block, by that many processes; with a limit by one at least.
+    """Compute every block, and yield the results in order.
 
-    A row that takes more than `limit_s`, or at which a process died twice (once may have been a kill from outside), is
-    left out: the function is called again with that row and the reason. Raises UserError where a process dies that was at
-    no row in particular. Processes are spawned, not forked: a fork would copy the locks of threads that it does not have.
+    Processes are spawned, not forked: a fork would copy the locks of threads that it does not have.
+
+    Args:
+        function: Called as `function(block, left_out)`; it must be pure. The rows in `left_out`
+            must not be computed.
+        blocks: The blocks, taken as they are needed.
+        workers: The number of processes; up to 1 and without a limit there is none but this one.
+        limit_s: The seconds that a row may take. A row that takes longer, or at which a process
+            died twice, is left out: the function is called again with that row and the reason.
+
+    Raises:
+        UserError: If a process dies that was at no row in particular.
     """
     if workers <= 1 and limit_s is None:
         yield from (function(block, {}) for block in blocks)
@@ -106,6 +130,7 @@ def in_order(
                 n_yielded += 1
             elif busy := [worker for worker in crew if worker.task]:
                 for worker in _stopped_or_finished(busy, limit_s):
+                    assert worker.task is not None
                     task, worker.task = worker.task, None
                     try:
                         results[task.number], error = worker.pipe.recv()
@@ -150,20 +175,20 @@ def _give(worker: _Worker, task: _Task) -> None:
 
 
 def _stopped_or_finished(busy: list[_Worker], limit_s: float | None) -> list[_Worker]:
-    """Wait for workers that have a result, or are dead; a worker whose row is out of time is killed, and so one of them.
+    """Wait for workers that have a result or are dead; kill those whose row is out of time.
 
     Only time during which this process ran, too, counts: a whole job may be suspended.
     """
-    by_pipe = {worker.pipe: worker for worker in busy}
+    by_pipe: dict[Any, _Worker] = {worker.pipe: worker for worker in busy}
     began = time.monotonic()
     found = multiprocessing.connection.wait(by_pipe, None if limit_s is None else TICK_S)
     waited_s = min(time.monotonic() - began, 2 * TICK_S)
-    for worker in busy if limit_s is not None else ():
+    for worker in busy if limit_s is not None else []:
         if worker.place.value != worker.seen:
             worker.seen, worker.spent_s = worker.place.value, 0.0
         elif worker.pipe not in found and _row(worker) is not None:
             worker.spent_s += waited_s
-            if worker.spent_s > limit_s:
+            if limit_s is not None and worker.spent_s > limit_s:
                 worker.process.kill()
     return [by_pipe[pipe] for pipe in found]
 
@@ -174,7 +199,11 @@ def _row(worker: _Worker) -> int | None:
 
 
 def _blame(worker: _Worker, task: _Task, limit_s: float | None) -> None:
-    """Find out at which row of its task a process died, and leave that out next time. Raises UserError where it was at none."""
+    """Find the row of its task at which a process died, and leave it out next time.
+
+    Raises:
+        UserError: If it was at no row.
+    """
     worker.process.join()
     row = _row(worker)
     if row is None:
@@ -191,13 +220,13 @@ def _blame(worker: _Worker, task: _Task, limit_s: float | None) -> None:
     elif worker.process.exitcode == -signal.SIGKILL or worker.process.exitcode == OUT_OF_MEMORY:
         task.left_out[row] = "process killed, perhaps for want of memory", ""
     else:
-        code = worker.process.exitcode
+        code = worker.process.exitcode or 0
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         task.left_out[row] = "crash of the process that computed it", how
 
 
 def _work(function: Callable, pipe: multiprocessing.connection.Connection, place: Any) -> None:
-    """A worker: computes what it is given until its parent is gone."""
+    """Compute what the parent sends until it is gone: the main function of a worker."""
     global _place
     _die_with_parent()
     _place = place
@@ -206,6 +235,7 @@ def _work(function: Callable, pipe: multiprocessing.connection.Connection, place
             block, left_out = pipe.recv()
         except EOFError:
             return
+        outcome: tuple[Any, Exception | None]
         try:
             outcome = function(block, left_out), None
         except MemoryError:
@@ -219,12 +249,14 @@ def _work(function: Callable, pipe: multiprocessing.connection.Connection, place
 
 
 def _die_with_parent() -> None:
-    """Have the kernel kill this process with its parent: a library that never comes back to Python would outlive it.
+    """Let the kernel kill this process with its parent.
 
-    Ctrl-C reaches all processes of a terminal; the parent answers it, and the workers need not complain as well.
+    A library that never comes back to Python would outlive it. Ctrl-C reaches all processes of a
+    terminal; the parent answers it, and the workers ignore it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     PR_SET_PDEATHSIG = 1  # prctl(2)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != multiprocessing.parent_process().pid:  # it was killed before
+    parent = multiprocessing.parent_process()
+    if parent is None or os.getppid() != parent.pid:  # it was killed before
         os._exit(1)
