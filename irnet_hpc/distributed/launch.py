@@ -39,8 +39,8 @@ class Launch(NamedTuple):
 
 
 # launcher, then the variables of rank, size, local rank, local size, node, number of nodes, and
-# those that name the launch. The first whose rank is set wins: the innermost launcher, since `srun` may
-# start `mpirun`, never the other way round.
+# those that name the launch. The first whose rank is set wins: the innermost launcher, since `srun`
+# may start `mpirun`, never the other way round.
 LAUNCHERS = (
     (
         *("horovodrun", "HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE"),

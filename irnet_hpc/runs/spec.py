@@ -7,6 +7,7 @@ A classical model has no depth, so its folder is `<architecture>/grid/...`. fold
 files in it. Imports neither torch nor h5py.
 """
 
+import builtins
 import dataclasses
 import hashlib
 import json
@@ -41,6 +42,7 @@ class RunSpec:
 
     pack: str  # name, e.g. oqmd-magpie
     # A name; of a network for several their names joined by commas, in the order of its outputs.
+    # It hides the decorator of that name in this class.
     property: str
     architecture: str  # of MODELS, custom-<hash8>, or a classical model of GRIDS
     depth: int | None = None  # None: a classical model
@@ -104,23 +106,23 @@ class RunSpec:
                 f"got {train_rows:,}; without train_rows it is fitted on the first {max_rows:,}"
             )
 
-    @property
+    @builtins.property
     def is_classical(self) -> bool:
         """True for a model of GRIDS, which has neither layers nor epochs."""
         return self.architecture in GRIDS
 
-    @property
+    @builtins.property
     def properties(self) -> tuple[str, ...]:
         """The names of the properties, one an output; nearly always one."""
         return tuple(self.property.split(","))
 
-    @property
+    @builtins.property
     def layer_string(self) -> str:
         """The layers of the network."""
         # It refuses None.
         return self.layers or layer_string(self.architecture, self.depth)  # type: ignore[arg-type]
 
-    @property
+    @builtins.property
     def model(self) -> str:
         """Architecture and depth in one word, e.g. irnet-17, the name of folders and columns."""
         return model_name(self.architecture, self.depth)
