@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "classical": ["LINEAR"],
+        "cli": ["main"],
         "dataset": ["Dataset", "Part", "load"],
         "library": ["train_model"],
         "model_file": ["read_finished", "read_tensors", "write_tensors"],

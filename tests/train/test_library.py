@@ -22,6 +22,7 @@ LAYERS = "16BARx2-1"
 # Fields of a result that differ from one attempt to the next.
 OF_ATTEMPT = {
     *("wall_time_s", "device_hours", "samples_per_s", "peak_memory_gb", "attempts", "bundle_size"),
+    "commit",  # of a source tree that somebody may be working in
 }
 
 
