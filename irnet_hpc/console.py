@@ -92,7 +92,10 @@ class _LinesForPeople(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         stream: TextIO = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-        print(self.format(record), file=stream, flush=True)
+        # tqdm, once it is loaded, writes above its bars.
+        write = sys.modules["tqdm"].tqdm.write if "tqdm" in sys.modules else print
+        write(self.format(record), file=stream)
+        stream.flush()
 
 
 def log_to_stdout() -> None:
