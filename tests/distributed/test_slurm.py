@@ -39,7 +39,7 @@ def test_where_there_is_no_end_or_no_answer_there_is_none(answer, tmp_path):
     assert end_of_job({"PATH": str(tmp_path), "SLURM_JOB_ID": "17"}) is None  # no SLURM
 
 
-def test_a_training_stops_a_minute_before_the_end_or_when_three_quarters_of_a_short_time_are_over():
+def test_a_training_stops_a_minute_before_the_end_or_after_three_quarters():
     assert stop_by(1000.0, now=0.0) == 940
     assert stop_by(100.0, now=0.0) == 75
     assert stop_by(100.0, now=120.0) == 100  # it is over already
