@@ -115,7 +115,8 @@ def test_packs_of_two_sources_agree_on_who_is_test(alloys_pack, pack_command, tm
     with open_pack(alloys_pack) as pack:
         split = {formula: side for side in ROLES for formula in pack.formulas(pack.rows(side))}
     other = list(split)[::5]
-    backwards = {  # the same alloys, elements in the opposite order and twice the amounts
+    # The same alloys with the elements in the opposite order and twice the amounts.
+    backwards = {
         "".join(
             f"{symbol}{2 * amount:g}" for symbol, amount in reversed(parse_formula(formula).items())
         ): formula
@@ -126,8 +127,8 @@ def test_packs_of_two_sources_agree_on_who_is_test(alloys_pack, pack_command, tm
     )
     assert pack_command("--source", "lab.csv", "--features", "elements").returncode == 0
     with open_pack(tmp_path / "packs/lab-elements.h5") as pack:
-        found = {formula: side for side in ROLES for formula in pack.formulas(pack.rows(side))}
-    assert found == {spelling: split[formula] for spelling, formula in backwards.items()}
+        roles = {formula: side for side in ROLES for formula in pack.formulas(pack.rows(side))}
+    assert roles == {spelling: split[formula] for spelling, formula in backwards.items()}
 
 
 NAN = np.nan
@@ -136,6 +137,7 @@ NAN = np.nan
 def materials(
     formulas: list[str], split: list[str] | None = None, **targets: list[float]
 ) -> Materials:
+    """Return materials with these formulas, roles and targets."""
     line = np.arange(2, len(formulas) + 2)
     ids = [f"id-{number}" for number in line]
     found, rejected = parse_materials(
@@ -172,12 +174,8 @@ def test_values_of_one_formula_reported_in_several_rows_are_brought_together():
         materials(
             ["Al2O3", "Al4O6", "Al6O9", "AlO1.5"],
             formation_energy=[NAN, -3, -3, NAN],
-            band_gap=[
-                6,
-                NAN,
-                NAN,
-                5,
-            ],  # 6 and 5 contradict each other: the first completes the entry, the second goes
+            # 6 and 5 contradict each other: the first completes the entry, the second goes.
+            band_gap=[6, NAN, NAN, 5],
             bulk_modulus=[NAN, NAN, 250, NAN],
         )
     )
