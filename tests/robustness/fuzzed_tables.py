@@ -15,11 +15,19 @@ TABLE = "material_id,formula,band_gap,density,note,mine\n" + "".join(
 )
 LINES = "".join(
     json.dumps(
-        {"material_id": f"m{n}", "lattice": [[4, 0, 0], [0, 4, 0], [0, 0, n + 2.5]], "species": ["Na", {"Cl": 0.5, "Br": 0.5}][: n % 2 + 1],
-         "frac_coords": [[0, 0, 0], [0.5, 0.5, 0.5]][: n % 2 + 1], "targets": {"band_gap": n / 3}, "mine": n, "split": "train"}
-    ) + "\n"
+        {
+            "material_id": f"m{n}",
+            "lattice": [[4, 0, 0], [0, 4, 0], [0, 0, n + 2.5]],
+            "species": ["Na", {"Cl": 0.5, "Br": 0.5}][: n % 2 + 1],
+            "frac_coords": [[0, 0, 0], [0.5, 0.5, 0.5]][: n % 2 + 1],
+            "targets": {"band_gap": n / 3},
+            "mine": n,
+            "split": "train",
+        }
+    )
+    + "\n"
     for n in range(6)
-)  # fmt: skip
+)
 TABLES = {
     "t.csv": (TABLE, lambda text: text),
     "t.jsonl": (LINES, lambda text: text),

@@ -1,10 +1,12 @@
-"""kill -9 at random moments of each command, then the same command again: nothing is lost, nothing is there twice, and the
-outcome is that of a command that nobody disturbed. Every process here is a real one.
+"""Kill each command at random moments and start it again: the outcome is the undisturbed one.
 
-    python -m pytest tests/test_killed.py                        two kills a command
-    IRNET_KILLS=20 python -m pytest tests/test_killed.py -s      so many, and when they came (docs/reliability.md)
+Nothing is lost and nothing is there twice. All processes are real.
 
-A moment is drawn evenly from the time that the undisturbed command took, its start included. Kills that came too late do not count.
+    python -m pytest tests/robustness/test_killed.py                     two kills a command
+    IRNET_KILLS=20 python -m pytest tests/robustness/test_killed.py -s   20, and when they came
+
+A moment is drawn evenly from the time that the undisturbed command took, its start included. Kills
+that came too late do not count.
 """
 
 import contextlib
@@ -58,14 +60,14 @@ def start(command: list, folder: Path) -> subprocess.Popen:
 
 
 def ended(command: list, folder: Path) -> float:
-    """Run a command to its end, which must be a good one; the seconds it took."""
+    """Run a command, which must succeed, and return the seconds it took."""
     began, process = time.monotonic(), start(command, folder)
     assert process.wait(600) == 0, (folder.parent / f"{folder.name}.log").read_text()[-3000:]
     return time.monotonic() - began
 
 
 def kill_all(process: subprocess.Popen, chance: random.Random) -> None:
-    """As a node does that loses its power, or a scheduler's last signal."""
+    """Kill all processes, as a power failure or a scheduler's last signal does."""
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for one in family:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -74,7 +76,7 @@ def kill_all(process: subprocess.Popen, chance: random.Random) -> None:
 
 
 def kill_one_rank(process: subprocess.Popen, chance: random.Random) -> None:
-    """As the kernel does when memory runs out. The others must end by themselves, within a minute."""
+    """Kill a rank as the kernel does when memory runs out; the others must end by themselves."""
     family = psutil.Process(process.pid).children(recursive=True)
     ranks = [
         one
@@ -105,9 +107,20 @@ def survive(
     a_run: int = A_RUN,
     whole: Callable[[Path], None] = lambda folder: None,
 ) -> None:
-    """Kill a command N times, at most `a_run` times in each folder of `place`, before it may end there; `check` looks at each
-    outcome, `whole` at what lies there after each kill. In the command FOLDER stands for the folder. `seconds`: of the command that
-    nobody disturbs. One that ends before its moment was not killed, does not count, and is the last in its folder."""
+    """Kill a command N times, at most `a_run` times in each folder, before it may end there.
+
+    A command that ends before its moment was not killed, does not count, and is the last in its
+    folder.
+
+    Args:
+        command: The command, in which FOLDER stands for the folder.
+        place: Where the folders are made.
+        seconds: The time that the undisturbed command takes.
+        check: Called with each folder in which the command has ended.
+        kill: Kills the command.
+        a_run: The most kills in one folder.
+        whole: Called with the folder after each kill.
+    """
     killed, over, number = [], 0, 0
     while len(killed) < N:
         folder, chance = place / f"run{number}", random.Random(number)
@@ -139,7 +152,8 @@ def survive(
         number += 1
         assert over < 10 + 3 * N
     print(
-        f"\n{N} kills, at {', '.join(killed)} of {seconds:.1f} s, in {number} folders; {over} more came after the end"
+        f"\n{N} kills, at {', '.join(killed)} of {seconds:.1f} s, in {number} folders; "
+        f"{over} more came after the end"
     )
 
 
@@ -184,7 +198,7 @@ def test_pack(tmp_path):
 
 
 def visible(run: Path) -> list[str]:
-    """What lies in a run folder, but for who holds it and the temporary files of the killed, which `sweep prune` takes away."""
+    """List a run folder without its lease and the temporary files that `sweep prune` removes."""
     return sorted(
         path.name
         for path in run.iterdir()
@@ -193,7 +207,7 @@ def visible(run: Path) -> list[str]:
 
 
 def same_run(folder: Path, quiet: Path) -> None:
-    """The same weights, predictions and numbers, bit for bit, and no checkpoint left behind."""
+    """Compare weights, predictions and numbers, bit for bit; no checkpoint may be left."""
     one, two = (next(place.rglob("result.json")).parent for place in (folder, quiet))
     assert visible(one) == visible(two)
     weights, undisturbed = (
@@ -249,7 +263,7 @@ seeds: [0, 1]
 
 
 def test_sweep(tmp_path):
-    """Only the sweep is killed: what it has started may live on, and must not be started beside itself."""
+    """Kill the sweep alone: what it has started may live on, and must not be started twice."""
     matrix = tmp_path / "tiny.yaml"
     matrix.write_text(MATRIX)
     command = [

@@ -1,7 +1,6 @@
-"""What somebody may do to a training while it runs, and to results while they are read: nothing that is kept is wrong, and what
-ends says why in one sentence. Every process here is a real one.
+"""Meddle with trainings while they run: nothing that is kept is wrong, and errors are sentences.
 
-    python -m pytest tests/test_meddled.py                     IRNET_FUZZ=1: each fault on one rank and on two
+All processes are real. IRNET_FUZZ=1 tries each fault on one rank and on two.
 """
 
 import contextlib
@@ -72,7 +71,7 @@ def n_epochs(results: Path) -> int:
 
 
 def errors_of(said: str) -> list[str]:
-    """Sentences on the screen. horovodrun adds a traceback of its own to those of its ranks, whose lines it marks."""
+    """List the error sentences of an output; horovodrun may add a traceback of its own."""
     assert "<stderr>:Traceback" not in said and (
         "Traceback" not in said or "bin/horovodrun" in said
     ), said
@@ -141,7 +140,7 @@ PAIRS = [(fault, ranks) for fault in FAULTS for ranks in RANKS]
 
 
 @pytest.mark.parametrize(("fault", "ranks"), PAIRS if MORE else PAIRS[::3])
-def test_a_disk_that_fails_in_the_middle_of_a_training_costs_nothing_once_it_is_repaired(
+def test_a_disk_that_fails_during_a_training_costs_nothing_once_repaired(
     fault, ranks, alloys_pack, tmp_path
 ):
     if not can_mount:
@@ -165,16 +164,14 @@ def test_a_disk_that_fails_in_the_middle_of_a_training_costs_nothing_once_it_is_
 
 
 def killed_at(epoch: int, command: list, results: Path) -> None:
-    """Start a training and kill all of it when its history has so many epochs."""
+    """Start a training and kill all of it once its history has `epoch` epochs."""
     process = started(command)
     wait_until(lambda: n_epochs(results) >= epoch)
     kill_all(process, random.Random())
     process.communicate(timeout=600)
 
 
-def test_a_training_that_goes_on_with_other_ranks_each_time_is_that_of_one_but_for_rounding(
-    alloys_pack, tmp_path
-):
+def test_a_training_resumed_with_other_ranks_is_that_of_one_but_for_rounding(alloys_pack, tmp_path):
     """1 rank, 2 ranks, 1 rank, in float64, whose rounding 1e-9 is far above."""
     pytest.importorskip("horovod")
     exact = QUICK.replace("fp32", "fp64").replace("epochs: 40", "epochs: 60")
@@ -200,7 +197,7 @@ def test_a_training_that_goes_on_with_other_ranks_each_time_is_that_of_one_but_f
     np.testing.assert_allclose(ours["test_mae"], theirs["test_mae"], rtol=1e-9)
 
 
-def test_two_ranks_that_are_stopped_for_longer_than_their_lease_leave_the_run_to_who_has_taken_it_over(
+def test_two_ranks_suspended_beyond_their_lease_leave_the_run_to_its_new_owner(
     alloys_pack, tmp_path
 ):
     results, short = tmp_path / "results", {"IRNET_LEASE_S": 2}

@@ -1,6 +1,6 @@
-"""`python -m irnet_hpc.train` with a checkpoint at the end of every epoch, so that a training of seconds can be killed and go on.
+"""Train with a checkpoint at the end of every epoch, so that a short training can be resumed.
 
-python tests/train_often.py --pack ... (or under horovodrun)
+python tests/robustness/train_often.py --pack ...    or under horovodrun
 """
 
 import sys

@@ -129,7 +129,7 @@ def table_of(shown: str) -> str:
     return Path(shown.partition("the tables will be in ")[2].split()[0]).read_text()
 
 
-def test_one_command_packs_trains_and_tabulates_and_a_cancelled_cell_alone_is_run_again(place):
+def test_one_command_runs_a_matrix_and_again_only_the_cancelled_cell(place):
     place.write(MATRIX % 3)
     log = place.folder / "sweep.log"
     ask("sbatch", f"--output={log}", ROOT / "slurm" / "sweep_all.sh", place.path, *place.options)
@@ -165,7 +165,7 @@ def test_one_command_packs_trains_and_tabulates_and_a_cancelled_cell_alone_is_ru
     assert not queue()
 
 
-def test_a_cell_that_is_preempted_or_requeued_saves_goes_back_into_the_queue_and_resumes(place):
+def test_a_cell_that_is_preempted_or_requeued_saves_and_resumes(place):
     place.write(
         MATRIX.replace("models: [64BARx2-1, 32BAx2-1, 32BARx3-1]", "models: [64BARx2-1]") % 4000
     )
@@ -193,7 +193,7 @@ def test_a_cell_that_is_preempted_or_requeued_saves_goes_back_into_the_queue_and
     ask("scancel", job)
 
 
-def test_a_cell_that_runs_out_of_time_is_submitted_once_more_with_twice_as_much_before_the_tables(
+def test_a_cell_that_runs_out_of_time_is_submitted_once_more_with_twice_as_much(
     place,
 ):
     text = (
@@ -227,7 +227,7 @@ def test_a_cell_that_runs_out_of_time_is_submitted_once_more_with_twice_as_much_
     assert "0 of 1 cells are done" in table_of(shown) or "no finished run" in table_of(shown)
 
 
-def test_two_sweeps_of_bundles_at_once_train_each_cell_once_and_never_more_jobs_than_they_may(
+def test_two_sweeps_of_bundles_at_once_train_each_cell_once_within_their_limit(
     place,
 ):
     """Of the two hosts' processors two jobs could train at once."""
@@ -333,7 +333,7 @@ def pack(folder: Path, *options: object, submit: tuple[object, ...] = ()) -> lis
     ]
 
 
-def test_a_pack_by_ranks_on_two_hosts_outlives_the_kill_of_one_and_is_that_of_one_process(
+def test_a_pack_by_ranks_on_two_hosts_survives_a_kill_and_is_that_of_one_process(
     tmp_path, monkeypatch
 ):
     monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'tests/robustness/awkward'}:{ROOT}")

@@ -161,7 +161,7 @@ def ended(job: str) -> str:
     )
 
 
-def test_a_plain_job_saves_at_a_signal_and_one_that_nobody_tells_before_its_time_is_up(
+def test_a_plain_job_saves_at_a_signal_or_by_itself_before_its_time_is_up(
     alloys_pack, tmp_path, whole_again
 ):
     late, told = (
@@ -205,7 +205,7 @@ LOSSES = [
 @pytest.mark.parametrize(
     ("way", "loss"), LOSSES if os.environ.get("IRNET_FAULTS") == "all" else LOSSES[:1]
 )
-def test_a_node_lost_under_a_job_of_two_ends_it_and_it_goes_on_to_the_undisturbed_result(
+def test_a_job_of_two_nodes_survives_the_loss_of_one_with_the_same_result(
     way, loss, alloys_pack, place, whole_again
 ):
     cell = Swept(place, 100) if way == "sweep" else Plain(alloys_pack, place.folder / "lost", 100)
@@ -259,7 +259,7 @@ pack_resources: {{memory_gb: 1, minutes: 10}}
 """
 
 
-def test_two_sweeps_at_once_and_a_controller_lost_in_between_do_each_cell_once_and_never_more_at_once_than_they_may(
+def test_two_sweeps_and_a_lost_controller_train_each_cell_once_within_their_limit(
     place, whole_again
 ):
     place.write(MANY)

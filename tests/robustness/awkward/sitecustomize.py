@@ -1,7 +1,7 @@
-"""In a folder on PYTHONPATH: gives every Python of a test two feature sets whose rows take their time, hang or crash.
+"""Add two feature sets whose rows are slow, hang or crash, for tests.
 
-`awkward` says at which row it is, `silent` does not. A row takes AWKWARD_S seconds; the file AWKWARD_LOG gets a line for
-each row that is computed. Formulas with noble gases misbehave.
+`awkward` reports at which row it is, `silent` does not. A row takes AWKWARD_S seconds, and the file
+AWKWARD_LOG gets a line for each row that is computed. Formulas with noble gases misbehave.
 """
 
 import ctypes
@@ -18,9 +18,8 @@ from irnet_hpc.features import sets as features
 
 
 def hang() -> None:
-    ctypes.PyDLL(None).sleep(
-        1000
-    )  # and never lets another thread, or a signal's handler, have Python
+    # It holds Python's lock all the time, against other threads and signal handlers.
+    ctypes.PyDLL(None).sleep(1000)
 
 
 def exhaust() -> None:

@@ -1,9 +1,9 @@
 """Garble every message of the package, in each Python whose PYTHONPATH names this folder.
 
 An import hook rewrites the package's source before it is compiled: each letter of a message becomes
-the next one of the alphabet. Messages are the arguments of exceptions and of `print`, what is logged,
-and other texts of several words in functions and constants. What other programs write is left as it
-is, and so are patterns, comparisons, keys and what is printed for programs (`--json`).
+the next one of the alphabet. Messages are the arguments of exceptions and of `print`, what is
+logged, and other texts of several words in functions and constants. What other programs write is
+left as it is, and so are patterns, comparisons, keys and what is printed for programs (`--json`).
 
 A command that behaves differently then reads its own prose.
 """
