@@ -300,7 +300,7 @@ def main(argv: list[str] | None = None) -> int:
         work(arguments)
         return 0
     if min(arguments.ranks) < 2:
-        raise UserError(f"--ranks must be from 2, however: {min(arguments.ranks)}")
+        raise UserError(f"--ranks must be at least 2, got {min(arguments.ranks)}")
     spec = RunSpec("pack", "property", **model_of(arguments.model))
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, load "

@@ -1,6 +1,9 @@
-"""The sweep on a real SLURM of two hosts: bash env/local_slurm.sh up; eval "$(bash env/local_slurm.sh env)"; IRNET_TEST_SLURM=1.
+"""Run sweeps on a real SLURM of two hosts.
 
-What the commands of SLURM are asked and told is in test_sweep.py; here is what happens then.
+    sudo bash env/local_slurm.sh up; eval "$(bash env/local_slurm.sh env)"
+    IRNET_TEST_SLURM=1 python -m pytest tests/slurm
+
+What the commands of SLURM are told is tested in tests/sweep; here is what happens then.
 """
 
 import json
@@ -34,7 +37,7 @@ def absent() -> str:
 
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(absent()), reason=absent() or "-")]
 
-# Every cell runs over both hosts. Networks are as small as they can be: what takes time is starting.
+# Every cell runs over both hosts. Networks are tiny: what takes time is starting.
 MATRIX = """
 packs: [{name: alloys-tiny, source: alloys, features: elements, rows: 600}]
 properties: [mixing_enthalpy]
@@ -277,8 +280,9 @@ def test_a_training_that_fails_is_a_failed_job_with_its_reason(place):
 
 
 def test_what_starts_from_another_cell_waits_for_it_and_goes_with_it_where_it_fails(place):
-    """Of the two origins the one of more rows than there are fails: what starts from it does not wait for ever."""
-    origin = "{pack: alloys-tiny, property: size_mismatch, recipe: {name: big, base: onecycle, batch: 64, norm_group: 32, epochs: 3}%s}"
+    """One of two origins wants more rows than there are and fails; nothing waits for it."""
+    recipe = "{name: big, base: onecycle, batch: 64, norm_group: 32, epochs: 3}"
+    origin = f"{{pack: alloys-tiny, property: size_mismatch, recipe: {recipe}%s}}"
     inits = f"init: [{origin % ''}, {origin % ', train_rows: 5000'}]\n"
     place.write(inits + MATRIX.replace("64BARx2-1, 32BAx2-1, ", "") % 3)
     shown = place.sweep("submit")
@@ -309,7 +313,7 @@ def test_cells_of_a_pack_that_cannot_be_built_do_not_wait_for_ever(place):
 
 
 def pack(folder: Path, *options: object, submit: tuple[object, ...] = ()) -> list[str]:
-    """The command that packs 58 oxides, in a job of four tasks on two hosts with `submit`, else in this process."""
+    """Return the command that packs 58 oxides, with `submit` in four tasks on two hosts."""
     ranks = (
         "sbatch",
         "--job-name=irnet:pack:ranks",

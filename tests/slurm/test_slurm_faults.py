@@ -1,8 +1,9 @@
-"""Faults of a real SLURM: nodes and the controller lost, jobs put back, time that runs out. Needs what test_slurm.py needs, as root.
+"""Lose nodes and the controller of a real SLURM, requeue jobs and let time run out.
 
-python -m pytest tests/test_slurm_faults.py
-IRNET_FAULTS=all python -m pytest tests/test_slurm_faults.py -k node     # also rank 0's node, and one that nobody hears of
-IRNET_CELLS=200 python -m pytest tests/test_slurm_faults.py -k sweeps -s # after IRNET_SLURM_CPUS=8 bash env/local_slurm.sh up
+It needs what test_slurm.py needs, and root.
+
+    IRNET_FAULTS=all    also lose the node of rank 0, and a node silently
+    IRNET_CELLS=200     sweeps of 200 cells, after IRNET_SLURM_CPUS=8 bash env/local_slurm.sh up
 """
 # ruff: noqa: F811  fixtures are imported by their names
 
@@ -222,13 +223,14 @@ def test_a_job_of_two_nodes_survives_the_loss_of_one_with_the_same_result(
     quiet = cell.undisturbed(place.folder / "quiet")  # meanwhile
     wait_for(lambda: state_of(job) not in ("RUNNING", "COMPLETING"))
     print(
-        f"\n{way}, {loss} lost: {time.monotonic() - lost:.0f} s later at most the job is {state_of(job)}"
+        f"\n{way}, {loss} lost: after at most {time.monotonic() - lost:.0f} s "
+        f"the job is {state_of(job)}"
     )
     assert not cell.file("result.json")
     cluster("mend")
 
     def goes_on() -> Path | None:
-        # SLURM has put it back; and a node that returns at once may be told late to end what it ran before.
+        # SLURM has requeued it. A node that returns at once may be told late to end what it ran.
         if state_of(jobs[-1]) == OVER and not cell.file("result.json"):
             jobs.append(cell.submit())
         return cell.file("result.json")
@@ -248,11 +250,15 @@ def test_a_job_of_two_nodes_survives_the_loss_of_one_with_the_same_result(
 
 N_CELLS = int(os.environ.get("IRNET_CELLS", "4"))
 AT_MOST = min(8, N_CELLS // 2)
+EPOCHS = max(10, 1200 // N_CELLS)
+TINY = (
+    f"{{name: tiny, base: onecycle, precision: fp32, batch: 64, norm_group: 32, epochs: {EPOCHS}}}"
+)
 MANY = f"""
 packs: [{{name: alloys-tiny, source: alloys, features: elements, rows: 600}}]
 properties: [mixing_enthalpy]
 models: [64BARx2-1]
-recipes: [{{name: tiny, base: onecycle, precision: fp32, batch: 64, norm_group: 32, epochs: {max(10, 1200 // N_CELLS)}}}]
+recipes: [{TINY}]
 seeds: {list(range(N_CELLS))}
 resources: {{memory_gb: 0.5, minutes: 10}}
 pack_resources: {{memory_gb: 1, minutes: 10}}
@@ -315,7 +321,8 @@ def test_two_sweeps_and_a_lost_controller_train_each_cell_once_within_their_limi
     assert len(ours) == N_CELLS
     at_once = max(sum(start <= moment < end for start, end in ours) for moment, _ in ours)
     print(
-        f"\n{N_CELLS} cells in {time.monotonic() - began:.0f} s, at most {at_once} at once by sacct and {max(most)} by squeue"
+        f"\n{N_CELLS} cells in {time.monotonic() - began:.0f} s, {at_once} at once by sacct "
+        f"and {max(most)} by squeue at most"
     )
     assert 2 <= at_once <= AT_MOST and max(most) <= AT_MOST
     assert "nothing to submit" in place.sweep("submit")
