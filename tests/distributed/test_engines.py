@@ -1,4 +1,4 @@
-"""The experiment does not depend on how many ranks run it, nor on what moves their numbers. Real processes throughout."""
+"""An experiment depends neither on the number of ranks nor on the engine; with real processes."""
 
 import json
 import os
@@ -58,7 +58,8 @@ def test_two_ranks_give_the_losses_and_weights_of_one(
     for case in one_rank.keys() - {"engine", "size", "sums", "stream", "resident"}:
         tolerance = 2e-2 if "bf16" in case else 1e-4 if case.startswith("fp32") else 1e-9
         assert one_rank[case]["steps"] == two[case]["steps"] >= 50
-        # In fp32 only the losses: a bias before a normalisation has no gradient but rounding, and Adam amplifies it.
+        # In fp32 only the losses: a bias before a normalisation has no gradient but rounding,
+        # and Adam amplifies it.
         for what in ("losses",) if case.startswith("fp32") else ("losses", "weights", "statistics"):
             np.testing.assert_allclose(
                 two[case][what], one_rank[case][what], rtol=tolerance, err_msg=f"{case}: {what}"
@@ -72,7 +73,8 @@ def test_two_ranks_give_the_losses_and_weights_of_one(
     assert (
         one_rank["fp32, bf16 allreduce"]["losses"] == one_rank["fp32, local groups"]["losses"]
     )  # it sends nothing
-    # Each rank's numbers are rounded to 8 bits, so is their sum, and the two at the end are not: the bits of any engine.
+    # Each rank's numbers are rounded to 8 bits, so is their sum, and the two at the end are not:
+    # the bits of any engine.
     for sums in two["sums"]:
         first, second = (numbers(rank, len(sums)) for rank in (0, 1))
         expected = (
@@ -84,7 +86,7 @@ def test_two_ranks_give_the_losses_and_weights_of_one(
 
 @pytest.fixture
 def start_rank():
-    """Starts one rank of two, without MPI, ssh or PMI, as submitit's local executor does; none outlives its test."""
+    """Start one rank of two, without MPI, ssh or PMI, as submitit's local executor does."""
     started = []
 
     def start(rank: int, arguments: list) -> subprocess.Popen:
@@ -98,7 +100,8 @@ def start_rank():
 
 def _process(rank: int, size: int, arguments: list) -> subprocess.Popen:
     variables = {
-        "SUBMITIT_LOCAL_GLOBALID": str(rank), "SUBMITIT_LOCAL_LOCALID": str(rank), "SUBMITIT_LOCAL_NTASKS": str(size),
+        "SUBMITIT_LOCAL_GLOBALID": str(rank), "SUBMITIT_LOCAL_LOCALID": str(rank),
+        "SUBMITIT_LOCAL_NTASKS": str(size),
         "SUBMITIT_LOCAL_JOB_ID": f"test{os.getpid()}",
     }  # fmt: skip
     return subprocess.Popen(
@@ -110,8 +113,10 @@ def _process(rank: int, size: int, arguments: list) -> subprocess.Popen:
 @pytest.mark.parametrize("engine", ["horovod", "torch"])
 def test_a_killed_rank_ends_the_other_with_a_message(engine, alloys_pack, tmp_path, start_rank):
     arguments = [
-        "--pack", alloys_pack, "--property", "mixing_enthalpy", "--layers", "64BARx3-1", "--results", tmp_path / "results",
-        "--recipe", "{name: long, base: onecycle, epochs: 100000, batch: 64, norm_group: 32}", "--engine", engine,
+        "--pack", alloys_pack, "--property", "mixing_enthalpy", "--layers", "64BARx3-1",
+        "--results", tmp_path / "results",
+        "--recipe", "{name: long, base: onecycle, epochs: 100000, batch: 64, norm_group: 32}",
+        "--engine", engine,
     ]  # fmt: skip
     ranks = [start_rank(rank, arguments) for rank in (0, 1)]
     for line in ranks[0].stdout:
@@ -128,12 +133,13 @@ def test_a_killed_rank_ends_the_other_with_a_message(engine, alloys_pack, tmp_pa
 def test_ranks_stopped_by_a_signal_save_together_and_go_on_to_the_same_end(
     alloys_pack, tmp_path, start_rank
 ):
-    """SIGTERM to one rank only: both agree, rank 0 saves, both leave with 75; the rerun ends like an undisturbed run."""
+    """SIGTERM to one rank: rank 0 saves, both leave with 75, and the rerun ends undisturbed."""
 
     def arguments(results: str) -> list:
         return [
-            "--pack", alloys_pack, "--property", "mixing_enthalpy", "--layers", "64BARx3-1", "--results", tmp_path / results,
-            "--recipe", "{name: p, base: onecycle, epochs: 100, batch: 64, norm_group: 32, precision: fp32}",
+            "--pack", alloys_pack, "--property", "mixing_enthalpy", "--layers", "64BARx3-1",
+            "--results", tmp_path / results, "--recipe",
+            "{name: p, base: onecycle, epochs: 100, batch: 64, norm_group: 32, precision: fp32}",
         ]  # fmt: skip
 
     ranks = [start_rank(rank, arguments("a")) for rank in (0, 1)]

@@ -1,4 +1,4 @@
-"""When a job's time is up, and that a training stops before it though nobody tells it. Real jobs: test_slurm_faults.py."""
+"""A training stops before its job's end though nobody tells it. Real jobs: tests/slurm."""
 
 import json
 import math
@@ -15,7 +15,7 @@ AT_20 = 1795636800.0  # 2026-11-25 20:00 UTC, by `date`
 
 
 def squeue(folder, text: str) -> dict[str, str]:
-    """The environment of a job, in which `text` stands for squeue; it answers in UTC where it is asked to."""
+    """Return the environment of a job in which the script `text` stands for squeue."""
     path = folder / "squeue"
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
@@ -47,8 +47,12 @@ def test_a_training_stops_a_minute_before_the_end_or_after_three_quarters():
 
 
 MODELS = {
-    "a network": (3, "--layers", "64BARx2-1", "--recipe", "{name: long, base: onecycle, epochs: 100000, batch: 64, norm_group: 32}"),
-    "a classical model": (1, "--architecture", "boosted_trees"),  # all its grid takes 2 s on a quiet machine
+    "a network": (
+        3, "--layers", "64BARx2-1", "--recipe",
+        "{name: long, base: onecycle, epochs: 100000, batch: 64, norm_group: 32}",
+    ),
+    # All its grid takes 2 s on a quiet machine.
+    "a classical model": (1, "--architecture", "boosted_trees"),
 }  # fmt: skip
 
 

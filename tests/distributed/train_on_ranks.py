@@ -1,4 +1,4 @@
-"""Run under a launcher by test_ranks.py: train small networks on the ranks there are, and let rank 0 write what came out.
+"""Train small networks on the ranks of a launcher, for test_engines.py; rank 0 writes the outcome.
 
 mpirun -np 2 python tests/train_on_ranks.py ENGINE PACK OUT.json PACK_WITH_GAPS
 """
@@ -23,8 +23,8 @@ from tests import builders
 
 BASE = {"name": "t", "base": "onecycle", "precision": "fp64", "batch": 64, "epochs": 8, "ema": 0.9}
 LAYERS = "48BARx2-32BAx2R-1"
-# name -> layers, recipe. Two ranks have 32 rows of a batch each: 16 divides them, 64 spans both ranks. 7 steps an epoch: 56 in
-# all.
+# name -> layers, recipe. Two ranks have 32 rows of a batch each: 16 divides them, 64 spans both
+# ranks. 7 steps an epoch: 56 in all.
 CASES = {
     "local groups": (LAYERS, resolve(BASE | {"norm_group": 16})),
     "decay by epochs": (
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def streamed_and_resident(pack_file: Path, out: Path, comm: Comm) -> dict:
-    """Two trainings that differ in where the features are, over 8 windows an epoch: all their numbers, by name."""
+    """Return all numbers, by name, of two trainings with the features in different places."""
     data.CHUNK_ROWS = stream.CHUNK_ROWS = 16
     data.WINDOW_CHUNKS = stream.WINDOW_CHUNKS = 4
     recipe, spec = (

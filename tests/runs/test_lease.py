@@ -1,4 +1,4 @@
-"""Leases, with real processes: one of many gets a run, and one that wakes up late overwrites nothing."""
+"""Real processes: one of many gets a run, and one that wakes up late overwrites nothing."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from irnet_hpc.train import checkpoint
 
 ROOT = Path(__file__).parents[2]
 
-# All wait for one moment, try, say how it went, and hold what they have got until they are told to end.
+# All wait for one moment, try, print how it went, and hold what they got until told to end.
 CONTENDER = """
 import sys, time
 from pathlib import Path
@@ -238,7 +238,7 @@ def test_the_clock_is_the_file_servers(tmp_path, monkeypatch):
 
 
 def test_a_live_local_owner_keeps_its_run_when_the_clock_jumps_forward(tmp_path, owner, leases):
-    """As after a night's sleep: nobody has touched the lease for hours, and its owner beats again within a moment."""
+    """As after a night's sleep: the lease is hours old, and its owner beats again in a moment."""
     first, path = owner("first", IRNET_LEASE_S="6"), tmp_path / "run" / lease.LEASE_FILE
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IRNET_LEASE_S", "6")
@@ -252,7 +252,7 @@ def test_a_live_local_owner_keeps_its_run_when_the_clock_jumps_forward(tmp_path,
 def test_a_lease_from_the_future_expires_once_watched_for_its_lifetime(
     tmp_path, monkeypatch, leases
 ):
-    """The clock has jumped back: by the lease's age its owner, who is gone, would have the run for a day."""
+    """The clock has jumped back: by its age the lease of a dead owner would last for a day."""
     monkeypatch.setenv("IRNET_LEASE_S", "0.6")
     lose(tmp_path / "run", age_s=-86_400, machine="another")
     began = time.monotonic()
@@ -288,7 +288,7 @@ class OneRank:
 
 
 def test_a_process_that_has_lost_a_run_writes_and_removes_nothing_of_it(tmp_path):
-    """Checkpoints, history, reasons: what train writes as it goes on. Model, predictions and result go the same way."""
+    """Model, predictions and result are written like checkpoints, history and errors."""
     run = tmp_path / "run"
     folder = RunFolder(run)
     folder.leases.acquire(run)
@@ -353,7 +353,7 @@ def test_a_removed_lease_and_a_removed_folder_end_the_training(tmp_path, leases)
 
 
 def test_a_run_finished_meanwhile_is_not_acquired(tmp_path, monkeypatch):
-    """Between asking whether a run is done and having its lease, another process may have finished it."""
+    """Another process may finish a run between the look at it and the lease."""
     answers = iter([False, True])
     monkeypatch.setattr(RunFolder, "is_done", lambda *_: next(answers))
     assert not RunFolder(tmp_path / "run").claim("key")
