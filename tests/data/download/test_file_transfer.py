@@ -1,18 +1,15 @@
 """Files that were cut, damaged or replaced."""
 
 import csv
-import hashlib
 import lzma
 
-import pandas as pd
 import pytest
-from matminer.utils.io import store_dataframe_as_json
 
-from irnet_hpc.data.download import http, matminer_columns
+from irnet_hpc.data.download import http
 from irnet_hpc.data.download.obtain import fetch
 from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.errors import UserError
-from tests.data.http_server import Answer, Files
+from tests.data.http_server import Answer
 
 
 def read(table) -> list[dict[str, str]]:
@@ -21,31 +18,6 @@ def read(table) -> list[dict[str, str]]:
 
 
 GAPS = {"formula": ["Fe2O3", "NaN", " ", "GaAs"], "gap expt": [2.1, None, 1.0, 1.424]}
-
-
-@pytest.fixture
-def datasets(serve, tmp_path, monkeypatch):
-    """Serves small datasets in matminer's own file format, of which its metadata are made to have hash and rows."""
-    known = matminer_columns.metadata()
-    files = {}
-
-    def publish(name: str, columns: dict, **options) -> str:
-        path = tmp_path / "made" / f"{name}.json.gz"
-        path.parent.mkdir(exist_ok=True)
-        store_dataframe_as_json(pd.DataFrame(columns), str(path), compression="gz", pbar=False)
-        body = path.read_bytes()
-        files[f"/data/{name}.json.gz"] = body
-        known[name] = known[name] | {
-            "hash": hashlib.sha256(body).hexdigest(),
-            "num_entries": len(pd.DataFrame(columns)),
-        }
-        publish.server = serve(Files(files, **options))
-        known[name]["url"] = f"{publish.server.url}/data/{name}.json.gz"
-        return publish.server.url + "/data"
-
-    monkeypatch.setattr(matminer_columns, "metadata", lambda: known)
-    monkeypatch.delenv("MATMINER_DATA", raising=False)
-    return publish
 
 
 @pytest.mark.parametrize("ranges", [True, False])

@@ -2,16 +2,13 @@
 
 import csv
 import gzip
-import hashlib
 import json
 import lzma
 
-import pandas as pd
 import pytest
-from matminer.utils.io import store_dataframe_as_json
 from pymatgen.core import Composition, Lattice, Species, Structure
 
-from irnet_hpc.data.download import matminer, matminer_columns
+from irnet_hpc.data.download import matminer
 from irnet_hpc.data.download.obtain import ensure, fetch
 from irnet_hpc.data.raw_table import read_about
 from irnet_hpc.data.resolve import resolve_source
@@ -19,7 +16,6 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.pack.pipeline import PackOptions, pack_source
 from irnet_hpc.pack.store import open_pack
 from tests.builders import load_table
-from tests.data.http_server import Files
 
 
 def read(table) -> list[dict[str, str]]:
@@ -50,31 +46,6 @@ MP = {
 }
 GAPS = {"formula": ["Fe2O3", "NaN", " ", "GaAs"], "gap expt": [2.1, None, 1.0, 1.424]}
 STEELS = {"composition": ["Fe0.9C0.1", "Fe0.8Ni0.2"], "yield strength": [1500.25, 900.0]}
-
-
-@pytest.fixture
-def datasets(serve, tmp_path, monkeypatch):
-    """Serves small datasets in matminer's own file format, of which its metadata are made to have hash and rows."""
-    known = matminer_columns.metadata()
-    files = {}
-
-    def publish(name: str, columns: dict, **options) -> str:
-        path = tmp_path / "made" / f"{name}.json.gz"
-        path.parent.mkdir(exist_ok=True)
-        store_dataframe_as_json(pd.DataFrame(columns), str(path), compression="gz", pbar=False)
-        body = path.read_bytes()
-        files[f"/data/{name}.json.gz"] = body
-        known[name] = known[name] | {
-            "hash": hashlib.sha256(body).hexdigest(),
-            "num_entries": len(pd.DataFrame(columns)),
-        }
-        publish.server = serve(Files(files, **options))
-        known[name]["url"] = f"{publish.server.url}/data/{name}.json.gz"
-        return publish.server.url + "/data"
-
-    monkeypatch.setattr(matminer_columns, "metadata", lambda: known)
-    monkeypatch.delenv("MATMINER_DATA", raising=False)
-    return publish
 
 
 def test_mp_has_structures_canonical_names_and_what_follows_from_the_structure(datasets, tmp_path):

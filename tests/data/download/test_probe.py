@@ -1,15 +1,10 @@
 """Probes of services as documented, and of others."""
 
-import hashlib
-
-import pandas as pd
 import pytest
-from matminer.utils.io import store_dataframe_as_json
 
-from irnet_hpc.data.download import matminer_columns
 from irnet_hpc.data.download.probe import probe_source
 from irnet_hpc.errors import UserError
-from tests.data.http_server import CSCL, FAST, Aflux, Answer, Files, Oqmd, some_rows
+from tests.data.http_server import CSCL, FAST, Aflux, Answer, Oqmd, some_rows
 
 # The first is an entry that AFLOW gave to the authors of the client `aflow`, in their tests; numbers are text there.
 ENTRIES = [
@@ -36,31 +31,6 @@ ENTRIES = [
     ),
 ]
 GAPS = {"formula": ["Fe2O3", "NaN", " ", "GaAs"], "gap expt": [2.1, None, 1.0, 1.424]}
-
-
-@pytest.fixture
-def datasets(serve, tmp_path, monkeypatch):
-    """Serves small datasets in matminer's own file format, of which its metadata are made to have hash and rows."""
-    known = matminer_columns.metadata()
-    files = {}
-
-    def publish(name: str, columns: dict, **options) -> str:
-        path = tmp_path / "made" / f"{name}.json.gz"
-        path.parent.mkdir(exist_ok=True)
-        store_dataframe_as_json(pd.DataFrame(columns), str(path), compression="gz", pbar=False)
-        body = path.read_bytes()
-        files[f"/data/{name}.json.gz"] = body
-        known[name] = known[name] | {
-            "hash": hashlib.sha256(body).hexdigest(),
-            "num_entries": len(pd.DataFrame(columns)),
-        }
-        publish.server = serve(Files(files, **options))
-        known[name]["url"] = f"{publish.server.url}/data/{name}.json.gz"
-        return publish.server.url + "/data"
-
-    monkeypatch.setattr(matminer_columns, "metadata", lambda: known)
-    monkeypatch.delenv("MATMINER_DATA", raising=False)
-    return publish
 
 
 def test_probe_agrees_with_a_service_as_documented_and_says_what_differs(serve, pack_command):

@@ -72,9 +72,7 @@ def wait_until(true, seconds: float = 600) -> None:
         time.sleep(0.02)
 
 
-def test_a_killed_download_resumes_and_no_page_is_fetched_twice(
-    serve, tmp_path
-):
+def test_a_killed_download_resumes_and_no_page_is_fetched_twice(serve, tmp_path):
     server = serve(
         Oqmd(some_rows(30), most=3)
     )  # asked for 2,000 rows a page it gives 3, so 10 pages
