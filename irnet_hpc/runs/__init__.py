@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "predictions": [
             "Predictions",
             "SplitRows",
+            "Splits",
             "pool_splits",
             "read_predictions",
             "readable_runs",
