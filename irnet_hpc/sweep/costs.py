@@ -88,7 +88,7 @@ def n_weights(layer_string: str, n_features: int, n_outputs: int = 1) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What decides the cost of one training."""
+    """The facts that decide the cost of one training."""
 
     n_weights: int
     depth: int

@@ -51,7 +51,7 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """What done cells tell about others."""
+    """The speed of done cells, from which that of others is estimated."""
 
     # Seconds that a training takes for each second of the model's.
     slowness: float = 1.0

@@ -22,7 +22,7 @@ from irnet_hpc.sweep.slurm_jobs import afterany, sbatch, slurm_parameters, state
 
 
 class Shape(NamedTuple):
-    """What the jobs of one array have in common."""
+    """The resources and dependencies that the jobs of one array share."""
 
     resources: Resources
     # The jobs to wait for, as `sbatch --dependency` takes them.
@@ -31,7 +31,7 @@ class Shape(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class HandOver:
-    """What SLURM has taken."""
+    """The jobs that SLURM has taken."""
 
     journal: Path
     # The jobs that a whole table waits for, those of earlier submissions among them.

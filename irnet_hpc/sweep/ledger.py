@@ -342,7 +342,7 @@ def _without_origin(status: CellStatus, origin: CellStatus | None, is_gone: bool
 
 
 class Ending(NamedTuple):
-    """How an attempt ended that left neither a result nor an error."""
+    """The end of an attempt that left neither a result nor an error."""
 
     text: str
     cause: Cause

@@ -64,7 +64,7 @@ class Problem(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class RunReport:
-    """What a run here has done."""
+    """The outcome of a run on this machine."""
 
     # The state of the cells at its beginning, for people who wonder why nothing was done.
     ledger: Ledger

@@ -12,7 +12,7 @@ from irnet_hpc.sweep.status import as_json, plan_lines, summary
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What `run` would do here, or `submit` on the cluster of `options.site`."""
+    """The plan of `run` here, or of `submit` on the cluster of `options.site`."""
 
     matrix: Matrix
     ledger: Ledger

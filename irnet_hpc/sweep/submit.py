@@ -36,7 +36,7 @@ BACKGROUND_MIN = 525_600
 
 @dataclasses.dataclass(frozen=True)
 class Submission:
-    """What was submitted."""
+    """The outcome of a submission."""
 
     # The state of the cells before it.
     ledger: Ledger

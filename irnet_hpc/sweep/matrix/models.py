@@ -52,7 +52,7 @@ class RecipeEntry:
 
 
 class Combination(NamedTuple):
-    """What a cell is, apart from its pack, property, protocol and seed."""
+    """The parts of a cell other than its pack, property, protocol and seed."""
 
     recipe: RecipeEntry
     # The first training rows; None: all.

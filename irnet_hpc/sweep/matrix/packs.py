@@ -127,7 +127,7 @@ class MatrixPack:
 
 
 class PackDefaults(NamedTuple):
-    """What the matrix states for packs that state nothing of their own."""
+    """Hold the settings of a matrix for packs that have none of their own."""
 
     properties: Sequence[str] = ()
     # split -> texts, split_seed -> numbers

@@ -25,7 +25,7 @@ FIELD_OF_CAUSE = {Cause.MEMORY: "memory_gb", Cause.TIME: "minutes"}
 
 @dataclasses.dataclass(frozen=True)
 class Resources:
-    """What one cell asks of the scheduler."""
+    """Represent the request of one cell to the scheduler."""
 
     nodes: Annotated[int, Meta(ge=1, le=MAX, description="nodes of a cell's job")] = 1
     ranks_per_node: Annotated[

@@ -17,7 +17,7 @@ SITES = (Path("env/sites"), Path(__file__).parents[3] / "env" / "sites")
 
 @dataclasses.dataclass(frozen=True)
 class Site:
-    """What a cluster wants of every job: the keys of env/sites/<site>.yaml."""
+    """Hold the options that a cluster wants for every job: the keys of a site file."""
 
     account: Annotated[str | None, Meta(description="`sbatch --account`")] = None
     partition: Annotated[str | None, Meta(description="`sbatch --partition`")] = None
