@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that answers as OQMD, AFLOW and matminer's file server are documented to, faults included."""
+"""A real HTTP server on loopback that answers as the documented services do, faults included."""
 
 import gzip
 import json
@@ -37,7 +37,7 @@ class Request(NamedTuple):
 
 
 class Loopback:
-    """`answer` makes an answer of a path with its query; `faults[n]` is what becomes of the answer to request n, from 0."""
+    """Serve `answer(path with query)`; `faults[n]` changes the answer to request n, from 0."""
 
     def __init__(self, answer: Callable[[str, dict[str, str]], Answer]):
         self.answer = answer
@@ -108,7 +108,7 @@ def pages(paths: list[str]) -> list[int]:
 
 
 class Oqmd:
-    """As https://static.oqmd.org/static/docs/restful.html says, with at most `most` rows a page."""
+    """Answer as https://static.oqmd.org/static/docs/restful.html says."""
 
     def __init__(self, rows: list[dict], most: int = 10**9):
         self.rows, self.most, self.total = rows, most, None
@@ -151,7 +151,7 @@ class Oqmd:
 
 
 class Aflux:
-    """As AFLUX is asked for `paging`; without `named` it answers as where that is muted, by a list."""
+    """Answer as AFLUX does to `paging`; without `named` by a list, as to `$paging`."""
 
     def __init__(self, rows: list[dict], named: bool, most: int = 10**9):
         self.rows, self.named, self.most = rows, named, most

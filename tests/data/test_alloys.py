@@ -25,7 +25,8 @@ def test_alloys_agree_with_matminers_featurizer():
 
 
 def test_equimolar_CoCrNi_mixes_at_minus_4_89_kJ_per_mol():
-    # Co-Cr -4, Co-Ni 0, Cr-Ni -7 kJ/mol: 4 × -11 / 9 (Takeuchi and Inoue 2005). Radii 125, 130, 126 pm, mean 127.
+    # Co-Cr -4, Co-Ni 0, Cr-Ni -7 kJ/mol: 4 × -11 / 9 (Takeuchi and Inoue 2005). Radii 125, 130, 126
+    # pm, mean 127.
     elements, enthalpy, radius = alloys.element_data()
     fractions = np.array([[1 / 3 if symbol in ("Co", "Cr", "Ni") else 0 for symbol in elements]])
     assert alloys.mixing_enthalpy(fractions, enthalpy) == pytest.approx(-44 / 9 / 96.48533212)

@@ -95,7 +95,7 @@ ELEMENTS, AMOUNTS, ODDITIES = (pieces.split() for pieces in WRITTEN.strip().spli
 
 
 def same_as_pymatgen(formulas: list[str]) -> int:
-    """How many of the formulas are read without pymatgen, all of them just as pymatgen reads them, order included."""
+    """Count the formulas parsed without pymatgen, and check that pymatgen parses them alike."""
     read = {formula: found for formula in formulas if (found := parse_simple(formula)) is not None}
     wrong = [
         formula

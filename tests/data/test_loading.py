@@ -38,7 +38,8 @@ def test_numeric_columns_are_features_words_are_left_out_and_properties_are_targ
     loaded = load_table(path, properties=["hardness"], units={"hardness": "GPa"}, columns=True)
     assert loaded.units == {"hardness": "GPa"}
     assert list(loaded.table.columns) == ["temperature", "pressure"]
-    # So is a column whose unit is given, beside those whose unit is known: a matrix says no more of its packs.
+    # So is a column whose unit is given, beside those whose unit is known: a matrix says no more of
+    # its packs.
     loaded = load_table(path, units={"hardness": "GPa"}, columns=True)
     assert loaded.units == {"band_gap": "eV", "hardness": "GPa", "density": "g/cm³"}
     assert list(loaded.table.columns) == ["temperature", "pressure"]
@@ -81,7 +82,7 @@ def test_what_is_asked_of_a_table_must_be_in_it(write, tmp_path):
         load_table(write(TABLE, "mine.tsv"))
     with pytest.raises(
         UserError,
-        match=r"no raw table of oqmd in .*: looked for oqmd.csv, oqmd.csv.gz, oqmd.csv.xz, oqmd.jsonl",
+        match=r"no raw table of oqmd in .*oqmd.csv, oqmd.csv.gz, oqmd.csv.xz, oqmd.jsonl",
     ):
         load_table("oqmd", data_dir=tmp_path)
 

@@ -84,19 +84,59 @@ def test_crystals_keep_their_sites_in_any_order_of_rows():
 @pytest.mark.parametrize(
     ("change", "reason", "detail", "formula"),
     [
-        ({"species": ["Cs", {"Cl": 0.5, "Br": 0.5}]}, "disordered site", '{"Cl": 0.5, "Br": 0.5}', "CsCl0.5Br0.5"),
+        (
+            {"species": ["Cs", {"Cl": 0.5, "Br": 0.5}]},
+            "disordered site",
+            '{"Cl": 0.5, "Br": 0.5}',
+            "CsCl0.5Br0.5",
+        ),
         ({"species": ["Cs", {"Cl": 0.9}]}, "disordered site", '{"Cl": 0.9}', "CsCl0.9"),
         ({"lattice": CUBE[:2]}, "structure not readable", "lattice must be 3 × 3 numbers", "CsCl"),
-        ({"lattice": [["a", 0, 0], *CUBE[1:]]}, "structure not readable", "lattice must be 3 × 3 numbers", "CsCl"),
-        ({"frac_coords": [[0, 0, 0]]}, "structure not readable", "frac_coords must be 2 × 3 numbers", "CsCl"),
-        ({"frac_coords": None}, "structure not readable", "frac_coords must be 2 × 3 numbers", "CsCl"),
-        ({"frac_coords": [[0, 0, 0], [0, 0, 10**400]]}, "structure not readable", "frac_coords must be 2 × 3 numbers", "CsCl"),
+        (
+            {"lattice": [["a", 0, 0], *CUBE[1:]]},
+            "structure not readable",
+            "lattice must be 3 × 3 numbers",
+            "CsCl",
+        ),
+        (
+            {"frac_coords": [[0, 0, 0]]},
+            "structure not readable",
+            "frac_coords must be 2 × 3 numbers",
+            "CsCl",
+        ),
+        (
+            {"frac_coords": None},
+            "structure not readable",
+            "frac_coords must be 2 × 3 numbers",
+            "CsCl",
+        ),
+        (
+            {"frac_coords": [[0, 0, 0], [0, 0, 10**400]]},
+            "structure not readable",
+            "frac_coords must be 2 × 3 numbers",
+            "CsCl",
+        ),
         ({"formula": "CsBr"}, "formula and structure disagree", "ClCs", "CsBr"),
-        ({"formula": "Cs", "species": []}, "structure not readable", "species must be a list of symbols", "Cs"),
-        ({"formula": "CsCl", "species": ["Cs", 17]}, "structure not readable", "a site's species is 17", "CsCl"),
-        ({"formula": "CsCl", "species": ["Cs", {"Cl": 2}]}, "structure not readable", "a site's species is {'Cl': 2}", "CsCl"),
+        (
+            {"formula": "Cs", "species": []},
+            "structure not readable",
+            "species must be a list of symbols",
+            "Cs",
+        ),
+        (
+            {"formula": "CsCl", "species": ["Cs", 17]},
+            "structure not readable",
+            "a site's species is 17",
+            "CsCl",
+        ),
+        (
+            {"formula": "CsCl", "species": ["Cs", {"Cl": 2}]},
+            "structure not readable",
+            "a site's species is {'Cl': 2}",
+            "CsCl",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_structure_that_is_none_leaves_its_row_without_a_crystal(
     write, change, reason, detail, formula
 ):
@@ -229,27 +269,51 @@ def test_polymorphs_of_one_formula_stay_where_the_source_keeps_them(write):
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
-        ([CSCL, json.dumps(CSCL)[:60]], r"line 2 must be a JSON object, got .*is the file cut short\?"),
+        (
+            [CSCL, json.dumps(CSCL)[:60]],
+            r"line 2 must be a JSON object, got .*is the file cut short\?",
+        ),
         ([json.dumps(CSCL)[:60], CSCL], r"line 1 must be a JSON object, got .*$"),
         (["[1, 2]"], "line 1 must be an object with species or a formula"),
         ([{"lattice": CUBE, "targets": {}}], "line 1 must be an object with species or a formula"),
         (['{"formula": "CsCl", "targets": {"band_gap": 1, "band_gap": 2}}'], "'band_gap' twice"),
-        (['{"formula": "CsCl", "targets": {"band_gap": NaN}}'], "NaN is no number; leave out what is not reported"),
-        ([{**CSCL, "targets": {"band_gap": "5.4"}}], "line 1: band_gap must be a finite number, or left out, got '5.4'"),
-        ([{**CSCL, "targets": {"band_gap": True}}], "line 1: band_gap must be a finite number, or left out, got True"),
+        (
+            ['{"formula": "CsCl", "targets": {"band_gap": NaN}}'],
+            "NaN is no number; leave out what is not reported",
+        ),
+        (
+            [{**CSCL, "targets": {"band_gap": "5.4"}}],
+            "line 1: band_gap must be a finite number.*got '5.4'",
+        ),
+        (
+            [{**CSCL, "targets": {"band_gap": True}}],
+            "line 1: band_gap must be a finite number.*got True",
+        ),
         ([{**CSCL, "targets": [5.4]}], "line 1: targets must be an object, property: number"),
         ([{**CSCL, "material_id": 7}], "line 1: material_id must be text, got 7"),
-        ([{**CSCL, "split": "train"}, CSCL], "must give a split to every line or to none, got 1 of 2"),
+        (
+            [{**CSCL, "split": "train"}, CSCL],
+            "must give a split to every line or to none, got 1 of 2",
+        ),
         ([{**CSCL, "split": "dev"}], "line 1: split must be train, val, test, got 'dev'"),
-        ([{**CSCL, "targets": {"band_gap": 10**400}}], "line 1: band_gap must be a finite number, or left out, got 1000"),
+        (
+            [{**CSCL, "targets": {"band_gap": 10**400}}],
+            "line 1: band_gap must be a finite number.*got 1000",
+        ),
         (["[" * 100_000], "line 1 must be a JSON object, got brackets that are too deep"),
-        ([{**CSCL, "x": json.loads("[" * 500 + "]" * 500)}, {**CSCL, "material_id": 7}], "line 2: material_id must be text"),
-        (['{"formula": "CsCl", "material_id": "\\udCff"}'], "line 1 must be a JSON object, got .* surrogates not allowed"),
+        (
+            [{**CSCL, "x": json.loads("[" * 500 + "]" * 500)}, {**CSCL, "material_id": 7}],
+            "line 2: material_id must be text",
+        ),
+        (
+            ['{"formula": "CsCl", "material_id": "\\udCff"}'],
+            "line 1 must be a JSON object, got .* surrogates not allowed",
+        ),
         ([{**CSCL, "material_id": "mp-1\0"}], r"line 1: material_id must be text, got 'mp-1\\x00'"),
         ([{**CSCL, "targets": {"hardness": 1}}], "no column named like a property"),
         ([{**CSCL, "targets": {}}], "no column named like a property"),
     ],
-)  # fmt: skip
+)
 def test_a_table_that_is_not_sound_is_one_sentence(write, lines, sentence):
     with pytest.raises(UserError, match=sentence):
         load_table(write(*lines, end=""))

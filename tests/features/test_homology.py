@@ -1,4 +1,4 @@
-"""Persistent homology of crystals against numbers worked out by hand, a spanning tree, and the textbook's reduction."""
+"""Persistent homology against numbers by hand, a spanning tree, and the textbook's reduction."""
 
 import itertools
 import json
@@ -31,7 +31,7 @@ def crystal(lattice: float | list, species: str, positions: list) -> Crystal:
 
 
 def named(of: Crystal) -> dict[str, float]:
-    """Label, without the set's name -> feature, of those that are not 0; a std of equal bars is, but for rounding."""
+    """Return label -> feature, of those that are not 0 but for rounding."""
     found = zip(LABELS, vector(of), strict=True)
     return {label.removeprefix("asph "): x for label, x in found if abs(x) > 1e-12}
 
@@ -101,8 +101,9 @@ def test_lone_atom_has_its_share_and_no_bars():
 
 
 def test_simple_cubic():
-    # a = 5: within 8 Å are 6 atoms at a and 12 at √2 a. At a, 6 + 24 edges join 19 atoms: 30 - 19 + 1 = 12 rings, the
-    # squares at the centre. At √2 a the centre is linked to every atom, so nothing is left, and there never was a cage.
+    # a = 5: within 8 Å are 6 atoms at a and 12 at √2 a. At a, 6 + 24 edges join 19 atoms: 30 - 19 +
+    # 1 = 12 rings, the squares at the centre. At √2 a the centre is linked to every atom, so
+    # nothing is left, and there never was a cage.
     a, diagonal = 5.0, 5 * math.sqrt(2)
     expected = {"d-metals share": 1.0}
     for group in ("all", "d-metals"):
@@ -114,8 +115,9 @@ def test_simple_cubic():
 
 
 def test_caesium_chloride_has_a_ball_of_each_pair_of_elements():
-    # a = 7, the bond b = √3/2 a = 6.06. Cs and Cs: 6 atoms at a, a star, 6 bars. Cs and Cl: 8 Cl at b besides; at b, 8 + 24
-    # edges join 15 atoms: 14 bars, 32 - 15 + 1 = 18 rings; at a the centre is linked to all. Around Cl the same.
+    # a = 7, the bond b = √3/2 a = 6.06. Cs and Cs: 6 atoms at a, a star, 6 bars. Cs and Cl: 8 Cl at
+    # b besides; at b, 8 + 24 edges join 15 atoms: 14 bars, 32 - 15 + 1 = 18 rings; at a the centre
+    # is linked to all. Around Cl the same.
     a, b = 7.0, 7 * math.sqrt(3) / 2
     deaths = [a] * 6 + [b] * 14
     expected = {"s-metals share": 0.5, "halogens share": 0.5}
@@ -138,7 +140,7 @@ def test_components_merge_along_the_minimum_spanning_tree():
 
 
 def reduced(points: np.ndarray) -> list[np.ndarray]:
-    """Bars of Betti 0, 1 and 2, sorted, by the reduction of the boundary matrix over Z/2 as textbooks have it."""
+    """Compute sorted bars of Betti 0, 1 and 2 by reducing the boundary matrix over Z/2."""
     distance = squareform(pdist(points))
     simplices = [
         ends for size in (1, 2, 3, 4) for ends in itertools.combinations(range(len(points)), size)

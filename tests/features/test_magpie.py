@@ -21,7 +21,8 @@ from irnet_hpc.features import magpie
 from irnet_hpc.features import sets as features
 
 WRITTEN = """
-    Fe2O3 O3Fe2 Fe3O4 Ag(AuS)2 NaN NaCl U H2O Ac2AgIr K2NaNb2Fe7Si8H4O31 Gd2Ti2O7 [Co(NH3)6]Cl3 Ag0.5Ge1Pb1.75S4
+    Fe2O3 O3Fe2 Fe3O4 Ag(AuS)2 NaN NaCl U H2O Ac2AgIr K2NaNb2Fe7Si8H4O31 Gd2Ti2O7
+    [Co(NH3)6]Cl3 Ag0.5Ge1Pb1.75S4
     LaCePrNdSmEuGdTbO12 AlCoCrFeNi PuO2 XeF6 C60 CsHg Ba0.33K0.67 Hg2Mn65N5Rb26Tm2 YBa2Cu3O6.93
 """
 FORMULAS = WRITTEN.split()
@@ -85,7 +86,8 @@ def generated(n_each: int) -> list[str]:
         ),
         "brackets": lambda: (
             made_of(RARE, 1, 2, lambda: draw.choice(["", 2]))
-            + f"({made_of(IONS, 1, 3, lambda: draw.choice(['', 3, 0.5]))}){draw.choice(['', 2, 1.5])}"
+            + f"({made_of(IONS, 1, 3, lambda: draw.choice(['', 3, 0.5]))})"
+            + f"{draw.choice(['', 2, 1.5])}"
         ),
         "dilute": lambda: (
             made_of(RARE, 1, 2, lambda: 1)

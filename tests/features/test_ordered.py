@@ -19,7 +19,7 @@ def materials(formulas: list[str], columns: dict[str, list[float]] | None = None
 
 
 def test_ordered_is_each_element_by_amount_then_electronegativity():
-    """By hand: in SrTiO3 oxygen comes first; strontium (0.95) is less electronegative than titanium (1.54)."""
+    """In SrTiO3 oxygen is first; strontium (0.95) is less electronegative than titanium (1.54)."""
     x = features.describe(
         ["ordered"], materials(["SrTiO3", "O3TiSr", "NaCl", "Ti0.5Sr0.5O1.5", "LaCePrNdO8"])
     ).x
@@ -55,7 +55,7 @@ def test_ordered_is_each_element_by_amount_then_electronegativity():
 
 
 def test_classes_say_which_element_has_about_which_fraction():
-    """By hand: SrTiO3 is 3/5 oxygen, which is in 0.55 to 0.7, and 1/5 of each of the others, in 0.17 to 0.22."""
+    """SrTiO3 is 3/5 oxygen, in 0.55 to 0.7, and 1/5 of each of the others, in 0.17 to 0.22."""
     found = materials(["SrTiO3", "O3TiSr", "NaCl", "H17Cl3"])  # 0.85 and 0.15
     x, labels = features.describe(["classes"], found).x, features.feature_labels(["classes"], found)
     assert x.shape == (4, 8 * 90) and set(np.unique(x)) == {0, 1}

@@ -1,4 +1,4 @@
-"""Features of crystals against numbers worked out by hand, against matminer's own featurizers, and against themselves."""
+"""Features of crystals against numbers by hand, matminer's featurizers, and themselves."""
 
 import os
 import random
@@ -85,7 +85,7 @@ def named(found: Crystal) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def matminers():
-    """A crystal's 126 columns by matminer's featurizers, as MultipleFeaturizer gives them less the two ranges."""
+    """Compute a crystal's 126 columns by matminer's featurizers, less the two ranges."""
     featurizer = MultipleFeaturizer(
         [
             SiteStatsFingerprint.from_preset("CoordinationNumber_ward-prb-2017"),
@@ -164,7 +164,7 @@ def test_fcc_has_twelve_neighbours_and_bcc_eight_and_six():
 
 
 def test_boxes_of_three_heights():
-    """A column of sites 2, 3 and 5 Å apart, in a square lattice of 4 Å: boxes 3.5, 2.5 and 4 Å high."""
+    """Sites 2, 3 and 5 Å apart in a square lattice of 4 Å: boxes 3.5, 2.5 and 4 Å high."""
     found = named(crystal(np.diag([4, 4, 10]), "C C C", [[0, 0, 0], [0, 0, 0.2], [0, 0, 0.5]]))
     height, up, down = np.array([3.5, 2.5, 4]), np.array([2, 3, 5]), np.array([5, 2, 3])
     sides = 4 * 4 * height
@@ -196,7 +196,7 @@ def test_order_of_rock_salt_is_whole():
 
 
 def test_order_of_caesium_chloride_counts_every_path():
-    """Eight steps of weight 1 to the other element and six of SQUARE to the same, and no place twice on a path."""
+    """Eight steps of weight 1 to the other element, six of SQUARE to the same, no place twice."""
     found = named(crystal(4.123 * np.eye(3), "Cs Cl", [[0, 0, 0], [0.5] * 3]))
     corners = [(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]
     axes = [

@@ -56,8 +56,9 @@ def test_ibrnet_is_a_recipe_of_brnet_and_one_sentence_says_so(name):
         model_of(name)
 
 
-# Layers of each stack of 1024, 512, 256, 128 and 64 -> parameters with 86 inputs: the eleven placements of the branches that
-# the BRNet paper tabulates (Gupta et al. 2023). Which of a stack's branches is the longer makes no difference to a count.
+# Layers of each stack of 1024, 512, 256, 128 and 64 -> parameters with 86 inputs: the eleven
+# placements of the branches that the BRNet paper tabulates (Gupta et al. 2023). Which of a stack's
+# branches is the longer makes no difference to a count.
 BRNET = {
     ("2+2", "3", "3", "3", "2"): 4_548_385,
     ("3+1", "3", "3", "3", "2"): 4_548_385,

@@ -1,4 +1,4 @@
-"""Dropout: the published generator, fair numbers, and a mask that is the row's own whoever computes it."""
+"""Dropout: the published generator, fair numbers, and masks that do not depend on ranks."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ CPU = torch.device("cpu")
 
 
 def test_the_numbers_are_those_of_splitmix64():
-    """The first outputs for the seeds 0 and 1234567, as published with the generator; seed 2**64 - 1 in Python's integers."""
+    """Seeds 0 and 1234567 as published with the generator; 2**64 - 1 in Python's integers."""
     first = [int(value) % 2**64 for value in split_mix(1234567, torch.arange(3))]
     assert first == [6457827717110365317, 3203168211198807973, 9817491932198370423]
     assert int(split_mix(0, torch.arange(1))) % 2**64 == 0xE220A8397B1DCDAF

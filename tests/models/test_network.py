@@ -14,7 +14,7 @@ from irnet_hpc.models.normalisation import (
 
 
 def by_hand(network: Network, x: torch.Tensor, group: int) -> torch.Tensor:
-    """4BARx2-3BAx2R-2x1-1 written out with torch's own functions: add after the ReLU, nothing after the add."""
+    """Compute 4BARx2-3BAx2R-2x1-1 by torch's functions: add after the ReLU, nothing after it."""
 
     def layer(x, module):
         z = linear(x, module.linear.weight, module.linear.bias)
@@ -52,7 +52,8 @@ def test_a_forward_pass_worked_out_by_hand():
         ):
             module.weight.fill_(weight)
             module.bias.fill_(bias)
-    # x = 2: relu(2 * 2 - 1) + 2 = 5, 3 * 5 + 0.5 = 15.5.   x = -1: relu(-3) - 1 = -1, 3 * -1 + 0.5 = -2.5.
+    # x = 2: relu(2 * 2 - 1) + 2 = 5, 3 * 5 + 0.5 = 15.5.   x = -1: relu(-3) - 1 = -1, 3 * -1 + 0.5
+    # = -2.5.
     assert network(torch.tensor([[2.0], [-1.0]]))[:, 0].tolist() == [15.5, -2.5]
 
 
@@ -73,7 +74,7 @@ def test_a_forward_pass_of_a_leaky_residual_worked_out_by_hand():
 
 
 def test_a_forward_pass_of_brnet_worked_out_by_hand():
-    """Two branches of two layers on 2 inputs: a = LReLU(FC(x)) + FC'(x), b = LReLU(FC(a)) + a, the two b added."""
+    """Two branches on 2 inputs: a = LReLU(FC(x)) + FC'(x), b = LReLU(FC(a)) + a, both b added."""
     network = Network(2, parse_layers("1L0.3Rx2+2-1"))
     one, two = network.body[0].branches
     set_linear(one[0].layers[0].linear, 1, 0)
@@ -108,7 +109,7 @@ def test_branches_start_from_different_weights():
 
 
 def test_dropout_follows_the_shortcut_and_scales_up_what_it_keeps():
-    """Half of 2 columns: the noise is given, so what is dropped is known. 1 + 1 from the residual layer, doubled."""
+    """Half of 2 columns is dropped, by given noise: 1 + 1 from the residual layer, doubled."""
     network = Network(2, parse_layers("2ARD0.5-1"))
     with torch.no_grad():
         network.body[0].layers[0].linear.weight.copy_(torch.eye(2))

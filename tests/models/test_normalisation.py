@@ -26,7 +26,7 @@ def test_group_normalisation_has_the_right_gradient():
 
 
 def test_a_group_in_pieces_is_normalised_like_a_whole_one():
-    """Two segments a group, summed here by the index alone: what a rank does, without the other rank."""
+    """Two segments a group, summed by the index alone: as a rank does, without the other."""
     x = torch.randn(
         16, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True
     )
@@ -51,7 +51,7 @@ def test_a_rank_cuts_its_rows_where_groups_begin(size, segment):
 
 
 def test_groups_that_neither_divide_nor_hold_a_ranks_rows_are_cut_at_both_bounds():
-    """Batch 96 in groups of 32 over 2 ranks: each has one whole group and a half of the middle one."""
+    """Batch 96 in groups of 32 over 2 ranks: each has a whole group and half of the middle one."""
     groups = [rank_groups(32, 96, rank, 2, lambda t: t, "cpu") for rank in (0, 1)]
     assert [(g.segment, g.group_of_segment.tolist(), g.n_groups) for g in groups] == [
         (16, [0, 0, 1], 3),
@@ -101,7 +101,7 @@ def test_torchs_kernel_is_for_whole_groups_of_bf16_rows_that_are_few_or_large():
 
 @pytest.mark.parametrize("n_rows", [32, 96])
 def test_torchs_kernel_keeps_the_variance_and_the_gradient_of_bf16_rows(n_rows):
-    """Next to torch's batch_norm in fp64, on the same rows; what is left is the rounding of the outcome to 8 bits."""
+    """Beside torch's batch_norm in fp64 only the rounding of the outcome to 8 bits is left."""
     generator = torch.Generator().manual_seed(4)
     x, loss = ((20 + torch.randn(n_rows, 6, generator=generator)).bfloat16() for _ in range(2))
     norm, x = Normalise(6), x.requires_grad_()

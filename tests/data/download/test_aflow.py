@@ -15,7 +15,8 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.pack.store import open_pack
 from tests.data.http_server import FAST, Aflux, Answer, pages
 
-# The first is an entry that AFLOW gave to the authors of the client `aflow`, in their tests; numbers are text there.
+# The first is an entry that AFLOW gave to the authors of the client `aflow`, in their tests;
+# numbers are text there.
 ENTRIES = [
     {
         "auid": "aflow:db1f17a6f945c29b",

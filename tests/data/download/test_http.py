@@ -260,12 +260,13 @@ def start(tmp_path: Path, *arguments: str) -> subprocess.Popen:
 
 @pytest.fixture
 def encrypted(tmp_path, serve):
-    """Starts a server that speaks TLS with a certificate of its own; returns it and the certificate."""
+    """Start a server that speaks TLS with its own certificate; return it and the certificate."""
     openssl = shutil.which("openssl")
     if not openssl:
         pytest.skip("no openssl here to make a certificate with")
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    command = f"{openssl} req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+    command = f"{openssl} req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 "
+    command += "-addext subjectAltName=IP:127.0.0.1"
     subprocess.run(
         [*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True
     )

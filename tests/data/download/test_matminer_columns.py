@@ -16,7 +16,8 @@ def test_every_column_of_every_dataset_gets_a_name_and_no_property_a_wrong_one()
         assert {column for column, given in names.items() if given in PROPERTIES} == set(canonical)
         for column, given in canonical.items():
             stated = matminer_columns.unit_in(column, known["columns"][column])
-            # What the metadata state, where they state anything, is the property's unit; "in eV" may be meant per atom.
+            # What the metadata state, where they state anything, is the property's unit; "in eV"
+            # may be meant per atom.
             unit = PROPERTIES[given].unit
             assert stated in (None, unit, unit.removesuffix("/cell")) or (stated, unit) == (
                 "eV",

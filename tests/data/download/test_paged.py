@@ -46,7 +46,8 @@ def test_a_total_that_changes_discards_the_pages_and_starts_again(
         with pytest.raises(UserError, match="answers 404 Not Found"):
             fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi")
     table = fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi")
-    # With the row in front, rows 5 to 8 are now those at offsets 5 to 8: mixed with the first page, one would come twice.
+    # With the row in front, rows 5 to 8 are now those at offsets 5 to 8: mixed with the first page,
+    # one would come twice.
     assert [row["material_id"] for row in read(table)] == [f"oqmd-{n}" for n in (99, *range(1, 11))]
     assert "had 10, then 11 rows" in caplog.text
 

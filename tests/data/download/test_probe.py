@@ -6,7 +6,8 @@ from irnet_hpc.data.download.probe import probe_source
 from irnet_hpc.errors import UserError
 from tests.data.http_server import CSCL, FAST, Aflux, Answer, Oqmd, some_rows
 
-# The first is an entry that AFLOW gave to the authors of the client `aflow`, in their tests; numbers are text there.
+# The first is an entry that AFLOW gave to the authors of the client `aflow`, in their tests;
+# numbers are text there.
 ENTRIES = [
     {
         "auid": "aflow:db1f17a6f945c29b",
@@ -50,8 +51,8 @@ def test_probe_agrees_with_a_service_as_documented_and_says_what_differs(serve, 
     done = pack_command("--probe", "oqmd", "--url", changed.url + "/oqmdapi", **FAST)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
-        "30 rows in all, though 600,000 to 2,500,000 were expected (2026-11: 0.7 million in 2019, above 1.2 million since "
-        "2023)",
+        "30 rows in all, though 600,000 to 2,500,000 were expected "
+        "(2026-11: 0.7 million in 2019, above 1.2 million since 2023)",
         "fields that were not expected: chi",
         "band_gap is no number in 20 rows, but 'wide'",
         "20 of 20 values of volume_per_atom are not between 1 and 500 Å³/atom: another unit?",
