@@ -41,11 +41,13 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(**options)
 
     def add_argument(self, *names: str, **options: Any) -> argparse.Action:  # type: ignore[override]
+        """Add an argument, and list it."""
         action = super().add_argument(*names, **options)
         self.arguments.append(action)
         return action
 
     def add_mutually_exclusive_group(self, **options: Any):
+        """Add a group of arguments that exclude each other, and list them."""
         group = super().add_mutually_exclusive_group(**options)
         add = group.add_argument
 
@@ -57,6 +59,7 @@ class CommandParser(argparse.ArgumentParser):
         return group
 
     def add_subparsers(self, **options: Any):  # type: ignore[override]
+        """Add verbs, each with a parser of its own."""
         subparsers = super().add_subparsers(**options)
         self.verbs = subparsers.choices  # which grows with each verb
         return subparsers
