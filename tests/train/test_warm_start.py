@@ -575,15 +575,15 @@ HURT = {
     "missing": "model.safetensors: it is missing",
     "cut short": "model.safetensors: it is damaged",
     "not ours": "model.safetensors: it is damaged",
-    "of another run": "model.safetensors is of another run than result.json beside it",
-    "of another property": "model.safetensors is of another run than result.json beside it",
-    "a tensor lost": "is damaged: it lacks, or has otherwise, body.0.layers.0.norm.bias",
+    "of another run": "is of another run than result.json",
+    "of another property": "is of another run than result.json",
+    "a tensor lost": "body.0.layers.0.norm.bias",
     "unfinished": "an init run must be finished",
     "no result": "is not JSON",
     "classical": "an init run must be of a network",
 }
 ODD = {
-    "no folder": ({"init": "nowhere"}, "there is no folder nowhere"),
+    "no folder": ({"init": "nowhere"}, "nowhere"),
     "other layers": ({"layers": "48BARx2-32BAx2R-1"}, "must have the same layers"),
     "a classical target": (
         {"layers": None, "architecture": "ridge", "recipe": None},
