@@ -30,7 +30,7 @@ class Filter(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What is known of a source without its table."""
+    """A source as it is known without its table."""
 
     title: str
     properties: tuple[str, ...]  # that its table may report

@@ -78,8 +78,8 @@ TEMPLATES = {
 # (architecture, depth) -> layer string, where an architecture exists at the published depth only
 SINGLE = {
     # Gupta et al. 2023 and the code of iBRNet. Eleven published parameter counts, one for each
-    # placement of the branches (tests/models/test_architectures.py), decide that every branch starts from
-    # the stack's input with a projection of its own, and that branches are added (concatenated,
+    # placement of the branches (tests/models/test_architectures.py), decide that every branch starts
+    # from the stack's input with a projection of its own, and that branches are added (concatenated,
     # they would widen the next layer). They leave open the slope, the places of the activations and
     # which branch is the longer: those are as in the published code, where nothing follows the
     # additions.

@@ -39,7 +39,7 @@ class Page(NamedTuple):
 
 
 class Service(NamedTuple):
-    """How to ask a paged service, and what its answers mean."""
+    """A paged service: its addresses, and the meaning of its answers."""
 
     # Base address, page (from 0), rows a page -> address of a page.
     query: Callable[[str, int, int], str]
@@ -57,7 +57,7 @@ class Service(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What the pages of a download belong to."""
+    """The query that the pages of a download belong to."""
 
     query: str  # address of the first page
     n_rows: int  # a page

@@ -1,4 +1,4 @@
-"""DOWNLOADS: where the raw table of each source comes from, and how."""
+"""DOWNLOADS: the origin of the raw table of each source."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from irnet_hpc.data.download.paged import Service
 
 
 class Download(NamedTuple):
-    """Where a source's table comes from: pages of a service, or one of matminer's datasets."""
+    """The origin of a source's table: pages of a service, or one of matminer's datasets."""
 
     url: str  # base address of the service; unused for a dataset
     service: Service | None = None
