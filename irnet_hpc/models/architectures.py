@@ -78,11 +78,11 @@ TEMPLATES = {
 # (architecture, depth) -> layer string, where an architecture exists at the published depth only
 SINGLE = {
     # Gupta et al. 2023 and the code of iBRNet. Eleven published parameter counts, one for each
-    # placement of the branches (tests/models/test_architectures.py), decide that every branch starts
-    # from the stack's input with a projection of its own, and that branches are added (concatenated,
-    # they would widen the next layer). They leave open the slope, the places of the activations and
-    # which branch is the longer: those are as in the published code, where nothing follows the
-    # additions.
+    # placement of the branches (tests/models/test_architectures.py), decide that every branch
+    # starts from the stack's input with a projection of its own, and that branches are added
+    # (concatenated, they would widen the next layer). They leave open the slope, the places of the
+    # activations and which branch is the longer: those are as in the published code, where nothing
+    # follows the additions.
     ("brnet", 17): "1024L0.3Rx2+2-512L0.3Rx3-256L0.3Rx3-128L0.3Rx3-64L0.3Rx2-32L0.3Rx1-1",
     # Jha et al. 2018: the reference's configuration keeps 0.8, 0.9, 0.7 and 0.8.
     ("elemnet", 17): "1024Ax4D0.2-512Ax3D0.1-256Ax3D0.3-128Ax3D0.2-64Ax2-32Ax1-1",
