@@ -16,6 +16,7 @@ class BuildWithTemplates(build_py):
     """Build the package, with the templates below irnet_hpc/sweep/templates."""
 
     def run(self) -> None:
+        """Build the package, then copy the templates."""
         super().run()
         if self.editable_mode:
             # Then the clone itself has them.

@@ -22,7 +22,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.g
 
 @pytest.fixture(scope="session")
 def alloys_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Path of a pack of 600 alloys: 86 elemental fractions, mixing_enthalpy and size_mismatch. Not to be written to."""
+    """Make a pack of 600 alloys: 86 elemental fractions, two properties. Do not write to it."""
     folder = tmp_path_factory.mktemp("packs")
     command = (
         "--source alloys --rows 600 --features elements --name alloys-small --workers 1 --pack-dir"
@@ -38,9 +38,11 @@ def alloys_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def gaps_pack(alloys_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The alloys again with values that are not reported: 30 % of mixing_enthalpy, 60 % of size_mismatch, some rows both.
+    """Make a pack of the alloys in which values are not reported. Do not write to it.
 
-    `copy` is mixing_enthalpy once more, and `trained` is reported by training rows only. Not to be written to.
+    30 % of mixing_enthalpy and 60 % of size_mismatch are missing, in some rows both.
+
+    `copy` is mixing_enthalpy once more, and `trained` is reported by training rows only.
     """
     path, random = tmp_path_factory.mktemp("gaps") / "alloys-gaps.h5", np.random.default_rng(0)
     with (
@@ -68,7 +70,7 @@ def gaps_pack(alloys_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(params=["oqmd", "mp", "jarvis", "aflow", "expt_gap"])
 def real_formulas(request: pytest.FixtureRequest) -> list[str]:
-    """The different formulas of a real table, sorted; the test runs once a table, and is skipped where there is none."""
+    """Return the distinct formulas of a real table, sorted; skip the test without one."""
     if not os.environ.get("IRNET_DATA"):
         pytest.skip("needs real tables in $IRNET_DATA")
     path = Path(os.environ["IRNET_DATA"]) / f"{request.param}.csv.xz"
@@ -81,7 +83,7 @@ def real_formulas(request: pytest.FixtureRequest) -> list[str]:
 
 @pytest.fixture
 def pack_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
-    """Runs `python -m irnet_hpc.pack` in an empty folder, as a user would; returns what it printed and its status.
+    """Return a function that runs `python -m irnet_hpc.pack` in an empty folder, as a user would.
 
     It may not use the network, unless a test says IRNET_OFFLINE="" for a server of its own.
     """
@@ -104,7 +106,7 @@ def pack_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Loopback]]:
-    """Starts a server for an answering function; what is asked of it is asked for with little patience."""
+    """Return a function that starts a server; requests to it have short time limits."""
     for name, value in FAST.items():
         monkeypatch.setenv(name, value)
     started = []

@@ -159,11 +159,8 @@ DOORS = {"cli.py", "options.py", "console.py", "__main__.py", "probes.py"}
 DOORS |= {f"{name}.py" for name in (*SINGLE, *PICKLED)}
 DOORWAYS = [path for path in FILES if path.name not in DOORS]
 MAX_PARAMETERS = 6
-# Goes when every folder passes.
-soon = pytest.mark.xfail(reason="not in every folder yet", strict=False)
 
 
-@soon
 @pytest.mark.parametrize("path", DOORWAYS, ids=dotted)
 def test_only_the_command_line_parses_options_and_prints(path):
     calls = (node for node in ast.walk(tree(path)) if isinstance(node, ast.Call))
@@ -232,7 +229,6 @@ def taken_from_others(path: Path) -> set[tuple[str, str]]:
     return taken
 
 
-@soon
 @pytest.mark.parametrize("path", FILES, ids=dotted)
 def test_what_a_folder_takes_from_another_is_in_its_face(path):
     taken = taken_from_others(path)

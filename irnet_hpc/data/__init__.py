@@ -15,6 +15,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "reduced_cell",
             "stack_crystals",
         ],
+        "download.obtain": ["ensure"],
+        "download.probe": ["probe_source"],
         "elements": ["FAMILIES", "NUMBER", "SYMBOLS"],
         "formulas": ["InvalidFormula", "elements_in", "parse_formula", "reduced_formula"],
         "loading": ["DEFAULT_ROWS", "Loaded", "load_source"],

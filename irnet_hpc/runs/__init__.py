@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "collect": ["FinishedRun", "Gap", "collect_runs", "one_a_property"],
-        "folder": ["SLOTS", "SUFFIXES", "RunError", "RunFolder", "cause_of", "seconds_since_1970"],
+        "folder": ["SLOTS", "SUFFIXES", "RunError", "RunFolder", "names_in", "seconds_since_1970"],
         "grids": ["GRID", "GRIDS", "USES_GPU", "Grid", "point_text"],
         "lease": [
             "LEASE_FILE",

@@ -11,13 +11,12 @@ import contextlib
 import csv
 import dataclasses
 import os
-import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irnet_hpc.errors import PeerLost, UserError
+from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, remove_temporaries
 from irnet_hpc.runs.lease import Leases, RunIsHeld, SeenLease, read_lease
 from irnet_hpc.runs.predictions_file import read_arrays
@@ -33,8 +32,6 @@ HISTORY = ("epoch", "step", "lr", "train_mae", "val_mae", "seconds")
 # Checkpoints alternate between two slots, so that a torn write costs one of them, not the run.
 SLOTS = ("a", "b")
 SUFFIXES = (".json", ".safetensors")
-# By which libraries report that memory is short in errors of a type that does not say so.
-NO_MEMORY = re.compile(r"out of memory|can't allocate memory|unable to allocate", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,21 +307,6 @@ class RunFolder:
     def write_json(self, path: Path, value: object) -> None:
         """Write a JSON file of the folder, while the run is this process's."""
         self.leases.write_json(path, value)
-
-
-def cause_of(error: BaseException | None) -> Cause:
-    """Return the cause to state for an exception that ended a training."""
-    if error is None:
-        return Cause.OTHER
-    if isinstance(error, RunIsHeld):
-        return Cause.HELD
-    if isinstance(error, PeerLost):
-        return Cause.PEER_LOST
-    is_ours = type(error).__module__.startswith("irnet_hpc.")
-    # torch's OutOfMemoryError, among others, says it in its text.
-    if isinstance(error, MemoryError) or (not is_ours and NO_MEMORY.search(str(error))):
-        return Cause.MEMORY
-    return cause_of(error.__cause__)
 
 
 def seconds_since_1970(text: object) -> float:

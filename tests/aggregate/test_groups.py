@@ -76,7 +76,9 @@ def test_what_started_from_other_content_than_it_says_is_stale(tmp_path):
     (table,) = tables_of(tmp_path)
     assert (table.recipe, table.start_from) == ("onecycle", "band_gap")
     result = json.loads((folder / "result.json").read_text())
-    (folder / "result.json").write_text(json.dumps(result | {"origin": stated | {"key": "another"}}))
+    (folder / "result.json").write_text(
+        json.dumps(result | {"origin": stated | {"key": "another"}})
+    )
     (table,) = tables_of(tmp_path)
     assert (table.recipe, table.stale) == ("onecycle", True)
 
