@@ -113,7 +113,7 @@ def main() -> None:
         import shtab
     except ModuleNotFoundError:
         raise UserError(
-            "completion is written by shtab: pip install 'irnet_hpc[completion]'"
+            "completion needs shtab, which is not installed; pip install 'irnet_hpc[completion]'"
         ) from None
     print(shtab.complete(whole_parser(), shell))
     if sys.stdout.isatty():

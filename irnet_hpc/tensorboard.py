@@ -5,8 +5,8 @@
     python -m irnet_hpc.tensorboard --logdir /tmp/curves  not to results/tensorboard
     tensorboard --logdir results/tensorboard              TensorBoard itself, a package of its own
 
-Call it at any time, also while trainings run: each call replaces the event files by what
-history.csv holds by then. It needs tensorboardX, the extra `tensorboard`.
+It may be called at any time, even while trainings run: each call replaces the event files by the
+present content of history.csv. It needs tensorboardX, the extra `tensorboard`.
 """
 
 import contextlib
@@ -114,7 +114,8 @@ def write_curves(results: Path, logdir: Path) -> int:
         if error.name != "tensorboardX":
             raise
         raise UserError(
-            "event files are written by tensorboardX: pip install 'irnet_hpc[tensorboard]'"
+            "event files need tensorboardX, which is not installed; "
+            "pip install 'irnet_hpc[tensorboard]'"
         ) from None
     return len(folders)
 

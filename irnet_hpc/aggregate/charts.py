@@ -1,6 +1,6 @@
-"""Draw panels: what is within the axes of a figure.
+"""Draw panels: the axes of a figure with all that is in them.
 
-matplotlib is imported when something is drawn, so that tables need none.
+matplotlib is imported when something is drawn, so that tables do not need it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 Style = tuple[str, str]  # colour and marker
 
-# Colours of Okabe and Ito's palette, which the colour-blind can tell apart; markers repeat them.
+# Okabe and Ito's palette, which the colour-blind can tell apart; each also has its own marker.
 STYLES: dict[str, Style] = {
     "plain": ("#D55E00", "s"),
     "srnet": ("#E69F00", "^"),
     "irnet": ("#0072B2", "o"),
 }
-# For other architectures; the last four are Paul Tol's, for the same eyes.
+# For other architectures; the last four are from Paul Tol's palette for the colour-blind.
 OTHER_STYLES: tuple[Style, ...] = (
     *(("#009E73", "D"), ("#CC79A7", "v"), ("#56B4E9", "P"), ("#000000", "X")),
     *(("#882255", "<"), ("#999933", ">"), ("#332288", "p"), ("#44AA99", "h")),
@@ -37,12 +37,12 @@ OTHER_STYLES: tuple[Style, ...] = (
 BEST_CLASSICAL = ("best classical", ("0.2", "X"), "--")  # label, style, line
 LINES = ("-", "--", "-.", ":")  # for depths, the lowest first
 BASELINE = "baseline (train median)"
-# A baseline above this many times the largest MAE would press the lines together; it is written
-# instead of drawn.
+# A baseline above this many times the largest MAE would squeeze the lines together; it is written
+# as a number instead of drawn.
 MAX_BASELINE = 1.5
-# Quantiles of the rows that a density spans: a far outlier must not press all others together.
+# Quantiles of the rows that a density spans: a far outlier must not squeeze all others together.
 CENTRAL = (0.001, 0.999)
-DENSITY_PIXELS = 90  # each side of a density
+DENSITY_PIXELS = 90  # along each side of a density
 DENSITY_COLOUR = (0x3F, 0x93, 0xDC)
 
 
@@ -128,7 +128,7 @@ def draw_rows(panel: "Axes", series: Series) -> None:
 def draw_convergence(
     panel: "Axes", convergence: Convergence, depth: int, curves: Sequence[Curve]
 ) -> None:
-    """Draw the MAE on the rows that select against the epoch."""
+    """Draw MAE against epoch, on the rows that select the best epoch."""
     for curve in curves:
         # Counted from 1, as in the log and the progress bar of a training.
         epochs = [epoch + 1 for epoch in curve.epochs]
@@ -212,7 +212,7 @@ def _draw_density(
     x_limits: tuple[float, float],
     y_limits: tuple[float, float],
 ) -> None:
-    """Draw the logarithm of rows a pixel as the opacity of one colour.
+    """Draw the logarithm of the rows per pixel as the opacity of one colour.
 
     It is legible on dark and light pages. Rows beyond the limits are drawn at the edge.
     """
@@ -245,7 +245,7 @@ def _widened(limits: tuple[float, float]) -> tuple[float, float]:
 
 
 def draw_cost(panel: "Axes", table: Table, row: Row) -> None:
-    """Draw MAE against device-hours of a run, with a line through what nothing beats in both."""
+    """Draw MAE against device-hours of a run, with a line along the Pareto front."""
     styles = styles_of(model.architecture for model in table.models)
     scores = {
         model: score

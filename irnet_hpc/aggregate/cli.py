@@ -1,7 +1,7 @@
 """Make tables and figures of every result below a folder, whatever the folders are called.
 
 python -m irnet_hpc.aggregate                                   results below results/
-python -m irnet_hpc.aggregate results/ --matrix jobs/full.yaml  and cells of the matrix without one
+python -m irnet_hpc.aggregate results/ --matrix jobs/full.yaml  and cells without a result
 python -m irnet_hpc.aggregate results/ --html report.html       and one page with everything
 python -m irnet_hpc.aggregate results/ --tables paper/tables    mae.md, .csv, .json, .tex, figures
 python -m irnet_hpc.aggregate results/ --json                   one object, lines go to stderr
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def aggregate(arguments: argparse.Namespace, answer: Callable[[object], None]) -> None:
-    """Make the tables, write them, and print them and where they are."""
+    """Make and write the tables; print them and the paths of their files."""
     report = make_tables(arguments.results, matrix=arguments.matrix, diagnose=bool(arguments.html))
     folder = arguments.tables or arguments.results / "tables"
     files, lines = report.write_tables(folder), []
@@ -42,8 +42,7 @@ def aggregate(arguments: argparse.Namespace, answer: Callable[[object], None]) -
         files.append(report.write_page(arguments.html))
         n_bytes = arguments.html.stat().st_size
         lines.append(f"wrote {arguments.html} ({n_bytes / 1e6:.1f} MB)")
-    # Printed when all is written: a reader of the first lines only (`aggregate | head`) ends the
-    # program there.
+    # Printed last, since a pipe that closes early (`aggregate | head`) ends the program.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     steps = next_steps(report, arguments.results, arguments.html)
     print(report.markdown(width, MAX_NOTE_LINES))
@@ -67,7 +66,7 @@ def aggregate(arguments: argparse.Namespace, answer: Callable[[object], None]) -
 
 
 def written_lines(folder: Path, files: Sequence[Path]) -> list[str]:
-    """Say what was written, with one line for all forms of a file."""
+    """List what was written, with one line for all formats of a file."""
     suffixes: dict[str, list[str]] = {}
     for path in files:
         suffixes.setdefault(path.stem, []).append(path.suffix)
@@ -86,7 +85,7 @@ def next_steps(report: Report, results: Path, page: Path | None) -> list[str]:
         if page
         else f"python -m irnet_hpc.aggregate {below} --html {name}"
     ]
-    # Only networks are kept, and only those that val has selected are chosen by it.
+    # `predict --best` chooses by val MAE among networks, since classical models are not kept.
     specs = [
         run.spec
         for run in report.findings.runs

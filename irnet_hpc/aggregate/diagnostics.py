@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 N_WORST = 12  # rows that are shown
-WORST_SHARE = 0.05  # of the rows, whose share of the MAE is stated
+WORST_SHARE = 0.05  # share of the rows, the worst ones, whose part of the MAE is stated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Diagnosis:
     prediction: "np.ndarray"  # (n,)
     mae: float  # over the rows
     median: float  # of the rows' absolute errors
-    worst_share: float  # of the MAE that the worst WORST_SHARE of the rows make, 0 to 1
+    worst_share: float  # part of the MAE that is due to the worst rows (WORST_SHARE), 0 to 1
     elements: tuple[ElementError, ...]  # by atomic number
     n_unreadable: int  # rows whose formula is no composition
     worst: tuple[WorstRow, ...]

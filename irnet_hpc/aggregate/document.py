@@ -29,10 +29,10 @@ def document(
 
     Args:
         tables: all tables.
-        sections: those with something to show.
-        notes: for the end.
-        width: letters of a terminal, where tables are to be wrapped.
-        max_lines: of each note; None: all.
+        sections: the sections that have something to show.
+        notes: the notes, shown at the end.
+        width: wrap tables to this many letters, those of a terminal; None: do not wrap.
+        max_lines: show at most this many lines of each note; None: all.
     """
     parts = []
     for table in tables:
@@ -55,7 +55,7 @@ def _note_markdown(note: Note, max_lines: int | None) -> str:
 
 
 def how_to_read(tables: Sequence[Table]) -> list[str]:
-    """Explain those columns that the tables have."""
+    """Explain the columns that the tables have."""
     parts = [HOW_TO_READ]
     parts += [HOW_TO_READ_CLASSICAL] if any(table.has_classical for table in tables) else []
     parts += [HOW_TO_READ_JOINT] if any(table.joint for table in tables) else []

@@ -1,6 +1,6 @@
 """Put panels together as figures, and write them for a screen (PNG) and for a paper (PDF).
 
-matplotlib is imported when a figure is drawn, so that tables need none.
+matplotlib is imported when a figure is drawn, so that tables do not need it.
 """
 
 import functools
@@ -48,9 +48,9 @@ def figure_of(
 
     Args:
         draw: for each panel, a function that draws in its axes.
-        title: of the figure, below the panels; empty: none.
-        x_label: of the horizontal axes; empty: that of each panel.
-        size: of a panel in inches.
+        title: the title of the figure, below the panels; empty: none.
+        x_label: the label of all horizontal axes; empty: each panel keeps its own.
+        size: width and height of a panel in inches.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -106,7 +106,7 @@ def rows_figure(series: Series) -> "Figure":
 
 
 def convergence_figure(convergence: Convergence) -> "Figure":
-    """Draw the MAE on the rows that select against the epoch, with a panel for each depth."""
+    """Draw MAE against epoch, on the rows that select, with a panel for each depth."""
     draw = [
         functools.partial(draw_convergence, convergence=convergence, depth=depth, curves=curves)
         for depth, curves in convergence.panels

@@ -27,7 +27,7 @@ class Findings:
     tasks: Sequence[Task]
     ranking: Ranking | None  # None: no two models have two tasks in common
     sizes: Sequence[Series]  # over numbers of training rows
-    chemistry: Sequence[Series]  # over what the test rows are
+    chemistry: Sequence[Series]  # over the kinds of test rows
     convergence: Sequence[Convergence]
     predictions: Predictions
     unreadable: Mapping[Path, str]  # history.csv -> why it cannot be read
@@ -58,10 +58,10 @@ def find(
     Args:
         runs: finished runs.
         gaps: folders without a result, which say why cells are empty.
-        tables: of these runs, where they are known already.
+        tables: the tables of these runs, if they have been built already.
 
     Raises:
-        UserError: where one name stands for two contents; it names two folders.
+        UserError: if one name stands for two different contents; the message names two folders.
     """
     gaps, predictions = gaps or {}, Predictions()
     if tables is None:

@@ -1,4 +1,4 @@
-"""Group runs into tables: which results may stand together, and how what they share is called.
+"""Group runs into tables: decide which results may stand together, and name what they share.
 
 A group has one pack, recipe, protocol, number of training rows and start. Packs that differ only in
 the seed of their split count as one pack, under the name without the seed: a split is a repetition
@@ -64,15 +64,15 @@ class SplitFamily(NamedTuple):
 
     name: str
     packs: tuple[str, ...]
-    differing: tuple[str, ...]  # parts of their identities that differ too: then they stay apart
+    differing: tuple[str, ...]  # other differences of their identities; any keeps them apart
 
 
 def group_runs(runs: Sequence[FinishedRun]) -> tuple[Group, ...]:
     """Group runs into tables, in the tables' order.
 
     Raises:
-        UserError: where one name stands for two packs, two starts, or one cell for two results;
-            it names two of their folders.
+        UserError: if one name stands for two packs or two starts, or if a cell has two results; the
+            message names two of their folders.
     """
     _refuse_two_packs_of_one_name(runs)
     recipes, packs, origins = _recipe_labels(runs), pack_labels(runs), _origins(runs)
@@ -134,7 +134,7 @@ def unseeded_identity(run: FinishedRun) -> dict:
 
 
 def split_families(runs: Iterable[FinishedRun]) -> list[SplitFamily]:
-    """Find packs with one name but for `-split<k>`, where k is the seed in their identity."""
+    """Find packs whose names differ only in `-split<k>`, where k is the seed in their identity."""
     packs_of_name: dict[str, dict[str, FinishedRun]] = defaultdict(dict)
     for run in runs:
         pack = run.spec.pack
@@ -213,7 +213,7 @@ def _recipe_labels(runs: Sequence[FinishedRun]) -> dict[Path, RecipeLabel]:
 
 
 def runs_with_changed_origin(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
-    """List runs whose origin is among the results, but has since been trained otherwise."""
+    """List runs whose origin is among the results, but has since been trained differently."""
     origins = _origins(runs)
     return [
         run
@@ -225,7 +225,7 @@ def runs_with_changed_origin(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
 
 
 def _origins(runs: Sequence[FinishedRun]) -> dict[str, FinishedRun]:
-    """Map the id by which `start_from` names a run to the run; empty if no run names any."""
+    """Map the id by which `start_from` names a run to that run; empty if no run has an origin."""
     origins: dict[str, FinishedRun] = {}
     if not any(run.spec.start_from for run in runs):
         return origins
@@ -266,7 +266,7 @@ def _start(run: FinishedRun, origins: dict[str, FinishedRun]) -> Start | None:
     for side in (own, fields):
         side["pack"] = str(side["pack"]).removesuffix(split_suffix_in(spec.pack))
     words = [str(fields[name]) for name in ORIGIN if fields[name] not in (None, own[name])]
-    # Named whatever the run's own protocol is, since starts are compared over protocols.
+    # Named whatever the run's own protocol is, since starts are compared across protocols.
     words += ["paper"] if fields["protocol"] == "paper" else []
     words += [f"n{fields['train_rows']}"] if fields["train_rows"] else []
     return Start(" ".join(words) or "itself", bool(stated.get("n_shared_test")))

@@ -1,4 +1,4 @@
-"""Say below the tables what is missing and why, and what names stand for."""
+"""Explain below the tables what is missing and why, and what the names mean."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +33,7 @@ def problem_notes(problems: Mapping[Path, str]) -> list[Note]:
 
 
 def legend(findings: Findings) -> list[Note]:
-    """Explain names in the tables that do not explain themselves."""
+    """Explain the names in the tables that are not self-explanatory."""
     runs = findings.runs
     custom = {f"{run.spec.model}: {run.spec.layers}" for run in runs if run.spec.layers}
     families = split_families(runs)

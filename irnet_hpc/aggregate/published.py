@@ -1,4 +1,4 @@
-"""Show MAEs that others have published beside ours, and never mixed in.
+"""Show MAEs that others have published beside ours, but never mix the two.
 
 Published numbers are of other rows, other splits and other ways of selecting; each line says so.
 They stand in published.csv, and are shown where a pack was made from the same dataset.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from irnet_hpc.aggregate.tasks import Task, TaskResult
 
-MIN_TASKS = 8  # below which no difference of ranks is claimed
+MIN_TASKS = 8  # fewer tasks: no difference of ranks is claimed
 LEVEL = 0.05
 
 
@@ -94,7 +94,7 @@ def _task_name(task: Task, result: TaskResult) -> str:
 def _largest_complete_block(
     maes: Mapping[str, Mapping[str, float]],
 ) -> tuple[list[str], list[str]]:
-    """Choose models and tasks without gaps, since Friedman's test knows no missing values.
+    """Choose models and tasks without gaps, since Friedman's test does not allow missing values.
 
     Candidates are the models with at least n tasks, for each n; the one with the most MAEs wins.
     """

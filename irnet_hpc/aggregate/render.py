@@ -38,10 +38,10 @@ HOW_TO_READ_SPLITS = (
 
 
 def row_format(row: Row) -> str:
-    """Return the number format of a row, the same for all its numbers so that they compare.
+    """Return the number format of a row, the same for all its numbers so that they line up.
 
-    Two digits of the median sd over seeds decide the places behind the point, at most five digits
-    of the lowest MAE; without any sd, four digits of it.
+    It shows two digits of the median sd over seeds, but at most five digits of the lowest MAE;
+    without any sd, four digits of the lowest MAE.
     """
     scores = [score for score in row.scores if score]
     lowest = min(score.mae for score in scores)
@@ -63,7 +63,7 @@ def difference_format(differences: Iterable[float], spreads: Iterable[float | No
 
 
 def _decimals(value: float, digits: int) -> int:
-    """Return the places behind the point that show a number of significant digits."""
+    """Return the number of decimal places that shows a number of significant digits."""
     # The exponent of the rounded value: 0.0996 is 0.10.
     exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])
     return max(0, digits - 1 - exponent)

@@ -87,13 +87,13 @@ class Report:
     def write(self, folder: Path | str) -> list[Path]:
         """Write the tables in all forms, and the figures.
 
-        Without matplotlib the figures are left out, which the log says.
+        Without matplotlib the figures are left out, and the log says so.
 
         Args:
-            folder: it is made where it does not exist.
+            folder: the folder to write to; it is made if it is missing.
 
         Returns:
-            The files.
+            The files that were written.
         """
         files = self.write_tables(folder)
         try:
@@ -174,8 +174,8 @@ def make_tables(
         The report; `report.frame()` is a DataFrame with every MAE.
 
     Raises:
-        UserError: where `results` is no folder or holds no finished run, or one name stands for two
-            contents.
+        UserError: if `results` is not a folder or holds no finished run, or if one name stands for
+            two different contents.
     """
     results = Path(results)
     runs, gaps = collect_runs(results)
@@ -190,11 +190,11 @@ def make_tables(
 
 
 def make_report(findings: Findings, notes: Sequence[Note] = ()) -> Report:
-    """Make the sections and the notes of findings.
+    """Make the report of findings: its sections and its notes.
 
     Args:
-        findings: of the runs.
-        notes: to begin with, such as those of gaps.
+        findings: everything that was found about the runs.
+        notes: the notes to begin with, such as those on gaps.
     """
     sections = [section(findings) for section in SECTIONS]
     shown = tuple(section for section in sections if section.blocks)

@@ -184,7 +184,7 @@ def best_classical(runs: Sequence[FinishedRun], name: str, protocol: str) -> Bes
     Args:
         runs: of classical models.
         name: the property.
-        protocol: whose test MAE is reported.
+        protocol: the protocol whose test MAE is reported.
     """
     val: dict[str, list[FinishedRun]] = defaultdict(list)
     test: dict[str, dict[tuple[int, int], FinishedRun]] = defaultdict(dict)

@@ -30,7 +30,7 @@ class Point:
 class Series:
     """Points of one property that differ in one thing."""
 
-    table: Table  # that it is named after: of most training rows, or of random test rows
+    table: Table  # names the series: the one with most training rows, or random test rows
     property: str
     unit: str
     models: tuple[Model, ...]  # with a score at one point at least
@@ -104,7 +104,7 @@ def chemistry_series(tables: Iterable[Table]) -> tuple[Series, ...]:
 
 
 def _split_label(split: dict) -> str:
-    """Say what a split holds out, e.g. `element O`, `family halogens`."""
+    """Name what a split holds out, e.g. `element O`, `family halogens`."""
     if split["by"] == "reduced formula":
         return RANDOM
     elements = split.get("elements")

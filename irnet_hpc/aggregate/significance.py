@@ -16,7 +16,7 @@ from irnet_hpc.aggregate.tables import Row, Table
 from irnet_hpc.runs.collect import FinishedRun
 from irnet_hpc.runs.predictions import Predictions, Splits, pool_splits, readable_runs
 
-MIN_RUNS = 3  # of a network, below which no interval and no difference is claimed
+MIN_RUNS = 3  # with fewer runs of a network, no interval and no difference is claimed
 LEVEL = 0.05
 AnyScore = TypeVar("AnyScore", bound=Score)
 

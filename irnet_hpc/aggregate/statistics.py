@@ -88,7 +88,7 @@ def paired_interval(
     picked = random.integers(len(splits), size=(n_draws, len(splits)))
     by_runs, by_rows = np.zeros(n_draws), np.zeros(n_draws)
     for number, split in enumerate(splits):
-        draw, _ = np.nonzero(picked == number)  # a draw is there as often as it has this split
+        draw, _ = np.nonzero(picked == number)  # each as often as it contains the split
         runs, rows = _draw(split, len(draw), level, len(splits) == 1, random)
         by_runs += np.bincount(draw, runs, n_draws)
         by_rows += np.bincount(draw, rows, n_draws)
@@ -137,13 +137,13 @@ def _draw(
 
 
 def _counts(n: int, n_draws: int, random: np.random.Generator) -> np.ndarray:
-    """Count how often each of n is drawn when n are, with replacement: (n_draws, n)."""
+    """Count how often each of n items comes up in n draws with replacement: (n_draws, n)."""
     number = random.integers(n, size=(n_draws, n)) + n * np.arange(n_draws)[:, None]
     return np.bincount(number.ravel(), minlength=n * n_draws).reshape(n_draws, n).astype(float)
 
 
 def stretch(n: int, level: float = 0.95) -> float:
-    """Return sqrt(n / (n - 1)) t / z: how much too small deviations of a resampled mean are.
+    """Return sqrt(n / (n - 1)) t / z, by which deviations of a resampled mean are too small.
 
     1 for a single run, which has no deviations.
     """
@@ -170,7 +170,7 @@ def mean_interval(
 
 
 def paired_p(differences: Sequence[np.ndarray], group: Sequence[np.ndarray]) -> float:
-    """Return the two-sided probability of so large a mean difference where there is none.
+    """Return the two-sided probability of so large a mean difference by chance alone.
 
     Args:
         differences: for each draw of test rows, differences of absolute errors (n_runs, n_rows).

@@ -102,7 +102,7 @@ class Table:
     rows: tuple[Row, ...]
     stale: bool = False  # the recipe, or the trainer, has since changed
     source: str | None = None  # of the pack, e.g. oqmd
-    held_out: bool = False  # test rows are a chemistry that training lacks, not random ones
+    held_out: bool = False  # test rows have a chemistry that training lacks
     splits: tuple[int, ...] = ()  # seeds of the packs' splits
     joint: str | None = None  # properties that each network predicts together; None: one property
 
@@ -223,7 +223,7 @@ def tabulate(runs: Sequence[FinishedRun], gaps: Iterable[Gap] = ()) -> tuple[Tab
         gaps: runs without a result, which say why cells are empty.
 
     Raises:
-        UserError: where one name stands for two contents; it names two folders.
+        UserError: if one name stands for two different contents; the message names two folders.
     """
     planned = [(gap.state, gap.spec) for gap in gaps if gap.spec]
     classical = [run for run in runs if run.spec.is_classical and not is_stale(run)]
@@ -239,7 +239,7 @@ def tabulate(runs: Sequence[FinishedRun], gaps: Iterable[Gap] = ()) -> tuple[Tab
 
 
 def _belongs(spec: RunSpec, group: Group, packs: Mapping[str, str]) -> bool:
-    """Return True if a run without a result would stand in the group's table, were it done."""
+    """Return True if a run without a result would be in the group's table once it is done."""
     pack = packs.get(spec.pack) or re.sub(r"-split\d+(?=-|$)", "", spec.pack)
     joint = spec.property if len(spec.properties) > 1 else None
     started = spec.start_from is not None

@@ -37,7 +37,7 @@ def page_table(lines: Sequence[Line], first: Callable[[str], str] = str) -> Page
 
     Args:
         lines: cells of all lines.
-        first: makes what is shown of the first column's cells, such as `formula`.
+        first: the function that renders a cell of the first column, such as `formula`.
     """
     header, *body = lines
     values = [

@@ -1,9 +1,9 @@
 """Render the report as one HTML file that needs nothing else: no network and no server.
 
 Charts are matplotlib's, as SVG within the page. It draws the other figures already; a chart takes a
-few kB instead of the 4.5 MB of an interactive library, prints as it looks, and has the page's
-colours in the dark. Tables are interactive by the few lines of webpage.js. A
-Content-Security-Policy lets this script run by its hash, and nothing else.
+few kB instead of the 4.5 MB of an interactive library, prints as it looks, and follows the page's
+dark mode. A few lines of JavaScript, webpage.js, make tables interactive. A Content-Security-Policy
+lets this script run by its hash, and nothing else.
 
 Templates escape every text. What is not printable becomes a space.
 """
@@ -62,7 +62,7 @@ class PageSection(NamedTuple):
 
 
 class PublishedTable(NamedTuple):
-    """A table as mae.md has it, and what is published beside it."""
+    """A table as mae.md has it, and the published numbers beside it."""
 
     title: str
     table: PageTable
@@ -73,7 +73,7 @@ class PublishedTable(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A part of the page, of those that the template shows."""
+    """A part of the page, as the template shows it."""
 
     name: str  # its heading
     template: str
@@ -148,7 +148,7 @@ def printable(value: object) -> object:
 
 
 def subtitle(findings: Findings) -> str:
-    """Say what the page is about, and when the newest run started where results state it."""
+    """Describe the page, and state when the newest run started if the results record it."""
     # Nothing else reads the attempts, so they may be anything.
     attempts = [
         attempt

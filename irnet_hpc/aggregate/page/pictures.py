@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 PANEL_SIZE = (3.7, 3.0)  # inches of a chart: the width of a telephone
 MAX_CURVES = 60  # charts of convergence; those of several architectures first
-MIN_ROWS = 10  # of an element, below which its error is not coloured
+MIN_ROWS = 10  # test rows below which the error of an element is not coloured
 # (upper bound of an element's MAE over the MAE of all rows, in words), in the order of the colours
 # in the style sheet.
 SHADES = (
@@ -102,14 +102,14 @@ def place(symbol: str) -> tuple[int, int]:
 
 
 def chart_of(figure: "Figure", name: str, caption: str, wide: bool = False) -> Chart:
-    """Make a chart; `name` is unlike that of every other chart of the page."""
+    """Make a chart; its `name` must be unique on the page."""
     return Chart(inline_svg(figure, name, caption), caption, wide)
 
 
 def panel_chart(
     draw: "Callable[[Axes], None]", name: str, caption: str, x_label: str = ""
 ) -> Chart:
-    """Make a chart of one panel, which fits a telephone; several stand side by side on a desk."""
+    """Make a chart of one panel, which fits a telephone; a wide screen shows several in a row."""
     return chart_of(figure_of([draw], x_label=x_label, size=PANEL_SIZE), name, caption)
 
 

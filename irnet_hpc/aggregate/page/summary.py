@@ -1,4 +1,4 @@
-"""Say the results in words: sentences that follow from the tables."""
+"""State the results in words: sentences that follow from the tables."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ class Sentence(NamedTuple):
 
 
 def extent(findings: Findings) -> str:
-    """Say how much was trained."""
+    """Summarise how much was trained."""
     runs = findings.runs
     hours = sum(run.result.device_hours for run in runs)
     return (
@@ -31,7 +31,7 @@ def extent(findings: Findings) -> str:
 
 
 def sentences(findings: Findings) -> Iterator[Sentence]:
-    """Yield the best of each task, depth, ranks, what is claimed, and what is missing."""
+    """Yield sentences on the best of each task, depth, ranks, claims, and what is missing."""
     for task in findings.tasks:
         yield Sentence(task.name, _best(task))
     for table in findings.tables:
@@ -106,10 +106,10 @@ def _claims(findings: Findings) -> str:
 
 
 def count(n: int, noun: str) -> str:
-    """Say a number of things, e.g. `2 tasks`."""
+    """Format a number of things, e.g. `2 tasks`."""
     return f"{n:,} {plural(n, noun)}"
 
 
 def plural(n: int, noun: str) -> str:
-    """Return a noun in the form that a number asks for."""
+    """Return a noun in the singular or plural, as its number requires."""
     return noun if n == 1 else f"{noun}s"

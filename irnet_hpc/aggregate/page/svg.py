@@ -52,8 +52,8 @@ def inline_svg(figure: "Figure", name: str, description: str) -> Markup:
 
     Args:
         figure: of matplotlib.
-        name: a prefix of its ids, unlike that of every other figure of the page.
-        description: what a reader hears who does not see it.
+        name: the prefix of its ids, which must be unique on the page.
+        description: the text that a screen reader speaks.
     """
     from matplotlib import rc_context
 

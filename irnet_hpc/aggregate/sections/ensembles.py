@@ -1,4 +1,7 @@
-"""Show the mean of the seeds' predictions: a model of its own, never part of their mean MAE."""
+"""Show ensembles: the MAE of the mean of the seeds' predictions.
+
+An ensemble is a model of its own; the mean MAE of the seeds never includes it.
+"""
 
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of, missing

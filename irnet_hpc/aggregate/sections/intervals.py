@@ -1,4 +1,4 @@
-"""Show an interval for each MAE, and which models of a row cannot be told from its best."""
+"""Show an interval for each MAE, and which models are as good as the best of their row."""
 
 from collections.abc import Iterator
 

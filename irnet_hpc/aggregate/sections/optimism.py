@@ -1,4 +1,4 @@
-"""Show how much selecting on the test rows flatters.
+"""Show how much selecting on the test rows lowers the reported MAE.
 
 A run of protocol `paper` selects its epoch, or its point of a grid, on the test rows. Within the
 run the selection is made once more on a fixed random half of them: the MAE on the other half less

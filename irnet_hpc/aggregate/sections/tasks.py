@@ -24,7 +24,7 @@ HEADER = (
 def section(findings: Findings) -> Section:
     """Make one block with a line for each task.
 
-    Where every task stands in one table only, that table says it already: no block.
+    There is no block if every task stands in one table only, since that table already shows it.
     """
     shown = best_of_each(findings)
     several = any(task.n_tables > 1 for task in findings.tasks)
