@@ -47,11 +47,11 @@ class Diagnosis:
     task: Task
     result: TaskResult
     n_runs: int
-    n_rows: int  # of all splits
+    n_rows: int  # test rows of all splits together
     target: "np.ndarray"  # (n,) of every row of every run
     prediction: "np.ndarray"  # (n,)
     mae: float  # over the rows
-    median: float  # of the rows' absolute errors
+    median: float  # the median absolute error of the rows
     worst_share: float  # part of the MAE that is due to the worst rows (WORST_SHARE), 0 to 1
     elements: tuple[ElementError, ...]  # by atomic number
     n_unreadable: int  # rows whose formula is no composition

@@ -41,7 +41,7 @@ class TableBlock(NamedTuple):
 class Section(NamedTuple):
     """A part of the report about one question, with a CSV of its own."""
 
-    name: str  # of the CSV
+    name: str  # the name of the CSV
     heading: str
     text: str  # how to read it
     blocks: Sequence[TableBlock]

@@ -26,7 +26,7 @@ class Published(NamedTuple):
     """A line of published.csv."""
 
     dataset: str  # a source's name, e.g. oqmd
-    n_rows: int | None  # of the dataset, all splits together; None: not stated
+    n_rows: int | None  # rows of the whole dataset; None: not stated
     property: str
     unit: str
     features: str

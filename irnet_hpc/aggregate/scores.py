@@ -124,9 +124,9 @@ def score_model(
     """Score a model from its runs and the runs that it is compared with.
 
     Args:
-        runs: of the model on one property, at least one.
-        plain: of the plain network of the same depth.
-        single: of the same model trained on this property alone, for a joint table.
+        runs: the runs of the model on one property, at least one.
+        plain: the runs of the plain network of the same depth.
+        single: the runs of the same model on this property alone, for a joint table.
         classical: the best classical model of the row.
         best: True if no other MAE of the row is lower.
     """
@@ -182,7 +182,7 @@ def best_classical(runs: Sequence[FinishedRun], name: str, protocol: str) -> Bes
     that was fitted on fewer splits than another is left out: its splits may be the easy ones.
 
     Args:
-        runs: of classical models.
+        runs: the runs of classical models.
         name: the property.
         protocol: the protocol whose test MAE is reported.
     """

@@ -36,7 +36,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-MAX_GROUPS = 500  # of formulas drawn together; they give the interval's length to 3 %
+MAX_GROUPS = 500  # groups of formulas; so many give the interval's length to 3 %
 
 
 class BootstrapInterval(NamedTuple):
@@ -73,7 +73,7 @@ def paired_interval(
         errors_b: the same for b, which may have other numbers of seeds.
         group: for each split, which rows belong together (n_rows,), e.g. formulas.
         n_draws: number of draws.
-        seed: of the draws.
+        seed: the seed of the draws.
         level: probability that the interval holds.
 
     Returns:
@@ -262,7 +262,7 @@ def compare_ranks(errors: np.ndarray, level: float = 0.05) -> RankTest:
 
     Args:
         errors: (n_tasks, n_models) without gaps, at least two of each.
-        level: of the critical difference.
+        level: the level of the critical difference.
     """
     from scipy.stats import f, friedmanchisquare, studentized_range
 

@@ -101,7 +101,7 @@ class Table:
     models: tuple[Model, ...]  # in the order of the columns
     rows: tuple[Row, ...]
     stale: bool = False  # the recipe, or the trainer, has since changed
-    source: str | None = None  # of the pack, e.g. oqmd
+    source: str | None = None  # the source of the pack, e.g. oqmd
     held_out: bool = False  # test rows have a chemistry that training lacks
     splits: tuple[int, ...] = ()  # seeds of the packs' splits
     joint: str | None = None  # properties that each network predicts together; None: one property

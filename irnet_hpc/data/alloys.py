@@ -15,7 +15,8 @@ from irnet_hpc.data.raw_csv import RawTable
 
 VERSION = 1  # raised when the same number of rows would give other alloys or values
 SEED = 2005
-# Drawn at a time, each block from its own stream: so fewer rows are the first of more rows.
+# Rows drawn at a time. Each block has its own random stream, so that fewer rows are a prefix of
+# more.
 BLOCK_ROWS = 8192
 PER_CENT = 100  # amounts are whole per cent, at least 1
 N_ELEMENTS = (3, 4, 5)

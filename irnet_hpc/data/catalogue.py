@@ -1,4 +1,4 @@
-"""List the sources: rows, properties, units, licences, and the tables that are here."""
+"""List the sources: their rows, properties, units and licences, and which tables are present."""
 
 import textwrap
 from pathlib import Path
@@ -11,7 +11,7 @@ from irnet_hpc.data.resolve import MATMINER, resolve_source
 from irnet_hpc.data.sources import SOURCES, Source
 from irnet_hpc.errors import UserError, check_choice
 
-WIDTH = 100  # characters of a line
+WIDTH = 100  # characters in a line
 
 
 def list_sources(catalogue: str, data_dir: Path | str | None = None) -> str:

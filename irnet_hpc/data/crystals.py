@@ -10,9 +10,9 @@ import numpy as np
 MIN_VOLUME = 0.01  # Å³; no atom has less
 # Å, as pymatgen's Structure.DISTANCE_TOLERANCE; the shortest of all bonds, that of H2, has 0.74.
 MIN_DISTANCE = 0.5
-# Of lattice vectors in Å and of coordinates; beyond it the digits do not tell where a site is.
+# The largest lattice vector (Å) or coordinate: beyond it, float64 lacks the digits to place a site.
 MAX_NUMBER = 1e6
-MAX_LENGTH_ERROR = 1e-7  # Å, by which rounding may move a lattice vector
+MAX_LENGTH_ERROR = 1e-7  # Å; rounding may move a lattice vector by this much
 MAX_REDUCTION_STEPS = 1000
 
 
@@ -26,7 +26,7 @@ class Unsuitable(ValueError):
 class Crystal(NamedTuple):
     """A periodic crystal of `n_sites` whole atoms."""
 
-    lattice: np.ndarray  # (3, 3) float64, Å, a vector a row
+    lattice: np.ndarray  # (3, 3) float64, Å, one vector per row
     number: np.ndarray  # (n_sites,) int16, atomic numbers
     position: np.ndarray  # (n_sites, 3) float64, fractional
 
@@ -38,7 +38,7 @@ class Crystals:
     Sites lie in flat arrays: row i has those in start[i]:start[i + 1], none if it has no crystal.
     """
 
-    lattice: np.ndarray  # (n_rows, 3, 3) float64, Å, a vector a row
+    lattice: np.ndarray  # (n_rows, 3, 3) float64, Å, one vector per row
     start: np.ndarray  # (n_rows + 1,) int64
     number: np.ndarray  # (n_sites,) int16, atomic numbers
     position: np.ndarray  # (n_sites, 3) float64, fractional
@@ -67,7 +67,7 @@ class Crystals:
 
 
 def stack_crystals(rows: Sequence[Crystal | Unsuitable]) -> Crystals:
-    """Put crystals into columns, from a crystal a row, or the reason why it has none."""
+    """Put crystals into columns; each row has a crystal, or the reason why it has none."""
     lattice = np.zeros((len(rows), 3, 3))
     counts = np.zeros(len(rows), np.int64)
     problem = np.full(len(rows), None, object)
@@ -87,11 +87,12 @@ def reduced_cell(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
     """Describe a crystal by the shortest vectors of its lattice.
 
     Returns:
-        The lattice (3, 3) in Å, a vector a row, and positions (n_sites, 3), fractions from 0 to 1.
+        The lattice (3, 3) in Å, one vector per row, and positions (n_sites, 3), fractions from 0 to
+        1.
 
     Raises:
-        Unsuitable: for numbers that are not finite or lose their digits, for a lattice without
-            volume, and for a site on its own image.
+        Unsuitable: if numbers are not finite or too large for their digits, if the lattice has no
+            volume, or if a site lies on its own image.
     """
     if not all(
         (np.abs(numbers) < MAX_NUMBER).all() for numbers in (crystal.lattice, crystal.position)

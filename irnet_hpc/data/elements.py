@@ -6,7 +6,7 @@ _SYMBOLS = (
     "Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm "
     "Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og"
 )
-SYMBOLS = _SYMBOLS.split()  # of hydrogen to oganesson, by atomic number
+SYMBOLS = _SYMBOLS.split()  # hydrogen to oganesson, by atomic number
 NUMBER = {symbol: number for number, symbol in enumerate(SYMBOLS, start=1)}
 
 # Each element up to lawrencium is in one family: a group of the periodic table, or a row of its d

@@ -25,7 +25,7 @@ TOLERANCE = 1e-4
 
 
 class InvalidFormula(ValueError):
-    """A formula that is no composition; its two arguments are reason and detail."""
+    """A formula that is not a composition; its two arguments are reason and detail."""
 
 
 def parse_formula(formula: str) -> dict[str, float]:

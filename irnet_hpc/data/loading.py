@@ -24,7 +24,7 @@ from irnet_hpc.data.splits import sample
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import NAME
 
-DEFAULT_ROWS = 20_000  # of alloys
+DEFAULT_ROWS = 20_000  # the number of alloys
 # form of a table -> functions that read its header and its rows
 READERS = {
     "csv": (read_csv_header, read_csv_table),
@@ -54,14 +54,14 @@ def load_source(
 
     Args:
         resolved: the source.
-        n_rows: at most this many rows, a fixed random sample; of alloys the rows to compute.
-        properties: the targets; without them all columns whose unit is known.
-        units: property -> unit, of those that are not in PROPERTIES.
+        n_rows: take at most this many rows, a fixed random sample; for alloys, compute this many.
+        properties: the targets; empty: all columns whose unit is known.
+        units: property -> unit, for properties that are not in PROPERTIES.
         columns: also read, as features, the numeric columns that are no property.
         structures: require crystal structures.
 
     Raises:
-        UserError: if there is no such table, or it is not sound.
+        UserError: if the table is missing or malformed.
     """
     known, table, targets = (
         _computed(resolved, n_rows, properties, units or {})
@@ -122,7 +122,8 @@ def _read(
         others = ", ".join(column for column in header if column not in RESERVED)
         raise UserError(
             f"{text.name} has no column named like a property ({', '.join(PROPERTIES)}); "
-            f"name what to predict by its unit, --unit NAME=UNIT, one of {others or 'its columns'}"
+            f"state the unit of what to predict, --unit NAME=UNIT, "
+            f"NAME one of {others or 'its columns'}"
         )
     table = read_table(
         text, resolved.name, targets, lambda column: columns and column not in PROPERTIES

@@ -1,4 +1,4 @@
-"""PROPERTIES: canonical names, units and plausible ranges. Units stand nowhere else."""
+"""PROPERTIES: canonical names, units and plausible ranges. Units are written nowhere else."""
 
 import math
 from typing import NamedTuple

@@ -57,7 +57,7 @@ def read_csv_table(
         is_feature: tells which of the other columns become features if they are numeric.
 
     Raises:
-        UserError: where the table is not sound; the message names the line.
+        UserError: if the table is malformed; the message names the line.
     """
     header = read_csv_header(table)
     text: dict[str, list[str]] = {column: [] for column in header if column in RESERVED}
@@ -103,7 +103,7 @@ def frame_text(frame: Any, name: str) -> TableText:
     Raises UserError for columns of several levels.
     """
     if frame.columns.nlevels > 1:
-        raise UserError(f"{name} must have one name a column, got {frame.columns.nlevels} levels")
+        raise UserError(f"{name} must have one name per column, got {frame.columns.nlevels} levels")
 
     def lines(digest: Any = None) -> Iterator[str]:
         for start in range(0, max(1, len(frame)), BLOCK_ROWS):

@@ -1,10 +1,10 @@
-"""Read raw tables with structures: JSON lines, one material a line.
+"""Read raw tables with structures: JSON lines, one material per line.
 
     {"material_id": "mp-22862", "lattice": [[5.69, 0, 0], [0, 5.69, 0], [0, 0, 5.69]],
      "species": ["Na", "Cl", ...], "frac_coords": [[0, 0, 0], [0.5, 0, 0], ...],
      "targets": {"formation_energy": -2.1}, "split": "train"}
 
-`lattice` has a vector (Å) a row. A site of several species is an object, {"Fe": 0.5, "Co": 0.5}.
+`lattice` has a vector (Å) per row. A site of several species is an object, {"Fe": 0.5, "Co": 0.5}.
 `formula`, `material_id` and `split` may be left out, and so may a property that is not reported, or
 a structure that is not known. Further keys that hold numbers are the user's own features, as
 further columns of a CSV are.
@@ -54,7 +54,7 @@ def read_jsonl_table(
         is_feature: tells which of the further keys become features if they hold numbers.
 
     Raises:
-        UserError: where a line is not sound; the message names it.
+        UserError: if a line is malformed; the message names it.
     """
     digest = hashlib.sha256()
     lines: list[int] = []
@@ -126,7 +126,7 @@ def parse_json_line(place: str, line: str) -> dict[str, Any]:
         if SURROGATE.search(line):
             json.dumps(entry, ensure_ascii=False).encode()
     except RecursionError:
-        raise UserError(f"{place} must be a JSON object, got brackets that are too deep") from None
+        raise UserError(f"{place} must be a JSON object, got brackets nested too deeply") from None
     except ValueError as error:
         cut = "" if line.endswith("\n") else "; it is the last one: is the file cut short?"
         raise UserError(f"{place} must be a JSON object, got {error}{cut}") from None
@@ -155,7 +155,7 @@ def _no_number(name: str) -> float:
 
 def _targets(place: str, targets: object) -> dict[str, float]:
     if not isinstance(targets, dict):
-        raise UserError(f"{place}: targets must be an object, property: number, got {targets!r}")
+        raise UserError(f"{place}: targets must map properties to numbers, got {targets!r}")
     return {
         name: _finite(place, name, value) for name, value in targets.items() if value is not None
     }

@@ -49,7 +49,7 @@ class RawTable:
     # further numeric columns, (n_rows,) float64 each
     columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     ignored: tuple[str, ...] = ()  # columns that are neither
-    sha256: str = ""  # of the table's text, the same whether compressed or not
+    sha256: str = ""  # hash of the table's text, whether compressed or not
     crystals: Crystals | None = None  # where the table has structures
 
     def __len__(self) -> int:
@@ -83,7 +83,7 @@ class TableText(NamedTuple):
     """The text of a table: a file, or a DataFrame written as CSV."""
 
     name: str  # the path, or the name of the DataFrame, for messages
-    lines: Callable[..., Iterator[str]]  # called with a hashlib digest or None, which it updates
+    lines: Callable[..., Iterator[str]]  # called with a hashlib digest, which it updates, or None
     unit: str = "line"  # word for the number of a record in messages
     first: int = 1  # the line whose number in messages is 1
 
@@ -123,9 +123,7 @@ def read_about(table: Path) -> dict[str, Any]:
     path = about_path(table)
     about = read_json(path) if path.is_file() else {}
     if not isinstance(about.get("units", {}), dict):
-        raise UserError(
-            f"{path}: units must be an object, property -> unit, got {about['units']!r}"
-        )
+        raise UserError(f"{path}: units must map properties to units, got {about['units']!r}")
     return about if about.get("form", form_of(table)) == form_of(table) else {}
 
 
@@ -175,7 +173,7 @@ def check_text(table: TableText, text: dict[str, list[str]], lines: list[int]) -
 
 @contextlib.contextmanager
 def one_sentence(name: Path | str) -> Iterator[None]:
-    """Turn what can be wrong with a file as a whole into a UserError."""
+    """Turn errors that concern a file as a whole into a UserError."""
     try:
         yield
     except (UnicodeDecodeError, UnicodeEncodeError) as error:
@@ -186,5 +184,6 @@ def one_sentence(name: Path | str) -> Iterator[None]:
         raise UserError(f"{name} is not sound CSV: {error}") from None
     except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(
-            f"{name} cannot be unpacked; it is cut short, or not what its name says: {error}"
+            f"{name} cannot be unpacked; it is cut short, or not of the type that its name states: "
+            f"{error}"
         ) from None

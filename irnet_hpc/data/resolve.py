@@ -27,14 +27,14 @@ PREFERRED = sorted(OPENERS, key=lambda ending: ending.startswith(".jsonl"))
 
 @dataclasses.dataclass(frozen=True)
 class ResolvedSource:
-    """A source of materials: its table, wherever it is, and how to get it."""
+    """A source of materials: where its table is, or how to get it."""
 
     text: str  # as the user gave it, for messages
-    name: str  # of its raw table and its packs
+    name: str  # the name of its raw table and its packs
     source: Source  # what is known of it without its table
     folder: Path  # where the raw tables of named sources are
     download: Download | None = None  # None: computed, or the user's own table
-    path: Path | None = None  # of the user's own table
+    path: Path | None = None  # where the user's own table is
     frame: "pandas.DataFrame | None" = None  # the user's own table
 
     @property
@@ -73,7 +73,7 @@ class ResolvedSource:
         names = ", ".join(path.name for path in self.candidates(structures))
         raise UserError(
             f"no {table} of {self.text} in {self.folder}/: looked for {names}; "
-            "another folder is given by --data-dir or $IRNET_DATA"
+            "name another folder by --data-dir or $IRNET_DATA"
         )
 
 
@@ -91,7 +91,7 @@ def resolve_source(
         name: name of a DataFrame, which has none of its own.
 
     Raises:
-        UserError: if it is none of these. That a table exists is checked when it is read.
+        UserError: if it is none of these. Whether a table exists is checked when it is read.
 
     Examples:
         >>> names = ("oqmd", "matminer:expt_gap", "my/oxides.csv.xz")

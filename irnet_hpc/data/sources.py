@@ -8,10 +8,10 @@ from irnet_hpc.data.properties import unit_of
 
 
 class Filter(NamedTuple):
-    """A rule for the values of a property: a value that breaks it becomes not reported."""
+    """A rule for the values of a property: a value that breaks it counts as not reported."""
 
     property: str
-    low: float = -np.inf  # in the property's unit, excluded
+    low: float = -np.inf  # in the property's unit; the bounds themselves break the rule
     high: float = np.inf
     # Standard deviations from the mean of the values that earlier filters leave.
     deviations: float = np.inf
@@ -30,10 +30,10 @@ class Filter(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A source as it is known without its table."""
+    """What is known of a source without its table."""
 
     title: str
-    properties: tuple[str, ...]  # that its table may report
+    properties: tuple[str, ...]  # properties that its table may report
     licence: str = ""
     citation: str = ""
     filters: tuple[Filter, ...] = ()

@@ -1,6 +1,6 @@
 """Split rules: train, val or test as a function of the material alone.
 
-So every pack of every source agrees on them. A rule is written as `--split` takes it:
+So all packs of all sources agree on which materials are test. `--split` takes a rule as:
 
 random            a hash of the formula decides
 element:O         test is every material that contains O; element:F+Cl: F or Cl
@@ -19,7 +19,7 @@ from irnet_hpc.data.elements import FAMILIES, NUMBER, SYMBOLS
 from irnet_hpc.errors import UserError, check_choice
 
 ROLES = ("train", "val", "test")
-SHARES = (0.8, 0.1, 0.1)  # of the roles
+SHARES = (0.8, 0.1, 0.1)  # the shares of train, val and test
 SPLIT_KINDS = {"random": "random", "element": "element:SYMBOL[+SYMBOL...]", "family": "family:NAME"}
 SUFFIX = re.compile(
     r"(?:-(?:element_[A-Za-z+]+|family_\w+))?(?:-split[1-9][0-9]*)?(?=(?:-nofilters)?$)"
@@ -29,9 +29,9 @@ SUFFIX = re.compile(
 class SplitRule(NamedTuple):
     """A rule that gives materials their roles. A table's own `split` column takes precedence."""
 
-    by: str = "random"  # of SPLIT_KINDS
-    held_out: str = ""  # of element: symbols joined by +; of family: its name
-    seed: int = 0  # of the hash
+    by: str = "random"  # a key of SPLIT_KINDS
+    held_out: str = ""  # for element: symbols joined by +; for family: its name
+    seed: int = 0  # the seed of the hash
 
     @property
     def elements(self) -> tuple[str, ...]:
@@ -79,13 +79,13 @@ def split_suffix(rule: SplitRule) -> str:
 def split_suffix_in(name: str) -> str:
     """Return the part of a pack's name that `split_suffix` added.
 
-    Packs that differ in nothing but the split have the rest of the name in common.
+    Packs that differ only in the split share the rest of the name.
 
     >>> split_suffix_in("oqmd-magpie-element_O-split1"), split_suffix_in("oqmd-magpie")
     ('-element_O-split1', '')
     """
     match = SUFFIX.search(name)
-    assert match  # of nothing, if need be
+    assert match  # it may be empty
     return match[0]
 
 
@@ -149,14 +149,14 @@ def roles_of(reduced: Iterable[str], seed: int = 0) -> np.ndarray:
 def roles_around(reduced: Iterable[str], held_out: np.ndarray, seed: int = 0) -> np.ndarray:
     """Return (n_rows,) roles, as str objects: test is what is held out and nothing else.
 
-    All others keep their place of `role_of` between 0 and 1; train and val share the range of test
-    in proportion, 8/9 and 1/9. So the role of a material depends on itself and the seed alone,
+    All others keep the place between 0 and 1 that `role_of` gives them; the range of test goes to
+    train (8/9) and val (1/9). So the role of a material depends on itself and the seed alone,
     whatever else is in the table.
 
     Args:
         reduced: (n_rows,) reduced formulas.
         held_out: (n_rows,) bool.
-        seed: of the hash.
+        seed: the seed of the hash.
     """
     share = SHARES[0] / (SHARES[0] + SHARES[1])
     return np.array(
@@ -169,7 +169,7 @@ def roles_around(reduced: Iterable[str], held_out: np.ndarray, seed: int = 0) ->
 
 
 def count_on_two_sides(reduced: Iterable[str], roles: Iterable[str]) -> int:
-    """Count the compositions with more than one role, which only a source's own column can give."""
+    """Count the compositions with more than one role, as a source's own column can give."""
     sides = Counter(formula for formula, _ in set(zip(reduced, roles, strict=True)))
     return sum(count > 1 for count in sides.values())
 

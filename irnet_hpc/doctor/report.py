@@ -39,7 +39,7 @@ class Report:
     """The verdicts of a call of the doctor, by name of the check."""
 
     verdicts: dict[str, Verdict] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)  # of each check
+    seconds: dict[str, float] = field(default_factory=dict)  # check -> how long it took
     n_skipped: int = 0  # checks not tried, because one that they need failed
     total_s: float = 0.0
 

@@ -1,7 +1,7 @@
 """Atom-specific persistent homology of a crystal (experimental).
 
 The method of Jiang, Chen, Chen, Li, Wei and Pan, npj Comput. Mater. 7, 28 (2021), with groups of
-elements instead of elements, so that the length is fixed; docs/homology.md tells the published
+elements instead of elements, so that the length is fixed; docs/homology.md separates the published
 method from our choices. Vietoris-Rips complexes grow from the surroundings of each atom: components
 of linked atoms (Betti 0) merge, rings (Betti 1) and cages (Betti 2) are born and filled. The only
 file that imports gudhi, of the extra [homology].
@@ -15,7 +15,8 @@ from irnet_hpc.data.crystals import MIN_DISTANCE, Crystal, Unsuitable, reduced_c
 from irnet_hpc.data.elements import FAMILIES, NUMBER, SYMBOLS
 
 CUTOFF = 8.0  # Å, around each atom; the published value
-# Å; atoms at the cut-off, of cells with neat lattice constants, are within whatever the rounding.
+# Å of tolerance, so that atoms exactly at the cut-off are within, however their distance is
+# rounded.
 SLACK = 1e-4
 # Å; equal distances differ by rounding, and shorter bars come and go with it.
 MIN_BAR = 0.01
@@ -38,7 +39,7 @@ GROUPS = {
 }
 GROUPS["d-metals"] = frozenset(range(1, len(SYMBOLS) + 1)).difference(*GROUPS.values())
 
-# Of the bars, in Å; every bar of Betti 0 is born at 0.
+# Quantities of the bars, in Å; every bar of Betti 0 is born at 0.
 QUANTITIES = (
     "Betti-0 death",
     *(f"Betti-{k} {end}" for k in (1, 2) for end in ("length", "birth", "death")),
@@ -63,12 +64,12 @@ def vector(crystal: Crystal) -> np.ndarray:
         (n_features,) float64, as LABELS names them.
 
     Raises:
-        Unsuitable: for a crystal without an answer, or that takes too much work.
+        Unsuitable: if the crystal has no such features, or would take too much work.
     """
     centres, clouds = zip(*balls(crystal), strict=True)
     of_balls = _barcodes_of_congruent(clouds)
     centre = [np.repeat(centres, [len(of_ball[k]) for of_ball in of_balls]) for k in range(3)]
-    # of each dimension (n_bars, 2)
+    # one per dimension, (n_bars, 2)
     bars = [np.concatenate([of_ball[k] for of_ball in of_balls]) for k in range(3)]
     values = [(centre[0], bars[0][:, 1])]  # in the order of QUANTITIES
     for k in (1, 2):
@@ -119,15 +120,15 @@ def _barcodes_of_congruent(clouds: Sequence[np.ndarray]) -> list[list[np.ndarray
 def barcodes(clouds: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
     """Compute the bars of the Vietoris-Rips complexes of clouds of points.
 
-    The component that never ends is left out, and bars of rings and cages shorter than MIN_BAR. The
-    centre of each ball is within the cut-off of all other points, so that all rings and cages are
-    filled by then.
+    The component that never dies is left out, and so are bars of rings and cages shorter than
+    MIN_BAR. The centre of each ball is within the cut-off of all other points, so that all rings
+    and cages are filled by then.
 
     Args:
-        clouds: of each (n_points, 3) positions, Å.
+        clouds: for each cloud, positions (n_points, 3) in Å.
 
     Returns:
-        Of each cloud its bars of Betti 0, 1 and 2, (n_bars, 2) birth and death, Å.
+        For each cloud, its bars of Betti 0, 1 and 2: birth and death (n_bars, 2) in Å.
     """
     from gudhi.sklearn import RipsPersistence
 
@@ -150,7 +151,7 @@ def balls(crystal: Crystal) -> Iterator[tuple[int, np.ndarray]]:
         The centre's atomic number, and (n_points, 3) positions, Å, relative to it.
 
     Raises:
-        Unsuitable: for a cell that is no crystal, or has too many atoms.
+        Unsuitable: if the cell is not a crystal, or has too many atoms.
     """
     sites, lattice, images = _around(crystal)
     points = (sites + (images @ lattice)[:, None]).reshape(-1, 3)
@@ -192,7 +193,7 @@ def _around(crystal: Crystal) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             "too dense",
             f"{n_expected:.3g} atoms in a ball of {CUTOFF:g} Å, more than {MAX_POINTS}",
         )
-    spacing = 1 / np.linalg.norm(np.linalg.inv(short), axis=0)  # of the planes between cells
+    spacing = 1 / np.linalg.norm(np.linalg.inv(short), axis=0)  # between lattice planes
     reach = np.floor((CUTOFF + SLACK) / spacing) + 1  # fractions of two sites differ by less than 1
     if (n_sites := len(fraction) * np.prod(2 * reach + 1)) > MAX_IMAGES:
         raise Unsuitable(

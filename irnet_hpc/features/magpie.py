@@ -2,7 +2,7 @@
 
 Ward et al., npj Comput. Mater. 2, 16028 (2016): matminer's Stoichiometry (6), ElementProperty
 "magpie" (132), ValenceOrbital averages (4) and IonProperty(fast=True) (3). The tables of elements
-are matminer's and pymatgen's own, read once a process. Compounds of equally many elements are
+are matminer's and pymatgen's own, read once per process. Compounds of equally many elements are
 computed together.
 """
 
@@ -44,7 +44,7 @@ LABELS = [
 # numpy.isclose, by which matminer finds ties of the mode and charges that are neutral
 RELATIVE, ABSOLUTE = 1e-5, 1e-8
 EPSILON = np.finfo(float).eps
-# Ways to give every element of a compound an oxidation state that are tried at once.
+# Ways to assign oxidation states to the elements of compounds that are tried at once.
 MAX_WAYS = 2**20
 
 
@@ -151,7 +151,7 @@ def _of_equal_size(number: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _neutral(number: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Tell which compounds one common oxidation state for each element can make neutral.
+    """Tell which compounds can be neutral with one common oxidation state for each element.
 
     Returns:
         (n,) bool, and (n,) bool where that is not certain: where rounding decides, which needs
@@ -193,7 +193,7 @@ def _portions(rows: np.ndarray, ways: np.ndarray) -> Iterator[np.ndarray]:
 
 @functools.cache
 def featurizers() -> tuple:
-    """Make matminer's featurizers, once a process."""
+    """Make matminer's featurizers, once per process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from matminer.featurizers.composition import (
@@ -212,7 +212,7 @@ def featurizers() -> tuple:
 
 
 def row_by_row(materials: Materials) -> np.ndarray:
-    """Compute (n_rows, 145) float64 by matminer itself, a millisecond a row, as `matrix` must."""
+    """Compute (n_rows, 145) float64 by matminer itself, which `matrix` must equal; 1 ms per row."""
     from pymatgen.core import Composition
 
     rows = []

@@ -30,7 +30,7 @@ LABELS = [
 ]
 # Upper bounds of the classes, between the frequent fractions: 1/8, 1/5, 1/4, 1/3, 2/5, 1/2, 2/3.
 BOUNDS = (0.17, 0.22, 0.27, 0.35, 0.45, 0.55, 0.7, 1.0)
-DECIMALS = 4  # of fractions: rounding of amounts must not decide the order of elements
+DECIMALS = 4  # fractions are rounded, lest rounding of amounts decide the order of elements
 
 
 def matrix(materials: Materials, known: tuple[int, ...]) -> np.ndarray:
@@ -86,7 +86,7 @@ def _class_of(fraction: np.ndarray) -> np.ndarray:
 
 
 def _in_order(materials: Materials) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield rows (n,), atomic numbers and fractions (at most 4, n) in order, by their number."""
+    """Yield rows (n,), atomic numbers and fractions (at most 4, n) in order, by element count."""
     n_elements = materials.n_elements
     for size in np.unique(n_elements):
         rows = np.flatnonzero(n_elements == size)

@@ -3,7 +3,7 @@
 magpie      the 145 features of Ward et al., npj Comput. Mater. 2, 16028 (2016), through matminer
 elements    the 86 atomic fractions of ElemNet
 ordered     the elements of a compound in order, each with its properties (ordered.py)
-classes     which element is there with about which fraction (ordered.py)
+classes     which elements occur, each with the class of its fraction (ordered.py)
 structure   the 126 features of crystals of Ward et al., Phys. Rev. B 96, 024104 (2017)
 columns     the user's own numeric columns
 asph        experimental: persistent homology of the crystal after Jiang et al., npj Comput. Mater.
@@ -35,7 +35,7 @@ ELEMENTS = {symbol: NUMBER[symbol] for symbol in SYMBOLS[: NUMBER["Pu"]] if symb
 # and at most this many rows. The numbers do not depend on the blocks.
 BLOCK_S = 3.0
 BLOCK_ROWS = 1024
-LIMIT_S = 60.0  # for one crystal
+LIMIT_S = 60.0  # time limit of one crystal
 # A worker takes this long to import what features need, and is started only for more work.
 WORKER_START_S = 4.0
 
@@ -58,18 +58,18 @@ class FeatureSet(NamedTuple):
     of_formula: bool = False
     of_structure: bool = False  # True: needs a crystal
     elements: frozenset[int] | None = None  # atomic numbers it knows; None: any
-    # After which a row has no features; the set announces each row by worker_pool.at(row).
+    # Time limit of a row, beyond which it has no features. Such a set calls worker_pool.at(row).
     limit_s: float | None = None
     libraries: tuple[str, ...] = ()  # whose versions are recorded in a pack
-    extra: str = ""  # of the package, which installs the libraries; "": they are always there
-    experimental: str = ""  # where not empty: what a user of the set should know
+    extra: str = ""  # extra of this package that installs the libraries; "": they are always there
+    experimental: str = ""  # what a user of the set should know; "": nothing
 
 
 def feature_labels(names: Sequence[str], materials: Materials) -> list[str]:
     """Return the labels of a sum of feature sets.
 
     Args:
-        names: of the feature sets.
+        names: the names of the feature sets.
         materials: their column labels are those of `columns`.
 
     Raises:
@@ -103,7 +103,7 @@ def check_installed(names: Sequence[str]) -> None:
         for library in FEATURE_SETS[name].libraries if extra else ():
             if not _is_installed(library):
                 raise UserError(
-                    f"feature set {name} needs {library}, got no such library; install it by "
+                    f"feature set {name} needs {library}, got none; install it by "
                     f"pip install 'irnet_hpc[{extra}]'"
                 )
 
@@ -145,7 +145,7 @@ def describe(
     """Compute the features of a sum of sets, side by side.
 
     Args:
-        names: of the feature sets.
+        names: the names of the feature sets.
         materials: n_rows materials.
         left_out: rows that must not be computed -> reason and detail.
 

@@ -44,7 +44,7 @@ def vector(crystal: Crystal) -> np.ndarray:
         (126,) float64, as LABELS names them.
 
     Raises:
-        Unsuitable: for a crystal without an answer, or that takes too much work.
+        Unsuitable: if the crystal has no such features, or would take too much work.
     """
     cells = voronoi.tessellate(crystal)
     n_sites = len(cells.volume)

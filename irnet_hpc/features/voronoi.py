@@ -3,7 +3,7 @@
 The cell of a site is bounded by planes half way to its neighbours. The plane v·d = |d|²/2 is the
 point 2d/|d|² of the dual space, the planes that bound the cell are the corners of the convex hull
 of these points, and the hull's facets are the cell's vertices (Brown, Inform. Process. Lett. 9, 223
-(1979)). So Qhull finds one small hull a site, of the neighbours within a radius that the cell
+(1979)). So Qhull finds one small hull per site, of the neighbours within a radius that the cell
 itself proves to be enough: the cell is exact, and there is no cut-off. Cells that do not fill the
 lattice are refused, so that an answer is right or there is none.
 """
@@ -14,18 +14,18 @@ import numpy as np
 
 from irnet_hpc.data.crystals import MIN_DISTANCE, Crystal, Unsuitable, reduced_cell
 
-# Images of sites that are searched: of some 30,000 sites that fill space, of fewer in a vacuum.
+# Images of sites that are searched at most: enough for some 30,000 sites, fewer in a vacuum.
 MAX_POINTS = 1_000_000
 # Neighbours that are tried, of all sites together: some ten seconds' work.
 MAX_CANDIDATES = 30_000_000
 N_NEAREST = 50  # neighbours within the first radius, on average
-# Of the site's largest face; a smaller face is a vertex that rounding opened.
+# Fraction of the site's largest face; a smaller face is a vertex that rounding opened.
 MIN_AREA = 1e-9
-MAX_VOLUME_ERROR = 1e-6  # of the sum of the cells' volumes, relative to the lattice's
+MAX_VOLUME_ERROR = 1e-6  # allowed error of the sum of the cells' volumes, relative to the lattice's
 
 
 class Tessellation(NamedTuple):
-    """The Voronoi cells of a crystal, and their faces sorted by site; each stands on both sides."""
+    """The Voronoi cells of a crystal and their faces, sorted by site; each has two entries."""
 
     lattice: np.ndarray  # (3, 3) float64, Å: short vectors that span the crystal's own lattice
     # (n_sites, 3) float64, Å: the sites, or images of them, within the cell of this lattice
@@ -43,8 +43,8 @@ def tessellate(crystal: Crystal) -> Tessellation:
     """Compute the Voronoi tessellation of a crystal.
 
     Raises:
-        Unsuitable: for numbers that are not finite, a lattice without volume, sites on one another,
-            and too much work.
+        Unsuitable: if numbers are not finite, the lattice has no volume, sites coincide, or the
+            work would be too much.
     """
     lattice, fraction = reduced_cell(crystal)
     volume = abs(np.linalg.det(lattice))

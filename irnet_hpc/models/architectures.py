@@ -33,12 +33,12 @@ class Stack(NamedTuple):
     """A stack of equal layers."""
 
     width: int
-    branches: tuple[int, ...]  # layers of each; nearly always there is one
+    branches: tuple[int, ...]  # layers of each branch; nearly always there is one
     norm: bool
-    slope: float | None  # of the activation below zero, 0 for ReLU; None: no activation
+    slope: float | None  # slope of the activation below zero, 0 for ReLU; None: no activation
     shortcut: str  # "none", "layer" or "stack"
     layer_dropout: float  # share of the values dropped after every layer; 0: none
-    stack_dropout: float  # after the stack
+    stack_dropout: float  # the same after the stack
 
 
 class Layers(NamedTuple):

@@ -1,16 +1,16 @@
 """Dropout as a pure function of seed, step, the row's place in the global batch, and column.
 
-torch's own dropout draws from one stream a process, so two ranks would drop other values than one,
-and a resumed run others than an undisturbed one. Here each number is computed from its index: each
-rank computes those of its rows alone, nothing is stored in a checkpoint, and every device gets the
-same.
+torch's own dropout draws from one stream per process, so two ranks would not drop the values that
+one drops, nor a resumed run those of an undisturbed one. Here each number is computed from its
+index: each rank computes those of its rows alone, nothing is stored in a checkpoint, and every
+device gets the same.
 """
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-LEVELS = 2**16  # of a random number: rates are met to 1 in 65,536
+LEVELS = 2**16  # values of a random number: rates are met to 1 in 65,536
 
 
 def split_mix(state: int, index: Tensor) -> Tensor:
@@ -35,11 +35,11 @@ def dropout_noise(
     """Compute the random numbers of a training step.
 
     Args:
-        seed: of the run.
-        step: number of the step.
-        rows: of the global batch.
-        n_columns: numbers a row.
-        device: to compute on.
+        seed: the seed of the run.
+        step: the number of the step.
+        rows: the rows of the global batch.
+        n_columns: the numbers per row.
+        device: where to compute.
 
     Returns:
         (n_rows, n_columns) int16, uniform over all 65,536 values.
@@ -53,13 +53,13 @@ def dropout_noise(
 class Dropout(nn.Module):
     """Set values to 0 with probability `rate`, scale up the others (Srivastava et al. 2014).
 
-    Without noise, the identity.
+    Without noise it changes nothing.
     """
 
     def __init__(self, rate: float, columns: slice) -> None:
         super().__init__()
         n_dropped = round(rate * LEVELS)
-        self.columns = columns  # of the noise
+        self.columns = columns  # those of the noise
         self.lowest_kept = n_dropped - LEVELS // 2
         self.scale = LEVELS / (LEVELS - n_dropped)
 

@@ -89,13 +89,13 @@ class FlatParameters:
     Attributes:
         values: (K, n_params), the parameters.
         reduced: (K * n_params + 2 * K,), all gradients and, at its end, `riders`.
-        riders: (2, K), numbers of each replica that are summed in the same allreduce.
-        n_frozen: the first numbers of each replica, which get no gradient.
-        trained: parameters for the optimiser, one a replica, without the frozen numbers.
+        riders: (2, K), two more numbers per replica, summed in the same allreduce.
+        n_frozen: how many numbers, the first of each replica, get no gradient.
+        trained: parameters for the optimiser, one per replica, without the frozen numbers.
     """
 
     def __init__(self, networks: Sequence[nn.Module], n_frozen: int = 0) -> None:
-        """Make the first network the stack of all; the others are only read."""
+        """Turn the first network into the stack of all; the others are only read."""
         self.network, self.n_frozen = networks[0], n_frozen
         self.shapes = [parameter.shape for parameter in self.network.parameters()]
         for same in zip(*(network.modules() for network in networks), strict=True):

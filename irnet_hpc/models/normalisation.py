@@ -22,7 +22,7 @@ class Groups(NamedTuple):
     # (n_segments,) the group of each segment; None: every segment is a whole group
     group_of_segment: Tensor | None = None
     n_groups: int = 0  # over all ranks
-    all_sum: Callable[[Tensor], Tensor] | None = None  # in place over all ranks
+    all_sum: Callable[[Tensor], Tensor] | None = None  # sums a tensor in place over all ranks
 
     def total(self, sums: Tensor) -> Tensor:
         """Turn sums over segments (..., n_segments, k) into sums over their whole groups."""
@@ -41,12 +41,12 @@ def rank_groups(
     """Return the groups of a rank's slice of a global batch: rows rank * batch / size onwards.
 
     Args:
-        group: rows of a group.
-        batch: rows of the global batch.
-        rank: of this process.
+        group: the number of rows in a group.
+        batch: the number of rows in the global batch.
+        rank: the rank of this process.
         size: number of ranks, which divides `batch`.
         all_sum: sums a tensor in place over all ranks.
-        device: of the indices.
+        device: where the indices are.
     """
     n_local = batch // size
     segment = math.gcd(n_local, group)
@@ -118,16 +118,17 @@ class GroupNormalise(torch.autograd.Function):
         return grad_x.view_as(x).to(x.dtype), sum_gx.sum(-2), sum_g.sum(-2), None
 
 
-# Numbers of a group (rows x width) below which a kernel a group costs more than one pass over all.
+# Numbers in a group (rows x width) below which one kernel per group costs more than one pass over
+# all groups.
 MIN_KERNEL_NUMBERS = 8192
 
 
 def one_kernel_a_group(x: Tensor, groups: Groups) -> bool:
     """Tell whether torch's kernel is right (no group spans ranks) and pays (few or large groups).
 
-    For bf16 rows alone: in fp32 it rounds otherwise than the code for ranks, and Adam amplifies
-    that, so one rank and two would drift apart by 0.3 % in 50 steps; the rounding of bf16 rows is
-    far larger. Measured on CPUs, so used on CPUs.
+    For bf16 rows alone: in fp32 it rounds differently from the code for several ranks, and Adam
+    amplifies that, so one rank and two would drift apart by 0.3 % in 50 steps; the rounding of bf16
+    rows is far larger. Measured on CPUs, so used on CPUs.
     """
     few = x.numel() <= 8 * groups.group * x.shape[-1]
     pays = few or groups.group * x.shape[-1] >= MIN_KERNEL_NUMBERS

@@ -289,7 +289,7 @@ def test_polymorphs_of_one_formula_stay_where_the_source_keeps_them(write):
             [{**CSCL, "targets": {"band_gap": True}}],
             "line 1: band_gap must be a finite number.*got True",
         ),
-        ([{**CSCL, "targets": [5.4]}], "line 1: targets must be an object, property: number"),
+        ([{**CSCL, "targets": [5.4]}], "line 1: targets must map properties to numbers"),
         ([{**CSCL, "material_id": 7}], "line 1: material_id must be text, got 7"),
         (
             [{**CSCL, "split": "train"}, CSCL],
@@ -300,7 +300,7 @@ def test_polymorphs_of_one_formula_stay_where_the_source_keeps_them(write):
             [{**CSCL, "targets": {"band_gap": 10**400}}],
             "line 1: band_gap must be a finite number.*got 1000",
         ),
-        (["[" * 100_000], "line 1 must be a JSON object, got brackets that are too deep"),
+        (["[" * 100_000], "line 1 must be a JSON object, got brackets nested too deeply"),
         (
             [{**CSCL, "x": json.loads("[" * 500 + "]" * 500)}, {**CSCL, "material_id": 7}],
             "line 2: material_id must be text",

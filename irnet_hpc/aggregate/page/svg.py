@@ -51,7 +51,7 @@ def inline_svg(figure: "Figure", name: str, description: str) -> Markup:
     """Return a figure as an `<svg>` element.
 
     Args:
-        figure: of matplotlib.
+        figure: a figure of matplotlib.
         name: the prefix of its ids, which must be unique on the page.
         description: the text that a screen reader speaks.
     """

@@ -41,7 +41,7 @@ class Difference:
     model: str
     against: str
     mean: float  # over splits, seeds and test rows
-    percent: float | None  # of the other's MAE; None where that is 0
+    percent: float | None  # in per cent of the other's MAE; None where that is 0
     low: float | None  # None: fewer than MIN_RUNS runs
     high: float | None
     n_splits: int

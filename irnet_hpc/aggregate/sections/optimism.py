@@ -34,7 +34,7 @@ class Optimism:
     mean: float  # over the runs
     sd: float | None  # ddof = 1
     n: int  # runs that measured it
-    percent: float | None  # of the mean test MAE of these runs
+    percent: float | None  # the mean in per cent of the mean test MAE of these runs
     selected: Score  # on test; over the splits that `honest` has, where there is one
     honest: Score | None
     n_train_honest: int | None

@@ -12,7 +12,8 @@ https://github.com/rosenbrockc/aflow, report the first form, whose keys count th
 `$paging` the second, which does not. We ask for the first, since a download can be checked against
 a total, and read both; without a total the end is an empty page. A keyword alone is a column;
 `keyword(*)` would leave out the entries that lack it, most of which have no moduli. Entries are in
-the ascending order of the first keyword. It is auid, which names an entry: pages keep still.
+the ascending order of the first keyword. That is auid, the name of an entry, so pages stay the
+same.
 
 Sources: the service's help, https://aflow.org/API/aflux/?help; F. Rose et al., Comput. Mater. Sci.
 137, 362 (2017); the lessons in https://github.com/aflow-org/aflow_school;
@@ -57,7 +58,7 @@ def read(body: bytes) -> Page:
         total = totals.pop() if totals else None
         answer = [answer[key] for key in sorted(answer, key=lambda key: int(places[key][1]))]
     if not isinstance(answer, list) or not all(isinstance(row, dict) for row in answer):
-        raise ValueError("an answer that is no list of entries")
+        raise ValueError("the answer must be a list of entries")
     return Page(answer, total)
 
 

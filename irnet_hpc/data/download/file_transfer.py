@@ -41,12 +41,12 @@ def save(connection: Connection, url: str, path: Path, sha256: str, max_bytes: i
     Args:
         connection: from `connect`.
         url: the address of the file.
-        path: where it is to be.
+        path: where the file goes.
         sha256: hash that it must have, in hex.
         max_bytes: limit of its size.
 
     Raises:
-        UserError: if it cannot be had, or is another file.
+        UserError: if the download fails, or the file has another hash.
     """
     part = path.with_name(f"{path.name}.part")
     was_resumed = part.exists()
@@ -61,7 +61,7 @@ def save(connection: Connection, url: str, path: Path, sha256: str, max_bytes: i
         part.unlink()
         raise UserError(
             f"{url} is not the file that was expected: its sha256 must be {sha256}, got {digest}; "
-            "it has changed, or a mirror is wrong"
+            "the file has changed, or the mirror has another one"
         )
     part.replace(path)
 
@@ -71,7 +71,7 @@ def _append(connection: Connection, url: str, part: Path, max_bytes: int) -> Non
     n_kept = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={n_kept}-"} if n_kept else {})
     with open_response(connection, url, headers) as response:
-        # Nothing comes after what we have: it is whole, or part of another file.
+        # The server has no more bytes: our file is complete, or is part of another one.
         if response.status_code == 416:
             return
         if response.status_code not in (200, 206):

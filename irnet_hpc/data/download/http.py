@@ -1,9 +1,9 @@
-"""Ask a service over HTTP: politely, bounded, checked, and again where that may help.
+"""Ask a service over HTTP: politely, within bounds, with checks and retries.
 
 The only module that imports requests. It uses one connection, a User-Agent that names the project,
-time-outs, and verified TLS. What may pass (a lost connection, a cut answer, a server error, too
-many requests) is tried again after waits that grow, or that the service names (Retry-After,
-RFC 9110, section 10.2.3). Anything else becomes one sentence.
+time-outs, and verified TLS. A transient failure (a lost connection, a cut answer, a server error,
+too many requests) is retried after waits that grow, or that the service names (Retry-After, RFC
+9110, section 10.2.3). Anything else becomes one sentence.
 
 urllib3's own Retry is not used: it ends where the headers do, while an answer is known to be whole
 and of the right kind only once its body has been read.
@@ -37,24 +37,24 @@ USER_AGENT = (
     f"irnet_hpc/{__version__} "
     "(tables for materials informatics; one connection, waits between requests)"
 )
-# Bytes, unpacked. A page that we ask for has a few, and takes twenty times as many in memory.
+# Bytes, unpacked. A page that we ask for is far smaller, and takes twenty times its size in memory.
 MAX_PAGE_BYTES = 64 * 2**20
 # Bytes that are unpacked at a time: even of a bomb that grows a thousandfold this stays small
 # until it has been counted.
 CHUNK = 64 * 2**10
-# Statuses that another attempt may not meet, besides every 5xx.
+# Statuses that another attempt may avoid, besides every 5xx.
 TRANSIENT_STATUSES = (408, 425, 429)
 
 
 class HttpLimits(NamedTuple):
     """Times, in seconds, and the number of attempts."""
 
-    silence_s: float = 60.0  # without a byte, after which the connection counts as lost
+    silence_s: float = 60.0  # after so long without a byte the connection counts as lost
     backoff_s: float = 2.0  # before the second attempt; twice as long before each further one
     attempts: int = 6
     connect_s: float = 15.0
     answer_s: float = 1800.0  # for one whole answer, however slowly it arrives
-    max_wait_s: float = 900.0  # that a service may ask for
+    max_wait_s: float = 900.0  # the longest wait that a service may ask for
 
     @property
     def pause_s(self) -> float:
@@ -70,7 +70,7 @@ class Connection(NamedTuple):
 
 
 class TransientError(Exception):
-    """A failure that another attempt may not meet; `wait_s` is what the service asks for."""
+    """A failure that another attempt may avoid; `wait_s` is what the service asks for."""
 
     def __init__(self, problem: str, wait_s: float = 0.0):
         super().__init__(problem)
@@ -111,7 +111,7 @@ def connect() -> Iterator[Connection]:
 def get(
     connection: Connection, url: str, accept: Callable[[bytes], T], max_bytes: int = MAX_PAGE_BYTES
 ) -> T:
-    """Get an answer, as often as the limits allow until one is accepted.
+    """Get an answer that `accept` takes, with as many attempts as the limits allow.
 
     Args:
         connection: from `connect`.
@@ -143,7 +143,7 @@ def get(
 
 
 def check_url(url: str) -> None:
-    """Check the address of a service that a user gives. Raises UserError."""
+    """Check the address that a user gives for a service. Raises UserError."""
     rule = "--url must be http:// or https://, a host and a path"
     try:
         parts = urllib.parse.urlsplit(url)
@@ -199,7 +199,7 @@ def open_response(
     """Yield a response whose body is still to be read.
 
     Raises:
-        TransientError: for what another attempt may not meet, also while the body is read.
+        TransientError: for a failure that another attempt may avoid, also while the body is read.
         UserError: for anything else.
     """
     from requests import exceptions
@@ -214,7 +214,7 @@ def open_response(
             yield response
     except exceptions.SSLError as error:
         raise UserError(
-            f"{url} does not prove who it is ({_root_cause(error)}); "
+            f"{url} has no valid certificate ({_root_cause(error)}); "
             "give another address with --url"
         ) from None
     except exceptions.Timeout:
@@ -243,7 +243,8 @@ def _check_encrypted(url: str, response: "requests.Response") -> None:
     plain = [address for address in addresses if not address.startswith("https:")]
     if url.startswith("https:") and plain:
         raise UserError(
-            f"{url} leads to {plain[0]}, which is not encrypted; give another address with --url"
+            f"{url} redirects to {plain[0]}, which is not encrypted; "
+            "give another address with --url"
         )
 
 
@@ -301,7 +302,7 @@ def body_chunks(
         if n_bytes > max_bytes:
             raise UserError(
                 f"{url} answers more than {max_bytes / 2**20:,.0f} MiB, "
-                "which no answer of it should have"
+                "more than any answer of it should have"
             )
         if time.monotonic() - began > connection.limits.answer_s:
             raise TransientError(
@@ -315,14 +316,14 @@ def body_chunks(
 
 
 def _root_cause(error: BaseException) -> str:
-    """Return the text of the last of a chain of errors, which is the plainest."""
+    """Return the text of the last error of a chain, which is the plainest."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return printable_line(str(error))[:200] or type(error).__name__
 
 
 def printable_line(text: str) -> str:
-    """Return text of a service as one line without characters that steer a terminal."""
+    """Return text from a service as one line, without control characters."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 

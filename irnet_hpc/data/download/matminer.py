@@ -45,18 +45,18 @@ def download_dataset(
     """Download a dataset into a raw table: JSON lines if it has structures, else CSV.
 
     Args:
-        name: of the dataset.
-        table_name: of the raw table.
-        url: address of a folder that has the dataset's file under its own name; without it the
+        name: the name of the dataset.
+        table_name: the name of the raw table.
+        url: the address of a folder that has the dataset's file under its own name; without it the
             file comes from the address in matminer's metadata.
-        folder: of raw tables.
+        folder: the folder of raw tables.
         source: what is known of the source; None: what matminer's metadata say.
 
     Returns:
         The path of the table.
 
     Raises:
-        UserError: if the file cannot be had, or is not as the metadata say.
+        UserError: if the download fails, or the file is not what the metadata describe.
     """
     known = dataset(name)
     table = folder / f"{table_name}{'.jsonl.gz' if has_structures(name) else '.csv.xz'}"

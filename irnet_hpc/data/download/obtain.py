@@ -50,7 +50,7 @@ def ensure(
         try:
             return resolved.require_table(structures)
         except UserError as error:
-            raise UserError(f"{error}; IRNET_OFFLINE forbids to download it") from None
+            raise UserError(f"{error}; IRNET_OFFLINE forbids downloading it") from None
     return fetch(resolved, url, structures)
 
 

@@ -55,13 +55,13 @@ def read(body: bytes) -> Page:
     """Parse an answer. Raises ValueError if it is not one of the service's."""
     answer = json.loads(body)
     if not isinstance(answer, dict) or not isinstance(rows := answer.get("data"), list):
-        raise ValueError("an answer without a list named data")
+        raise ValueError("the answer must have a list named data")
     meta = answer.get("meta")
     total = meta.get("data_available") if isinstance(meta, dict) else None
     if type(total) is not int or total < 0:
-        raise ValueError(f"an answer whose meta.data_available is no count: {total!r}")
+        raise ValueError(f"meta.data_available must be a count, got {total!r}")
     if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("an answer whose data are not objects")
+        raise ValueError("the data must be objects")
     return Page(rows, total)
 
 

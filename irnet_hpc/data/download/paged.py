@@ -27,7 +27,7 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
-# Of one download, if the service's total changes while its pages are fetched.
+# Starts of one download: it begins again if the service's total changes meanwhile.
 MAX_STARTS = 3
 
 
@@ -43,14 +43,14 @@ class Service(NamedTuple):
 
     # Base address, page (from 0), rows a page -> address of a page.
     query: Callable[[str, int, int], str]
-    read: Callable[[bytes], Page]  # raises ValueError for what is no page
-    record: Callable[[dict], Record]  # raises Unusable for a row that is no material
+    read: Callable[[bytes], Page]  # raises ValueError unless it is a page
+    record: Callable[[dict], Record]  # raises Unusable unless the row is a material
     properties: tuple[str, ...]
     structures: bool
-    n_rows: int  # to ask for in a page
-    fields: tuple[str, ...]  # that every row has
+    n_rows: int  # rows to ask for per page
+    fields: tuple[str, ...]  # fields that every row has
     numeric: tuple[str, ...]  # fields that hold numbers, perhaps as text
-    others: tuple[str, ...] = ()  # fields that a row may have besides
+    others: tuple[str, ...] = ()  # other fields that a row may have
     notes: tuple[str, ...] = ()
     # Of the rows with one id, keep the one with the lowest value of this property; "": the first.
     lowest: str = ""
@@ -81,16 +81,16 @@ def download_pages(service: Service, name: str, url: str, folder: Path, source: 
 
     Args:
         service: the service.
-        name: of the table.
-        url: base address of the service.
-        folder: of raw tables.
+        name: the name of the table.
+        url: the base address of the service.
+        folder: the folder of raw tables.
         source: what is known of the source.
 
     Returns:
         The path of the table.
 
     Raises:
-        UserError: if it cannot be had; another call resumes.
+        UserError: if the download fails; another call resumes it.
     """
     table = folder / f"{name}{'.jsonl.gz' if service.structures else '.csv.xz'}"
     with locked(folder, name) as work:
@@ -147,7 +147,7 @@ def _download_all(download: PagedDownload) -> Plan:
                 )
     raise UserError(
         f"{download.url} changed {MAX_STARTS} times while it was downloaded, the last time it had "
-        f"{change} rows; try again when it keeps still"
+        f"{change} rows; try again later"
     )
 
 
@@ -208,7 +208,7 @@ def _fetch_page(
 
     Raises:
         TotalChangedError: if the service states another total than before.
-        UserError: if the page cannot be had.
+        UserError: if the page cannot be fetched.
     """
     service, url = download.service, download.url
 
@@ -235,7 +235,7 @@ def _max_rows(page: Page, plan: Plan) -> int:
 def _check_page(page: Page, number: int, plan: Plan, previous: list[dict]) -> None:
     """Check the rows of a page; ValueError where another attempt may help.
 
-    A service that gives the `previous` rows again does not look at the page that it is asked for.
+    A service that gives the `previous` rows again ignores the page number that it is asked for.
     """
     n_rows, ordinal = len(page.rows), number + 1
     if number == 0 and not page.rows:
@@ -245,17 +245,15 @@ def _check_page(page: Page, number: int, plan: Plan, previous: list[dict]) -> No
     if plan.total is not None:
         expected = min(plan.n_rows, plan.total - number * plan.n_rows)
         if n_rows != expected:
-            raise ValueError(f"page {ordinal} has {n_rows:,} of {expected:,} rows")
+            raise ValueError(f"page {ordinal} must have {expected:,} rows, got {n_rows:,}")
     if n_rows > (max_rows := _max_rows(page, plan)):
-        raise ValueError(
-            f"page {ordinal} has {n_rows:,} rows, though there should be at most {max_rows:,}"
-        )
+        raise ValueError(f"page {ordinal} must have at most {max_rows:,} rows, got {n_rows:,}")
     if page.rows and page.rows == previous:
-        raise ValueError(f"page {ordinal} is page {number} again")
+        raise ValueError(f"page {ordinal} repeats page {number}")
 
 
 def _check_end(download: PagedDownload, connection: Connection, number: int, plan: Plan) -> None:
-    """Raise UserError if a service without a total has rows behind a page that is not full."""
+    """Raise UserError if a service without a total has rows after a page that is not full."""
     time.sleep(connection.limits.pause_s)
     url = download.service.query(download.url, number, plan.n_rows)
     if http.get(connection, url, download.service.read).rows:
@@ -270,7 +268,7 @@ def check_fields(service: Service, rows: list[dict], url: str) -> None:
     missing = [field for field in service.fields if any(field not in row for row in rows)]
     if missing:
         raise UserError(
-            f"rows of {url} have no {', '.join(missing)}: the service is not as it was; "
+            f"rows of {url} have no {', '.join(missing)}: the service has changed; "
             "pack --probe lists what else differs"
         )
 

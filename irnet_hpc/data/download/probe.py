@@ -15,8 +15,8 @@ from irnet_hpc.data.resolve import MATMINER, resolve_source
 from irnet_hpc.data.sources import Source
 from irnet_hpc.errors import check_choice
 
-N_ROWS = 20  # of the page that is fetched
-# Of a property's values; if more lie outside the plausible range, the unit is probably another one.
+N_ROWS = 20  # rows of the page that is fetched
+# If more of a property's values lie outside the plausible range, the unit is probably another one.
 MAX_UNLIKELY_SHARE = 0.1
 
 

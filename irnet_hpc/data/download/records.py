@@ -23,14 +23,14 @@ from irnet_hpc.files import replacing, write_json
 
 
 class Unusable(ValueError):
-    """A row of a service that is no material; its text is the reason, by which rows are counted."""
+    """A row of a service that is not a material; its text is the reason, for the counts."""
 
 
 class UnitCell(NamedTuple):
     """A crystal as a raw table holds it."""
 
     lattice: list[list[float]]  # 3 x 3, Å, a vector a row
-    species: list[str | dict[str, float]]  # of each site: its symbol, or symbol -> occupancy
+    species: list[str | dict[str, float]]  # per site: its symbol, or symbol -> occupancy
     frac_coords: list[list[float]]  # n_sites x 3
 
 
@@ -44,7 +44,7 @@ class Record(NamedTuple):
 
 
 class Lowest(NamedTuple):
-    """A rule for records of one id: the one with the lowest value of a property is the material."""
+    """A rule for records with the same id: keep the one with the lowest value of a property."""
 
     property: str
     values: dict[str, float]  # id -> the lowest value; infinite if no record of it has one
@@ -65,7 +65,7 @@ class WrittenTable(NamedTuple):
     unusable: dict[str, int]  # reason -> rows
 
     def remarks(self) -> list[str]:
-        """State what a user should know about the table, a sentence each."""
+        """Return what a user should know about the table, one sentence per remark."""
         remarks = [f"{count:,} rows left out: {reason}" for reason, count in self.unusable.items()]
         if self.n_repeated:
             remarks.append(
@@ -126,8 +126,9 @@ def write_table(
     Args:
         path: ends in `.csv.xz` or `.jsonl.gz`.
         columns: properties.
-        records: materials, and the reasons why other rows are none.
-        lowest: of the records of one id, keep the first that it includes; without it the first.
+        records: the materials, and for other rows the reason why they are none.
+        lowest: among records with the same id, keep the first that this rule includes; without a
+            rule, keep the first.
     """
     seen: dict[str, int] = {}  # id -> hash of the content, of the rows kept
     repeated: Counter[bool] = Counter()

@@ -1,8 +1,8 @@
-"""The folder of a download under way, and how its table gets its place.
+"""The folder of a download in progress, and the move of the finished table to its place.
 
 It holds a lock, the plan and the pages so far, or the part of a file that is there. A page appears
 whole or not at all, so a download that was killed resumes, and no page is fetched twice. At the end
-the table appears with its description beside it, and the folder goes.
+the table appears with its description beside it, and the folder is removed.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ def folder_of(folder: Path, name: str) -> Path:
 
 
 def tidy(folder: Path, name: str) -> None:
-    """Remove the pages of a download that was killed when only their removal was left to do."""
+    """Remove the pages of a finished download that was killed before it had removed them."""
     work = folder_of(folder, name)
     if kept_pages(work) and not (work / "plan.json").exists():
         shutil.rmtree(work, ignore_errors=True)
@@ -58,7 +58,7 @@ def kept_pages(work: Path) -> dict[int, Path]:
 
 
 def is_sound(path: Path) -> bool:
-    """Tell whether a page is as it was written: its name has the hash."""
+    """Tell whether a page is as it was written, by the hash in its name."""
     return hashlib.sha256(path.read_bytes()).hexdigest() == path.name[7:71]
 
 

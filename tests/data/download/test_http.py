@@ -290,7 +290,7 @@ def test_a_service_must_prove_who_it_is_and_may_not_lead_to_one_that_need_not(
     server = start(service)
     with pytest.raises(
         UserError,
-        match=r"does not prove who it is \(.*certificate.*\); give another address with --url",
+        match=r"has no valid certificate \(.*certificate.*\); give another address with --url",
     ):
         fetch(resolve_source("oqmd", tmp_path / "data"), server.url + "/oqmdapi")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
