@@ -137,7 +137,7 @@ def exit_status(main: Callable[[], int | None]) -> int:
 
 
 def _open_closed_streams() -> None:
-    """Open /dev/null for each standard stream that the process was started without (`... >&-`).
+    """Open /dev/null for each standard stream that the process started without (`... >&-`).
 
     Otherwise the next file that is opened gets its number, and what a library writes to standard
     error ends up in a pack.

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake that the user can correct; its text is the one sentence that they read."""
+    """A mistake that the user can correct; its text is the one sentence that is shown."""
 
     exit_status: int = 2  # the exit status of a command that it ends, see console.ExitStatus
 

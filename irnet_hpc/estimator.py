@@ -1,4 +1,4 @@
-"""Let regressors load that were pickled before the package had folders.
+"""Allow loading regressors that were pickled before the package had folders.
 
 Such a pickle names the class first, as `irnet_hpc.estimator.IRNetRegressor`, and then the modules
 of what the regressor holds, which get their old names here.

@@ -21,7 +21,7 @@ from irnet_hpc.errors import UserError
 
 # What may become the name of a file or a folder: never a path, never hidden.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")
-MAX_JSON = 2**26  # bytes; a hundred thousand epochs of a training are a sixth of it
+MAX_JSON = 2**26  # bytes; the history of a hundred thousand epochs takes a sixth of it
 
 
 @contextlib.contextmanager
@@ -37,7 +37,7 @@ def replacing(
         path: The target; its folder is made if it is missing.
         sync: Sync before renaming. Without it a machine that loses its power may leave a file that
             is not whole.
-        allowed: Called last before the renaming, which an exception of it prevents.
+        allowed: Called just before renaming; an exception that it raises prevents the renaming.
 
     Yields:
         The temporary path, to be written by the caller.
@@ -76,12 +76,12 @@ def remove_temporaries(path: Path) -> None:
 def exclusive(
     path: Path, on_wait: Callable[[str], object] | None = None, remove: bool = False
 ) -> Iterator[None]:
-    """Hold a lock file while no other process does; wait for it as long as one does.
+    """Hold a lock file; wait for it as long as another process holds it.
 
-    The kernel releases the lock of a killed process. A holder may remove the file, or the folder
-    that it lies in, before it lets go: whoever waited has then locked a file that has no name any
-    more, and tries again with the one that has. Where a shared file system has no locks, two
-    processes must not start at one moment.
+    The kernel releases the lock of a killed process. A holder may remove the file, or its folder,
+    before it releases the lock: the next process has then locked a file without a name, and tries
+    again with a new one. On a shared file system without locks, two processes must not start at the
+    same moment.
 
     Args:
         path: The lock file; it and its folder are made if they are missing.
@@ -94,7 +94,7 @@ def exclusive(
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             file = path.open("a+")
-        except FileNotFoundError:  # its holder removes the folder at this moment
+        except FileNotFoundError:  # its holder is removing the folder
             continue
         with file:
             if not lock(file):
@@ -109,7 +109,7 @@ def exclusive(
                 is_current = False
             if not is_current:
                 continue
-            with contextlib.suppress(OSError):  # a full disk costs the name of the holder alone
+            with contextlib.suppress(OSError):  # a full disk only hides the holder's name
                 file.truncate(0)
                 file.write(
                     f"process {os.getpid()} on {socket.gethostname()} since "
@@ -125,7 +125,7 @@ def exclusive(
 
 
 def lock(file: IO, wait: bool = False) -> bool:
-    """Lock an open file until it is closed or the process ends; False if another process has it.
+    """Lock an open file until it is closed or the process ends; False if another process holds it.
 
     Also True where a shared file system has no locks.
     """
@@ -159,7 +159,7 @@ def read_json(path: Path | str, max_bytes: int = MAX_JSON) -> dict:
     """Read a JSON object.
 
     Raises:
-        UserError: If the file is not one (cut short, foreign), or larger than `max_bytes`.
+        UserError: If the file is not a JSON object, e.g. cut short, or is larger than `max_bytes`.
         OSError: If it cannot be read.
     """
     # Opening a pipe that nobody writes to as a file would wait for ever.
@@ -182,7 +182,7 @@ def read_json(path: Path | str, max_bytes: int = MAX_JSON) -> dict:
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     except RecursionError:
-        raise UserError(f"{path} is not JSON of ours: brackets in it are too deep") from None
+        raise UserError(f"{path} must be JSON of ours, got brackets nested too deeply") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold a JSON object, got a {type(value).__name__}")
     return value

@@ -1,8 +1,9 @@
 """Run on several processes, nodes and cores, and under SLURM.
 
 `engines` connects the ranks of a training by Horovod or torch.distributed, `mpi` those of packing,
-and `launch` knows which launcher started them. `worker_pool` spreads pure functions over the cores
-of one machine. `slurm` runs SLURM's commands, `processes` and `memory` ask the operating system.
+and `launch` finds out which launcher started them. `worker_pool` spreads pure functions over the
+cores of one machine. `slurm` runs SLURM's commands, `processes` and `memory` ask the operating
+system.
 """
 
 import lazy_loader

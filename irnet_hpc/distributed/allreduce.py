@@ -1,13 +1,13 @@
 """Sum gradients, and what travels with them, over the ranks: the one allreduce of a step.
 
 The recipe's `allreduce` states how the gradients travel. `full` sends them as they are. `bf16`
-halves the bytes, for networks slower than the memory: no engine below Horovod sums bf16 for torch
-(0.28.1: "Tensor type torch.BFloat16Tensor is not supported"), and fp16, which some do, ends at
-65,504 and is coarse below 6e-5, where gradients are. So the sum is ours: the ranks exchange slices
-of bf16, each adds up its own in fp32, and all collect the sums. These are the two halves of any
-allreduce of large messages (Thakur et al. 2005, section 4.5: reduce-scatter, then allgather), so no
-more bytes travel than in a native one, every number is rounded twice and not once for every rank it
-passes, and all engines give the same bits.
+halves the bytes, which pays where the network is slower than memory. No engine below Horovod sums
+bf16 for torch (0.28.1: "Tensor type torch.BFloat16Tensor is not supported"), and fp16, which some
+do, ends at 65,504 and is coarse below 6e-5, where gradients are. So the sum is ours: the ranks
+exchange slices of bf16, each adds up its own in fp32, and all collect the sums. These are the two
+halves of any allreduce of large messages (Thakur et al. 2005, section 4.5: reduce-scatter, then
+allgather), so no more bytes travel than in a native one. Every number is rounded twice, instead of
+once per rank that it passes, and all engines give the same bits.
 """
 
 import torch
@@ -20,9 +20,9 @@ def sum_step(comm: Comm, reduced: Tensor, n_exact: int, wire: str) -> Tensor:
     """Sum a vector over the ranks, in place.
 
     Args:
-        comm: The ranks. One rank sends nothing, so there nothing is rounded.
+        comm: The ranks. A single rank sends nothing, so nothing is rounded.
         reduced: The numbers (n,), fp32 if `wire` is `bf16`.
-        n_exact: How many of the last ones are summed exactly, however the rest is sent.
+        n_exact: How many of the last numbers are summed exactly, however the rest is sent.
         wire: `full` or `bf16`.
 
     Returns:

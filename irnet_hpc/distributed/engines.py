@@ -21,9 +21,9 @@ from irnet_hpc.distributed import launch
 from irnet_hpc.errors import PeerLost, UserError, check_choice
 
 # A dead process is noticed at once, by its closed connection; these are for a host that vanishes.
-LOST_S = 50  # without an answer of a peer's background thread
-# By which a rank may be later than another at a collective: reading a pack or writing a model can
-# take long.
+LOST_S = 50  # seconds without an answer from a peer's background thread
+# Seconds by which one rank may be later than another at a collective, since reading a pack or
+# writing a model can take long.
 STALL_S = 600
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def _peers() -> Iterator[None]:
-    """Raise PeerLost for a collective that fails."""
+    """Turn the failure of a collective into PeerLost."""
     try:
         yield
     # HorovodInternalError and torch's DistBackendError are both RuntimeErrors.
@@ -112,14 +112,14 @@ class Horovod:
         from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
 
         tasks = _tasks(where)
-        # Across: those of this local rank, which a node with fewer ranks lacks; one too many would
-        # be waited for.
+        # Only the nodes that have this local rank, since some have fewer ranks; Horovod would wait
+        # for one too many.
         across = [n > where.local_rank for n in tasks]
 
         def serve(host: str) -> int:
             hosts = ",".join(f"node{node}:{n}" for node, n in enumerate(tasks))
-            # As Horovod's RendezvousServer does, which listens on every interface and asks nobody
-            # for a name.
+            # As Horovod's RendezvousServer does, which listens on every interface and asks for no
+            # credentials.
             server = RendezvousHTTPServer((host, 0), RendezvousHandler, 0)
             server.init(get_host_assignments(parse_hosts(hosts), where.size))
             threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -181,7 +181,7 @@ class Horovod:
 class Torch:
     """torch.distributed over Gloo or NCCL.
 
-    It passes the same tests as Horovod, whose last release is of June 2023 and can be dropped.
+    It passes the same tests as Horovod, so Horovod, last released in June 2023, can be dropped.
     """
 
     def __init__(self, where: launch.Launch | None, folder: Path) -> None:
@@ -263,7 +263,7 @@ def device_of(local_rank: int, wanted: str = "auto") -> torch.device:
     """Return the device of this rank, and make a GPU the current one.
 
     Args:
-        local_rank: The rank on this host, which shares the GPUs out.
+        local_rank: The rank on this host, which decides its GPU.
         wanted: `auto`, `cpu` or `cuda`; `auto` is the CPU where there is no GPU.
 
     Raises:
@@ -272,7 +272,7 @@ def device_of(local_rank: int, wanted: str = "auto") -> torch.device:
     check_choice("device", wanted, launch.DEVICES)
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError(
-            "device cuda must be a GPU that torch can use, got none here; known: auto, cpu"
+            "device cuda must be a GPU that torch can use, got none; known here: auto, cpu"
         )
     if wanted == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
@@ -288,11 +288,11 @@ def start(engine: str, folder: Path, is_rare: Callable[[int], bool] = lambda siz
         engine: `auto`, `horovod`, `torch` or `none`; `auto` is Horovod where there are several
             ranks, and torch under torchrun.
         folder: Where rank 0 publishes its address; all ranks see it.
-        is_rare: Returns, for a number of ranks, whether they communicate once a step: then Horovod
-            need not poll all the time.
+        is_rare: A function that returns whether so many ranks communicate only once per step: then
+            Horovod need not poll all the time.
 
     Raises:
-        UserError: If the engine cannot be had, or finds another number of ranks.
+        UserError: If the engine is not available, or finds another number of ranks.
     """
     check_choice("engine", engine, launch.ENGINES)
     where = launch.detect()
@@ -319,7 +319,7 @@ def start(engine: str, folder: Path, is_rare: Callable[[int], bool] = lambda siz
 
 
 def together(comm: Comm, function: Callable[[], T]) -> T:
-    """Call a function on every rank; if any rank has a UserError, every rank raises the first."""
+    """Call a function on every rank; raise the first UserError of any rank on every rank."""
     error, value = None, cast(T, None)
     try:
         value = function()

@@ -1,4 +1,4 @@
-"""Find out who started this process, as which rank of how many, and where the ranks meet.
+"""Find out what started this process, its rank and the number of ranks, and where they meet.
 
 Under horovodrun, mpirun and torchrun the launcher states all of it. Under a plain `srun` (no MPI,
 no ssh) and under submitit's local executor the ranks know only their numbers: rank 0 publishes an
@@ -21,7 +21,7 @@ from irnet_hpc.files import read_json, write_json
 # The choices of --device and --engine; here, since parsers of options must not wait for torch.
 DEVICES = ("auto", "cpu", "cuda")
 ENGINES = ("auto", "horovod", "torch", "none")
-TIMEOUT_S = 120  # for all ranks to have found rank 0
+TIMEOUT_S = 120  # seconds until all ranks must have found rank 0
 
 
 class Launch(NamedTuple):
@@ -34,7 +34,8 @@ class Launch(NamedTuple):
     local_size: int
     node: int
     n_nodes: int
-    # Of this launch, the same on every rank and never used twice: it names the address file.
+    # Identifies this launch, the same on every rank and never used twice: it names the address
+    # file.
     name: str
 
 
@@ -163,7 +164,7 @@ def n_threads(where: Launch | None, environment: Mapping[str, str] = os.environ)
     The user states them, or the scheduler; else they are an equal share of the cores that this
     process may run on.
     """
-    # A list is for nested teams; ours is the outer one.
+    # A list gives a number per level of nested parallelism; ours is the outermost.
     stated = environment.get("OMP_NUM_THREADS", "").partition(",")[0]
     if stated.isdigit() and int(stated):
         return int(stated)
@@ -177,11 +178,12 @@ def n_threads(where: Launch | None, environment: Mapping[str, str] = os.environ)
 def meeting(
     launch: Launch, folder: Path, serve: Callable[[str], int]
 ) -> Iterator[tuple[str, int, str]]:
-    """Let all ranks of a launch meet, and yield where rank 0's server is.
+    """Let all ranks of a launch meet, and yield the address of rank 0's server.
 
-    Rank 0 publishes in a file, for the user alone, where its door is; the file goes once all have
-    come. The others knock with the token from the file and wait to be let in, so that nobody starts
-    to wait in an engine, whose time-outs are shorter.
+    Rank 0 listens on a port and publishes its address in a file that only the user can read and
+    that is removed once all ranks have connected. The others connect with the token from the file
+    and wait for an answer, so that no rank starts to wait in an engine, whose time-outs are
+    shorter.
 
     Args:
         launch: The launch.
@@ -252,7 +254,7 @@ def _receive(door: socket.socket, token: str, size: int, deadline: float) -> lis
 
 
 def _knock(launch: Launch, path: Path, deadline: float) -> tuple[str, int, str]:
-    """Find rank 0's door, knock, and wait until all ranks are there."""
+    """Connect to rank 0, and wait until all ranks are there."""
     while time.monotonic() < deadline:
         time.sleep(0.05)
         # The file is not there yet, or a launch that died left it behind.
@@ -282,7 +284,8 @@ def job_addresses() -> list[str]:
     """Return the addresses at which rank 0 of several nodes listens.
 
     It is the one that this host's name stands for, by which the nodes of a cluster call each other,
-    or the only one there is; all of them where that does not decide, and on a stated interface.
+    or the only one there is; all addresses if neither decides, or if the user has stated an
+    interface.
     """
     addresses, named = own_addresses(), ""
     with contextlib.suppress(OSError):

@@ -19,15 +19,15 @@ from irnet_hpc.distributed import launch
 from irnet_hpc.distributed.worker_pool import available_cores
 from irnet_hpc.errors import UserError
 
-POLL_S = 0.02  # MPI's own waiting would take a whole core from those who work
+POLL_S = 0.02  # while it waits, MPI would take a whole core from the ranks that work
 
 
 class Ranks(NamedTuple):
-    """This rank, and the way to the others."""
+    """This rank, and how to reach the others."""
 
     rank: int
     size: int
-    cores: int  # that this rank may use
+    cores: int  # the cores that this rank may use
     mpi: Any = None  # mpi4py's communicator, where there is more than one
 
     def send(self, value: object, to: int) -> None:
@@ -55,8 +55,8 @@ def run(main: Callable[[Ranks], None]) -> int:
     except UserError:
         if where.rank == 0:
             raise
-        # All ranks fail alike, and the launcher ends them with the first that leaves: that should
-        # be rank 0, which speaks.
+        # All ranks fail alike, and the launcher kills them once one has left. Rank 0, which prints
+        # the error, should be the first to leave.
         with contextlib.suppress(SystemExit):
             time.sleep(2)
         return 2

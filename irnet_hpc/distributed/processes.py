@@ -1,4 +1,4 @@
-"""Name processes so that a name outlives its number, note signals, and keep freed memory."""
+"""Name processes so that a reused number is not mistaken, note signals, and keep freed memory."""
 
 import contextlib
 import ctypes
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def machine() -> str:
-    """Name the place where numbers of processes mean the same as here; empty if unknown.
+    """Name the machine or container in which process numbers mean the same as here; empty: unknown.
 
     That is this boot of this kernel, and the processes that we can see. The host's name would not
     do: containers often share one, and then see other processes under the same numbers.
@@ -62,7 +62,7 @@ class StopSignals:
     def __init__(self, until: float = math.inf) -> None:
         self.until, self.is_told = until, False
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-            # Only where nobody else handles it: submitit's own handler requeues the job.
+            # Only if the signal has no handler yet: submitit's own requeues the job.
             if signal.getsignal(number) == signal.SIG_DFL:
                 with contextlib.suppress(ValueError):  # not in the main thread
                     signal.signal(number, self._note)

@@ -1,9 +1,9 @@
-"""Ask SLURM and tell it what to do: the only module of trainings and sweeps that runs its commands.
+"""Run SLURM's commands; for trainings and sweeps, no other module does.
 
 `stop_by` is here too, since not every SLURM tells a job its end (SLURM_JOB_END_TIME, which 22.05
 lacks), a site may set no signal, and a signal that comes while Python starts is lost. So a training
-stops before the end by itself. One rank asks, once; where SLURM does not answer, its signal has to
-do.
+stops by itself before the end. One rank asks SLURM, once; if there is no answer, the signal has to
+suffice.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from irnet_hpc.errors import UserError
 
 # How a message begins when the end of the job stops a training.
 OUT_OF_TIME = "out of time, for its job is about to end"
-# For the step under way and the checkpoint; a quarter of what is left where that is less.
+# Seconds for the current step and the checkpoint; at most a quarter of the time that is left.
 NOTICE_S = 60.0
 TIMEOUT_S = 60
 # States of SLURM's in which more memory or more time may help, and that of a failed process.
 STATES_OUT_OF_MEMORY = ("OUT_OF_MEMORY",)
 STATES_OUT_OF_TIME = ("TIMEOUT", "DEADLINE")
 STATE_FAILED = "FAILED"
-# In SLURM's own words, on a machine where it is installed without belonging to a cluster.
+# What SLURM prints on a machine that has it installed but belongs to no cluster.
 NO_CLUSTER = "configuration source"
 
 
@@ -115,7 +115,7 @@ def squeue() -> dict[str, Job] | None:
 
 
 def how_ended(jobs: set[str]) -> dict[str, JobEnd]:
-    """Ask the accounting, once, how jobs ended.
+    """Ask SLURM's accounting, with one call, how jobs ended.
 
     Args:
         jobs: The ids, e.g. `17` or `17_3`.

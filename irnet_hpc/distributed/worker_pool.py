@@ -4,9 +4,10 @@ A function that computes its block row by row announces each row by `at(row)`. T
 too long, or whose library crashes, costs that row alone: its process is killed from outside, since
 a library may never come back to Python, and the block is computed again without it.
 
-The pool is our own since its clock counts, row by row, only the time in which this process ran, too
-(a whole job may be suspended), and since a process that dies once costs no row (it may have been
-killed from outside); those that time whole tasks from their start can do neither.
+We need a pool of our own for two reasons. Its clock counts, row by row, only time during which this
+process runs too, since a whole job may be suspended. And a process that dies once costs no row,
+since it may have been killed from outside. Pools that time whole tasks from their start can do
+neither.
 """
 
 import contextlib
@@ -28,10 +29,10 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 # Row of a block -> reason and detail, of the rows that must not be computed.
 LeftOut = Mapping[int, tuple[str, str]]
-# Blocks a worker in flight: enough that none waits, few enough that memory stays flat.
+# Blocks in flight per worker: enough that none waits, few enough that memory stays flat.
 AHEAD = 2
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-TICK_S = 0.1  # how often workers are looked at where rows have a limit
+TICK_S = 0.1  # seconds between two looks at workers, if rows have a limit
 OUT_OF_MEMORY = 77  # exit status of a worker that Python had no memory for
 
 # In a worker, shared with the parent: in the high half the number of calls of at(), in the low the
@@ -53,11 +54,11 @@ def at(row: int | None) -> None:
     Slow imports should come before the first row. Outside a worker this does nothing.
 
     Args:
-        row: The row, rows that were left out not counted; None: no row in particular.
+        row: The number of the row, not counting rows that were left out; None: no particular row.
     """
     if _place is not None:
         n_calls = ((_place.value >> 32) + 1) % 2**31
-        # One store: the parent never sees half of it.
+        # A single store, so that the parent never sees half of it.
         _place.value = n_calls << 32 | (0 if row is None else row + 1)
 
 
@@ -97,12 +98,13 @@ def in_order(
         function: Called as `function(block, left_out)`; it must be pure. The rows in `left_out`
             must not be computed.
         blocks: The blocks, taken as they are needed.
-        workers: The number of processes; up to 1 and without a limit there is none but this one.
+        workers: The number of processes; with at most 1, and no limit, this process computes
+            itself.
         limit_s: The seconds that a row may take. A row that takes longer, or at which a process
             died twice, is left out: the function is called again with that row and the reason.
 
     Raises:
-        UserError: If a process dies that was at no row in particular.
+        UserError: If a process dies that had not announced a row.
     """
     if workers <= 1 and limit_s is None:
         yield from (function(block, {}) for block in blocks)
@@ -199,7 +201,7 @@ def _row(worker: _Worker) -> int | None:
 
 
 def _blame(worker: _Worker, task: _Task, limit_s: float | None) -> None:
-    """Find the row of its task at which a process died, and leave it out next time.
+    """Find the row at which a process died; leave it out of the task when it has died there twice.
 
     Raises:
         UserError: If it was at no row.

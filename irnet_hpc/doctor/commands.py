@@ -32,7 +32,7 @@ def ask(
 ) -> Answer:
     """Run a command and return its output; stop it, with its descendants, at the time limit.
 
-    The output goes to files: with pipes, a grandchild that lives on would keep us waiting.
+    The output goes to files: with pipes, we would wait for a grandchild that outlives the command.
 
     Args:
         command: The program and its arguments.
@@ -87,7 +87,7 @@ def telling_line(output: str) -> str:
     Lines of ranks go before those of launchers, which only report that a rank failed.
     """
     of_ranks = re.findall(r"^\[\d+\]<std(?:out|err)>:(.*)", output, re.MULTILINE)
-    # Lines that begin with a word: no rulers and no quoted code.
+    # Only lines that begin with a word, which leaves out rulers and quoted code.
     lines = [line for line in of_ranks or output.splitlines() if re.match(r"\S*\w", line)]
     lines = [line for line in lines if not is_launcher_line(line)] or lines
     errors = [line for line in lines if re.search(r"error|fatal|what\(\)", line, re.IGNORECASE)]

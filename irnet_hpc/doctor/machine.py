@@ -13,7 +13,7 @@ from irnet_hpc.doctor.checks import Check, Settings, Verdict, failure, note, ok,
 from irnet_hpc.doctor.commands import ask
 
 REPOSITORY = Path(__file__).parents[2]
-OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)  # that are tested
+OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)  # the range that is tested
 # Free memory: what one rank takes with torch loaded, and what it takes with a large pack.
 MIN_FREE_GB, GOOD_FREE_GB = 1.0, 4.0
 # Flags of /proc/cpuinfo -> the unit that computes in bf16.
@@ -80,7 +80,7 @@ def version_numbers(version: str) -> tuple[int, ...]:
 
 
 def check_versions(_: Settings) -> Verdict:
-    """Check that every required library is there and new enough, and name those not as tested."""
+    """Check that every required library is there and new enough; list untested versions."""
     required, pinned = required_versions(), pinned_versions()
     installed = {name: installed_version(name) for name in required | pinned}
     problems, untested = [], {}

@@ -4,8 +4,8 @@
     horovodrun -np 2 python -m irnet_hpc.doctor.probes ranks FOLDER   FOLDER is visible to all ranks
     python -m irnet_hpc.doctor.probes pack FOLDER
 
-Each prints JSON objects, one a line, as it goes: after a crash, the last `stage` tells how far it
-came. Of several ranks rank 0 prints.
+Each prints JSON objects, one per line, as it goes: after a crash, the last `stage` tells how far it
+came. With several ranks, only rank 0 prints.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def _loaded_files(library: str) -> list[str]:
 
 
 def allreduce(comm: "Comm") -> dict:
-    """Sum a gradient's worth of numbers over all ranks, N_SUMS times.
+    """Sum as many numbers as a gradient has over all ranks, N_SUMS times.
 
     Returns:
         The engine's name, the number of ranks (`size`), the device, whether every number was right

@@ -40,7 +40,7 @@ class Report:
 
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)  # check -> how long it took
-    n_skipped: int = 0  # checks not tried, because one that they need failed
+    n_skipped: int = 0  # checks that were not tried, because a check that they depend on failed
     total_s: float = 0.0
 
     @property

@@ -72,7 +72,7 @@ class NodeProbe:
         comm.close()
 
     def slurm_trouble(self) -> str:
-        """Say what keeps this job from requeueing itself or submitting another; empty: nothing."""
+        """Return what keeps this job from requeueing itself or submitting another, or ""."""
         from irnet_hpc.sweep.jobs import outside_any_job
 
         job = os.environ["SLURM_JOB_ID"]
@@ -116,7 +116,7 @@ def check_two_nodes(settings: Settings) -> Verdict:
         shutil.rmtree(job_folder, ignore_errors=True)
         raise
     job = submitted.job_id
-    # Checks run in a thread that hears nothing of Ctrl-C.
+    # Checks run in a thread, which Ctrl-C does not reach.
     atexit.register(_clean_up, job, folder, job_folder)
     try:
         report = _wait_for_report(job, folder, job_folder, settings)
@@ -173,7 +173,7 @@ def _first_error(job_folder: Path) -> str:
 
 
 def judge_report(job: str, report: dict, seconds: float) -> Verdict:
-    """Judge the report of a job that took so many seconds from its submission."""
+    """Judge the report of a job that took `seconds` from its submission."""
     nodes = report["nodes"]
     hosts = ", ".join(node["host"] for node in nodes)
     facts = {"job": job, "seconds": seconds, **report}

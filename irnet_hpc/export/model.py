@@ -17,14 +17,14 @@ from irnet_hpc.predict.screening import training_elements
 
 # Rows on which graph and network are compared.
 CHECKED_ROWS = 2000
-# Of the target's scale; float32 is summed in another order.
+# Allowed difference, in units of the target's scale; float32 sums are taken in another order.
 TOLERANCE = 1e-4
-# Of the intervals that the card describes.
+# Level of the intervals that the card describes.
 LEVEL = 0.9
 
 
 class _Data(NamedTuple):
-    """Data to check a model on, and where it is from."""
+    """Data to check a model on, and where they come from."""
 
     x: np.ndarray  # (n_rows, n_features) float32, features as packed
     licence: str

@@ -1,4 +1,4 @@
-"""Keep the finished blocks of a pack under way, so that a killed process can be resumed.
+"""Keep the finished blocks of a pack in the making, so that a killed process can be resumed.
 
     packs/.<name>.lock                held by the one process (of all ranks) that makes the pack
     packs/.<name>.parts/plan.json     source, versions and rows of the pack, and rows of a block
@@ -64,15 +64,15 @@ def blocks_folder(path: Path) -> Path:
 
 
 def resume(path: Path, plan: dict, shapes: list[tuple[int, int]]) -> tuple[set[int], str]:
-    """Prepare the folder of blocks, keeping those of an earlier attempt at the same pack.
+    """Prepare the folder of blocks; keep the blocks of an earlier attempt at the same pack.
 
     Args:
         path: The pack.
-        plan: All that decides the blocks; blocks of another plan are removed.
+        plan: Everything that decides the blocks; blocks of another plan are removed.
         shapes: (n_rows, n_features) of each block.
 
     Returns:
-        The numbers of the blocks that are there and sound, and a message for people, or "".
+        The numbers of the blocks that are present and intact, and a message for people, or "".
     """
     folder = blocks_folder(path)
     plan = json.loads(json.dumps(plan))  # tuples as lists, as they come back from the file

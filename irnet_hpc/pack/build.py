@@ -45,13 +45,13 @@ class Share(NamedTuple):
     """
 
     feature_sets: tuple[str, ...]
-    folder: Path  # of the finished blocks
-    numbers: list[int]  # of the blocks
+    folder: Path  # where the finished blocks are
+    numbers: list[int]  # the numbers of the blocks
     n_rows: int
     workers: int | None
 
     def n_workers(self, ranks: Ranks) -> int:
-        """Return the number of worker processes, by default as many as finish first."""
+        """Return the number of worker processes, by default the fastest choice."""
         return self.workers or features.worthwhile_workers(
             self.feature_sets, self.n_rows, ranks.cores
         )
@@ -71,10 +71,10 @@ def write_pack(
         path: The pack; the rejected rows are listed beside it.
         selection: The materials to pack, split and in order, and the rows rejected so far. Rows
             whose features cannot be computed are rejected as well.
-        identity: All that decides the content, see store.IDENTITY, without format and hash.
+        identity: Everything that decides the content (store.IDENTITY), without format and hash.
         attrs: Attributes that only describe.
         ranks: The MPI ranks that compute.
-        workers: Processes of each rank; None: as many as finish first.
+        workers: Processes of each rank; None: the number that is fastest.
 
     Raises:
         UserError: If no row is left, or a file cannot be written.
@@ -128,7 +128,7 @@ def write_pack(
 
 
 def _nothing_left(rejected: list[Rejected]) -> UserError:
-    return UserError(f"not one of {len(rejected):,} rows is left to pack: {reasons(rejected)}")
+    return UserError(f"none of {len(rejected):,} rows is left to pack: {reasons(rejected)}")
 
 
 def _versions(feature_sets: tuple[str, ...]) -> dict[str, str]:
@@ -186,7 +186,7 @@ def assist(ranks: Ranks) -> None:
         batches = [ranks.receive(0) for _ in share.numbers]
         if not share.folder.is_dir():
             raise UserError(
-                f"every rank must see the folder of packs, got none on rank {ranks.rank}: "
+                f"every rank must see the folder of packs, but rank {ranks.rank} lacks "
                 f"{share.folder}"
             )
         _compute(ranks, share, batches)

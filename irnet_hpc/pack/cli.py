@@ -79,7 +79,7 @@ def _pack(ranks: Ranks, arguments: argparse.Namespace, answer: Callable[[object]
 
 
 def pack_options(arguments: argparse.Namespace) -> PackOptions:
-    """Return the options of the library from those of the command line."""
+    """Convert the options of the command line into those of the library."""
     return PackOptions(
         source=arguments.source,
         features=arguments.features,

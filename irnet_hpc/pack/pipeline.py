@@ -43,34 +43,34 @@ class PackOptions:
     # A name in SOURCES, `matminer:NAME`, a path to a table, or a DataFrame.
     source: "str | Path | pd.DataFrame"
     features: str = "magpie"  # feature sets, joined by +
-    name: str | None = None  # of the pack; None: source, features and what is not default
-    properties: tuple[str, ...] = ()  # to pack; empty: all whose unit is known
+    name: str | None = None  # name of the pack; None: source, features and what is not default
+    properties: tuple[str, ...] = ()  # properties to pack; empty: all whose unit is known
     units: Mapping[str, str] = dataclasses.field(default_factory=dict)  # property -> unit
     rows: int | None = None  # a fixed random sample; for alloys, how many are made
     split: str = str(RANDOM)  # random, element:O, or family:halogens
     split_seed: int = 0
     filters: bool = True  # whether the source's filters drop values
-    data_dir: str | Path | None = None  # of raw tables; None: $IRNET_DATA, else data/
-    pack_dir: str | Path | None = None  # of packs; None: $IRNET_PACKS, else packs/
+    data_dir: str | Path | None = None  # folder of raw tables; None: $IRNET_DATA, else data/
+    pack_dir: str | Path | None = None  # folder of packs; None: $IRNET_PACKS, else packs/
     url: str | None = None  # another address of the source's service
-    workers: int | None = None  # processes of each rank; None: as many as finish first
+    workers: int | None = None  # processes of each rank; None: the number that is fastest
     overwrite: bool = False  # replace another pack of that name
 
 
 def pack_source(options: PackOptions, ranks: Ranks | None = None) -> Path | None:
-    """Make a pack, or find it made, with all ranks of a launch.
+    """Make a pack with all ranks of a launch, unless it exists.
 
     An interrupted call is resumed by the same call.
 
     Args:
         options: The source, and how it is packed.
-        ranks: This process among those that pack together; None: it packs alone.
+        ranks: The ranks that pack together, this process among them; None: it packs alone.
 
     Returns:
         The path of the pack; None on other ranks than 0, which only compute.
 
     Raises:
-        UserError: If an option, the source or a file is at fault, or if another pack has the name.
+        UserError: If an option, the source or a file is wrong, or if another pack has the name.
     """
     ranks = ranks or Ranks(0, 1, available_cores())
     if ranks.rank:
@@ -96,8 +96,8 @@ def _make(
     loaded = _load(options, source, feature_sets)
     if loaded.table.role and split != RANDOM:
         raise UserError(
-            "a table with a column named split must be packed with that split, "
-            f"got {split} with seed {split.seed}; drop the column, or the options"
+            "a table with a column named split must be packed with the default split and split "
+            f"seed, got {split} with seed {split.seed}; drop the column or the options"
         )
     filters = [
         rule for rule in loaded.source.filters if options.filters and rule.property in loaded.units
@@ -178,7 +178,7 @@ def pack_name(options: PackOptions, source: ResolvedSource, split: SplitRule) ->
 def identify(
     loaded: Loaded, feature_sets: tuple[str, ...], filters: list[Filter], split: SplitRule
 ) -> dict:
-    """Return all that decides the content of a pack and is known before any work."""
+    """Return everything that decides the content of a pack and is known before any work."""
     return {
         "source": loaded.identity,
         "source_sha256": loaded.table.sha256,
@@ -196,7 +196,7 @@ def check_same(path: Path, identity: dict) -> None:
     """Check that an existing pack is the one that would be made.
 
     Raises:
-        UserError: If it is another one, or damaged.
+        UserError: If it is another pack, or damaged.
     """
     try:
         with store.open_pack(path) as pack:

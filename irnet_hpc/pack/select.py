@@ -22,7 +22,7 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.features import sets as features
 from irnet_hpc.features.sets import FEATURE_SETS
 
-# Raised when rows, duplicates or splits are treated otherwise, so that the same source gives
+# Raised when rows, duplicates or splits are treated differently, so that the same source gives
 # another pack.
 RULES = 2
 # For one composition these energies differ by constants, so the first of them that a row reports
@@ -35,7 +35,7 @@ class Selection(NamedTuple):
 
     materials: Materials
     rejected: list[Rejected]
-    filtered: dict[str, dict[str, int]]  # property -> filter -> values made not reported
+    filtered: dict[str, dict[str, int]]  # property -> filter -> number of values that it removed
 
 
 def select(
@@ -54,8 +54,8 @@ def select(
         filters: Rules for values.
 
     Returns:
-        The materials, in the order of the table, without a split of ours; the rejected rows; and
-        the counts of filtered values.
+        The materials, in the order of the table and not yet split by us; the rejected rows; and the
+        counts of filtered values.
 
     Raises:
         UserError: If not one formula can be read.
@@ -64,7 +64,7 @@ def select(
     if not len(materials):
         first = rejected[0]
         raise UserError(
-            f"not one formula can be read; the first is {first.formula!r}, "
+            f"no formula can be read; the first is {first.formula!r}, "
             f"line {first.line}: {first.reason}"
         )
 
@@ -152,7 +152,7 @@ def reject(materials: Materials, row: int, reason: str, detail: str = "") -> Rej
 def filter_values(
     materials: Materials, filters: Iterable[Filter]
 ) -> tuple[Materials, dict[str, dict[str, int]]]:
-    """Make the values that break a filter not reported.
+    """Mark values that break a filter as not reported.
 
     Returns:
         The materials with NaN for those values, and property -> filter -> number of values.

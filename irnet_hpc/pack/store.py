@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = "irnet-pack/1"
-# All that decides a pack's content, and with it the key of a run. Other attributes only describe.
+# Everything that decides a pack's content, and so the key of a run. Other attributes only describe.
 IDENTITY = (
     *("format", "source", "source_sha256", "rules", "n_source_rows", "properties", "features"),
     *("feature_versions", "filters", "split", "content_sha256"),
@@ -69,7 +69,7 @@ class Pack:
     Attributes:
         path: The file.
         name: Its name without the ending.
-        identity: All that decides the content, see IDENTITY.
+        identity: Everything that decides the content, see IDENTITY.
         attrs: Attributes that only describe: licence, citation, counts of rejected rows, versions.
         features: The feature sets, joined by +.
         feature_labels: (n_features,) names of the columns of x.
@@ -118,7 +118,7 @@ class Pack:
     def x_into(self, out: np.ndarray, rows: slice) -> np.ndarray:
         """Read the features of rows into the first rows of `out`, (at least n, n_features) float32.
 
-        Reading into memory that is there already takes half the time.
+        Reading into memory that is already allocated takes half the time.
 
         Returns:
             The rows of `out` that were written, (n, n_features).
@@ -270,7 +270,7 @@ def reported_rows(pack: Pack, properties: str, rows: slice) -> np.ndarray:
 
 
 def _check_layout(pack: Pack) -> None:
-    """Check that an open pack is laid out as this module does it, whoever made it.
+    """Check that an open pack has the layout of this module, whoever made it.
 
     Raises UserError for a file that unpacks to too much, ValueError for anything else.
     """
@@ -362,9 +362,9 @@ def _sound(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise UserError(f"there is no pack {path}; python -m irnet_hpc.pack makes one") from None
     except DAMAGED as error:
-        # A network file system forgets a file that is removed while it is open.
+        # A network file system loses a file that is removed while it is open.
         if not path.exists():
-            raise UserError(f"pack {path} has gone while it was being read") from None
+            raise UserError(f"pack {path} was removed while it was being read") from None
         # Messages of HDF5 may have several lines.
         reason = " ".join(str(error).split())
         raise UserError(

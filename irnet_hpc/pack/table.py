@@ -37,26 +37,26 @@ def pack_table(
         table: A path to a table (.csv or .jsonl, also .gz or .xz), the name of a source such as
             `alloys` or `oqmd`, which is downloaded if it is missing, or a DataFrame with a column
             `formula`.
-        name: Name of the pack; by default that of the table and the features. A DataFrame is
-            recorded under it as its source, else as `table`.
+        name: Name of the pack; by default that of the table and the features. It is also the
+            recorded source of a DataFrame, which is `table` without it.
         features: Feature sets joined by +, such as `magpie+elements`; `columns` are the table's own
             numeric columns.
-        properties: The properties to pack; by default all whose unit is known.
-        units: Property -> unit, of properties outside the table of properties.
-        rows: Pack a fixed random sample of so many rows; for `alloys`, make so many.
+        properties: The properties to pack; by default all that have a known unit.
+        units: Property -> unit, for properties that the package does not know.
+        rows: Pack a fixed random sample of this many rows; for `alloys`, make this many.
         split: Which rows are test: `random`, `element:O` or `family:halogens`.
         split_seed: Seed of the split.
         filters: Whether the source's filters drop values.
         data_dir: Folder of raw tables; by default $IRNET_DATA, else data/.
         pack_dir: Folder of packs; by default $IRNET_PACKS, else packs/.
-        workers: Processes that compute features; by default as many as finish first.
+        workers: Processes that compute features; by default the number that is fastest.
         overwrite: Replace another pack of that name.
 
     Returns:
         The open pack; close it, or use it in a `with` statement.
 
     Raises:
-        UserError: If an argument or the table is at fault, or another pack has the name.
+        UserError: If an argument or the table is wrong, or another pack has the name.
     """
     options = PackOptions(
         source=table,

@@ -98,12 +98,12 @@ class Writer:
 
 @contextlib.contextmanager
 def create_pack(path: Path, feature_labels: list[str], n_rows: int) -> Iterator[Writer]:
-    """Write a pack under a temporary name; it gets its own once it has been read back and verified.
+    """Write a pack under a temporary name, and rename it once it has been read back and verified.
 
     Args:
         path: The pack to make.
         feature_labels: (n_features,) names of the columns of x.
-        n_rows: Expected number of rows, for which room is reserved; there may be fewer.
+        n_rows: Largest number of rows, for which room is reserved; there may be fewer.
 
     Raises:
         UserError: If there is no room for it on the disk.
@@ -146,7 +146,7 @@ def _set(item: h5py.File | h5py.Dataset, name: str, value: object) -> None:
 def _reserve(file: h5py.File, n_bytes: int) -> None:
     """Take room on the disk for a file of `n_bytes` and its metadata.
 
-    HDF5 crashes if a disk fills up while it writes, so the disk is filled up before.
+    HDF5 crashes if a disk fills up while it writes, so the room is taken beforehand.
 
     Raises:
         UserError: If there is no room.

@@ -1,4 +1,4 @@
-"""Predict with finished runs: an ensemble of networks, intervals, and what lies outside of them.
+"""Predict with finished runs: ensembles of networks, intervals, and flags for unfamiliar rows.
 
 `members.py` reads a network, `committee.py` makes an ensemble of several, `screening.py` predicts
 `candidates.py` batch by batch, `output.py` writes the list; `model.py` is the way from Python.

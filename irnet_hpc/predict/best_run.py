@@ -17,7 +17,8 @@ def best_run(results: Path | str, property: str, pack: str | None = None) -> Pat
     Args:
         results: The folder of results.
         property: The property to predict.
-        pack: Only runs on the pack of this name; None: all, whose val rows must be comparable.
+        pack: Consider only runs on the pack of this name; None: all, which must share their val
+            rows.
 
     Raises:
         UserError: If no network has that property and a val MAE, or if packs are of several sources
@@ -49,7 +50,8 @@ def best_run(results: Path | str, property: str, pack: str | None = None) -> Pat
     if len({_val_rows_key(run) for run in networks}) > 1:
         packs = ", ".join(sorted({run.spec.pack for run in networks}))
         raise UserError(
-            f"val MAEs of several sources or splits do not compare; give the pack, one of {packs}"
+            "val MAEs of different sources or splits cannot be compared; "
+            f"name one pack with --pack: {packs}"
         )
     best = min(networks, key=_val_mae)
     logger.info(
@@ -77,6 +79,6 @@ def _val_mae(run: FinishedRun) -> float:
 
 
 def _val_rows_key(run: FinishedRun) -> tuple[str, ...]:
-    """Return what decides which materials are val."""
+    """Return the facts that decide which materials are val."""
     identity = run.result.pack_identity
     return tuple(str(identity.get(name)) for name in ("source", "source_sha256", "split"))

@@ -1,4 +1,4 @@
-"""Read the rows to predict batch by batch, each kept as it came so that nothing is lost.
+"""Read the rows to predict batch by batch, and keep each as it came.
 
 A row that cannot be read stays in its place with a problem in words. Tables are CSV with a formula
 column or JSON lines with structures, also .gz or .xz, or stdin; or a DataFrame. Memory does not
@@ -38,7 +38,7 @@ STRUCTURE_KEYS = ("lattice", "species", "frac_coords")
 class RowBatch(NamedTuple):
     """Rows in the order of their table."""
 
-    fields: list[list[str]]  # (n_rows, n_header) text that is passed on
+    fields: list[list[str]]  # (n_rows, n_header) text that is copied to the output
     formula: list[str]
     columns: np.ndarray  # (n_rows, n_columns) float64, the model's feature columns; NaN: unreadable
     crystals: Crystals | None  # where the table has structures
@@ -48,7 +48,7 @@ class RowBatch(NamedTuple):
 class Candidates(NamedTuple):
     """The rows to predict."""
 
-    header: list[str]  # names of the columns that are passed on
+    header: list[str]  # names of the columns that are copied to the output
     has_formula: bool
     has_structures: bool
     batches: Iterator[RowBatch]
@@ -73,12 +73,12 @@ def frame_candidates(
     """Return the rows of a DataFrame as candidates.
 
     Args:
-        frame: A table, whose columns are not passed on: they stay with the DataFrame.
+        frame: A table, whose columns are not copied: they stay with the DataFrame.
         columns: Names of the feature columns that the model takes.
         formula_needed: Whether there must be a column named formula.
 
     Raises:
-        UserError: If a column is missing or its name stands twice.
+        UserError: If a column is missing or its name occurs twice.
     """
     header = [str(name) for name in frame.columns]
     _check_header("the DataFrame", header, columns, formula_needed)
@@ -111,7 +111,7 @@ def open_table(path: str, columns: Sequence[str], formula_needed: bool) -> Itera
         formula_needed: Whether a CSV must have a column named formula.
 
     Raises:
-        UserError: If the table as a whole is at fault: a column is missing, it cannot be unpacked
+        UserError: If the table as a whole is wrong: a column is missing, or it cannot be unpacked
             or is not UTF-8.
     """
     name = Path("stdin" if path == "-" else path)
@@ -217,7 +217,7 @@ def _feature_columns(
     """Read feature columns from their text.
 
     Returns:
-        (n_rows, n_columns) float64 with NaN for text that is no finite number, and row -> problem.
+        (n_rows, n_columns) float64, NaN where text is not a finite number, and row -> problem.
     """
     numbers = np.full((n_rows, len(names)), math.nan)
     problems: dict[int, str] = {}
@@ -237,7 +237,7 @@ def _feature_columns(
 
 
 def _jsonl_candidates(path: Path, lines: Iterator[str], columns: Sequence[str]) -> Candidates:
-    """Pass on material_id, formula, and the keys of the first line that hold text or numbers."""
+    """Read JSON lines; copy material_id, formula and the keys with text or numbers in line 1."""
     first, header = next(lines), ["material_id", "formula"]
     # A first line that is no object gets a problem as any other does.
     with contextlib.suppress(ValueError, AttributeError):

@@ -139,7 +139,7 @@ def _check(arguments: argparse.Namespace) -> None:
         if value is not None and value < 1:
             raise UserError(f"--{option} must be at least 1, got {value}")
     if arguments.top is None and (arguments.lowest or arguments.by):
-        raise UserError("--lowest and --by order the rows of --top N, which is missing")
+        raise UserError("--lowest and --by need --top N, whose rows they order")
     if not arguments.enumerate and arguments.no_endpoints:
         raise UserError("--no-endpoints goes with --enumerate")
     if arguments.pack and not arguments.best:
@@ -228,7 +228,7 @@ def _row_filter(arguments: argparse.Namespace, properties: tuple[str, ...]) -> "
 
 
 def _bounds(pairs: Sequence[str], option: str, properties: Sequence[str]) -> dict[str, float]:
-    """Read `[PROPERTY=]VALUE` pairs; a value alone is of the only property."""
+    """Read `[PROPERTY=]VALUE` pairs; a value alone belongs to the only property."""
     bounds: dict[str, float] = {}
     for pair in pairs:
         name, _, text = pair.rpartition("=")

@@ -1,4 +1,4 @@
-"""Assemble trained networks into an ensemble: load them, calibrate intervals, measure coverage.
+"""Assemble an ensemble of trained networks: load them, calibrate intervals, measure coverage.
 
 Intervals are calibrated on val rows and their coverage is measured on test rows, if the packs that
 the networks were trained on are at hand; a warning says what is missing otherwise.
@@ -53,11 +53,11 @@ class EnsembleReport:
     property: str
     unit: str
     n_members: int
-    level: float  # share of values that intervals are to hold
+    level: float  # share of values that intervals should hold
     n_val: int | None = None
     half_width: float | None = None  # mean over the test rows, in the unit
     n_test: int | None = None
-    test_mae: float | None = None  # of the members' mean, in the unit
+    test_mae: float | None = None  # MAE of the members' mean, in the unit
     coverage: float | None = None  # share of test rows within the interval
     split: str | None = None  # which rows are test
 
@@ -69,16 +69,16 @@ def own_pack(member: Member, pack_dir: Path | str | None) -> Pack:
     bit between machines.
 
     Raises:
-        UserError: If it is not at hand, or another pack has its name.
+        UserError: If it is missing, or another pack has its name.
     """
     path = pack_path(member.spec.pack, pack_dir)
     if not path.exists():
-        raise UserError(f"pack {path} is not at hand")
+        raise UserError(f"pack {path} is missing")
     pack = load_pack(path)
     if differing := differing_fields(pack.identity, member.result.pack_identity):
         pack.close()
         raise UserError(
-            f"{path} is another pack than the one {member.folder} was trained on: "
+            f"{path} is not the pack that {member.folder} was trained on: "
             f"{', '.join(differing)} differ"
         )
     return pack
@@ -95,10 +95,11 @@ def load_ensemble(
         device: Where the networks compute.
 
     Returns:
-        The ensemble, without intervals, and for each property what calibrates and measures them.
+        The ensemble, not yet calibrated, and for each property the rows to calibrate and measure
+        its intervals on.
 
     Raises:
-        UserError: If a run cannot be used, or not together with the others.
+        UserError: If a run cannot be used, alone or together with the others.
     """
     members = [read_member(folder) for folder in folders]
     _check_together(members)
@@ -145,7 +146,7 @@ def calibrate_ensemble(
     Args:
         ensemble: The networks.
         evidence: Property -> held-out rows, as load_ensemble returns them.
-        level: Share of values that intervals are to hold, between 0 and 1.
+        level: Share of values that intervals should hold, between 0 and 1.
 
     Returns:
         The ensemble with its intervals, and a report for each property.
@@ -215,9 +216,9 @@ def test_rows(member: Member, name: str) -> HeldOutRows:
 
 
 def in_common(rows_of_members: Sequence[HeldOutRows | UserError]) -> HeldOut | UserError:
-    """Return the errors on the rows that all members have, with the same value.
+    """Return the errors on the rows that all members have in common, with equal values.
 
-    The result is a UserError if there are none, or the first one among the arguments.
+    The result is a UserError if there are none, else the first UserError among the arguments.
     """
     known: list[HeldOutRows] = []
     for rows in rows_of_members:
@@ -247,7 +248,7 @@ def _check_together(members: Sequence[Member]) -> None:
     for member in members:
         other = folders.setdefault(member.result.key, member.folder)
         if other is not member.folder:
-            raise UserError(f"{other} and {member.folder} are one run; give each once")
+            raise UserError(f"{other} and {member.folder} are the same run; give each run once")
         for name, unit in member.units.items():
             known, folder = units.setdefault(name, (unit, member.folder))
             if known != unit:
@@ -258,7 +259,7 @@ def _check_together(members: Sequence[Member]) -> None:
 
 
 def _training_rows_key(member: Member) -> tuple:
-    """Return what decides the training rows: members that share them share a domain."""
+    """Return the facts that decide the training rows; members with the same rows share a domain."""
     spec = member.spec
     return spec.pack, spec.property, spec.train_rows, str(member.result.pack_identity)
 

@@ -3,7 +3,7 @@
     Li|Na-Fe|Co-O, step 0.1          each place is an element or a list of elements
     alkali-3d-chalcogens, step 0.25  or a family of elements (splits.py)
     A-B-O, step 0.05                 A, B and X are any element that the model was trained on
-    A-B-O, step 0.05, A=Li|Na, B=3d  or what the text defines
+    A-B-O, step 0.05, A=Li|Na, B=3d  or the elements that the text gives them
 
 Fractions are multiples of the step and add up to 1. Different places hold different elements. A
 place may be empty, unless endpoints are left out: then every place has at least one step.

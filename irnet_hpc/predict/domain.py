@@ -1,4 +1,4 @@
-"""Tell which candidates lie outside of what a model was trained on.
+"""Tell which candidates lie outside the data that a model was trained on.
 
 A composition with an element that no training row has lies outside, which is exact; so does one
 that is far from every training row. The distance is that to the nearest training row among the
@@ -49,11 +49,11 @@ class Projection(NamedTuple):
 
 
 class Domain(NamedTuple):
-    """The training rows of a model, as the measure of how far a candidate is from them."""
+    """The training rows of a model, from which the distance of a candidate is measured."""
 
     elements: frozenset[str]  # symbols in the training rows
     projection: Projection
-    tree: "cKDTree"  # of the training rows' components
+    tree: "cKDTree"  # a tree of the training rows' components
     limit: float  # the distance that counts as 1
 
     def distance(self, x: np.ndarray) -> np.ndarray:

@@ -19,17 +19,17 @@ import numpy as np
 
 from irnet_hpc.errors import UserError
 
-# Of a product that is a whole number but for rounding.
+# Tolerance for a product that is a whole number but for rounding.
 ROUNDING = 1e-9
 
 
 class ConformalInterval(NamedTuple):
     """Half widths of prediction intervals as a function of the members' standard deviation."""
 
-    level: float  # share of values that the intervals are to hold
-    factor: float  # in the unit where there is one member, else without one
+    level: float  # share of values that the intervals should hold
+    factor: float  # in the property's unit for a single member, else without unit
     softening: float  # in the property's unit
-    n_rows: int  # that it was calibrated on
+    n_rows: int  # number of rows that it was calibrated on
 
     def half_width(self, sd: np.ndarray) -> np.ndarray:
         """Return half widths (n_rows,) from the members' standard deviations (n_rows,).
@@ -45,7 +45,7 @@ def calibrate(error: np.ndarray, sd: np.ndarray, level: float) -> ConformalInter
     Args:
         error: (n_rows,) errors of the members' mean, in the property's unit.
         sd: (n_rows,) standard deviations over the members, in the same unit.
-        level: Share of values that intervals are to hold, between 0 and 1.
+        level: Share of values that intervals should hold, between 0 and 1.
 
     Raises:
         UserError: If there are too few rows for the level; 90 % needs nine.

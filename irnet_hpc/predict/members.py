@@ -75,7 +75,7 @@ def read_member(folder: Path | str) -> Member:
 
     Raises:
         UserError: If the run has not finished, keeps no network, is damaged, or has features that
-            this program computes otherwise.
+            this program computes differently.
     """
     run = read_finished(folder)
     spec, facts = run.spec, run.facts
@@ -123,7 +123,7 @@ def _feature_sets(folder: Path, identity: dict) -> tuple[str, ...]:
     text, versions = identity.get("features"), identity.get("feature_versions")
     if not isinstance(text, str) or not isinstance(versions, dict):
         raise UserError(
-            f"{folder / 'result.json'} must name the features that it was trained on, "
+            f"{folder / 'result.json'} must name the feature sets of the training "
             f"and their versions, got {text!r:.50} and {versions!r:.50}"
         )
     names = parse_feature_sets(text)

@@ -47,7 +47,7 @@ class Model:
         """Return, for each property, its errors on test and the coverage of its intervals.
 
         Args:
-            level: Share of values that intervals are to hold, between 0 and 1.
+            level: Share of values that intervals should hold, between 0 and 1.
         """
         return self._calibrate(level)[1]
 
@@ -64,14 +64,14 @@ class Model:
         Args:
             materials: Formulas, or a DataFrame with a column `formula` and the columns that the
                 networks take as features.
-            level: Share of values that intervals are to hold, between 0 and 1.
+            level: Share of values that intervals should hold, between 0 and 1.
             workers: Processes that compute features.
 
         Returns:
-            The columns that came, then for each property `predicted_<property>`; `low_` and `high_`
-            if val rows could calibrate an interval; `sd_` over several networks; then `distance`
-            from the training rows (1 is the limit), `outside` (why a row lies outside of them, or
-            empty) and `problem` (why a row has no prediction, or empty). Units are in
+            The columns of `materials`, then for each property `predicted_<property>`; `low_` and
+            `high_` if val rows could calibrate an interval; `sd_` over several networks; then
+            `distance` from the training rows (1 is the limit), `outside` (why a row lies outside of
+            them, or empty) and `problem` (why a row has no prediction, or empty). Units are in
             `frame.attrs["units"]`.
 
         Raises:

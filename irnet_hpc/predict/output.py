@@ -1,8 +1,8 @@
-"""Write the list of predictions: which rows are in it, in which order, and how numbers look.
+"""Write the list of predictions: choose its rows and their order, and format numbers.
 
-Columns as they came are followed for each property by `predicted_`, with an interval `low_` and
-`high_`, with several members `sd_`; then `distance`, `outside` and `problem`. Units stand in the
-file beside it.
+The columns of the input come first, then for each property `predicted_`, with an interval `low_`
+and `high_`, with several members `sd_`; then `distance`, `outside` and `problem`. Units stand in
+the file beside it.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ DIGITS = {"predicted": 6, "low": 6, "high": 6, "sd": 4, "distance": 3}
 
 
 class RowFilter(NamedTuple):
-    """The rows that are kept: within bounds, and of these the first so many by a property."""
+    """The rows to keep: those within bounds, and of these the first n by a property."""
 
     minimum: dict[str, float]  # property -> in its unit
     maximum: dict[str, float]
@@ -58,11 +58,11 @@ def output_header(columns: Sequence[str], ensemble: Ensemble) -> list[str]:
     """Return the names of the columns of the list.
 
     Args:
-        columns: Names of the columns that are passed on.
+        columns: Names of the columns of the input, which are copied.
         ensemble: The networks that predict.
 
     Raises:
-        UserError: If a column that is passed on has the name of one of ours.
+        UserError: If a column of the input has the name of one of ours.
     """
     own = [name for property in ensemble.properties for name in _names(ensemble, property)]
     own += ["distance", "outside", "problem"]
@@ -95,7 +95,7 @@ def number_columns(ensemble: Ensemble, batch: ScreenedBatch) -> dict[str, np.nda
 
 
 def flag_columns(batch: ScreenedBatch) -> tuple[list[str], list[str]]:
-    """Return the columns `outside` and `problem`; a row with a problem has no other flag."""
+    """Return the columns `outside` and `problem`; `outside` is empty for a row with a problem."""
     n_rows, problems = len(batch.outside), batch.problems
     outside = ["" if row in problems else batch.outside[row] for row in range(n_rows)]
     return outside, [problems.get(row, "") for row in range(n_rows)]
@@ -106,7 +106,7 @@ def format_rows(
 ) -> Iterator[OutputBatch]:
     """Format the rows that are kept, batch by batch.
 
-    If only the first rows are kept, they all come with the last batch, the best first.
+    If only the first n rows are kept, they all come with the last batch, the best first.
     """
     best: list[tuple[float, list[str]]] = []
     tally = Tally()

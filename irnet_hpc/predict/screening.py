@@ -27,7 +27,7 @@ class FeatureLayout(NamedTuple):
     """The features that are computed, and which of them each member takes."""
 
     names: tuple[str, ...]  # feature sets
-    columns: tuple[str, ...]  # of the user's table
+    columns: tuple[str, ...]  # columns of the user's table
     picks: tuple[np.ndarray, ...]  # for each member (n_features,) places among all features
 
     @property
@@ -42,7 +42,7 @@ class FeatureLayout(NamedTuple):
 
 
 class Ensemble(NamedTuple):
-    """Networks that predict together, and what is known of how far to trust them."""
+    """Networks that predict together, with what is known about how far to trust them."""
 
     members: tuple[Member, ...]
     predictors: tuple[Predictor, ...]  # one for each member
@@ -85,7 +85,7 @@ class ScreenedBatch(NamedTuple):
     batch: RowBatch
     spreads: dict[str, Spread]  # property ->
     distance: np.ndarray  # (n_rows,) from the training rows, 1 is the limit; NaN: not known
-    outside: list[str]  # why a row lies outside of what was trained on; empty: it does not
+    outside: list[str]  # why a row lies outside the training data; empty: it does not
     problems: dict[int, str]  # row -> why it has no prediction
 
 
@@ -236,7 +236,7 @@ def _outside(
 
 
 def training_elements(ensemble: Ensemble) -> frozenset[str] | None:
-    """Return the symbols that every member was trained on; None if that is not known of any."""
+    """Return the symbols that every member was trained on; None if no member records them."""
     known = [
         elements
         for member, domain in zip(ensemble.members, ensemble.domains, strict=True)

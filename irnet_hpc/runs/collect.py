@@ -13,7 +13,7 @@ from irnet_hpc.runs.result import MAX_NUMBER, RunResult, read_result
 from irnet_hpc.runs.spec import RunSpec, read_recipe, read_spec
 from irnet_hpc.runs.states import GapState
 
-# Numbers that not every result has.
+# Numbers that may be null in a result.
 MAY_BE_NONE = ("n_parameters", "val_mae", "fitted_rows")
 NUMBERS = ("test_mae", "baseline_mae", "n_train", "n_val", "n_test", "device_hours", *MAY_BE_NONE)
 # The fields of each property in a result of several.
@@ -33,7 +33,7 @@ PER_PROPERTY = frozenset(
 
 
 class FinishedRun(NamedTuple):
-    """A run that has its result."""
+    """A run that has a result."""
 
     folder: Path
     spec: RunSpec
@@ -64,7 +64,7 @@ class FinishedRun(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """A run that a table does not hold, or holds with a reservation."""
+    """A run that a table lacks, or shows with a note."""
 
     state: GapState
     why: str = ""
@@ -127,7 +127,7 @@ def _folders(top: Path) -> Iterator[tuple[Path, set[str]]]:
 
 
 def _checked_spec(folder: Path, result: RunResult) -> RunSpec:
-    """Return the specification of a result; UserError if its numbers cannot be relied on."""
+    """Return the specification of a result; UserError if its numbers are not plausible."""
     try:
         for name in NUMBERS:
             _check_number(name, getattr(result, name), may_be_none=name in MAY_BE_NONE)
@@ -139,7 +139,7 @@ def _checked_spec(folder: Path, result: RunResult) -> RunSpec:
 
 
 def _check_per_property(names: Sequence[str], per_property: object) -> None:
-    """Check that a result of several properties has numbers for each, and one of one has none."""
+    """Check that only a result of several properties has numbers for each of them."""
     if len(names) == 1 and per_property is None:
         return
     if not isinstance(per_property, dict) or len(names) == 1 or per_property.keys() != set(names):
@@ -159,7 +159,7 @@ def _check_per_property(names: Sequence[str], per_property: object) -> None:
 
 
 def _check_number(name: str, value: object, may_be_none: bool) -> None:
-    """Raise UserError if a number is negative, too large, or none at all."""
+    """Raise UserError unless a value is a number that is neither negative nor too large."""
     if value is None and may_be_none:
         return
     if (
@@ -171,7 +171,7 @@ def _check_number(name: str, value: object, may_be_none: bool) -> None:
 
 
 def one_a_property(run: FinishedRun) -> list[FinishedRun]:
-    """Split a run of several properties into one run a property.
+    """Split a run of several properties into one run per property.
 
     Each has its own errors, and its share of the device-hours.
     """

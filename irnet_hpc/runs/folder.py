@@ -48,8 +48,8 @@ class RunFolder:
     """The folder of one run.
 
     Args:
-        path: Where it is, or will be.
-        leases: The leases of this process, which every write asks. Whoever only reads needs none.
+        path: The folder, which need not exist yet.
+        leases: The leases of this process, checked before every write. Reading needs none.
     """
 
     def __init__(self, path: Path | str, leases: Leases | None = None) -> None:
@@ -76,7 +76,7 @@ class RunFolder:
 
     @property
     def history_csv(self) -> Path:
-        """A line an epoch, of a network."""
+        """The history of a network, one line per epoch."""
         return self.path / "history.csv"
 
     @property
@@ -96,13 +96,13 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """The folder of what an interrupted training goes on from."""
+        """The folder of the checkpoints from which an interrupted training goes on."""
         return self.path / "checkpoint"
 
     # ------------------------------------------------------------------------------------ reading
 
     def names(self) -> frozenset[str]:
-        """List the names in the folder at one look; none if there is no folder."""
+        """List the names in the folder with one call; none if there is no folder."""
         return names_in(self.path)
 
     def spec(self) -> RunSpec | None:
@@ -127,13 +127,13 @@ class RunFolder:
         return result
 
     def error(self, since: float | None = None) -> RunError | None:
-        """Read why there is no result.
+        """Read error.json, which says why there is no result.
 
         Args:
             since: A time in s since 1970; an error that was written before it counts as none.
 
         Returns:
-            The error; one that says so if error.json cannot be read; None if there is none.
+            The error, or one that says that error.json cannot be read; None if there is none.
         """
         try:
             content = read_json(self.error_json)
@@ -144,7 +144,7 @@ class RunFolder:
         causes = [cause for cause in Cause if cause == content.get("cause")]
         error = RunError(
             message=str(content.get("error")),
-            cause=causes[0] if causes else Cause.OTHER,  # files of before have none
+            cause=causes[0] if causes else Cause.OTHER,  # older files have none
             time=seconds_since_1970(content.get("time")),
             log=str(content["log"]) if content.get("log") else None,
         )
@@ -183,7 +183,7 @@ class RunFolder:
         """Return True if the folder holds the result of the run with this key.
 
         Raises:
-            UserError: If it holds that of another recipe, pack or version, unless `force`.
+            UserError: If it holds a result of another recipe, pack or version, unless `force`.
         """
         if not self.result_json.exists():
             return False
@@ -209,7 +209,7 @@ class RunFolder:
         if self.is_done(key, force):
             return False
         self.leases.acquire(self.path)
-        # Whoever held the lease until now may have finished.
+        # The former holder of the lease may have finished the run.
         if self.is_done(key, force):
             self.release()
             return False
@@ -220,10 +220,10 @@ class RunFolder:
         self.leases.release(self.path)
 
     def begin(self, facts: Mapping[str, object], attempt: Mapping[str, object]) -> list[dict]:
-        """Write run.json, and remove what another run has left.
+        """Write run.json, and remove the files of another run.
 
         Args:
-            facts: The content but for the attempts; `key` tells this run from another.
+            facts: The content without the attempts; `key` tells this run from another.
             attempt: What is noted of this attempt, beside when it started.
 
         Returns:
@@ -318,7 +318,7 @@ def seconds_since_1970(text: object) -> float:
 
 
 def names_in(folder: Path | str) -> frozenset[str]:
-    """List the names in a folder at one look; none if there is no folder."""
+    """List the names in a folder with one call; none if there is no folder."""
     try:
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries)

@@ -1,9 +1,9 @@
 """List the GRIDS: the models that networks are compared with, each with a small grid of parameters.
 
-They are the ten classical models of the papers (Jha et al. 2019), and two rivals of today:
-gradient-boosted trees and a tabular network. A grid is to them what a recipe is to a network: it
-states all that decides the numbers, and the key hashes it. train/classical.py makes the models, so
-that no sklearn is needed here.
+They are the ten classical models of the papers (Jha et al. 2019), and two newer ones:
+gradient-boosted trees and a tabular network. Like the recipe of a network, a grid states everything
+that decides the numbers, and the key hashes it. train/classical.py makes the models, so that no
+sklearn is needed here.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ class Grid:
     # parameter -> value at every point
     fixed: dict = dataclasses.field(default_factory=dict, hash=False)
     grid: dict = dataclasses.field(default_factory=dict, hash=False)  # parameter -> list of values
-    max_rows: int | None = None  # of the training rows, the first; None: all
+    max_rows: int | None = None  # fit on the first rows only, at most this many; None: on all
     features: str = "raw"  # raw | standard, as in Recipe; trees do not care
     clip: float = 0.0
     target: str = "raw"
@@ -54,8 +54,8 @@ class Grid:
         return min(n_rows, self.max_rows or n_rows)
 
 
-# What measures distances or shrinks coefficients needs features of one size; 6 standard deviations
-# as in `onecycle`.
+# Models that measure distances or shrink coefficients need features of one scale; 6 standard
+# deviations as in `onecycle`.
 STANDARD: dict[str, Any] = {"features": "standard", "clip": 6.0, "target": "standard"}
 
 GRIDS = {

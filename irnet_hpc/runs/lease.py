@@ -1,6 +1,6 @@
-"""Lease runs to processes: two never train one run, and one that wakes up late overwrites nothing.
+"""Lease runs to processes: no two train the same run, and one that wakes up late writes nothing.
 
-    <run folder>/lease.json     token, host, process, job; its mtime is when its owner last beat
+    <run folder>/lease.json     token, host, process, job; its mtime is the last heartbeat
 
 The lease appears by link(2), which fails where there is one, on NFS too. Its owner touches it every
 10 seconds, and compares the token in it with its own before every rename into the run folder. A
@@ -32,8 +32,8 @@ from irnet_hpc.errors import UserError
 
 LEASE_FILE = "lease.json"
 EXPIRY_S = 120.0
-# In the lifetime of a lease, since a beat may come late: a library that keeps Python's threads
-# waiting, a file server that restarts.
+# Beats in the lifetime of a lease. A beat may come late if a library blocks Python's threads or a
+# file server restarts.
 N_BEATS = 12
 # What file systems without hard links answer to link(2).
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
@@ -101,8 +101,8 @@ def is_expired(seen: SeenLease, now: float | None, successor: Lease | None = Non
     Args:
         seen: The lease.
         now: The file server's time in s; None if unknown, and then no lease is too old.
-        successor: The lease of a process that would take over. A SLURM job that has been started
-            again no longer runs anywhere else.
+        successor: The lease of the process that would take over. If it is a later start of the same
+            SLURM job, the earlier start no longer runs.
     """
     lease = seen.lease
     is_restart = (
@@ -172,9 +172,9 @@ class Leases:
     def acquire(self, folder: Path | str) -> bool:
         """Hold a run.
 
-        Whether a process of another machine lives shows in its next beat alone, so that is waited
-        for, by a clock that does not jump. The file server's may (a machine that was asleep): an
-        owner that is silent there and lives here has two more beats.
+        Only its next beat shows whether a process of another machine is alive, so we wait for one,
+        by a clock that does not jump. The file server's clock may jump (after a machine was
+        asleep), so a silent owner that is alive on this machine gets two more beats.
 
         Args:
             folder: The run folder, which is made if it is missing.
@@ -255,7 +255,7 @@ class Leases:
         self._stopped.set()
 
     def keep_touching(self, path: Path) -> None:
-        """Show by the mtime of another file, too, that this process lives."""
+        """Also keep the mtime of another file fresh, as a sign that this process is alive."""
         with self._touching:
             self._touched.add(os.open(path, os.O_RDONLY))
         self._start_beating()
@@ -340,10 +340,10 @@ def _lease_file(folder: Path, lease: Lease) -> Iterator[tuple[Path, float]]:
 
 
 def _create(path: Path, temporary: Path) -> int | None:
-    """Give the content of `temporary` the name `path`; None if there is such a file.
+    """Give the content of `temporary` the name `path`; None if that name is taken.
 
-    Only one of several processes can. The descriptor that is returned is the one to touch, so that
-    a late beat never touches another's lease.
+    Only one of several processes succeeds. Touch the returned descriptor, so that a late beat never
+    touches the lease of another.
     """
     try:
         os.link(temporary, path)
@@ -408,7 +408,7 @@ def _read(path: Path) -> SeenLease | None:
             text, touched = file.read(), os.fstat(file.fileno()).st_mtime
     except FileNotFoundError:
         return None
-    except PermissionError:  # of another user, who wants it so
+    except PermissionError:  # it is of another user, who forbids reading it
         text, touched = "", path.stat().st_mtime
     try:
         return SeenLease(msgspec.convert(json.loads(text), Lease), touched)

@@ -1,7 +1,7 @@
 """Compare the predictions that runs have left on their test rows.
 
-A file that is missing, unreadable, or of other rows than its neighbours' costs a number and a note,
-never the tables.
+A file that is missing, unreadable, or has other rows than its neighbours leaves out a number and
+adds a note; the tables are made all the same.
 """
 
 import dataclasses
@@ -76,7 +76,7 @@ Splits = dict[int | None, SplitRows]
 
 
 class Predictions:
-    """Read predictions, each file once, and note in `problems` which cannot be used, and why.
+    """Read predictions, each file once; `problems` says which cannot be used, and why.
 
     Runs of one split share the arrays of their test rows, so that a thousand runs take the memory
     of their predictions alone.
@@ -100,7 +100,7 @@ class Predictions:
         return self._read[key]
 
     def _shared_rows(self, arrays: dict[str, "np.ndarray"]) -> LabelledRows:
-        """Return the rows of another run where they are the same, to the bit."""
+        """Return the rows of an earlier run if they are the same, to share their memory."""
         digest = hashlib.blake2b()
         for name in ARRAYS[:3]:
             digest.update(f"{arrays[name].dtype} {arrays[name].shape}".encode())
@@ -113,8 +113,8 @@ class Predictions:
         """Map each split to its rows.
 
         Args:
-            runs: on one property of one pack. A run whose rows are not those of the first run of
-                its split is left out.
+            runs: the runs on one property of one pack. A run whose rows are not those of the first
+                run of its split is left out.
         """
         splits: Splits = {}
         for run in runs:
@@ -163,7 +163,7 @@ def read_predictions(run: FinishedRun) -> dict[str, "np.ndarray"]:
     """Read the predictions of a run, and check that they are those of its result.
 
     Args:
-        run: The run; of several properties one.
+        run: The run, split so that it has one property.
 
     Returns:
         The arrays of `predictions_file.read_arrays`.

@@ -29,7 +29,7 @@ def read_arrays(path: Path, property_name: str | None = None) -> dict[str, "np.n
 
     Args:
         path: The file.
-        property_name: A property of a network of several; None for a network of one.
+        property_name: One property of a network of several; None if it has only one.
 
     Returns:
         `material_id`, `formula`, `target` and `prediction`, each (n_rows,), over the rows that
@@ -70,10 +70,10 @@ def read_members(path: Path, names: Collection[str]) -> dict[str, "np.ndarray"]:
 
     Args:
         path: The archive.
-        names: Of the arrays; those that the archive lacks are left out.
+        names: The names of the arrays; those that the archive lacks are left out.
 
     Raises:
-        ValueError: If the file is made to fill the memory, or a member is no array.
+        ValueError: If the file is made to fill the memory, or a member is not an array.
         BadZipFile: If a checksum fails.
     """
     import numpy as np

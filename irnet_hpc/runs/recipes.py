@@ -17,7 +17,7 @@ from irnet_hpc.runs.grids import GRID
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A way of training a network; the fields are in the order in which they act."""
+    """The settings by which a network is trained, in the order in which they act."""
 
     name: str
     features: str = "raw"  # raw | standard: mean 0, standard deviation 1 over the training rows
@@ -26,7 +26,7 @@ class Recipe:
     batch: int = 32  # rows a step, over all ranks
     norm_group: int = 32  # rows that are normalised together; the batch is a multiple of it
     precision: str = "fp32"  # fp32 | bf16 (autocast of the matrix products, fp32 weights) | fp64
-    trained_layers: int = 0  # last layers that a run which starts from another trains; 0: all
+    trained_layers: int = 0  # how many last layers a run from an origin trains; 0: all
     loss: str = "mae"  # mae | mse | huber (of the scaled target)
     # none | censored: for a target at the floor of PROPERTIES (a band gap of 0) every prediction
     # below it is right.
@@ -36,11 +36,11 @@ class Recipe:
     optimizer: str = "adam"  # adam | adamw
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
-    # Of AdamW, instead of weight_decay: epochs that a weight remembers at the full rate.
+    # For AdamW, instead of weight_decay: how many epochs a weight remembers at the full rate.
     decay_epochs: float = 0.0
     # constant | onecycle: cosine up over the first 30 %, cosine down to nothing | plateau
     schedule: str = "constant"
-    plateau_factor: float = 0.1  # by which the rate falls on a plateau of the selection MAE
+    plateau_factor: float = 0.1  # factor by which the rate falls on a plateau of the selection MAE
     plateau_patience: int = 0  # epochs that make a plateau
     # An epoch is better only by more than this, in the property's unit.
     plateau_threshold: float = 0.0
@@ -118,8 +118,8 @@ BOUNDS = {
     "statistics_rows": (2, 10_000_000),
 }
 
-# What each replica of a stack has for itself: it decides when a network steps how far, and never
-# what is computed.
+# Fields that may differ between the replicas of a stack: they decide the time and size of steps,
+# and never what is computed.
 OWN = (
     *("name", "learning_rate", "weight_decay", "decay_epochs", "schedule"),
     *("plateau_factor", "plateau_patience", "plateau_threshold", "ema", "epochs", "patience"),
@@ -170,7 +170,7 @@ def resolve(recipe: str | Mapping) -> Recipe:
         recipe: A name of RECIPES, or `{name: mine, base: paper, batch: 64}`.
 
     Raises:
-        UserError: If the name or a key is unknown, or a value out of its bounds.
+        UserError: If the name or a key is unknown, or a value is out of bounds.
     """
     if isinstance(recipe, str):
         return RECIPES[check_choice("recipe", recipe, RECIPES)]

@@ -7,7 +7,7 @@ from pathlib import Path
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
 
-# Of a number in a result: its square is still a number.
+# Largest number in a result: its square is still finite.
 MAX_NUMBER = 1e100
 
 
@@ -28,7 +28,7 @@ class RunResult:
     test_rmse: float
     test_r2: float | None  # None where the test targets do not vary
     val_mae: float | None  # None under protocol paper, which trains on val
-    baseline_mae: float  # of predicting the train median for every test row
+    baseline_mae: float  # MAE of predicting the train median for every test row
     selected_on: str  # val | test
     # Protocol paper: MAE on the unseen half of test less that on the half selected on, both ways.
     optimism: float | None
@@ -39,7 +39,7 @@ class RunResult:
     n_test: int
     # None: a classical model without coefficients or weights, or whose number says nothing.
     n_parameters: int | None
-    # Over all attempts, but for what a killed one did after its last checkpoint.
+    # Over all attempts, without what a killed one did after its last checkpoint.
     wall_time_s: float
     device_hours: float  # wall time of each attempt times its ranks
     # Training rows a second, evaluation left out; None: a classical model.
@@ -56,7 +56,7 @@ class RunResult:
     versions: dict
     commit: str | None
     # Classical models only; None: a network, or a result older than these fields.
-    fitted_rows: int | None = None  # of the n_train rows, the first
+    fitted_rows: int | None = None  # the number of first training rows it was fitted on
     # {point, tried: [{point, mae, seconds}]}: MAE on the rows that select.
     chosen: dict | None = None
     # Several properties in one network only: {name: {unit, test_mae, test_rmse, test_r2, val_mae,

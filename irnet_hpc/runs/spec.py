@@ -33,23 +33,23 @@ GRID_VERSION = 1
 # as the published code does.
 PROTOCOLS = ("honest", "paper")
 
-MAX_NAME = 255  # bytes in the name of a folder
+MAX_NAME = 255  # most bytes in the name of a folder
 
 
 @dataclasses.dataclass(frozen=True)
 class RunSpec:
-    """A cell of the matrix; making one raises UserError if a part is not one of its choices."""
+    """A cell of the matrix. Making one raises UserError if a value is not allowed."""
 
     pack: str  # name, e.g. oqmd-magpie
     # A name; of a network for several their names joined by commas, in the order of its outputs.
     # It hides the decorator of that name in this class.
     property: str
-    architecture: str  # of MODELS, custom-<hash8>, or a classical model of GRIDS
+    architecture: str  # a key of MODELS, custom-<hash8>, or a classical model of GRIDS
     depth: int | None = None  # None: a classical model
     recipe: str = "onecycle"  # name
     protocol: str = "honest"
     seed: int = 0
-    train_rows: int | None = None  # the first so many reported training rows; None: all
+    train_rows: int | None = None  # the first n rows that report the property; None: all
     start_from: str | None = None  # run_id of the run whose weights it starts from
     layers: str | None = None  # the layer string of a custom architecture
 
@@ -153,7 +153,7 @@ def model_name(architecture: str, depth: int | None) -> str:
     return architecture if depth is None else f"{architecture}-{depth}"
 
 
-# All names that a model can have, but for a user's own layers.
+# All names that a model can have, except those of a user's own layers.
 ARCHITECTURES = (*MODELS, *GRIDS)
 
 
@@ -201,7 +201,7 @@ def run_folder(results: Path | str, spec: RunSpec) -> Path:
 
 
 def run_id(spec: RunSpec, recipe: Recipe) -> str:
-    """Hash specification and recipe to the `start_from` of runs that start from this one.
+    """Hash specification and recipe into the `start_from` of runs that start from this one.
 
     Unlike the key it is known before any pack exists.
     """
@@ -212,7 +212,7 @@ def run_id(spec: RunSpec, recipe: Recipe) -> str:
 def run_key(
     spec: RunSpec, recipe: Recipe | Grid, pack_identity: dict, origin_key: str | None = None
 ) -> str:
-    """Hash all that decides the numbers of a run.
+    """Hash everything that decides the numbers of a run.
 
     The hash of the pack's content is left out: features may differ in the last bit between
     machines, and the hash of the source, the feature versions, the filters and the split already
@@ -256,7 +256,7 @@ def defaults(record: RunSpec | Recipe | Grid) -> dict:
 def read_recipe(spec: RunSpec, value: dict) -> Recipe | Grid:
     """Read the recipe of a result; UserError for unknown fields or values out of bounds.
 
-    Fields that the result is older than have their defaults.
+    Fields that were added after the result was written have their defaults.
     """
     kind = Grid if spec.is_classical else Recipe
     if not isinstance(value, dict):
@@ -288,9 +288,9 @@ def read_spec(value: dict) -> RunSpec:
 
 
 def shape_of(spec: RunSpec, recipe: Recipe) -> tuple:
-    """Return what cells of one pack must agree in to be replicas of one stack.
+    """Return the properties that cells of one pack must share to be replicas of one stack.
 
-    That is as far as it is known before their rows are read.
+    Whether they report the same rows is known only once the rows are read.
     """
     common = tuple(value for name, value in dataclasses.asdict(recipe).items() if name not in OWN)
     return (

@@ -12,7 +12,7 @@ class CellState(StrEnum):
     STALE = "stale"  # its result is of another recipe, pack or version, or damaged
     PREEMPTED = "preempted"  # it stopped with a checkpoint and can go on
     FAILED = "failed"  # it wrote error.json, or its job ended without a result
-    MISSING = "missing"  # none of these
+    MISSING = "missing"  # no evidence of any of these
 
 
 class GapState(StrEnum):
@@ -23,7 +23,7 @@ class GapState(StrEnum):
     UNREADABLE = "unreadable, and left out"  # result.json is not one of this version, or damaged
     STALE = "stale"
     RUNNING = "running"
-    UNFINISHED = "running, or interrupted"  # run.json is there; no ledger was asked for more
+    UNFINISHED = "running, or interrupted"  # there is a run.json, and no ledger to tell
     QUEUED = "queued"
     NOT_RUN = "not run"
 
@@ -31,7 +31,7 @@ class GapState(StrEnum):
 class Cause(StrEnum):
     """The causes of a failure, as `error.json` states them under `cause`."""
 
-    OTHER = ""  # nothing that more memory, more time or another process would mend
+    OTHER = ""  # not one of the causes below
     MEMORY = "memory"  # more memory may help
     TIME = "time"  # the job's end came first; more time may help
     PEER_LOST = "peer_lost"  # another rank is gone, which says nothing about why

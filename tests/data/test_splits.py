@@ -355,12 +355,13 @@ def test_a_series_over_families_has_every_row_in_test_as_often_as_it_has_familie
         ),
         (
             "--source own.csv --split element:O",
-            "a table with a column named split must be packed with that split, got element:O",
+            "a table with a column named split must be packed with the default "
+            "split and split seed, got element:O",
         ),
         (
             "--source own.csv --split-seed 1",
-            "a table with a column named split must be packed with that split, "
-            "got random with seed 1",
+            "a table with a column named split must be packed with the default "
+            "split and split seed, got random with seed 1",
         ),
     ],
 )

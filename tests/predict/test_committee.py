@@ -1,4 +1,4 @@
-"""Ensembles: means, intervals that are calibrated on val, and packs that are not at hand."""
+"""Ensembles: means, intervals that are calibrated on val, and packs that are missing."""
 
 import math
 
@@ -50,7 +50,7 @@ def test_without_its_pack_or_with_another_of_its_name_there_is_no_interval(
     assert (
         "low_mixing_enthalpy" not in rows[0]
         and "no interval" in message
-        and "is not at hand" in message
+        and "is missing" in message
     )
     assert (
         rows[1]["outside"] == "no training row has O" and not rows[1]["distance"]
@@ -58,4 +58,4 @@ def test_without_its_pack_or_with_another_of_its_name_there_is_no_interval(
     command = "--source alloys --rows 500 --features elements --name alloys-small --workers 1"
     assert pack_command(*command.split(), "--pack-dir", tmp_path).returncode == 0
     _, rows, message = ask(runs[0], formulas, "--pack-dir", tmp_path)
-    assert "low_mixing_enthalpy" not in rows[0] and "is another pack than the one" in message
+    assert "low_mixing_enthalpy" not in rows[0] and "is not the pack that" in message

@@ -338,7 +338,7 @@ def test_of_a_pack_that_a_file_system_has_forgotten_it_is_said_that_it_has_gone(
     _, _, rows = loaded(path, "stream", "band_gap")
     cut(path)  # so that reading fails, as a stale handle of a network file system would
     path.unlink()
-    with pytest.raises(PackUnreadable, match=f"pack {path} has gone while it was being read"):
+    with pytest.raises(PackUnreadable, match=f"pack {path} was removed while it was being read"):
         list(rows.train.slabs(0, 2600, 512))
 
 
