@@ -18,14 +18,14 @@ from irnet_hpc.sweep.ledger import CellStatus
 from irnet_hpc.sweep.matrix.matrix import Matrix
 from irnet_hpc.sweep.matrix.sites import Site
 
-# Numbers as wide as a weight that a replica keeps for each: the weight, its gradient, average, best
-# value and two moments, and the weight once more while others are evaluated.
+# How many numbers of a weight's width a replica keeps per weight: the weight, its gradient,
+# average, best value and two moments, and the weight once more while others are evaluated.
 COPIES = 7
-# Numbers that a row keeps for each output of a layer: what the gradient needs (the layer's input,
-# what was normalised, what was cut), and what is at hand while it is computed. Not measured on a
-# GPU yet; where it is too little, the bundle is halved.
+# How many numbers a row keeps per output of a layer: those that the gradient needs (inputs before
+# and after normalisation and ReLU), and temporaries. Not measured on a GPU yet; if it is too low,
+# the bundle is halved.
 ACTIVATIONS = 6
-# Evaluated at once, of every replica; without gradients, so that only a few layers are in memory.
+# Rows of every replica evaluated at once; without gradients, only a few layers are in memory.
 EVALUATED_ROWS = 4096
 # The device's own context, the rows, and the allocator's slack.
 RESERVED_GB = 2.0
@@ -55,9 +55,9 @@ def n_that_fit(
 
 
 AUTO = "auto"
-# Of one job: most partitions allow it, and it is not too much to lose.
+# Longest job: most partitions allow it, and it is not too much to lose.
 MAX_BUNDLE_MIN = 24 * 60
-# Of a pack that is not built: more than any feature set has but `classes`.
+# Features assumed of a pack that is not built: more than any feature set has but `classes`.
 UNKNOWN_FEATURES = 1024
 
 Bundle = tuple[CellStatus, ...]
@@ -68,15 +68,15 @@ def bundles_of(
 ) -> list[Bundle]:
     """Group cells into bundles.
 
-    Together are cells of one shape and of the same resources that report the same rows, as far as
-    that is known. A cell stays alone if it starts from another, since it waits for that; if it is
-    classical, since it has no network; and if it ran out of memory, since that may have been too
-    little for all of them together.
+    A bundle has cells of one shape and the same resources whose properties are reported by the same
+    rows, as far as that is known. A cell stays alone if it starts from another, for which it waits;
+    if it is classical, since it has no network; and if it ran out of memory, since that may have
+    been too little for the whole bundle.
 
     Args:
         matrix: The matrix.
         statuses: The cells to train.
-        wanted: Cells together at most, or AUTO: as many as fit into the GPU's memory.
+        wanted: Largest number of cells in a bundle; AUTO: as many as fit into the GPU's memory.
         gpu_gb: The memory of a GPU in GiB; None: cells are trained on a CPU.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Sweeps: a matrix of trainings, of which only what is missing or failed is run.
+"""Sweep a matrix of trainings: run only those that are missing or failed.
 
     python -m irnet_hpc.sweep plan jobs/smoke.yaml      states and cost of the cells; starts nothing
     python -m irnet_hpc.sweep run jobs/smoke.yaml       missing packs, then cell after cell, here
@@ -10,8 +10,8 @@
     python -m irnet_hpc.sweep keys                      every key of a matrix and of a site
 
 Every command may be killed and repeated. What replaces or removes something (retry, prune, --stale)
-lists it and asks first; --yes answers. Exit status: 0, 1 if a cell failed in `run`, 2 for a user's
-mistake.
+lists it and asks first; --yes answers. Exit status: 0 if all went well, 1 if a cell failed in
+`run`, 2 for a user's mistake.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def start_command(arguments: argparse.Namespace) -> int:
     if is_retry:
         is_here = slurm_array_size(context.options) is None
     if is_retry or context.options.stale:
-        # Asked before the sweep's lock is held, for which others wait.
+        # Ask before taking the sweep's lock, for which others wait.
         state = CellState.FAILED if is_retry else CellState.STALE
         names = names_to_replace(context, state, arguments.yes)
         if names is None:
@@ -124,7 +124,7 @@ def submit_command(context: SweepContext, arguments: argparse.Namespace) -> int:
 
 
 def reconcile_command(arguments: argparse.Namespace) -> int:
-    """Try again what lacked memory or time; only SLURM jobs call this."""
+    """Repeat cells that ran out of memory or time; only SLURM jobs call this."""
     reconcile(context_of(arguments), arguments.token)
     return ExitStatus.OK
 
@@ -226,13 +226,13 @@ def call(verb: str, matrix: Matrix, arguments: argparse.Namespace) -> str:
 
 
 def tables_call(matrix: Matrix, arguments: argparse.Namespace) -> str:
-    """Write the command of the tables, which also explain what is not done."""
+    """Write the command that makes the tables, which also explain which cells are missing."""
     command = ["python", "-m", "irnet_hpc.aggregate", str(Path(arguments.results))]
     return shlex.join([*command, "--matrix", str(matrix.path)])
 
 
 def next_step(matrix: Matrix, ledger: Ledger, arguments: argparse.Namespace) -> str:
-    """Write the command that brings a matrix on: wait, run what is left, or make tables."""
+    """Write the next command for a matrix: wait, run what is left, or make tables."""
     counts = ledger.counts()
     if any(counts[state] for state in UNDER_WAY):
         return f"{call('status', matrix, arguments)} --watch"
@@ -247,7 +247,7 @@ def next_step(matrix: Matrix, ledger: Ledger, arguments: argparse.Namespace) -> 
 
 
 def names_to_replace(context: SweepContext, state: CellState, yes: bool) -> frozenset[str] | None:
-    """List the cells in a state and ask whether they are trained again; None: they are not."""
+    """List the cells in a state and ask whether to train them again; None: the answer is no."""
     ledger = read_ledger(context.matrix, context.results)
     statuses = [status for status in ledger.cells if status.state == state]
     loss = "results that will be replaced"
@@ -266,12 +266,12 @@ def megabytes(size: int) -> str:
 
 
 def agreed(lines: list[str], question: str, yes: bool) -> bool:
-    """Show what goes, and ask. Raises UserError where nobody can answer, without --yes."""
+    """Show what will go, and ask. Raises UserError if nobody can answer and --yes is missing."""
     print("\n".join(lines), flush=True)
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise UserError(f"{question} There is no terminal to ask on: add --yes for yes")
+        raise UserError(f"{question} There is no terminal to answer on; add --yes to confirm")
     try:
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:

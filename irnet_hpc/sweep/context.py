@@ -1,4 +1,4 @@
-"""Hold what every operation on a sweep needs: the matrix, where things are, and the options."""
+"""Hold what every operation on a sweep needs: the matrix, its folders, and the options."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ class SweepOptions:
     only: frozenset[str] | None = None
     # Cells trained together at most, as one network; AUTO: as many as a GPU holds, on a CPU 1.
     bundle: str | int = AUTO
-    # Ranks of each cell, in place of the matrix's; only where cells are trained here.
+    # Ranks of each cell instead of those in the matrix; only for cells that are trained here.
     n_ranks: int | None = None
     # Start even if the cells may cost more than the matrix's budget_device_hours.
     over_budget: bool = False
@@ -83,7 +83,7 @@ def open_sweep(
         What `plan`, `run`, `submit` and `status` take.
 
     Raises:
-        UserError: The matrix is not one; the message names the file, the key and the choices.
+        UserError: The matrix is invalid; the message names the file, the key and the choices.
     """
     folder = Path(pack_dir) if pack_dir else None
     return SweepContext(read_matrix(matrix, folder), Path(results), folder, options)

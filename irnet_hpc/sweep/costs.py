@@ -147,7 +147,7 @@ def allreduce_s(work: Work, allocation: Allocation) -> float:
     return ring_s(allocation.n_ranks, work.n_weights * n_bytes, allocation.link)
 
 
-# Below it, half of what is paid for waits.
+# Least efficiency: below it, half of the paid time is waiting.
 MIN_EFFICIENCY = 0.5
 
 
@@ -164,7 +164,7 @@ def proposed_ranks(
         work: The training.
         allocation: The kind of device and its cores.
         limit_s: Seconds in which it must end.
-        speed: Seconds that trainings take here for each estimated one.
+        speed: Seconds that trainings take here per estimated second.
 
     Returns:
         The number of ranks; None where no number meets the limit.

@@ -1,8 +1,8 @@
 """Estimate what the cells of a matrix will cost, and on how many ranks each is trained best.
 
-An estimate is of a training that runs all its epochs. Where cells of the same recipe are done,
-theirs tell how long trainings take here against the model of costs.py, and after which part of the
-epochs they stop; otherwise the speed is that of the done cells of any recipe, or the model's alone.
+An estimate is of a training that runs all its epochs. Done cells of the same recipe tell how long
+trainings take here, compared with the model of costs.py, and after which part of the epochs they
+stop. Without any, the speed is that of done cells of any recipe, or else that of the model.
 """
 
 import dataclasses
@@ -103,7 +103,7 @@ def speeds_of(statuses: Sequence[CellStatus], device: str | None = None) -> Spee
         allocation = _allocation(status.cell.resources, device)
         if measured := _measured(status.cell, status.result, allocation):
             pairs[status.cell.spec.recipe, allocation.device].append(measured)
-            # When another recipe stops early says nothing.
+            # When cells of other recipes stop early says nothing about this one.
             pairs[None, allocation.device].append((measured[0], 1.0))
     return {
         key: Speed(

@@ -34,7 +34,7 @@ class HandOver:
     """The jobs that SLURM has taken."""
 
     journal: Path
-    # The jobs that a whole table waits for, those of earlier submissions among them.
+    # The jobs that the tables wait for, including those of earlier submissions.
     jobs: list[str]
     # Why SLURM refused the rest; None: it has taken all.
     refusal: UserError | None
@@ -54,7 +54,7 @@ def hand_over(
         ledger: The state of all cells, with the jobs that are under way.
         statuses: The cells to submit.
         array_size: SLURM's MaxArraySize.
-        again: Note in the journal that this is the second try of these cells.
+        again: Whether this is the second try of these cells, which the journal notes.
 
     Returns:
         What SLURM has taken, and why it refused the rest.

@@ -1,4 +1,4 @@
-"""Lay down the example matrices, SLURM scripts and site templates that a clone has.
+"""Copy the example matrices, SLURM scripts and site templates of a clone into a folder.
 
 In a clone they are the folders at its top; setup.py copies them into a wheel, below
 irnet_hpc/sweep/templates.
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from irnet_hpc.errors import UserError
 
-# Folders of a clone, and the files of each that are laid down.
+# Folders of a clone, and the files of each that are copied.
 FOLDERS = {"jobs": "*.yaml", "slurm": "*.sh", "env/sites": "*"}
 INSTALLED = Path(__file__).with_name("templates")
 CLONE = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ def lay_down(folder: Path) -> tuple[list[Path], list[Path]]:
     """Copy the templates to a folder. Existing files are never overwritten.
 
     Args:
-        folder: Is made where it is missing.
+        folder: The folder to fill, which is made if it is missing.
 
     Returns:
         The files that were written, and those that exist and were left alone.

@@ -28,7 +28,7 @@ from irnet_hpc.sweep.matrix.resources import Resources
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
-# Notice of preemption or of the job's end, and what comes before a kill.
+# Signals that announce preemption, the end of the job, or a kill.
 TRAINING_SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 # Notice of a job's end comes up to a minute early.
 NOTICE_SLACK_S = 90
@@ -100,7 +100,7 @@ def outside_any_job() -> Iterator[None]:
     if "SLURM_JOB_ID" in os.environ:
         # The GPUs of this job.
         names.add("CUDA_VISIBLE_DEVICES")
-    # Where the cluster is has nothing to do with this job.
+    # Variables that locate the cluster do not belong to this job.
     configuration = os.environ.get("SLURM_CONF")
     with clean_env(extra_names=tuple(names)):
         if configuration:
@@ -109,7 +109,7 @@ def outside_any_job() -> Iterator[None]:
 
 
 def notice_s(resources: Resources) -> int:
-    """Return how many seconds before its time is up a training is told to save."""
+    """Return how many seconds before the end of its job a training is told to save."""
     return min(120, resources.minutes * 60 // 4)
 
 
@@ -167,7 +167,7 @@ class TrainingJob:
 
 
 class Commands:
-    """Commands that submitit runs in turn, each whatever became of the one before.
+    """Commands that submitit runs in turn, whether or not the one before failed.
 
     Used for packs, the aggregator, and `sweep run` in the background.
     """

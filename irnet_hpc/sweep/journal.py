@@ -1,4 +1,4 @@
-"""Record what was handed to SLURM or to a process of this machine, and how it went.
+"""Record what was given to SLURM or to a local process, and how it ended.
 
     results/.sweep/<time>-<token>.jsonl   first line: the submission; then a line an event
     results/.sweep/lock                   held from reading the ledger until the journal is there
@@ -33,11 +33,11 @@ FOLDER = ".sweep"
 class Attempt(NamedTuple):
     """The last known attempt at one cell or pack."""
 
-    # Of the submission.
+    # The token of the submission.
     token: str
     # slurm | local
     cluster: str
-    # ISO, of the submission.
+    # The time of the submission, ISO.
     time: str
     # The host it was submitted from; a local one runs there.
     host: str
@@ -56,13 +56,13 @@ class Attempt(NamedTuple):
     bundle: int = 1
     # slurm: submitted by the job that tries once more what lacked memory or time
     again: bool = False
-    # The file that says so.
+    # The journal that states this.
     journal: str = ""
 
 
 @contextlib.contextmanager
 def alone(results: Path) -> Iterator[None]:
-    """Keep other sweeps from reading the ledger until this one's journal says what it takes up."""
+    """Keep other sweeps from reading the ledger until our journal says which cells we take."""
 
     def say_waiting(_: str) -> None:
         log.info("another sweep is about to start on %s; waiting for it", results)
@@ -121,7 +121,7 @@ def _later_than_all_in(folder: Path, now: datetime) -> str:
 
 
 def tables_of(results: Path, token: str) -> str | None:
-    """Return the job that makes the tables of a submission."""
+    """Return the id of the job that makes the tables of a submission."""
     for path in (Path(results) / FOLDER).glob(f"[0-9]*-{token}.jsonl"):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -163,7 +163,7 @@ def attempts(results: Path, except_token: str | None = None) -> dict[tuple[str, 
         if token_of(path) == except_token:
             continue
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            # A line cut short by a kill says nothing, nor does one that is not ours.
+            # A line cut short by a kill is skipped, and so is one that is not ours.
             with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 event = checked(json.loads(line))
                 if head is None:
@@ -180,8 +180,8 @@ def attempts(results: Path, except_token: str | None = None) -> dict[tuple[str, 
 def checked(event: object) -> dict:
     """Return an event. Raises TypeError if it is no object or a field has another type."""
     if not isinstance(event, dict):
-        raise TypeError("an event is an object")
+        raise TypeError("an event must be an object")
     for name, kind in Attempt.__annotations__.items():
         if name in event and not isinstance(event[name], kind):
-            raise TypeError(f"{name} is not of its type")
+            raise TypeError(f"{name} must be of its field's type")
     return event

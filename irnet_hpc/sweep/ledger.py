@@ -1,7 +1,7 @@
 """Work out the state of every cell of a matrix from the disk and one question to the scheduler.
 
 The states are those of `irnet_hpc.runs.states.CellState`. A cell that starts from another one is
-stale where that one's content has changed since, and is not taken up before that one can be.
+stale if the origin has changed since, and is not trained before the origin is.
 """
 
 import dataclasses
@@ -32,12 +32,13 @@ from irnet_hpc.sweep.journal import Attempt
 from irnet_hpc.sweep.matrix.matrix import Cell, Matrix
 from irnet_hpc.sweep.queue import Queue, life_of, queue_of
 
-# The words by which torch, numpy, Python and Linux say that memory was lacking, in the last line
-# of a log whose training could not write error.json any more.
+# What torch, numpy, Python and Linux print when memory runs out, in the last line of a log whose
+# training could no longer write error.json.
 FOREIGN_WORDS_FOR_MEMORY = re.compile(
     r"out of memory|can't allocate memory|MemoryError|[Uu]nable to allocate"
 )
-# Linux ends with signal 9 (137 by a shell's or launcher's count) what takes the memory of others.
+# Linux kills a process that takes too much memory by signal 9, which shells and launchers report as
+# 137.
 KILLED = (-9, 137)
 # The states of cells that `run` and `submit` take up without being asked to.
 TO_DO = (CellState.PREEMPTED, CellState.FAILED, CellState.MISSING)
@@ -70,7 +71,7 @@ class CellStatus:
 
     @functools.cached_property
     def folder(self) -> Path:
-        """The run folder; made when it is asked for, since paths of thousands take long."""
+        """The run folder, a path that is computed on first use, since thousands take long."""
         return self.results / self.name
 
     @functools.cached_property
@@ -89,7 +90,7 @@ class Ledger:
     # name of a cell that is queued or running -> its job
     cell_jobs: dict[str, str]
     notes: tuple[str, ...]
-    # The names of the only cells to take up; None: all that are to do.
+    # The names of the only cells to take up; None: all that are not done.
     chosen: frozenset[str] | None = None
 
     def counts(self) -> dict[CellState, int]:
@@ -100,8 +101,8 @@ class Ledger:
     def to_do(self, stale: bool = False) -> list[CellStatus]:
         """List the cells to take up, with `stale` also those that have an outdated result.
 
-        Cells are left out while their origin is stale and stays so, or is under way in a process
-        that cannot be waited for.
+        Cells are left out while their origin is stale and will not be retrained, or is being
+        trained by a process that cannot be waited for.
         """
         wanted = {*TO_DO, CellState.STALE} if stale else {*TO_DO}
         blocked = {
@@ -163,7 +164,7 @@ def read_ledger(
 
 
 class _Reader:
-    """Read the cells of one matrix: what is asked once (queue, clock, journal) is kept here."""
+    """Read the cells of one matrix; queue, clock and journal are read once and kept here."""
 
     def __init__(
         self, matrix: Matrix, results: Path, attempts: dict[tuple[str, str], Attempt]
@@ -188,11 +189,11 @@ class _Reader:
         self.lost_packs = {n: a for n, a in pack_attempts.items() if n not in alive}
 
     def life(self, attempt: Attempt | None) -> tuple[CellState, str] | None:
-        """Return the state of an attempt that is under way and a line on it, else None."""
+        """Return the state of an attempt in progress and a line on it; None if it is over."""
         return life_of(attempt, self.queue, self.now)
 
     def notes(self, jobs: dict[str, str]) -> tuple[str, ...]:
-        """Warn where SLURM does not answer, so that jobs are only believed to be queued."""
+        """Warn if SLURM does not answer, so that the queue is unknown."""
         if self.queue is not None or not jobs:
             return ()
         attempts = self.attempts.values()
@@ -255,7 +256,7 @@ class _Reader:
     def _without_result(
         self, stale: CellStatus, names: frozenset[str], attempt: Attempt | None, key: str | None
     ) -> CellStatus:
-        """Determine the state of a cell that neither is done nor has a living lease.
+        """Determine the state of a cell that is neither done nor held by a live lease.
 
         `stale` is the status that it has where its result is outdated or unreadable (detail).
         """
@@ -299,7 +300,7 @@ class _Reader:
         attempts: list[Attempt | None],
         ends: dict[str, JobEnd],
     ) -> list[CellStatus]:
-        """Add how the jobs of cells ended that left nothing behind, and which origins are missing.
+        """Add how jobs ended that left neither result nor error, and which origins are missing.
 
         SLURM's accounting is asked once for all jobs that `ends` does not know yet.
         """
@@ -330,7 +331,7 @@ class _Reader:
 
 
 def _without_origin(status: CellStatus, origin: CellStatus | None, is_gone: bool) -> CellStatus:
-    """Add to a cell that has not been trained that its origin has not been either."""
+    """Add to the status of an untrained cell that its origin is untrained too."""
     if origin is None or origin.state == CellState.DONE:
         return status
     if status.state != CellState.MISSING and not (is_gone and origin.state in TO_DO):
@@ -372,7 +373,7 @@ def _ended(status: CellStatus, ending: Ending, attempt: Attempt) -> CellStatus:
     """Complete the status of a cell whose attempt ended without leaving a result or an error."""
     log = status.log or attempt.log
     if status.resumable and ending.cause != Cause.MEMORY:
-        # The training would have said why it failed: it was a signal.
+        # A training that fails says why, so this one was ended by a signal.
         return dataclasses.replace(
             status,
             state=CellState.PREEMPTED,
@@ -389,7 +390,7 @@ def _ended(status: CellStatus, ending: Ending, attempt: Attempt) -> CellStatus:
 
 
 def why_stale(cell: Cell, result: RunResult, identity: dict, origin_key: str | None) -> str:
-    """Explain why a result is not the one that the cell stands for."""
+    """Explain why a result is not that of the cell as specified now."""
     wanted = dataclasses.asdict(cell.recipe)
     has = defaults(cell.recipe) | result.recipe
     if has != wanted:
@@ -438,5 +439,5 @@ def last_words_in(log: str | None, since: str) -> str:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
             return last_words(file.read().decode(errors="replace"))
     except (OSError, ValueError):
-        # What the journal calls a log may be no name of a file.
+        # The name of a log in a journal may not be a valid file name.
         return ""

@@ -41,9 +41,9 @@ from irnet_hpc.sweep.progress import CellsBar, cells_bar, wait_for
 
 log = logging.getLogger(__name__)
 
-# For a training that is told to stop to write its checkpoint.
+# Seconds for a training to write its checkpoint after it was told to stop.
 STOP_S = 30
-# How horovodrun tells the exit status of the first rank that failed (horovod/runner/gloo_run.py).
+# How horovodrun reports the exit status of the first rank that failed (horovod/runner/gloo_run.py).
 HOROVODRUN_STATUS = re.compile(r"^Exit code: (-?\d+)$", re.MULTILINE)
 
 
@@ -53,7 +53,7 @@ class Problem(NamedTuple):
     text: str
     # Another process trains it.
     held: bool = False
-    # By signal 9, as Linux does to what takes too much memory.
+    # Killed by signal 9, as Linux does to processes that take too much memory.
     killed: bool = False
 
     @property
@@ -189,7 +189,7 @@ class _LocalRun:
         self.done: set[str] = set()
 
     def train_all(self, statuses: list[CellStatus], ledger: Ledger) -> dict[str, Problem]:
-        """Train the cells, those with a passing problem a second time. Return the problems."""
+        """Train the cells; retry those whose problem may pass. Return the problems."""
         matrix, bundle, gpu_gb = self.context.matrix, self.context.options.bundle, gpu_gb_here()
         pairs = zip(ledger.cells, estimates(matrix, ledger), strict=True)
         minutes = {status.name: estimate.minutes for status, estimate in pairs}
@@ -319,7 +319,7 @@ def _worth_retrying(status: CellStatus, problems: dict[str, Problem]) -> bool:
 
 
 def _for_retry(status: CellStatus, problems: dict[str, Problem]) -> CellStatus:
-    """Return the cell as it is tried again: one killed for its memory shares it with no other."""
+    """Return the cell for its second try; one that was killed for its memory is trained alone."""
     killed = problems[status.name].killed
     return dataclasses.replace(status, cause=Cause.MEMORY) if killed else status
 
@@ -341,12 +341,12 @@ def _has_new_result(status: CellStatus) -> bool:
 
 
 def _problem(status: CellStatus, started: str, exit_status: int, output: str) -> Problem:
-    """Explain why a training has not done a cell.
+    """Explain why a training has left its cell without a result.
 
     Args:
         status: The cell.
         started: When the training was started (ISO time), to pass over older reasons.
-        exit_status: That of the process: negative for a signal.
+        exit_status: The exit status of the process, negative for a signal.
         output: What the training wrote to its log.
     """
     if holder := _holder(status.folder):
@@ -388,7 +388,7 @@ def train_command(
 
 
 def horovodrun(n_ranks: int) -> list[str]:
-    """Return the command that starts another one on several ranks of this machine.
+    """Return the prefix that starts a command on several ranks of this machine.
 
     Raises:
         UserError: horovodrun is not installed.

@@ -1,7 +1,7 @@
 """Show the progress of a sweep on this machine as a bar, on a terminal only.
 
-What a cell will take is its estimate, corrected by what those before it took. Cells without one,
-such as classical models, count as the median of the others.
+The time of a cell is its estimate, corrected by the times of the cells before it. Cells without
+one, such as classical models, count as the median of the others.
 """
 
 import contextlib
@@ -29,13 +29,13 @@ class CellsBar:
         self.bar = bar
         # Cell -> estimate in seconds; those without one are missing.
         self.seconds = seconds
-        # Not finished yet, the one at work among them.
+        # Not finished yet, including the current one.
         self.left = list(names)
         self.finished: list[str] = []
         self.spent_s = 0.0
 
     def advance(self, names: Collection[str], seconds: float) -> None:
-        """Count cells as finished, whatever came of them, after `seconds` together."""
+        """Count cells as finished, successful or not, after `seconds` together."""
         self.left = [name for name in self.left if name not in names]
         self.finished += names
         self.spent_s += seconds

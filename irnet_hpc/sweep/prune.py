@@ -29,7 +29,7 @@ from irnet_hpc.sweep.slurm_jobs import state_folder
 
 # The names that files.replacing and lease give to what they have not finished.
 TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.tmp(\.\w+)?|\.lease-[0-9a-f]+\.claim")
-# A temporary file that has not been written to for this long has lost its writer.
+# Seconds after which a temporary file that is not written to has lost its writer.
 MAX_AGE_S = 3600.0
 
 
@@ -100,7 +100,7 @@ def prune(results: Path, matrices: Iterable[Matrix]) -> list[Waste]:
 
 
 def remove(waste: Waste, results: Path) -> str | None:
-    """Remove it, if still nobody uses it. Return a sentence on what stood in the way, or None."""
+    """Remove it if it is still unused. Return a sentence that says why it was not, or None."""
     path = waste.path
     outside = state_folder() if waste.kind == WasteKind.SUBMITIT else results
     assert path.resolve().is_relative_to(outside.resolve()) and not path.is_symlink()
@@ -133,7 +133,7 @@ def _remove_run(folder: Path) -> None:
 
 
 def _is_run(results: Path, path: Path, names: Sequence[str]) -> bool:
-    """Return True if a folder is that of a run that belongs there; anything else is not ours."""
+    """Return True if a folder is the run folder that its own run.json or result.json names."""
     for name in ("result.json", "run.json"):
         if name in names:
             with contextlib.suppress(UserError, OSError, KeyError, TypeError):

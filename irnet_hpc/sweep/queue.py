@@ -28,7 +28,7 @@ class Queue(NamedTuple):
 
     # job id -> job
     jobs: dict[str, Job]
-    # Words, a token among them, of the comments of trainings that the journal gives to no cell.
+    # Words (tokens among them) in the comments of jobs that no journal assigns to a cell.
     unclaimed: frozenset[str]
 
 
@@ -98,7 +98,7 @@ def _life_of_job(attempt: Attempt, queue: Queue | None) -> tuple[CellState, str]
 
 
 def _is_touched(path: str, now: float | None) -> bool:
-    """Return True if the writer of a journal was heard of lately, by the file server's clock."""
+    """Return True if the writer of a journal touched it lately, by the file server's clock."""
     try:
         # NFS asks the server for a file's age when it is opened.
         with Path(path).open("rb"):

@@ -1,4 +1,4 @@
-"""Try again, once, the cells of a submission that lacked memory or time, with more of it."""
+"""Give the cells of a submission that ran out of memory or time a second try, with more of it."""
 
 import dataclasses
 import logging
@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 
 
 def reconcile(context: SweepContext, token: str) -> None:
-    """Submit again the cells of a submission that lacked memory or time, and log which and why.
+    """Submit cells that ran out of memory or time once more, and log which and why.
 
-    Of a bundle only the cells without a result come again: together where they lacked time, each
-    alone where they lacked memory. The tables then wait for them, too.
+    Of a bundle only the cells without a result are repeated: together if they lacked time, each
+    alone if they lacked memory. The tables then wait for them, too.
 
     Args:
         context: The sweep.
@@ -42,7 +42,7 @@ def reconcile(context: SweepContext, token: str) -> None:
             and not attempt.again
         ]
         statuses, lines = cells_to_retry(matrix, submitted)
-        log.info("%s", "\n".join(lines) or "nothing has ended for lack of memory or time")
+        log.info("%s", "\n".join(lines) or "no cell has run out of memory or time")
         hours = sum(status.cell.resources.device_hours for status in statuses)
         budget = matrix.budget_device_hours
         if budget is not None and hours > budget and not context.options.over_budget:
@@ -80,7 +80,7 @@ def cells_to_retry(
 ) -> tuple[list[CellStatus], list[str]]:
     """Select the cells to try again among those of a submission.
 
-    A cell that started from one of them failed with it, and comes again with it as it was.
+    A cell that starts from one of them failed too, and is repeated with unchanged resources.
 
     Returns:
         The cells with what they ask for now, and a line on each that lacked something.

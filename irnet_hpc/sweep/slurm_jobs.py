@@ -25,7 +25,9 @@ def state_folder() -> Path:
         base = Path(stated)
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
     if base.stat().st_uid != os.getuid():
-        raise UserError(f"the state folder {base} must be yours; set $IRNET_STATE to one that is")
+        raise UserError(
+            f"the state folder must belong to you, got {base}; set $IRNET_STATE to another one"
+        )
     if stat.S_IMODE(base.stat().st_mode) & 0o077:
         base.chmod(0o700)
     return base.resolve() / "submitit"
@@ -70,7 +72,7 @@ def slurm_parameters(
         "wckey": None,
         "setup": [*setup, *site.setup, f"export OMP_NUM_THREADS={resources.cpus_per_rank}"],
         "use_srun": is_training,
-        # A job whose pack failed would wait for ever, and the aggregator for it.
+        # Otherwise a job whose pack failed would wait for ever, and so would the aggregator.
         "additional_parameters": {"kill-on-invalid-dep": "yes", "requeue": True} | sbatch_options,
     }
     return parameters | (_srun_parameters(site, resources) if is_training else {})
@@ -90,11 +92,11 @@ def _srun_parameters(site: Site, resources: Resources) -> dict:
 
 
 def sbatch(folder: Path, parameters: dict, jobs: Sequence) -> list:
-    """Hand jobs to SLURM as one array, whatever job this process is in.
+    """Submit jobs to SLURM as one array, even from within another job.
 
     Args:
         folder: The folder of submitit's pickles for this submission.
-        parameters: Those of slurm_parameters().
+        parameters: The result of slurm_parameters().
         jobs: Callables that submitit can pickle.
 
     Returns:

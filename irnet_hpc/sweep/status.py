@@ -1,4 +1,4 @@
-"""Show how a matrix stands: lines for people, JSON for programs."""
+"""Show the state of a matrix: lines for people, JSON for programs."""
 
 import dataclasses
 import json

@@ -2,7 +2,7 @@
 
 On SLURM: what hand_over.py submits, then a job that waits for all trainings, however they end, and
 tries again what lacked memory or time (reconcile.py), and one aggregator after it. Without SLURM:
-one process that goes through the same in turn.
+one process that does the same, one after the other.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from irnet_hpc.sweep.status import summary
 
 log = logging.getLogger(__name__)
 
-# For the process in the background to say in its journal what it takes up.
+# Seconds for the background process to state in its journal which cells it takes.
 START_S = 60
 # A year: no limit.
 BACKGROUND_MIN = 525_600
@@ -132,7 +132,7 @@ def to_slurm(
         try:
             jobs = [submit_command(command, path, "reconcile", jobs)]
         except UserError as error:
-            log.info("note: %s; what lacked memory or time is not tried again", error)
+            log.info("note: %s; cells that run out of memory or time are not tried again", error)
     path = done.journal.with_name(f"tables-{matrix.name}-{token}.log")
     try:
         job = submit_command(aggregate_command(matrix, context.results), path, "tables", jobs)

@@ -36,8 +36,8 @@ def run_sweep(
         (in `unit`; None unless done), unit, folder and detail (why it is not done).
 
     Raises:
-        UserError: The matrix is not one, or may cost more than its budget. A cell that fails
-            raises nothing: its state is failed.
+        UserError: The matrix is invalid, or may cost more than its budget. A cell that fails raises
+            nothing: its state is failed.
 
     >>> run_sweep({"packs": ["alloys-magpie"], "properties": ["mixing_enthalpy"],
     ...            "models": ["irnet-17", "ridge"]})  # doctest: +SKIP

@@ -10,7 +10,7 @@ def test_retry_trains_the_failed_cells_alone_once_it_is_agreed_to(
     place, stand_in, monkeypatch, capsys
 ):
     paths = fail(place, "plain-10", "irnet-10")
-    with pytest.raises(UserError, match=r"2 failed cells have reasons .* add --yes for yes"):
+    with pytest.raises(UserError, match=r"2 failed cells have reasons .* add --yes to confirm"):
         place.sweep("retry", "--failed", "--cluster", "local")
     asked = answers(monkeypatch, "")
     assert place.sweep("retry", "--failed", "--cluster", "local") == 0

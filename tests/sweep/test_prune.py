@@ -52,7 +52,7 @@ def tree(place) -> set[str]:
 
 def test_prune_removes_what_nobody_wants_and_nothing_else(littered, monkeypatch, capsys):
     place, before = littered, tree(littered)
-    with pytest.raises(UserError, match="add --yes for yes"):
+    with pytest.raises(UserError, match="add --yes to confirm"):
         place.sweep("prune")
     answers(monkeypatch, "n")
     assert place.sweep("prune") == 0

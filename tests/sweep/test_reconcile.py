@@ -60,7 +60,7 @@ def test_what_lacked_memory_or_time_is_submitted_again_before_the_tables(
         "done",
     ]
     assert place.sweep("reconcile", "--token", token) == 0
-    assert "nothing has ended" in capsys.readouterr().out and len(slurm.scripts()) == 6
+    assert "no cell has run out" in capsys.readouterr().out and len(slurm.scripts()) == 6
 
 
 def test_a_matrix_may_want_nothing_tried_again(place, slurm):

@@ -88,7 +88,7 @@ class Dropped:
 class Matrix:
     """A matrix that was read and checked."""
 
-    # Of a matrix that was given as a mapping: its name, of no file.
+    # The file; for a matrix that was given as a mapping, its name.
     path: Path
     name: str
     packs: tuple[MatrixPack, ...]
@@ -123,7 +123,7 @@ def read_matrix(
         matrix makes a whole table with fewer seeds.
 
     Raises:
-        UserError: The matrix is not one. The message names the file, the key and the choices.
+        UserError: The matrix is invalid. The message names the file, the key and the choices.
     """
     if isinstance(matrix, Mapping):
         path, table = Path(name), matrix
@@ -187,7 +187,7 @@ class _Axes:
     # (product, reason) of models that do not exist.
     absent_models: list[tuple[str, str]]
     recipes: list[RecipeEntry]
-    # False: each model has the default of its kind, and no other was asked for.
+    # False: none was requested, so that each model has the default of its kind.
     states_recipes: bool
     protocols: list[str]
     seeds: list[int]
@@ -197,7 +197,7 @@ class _Axes:
 
     @property
     def n_each(self) -> int:
-        """The cells of a target and a combination."""
+        """The number of cells per target and combination: protocols x seeds."""
         return len(self.protocols) * len(self.seeds)
 
     def combinations(self) -> list[Combination]:
@@ -218,7 +218,7 @@ class _Axes:
         """List what the cells lack: models, targets, combinations, joint classical models."""
         existing, n_targets = self.existing(), len(self.targets.existing)
         n_classical = sum(combination.recipe.recipe is None for combination in existing)
-        # Of a depth that an architecture lacks.
+        # Models that lack a depth.
         n_networks = sum(recipe.recipe is not None for recipe in self.recipes)
         n_variants = n_networks * len(self.train_rows) * len(self.inits) * self.n_each
         dropped = [
@@ -306,7 +306,7 @@ def _read_pack_resources(table: dict) -> Resources:
         raise UserError(f"pack_resources must be of one rank, got {resources.n_ranks}")
     if resources.stage_dir:
         raise UserError(
-            "stage_dir must be among resources, since it is for those who read packs, "
+            "stage_dir must be in resources, since it is for trainings, which read packs, "
             f"got {resources.stage_dir}"
         )
     return resources
@@ -373,7 +373,7 @@ def _products(axes: _Axes) -> Iterator[tuple[tuple[str, str], str, int, Combinat
 
 
 def _add(cells: dict[RunSpec, Cell], cell: Cell) -> None:
-    """Add a cell, once: an origin has several that start from it, and may be a cell by itself."""
+    """Add a cell, once: an origin may serve several cells, and may be requested itself."""
     if cells.setdefault(cell.spec, cell).recipe != cell.recipe:
         raise UserError(f"duplicate recipe name: {cell.spec.recipe}")
 

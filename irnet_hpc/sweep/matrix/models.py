@@ -91,7 +91,7 @@ def read_models(entries: Sequence) -> tuple[list[ModelEntry], list[tuple[str, st
 
 
 def _depths(entry: Mapping, networks: Sequence[str]) -> list[int]:
-    """Read `depths`, which only networks need. One number by itself is a list of one."""
+    """Read `depths`, which only networks need. A single number counts as a list of one."""
     if not networks and "depths" not in entry:
         return []
     stated = entry.get("depths")

@@ -4,7 +4,7 @@
     init: [{pack: {name: big, source: big.csv}, property: band_gap, recipe: paper, train_rows: 50}]
 
 An origin has the model and the seed of the cell that starts from it, and its pack the split of that
-cell's pack: then no test formula of the one has trained the other.
+cell's pack: so the origin was trained on no test formula of that cell.
 """
 
 import dataclasses
@@ -52,9 +52,9 @@ class InitKeys:
 
 @dataclasses.dataclass(frozen=True)
 class Init:
-    """An entry of `init`: a cell, without what it has from the cells that start from it."""
+    """An entry of `init`: an origin, without the fields that its cell decides."""
 
-    # Its name, before that of a split is added.
+    # The name of the pack, without the suffix of a split.
     pack: str
     # The pack as it is written, a name or a mapping, as JSON.
     pack_entry: str
@@ -147,7 +147,7 @@ def origin_packs(
 
 
 def split_axes(target: MatrixPack) -> dict[str, list]:
-    """Return the split of a pack as a list of splits for another one.
+    """Return the split of a pack, as the lists of splits of another pack.
 
     Empty where it is the usual split, or a table's own.
     """
@@ -159,7 +159,7 @@ def split_axes(target: MatrixPack) -> dict[str, list]:
 
 
 def _how_built(pack: MatrixPack) -> tuple:
-    """Return how a pack is built, whether or not what is usual of its split is stated."""
+    """Return how a pack is built, whether or not its default split is spelled out."""
     options = list(pack.options or ())
     for option in ("--split", "--split-seed"):
         if option in options:

@@ -98,7 +98,7 @@ class MatrixPack:
     """A pack of the matrix: how it is built, and what it holds where it exists."""
 
     name: str
-    # Its name in the matrix, without what a list of splits has added to it.
+    # Its name in the matrix, without the suffix that a list of splits adds.
     base: str
     # None: the column of a table, known where the pack exists.
     split: SplitRule | None
@@ -107,7 +107,7 @@ class MatrixPack:
     path: Path
     # Those that the matrix wants of this pack, as written: perhaps `all`.
     properties: tuple[str, ...]
-    # property -> unit: what it has; where it does not exist, what it may have.
+    # property -> unit: those that it has or, before it exists, may have.
     units: dict
     # None: it does not exist yet.
     identity: dict | None
@@ -308,7 +308,7 @@ def _options(entry: dict, resolved: ResolvedSource, units: dict) -> tuple[str, .
 def _refuse_another(path: Path, entry: dict, identity: dict) -> None:
     """Raise UserError where a pack of the right name was built in another way.
 
-    It would give the table other numbers.
+    With such a pack the tables would show numbers that the matrix does not describe.
     """
     split = rule_of_identity(identity["split"])
     built: dict[str, object] = {
@@ -329,7 +329,7 @@ def _refuse_another(path: Path, entry: dict, identity: dict) -> None:
         del stated["filters"]
     n_rows = identity["n_source_rows"]
     if n_rows > entry.get("rows", n_rows):
-        # Fewer than asked for may be all there are.
+        # There may be fewer rows than were asked for.
         stated["rows"], built["rows"] = entry["rows"], n_rows
     for key, value in stated.items():
         if value != built[key]:
@@ -346,7 +346,7 @@ class Targets(NamedTuple):
     existing: list[tuple[str, str]]
     # (product, reason) of those that do not exist.
     absent: list[tuple[str, str]]
-    # On what cannot be known yet.
+    # Notes on what is not known yet.
     notes: list[str]
 
 

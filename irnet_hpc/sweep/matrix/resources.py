@@ -1,4 +1,4 @@
-"""Read resources: what cells ask of the scheduler, and how much more when they are tried again."""
+"""Read resources: what cells request from the scheduler, first and on a second try."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,13 @@ NARROWING = (
     *("pack", "property", "model", "architecture", "depth"),
     *("recipe", "protocol", "seed", "train_rows"),
 )
-# The resource of which more may help against a cause of failure.
+# Cause of a failure -> the resource of which more may help.
 FIELD_OF_CAUSE = {Cause.MEMORY: "memory_gb", Cause.TIME: "minutes"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Resources:
-    """Represent the request of one cell to the scheduler."""
+    """The request of one cell to the scheduler."""
 
     nodes: Annotated[int, Meta(ge=1, le=MAX, description="nodes of a cell's job")] = 1
     ranks_per_node: Annotated[
@@ -111,7 +111,7 @@ def read_retry(value: object) -> Retry | None:
 
 
 def with_more(resources: Resources, cause: Cause, limits: Retry) -> Resources | None:
-    """Return resources with twice the memory or time, within limits; None if that is no more.
+    """Return resources with twice the memory or time, within limits; None if the limits forbid it.
 
     Args:
         resources: What the cell had.
@@ -160,7 +160,7 @@ class ShapeTable:
 
     def __init__(self, shapes: Sequence[Shape]) -> None:
         self.shapes = shapes
-        # Only what a shape is narrowed to needs to be looked at.
+        # Only the keys that some shape is narrowed by matter.
         self.keys = tuple(dict.fromkeys(key for shape in shapes for key in shape.narrow))
         self.known: dict[tuple, Resources] = {}
         self.used: set[int] = set()

@@ -1,4 +1,4 @@
-"""Read sites: what a cluster wants of every job, by name or path."""
+"""Read a site, the options that a cluster wants for every job, by its name or path."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""Read YAML that people write, and refuse with one sentence what is not a plain mapping."""
+"""Read YAML that people write, and refuse, in one sentence, anything but a plain mapping."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from irnet_hpc.errors import UserError
 
 # Bytes; a matrix of a million cells takes a thousand.
 MAX_FILE_BYTES = 2**20
-# Nodes, those that aliases repeat counted each time: ten lines of aliases can stand for a billion.
+# Nodes, counted each time that an alias repeats them: ten lines of aliases can stand for a billion.
 MAX_NODES = 100_000
 MAX_WHOLE = 2**64
 
@@ -88,7 +88,7 @@ def load_yaml(path: Path) -> dict:
     """Read a mapping from a YAML file.
 
     Raises:
-        UserError: The file is too large, no YAML (the message has the line), or no mapping.
+        UserError: The file is too large, not YAML (the message has the line), or not a mapping.
     """
     try:
         if (size := path.stat().st_size) > MAX_FILE_BYTES:
