@@ -207,7 +207,7 @@ class _LocalRun:
                     problems |= self._train_bundles(bundles_of(matrix, later, bundle, gpu_gb), bar)
         except KeyboardInterrupt:
             n_done, n_cells = len(self.done), len(statuses)
-            log.info("stopped after %d of %d cells; the same command goes on", n_done, n_cells)
+            log.info("stopped after %d of %d cells; the same command continues", n_done, n_cells)
             raise
         return problems
 

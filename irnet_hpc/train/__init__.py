@@ -1,4 +1,4 @@
-"""Train networks and classical models: options -> runs -> loop -> run folders with results."""
+"""Train networks and classical models: options -> runs -> training loop -> run folders."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Tell from an exception what may mend a failed training, for error.json and a sweep's next try."""
+"""Classify the exception that ended a training, for error.json and for a sweep's next try."""
 
 import re
 
@@ -6,15 +6,15 @@ from irnet_hpc.errors import PeerLost
 from irnet_hpc.runs.lease import RunIsHeld
 from irnet_hpc.runs.states import Cause
 
-# Libraries report a lack of memory in errors whose types do not say so, torch's own among them.
+# Libraries, torch included, report a lack of memory by errors of unspecific types.
 NO_MEMORY = re.compile(r"out of memory|can't allocate memory|unable to allocate", re.IGNORECASE)
 
 
 def cause_of(error: BaseException | None) -> Cause:
     """Return the cause of an exception that ended a training.
 
-    Texts are looked at only where another library has written them; an error of ours has the cause
-    of the one that it was raised from.
+    Only texts of other libraries are searched; an error of ours has the cause of the error that it
+    was raised from.
     """
     if error is None:
         return Cause.OTHER

@@ -31,20 +31,20 @@ logger = logging.getLogger(__name__)
 
 
 def no_halves() -> list[list[float]]:
-    """Return what evaluation.select_halves starts from."""
+    """Return the initial halves for evaluation.select_halves."""
     return [[NEVER, 0.0], [NEVER, 0.0]]
 
 
 @dataclasses.dataclass
 class State:
-    """Where a training is: with the tensors, all that a checkpoint holds."""
+    """The state of a training; together with its tensors it makes a checkpoint."""
 
     epoch: int = 0
     step: int = 0  # over all epochs
-    error_sum: float = 0.0  # of |error| of the scaled target over the rows of this epoch so far
+    error_sum: float = 0.0  # sum of |error| of the scaled target over this epoch's rows so far
     best_mae: float = NEVER
     best_epoch: int = -1
-    stopped: bool = False  # early, since its patience was at an end
+    stopped: bool = False  # ended early, since its patience ran out
     history: list = dataclasses.field(default_factory=list)  # rows of history.csv
     wall_s: float = 0.0  # at the end of the last epoch
     training_s: float = 0.0  # evaluation left out
@@ -58,7 +58,7 @@ class State:
 
 
 class _Slot(NamedTuple):
-    name: str  # of SLOTS
+    name: str  # one of SLOTS
     state: dict[str, Any]  # fields of State
 
 
@@ -75,7 +75,7 @@ def save(folder: RunFolder, key: str, tensors: dict[str, Tensor], state: State, 
     slot = SLOTS[1 - SLOTS.index(newest)]
     folder.check()
     (path / f"{slot}.json").unlink(missing_ok=True)
-    for suffix in SUFFIXES:  # of a process that was killed while it wrote
+    for suffix in SUFFIXES:  # left by a process that was killed while writing
         remove_temporaries(path / f"{slot}{suffix}")
     with folder.replacing(path / f"{slot}.safetensors") as temporary:
         write_tensors(temporary, {name: tensor.detach().cpu() for name, tensor in tensors.items()})
@@ -111,7 +111,7 @@ def resume(folder: RunFolder, key: str, tensors: dict[str, Tensor], comm: Comm) 
 
 
 def resume_point(folder: RunFolder, key: str, comm: Comm) -> tuple[int, int]:
-    """Return the (epoch, step) at which `resume` would go on; (0, 0) without a checkpoint."""
+    """Return the (epoch, step) at which `resume` would continue; (0, 0) without a checkpoint."""
     newest = from_root(comm, lambda: _newest(folder.checkpoint, key))
     return (newest.state["epoch"], newest.state["step"]) if newest else (0, 0)
 
@@ -131,7 +131,7 @@ def _newest(path: Path, key: str) -> _Slot | None:
 def _forget_newer(folder: RunFolder, key: str, step: int) -> None:
     """Remove a checkpoint that claims to be newer than `step`, since it is damaged.
 
-    `save` would take it for the newest for ever, and each time overwrite the one that is whole.
+    Otherwise `save` would always take it for the newest, and overwrite the intact one.
     """
     path = folder.checkpoint
     for other, slot in _slots(path, key):
@@ -152,7 +152,7 @@ def _slots(path: Path, key: str) -> list[tuple[int, str]]:
 
 
 def _digest(path: Path, state: dict) -> str:
-    """Hash the tensors and the state: one bit of either would be another training."""
+    """Hash the tensors and the state, since a flipped bit in either would change the training."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     digest.update(json.dumps(state, sort_keys=True).encode())

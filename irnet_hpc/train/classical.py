@@ -2,13 +2,13 @@
 
     python -m irnet_hpc.train --pack oqmd-magpie --property band_gap --architecture ridge
 
-The command and the run folder are those of a network. A signal ends a fit as soon as the library is
-back in Python (SVR's at the end of a fit only). The error of each point is noted, so that the same
-command goes on with the next point, also after SIGKILL.
+The command and the run folder are those of a network. A signal ends a fit as soon as the library
+returns to Python (for SVR, only at the end of a fit). The error of each point is noted, so that the
+same command continues with the next point, even after SIGKILL.
 
-No fitted model is kept for prediction, since scikit-learn's are pickles, and loading a pickle runs
-what is in it. The coefficients of linear models and the weights of TabM, which are plain numbers,
-are kept in parameters.safetensors. This is the only file that imports sklearn, with regressor.py.
+No fitted model is kept for prediction, since scikit-learn saves models as pickles, and loading a
+pickle runs the code in it. The coefficients of linear models and the weights of TabM, which are
+plain numbers, are kept in parameters.safetensors. Only this file and regressor.py import sklearn.
 """
 
 import contextlib
@@ -55,8 +55,8 @@ def makers(seed: int, n_jobs: int) -> dict[str, Callable]:
     """Map each model of GRIDS to a function of its parameters that makes an estimator.
 
     Args:
-        seed: Of the models that draw random numbers.
-        n_jobs: Threads of the models that use several.
+        seed: The seed of the models that draw random numbers.
+        n_jobs: The number of threads, for models that use several.
 
     Returns:
         Estimators have fit(x, y) and predict(x), with x (n_rows, n_features) and y (n_rows,).
@@ -88,7 +88,7 @@ def makers(seed: int, n_jobs: int) -> dict[str, Callable]:
 
 @dataclasses.dataclass
 class Search:
-    """The progress of a grid: all that is remembered of it, as JSON, between two attempts."""
+    """The progress through a grid, which is kept as JSON between two attempts."""
 
     # {point, mae, seconds} in the grid's order; mae is None if it is not finite.
     tried: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -97,7 +97,7 @@ class Search:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The first point of the least MAE; None before any is finite."""
+        """The first point with the lowest MAE; None if no MAE is finite yet."""
         finite = (tried for tried in self.tried if tried["mae"] is not None)
         return min(finite, key=lambda tried: tried["mae"], default=None)
 
@@ -136,9 +136,9 @@ def fit_run(run: Run, pack: Pack, options: TrainOptions, comm: Comm) -> bool:
     except Stopped:
         is_late = time.time() >= until
         why = f"{OUT_OF_TIME}: stopped" if is_late else "stopped by a signal"
-        logger.info(f"{why}; the same command goes on with the point of the grid that it was at")
+        logger.info(f"{why}; the same command continues with the current point of the grid")
         if is_late:
-            run.folder.write_error(f"{OUT_OF_TIME}; the same command goes on", Cause.TIME)
+            run.folder.write_error(f"{OUT_OF_TIME}; the same command continues", Cause.TIME)
         return False
     assert result.chosen is not None
     logger.info(
@@ -168,7 +168,7 @@ def search(run: Run, data: Dataset) -> tuple[Any, Search]:
     """Fit every point of the grid that an earlier attempt has not fitted.
 
     Returns:
-        The estimator of the best point, and all that was tried.
+        The estimator of the best point, and everything that was tried.
 
     Raises:
         UserError: If no point has a finite error.
@@ -208,7 +208,7 @@ def search(run: Run, data: Dataset) -> tuple[Any, Search]:
 
 
 def fitted(spec: RunSpec, grid: Grid, point: dict[str, Any], data: Dataset) -> Any:
-    """Fit the model of one point on the first rows that it can take."""
+    """Fit the model of one point, on the first rows if it cannot take all."""
     from threadpoolctl import threadpool_limits
 
     n_rows, n_jobs = grid.fitted_rows(len(data.train)), torch.get_num_threads()
@@ -300,10 +300,10 @@ def _resume(run: Run) -> Search:
             progress = Search(**value["search"])
             logger.info(f"resuming after {len(progress.tried)} points of the grid")
             return progress
-        logger.warning(f"warning: {notes} is of another run or damaged; the grid begins anew")
+        logger.warning(f"warning: {notes} is damaged or of another run; the grid starts again")
     return Search()
 
 
 def _digest(search: object) -> str:
-    """Hash the notes: one digit of an error would choose another point."""
+    """Hash the notes, since a changed digit in an error could choose another point."""
     return hashlib.sha256(json.dumps(search, sort_keys=True).encode()).hexdigest()

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from irnet_hpc.runs.lease import Leases
     from irnet_hpc.train.session import Claims
 
-# States of a run that --json can report; of several runs the first that one of them has is theirs.
+# States of a run that --json can report; for several runs, the first state here that one of them
+# has.
 STATES = (CellState.FAILED, CellState.PREEMPTED, CellState.RUNNING, CellState.DONE)
 # Fields of RunResult that --json repeats. Errors are in `unit`, on the test rows unless named else.
 RESULT_FIELDS = (
@@ -123,7 +124,7 @@ def parser() -> CommandParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command on this rank; the others run it too."""
     arguments = parser().parse_args(argv)
-    # With torch, which --help does without.
+    # Imports torch, which --help does not need.
     from irnet_hpc.distributed.engines import start
     from irnet_hpc.distributed.processes import keep_freed_memory
     from irnet_hpc.runs.lease import Leases
@@ -155,7 +156,7 @@ def _run(
     leases: "Leases",
     answer: Callable[[object], None],
 ) -> int:
-    """Train what the options ask for; rank 0 gives the answer, also of a training that fails."""
+    """Train what the options ask for; rank 0 gives the answer, even if the training fails."""
     from irnet_hpc.distributed.engines import together
     from irnet_hpc.train.session import claim_runs, open_runs, train_claimed
 
@@ -182,7 +183,7 @@ def command_outcome(
 
     Args:
         runs: All runs that were asked for.
-        claims: Which of them this command was to train, and which another process holds.
+        claims: Which runs this command was to train, and which another process holds.
         seconds: How long the command has taken.
         next_step: The command to type next.
     """

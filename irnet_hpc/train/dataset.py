@@ -22,7 +22,7 @@ from irnet_hpc.train.stream import CHUNK_ROWS, WINDOW_CHUNKS, Stream
 
 # The share of the free memory, of the host and of the device, that `auto` lets features fill.
 SHARE = 0.5
-# Of weights and data.
+# The types of weights and data.
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 
 
@@ -34,8 +34,8 @@ class Part:
     # (n_rows,) float64, in the property's unit; of several (n_rows, n_properties), NaN where a row
     # does not report one
     target: np.ndarray
-    x: Tensor | Stream  # (n_rows, n_features), scaled, on the device or to be read
-    y: Tensor  # as target, scaled, on the device
+    x: Tensor | Stream  # (n_rows, n_features), scaled, on the device or still in the pack
+    y: Tensor  # the target, scaled, on the device
 
     def __len__(self) -> int:
         return len(self.row)
@@ -57,7 +57,7 @@ class Part:
 
     @property
     def resident(self) -> Tensor:
-        """x, which must not stream."""
+        """The features in memory; they must not stream."""
         assert isinstance(self.x, Tensor)
         return self.x
 
@@ -127,9 +127,9 @@ def load(
         pack: The pack; where features stream it is opened once more.
         spec: The run.
         recipe: Its recipe, which says how rows are scaled.
-        device: Where tensors are to be.
-        given: A scaling of features to use instead of that of the training rows, for weights that
-            expect it.
+        device: The device of the tensors.
+        given: A scaling of features to use instead of that of the training rows, if the initial
+            weights expect it.
         place: One of PLACES.
 
     Raises:
@@ -203,9 +203,9 @@ def arrange(
     Args:
         roles: Rows for training, validation and test.
         recipe: How to scale.
-        device: Where to.
+        device: The device of the result.
         given: A scaling of features to use instead of that of the training rows.
-        own: Whether features may be overwritten: twice as fast as in new memory.
+        own: Whether features may be overwritten, which is twice as fast as new memory.
     """
     _, features, target = roles[0]
     fitted = scaling.fit(lambda: [features], features.shape[1], target, recipe, given)
@@ -239,7 +239,7 @@ def streams(
 
 
 def place_of(data: Dataset, comm: Comm) -> str:
-    """Say where the ranks have their features, since one may find less memory than another."""
+    """Describe where the ranks have their features; some may find less memory than others."""
     n_streaming = sum(comm.gather(data.train.streams))
     if n_streaming == comm.size:
         return "streamed"
@@ -288,8 +288,8 @@ def epoch_order(row: np.ndarray, seed: int, epoch: int) -> np.ndarray:
 
     Args:
         row: The numbers of the rows in the pack (n_rows,), ascending, which tell their chunks.
-        seed: Of the run.
-        epoch: From 0 on.
+        seed: The seed of the run.
+        epoch: The number of the epoch, from 0 on.
 
     Returns:
         Positions in `row` (n_rows,): a pure function of (seed, epoch) and the chunks.

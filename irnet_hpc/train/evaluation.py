@@ -23,7 +23,7 @@ EVALUATION_ROWS = 4096  # a forward pass
 
 @contextlib.contextmanager
 def weights(flat: FlatParameters, values: Tensor) -> Iterator[None]:
-    """Give the network other weights (K, n_params) inside the block."""
+    """Replace the network's weights by `values` (K, n_params) inside the block."""
     own = flat.values.clone()
     flat.values.copy_(values)
     try:
@@ -56,7 +56,7 @@ def take_statistics(network: Network, rows: Part, recipe: Recipe, comm: Comm) ->
 
 @torch.no_grad()
 def outputs(network: Network, rows: Part, recipe: Recipe, comm: Comm) -> np.ndarray:
-    """Run the network on rows. Every rank computes a share, and returns all outputs.
+    """Run the network on rows. Each rank computes a share, and all ranks return all outputs.
 
     Returns:
         (..., n_rows, n_outputs) float64, scaled.
@@ -80,11 +80,11 @@ def in_unit(out: np.ndarray, rows: Part, data: Dataset) -> np.ndarray:
 
     Args:
         out: (n_rows, n_outputs).
-        rows: The rows that they are of.
-        data: Whose scaling to undo.
+        rows: The rows of these outputs.
+        data: The data whose scaling is undone.
 
     Returns:
-        Predictions float64 (n_rows,), of several properties (n_rows, n_properties).
+        Predictions float64 (n_rows,), or (n_rows, n_properties) for several properties.
     """
     scaling = data.scaling
     return np.maximum(
@@ -108,10 +108,10 @@ def select_halves(halves: list, errors: np.ndarray, seed: int) -> None:
     """Under protocol `paper`, note the best epoch by each half of the test rows.
 
     Args:
-        halves: For each half its least MAE so far, and the MAE of the other half in that epoch;
+        halves: For each half, its lowest MAE so far and the MAE of the other half in that epoch;
             changed in place.
-        errors: Of the test rows in this epoch (n_rows,).
-        seed: Of the run, which also decides the halves.
+        errors: The errors of the test rows in this epoch (n_rows,).
+        seed: The seed of the run, which also decides the halves.
     """
     if len(errors) < 2:
         return
@@ -137,10 +137,10 @@ def measure(unit: str, train: np.ndarray, test: np.ndarray, prediction: np.ndarr
     """Compute the errors of one property, by the names that they have in RunResult.
 
     Args:
-        unit: Of the targets.
+        unit: The unit of the targets.
         train: Reported targets of the training rows (n_train,).
-        test: Of the test rows (n_test,).
-        prediction: For the test rows (n_test,).
+        test: Targets of the test rows (n_test,).
+        prediction: Predictions for the test rows (n_test,).
     """
     mae, rmse, r2 = metrics(test, prediction)
     baseline = float(np.abs(test - np.median(train)).mean())
@@ -165,9 +165,9 @@ def measure_several(
     Args:
         spec: The run.
         pack: Its pack, which knows the units.
-        data: Its rows.
-        prediction: For the test rows (n_test, n_properties).
-        val_prediction: For the val rows (n_val, n_properties); None if there are none.
+        data: The rows of the pack.
+        prediction: Predictions for the test rows (n_test, n_properties).
+        val_prediction: Predictions for the val rows (n_val, n_properties); None if there are none.
     """
     per_property, train, val, test = {}, data.train.target, data.val.target, data.test.target
     for p, name in enumerate(spec.properties):

@@ -1,4 +1,4 @@
-"""Write what a finished training leaves: its predictions and, last, its result."""
+"""Write the files of a finished training: its predictions and, last, its result."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -15,11 +15,11 @@ from irnet_hpc.train.run import Run
 class Predictions(NamedTuple):
     """Predictions of a finished model, in the unit of each property.
 
-    Shapes are (n_rows,) or, of several properties, (n_rows, n_properties).
+    Shapes are (n_rows,) or, for several properties, (n_rows, n_properties).
     """
 
     test: np.ndarray
-    val: np.ndarray | None = None  # of several properties only
+    val: np.ndarray | None = None  # only for several properties
 
 
 def begin(run: Run, pack: Pack, attempt: dict, origin: dict | None = None) -> list[dict]:
@@ -28,8 +28,8 @@ def begin(run: Run, pack: Pack, attempt: dict, origin: dict | None = None) -> li
     Args:
         run: The run.
         pack: Its pack.
-        attempt: What is noted of this attempt: size, engine and, of a network, data.
-        origin: What is noted of the run that it starts from.
+        attempt: The facts of this attempt: size, engine and, for a network, data.
+        origin: The facts of the run that it starts from.
 
     Returns:
         All attempts so far; the last is this one.
@@ -47,14 +47,14 @@ def begin(run: Run, pack: Pack, attempt: dict, origin: dict | None = None) -> li
 def write_result(
     run: Run, pack: Pack, data: Dataset, predictions: Predictions, **fields: Any
 ) -> RunResult:
-    """Write the predictions and the result; then the checkpoints go.
+    """Write the predictions and the result; then remove the checkpoints.
 
     Args:
         run: The run.
         pack: Its pack.
         data: The rows that it was trained on.
-        predictions: Of the test rows and, of several properties, of the val rows.
-        **fields: The fields of RunResult that follow from none of these.
+        predictions: Those for the test rows and, for several properties, for the val rows.
+        **fields: The other fields of RunResult.
     """
     spec = run.spec
     run.folder.write_predictions(prediction_arrays(run, pack, data, predictions.test))
@@ -85,7 +85,7 @@ def prediction_arrays(
 ) -> dict[str, np.ndarray]:
     """List the arrays of test_predictions.npz: material_id, formula, target, prediction.
 
-    Of several properties target and prediction are (n_test, n_properties), NaN where a row does
+    For several properties, target and prediction are (n_test, n_properties), NaN where a row does
     not report a property, and the array `property` names the columns.
     """
     rows = pack.rows("test")

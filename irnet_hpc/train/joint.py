@@ -63,5 +63,5 @@ def relative_errors(prediction: np.ndarray, target: np.ndarray, spread: np.ndarr
         (n_rows,), whose mean is the relative error.
     """
     errors = np.abs(prediction - target) * (equal_shares(target) / spread)
-    # A prediction that is not finite gives an error that is not.
+    # A prediction that is not finite gives an error that is not finite.
     return np.where(np.isnan(target), 0, errors).sum(1)

@@ -53,18 +53,18 @@ def train_model(
         depth: Layers of the network; 17 if neither `architecture` nor `layers` is given.
         layers: A layer string instead of the two, e.g. `256BARx4-64BARx2-1`.
         recipe: The name of a recipe, or its fields, `{"name": "mine", "base": "onecycle",
-            "epochs": 100}`; `onecycle` by default, of a classical model `grid`.
+            "epochs": 100}`; by default `onecycle`, or `grid` for a classical model.
         protocol: `honest` selects the epoch on val, `paper` on test.
-        seed: Of weights and of the order of rows. A list trains a model for each item.
-        train_rows: Train on the first so many rows; None for all.
+        seed: The seed of weights and of the order of rows. A list trains a model for each item.
+        train_rows: Train on only the first `train_rows` rows; None for all.
         init: The folder of a finished run of the same model, whose weights to start from.
         results: The folder of all runs.
-        pack_dir: Where packs are looked for by name; None for $IRNET_PACKS, else `packs`.
+        pack_dir: The folder of packs that are given by name; None for $IRNET_PACKS, else `packs`.
         device: `auto`, `cpu` or `cuda`.
         force: Replace a result of another recipe, pack or version.
         data: `auto`, `resident` or `stream`: where features are while a network trains.
         stage_dir: A folder on a local disk, to read a copy of the pack from.
-        micro_batch: Rows that are in the network at once: the same numbers, in less memory.
+        micro_batch: Rows in the network at once; the numbers are the same, in less memory.
         progress_bar: Show a bar on a terminal.
 
     Returns:

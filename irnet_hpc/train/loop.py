@@ -1,7 +1,7 @@
-"""Train replicas in the one training loop, and yield each one's best network when it has ended.
+"""Run the training loop, the only one, and yield each replica's best network once it has ended.
 
 The replicas of a stack go from step to step together. Each has its own order of rows, schedule,
-history, best epoch and end, so its numbers are those that it has when it is trained alone.
+history, best epoch and end, so its numbers are those of a training alone.
 """
 
 import contextlib
@@ -36,12 +36,13 @@ from irnet_hpc.train.stack import Replica, Stack, stacks
 from irnet_hpc.train.step import Step
 from irnet_hpc.train.stopping import StopRequest
 
-# At most so many seconds are lost with a node, or an epoch if that is longer.
+# Seconds of work that a lost node costs at most, or an epoch if that is longer.
 CHECKPOINT_S = 60
 # The averaged weights are updated every EMA_STEPS steps, by the decay to that power, and at the end
 # of an epoch.
 EMA_STEPS = 8
-# Steps between two looks of the host at the device, until the speed is known; then about a second.
+# Steps between two times that the host looks at the device, until the speed is known; then about 1
+# s.
 FIRST_LOOK_STEPS = 16
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Ended:
 
     replica: Replica
     state: State
-    bundle_size: int  # replicas that it began with
+    bundle_size: int  # how many replicas its stack had at first
     network: Network | None
     error: UserError | None = None
 
@@ -116,8 +117,8 @@ def train(
     Args:
         replicas: Replicas of one shape and at one step, see `stacks`.
         comm: The ranks that train.
-        device: Where this rank trains.
-        stop: Asked once a step. When it says so, checkpoints are written and nothing more is
+        device: The device of this rank.
+        stop: Asked once per step. If it wants to stop, checkpoints are written and nothing more is
             yielded.
         options: `micro_batch`, `cuda_graphs` and `progress_bar` matter here.
 
@@ -132,7 +133,7 @@ def train(
 
 
 class _Training:
-    """A stack under way, and the clocks that decide when to look, to speak and to save."""
+    """A stack in training, and the clocks that decide when to look at it, to log and to save."""
 
     def __init__(
         self,
@@ -145,7 +146,7 @@ class _Training:
         self.stack, self.comm, self.stop, self.options, self.bar = stack, comm, stop, options, bar
         self.n_begun = len(stack.replicas)
         first = stack.replicas[0]
-        # What all replicas have in common.
+        # The same for all replicas.
         self.batch, self.rows, self.n_steps = (
             first.recipe.batch,
             first.data.train.row,
@@ -205,7 +206,7 @@ class _Training:
                 step, self.clock = self._new_step(), time.monotonic()
             if is_due:
                 self.saved = time.monotonic()
-                # A run that is lost just now is noticed at the next epoch.
+                # If a run is lost just now, that is noticed at the next epoch.
                 save(stack, [None] * len(stack.replicas), comm)
                 self.saving_s = time.monotonic() - self.saved
 
@@ -239,7 +240,7 @@ class _Training:
             for k, error_sum in enumerate(step.error_sum.tolist()):
                 stack.states[k].step, stack.states[k].error_sum = n_done, error_sum
                 if errors[k] is None and not math.isfinite(error_sum):
-                    # The host sees some steps only; the device has counted at each.
+                    # The host looks at some steps only; the device counts at each.
                     at = first + int(step.n_finite[k])
                     at_rows = self.rows[visited[k].reshape(-1, self.batch)[at]]
                     errors[k] = self._not_finite(k, at, at_rows, rates[at, k])
@@ -374,7 +375,7 @@ def note_epoch(replica: Replica, state: State, mae: float, rate: float) -> None:
 
 
 def spend(stack: Stack, comm: Comm, seconds: float, training_s: float) -> None:
-    """Give each replica its share of the time: summed over cells it is what the device was busy."""
+    """Give each replica its share of the time, so that sums over cells are the device's time."""
     for state in stack.states:
         state.spend(seconds / len(stack.states), comm.size)
         state.training_s += training_s / len(stack.states)
@@ -399,5 +400,5 @@ def save(stack: Stack, errors: list[UserError | None], comm: Comm) -> list[UserE
 def _too_large(replica: Replica) -> UserError:
     return UserError(
         f"a network and its batch must fit in the device's memory, got {replica.spec.model} and "
-        f"{replica.recipe.batch} rows; fewer rows at once (--micro-batch), or more ranks, may fit"
+        f"{replica.recipe.batch} rows; fewer rows at once (--micro-batch) or more ranks may fit"
     )

@@ -75,9 +75,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
         raise UserError(f"{path}: it is damaged: {error}") from None
     recorded = facts.pop("sha256", None)  # absent from files older than it
     if recorded and recorded != _content_hash(tensors, facts):
-        raise UserError(
-            f"{path}: it is damaged: its content is not that of the hash it was written with"
-        )
+        raise UserError(f"{path}: it is damaged: its content does not match its hash")
     return tensors, facts
 
 
@@ -101,7 +99,7 @@ class Finished:
     recipe: Recipe
     result: RunResult
     tensors: dict[str, Tensor]  # `network.*`, feature_mean and feature_scale (n_features,)
-    facts: dict  # of the same file: FACTS at least
+    facts: dict  # the facts of the same file, at least FACTS
     who: str  # the name of the run in messages
 
     @property
@@ -133,7 +131,7 @@ def read_finished(folder: Path | str, who: str = "a run") -> Finished:
         who: The name of the run in messages.
 
     Raises:
-        UserError: If there is none, or it has not finished, keeps no network, or is damaged.
+        UserError: If there is no run, or it has not finished, keeps no network, or is damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -193,7 +191,7 @@ def write_model(run: Run, pack: Pack, data: Dataset, network: Network) -> None:
 
 
 def model_facts(run: Run, pack: Pack, data: Dataset) -> dict:
-    """Collect what stands beside parameters, so that they can be used on other rows."""
+    """Collect the facts that are needed, besides the parameters, to predict other rows."""
     spec, scaling = run.spec, data.scaling
     units = [pack.units[name] for name in spec.properties]
     return {

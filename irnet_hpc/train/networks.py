@@ -31,10 +31,10 @@ logger = logging.getLogger(__name__)
 
 
 class Start(NamedTuple):
-    """What the result of a run states about how it began."""
+    """How a run began, as its result states it."""
 
     attempts: list[dict]
-    origin: dict | None  # of the run whose weights it starts from
+    origin: dict | None  # facts of the run whose weights it starts from
 
 
 def train_networks(
@@ -51,11 +51,10 @@ def train_networks(
         is_copy: Whether the pack is the node's own copy.
 
     Returns:
-        False if a signal or the end of the job came first: what is left in `unfinished` has saved
-        itself.
+        False if a signal or the end of the job came first; the runs left in `unfinished` are saved.
 
     Raises:
-        UserError: If a run failed, once all have ended.
+        UserError: If a run failed; it is raised once all have ended.
     """
     began, n_runs, errors = time.monotonic(), len(unfinished), []
     device = together(comm, lambda: device_of(comm.local_rank, options.device))
@@ -202,7 +201,7 @@ def _note_stop(unfinished: list[Run], stop: StopRequest) -> None:
     saved = [str(run.folder.checkpoint) for run in unfinished if run.folder.checkpoint.exists()]
     where = f" and saved in {', '.join(saved)}" if saved else ""
     why = f"{OUT_OF_TIME}: stopped" if stop.is_late else "stopped by a signal"
-    logger.info(f"{why}{where}; the same command goes on")
+    logger.info(f"{why}{where}; the same command continues")
     if stop.is_late:
         for run in unfinished:
-            run.folder.write_error(f"{OUT_OF_TIME}; the same command goes on", Cause.TIME)
+            run.folder.write_error(f"{OUT_OF_TIME}; the same command continues", Cause.TIME)

@@ -66,7 +66,7 @@ def read_options(arguments: argparse.Namespace) -> TrainOptions:
 
 
 def _cells(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """List the fields of each cell that differ from the options; each has its seed."""
+    """List, for each cell, its seed and the fields that differ from the options."""
     if arguments.bundle is None:
         return [{"seed": seed} for seed in arguments.seed]
     cells = _read_bundle(arguments.bundle)

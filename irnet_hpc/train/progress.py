@@ -1,4 +1,4 @@
-"""Show how a training goes on: a bar on a terminal, a line per epoch anywhere else.
+"""Show the progress of a training: a bar on a terminal, a line per epoch elsewhere.
 
 The bar is shown by rank 0 only. In a log, a pipe, or below a launcher there is none.
 """

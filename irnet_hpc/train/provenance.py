@@ -1,4 +1,4 @@
-"""What a result states about where it comes from: versions, commit, device, memory."""
+"""Collect where a result comes from: versions, commit, device, memory."""
 
 import platform
 import resource
@@ -22,7 +22,7 @@ def provenance(comm: "Comm", device: "torch.device") -> dict[str, object]:
 
     Args:
         comm: The ranks that have trained.
-        device: Where this rank has trained.
+        device: The device of this rank.
 
     Returns:
         `engine`, `device` (its model), `peak_memory_gb` (the largest of all ranks: of the GPU if

@@ -5,8 +5,8 @@
     model.predict(X_new)
 
 "IRNet: A General Purpose Deep Residual Regression Framework" (Jha et al., KDD 2019) takes any
-vector; so does this. It runs the loop of loop.py in one process, on a table in memory: no pack, no
-run folder.
+vector, and so does this class. It runs the loop of loop.py in one process, on a table in memory: no
+pack, no run folder.
 """
 
 import contextlib
@@ -60,7 +60,7 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
 
     Attributes:
         network_: The torch module, in float64 on the CPU.
-        scaling_: Of features and target.
+        scaling_: The scaling of features and target.
         history_: Rows of (epoch, step, learning rate, train MAE, validation MAE, seconds).
         best_epoch_: The epoch that was kept.
         best_mae_: Its MAE on the validation rows, in the unit of y.

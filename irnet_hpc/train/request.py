@@ -143,7 +143,7 @@ def check_options(request: TrainRequest, options: TrainOptions) -> None:
 def specify(
     request: TrainRequest, pack_name: str, origin: "Origin | None"
 ) -> list[tuple[RunSpec, Recipe | Grid]]:
-    """Specify each cell. Raises UserError if one is repeated, or of another shape."""
+    """Specify each cell. Raises UserError if a cell is repeated, or differs in shape."""
     cells = [
         (
             RunSpec(

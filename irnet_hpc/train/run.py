@@ -1,4 +1,4 @@
-"""The records that training carries from its options to its results. Imports no torch."""
+"""Records that training passes from its options to its results. Imports no torch."""
 
 import dataclasses
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ PLACES = ("auto", "resident", "stream")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """One training: all that decides its numbers, and the folder that keeps them."""
+    """One training: everything that decides its numbers, and the folder that keeps them."""
 
     spec: RunSpec
     recipe: Recipe | Grid
@@ -35,10 +35,10 @@ class TrainOptions:
     data: str = "auto"  # one of PLACES
     stage_dir: str | None = None  # the node's disk for a copy of the pack; see staging.py
     micro_batch: int | None = None  # rows of a rank that are in the network at once; None: all
-    pack_dir: str | None = None  # where the pack of an origin is looked for
+    pack_dir: str | None = None  # folder in which the pack of an origin is looked for
     force: bool = False  # replace a result of another recipe, pack or version
-    stop_on_signals: bool = False  # and before the end of a SLURM job; see stopping.py
-    progress_bar: bool = False  # on a terminal
+    stop_on_signals: bool = False  # and before the job's end; see stopping.py
+    progress_bar: bool = False  # show a bar on a terminal
     epoch_lines: bool = True  # log a line per epoch, at most one a second
     cuda_graphs: bool = True  # record a step once and replay it
 

@@ -1,7 +1,7 @@
 """Scale features and targets by statistics of the training rows, as the recipe says.
 
-Rows come in slabs, so that the statistics of a table larger than the memory are, to the last bit,
-those that numpy computes of one that fits.
+Rows come in slabs, so that a table may be larger than memory; the statistics equal, to the last
+bit, those that numpy computes over a whole array.
 """
 
 import dataclasses
@@ -13,7 +13,8 @@ from irnet_hpc.runs.grids import Grid
 from irnet_hpc.runs.recipes import Recipe
 from irnet_hpc.train.joint import spreads
 
-# Numbers at once. In float64 they stay in a core's cache; whole arrays take three times as long.
+# Numbers that are scaled at once: in float64 they fit in a core's cache; whole arrays take three
+# times as long.
 BLOCK = 2**15
 
 # Yields rows (n, n_features) float32, each slab valid until the next; each call is a pass.
@@ -70,8 +71,8 @@ def fit(
     """Compute the scaling of a recipe from the training rows.
 
     Args:
-        slabs: Their features, in slabs.
-        n_features: Columns.
+        slabs: The features of the training rows, in slabs.
+        n_features: The number of columns.
         target: Their targets (n_rows,) or (n_rows, n_properties).
         recipe: What to scale.
         given: A scaling whose features are to be used instead.
@@ -97,7 +98,7 @@ def fit(
 def moments(slabs: Slabs) -> tuple[np.ndarray, np.ndarray]:
     """Compute mean and standard deviation of at least one row, as numpy does of a whole array.
 
-    numpy adds rows one after the other, so that a sum can be interrupted and go on. It adds in
+    numpy adds rows one after the other, so that a sum can be interrupted and continued. It adds in
     pairs along the memory in two cases: a single feature, which is kept whole (it takes no more
     room than the target), and an array that lies by columns, which can only be the caller's own, in
     one slab.

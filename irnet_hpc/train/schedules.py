@@ -16,9 +16,9 @@ def learning_rate(recipe: Recipe, step: int, n_steps: int) -> float:
     steps, then falls to 1e-5 of it.
 
     Args:
-        recipe: Its schedule and rate.
-        step: From 0 on, over all epochs.
-        n_steps: Of the whole training.
+        recipe: The recipe, which states schedule and rate.
+        step: The number of the step over all epochs, from 0 on.
+        n_steps: The number of steps of the whole training.
     """
     if recipe.schedule != "onecycle":
         return recipe.learning_rate
@@ -32,9 +32,9 @@ def learning_rate(recipe: Recipe, step: int, n_steps: int) -> float:
 def plateau_factor(recipe: Recipe, maes: Sequence[float]) -> float:
     """Compute the factor of the rate in the next epoch under schedule `plateau`.
 
-    The rate falls by `plateau_factor` after `plateau_patience` epochs none of which was better than
-    the best by more than `plateau_threshold`, and again after as many more. Keras, in which iBRNet
-    is published, counts like this; torch's ReduceLROnPlateau counts one epoch more.
+    The rate falls by `plateau_factor` after `plateau_patience` epochs that did not improve on the
+    best by more than `plateau_threshold`, and again after as many more. Keras, in which iBRNet is
+    published, counts like this; torch's ReduceLROnPlateau counts one epoch more.
 
     Args:
         recipe: The recipe.

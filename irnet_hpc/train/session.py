@@ -1,4 +1,4 @@
-"""Train the runs of a request: open the pack, claim the runs, train them, note what fails.
+"""Train the runs of a request: open the pack, claim the runs, train them, record failures.
 
 Every function is called on all ranks alike. Rank 0 alone reads and writes run folders.
 """
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class Claims(NamedTuple):
-    """The runs of a request, by whether this process may train them now."""
+    """The runs of a request: those that this process trains, and those that another holds."""
 
     to_train: list[Run]
     done: list[Run]
@@ -39,7 +39,8 @@ def open_runs(
     """Open the pack of a request and make its runs.
 
     Raises:
-        UserError: On every rank, if the request is none, or the pack or the origin cannot be read.
+        UserError: On every rank, if the request is invalid, or the pack or the origin cannot be
+            read.
     """
 
     def read() -> tuple:
@@ -73,7 +74,7 @@ def train_runs(runs: Sequence[Run], pack: Pack, options: TrainOptions, comm: Com
 
     Returns:
         False if a signal or the end of the job came first. All that has been computed is saved, and
-        the same call goes on with it.
+        the same call continues from there.
 
     Raises:
         RunIsHeld: If another process trains one of the runs; the others have been trained.

@@ -1,8 +1,8 @@
 """A stack: K replicas of one shape, trained as one network with one product per layer.
 
-A replica's initial weights, order of rows, noise and numbers are those that it has alone, and so
-are its checkpoints, which lie in its own run folder. Replicas that were begun together may
-therefore go on alone, and the other way round. One replica alone is a stack of one.
+A replica's initial weights, order of rows, noise and numbers are the same as in a training alone,
+and so are its checkpoints, which lie in its own run folder. So replicas that began together may
+continue alone, and the other way round. One replica alone is a stack of one.
 """
 
 import dataclasses
@@ -73,7 +73,7 @@ class Stack:
     Args:
         replicas: Replicas of one shape. Their checkpoints, if there are any, are of one step.
         comm: The ranks that train; checkpoints are read on rank 0.
-        device: Where the tensors are.
+        device: The device of the tensors.
     """
 
     def __init__(self, replicas: Sequence[Replica], comm: Comm, device: torch.device) -> None:
@@ -143,7 +143,7 @@ class Stack:
         self._optimise([self.moments[k] for k in places])
 
     def note_best(self, k: int) -> None:
-        """Remember the present weights and statistics of replica k as its best."""
+        """Keep the current weights and statistics of replica k as its best."""
         for name, tensor in self.network.state_dict().items():
             self.best[name][k].copy_(tensor[k])
 
@@ -168,13 +168,13 @@ def load_each(
     given: Scaling | None,
     place: str = "resident",
 ) -> list[Dataset]:
-    """Load the rows of cells of one shape; features that several have in common exist once.
+    """Load the rows of cells of one shape; features that several share are held once.
 
     Args:
         pack: The pack of all cells.
         specs: The cells, which differ in property and seed only.
         recipe: The recipe of one of them: the scaling is the same for all.
-        device: Where the rows are to be.
+        device: The device of the rows.
         given: A scaling of features to use instead of that of the training rows.
         place: One of PLACES.
 

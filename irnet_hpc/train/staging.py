@@ -28,10 +28,10 @@ def stage(
     Args:
         pack: The pack, open.
         stage_dir: The folder for the copy; `auto` for the node's temporary one, None for no copy.
-        environment: Where `auto` looks.
+        environment: The variables that `auto` reads.
 
     Returns:
-        The path to read, and why it is not a copy although one is wanted: the node has no place.
+        The path to read, and a message if the node has no room for the copy that was wanted.
 
     Raises:
         UserError: If the folder cannot be written.
@@ -51,7 +51,7 @@ def stage(
     with exclusive(copy.parent / ".lock"):
         if _is_copy(copy, pack):
             return copy, None
-        remove_temporaries(copy)  # of a process that was killed
+        remove_temporaries(copy)  # left by a process that was killed
         n_bytes, free = pack.path.stat().st_size, shutil.disk_usage(copy.parent).free
         try:
             if n_bytes > free:

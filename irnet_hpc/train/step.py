@@ -1,8 +1,8 @@
 """One training step of a stack: read a batch, take gradients, sum them over the ranks, update.
 
-On a GPU the gradients are one CUDA graph and the optimiser another, since the time of a narrow
-network goes into launching kernels. The allreduce is between them, since Horovod's runs on a thread
-of its own. The same code computes, recorded or not.
+On a GPU the gradients are one CUDA graph and the optimiser another, since a narrow network spends
+its time on launching kernels. The allreduce is between them, since Horovod's runs on a thread of
+its own. The same code runs, recorded or not.
 """
 
 import logging
@@ -30,10 +30,11 @@ def pieces(groups: Groups, rows: slice, max_rows: int | None) -> list[slice]:
     Args:
         groups: How rows are normalised together.
         rows: The rank's rows.
-        max_rows: Of a slice; None for one slice.
+        max_rows: The most rows of a slice; None for one slice.
 
     Raises:
-        UserError: If a group has more rows, or spans ranks: its sums need all of its rows at once.
+        UserError: If a group is larger than that, or spans ranks: its sums need all of its rows at
+            once.
     """
     n_rows = rows.stop - rows.start
     if max_rows is None or n_rows <= max_rows:
@@ -192,7 +193,7 @@ class Step:
         if self.parts[0].streams:
             self.coming = [part.batches(rows[:, k], first) for k, part in enumerate(self.parts)]
         self.rows = torch.from_numpy(rows).to(device).flatten(1)
-        # To where the targets of each replica begin.
+        # Offsets at which the targets of each replica begin.
         shift = torch.arange(len(visited), device=device) * n_rows
         self.target_rows = self.rows + shift.repeat_interleave(self.y.shape[1])
         self.rates = torch.from_numpy(rates).to(self.stack.rates)
@@ -256,7 +257,7 @@ class Step:
         with autocast(recipe.precision, self.stack.device):
             error = self.stack.network(self.x[:, rows], self.groups, noise).view_as(y) - y
         if recipe.floor == "censored":
-            # A target at the floor is met by every prediction below (Tobin 1958).
+            # Any prediction below the floor is right for a target at the floor (Tobin 1958).
             error = error.masked_fill((y <= self.floor) & (error < 0), 0)
         if self.has_several_properties:
             # A value that is not reported has no error.

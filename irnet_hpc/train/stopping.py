@@ -1,16 +1,17 @@
-"""How a training is stopped from outside, in plain words and in one place.
+"""Stop a training from outside: by signals, or before the end of a SLURM job.
 
-Who asks. SLURM sends SIGUSR1 or SIGUSR2 some minutes before a job's time is up, and SIGTERM when it
-is preempted; a user sends SIGTERM. The clock asks too: some SLURMs send nothing, so one rank knows
-when its job ends and stops a minute before (distributed/slurm.py).
+Who asks to stop. SLURM sends SIGUSR1 or SIGUSR2 some minutes before a job's time is up, and SIGTERM
+when it is preempted; a user sends SIGTERM. The clock asks too: some SLURMs send nothing, so one
+rank knows when its job ends and stops a minute before (distributed/slurm.py).
 
-What a handler does. It never does the work: it may run between any two bytecodes, while a file is
-half written or a collective is under way. For networks it sets a flag (StopSignals), which the loop
-reads once a step. The flag travels with the gradients, so all ranks learn of it in the same step,
-save one checkpoint and return. For classical models there is no loop of ours to read a flag, since
-a fit is one call of a library. There the handler raises Stopped, which ends the fit as soon as the
-library is back in Python. Stopped is a BaseException, so that no library catches it as an error of
-its own. No file of ours is written while it may be raised but by rename.
+What a handler does. It never saves anything itself, since it may run between any two bytecodes,
+while a file is half written or a collective is under way. For networks it sets a flag
+(StopSignals), which the loop reads once a step. The flag travels with the gradients, so all ranks
+learn of it in the same step, save one checkpoint and return. For classical models there is no loop
+of ours to read a flag, since a fit is one call of a library. There the handler raises Stopped,
+which ends the fit as soon as the library is back in Python. Stopped is a BaseException, so that no
+library catches it as an error of its own. While it may be raised, files of ours are written by
+rename only.
 
 Whose handlers. Only signals with the default action are handled: submitit has a handler that
 requeues the job, and a program that calls this package has its own. Handlers are set once the data
@@ -37,7 +38,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class StopRequest(Protocol):
-    """What the loop asks once a step."""
+    """A request to stop, which the loop looks at once per step."""
 
     @property
     def asked(self) -> bool:
@@ -49,14 +50,14 @@ class StopRequest(Protocol):
 
 
 class NeverStop:
-    """The stop request of a library call: a training ends by itself, or by an exception."""
+    """The stop request of a library call, which never asks to stop."""
 
     asked = False
     is_late = False
 
 
 class Stopped(BaseException):
-    """A signal or the clock ends a fit. Not an Exception: no library may take it for its own."""
+    """A signal or the clock ends a fit. It is no Exception, lest a library catch it."""
 
 
 def stop_request(options: TrainOptions, comm: Comm) -> StopRequest:
@@ -76,7 +77,7 @@ def stopped_by_exception(options: TrainOptions) -> Iterator[float]:
     """Raise Stopped inside the block at a signal or shortly before the end of the job.
 
     Yields:
-        When the clock will do so, in s since the epoch; infinity without an end.
+        The time at which the clock will raise it, in s since the epoch; infinity without an end.
     """
     if not options.stop_on_signals:
         yield math.inf

@@ -1,4 +1,4 @@
-"""Read a pack's rows while they are trained on: one window is in use, a thread reads the next.
+"""Read a pack's rows during training: while one window is in use, a thread reads the next.
 
 For packs that are larger than the memory of the device or the host. The batches are those of a
 resident pack, bit for bit. Memory holds at most two windows, of WINDOW_CHUNKS * CHUNK_ROWS rows,
@@ -23,12 +23,12 @@ WINDOW_CHUNKS = 16
 
 
 class PackUnreadable(UserError):
-    """A pack can no longer be read. One rank meets this while the others train on."""
+    """A pack can no longer be read. Only one rank may notice, while the others continue."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """Features of ascending rows of a pack, read when they are used."""
+    """The features of ascending rows of a pack, read when they are needed."""
 
     pack: Pack  # open; h5py lets one thread read at a time
     row: np.ndarray  # (n_rows,) int64, their numbers in the pack, ascending
@@ -45,8 +45,8 @@ class Stream:
 def slabs(pack: Pack, row: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Read the features of ascending rows, chunk after chunk.
 
-    Whole chunks are read into memory that is used again: single rows take 40 times as long, new
-    memory twice.
+    Whole chunks are read into reused memory: single rows would take 40 times as long, new memory
+    twice.
 
     Yields:
         The places of some rows in `row`, and their features (n, n_features) float32, which are

@@ -16,7 +16,7 @@ PREDICTED_ROWS = 2048  # at once
 
 
 class TabM:
-    """An estimator like scikit-learn's, of scaled features (n_rows, n_features) and targets."""
+    """An estimator like scikit-learn's, for scaled features (n_rows, n_features) and targets."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class TabM:
             import tabm
         except ImportError:
             raise UserError(
-                "tabm needs the package tabm, which is not installed; pip install tabm"
+                "architecture tabm needs the package tabm, which is not installed; pip install tabm"
             ) from None
         features, targets = (
             torch.from_numpy(np.ascontiguousarray(part, np.float32)).to(self.device)

@@ -32,14 +32,14 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """A finished run of a network, with what a run needs that starts from it."""
+    """A finished run of a network, with the facts that a run needs to start from it."""
 
     folder: Path
     spec: RunSpec
     recipe: Recipe
     result: RunResult
     feature_labels: list[str]
-    scaling: Scaling  # of features only
+    scaling: Scaling  # for features only
     # Weights and statistics by name in Network.state_dict(), without the output layer.
     tensors: dict[str, Tensor]
 
@@ -58,7 +58,7 @@ def read_origin(folder: Path | str) -> Origin:
     """Read the run in a folder.
 
     Raises:
-        UserError: If there is none, or it has not finished, is of no network, or is damaged.
+        UserError: If there is no run, or it has not finished, is not of a network, or is damaged.
     """
     run = read_finished(folder, "an init run")
     try:
@@ -75,7 +75,7 @@ def read_origin(folder: Path | str) -> Origin:
 
 
 def check_start(spec: RunSpec, recipe: Recipe | Grid, origin: Origin | None) -> None:
-    """Raise UserError if a network cannot start, or be trained in part, as requested."""
+    """Check that a network can start, and be trained in part, as requested. Raises UserError."""
     if isinstance(recipe, Grid):
         return
     assert spec.depth is not None  # of a network
@@ -170,14 +170,15 @@ SHARED = ("n_shared_val", "n_shared_test")
 
 
 def trained_on(origin: Origin, path: Path) -> set[str]:
-    """List the reduced formulas of the rows that trained or selected the origin.
+    """List the reduced formulas of the rows on which the origin was trained or selected.
 
     Args:
         origin: The origin.
         path: Its pack.
 
     Raises:
-        UserError: If they cannot be known.
+        UserError: If the pack is missing or another one, or the origin started from yet another
+            run.
     """
     spec = origin.spec
     if spec.start_from:
@@ -191,7 +192,7 @@ def trained_on(origin: Origin, path: Path) -> set[str]:
             reported_rows(pack, spec.property, pack.rows(role)) for role in ("train", "val", "test")
         )
         if spec.protocol == "paper":
-            # It trains on val, and selects on test.
+            # Protocol paper trains on val, and selects on test.
             train, val = np.concatenate([train, val]), test
         rows = [*train[: spec.train_rows], *val]
         formulas = pack.formulas(slice(0, pack.n_rows))

@@ -73,7 +73,7 @@ def test_it_stops_by_the_clock_and_says_what_it_lacked(
     assert train.main([*where, *options]) == ExitStatus.PREEMPTED
     said = capsys.readouterr().out
     assert (
-        "out of time" in said and "the same command goes on" in said and "by a signal" not in said
+        "out of time" in said and "the same command continues" in said and "by a signal" not in said
     )
     assert not list(tmp_path.rglob("result.json")) and not list(tmp_path.rglob("lease.json"))
     error = json.loads(next(tmp_path.rglob("error.json")).read_text())

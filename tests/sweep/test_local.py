@@ -186,7 +186,7 @@ def test_stopping_a_run_lets_the_training_save_and_leaves_nothing_behind(place, 
     process.send_signal(number)
     shown, _ = process.communicate(timeout=600)
     assert process.returncode == 130
-    assert "stopped after 0 of 6 cells; the same command goes on" in shown
+    assert "stopped after 0 of 6 cells; the same command continues" in shown
     assert "Traceback" not in shown
     pid, _, said = log.read_text().partition(" ")
     assert said.startswith("up\n") and said.endswith("saved\n")

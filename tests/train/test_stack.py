@@ -335,7 +335,7 @@ def test_a_signal_names_the_checkpoints_that_are_there(gaps_pack, tmp_path, caps
     assert exit_status(lambda: train.main(arguments)) == ExitStatus.PREEMPTED
     said = capsys.readouterr().out
     (checkpoint,) = tmp_path.rglob("checkpoint")
-    assert f"stopped by a signal and saved in {checkpoint}; the same command goes on" in said
+    assert f"stopped by a signal and saved in {checkpoint}; the same command continues" in said
 
 
 BAD = {
