@@ -21,7 +21,7 @@ from irnet_hpc.data.sources import SOURCES
 from irnet_hpc.errors import UserError
 from irnet_hpc.features.sets import FEATURE_SETS
 from irnet_hpc.models.architectures import MODELS, WIDTHS
-from irnet_hpc.runs.grids import GRID, GRIDS
+from irnet_hpc.runs.classical_grids import GRID, GRIDS
 from irnet_hpc.runs.recipes import RECIPES
 from irnet_hpc.runs.spec import PROTOCOLS
 

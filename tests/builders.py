@@ -12,7 +12,7 @@ from irnet_hpc.pack.writer import create_pack
 from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.result import RunResult
 from irnet_hpc.runs.spec import run_folder, run_key
-from irnet_hpc.sweep.ledger import read_ledger
+from irnet_hpc.sweep.cell_states import read_ledger
 from irnet_hpc.sweep.matrix.matrix import Cell, Matrix
 from irnet_hpc.train import loop
 from irnet_hpc.train.run import Run

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from irnet_hpc.aggregate.tasks import Task, TaskResult
+from irnet_hpc.aggregate.task_results import Task, TaskResult
 from irnet_hpc.runs.predictions import Predictions
 
 if TYPE_CHECKING:

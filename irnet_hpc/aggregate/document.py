@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 
 from irnet_hpc.aggregate.formats import Section, section_markdown
-from irnet_hpc.aggregate.notes import Note
-from irnet_hpc.aggregate.published import published_beside, published_markdown
-from irnet_hpc.aggregate.render import (
+from irnet_hpc.aggregate.mae_table import (
     HOW_TO_READ,
     HOW_TO_READ_CLASSICAL,
     HOW_TO_READ_JOINT,
     HOW_TO_READ_SPLITS,
     markdown,
 )
+from irnet_hpc.aggregate.notes import Note
+from irnet_hpc.aggregate.published import published_beside, published_markdown
 from irnet_hpc.aggregate.scores import ModelScore, Score
 from irnet_hpc.aggregate.tables import Row, Table
 

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irnet_hpc.aggregate.charts import (
+from irnet_hpc.aggregate.curves import Convergence
+from irnet_hpc.aggregate.findings import Findings
+from irnet_hpc.aggregate.panels import (
     BASELINE,
     STYLES,
     draw_convergence,
@@ -16,8 +18,6 @@ from irnet_hpc.aggregate.charts import (
     draw_rows,
     plain_text,
 )
-from irnet_hpc.aggregate.curves import Convergence
-from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.ranking import Ranking
 from irnet_hpc.aggregate.series import Series
 from irnet_hpc.aggregate.tables import Table

@@ -12,7 +12,7 @@ from irnet_hpc.aggregate.scores import Model
 from irnet_hpc.aggregate.series import Series, chemistry_series, size_series
 from irnet_hpc.aggregate.significance import judge
 from irnet_hpc.aggregate.tables import Table, tabulate
-from irnet_hpc.aggregate.tasks import Task, tasks_of
+from irnet_hpc.aggregate.task_results import Task, tasks_of
 from irnet_hpc.runs.collect import FinishedRun, Gap
 from irnet_hpc.runs.predictions import Predictions
 

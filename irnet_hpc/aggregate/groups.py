@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from irnet_hpc.errors import UserError
+from irnet_hpc.runs.classical_grids import GRIDS
 from irnet_hpc.runs.collect import FinishedRun, one_a_property
-from irnet_hpc.runs.grids import GRIDS
 from irnet_hpc.runs.pack_identity import differing_fields, without_content_hash
 from irnet_hpc.runs.recipes import RECIPES, Recipe
 from irnet_hpc.runs.spec import PROTOCOLS, read_recipe, run_id, run_key

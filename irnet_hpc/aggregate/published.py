@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from irnet_hpc.aggregate.formats import Line, Text, aligned, csv_text, line_of, missing, one_line
-from irnet_hpc.aggregate.render import classical_cell, row_format, score_text
+from irnet_hpc.aggregate.mae_table import classical_cell, row_format, score_text
 from irnet_hpc.aggregate.scores import BestClassical, Model, ModelScore
 from irnet_hpc.aggregate.tables import Missing, Row, Table
 from irnet_hpc.runs.spec import ARCHITECTURES

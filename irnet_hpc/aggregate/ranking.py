@@ -7,7 +7,7 @@ Nemenyi's critical difference.
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from irnet_hpc.aggregate.tasks import Task, TaskResult
+from irnet_hpc.aggregate.task_results import Task, TaskResult
 
 MIN_TASKS = 8  # fewer tasks: no difference of ranks is claimed
 LEVEL = 0.05

@@ -9,45 +9,18 @@ from typing import TYPE_CHECKING
 from irnet_hpc.aggregate.document import document, exported
 from irnet_hpc.aggregate.findings import Findings, find
 from irnet_hpc.aggregate.formats import Section, csv_text, one_line, section_latex
+from irnet_hpc.aggregate.mae_table import latex, tidy_csv, tidy_records
 from irnet_hpc.aggregate.notes import Note, gap_notes, legend, problem_notes
 from irnet_hpc.aggregate.published import published_csv
-from irnet_hpc.aggregate.render import latex, tidy_csv, tidy_records
-from irnet_hpc.aggregate.sections import (
-    cost,
-    depths,
-    differences,
-    ensembles,
-    intervals,
-    optimism,
-    ranks,
-    representations,
-    series,
-    tasks,
-)
+from irnet_hpc.aggregate.sections import SECTIONS
 from irnet_hpc.aggregate.tables import Table
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import write_json, write_text
 from irnet_hpc.runs.collect import Gap, collect_runs
-from irnet_hpc.runs.states import CellState, GapState
+from irnet_hpc.runs.state_names import CellState, GapState
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-# In the order of the report. Each makes a Section from the findings.
-SECTIONS = (
-    depths.section,
-    tasks.section,
-    intervals.section,
-    ensembles.section,
-    differences.section,
-    series.size_section,
-    series.chemistry_section,
-    representations.section,
-    optimism.section,
-    cost.section,
-    ranks.section,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +178,7 @@ def make_report(findings: Findings, notes: Sequence[Note] = ()) -> Report:
 def _add_matrix(path: Path, results: Path, gaps: dict[Path, Gap]) -> list[Note]:
     """Add to `gaps` the cells of a matrix whose result is missing or stale; return notes on it."""
     # Here, since a matrix opens packs, and tables need no HDF5.
-    from irnet_hpc.sweep.ledger import read_ledger
+    from irnet_hpc.sweep.cell_states import read_ledger
     from irnet_hpc.sweep.matrix.matrix import read_matrix
 
     matrix = read_matrix(path)

@@ -38,7 +38,7 @@ from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.errors import UserError
 from irnet_hpc.runs.collect import FinishedRun, Gap
 from irnet_hpc.runs.spec import RunSpec
-from irnet_hpc.runs.states import GapState
+from irnet_hpc.runs.state_names import GapState
 
 
 class Missing(StrEnum):

@@ -19,7 +19,9 @@ from irnet_hpc.data.elements import FAMILIES, NUMBER, SYMBOLS
 from irnet_hpc.errors import UserError, check_choice
 
 ROLES = ("train", "val", "test")
-SHARES = (0.8, 0.1, 0.1)  # the shares of train, val and test
+# Shares of the roles. A change moves rows between them, also in `element:` and `family:` splits:
+# raise RULES in pack/select.py with it, so that earlier packs and results count as outdated.
+SHARES = (0.8, 0.1, 0.1)
 SPLIT_KINDS = {"random": "random", "element": "element:SYMBOL[+SYMBOL...]", "family": "family:NAME"}
 SUFFIX = re.compile(
     r"(?:-(?:element_[A-Za-z+]+|family_\w+))?(?:-split[1-9][0-9]*)?(?=(?:-nofilters)?$)"
@@ -149,9 +151,8 @@ def roles_of(reduced: Iterable[str], seed: int = 0) -> np.ndarray:
 def roles_around(reduced: Iterable[str], held_out: np.ndarray, seed: int = 0) -> np.ndarray:
     """Return (n_rows,) roles, as str objects: test is what is held out and nothing else.
 
-    All others keep the place between 0 and 1 that `role_of` gives them; the range of test goes to
-    train (8/9) and val (1/9). So the role of a material depends on itself and the seed alone,
-    whatever else is in the table.
+    Of the others the hash of `role_of` chooses: train with a probability of 8/9, else val. So the
+    role of a material depends on itself and the seed alone, whatever else is in the table.
 
     Args:
         reduced: (n_rows,) reduced formulas.

@@ -32,7 +32,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "machine",
             "process_name",
         ],
-        "slurm": [
+        "slurm_commands": [
             "NO_CLUSTER",
             "OUT_OF_TIME",
             "STATES_OUT_OF_MEMORY",

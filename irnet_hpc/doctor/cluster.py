@@ -6,7 +6,7 @@ import re
 import shutil
 from typing import TYPE_CHECKING
 
-from irnet_hpc.distributed.slurm import NO_CLUSTER
+from irnet_hpc.distributed.slurm_commands import NO_CLUSTER
 from irnet_hpc.doctor.checks import Check, Settings, Verdict, failure, note, ok, warning
 from irnet_hpc.doctor.commands import ask
 from irnet_hpc.errors import UserError
@@ -196,7 +196,7 @@ def check_state(_: Settings) -> Verdict | None:
     """Check that the folder that carries submitit's jobs to the nodes can be written."""
     if configuration_if_up() is None:
         return None
-    from irnet_hpc.sweep.slurm_jobs import state_folder
+    from irnet_hpc.sweep.sbatch import state_folder
 
     folder = state_folder()  # raises UserError if others may write it
     folder.mkdir(parents=True, exist_ok=True)

@@ -210,7 +210,7 @@ def _candidates(
     )
     n_rows = compositions.count(space)
     print(f"{n_rows:,} compositions in {arguments.enumerate!r}", flush=True)
-    yield candidates.formula_candidates(compositions.formulas(space), n_rows)
+    yield candidates.formula_candidates(compositions.enumerate_formulas(space), n_rows)
 
 
 def _row_filter(arguments: argparse.Namespace, properties: tuple[str, ...]) -> "RowFilter":

@@ -1,7 +1,7 @@
 """Enumerate compositions on a grid, each once, from a text such as `Li|Na-Fe|Co-O, step 0.1`.
 
     Li|Na-Fe|Co-O, step 0.1          each place is an element or a list of elements
-    alkali-3d-chalcogens, step 0.25  or a family of elements (splits.py)
+    alkali-3d-chalcogens, step 0.25  or a family of elements (data/elements.py)
     A-B-O, step 0.05                 A, B and X are any element that the model was trained on
     A-B-O, step 0.05, A=Li|Na, B=3d  or the elements that the text gives them
 
@@ -124,7 +124,7 @@ def count(space: Space) -> int:
     return sum(math.comb(space.n_steps - 1, len(elements) - 1) for elements in _sets(space))
 
 
-def formulas(space: Space) -> Iterator[str]:
+def enumerate_formulas(space: Space) -> Iterator[str]:
     """Yield each composition once, as a formula of whole amounts without a common divisor."""
     for elements in _sets(space):
         for cuts in itertools.combinations(range(1, space.n_steps), len(elements) - 1):

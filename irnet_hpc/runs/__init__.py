@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "collect": ["FinishedRun", "Gap", "collect_runs", "one_a_property"],
         "folder": ["SLOTS", "SUFFIXES", "RunError", "RunFolder", "names_in", "seconds_since_1970"],
-        "grids": ["GRID", "GRIDS", "USES_GPU", "Grid", "point_text"],
+        "classical_grids": ["GRID", "GRIDS", "USES_GPU", "Grid", "point_text"],
         "lease": [
             "LEASE_FILE",
             "Lease",
@@ -36,7 +36,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "readable_runs",
         ],
         "predictions_file": ["read_arrays"],
-        "recipes": ["RECIPES", "Recipe", "cannot_start", "fitting_batch", "resolve"],
+        "recipes": [
+            "DEFAULT_RECIPE",
+            "RECIPES",
+            "Recipe",
+            "cannot_start",
+            "fitting_batch",
+            "resolve",
+        ],
         "result": ["RunResult", "read_result"],
         "spec": [
             "ARCHITECTURES",
@@ -57,6 +64,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "run_name",
             "shape_of",
         ],
-        "states": ["Cause", "CellState", "GapState"],
+        "state_names": ["Cause", "CellState", "GapState"],
     },
 )

@@ -11,7 +11,7 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.result import MAX_NUMBER, RunResult, read_result
 from irnet_hpc.runs.spec import RunSpec, read_recipe, read_spec
-from irnet_hpc.runs.states import GapState
+from irnet_hpc.runs.state_names import GapState
 
 # Numbers that may be null in a result.
 MAY_BE_NONE = ("n_parameters", "val_mae", "fitted_rows")

@@ -22,7 +22,7 @@ from irnet_hpc.runs.lease import Leases, RunIsHeld, SeenLease, read_lease
 from irnet_hpc.runs.predictions_file import read_arrays
 from irnet_hpc.runs.result import RunResult, read_result
 from irnet_hpc.runs.spec import RunSpec, read_spec
-from irnet_hpc.runs.states import Cause
+from irnet_hpc.runs.state_names import Cause
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from irnet_hpc.errors import UserError, check_choice
-from irnet_hpc.runs.grids import GRID
+from irnet_hpc.runs.classical_grids import GRID
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +34,11 @@ class Recipe:
     # full | bf16: how several ranks send their gradients; one rank sends nothing.
     allreduce: str = "full"
     optimizer: str = "adam"  # adam | adamw
+    # The defaults of these fields are recipe `paper`; the recipe used by default is DEFAULT_RECIPE.
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
-    # For AdamW, instead of weight_decay: how many epochs a weight remembers at the full rate.
+    # For AdamW, in place of weight_decay: the time constant, in epochs, of the average over updates
+    # that its weights are, at the recipe's learning_rate.
     decay_epochs: float = 0.0
     # constant | onecycle: cosine up over the first 30 %, cosine down to nothing | plateau
     schedule: str = "constant"
@@ -118,12 +120,14 @@ BOUNDS = {
     "statistics_rows": (2, 10_000_000),
 }
 
-# Fields that may differ between the replicas of a stack: they decide the time and size of steps,
-# and never what is computed.
-OWN = (
+# Fields in which networks that are trained together, as one stack of replicas, may differ: they
+# decide when and how far the weights of a network move, and not which operations are computed.
+REPLICA_FIELDS = (
     *("name", "learning_rate", "weight_decay", "decay_epochs", "schedule"),
     *("plateau_factor", "plateau_patience", "plateau_threshold", "ema", "epochs", "patience"),
 )
+
+DEFAULT_RECIPE = "onecycle"
 
 RECIPES = {
     recipe.name: recipe

@@ -30,7 +30,9 @@ class RunResult:
     val_mae: float | None  # None under protocol paper, which trains on val
     baseline_mae: float  # MAE of predicting the train median for every test row
     selected_on: str  # val | test
-    # Protocol paper: MAE on the unseen half of test less that on the half selected on, both ways.
+    # Protocol paper: how much selecting on test flatters. The epoch is selected on one half of the
+    # test rows; this is the MAE on the other half minus that on the selecting half, averaged over
+    # both choices of the half.
     optimism: float | None
     best_epoch: int | None  # None: a classical model, which has no epochs to select from
     epochs: int | None

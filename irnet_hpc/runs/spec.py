@@ -19,9 +19,9 @@ from typing import Any
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import NAME
 from irnet_hpc.models.architectures import MODELS, custom_name, layer_string, parse_layers
-from irnet_hpc.runs.grids import GRID, GRIDS, Grid
+from irnet_hpc.runs.classical_grids import GRID, GRIDS, Grid
 from irnet_hpc.runs.pack_identity import without_content_hash
-from irnet_hpc.runs.recipes import OWN, Recipe
+from irnet_hpc.runs.recipes import DEFAULT_RECIPE, REPLICA_FIELDS, Recipe
 
 # Raised by hand when a change makes the same specification give other numbers;
 # tests/train/test_loop.py guards it.
@@ -46,7 +46,7 @@ class RunSpec:
     property: str
     architecture: str  # a key of MODELS, custom-<hash8>, or a classical model of GRIDS
     depth: int | None = None  # None: a classical model
-    recipe: str = "onecycle"  # name
+    recipe: str = DEFAULT_RECIPE  # name
     protocol: str = "honest"
     seed: int = 0
     train_rows: int | None = None  # the first n rows that report the property; None: all
@@ -292,7 +292,9 @@ def shape_of(spec: RunSpec, recipe: Recipe) -> tuple:
 
     Whether they report the same rows is known only once the rows are read.
     """
-    common = tuple(value for name, value in dataclasses.asdict(recipe).items() if name not in OWN)
+    common = tuple(
+        value for name, value in dataclasses.asdict(recipe).items() if name not in REPLICA_FIELDS
+    )
     return (
         spec.pack,
         spec.layer_string,
@@ -312,12 +314,13 @@ def refuse_mixed(cells: Sequence[tuple[RunSpec, Recipe]]) -> None:
             differing = [
                 name for name, value in vars(recipe).items() if value != vars(its_recipe)[name]
             ]
-            wrong = [name for name in differing if name not in OWN] or ["the number of properties"]
+            wrong = [name for name in differing if name not in REPLICA_FIELDS] or [
+                "the number of properties"
+            ]
             raise UserError(
                 "cells that are trained together may differ in the seed, the property and the "
-                "recipe's "
-                f"{', '.join(OWN)}, got {spec.model} by recipe {recipe.name} and {first.model} by "
-                f"{its_recipe.name}, which differ in {', '.join(wrong)}"
+                f"recipe's {', '.join(REPLICA_FIELDS)}, got {spec.model} by recipe {recipe.name} "
+                f"and {first.model} by {its_recipe.name}, which differ in {', '.join(wrong)}"
             )
 
 

@@ -13,8 +13,8 @@ from irnet_hpc.models.architectures import n_weights, parse_layers
 from irnet_hpc.pack.store import open_pack
 from irnet_hpc.runs.recipes import Recipe
 from irnet_hpc.runs.spec import RunSpec, shape_of
-from irnet_hpc.runs.states import Cause, CellState
-from irnet_hpc.sweep.ledger import CellStatus
+from irnet_hpc.runs.state_names import Cause, CellState
+from irnet_hpc.sweep.cell_states import CellStatus
 from irnet_hpc.sweep.matrix.matrix import Matrix
 from irnet_hpc.sweep.matrix.sites import Site
 

@@ -25,13 +25,13 @@ from pathlib import Path
 
 from irnet_hpc.console import CommandParser, ExitStatus, command_parser, log_to_stdout
 from irnet_hpc.errors import UserError
-from irnet_hpc.runs.states import CellState
+from irnet_hpc.runs.state_names import CellState
 from irnet_hpc.sweep.bundles import AUTO
+from irnet_hpc.sweep.cell_states import UNDER_WAY, Ledger, read_ledger
 from irnet_hpc.sweep.context import SweepContext, SweepOptions, open_sweep
 from irnet_hpc.sweep.costs import DEVICES
 from irnet_hpc.sweep.estimates import estimates
 from irnet_hpc.sweep.init import lay_down
-from irnet_hpc.sweep.ledger import UNDER_WAY, Ledger, read_ledger
 from irnet_hpc.sweep.local import finished_states, run
 from irnet_hpc.sweep.matrix.keys import keys_page
 from irnet_hpc.sweep.matrix.matrix import Matrix

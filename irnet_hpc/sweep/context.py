@@ -8,7 +8,7 @@ from pathlib import Path
 
 from irnet_hpc.errors import UserError
 from irnet_hpc.sweep.bundles import AUTO
-from irnet_hpc.sweep.ledger import Ledger, read_ledger
+from irnet_hpc.sweep.cell_states import Ledger, read_ledger
 from irnet_hpc.sweep.matrix.matrix import Matrix, read_matrix
 from irnet_hpc.sweep.matrix.sites import Site, read_site
 

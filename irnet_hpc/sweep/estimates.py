@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from irnet_hpc.models.architectures import parse_layers
 from irnet_hpc.runs.recipes import Recipe
 from irnet_hpc.runs.result import RunResult
-from irnet_hpc.runs.states import CellState
+from irnet_hpc.runs.state_names import CellState
+from irnet_hpc.sweep.cell_states import CellStatus, Ledger
 from irnet_hpc.sweep.costs import (
     DEVICES,
     Allocation,
@@ -22,7 +23,6 @@ from irnet_hpc.sweep.costs import (
     proposed_ranks,
     training_s,
 )
-from irnet_hpc.sweep.ledger import CellStatus, Ledger
 from irnet_hpc.sweep.matrix.matrix import Cell, Matrix
 from irnet_hpc.sweep.matrix.packs import MatrixPack
 from irnet_hpc.sweep.matrix.resources import Resources

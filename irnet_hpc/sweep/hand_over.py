@@ -14,11 +14,11 @@ from irnet_hpc.distributed.processes import process_name
 from irnet_hpc.errors import UserError
 from irnet_hpc.sweep import journal
 from irnet_hpc.sweep.bundles import Bundle, bundles_of, gpu_gb, minutes_of
+from irnet_hpc.sweep.cell_states import CellStatus, Ledger
 from irnet_hpc.sweep.context import SweepContext
 from irnet_hpc.sweep.jobs import Commands, TrainingJob, pack_command, train_options
-from irnet_hpc.sweep.ledger import CellStatus, Ledger
 from irnet_hpc.sweep.matrix.resources import Resources
-from irnet_hpc.sweep.slurm_jobs import afterany, sbatch, slurm_parameters, state_folder
+from irnet_hpc.sweep.sbatch import afterany, sbatch, slurm_parameters, state_folder
 
 
 class Shape(NamedTuple):

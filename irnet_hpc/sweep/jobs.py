@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from irnet_hpc.console import ExitStatus, exit_status
 from irnet_hpc.distributed.launch import LAUNCHERS
-from irnet_hpc.distributed.slurm import end_of_job, requeue
+from irnet_hpc.distributed.slurm_commands import end_of_job, requeue
 from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.lease import Leases
 from irnet_hpc.runs.spec import run_folder
-from irnet_hpc.runs.states import Cause, CellState
-from irnet_hpc.sweep.ledger import CellStatus
+from irnet_hpc.runs.state_names import Cause, CellState
+from irnet_hpc.sweep.cell_states import CellStatus
 from irnet_hpc.sweep.matrix.matrix import Cell, Matrix
 from irnet_hpc.sweep.matrix.packs import MatrixPack
 from irnet_hpc.sweep.matrix.resources import Resources
@@ -30,8 +30,12 @@ if TYPE_CHECKING:
 
 # Signals that announce preemption, the end of the job, or a kill.
 TRAINING_SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
-# Notice of a job's end comes up to a minute early.
-NOTICE_SLACK_S = 90
+# SLURM signals a training this many seconds before the end of its job, so that it saves; less in
+# jobs of under 8 minutes. The training's own clock is CLOCK_MARGIN_S of slurm_commands.py.
+SIGNAL_LEAD_S = 120
+# SLURM looks at its jobs every 30 s and may signal up to a minute before it was asked to. A signal
+# that comes earlier than this on top of the lead is a preemption.
+SIGNAL_SLACK_S = 90
 
 
 def train_options(
@@ -108,9 +112,9 @@ def outside_any_job() -> Iterator[None]:
         yield
 
 
-def notice_s(resources: Resources) -> int:
-    """Return how many seconds before the end of its job a training is told to save."""
-    return min(120, resources.minutes * 60 // 4)
+def signal_lead_s(resources: Resources) -> int:
+    """Return how many seconds before a job's end SLURM is asked to signal the training."""
+    return min(SIGNAL_LEAD_S, resources.minutes * 60 // 4)
 
 
 class TrainingJob:
@@ -135,7 +139,7 @@ class TrainingJob:
         status = exit_status(lambda: train.main(list(self.options)))
         if status == ExitStatus.PREEMPTED and signal.SIGUSR2 in signals_seen():
             # Rank 0 decides: the others are ended with the job, or by srun when it gives up.
-            if rank or self._seconds_left(began) > notice_s(self.resources) + NOTICE_SLACK_S:
+            if rank or self._seconds_left(began) > signal_lead_s(self.resources) + SIGNAL_SLACK_S:
                 _requeue(rank)
             else:
                 # Another go would cost more than the matrix allows.

@@ -22,13 +22,10 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.runs import lease
 from irnet_hpc.runs.folder import RunFolder, seconds_since_1970
 from irnet_hpc.runs.result import read_result
-from irnet_hpc.runs.states import Cause
+from irnet_hpc.runs.state_names import Cause
 from irnet_hpc.sweep import journal
 from irnet_hpc.sweep.bundles import Bundle, bundles_of, gpu_gb_here
-from irnet_hpc.sweep.context import SweepContext, take_up
-from irnet_hpc.sweep.estimates import estimates
-from irnet_hpc.sweep.jobs import outside_any_job, pack_command, train_options
-from irnet_hpc.sweep.ledger import (
+from irnet_hpc.sweep.cell_states import (
     KILLED,
     CellStatus,
     Ledger,
@@ -36,6 +33,9 @@ from irnet_hpc.sweep.ledger import (
     read_ledger,
     result_of,
 )
+from irnet_hpc.sweep.context import SweepContext, take_up
+from irnet_hpc.sweep.estimates import estimates
+from irnet_hpc.sweep.jobs import outside_any_job, pack_command, train_options
 from irnet_hpc.sweep.matrix.packs import MatrixPack
 from irnet_hpc.sweep.progress import CellsBar, cells_bar, wait_for
 

@@ -3,9 +3,9 @@
 import dataclasses
 
 from irnet_hpc.sweep.bundles import bundle_labels, bundles_of, gpu_gb, gpu_gb_here
+from irnet_hpc.sweep.cell_states import Ledger
 from irnet_hpc.sweep.context import SweepContext
 from irnet_hpc.sweep.estimates import Estimate, estimate_lines, estimates
-from irnet_hpc.sweep.ledger import Ledger
 from irnet_hpc.sweep.matrix.matrix import Matrix
 from irnet_hpc.sweep.status import as_json, plan_lines, summary
 

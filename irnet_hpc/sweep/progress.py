@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import IO, TYPE_CHECKING
 
-from irnet_hpc.sweep.ledger import CellStatus
+from irnet_hpc.sweep.cell_states import CellStatus
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from irnet_hpc.distributed.processes import is_alive
-from irnet_hpc.distributed.slurm import squeue
+from irnet_hpc.distributed.slurm_commands import squeue
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
 from irnet_hpc.runs import lease
@@ -25,7 +25,7 @@ from irnet_hpc.runs.result import read_result
 from irnet_hpc.runs.spec import read_spec, run_folder
 from irnet_hpc.sweep import journal
 from irnet_hpc.sweep.matrix.matrix import Matrix
-from irnet_hpc.sweep.slurm_jobs import state_folder
+from irnet_hpc.sweep.sbatch import state_folder
 
 # The names that files.replacing and lease give to what they have not finished.
 TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.tmp(\.\w+)?|\.lease-[0-9a-f]+\.claim")

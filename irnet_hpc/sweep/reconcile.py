@@ -5,15 +5,15 @@ import logging
 import os
 from collections.abc import Sequence
 
-from irnet_hpc.distributed.slurm import SlurmError, max_array_size, set_dependency
+from irnet_hpc.distributed.slurm_commands import SlurmError, max_array_size, set_dependency
 from irnet_hpc.errors import UserError
 from irnet_hpc.sweep import journal
+from irnet_hpc.sweep.cell_states import TO_DO, CellStatus
 from irnet_hpc.sweep.context import SweepContext
 from irnet_hpc.sweep.hand_over import hand_over
-from irnet_hpc.sweep.ledger import TO_DO, CellStatus
 from irnet_hpc.sweep.matrix.matrix import Matrix
 from irnet_hpc.sweep.matrix.resources import FIELD_OF_CAUSE, with_more
-from irnet_hpc.sweep.slurm_jobs import afterany
+from irnet_hpc.sweep.sbatch import afterany
 
 log = logging.getLogger(__name__)
 

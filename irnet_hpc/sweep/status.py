@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from irnet_hpc.runs.states import CellState
+from irnet_hpc.runs.state_names import CellState
+from irnet_hpc.sweep.cell_states import CellStatus, Ledger
 from irnet_hpc.sweep.estimates import Estimate, estimate_text
-from irnet_hpc.sweep.ledger import CellStatus, Ledger
 from irnet_hpc.sweep.matrix.matrix import Matrix
 from irnet_hpc.sweep.progress import progress
 

@@ -15,15 +15,15 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from irnet_hpc.distributed.slurm import max_array_size
+from irnet_hpc.distributed.slurm_commands import max_array_size
 from irnet_hpc.errors import UserError
 from irnet_hpc.sweep import journal
+from irnet_hpc.sweep.cell_states import CellStatus, Ledger
 from irnet_hpc.sweep.context import SweepContext, SweepOptions, take_up
 from irnet_hpc.sweep.hand_over import hand_over
 from irnet_hpc.sweep.jobs import Commands, aggregate_command, outside_any_job
-from irnet_hpc.sweep.ledger import CellStatus, Ledger
 from irnet_hpc.sweep.matrix.resources import Resources
-from irnet_hpc.sweep.slurm_jobs import afterany, sbatch, slurm_parameters, state_folder
+from irnet_hpc.sweep.sbatch import afterany, sbatch, slurm_parameters, state_folder
 from irnet_hpc.sweep.status import summary
 
 log = logging.getLogger(__name__)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from irnet_hpc.sweep.cell_states import Ledger, read_ledger
 from irnet_hpc.sweep.context import SweepOptions, open_sweep
-from irnet_hpc.sweep.ledger import Ledger, read_ledger
 from irnet_hpc.sweep.local import run
 from irnet_hpc.sweep.status import measured
 

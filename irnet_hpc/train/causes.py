@@ -4,7 +4,7 @@ import re
 
 from irnet_hpc.errors import PeerLost
 from irnet_hpc.runs.lease import RunIsHeld
-from irnet_hpc.runs.states import Cause
+from irnet_hpc.runs.state_names import Cause
 
 # Libraries, torch included, report a lack of memory by errors of unspecific types.
 NO_MEMORY = re.compile(r"out of memory|can't allocate memory|unable to allocate", re.IGNORECASE)

@@ -3,7 +3,9 @@
     checkpoint/{a,b}.safetensors
     checkpoint/{a,b}.json           written after it, with the hash of both
 
-With two slots a torn write costs one checkpoint, not the run.
+With two slots a torn write costs one checkpoint, not the run. Which tensors are saved is listed in
+Stack.tensors of train/stack.py. Classical models keep the finished fits of their grid instead, in
+checkpoint/grid.json (train/classical.py).
 """
 
 import contextlib
@@ -37,7 +39,7 @@ def no_halves() -> list[list[float]]:
 
 @dataclasses.dataclass
 class State:
-    """The state of a training; together with its tensors it makes a checkpoint."""
+    """The progress of a training. A checkpoint holds this and the tensors."""
 
     epoch: int = 0
     step: int = 0  # over all epochs

@@ -28,14 +28,14 @@ import torch
 from torch import Tensor
 
 from irnet_hpc.distributed.engines import Comm, device_of
-from irnet_hpc.distributed.slurm import OUT_OF_TIME
+from irnet_hpc.distributed.slurm_commands import OUT_OF_TIME
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
 from irnet_hpc.pack.store import Pack
-from irnet_hpc.runs.grids import Grid, point_text
+from irnet_hpc.runs.classical_grids import Grid, point_text
 from irnet_hpc.runs.result import RunResult
 from irnet_hpc.runs.spec import RunSpec
-from irnet_hpc.runs.states import Cause
+from irnet_hpc.runs.state_names import Cause
 from irnet_hpc.train.checkpoint import no_halves
 from irnet_hpc.train.dataset import Dataset, Part, load
 from irnet_hpc.train.evaluation import optimism, select_halves

@@ -30,10 +30,10 @@ from irnet_hpc.console import CommandParser, ExitStatus, command_parser, json_an
 from irnet_hpc.distributed.launch import DEVICES, ENGINES
 from irnet_hpc.errors import PeerLost, UserError, os_error_message
 from irnet_hpc.models.architectures import MODELS
-from irnet_hpc.runs.grids import GRID, GRIDS
-from irnet_hpc.runs.recipes import RECIPES
+from irnet_hpc.runs.classical_grids import GRID, GRIDS
+from irnet_hpc.runs.recipes import DEFAULT_RECIPE, RECIPES
 from irnet_hpc.runs.spec import PROTOCOLS
-from irnet_hpc.runs.states import CellState
+from irnet_hpc.runs.state_names import CellState
 from irnet_hpc.train.options import read_options, read_request, seed_list
 from irnet_hpc.train.request import one_collective_per_step
 from irnet_hpc.train.run import PLACES, Run
@@ -68,7 +68,7 @@ def parser() -> CommandParser:
     add("--layers", help="a layer string instead, e.g. 256BARx4-64BARx2-1")
     add(
         "--recipe",
-        help=f"{', '.join(RECIPES)}, or an inline one (default: onecycle, or {GRID})",
+        help=f"{', '.join(RECIPES)}, or an inline one (default: {DEFAULT_RECIPE}, or {GRID})",
     )
     add("--protocol", default="honest", help=f"{' or '.join(PROTOCOLS)} (default: %(default)s)")
     add(

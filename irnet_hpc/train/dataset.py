@@ -12,13 +12,13 @@ from irnet_hpc.distributed import memory
 from irnet_hpc.distributed.engines import Comm
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.pack.store import Pack, open_pack
-from irnet_hpc.runs.grids import Grid
-from irnet_hpc.runs.recipes import RECIPES, Recipe, fitting_batch
+from irnet_hpc.runs.classical_grids import Grid
+from irnet_hpc.runs.recipes import DEFAULT_RECIPE, RECIPES, Recipe, fitting_batch
 from irnet_hpc.runs.spec import RunSpec
 from irnet_hpc.train import scaling, stream
 from irnet_hpc.train.run import PLACES
 from irnet_hpc.train.scaling import Scaling
-from irnet_hpc.train.stream import CHUNK_ROWS, WINDOW_CHUNKS, Stream
+from irnet_hpc.train.stream import SHUFFLED_ROWS, WINDOW_PIECES, Stream
 
 # The share of the free memory, of the host and of the device, that `auto` lets features fill.
 SHARE = 0.5
@@ -183,7 +183,7 @@ def _check_rows(spec: RunSpec, recipe: Recipe | Grid, roles: dict[str, Targets])
     n_train = len(roles["train"][0])
     if n_train < recipe.batch:
         fits = fitting_batch(n_train)
-        base = recipe.name if recipe.name in RECIPES else "onecycle"
+        base = recipe.name if recipe.name in RECIPES else DEFAULT_RECIPE
         raise UserError(
             f"training rows must be at least one batch, got {n_train} rows of {spec.property} and "
             f"a batch of {recipe.batch} (recipe {recipe.name}); e.g. --recipe '{{name: small, "
@@ -295,11 +295,11 @@ def epoch_order(row: np.ndarray, seed: int, epoch: int) -> np.ndarray:
         Positions in `row` (n_rows,): a pure function of (seed, epoch) and the chunks.
     """
     random = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-    bounds = np.flatnonzero(np.diff(row // CHUNK_ROWS)) + 1
+    bounds = np.flatnonzero(np.diff(row // SHUFFLED_ROWS)) + 1
     chunks = np.split(np.arange(len(row)), bounds)
     chunks = [chunks[i] for i in random.permutation(len(chunks))]
     windows = [
-        np.concatenate(chunks[i : i + WINDOW_CHUNKS]) for i in range(0, len(chunks), WINDOW_CHUNKS)
+        np.concatenate(chunks[i : i + WINDOW_PIECES]) for i in range(0, len(chunks), WINDOW_PIECES)
     ]
     for window in windows:
         random.shuffle(window)

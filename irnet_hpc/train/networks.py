@@ -7,14 +7,14 @@ from typing import NamedTuple
 import torch
 
 from irnet_hpc.distributed.engines import Comm, device_of, from_root, together
-from irnet_hpc.distributed.slurm import OUT_OF_TIME
+from irnet_hpc.distributed.slurm_commands import OUT_OF_TIME
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.network import n_parameters
 from irnet_hpc.pack.store import Pack
 from irnet_hpc.runs.lease import RunIsHeld
 from irnet_hpc.runs.recipes import Recipe
 from irnet_hpc.runs.result import RunResult
-from irnet_hpc.runs.states import Cause
+from irnet_hpc.runs.state_names import Cause
 from irnet_hpc.train.causes import cause_of
 from irnet_hpc.train.dataset import place_of
 from irnet_hpc.train.evaluation import optimism, predict

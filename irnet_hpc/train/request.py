@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from irnet_hpc.errors import UserError, check_choice
+from irnet_hpc.runs.classical_grids import GRID, GRIDS, Grid
 from irnet_hpc.runs.folder import RunFolder
-from irnet_hpc.runs.grids import GRID, GRIDS, Grid
 from irnet_hpc.runs.lease import Leases
-from irnet_hpc.runs.recipes import Recipe, resolve
+from irnet_hpc.runs.recipes import DEFAULT_RECIPE, Recipe, resolve
 from irnet_hpc.runs.spec import (
     RunSpec,
     model_of,
@@ -90,7 +90,7 @@ def resolve_recipe(recipe: str | dict | None, architecture: str | None) -> Recip
         UserError: If the name or a field is unknown, or the text is not YAML.
     """
     if not recipe:
-        recipe = GRID if architecture in GRIDS else "onecycle"
+        recipe = GRID if architecture in GRIDS else DEFAULT_RECIPE
     if recipe == GRID:
         if architecture not in GRIDS:
             raise UserError(

@@ -3,8 +3,8 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
+from irnet_hpc.runs.classical_grids import Grid
 from irnet_hpc.runs.folder import RunFolder
-from irnet_hpc.runs.grids import Grid
 from irnet_hpc.runs.recipes import Recipe
 from irnet_hpc.runs.spec import RunSpec
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from irnet_hpc.runs.grids import Grid
+from irnet_hpc.runs.classical_grids import Grid
 from irnet_hpc.runs.recipes import Recipe
 from irnet_hpc.train.joint import spreads
 

@@ -1,5 +1,7 @@
 """Compute learning rates and weight decay from the recipe, the step and the errors so far.
 
+A new schedule is a case of `learning_rate` and a name in CHOICES of runs/recipes.py.
+
 Pure functions, so that a resumed run needs no other state.
 """
 
@@ -20,13 +22,14 @@ def learning_rate(recipe: Recipe, step: int, n_steps: int) -> float:
         step: The number of the step over all epochs, from 0 on.
         n_steps: The number of steps of the whole training.
     """
-    if recipe.schedule != "onecycle":
+    if recipe.schedule in ("constant", "plateau"):
         return recipe.learning_rate
-    rising = step < 0.3 * n_steps
-    low, part = (
-        (1 / 25, step / (0.3 * n_steps)) if rising else (1e-5, (n_steps - step) / (0.7 * n_steps))
-    )
-    return recipe.learning_rate * (low + (1 - low) * (1 - math.cos(math.pi * part)) / 2)
+    assert recipe.schedule == "onecycle", recipe.schedule
+    if step < 0.3 * n_steps:
+        lowest, height = 1 / 25, step / (0.3 * n_steps)
+    else:
+        lowest, height = 1e-5, (n_steps - step) / (0.7 * n_steps)
+    return recipe.learning_rate * (lowest + (1 - lowest) * (1 - math.cos(math.pi * height)) / 2)
 
 
 def plateau_factor(recipe: Recipe, maes: Sequence[float]) -> float:

@@ -1,8 +1,10 @@
 """Stop a training from outside: by signals, or before the end of a SLURM job.
 
-Who asks to stop. SLURM sends SIGUSR1 or SIGUSR2 some minutes before a job's time is up, and SIGTERM
-when it is preempted; a user sends SIGTERM. The clock asks too: some SLURMs send nothing, so one
-rank knows when its job ends and stops a minute before (distributed/slurm.py).
+Who asks. SLURM sends SIGUSR1 or SIGUSR2 some minutes before a job's time is up, and SIGTERM when it
+is preempted; a user sends SIGTERM. The clock asks too: some SLURMs send nothing, so one rank knows
+when its job ends and stops a minute before. The margins: SIGNAL_LEAD_S in sweep/jobs.py for jobs
+of a sweep, `--signal` in slurm/train.sh, CLOCK_MARGIN_S in distributed/slurm_commands.py for the
+clock.
 
 What a handler does. It never saves anything itself, since it may run between any two bytecodes,
 while a file is half written or a collective is under way. For networks it sets a flag
@@ -31,7 +33,7 @@ from typing import Protocol
 
 from irnet_hpc.distributed.engines import Comm
 from irnet_hpc.distributed.processes import StopSignals
-from irnet_hpc.distributed.slurm import end_of_job, stop_by
+from irnet_hpc.distributed.slurm_commands import end_of_job, stop_by
 from irnet_hpc.train.run import TrainOptions
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)

@@ -1,7 +1,7 @@
 """Read a pack's rows during training: while one window is in use, a thread reads the next.
 
 For packs that are larger than the memory of the device or the host. The batches are those of a
-resident pack, bit for bit. Memory holds at most two windows, of WINDOW_CHUNKS * CHUNK_ROWS rows,
+resident pack, bit for bit. Memory holds at most two windows, of WINDOW_PIECES * SHUFFLED_ROWS rows,
 and some 40 bytes for each row: its number, targets and place in the order.
 """
 
@@ -17,9 +17,11 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.pack.store import Pack
 from irnet_hpc.train.scaling import Scaling
 
-# Training shuffles the order of chunks, then the rows within a window of chunks: 65,536 rows.
-CHUNK_ROWS = 4096
-WINDOW_CHUNKS = 16
+# Training shuffles the order of pieces of this many rows, then the rows within a window of pieces:
+# 65,536 rows. They decide the order of an epoch and so the results; the chunks of the HDF5 file
+# (pack/writer.py), which have the same size so that each is read once, do not.
+SHUFFLED_ROWS = 4096
+WINDOW_PIECES = 16
 
 
 class PackUnreadable(UserError):
@@ -52,11 +54,11 @@ def slabs(pack: Pack, row: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         The places of some rows in `row`, and their features (n, n_features) float32, which are
         overwritten by the next.
     """
-    held = np.empty((min(CHUNK_ROWS, pack.n_rows), pack.n_features), np.float32)
+    held = np.empty((min(SHUFFLED_ROWS, pack.n_rows), pack.n_features), np.float32)
     begin = 0
     while begin < len(row):
         first = int(row[begin])
-        stop = min((first // CHUNK_ROWS + 1) * CHUNK_ROWS, pack.n_rows)
+        stop = min((first // SHUFFLED_ROWS + 1) * SHUFFLED_ROWS, pack.n_rows)
         end = begin + int(np.searchsorted(row[begin:], stop))
         x = pack.x_into(held, slice(first, int(row[end - 1]) + 1))
         places = row[begin:end] - first
@@ -65,7 +67,7 @@ def slabs(pack: Pack, row: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
 
 
 def windows(row: np.ndarray, order: np.ndarray) -> Iterator[slice]:
-    """Split an order into windows that touch at most WINDOW_CHUNKS chunks each.
+    """Split an order into windows that touch at most WINDOW_PIECES chunks each.
 
     For the order of an epoch these are its own windows; for any other order there are more.
 
@@ -76,12 +78,12 @@ def windows(row: np.ndarray, order: np.ndarray) -> Iterator[slice]:
     Yields:
         Consecutive slices of `order`.
     """
-    chunk, begin = row[order] // CHUNK_ROWS, 0
+    chunk, begin = row[order] // SHUFFLED_ROWS, 0
     while begin < len(order):
-        ahead = chunk[begin : begin + WINDOW_CHUNKS * CHUNK_ROWS]
+        ahead = chunk[begin : begin + WINDOW_PIECES * SHUFFLED_ROWS]
         # Where each chunk comes first.
         new = np.sort(np.unique(ahead, return_index=True)[1])
-        end = begin + (int(new[WINDOW_CHUNKS]) if len(new) > WINDOW_CHUNKS else len(ahead))
+        end = begin + (int(new[WINDOW_PIECES]) if len(new) > WINDOW_PIECES else len(ahead))
         yield slice(begin, end)
         begin = end
 

@@ -18,7 +18,7 @@ from irnet_hpc.data.formulas import parse_formula, reduced_formula
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.network import Network
 from irnet_hpc.pack.store import Pack, open_pack, pack_path, reported_rows
-from irnet_hpc.runs.grids import Grid
+from irnet_hpc.runs.classical_grids import Grid
 from irnet_hpc.runs.pack_identity import differing_fields
 from irnet_hpc.runs.recipes import Recipe, cannot_start
 from irnet_hpc.runs.result import RunResult

@@ -12,8 +12,8 @@ from irnet_hpc.aggregate.findings import Findings, find
 from irnet_hpc.aggregate.sections.differences import differences_of
 from irnet_hpc.aggregate.tables import tabulate
 from irnet_hpc.files import write_json
+from irnet_hpc.runs.classical_grids import GRIDS
 from irnet_hpc.runs.collect import collect_runs
-from irnet_hpc.runs.grids import GRIDS
 from irnet_hpc.runs.predictions import FILE, Predictions
 from irnet_hpc.runs.recipes import RECIPES
 from irnet_hpc.runs.result import RunResult

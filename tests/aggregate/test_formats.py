@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from irnet_hpc.aggregate.formats import escape_latex
-from irnet_hpc.aggregate.render import latex, markdown, tidy_csv
+from irnet_hpc.aggregate.mae_table import latex, markdown, tidy_csv
 from tests.aggregate.results import tables_of, write_by_hand, write_run
 
 

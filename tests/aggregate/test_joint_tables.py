@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from irnet_hpc.aggregate.document import document
-from irnet_hpc.aggregate.render import grid, markdown, tidy_csv
+from irnet_hpc.aggregate.mae_table import grid, markdown, tidy_csv
 from irnet_hpc.aggregate.scores import Model
 from tests.aggregate.results import PAIR, tables_of, write_joint, write_run
 

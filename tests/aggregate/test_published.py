@@ -4,13 +4,13 @@ import pandas as pd
 import pytest
 
 from irnet_hpc.aggregate.document import document
+from irnet_hpc.aggregate.mae_table import markdown, tidy_csv
 from irnet_hpc.aggregate.published import (
     published_csv,
     published_markdown,
     published_on,
     read_published,
 )
-from irnet_hpc.aggregate.render import markdown, tidy_csv
 from irnet_hpc.data.properties import PROPERTIES
 from tests.aggregate.results import tables_of, write_run
 

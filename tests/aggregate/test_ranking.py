@@ -7,7 +7,7 @@ from scipy import stats
 from irnet_hpc.aggregate.figures import rank_figure
 from irnet_hpc.aggregate.ranking import Ranking, rank_models
 from irnet_hpc.aggregate.sections import ranks
-from irnet_hpc.aggregate.tasks import tasks_of
+from irnet_hpc.aggregate.task_results import tasks_of
 from tests.aggregate.results import findings_of, tables_of, write_ranked
 
 

@@ -4,12 +4,12 @@ import zipfile
 
 import pytest
 
+from irnet_hpc.aggregate.mae_table import HOW_TO_READ
 from irnet_hpc.aggregate.notes import Note
-from irnet_hpc.aggregate.render import HOW_TO_READ
 from irnet_hpc.aggregate.report import make_tables
 from irnet_hpc.files import write_json
 from irnet_hpc.runs.spec import RunSpec, run_folder
-from irnet_hpc.runs.states import GapState
+from irnet_hpc.runs.state_names import GapState
 from tests.aggregate.results import (
     aggregate,
     write_both,

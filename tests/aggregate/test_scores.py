@@ -2,7 +2,7 @@
 
 import pytest
 
-from irnet_hpc.aggregate.render import grid
+from irnet_hpc.aggregate.mae_table import grid
 from irnet_hpc.runs.recipes import RECIPES
 from tests.aggregate.results import (
     tables_of,

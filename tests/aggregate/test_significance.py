@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from irnet_hpc.aggregate.mae_table import markdown, tidy_csv
 from irnet_hpc.aggregate.notes import problem_notes
-from irnet_hpc.aggregate.render import markdown, tidy_csv
-from irnet_hpc.aggregate.sections import ensembles, intervals
+from irnet_hpc.aggregate.sections import ensembles, mae_intervals
 from irnet_hpc.aggregate.significance import judge
 from irnet_hpc.runs.predictions import FILE, Predictions
 from tests.aggregate.results import (
@@ -47,7 +47,7 @@ def test_below_three_seeds_only_the_lowest_is_bold_and_nothing_is_tested(tmp_pat
     assert all(
         cell.interval is None and cell.p_against_best is None for cell in table.rows[0].scores
     )
-    assert not intervals.section(findings_of(tmp_path)).blocks
+    assert not mae_intervals.section(findings_of(tmp_path)).blocks
 
 
 def test_a_model_of_two_seeds_beside_three_is_not_judged(tmp_path):
@@ -57,7 +57,7 @@ def test_a_model_of_two_seeds_beside_three_is_not_judged(tmp_path):
     (table,), _ = judged(tmp_path)
     few = table.rows[0].scores[-1]
     assert (few.best, few.interval, few.p_against_best) == (False, None, None)
-    (block,) = intervals.section(findings_of(tmp_path)).blocks
+    (block,) = mae_intervals.section(findings_of(tmp_path)).blocks
     assert [cell.text for cell in block.lines[-1]][1:] == [
         "irnet-48",
         "0.130 ± 0.000 (n=2)",
@@ -124,7 +124,7 @@ def test_predictions_that_are_missing_cost_the_interval_and_are_named(tmp_path):
     irnet = table.rows[0].scores[-1]
     assert (irnet.interval, list(problems)) == (None, [gone.parent])
     assert table.rows[0].scores[0].p_against_best is None  # two seeds are left in common
-    (block,) = intervals.section(findings_of(tmp_path)).blocks
+    (block,) = mae_intervals.section(findings_of(tmp_path)).blocks
     assert [cell.text for cell in block.lines[3]][3:] == ["no predictions", "is the best"]
 
 

@@ -2,9 +2,9 @@
 
 import re
 
-from irnet_hpc.aggregate.charts import draw_depths
 from irnet_hpc.aggregate.figures import figure_of
 from irnet_hpc.aggregate.page.svg import inline_svg
+from irnet_hpc.aggregate.panels import draw_depths
 from irnet_hpc.aggregate.tables import tabulate
 from irnet_hpc.runs.collect import collect_runs
 from tests.aggregate.results import EVIL, write_run

@@ -8,14 +8,14 @@ import pytest
 
 from irnet_hpc.aggregate.document import document
 from irnet_hpc.aggregate.figures import depth_figure
+from irnet_hpc.aggregate.mae_table import grid, latex, markdown, tidy_csv
 from irnet_hpc.aggregate.notes import legend
-from irnet_hpc.aggregate.render import grid, latex, markdown, tidy_csv
 from irnet_hpc.aggregate.tables import tabulate
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import write_json
 from irnet_hpc.models.architectures import custom_name
+from irnet_hpc.runs.classical_grids import GRIDS
 from irnet_hpc.runs.collect import collect_runs
-from irnet_hpc.runs.grids import GRIDS
 from irnet_hpc.runs.recipes import RECIPES
 from irnet_hpc.runs.spec import read_spec, run_id
 from tests.aggregate.results import findings_of, tables_of, write_run, write_split

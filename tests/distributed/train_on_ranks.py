@@ -86,8 +86,8 @@ def main() -> None:
 
 def streamed_and_resident(pack_file: Path, out: Path, comm: Comm) -> dict:
     """Return all numbers, by name, of two trainings with the features in different places."""
-    data.CHUNK_ROWS = stream.CHUNK_ROWS = 16
-    data.WINDOW_CHUNKS = stream.WINDOW_CHUNKS = 4
+    data.SHUFFLED_ROWS = stream.SHUFFLED_ROWS = 16
+    data.WINDOW_PIECES = stream.WINDOW_PIECES = 4
     recipe, spec = (
         CASES["fp32, spanning"][1],
         RunSpec("pack", "mixing_enthalpy", **model_of(LAYERS), seed=3),

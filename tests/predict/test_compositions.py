@@ -6,7 +6,7 @@ import pytest
 from pymatgen.core import Composition
 
 from irnet_hpc.errors import UserError
-from irnet_hpc.predict.compositions import count, formulas, parse_space
+from irnet_hpc.predict.compositions import count, enumerate_formulas, parse_space
 
 SEEN = ("Li", "O", "Fe", "B")
 
@@ -30,13 +30,13 @@ SEEN = ("Li", "O", "Fe", "B")
 )
 def test_every_composition_comes_once_and_the_count_is_known_before(text, endpoints, expected):
     space = parse_space(text, SEEN, endpoints)
-    found = list(formulas(space))
+    found = list(enumerate_formulas(space))
     assert count(space) == len(found) == expected
     assert len({Composition(formula).fractional_composition for formula in found}) == expected
 
 
 def test_fractions_are_multiples_of_the_step():
-    for formula in formulas(parse_space("Li-Fe-O, step 0.05", SEEN)):
+    for formula in enumerate_formulas(parse_space("Li-Fe-O, step 0.05", SEEN)):
         fractions = Composition(formula).fractional_composition.values()
         assert all(abs(20 * fraction - round(20 * fraction)) < 1e-6 for fraction in fractions)
 

@@ -120,14 +120,16 @@ def spoil_states(folder: Path, number: int) -> None:
 
 def read_states(folder: Path) -> object:
     """Run `sweep plan`, `status` and `prune`, and take up two runs, in no other folder."""
-    from irnet_hpc.distributed import slurm
+    from irnet_hpc.distributed import slurm_commands
     from irnet_hpc.sweep import cli as sweep
-    from irnet_hpc.sweep.ledger import read_ledger
+    from irnet_hpc.sweep.cell_states import read_ledger
     from irnet_hpc.sweep.matrix.matrix import read_matrix
     from irnet_hpc.sweep.prune import prune
     from irnet_hpc.sweep.status import status_table
 
-    slurm._run = lambda *command, **_: ""  # SLURM, which knows nothing of what was submitted
+    slurm_commands._run = lambda *command, **_: (
+        ""
+    )  # SLURM, which knows nothing of what was submitted
     matrix, results, said = folder / "matrix.yaml", folder / "results", io.StringIO()
     places = ["--results", str(results), "--pack-dir", str(folder)]
     with contextlib.redirect_stdout(said):

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from irnet_hpc.console import ExitStatus
-from irnet_hpc.runs.states import Cause
+from irnet_hpc.runs.state_names import Cause
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]

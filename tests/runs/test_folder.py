@@ -8,7 +8,7 @@ from irnet_hpc.errors import PeerLost, UserError
 from irnet_hpc.files import exclusive, read_json
 from irnet_hpc.runs.folder import RunFolder, cause_of
 from irnet_hpc.runs.lease import LeaseLost, RunIsHeld
-from irnet_hpc.runs.states import Cause
+from irnet_hpc.runs.state_names import Cause
 
 YESTERDAY, TODAY = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
 JAN_1 = 1767225600.0  # by `date`

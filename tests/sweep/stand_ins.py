@@ -10,7 +10,7 @@ from pathlib import Path
 from irnet_hpc.files import write_json
 from irnet_hpc.runs.spec import run_folder, run_key
 from irnet_hpc.sweep import cli, journal
-from irnet_hpc.sweep.ledger import read_ledger
+from irnet_hpc.sweep.cell_states import read_ledger
 from irnet_hpc.sweep.matrix.matrix import read_matrix
 from tests.builders import states, write_pack, write_result
 from tests.runs.test_lease import start

@@ -10,8 +10,8 @@ from irnet_hpc.distributed.processes import process_name
 from irnet_hpc.files import write_json
 from irnet_hpc.runs.spec import run_key
 from irnet_hpc.sweep import bundles, journal, local
+from irnet_hpc.sweep.cell_states import CellStatus, read_ledger
 from irnet_hpc.sweep.jobs import train_options
-from irnet_hpc.sweep.ledger import CellStatus, read_ledger
 from tests.builders import write_result
 from tests.sweep.stand_ins import SEEDS, Place, end_trainings, hold
 

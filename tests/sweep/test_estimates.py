@@ -11,6 +11,7 @@ from irnet_hpc.models.network import Network, n_parameters
 from irnet_hpc.runs.recipes import RECIPES, resolve
 from irnet_hpc.sweep import cli as sweep
 from irnet_hpc.sweep import costs
+from irnet_hpc.sweep.cell_states import read_ledger
 from irnet_hpc.sweep.costs import (
     Allocation,
     Device,
@@ -21,7 +22,6 @@ from irnet_hpc.sweep.costs import (
     training_s,
 )
 from irnet_hpc.sweep.estimates import estimates
-from irnet_hpc.sweep.ledger import read_ledger
 from irnet_hpc.sweep.matrix.matrix import read_matrix
 from tests.builders import write_pack, write_result
 

@@ -5,8 +5,8 @@ import textwrap
 import pytest
 
 from irnet_hpc.errors import UserError
+from irnet_hpc.sweep.cell_states import read_ledger
 from irnet_hpc.sweep.jobs import train_options
-from irnet_hpc.sweep.ledger import read_ledger
 from irnet_hpc.sweep.matrix.matrix import read_matrix
 from irnet_hpc.train import cli as train
 from irnet_hpc.train.options import read_request

@@ -15,7 +15,7 @@ from irnet_hpc.distributed.processes import process_name
 from irnet_hpc.files import write_json
 from irnet_hpc.runs import lease
 from irnet_hpc.sweep import journal, local
-from irnet_hpc.sweep.ledger import read_ledger
+from irnet_hpc.sweep.cell_states import read_ledger
 from tests.builders import write_result
 from tests.sweep.stand_ins import (
     HOLD,

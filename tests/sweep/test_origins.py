@@ -11,8 +11,8 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.files import write_json
 from irnet_hpc.runs.spec import run_id
 from irnet_hpc.sweep import local
+from irnet_hpc.sweep.cell_states import cell_name, read_ledger
 from irnet_hpc.sweep.jobs import train_options
-from irnet_hpc.sweep.ledger import cell_name, read_ledger
 from irnet_hpc.sweep.matrix.matrix import read_matrix
 from tests.builders import write_pack, write_result
 from tests.sweep.stand_ins import LAST, Place, Slurm

@@ -1,7 +1,7 @@
 """Hold what is tried again after a lack of memory or time."""
 
 from irnet_hpc.files import write_json
-from irnet_hpc.runs.states import Cause
+from irnet_hpc.runs.state_names import Cause
 from tests.sweep.stand_ins import (
     MODELS,
     SMALL,

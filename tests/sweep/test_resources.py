@@ -3,7 +3,7 @@
 import pytest
 
 from irnet_hpc.errors import UserError
-from irnet_hpc.runs.states import Cause
+from irnet_hpc.runs.state_names import Cause
 from irnet_hpc.sweep.matrix.matrix import read_matrix
 from irnet_hpc.sweep.matrix.resources import Resources, Retry, with_more
 from tests.sweep.stand_ins import SMALL

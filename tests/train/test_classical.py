@@ -20,11 +20,11 @@ from irnet_hpc.distributed.engines import Alone
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, write_json
 from irnet_hpc.pack.store import open_pack
-from irnet_hpc.runs.grids import GRIDS, Grid
+from irnet_hpc.runs.classical_grids import GRIDS, Grid
 from irnet_hpc.runs.result import read_result
 from irnet_hpc.runs.spec import GRID_VERSION, RunSpec, model_of, run_folder, run_key
+from irnet_hpc.sweep.cell_states import read_ledger
 from irnet_hpc.sweep.jobs import train_options
-from irnet_hpc.sweep.ledger import read_ledger
 from irnet_hpc.sweep.matrix.matrix import read_matrix
 from irnet_hpc.train import classical
 from irnet_hpc.train import cli as train
@@ -585,7 +585,7 @@ def test_classical_cells_ask_for_cores_and_no_gpu_and_networks_for_what_they_did
 
 def test_a_site_gives_no_gpu_to_a_cell_that_asks_for_none(matrix_of):
     from irnet_hpc.sweep.matrix.sites import Site
-    from irnet_hpc.sweep.slurm_jobs import slurm_parameters
+    from irnet_hpc.sweep.sbatch import slurm_parameters
 
     site = dataclasses.replace(Site(), gpus_per_task=1)
     asked = {

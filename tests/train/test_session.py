@@ -7,7 +7,7 @@ from irnet_hpc.distributed.engines import Alone
 from irnet_hpc.errors import PeerLost, UserError
 from irnet_hpc.files import read_json
 from irnet_hpc.runs.lease import RunIsHeld
-from irnet_hpc.runs.states import Cause
+from irnet_hpc.runs.state_names import Cause
 from irnet_hpc.train import networks
 from irnet_hpc.train.session import failure_noted
 from tests.builders import StopAfter, run_of

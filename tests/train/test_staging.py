@@ -12,8 +12,8 @@ import pytest
 
 from irnet_hpc.errors import UserError
 from irnet_hpc.pack.store import open_pack
+from irnet_hpc.sweep.cell_states import read_ledger
 from irnet_hpc.sweep.jobs import train_options
-from irnet_hpc.sweep.ledger import read_ledger
 from irnet_hpc.sweep.matrix.matrix import read_matrix
 from irnet_hpc.sweep.matrix.resources import Resources
 from irnet_hpc.train import cli as train

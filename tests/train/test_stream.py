@@ -39,8 +39,8 @@ GIB = 2**30
 def small_windows(monkeypatch):
     """Windows of 4 chunks of 16 rows: the 498 training rows of the alloys are 8 of them."""
     for module in (data, stream):
-        monkeypatch.setattr(module, "CHUNK_ROWS", 16)
-        monkeypatch.setattr(module, "WINDOW_CHUNKS", 4)
+        monkeypatch.setattr(module, "SHUFFLED_ROWS", 16)
+        monkeypatch.setattr(module, "WINDOW_PIECES", 4)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from markupsafe import Markup
 from irnet_hpc.aggregate.document import how_to_read
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, Text, line_of, missing
+from irnet_hpc.aggregate.mae_table import grid, interval_text, percent_text, row_format, score_text
 from irnet_hpc.aggregate.notes import Note
 from irnet_hpc.aggregate.page.cells import PageTable, page_table
 from irnet_hpc.aggregate.page.pictures import (
@@ -36,9 +37,8 @@ from irnet_hpc.aggregate.page.pictures import (
 )
 from irnet_hpc.aggregate.page.summary import Sentence, extent, plural, sentences
 from irnet_hpc.aggregate.published import caption, published_grid
-from irnet_hpc.aggregate.render import grid, interval_text, percent_text, row_format, score_text
 from irnet_hpc.aggregate.scores import Model, ModelScore, percent_below
-from irnet_hpc.aggregate.sections.intervals import no_interval
+from irnet_hpc.aggregate.sections.mae_intervals import no_interval
 from irnet_hpc.aggregate.sections.tasks import best_of_each
 from irnet_hpc.aggregate.significance import MIN_RUNS
 from irnet_hpc.aggregate.tables import Row, Table

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from markupsafe import Markup
 
-from irnet_hpc.aggregate.charts import (
+from irnet_hpc.aggregate.curves import Convergence
+from irnet_hpc.aggregate.diagnostics import WORST_SHARE, Diagnosis, ElementError
+from irnet_hpc.aggregate.figures import figure_of, rank_figure
+from irnet_hpc.aggregate.formats import line_of
+from irnet_hpc.aggregate.mae_table import row_format
+from irnet_hpc.aggregate.page.cells import PageTable, formula, page_table
+from irnet_hpc.aggregate.page.summary import count
+from irnet_hpc.aggregate.page.svg import inline_svg
+from irnet_hpc.aggregate.panels import (
     draw_convergence,
     draw_cost,
     draw_depths,
@@ -14,15 +22,7 @@ from irnet_hpc.aggregate.charts import (
     draw_residuals,
     draw_rows,
 )
-from irnet_hpc.aggregate.curves import Convergence
-from irnet_hpc.aggregate.diagnostics import WORST_SHARE, Diagnosis, ElementError
-from irnet_hpc.aggregate.figures import figure_of, rank_figure
-from irnet_hpc.aggregate.formats import line_of
-from irnet_hpc.aggregate.page.cells import PageTable, formula, page_table
-from irnet_hpc.aggregate.page.summary import count
-from irnet_hpc.aggregate.page.svg import inline_svg
 from irnet_hpc.aggregate.ranking import Ranking
-from irnet_hpc.aggregate.render import row_format
 from irnet_hpc.aggregate.series import Series
 from irnet_hpc.aggregate.tables import Table
 from irnet_hpc.data.elements import NUMBER

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from irnet_hpc.aggregate.findings import Findings
+from irnet_hpc.aggregate.mae_table import row_format
 from irnet_hpc.aggregate.ranking import MIN_TASKS, Ranking
-from irnet_hpc.aggregate.render import row_format
 from irnet_hpc.aggregate.scores import NAMES, Model, percent_below
 from irnet_hpc.aggregate.significance import MIN_RUNS
 from irnet_hpc.aggregate.tables import Row, Table
-from irnet_hpc.aggregate.tasks import Task
+from irnet_hpc.aggregate.task_results import Task
 
 
 class Sentence(NamedTuple):

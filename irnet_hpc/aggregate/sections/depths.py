@@ -2,7 +2,7 @@
 
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of, missing
-from irnet_hpc.aggregate.render import score_cell
+from irnet_hpc.aggregate.mae_table import score_cell
 from irnet_hpc.aggregate.scores import Model
 from irnet_hpc.aggregate.tables import Row, Table
 from irnet_hpc.models.architectures import MODELS

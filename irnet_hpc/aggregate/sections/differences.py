@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, TableBlock, line_of, missing
-from irnet_hpc.aggregate.render import (
+from irnet_hpc.aggregate.mae_table import (
     difference_format,
     interval_text,
     percent_text,

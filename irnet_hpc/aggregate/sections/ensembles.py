@@ -5,7 +5,7 @@ An ensemble is a model of its own; the mean MAE of the seeds never includes it.
 
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of, missing
-from irnet_hpc.aggregate.render import row_format
+from irnet_hpc.aggregate.mae_table import row_format
 from irnet_hpc.aggregate.scores import Model, ModelScore
 from irnet_hpc.aggregate.tables import Row, Table
 

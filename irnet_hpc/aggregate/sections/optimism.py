@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of, missing
-from irnet_hpc.aggregate.render import difference_format, row_format, score_text, spread_text
+from irnet_hpc.aggregate.mae_table import difference_format, row_format, score_text, spread_text
 from irnet_hpc.aggregate.scores import Model, ModelScore, Score
 from irnet_hpc.aggregate.tables import Row, Table
 

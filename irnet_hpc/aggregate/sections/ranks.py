@@ -2,8 +2,8 @@
 
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of, missing
+from irnet_hpc.aggregate.mae_table import p_text
 from irnet_hpc.aggregate.ranking import LEVEL, MIN_TASKS, Ranking
-from irnet_hpc.aggregate.render import p_text
 
 TEXT = (
     "A model's rank by test MAE (1 is the best, equal MAEs share theirs), averaged over tasks. A "

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of, missing
-from irnet_hpc.aggregate.render import row_format, score_text
+from irnet_hpc.aggregate.mae_table import row_format, score_text
 from irnet_hpc.aggregate.tables import Missing
-from irnet_hpc.aggregate.tasks import Task, TaskResult
+from irnet_hpc.aggregate.task_results import Task, TaskResult
 
 TEXT = (
     "Test MAE of one model and recipe with each representation of the same dataset; the lowest of "

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, TableBlock, line_of, missing
-from irnet_hpc.aggregate.render import classical_cell, percent_text, row_format, score_text
+from irnet_hpc.aggregate.mae_table import classical_cell, percent_text, row_format, score_text
 from irnet_hpc.aggregate.scores import percent_below
-from irnet_hpc.aggregate.tasks import Task
+from irnet_hpc.aggregate.task_results import Task
 
 TEXT = (
     "A task is a property of a dataset under one kind of split. Val chooses the best model of each "

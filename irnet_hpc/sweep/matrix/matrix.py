@@ -17,7 +17,7 @@ from pathlib import Path
 
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import NAME
-from irnet_hpc.runs.grids import GRID, Grid
+from irnet_hpc.runs.classical_grids import GRID, Grid
 from irnet_hpc.runs.recipes import Recipe
 from irnet_hpc.runs.spec import PROTOCOLS, RunSpec, run_id
 from irnet_hpc.sweep.matrix.fields import check_keys, entries_of

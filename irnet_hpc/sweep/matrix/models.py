@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from irnet_hpc.errors import check_choice
 from irnet_hpc.models.architectures import MODELS
-from irnet_hpc.runs.grids import GRID, GRIDS, Grid
-from irnet_hpc.runs.recipes import Recipe, cannot_start, resolve
+from irnet_hpc.runs.classical_grids import GRID, GRIDS, Grid
+from irnet_hpc.runs.recipes import DEFAULT_RECIPE, Recipe, cannot_start, resolve
 from irnet_hpc.runs.spec import known_architecture, model_name, model_of
 from irnet_hpc.sweep.matrix.fields import check_keys, entries_of
 from irnet_hpc.sweep.matrix.keys import MatrixKeys, ModelKeys
@@ -106,9 +106,9 @@ def _depths(entry: Mapping, networks: Sequence[str]) -> list[int]:
 def read_recipes(table: Mapping, models: Sequence[ModelEntry]) -> list[RecipeEntry]:
     """Read `recipes`. Without the key, each kind of model has its own default."""
     kinds = {model.is_classical for model in models}
-    default = [name for name, kind in (("onecycle", False), (GRID, True)) if kind in kinds]
+    default = [name for name, kind in ((DEFAULT_RECIPE, False), (GRID, True)) if kind in kinds]
     recipes = []
-    for entry in entries_of(table, MatrixKeys, "recipes", default or ["onecycle"]):
+    for entry in entries_of(table, MatrixKeys, "recipes", default or [DEFAULT_RECIPE]):
         if entry == GRID:
             recipes.append(RecipeEntry(GRID, None, GRID))
         else:

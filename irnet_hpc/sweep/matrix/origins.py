@@ -18,7 +18,7 @@ from msgspec import Meta
 from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.data.splits import RANDOM
 from irnet_hpc.errors import UserError, check_choice
-from irnet_hpc.runs.recipes import Recipe, cannot_start, resolve
+from irnet_hpc.runs.recipes import DEFAULT_RECIPE, Recipe, cannot_start, resolve
 from irnet_hpc.runs.spec import PROTOCOLS, RunSpec
 from irnet_hpc.sweep.matrix.fields import check_keys, check_value
 from irnet_hpc.sweep.matrix.packs import (
@@ -91,7 +91,7 @@ def read_init(entry: dict) -> Init:
     check_value("pack of init", pack, str | dict)
     check_value("property of init", name, str)
     assert isinstance(pack, str | dict) and isinstance(name, str)
-    written = entry.get("recipe", "onecycle")
+    written = entry.get("recipe", DEFAULT_RECIPE)
     option = written if isinstance(written, str) else json.dumps(written, ensure_ascii=False)
     recipe = resolve(written)
     if why := cannot_start(recipe, recipe.trained_layers, None):

@@ -8,9 +8,9 @@ from msgspec import Meta
 
 from irnet_hpc.data.splits import split_suffix_in
 from irnet_hpc.errors import UserError, check_choice
-from irnet_hpc.runs.grids import USES_GPU
+from irnet_hpc.runs.classical_grids import USES_GPU
 from irnet_hpc.runs.spec import RunSpec
-from irnet_hpc.runs.states import Cause
+from irnet_hpc.runs.state_names import Cause
 from irnet_hpc.sweep.matrix.fields import check_keys, check_value, check_values
 
 MAX = 1_000_000

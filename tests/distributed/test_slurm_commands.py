@@ -7,8 +7,8 @@ import time
 import pytest
 
 from irnet_hpc.console import ExitStatus
-from irnet_hpc.distributed.slurm import end_of_job, stop_by
-from irnet_hpc.runs.states import Cause
+from irnet_hpc.distributed.slurm_commands import end_of_job, stop_by
+from irnet_hpc.runs.state_names import Cause
 from irnet_hpc.train import cli as train
 
 AT_20 = 1795636800.0  # 2026-11-25 20:00 UTC, by `date`

@@ -1,4 +1,4 @@
-"""Run SLURM's commands; for trainings and sweeps, no other module does.
+"""Run SLURM's commands (squeue, sacct, scontrol) for trainings and sweeps; no other module does.
 
 `stop_by` is here too, since not every SLURM tells a job its end (SLURM_JOB_END_TIME, which 22.05
 lacks), a site may set no signal, and a signal that comes while Python starts is lost. So a training
@@ -20,8 +20,9 @@ from irnet_hpc.errors import UserError
 
 # How a message begins when the end of the job stops a training.
 OUT_OF_TIME = "out of time, for its job is about to end"
-# Seconds for the current step and the checkpoint; at most a quarter of the time that is left.
-NOTICE_S = 60.0
+# A training stops by its own clock this long before the job's end; a quarter of what is left where
+# that is less. The signals that come earlier are asked for in sweep/jobs.py and slurm/train.sh.
+CLOCK_MARGIN_S = 60.0
 TIMEOUT_S = 60
 # States of SLURM's in which more memory or more time may help, and that of a failed process.
 STATES_OUT_OF_MEMORY = ("OUT_OF_MEMORY",)
@@ -101,7 +102,7 @@ def stop_by(end: float | None, now: float | None = None) -> float:
         The time in s since 1970; infinite if the job has no end.
     """
     now = time.time() if now is None else now
-    return math.inf if end is None else end - max(0.0, min(NOTICE_S, (end - now) / 4))
+    return math.inf if end is None else end - max(0.0, min(CLOCK_MARGIN_S, (end - now) / 4))
 
 
 def squeue() -> dict[str, Job] | None:

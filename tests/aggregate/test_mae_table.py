@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from irnet_hpc.aggregate.document import document
-from irnet_hpc.aggregate.render import grid, latex, markdown, tidy_csv
+from irnet_hpc.aggregate.mae_table import grid, latex, markdown, tidy_csv
 from tests.aggregate.results import tables_of, write_by_hand, write_classical, write_run
 
 

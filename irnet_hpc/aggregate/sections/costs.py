@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of, missing
-from irnet_hpc.aggregate.render import row_format, score_text
+from irnet_hpc.aggregate.mae_table import row_format, score_text
 from irnet_hpc.aggregate.scores import Model, ModelScore
 from irnet_hpc.aggregate.tables import Row, Table
 

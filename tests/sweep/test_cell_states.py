@@ -14,11 +14,11 @@ from irnet_hpc.distributed.processes import process_name
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import write_json
 from irnet_hpc.runs.recipes import RECIPES
-from irnet_hpc.runs.states import Cause
+from irnet_hpc.runs.state_names import Cause
 from irnet_hpc.sweep import journal
+from irnet_hpc.sweep.cell_states import read_ledger
 from irnet_hpc.sweep.hand_over import arrays_of
 from irnet_hpc.sweep.jobs import train_options
-from irnet_hpc.sweep.ledger import read_ledger
 from tests.builders import write_result
 from tests.runs.test_lease import lose
 from tests.sweep.stand_ins import MODELS, ROOT, SMALL, leave_checkpoint

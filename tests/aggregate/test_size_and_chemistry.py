@@ -1,6 +1,6 @@
 """One property across tables: training rows and held-out chemistry."""
 
-from irnet_hpc.aggregate.sections.series import chemistry_section, size_section
+from irnet_hpc.aggregate.sections.size_and_chemistry import chemistry_section, size_section
 from irnet_hpc.aggregate.series import chemistry_series, size_series
 from irnet_hpc.runs.recipes import RECIPES
 from tests.aggregate.results import (

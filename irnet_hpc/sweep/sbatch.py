@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from irnet_hpc.errors import UserError
-from irnet_hpc.sweep.jobs import notice_s, outside_any_job
+from irnet_hpc.sweep.jobs import outside_any_job, signal_lead_s
 from irnet_hpc.sweep.matrix.resources import Resources
 from irnet_hpc.sweep.matrix.sites import Site
 
@@ -86,7 +86,7 @@ def _srun_parameters(site: Site, resources: Resources) -> dict:
     srun_args = ["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cpus_per_rank}"]
     return {
         "srun_args": [*srun_args, *site.srun_args],
-        "signal_delay_s": notice_s(resources),
+        "signal_delay_s": signal_lead_s(resources),
         "gpus_per_node": gpus or None,
     }
 

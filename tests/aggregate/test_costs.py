@@ -1,6 +1,6 @@
 """Cost beside the MAE."""
 
-from irnet_hpc.aggregate.sections import cost
+from irnet_hpc.aggregate.sections import costs
 from tests.aggregate.results import findings_of, write_run
 
 
@@ -12,7 +12,7 @@ def test_cost_marks_what_nothing_beats_in_both_mae_and_hours(tmp_path):
     )  # dearer than irnet-17, and worse
     for seed in (1, 2):
         write_run(tmp_path, 0.08, "irnet-17", device_hours=2.0 + seed, seed=seed)
-    (block,) = cost.section(findings_of(tmp_path)).blocks
+    (block,) = costs.section(findings_of(tmp_path)).blocks
     lines = {line[0].text: [cell.text for cell in line] for line in block.lines}
     assert lines["plain-17"][2:5] == ["4,705,665", "1", "1"]
     assert lines["irnet-17"][3:5] == ["3", "3"]  # (2 + 3 + 4) / 3 hours a run

@@ -10,7 +10,7 @@ from irnet_hpc.aggregate.curves import Convergence, Curve
 from irnet_hpc.aggregate.diagnostics import Diagnosis
 from irnet_hpc.aggregate.formats import one_line
 from irnet_hpc.aggregate.scores import NAMES, Model, Score
-from irnet_hpc.aggregate.sections.cost import on_front
+from irnet_hpc.aggregate.sections.costs import on_front
 from irnet_hpc.aggregate.series import Series
 from irnet_hpc.aggregate.tables import Row, Table
 from irnet_hpc.data.properties import PROPERTIES

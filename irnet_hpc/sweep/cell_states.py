@@ -1,7 +1,7 @@
 """Work out the state of every cell of a matrix from the disk and one question to the scheduler.
 
-The states are those of `irnet_hpc.runs.states.CellState`. A cell that starts from another one is
-stale if the origin has changed since, and is not trained before the origin is.
+The states are those of `irnet_hpc.runs.state_names.CellState`. A cell that starts from another one
+is stale if the origin has changed since, and is not trained before the origin is.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from irnet_hpc.distributed.slurm import (
+from irnet_hpc.distributed.slurm_commands import (
     STATE_FAILED,
     STATES_OUT_OF_MEMORY,
     STATES_OUT_OF_TIME,
@@ -26,11 +26,11 @@ from irnet_hpc.runs.lease import Lease
 from irnet_hpc.runs.pack_identity import differing_fields
 from irnet_hpc.runs.result import RunResult
 from irnet_hpc.runs.spec import defaults, run_key, run_name
-from irnet_hpc.runs.states import Cause, CellState
+from irnet_hpc.runs.state_names import Cause, CellState
 from irnet_hpc.sweep import journal
+from irnet_hpc.sweep.attempts import Queue, life_of, queue_of
 from irnet_hpc.sweep.journal import Attempt
 from irnet_hpc.sweep.matrix.matrix import Cell, Matrix
-from irnet_hpc.sweep.queue import Queue, life_of, queue_of
 
 # What torch, numpy, Python and Linux print when memory runs out, in the last line of a log whose
 # training could no longer write error.json.
@@ -254,24 +254,24 @@ class _Reader:
         return run_key(cell.spec, cell.recipe, identity, origin_key), identity
 
     def _without_result(
-        self, stale: CellStatus, names: frozenset[str], attempt: Attempt | None, key: str | None
+        self, if_stale: CellStatus, names: frozenset[str], attempt: Attempt | None, key: str | None
     ) -> CellStatus:
         """Determine the state of a cell that is neither done nor held by a live lease.
 
-        `stale` is the status that it has where its result is outdated or unreadable (detail).
+        `if_stale` is the status to return if its result is outdated; its detail then says why.
         """
-        cell, results, log = stale.cell, stale.results, stale.log
+        cell, results, log = if_stale.cell, if_stale.results, if_stale.log
         alive = self.life(attempt)
         started = attempt if attempt and (attempt.job or attempt.process) else None
         since = seconds_since_1970(started.time) if started else None
-        error = RunFolder(stale.folder).error(since) if "error.json" in names else None
+        error = RunFolder(if_stale.folder).error(since) if "error.json" in names else None
         in_bundle = started is not None and started.bundle > 1
         # One cell of a bundle may have failed while the others go on.
         if alive and not (alive[0] == CellState.RUNNING and in_bundle and error):
             return CellStatus(cell, results, *alive, log)
-        if stale.detail and not alive:
-            return stale
-        resumable = "checkpoint" in names and RunFolder(stale.folder).has_checkpoint(key)
+        if if_stale.detail and not alive:
+            return if_stale
+        resumable = "checkpoint" in names and RunFolder(if_stale.folder).has_checkpoint(key)
         if error and started and started.job and error.cause == Cause.PEER_LOST:
             error = None  # a node or the memory was lost, and SLURM knows which
         failed = CellStatus(cell, results, CellState.FAILED, log=log, resumable=resumable)

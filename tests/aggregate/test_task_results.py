@@ -1,7 +1,7 @@
 """Tasks and the best of each."""
 
 from irnet_hpc.aggregate.sections import tasks
-from irnet_hpc.aggregate.tasks import tasks_of
+from irnet_hpc.aggregate.task_results import tasks_of
 from irnet_hpc.runs.recipes import RECIPES
 from tests.aggregate.results import described, findings_of, tables_of, texts, write_run
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from irnet_hpc.distributed.processes import is_alive
-from irnet_hpc.distributed.slurm import Job
+from irnet_hpc.distributed.slurm_commands import Job
 from irnet_hpc.runs.lease import expiry_s
-from irnet_hpc.runs.states import CellState
+from irnet_hpc.runs.state_names import CellState
 from irnet_hpc.sweep.journal import Attempt
 
 # SLURM's own names of the states of a job (man squeue).
@@ -28,7 +28,7 @@ class Queue(NamedTuple):
 
     # job id -> job
     jobs: dict[str, Job]
-    # Words (tokens among them) in the comments of jobs that no journal assigns to a cell.
+    # Words in the comments of jobs that no journal mentions. A submission's token is one of them.
     unclaimed: frozenset[str]
 
 

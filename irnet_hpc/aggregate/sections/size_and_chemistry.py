@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of
-from irnet_hpc.aggregate.render import classical_cell, row_format, score_cell
+from irnet_hpc.aggregate.mae_table import classical_cell, row_format, score_cell
 from irnet_hpc.aggregate.scores import Score
 from irnet_hpc.aggregate.series import Point, Series
 

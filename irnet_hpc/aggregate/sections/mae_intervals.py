@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of, missing
-from irnet_hpc.aggregate.render import interval_text, p_text, row_format, score_text
+from irnet_hpc.aggregate.mae_table import interval_text, p_text, row_format, score_text
 from irnet_hpc.aggregate.scores import Score
 from irnet_hpc.aggregate.significance import LEVEL, MIN_RUNS
 from irnet_hpc.aggregate.tables import Row, Table
