@@ -21,7 +21,7 @@ NEXT = str.maketrans(LETTERS, LETTERS[1:26] + "a" + LETTERS[27:] + "A")
 # Errors whose arguments are a number, a reason and a path, and those that end a process or a loop.
 LEFT = re.compile(r"(OS|IO|FileNotFound|FileExists|Permission|Timeout)Error|SystemExit|Stop\w+")
 # Modules that quote the words of other programs.
-QUOTES = {f"{PACKAGE}.distributed.slurm", f"{PACKAGE}.doctor.cluster"}
+QUOTES = {f"{PACKAGE}.distributed.slurm_commands", f"{PACKAGE}.doctor.cluster"}
 PRINTS_JSON = re.compile(rf"{PACKAGE}\.(console|completion|doctor\..*|__main__)")
 PROSE = re.compile(r"[a-z]{2,} +[a-z]{2,}|[a-z]{2,}, |: [a-z]{3,}")
 NO_PROSE = re.compile(r"\n|--|%\(|[\\|$/#=\[\]<>]|^(import|from|export) ")
