@@ -124,10 +124,17 @@ def parser() -> CommandParser:
     """Make the parser of the command."""
     parser = command_parser("tensorboard", __doc__)
     parser.add_argument(
-        "results", nargs="?", type=Path, default=Path("results"), help="default: results"
+        "results",
+        nargs="?",
+        type=Path,
+        default=Path("results"),
+        help="folder of runs (default: results)",
     )
     parser.add_argument(
-        "--logdir", type=Path, metavar="DIR", help="where to write; default: RESULTS/tensorboard"
+        "--logdir",
+        type=Path,
+        metavar="DIR",
+        help="folder to write to (default: RESULTS/tensorboard)",
     )
     return parser
 

@@ -103,13 +103,17 @@ def parser() -> CommandParser:
     """Make the parser of the command line."""
     parser = command_parser("aggregate", __doc__)
     parser.add_argument(
-        "results", nargs="?", type=Path, default=Path("results"), help="default: results"
+        "results",
+        nargs="?",
+        type=Path,
+        default=Path("results"),
+        help="folder of runs (default: results)",
     )
     parser.add_argument(
         "--matrix", type=Path, help="jobs/*.yaml: also say which cells have no result, and why"
     )
     parser.add_argument(
-        "--tables", type=Path, metavar="DIR", help="where to write; default: RESULTS/tables"
+        "--tables", type=Path, metavar="DIR", help="folder to write to (default: RESULTS/tables)"
     )
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="also write one page with everything"

@@ -113,8 +113,10 @@ def parser() -> CommandParser:
         metavar="DIR",
         help="the folder that results will be in (default: %(default)s)",
     )
-    add("--only", nargs="+", choices=GROUPS, help="run these groups of checks alone")
-    add("--slurm", action="store_true", help="also run a job of two nodes, once the queue lets it")
+    add("--only", nargs="+", choices=GROUPS, help="run only these groups of checks")
+    add(
+        "--slurm", action="store_true", help="also run a job of two nodes, once the queue starts it"
+    )
     add("--site", help="a name in env/sites, or a YAML file (default: $IRNET_SITE)")
     add(
         "--wait",

@@ -157,7 +157,7 @@ def parser() -> CommandParser:
         default=0,
         help="seed of the split into train, val and test (default: %(default)s)",
     )
-    add("--workers", type=int, help="processes of each rank (default: as many as finish first)")
+    add("--workers", type=int, help="processes of each rank (default: the number that is fastest)")
     add(
         "--property",
         action="append",
@@ -170,7 +170,7 @@ def parser() -> CommandParser:
         action="append",
         default=[],
         metavar="P=UNIT",
-        help="unit of a property that is not in the table of properties",
+        help="unit of a property that the package does not know",
     )
     add("--no-filters", action="store_true", help="keep values that the source's filters drop")
     add("--overwrite", action="store_true", help="replace a pack of that name")

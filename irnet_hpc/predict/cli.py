@@ -277,7 +277,7 @@ def parser() -> CommandParser:
         action="append",
         default=[],
         metavar="[P=]X",
-        help="keep rows predicted to be at least X, in the unit",
+        help="keep rows predicted to be at least X, in the property's unit",
     )
     add(
         "--max",
@@ -286,14 +286,14 @@ def parser() -> CommandParser:
         metavar="[P=]X",
         help="keep rows predicted to be at most X",
     )
-    add("--top", type=int, metavar="N", help="keep the N rows of the highest values, sorted")
+    add("--top", type=int, metavar="N", help="keep the N rows with the highest values, sorted")
     add("--lowest", action="store_true", help="with --top: the lowest values instead")
     add("--by", metavar="P", help="with --top: the property to sort by, if there are several")
     add(
         "--interval",
         type=float,
         default=0.9,
-        help="share of values that an interval is to hold (default: %(default)s)",
+        help="share of values that an interval should hold (default: %(default)s)",
     )
     add(
         "--workers",

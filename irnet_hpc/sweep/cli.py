@@ -42,14 +42,14 @@ from irnet_hpc.sweep.status import as_json, status_table, summary
 from irnet_hpc.sweep.submit import slurm_array_size, submit
 
 VERBS = {
-    "plan": "the cells, their states and their cost; starts nothing",
-    "run": "missing packs, then cell after cell, on this machine",
-    "submit": "the same through SLURM, or in the background without it",
-    "status": "the states now",
-    "retry": "only the failed cells, through SLURM where there is one",
+    "plan": "show the cells, their states and their cost; starts nothing",
+    "run": "build missing packs, then train cell after cell, on this machine",
+    "submit": "do the same through SLURM, or in the background without it",
+    "status": "show the states now",
+    "retry": "train only the failed cells, through SLURM where there is one",
     "prune": "remove runs that no cell of these matrices wants, and leftovers",
     "init": "copy the example matrices, SLURM scripts and sites to a folder",
-    "keys": "every key of a matrix and of a site, as Markdown",
+    "keys": "list every key of a matrix and of a site, as Markdown",
 }
 
 
@@ -313,18 +313,21 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
     "--results": (
         ("plan", "run", "submit", "status", "retry", "prune", "reconcile"),
-        {"default": "results", "help": "default: %(default)s"},
+        {"default": "results", "help": "folder of all runs (default: %(default)s)"},
     ),
     "--pack-dir": (
         ("plan", "run", "submit", "status", "retry", "prune", "reconcile"),
-        {"help": "default: $IRNET_PACKS, else packs"},
+        {"help": "folder of packs (default: $IRNET_PACKS, else packs)"},
     ),
-    "--json": (("plan", "status"), {"action": "store_true", "help": "for a program to read"}),
+    "--json": (
+        ("plan", "status"),
+        {"action": "store_true", "help": "print JSON, for a program to read"},
+    ),
     "--device": (
         ("plan",),
         {
             "choices": DEVICES,
-            "help": "of a rank, for the estimates; default: gpu where one is asked for",
+            "help": "device of a rank, for the estimates (default: gpu if one is asked for)",
         },
     ),
     "--watch": (
@@ -358,13 +361,13 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
     ),
     "--failed": (
         ("retry",),
-        {"action": "store_true", "required": True, "help": "the failed cells; nothing else"},
+        {"action": "store_true", "required": True, "help": "take only the failed cells"},
     ),
     "--stale": (
         ("run", "submit"),
         {
             "action": "store_true",
-            "help": "also cells whose result is of another recipe, pack or version",
+            "help": "also replace results of another recipe, pack or version",
         },
     ),
     "--yes": (
@@ -390,11 +393,14 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
     "--token": (("run", "retry", "reconcile"), {"help": argparse.SUPPRESS}),
     "--cluster": (
         ("submit", "retry"),
-        {"choices": ("slurm", "local"), "help": "default: slurm where it answers, else local"},
+        {
+            "choices": ("slurm", "local"),
+            "help": "where to train (default: slurm if it answers, else local)",
+        },
     ),
     "--site": (
         ("plan", "submit", "retry", "reconcile"),
-        {"help": "a name in env/sites or a YAML file; default: $IRNET_SITE"},
+        {"help": "a name in env/sites or a YAML file (default: $IRNET_SITE)"},
     ),
 }
 
@@ -408,7 +414,9 @@ def parser() -> CommandParser:
         shown = {"help": VERBS[name], "description": VERBS[name]} if name in VERBS else {}
         command = commands.add_parser(name, **shown)
         if name == "init":
-            command.add_argument("folder", metavar="DIR", help="is made where it is missing")
+            command.add_argument(
+                "folder", metavar="DIR", help="folder to fill, made if it is missing"
+            )
         if name in ("init", "keys"):
             continue
         command.add_argument(

@@ -61,9 +61,9 @@ def parser() -> CommandParser:
     add(
         "--property",
         required=True,
-        help="name, or several joined by commas for one network with an output each",
+        help="a property, or several joined by commas for one network with an output each",
     )
-    add("--architecture", help=f"{', '.join(MODELS)}; or without a depth {', '.join(GRIDS)}")
+    add("--architecture", help=f"{', '.join(MODELS)}; or, without --depth, {', '.join(GRIDS)}")
     add("--depth", type=int, help="layers of the network")
     add("--layers", help="a layer string instead, e.g. 256BARx4-64BARx2-1")
     add(
@@ -75,7 +75,7 @@ def parser() -> CommandParser:
         "--seed",
         type=seed_list,
         default=[0],
-        help="or several joined by commas, trained together (default: 0)",
+        help="one seed, or several joined by commas, trained together (default: 0)",
     )
     add(
         "--bundle",

@@ -27,7 +27,7 @@ class MatrixKeys:
         list[str],
         Meta(
             description="the properties, or `all`; in one text joined by commas: one network with "
-            "an output for each. A pack's own list comes before this one"
+            "an output for each. A pack's own list replaces this one"
         ),
     ]
     models: Annotated[
@@ -55,7 +55,7 @@ class MatrixKeys:
         list[Seed],
         Meta(
             description="seeds of the split: packs NAME (0), NAME-split1, ... A pack's own list "
-            "comes before this one",
+            "replaces this one",
             extra={"default": "`[0]`"},
         ),
     ] = dataclasses.field(default_factory=list)
@@ -70,7 +70,7 @@ class MatrixKeys:
     train_rows: Annotated[
         list,
         Meta(
-            description="train on the first rows only, nested; `all`: every row",
+            description="train on the first N rows only, for each N in the list; `all`: every row",
             extra={"rule": "a list of whole numbers or `all`"},
         ),
     ] = dataclasses.field(default_factory=lambda: ["all"])
@@ -81,8 +81,8 @@ class MatrixKeys:
     resources: Annotated[
         dict | list[dict],
         Meta(
-            description="what a cell asks of the scheduler; of several entries the last that fits "
-            "a cell decides each key (see below)"
+            description="what a cell asks of the scheduler; if several entries fit a cell, the "
+            "last one decides each key (see below)"
         ),
     ] = dataclasses.field(default_factory=dict)
     pack_resources: Annotated[
@@ -94,16 +94,16 @@ class MatrixKeys:
     retry: Annotated[
         Literal[False] | dict,  # type: ignore[valid-type]
         Meta(
-            description="out of memory or time: once more with twice as much, within these limits "
-            "(see below); false: never",
+            description="repeat a cell that ran out of memory or time, once, with twice as much, "
+            "within these limits (see below); false: never",
             extra={"rule": "a mapping or false"},
         ),
     ] = dataclasses.field(default_factory=dict)
     budget_device_hours: Annotated[
         float | None,
         Meta(
-            description="refuse to start where the cells that are not done may use more; a device "
-            "is what one rank computes on",
+            description="refuse to start if the cells that are not done may use more; a device is "
+            "what one rank computes on",
             extra={"rule": "a number of hours, 0 or more"},
         ),
     ] = None

@@ -38,7 +38,7 @@ class Resources:
     )
     minutes: Annotated[int, Meta(ge=1, le=MAX, description="time limit of a cell")] = 60
     cpu_only: Annotated[
-        bool, Meta(description="ask for no GPU, whatever the site gives a rank unasked")
+        bool, Meta(description="ask for no GPU, even if the site gives each rank one")
     ] = False
     stage_dir: Annotated[
         str,
@@ -75,15 +75,16 @@ class Retry:
     memory_gb: Annotated[
         float | None,
         Meta(
-            description="the most memory of a second try after a lack of memory, in GiB; "
-            "null: twice what it had",
+            description="the most memory that a second try after a lack of memory may have, in "
+            "GiB; null: twice the first",
             extra={"rule": "a number from 0.1 to 1,000,000"},
         ),
     ] = None
     minutes: Annotated[
         int | None,
         Meta(
-            description="the most time of a second try after a lack of time; null: twice",
+            description="the most time that a second try after a lack of time may have; "
+            "null: twice the first",
             extra={"rule": "a whole number from 1 to 1,000,000"},
         ),
     ] = None
