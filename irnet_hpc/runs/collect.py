@@ -97,8 +97,8 @@ def collect_runs(results: Path) -> tuple[list[FinishedRun], dict[Path, Gap]]:
                 spec = _checked_spec(path, result)
                 # Fields that recipes no longer have stay: the result is shown as stale.
                 with contextlib.suppress(UserError):
-                    recipe = dataclasses.asdict(read_recipe(spec, result.recipe))
-                    result = dataclasses.replace(result, recipe=recipe)
+                    # A shallow copy: the fields of a recipe are plain values.
+                    result.recipe.update(vars(read_recipe(spec, result.recipe)))
                 runs.append(FinishedRun(path, spec, result))
             except (UserError, OSError) as error:
                 gaps[path] = Gap(GapState.UNREADABLE, str(error), folder.spec())

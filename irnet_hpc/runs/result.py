@@ -69,6 +69,18 @@ class RunResult:
     origin: dict | None = None
 
 
+# Computed once, since a report may read thousands of results: name -> types; and who may be absent.
+TYPES: dict[str, tuple[type, ...]] = {
+    field.name: typing.get_args(field.type) or (typing.cast(type, field.type),)
+    for field in dataclasses.fields(RunResult)
+}
+OPTIONAL = frozenset(
+    field.name
+    for field in dataclasses.fields(RunResult)
+    if field.default is not dataclasses.MISSING
+)
+
+
 def read_result(path: Path | str) -> RunResult:
     """Read a result.json.
 
@@ -77,14 +89,8 @@ def read_result(path: Path | str) -> RunResult:
         OSError: If there is none.
     """
     value = read_json(path)
-    known = {field.name for field in dataclasses.fields(RunResult)}
-    optional = {
-        field.name
-        for field in dataclasses.fields(RunResult)
-        if field.default is not dataclasses.MISSING
-    }
-    if value.keys() | optional != known:
-        wrong = sorted((value.keys() | optional) ^ known)
+    if value.keys() | OPTIONAL != TYPES.keys():
+        wrong = sorted((value.keys() | OPTIONAL) ^ TYPES.keys())
         raise UserError(
             f"{path} is not a result of this version: keys missing or unknown: {', '.join(wrong)}"
         )
@@ -93,17 +99,18 @@ def read_result(path: Path | str) -> RunResult:
     if not all(isinstance(value[name], str) for name in ("unit", "key")):
         raise UserError(f"{path}: unit and key must be of type str")
     # Not attempts, which only say when and on how many ranks: their readers check them.
-    for field in (field for field in dataclasses.fields(RunResult) if field.name != "attempts"):
-        _check_type(
-            path, field.name, value.get(field.name), typing.get_args(field.type) or (field.type,)
-        )
+    for name, kinds in TYPES.items():
+        if name != "attempts":
+            _check_type(path, name, value.get(name), kinds)
     return RunResult(**value)
 
 
 def _check_type(path: Path | str, name: str, value: object, kinds: tuple[type, ...]) -> None:
     """Raise UserError if a value is not null and of another type, or too large a number."""
+    if value is None:
+        return
     known = (*kinds, int) if float in kinds else kinds
-    if value is not None and (isinstance(value, bool) or not isinstance(value, known)):
+    if isinstance(value, bool) or not isinstance(value, known):
         wanted = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
         raise UserError(f"{path}: {name} must be of type {wanted}, or null, got {value!r:.80}")
     if isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:

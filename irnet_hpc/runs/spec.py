@@ -9,6 +9,7 @@ files in it. Imports neither torch nor h5py.
 
 import builtins
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -261,7 +262,7 @@ def read_recipe(spec: RunSpec, value: dict) -> Recipe | Grid:
     kind = Grid if spec.is_classical else Recipe
     if not isinstance(value, dict):
         raise UserError(f"a recipe must be an object, got {value!r:.80}")
-    known = {field.name for field in dataclasses.fields(kind)}
+    known = kind.__dataclass_fields__.keys()
     for name in value.keys() - known:
         check_choice("field of a recipe", name, known)
     try:
@@ -270,11 +271,17 @@ def read_recipe(spec: RunSpec, value: dict) -> Recipe | Grid:
         raise UserError(f"a recipe is incomplete: {error}") from None
 
 
+@functools.cache
+def _types_of_spec() -> dict[str, Any]:
+    """Return field -> type of a RunSpec."""
+    return {field.name: field.type for field in dataclasses.fields(RunSpec)}
+
+
 def read_spec(value: dict) -> RunSpec:
     """Read a RunSpec from JSON; UserError for unknown keys and for values of another type."""
     if not isinstance(value, dict):
         raise UserError(f"a run's specification must be an object, got {value!r:.80}")
-    types: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(RunSpec)}
+    types = _types_of_spec()
     for name, given in value.items():
         kind = types[check_choice("key of a run", name, types)]
         if isinstance(given, bool) or not isinstance(given, kind):
