@@ -20,8 +20,8 @@ class Curve:
     """The mean history of one model's runs."""
 
     architecture: str
-    epochs: tuple[int, ...]  # those that every run has
-    maes: tuple[float, ...]  # on the rows that select, mean over the runs
+    epochs: tuple[int, ...]  # the epochs that every run has
+    maes: tuple[float, ...]  # MAE on the rows that select, mean over the runs
     n: int  # runs
 
 

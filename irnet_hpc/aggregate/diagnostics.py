@@ -54,7 +54,7 @@ class Diagnosis:
     median: float  # the median absolute error of the rows
     worst_share: float  # part of the MAE that is due to the worst rows (WORST_SHARE), 0 to 1
     elements: tuple[ElementError, ...]  # by atomic number
-    n_unreadable: int  # rows whose formula is no composition
+    n_unreadable: int  # rows whose formula cannot be parsed
     worst: tuple[WorstRow, ...]
 
 

@@ -11,7 +11,7 @@ NUMBER = {symbol: number for number, symbol in enumerate(SYMBOLS, start=1)}
 
 # Each element up to lawrencium is in one family: a group of the periodic table, or a row of its d
 # or f block. Hydrogen is by itself; lutetium is a lanthanide, lawrencium an actinide. The identity
-# of a pack holds the elements of its split, so that another table here makes another pack.
+# of a pack holds the elements of its split, so that a change to this table makes another pack.
 _FAMILIES = {
     "hydrogen": "H",
     "alkali": "Li Na K Rb Cs Fr",

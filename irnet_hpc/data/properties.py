@@ -25,7 +25,7 @@ PROPERTIES = {
     # is negative.
     "energy_above_hull": Property("E_hull", "eV/atom", -5, 20),
     "band_gap": Property("E_g", "eV", 0, 30, floor=0),
-    # of the Tran-Blaha modified Becke-Johnson potential
+    # by the Tran-Blaha modified Becke-Johnson potential
     "band_gap_mbj": Property("E_g(mBJ)", "eV", 0, 30, floor=0),
     "volume_per_atom": Property("V/atom", "Å³/atom", 1, 500),
     "volume": Property("V", "Å³/cell", 1, 100_000),

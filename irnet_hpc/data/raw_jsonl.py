@@ -29,7 +29,7 @@ from irnet_hpc.errors import UserError
 KEYS = ("material_id", "formula", "split", "lattice", "species", "frac_coords", "targets")
 # An element with or without an oxidation state, which says nothing of where the atoms are.
 SYMBOL = re.compile(r"([A-Z][a-z]?)(?:[0-9]*\.?[0-9]*[+-])?")
-# In JSON, one half of a character outside of 16 bits.
+# In JSON, half of a character that needs more than 16 bits.
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -110,7 +110,7 @@ def _entries(table: TableText, digest: Any = None) -> Iterator[tuple[int, dict[s
                 yield number, entry
     if not number:
         raise UserError(
-            f"{table.name} is empty; it must hold an object a line, with keys {', '.join(KEYS)}"
+            f"{table.name} is empty; it must hold one object per line, with keys {', '.join(KEYS)}"
         )
 
 
@@ -150,7 +150,7 @@ def _once_each(pairs: list[tuple[str, object]]) -> dict:
 
 
 def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number; leave out what is not reported")
+    raise ValueError(f"{name}, which is not a number; leave out what is not reported")
 
 
 def _targets(place: str, targets: object) -> dict[str, float]:

@@ -32,7 +32,8 @@ def sum_step(comm: Comm, reduced: Tensor, n_exact: int, wire: str) -> Tensor:
         return comm.sum_(reduced)
     assert reduced.dtype == torch.float32
     n, size = reduced.numel() - n_exact, comm.size
-    # Of each rank's slice, in pairs of bf16: engines move int32, not all of them bf16.
+    # Length of each rank's slice in pairs of bf16, which travel as int32: not all engines move
+    # bf16.
     width = -(-n // (2 * size))
     sent = reduced.new_zeros(2 * size * width, dtype=torch.bfloat16)
     sent[:n] = reduced[:n]

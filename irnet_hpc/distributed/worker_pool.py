@@ -35,7 +35,7 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 TICK_S = 0.1  # seconds between two looks at workers, if rows have a limit
 OUT_OF_MEMORY = 77  # exit status of a worker that Python had no memory for
 
-# In a worker, shared with the parent: in the high half the number of calls of at(), in the low the
+# In a worker, shared with the parent: the high half counts the calls of at(), the low half is the
 # row + 1.
 _place: Any = None
 

@@ -15,7 +15,7 @@ from irnet_hpc.doctor.engine import CHECK_S, run_probe
 # A run folder takes 25 to 250 MB with its checkpoints, and about ten files.
 MIN_GB, GOOD_GB = 0.5, 10.0
 MIN_INODES, GOOD_INODES = 1_000, 100_000
-MAX_CLOCK_SKEW_S = 1.0  # beyond it the order of events on two hosts cannot be told
+MAX_CLOCK_SKEW_S = 1.0  # seconds beyond which the order of events on two hosts is uncertain
 CLOCK_TICK_S = 0.02  # a file's time may be that of the kernel's last tick, up to 10 ms ago
 N_RENAMES = 100
 N_RIVALS = 8

@@ -20,7 +20,7 @@ CUTOFF = 8.0  # Å, around each atom; the published value
 SLACK = 1e-4
 # Å; equal distances differ by rounding, and shorter bars come and go with it.
 MIN_BAR = 0.01
-MAX_POINTS = 500  # in one ball; diamond has 381
+MAX_POINTS = 500  # most atoms in one ball; diamond has 381
 MAX_PAIRS = 20_000_000  # over the balls of one crystal; each took less than 1 µs on one core
 MAX_IMAGES = 200_000  # sites of the neighbouring cells that are searched
 

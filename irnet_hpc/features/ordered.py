@@ -93,8 +93,8 @@ def _in_order(materials: Materials) -> Iterator[tuple[np.ndarray, np.ndarray, np
         place = materials.start[rows] + np.arange(size)[:, None]
         number, amount = materials.number[place], materials.amount[place]  # (n_elements, n)
         fraction = amount / amount.sum(0)
-        # By the last key first: fraction, then electronegativity, then atomic number, so that the
-        # spelling of a formula does not matter.
+        # lexsort takes the last key first: fraction, then electronegativity, then atomic number, so
+        # that the spelling of a formula does not matter.
         order = np.lexsort(
             (number, tables().electronegativity[number], -fraction.round(DECIMALS)), axis=0
         )[:PLACES]

@@ -16,7 +16,8 @@ from irnet_hpc.features import magpie, voronoi
 SHELLS = (1, 2, 3)
 STATISTICS = ("minimum", "maximum", "range", "mean", "avg_dev")
 NOT_RANGE = [0, 1, 3, 4]
-# Of two steps from neighbour to neighbour; a dense crystal of 1,000 sites has some 200,000.
+# Most paths of two steps from neighbour to neighbour; a dense crystal of 1,000 sites has some
+# 200,000.
 MAX_PATHS = 5_000_000
 LABELS = [
     *(f"{STATISTICS[place]} CN_VoronoiNN" for place in NOT_RANGE),

@@ -84,7 +84,7 @@ class OverwritingLinear(torch.autograd.Function):
 class FlatParameters:
     """All parameters of a stack as views of one buffer, and all gradients of another.
 
-    So a step needs one allreduce, one copy, and one kernel of the optimiser a replica.
+    So a step needs one allreduce, one copy, and one kernel of the optimiser per replica.
 
     Attributes:
         values: (K, n_params), the parameters.

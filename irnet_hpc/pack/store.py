@@ -326,7 +326,7 @@ def _check_datasets(pack: Pack) -> int:
 
 
 def content_hash(hashes: dict[str, str], identity: dict, counts: dict[str, int]) -> str:
-    """Hash all that a pack holds, whatever its chunks, except attributes that only describe."""
+    """Hash everything in a pack, whatever its chunks, except attributes that only describe."""
     identity = {name: value for name, value in identity.items() if name != "content_sha256"}
     text = json.dumps([hashes, identity, counts], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -16,7 +16,7 @@ from irnet_hpc.files import replacing
 from irnet_hpc.pack.store import FORMAT, content_hash, hash_text, verify
 
 CHUNK_ROWS = 4096
-# Wide rows get fewer rows a chunk.
+# The wider the rows, the fewer rows per chunk.
 MAX_CHUNK_BYTES = 2**24
 # HDF5 >= 1.10, whose metadata have checksums too.
 HDF5_VERSIONS = ("v110", "v110")

@@ -233,8 +233,7 @@ def in_common(rows_of_members: Sequence[HeldOutRows | UserError]) -> HeldOut | U
     ]
     if not keys:
         return UserError(
-            "the runs have no such rows in common: their packs are of other sources, "
-            "or split otherwise"
+            "the runs have no such rows in common: their packs have different sources or splits"
         )
     value = np.array([first[key][0] for key in keys])
     mean, sd = spread_of([np.array([rows[key][1] for key in keys]) for rows in known])

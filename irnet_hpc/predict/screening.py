@@ -46,7 +46,7 @@ class Ensemble(NamedTuple):
 
     members: tuple[Member, ...]
     predictors: tuple[Predictor, ...]  # one for each member
-    domains: tuple[Domain | None, ...]  # one for each member; None: its pack is not at hand
+    domains: tuple[Domain | None, ...]  # one for each member; None: its pack is missing
     layout: FeatureLayout
     intervals: dict[str, ConformalInterval | None]  # property -> ; None: not calibrated
 

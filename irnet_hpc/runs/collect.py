@@ -53,7 +53,7 @@ class FinishedRun(NamedTuple):
 
     @property
     def split(self) -> int | None:
-        """The seed of its pack's split; None if it has none, as where the source has a column."""
+        """The seed of its pack's split; None if the source's own column is the split."""
         seed = self.split_identity.get("seed")
         return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
 

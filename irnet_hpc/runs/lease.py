@@ -96,7 +96,7 @@ def read_lease(folder: Path | str) -> SeenLease | None:
 
 
 def is_expired(seen: SeenLease, now: float | None, successor: Lease | None = None) -> bool:
-    """Return True if nobody trains under a lease any more.
+    """Return True if no process trains under a lease any more.
 
     Args:
         seen: The lease.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 ARRAYS = ("material_id", "formula", "target", "prediction")
-# A file of ours is not compressed; numpy's own compression of it gives a fifth.
+# Our own files are not compressed; numpy's compression would shrink them to a fifth.
 MAX_UNPACKED = 50  # times the size of the file
 FREELY_UNPACKED = 2**26  # bytes, whatever the size of the file
 # What zipfile and numpy raise for a file that is not one of ours.

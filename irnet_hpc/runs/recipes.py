@@ -23,7 +23,7 @@ class Recipe:
     features: str = "raw"  # raw | standard: mean 0, standard deviation 1 over the training rows
     clip: float = 0.0  # standard deviations at which standardised features are cut; 0: never
     target: str = "raw"  # raw | standard
-    batch: int = 32  # rows a step, over all ranks
+    batch: int = 32  # rows per step, over all ranks
     norm_group: int = 32  # rows that are normalised together; the batch is a multiple of it
     precision: str = "fp32"  # fp32 | bf16 (autocast of the matrix products, fp32 weights) | fp64
     trained_layers: int = 0  # how many last layers a run from an origin trains; 0: all

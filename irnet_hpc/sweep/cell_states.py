@@ -55,9 +55,9 @@ class CellStatus:
     # One line: the error, the job, or why it is stale.
     detail: str = ""
     log: str | None = None
-    # Of done cells, and of stale ones whose result can be read.
+    # For done cells, and for stale ones whose result can be read.
     result: RunResult | None = None
-    # Of running cells, once they hold it.
+    # For running cells, once they hold it.
     lease: Lease | None = None
     # Why it is failed or preempted, where that is known.
     cause: Cause = Cause.OTHER

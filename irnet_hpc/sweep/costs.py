@@ -47,9 +47,9 @@ class Device:
 
     # precision -> FLOP/s over a whole training
     rate: dict[str, float]
-    # Of a step, for each weight.
+    # Seconds of a step per weight.
     weight_s: float
-    # Of a step, for each layer.
+    # Seconds of a step per layer.
     layer_s: float
     # Between the devices of a node; None: not measured, so that allreduces are not counted.
     link: Link | None
@@ -106,7 +106,7 @@ class Allocation:
     ranks_per_node: int
     # A key of DEVICES.
     device: str
-    # Of each rank, where the device is a core.
+    # Cores of each rank, if the device is a core.
     cores: int = 1
 
     @property

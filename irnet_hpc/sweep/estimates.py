@@ -40,7 +40,7 @@ class Estimate:
     n_weights: int | None = None
     # Training rows.
     n_rows: int | None = None
-    # On the ranks that are asked for.
+    # The estimate for the ranks that are asked for.
     device_hours: float | None = None
     minutes: float | None = None
     # Cells that the speed was taken from; 0: the model's defaults.

@@ -132,7 +132,7 @@ class TrainingJob:
         began, rank = time.time(), JobEnvironment().global_rank
         if rank == 0:
             _redirect_output_to(self.log)
-        # With torch, which planning does without.
+        # Imports torch, which planning does not need.
         from irnet_hpc.train import cli as train
 
         signals_seen = _hand_signals_to_train()

@@ -106,7 +106,7 @@ def begin(
     }
     write_text(path, _lines([head, *events]))
     if driver == process_name(os.getpid()):
-        # For sweeps on other machines, which cannot look at our processes.
+        # A heartbeat for sweeps on other machines, which cannot see our processes.
         Leases().keep_touching(path)
     return path
 

@@ -122,7 +122,7 @@ def run(context: SweepContext) -> RunReport:
 
 
 def _claim(context: SweepContext) -> tuple[Ledger, Path | None]:
-    """Open a journal with the cells to train, so that nobody else takes them up.
+    """Open a journal with the cells to train, so that no other sweep takes them up.
 
     Returns:
         The ledger, and the journal; None: there is nothing to run.
@@ -393,7 +393,7 @@ def horovodrun(n_ranks: int) -> list[str]:
     Raises:
         UserError: horovodrun is not installed.
     """
-    # That of this environment, whether or not it is activated.
+    # The horovodrun of this environment, whether or not that is activated.
     beside = Path(sys.executable).with_name("horovodrun")
     launcher = str(beside) if beside.exists() else shutil.which("horovodrun")
     if not launcher:

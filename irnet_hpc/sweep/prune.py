@@ -119,7 +119,7 @@ def remove(waste: Waste, results: Path) -> str | None:
 
 
 def _remove_run(folder: Path) -> None:
-    """Remove what is in a run folder. Whoever starts the run meanwhile is told that it is held."""
+    """Empty a run folder. A process that starts the run meanwhile is told that it is held."""
     with Leases() as leases:
         leases.acquire(folder)
         for path in folder.iterdir():
@@ -171,7 +171,7 @@ def _finished_submissions(results: Path) -> Iterator[Path]:
     jobs = squeue()
     for path in sorted((results / journal.FOLDER).glob("[0-9]*.jsonl")):
         head = _head(path)
-        # While SLURM does not answer, nobody knows about its jobs.
+        # While SLURM does not answer, the state of its jobs is unknown.
         if not head or (head["cluster"] == "slurm" and jobs is None):
             continue
         token = journal.token_of(path)

@@ -31,7 +31,7 @@ class Part:
     """The rows of one role (train, val or test) that report the property, or one of several."""
 
     row: np.ndarray  # (n_rows,) int64, their numbers in the pack, ascending
-    # (n_rows,) float64, in the property's unit; of several (n_rows, n_properties), NaN where a row
+    # (n_rows,) float64, in the property's unit; for several (n_rows, n_properties), NaN where a row
     # does not report one
     target: np.ndarray
     x: Tensor | Stream  # (n_rows, n_features), scaled, on the device or still in the pack
@@ -162,7 +162,7 @@ def load(
     return dataclasses.replace(data, scaling=dataclasses.replace(data.scaling, floor=floor))
 
 
-# Of one role: row numbers in the pack (n_rows,), ascending, and targets as those of Part.
+# The rows of one role: their numbers in the pack (n_rows,), ascending, and targets as in Part.
 Targets = tuple[np.ndarray, np.ndarray]
 # The same with features (n_rows, n_features) in the middle.
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]

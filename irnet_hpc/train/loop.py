@@ -83,7 +83,7 @@ def train_all(
                 yield ended
         except torch.cuda.OutOfMemoryError as error:
             if comm.size > 1:
-                # The others are waiting for this rank, and cannot be told to begin anew.
+                # The other ranks wait for this one, and cannot be told to start again.
                 logger.warning(
                     f"error: {len(left)} cells together do not fit in this rank's memory; "
                     "bundle fewer"
@@ -367,7 +367,7 @@ def note_epoch(replica: Replica, state: State, mae: float, rate: float) -> None:
         rate: The learning rate of the last step.
     """
     scaling, recipe = replica.data.scaling, replica.recipe
-    unit = 1.0 if scaling.spread is not None else scaling.target_scale  # of a scaled error
+    unit = 1.0 if scaling.spread is not None else scaling.target_scale  # the unit of a scaled error
     train_mae = state.error_sum / (replica.n_steps * recipe.batch) * unit
     state.history.append([state.epoch, state.step, float(rate), train_mae, mae, state.wall_s])
     state.stopped = bool(recipe.patience) and state.epoch - state.best_epoch >= recipe.patience

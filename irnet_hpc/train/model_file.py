@@ -60,7 +60,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
             facts = json.loads((file.metadata() or {}).get("irnet_hpc", "{}"))
         if not isinstance(facts, dict):
-            raise TypeError("its header is no mapping")
+            raise TypeError("its header must be a mapping")
     except FileNotFoundError:
         raise UserError(f"{path}: it is missing") from None
     except (
@@ -198,7 +198,7 @@ def model_facts(run: Run, pack: Pack, data: Dataset) -> dict:
         "key": run.key,
         "spec": dataclasses.asdict(spec),
         "recipe": dataclasses.asdict(run.recipe),
-        # Of several properties unit, target_mean and target_scale are lists.
+        # For several properties, unit, target_mean and target_scale are lists.
         "unit": units if len(units) > 1 else units[0],
         "feature_labels": pack.feature_labels,
         "clip": scaling.clip,

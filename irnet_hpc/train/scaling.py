@@ -28,10 +28,10 @@ class Scaling:
     feature_mean: np.ndarray  # (n_features,) float64
     feature_scale: np.ndarray  # (n_features,) float64, 1 where a feature does not vary
     clip: float  # standard deviations; 0: no limit
-    # In the unit of the property; of several properties (n_properties,).
+    # In the unit of the property; for several properties (n_properties,).
     target_mean: float | np.ndarray
     target_scale: float | np.ndarray
-    # Of several properties (n_properties,): what their errors are relative to.
+    # For several properties (n_properties,): the deviations that relative errors are divided by.
     spread: np.ndarray | None = None
     # Predictions are cut at it, in the unit; -inf: they are not.
     floor: float | np.ndarray = -np.inf

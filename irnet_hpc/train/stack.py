@@ -55,7 +55,7 @@ class Replica:
 
     @property
     def n_steps(self) -> int:
-        """Steps of an epoch; what remains of its permutation is dropped."""
+        """Steps of an epoch; the rest of its permutation is dropped."""
         return len(self.data.train) // self.recipe.batch
 
     def initial(self) -> Network:

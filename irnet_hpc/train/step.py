@@ -85,7 +85,8 @@ class Graphed:
         if self.graph is not None:
             self.graph.replay()
         elif self.wanted:
-            # On a stream of its own, as the recording will be: autograd's buffers belong to one.
+            # On a stream of its own, like the later recording, since autograd's buffers belong to a
+            # stream.
             here, side = torch.cuda.current_stream(), torch.cuda.Stream()
             side.wait_stream(here)
             with torch.cuda.stream(side):
@@ -154,7 +155,7 @@ class Step:
             loss = [loss_weights(replica.data.train.target) for replica in stack.replicas]
             self.weight = self._per_replica(loss).mT.contiguous()
             self.share = torch.empty_like(self.weight)
-        # Of the epoch so far, scaled.
+        # Sums over the epoch so far, scaled.
         self.error_sum = torch.zeros(k, dtype=torch.float64, device=stack.device)
         # Steps of the epoch before the first whose loss is not finite.
         self.n_finite = torch.zeros(k, dtype=torch.int64, device=stack.device)

@@ -44,7 +44,7 @@ class TabM:
             for part in (x, y)
         )
         batch = min(self.batch, len(features))
-        # Of an epoch; what remains of its permutation is dropped.
+        # Steps of an epoch; the rest of its permutation is dropped.
         n_steps = len(features) // batch
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.seed)

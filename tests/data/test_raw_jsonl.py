@@ -279,7 +279,7 @@ def test_polymorphs_of_one_formula_stay_where_the_source_keeps_them(write):
         (['{"formula": "CsCl", "targets": {"band_gap": 1, "band_gap": 2}}'], "'band_gap' twice"),
         (
             ['{"formula": "CsCl", "targets": {"band_gap": NaN}}'],
-            "NaN is no number; leave out what is not reported",
+            "NaN, which is not a number; leave out what is not reported",
         ),
         (
             [{**CSCL, "targets": {"band_gap": "5.4"}}],

@@ -21,7 +21,7 @@ class PageCell(NamedTuple):
     """A cell of a table of the page."""
 
     text: str
-    classes: str = ""  # of the style sheet
+    classes: str = ""  # classes of the style sheet
     value: float | None = None  # what it sorts by; None: its text
 
 

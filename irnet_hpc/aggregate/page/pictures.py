@@ -65,7 +65,7 @@ class ElementTile(NamedTuple):
     symbol: str
     mae: str
     title: str  # shown when pointed at
-    classes: str  # of the style sheet
+    classes: str  # classes of the style sheet
     row: int
     column: int
 

@@ -7,7 +7,7 @@ from irnet_hpc.aggregate.scores import Model
 from irnet_hpc.aggregate.tables import Row, Table
 from irnet_hpc.models.architectures import MODELS
 
-# With this many networks or fewer, the table's own line of them is as easy to read.
+# Up to this many networks, the table itself is as easy to read.
 MAX_READABLE = 6
 TEXT = "Test MAE as in the tables, with a line for each architecture and a column for each depth."
 

@@ -45,7 +45,7 @@ class Difference:
     low: float | None  # None: fewer than MIN_RUNS runs
     high: float | None
     n_splits: int
-    n_runs: int  # of the model
+    n_runs: int  # runs of the model
     n_runs_against: int
     n_test: int  # rows of all splits; those that several splits share count once
 

@@ -45,7 +45,7 @@ class OptimismTable:
     """The optimism of a table of protocol paper."""
 
     table: Table
-    rows: tuple[tuple[Row, dict[Model, Optimism]], ...]  # those with at least one
+    rows: tuple[tuple[Row, dict[Model, Optimism]], ...]  # rows with at least one optimism
 
 
 def optimism_tables(tables: Iterable[Table]) -> tuple[OptimismTable, ...]:

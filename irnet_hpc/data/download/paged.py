@@ -41,7 +41,7 @@ class Page(NamedTuple):
 class Service(NamedTuple):
     """A paged service: its addresses, and the meaning of its answers."""
 
-    # Base address, page (from 0), rows a page -> address of a page.
+    # Base address, page (from 0), rows per page -> address of the page.
     query: Callable[[str, int, int], str]
     read: Callable[[bytes], Page]  # raises ValueError unless it is a page
     record: Callable[[dict], Record]  # raises Unusable unless the row is a material
@@ -52,7 +52,7 @@ class Service(NamedTuple):
     numeric: tuple[str, ...]  # fields that hold numbers, perhaps as text
     others: tuple[str, ...] = ()  # other fields that a row may have
     notes: tuple[str, ...] = ()
-    # Of the rows with one id, keep the one with the lowest value of this property; "": the first.
+    # Property whose lowest value decides which row of an id is kept; "": the first row is kept.
     lowest: str = ""
 
 
@@ -173,7 +173,7 @@ def _fetch_missing(download: PagedDownload, connection: Connection) -> Plan:
             n_rows += len(rows)
             page_number += 1
             previous = rows
-            # Of a service that does not state its total, a page that is not full is the last.
+            # If a service does not state its total, a page that is not full is the last.
             if plan.total is None and len(rows) < plan.n_rows:
                 plan = plan._replace(total=n_rows)
                 write_json(plan_path, plan._asdict())
@@ -220,7 +220,8 @@ def _fetch_page(
 
     page = http.get(connection, service.query(url, number, plan.n_rows), accept)
     if number == 0:
-        # A service may give fewer rows a page than asked for: from then on we ask for as many.
+        # A service may give fewer rows per page than asked for: from then on we ask for that
+        # number.
         is_short = len(page.rows) < _max_rows(page, plan)
         plan = Plan(plan.query, len(page.rows) if is_short else plan.n_rows, page.total)
     elif plan.total is None and len(page.rows) < plan.n_rows:

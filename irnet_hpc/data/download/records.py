@@ -29,7 +29,7 @@ class Unusable(ValueError):
 class UnitCell(NamedTuple):
     """A crystal as a raw table holds it."""
 
-    lattice: list[list[float]]  # 3 x 3, Å, a vector a row
+    lattice: list[list[float]]  # 3 x 3, Å, one vector per row
     species: list[str | dict[str, float]]  # per site: its symbol, or symbol -> occupancy
     frac_coords: list[list[float]]  # n_sites x 3
 
@@ -59,7 +59,7 @@ class WrittenTable(NamedTuple):
 
     n_rows: int
     n_reported: dict[str, int]  # property -> rows that report it
-    sha256: str  # of the table's text
+    sha256: str  # hash of the table's text
     n_repeated: int  # rows with the id and the content of another one, left out
     n_other: int  # rows with the id of another one but other content, left out
     unusable: dict[str, int]  # reason -> rows

@@ -135,7 +135,7 @@ def origin_packs(
             name = first["name"]
             if name not in known or isinstance(entry, dict):
                 (pack,) = read_packs(entry, PackDefaults((), axes, pack_dir))
-                # Of an origin's pack the matrix wants no cells but the origin's.
+                # The matrix wants no cells of an origin's pack except the origin.
                 known.setdefault(pack.name, dataclasses.replace(pack, properties=()))
                 if _how_built(pack) != _how_built(known[pack.name]):
                     raise UserError(f"duplicate pack name: {pack.name}")

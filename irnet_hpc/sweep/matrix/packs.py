@@ -102,10 +102,10 @@ class MatrixPack:
     base: str
     # None: the column of a table, known where the pack exists.
     split: SplitRule | None
-    # Of `python -m irnet_hpc.pack`; None: it exists.
+    # Options of `python -m irnet_hpc.pack`; None: the pack exists.
     options: tuple[str, ...] | None
     path: Path
-    # Those that the matrix wants of this pack, as written: perhaps `all`.
+    # The properties that the matrix wants of this pack, as written, perhaps `all`.
     properties: tuple[str, ...]
     # property -> unit: those that it has or, before it exists, may have.
     units: dict
@@ -342,7 +342,7 @@ def _refuse_another(path: Path, entry: dict, identity: dict) -> None:
 class Targets(NamedTuple):
     """The (pack, property) pairs of a matrix."""
 
-    # To be trained.
+    # The pairs to be trained.
     existing: list[tuple[str, str]]
     # (product, reason) of those that do not exist.
     absent: list[tuple[str, str]]
