@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from irnet_hpc.distributed.processes import process_name
 from irnet_hpc.errors import UserError
+from irnet_hpc.runs.lease import Leases
 from irnet_hpc.sweep import journal
 from irnet_hpc.sweep.bundles import Bundle, bundles_of, gpu_gb, minutes_of
 from irnet_hpc.sweep.cell_states import CellStatus, Ledger
@@ -93,17 +94,19 @@ class _Submission:
 
     def submit(self, array_size: int) -> HandOver:
         refusal = None
-        try:
-            self._submit_packs()
-            self._submit_trainings(array_size)
-        except UserError as error:
-            if len(self.left) == len(self.statuses):
-                raise
-            # Reported once what was accepted has its tables.
-            refusal = error
-        finally:
-            lost = [event | {"ended": "not submitted"} for event in self.left.values()]
-            journal.note(self.path, lost)
+        with Leases() as leases:
+            leases.keep_touching(self.path)
+            try:
+                self._submit_packs()
+                self._submit_trainings(array_size)
+            except UserError as error:
+                if len(self.left) == len(self.statuses):
+                    raise
+                # Reported once what was accepted has its tables.
+                refusal = error
+            finally:
+                lost = [event | {"ended": "not submitted"} for event in self.left.values()]
+                journal.note(self.path, lost)
         return HandOver(self.path, self.jobs, refusal)
 
     def _sbatch(self, jobs: Sequence, name: str, shape: Shape, is_training: bool) -> list[str]:

@@ -19,9 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from irnet_hpc.distributed.processes import process_name
 from irnet_hpc.files import exclusive, write_text
-from irnet_hpc.runs.lease import Leases
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +87,9 @@ def begin(
         token: The token of the submission, which the scheduler's jobs carry, too; None: a new one.
         events: The first events. The file appears with them: who sees it sees what is taken up.
 
+    A driver that is this process keeps the journal's mtime fresh (Leases.keep_touching): sweeps on
+    other machines cannot look at our processes.
+
     Returns:
         The path of the journal, whose stem ends with the token.
     """
@@ -105,9 +106,6 @@ def begin(
         "driver": driver,
     }
     write_text(path, _lines([head, *events]))
-    if driver == process_name(os.getpid()):
-        # A heartbeat for sweeps on other machines, which cannot see our processes.
-        Leases().keep_touching(path)
     return path
 
 

@@ -21,6 +21,7 @@ from irnet_hpc.distributed.processes import process_name
 from irnet_hpc.errors import UserError
 from irnet_hpc.runs import lease
 from irnet_hpc.runs.folder import RunFolder, seconds_since_1970
+from irnet_hpc.runs.lease import Leases
 from irnet_hpc.runs.result import read_result
 from irnet_hpc.runs.state_names import Cause
 from irnet_hpc.sweep import journal
@@ -94,10 +95,11 @@ def run(context: SweepContext) -> RunReport:
         KeyboardInterrupt: The run was stopped; the same call goes on.
     """
     began = time.monotonic()
-    with _interrupted_by_signals():
+    with _interrupted_by_signals(), Leases() as leases:
         ledger, path = _claim(context)
         if path is None:
             return RunReport(ledger, started=False)
+        leases.keep_touching(path)
         wanted = {status.cell.spec.pack for status in ledger.to_do(context.options.stale)}
         missing = [pack for pack in context.matrix.packs if not pack.exists]
         broken = _build(missing, wanted)

@@ -4,10 +4,9 @@ import json
 
 import pytest
 
-from irnet_hpc.errors import PeerLost, UserError
+from irnet_hpc.errors import UserError
 from irnet_hpc.files import exclusive, read_json
-from irnet_hpc.runs.folder import RunFolder, cause_of
-from irnet_hpc.runs.lease import LeaseLost, RunIsHeld
+from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.state_names import Cause
 
 YESTERDAY, TODAY = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
@@ -55,24 +54,6 @@ def test_a_result_that_is_none_is_refused(folder):
     folder.result_json.write_text("{}")
     with pytest.raises(UserError):
         folder.result()
-
-
-@pytest.mark.parametrize(
-    ("error", "cause"),
-    [
-        (MemoryError(), Cause.MEMORY),
-        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), Cause.MEMORY),
-        # Our own sentences are never matched, whatever they say.
-        (UserError("out of memory"), Cause.OTHER),
-        (PeerLost("out of memory"), Cause.PEER_LOST),
-        (RunIsHeld("x"), Cause.HELD),
-        (LeaseLost("x"), Cause.HELD),
-        (ValueError("x"), Cause.OTHER),
-        (OSError("x"), Cause.OTHER),
-    ],
-)
-def test_a_cause_follows_from_the_type_of_the_exception(error, cause):
-    assert cause_of(error) == cause
 
 
 def test_a_lock_whose_holder_removed_its_folder_is_taken_anew(tmp_path):

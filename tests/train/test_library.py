@@ -122,14 +122,15 @@ def test_the_process_is_afterwards_as_it_was_before(alloys_pack, tmp_path, capsy
             sys.stdout,
         )
 
-    before = state()
+    before, threads = state(), set(threading.enumerate())
     for model in ({"layers": LAYERS, "recipe": RECIPE}, {"architecture": "linear"}):
         train_model(alloys_pack, "mixing_enthalpy", results=tmp_path, **model)
     assert state() == before
     assert not list(tmp_path.rglob(LEASE_FILE))
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and "_beat" in thread.name:
+    for thread in set(threading.enumerate()) - threads:
+        if "_beat" in thread.name:
             thread.join(600)  # it ends by itself
+            assert not thread.is_alive()
 
 
 def test_a_run_that_another_holds_is_a_type_of_error(alloys_pack, tmp_path):
