@@ -190,7 +190,7 @@ def content_hash(recipe: dict) -> str:
 
 
 def short_part(kind: str, text: str | None) -> str | None:
-    """Return a part of a file's name: `text`, or `kind` and six digits where it is long."""
+    """Return a part of a file's name: `text`, or `kind` and a short hash if the text is long."""
     return text if text is None or len(text) <= 80 else f"{kind}-{content_hash({kind: text})}"
 
 

@@ -53,7 +53,7 @@ class Ranking:
 
 
 def rank_models(tasks: Iterable[Task]) -> Ranking | None:
-    """Rank models, each an architecture, depth and recipe; None without two tasks in common."""
+    """Rank models (architecture, depth and recipe); None unless two models share two tasks."""
     maes: dict[str, dict[str, float]] = {}  # model -> task -> MAE
     for task in tasks:
         for result in task.results:

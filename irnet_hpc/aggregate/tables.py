@@ -138,13 +138,13 @@ class Table:
 
     @property
     def origin_words(self) -> str:
-        """`, started from ...` and `, one network for ...`, where they apply."""
+        """The words `, started from ...` and `, one network for ...`, if they apply."""
         words = f", started from {self.start_from}" if self.start_from else ""
         return words + (f", one network for {self.joint.replace(',', ', ')}" if self.joint else "")
 
     @property
     def selection_words(self) -> str:
-        """` (selected on test)` where it is so."""
+        """The words ` (selected on test)`, if that is so."""
         return " (selected on test)" if self.selected_on == "test" else ""
 
     @property

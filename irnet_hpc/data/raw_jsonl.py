@@ -132,7 +132,7 @@ def parse_json_line(place: str, line: str) -> dict[str, Any]:
         raise UserError(f"{place} must be a JSON object, got {error}{cut}") from None
     if not isinstance(entry, dict) or not entry.keys() & {"formula", "species"}:
         raise UserError(
-            f"{place} must be an object with species or a formula, of the keys {', '.join(KEYS)}"
+            f"{place} must be an object with species or a formula; known keys: {', '.join(KEYS)}"
         )
     for key in ("material_id", "formula", "split"):
         if not isinstance(entry.get(key, ""), str):

@@ -161,7 +161,7 @@ def _runs_and_table(arguments: argparse.Namespace) -> tuple[list[str], str | Non
         table = names.pop()
         _check_table(table, arguments.output)
     if arguments.best and names:
-        raise UserError(f"runs must be either named or chosen by --best, got {names[0]} too")
+        raise UserError(f"runs must be named or chosen by --best, got both --best and {names[0]}")
     if not arguments.best and not names:
         raise UserError("runs must be given: their folders, or --best PROPERTY")
     return names, table

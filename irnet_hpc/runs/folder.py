@@ -310,7 +310,7 @@ class RunFolder:
 
 
 def seconds_since_1970(text: object) -> float:
-    """Convert an ISO time; infinite if it is none."""
+    """Convert an ISO time to seconds since 1970; infinity for any other text."""
     try:
         return datetime.fromisoformat(text).timestamp()  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):

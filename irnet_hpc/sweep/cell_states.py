@@ -407,7 +407,7 @@ def why_stale(cell: Cell, result: RunResult, identity: dict, origin_key: str | N
 
 
 def result_of(folder: RunFolder) -> tuple[RunResult | None, str]:
-    """Return a result and no reason, or None and why it cannot be read ("": there is none)."""
+    """Return a result and no reason, or None and why it cannot be read ("": no result)."""
     try:
         return folder.result(), ""
     except UserError as error:

@@ -67,13 +67,13 @@ class TrainRequest:
         """The model as fields of RunSpec; UserError if it is not given in exactly one way."""
         if self.layers is not None and (self.architecture or self.depth is not None):
             raise UserError(
-                "a network is given by --architecture and --depth, or by --layers, not by both"
+                "a network must be given by --architecture and --depth or by --layers, not by both"
             )
         if self.layers is not None:
             return model_of(self.layers)
         if not self.is_classical and not (self.architecture and self.depth is not None):
             raise UserError(
-                "a network is given by --architecture and --depth, e.g. irnet and 17, "
+                "a network must be given by --architecture and --depth, e.g. irnet and 17, "
                 "or by --layers"
             )
         return {"architecture": self.architecture, "depth": self.depth}
