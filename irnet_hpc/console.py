@@ -81,12 +81,11 @@ def json_answer(wanted: bool) -> Iterator[Callable[[object], None]]:
     Yields:
         A function of one object, which must be free of NaN and infinity.
     """
-    log_to_stdout()
-    if not wanted:
-        yield lambda value: None
-        return
     stdout = sys.stdout
-    with contextlib.redirect_stdout(sys.stderr):
+    with log_to_stdout(), contextlib.redirect_stdout(sys.stderr if wanted else stdout):
+        if not wanted:
+            yield lambda value: None
+            return
         yield lambda value: print(json_text(value), end="", file=stdout, flush=True)
 
 
@@ -101,12 +100,24 @@ class _LinesForPeople(logging.Handler):
         stream.flush()
 
 
-def log_to_stdout() -> None:
-    """Print what the package logs from level INFO on, as commands do; once is enough."""
+@contextlib.contextmanager
+def log_to_stdout() -> Iterator[None]:
+    """Print what the package logs from level INFO on, as commands do, until the block ends.
+
+    A program that calls a command's main() has its own logging back afterwards.
+    """
     logger = logging.getLogger("irnet_hpc")
-    if not any(isinstance(handler, _LinesForPeople) for handler in logger.handlers):
-        logger.addHandler(_LinesForPeople())
-        logger.setLevel(logging.INFO)
+    if any(isinstance(handler, _LinesForPeople) for handler in logger.handlers):
+        yield
+        return
+    handler, level = _LinesForPeople(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def exit_status(main: Callable[[], int | None]) -> int:
@@ -116,9 +127,9 @@ def exit_status(main: Callable[[], int | None]) -> int:
     (`... | head`) ends quietly, and anything else is our bug and keeps its traceback.
     """
     _open_closed_streams()
-    log_to_stdout()
     try:
-        status = main() or ExitStatus.OK
+        with log_to_stdout():
+            status = main() or ExitStatus.OK
         sys.stdout.flush()
         return status
     except BrokenPipeError:

@@ -55,9 +55,9 @@ VERBS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command of the sweep and return its exit status."""
-    log_to_stdout()
     arguments = parse_arguments(argv)
-    return COMMANDS[arguments.command](arguments)
+    with log_to_stdout():
+        return COMMANDS[arguments.command](arguments)
 
 
 def context_of(arguments: argparse.Namespace, path: str | None = None) -> SweepContext:
