@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack, overload
 
 import torch
 
@@ -17,6 +17,42 @@ from irnet_hpc.train.run import TrainOptions
 from irnet_hpc.train.session import open_runs, train_runs
 
 
+class Keywords(TypedDict, total=False):
+    """The keywords of `train_model` that do not decide whether it returns one result or a list."""
+
+    architecture: str | None
+    depth: int | None
+    layers: str | None
+    recipe: str | dict[str, Any] | None
+    protocol: str
+    train_rows: int | None
+    init: str | Path | None
+    results: str | Path
+    pack_dir: str | Path | None
+    device: str
+    force: bool
+    data: str
+    stage_dir: str | Path | None
+    micro_batch: int | None
+    progress_bar: bool
+
+
+@overload
+def train_model(
+    pack: str | Path | Pack, property: str, *, seed: int = 0, **options: Unpack[Keywords]
+) -> RunResult: ...
+@overload
+def train_model(
+    pack: str | Path | Pack,
+    property: list[str],
+    *,
+    seed: int | list[int] = 0,
+    **options: Unpack[Keywords],
+) -> list[RunResult]: ...
+@overload
+def train_model(
+    pack: str | Path | Pack, property: str, *, seed: list[int], **options: Unpack[Keywords]
+) -> list[RunResult]: ...
 def train_model(
     pack: str | Path | Pack,
     property: str | list[str],

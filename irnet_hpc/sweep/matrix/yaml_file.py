@@ -95,6 +95,8 @@ def load_yaml(path: Path) -> dict:
             raise UserError(f"must have at most {MAX_FILE_BYTES:,} bytes, got {size:,}")
         # A SafeLoader.
         table = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise UserError(error.strerror or str(error)) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the file"
