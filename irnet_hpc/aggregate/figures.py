@@ -13,6 +13,7 @@ from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.panels import (
     BASELINE,
     STYLES,
+    X_LABELS,
     draw_convergence,
     draw_depths,
     draw_rows,
@@ -96,13 +97,13 @@ def _add_legend(figure: "Figure", panels: "Iterable[Axes]", max_columns: int) ->
 def depth_figure(table: Table) -> "Figure":
     """Draw MAE against depth, as in Jha et al. 2019, with a panel for each property."""
     draw = [functools.partial(draw_depths, table=table, row=row) for row in table.rows]
-    return figure_of(draw, table.title, "depth (fully connected layers)")
+    return figure_of(draw, table.title, X_LABELS["depth"])
 
 
 def rows_figure(series: Series) -> "Figure":
     """Draw MAE against training rows."""
     draw = [functools.partial(draw_rows, series=series)]
-    return figure_of(draw, series.title, "training rows", (5.6, 3.9))
+    return figure_of(draw, series.title, X_LABELS["size"], (5.6, 3.9))
 
 
 def convergence_figure(convergence: Convergence) -> "Figure":
@@ -112,7 +113,7 @@ def convergence_figure(convergence: Convergence) -> "Figure":
         for depth, curves in convergence.panels
     ]
     title = f"{convergence.row.property}, {convergence.table.title}"
-    return figure_of(draw, title, "epoch")
+    return figure_of(draw, title, X_LABELS["convergence"])
 
 
 def rank_figure(ranking: Ranking) -> "Figure":

@@ -45,6 +45,13 @@ CENTRAL = (0.001, 0.999)
 DENSITY_PIXELS = 90  # along each side of a density
 DENSITY_COLOUR = (0x3F, 0x93, 0xDC)
 
+# The horizontal axis of a figure, in the files and on the page; vertical ones are set below.
+X_LABELS = {
+    "depth": "depth (fully connected layers)",
+    "size": "training rows",
+    "convergence": "epoch",
+}
+
 
 def draw_depths(panel: "Axes", table: Table, row: Row) -> None:
     """Draw MAE against depth with a line for each architecture."""

@@ -3,7 +3,8 @@
     formula, optional material_id, optional split (train, val, test), a column per property,
     further numeric columns
 
-Empty means not reported. A formula is text: `NaN` is sodium nitride.
+Empty means not reported. A formula is text: `NaN` is sodium nitride. The header of candidates to
+predict is read in predict/candidates.py, which accepts the same names.
 """
 
 import contextlib

@@ -35,6 +35,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "slurm_commands": [
             "NO_CLUSTER",
             "OUT_OF_TIME",
+            "SIGNAL_LEAD_S",
+            "SIGNAL_SLACK_S",
             "STATES_OUT_OF_MEMORY",
             "STATES_OUT_OF_TIME",
             "STATE_FAILED",

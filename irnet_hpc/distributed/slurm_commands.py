@@ -1,4 +1,4 @@
-"""Run SLURM's commands (squeue, sacct, scontrol) for trainings and sweeps; no other module does.
+"""Run SLURM's commands (squeue, sacct, scontrol) for trainings and sweeps.
 
 `stop_by` is here too, since not every SLURM tells a job its end (SLURM_JOB_END_TIME, which 22.05
 lacks), a site may set no signal, and a signal that comes while Python starts is lost. So a training
@@ -20,8 +20,15 @@ from irnet_hpc.errors import UserError
 
 # How a message begins when the end of the job stops a training.
 OUT_OF_TIME = "out of time, for its job is about to end"
-# A training stops by its own clock this long before the job's end; a quarter of what is left where
-# that is less. The signals that come earlier are asked for in sweep/jobs.py and slurm/train.sh.
+# How long before the end of its job a training stops. SLURM signals the trainings of a sweep this
+# many seconds before the end, or a quarter of the job's time if that is less; slurm/train.sh asks
+# for the same with --signal.
+SIGNAL_LEAD_S = 120
+# SLURM looks at its jobs every 30 s and may signal up to a minute before it was asked to. A signal
+# that comes earlier than this on top of the lead is a preemption.
+SIGNAL_SLACK_S = 90
+# Without a signal a training stops by its own clock this long before the end; a quarter of what is
+# left where that is less.
 CLOCK_MARGIN_S = 60.0
 TIMEOUT_S = 60
 # States of SLURM's in which more memory or more time may help, and that of a failed process.

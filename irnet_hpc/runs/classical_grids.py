@@ -19,7 +19,7 @@ class Grid:
     """A model's training: every combination is fitted, and the best on the selecting rows kept."""
 
     architecture: str
-    # parameter -> value at every point
+    # parameter -> value at every point; a parameter stands here or in `grid`, never in both
     fixed: dict = dataclasses.field(default_factory=dict, hash=False)
     grid: dict = dataclasses.field(default_factory=dict, hash=False)  # parameter -> list of values
     max_rows: int | None = None  # fit on the first rows only, at most this many; None: on all

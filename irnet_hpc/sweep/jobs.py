@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING
 
 from irnet_hpc.console import ExitStatus, exit_status
 from irnet_hpc.distributed.launch import LAUNCHERS
-from irnet_hpc.distributed.slurm_commands import end_of_job, requeue
+from irnet_hpc.distributed.slurm_commands import (
+    SIGNAL_LEAD_S,
+    SIGNAL_SLACK_S,
+    end_of_job,
+    requeue,
+)
 from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.lease import Leases
 from irnet_hpc.runs.spec import run_folder
@@ -30,12 +35,6 @@ if TYPE_CHECKING:
 
 # Signals that announce preemption, the end of the job, or a kill.
 TRAINING_SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
-# SLURM signals a training this many seconds before the end of its job, so that it saves; less in
-# jobs of under 8 minutes. The training's own clock is CLOCK_MARGIN_S of slurm_commands.py.
-SIGNAL_LEAD_S = 120
-# SLURM looks at its jobs every 30 s and may signal up to a minute before it was asked to. A signal
-# that comes earlier than this on top of the lead is a preemption.
-SIGNAL_SLACK_S = 90
 
 
 def train_options(

@@ -2,9 +2,8 @@
 
 Who asks. SLURM sends SIGUSR1 or SIGUSR2 some minutes before a job's time is up, and SIGTERM when it
 is preempted; a user sends SIGTERM. The clock asks too: some SLURMs send nothing, so one rank knows
-when its job ends and stops a minute before. The margins: SIGNAL_LEAD_S in sweep/jobs.py for jobs
-of a sweep, `--signal` in slurm/train.sh, CLOCK_MARGIN_S in distributed/slurm_commands.py for the
-clock.
+when its job ends and stops a minute before. How long before is SIGNAL_LEAD_S and CLOCK_MARGIN_S in
+distributed/slurm_commands.py, and `--signal` in slurm/train.sh.
 
 What a handler does. It never saves anything itself, since it may run between any two bytecodes,
 while a file is half written or a collective is under way. For networks it sets a flag

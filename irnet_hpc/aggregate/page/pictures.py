@@ -15,6 +15,7 @@ from irnet_hpc.aggregate.page.cells import PageTable, formula, page_table
 from irnet_hpc.aggregate.page.summary import count
 from irnet_hpc.aggregate.page.svg import inline_svg
 from irnet_hpc.aggregate.panels import (
+    X_LABELS,
     draw_convergence,
     draw_cost,
     draw_depths,
@@ -120,7 +121,7 @@ def depth_charts(tables: Iterable[Table]) -> list[Chart]:
             functools.partial(draw_depths, table=table, row=row),
             f"depth{number}-{row_number}",
             f"{row.property}, {table.title}; bars are one sd over runs",
-            "depth (fully connected layers)",
+            X_LABELS["depth"],
         )
         for number, table in enumerate(tables)
         if len(table.depths) > 1
@@ -135,7 +136,7 @@ def size_charts(sizes: Iterable[Series]) -> list[Chart]:
             functools.partial(draw_rows, series=series),
             f"rows{number}",
             series.title,
-            "training rows",
+            X_LABELS["size"],
         )
         for number, series in enumerate(sizes)
     ]
@@ -154,7 +155,7 @@ def convergence_charts(convergence: Iterable[Convergence]) -> tuple[list[Chart],
             functools.partial(draw_convergence, convergence=item, depth=depth, curves=curves),
             f"epochs{number}",
             f"{item.row.property}, {item.table.title}",
-            "epoch",
+            X_LABELS["convergence"],
         )
         for number, (item, depth, curves) in enumerate(panels[:MAX_CURVES])
     ]
