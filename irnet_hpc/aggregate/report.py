@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Report:
     """Everything that is known about the runs below a folder, to be shown or written.
 
@@ -36,6 +36,10 @@ class Report:
     findings: Findings
     sections: Sequence[Section]
     notes: Sequence[Note]
+
+    def __repr__(self) -> str:
+        """Return one line: a notebook shows it, and all findings are too many."""
+        return f"<Report of {len(self.findings.runs):,} runs in {len(self.tables):,} tables>"
 
     @property
     def tables(self) -> Sequence[Table]:

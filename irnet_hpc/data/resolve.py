@@ -102,7 +102,7 @@ def resolve_source(
         return source
     folder = data_folder(data_dir)
     if not isinstance(source, str | Path):
-        if not hasattr(source, "to_csv"):
+        if not all(hasattr(source, name) for name in ("to_csv", "columns")):
             raise UserError(
                 f"a source must be a name, a path or a DataFrame, got {type(source).__name__}"
             )

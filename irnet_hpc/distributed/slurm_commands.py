@@ -42,9 +42,10 @@ NO_CLUSTER = "configuration source"
 class SlurmError(Exception):
     """A SLURM command failed, did not answer in time, or is not installed."""
 
-    def __init__(self, message: str, is_installed: bool = True) -> None:
+    def __init__(self, message: str, is_installed: bool = True, has_cluster: bool = True) -> None:
         super().__init__(message)
         self.is_installed = is_installed
+        self.has_cluster = has_cluster
 
 
 class Job(NamedTuple):
@@ -76,7 +77,9 @@ def _run(*command: str, environment: Mapping[str, str] | None = None) -> str:
     except (OSError, ValueError) as error:  # ValueError: a job's number that cannot be one
         raise SlurmError(f"{command[0]} cannot be run: {error}") from None
     if done.returncode:
-        raise SlurmError(" ".join(done.stderr.split())[:200])
+        # Looked for in all of the text: newer versions of SLURM first print three lines of it.
+        text = " ".join(done.stderr.split())
+        raise SlurmError(text[:200], has_cluster=NO_CLUSTER not in text)
     return done.stdout
 
 
@@ -157,7 +160,7 @@ def max_array_size() -> int | None:
     try:
         shown, reason = _run("scontrol", "show", "config"), ""
     except SlurmError as error:
-        if not error.is_installed or NO_CLUSTER in str(error):
+        if not error.is_installed or not error.has_cluster:
             return None
         shown, reason = "", f" ({error})"
     if match := re.search(r"^MaxArraySize\s*=\s*(\d+)", shown, re.MULTILINE):

@@ -45,6 +45,10 @@ def featurize(
 
     check_choice("value of errors", errors, ("raise", "nan"))
     names = parse_formula_sets(features)
+    if isinstance(formulas, str):
+        raise UserError(f"formulas must be a list or a column, got the text {formulas!r}")
+    if isinstance(formulas, pandas.DataFrame):
+        raise UserError("formulas must be a list or a column, e.g. table['formula'], got a table")
     index = list(formulas)
     x, problems = describe_formulas(index, names)
     if problems and errors == "raise":

@@ -113,7 +113,7 @@ def layer_string(architecture: str, depth: int) -> str:
     """Return the layer string of a preset. Raises UserError that lists the choices."""
     if depth not in MODELS[check_choice("architecture", architecture, MODELS)]:
         raise UserError(
-            f"{architecture} has no depth {depth}; "
+            f"{architecture} has no depth {depth!r}; "
             f"known: {', '.join(map(str, MODELS[architecture]))}"
         )
     return _preset(architecture, depth)

@@ -89,6 +89,12 @@ class Pack:
             self._file.close()
             raise
 
+    def __repr__(self) -> str:
+        return (
+            f"<Pack {self.name}: {self.n_train:,} train, {self.n_val:,} val, {self.n_test:,} test "
+            f"rows; {', '.join(self.units)}; {self.features}>"
+        )
+
     def _read_attributes(self) -> None:
         if "format" not in self._file.attrs or _get("format", self._file.attrs["format"]) != FORMAT:
             raise UserError(f"{self.path} is HDF5, but not a finished pack of format {FORMAT}")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irnet_hpc.data.splits import RANDOM
+from irnet_hpc.errors import UserError
 from irnet_hpc.pack.pipeline import PackOptions, pack_source
 from irnet_hpc.pack.store import Pack, open_pack
 
@@ -17,7 +18,7 @@ def pack_table(
     *,
     name: str | None = None,
     features: str = "magpie",
-    properties: Sequence[str] | None = None,
+    properties: str | Sequence[str] | None = None,
     units: Mapping[str, str] | None = None,
     rows: int | None = None,
     split: str = str(RANDOM),
@@ -41,7 +42,7 @@ def pack_table(
             recorded source of a DataFrame, which is `table` without it.
         features: Feature sets joined by +, such as `magpie+elements`; `columns` are the table's own
             numeric columns.
-        properties: The properties to pack; by default all that have a known unit.
+        properties: The property or properties to pack; by default all that have a known unit.
         units: Property -> unit, for properties that the package does not know.
         rows: Pack a fixed random sample of this many rows; for `alloys`, make this many.
         split: Which rows are test: `random`, `element:O` or `family:halogens`.
@@ -58,6 +59,12 @@ def pack_table(
     Raises:
         UserError: If an argument or the table is wrong, or another pack has the name.
     """
+    if isinstance(properties, str):
+        properties = [properties]
+    if units is not None and not isinstance(units, Mapping):
+        raise UserError(f"units must be a mapping such as {{'hardness': 'GPa'}}, got {units!r}")
+    if not isinstance(features, str):
+        raise UserError(f"features must be a text such as 'magpie+elements', got {features!r}")
     options = PackOptions(
         source=table,
         features=features,

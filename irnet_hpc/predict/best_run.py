@@ -68,7 +68,7 @@ def best_run(results: Path | str, property: str, pack: str | None = None) -> Pat
     seeds = [run for run in networks if run.folder.parent == best.folder.parent]
     if len(seeds) > 1:
         logger.info(
-            f"note: it has {len(seeds)} seeds, whose mean is usually better: "
+            f"note: the mean of its {len(seeds)} seeds is usually better: in the place of --best "
             f"give the folders {best.folder.parent}/seed*"
         )
     return best.folder

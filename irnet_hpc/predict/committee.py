@@ -289,6 +289,7 @@ def describe_report(report: EnsembleReport) -> str:
     if report.coverage is not None:
         text += (
             f"; the {report.level:.0%} interval, calibrated on {report.n_val:,} val rows, "
-            f"is ±{report.half_width:.3g} in the mean and holds {report.coverage:.1%} of them"
+            f"is ±{report.half_width:.3g} on average and holds {report.coverage:.1%} of the "
+            "test rows"
         )
     return text

@@ -38,6 +38,9 @@ class Model:
             self.units |= member.units
         self.columns = ensemble.layout.columns
 
+    def __repr__(self) -> str:
+        return f"<Model of {', '.join(self.properties)}, {len(self._ensemble.members)} run(s)>"
+
     @property
     def properties(self) -> tuple[str, ...]:
         """Return the names of the properties that it predicts."""

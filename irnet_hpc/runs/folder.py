@@ -196,7 +196,7 @@ class RunFolder:
         except UserError as error:
             problem = str(error)
         if not force:
-            raise UserError(f"{problem}; --force replaces it")
+            raise UserError(f"{problem}; --force replaces it, a recipe of another name keeps both")
         return False
 
     def claim(self, key: str, force: bool = False) -> bool:

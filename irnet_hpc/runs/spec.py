@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import numbers
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,8 +63,10 @@ class RunSpec:
                     f"{field} must be letters, digits and _.+=-, got {getattr(self, field)!r}"
                 )
         check_choice("protocol", self.protocol, PROTOCOLS)
-        if not 0 <= self.seed < 2**63:
-            raise UserError(f"seed must be between 0 and 2**63 - 1, got {self.seed}")
+        if not isinstance(self.seed, numbers.Integral) or not 0 <= self.seed < 2**63:
+            raise UserError(
+                f"seed must be a whole number between 0 and 2**63 - 1, got {self.seed!r}"
+            )
         if self.train_rows is not None and self.train_rows < 1:
             raise UserError(f"train_rows must be positive, got {self.train_rows}")
         # It becomes part of a folder's name, and a result that is read may be anybody's.

@@ -135,8 +135,9 @@ def read_finished(folder: Path | str, who: str = "a run") -> Finished:
     """
     folder = Path(folder)
     if not folder.is_dir():
+        why = "is not a folder" if folder.exists() else "does not exist"
         raise UserError(
-            f"{who} must be the folder of a finished training, got {folder}, which does not exist"
+            f"{who} must be the folder of a finished training, got {folder}, which {why}"
         )
     if not (folder / "result.json").exists():
         raise UserError(f"{who} must be finished, got {folder}, which has no result.json")

@@ -76,6 +76,7 @@ def test_the_report_is_a_frame_and_writes_what_the_command_writes(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     write_by_hand(tmp_path / "results")
     report = make_tables("results", diagnose=True)
+    assert len(repr(report)) < 80  # a notebook shows it
     frame = report.frame().set_index("model")
     assert frame.loc["irnet-17", ["test_mae_mean", "test_mae_sd", "n_runs"]].tolist() == [
         *(pytest.approx(0.09), pytest.approx(0.01), 3)

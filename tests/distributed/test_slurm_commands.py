@@ -7,7 +7,8 @@ import time
 import pytest
 
 from irnet_hpc.console import ExitStatus
-from irnet_hpc.distributed.slurm_commands import end_of_job, stop_by
+from irnet_hpc.distributed.slurm_commands import end_of_job, max_array_size, stop_by
+from irnet_hpc.errors import UserError
 from irnet_hpc.runs.state_names import Cause
 from irnet_hpc.train import cli as train
 
@@ -37,6 +38,23 @@ def test_where_there_is_no_end_or_no_answer_there_is_none(answer, tmp_path):
     assert end_of_job({"PATH": str(tmp_path)}) is None  # no job
     (tmp_path / "squeue").unlink()
     assert end_of_job({"PATH": str(tmp_path), "SLURM_JOB_ID": "17"}) is None  # no SLURM
+
+
+def test_a_machine_of_no_cluster_has_no_arrays_however_much_scontrol_prints(tmp_path, monkeypatch):
+    """As SLURM 22 does where it is installed and has no slurm.conf."""
+    script = tmp_path / "scontrol"
+    script.write_text(
+        "#!/bin/sh\n"
+        "for line in 1 2 3 4; do echo 'scontrol: error: fetch_config: DNS SRV lookup failed, and so"
+        " on' >&2; done\n"
+        "echo 'scontrol: fatal: Could not establish a configuration source' >&2; exit 1\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert max_array_size() is None
+    script.write_text("#!/bin/sh\necho 'scontrol: error: no answer' >&2; exit 1\n")
+    with pytest.raises(UserError):
+        max_array_size()
 
 
 def test_a_training_stops_a_minute_before_the_end_or_after_three_quarters():

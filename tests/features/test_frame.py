@@ -51,6 +51,12 @@ def test_only_sets_of_formulas(features):
         featurize(["Fe2O3"], features)
 
 
+@pytest.mark.parametrize("formulas", ["TiC", pandas.DataFrame({"formula": ["TiC"]})])
+def test_neither_a_text_nor_a_table_is_a_list_of_formulas(formulas):
+    with pytest.raises(UserError, match="must be a list or a column"):
+        featurize(formulas)
+
+
 def test_errors_is_one_of_two_words():
     with pytest.raises(UserError):
         featurize(["Fe2O3"], errors="ignore")

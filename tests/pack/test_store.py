@@ -266,3 +266,8 @@ def test_a_read_only_folder_is_no_obstacle(alloys_pack, tmp_path):
         assert verify(copy) == verify(alloys_pack)
     finally:
         tmp_path.chmod(0o755)
+
+
+def test_a_pack_shows_its_name_and_its_rows(path):
+    with open_pack(path) as pack:
+        assert pack.name in repr(pack) and f"{pack.n_test} test" in repr(pack)

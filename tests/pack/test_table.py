@@ -94,6 +94,9 @@ def test_a_mistake_is_a_user_error(frame, tmp_path):
         (frame, {"name": "../up"}),
         (frame, {"workers": 0}),
         (3, {}),
+        (frame["formula"], {}),
+        (frame, {"units": "GPa"}),
+        (frame, {"features": ["elements"]}),
         (tmp_path / "nothing.csv", {}),
     ):
         with pytest.raises(UserError):

@@ -105,6 +105,9 @@ def test_no_rows_give_no_predictions_and_a_mistake_is_a_user_error(runs, tmp_pat
     for runs_given in ([], tmp_path / "nothing", [runs[0], runs[0]]):
         with pytest.raises(UserError):
             load_model(runs_given)
+    with pytest.raises(UserError, match="is not a folder"):
+        load_model(runs[0] / "result.json")
+    assert "mixing_enthalpy" in repr(model)
 
 
 def test_without_its_pack_a_model_has_no_intervals_and_nothing_is_printed(

@@ -35,3 +35,9 @@ def test_a_new_field_with_a_neutral_default_leaves_keys_and_results_as_they_are(
     assert read_recipe(spec, fields) == RECIPES["onecycle"]
     with pytest.raises(UserError, match="unknown field of a recipe 'warp'"):
         read_recipe(spec, fields | {"warp": 1})
+
+
+@pytest.mark.parametrize("wrong", [{"seed": "a"}, {"seed": -1}, {"depth": "17"}])
+def test_a_seed_or_depth_of_another_type_is_a_mistake(wrong):
+    with pytest.raises(UserError):
+        RunSpec("alloys-magpie", "mixing_enthalpy", "irnet", **{"depth": 17} | wrong)

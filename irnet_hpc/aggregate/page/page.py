@@ -35,7 +35,7 @@ from irnet_hpc.aggregate.page.pictures import (
     rank_charts,
     size_charts,
 )
-from irnet_hpc.aggregate.page.summary import Sentence, extent, plural, sentences
+from irnet_hpc.aggregate.page.summary import Sentence, count, extent, plural, sentences
 from irnet_hpc.aggregate.published import caption, published_grid
 from irnet_hpc.aggregate.scores import Model, ModelScore, percent_below
 from irnet_hpc.aggregate.sections.mae_intervals import no_interval
@@ -191,9 +191,9 @@ def _parts(report: "Report") -> Iterator[Part]:
     )
     lines = [line for table in findings.tables for line in _score_lines(table)]
     text = (
-        f"{len(lines):,} cells. Click a heading to sort. Shaded: the best of its row in its table, "
-        "and whatever cannot be told from it. MAEs of different properties, packs and protocols "
-        "are not comparable."
+        f"{count(len(lines), 'cell')}. Click a heading to sort. Shaded: the best of its row in "
+        "its table, and whatever cannot be told from it. MAEs of different properties, packs and "
+        "protocols are not comparable."
     )
     yield Part(
         "All results", "scores.html", text=text, table=page_table([line_of(*HEADER), *lines])
