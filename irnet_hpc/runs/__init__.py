@@ -1,9 +1,9 @@
 """Describe runs and read what they leave behind.
 
-A run is one training: its specification (`RunSpec`), its recipe or grid, and the key that hashes
-all that decides its numbers. Its folder (`RunFolder`) holds the result, the lease of the process
-that trains it, and the test rows' predictions. `collect_runs` reads all finished runs below a
-folder. Nothing here needs torch.
+A run is one training: its specification (`RunSpec`), its recipe or grid, and the key, a hash of
+everything that decides its numbers. Its folder (`RunFolder`) holds the result, the lease of the
+process that trains it, and the predictions on the test rows. `collect_runs` reads all
+finished runs below a folder. Nothing here needs torch.
 """
 
 import lazy_loader

@@ -2,8 +2,8 @@
 
 They are the ten classical models of the papers (Jha et al. 2019), and two newer ones:
 gradient-boosted trees and a tabular network. Like the recipe of a network, a grid states everything
-that decides the numbers, and the key hashes it. train/classical.py makes the models, so that no
-sklearn is needed here.
+that decides the numbers, and the run's key hashes it. train/classical.py makes the models, so this
+file needs no sklearn.
 """
 
 import dataclasses
@@ -16,14 +16,14 @@ GRID = "grid"  # the recipe of every model in GRIDS, and of no network
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """A model's training: every combination is fitted, and the best on the selecting rows kept."""
+    """How a model is trained: fit every combination, and keep the best on the selecting rows."""
 
     architecture: str
-    # parameter -> value at every point; a parameter stands here or in `grid`, never in both
+    # parameter -> the one value that it always has; a parameter is here or in `grid`, never in both
     fixed: dict = dataclasses.field(default_factory=dict, hash=False)
     grid: dict = dataclasses.field(default_factory=dict, hash=False)  # parameter -> list of values
-    max_rows: int | None = None  # fit on the first rows only, at most this many; None: on all
-    features: str = "raw"  # raw | standard, as in Recipe; trees do not care
+    max_rows: int | None = None  # fit on at most this many, the first rows; None: on all
+    features: str = "raw"  # raw | standard, as in Recipe; trees need no scaling
     clip: float = 0.0
     target: str = "raw"
     name: str = GRID
@@ -35,14 +35,14 @@ class Grid:
 
     @property
     def floor(self) -> str:
-        """As in Recipe; these models have no floors."""
+        """The counterpart of Recipe.floor: always `none`, since these models have no floors."""
         return "none"
 
     @property
     def points(self) -> list[dict]:
         """The combinations in the order of the grid, the last parameter varying fastest.
 
-        Without parameters there is one, which is empty.
+        A grid without parameters has one combination, which is empty.
         """
         return [
             dict(zip(self.grid, values, strict=True))
@@ -54,8 +54,8 @@ class Grid:
         return min(n_rows, self.max_rows or n_rows)
 
 
-# Models that measure distances or shrink coefficients need features of one scale; 6 standard
-# deviations as in `onecycle`.
+# Models that measure distances or shrink coefficients need features of one scale. Features are cut
+# at 6 standard deviations, as in `onecycle`.
 STANDARD: dict[str, Any] = {"features": "standard", "clip": 6.0, "target": "standard"}
 
 GRIDS = {
@@ -75,8 +75,8 @@ GRIDS = {
             {"alpha": [1e-5, 1e-4, 1e-3]},
             **STANDARD,
         ),
-        # The kernel matrix grows with the square of the rows: at 20,000 a fit takes minutes, at
-        # 300,000 days.
+        # The kernel matrix grows with the square of the number of rows: with 20,000 rows a fit
+        # takes minutes, with 300,000 it takes days.
         Grid(
             "svr",
             {"kernel": "rbf", "epsilon": 0.02, "cache_size": 1000},
@@ -96,8 +96,8 @@ GRIDS = {
             {"max_iter": 1000, "learning_rate": 0.05, "early_stopping": False},
             {"loss": ["squared_error", "absolute_error"], "max_leaf_nodes": [31, 127]},
         ),
-        # Gorishniy et al., ICLR 2025: 32 networks in one. The defaults of its authors, a fixed
-        # number of epochs.
+        # Gorishniy et al., ICLR 2025: 32 networks in one. These are its authors' defaults,
+        # with a fixed number of epochs.
         Grid(
             "tabm",
             {"epochs": 40, "batch": 256, "weight_decay": 3e-4},
@@ -107,7 +107,7 @@ GRIDS = {
     )
 }
 
-# Where there is one; for the others no GPU is asked of the scheduler.
+# Models that use a GPU if there is one; for the others the scheduler is not asked for a GPU.
 USES_GPU = {"tabm"}
 
 

@@ -1,4 +1,4 @@
-"""Read and check every result.json below a folder, and note which runs have none."""
+"""Read and check every result.json below a folder, and note which runs have no result."""
 
 import contextlib
 import dataclasses
@@ -16,7 +16,7 @@ from irnet_hpc.runs.state_names import GapState
 # Numbers that may be null in a result.
 MAY_BE_NONE = ("n_parameters", "val_mae", "fitted_rows")
 NUMBERS = ("test_mae", "baseline_mae", "n_train", "n_val", "n_test", "device_hours", *MAY_BE_NONE)
-# The fields of each property in a result of several.
+# The fields that a result of several properties has for each property.
 PER_PROPERTY = frozenset(
     [
         "unit",
@@ -38,48 +38,49 @@ class FinishedRun(NamedTuple):
     folder: Path
     spec: RunSpec
     result: RunResult
-    joint: str | None = None  # all properties of the network, of which this is one
+    # The names of all properties that the network predicts, joined by commas; None: only one.
+    joint: str | None = None
 
     @property
     def trained(self) -> RunSpec:
-        """The specification of the training itself."""
+        """The specification of the training, with all properties that were trained together."""
         return dataclasses.replace(self.spec, property=self.joint) if self.joint else self.spec
 
     @property
     def split_identity(self) -> dict:
-        """How its pack was split; empty where the pack does not say."""
+        """How the run's pack was split; empty if the pack does not say."""
         split = self.result.pack_identity.get("split")
         return split if isinstance(split, dict) else {}
 
     @property
     def split(self) -> int | None:
-        """The seed of its pack's split; None if the source's own column is the split."""
+        """The seed of the pack's split; None if a column of the source states the split."""
         seed = self.split_identity.get("seed")
         return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
 
     @property
     def repetition(self) -> tuple[int, int]:
-        """(split seed, seed), which tells the runs of one cell apart."""
+        """(split seed, seed), by which the runs of one cell differ."""
         return (self.split or 0, self.spec.seed)
 
 
 class Gap(NamedTuple):
-    """A run that a table lacks, or shows with a note."""
+    """A run that is missing from a table, or that the table shows with a note."""
 
     state: GapState
     why: str = ""
-    spec: RunSpec | None = None  # None: its run.json does not say
+    spec: RunSpec | None = None  # None: run.json does not state it
 
 
 def collect_runs(results: Path) -> tuple[list[FinishedRun], dict[Path, Gap]]:
-    """Read every result below a folder, whatever the folders in it are called.
+    """Read every result below a folder; the names of the folders in it do not matter.
 
     Args:
         results: The folder that train and sweep write their runs to.
 
     Returns:
-        The finished runs in the order of their folders, and folder -> gap for the run folders
-        that have no result, or none that can be read.
+        The finished runs in the order of their folders; and folder -> gap for each run folder
+        whose result is missing or cannot be read.
 
     Raises:
         UserError: If `results` is not a folder.
@@ -95,7 +96,7 @@ def collect_runs(results: Path) -> tuple[list[FinishedRun], dict[Path, Gap]]:
             try:
                 result = read_result(folder.result_json)
                 spec = _checked_spec(path, result)
-                # Fields that recipes no longer have stay: the result is shown as stale.
+                # A result with fields that recipes no longer have is kept, and shown as stale.
                 with contextlib.suppress(UserError):
                     # A shallow copy: the fields of a recipe are plain values.
                     result.recipe.update(vars(read_recipe(spec, result.recipe)))
@@ -111,9 +112,9 @@ def collect_runs(results: Path) -> tuple[list[FinishedRun], dict[Path, Gap]]:
 
 
 def _folders(top: Path) -> Iterator[tuple[Path, set[str]]]:
-    """Yield each folder below `top` with its files' names, in order.
+    """Yield each folder below `top`, in order, with the names of its files.
 
-    Links are followed; each real folder comes once.
+    Links are followed, but each real folder is yielded only once.
     """
     seen = set()
     for folder, below, names in os.walk(top, followlinks=True):
@@ -127,7 +128,7 @@ def _folders(top: Path) -> Iterator[tuple[Path, set[str]]]:
 
 
 def _checked_spec(folder: Path, result: RunResult) -> RunSpec:
-    """Return the specification of a result; UserError if its numbers are not plausible."""
+    """Return the specification of a result; raise UserError if its numbers are not plausible."""
     try:
         for name in NUMBERS:
             _check_number(name, getattr(result, name), may_be_none=name in MAY_BE_NONE)
@@ -139,12 +140,12 @@ def _checked_spec(folder: Path, result: RunResult) -> RunSpec:
 
 
 def _check_per_property(names: Sequence[str], per_property: object) -> None:
-    """Check that only a result of several properties has numbers for each of them."""
+    """Check that a result has numbers per property if, and only if, it has several properties."""
     if len(names) == 1 and per_property is None:
         return
     if not isinstance(per_property, dict) or len(names) == 1 or per_property.keys() != set(names):
         raise UserError(
-            f"per_property must be of {', '.join(names)}, and null for one, "
+            f"per_property must have the keys {', '.join(names)}, or be null for one property, "
             f"got {per_property!r:.80}"
         )
     for name, numbers in per_property.items():
@@ -173,7 +174,7 @@ def _check_number(name: str, value: object, may_be_none: bool) -> None:
 def one_a_property(run: FinishedRun) -> list[FinishedRun]:
     """Split a run of several properties into one run per property.
 
-    Each has its own errors, and its share of the device-hours.
+    Each of these runs has the errors of its property, and an equal share of the device-hours.
     """
     names, result = run.spec.properties, run.result
     if len(names) == 1 or result.per_property is None:

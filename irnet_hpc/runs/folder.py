@@ -1,10 +1,10 @@
-"""Read and write the folder of a run; nothing else knows the names of its files.
+"""Read and write the folder of a run; only this file knows the names of the files in it.
 
     run.json  history.csv  checkpoint/  model.safetensors  test_predictions.npz  error.json
     result.json
 
-`run.json` is written first and `result.json` last, atomically: nothing else means done.
-Imports neither torch nor, until arrays are read or written, numpy.
+`run.json` is written first, and `result.json` last and atomically. A run is done only if it has a
+`result.json`. This module never imports torch, and imports numpy only to read or write arrays.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ from irnet_hpc.runs.state_names import Cause
 if TYPE_CHECKING:
     import numpy as np
 
-# Columns of history.csv; val_mae is that of the rows that select, also where those are test rows.
+# Columns of history.csv; val_mae is the MAE on the rows that select, even if those are test rows.
 HISTORY = ("epoch", "step", "lr", "train_mae", "val_mae", "seconds")
-# Checkpoints alternate between two slots, so that a torn write costs one of them, not the run.
+# Checkpoints alternate between two slots, so that a torn write costs one checkpoint, not the run.
 SLOTS = ("a", "b")
 SUFFIXES = (".json", ".safetensors")
 
@@ -40,7 +40,7 @@ class RunError:
 
     message: str  # one line
     cause: Cause = Cause.OTHER
-    time: float = float("inf")  # when it was written, in s since 1970; infinite if it does not say
+    time: float = float("inf")  # when it was written, in s since 1970; infinite if not stated
     log: str | None = None
 
 
@@ -49,7 +49,8 @@ class RunFolder:
 
     Args:
         path: The folder, which need not exist yet.
-        leases: The leases of this process, checked before every write. Reading needs none.
+        leases: The leases of this process, which are checked before every write. Reading needs no
+            lease.
     """
 
     def __init__(self, path: Path | str, leases: Leases | None = None) -> None:
@@ -61,22 +62,22 @@ class RunFolder:
 
     @property
     def run_json(self) -> Path:
-        """Specification, recipe, key and attempts, written first."""
+        """The specification, recipe, key and attempts; the file that is written first."""
         return self.path / "run.json"
 
     @property
     def result_json(self) -> Path:
-        """The result, written last."""
+        """The result; the file that is written last."""
         return self.path / "result.json"
 
     @property
     def error_json(self) -> Path:
-        """Why there is no result."""
+        """The file that says why there is no result."""
         return self.path / "error.json"
 
     @property
     def history_csv(self) -> Path:
-        """The history of a network, one line per epoch."""
+        """The history of a network's training, one line per epoch."""
         return self.path / "history.csv"
 
     @property
@@ -96,27 +97,27 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """The folder of the checkpoints from which an interrupted training goes on."""
+        """The folder of the checkpoints from which an interrupted training is resumed."""
         return self.path / "checkpoint"
 
     # ------------------------------------------------------------------------------------ reading
 
     def names(self) -> frozenset[str]:
-        """List the names in the folder with one call; none if there is no folder."""
+        """List the names in the folder with one system call; empty if there is no folder."""
         return names_in(self.path)
 
     def spec(self) -> RunSpec | None:
-        """Read the specification from run.json; None if there is none or it cannot be read."""
+        """Read the specification from run.json; None if it is missing or cannot be read."""
         try:
             return read_spec(read_json(self.run_json)["spec"])
         except (UserError, OSError, KeyError, TypeError, AttributeError, ValueError):
             return None
 
     def result(self) -> RunResult | None:
-        """Read the result; None if there is none.
+        """Read the result; None if there is no result.json.
 
         Raises:
-            UserError: If result.json is not one of this version, or is damaged.
+            UserError: If result.json is damaged, or was written by another version.
         """
         try:
             result = read_result(self.result_json)
@@ -130,10 +131,11 @@ class RunFolder:
         """Read error.json, which says why there is no result.
 
         Args:
-            since: A time in s since 1970; an error that was written before it counts as none.
+            since: A time in s since 1970; an error that was written before this time is ignored.
 
         Returns:
-            The error, or one that says that error.json cannot be read; None if there is none.
+            The error, or None if there is no error.json. If error.json cannot be read, the returned
+            error says so.
         """
         try:
             content = read_json(self.error_json)
@@ -144,14 +146,14 @@ class RunFolder:
         causes = [cause for cause in Cause if cause == content.get("cause")]
         error = RunError(
             message=str(content.get("error")),
-            cause=causes[0] if causes else Cause.OTHER,  # older files have none
+            cause=causes[0] if causes else Cause.OTHER,  # older files state no cause
             time=seconds_since_1970(content.get("time")),
             log=str(content["log"]) if content.get("log") else None,
         )
         return None if since is not None and error.time < since else error
 
     def history(self) -> list[dict[str, str]]:
-        """Read the lines of history.csv, column -> text; none if there is no file."""
+        """Read the lines of history.csv, each as column -> text; empty if there is no file."""
         try:
             with self.history_csv.open(encoding="utf-8", newline="") as file:
                 return list(csv.DictReader(file))
@@ -161,11 +163,11 @@ class RunFolder:
             raise UserError(f"{self.history_csv} cannot be read: {error}") from None
 
     def predictions(self, property_name: str | None = None) -> dict[str, "np.ndarray"]:
-        """Read the test rows' targets and predictions, see `predictions_file.read_arrays`."""
+        """Read the targets and predictions of the test rows, as `read_arrays` does."""
         return read_arrays(self.test_predictions, property_name)
 
     def has_checkpoint(self, key: str | None = None) -> bool:
-        """Return True if a training of this key, or of any, can go on from a checkpoint."""
+        """Return True if there is a checkpoint to resume from: of `key`, or None: of any key."""
         if not any(name.endswith(".json") for name in names_in(self.checkpoint)):
             return False
         try:
@@ -174,7 +176,7 @@ class RunFolder:
             return False
 
     def lease(self) -> SeenLease | None:
-        """Read the lease, expired or not; None if there is none."""
+        """Read the lease, even an expired one; None if there is no lease."""
         return read_lease(self.path)
 
     # ------------------------------------------------------------------------------------ writing
@@ -183,7 +185,8 @@ class RunFolder:
         """Return True if the folder holds the result of the run with this key.
 
         Raises:
-            UserError: If it holds a result of another recipe, pack or version, unless `force`.
+            UserError: If the folder holds a result of another recipe, pack or version, and `force`
+                is not set.
         """
         if not self.result_json.exists():
             return False
@@ -196,7 +199,9 @@ class RunFolder:
         except UserError as error:
             problem = str(error)
         if not force:
-            raise UserError(f"{problem}; --force replaces it, a recipe of another name keeps both")
+            raise UserError(
+                f"{problem}; --force replaces it; a recipe with another name keeps both"
+            )
         return False
 
     def claim(self, key: str, force: bool = False) -> bool:
@@ -204,7 +209,7 @@ class RunFolder:
 
         Raises:
             RunIsHeld: If another process trains the run.
-            UserError: As `is_done` does.
+            UserError: If `is_done` raises it.
         """
         if self.is_done(key, force):
             return False
@@ -216,20 +221,21 @@ class RunFolder:
         return True
 
     def release(self) -> None:
-        """Give the run back."""
+        """Release the lease of the run."""
         self.leases.release(self.path)
 
     def begin(self, facts: Mapping[str, object], attempt: Mapping[str, object]) -> list[dict]:
-        """Write run.json, and remove the files of another run.
+        """Write run.json, and remove what another run left in the folder.
 
         Args:
-            facts: The content without the attempts; `key` tells this run from another.
-            attempt: What is noted of this attempt, beside when it started.
+            facts: The content of run.json without the attempts. A run with another `key` is another
+                run.
+            attempt: What run.json states about this attempt, besides the time of its start.
 
         Returns:
             All attempts so far; the last is this one.
         """
-        self.leases.acquire(self.path)  # unless `claim` has
+        self.leases.acquire(self.path)  # unless `claim` has acquired it already
         self.error_json.unlink(missing_ok=True)
         attempts = self._earlier_attempts(facts["key"])
         if not attempts:
@@ -241,7 +247,7 @@ class RunFolder:
         return attempts
 
     def _earlier_attempts(self, key: object) -> list[dict]:
-        """Read the attempts in run.json; none if it is another run's, or has no list of them."""
+        """Read the attempts in run.json; empty if it is of another run, or lists no attempts."""
         with contextlib.suppress(FileNotFoundError, UserError, KeyError):
             earlier = read_json(self.run_json)
             if earlier["key"] == key:
@@ -251,7 +257,7 @@ class RunFolder:
         return []
 
     def write_error(self, message: str, cause: Cause = Cause.OTHER) -> None:
-        """Write error.json, unless another process holds the run by now."""
+        """Write error.json, unless another process has come to hold the run."""
         with contextlib.suppress(RunIsHeld):
             is_new = self.leases.acquire(self.path)
             now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -260,7 +266,7 @@ class RunFolder:
                 self.release()
 
     def write_history(self, rows: list[list]) -> None:
-        """Start history.csv again with the rows that a checkpoint remembers."""
+        """Rewrite history.csv with the rows that are stored in a checkpoint."""
         with (
             self.replacing(self.history_csv) as temporary,
             temporary.open("w", newline="") as file,
@@ -274,7 +280,7 @@ class RunFolder:
             csv.writer(file).writerow(row)
 
     def write_predictions(self, arrays: "Mapping[str, np.ndarray]") -> None:
-        """Write test_predictions.npz: plain arrays, no pickle."""
+        """Write test_predictions.npz, which holds plain arrays and no pickles."""
         import numpy as np
 
         with self.replacing(self.test_predictions) as temporary:
@@ -286,7 +292,7 @@ class RunFolder:
         self.remove_checkpoints()
 
     def remove_checkpoints(self) -> None:
-        """Remove the checkpoints of a network, and their folder once it is empty."""
+        """Remove the checkpoints of a network, then their folder if it is empty."""
         self.check()
         for name in (f"{slot}{suffix}" for slot in SLOTS for suffix in SUFFIXES):
             (self.checkpoint / name).unlink(missing_ok=True)
@@ -295,17 +301,17 @@ class RunFolder:
             self.checkpoint.rmdir()
 
     def check(self) -> None:
-        """Raise LeaseLost if this process has held the run and lost it."""
+        """Raise LeaseLost if this process held the lease of the run and has lost it."""
         self.leases.check(self.path)
 
     @contextlib.contextmanager
     def replacing(self, path: Path) -> Iterator[Path]:
-        """Replace a file of the folder as files.replacing does, while the run is this process's."""
+        """Replace a file of the folder, but only if this process still holds the run."""
         with self.leases.replacing(path) as temporary:
             yield temporary
 
     def write_json(self, path: Path, value: object) -> None:
-        """Write a JSON file of the folder, while the run is this process's."""
+        """Write a JSON file of the folder, but only if this process still holds the run."""
         self.leases.write_json(path, value)
 
 
@@ -318,7 +324,7 @@ def seconds_since_1970(text: object) -> float:
 
 
 def names_in(folder: Path | str) -> frozenset[str]:
-    """List the names in a folder with one call; none if there is no folder."""
+    """List the names in a folder with one system call; empty if there is no folder."""
     try:
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries)

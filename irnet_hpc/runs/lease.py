@@ -1,12 +1,12 @@
-"""Lease runs to processes: no two train the same run, and one that wakes up late writes nothing.
+"""Lease runs to processes: a run is trained by one process, and only the lease holder may write.
 
     <run folder>/lease.json     token, host, process, job; its mtime is the last heartbeat
 
-The lease appears by link(2), which fails where there is one, on NFS too. Its owner touches it every
-10 seconds, and compares the token in it with its own before every rename into the run folder. A
-lease has expired when it has not been touched for EXPIRY_S by the file server's clock, or at once
-where its owner is known to be dead: a process of this machine, or an earlier start of the same
-SLURM job. docs/reliability.md says what that leaves open.
+The lease file is created by link(2), which fails if the file exists, on NFS too. The owner touches
+the file every 10 seconds. Before every rename into the run folder, the owner checks that the file
+still holds its own token. A lease expires when it has not been touched for EXPIRY_S by the file
+server's clock. It expires at once if its owner is known to be dead: a process of this machine that
+has ended, or an earlier start of the same SLURM job. docs/reliability.md says which cases remain.
 """
 
 import contextlib
@@ -32,21 +32,21 @@ from irnet_hpc.errors import UserError
 
 LEASE_FILE = "lease.json"
 EXPIRY_S = 120.0
-# Beats in the lifetime of a lease. A beat may come late if a library blocks Python's threads or a
-# file server restarts.
+# Heartbeats (touches of the lease file) within EXPIRY_S. A beat may come late if a library blocks
+# Python's threads or a file server restarts.
 N_BEATS = 12
-# What file systems without hard links answer to link(2).
+# The errors that link(2) gives on file systems without hard links.
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
 class RunIsHeld(UserError):
-    """Another process trains the run."""
+    """The error that another process trains the run."""
 
     exit_status = ExitStatus.HELD
 
 
 class LeaseLost(RunIsHeld):
-    """This process held the run and no longer does: another took it over, or its files are gone."""
+    """The error that this process has lost its run: to another process, or its files are gone."""
 
     exit_status = ExitStatus.USER_ERROR
 
@@ -54,13 +54,13 @@ class LeaseLost(RunIsHeld):
 class Lease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The content of lease.json: the process that trains a run."""
 
-    # Part of a file's name, so never a path.
+    # It becomes part of a file's name, so it must not contain a slash.
     token: Annotated[str, msgspec.Meta(pattern=r"\A[^/\0]{1,80}\Z")]
     host: str
     machine: str  # as processes.machine() names it
     process: str  # as processes.process_name() names it
-    job: str | None  # SLURM's number, of an array as the queue shows it
-    restart: int  # how often SLURM has started the job again
+    job: str | None  # SLURM's job number; for an array task ARRAY_TASK, as squeue shows it
+    restart: int  # how often SLURM has restarted the job
     started: str  # ISO time
 
     def __str__(self) -> str:
@@ -72,37 +72,37 @@ UNREADABLE = Lease("", "an unknown host", "", "?", None, 0, "")
 
 
 class SeenLease(NamedTuple):
-    """A lease and its age."""
+    """A lease, and when it was last touched."""
 
     lease: Lease
     touched: float  # its mtime in s, by the file server's clock
 
 
 def expiry_s() -> float:
-    """Return the seconds without a beat after which a lease expires.
+    """Return how many seconds without a heartbeat make a lease expire.
 
-    $IRNET_LEASE_S changes them for tests; all processes that share results must agree.
+    $IRNET_LEASE_S changes it for tests; all processes that share results must use the same number.
     """
     text = os.environ.get("IRNET_LEASE_S") or str(EXPIRY_S)
     with contextlib.suppress(ValueError):
         if 0.1 <= float(text) <= 86_400:
             return float(text)
-    raise UserError(f"IRNET_LEASE_S must be seconds from 0.1 to 86,400, got {text!r}")
+    raise UserError(f"IRNET_LEASE_S must be a number of seconds from 0.1 to 86,400, got {text!r}")
 
 
 def read_lease(folder: Path | str) -> SeenLease | None:
-    """Read the lease of a run folder, expired or not; None where there is none."""
+    """Read the lease of a run folder, even an expired one; None if there is no lease."""
     return _read(Path(folder) / LEASE_FILE)
 
 
 def is_expired(seen: SeenLease, now: float | None, successor: Lease | None = None) -> bool:
-    """Return True if no process trains under a lease any more.
+    """Return True if a lease has expired: its process no longer trains.
 
     Args:
         seen: The lease.
-        now: The file server's time in s; None if unknown, and then no lease is too old.
-        successor: The lease of the process that would take over. If it is a later start of the same
-            SLURM job, the earlier start no longer runs.
+        now: The file server's time in s. If it is None (unknown), no lease expires by its age.
+        successor: The lease of the process that would take over. If this process is a later start
+            of the same SLURM job, the earlier start no longer runs.
     """
     lease = seen.lease
     is_restart = (
@@ -116,7 +116,7 @@ def is_expired(seen: SeenLease, now: float | None, successor: Lease | None = Non
 
 
 def file_server_time(folder: Path) -> float | None:
-    """Return the file server's time in s, the mtime of a new file; None if none may be made."""
+    """Return the file server's time in s: a new file's mtime; None if no file can be made."""
     path = folder / f".clock.{secrets.token_hex(4)}.tmp"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -130,7 +130,7 @@ def file_server_time(folder: Path) -> float | None:
 
 
 def new_lease() -> Lease:
-    """Make a lease for this process, with a token that no other has."""
+    """Make a lease for this process, with a token of its own."""
     job, restart = os.environ.get("SLURM_JOB_ID"), int(os.environ.get("SLURM_RESTART_COUNT", 0))
     if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
         job = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}"
@@ -148,17 +148,17 @@ def new_lease() -> Lease:
 class Leases:
     """The runs that this process holds, and the thread that keeps their leases alive.
 
-    A command, or a call of the library, makes one and hands it down to all that writes into run
-    folders. Leaving it as a context releases everything.
+    A command, or a call of the library, makes one such object and passes it to all code that writes
+    into run folders. Leaving its `with` block releases all runs.
     """
 
     def __init__(self) -> None:
-        # run folder -> its lease, and a descriptor of its file
+        # run folder -> its lease, and an open descriptor of the lease file
         self._held: dict[Path, tuple[Lease, int]] = {}
-        # On other ranks than 0: run folder -> the token that rank 0 holds it by.
+        # On ranks other than 0: run folder -> the token of rank 0's lease on it.
         self._shared: dict[Path, str] = {}
         self._touched: set[int] = set()  # descriptors of other files to touch
-        # Held while descriptors are touched or closed, since their numbers are used again.
+        # Held while descriptors are touched or closed: the number of a closed one may be reused.
         self._touching = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
@@ -170,11 +170,12 @@ class Leases:
         self.close()
 
     def acquire(self, folder: Path | str) -> bool:
-        """Hold a run.
+        """Acquire the lease of a run.
 
-        Only its next beat shows whether a process of another machine is alive, so we wait for one,
-        by a clock that does not jump. The file server's clock may jump (after a machine was
-        asleep), so a silent owner that is alive on this machine gets two more beats.
+        Only the next heartbeat shows whether an owner on another machine is alive. So wait for it,
+        timed by a monotonic clock. The file server's clock may jump (after a machine was asleep),
+        so wait for two more beats if the lease looks expired but its owner is alive on this
+        machine.
 
         Args:
             folder: The run folder, which is made if it is missing.
@@ -183,7 +184,7 @@ class Leases:
             False if this process held the run already.
 
         Raises:
-            RunIsHeld: If another process holds it.
+            RunIsHeld: If another process holds the run.
         """
         folder = Path(folder).resolve()
         if self.token_of(folder):
@@ -219,16 +220,16 @@ class Leases:
         return True
 
     def token_of(self, folder: Path | str) -> str | None:
-        """Return the token by which this process or its rank 0 holds a run; None if it does not."""
+        """Return the token of the lease that this process or rank 0 holds; None if neither does."""
         folder = Path(folder).resolve()
         return self._held[folder][0].token if folder in self._held else self._shared.get(folder)
 
     def share(self, folder: Path | str, token: str) -> None:
-        """Let another rank than 0 write into a run folder while rank 0 holds it by `token`."""
+        """Let this rank, which is not rank 0, write into a run that rank 0 holds by `token`."""
         self._shared[Path(folder).resolve()] = token
 
     def release(self, folder: Path | str) -> None:
-        """Give a run back; a lease that another process has taken over stays."""
+        """Release a run; if another process has taken it over, leave that process's lease."""
         folder = Path(folder).resolve()
         self._shared.pop(folder, None)
         if folder not in self._held:
@@ -255,15 +256,15 @@ class Leases:
         self._stopped.set()
 
     def keep_touching(self, path: Path) -> None:
-        """Also keep the mtime of another file fresh, as a sign that this process is alive."""
+        """Touch another file too at every heartbeat, as a sign that this process is alive."""
         with self._touching:
             self._touched.add(os.open(path, os.O_RDONLY))
         self._start_beating()
 
     def check(self, path: Path | str) -> None:
-        """Raise LeaseLost if `path` lies in a run folder that this process has held and lost.
+        """Raise LeaseLost if `path` lies in a run folder whose lease this process has lost.
 
-        A folder that it has never held passes.
+        Nothing is raised for a folder that this process has never held.
         """
         path = Path(path).resolve()
         folder = next((parent for parent in (path, *path.parents) if self.token_of(parent)), None)
@@ -273,34 +274,34 @@ class Leases:
         if seen is not None and seen.lease.token == self.token_of(folder):
             return
         if not folder.exists():
-            reason = f"{folder} is no longer there: somebody has removed or renamed it"
+            reason = f"{folder} no longer exists: somebody has removed or renamed it"
         elif seen is None:
             reason = (
-                f"the lease of {folder} is gone: somebody has removed it, or took the run over "
-                "and finished it"
+                f"the lease of {folder} is gone: somebody has removed it, or another process "
+                "took the run over and finished it"
             )
         else:
             reason = (
-                f"{seen.lease} has taken over {folder}, since this process did not beat for "
+                f"{seen.lease} has taken over {folder}, since this process gave no heartbeat for "
                 f"{expiry_s():g} s"
             )
         raise LeaseLost(f"{reason}; the training stops and writes nothing more")
 
     @contextlib.contextmanager
     def replacing(self, path: Path) -> Iterator[Path]:
-        """Replace a file as files.replacing does, but only while its run is this process's."""
-        self.check(path)  # before there is anything to write, too
+        """Replace a file as files.replacing does, but only if this process holds its run."""
+        self.check(path)  # once here, before the content is made, and again before the rename
         allowed = functools.partial(self.check, path)
         with files.replacing(path, allowed=allowed) as temporary:
             yield temporary
 
     def write_json(self, path: Path, value: object) -> None:
-        """Write a JSON file as files.write_json does, but only while its run is this process's."""
+        """Write a JSON file as files.write_json does, but only if this process holds its run."""
         with self.replacing(path) as temporary:
             temporary.write_text(files.json_text(value), encoding="utf-8")
 
     def _start_beating(self) -> None:
-        """Start the thread that touches all that this process holds, unless it runs."""
+        """Start the thread that touches this process's files, unless it is running already."""
         if self._thread is None or self._stopped.is_set():
             self._stopped = threading.Event()
             self._thread = threading.Thread(target=self._beat, args=(self._stopped,), daemon=True)
@@ -310,7 +311,7 @@ class Leases:
         while not stopped.is_set():
             with self._touching:
                 for descriptor in (*self._touched, *(fd for _, fd in self._held.values())):
-                    # The file server may be away, and come back.
+                    # The file server may be away for a while; then try again at the next beat.
                     with contextlib.suppress(OSError):
                         os.utime(descriptor)
             stopped.wait(expiry_s() / N_BEATS)
@@ -318,15 +319,15 @@ class Leases:
 
 def _held_by(seen: SeenLease, folder: Path, now: float) -> RunIsHeld:
     return RunIsHeld(
-        f"{folder} is being trained by {seen.lease}, which last beat "
+        f"{folder} is being trained by {seen.lease}, whose last heartbeat was "
         f"{max(0, now - seen.touched):.0f} s ago; wait for it, or stop it there: a process that "
-        f"does not beat for {expiry_s():g} s loses its run"
+        f"gives no heartbeat for {expiry_s():g} s loses its run"
     )
 
 
 @contextlib.contextmanager
 def _lease_file(folder: Path, lease: Lease) -> Iterator[tuple[Path, float]]:
-    """Yield a file that holds the whole lease, to be linked to its name, and the server's time."""
+    """Yield a temporary file with the lease, ready to be linked, and the file server's time."""
     path = folder / f".lease.{secrets.token_hex(4)}.tmp.json"
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -340,15 +341,16 @@ def _lease_file(folder: Path, lease: Lease) -> Iterator[tuple[Path, float]]:
 
 
 def _create(path: Path, temporary: Path) -> int | None:
-    """Give the content of `temporary` the name `path`; None if that name is taken.
+    """Give the file `temporary` the name `path`, and return a descriptor of it; None if taken.
 
-    Only one of several processes succeeds. Touch the returned descriptor, so that a late beat never
-    touches the lease of another.
+    Of several processes only one succeeds. Beats must touch the returned descriptor, not the name:
+    then a late beat cannot touch the lease of another process.
     """
     try:
         os.link(temporary, path)
     except FileExistsError:
-        # With two links the call succeeded, and the server's answer was lost (open(2), O_EXCL).
+        # If there are two links, the call had succeeded but the server's answer was lost (see
+        # open(2), O_EXCL).
         if temporary.stat().st_nlink < 2:
             return None
     except OSError as error:
@@ -364,7 +366,7 @@ def _create(path: Path, temporary: Path) -> int | None:
 
 
 def _take_over(folder: Path, expired: Lease, temporary: Path) -> int | None:
-    """Replace an expired lease by the one in `temporary`; None if another process does, or did."""
+    """Replace an expired lease with that in `temporary`; None if another process was faster."""
     with _ending(folder, expired, temporary) as may_end:
         if not may_end:
             return None
@@ -375,17 +377,18 @@ def _take_over(folder: Path, expired: Lease, temporary: Path) -> int | None:
 
 @contextlib.contextmanager
 def _ending(folder: Path, lease: Lease, temporary: Path) -> Iterator[bool]:
-    """Yield True if this process alone may end a lease now, and it is still there.
+    """Yield True if the lease still exists and only this process may end it now.
 
-    Renaming it away would not do: a process that finds it expired, and comes second, would rename
-    away the lease of the first. So whoever ends a lease, its owner too, first makes a file that is
-    named after its token, in the way the lease itself is made.
+    Renaming the expired lease away is not safe: of two processes that find it expired, the slower
+    one would rename away the new lease of the faster one. So whoever ends a lease, even its owner,
+    first creates a claim file that is named after the token of the lease. Like the lease itself,
+    this file can be created by one process only.
     """
     claim = folder / f".lease-{lease.token}.claim"
     descriptor = _create(claim, temporary)
     if descriptor is None:
         other = _read(claim)
-        # Its maker was killed between two lines of this function.
+        # The process that made the claim was killed before it could remove the file.
         if other and is_expired(other, file_server_time(folder)):
             claim.unlink(missing_ok=True)
         yield False
@@ -399,16 +402,16 @@ def _ending(folder: Path, lease: Lease, temporary: Path) -> Iterator[bool]:
 
 
 def _read(path: Path) -> SeenLease | None:
-    """Read a lease; UNREADABLE where the file is not whole (yet), None where there is none.
+    """Read a lease; UNREADABLE if the file is incomplete, None if there is no file.
 
-    The file is opened before its age is asked: then NFS asks the server, not its cache.
+    The file is opened before its mtime is read, since NFS then asks the server and not its cache.
     """
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             text, touched = file.read(), os.fstat(file.fileno()).st_mtime
     except FileNotFoundError:
         return None
-    except PermissionError:  # it is of another user, who forbids reading it
+    except PermissionError:  # the file belongs to another user and is not readable
         text, touched = "", path.stat().st_mtime
     try:
         return SeenLease(msgspec.convert(json.loads(text), Lease), touched)

@@ -1,8 +1,8 @@
 """Compare the identities of packs, without opening a pack.
 
-The hash of the content is left out, as in a run's key: features may differ in the last bit between
-machines, and the hash of the source, the feature versions, the filters and the split already decide
-what a pack holds.
+The hash of the content is left out, as in a run's key, since features may differ in the last bit
+between machines. The hash of the source, the feature versions, the filters and the split already
+decide what a pack holds.
 """
 
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from typing import Any
 
 
 def without_content_hash(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all that decides which data a pack holds."""
+    """Return the fields of an identity that decide which data a pack holds."""
     return {name: value for name, value in identity.items() if name != "content_sha256"}
 
 
 def differing_fields(identity: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """List, sorted, the fields in which two packs' data differ; empty for the same data."""
+    """List the fields in which two packs' data differ, sorted; empty for the same data."""
     first, second = without_content_hash(identity), without_content_hash(other)
     return sorted(
         name for name in first.keys() | second.keys() if first.get(name) != second.get(name)

@@ -1,7 +1,7 @@
-"""Compare the predictions that runs have left on their test rows.
+"""Compare the predictions of runs on their test rows.
 
-A file that is missing, unreadable, or has other rows than its neighbours leaves out a number and
-adds a note; the tables are made all the same.
+If a file is missing, unreadable, or has other rows than the files of the other runs, the tables are
+still made: they lack a number and have a note.
 """
 
 import dataclasses
@@ -24,14 +24,14 @@ FILE = "test_predictions.npz"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabelledRows:
-    """Test rows of one property of one pack, with their targets."""
+    """The test rows of one pack that report one property, with their targets."""
 
     material_id: "np.ndarray"  # (n_rows,) str
     formula: "np.ndarray"  # (n_rows,) str
     target: "np.ndarray"  # (n_rows,) in the property's unit
 
     def is_same(self, other: "LabelledRows") -> bool:
-        """Return True if the two are equal, row by row."""
+        """Return True if all rows are the same, in the same order."""
         import numpy as np
 
         return self is other or all(
@@ -49,13 +49,13 @@ class LabelledRows:
 
 @dataclasses.dataclass(frozen=True)
 class SplitRows:
-    """The test rows of one split, and what each run has predicted for them."""
+    """The test rows of one split, and each run's predictions for these rows."""
 
     rows: LabelledRows
     predictions: dict[Path, "np.ndarray"]  # folder of a run -> (n_rows,)
 
     def shares_rows_with(self, other: "SplitRows") -> bool:
-        """Return True if formulas and targets are the same."""
+        """Return True if both have the same targets, and equal formulas in the same rows."""
         import numpy as np
 
         return self.rows is other.rows or (
@@ -64,22 +64,22 @@ class SplitRows:
         )
 
     def errors(self, runs: Iterable[FinishedRun]) -> "np.ndarray":
-        """Return the absolute errors (n_runs, n_rows) of those runs that were read."""
+        """Return the absolute errors, (n_runs, n_rows), of the runs whose predictions were read."""
         import numpy as np
 
         known = [self.predictions[run.folder] for run in runs if run.folder in self.predictions]
         return np.abs(np.array(known).reshape(-1, len(self.rows.target)) - self.rows.target)
 
 
-# Seed of a pack's split, None where it has none -> its rows.
+# Seed of a pack's split (None if the split has no seed) -> the rows of this split.
 Splits = dict[int | None, SplitRows]
 
 
 class Predictions:
-    """Read predictions, each file once; `problems` says which cannot be used, and why.
+    """Reads predictions, each file once; `problems` says which files cannot be used, and why.
 
-    Runs of one split share the arrays of their test rows, so that a thousand runs take the memory
-    of their predictions alone.
+    Runs of one split share the arrays of their test rows, so each further run takes memory only for
+    its predictions.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class Predictions:
         self._known_rows: dict[bytes, LabelledRows] = {}
 
     def read(self, run: FinishedRun) -> "tuple[LabelledRows, np.ndarray] | None":
-        """Return a run's test rows and predictions (n_rows,); None where they cannot be used."""
+        """Return a run's test rows and predictions, (n_rows,); None if they cannot be used."""
         key = run.folder, run.spec.property
         if key not in self._read:
             try:
@@ -100,7 +100,7 @@ class Predictions:
         return self._read[key]
 
     def _shared_rows(self, arrays: dict[str, "np.ndarray"]) -> LabelledRows:
-        """Return the rows of an earlier run if they are the same, to share their memory."""
+        """Return the rows in `arrays`; if an earlier run has the same rows, share their memory."""
         digest = hashlib.blake2b()
         for name in ARRAYS[:3]:
             digest.update(f"{arrays[name].dtype} {arrays[name].shape}".encode())
@@ -110,11 +110,11 @@ class Predictions:
         )
 
     def by_split(self, runs: Iterable[FinishedRun]) -> Splits:
-        """Map each split to its rows.
+        """Map each split to its test rows and the predictions for them.
 
         Args:
-            runs: the runs on one property of one pack. A run whose rows are not those of the first
-                run of its split is left out.
+            runs: The runs on one property of one pack. A run is left out if its rows differ from
+                those of the first run of its split.
         """
         splits: Splits = {}
         for run in runs:
@@ -126,7 +126,7 @@ class Predictions:
                 split.predictions[run.folder] = predictions
             else:
                 self.problems[run.folder] = (
-                    f"{run.folder / FILE} is of other test rows than those of the runs beside it"
+                    f"{run.folder / FILE} has other test rows than the other runs of this split"
                 )
         return splits
 
@@ -134,7 +134,7 @@ class Predictions:
 def readable_runs(
     runs: Iterable[FinishedRun], splits: Splits
 ) -> dict[int | None, list[FinishedRun]]:
-    """Sort the runs whose predictions were read by split."""
+    """Group by split those runs whose predictions could be read."""
     readable: dict[int | None, list[FinishedRun]] = {}
     for run in runs:
         if run.split in splits and run.folder in splits[run.split].predictions:
@@ -143,10 +143,10 @@ def readable_runs(
 
 
 def pool_splits(numbers: Iterable[int | None], splits: Splits) -> list[list[int | None]]:
-    """Put splits with the same test rows together.
+    """Group the splits that have the same test rows.
 
-    Where an element is held out, the seed of the split changes only train and val. Such splits are
-    several runs on one draw of test rows, and must not count as several draws.
+    If an element is held out, the seed of the split changes only train and val. The runs on such
+    splits share one draw of test rows, which must not count as several draws.
     """
     pools: list[list[int | None]] = []
     for number in numbers:
@@ -160,16 +160,16 @@ def pool_splits(numbers: Iterable[int | None], splits: Splits) -> list[list[int 
 
 
 def read_predictions(run: FinishedRun) -> dict[str, "np.ndarray"]:
-    """Read the predictions of a run, and check that they are those of its result.
+    """Read the predictions of a run, and check that their MAE is that of its result.
 
     Args:
-        run: The run, split so that it has one property.
+        run: The run of one property, as `one_a_property` gives it.
 
     Returns:
-        The arrays of `predictions_file.read_arrays`.
+        The arrays that `predictions_file.read_arrays` returns.
 
     Raises:
-        UserError: If they cannot be read, or their MAE is not that of result.json.
+        UserError: If the file cannot be read, or its MAE is not that of result.json.
     """
     import numpy as np
 
@@ -178,6 +178,7 @@ def read_predictions(run: FinishedRun) -> dict[str, "np.ndarray"]:
     mae = float(np.abs(arrays["prediction"].astype(float) - arrays["target"]).mean())
     if not np.isclose(mae, run.result.test_mae, rtol=1e-5):
         raise UserError(
-            f"{path} is not that of result.json: MAE {mae:g} and {run.result.test_mae:g}"
+            f"{path} does not belong to result.json: its MAE is {mae:g}, "
+            f"not {run.result.test_mae:g}"
         )
     return arrays

@@ -1,4 +1,4 @@
-"""Read test_predictions.npz, which may be anybody's: bounded, checked, and without pickles."""
+"""Read test_predictions.npz safely, since anybody may have made it: limited, without pickles."""
 
 import io
 import tokenize
@@ -17,7 +17,7 @@ ARRAYS = ("material_id", "formula", "target", "prediction")
 # Our own files are not compressed; numpy's compression would shrink them to a fifth.
 MAX_UNPACKED = 50  # times the size of the file
 FREELY_UNPACKED = 2**26  # bytes, whatever the size of the file
-# What zipfile and numpy raise for a file that is not one of ours.
+# The exceptions that zipfile and numpy raise for a damaged or foreign file.
 UNREADABLE = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError),
     *(MemoryError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
@@ -29,14 +29,14 @@ def read_arrays(path: Path, property_name: str | None = None) -> dict[str, "np.n
 
     Args:
         path: The file.
-        property_name: One property of a network of several; None if it has only one.
+        property_name: The property to read, for a network of several; None if it has only one.
 
     Returns:
-        `material_id`, `formula`, `target` and `prediction`, each (n_rows,), over the rows that
-        report the property, in its unit.
+        `material_id`, `formula`, `target` and `prediction`, each (n_rows,), of the rows that report
+        the property. Targets and predictions are in its unit.
 
     Raises:
-        UserError: If the file is missing, damaged, made to fill the memory, or holds other arrays.
+        UserError: If the file is missing or damaged, unpacks to too much, or holds other arrays.
     """
     import numpy as np
 
@@ -53,7 +53,7 @@ def read_arrays(path: Path, property_name: str | None = None) -> dict[str, "np.n
     shapes = {array.shape for array in arrays.values()}
     if len(shapes) != 1 or any(array.ndim != 1 for array in arrays.values()):
         raise UserError(
-            f"{path} must hold arrays of one dimension and one length, got {sorted(shapes)}"
+            f"{path} must hold one-dimensional arrays of equal length, got {sorted(shapes)}"
         )
     for name in ("target", "prediction"):
         array = arrays[name]
@@ -63,17 +63,17 @@ def read_arrays(path: Path, property_name: str | None = None) -> dict[str, "np.n
 
 
 def read_members(path: Path, names: Collection[str]) -> dict[str, "np.ndarray"]:
-    """Read arrays of an archive, each byte once.
+    """Read the named arrays of an archive.
 
-    `zipfile` compares a member with its checksum when it has been read to its end, which is before
-    numpy looks at what it holds. Members of other names are read too, so that any damage is found.
+    Each member is first read to its end, where `zipfile` compares it with its checksum; only then
+    does numpy parse it. Members of other names are read too, so that any damage is found.
 
     Args:
         path: The archive.
         names: The names of the arrays; those that the archive lacks are left out.
 
     Raises:
-        ValueError: If the file is made to fill the memory, or a member is not an array.
+        ValueError: If the file unpacks to too much, or a member is not an array.
         BadZipFile: If a checksum fails.
     """
     import numpy as np
@@ -96,7 +96,7 @@ def read_members(path: Path, names: Collection[str]) -> dict[str, "np.ndarray"]:
 def _one_property(
     arrays: dict[str, "np.ndarray"], names: "np.ndarray", name: str
 ) -> dict[str, "np.ndarray"]:
-    """Select one of several properties, whose targets are (n_rows, n_properties)."""
+    """Select one property from arrays whose targets and predictions are (n_rows, n_properties)."""
     import numpy as np
 
     column = names.tolist().index(name)

@@ -1,9 +1,9 @@
 """List the RECIPES by which networks are trained, as frozen, named records.
 
-`paper` and `ibrnet` are those of the papers, `onecycle` is ours.
+`paper` and `ibrnet` are the recipes of the papers; `onecycle` is ours.
 
-A run's key hashes the resolved record, so a changed recipe makes old results stale rather than
-wrong.
+A run's key hashes the resolved record. So if a recipe changes, old results are marked as stale, and
+are not taken for results of the new recipe.
 """
 
 import dataclasses
@@ -26,31 +26,32 @@ class Recipe:
     batch: int = 32  # rows per step, over all ranks
     norm_group: int = 32  # rows that are normalised together; the batch is a multiple of it
     precision: str = "fp32"  # fp32 | bf16 (autocast of the matrix products, fp32 weights) | fp64
-    trained_layers: int = 0  # how many last layers a run from an origin trains; 0: all
+    trained_layers: int = 0  # number of last layers that a run with an origin trains; 0: all
     loss: str = "mae"  # mae | mse | huber (of the scaled target)
-    # none | censored: for a target at the floor of PROPERTIES (a band gap of 0) every prediction
-    # below it is right.
+    # none | censored: if a target is at the floor of its property (a band gap of 0), every
+    # prediction below the floor counts as right.
     floor: str = "none"
-    # full | bf16: how several ranks send their gradients; one rank sends nothing.
+    # full | bf16: the precision in which ranks exchange gradients; a single rank sends nothing.
     allreduce: str = "full"
     optimizer: str = "adam"  # adam | adamw
-    # The defaults of these fields are recipe `paper`; the recipe used by default is DEFAULT_RECIPE.
+    # The defaults of all fields make recipe `paper`; the recipe used by default is DEFAULT_RECIPE.
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
-    # For AdamW, in place of weight_decay: the time constant, in epochs, of the average over updates
-    # that its weights are, at the recipe's learning_rate.
+    # For AdamW, in place of weight_decay. With decay, AdamW's weights are an exponential average of
+    # its updates; this is the time constant of that average, in epochs, at `learning_rate`.
     decay_epochs: float = 0.0
-    # constant | onecycle: cosine up over the first 30 %, cosine down to nothing | plateau
+    # constant | plateau | onecycle: cosine up over the first 30 %, then cosine down to zero
     schedule: str = "constant"
-    plateau_factor: float = 0.1  # factor by which the rate falls on a plateau of the selection MAE
-    plateau_patience: int = 0  # epochs that make a plateau
-    # An epoch is better only by more than this, in the property's unit.
+    plateau_factor: float = 0.1  # factor of the learning rate at each plateau of the selection MAE
+    plateau_patience: int = 0  # epochs without a better MAE that make a plateau
+    # An epoch counts as better only if its MAE is lower by more than this, in the property's unit.
     plateau_threshold: float = 0.0
-    # Decay a step of the averaged weights that are evaluated and kept; 0: the weights themselves.
+    # Decay per step of the moving average of the weights. The average is evaluated and kept; with 0
+    # there is no average, and the weights themselves are.
     ema: float = 0.0
     epochs: int = 3000  # at most
-    patience: int = 200  # epochs without a better selection MAE before stopping; 0: never
-    statistics_rows: int = 16384  # training rows from which the population statistics are taken
+    patience: int = 200  # stop after so many epochs without a better selection MAE; 0: never
+    statistics_rows: int = 16384  # training rows that the population statistics of norms are from
 
     def __post_init__(self) -> None:
         for field, known in CHOICES.items():
@@ -75,16 +76,16 @@ class Recipe:
             )
         if (self.schedule == "plateau") != (self.plateau_patience > 0):
             raise UserError(
-                f"plateau_patience of recipe {self.name!r} must be positive with schedule: "
-                f"plateau and 0 without, got {self.plateau_patience} and {self.schedule}"
+                f"plateau_patience of recipe {self.name!r} must be positive with schedule: plateau "
+                f"and 0 with any other, got {self.plateau_patience} with {self.schedule}"
             )
         if self.decay_epochs and (
             self.optimizer != "adamw" or self.weight_decay or self.decay_epochs < 1
         ):
             raise UserError(
                 f"decay_epochs of recipe {self.name!r} must be at least 1, with optimizer: adamw "
-                "and weight_decay: 0, got "
-                f"{self.decay_epochs}, {self.optimizer} and {self.weight_decay}"
+                f"and weight_decay: 0, got {self.decay_epochs} with {self.optimizer} and "
+                f"{self.weight_decay}"
             )
         if self.batch % self.norm_group:
             raise UserError(
@@ -120,8 +121,8 @@ BOUNDS = {
     "statistics_rows": (2, 10_000_000),
 }
 
-# Fields in which networks that are trained together, as one stack of replicas, may differ: they
-# decide when and how far the weights of a network move, and not which operations are computed.
+# Networks that are trained together, as one stack of replicas, may differ in these fields. The
+# fields decide when and how far a network's weights move, not which operations are computed.
 REPLICA_FIELDS = (
     *("name", "learning_rate", "weight_decay", "decay_epochs", "schedule"),
     *("plateau_factor", "plateau_patience", "plateau_threshold", "ema", "epochs", "patience"),
@@ -132,12 +133,12 @@ DEFAULT_RECIPE = "onecycle"
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        # Jha et al. 2018 (ElemNet) and 2019: Adam 1e-4, batch 32, MAE loss, features and target as
-        # they are, patience 200 epochs.
+        # Jha et al. 2018 (ElemNet) and 2019: Adam 1e-4, batch 32, MAE loss, unscaled features and
+        # target, patience 200 epochs.
         Recipe("paper"),
-        # iBRNet: the same with a rate that falls on plateaus, by the published command and Keras's
-        # defaults. Its floor of 1e-8 for the rate is left out: at the fourth reduction nothing
-        # moves any more, and the run stops.
+        # iBRNet: the same, but the rate falls on plateaus, as in the published command with
+        # Keras's defaults. The published lower bound of the rate, 1e-8, is left out: at the fourth
+        # reduction the weights no longer move, and the run stops.
         Recipe(
             "ibrnet", schedule="plateau", plateau_patience=45, plateau_threshold=1e-4, patience=50
         ),
@@ -163,15 +164,15 @@ RECIPES = {
 
 
 def fitting_batch(n_rows: int) -> int:
-    """Return the largest power of two, and at least 2, that gives an epoch 16 steps or more."""
+    """Return the largest power of two with which an epoch has 16 steps or more; at least 2."""
     return max(2, 2 ** int(math.log2(max(1, n_rows // 16))))
 
 
 def resolve(recipe: str | Mapping) -> Recipe:
-    """Return a recipe by its name, or an inline one.
+    """Return the recipe of this name, or build an inline recipe.
 
     Args:
-        recipe: A name of RECIPES, or `{name: mine, base: paper, batch: 64}`.
+        recipe: A name in RECIPES, or a mapping such as `{name: mine, base: paper, batch: 64}`.
 
     Raises:
         UserError: If the name or a key is unknown, or a value is out of bounds.
@@ -195,7 +196,7 @@ def resolve(recipe: str | Mapping) -> Recipe:
     for field, value in changes.items():
         check_choice(f"key of recipe {name!r}", field, {*types, "base"})
         try:
-            # YAML reads 1e-3 as text, so the field's own type is what decides.
+            # YAML reads 1e-3 as text, so convert each value to the type of its field.
             if isinstance(value, bool):
                 raise TypeError
             changes[field] = types[field](value)
@@ -209,17 +210,17 @@ def resolve(recipe: str | Mapping) -> Recipe:
 
 
 def cannot_start(recipe: Recipe, depth: int, origin: Recipe | None) -> str | None:
-    """Explain why a network cannot be trained from another, or from nothing.
+    """Explain why a network cannot be trained from an origin, or without one.
 
-    The weights of the origin expect features as its recipe scales them.
+    The weights of the origin expect features that are scaled as by its recipe.
 
     Args:
         recipe: The recipe of the training.
-        depth: The layers of the network.
-        origin: The recipe of the run to start from; None if it starts from nothing.
+        depth: The number of layers of the network.
+        origin: The recipe of the run to start from; None if training starts from random weights.
 
     Returns:
-        The reason, or None if there is none.
+        The reason, or None if the training can start.
     """
     if recipe.trained_layers and origin is None:
         return (
@@ -234,7 +235,7 @@ def cannot_start(recipe: Recipe, depth: int, origin: Recipe | None) -> str | Non
     for field in ("features", "clip"):
         if origin and getattr(recipe, field) != getattr(origin, field):
             return (
-                f"{field} of recipe {recipe.name!r} must be that of the init run, recipe "
-                f"{origin.name!r}, got {getattr(recipe, field)} and {getattr(origin, field)}"
+                f"{field} of recipe {recipe.name!r} must be as in the init run's recipe "
+                f"{origin.name!r}, {getattr(origin, field)}, got {getattr(recipe, field)}"
             )
     return None

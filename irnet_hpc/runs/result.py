@@ -7,7 +7,7 @@ from pathlib import Path
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
 
-# Largest number in a result: its square is still finite.
+# The largest number allowed in a result; its square is still finite.
 MAX_NUMBER = 1e100
 
 
@@ -15,9 +15,10 @@ MAX_NUMBER = 1e100
 class RunResult:
     """The content of result.json.
 
-    Errors are in `unit`, on the test rows unless the name says otherwise. For several properties in
-    one network the unit is `relative`: each error is a mean over the properties, in standard
-    deviations of their training rows. Row counts are of rows that report at least one.
+    Errors are in `unit`, and on the test rows unless the name says otherwise. If a network predicts
+    several properties, the unit is `relative`: each error is first divided by the standard
+    deviation of its property over the training rows, then averaged over the properties. Row counts
+    are counts of rows that report at least one of the properties.
     """
 
     spec: dict
@@ -30,46 +31,48 @@ class RunResult:
     val_mae: float | None  # None under protocol paper, which trains on val
     baseline_mae: float  # MAE of predicting the train median for every test row
     selected_on: str  # val | test
-    # Protocol paper: how much selecting on test flatters. The epoch is selected on one half of the
-    # test rows; this is the MAE on the other half minus that on the selecting half, averaged over
-    # both choices of the half.
+    # Protocol paper: by how much selecting on test lowers the MAE. The epoch is selected on a half
+    # of the test rows; this is the MAE on the other half minus the MAE on the selecting half,
+    # averaged over both choices of the half.
     optimism: float | None
     best_epoch: int | None  # None: a classical model, which has no epochs to select from
     epochs: int | None
     n_train: int
     n_val: int
     n_test: int
-    # None: a classical model without coefficients or weights, or whose number says nothing.
+    # None: a classical model that has no coefficients or weights, or whose count is not meaningful.
     n_parameters: int | None
-    # Over all attempts, without what a killed one did after its last checkpoint.
+    # Sum over all attempts; what a killed attempt did after its last checkpoint is not counted.
     wall_time_s: float
-    device_hours: float  # wall time of each attempt times its ranks
-    # Training rows a second, evaluation left out; None: a classical model.
+    device_hours: float  # sum over attempts of wall time times number of ranks
+    # Training rows per second, not counting evaluation; None: a classical model.
     samples_per_s: float | None
     peak_memory_gb: float
     bundle_size: int
-    # Each {started, size, engine, data}; networks alone have data, where the features were.
+    # Each is {started, size, engine, data}. Only networks have `data`: where the features were.
     attempts: list
     engine: str  # none | horovod (gloo|mpi|nccl) | torch
     device: str
-    # The recipe's; of a classical model that of its input, its library may compute in another.
+    # The recipe's precision; for a classical model that of its input, since its library may compute
+    # in another.
     precision: str
     pack_identity: dict
     versions: dict
     commit: str | None
     # Classical models only; None: a network, or a result older than these fields.
-    fitted_rows: int | None = None  # the number of first training rows it was fitted on
-    # {point, tried: [{point, mae, seconds}]}: MAE on the rows that select.
+    fitted_rows: int | None = None  # how many training rows, the first ones, it was fitted on
+    # {point, tried: [{point, mae, seconds}]}; mae is on the rows that select.
     chosen: dict | None = None
     # Several properties in one network only: {name: {unit, test_mae, test_rmse, test_r2, val_mae,
-    # baseline_mae, n_train, n_val, n_test}}, in the property's unit, over the rows that report it,
-    # at the one epoch that was selected.
+    # baseline_mae, n_train, n_val, n_test}}, in the property's unit, on the rows that report it, at
+    # the one epoch that was selected for all.
     per_property: dict | None = None
-    # The run it started from, as warm_start.describe() has it; None: it started from nothing.
+    # The run that it started from, as warm_start.describe() returns it; None: random weights.
     origin: dict | None = None
 
 
-# Computed once, since a report may read thousands of results: name -> types; and who may be absent.
+# The types of each field, and the fields that may be absent. Computed once, since a report may read
+# thousands of results.
 TYPES: dict[str, tuple[type, ...]] = {
     field.name: typing.get_args(field.type) or (typing.cast(type, field.type),)
     for field in dataclasses.fields(RunResult)
@@ -85,8 +88,8 @@ def read_result(path: Path | str) -> RunResult:
     """Read a result.json.
 
     Raises:
-        UserError: If it is not one of this version, or a field is of another type.
-        OSError: If there is none.
+        UserError: If it is not a result of this version, or a field is of another type.
+        OSError: If the file is missing or cannot be opened.
     """
     value = read_json(path)
     if value.keys() | OPTIONAL != TYPES.keys():
@@ -98,7 +101,7 @@ def read_result(path: Path | str) -> RunResult:
         raise UserError(f"{path}: spec, recipe and pack_identity must be of type dict")
     if not all(isinstance(value[name], str) for name in ("unit", "key")):
         raise UserError(f"{path}: unit and key must be of type str")
-    # Not attempts, which only say when and on how many ranks: their readers check them.
+    # `attempts` is not checked here: whoever reads the attempts checks them.
     for name, kinds in TYPES.items():
         if name != "attempts":
             _check_type(path, name, value.get(name), kinds)
@@ -106,7 +109,7 @@ def read_result(path: Path | str) -> RunResult:
 
 
 def _check_type(path: Path | str, name: str, value: object, kinds: tuple[type, ...]) -> None:
-    """Raise UserError if a value is not null and of another type, or too large a number."""
+    """Raise UserError if a value is of another type or too large a number; null is allowed."""
     if value is None:
         return
     known = (*kinds, int) if float in kinds else kinds

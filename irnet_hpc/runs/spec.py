@@ -1,10 +1,10 @@
-"""Specify a run, a cell of the matrix, and derive its key and its folder from that.
+"""Specify a run, which is a cell of the matrix, and derive its key and folder.
 
     results/<pack>/<property>/<architecture>-<depth>/<recipe>/<variant>/seed<k>/
     <variant>: <protocol>[-n<rows>][-from-<key8>]
 
 A classical model has no depth, so its folder is `<architecture>/grid/...`. folder.py lists the
-files in it. Imports neither torch nor h5py.
+files in a run's folder. This module imports neither torch nor h5py.
 """
 
 import builtins
@@ -25,26 +25,26 @@ from irnet_hpc.runs.classical_grids import GRID, GRIDS, Grid
 from irnet_hpc.runs.pack_identity import without_content_hash
 from irnet_hpc.runs.recipes import DEFAULT_RECIPE, REPLICA_FIELDS, Recipe
 
-# Raised by hand when a change makes the same specification give other numbers;
-# tests/train/test_loop.py guards it.
+# Raised by hand when a change of the code makes the same specification give other numbers.
+# tests/train/test_loop.py checks that this is not forgotten.
 TRAINING_VERSION = 1
-# The same for classical models, which a change to the training of networks leaves as they are.
+# The same for classical models: a change to the training of networks does not affect them.
 GRID_VERSION = 1
 
-# honest: select on val, touch test once. paper: train on train + val, select and report on test,
-# as the published code does.
+# honest: select on val, and evaluate test once. paper: train on train + val, then select and report
+# on test, as the published code does.
 PROTOCOLS = ("honest", "paper")
 
-MAX_NAME = 255  # most bytes in the name of a folder
+MAX_NAME = 255  # the longest name of a folder, in bytes
 
 
 @dataclasses.dataclass(frozen=True)
 class RunSpec:
-    """A cell of the matrix. Making one raises UserError if a value is not allowed."""
+    """A cell of the matrix. The constructor raises UserError if a value is not allowed."""
 
     pack: str  # name, e.g. oqmd-magpie
-    # A name; of a network for several their names joined by commas, in the order of its outputs.
-    # It hides the decorator of that name in this class.
+    # The name of the property; if a network predicts several, their names joined by commas, in the
+    # order of the outputs. In this class it hides Python's decorator `property`.
     property: str
     architecture: str  # a key of MODELS, custom-<hash8>, or a classical model of GRIDS
     depth: int | None = None  # None: a classical model
@@ -52,7 +52,7 @@ class RunSpec:
     protocol: str = "honest"
     seed: int = 0
     train_rows: int | None = None  # the first n rows that report the property; None: all
-    start_from: str | None = None  # run_id of the run whose weights it starts from
+    start_from: str | None = None  # run_id of the run that the initial weights are from
     layers: str | None = None  # the layer string of a custom architecture
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ class RunSpec:
             )
         if self.train_rows is not None and self.train_rows < 1:
             raise UserError(f"train_rows must be positive, got {self.train_rows}")
-        # It becomes part of a folder's name, and a result that is read may be anybody's.
+        # start_from becomes part of a folder's name, and anybody may have written the result read.
         if self.start_from is not None and not re.fullmatch("[0-9a-f]{16}", self.start_from):
             raise UserError(
                 f"start_from must be the 16 hexadecimal digits of a run, got {self.start_from!r}"
@@ -92,12 +92,12 @@ class RunSpec:
     def _check_classical(self) -> None:
         if not self.is_classical or self.recipe != GRID:
             raise UserError(
-                f"recipe {GRID} must be that of a classical model and of no network, got "
-                f"{self.recipe} and {self.model}"
+                f"a classical model must have recipe {GRID}, and a network any other, got "
+                f"{self.model} with recipe {self.recipe}"
             )
         if len(self.properties) > 1:
             raise UserError(
-                f"{self.architecture} predicts one property, and only networks several, "
+                f"{self.architecture} predicts one property, and only networks predict several, "
                 f"got {self.property}"
             )
         for field in ("depth", "start_from", "layers"):
@@ -117,7 +117,7 @@ class RunSpec:
 
     @builtins.property
     def properties(self) -> tuple[str, ...]:
-        """The names of the properties, one an output; nearly always one."""
+        """The names of the properties, one per output of the network; nearly always one."""
         return tuple(self.property.split(","))
 
     @builtins.property
@@ -133,7 +133,7 @@ class RunSpec:
 
 
 def check_properties(text: str) -> tuple[str, ...]:
-    """Split one property, or several joined by commas; UserError for a bad or repeated name."""
+    """Split names joined by commas; raise UserError if a name is bad or repeated."""
     names = tuple(str(text).split(","))
     for name in names:
         if not NAME.fullmatch(name):
@@ -147,7 +147,8 @@ def check_properties(text: str) -> tuple[str, ...]:
         )
     if len(str(text)) > MAX_NAME:
         raise UserError(
-            f"property must be at most {MAX_NAME} letters, a folder's name, got {len(text)}"
+            f"property becomes a folder's name, so it must have at most {MAX_NAME} letters, "
+            f"got {len(text)}"
         )
     return names
 
@@ -157,7 +158,7 @@ def model_name(architecture: str, depth: int | None) -> str:
     return architecture if depth is None else f"{architecture}-{depth}"
 
 
-# All names that a model can have, except those of a user's own layers.
+# All architectures with a name of their own; custom layers have none.
 ARCHITECTURES = (*MODELS, *GRIDS)
 
 
@@ -165,15 +166,16 @@ def known_architecture(name: str) -> str:
     """Return `name` if it is one of ARCHITECTURES, else raise UserError listing them."""
     if name == "ibrnet":
         raise UserError(
-            "ibrnet is no architecture of its own: it is brnet-17 trained with recipe ibrnet"
+            "ibrnet is not an architecture: use architecture brnet, depth 17 and recipe ibrnet"
         )
     return check_choice("architecture", name, ARCHITECTURES)
 
 
 def model_of(model: str) -> dict:
-    """Return RunSpec's fields for a model in one word.
+    """Return the fields of RunSpec for a model that is given in one word.
 
-    It is one such as `irnet-17` or `random_forest`, or a layer string, which begins with a digit.
+    The word is a name such as `irnet-17` or `random_forest`, or a layer string, which begins with a
+    digit.
     """
     if model in GRIDS:
         return {"architecture": model, "depth": None}
@@ -200,14 +202,14 @@ def run_name(spec: RunSpec) -> str:
 
 
 def run_folder(results: Path | str, spec: RunSpec) -> Path:
-    """Return the folder of a run: readable by a person, and a function of its spec alone."""
+    """Return the folder of a run, which depends only on its specification."""
     return Path(results, run_name(spec))
 
 
 def run_id(spec: RunSpec, recipe: Recipe) -> str:
     """Hash specification and recipe into the `start_from` of runs that start from this one.
 
-    Unlike the key it is known before any pack exists.
+    Unlike the key, this hash is known before any pack exists.
     """
     text = json.dumps([stated(spec), stated(recipe)], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -218,15 +220,15 @@ def run_key(
 ) -> str:
     """Hash everything that decides the numbers of a run.
 
-    The hash of the pack's content is left out: features may differ in the last bit between
-    machines, and the hash of the source, the feature versions, the filters and the split already
-    decide what a pack holds.
+    The hash of the pack's content is left out, since features may differ in the last bit between
+    machines. The hash of the source, the feature versions, the filters and the split already decide
+    what a pack holds.
 
     Args:
         spec: The specification.
         recipe: The recipe of a network, or the grid of a classical model.
-        pack_identity: The identity that the pack states.
-        origin_key: The key of the result that the run starts from, if it starts from one.
+        pack_identity: The identity that is recorded in the pack.
+        origin_key: The key of the run that this one starts from; None if there is none.
     """
     identity = without_content_hash(pack_identity)
     version = GRID_VERSION if spec.is_classical else TRAINING_VERSION
@@ -239,8 +241,8 @@ def run_key(
 def stated(record: RunSpec | Recipe | Grid) -> dict:
     """Return the fields that are not at their defaults.
 
-    Keys hash these alone, so that a field added later, whose default is what was always done,
-    leaves every result valid.
+    Keys hash only these fields. So a field may be added later without making results stale, if its
+    default is what was done before.
     """
     # Not asdict(), which copies: a matrix may have thousands of cells.
     neutral = defaults(record)
@@ -248,7 +250,7 @@ def stated(record: RunSpec | Recipe | Grid) -> dict:
 
 
 def defaults(record: RunSpec | Recipe | Grid) -> dict:
-    """Return the default of each field; dataclasses.MISSING if it has none."""
+    """Return the default of each field; dataclasses.MISSING if the field has no default."""
     return {
         field.name: field.default
         if field.default_factory is dataclasses.MISSING
@@ -258,9 +260,9 @@ def defaults(record: RunSpec | Recipe | Grid) -> dict:
 
 
 def read_recipe(spec: RunSpec, value: dict) -> Recipe | Grid:
-    """Read the recipe of a result; UserError for unknown fields or values out of bounds.
+    """Read a result's recipe; raise UserError if a field is unknown or a value out of bounds.
 
-    Fields that were added after the result was written have their defaults.
+    Fields that were added after the result was written get their defaults.
     """
     kind = Grid if spec.is_classical else Recipe
     if not isinstance(value, dict):
@@ -276,12 +278,12 @@ def read_recipe(spec: RunSpec, value: dict) -> Recipe | Grid:
 
 @functools.cache
 def _types_of_spec() -> dict[str, Any]:
-    """Return field -> type of a RunSpec."""
+    """Return the type of each field of RunSpec."""
     return {field.name: field.type for field in dataclasses.fields(RunSpec)}
 
 
 def read_spec(value: dict) -> RunSpec:
-    """Read a RunSpec from JSON; UserError for unknown keys and for values of another type."""
+    """Read a RunSpec from JSON; raise UserError if a key is unknown or a type is wrong."""
     if not isinstance(value, dict):
         raise UserError(f"a run's specification must be an object, got {value!r:.80}")
     types = _types_of_spec()
@@ -298,9 +300,10 @@ def read_spec(value: dict) -> RunSpec:
 
 
 def shape_of(spec: RunSpec, recipe: Recipe) -> tuple:
-    """Return the properties that cells of one pack must share to be replicas of one stack.
+    """Return what cells of one pack must have in common to be replicas of one stack.
 
-    Whether they report the same rows is known only once the rows are read.
+    Their properties must also be reported by the same rows, which is known only once the rows are
+    read.
     """
     common = tuple(
         value for name, value in dataclasses.asdict(recipe).items() if name not in REPLICA_FIELDS
@@ -317,7 +320,7 @@ def shape_of(spec: RunSpec, recipe: Recipe) -> tuple:
 
 
 def refuse_mixed(cells: Sequence[tuple[RunSpec, Recipe]]) -> None:
-    """Raise UserError if networks that are to be trained together have several shapes."""
+    """Raise UserError if networks cannot be trained together because their shapes differ."""
     (first, its_recipe), shape = cells[0], shape_of(*cells[0])
     for spec, recipe in cells:
         if shape_of(spec, recipe) != shape:
@@ -328,17 +331,17 @@ def refuse_mixed(cells: Sequence[tuple[RunSpec, Recipe]]) -> None:
                 "the number of properties"
             ]
             raise UserError(
-                "cells that are trained together may differ in the seed, the property and the "
-                f"recipe's {', '.join(REPLICA_FIELDS)}, got {spec.model} by recipe {recipe.name} "
-                f"and {first.model} by {its_recipe.name}, which differ in {', '.join(wrong)}"
+                f"cannot train {first.model} (recipe {its_recipe.name}) and {spec.model} "
+                f"(recipe {recipe.name}) together: they differ in {', '.join(wrong)}; only the "
+                f"seed, the property and the recipe's {', '.join(REPLICA_FIELDS)} may differ"
             )
 
 
 def refuse_repeated(specs: Sequence[RunSpec]) -> None:
-    """Raise UserError if a cell is there twice, since both would write into one folder."""
+    """Raise UserError if a cell is given twice: both would write into the same folder."""
     for i, spec in enumerate(specs):
         if spec in specs[:i]:
             raise UserError(
-                f"a cell must be there once, got {spec.property}, {spec.recipe}, "
+                f"each cell must be given once, got {spec.property}, {spec.recipe}, "
                 f"seed {spec.seed} twice"
             )

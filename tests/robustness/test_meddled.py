@@ -101,7 +101,7 @@ def test_a_training_whose_folder_is_taken_away_says_so_and_makes_no_new_one(
         and (ranks == "two ranks" or process.returncode == 2)
     )
     assert (
-        f"{run} is no longer there: somebody has removed or renamed it; the training stops"
+        f"{run} no longer exists: somebody has removed or renamed it; the training stops"
         in errors_of(said)[0]
     )
     run.parent.mkdir(parents=True, exist_ok=True)

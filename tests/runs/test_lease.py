@@ -342,7 +342,7 @@ def test_a_removed_lease_and_a_removed_folder_end_the_training(tmp_path, leases)
     run = tmp_path / "run"
     for take_away, reason in (
         (lambda: (run / lease.LEASE_FILE).unlink(), "gone"),
-        (lambda: run.rename(tmp_path / "elsewhere"), "no longer there"),
+        (lambda: run.rename(tmp_path / "elsewhere"), "no longer exists"),
     ):
         leases.acquire(run)
         take_away()

@@ -422,7 +422,7 @@ BAD = {
     "a depth": (("random_forest", {"depth": 17}), "17"),
     "a recipe": (
         ("random_forest", {"recipe": "paper"}),
-        "recipe grid must be that of a classical model",
+        "a classical model must have recipe grid",
     ),
     "an inline recipe": (
         ("ridge", {"recipe": "{name: grid, base: paper}"}),

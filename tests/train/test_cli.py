@@ -221,7 +221,7 @@ BAD = {
     ),
     "ibrnet": (
         {"layers": None, "architecture": "ibrnet", "depth": 17},
-        "brnet-17 trained with recipe ibrnet",
+        "use architecture brnet, depth 17 and recipe ibrnet",
     ),
     "branch": ({"layers": "64Ax2+0-1"}, "64Ax2+0"),
     "decay twice": (

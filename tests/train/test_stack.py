@@ -340,7 +340,7 @@ def test_a_signal_names_the_checkpoints_that_are_there(gaps_pack, tmp_path, caps
 
 BAD = {
     "seeds": ({"seed": "0,x"}, "must be a whole number, or several joined by commas"),
-    "twice": ({"seed": "1,1"}, "a cell must be there once"),
+    "twice": ({"seed": "1,1"}, "each cell must be given once"),
     "both": (
         {"seed": "0,1", "bundle": "[{seed: 0}, {seed: 1}]"},
         "by --seed or in --bundle, not by both",
