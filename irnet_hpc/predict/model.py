@@ -15,11 +15,16 @@ from irnet_hpc.predict.committee import (
 )
 from irnet_hpc.predict.output import flag_columns, number_columns, output_header
 from irnet_hpc.predict.screening import Ensemble, screen
+from irnet_hpc.runs.result import RunResult
+from irnet_hpc.runs.spec import read_spec, run_folder
 
 if TYPE_CHECKING:
     import pandas as pd
 
 DEFAULT_LEVEL = 0.9
+
+
+Run = str | Path | RunResult
 
 
 class Model:
@@ -122,15 +127,18 @@ class Model:
 
 
 def load_model(
-    runs: "str | Path | Sequence[str | Path]",
+    runs: "Run | Sequence[Run]",
     *,
+    results: str | Path = "results",
     pack_dir: str | Path | None = None,
     device: str = "auto",
 ) -> Model:
     """Load the network of a finished run, or an ensemble of several.
 
     Args:
-        runs: The folder of a run, or several, whose predictions are averaged.
+        runs: A finished run, or several, whose predictions are averaged: the folder of a run, or
+            the result that `train_model` returned.
+        results: The folder of all runs, in which the run of such a result is looked for.
         pack_dir: Folder of the packs that they were trained on, which give intervals and tell what
             lies outside; by default $IRNET_PACKS, else packs/.
         device: Where the networks compute: `auto` (a GPU if there is one), `cpu` or `cuda`.
@@ -143,7 +151,11 @@ def load_model(
     """
     from irnet_hpc.distributed.engines import device_of
 
-    folders = [runs] if isinstance(runs, str | os.PathLike) else list(runs)
-    if not folders:
+    given = [runs] if isinstance(runs, str | os.PathLike | RunResult) else list(runs)
+    if not given:
         raise UserError("at least one run must be given, got none")
+    folders = [
+        run_folder(results, read_spec(run.spec)) if isinstance(run, RunResult) else run
+        for run in given
+    ]
     return Model(*load_ensemble(folders, pack_dir, device_of(0, device)))

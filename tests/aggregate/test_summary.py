@@ -17,4 +17,4 @@ def test_sentences_follow_from_the_tables(tmp_path):
     depth = texts_about["Depth, formation_energy"]
     assert "the plain network goes from 0.120 to 0.120 (+0 %) between 17 and 48 layers" in depth
     assert "IRNet goes from 0.090 to 0.150 (+67 %)" in depth
-    assert texts_about["Claims"].startswith("2 of 4 cells have 3 runs or more")
+    assert "2 of 4" in texts_about["Claims"]

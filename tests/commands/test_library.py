@@ -66,6 +66,8 @@ def test_every_name_works_and_none_prints(here, capsys, caplog):
 
     (run,) = [path.parent for path in pathlib.Path(here).rglob("model.safetensors")]
     predictions = irnet_hpc.load_model(str(run), pack_dir=f"{here}/packs").predict(["FeC"])
+    places = {"results": f"{here}/results", "pack_dir": f"{here}/packs"}
+    assert irnet_hpc.load_model(result, **places).predict(["FeC"]).equals(predictions)
     assert list(predictions["formula"]) == ["FeC"]
 
     x = pd.DataFrame({"a": range(40), "b": range(0, 80, 2)})

@@ -100,8 +100,8 @@ def _claims(findings: Findings) -> str:
     scores = [score for table in findings.tables for _, _, score in table.scored()]
     n_enough = sum(score.n >= MIN_RUNS for score in scores)
     return (
-        f"{n_enough} of {count(len(scores), 'cell')} have {MIN_RUNS} runs or more; nothing is "
-        "claimed of the others but their MAE."
+        f"Models with {MIN_RUNS} runs or more: {n_enough} of {len(scores)}. For the others only "
+        "their MAE is stated."
     )
 
 
