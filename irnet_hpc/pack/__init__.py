@@ -1,7 +1,8 @@
 """Turn tables of materials into packs: features, targets and splits in one HDF5 file.
 
-`pipeline.py` makes a pack from a source, over `select.py` (rows), `build.py` and `blocks.py`
-(features, resumable) and `writer.py`; `store.py` reads packs; `table.py` is the way from Python.
+`pipeline.py` makes a pack from a source. It calls `select.py` to select rows, `build.py` and
+`blocks.py` to compute features (this can be resumed), and `writer.py` to write the file. `store.py`
+reads packs. `table.py` makes a pack from Python.
 """
 
 import lazy_loader

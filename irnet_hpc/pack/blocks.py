@@ -1,12 +1,12 @@
-"""Keep the finished blocks of a pack in the making, so that a killed process can be resumed.
+"""Keep the finished blocks of an unfinished pack, so that packing can be resumed after a kill.
 
-    packs/.<name>.lock                held by the one process (of all ranks) that makes the pack
-    packs/.<name>.parts/plan.json     source, versions and rows of the pack, and rows of a block
-    packs/.<name>.parts/000012.part   a finished block: SHA-256, rows without features, then float32
+    packs/.<name>.lock                locked by the one process (of all ranks) that makes the pack
+    packs/.<name>.parts/plan.json     source, versions and rows of the pack, and rows per block
+    packs/.<name>.parts/000012.part   a finished block: SHA-256, rows without features, then x
 
-Blocks get their names by renaming but are not synced, which would take longer than computing them.
-A block that a crash of the machine left torn fails its hash and is computed again. The folder is
-removed once the pack has its name.
+A block is written under a temporary name and renamed, but not synced: syncing would take longer
+than computing the block. If the machine crashes, a torn block fails its hash and is computed again.
+The folder of blocks is removed once the pack is complete and has its name.
 """
 
 import contextlib
@@ -29,14 +29,14 @@ MAX_PLAN_BYTES = 2**40
 
 @contextlib.contextmanager
 def hold_name(path: Path) -> Iterator[None]:
-    """Hold the name of a pack, and remove what a killed holder left unfinished.
+    """Lock the name of a pack, and remove the temporary files of a process that was killed.
 
-    The kernel releases the lock of a process that is killed.
+    If a process is killed, the kernel releases its lock.
 
     Raises:
         UserError: If another process makes a pack of that name.
     """
-    # Nothing can be made in such a folder, but the pack may be there already.
+    # No lock can be made in a folder that is read-only, and none is needed if the pack exists.
     if path.exists() and not os.access(path.parent, os.W_OK):
         yield
         return
@@ -54,7 +54,7 @@ def hold_name(path: Path) -> Iterator[None]:
 
 
 def rejected_path(path: Path) -> Path:
-    """Return the path of the list of rows that are not in a pack."""
+    """Return the path of the CSV file that lists the rows rejected from a pack."""
     return path.with_name(f"{path.stem}.rejected.csv")
 
 
@@ -64,18 +64,20 @@ def blocks_folder(path: Path) -> Path:
 
 
 def resume(path: Path, plan: dict, shapes: list[tuple[int, int]]) -> tuple[set[int], str]:
-    """Prepare the folder of blocks; keep the blocks of an earlier attempt at the same pack.
+    """Prepare the folder of blocks, and keep intact blocks of an earlier attempt at the same pack.
 
     Args:
         path: The pack.
-        plan: Everything that decides the blocks; blocks of another plan are removed.
+        plan: Everything that decides the content of the blocks. Blocks of another plan are removed.
         shapes: (n_rows, n_features) of each block.
 
     Returns:
-        The numbers of the blocks that are present and intact, and a message for people, or "".
+        The numbers of the blocks that are intact, and a message for the user ("" for none).
     """
     folder = blocks_folder(path)
-    plan = json.loads(json.dumps(plan))  # tuples as lists, as they come back from the file
+    plan = json.loads(
+        json.dumps(plan)
+    )  # turns tuples into lists, as in the plan read from the file
     previous = _read_plan(folder)
     if previous != plan:
         remove_blocks(path)
@@ -83,7 +85,10 @@ def resume(path: Path, plan: dict, shapes: list[tuple[int, int]]) -> tuple[set[i
         if previous is None:
             return set(), ""
         differing = ", ".join(name for name in plan if previous.get(name) != plan[name])
-        return set(), f"blocks of another attempt at this pack are removed: its {differing} differ"
+        return (
+            set(),
+            f"blocks of an earlier attempt at this pack are removed: they differ in {differing}",
+        )
     kept = {
         number
         for number, shape in enumerate(shapes)
@@ -92,8 +97,8 @@ def resume(path: Path, plan: dict, shapes: list[tuple[int, int]]) -> tuple[set[i
     n_damaged = sum(_block_path(folder, n).exists() for n in range(len(shapes))) - len(kept)
     if not kept and not n_damaged:
         return kept, ""
-    damaged = f"; {n_damaged} damaged, to be computed again" if n_damaged else ""
-    return kept, f"resuming: {len(kept):,} of {len(shapes):,} blocks are there{damaged}"
+    damaged = f"; {n_damaged} damaged ones are computed again" if n_damaged else ""
+    return kept, f"resuming: {len(kept):,} of {len(shapes):,} blocks are finished{damaged}"
 
 
 def _read_plan(folder: Path) -> dict | None:
@@ -107,10 +112,10 @@ def _read_plan(folder: Path) -> dict | None:
 
 
 def write_block(folder: Path, number: int, block: Described) -> None:
-    """Write a finished block: float32 (n_rows, n_features), and its rows that have no features.
+    """Write a finished block: features, (n_rows, n_features) float32, and rows without features.
 
     Raises:
-        UserError: If it cannot be written, for example on a full disk.
+        UserError: If the file cannot be written, for example because the disk is full.
     """
     x = np.ascontiguousarray(block.x, "<f4")
     head = json.dumps({"number": number, "unsuited": sorted(block.unsuited.items())})
@@ -125,7 +130,7 @@ def write_block(folder: Path, number: int, block: Described) -> None:
             file.write(digest.digest() + encoded)
             file.write(x.data)
     except OSError as error:
-        raise UserError(f"{folder} cannot take block {number}: {error.strerror}") from None
+        raise UserError(f"cannot write block {number} into {folder}: {error.strerror}") from None
 
 
 def read_block(folder: Path, number: int, shape: tuple[int, int]) -> Described | None:
@@ -140,7 +145,7 @@ def read_block(folder: Path, number: int, shape: tuple[int, int]) -> Described |
     end = content.index(b"\n", 32) + 1
     head = json.loads(content[32:end])
     x = np.frombuffer(content, "<f4", offset=end)
-    # Cannot fail: the plan is the same and so is the hash.
+    # Cannot fail, since the plan and the hash have been checked.
     assert head["number"] == number and x.size == shape[0] * shape[1]
     return Described(x.reshape(shape), {row: tuple(reason) for row, reason in head["unsuited"]})
 

@@ -1,8 +1,8 @@
-"""Build a pack: compute the features of its materials block by block, over workers and MPI ranks.
+"""Build a pack: compute its features block by block, with worker processes and MPI ranks.
 
 Rank 0 alone reads the source, holds the pack's name, logs and writes. Every rank, rank 0 too,
 computes its share of the blocks and writes them to a folder that all ranks see. So a rank needs
-memory for its share only, a source is read once, and no two ranks can come to different rows.
+memory only for its share, the source is read once, and ranks cannot disagree about the rows.
 """
 
 import csv
@@ -33,25 +33,25 @@ from irnet_hpc.pack.writer import Writer, create_pack
 
 logger = logging.getLogger(__name__)
 
-# Libraries that any pack depends on; pymatgen reads the formulas that ours does not.
+# Libraries that every pack depends on; pymatgen reads formulas that our own parser cannot.
 LIBRARIES = ("numpy", "h5py", "pymatgen")
 
 
 class Share(NamedTuple):
     """The blocks that one rank computes.
 
-    The materials of the blocks follow in messages of their own, since together they may be more
-    than a message can hold.
+    The materials of each block are sent in a separate message, since together they may be too large
+    for one message.
     """
 
     feature_sets: tuple[str, ...]
-    folder: Path  # where the finished blocks are
+    folder: Path  # where finished blocks are written
     numbers: list[int]  # the numbers of the blocks
     n_rows: int
     workers: int | None
 
     def n_workers(self, ranks: Ranks) -> int:
-        """Return the number of worker processes, by default the fastest choice."""
+        """Return the number of worker processes; by default the number that is fastest."""
         return self.workers or features.worthwhile_workers(
             self.feature_sets, self.n_rows, ranks.cores
         )
@@ -65,19 +65,19 @@ def write_pack(
     ranks: Ranks,
     workers: int | None = None,
 ) -> None:
-    """Compute the features of the selected materials and write the pack. Runs on rank 0.
+    """Compute the features of the selected materials and write the pack; call it on rank 0 only.
 
     Args:
         path: The pack; the rejected rows are listed beside it.
-        selection: The materials to pack, split and in order, and the rows rejected so far. Rows
-            whose features cannot be computed are rejected as well.
+        selection: The materials to pack, with their split and in the order of the pack, and the
+            rows rejected so far. Rows whose features cannot be computed are rejected as well.
         identity: Everything that decides the content (store.IDENTITY), without format and hash.
-        attrs: Attributes that only describe.
+        attrs: Attributes that only describe the pack.
         ranks: The MPI ranks that compute.
-        workers: Processes of each rank; None: the number that is fastest.
+        workers: The number of worker processes per rank; None: the number that is fastest.
 
     Raises:
-        UserError: If no row is left, or a file cannot be written.
+        UserError: If no row is left to pack, or a file cannot be written.
     """
     materials = selection.materials
     if not len(materials):
@@ -128,11 +128,13 @@ def write_pack(
 
 
 def _nothing_left(rejected: list[Rejected]) -> UserError:
-    return UserError(f"none of {len(rejected):,} rows is left to pack: {reasons(rejected)}")
+    return UserError(
+        f"no row is left to pack, since all {len(rejected):,} were rejected: {reasons(rejected)}"
+    )
 
 
 def _versions(feature_sets: tuple[str, ...]) -> dict[str, str]:
-    """Return the versions of the libraries that the numbers depend on, and of this program."""
+    """Return the versions of this package and of the libraries that the features depend on."""
     libraries = dict.fromkeys(LIBRARIES)
     for name in feature_sets:
         libraries |= dict.fromkeys(features.FEATURE_SETS[name].libraries)
@@ -142,9 +144,9 @@ def _versions(feature_sets: tuple[str, ...]) -> dict[str, str]:
 
 
 def _deal(missing: dict[int, np.ndarray], template: Share, ranks: Ranks) -> list[Share]:
-    """Deal the missing blocks (number -> rows) to the ranks in turn.
+    """Distribute the missing blocks (number -> rows) over the ranks in turn.
 
-    Rows are in random order, so all blocks take about equally long.
+    Rows are in random order, so each block takes about the same time.
     """
     shares = []
     for rank in range(ranks.size):
@@ -166,7 +168,7 @@ def _log_shares(shares: list[Share], n_features: int, ranks: Ranks) -> None:
 def _compute_on_all(
     ranks: Ranks, shares: list[Share], materials: Materials, missing: dict[int, np.ndarray]
 ) -> None:
-    """Send the other ranks their shares, compute our own, and wait for the others."""
+    """Send the other ranks their shares, compute rank 0's own share, and wait for the others."""
     for rank in range(1, ranks.size):
         ranks.send(shares[rank], rank)
         for number in shares[rank].numbers:
@@ -177,10 +179,10 @@ def _compute_on_all(
 
 
 def assist(ranks: Ranks) -> None:
-    """Compute what rank 0 sends until it sends None. Runs on all other ranks.
+    """Compute each share that rank 0 sends, until None arrives; call it on all other ranks.
 
     Raises:
-        UserError: If the folder of blocks is not visible here.
+        UserError: If this rank does not see the folder of blocks.
     """
     while (share := ranks.receive(0)) is not None:
         batches = [ranks.receive(0) for _ in share.numbers]
@@ -194,7 +196,7 @@ def assist(ranks: Ranks) -> None:
 
 
 def dismiss(ranks: Ranks) -> None:
-    """Tell the other ranks that there is nothing left to compute. Runs on rank 0."""
+    """Tell the other ranks that nothing is left to compute; call it on rank 0 only."""
     for rank in range(1, ranks.size):
         ranks.send(None, rank)
 
@@ -213,10 +215,10 @@ def _compute(ranks: Ranks, share: Share, batches: Iterable[Materials]) -> None:
 def _collect(
     writer: Writer, folder: Path, materials: Materials, shapes: list[tuple[int, int]]
 ) -> tuple[np.ndarray, list[Rejected]]:
-    """Append all blocks to the pack.
+    """Append the features of all blocks to the pack.
 
     Returns:
-        The mask of rows that have features, (n_rows,) bool, and the other rows as rejected.
+        A mask of the rows that have features, (n_rows,) bool, and the records of all other rows.
     """
     kept, rejected = np.ones(len(materials), bool), []
     start = 0
@@ -224,8 +226,8 @@ def _collect(
         block = blocks.read_block(folder, number, shape)
         if block is None:
             raise UserError(
-                f"block {number} is missing or damaged in {folder}, which every rank must see; "
-                "run the same command again"
+                f"block {number} in {folder} is missing or damaged; every rank must see this "
+                "folder; run the same command again to compute the block"
             )
         rows = np.array(sorted(block.unsuited), np.int64)
         kept[start + rows] = False

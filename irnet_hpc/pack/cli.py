@@ -1,16 +1,16 @@
 """Turn a table of materials into a pack: features, targets and splits in one HDF5 file.
 
 python -m irnet_hpc.pack --source alloys                 needs no download; 20,000 alloys
-python -m irnet_hpc.pack --list                          the sources, and which of them are here
+python -m irnet_hpc.pack --list                          the sources, and which are downloaded
 python -m irnet_hpc.pack --source oqmd --features magpie+elements    downloads what is missing
 python -m irnet_hpc.pack --source mine.csv --property hardness --unit hardness=GPa
-mpirun -n 8 python -m irnet_hpc.pack --source oqmd       over MPI ranks; slurm/pack.sh: over nodes
-python -m irnet_hpc.pack --source oqmd --split element:O test is every material with oxygen
+mpirun -n 8 python -m irnet_hpc.pack --source oqmd       on MPI ranks; slurm/pack.sh: on nodes
+python -m irnet_hpc.pack --source oqmd --split element:O all oxygen compounds are test
 python -m irnet_hpc.pack --info alloys-magpie            the contents of a pack
-python -m irnet_hpc.pack --verify alloys-magpie          read all of it and compare its hash
+python -m irnet_hpc.pack --verify alloys-magpie          read the whole pack and check its hash
 python -m irnet_hpc.pack --probe oqmd                    check that a service answers as expected
 
-The same command resumes a pack that was interrupted.
+If packing was interrupted, the same command resumes it.
 """
 
 import argparse
@@ -37,11 +37,11 @@ from irnet_hpc.runs.recipes import RECIPES, fitting_batch
 
 def main(argv: Sequence[str] | None = None) -> int | None:
     """Run the command; return its exit status."""
-    # SIGTERM, by which SLURM cancels a job, ends in an exception, so that temporaries are removed.
+    # SLURM cancels a job by SIGTERM. Make it an exception, so that temporary files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     arguments = parser().parse_args(argv)
     if arguments.json and not (arguments.info or arguments.source):
-        raise UserError("--json goes with --source or --info")
+        raise UserError("--json can be used only with --source or --info")
     if arguments.verify:
         path = store.pack_path(arguments.verify, arguments.pack_dir)
         print(f"{path} is sound: {store.verify(path)}")
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         print(list_sources(arguments.list, arguments.data_dir))
     elif arguments.probe:
         differences = probe_source(arguments.probe, arguments.url)
-        print("\n".join(differences) or f"{arguments.probe} is as its reader expects it")
+        print("\n".join(differences) or f"{arguments.probe} answers as expected")
         return 1 if differences else 0
     else:
         with json_answer(arguments.json) as answer:
@@ -79,7 +79,7 @@ def _pack(ranks: Ranks, arguments: argparse.Namespace, answer: Callable[[object]
 
 
 def pack_options(arguments: argparse.Namespace) -> PackOptions:
-    """Convert the options of the command line into those of the library."""
+    """Convert the parsed command line into PackOptions."""
     return PackOptions(
         source=arguments.source,
         features=arguments.features,
@@ -99,7 +99,7 @@ def pack_options(arguments: argparse.Namespace) -> PackOptions:
 
 
 def next_step(pack: store.Pack, name: str, pack_dir: str | None) -> str:
-    """Suggest the `train` command for a pack, with a smaller batch if it has few training rows."""
+    """Suggest a `train` command for a pack; the batch is small if training rows are few."""
     target = next(iter(pack.units))
     options = ["--pack", name, "--property", target, "--architecture", "irnet", "--depth", "17"]
     default = RECIPES["onecycle"]
@@ -129,27 +129,31 @@ def parser() -> CommandParser:
     add(
         "--json",
         action="store_true",
-        help="with --source or --info: print one JSON object at the end",
+        help="print one JSON object at the end (only with --source or --info)",
     )
-    add("--url", help="another address of the source's service, such as a mirror's")
+    add("--url", help="another address for the source's service, such as that of a mirror")
     names = ", ".join(
         name + " (experimental)" * bool(feature_set.experimental)
         for name, feature_set in FEATURE_SETS.items()
     )
-    add("--features", default="magpie", help=f"{names}, or a sum with + (default: %(default)s)")
+    add(
+        "--features",
+        default="magpie",
+        help=f"{names}, or several joined by + (default: %(default)s)",
+    )
     add("--data-dir", help="folder of raw tables (default: $IRNET_DATA, else data/)")
     add("--pack-dir", help="folder of packs (default: $IRNET_PACKS, else packs/)")
-    add("--name", help="name of the pack (default: source and features)")
+    add("--name", help="name of the pack (default: made from source and features)")
     add(
         "--rows",
         type=int,
-        help="pack a fixed random sample of ROWS rows; alloys: make ROWS rows (default: 20,000)",
+        help="pack a fixed random sample of ROWS rows; for alloys: make ROWS (default: 20,000)",
     )
     add(
         "--split",
         default=str(RANDOM),
-        help="which rows are test: random (default); element:O or element:F+Cl, all materials with "
-        f"one of the elements; or family:NAME, the same for one of {', '.join(FAMILIES)}",
+        help="which rows are test: random (default); element:O or element:F+Cl: all materials with "
+        f"one of these elements; or family:NAME: the same for a family, {', '.join(FAMILIES)}",
     )
     add(
         "--split-seed",
@@ -157,13 +161,17 @@ def parser() -> CommandParser:
         default=0,
         help="seed of the split into train, val and test (default: %(default)s)",
     )
-    add("--workers", type=int, help="processes of each rank (default: the number that is fastest)")
+    add(
+        "--workers",
+        type=int,
+        help="worker processes per rank (default: the number that is fastest)",
+    )
     add(
         "--property",
         action="append",
         default=[],
         metavar="P",
-        help="pack this property only; may be repeated",
+        help="pack only this property; may be given several times",
     )
     add(
         "--unit",
@@ -172,18 +180,22 @@ def parser() -> CommandParser:
         metavar="P=UNIT",
         help="unit of a property that the package does not know",
     )
-    add("--no-filters", action="store_true", help="keep values that the source's filters drop")
-    add("--overwrite", action="store_true", help="replace a pack of that name")
+    add(
+        "--no-filters",
+        action="store_true",
+        help="keep the values that the source's filters would remove",
+    )
+    add("--overwrite", action="store_true", help="replace an existing pack of the same name")
     return parser
 
 
 def _add_tasks(task: "argparse._MutuallyExclusiveGroup") -> None:
     task.add_argument(
         "--source",
-        help=f"{', '.join(SOURCES)}, matminer:NAME, or a path to a .csv or .jsonl, also .gz or .xz",
+        help=f"{', '.join(SOURCES)}, matminer:NAME, or a path to a .csv or .jsonl (also .gz, .xz)",
     )
     task.add_argument("--info", metavar="PACK", help="print the contents of a pack (name or path)")
-    task.add_argument("--verify", metavar="PACK", help="read all of a pack and compare its hash")
+    task.add_argument("--verify", metavar="PACK", help="read a whole pack and check its hash")
     task.add_argument(
         "--list",
         nargs="?",
@@ -194,5 +206,5 @@ def _add_tasks(task: "argparse._MutuallyExclusiveGroup") -> None:
     task.add_argument(
         "--probe",
         metavar="SOURCE",
-        help="fetch one page of a source and print differences from what is expected (status 1)",
+        help="fetch one page of a source; if it differs from what is expected, say how (status 1)",
     )

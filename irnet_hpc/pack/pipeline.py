@@ -1,4 +1,4 @@
-"""Make a pack from a source: find and read it, select rows, compute features, write the file."""
+"""Make a pack: find and read the source, select rows, compute features, write the file."""
 
 import dataclasses
 import logging
@@ -38,39 +38,39 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class PackOptions:
-    """The choices that make a pack; the defaults are those of the command."""
+    """The options for making a pack; the defaults are the same as for the command."""
 
     # A name in SOURCES, `matminer:NAME`, a path to a table, or a DataFrame.
     source: "str | Path | pd.DataFrame"
     features: str = "magpie"  # feature sets, joined by +
-    name: str | None = None  # name of the pack; None: source, features and what is not default
+    name: str | None = None  # name of the pack; None: from source, features and other options
     properties: tuple[str, ...] = ()  # properties to pack; empty: all whose unit is known
     units: Mapping[str, str] = dataclasses.field(default_factory=dict)  # property -> unit
-    rows: int | None = None  # a fixed random sample; for alloys, how many are made
+    rows: int | None = None  # size of a fixed random sample; for alloys: rows to make
     split: str = str(RANDOM)  # random, element:O, or family:halogens
     split_seed: int = 0
-    filters: bool = True  # whether the source's filters drop values
+    filters: bool = True  # whether the source's filters remove values
     data_dir: str | Path | None = None  # folder of raw tables; None: $IRNET_DATA, else data/
     pack_dir: str | Path | None = None  # folder of packs; None: $IRNET_PACKS, else packs/
-    url: str | None = None  # another address of the source's service
-    workers: int | None = None  # processes of each rank; None: the number that is fastest
-    overwrite: bool = False  # replace another pack of that name
+    url: str | None = None  # another address for the source's service
+    workers: int | None = None  # worker processes per rank; None: the fastest number
+    overwrite: bool = False  # replace an existing pack of the same name
 
 
 def pack_source(options: PackOptions, ranks: Ranks | None = None) -> Path | None:
-    """Make a pack with all ranks of a launch, unless it exists.
+    """Make a pack with all ranks of a launch, unless the pack exists.
 
-    An interrupted call is resumed by the same call.
+    If a call was interrupted, the same call resumes the work.
 
     Args:
-        options: The source, and how it is packed.
-        ranks: The ranks that pack together, this process among them; None: it packs alone.
+        options: The source, and how to pack it.
+        ranks: The ranks that pack together, including this process; None: this process only.
 
     Returns:
-        The path of the pack; None on other ranks than 0, which only compute.
+        The path of the pack; None on ranks other than 0, which only compute.
 
     Raises:
-        UserError: If an option, the source or a file is wrong, or if another pack has the name.
+        UserError: If an option, the source or a file is wrong, or if another pack has this name.
     """
     ranks = ranks or Ranks(0, 1, available_cores())
     if ranks.rank:
@@ -96,8 +96,8 @@ def _make(
     loaded = _load(options, source, feature_sets)
     if loaded.table.role and split != RANDOM:
         raise UserError(
-            "a table with a column named split must be packed with the default split and split "
-            f"seed, got {split} with seed {split.seed}; drop the column or the options"
+            f"cannot split by {split} with seed {split.seed}: the table has a column named split, "
+            "which decides the split; remove the column or the options --split and --split-seed"
         )
     filters = [
         rule for rule in loaded.source.filters if options.filters and rule.property in loaded.units
@@ -105,8 +105,8 @@ def _make(
     identity = identify(loaded, feature_sets, filters, split)
     if path.exists() and not options.overwrite:
         check_same(path, identity)
-        logger.info(f"already packed: {path}")
-        # Blocks are left where a process was killed just before it would have removed them.
+        logger.info(f"the pack exists already: {path}")
+        # Blocks are left over if a process was killed after it had finished the pack.
         blocks.remove_blocks(path)
         return
     logger.info(describe_source(loaded, columns="columns" in feature_sets))
@@ -115,7 +115,7 @@ def _make(
     assert materials.role is not None
     if n_both := count_on_two_sides(materials.reduced, materials.role):
         logger.info(
-            f"warning: {n_both:,} formulas are on more than one side of the table's own split"
+            f"warning: the table's own split has {n_both:,} formulas in more than one of its parts"
         )
     attrs = {
         "n_read": len(loaded.table),
@@ -149,10 +149,10 @@ def _load(options: PackOptions, source: ResolvedSource, feature_sets: tuple[str,
 
 
 def pack_name(options: PackOptions, source: ResolvedSource, split: SplitRule) -> str:
-    """Return the name of a pack: its own, or source and features and all that is not default.
+    """Return the given name of a pack, or make one from source, features and other options.
 
     Raises:
-        UserError: If it cannot be the name of a file, or a number in the options is out of range.
+        UserError: If the name cannot name a file, or a number in the options is out of range.
     """
     for field in ("rows", "workers"):
         value = getattr(options, field)
@@ -170,7 +170,7 @@ def pack_name(options: PackOptions, source: ResolvedSource, split: SplitRule) ->
         name += "" if options.filters else "-nofilters"
     if not NAME.fullmatch(name) or name.endswith(".h5"):
         raise UserError(
-            f"a pack's name must be letters, digits and _.+=- without an ending, got {name!r}"
+            f"a pack's name must be letters, digits and _.+=-, without the ending .h5, got {name!r}"
         )
     return name
 
@@ -178,7 +178,7 @@ def pack_name(options: PackOptions, source: ResolvedSource, split: SplitRule) ->
 def identify(
     loaded: Loaded, feature_sets: tuple[str, ...], filters: list[Filter], split: SplitRule
 ) -> dict:
-    """Return everything that decides the content of a pack and is known before any work."""
+    """Return what decides the content of a pack, as far as it is known before packing."""
     return {
         "source": loaded.identity,
         "source_sha256": loaded.table.sha256,
@@ -193,18 +193,18 @@ def identify(
 
 
 def check_same(path: Path, identity: dict) -> None:
-    """Check that an existing pack is the one that would be made.
+    """Check that the existing pack is the one that these options would make.
 
     Raises:
-        UserError: If it is another pack, or damaged.
+        UserError: If the existing pack is another one, or damaged.
     """
     try:
         with store.open_pack(path) as pack:
             differing = [name for name, value in identity.items() if pack.identity[name] != value]
     except UserError as error:
-        raise UserError(f"{error}; overwrite it, or give another name") from None
+        raise UserError(f"{error}; overwrite the pack, or give another name") from None
     if differing:
         raise UserError(
-            f"{path} is another pack (its {', '.join(differing)} differ); "
-            "overwrite it, or give another name"
+            f"{path} exists and is another pack, which differs in {', '.join(differing)}; "
+            "overwrite the pack, or give another name"
         )

@@ -1,4 +1,4 @@
-"""Select what is packed: the rows of a source, their values, their split and their order."""
+"""Decide what is packed: which rows and values of a source, in which split and order."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -22,16 +22,16 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.features import sets as features
 from irnet_hpc.features.sets import FEATURE_SETS
 
-# Raised when rows, duplicates or splits are treated differently, so that the same source gives
-# another pack.
+# The version of the rules in this module. Raise it if a change makes the same source give another
+# pack, since rows, duplicates or splits are treated differently.
 RULES = 2
-# For one composition these energies differ by constants, so the first of them that a row reports
-# decides which phase is lowest.
+# For one composition these energies differ only by constants, so they rank its phases equally. The
+# first energy in this list that a row reports is used.
 ENERGIES = ("formation_energy", "energy_per_atom", "energy_above_hull")
 
 
 class Selection(NamedTuple):
-    """The rows of a source that are packed, and what was left out."""
+    """The rows of a source that are packed, and the rows and values that were left out."""
 
     materials: Materials
     rejected: list[Rejected]
@@ -41,24 +41,24 @@ class Selection(NamedTuple):
 def select(
     table: RawTable, feature_sets: Sequence[str], source: Source, filters: Sequence[Filter] = ()
 ) -> Selection:
-    """Select the rows that the feature sets can describe; reject every other with its reason.
+    """Select the rows that the feature sets can describe; reject all others with a reason.
 
-    As in the papers, filters with limits come first, so that an absurd energy does not decide which
-    row of a formula stays; then the entry of lowest energy of each formula is taken; and filters by
-    standard deviations see what is left.
+    The order is that of the papers. First, filters with limits remove absurd values, so that these
+    cannot decide which row of a formula is kept. Then the row of lowest energy is kept for each
+    formula. Last, filters by standard deviations are applied to these rows.
 
     Args:
         table: The rows as they were read.
-        feature_sets: Names of feature sets.
-        source: Says whether pure elements and polymorphs are kept.
-        filters: Rules for values.
+        feature_sets: The names of the feature sets.
+        source: The source, which says whether pure elements and polymorphs are kept.
+        filters: The filters for the values of properties.
 
     Returns:
-        The materials, in the order of the table and not yet split by us; the rejected rows; and the
-        counts of filtered values.
+        The materials, in the order of the table and before any split of ours; the rejected rows;
+        and the counts of filtered values.
 
     Raises:
-        UserError: If not one formula can be read.
+        UserError: If no formula can be read.
     """
     materials, rejected = parse_materials(table)
     if not len(materials):
@@ -103,12 +103,13 @@ def select(
 
 
 def one_per_formula(materials: Materials) -> tuple[Materials, list[Rejected]]:
-    """Keep, of the rows of one composition and stated split, the entry of lowest energy.
+    """Keep the row of lowest energy for each composition and stated split.
 
-    Rows that report no energy come last, in the order of the table. Tables collected property by
-    property have their values in several rows: a row that agrees with the entry wherever both
-    report a value completes it and is counted as merged; any other is another phase and is left
-    out.
+    A row that reports no energy is kept only if no other row of its composition reports one; the
+    first such row of the table is taken. If a table was collected property by property, the values
+    of one material are in several rows. So a row is merged into the kept row if both agree on every
+    property that both report and it has further values. Any other row is a duplicate or another
+    phase, and is left out.
     """
     side = [""] * len(materials) if materials.role is None else materials.role
     groups: dict[tuple, list[int]] = {}
@@ -135,7 +136,7 @@ def one_per_formula(materials: Materials) -> tuple[Materials, list[Rejected]]:
 
 
 def _energy(materials: Materials, row: int) -> tuple[int, float, int]:
-    """Return the key by which the rows of one composition are sorted."""
+    """Return the sort key that puts the row of lowest energy of a composition first."""
     for place, name in enumerate(ENERGIES):
         if name in materials.targets and not np.isnan(materials.targets[name][row]):
             return place, materials.targets[name][row], row
@@ -143,7 +144,7 @@ def _energy(materials: Materials, row: int) -> tuple[int, float, int]:
 
 
 def reject(materials: Materials, row: int, reason: str, detail: str = "") -> Rejected:
-    """Return the record of a row that is not packed."""
+    """Make the record of a row that is not packed."""
     return Rejected(
         int(materials.line[row]), materials.material_id[row], materials.formula[row], reason, detail
     )
@@ -152,10 +153,10 @@ def reject(materials: Materials, row: int, reason: str, detail: str = "") -> Rej
 def filter_values(
     materials: Materials, filters: Iterable[Filter]
 ) -> tuple[Materials, dict[str, dict[str, int]]]:
-    """Mark values that break a filter as not reported.
+    """Replace values that break a filter with NaN, which means not reported.
 
     Returns:
-        The materials with NaN for those values, and property -> filter -> number of values.
+        The materials without these values, and property -> filter -> number of removed values.
     """
     targets = {name: values.copy() for name, values in materials.targets.items()}
     filtered: dict[str, dict[str, int]] = {}
@@ -167,12 +168,12 @@ def filter_values(
 
 
 def split_and_order(materials: Materials, split: SplitRule) -> Materials:
-    """Split the materials into train, val and test, and bring them into the order of the pack.
+    """Split the materials into train, val and test, and sort them in the order of the pack.
 
-    A split that the table states is kept.
+    If the table states a split, that split is kept.
 
     Raises:
-        UserError: If the split holds out no material, or all of them.
+        UserError: If the split holds out no material, or every material.
     """
     role = materials.role
     if role is None and split.by == "random":
@@ -191,8 +192,8 @@ def _refuse_none_or_all(materials: Materials, split: SplitRule, held_out: np.nda
     elements = join_with_or(split.elements)
     if held_out.all():
         raise UserError(
-            f"split {split} must leave rows to train on, "
-            f"got {elements} in every one of {len(materials):,}"
+            f"split {split} leaves no row to train on: all {len(materials):,} rows contain "
+            f"{elements}"
         )
     present = {symbol for symbol in SYMBOLS if NUMBER[symbol] in materials.number}
     choices = (
@@ -201,13 +202,13 @@ def _refuse_none_or_all(materials: Materials, split: SplitRule, held_out: np.nda
         else {name for name in FAMILIES if present.intersection(FAMILIES[name])}
     )
     raise UserError(
-        f"split {split} must hold out rows, got none of {len(materials):,} with {elements}; "
+        f"split {split} holds out no row: none of {len(materials):,} rows contains {elements}; "
         f"known: {', '.join(sorted(choices))}"
     )
 
 
 def count_reported(materials: Materials) -> dict[str, dict[str, int]]:
-    """Count the rows that report each property: property -> role -> number of rows."""
+    """Count the rows that report each property, as property -> role -> number of rows."""
     return {
         name: {role: int((~np.isnan(values) & (materials.role == role)).sum()) for role in ROLES}
         for name, values in materials.targets.items()

@@ -1,13 +1,14 @@
-"""Read packs, `irnet-pack/1`: one HDF5 file of features and targets.
+"""Read packs: HDF5 files of features and targets in the format `irnet-pack/1`.
 
     /x (n_rows, n_features) float32, finite     /y/<property> (n_rows,) float64, NaN = not reported
     /material_id /formula (n_rows,) utf-8       /feature_label (n_features,) utf-8
     rows [0, n_train) are train, the next n_val val, the last n_test test
 
-Only this module and writer.py know the layout, or HDF5. Text has a fixed length, so that the
-checksums of chunks, verified at each read, cover it; HDF5 keeps text of varying length in a heap
-without any. Each property's unit is an attribute of its dataset. Attributes not in TEXT are JSON.
-`format` is written last: a file without it is unfinished.
+Only this module and writer.py know the layout, or use HDF5. Text has a fixed length, so that it is
+covered by the checksums of chunks, which are verified at each read. (HDF5 would keep text of
+varying length in a heap that has no checksums.) The unit of a property is an attribute of its
+dataset. Attributes that are not in TEXT are JSON. `format` is written last, so a file without it is
+unfinished.
 """
 
 import contextlib
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = "irnet-pack/1"
-# Everything that decides a pack's content, and so the key of a run. Other attributes only describe.
+# The attributes that decide a pack's content, and so the key of a run. All others only describe.
 IDENTITY = (
     *("format", "source", "source_sha256", "rules", "n_source_rows", "properties", "features"),
     *("feature_versions", "filters", "split", "content_sha256"),
@@ -39,11 +40,12 @@ TEXT = (
     *("format", "source", "source_sha256", "features", "content_sha256", "unit", "licence"),
     *("citation", "created"),
 )
-# Rows read at once when the content is hashed, fewer if they are wide.
+# Rows that are read at once to hash the content; fewer if rows are wide.
 SLAB_ROWS = 65536
 SLAB_BYTES = 2**28
-# A pack may come from anybody. Our packs unpack to a few times their size; a file beyond this ratio
-# is made to fill the memory. Below the second limit, in bytes, any ratio is allowed.
+# Anybody may have made a pack. Our packs unpack to a few times their size. A file that unpacks to
+# more than this ratio is refused, since it may be made to fill the memory. Below the second limit,
+# in bytes, any ratio is allowed.
 MAX_UNPACKED_RATIO = 200
 ALWAYS_UNPACKED = 2**27
 
@@ -63,13 +65,13 @@ def pack_path(name: Path | str, pack_dir: Path | str | None = None) -> Path:
 class Pack:
     """An open pack. Close it, or use `with open_pack(path) as pack`.
 
-    Rows are numbered as in the file: train first, then val, then test. All reads raise UserError if
-    the file is damaged.
+    Rows are numbered as in the file: train first, then val, then test. All methods that read raise
+    UserError if the file is damaged.
 
     Attributes:
-        path: The file.
-        name: Its name without the ending.
-        identity: Everything that decides the content, see IDENTITY.
+        path: The path of the file.
+        name: The name of the file without its ending.
+        identity: The attributes that decide the content, listed in IDENTITY.
         attrs: Attributes that only describe: licence, citation, counts of rejected rows, versions.
         features: The feature sets, joined by +.
         feature_labels: (n_features,) names of the columns of x.
@@ -111,20 +113,20 @@ class Pack:
         self.feature_labels: list[str] = _decode(self._file["feature_label"][:])
 
     def rows(self, role: str) -> slice:
-        """Return the rows of train, val or test."""
+        """Return the rows of a role (train, val or test) as a slice."""
         counts = {"train": self.n_train, "val": self.n_val, "test": self.n_test}
         role = check_choice("role", role, ROLES)
         start = sum(counts[name] for name in ROLES[: ROLES.index(role)])
         return slice(start, start + counts[role])
 
     def x(self, rows: slice) -> np.ndarray:
-        """Read the features of rows, (n, n_features) float32."""
+        """Read the features of some rows, (n, n_features) float32."""
         return self.read("x", rows)
 
     def x_into(self, out: np.ndarray, rows: slice) -> np.ndarray:
-        """Read the features of rows into the first rows of `out`, (at least n, n_features) float32.
+        """Read the features of n rows into the first n rows of `out`, a float32 array.
 
-        Reading into memory that is already allocated takes half the time.
+        This takes half the time of reading into newly allocated memory.
 
         Returns:
             The rows of `out` that were written, (n, n_features).
@@ -135,7 +137,7 @@ class Pack:
         return out
 
     def y(self, property: str, rows: slice) -> np.ndarray:
-        """Read a property of rows, (n,) float64 in its unit, NaN where it is not reported.
+        """Read a property of some rows, (n,) float64 in its unit; NaN means not reported.
 
         Raises:
             UserError: If the pack does not have the property.
@@ -144,23 +146,24 @@ class Pack:
         return self.read(f"y/{name}", rows)
 
     def formulas(self, rows: slice) -> list[str]:
-        """Read the formulas of rows, as the source wrote them."""
+        """Read the formulas of some rows, spelled as in the source."""
         return _decode(self.read("formula", rows))
 
     def material_ids(self, rows: slice) -> list[str]:
-        """Read the identifiers of rows."""
+        """Read the material identifiers of some rows."""
         return _decode(self.read("material_id", rows))
 
     def to_frame(self, part: str | None = None, features: bool = True) -> "pd.DataFrame":
-        """Read rows into a DataFrame, whose index is the number of the row in the pack.
+        """Read rows into a DataFrame, indexed by the number of each row in the pack.
 
         Args:
             part: train, val or test; None: all rows.
             features: Whether to read the features too, which may need much memory.
 
         Returns:
-            Columns formula, material_id and part, one for each property in its unit (units in
-            `frame.attrs["units"]`; NaN: not reported), and one for each feature.
+            A DataFrame with the columns formula, material_id and part, a column for each property
+            in its unit (NaN: not reported), and a column for each feature. The units are in
+            `frame.attrs["units"]`.
         """
         import pandas as pd
 
@@ -182,7 +185,7 @@ class Pack:
         return frame
 
     def read(self, name: str, rows: slice) -> np.ndarray:
-        """Read rows of a dataset by its name in the file, without decoding text."""
+        """Read rows of the dataset that has this name in the file; text is not decoded."""
         with _sound(self.path):
             return self._file[name][rows]
 
@@ -201,7 +204,7 @@ def open_pack(path: Path | str) -> Pack:
     """Open a pack by its path.
 
     Raises:
-        UserError: If it is missing, cut short, damaged, not HDF5 or not a pack.
+        UserError: If the file is missing, cut short, damaged, not HDF5 or not a pack.
     """
     return Pack(path)
 
@@ -217,16 +220,16 @@ def load_pack(pack: Path | str, pack_dir: Path | str | None = None) -> Pack:
         The open pack; close it, or use it in a `with` statement.
 
     Raises:
-        UserError: If it is missing, damaged or not a pack.
+        UserError: If the pack is missing or damaged, or the file is not a pack.
     """
     return Pack(pack_path(pack, pack_dir))
 
 
 def verify(path: Path | str) -> str:
-    """Read all of a pack and return the SHA-256 of its content.
+    """Read a whole pack, check the SHA-256 of its content, and return it.
 
     Raises:
-        UserError: If the file is damaged, or its content is not what was recorded.
+        UserError: If the file is damaged, or the hash is not the recorded one.
     """
     with open_pack(path) as pack:
         hashes = {name: hashlib.sha256() for name in ("x", *(f"y/{name}" for name in pack.units))}
@@ -246,15 +249,16 @@ def verify(path: Path | str) -> str:
         recorded = pack.identity["content_sha256"]
     if content != recorded:
         raise UserError(
-            f"{path} is damaged: its content hashes to {content[:12]}, recorded is {recorded[:12]}"
+            f"{path} is damaged: the hash of its content is {content[:12]}, but {recorded[:12]} is "
+            "recorded"
         )
     return content
 
 
 def can_be_locked(path: Path | str) -> bool:
-    """Return True if HDF5's own locks work on a file.
+    """Return True if HDF5's file locks work on the file system of a file.
 
-    Packs are opened without them, but other programs may need them.
+    We open packs without locks, but other programs may need them.
     """
     try:
         with h5py.File(path, "r", locking=True):
@@ -264,21 +268,23 @@ def can_be_locked(path: Path | str) -> bool:
 
 
 def reported_rows(pack: Pack, properties: str, rows: slice) -> np.ndarray:
-    """Return the numbers of the rows that report a property, (n,) int64, ascending.
+    """Return the numbers of the rows that report the given properties, (n,) int64, ascending.
 
     Args:
         pack: The pack.
-        properties: One property, or several joined by commas, of which a row reports at least one.
-        rows: The rows to look at.
+        properties: One property, or several joined by commas: then rows that report at least one.
+        rows: The rows to search.
     """
     reported = [~np.isnan(pack.y(name, rows)) for name in properties.split(",")]
     return rows.start + np.flatnonzero(np.any(reported, axis=0))
 
 
 def _check_layout(pack: Pack) -> None:
-    """Check that an open pack has the layout of this module, whoever made it.
+    """Check that an open pack has the layout of this module, since anybody may have made it.
 
-    Raises UserError for a file that unpacks to too much, ValueError for anything else.
+    Raises:
+        UserError: If the file unpacks to too much.
+        ValueError: If anything else is wrong.
     """
     identity, counts = pack.identity, (pack.n_train, pack.n_val, pack.n_test)
     types = {"properties": dict, "feature_versions": dict, "filters": list, "split": dict}
@@ -295,20 +301,21 @@ def _check_layout(pack: Pack) -> None:
         raise ValueError(f"units must be text, got {pack.units!r:.80}")
     if not pack.n_rows or not pack.n_features or pack.n_rows != sum(counts):
         raise ValueError(
-            f"{pack.n_rows} rows of {pack.n_features} features are not train, val and test together"
+            f"n_train, n_val and n_test must add up to the number of rows, got {counts} and "
+            f"{pack.n_rows} rows of {pack.n_features} features"
         )
     if min(counts) < 0:
-        raise ValueError("n_train, n_val and n_test must not be negative")
+        raise ValueError(f"n_train, n_val and n_test must not be negative, got {counts}")
     n_bytes = _check_datasets(pack)
     if n_bytes > max(ALWAYS_UNPACKED, MAX_UNPACKED_RATIO * pack.path.stat().st_size):
         raise UserError(
             f"{pack.path} unpacks to {n_bytes / 2**20:,.0f} MiB, "
-            f"more than {MAX_UNPACKED_RATIO} times its size, which no pack does"
+            f"more than {MAX_UNPACKED_RATIO} times its size, which no real pack does"
         )
 
 
 def _check_datasets(pack: Pack) -> int:
-    """Check kind and shape of every dataset; return the bytes that they unpack to."""
+    """Check the type and shape of every dataset; return how many bytes all of them unpack to."""
     per_row = (pack.n_rows,)
     expected: dict[str, tuple[str, tuple[int, ...]]] = {
         "x": ("f", (pack.n_rows, pack.n_features)),
@@ -325,14 +332,15 @@ def _check_datasets(pack: Pack) -> int:
         is_wide = kind == "f" and dataset.dtype.itemsize > 8
         if (dataset.dtype.kind, dataset.shape) != (kind, shape) or is_wide:
             raise ValueError(
-                f"{name} must be of {shape} {kind}, got {dataset.shape} {dataset.dtype}"
+                f"{name} must have shape {shape} and kind {kind}, got {dataset.shape} and "
+                f"{dataset.dtype}"
             )
         n_bytes += dataset.dtype.itemsize * max(dataset.size, math.prod(dataset.chunks or (1,)))
     return n_bytes
 
 
 def content_hash(hashes: dict[str, str], identity: dict, counts: dict[str, int]) -> str:
-    """Hash everything in a pack, whatever its chunks, except attributes that only describe."""
+    """Hash a pack's content and identity; chunk sizes and describing attributes do not count."""
     identity = {name: value for name, value in identity.items() if name != "content_sha256"}
     text = json.dumps([hashes, identity, counts], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -348,12 +356,12 @@ def _decode(values: np.ndarray) -> list[str]:
 
 
 def _get(name: str, value: object) -> Any:
-    """Decode an attribute."""
+    """Decode the value of an attribute."""
     text = value.decode() if isinstance(value, bytes) else str(value)
     return text if name in TEXT else json.loads(text)
 
 
-# What h5py, numpy and Python raise for a file that is damaged or was never a pack.
+# The exceptions that h5py, numpy and Python raise if a file is damaged or was never a pack.
 DAMAGED = (
     *(OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, MemoryError),
     OverflowError,
@@ -362,17 +370,17 @@ DAMAGED = (
 
 @contextlib.contextmanager
 def _sound(path: Path) -> Iterator[None]:
-    """Turn what HDF5 raises for a file that it cannot read into a UserError."""
+    """Convert exceptions about an unreadable file into UserError."""
     try:
         yield
     except FileNotFoundError:
         raise UserError(f"there is no pack {path}; python -m irnet_hpc.pack makes one") from None
     except DAMAGED as error:
-        # A network file system loses a file that is removed while it is open.
+        # On a network file system, a removed file can no longer be read, even if it is open.
         if not path.exists():
             raise UserError(f"pack {path} was removed while it was being read") from None
         # Messages of HDF5 may have several lines.
         reason = " ".join(str(error).split())
         raise UserError(
-            f"{path} cannot be read as a pack, it is damaged, cut short or not HDF5: {reason}"
+            f"{path} cannot be read as a pack; it is damaged, cut short or not HDF5: {reason}"
         ) from None

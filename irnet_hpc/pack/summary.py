@@ -1,4 +1,4 @@
-"""Summarise a source before it is packed, and a pack: the fate of every row and every value."""
+"""Summarise a source before packing, and a pack: what became of every row and every value."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ def describe_source(loaded: Loaded, columns: bool) -> str:
 
     Args:
         loaded: The source as it was read.
-        columns: Whether the table's own columns are features.
+        columns: Whether the table's own columns are used as features.
     """
     table = loaded.table
     sampled = f" sampled of {loaded.n_available:,}" if len(table) < loaded.n_available else ""
@@ -24,7 +24,7 @@ def describe_source(loaded: Loaded, columns: bool) -> str:
         f"properties {', '.join(loaded.units)}"
     ]
     if columns:
-        lines.append(f"features of the table's own: {', '.join(table.columns)}")
+        lines.append(f"features from the table's own columns: {', '.join(table.columns)}")
     if table.ignored:
         lines.append(f"columns left out: {', '.join(table.ignored)}")
     for name, values in table.targets.items():
@@ -46,7 +46,7 @@ def reasons(rejected: Iterable[Rejected]) -> str:
 
 
 def describe_rows(pack: Pack) -> str:
-    """Account for every row of the source and every value, as a table for people."""
+    """Make a table that says what became of every row and value of the source."""
     lines = [f"{pack.attrs['n_read']:>10,} rows read"]
     lines += [f"{-count:>10,} {reason}" for reason, count in pack.attrs["rejected"].items()]
     lines.append(
@@ -70,7 +70,7 @@ def describe_rows(pack: Pack) -> str:
 
 
 def describe_pack(pack: Pack) -> str:
-    """Describe a pack for people: source, features, split, filters, hash, and its rows."""
+    """Describe a pack as text: its source, features, split, filters, hash and rows."""
     identity, attrs = pack.identity, pack.attrs
     fields = {
         "file": pack.path,
@@ -92,7 +92,7 @@ def describe_pack(pack: Pack) -> str:
 
 
 def pack_facts(pack: Pack) -> dict:
-    """Describe a pack for a program: counts, units, values of each split, and its identity."""
+    """Describe a pack as a dict for --json: its counts, units, reported values and identity."""
     described = ("n_read", "rejected", "filtered", "licence", "citation", "created", "versions")
     return {
         "file": str(pack.path),

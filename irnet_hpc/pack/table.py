@@ -31,40 +31,41 @@ def pack_table(
 ) -> Pack:
     """Make a pack from a table, or open it if it has been made before.
 
-    It is the pack that `python -m irnet_hpc.pack` makes with the same options, bit for bit. A
-    DataFrame gives the pack of the file that `frame.to_csv(index=False)` writes.
+    The pack is the same, bit for bit, as that of `python -m irnet_hpc.pack` with the same options.
+    A DataFrame gives the same pack as the file that `frame.to_csv(index=False)` writes.
 
     Args:
-        table: A path to a table (.csv or .jsonl, also .gz or .xz), the name of a source such as
-            `alloys` or `oqmd`, which is downloaded if it is missing, or a DataFrame with a column
+        table: A path to a table (.csv or .jsonl, also .gz or .xz); the name of a source such as
+            `alloys` or `oqmd`, which is downloaded if it is missing; or a DataFrame with a column
             `formula`.
-        name: Name of the pack; by default that of the table and the features. It is also the
-            recorded source of a DataFrame, which is `table` without it.
-        features: Feature sets joined by +, such as `magpie+elements`; `columns` are the table's own
-            numeric columns.
+        name: The name of the pack; by default it is made from the names of the table and the
+            features. For a DataFrame the name is also recorded as the source; without a name, the
+            recorded source is `table`.
+        features: Feature sets joined by +, such as `magpie+elements`. The set `columns` is the
+            table's own numeric columns.
         properties: The property or properties to pack; by default all that have a known unit.
         units: Property -> unit, for properties that the package does not know.
-        rows: Pack a fixed random sample of this many rows; for `alloys`, make this many.
-        split: Which rows are test: `random`, `element:O` or `family:halogens`.
-        split_seed: Seed of the split.
-        filters: Whether the source's filters drop values.
-        data_dir: Folder of raw tables; by default $IRNET_DATA, else data/.
-        pack_dir: Folder of packs; by default $IRNET_PACKS, else packs/.
-        workers: Processes that compute features; by default the number that is fastest.
-        overwrite: Replace another pack of that name.
+        rows: The size of a fixed random sample to pack; for `alloys`, the number of rows to make.
+        split: Which rows are test, e.g. `random`, `element:O` or `family:halogens`.
+        split_seed: The seed of the split.
+        filters: Whether the source's filters remove values.
+        data_dir: The folder of raw tables; by default $IRNET_DATA, else data/.
+        pack_dir: The folder of packs; by default $IRNET_PACKS, else packs/.
+        workers: The number of processes that compute features; by default the fastest number.
+        overwrite: Whether to replace an existing pack of the same name.
 
     Returns:
         The open pack; close it, or use it in a `with` statement.
 
     Raises:
-        UserError: If an argument or the table is wrong, or another pack has the name.
+        UserError: If an argument or the table is wrong, or another pack has this name.
     """
     if isinstance(properties, str):
         properties = [properties]
     if units is not None and not isinstance(units, Mapping):
         raise UserError(f"units must be a mapping such as {{'hardness': 'GPa'}}, got {units!r}")
     if not isinstance(features, str):
-        raise UserError(f"features must be a text such as 'magpie+elements', got {features!r}")
+        raise UserError(f"features must be a string such as 'magpie+elements', got {features!r}")
     options = PackOptions(
         source=table,
         features=features,
@@ -81,6 +82,6 @@ def pack_table(
         overwrite=overwrite,
     )
     path = pack_source(options)
-    # Only other ranks than 0 get none, and this process is the only one.
+    # pack_source returns None only on ranks other than 0, and this process is rank 0.
     assert path is not None
     return open_pack(path)

@@ -18,12 +18,12 @@ from irnet_hpc.pack.store import FORMAT, content_hash, hash_text, verify
 CHUNK_ROWS = 4096
 # The wider the rows, the fewer rows per chunk.
 MAX_CHUNK_BYTES = 2**24
-# HDF5 >= 1.10, whose metadata have checksums too.
+# The file format of HDF5 1.10, in which metadata have checksums too.
 HDF5_VERSIONS = ("v110", "v110")
 
 
 class Writer:
-    """A pack being written: first blocks of features in the order of the rows, then the rest."""
+    """Writes a pack: first the features, block by block in the order of rows, then all else."""
 
     def __init__(self, file: h5py.File, feature_labels: list[str], n_rows: int) -> None:
         self._file = file
@@ -44,7 +44,7 @@ class Writer:
         )
 
     def append(self, x: np.ndarray) -> None:
-        """Add rows of features (n, n_features), finite in float32."""
+        """Append features of rows, (n, n_features); all must be finite in float32."""
         x = np.ascontiguousarray(x, "<f4")
         assert np.isfinite(x).all()
         n_rows = len(self._x)
@@ -61,15 +61,15 @@ class Writer:
         identity: dict,
         attrs: dict,
     ) -> None:
-        """Add everything but the features, once all rows are appended.
+        """Write everything but the features; call it once, after all rows are appended.
 
         Args:
             formula: (n_rows,) formulas.
             material_id: (n_rows,) identifiers.
-            targets: Property -> (n_rows,) float64 in its unit, NaN = not reported.
-            counts: train, val and test -> number of rows.
-            identity: The attributes of IDENTITY except format and content_sha256.
-            attrs: Attributes that only describe.
+            targets: Property -> (n_rows,) float64 in its unit; NaN means not reported.
+            counts: The number of rows of train, val and test.
+            identity: The attributes in store.IDENTITY except format and content_sha256.
+            attrs: Attributes that only describe the pack.
         """
         n_rows = len(self._x)
         assert n_rows == len(formula) == len(material_id) == sum(counts.values())
@@ -98,15 +98,15 @@ class Writer:
 
 @contextlib.contextmanager
 def create_pack(path: Path, feature_labels: list[str], n_rows: int) -> Iterator[Writer]:
-    """Write a pack under a temporary name, and rename it once it has been read back and verified.
+    """Write a pack under a temporary name, read it back to verify it, and rename it.
 
     Args:
         path: The pack to make.
         feature_labels: (n_features,) names of the columns of x.
-        n_rows: Largest number of rows, for which room is reserved; there may be fewer.
+        n_rows: The largest number of rows; disk space is reserved for so many.
 
     Raises:
-        UserError: If there is no room for it on the disk.
+        UserError: If the disk has no room for the pack.
     """
     with replacing(path) as temporary:
         with h5py.File(
@@ -115,7 +115,7 @@ def create_pack(path: Path, feature_labels: list[str], n_rows: int) -> Iterator[
             yield Writer(file, feature_labels, n_rows)
             file.flush()
             n_bytes = file.id.get_filesize()
-        # Give back what was reserved and not used.
+        # Release the reserved space that was not used.
         os.truncate(temporary, n_bytes)
         verify(temporary)
 
@@ -136,7 +136,7 @@ def _write_text(file: h5py.File, name: str, values: list[str]) -> None:
 
 
 def _set(item: h5py.File | h5py.Dataset, name: str, value: object) -> None:
-    """Write an attribute: text as it is, all else as JSON."""
+    """Write an attribute; a value that is not text is written as JSON."""
     if not isinstance(value, str):
         value = json.dumps(value, ensure_ascii=False, allow_nan=False)
     encoded = value.encode()
@@ -144,12 +144,12 @@ def _set(item: h5py.File | h5py.Dataset, name: str, value: object) -> None:
 
 
 def _reserve(file: h5py.File, n_bytes: int) -> None:
-    """Take room on the disk for a file of `n_bytes` and its metadata.
+    """Reserve disk space for a file of `n_bytes` and its metadata.
 
-    HDF5 crashes if a disk fills up while it writes, so the room is taken beforehand.
+    HDF5 crashes if the disk fills up while HDF5 writes, so the space is reserved beforehand.
 
     Raises:
-        UserError: If there is no room.
+        UserError: If the disk has too little space.
     """
     n_bytes += n_bytes // 64 + 2**20
     try:

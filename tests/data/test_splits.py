@@ -274,14 +274,14 @@ def test_holding_out_nothing_or_everything_is_refused():
     with pytest.raises(UserError) as nothing:
         split_and_order(found, SplitRule("element", "S"))
     assert str(nothing.value) == (
-        "split element:S must hold out rows, got none of 3 with S; known: Cl, Fe, Na, O"
+        "split element:S holds out no row: none of 3 rows contains S; known: Cl, Fe, Na, O"
     )
     with pytest.raises(UserError, match=r"with Li, Na, K, Rb, Cs or Fr; known: 3d, chalcogens$"):
         split_and_order(found.take(np.arange(2)), SplitRule("family", "alkali"))
     with pytest.raises(UserError) as everything:
         split_and_order(found, SplitRule("element", "O"))
     assert str(everything.value) == (
-        "split element:O must leave rows to train on, got O in every one of 3"
+        "split element:O leaves no row to train on: all 3 rows contain O"
     )
 
 
@@ -308,12 +308,12 @@ def test_a_pack_holds_out_an_element_says_so_and_is_named_for_it(pack_command, t
     assert "split     by element, elements O, seed 1\n" in shown
     assert "         4 held out as test: every one that contains O\n" in shown
     assert (
-        "already packed"
+        "the pack exists already"
         in pack_command(*options, "--split", "element:O", "--split-seed", "1").stdout
     )
     other = pack_command(*options, "--split", "family:halogens", "--name", path.stem)
     assert other.returncode == 2
-    assert "is another pack (its split differ)" in other.stderr
+    assert "is another pack, which differs in split;" in other.stderr
 
 
 def test_a_series_over_families_has_every_row_in_test_as_often_as_it_has_families(
@@ -347,11 +347,11 @@ def test_a_series_over_families_has_every_row_in_test_as_often_as_it_has_familie
         ),
         (
             "--source mine.csv --split element:Xe",
-            "split element:Xe must hold out rows, got none of 12 with Xe;",
+            "split element:Xe holds out no row: none of 12 rows contains Xe;",
         ),
         (
             "--source oxides.csv --split element:O",
-            "split element:O must leave rows to train on, got O in every one of 2",
+            "split element:O leaves no row to train on: all 2 rows contain O",
         ),
         (
             "--source own.csv --split element:O",

@@ -48,7 +48,7 @@ def test_after_kill_9_the_same_command_computes_only_what_is_not_finished(first,
     assert 3 <= len(finished) < N_BLOCKS
     again = place.pack("--features", "awkward", **then)
     assert again.returncode == 0, again.stderr
-    assert f"resuming: {len(finished)} of {N_BLOCKS} blocks are there\n" in again.stdout
+    assert f"resuming: {len(finished)} of {N_BLOCKS} blocks are finished\n" in again.stdout
     twice = [formula for formula, count in place.computed().items() if count > 1]
     assert len(twice) <= sum(before.values()) - 6 * len(
         finished
@@ -82,7 +82,7 @@ def test_a_damaged_or_torn_block_is_found_and_computed_again(place):
     (place.parts / names[2]).write_bytes((place.parts / names[2]).read_bytes()[:40])
     (place.parts / names[3]).write_bytes(b"")
     again = place.pack("--features", "awkward")
-    assert f"{len(names) - 3} of {N_BLOCKS} blocks are there; 3 damaged" in again.stdout
+    assert f"{len(names) - 3} of {N_BLOCKS} blocks are finished; 3 damaged" in again.stdout
     assert verify(place.path) == undisturbed_hash(place, "awkward")
 
 
@@ -138,7 +138,7 @@ def test_a_disk_that_fills_up_leaves_nothing_that_looks_finished_and_then_it_goe
         done = place.pack(*arguments)
         assert done.returncode == 2
         assert re.fullmatch(
-            r"error: packs/.oxides.parts cannot take block \d: No space left on device\n",
+            r"error: cannot write block \d into packs/.oxides.parts: No space left on device\n",
             done.stderr,
         )
         n_finished = len(place.finished())
@@ -147,9 +147,9 @@ def test_a_disk_that_fills_up_leaves_nothing_that_looks_finished_and_then_it_goe
         subprocess.run(["mount", "-o", "remount,size=9m", packs], check=True)
         again = place.pack(*arguments)
         assert again.returncode == 0, again.stderr
-        assert f"resuming: {n_finished} of 6 blocks are there\n" in again.stdout
+        assert f"resuming: {n_finished} of 6 blocks are finished\n" in again.stdout
         verify(place.path)
         subprocess.run(["mount", "-o", "remount,ro", packs], check=True)
-        assert "already packed: packs/oxides.h5\n" in place.pack(*arguments).stdout
+        assert "the pack exists already: packs/oxides.h5\n" in place.pack(*arguments).stdout
     finally:
         subprocess.run(["umount", packs], check=True)

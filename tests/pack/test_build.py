@@ -82,7 +82,7 @@ def test_kill_9_of_a_worker_is_one_sentence_where_rows_are_not_announced(place):
     assert err == "error: a worker process died, perhaps for want of memory; try fewer --workers\n"
     n_finished = len(place.finished())
     again = place.pack("--features", "silent")
-    assert f"resuming: {n_finished} of {N_BLOCKS} blocks are there\n" in again.stdout
+    assert f"resuming: {n_finished} of {N_BLOCKS} blocks are finished\n" in again.stdout
     assert verify(place.path) == undisturbed_hash(place, "silent")
 
 

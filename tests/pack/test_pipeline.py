@@ -60,7 +60,7 @@ def test_packing_again_does_nothing_and_another_pack_of_that_name_is_refused(
     before = (tmp_path / "packs/same.h5").stat()
     again = pack_command(*arguments)
     assert again.returncode == 0
-    assert "already packed: packs/same.h5" in again.stdout
+    assert "the pack exists already: packs/same.h5" in again.stdout
     assert (tmp_path / "packs/same.h5").stat().st_mtime_ns == before.st_mtime_ns
     (tmp_path / "mine.csv").write_text(TABLE + "KCl,-2,5\n")
     other = pack_command(*arguments)

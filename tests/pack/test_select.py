@@ -106,7 +106,9 @@ def test_features_of_the_users_own_with_a_split_of_their_own(pack_command, tmp_p
         np.testing.assert_array_equal(hardness - temperature, np.full(12, -200.0))
         assert pack.attrs["rejected"] == {"feature column empty": 1}
         assert pack.identity["split"] == {"by": "column"}
-    assert "warning: 2 formulas are on more than one side of the table's own split" in done.stdout
+    assert (
+        "warning: the table's own split has 2 formulas in more than one of its parts" in done.stdout
+    )
     refused = pack_command(*arguments, "--split-seed", "1", "--name", "other")
     assert refused.returncode == 2 and "column named split" in refused.stderr
 

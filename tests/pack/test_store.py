@@ -174,7 +174,7 @@ def test_another_content_under_sound_checksums_is_found_by_verify(path):
         file["x"][3, 1] += 1
     with open_pack(path) as pack:
         pack.x(pack.rows("train"))
-    with pytest.raises(UserError, match="is damaged: its content hashes to"):
+    with pytest.raises(UserError, match="is damaged: the hash of its content is"):
         verify(path)
 
 
@@ -185,7 +185,7 @@ def test_a_file_cut_short_anywhere_is_one_sentence(path, tmp_path):
         short.write_bytes(whole[:length])
         with pytest.raises(
             UserError,
-            match=r"short\.h5 cannot be read as a pack, it is damaged, cut short or not HDF5",
+            match=r"short\.h5 cannot be read as a pack; it is damaged, cut short or not HDF5",
         ):
             open_pack(short)
 

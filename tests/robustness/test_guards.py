@@ -69,7 +69,7 @@ def test_a_pack_whose_checksum_fails_trains_nothing(alloys_pack, tmp_path):
     done = run(train_command(damaged, tmp_path / "results"))
     assert done.returncode == 2
     assert (
-        done.stderr.startswith(f"error: {damaged} cannot be read as a pack, it is damaged")
+        done.stderr.startswith(f"error: {damaged} cannot be read as a pack; it is damaged")
         and done.stderr.count("\n") == 1
     )
     assert not list(tmp_path.rglob("result.json"))

@@ -374,7 +374,7 @@ def test_a_pack_by_ranks_on_two_hosts_survives_a_kill_and_is_that_of_one_process
 
     monkeypatch.setenv("AWKWARD_S", "0")
     ask(submitted[0], "--wait", *submitted[1:])
-    assert f"resuming: {n_parts} of 10 blocks are there" in log.read_text()
+    assert f"resuming: {n_parts} of 10 blocks are finished" in log.read_text()
     assert "on each of 4 ranks" in log.read_text()
     ask(*pack(tmp_path, "--name", "one"))
     assert verify(tmp_path / "ranks.h5") == verify(tmp_path / "one.h5")

@@ -313,7 +313,7 @@ def test_a_pack_that_is_damaged_or_cut_while_it_streams_is_one_sentence(harm, wi
     {"damage": damage, "cut": cut}[harm](path)
     with pytest.raises(
         PackUnreadable,
-        match=r"wide.h5 cannot be read as a pack, it is damaged, cut short or not HDF5",
+        match=r"wide.h5 cannot be read as a pack; it is damaged, cut short or not HDF5",
     ):
         list(rows.train.batches(order))
 

@@ -39,7 +39,7 @@ def test_probe_agrees_with_a_service_as_documented_and_says_what_differs(serve, 
     good.total = 1_200_000
     server = serve(good)
     done = pack_command("--probe", "oqmd", "--url", server.url + "/oqmdapi", **FAST)
-    assert (done.returncode, done.stdout) == (0, "oqmd is as its reader expects it\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "oqmd answers as expected\n"), done.stderr
     assert len(server.requests) == 1
     rows = [row | {"volume": row["volume"] * 1000, "band_gap": "wide"} for row in some_rows(30)]
     other = Oqmd(rows)
