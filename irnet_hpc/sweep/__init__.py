@@ -1,6 +1,6 @@
 """Train a matrix of cells: plan it, run it here or through SLURM, and show its progress.
 
-The matrix is YAML (docs/matrix.md). What is done is never done again: the state of each cell
+The matrix is YAML (docs/matrix.md). Finished cells are never trained again: the state of each cell
 follows from its run folder, the journals and the scheduler.
 """
 

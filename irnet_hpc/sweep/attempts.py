@@ -1,4 +1,4 @@
-"""Tell which attempts at cells and packs are still queued or running, by SLURM and by processes."""
+"""Ask SLURM and the processes which attempts at cells and packs are still queued or running."""
 
 import socket
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from irnet_hpc.runs.lease import expiry_s
 from irnet_hpc.runs.state_names import CellState
 from irnet_hpc.sweep.journal import Attempt
 
-# SLURM's own names of the states of a job (man squeue).
+# SLURM's names for the states of a job (man squeue).
 QUEUED = {
     *("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED"),
     *("SPECIAL_EXIT", "RESV_DEL_HOLD"),
@@ -19,21 +19,22 @@ QUEUED = {
 RUNNING = {
     *("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"),
 }
-# Prefixes of the names of the jobs of a sweep that train no cell.
+# Name prefixes of a sweep's jobs that train no cell.
 NOT_TRAININGS = ("irnet:pack:", "irnet:tables:", "irnet:reconcile:")
 
 
 class Queue(NamedTuple):
-    """SLURM's queue, and which submissions have jobs in it that no journal mentions."""
+    """SLURM's queue, and the submissions with queued jobs that no journal mentions."""
 
     # job id -> job
     jobs: dict[str, Job]
-    # Words in the comments of jobs that no journal mentions. A submission's token is one of them.
+    # The words in the comments of jobs that no journal mentions; each comment contains the token
+    # of its submission.
     unclaimed: frozenset[str]
 
 
 def queue_of(jobs: dict[str, Job], attempts: dict[tuple[str, str], Attempt]) -> Queue:
-    """Compare SLURM's queue with the attempts that the journals state."""
+    """Compare SLURM's queue with the attempts recorded in the journals."""
     claimed = {attempt.job for attempt in attempts.values()}
     words = {
         word
@@ -49,12 +50,13 @@ def queue_of(jobs: dict[str, Job], attempts: dict[tuple[str, str], Attempt]) -> 
 def life_of(
     attempt: Attempt | None, queue: Queue | None, now: Callable[[], float | None]
 ) -> tuple[CellState, str] | None:
-    """Return whether an attempt is queued or running, with a line on it; None if it is over.
+    """Return the state of an attempt, queued or running, and a description; None if it is over.
 
     Args:
         attempt: The last attempt at a cell or a pack, if there is one.
-        queue: SLURM's queue; None: SLURM does not answer.
-        now: Returns the file server's clock, in seconds since the epoch; None: it has none.
+        queue: SLURM's queue; None if SLURM does not answer.
+        now: A function that returns the file server's time in seconds since the epoch, or None if
+            that time is unknown.
     """
     if attempt is None:
         return None
@@ -64,7 +66,7 @@ def life_of(
         return None
     pid = (attempt.driver or "?").partition("@")[0]
     if attempt.host != socket.gethostname():
-        # A lease would have said that it trains.
+        # The cell is not being trained yet: a training would hold the cell's lease.
         detail = f"process {pid} on {attempt.host}"
         return (CellState.QUEUED, detail) if _is_touched(attempt.journal, now()) else None
     if is_alive(attempt.process):
@@ -76,8 +78,8 @@ def life_of(
 
 def _life_of_job(attempt: Attempt, queue: Queue | None) -> tuple[CellState, str] | None:
     if attempt.job is None and queue is not None:
-        # About to be submitted; or it was, and its submitter was killed, or lost SLURM's answer,
-        # before it could note the job.
+        # Either the attempt is about to be submitted, or it was submitted but its submitter was
+        # killed, or lost SLURM's answer, before it could note the job.
         is_here = attempt.host == socket.gethostname()
         submitting = not attempt.ended and is_here and is_alive(attempt.driver)
         if submitting or attempt.token in queue.unclaimed:
@@ -88,7 +90,7 @@ def _life_of_job(attempt: Attempt, queue: Queue | None) -> tuple[CellState, str]
     if queue is None:
         return CellState.QUEUED, f"job {attempt.job or attempt.token}, if it still exists"
     job = queue.jobs.get(attempt.job or "", Job("", "", "", ""))
-    # The token tells our job from one of the same number on a cluster that was set up anew.
+    # Job numbers start again when a cluster is reinstalled; the token shows that the job is ours.
     if attempt.token not in job.comment or job.state not in QUEUED | RUNNING:
         return None
     if job.state in RUNNING:
@@ -98,7 +100,7 @@ def _life_of_job(attempt: Attempt, queue: Queue | None) -> tuple[CellState, str]
 
 
 def _is_touched(path: str, now: float | None) -> bool:
-    """Return True if the writer of a journal touched it lately, by the file server's clock."""
+    """Return True if the file server's clock shows that a journal was touched recently."""
     try:
         # NFS asks the server for a file's age when it is opened.
         with Path(path).open("rb"):

@@ -1,8 +1,8 @@
-"""Decide which cells of a sweep share a device: a bundle is one process, or one SLURM job.
+"""Group the cells of a sweep into bundles; each bundle is trained by one process or SLURM job.
 
-On a GPU a bundle is one network with a replica for each cell; the GPU's memory limits how many. On
-a CPU one cell keeps the cores busy, and a bundle of four is a quarter slower
-(docs/performance.md), so AUTO is 1 there.
+On a GPU a bundle is one network with a replica for each cell; the GPU's memory limits the number
+of replicas. On a CPU one cell keeps the cores busy, and a bundle of four is a quarter slower
+(docs/performance.md), so AUTO means 1 on a CPU.
 """
 
 import os
@@ -19,24 +19,25 @@ from irnet_hpc.sweep.matrix.matrix import Matrix
 from irnet_hpc.sweep.matrix.sites import Site
 
 # How many numbers of a weight's width a replica keeps per weight: the weight, its gradient,
-# average, best value and two moments, and the weight once more while others are evaluated.
+# average, best value and two moments, and a copy of the weight during the evaluation of others.
 COPIES = 7
 # How many numbers a row keeps per output of a layer: those that the gradient needs (inputs before
-# and after normalisation and ReLU), and temporaries. Not measured on a GPU yet; if it is too low,
-# the bundle is halved.
+# and after normalisation and ReLU), and temporaries. This has not been measured on a GPU yet; if
+# it is too low, a bundle that does not fit is halved.
 ACTIVATIONS = 6
-# Rows of every replica evaluated at once; without gradients, only a few layers are in memory.
+# The rows that each replica evaluates at once. Evaluation computes no gradients, so that only a
+# few layers are in memory.
 EVALUATED_ROWS = 4096
 # The device's own context, the rows, and the allocator's slack.
 RESERVED_GB = 2.0
-# Beyond this a GPU is busy anyway, and a bundle that is killed loses more.
+# More replicas do not make a GPU busier, but more work is lost if the bundle is killed.
 MAX_REPLICAS = 16
-# Precision -> bytes of a weight, of an output.
+# Precision -> bytes of a weight, bytes of an output.
 BYTES = {"fp32": (4, 4), "bf16": (4, 2), "fp64": (8, 8)}
 
 
 def replica_gb(spec: RunSpec, recipe: Recipe, n_features: int, n_ranks: int = 1) -> float:
-    """Estimate from above the memory (GiB) that one more replica takes on each rank's device."""
+    """Estimate an upper bound of the memory (GiB) that a replica adds on each rank's device."""
     layers = parse_layers(spec.layer_string)._replace(n_outputs=len(spec.properties))
     weight_bytes, output_bytes = BYTES[recipe.precision]
     widths = [stack.width for stack in layers.stacks for _ in range(sum(stack.branches))]
@@ -49,15 +50,16 @@ def replica_gb(spec: RunSpec, recipe: Recipe, n_features: int, n_ranks: int = 1)
 def n_that_fit(
     spec: RunSpec, recipe: Recipe, n_features: int, memory_gb: float, n_ranks: int = 1
 ) -> int:
-    """Return how many replicas a device with `memory_gb` is given: 1 to MAX_REPLICAS."""
+    """Return how many replicas fit on a device with `memory_gb`, between 1 and MAX_REPLICAS."""
     free = memory_gb - RESERVED_GB
     return max(1, min(MAX_REPLICAS, int(free / replica_gb(spec, recipe, n_features, n_ranks))))
 
 
 AUTO = "auto"
-# Longest job: most partitions allow it, and it is not too much to lose.
+# The longest job: most partitions allow it, and losing its work is acceptable.
 MAX_BUNDLE_MIN = 24 * 60
-# Features assumed of a pack that is not built: more than any feature set has but `classes`.
+# The number of features assumed for a pack that is not built. Only the feature set `classes` has
+# more.
 UNKNOWN_FEATURES = 1024
 
 Bundle = tuple[CellStatus, ...]
@@ -68,16 +70,16 @@ def bundles_of(
 ) -> list[Bundle]:
     """Group cells into bundles.
 
-    A bundle has cells of one shape and the same resources whose properties are reported by the same
-    rows, as far as that is known. A cell stays alone if it starts from another, for which it waits;
-    if it is classical, since it has no network; and if it ran out of memory, since that may have
-    been too little for the whole bundle.
+    The cells of a bundle have the same shape and resources, and their properties are reported by
+    the same rows, as far as that is known. Three kinds of cell are never bundled: a cell that
+    starts from another one, since it waits for that one; a classical cell, since it has no
+    network; and a cell that ran out of memory, since a bundle may need even more.
 
     Args:
         matrix: The matrix.
         statuses: The cells to train.
-        wanted: Largest number of cells in a bundle; AUTO: as many as fit into the GPU's memory.
-        gpu_gb: The memory of a GPU in GiB; None: cells are trained on a CPU.
+        wanted: The largest number of cells in a bundle; AUTO: as many as fit into the GPU's memory.
+        gpu_gb: The memory of a GPU in GiB; None if the cells are trained on a CPU.
 
     Returns:
         The bundles in the order of their first cells.
@@ -106,7 +108,7 @@ def bundles_of(
 def _bundle_size(
     group: Sequence[CellStatus], wanted: str | int, n_features: int, gpu_gb: float | None
 ) -> int:
-    """Return how many cells of a group are trained together at most."""
+    """Return the largest number of cells of a group that are trained together."""
     cell = group[0].cell
     if len(group) == 1:
         return 1
@@ -125,7 +127,7 @@ def _facts_of_packs(
     """Read the packs that exist.
 
     Returns:
-        (pack, property) -> which rows report it, hashed; and pack -> number of features.
+        (pack, property) -> a hash of the rows that report the property; pack -> number of features.
     """
     import numpy as np
 
@@ -143,7 +145,7 @@ def _facts_of_packs(
 
 
 def bundle_labels(bundles: Sequence[Bundle]) -> dict[str, str]:
-    """Map each cell to a label such as "bundle 2 of 4 cells". Cells alone are omitted."""
+    """Map each bundled cell to a label such as "bundle 2 of 4 cells"."""
     several = [bundle for bundle in bundles if len(bundle) > 1]
     return {
         status.name: f"bundle {i} of {len(bundle)} cells"
@@ -153,28 +155,29 @@ def bundle_labels(bundles: Sequence[Bundle]) -> dict[str, str]:
 
 
 def minutes_of(bundle: Bundle) -> int:
-    """Return the minutes that a bundle's job asks for: those of its cells one after the other.
+    """Return the minutes that a bundle's job requests: the sum of its cells' minutes.
 
-    Together they take less, but how much less depends on the device, and a bundle that does not
-    fit into its memory is halved until its cells do go one after the other.
+    Cells that are trained together take less, but how much less depends on the device. A bundle
+    that does not fit into memory is halved, in the worst case until its cells are trained one
+    after the other.
     """
     return sum(status.cell.resources.minutes for status in bundle)
 
 
 def gpu_gb_here() -> float | None:
-    """Return the memory (GiB) of the smallest GPU of this machine; None where there is none."""
+    """Return the memory (GiB) of this machine's smallest GPU; None if it has no GPU."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         return None
     query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60)
-        # nvidia-smi answers in MiB.
+        # nvidia-smi prints MiB.
         return min(float(line) for line in done.stdout.splitlines()) / 1024
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
 
 
 def gpu_gb(site: Site, statuses: Sequence[CellStatus]) -> float | None:
-    """Return the memory of the GPU that a site gives a training; None: none, or unknown."""
+    """Return the memory of the GPU that a site gives a training; None without GPU or if unknown."""
     asked = any(status.cell.resources.gpus_per_rank for status in statuses)
     return float(site.gpu_gb) if site.gpu_gb and (site.gpus_per_task or asked) else None

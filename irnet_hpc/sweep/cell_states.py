@@ -1,7 +1,8 @@
-"""Work out the state of every cell of a matrix from the disk and one question to the scheduler.
+"""Determine the state of every cell of a matrix from the disk and one question to the scheduler.
 
-The states are those of `irnet_hpc.runs.state_names.CellState`. A cell that starts from another one
-is stale if the origin has changed since, and is not trained before the origin is.
+The states are those of `irnet_hpc.runs.state_names.CellState`. A cell may start from another cell,
+its origin. Such a cell is trained only after its origin, and it is stale if the origin has changed
+since.
 """
 
 import dataclasses
@@ -32,15 +33,15 @@ from irnet_hpc.sweep.attempts import Queue, life_of, queue_of
 from irnet_hpc.sweep.journal import Attempt
 from irnet_hpc.sweep.matrix.matrix import Cell, Matrix
 
-# What torch, numpy, Python and Linux print when memory runs out, in the last line of a log whose
-# training could no longer write error.json.
+# What torch, numpy, Python and Linux print when memory runs out. It is looked for in the last line
+# of a log if the training could no longer write error.json.
 FOREIGN_WORDS_FOR_MEMORY = re.compile(
     r"out of memory|can't allocate memory|MemoryError|[Uu]nable to allocate"
 )
-# Linux kills a process that takes too much memory by signal 9, which shells and launchers report as
-# 137.
+# Linux kills a process that takes too much memory with signal 9; shells and launchers report that
+# as exit status 137.
 KILLED = (-9, 137)
-# The states of cells that `run` and `submit` take up without being asked to.
+# The states of the cells that `run` and `submit` take up by default.
 TO_DO = (CellState.PREEMPTED, CellState.FAILED, CellState.MISSING)
 UNDER_WAY = (CellState.QUEUED, CellState.RUNNING)
 
@@ -52,16 +53,16 @@ class CellStatus:
     cell: Cell
     results: Path
     state: CellState
-    # One line: the error, the job, or why it is stale.
+    # One line: the error, the job, or why the cell is stale.
     detail: str = ""
     log: str | None = None
-    # For done cells, and for stale ones whose result can be read.
+    # For done cells, and for stale cells whose result can be read.
     result: RunResult | None = None
-    # For running cells, once they hold it.
+    # For running cells, once their process holds the lease.
     lease: Lease | None = None
-    # Why it is failed or preempted, where that is known.
+    # Why the cell failed or was preempted, if that is known.
     cause: Cause = Cause.OTHER
-    # A checkpoint of this very run is there.
+    # Whether the folder has a checkpoint of this very run.
     resumable: bool = False
 
     @functools.cached_property
@@ -71,18 +72,18 @@ class CellStatus:
 
     @functools.cached_property
     def folder(self) -> Path:
-        """The run folder, a path that is computed on first use, since thousands take long."""
+        """The run folder, computed on first use, since thousands of paths take long to make."""
         return self.results / self.name
 
     @functools.cached_property
     def origin(self) -> str | None:
-        """The name of the cell that it starts from."""
+        """The name of the cell that this cell starts from; None if it starts from none."""
         return cell_name(self.cell.origin) if self.cell.origin else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Ledger:
-    """The states of all cells of a matrix, in the matrix's order, and the jobs under way."""
+    """The states of all cells of a matrix, in the matrix's order, and the jobs in the queue."""
 
     cells: tuple[CellStatus, ...]
     # pack -> the job in the queue that builds it
@@ -90,7 +91,7 @@ class Ledger:
     # name of a cell that is queued or running -> its job
     cell_jobs: dict[str, str]
     notes: tuple[str, ...]
-    # The names of the only cells to take up; None: all that are not done.
+    # The names of the cells to take up; None: all cells that are not done.
     chosen: frozenset[str] | None = None
 
     def counts(self) -> dict[CellState, int]:
@@ -99,10 +100,10 @@ class Ledger:
         return {state: states.count(state) for state in CellState}
 
     def to_do(self, stale: bool = False) -> list[CellStatus]:
-        """List the cells to take up, with `stale` also those that have an outdated result.
+        """List the cells to take up; if `stale` is true, also those that have an outdated result.
 
-        Cells are left out while their origin is stale and will not be retrained, or is being
-        trained by a process that cannot be waited for.
+        A cell is left out if its origin is stale and will not be retrained, or if its origin is
+        being trained by a process that cannot be waited for.
         """
         wanted = {*TO_DO, CellState.STALE} if stale else {*TO_DO}
         blocked = {
@@ -120,7 +121,7 @@ class Ledger:
         ]
 
     def asked_hours(self) -> float:
-        """Sum the device-hours that the cells without a result may use at most."""
+        """Sum the most device-hours that the cells without a result may use."""
         finished = (CellState.DONE, CellState.STALE)
         return sum(s.cell.resources.device_hours for s in self.cells if s.state not in finished)
 
@@ -141,12 +142,12 @@ def read_ledger(
     Args:
         matrix: The matrix.
         results: The folder of results.
-        ends: Remembers between two calls how finished jobs ended, so that SLURM's accounting is
-            asked once for each.
-        except_token: Ignore the submission of this token: the caller's own.
+        ends: A store of how finished jobs ended. It is kept between calls, so that SLURM's
+            accounting is asked only once about each job.
+        except_token: The token of a submission to ignore, which is the caller's own.
 
     Returns:
-        The ledger. The disk is listed once for each cell, the scheduler asked once for all.
+        The ledger. Each cell's folder is listed once; the scheduler is asked once for all cells.
     """
     results = Path(results)
     reader = _Reader(matrix, results, journal.attempts(results, except_token))
@@ -155,7 +156,7 @@ def read_ledger(
     cells = reader.explain(cells, attempts, {} if ends is None else ends)
     jobs = {}
     for status, attempt in zip(cells, attempts, strict=True):
-        # A lease may be that of a training started by hand, and the job one that ended long ago.
+        # The lease may belong to a training started by hand, and the job may have ended long ago.
         if not attempt or not attempt.job or status.state not in UNDER_WAY:
             continue
         if not status.lease or reader.life(attempt):
@@ -164,14 +165,14 @@ def read_ledger(
 
 
 class _Reader:
-    """Read the cells of one matrix; queue, clock and journal are read once and kept here."""
+    """Read the cells of one matrix. The queue, the clock and the journals are read once."""
 
     def __init__(
         self, matrix: Matrix, results: Path, attempts: dict[tuple[str, str], Attempt]
     ) -> None:
         self.results, self.attempts = results, attempts
-        # SLURM is asked before the disk is read: a job that has left its queue by then has also
-        # left its result.
+        # SLURM is asked before the disk is read: a job that is no longer in the queue has already
+        # written its result.
         on_slurm = any(attempt.cluster == "slurm" for attempt in attempts.values())
         jobs = squeue() if on_slurm else {}
         self.queue: Queue | None = None if jobs is None else queue_of(jobs, attempts)
@@ -189,7 +190,7 @@ class _Reader:
         self.lost_packs = {n: a for n, a in pack_attempts.items() if n not in alive}
 
     def life(self, attempt: Attempt | None) -> tuple[CellState, str] | None:
-        """Return the state of an attempt in progress and a line on it; None if it is over."""
+        """Return the state of an attempt and a line that describes it; None if it is over."""
         return life_of(attempt, self.queue, self.now)
 
     def notes(self, jobs: dict[str, str]) -> tuple[str, ...]:
@@ -199,12 +200,12 @@ class _Reader:
         attempts = self.attempts.values()
         journals = sorted({attempt.journal for attempt in attempts if attempt.cluster == "slurm"})
         return (
-            "SLURM does not answer here, so what was submitted counts as queued; "
-            f"if those jobs are gone for good, remove {' '.join(journals)}",
+            "SLURM does not answer here, so submitted cells count as queued; "
+            f"if their jobs no longer exist, remove {' '.join(journals)}",
         )
 
     def _origin_key(self, origin: Cell) -> str | None:
-        """Return the key that an origin should have, or without its pack the key that it has."""
+        """Return the key that an origin should have; if its pack is missing, the key it has."""
         identity = self.identities[origin.spec.pack]
         if identity:
             return run_key(origin.spec, origin.recipe, identity)
@@ -218,7 +219,7 @@ class _Reader:
         names = names_in(folder)
         held = lease.read_lease(folder) if lease.LEASE_FILE in names else None
         if lease.LEASE_FILE in names and held is None:
-            # Given back between the two looks: by now the result is there, or the reason.
+            # The lease was released between the two reads, so the result or the error is there.
             names = names_in(folder)
         log = _log_of(folder, names, attempt)
         result, why = result_of(RunFolder(folder)) if "result.json" in names else (None, "")
@@ -231,17 +232,17 @@ class _Reader:
             why = why_stale(cell, result, identity, origin_key)
         if held and not lease.is_expired(held, self.now()):
             heard_s = max(0.0, (self.now() or held.touched) - held.touched)
-            detail = f"{held.lease}, heard of {heard_s:.0f} s ago"
+            detail = f"{held.lease}, last sign of life {heard_s:.0f} s ago"
             return CellStatus(cell, results, CellState.RUNNING, detail, log, lease=held.lease)
         return self._without_result(
             CellStatus(cell, results, CellState.STALE, why, log, result), names, attempt, key
         )
 
     def _keys(self, cell: Cell, result: RunResult | None) -> tuple[str | None, dict | None]:
-        """Return the key of a cell and the pack identity that it is made of.
+        """Return the key of a cell and the pack identity that is part of the key.
 
-        Without the pack, fall back to the pack identity that the result states, and without the
-        origin's key to the one that the result states.
+        If the pack is missing, its identity is taken from the result; if the origin's key is
+        unknown, it is taken from the result, too.
         """
         identity = self.identities[cell.spec.pack]
         origin_key = self.origin_key(cell.origin) if cell.origin else None
@@ -258,7 +259,8 @@ class _Reader:
     ) -> CellStatus:
         """Determine the state of a cell that is neither done nor held by a live lease.
 
-        `if_stale` is the status to return if its result is outdated; its detail then says why.
+        `if_stale` is the status to return if the cell has an outdated result; the detail of
+        `if_stale` says why the result is outdated.
         """
         cell, results, log = if_stale.cell, if_stale.results, if_stale.log
         alive = self.life(attempt)
@@ -266,14 +268,14 @@ class _Reader:
         since = seconds_since_1970(started.time) if started else None
         error = RunFolder(if_stale.folder).error(since) if "error.json" in names else None
         in_bundle = started is not None and started.bundle > 1
-        # One cell of a bundle may have failed while the others go on.
+        # One cell of a bundle may have failed although the others are still being trained.
         if alive and not (alive[0] == CellState.RUNNING and in_bundle and error):
             return CellStatus(cell, results, *alive, log)
         if if_stale.detail and not alive:
             return if_stale
         resumable = "checkpoint" in names and RunFolder(if_stale.folder).has_checkpoint(key)
         if error and started and started.job and error.cause == Cause.PEER_LOST:
-            error = None  # a node or the memory was lost, and SLURM knows which
+            error = None  # the node failed or memory ran out; SLURM knows which
         failed = CellStatus(cell, results, CellState.FAILED, log=log, resumable=resumable)
         if error:
             state = CellState.FAILED
@@ -287,7 +289,7 @@ class _Reader:
                 cause=error.cause,
             )
         if started:
-            # SLURM is asked once how all its jobs ended (explain).
+            # explain() asks SLURM once how all these jobs ended.
             return failed if started.job else _ended(failed, local_end(started), started)
         if resumable:
             detail = "stopped, with a checkpoint to go on from"
@@ -300,7 +302,7 @@ class _Reader:
         attempts: list[Attempt | None],
         ends: dict[str, JobEnd],
     ) -> list[CellStatus]:
-        """Add how jobs ended that left neither result nor error, and which origins are missing.
+        """Add how jobs without a result or an error ended, and which origins are missing.
 
         SLURM's accounting is asked once for all jobs that `ends` does not know yet.
         """
@@ -324,14 +326,14 @@ class _Reader:
             elif name in gone:
                 attempt = gone[name]
                 status = _ended(status, slurm_end(attempt, ends[attempt.job or ""]), attempt)
-            # Origins come before the cells that start from them.
+            # In the list, origins come before the cells that start from them.
             origin = explained.get(status.origin) if status.origin else None
             explained[name] = _without_origin(status, origin, is_gone=name in gone)
         return list(explained.values())
 
 
 def _without_origin(status: CellStatus, origin: CellStatus | None, is_gone: bool) -> CellStatus:
-    """Add to the status of an untrained cell that its origin is untrained too."""
+    """Add to the status of an untrained cell that its origin is not trained, either."""
     if origin is None or origin.state == CellState.DONE:
         return status
     if status.state != CellState.MISSING and not (is_gone and origin.state in TO_DO):
@@ -347,7 +349,7 @@ class Ending(NamedTuple):
 
     text: str
     cause: Cause
-    # The process itself failed, so that the end of its log says why.
+    # True if the process itself failed, so that the end of its log says why.
     log_says_why: bool
 
 
@@ -360,7 +362,7 @@ def local_end(attempt: Attempt) -> Ending:
 
 
 def slurm_end(attempt: Attempt, end: JobEnd) -> Ending:
-    """Describe the end of a SLURM job, from the state that accounting has for it."""
+    """Describe the end of a SLURM job, from its state in SLURM's accounting."""
     cause = Cause.OTHER
     if end.state in STATES_OUT_OF_MEMORY:
         cause = Cause.MEMORY
@@ -373,7 +375,7 @@ def _ended(status: CellStatus, ending: Ending, attempt: Attempt) -> CellStatus:
     """Complete the status of a cell whose attempt ended without leaving a result or an error."""
     log = status.log or attempt.log
     if status.resumable and ending.cause != Cause.MEMORY:
-        # A training that fails says why, so this one was ended by a signal.
+        # A training that fails writes the reason, so this one was ended by a signal.
         return dataclasses.replace(
             status,
             state=CellState.PREEMPTED,
@@ -390,7 +392,7 @@ def _ended(status: CellStatus, ending: Ending, attempt: Attempt) -> CellStatus:
 
 
 def why_stale(cell: Cell, result: RunResult, identity: dict, origin_key: str | None) -> str:
-    """Explain why a result is not that of the cell as specified now."""
+    """Explain why a result does not belong to the cell as it is specified now."""
     wanted = dataclasses.asdict(cell.recipe)
     has = defaults(cell.recipe) | result.recipe
     if has != wanted:
@@ -407,7 +409,7 @@ def why_stale(cell: Cell, result: RunResult, identity: dict, origin_key: str | N
 
 
 def result_of(folder: RunFolder) -> tuple[RunResult | None, str]:
-    """Return a result and no reason, or None and why it cannot be read ("": no result)."""
+    """Return the result and "", or None and why it cannot be read ("" if there is no result)."""
     try:
         return folder.result(), ""
     except UserError as error:
@@ -415,14 +417,14 @@ def result_of(folder: RunFolder) -> tuple[RunResult | None, str]:
 
 
 def _log_of(folder: str, names: frozenset[str], attempt: Attempt | None) -> str | None:
-    """Return the log of a cell. That of a bundle lies in the folder of its first cell."""
+    """Return the log of a cell. The log of a bundle is in the folder of its first cell."""
     if "train.log" in names and not (attempt and attempt.bundle > 1):
         return f"{folder}/train.log"
     return attempt.log if attempt else None
 
 
 def last_words(output: str) -> str:
-    """Return the last line of a training's output, passing over horovodrun's own lines."""
+    """Return the last line of a training's output that horovodrun did not add."""
     lines = [line for line in output.splitlines() if line.strip()]
     rank_lines = [
         line.partition(">:")[2] for line in lines if re.match(r"\[\d+\]<std(out|err)>:.*\S", line)
@@ -431,7 +433,7 @@ def last_words(output: str) -> str:
 
 
 def last_words_in(log: str | None, since: str) -> str:
-    """Return the last line of a log that is not older than `since` (ISO time), else ""."""
+    """Return the last line of a log, or "" if the log is older than `since` (ISO time)."""
     try:
         with Path(log or "").open("rb") as file:
             if os.fstat(file.fileno()).st_mtime < seconds_since_1970(since):

@@ -1,17 +1,17 @@
 """Sweep a matrix of trainings: run only those that are missing or failed.
 
     python -m irnet_hpc.sweep plan jobs/smoke.yaml      states and cost of the cells; starts nothing
-    python -m irnet_hpc.sweep run jobs/smoke.yaml       missing packs, then cell after cell, here
-    python -m irnet_hpc.sweep submit jobs/smoke.yaml    through SLURM, or in the background without
+    python -m irnet_hpc.sweep run jobs/smoke.yaml       build packs and train the cells here
+    python -m irnet_hpc.sweep submit jobs/smoke.yaml    the same by SLURM or, without, in background
     python -m irnet_hpc.sweep status jobs/smoke.yaml    the states now; --watch to look again
     python -m irnet_hpc.sweep retry jobs/smoke.yaml --failed      only the failed cells
-    python -m irnet_hpc.sweep prune jobs/smoke.yaml     remove runs that no cell wants, leftovers
+    python -m irnet_hpc.sweep prune jobs/smoke.yaml     remove leftovers and runs that no cell needs
     python -m irnet_hpc.sweep init DIR                  copy example matrices, scripts, sites to DIR
     python -m irnet_hpc.sweep keys                      every key of a matrix and of a site
 
-Every command may be killed and repeated. What replaces or removes something (retry, prune, --stale)
-lists it and asks first; --yes answers. Exit status: 0 if all went well, 1 if a cell failed in
-`run`, 2 for a user's mistake.
+Every command may be killed and repeated. Before retry, prune and --stale replace or remove
+anything, they list it and ask; --yes answers the question. Exit status: 0 if all went well, 1 if a
+cell failed in `run`, 2 for a user's mistake.
 """
 
 import argparse
@@ -43,11 +43,11 @@ from irnet_hpc.sweep.submit import slurm_array_size, submit
 
 VERBS = {
     "plan": "show the cells, their states and their cost; starts nothing",
-    "run": "build missing packs, then train cell after cell, on this machine",
-    "submit": "do the same through SLURM, or in the background without it",
+    "run": "build the missing packs, then train the cells one after the other, on this machine",
+    "submit": "do the same through SLURM or, where there is no SLURM, in the background",
     "status": "show the states now",
     "retry": "train only the failed cells, through SLURM where there is one",
-    "prune": "remove runs that no cell of these matrices wants, and leftovers",
+    "prune": "remove leftovers, and runs that belong to no cell of these matrices",
     "init": "copy the example matrices, SLURM scripts and sites to a folder",
     "keys": "list every key of a matrix and of a site, as Markdown",
 }
@@ -79,7 +79,7 @@ def start_command(arguments: argparse.Namespace) -> int:
     if is_retry:
         is_here = slurm_array_size(context.options) is None
     if is_retry or context.options.stale:
-        # Ask before taking the sweep's lock, for which others wait.
+        # Ask before taking the sweep's lock, since other sweeps wait for the lock.
         state = CellState.FAILED if is_retry else CellState.STALE
         names = names_to_replace(context, state, arguments.yes)
         if names is None:
@@ -92,7 +92,7 @@ def start_command(arguments: argparse.Namespace) -> int:
 
 
 def run_command(context: SweepContext, arguments: argparse.Namespace) -> int:
-    """Run the cells here and report."""
+    """Run the cells on this machine and report the outcome."""
     report, matrix = run(context), context.matrix
     next_line = f"next: {tables_call(matrix, arguments)}"
     if not report.started:
@@ -106,7 +106,7 @@ def run_command(context: SweepContext, arguments: argparse.Namespace) -> int:
 
 
 def submit_command(context: SweepContext, arguments: argparse.Namespace) -> int:
-    """Submit the cells and report."""
+    """Submit the cells and report the outcome."""
     submission = submit(context)
     if submission.log is None:
         print(f"nothing to submit\nnext: {next_step(context.matrix, submission.ledger, arguments)}")
@@ -142,7 +142,7 @@ def plan_command(arguments: argparse.Namespace) -> int:
 
 
 def status_command(arguments: argparse.Namespace) -> int:
-    """Print the states, with --watch until nothing is under way."""
+    """Print the states; with --watch repeat it until no cell is queued or running."""
     context, watch_s = context_of(arguments), arguments.watch
     ends: dict = {}
     while True:
@@ -185,7 +185,7 @@ def init_command(arguments: argparse.Namespace) -> int:
     folder = Path(arguments.folder)
     written, kept = lay_down(folder)
     for path in kept:
-        print(f"kept {path}, which exists")
+        print(f"kept {path}, which already existed")
     print(f"wrote {len(written)} files to {folder}")
     print(f"next: python -m irnet_hpc.sweep plan {shlex.quote(str(folder / 'jobs/laptop.yaml'))}")
     return ExitStatus.OK
@@ -214,7 +214,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 
 def call(verb: str, matrix: Matrix, arguments: argparse.Namespace) -> str:
-    """Write a command to type next, with the options that say where things are."""
+    """Write a command to type next, with the options that name folders and the site."""
     places = {"--results": arguments.results, "--pack-dir": arguments.pack_dir}
     given = [
         part
@@ -226,7 +226,7 @@ def call(verb: str, matrix: Matrix, arguments: argparse.Namespace) -> str:
 
 
 def tables_call(matrix: Matrix, arguments: argparse.Namespace) -> str:
-    """Write the command that makes the tables, which also explain which cells are missing."""
+    """Write the command that makes the tables; the tables also list the missing cells."""
     command = ["python", "-m", "irnet_hpc.aggregate", str(Path(arguments.results))]
     return shlex.join([*command, "--matrix", str(matrix.path)])
 
@@ -247,7 +247,7 @@ def next_step(matrix: Matrix, ledger: Ledger, arguments: argparse.Namespace) -> 
 
 
 def names_to_replace(context: SweepContext, state: CellState, yes: bool) -> frozenset[str] | None:
-    """List the cells in a state and ask whether to train them again; None: the answer is no."""
+    """List the cells in a state and ask whether to train them again; return None for no."""
     ledger = read_ledger(context.matrix, context.results)
     statuses = [status for status in ledger.cells if status.state == state]
     loss = "results that will be replaced"
@@ -261,17 +261,20 @@ def names_to_replace(context: SweepContext, state: CellState, yes: bool) -> froz
 
 
 def megabytes(size: int) -> str:
-    """Format bytes."""
+    """Format a number of bytes as megabytes."""
     return f"{size / 1e6:,.3f} MB"
 
 
 def agreed(lines: list[str], question: str, yes: bool) -> bool:
-    """Show what will go, and ask. Raises UserError if nobody can answer and --yes is missing."""
+    """Show what will be removed or replaced, and ask for consent.
+
+    Raises UserError if nobody can answer and --yes is missing.
+    """
     print("\n".join(lines), flush=True)
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise UserError(f"{question} There is no terminal to answer on; add --yes to confirm")
+        raise UserError(f"{question} There is no terminal on which to answer; add --yes to confirm")
     try:
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
@@ -282,25 +285,27 @@ def agreed(lines: list[str], question: str, yes: bool) -> bool:
 
 
 def at_least_one(text: str) -> int:
-    """Convert an option to a whole number from 1."""
+    """Convert an option's text to a whole number from 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
     return int(text)
 
 
 def bundle(text: str) -> str | int:
-    """Convert --bundle."""
+    """Convert the text of --bundle to `auto` or a number."""
     return AUTO if text == AUTO else at_least_one(text)
 
 
 def seconds(text: str) -> float:
-    """Convert --watch."""
+    """Convert the text of --watch to seconds."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value <= 86_400:  # nor is nan
-        raise argparse.ArgumentTypeError(f"must be seconds above 0, a day at most, got {text!r}")
+    if not 0 < value <= 86_400:  # nan fails, too
+        raise argparse.ArgumentTypeError(
+            f"must be a number of seconds above 0, at most a day, got {text!r}"
+        )
     return value
 
 
@@ -327,7 +332,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
         ("plan",),
         {
             "choices": DEVICES,
-            "help": "device of a rank, for the estimates (default: gpu if one is asked for)",
+            "help": "device of a rank, for the estimates (default: gpu if a GPU is requested)",
         },
     ),
     "--watch": (
@@ -337,7 +342,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
             "nargs": "?",
             "const": 10,
             "metavar": "SECONDS",
-            "help": "look again until nothing is queued or running",
+            "help": "look again every N seconds until no cell is queued or running",
         },
     ),
     "--bundle": (
@@ -347,7 +352,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
             "default": AUTO,
             "metavar": "K|auto",
             "help": "maximum number of cells trained together as one network; "
-            "auto: as many as a GPU holds, on a CPU 1 (default: auto)",
+            "auto: as many as fit on a GPU, one on a CPU (default: auto)",
         },
     ),
     "--at-most": (
@@ -367,7 +372,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
         ("run", "submit"),
         {
             "action": "store_true",
-            "help": "also replace results of another recipe, pack or version",
+            "help": "also replace results made with another recipe, pack or version",
         },
     ),
     "--yes": (
@@ -378,7 +383,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
         ("run", "submit", "retry", "reconcile"),
         {
             "action": "store_true",
-            "help": "start even if it may cost more than budget_device_hours",
+            "help": "start even if the cells may cost more than budget_device_hours",
         },
     ),
     "--ranks": (
@@ -386,10 +391,10 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
         {
             "type": at_least_one,
             "dest": "n_ranks",
-            "help": "ranks of each cell, instead of the matrix's; the results are the same",
+            "help": "ranks of each cell, instead of the matrix's number; results do not change",
         },
     ),
-    # Names the journal for the `submit` that started this process.
+    # The token of the journal, chosen by the `submit` that started this process.
     "--token": (("run", "retry", "reconcile"), {"help": argparse.SUPPRESS}),
     "--cluster": (
         ("submit", "retry"),
@@ -415,7 +420,7 @@ def parser() -> CommandParser:
         command = commands.add_parser(name, **shown)
         if name == "init":
             command.add_argument(
-                "folder", metavar="DIR", help="folder to fill, made if it is missing"
+                "folder", metavar="DIR", help="folder to fill; created if it is missing"
             )
         if name in ("init", "keys"):
             continue

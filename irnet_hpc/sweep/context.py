@@ -1,4 +1,4 @@
-"""Hold what every operation on a sweep needs: the matrix, its folders, and the options."""
+"""Open a sweep: the matrix, its folders and the options that every operation needs."""
 
 import dataclasses
 import functools
@@ -17,15 +17,17 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class SweepOptions:
-    """The options of a sweep, each with the default of the command."""
+    """The options of a sweep, with the same defaults as on the command line."""
 
-    # Also train cells whose result is of another recipe, pack or version.
+    # Also train cells whose result was made with another recipe, pack or version.
     stale: bool = False
-    # The names of the only cells to take up, whose reasons of failure are removed; None: all.
+    # The names of the cells to take up (`retry`; the reasons of their failures are removed);
+    # None: all cells that are not done.
     only: frozenset[str] | None = None
-    # Cells trained together at most, as one network; AUTO: as many as a GPU holds, on a CPU 1.
+    # The most cells that are trained together as one network; AUTO: as many as fit on a GPU, one
+    # on a CPU.
     bundle: str | int = AUTO
-    # Ranks of each cell instead of those in the matrix; only for cells that are trained here.
+    # The ranks of each cell instead of those in the matrix; only for training on this machine.
     n_ranks: int | None = None
     # Start even if the cells may cost more than the matrix's budget_device_hours.
     over_budget: bool = False
@@ -33,17 +35,17 @@ class SweepOptions:
     site: str | None = None
     # slurm | local; None: slurm where it answers.
     cluster: str | None = None
-    # SLURM jobs that train at once; None: as many as SLURM allows.
+    # The most SLURM jobs that train at the same time; None: as many as SLURM allows.
     max_jobs: int | None = None
-    # The kind of device for estimates (costs.DEVICES); None: as the resources ask.
+    # The kind of device for the estimates (costs.DEVICES); None: the one that resources ask for.
     device: str | None = None
-    # Names the journal, for a process that another one has started.
+    # The token of the journal, if another process started this one; else None.
     token: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepContext:
-    """A matrix, the folders it is about, and the options of the operation."""
+    """A matrix, its folders of results and packs, and the options of the operation."""
 
     matrix: Matrix
     results: Path
@@ -71,7 +73,7 @@ def open_sweep(
     pack_dir: str | Path | None = None,
     options: SweepOptions = SweepOptions(),
 ) -> SweepContext:
-    """Read a matrix and say where its results and packs are.
+    """Read a matrix and set the folders of its results and packs.
 
     Args:
         matrix: A YAML file, or its content as a mapping.
@@ -80,7 +82,7 @@ def open_sweep(
         options: Options of the operation.
 
     Returns:
-        What `plan`, `run`, `submit` and `status` take.
+        The context that `plan`, `run` and `submit` take.
 
     Raises:
         UserError: The matrix is invalid; the message names the file, the key and the choices.
@@ -90,17 +92,17 @@ def open_sweep(
 
 
 def take_up(context: SweepContext) -> Ledger:
-    """Read the ledger of cells to start now, while no other sweep does (journal.alone).
+    """Read the ledger in order to start its cells; no other sweep may do so now (journal.alone).
 
     Raises:
-        UserError: The cells that are not done may cost more than the matrix allows.
+        UserError: The unfinished cells may cost more than the budget of the matrix.
     """
     ledger, matrix = context.ledger(), context.matrix
     asked_hours, budget = ledger.asked_hours(), matrix.budget_device_hours
     if budget is not None and asked_hours > budget and not context.options.over_budget:
         raise UserError(
-            f"budget_device_hours of {matrix.path} must cover the cells that are not done, "
-            f"got {budget:,g} for {asked_hours:,.1f}; raise it, or use --over-budget"
+            f"the unfinished cells may need {asked_hours:,.1f} device-hours, but "
+            f"budget_device_hours of {matrix.path} is {budget:,g}; raise it, or use --over-budget"
         )
     if context.options.only is not None:
         for status in ledger.to_do():

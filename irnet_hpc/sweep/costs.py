@@ -1,13 +1,13 @@
-"""Estimate the seconds that the training of a network takes from its weights, rows and epochs.
+"""Estimate how many seconds a network's training takes, from its weights, rows and epochs.
 
     a step on one rank = 6 weights rows / rate + weights * weight_s + depth * layer_s
     a training         = epochs * steps * (a step + the allreduce of the gradients)
 
-6 = 2 for a multiplication and an addition, times 3 for forward, the gradient of the input and that
-of the weights. The second term is the optimiser's pass over the weights, which counts in small
-batches; the third is the time to start a layer. Rates are those of whole trainings, evaluation
-included. Finished trainings correct the estimate (estimates.py). Nothing here imports torch:
-thousands of cells are estimated while `sweep plan` starts.
+The factor 6 is 2 (a multiplication and an addition) times 3 (the forward pass, the gradient of the
+input and the gradient of the weights). The second term is the optimiser's pass over the weights,
+which matters if batches are small; the third is the time to start a layer. Rates are those of
+whole trainings, evaluation included. Finished trainings correct the estimate (estimates.py). This
+module must not import torch: `sweep plan` estimates thousands of cells as it starts.
 """
 
 import dataclasses
@@ -22,9 +22,9 @@ from irnet_hpc.runs.recipes import Recipe
 class Link:
     """A connection over which ranks send their messages."""
 
-    # Of one step.
+    # Seconds of one step of the allreduce.
     latency_s: float
-    # Bytes/s, each way.
+    # Bytes/s in each direction.
     bandwidth: float
     source: str
 
@@ -32,12 +32,12 @@ class Link:
 SHARED_MEMORY = Link(
     0.5e-3,
     1.5e9,
-    "Horovod between 2 processes on 2 cores, the least of many times: docs/performance.md",
+    "Horovod between 2 processes on 2 cores, the shortest of many times: docs/performance.md",
 )
 
 
 def ring_s(n_ranks: int, n_bytes: float, link: Link) -> float:
-    """Return the seconds of a ring allreduce of `n_bytes` (the whole buffer) over `n_ranks`."""
+    """Return the seconds that a ring allreduce of `n_bytes`, the whole buffer, takes."""
     return 2 * (n_ranks - 1) * (link.latency_s + n_bytes / n_ranks / link.bandwidth)
 
 
@@ -47,16 +47,16 @@ class Device:
 
     # precision -> FLOP/s over a whole training
     rate: dict[str, float]
-    # Seconds of a step per weight.
+    # The seconds that a step takes per weight.
     weight_s: float
-    # Seconds of a step per layer.
+    # The seconds that a step takes per layer.
     layer_s: float
-    # Between the devices of a node; None: not measured, so that allreduces are not counted.
+    # The link between the devices of a node; None: not measured, so allreduces are not counted.
     link: Link | None
     source: str
 
 
-# kind -> device. A rank of several cores has that many times the rate.
+# kind -> device. The rate of a rank is the rate of a core times the rank's number of cores.
 DEVICES = {
     "core": Device(
         {"bf16": 200e9, "fp32": 80e9, "fp64": 40e9},
@@ -64,35 +64,35 @@ DEVICES = {
         layer_s=0.0,
         link=SHARED_MEMORY,
         source="trainings on a core of an AMD EPYC with AVX512-BF16 (docs/performance.md); "
-        "fp64: half of fp32",
+        "for fp64, half the rate of fp32",
     ),
     "gpu": Device(
         {"bf16": 40e12, "fp32": 20e12, "fp64": 5e12},
         weight_s=2e-11,
         layer_s=4.3e-4,
         link=None,
-        source="not measured: a layer from the 7.3 ms a step of IRNet-17 that were published, "
-        "the rest assumed",
+        source="not measured: the time of a layer follows from the published 7.3 ms a step of "
+        "IRNet-17, the rest is assumed",
     ),
 }
-# Precision -> bytes of a gradient; bf16 is the precision of the matrix products alone.
+# Precision -> bytes of a gradient; with bf16 only the matrix products have 16 bits.
 BYTES = {"bf16": 4, "fp32": 4, "fp64": 8}
 
 
 @functools.cache
 def n_weights(layer_string: str, n_features: int, n_outputs: int = 1) -> int:
-    """Count the parameters of the network of a layer string."""
+    """Count the parameters of the network that a layer string describes."""
     layers = architectures.parse_layers(layer_string)._replace(n_outputs=n_outputs)
     return architectures.n_weights(layers, n_features)
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """The facts that decide the cost of one training."""
+    """The facts that determine the cost of one training."""
 
     n_weights: int
     depth: int
-    # Training rows.
+    # The number of training rows.
     n_rows: int
     epochs: int
     recipe: Recipe
@@ -106,7 +106,7 @@ class Allocation:
     ranks_per_node: int
     # A key of DEVICES.
     device: str
-    # Cores of each rank, if the device is a core.
+    # The cores of each rank, if the device is a core.
     cores: int = 1
 
     @property
@@ -116,14 +116,14 @@ class Allocation:
 
     @property
     def link(self) -> Link | None:
-        """The measured link between all ranks; None where there is none."""
+        """The link between all ranks; None if it was never measured."""
         return DEVICES[self.device].link if self.nodes == 1 else None
 
 
 def training_s(work: Work, allocation: Allocation) -> float:
-    """Estimate the seconds of a training, before any correction by finished ones.
+    """Estimate the seconds of a training, not yet corrected by finished trainings.
 
-    The allreduce is left out where the link between the ranks was never measured.
+    The allreduce is left out if the link between the ranks was never measured.
     """
     n_steps = max(1, work.n_rows // work.recipe.batch)
     step = step_s(work, allocation, work.recipe.batch / allocation.n_ranks)
@@ -131,7 +131,7 @@ def training_s(work: Work, allocation: Allocation) -> float:
 
 
 def step_s(work: Work, allocation: Allocation, n_rows: float) -> float:
-    """Estimate the seconds of a step of `n_rows` rows on each rank, without the allreduce."""
+    """Estimate the seconds of a step without the allreduce, if each rank has `n_rows` rows."""
     device = DEVICES[allocation.device]
     n_cores = allocation.cores if allocation.device == "core" else 1
     rate = device.rate[work.recipe.precision] * n_cores
@@ -140,34 +140,34 @@ def step_s(work: Work, allocation: Allocation, n_rows: float) -> float:
 
 
 def allreduce_s(work: Work, allocation: Allocation) -> float:
-    """Estimate the seconds in which the gradients of a step are summed; 0 where unknown."""
+    """Estimate the seconds in which the gradients of a step are summed; 0 if unknown."""
     if allocation.link is None:
         return 0.0
     n_bytes = 2 if work.recipe.allreduce == "bf16" else BYTES[work.recipe.precision]
     return ring_s(allocation.n_ranks, work.n_weights * n_bytes, allocation.link)
 
 
-# Least efficiency: below it, half of the paid time is waiting.
+# The lowest accepted efficiency: below it, more than half of the paid time is waiting.
 MIN_EFFICIENCY = 0.5
 
 
 def proposed_ranks(
     work: Work, allocation: Allocation, limit_s: float, speed: float = 1.0
 ) -> int | None:
-    """Return the fewest ranks, all of one node, on which a training ends in time.
+    """Return the fewest ranks, all on one node, on which a training ends in time.
 
-    One, if that will do: a sum over ranks costs something, and another cell of the matrix would
-    not. Ranks have whole groups of rows, and their number is a power of two. More than one rank is
-    only proposed where the link between them was measured.
+    One rank is preferred: summing gradients over ranks costs time, whereas training another cell
+    beside this one does not. Each rank has whole groups of rows, and the number of ranks is a power
+    of two. More than one rank is proposed only if the link between the ranks was measured.
 
     Args:
         work: The training.
         allocation: The kind of device and its cores.
-        limit_s: Seconds in which it must end.
-        speed: Seconds that trainings take here per estimated second.
+        limit_s: The seconds within which the training must end.
+        speed: The measured seconds of trainings here per estimated second.
 
     Returns:
-        The number of ranks; None where no number meets the limit.
+        The number of ranks; None if no number meets the limit.
     """
     one_node = dataclasses.replace(allocation, nodes=1)
     alone_s = training_s(work, dataclasses.replace(one_node, ranks_per_node=1))

@@ -1,8 +1,9 @@
 """Estimate what the cells of a matrix will cost, and on how many ranks each is trained best.
 
-An estimate is of a training that runs all its epochs. Done cells of the same recipe tell how long
-trainings take here, compared with the model of costs.py, and after which part of the epochs they
-stop. Without any, the speed is that of done cells of any recipe, or else that of the model.
+An estimate assumes that a training runs all its epochs. Done cells of the same recipe correct it by
+how long trainings take here, compared with the model of costs.py, and by the part of the epochs
+after which they stop. If there are no such cells, the speed is taken from done cells of any recipe;
+if there are none at all, from the model.
 """
 
 import dataclasses
@@ -32,30 +33,30 @@ FINISHED = (CellState.DONE, CellState.STALE)
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """The estimated cost of one cell; what is not known is None, and `unknown` says why."""
+    """The estimated cost of one cell. Unknown fields are None, and `unknown` says why."""
 
     unknown: str = ""
     # A key of costs.DEVICES.
     device: str | None = None
     n_weights: int | None = None
-    # Training rows.
+    # The number of training rows.
     n_rows: int | None = None
-    # The estimate for the ranks that are asked for.
+    # The estimate for the requested number of ranks.
     device_hours: float | None = None
     minutes: float | None = None
-    # Cells that the speed was taken from; 0: the model's defaults.
+    # The number of done cells that the speed was taken from; 0: the model's defaults are used.
     n_done: int = 0
-    # Ranks proposed; None: no number of them meets the limit.
+    # The proposed number of ranks; None: no number meets the time limit.
     n_ranks: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """The speed of done cells, from which that of others is estimated."""
+    """The speed of done cells, from which the cost of others is estimated."""
 
-    # Seconds that a training takes for each second of the model's.
+    # The measured seconds of a training per second that the model estimates.
     slowness: float = 1.0
-    # The part of the epochs that was trained before it stopped.
+    # The part of the epochs after which the training stopped.
     part: float = 1.0
     n_done: int = 0
 
@@ -69,7 +70,7 @@ def estimates(matrix: Matrix, ledger: Ledger, device: str | None = None) -> list
     Args:
         matrix: The matrix.
         ledger: The state of its cells.
-        device: A key of DEVICES, where a site gives ranks GPUs that the matrix does not ask for.
+        device: A key of DEVICES, for a site whose ranks get GPUs that the matrix does not request.
 
     Returns:
         One estimate for each cell of the ledger, in its order.
@@ -91,10 +92,11 @@ def estimates(matrix: Matrix, ledger: Ledger, device: str | None = None) -> list
 
 
 def speeds_of(statuses: Sequence[CellStatus], device: str | None = None) -> Speeds:
-    """Take the speed of trainings from the cells that are done.
+    """Take the speed of trainings from the done cells.
 
     Returns:
-        (recipe, device) -> medians over those cells; recipe None: over all of a device.
+        (recipe, device) -> medians over the done cells. Recipe None stands for all cells of the
+        device.
     """
     pairs: dict[tuple[str | None, str], list[tuple[float, float]]] = defaultdict(list)
     for status in statuses:
@@ -103,7 +105,7 @@ def speeds_of(statuses: Sequence[CellStatus], device: str | None = None) -> Spee
         allocation = _allocation(status.cell.resources, device)
         if measured := _measured(status.cell, status.result, allocation):
             pairs[status.cell.spec.recipe, allocation.device].append(measured)
-            # When cells of other recipes stop early says nothing about this one.
+            # The epochs at which cells of other recipes stop say nothing about this recipe.
             pairs[None, allocation.device].append((measured[0], 1.0))
     return {
         key: Speed(
@@ -167,7 +169,8 @@ def _estimate(cell: Cell, pack: MatrixPack, speeds: Speeds, device: str | None) 
 def _training_rows(cell: Cell, pack: MatrixPack) -> int:
     """Count the training rows that report the property.
 
-    Of several properties a row reports at least one, and only a bound is known: their sum.
+    For several properties trained together, the rows that report at least one of them count; only
+    an upper bound is known, the sum over the properties.
     """
     spec = cell.spec
     parts = ("train",) if spec.protocol == "honest" else ("train", "val")
@@ -181,7 +184,7 @@ def _training_rows(cell: Cell, pack: MatrixPack) -> int:
 
 
 def estimate_text(status: CellStatus, estimate: Estimate) -> str:
-    """Describe the cost of a cell in the plan; "" where it has a result, or no estimate."""
+    """Describe the cost of a cell in the plan; "" if it has a result or no estimate."""
     if estimate.device_hours is None or estimate.minutes is None or status.state in FINISHED:
         return ""
     resources = status.cell.resources
@@ -193,12 +196,12 @@ def estimate_text(status: CellStatus, estimate: Estimate) -> str:
 
 
 def short(value: float) -> str:
-    """Format hours with two digits, or as a whole number."""
+    """Format hours with two significant digits, or as a whole number."""
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def estimate_lines(ledger: Ledger, estimated: Sequence[Estimate]) -> list[str]:
-    """Sum up the estimates of the cells that are still to be trained, for the plan."""
+    """Summarise, for the plan, the estimates of the cells that are still to be trained."""
     pairs = list(zip(ledger.cells, estimated, strict=True))
     to_do = [(status, e) for status, e in pairs if status.state not in FINISHED]
     known = [(status, e) for status, e in to_do if not e.unknown]
@@ -206,12 +209,12 @@ def estimate_lines(ledger: Ledger, estimated: Sequence[Estimate]) -> list[str]:
     if known:
         unproven = sorted({e.device for _, e in known if e.device and not e.n_done})
         reasons = [
-            f"if none stops early, by the default speed of a {kind}: {DEVICES[kind].source}"
+            f"if none stops early, at the default speed of a {kind}: {DEVICES[kind].source}"
             for kind in unproven
         ]
         reasons += ["corrected by done cells"] if any(e.n_done for _, e in known) else []
         if any(_leaves_out_allreduce(status, e) for status, e in known):
-            reasons.append("without the time in which several ranks sum their gradients")
+            reasons.append("without the time that several ranks take to sum their gradients")
         total = short(sum(e.device_hours or 0.0 for _, e in known))
         what = f"{len(known)} cells take about {total} device-hours"
         lines += [f"estimate: {what}, {'; '.join(reasons)}", _ranks_line([e for _, e in known])]
@@ -220,7 +223,7 @@ def estimate_lines(ledger: Ledger, estimated: Sequence[Estimate]) -> list[str]:
 
 
 def _leaves_out_allreduce(status: CellStatus, estimate: Estimate) -> bool:
-    """Return True if a cell is to have several ranks whose link was never measured."""
+    """Return True if a cell will have several ranks but their link was never measured."""
     allocation = _allocation(status.cell.resources, estimate.device)
     return allocation.n_ranks > 1 and allocation.link is None
 
@@ -229,11 +232,12 @@ def _ranks_line(known: Sequence[Estimate]) -> str:
     """State on how many ranks cells are trained best."""
     counts = Counter(estimate.n_ranks for estimate in known)
     parts = [
-        f"1 is best for {counts[1]} of {len(known)} cells, since others run beside it: "
-        "the matrix is the parallelism"
+        f"1 is best for {counts[1]} of {len(known)} cells, since other cells run at the same time"
     ]
     for n in sorted(n for n in counts if n and n > 1):
-        parts.append(f"{counts[n]} need {n} to meet their minutes")
+        parts.append(f"{counts[n]} need {n} to end within their minutes")
     if counts[None]:
-        parts.append(f"{counts[None]} would not meet their minutes on any number that is known")
+        parts.append(
+            f"{counts[None]} would exceed their minutes on any number that can be estimated"
+        )
     return f"ranks: {'; '.join(parts)}"

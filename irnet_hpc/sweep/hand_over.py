@@ -1,7 +1,7 @@
 """Turn cells into SLURM jobs: one for each missing pack, then arrays of trainings.
 
-Trainings wait for their pack and for the cell that they start from. Every job is in the journal as
-soon as SLURM has it.
+A training waits for its pack and for the cell that it starts from. Every job is written to the
+journal as soon as SLURM has accepted it.
 """
 
 import dataclasses
@@ -26,18 +26,18 @@ class Shape(NamedTuple):
     """The resources and dependencies that the jobs of one array share."""
 
     resources: Resources
-    # The jobs to wait for, as `sbatch --dependency` takes them.
+    # The jobs to wait for, in the form of `sbatch --dependency`.
     after: str | None
 
 
 @dataclasses.dataclass(frozen=True)
 class HandOver:
-    """The jobs that SLURM has taken."""
+    """The jobs that SLURM has accepted."""
 
     journal: Path
     # The jobs that the tables wait for, including those of earlier submissions.
     jobs: list[str]
-    # Why SLURM refused the rest; None: it has taken all.
+    # Why SLURM refused the other jobs; None: it has accepted all jobs.
     refusal: UserError | None
 
 
@@ -55,19 +55,19 @@ def hand_over(
         ledger: The state of all cells, with the jobs that are under way.
         statuses: The cells to submit.
         array_size: SLURM's MaxArraySize.
-        again: Whether this is the second try of these cells, which the journal notes.
+        again: Whether this is the second try of these cells; the journal records it.
 
     Returns:
-        What SLURM has taken, and why it refused the rest.
+        The jobs that SLURM has accepted, and why it refused the rest.
 
     Raises:
-        UserError: SLURM takes nothing.
+        UserError: SLURM accepts none of the jobs.
     """
     return _Submission(context, ledger, statuses, again).submit(array_size)
 
 
 class _Submission:
-    """One submission under way: its journal, and which cells and packs have jobs by now."""
+    """A submission in progress: its journal, and the cells and packs that have jobs by now."""
 
     def __init__(
         self,
@@ -78,10 +78,10 @@ class _Submission:
     ) -> None:
         self.context, self.statuses = context, statuses
         mark = {"again": True} if again else {}
-        # name -> event of a cell that has no job yet
+        # cell name -> the journal's event, for cells that have no job yet
         self.left = {s.name: {"cell": s.name} | mark for s in statuses}
-        # The journal begins with all of them, should this process be killed before it knows the
-        # number of a job.
+        # The journal begins with all these events, in case this process is killed before it knows
+        # the number of a job.
         driver = process_name(os.getpid())
         self.path = journal.begin(
             context.results, context.matrix.name, "slurm", driver, events=self.left.values()
@@ -102,7 +102,7 @@ class _Submission:
             except UserError as error:
                 if len(self.left) == len(self.statuses):
                     raise
-                # Reported once what was accepted has its tables.
+                # The refusal is reported after the accepted jobs have their aggregator.
                 refusal = error
             finally:
                 lost = [event | {"ended": "not submitted"} for event in self.left.values()]
@@ -125,7 +125,7 @@ class _Submission:
         return ids
 
     def _submit_packs(self) -> None:
-        """Submit a job for each missing pack that nobody builds."""
+        """Submit a job for each missing pack that no other job builds."""
         matrix = self.context.matrix
         missing = {pack.name: pack for pack in matrix.packs if not pack.exists}
         for name in dict.fromkeys(status.cell.spec.pack for status in self.statuses):
@@ -146,7 +146,7 @@ class _Submission:
         before: list[str] = []
         for shape, array in arrays_of(bundles, self.made_by, array_size):
             if context.options.max_jobs and before:
-                # SLURM limits the jobs within an array, so the arrays go one after the other.
+                # SLURM can limit the running jobs of one array only, so the arrays run in turn.
                 after = ",".join(filter(None, (shape.after, afterany(before))))
                 shape = shape._replace(after=after)
             jobs = [self._job_of(bundle, shape.resources) for bundle in array]
@@ -166,7 +166,7 @@ class _Submission:
         return TrainingJob(options, first.folder / "train.log", resources, folders)
 
     def _log_of(self, bundle: Bundle, job: str) -> str:
-        """Return the log to read where a cell left none: submitit's, or the bundle's."""
+        """Return the log to read if a cell has none of its own: submitit's, or the bundle's."""
         if len(bundle) > 1:
             return str(bundle[0].folder / "train.log")
         return str(self.folder / f"{job}_0_log.err")
@@ -175,15 +175,16 @@ class _Submission:
 def arrays_of(
     bundles: Sequence[Bundle], made_by: dict[str, str], array_size: int
 ) -> Iterator[tuple[Shape, list[Bundle]]]:
-    """Group bundles into arrays of one resource shape that wait for one pack and one origin.
+    """Group bundles into arrays. An array has one resource shape and waits for one pack and origin.
 
-    The indices of an array count from 0 and end below MaxArraySize. Cells that start from others
-    come after all that do not: by then `made_by` (pack or cell -> job) must hold those jobs.
+    The indices of an array count from 0 and end below MaxArraySize. Cells without an origin come
+    first. When the cells that start from them follow, `made_by` (pack or cell -> job) must contain
+    the jobs of the origins.
     """
     for has_origin in (False, True):
         groups: dict[Shape, list[Bundle]] = {}
         for bundle in bundles:
-            # The others of a bundle are of the same pack and resources, and have no origin.
+            # The other cells of a bundle have the same pack and resources, and no origin.
             first = bundle[0]
             if (first.origin is not None) != has_origin:
                 continue

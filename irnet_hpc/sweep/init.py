@@ -1,6 +1,6 @@
 """Copy the example matrices, SLURM scripts and site templates of a clone into a folder.
 
-In a clone they are the folders at its top; setup.py copies them into a wheel, below
+In a clone these files are in folders at the top; setup.py copies them into a wheel, below
 irnet_hpc/sweep/templates.
 """
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from irnet_hpc.errors import UserError
 
-# Folders of a clone, and the files of each that are copied.
+# Folder of a clone -> the files of the folder that are copied.
 FOLDERS = {"jobs": "*.yaml", "slurm": "*.sh", "env/sites": "*"}
 INSTALLED = Path(__file__).with_name("templates")
 CLONE = Path(__file__).parents[2]
@@ -39,10 +39,10 @@ def lay_down(folder: Path) -> tuple[list[Path], list[Path]]:
     """Copy the templates to a folder. Existing files are never overwritten.
 
     Args:
-        folder: The folder to fill, which is made if it is missing.
+        folder: The folder to fill, which is created if it is missing.
 
     Returns:
-        The files that were written, and those that exist and were left alone.
+        The files that were written, and the files that existed already and were left unchanged.
     """
     written, kept = [], []
     for path, source in templates().items():
@@ -51,7 +51,7 @@ def lay_down(folder: Path) -> tuple[list[Path], list[Path]]:
             kept.append(target)
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        # With its permissions: scripts are executable.
+        # copy() keeps the permissions, since scripts are executable.
         shutil.copy(source, target)
         written.append(target)
     return written, kept

@@ -1,4 +1,4 @@
-"""Build what a sweep starts: command lines, their environment, and the jobs submitit carries."""
+"""Build the command lines that a sweep starts, their environment, and the jobs for submitit."""
 
 import contextlib
 import json
@@ -33,7 +33,7 @@ from irnet_hpc.sweep.matrix.resources import Resources
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
-# Signals that announce preemption, the end of the job, or a kill.
+# The signals that announce preemption, the end of the job, or a kill.
 TRAINING_SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 
 
@@ -45,11 +45,11 @@ def train_options(
     Args:
         status: The cell.
         results: The folder of results.
-        pack_dir: The folder of packs; None: the usual one.
-        others: Cells to be trained together with it, as one bundle.
+        pack_dir: The folder of packs; None: the default folder.
+        others: The other cells of the bundle, which are trained together with this cell.
 
     Returns:
-        The options as text.
+        The options, one text each.
     """
     cell, spec = status.cell, status.cell.spec
     options: list[object] = ["--pack", spec.pack, "--property", spec.property]
@@ -87,7 +87,7 @@ def pack_command(pack: MatrixPack, n_workers: int | None = None) -> list[str]:
 
 def aggregate_command(matrix: Matrix, results: Path) -> list[str]:
     """Return the command that makes the tables of a matrix."""
-    # The packs of this matrix, from which the states of its cells follow.
+    # The aggregator needs the packs of this matrix to determine the states of its cells.
     packs = f"IRNET_PACKS={matrix.packs[0].path.parent.resolve()}"
     aggregate = ["env", packs, sys.executable, "-m", "irnet_hpc.aggregate"]
     return [*aggregate, str(results), "--matrix", str(matrix.path.resolve())]
@@ -95,15 +95,15 @@ def aggregate_command(matrix: Matrix, results: Path) -> list[str]:
 
 @contextlib.contextmanager
 def outside_any_job() -> Iterator[None]:
-    """Clear the environment of all that tells a child it is part of this job, or of a launch."""
+    """Remove the variables that would tell a child that it is part of this job or launch."""
     from submitit.helpers import clean_env
 
     names = {name for launcher in LAUNCHERS for name in launcher[1:7] if name}
     names |= {name for name in os.environ if name.startswith(("OMPI_COMM_", "PMIX_", "PMI_"))}
     if "SLURM_JOB_ID" in os.environ:
-        # The GPUs of this job.
+        # These variables name the GPUs of this job.
         names.add("CUDA_VISIBLE_DEVICES")
-    # Variables that locate the cluster do not belong to this job.
+    # Variables that locate the cluster do not belong to this job, so they stay.
     configuration = os.environ.get("SLURM_CONF")
     with clean_env(extra_names=tuple(names)):
         if configuration:
@@ -112,12 +112,12 @@ def outside_any_job() -> Iterator[None]:
 
 
 def signal_lead_s(resources: Resources) -> int:
-    """Return how many seconds before a job's end SLURM is asked to signal the training."""
+    """Return how many seconds before the end of a job SLURM must signal the training."""
     return min(SIGNAL_LEAD_S, resources.minutes * 60 // 4)
 
 
 class TrainingJob:
-    """A cell, or a bundle of cells, that submitit runs once in every rank of a SLURM job."""
+    """A cell or a bundle of cells; submitit runs it once in every rank of a SLURM job."""
 
     def __init__(
         self, options: Sequence[str], log: Path, resources: Resources, folders: Sequence[Path]
@@ -125,36 +125,36 @@ class TrainingJob:
         self.options, self.log, self.resources, self.folders = options, log, resources, folders
 
     def __call__(self) -> None:
-        """Train, and requeue this job where it was preempted with enough of its time left."""
+        """Train; requeue this job if it was preempted with enough of its time left."""
         from submitit import JobEnvironment
 
         began, rank = time.time(), JobEnvironment().global_rank
         if rank == 0:
             _redirect_output_to(self.log)
-        # Imports torch, which planning does not need.
+        # Imported here, since it imports torch, which planning does not need.
         from irnet_hpc.train import cli as train
 
         signals_seen = _hand_signals_to_train()
         status = exit_status(lambda: train.main(list(self.options)))
         if status == ExitStatus.PREEMPTED and signal.SIGUSR2 in signals_seen():
-            # Rank 0 decides: the others are ended with the job, or by srun when it gives up.
+            # Rank 0 decides. The other ranks end with the job, or srun ends them if rank 0 fails.
             if rank or self._seconds_left(began) > signal_lead_s(self.resources) + SIGNAL_SLACK_S:
                 _requeue(rank)
             else:
-                # Another go would cost more than the matrix allows.
+                # Running once more would take more time than the matrix allows.
                 self._leave_out_of_time()
         if status:
-            # SLURM must know, and the other ranks must end.
+            # This tells SLURM that the job failed, and ends the other ranks.
             raise RuntimeError(f"the training ended with status {status}; see {self.log}")
 
     def _seconds_left(self, began: float) -> float:
         return (end_of_job() or began + 60 * self.resources.minutes) - time.time()
 
     def _leave_out_of_time(self) -> None:
-        """Leave the reason in the run folders that have neither a result nor another reason."""
+        """Write the reason to the run folders that have neither a result nor another reason."""
         sentence = (
             f"out of time after {self.resources.minutes} min; "
-            "submitted again it goes on from its checkpoint"
+            "if submitted again, it continues from its checkpoint"
         )
         with Leases() as leases:
             for path in self.folders:
@@ -163,27 +163,27 @@ class TrainingJob:
                     folder.write_error(sentence, Cause.TIME)
 
     def checkpoint(self) -> "DelayedSubmission":
-        """Repeat the job after a signal that came before `train` listened; it resumes."""
+        """Repeat the job if a signal came before `train` had set its handlers; it resumes."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 class Commands:
-    """Commands that submitit runs in turn, whether or not the one before failed.
+    """Commands that submitit runs one after the other, even if one of them fails.
 
-    Used for packs, the aggregator, and `sweep run` in the background.
+    The class is used for packs, the aggregator, and `sweep run` in the background.
     """
 
     def __init__(
         self, commands: Sequence[Sequence[str]], log: Path, gpus: str | None = None
     ) -> None:
-        # `gpus` is CUDA_VISIBLE_DEVICES (None: unset), which submitit empties for a local job that
-        # asks for no GPU.
+        # `gpus` is the value of CUDA_VISIBLE_DEVICES (None: unset). It is kept here, since submitit
+        # empties the variable for a local job that requests no GPU.
         self.commands, self.log, self.gpus = commands, log, gpus
 
     def __call__(self) -> None:
-        """Run the commands, their output in one log. Raises RuntimeError if one failed."""
+        """Run the commands and write their output to one log. Raises RuntimeError if one failed."""
         failed = []
         with outside_any_job(), self.log.open("a") as log:
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)
@@ -213,15 +213,16 @@ def _redirect_output_to(log: Path) -> None:
 
 
 def _hand_signals_to_train() -> Callable[[], bytes]:
-    """Take TRAINING_SIGNALS from submitit, which would requeue at once, for `train`, which saves.
+    """Make TRAINING_SIGNALS reach `train`, which saves, and not submitit, which requeues at once.
 
-    `train` sets its handlers only once it has loaded its data. Until then the signals are blocked
-    in this thread and those it starts, so that none is lost. A signal goes to any thread that does
-    not block it: the thread started here unblocks them as soon as `train` has set its handlers.
+    `train` sets its handlers only after it has loaded its data. Until then the signals are blocked
+    in this thread and in the threads that it starts, so that no signal is lost. A signal is
+    delivered to any thread that does not block it: the thread started here unblocks the signals as
+    soon as `train` has set its handlers.
 
     Returns:
-        A function that tells which signals have come, by their numbers: Python writes them to the
-        wake-up descriptor.
+        A function that returns the numbers of the signals that have come. Python writes these
+        numbers to the wake-up descriptor.
     """
     reader, writer = os.pipe2(os.O_NONBLOCK)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -238,8 +239,8 @@ def _hand_signals_to_train() -> Callable[[], bytes]:
     threading.Thread(target=receive, daemon=True).start()
 
     def signals_seen() -> bytes:
-        # One rank's signal stops all ranks. This rank's own may still be blocked, since the thread
-        # above looks five times a second.
+        # A signal to one rank stops all ranks. The signal to this rank may still be blocked, since
+        # the thread above checks only five times a second.
         select.select([reader], [], [], 5.0)
         with contextlib.suppress(BlockingIOError):
             return os.read(reader, 4096)

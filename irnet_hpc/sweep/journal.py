@@ -1,11 +1,12 @@
-"""Record what was given to SLURM or to a local process, and how it ended.
+"""Record which cells were given to SLURM or to a local process, and how the attempts ended.
 
-    results/.sweep/<time>-<token>.jsonl   first line: the submission; then a line an event
-    results/.sweep/lock                   held from reading the ledger until the journal is there
+    results/.sweep/<time>-<token>.jsonl   first line: the submission; then one line for each event
+    results/.sweep/lock                   held from reading the ledger until the journal is written
 
-Each file has one writer and only grows, a whole line at a time, so a kill leaves it readable. The
-journal is evidence and never a state: a cell is done by its result.json alone, running by its
-lease, and queued only while the scheduler, or the process, says so.
+Each journal has one writer and only grows by whole lines, so a kill leaves it readable. The journal
+is evidence, but the state of a cell follows from other sources: a cell is done if it has a
+result.json, running if a process holds its lease, and queued only as long as the scheduler or the
+process confirms it.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ from irnet_hpc.files import exclusive, write_text
 log = logging.getLogger(__name__)
 
 TIME_FORMAT = "%Y%m%dT%H%M%S.%f"  # UTC
-# In the results folder; it starts with a dot, so that nothing takes it for results.
+# A folder in the results folder. Its name starts with a dot, so that it is not taken for results.
 FOLDER = ".sweep"
 
 
@@ -33,34 +34,34 @@ class Attempt(NamedTuple):
 
     # The token of the submission.
     token: str
-    # slurm | local
+    # The cluster: slurm or local.
     cluster: str
-    # The time of the submission, ISO.
+    # The time of the submission (ISO).
     time: str
-    # The host it was submitted from; a local one runs there.
+    # The host from which it was submitted; a local attempt runs there.
     host: str
-    # The process that submits, or goes through the cells, as process_name() gives it.
+    # The process that submits the cells or trains them in turn, as named by process_name().
     driver: str | None = None
-    # slurm: job id, e.g. 17 or 17_3
+    # slurm: the job id, e.g. 17 or 17_3
     job: str | None = None
-    # local: the training itself, once started
+    # local: the process of the training, once it has started
     process: str | None = None
-    # local: how the process ended, for people
+    # local: how the process ended, in words
     ended: str | None = None
-    # local: its exit status, where it ended by itself or by a signal (negative)
+    # local: the exit status of the process; negative if a signal ended it
     status: int | None = None
     log: str | None = None
-    # Cells that share the job or the process.
+    # The cells that share the job or the process.
     bundle: int = 1
-    # slurm: submitted by the job that tries once more what lacked memory or time
+    # slurm: whether this is the second try of a cell that lacked memory or time
     again: bool = False
-    # The journal that states this.
+    # The journal that records this attempt.
     journal: str = ""
 
 
 @contextlib.contextmanager
 def alone(results: Path) -> Iterator[None]:
-    """Keep other sweeps from reading the ledger until our journal says which cells we take."""
+    """Keep other sweeps from reading the ledger until our journal names the cells we take up."""
 
     def say_waiting(_: str) -> None:
         log.info("another sweep is about to start on %s; waiting for it", results)
@@ -83,12 +84,13 @@ def begin(
         results: The folder of results.
         matrix: The name of the matrix.
         cluster: slurm or local.
-        driver: The process that submits, or goes through the cells.
-        token: The token of the submission, which the scheduler's jobs carry, too; None: a new one.
-        events: The first events. The file appears with them: who sees it sees what is taken up.
+        driver: The process that submits the cells or trains them in turn.
+        token: The token of the submission, which is also in its jobs' comments; None: a new token.
+        events: The first events. The file is created with these events in it, so whoever sees the
+            file also sees which cells are taken up.
 
-    A driver that is this process keeps the journal's mtime fresh (Leases.keep_touching): sweeps on
-    other machines cannot look at our processes.
+    If the driver is this process, it touches the journal regularly (Leases.keep_touching), since
+    sweeps on other machines cannot look at our processes.
 
     Returns:
         The path of the journal, whose stem ends with the token.
@@ -110,7 +112,7 @@ def begin(
 
 
 def _later_than_all_in(folder: Path, now: datetime) -> str:
-    """Name a new journal by its time, so that it sorts last even if a clock was set back."""
+    """Return a time to name a new journal by; it sorts last even if a clock was set back."""
     last = max((path.name.partition("-")[0] for path in folder.glob("[0-9]*-*.jsonl")), default="")
     with contextlib.suppress(ValueError):
         last_time = datetime.strptime(last, TIME_FORMAT).replace(tzinfo=UTC)
@@ -149,8 +151,8 @@ def attempts(results: Path, except_token: str | None = None) -> dict[tuple[str, 
 
     Args:
         results: The folder of results.
-        except_token: The token of a submission to leave out: a process that goes through cells
-            has taken them up itself.
+        except_token: The token of a submission to leave out: the caller's own, since its cells are
+            not queued for the caller.
 
     Returns:
         (kind, name) -> attempt, where kind is cell (named by its folder below results) or pack.
@@ -161,7 +163,7 @@ def attempts(results: Path, except_token: str | None = None) -> dict[tuple[str, 
         if token_of(path) == except_token:
             continue
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            # A line cut short by a kill is skipped, and so is one that is not ours.
+            # Skip a line that a kill has cut short, and a line that no sweep has written.
             with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 event = checked(json.loads(line))
                 if head is None:
@@ -176,7 +178,7 @@ def attempts(results: Path, except_token: str | None = None) -> dict[tuple[str, 
 
 
 def checked(event: object) -> dict:
-    """Return an event. Raises TypeError if it is no object or a field has another type."""
+    """Return the event. Raises TypeError if it is not an object or a field has a wrong type."""
     if not isinstance(event, dict):
         raise TypeError("an event must be an object")
     for name, kind in Attempt.__annotations__.items():

@@ -42,7 +42,7 @@ from irnet_hpc.sweep.progress import CellsBar, cells_bar, wait_for
 
 log = logging.getLogger(__name__)
 
-# Seconds for a training to write its checkpoint after it was told to stop.
+# The seconds that a training gets to write its checkpoint after it was told to stop.
 STOP_S = 30
 # How horovodrun reports the exit status of the first rank that failed (horovod/runner/gloo_run.py).
 HOROVODRUN_STATUS = re.compile(r"^Exit code: (-?\d+)$", re.MULTILINE)
@@ -52,14 +52,14 @@ class Problem(NamedTuple):
     """The reason why a cell was not trained."""
 
     text: str
-    # Another process trains it.
+    # Another process holds the cell's lease and trains it.
     held: bool = False
-    # Killed by signal 9, as Linux does to processes that take too much memory.
+    # The training was ended by signal 9, which Linux sends to processes that take too much memory.
     killed: bool = False
 
     @property
     def may_pass(self) -> bool:
-        """True if the cell may succeed once the other process or the memory's user is gone."""
+        """True if the cell may succeed later, when memory is free or the other process is gone."""
         return self.held or self.killed
 
 
@@ -67,32 +67,32 @@ class Problem(NamedTuple):
 class RunReport:
     """The outcome of a run on this machine."""
 
-    # The state of the cells at its beginning, for people who wonder why nothing was done.
+    # The states of the cells at the beginning of the run; they show why nothing was done.
     ledger: Ledger
     n_done: int = 0
     # One line for each pack or cell that failed, and for each cell that another process trains.
     failures: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
     seconds: float = 0.0
-    # False: there was nothing to run.
+    # False if there was nothing to run.
     started: bool = True
 
 
 def run(context: SweepContext) -> RunReport:
     """Build the missing packs and train the cells that are missing or failed, on this machine.
 
-    A failed cell does not stop the others. Cells that another process trains, or that were killed
-    for their memory, are tried once more at the end.
+    A failed cell does not stop the others. A cell that another process trains, or whose training
+    was killed for its memory, is tried once more at the end.
 
     Args:
-        context: The sweep. `options.token` is that of the `submit` that started this process.
+        context: The sweep. If a `submit` started this process, `options.token` is its token.
 
     Returns:
-        What was done. The results are in the run folders below `context.results`.
+        A report. The results are in the run folders below `context.results`.
 
     Raises:
         UserError: The cells may cost more than the budget of the matrix.
-        KeyboardInterrupt: The run was stopped; the same call goes on.
+        KeyboardInterrupt: The run was stopped; the same call continues it.
     """
     began = time.monotonic()
     with _interrupted_by_signals(), Leases() as leases:
@@ -127,12 +127,12 @@ def _claim(context: SweepContext) -> tuple[Ledger, Path | None]:
     """Open a journal with the cells to train, so that no other sweep takes them up.
 
     Returns:
-        The ledger, and the journal; None: there is nothing to run.
+        The ledger and the journal; the journal is None if there is nothing to run.
     """
     options = context.options
     with contextlib.ExitStack() as lock:
         if not options.token:
-            # Otherwise the `submit` that started this process holds the lock for it.
+            # With a token, the `submit` that started this process already holds the lock.
             lock.enter_context(journal.alone(context.results))
         ledger = take_up(context)
         claims = [{"cell": status.name} for status in ledger.to_do(options.stale)]
@@ -144,7 +144,7 @@ def _claim(context: SweepContext) -> tuple[Ledger, Path | None]:
 
 
 def _claim_with_packs(context: SweepContext, path: Path) -> Ledger:
-    """Read the ledger again and claim the cells that only the new packs have shown to exist."""
+    """Read the ledger again, and also claim the cells that are known only from the new packs."""
     with journal.alone(context.results):
         token = journal.token_of(path)
         current = read_ledger(context.matrix, context.results, except_token=token)
@@ -156,9 +156,9 @@ def _claim_with_packs(context: SweepContext, path: Path) -> Ledger:
 
 @contextlib.contextmanager
 def _interrupted_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP stop a run as Ctrl-C does, unless ignored as under nohup."""
+    """Let SIGTERM and SIGHUP stop a run as Ctrl-C does; a signal ignored (nohup) stays ignored."""
     before = {}
-    # Python sets handlers in the main thread only.
+    # Python can set handlers only in the main thread.
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -171,7 +171,7 @@ def _interrupted_by_signals() -> Iterator[None]:
 
 
 def _build(packs: Iterable[MatrixPack], wanted: set[str]) -> dict[str, int]:
-    """Build the packs that have cells, or whose properties are unknown. Return pack -> status."""
+    """Build packs with cells or unknown properties; return the exit status of each failed pack."""
     broken = {}
     for pack in packs:
         if pack.name in wanted or "all" in pack.properties:
@@ -183,7 +183,7 @@ def _build(packs: Iterable[MatrixPack], wanted: set[str]) -> dict[str, int]:
 
 
 class _LocalRun:
-    """The trainings of one run: what they share, and which cells are done."""
+    """The trainings of one run: the settings that they share, and the cells that are done."""
 
     def __init__(self, context: SweepContext, path: Path) -> None:
         self.context, self.journal = context, path
@@ -191,15 +191,14 @@ class _LocalRun:
         self.done: set[str] = set()
 
     def train_all(self, statuses: list[CellStatus], ledger: Ledger) -> dict[str, Problem]:
-        """Train the cells; retry those whose problem may pass. Return the problems."""
+        """Train the cells, retry those that may succeed later, and return the problems."""
         matrix, bundle, gpu_gb = self.context.matrix, self.context.options.bundle, gpu_gb_here()
         pairs = zip(ledger.cells, estimates(matrix, ledger), strict=True)
         minutes = {status.name: estimate.minutes for status, estimate in pairs}
         try:
             with cells_bar([status.name for status in statuses], minutes) as bar:
                 problems = self._train_bundles(bundles_of(matrix, statuses, bundle, gpu_gb), bar)
-                # By now another process may have finished a cell, or be gone; and the memory that
-                # was lacking may be free.
+                # By now another process may have finished a cell or ended, and memory may be free.
                 later = [_for_retry(s, problems) for s in statuses if _worth_retrying(s, problems)]
                 if later:
                     log.info("looking again at %d cells", len(later))
@@ -217,7 +216,7 @@ class _LocalRun:
         """Train one bundle after the other, and add the trained cells to `done`.
 
         Returns:
-            The problems of the others, by name.
+            Name -> problem, for the cells that were not trained.
         """
         problems: dict[str, Problem] = {}
         tried: set[str] = set()
@@ -237,7 +236,7 @@ class _LocalRun:
         return problems
 
     def _missing_origin(self, status: CellStatus, tried: set[str]) -> str | None:
-        """Explain why a cell cannot start: its origin has no result. None: it can."""
+        """Explain that a cell cannot start, since its origin has no result; None if it can."""
         if not status.origin:
             return None
         failed = status.origin in tried - self.done
@@ -259,9 +258,9 @@ class _LocalRun:
         return problems
 
     def _train(self, bundle: Bundle, label: str, bar: CellsBar) -> dict[str, Problem]:
-        """Train the cells of a bundle, logging a line before and a line after each."""
+        """Train the cells of a bundle, and log for each a line before and after the training."""
         first, *others = bundle
-        # A classical model is fitted by one rank, whatever --ranks says for networks.
+        # One rank fits a classical model; --ranks applies to networks only.
         is_classical = first.cell.spec.is_classical
         n_ranks = 1 if is_classical else self._n_ranks(first)
         began, path = time.monotonic(), first.folder / "train.log"
@@ -270,13 +269,13 @@ class _LocalRun:
             ranks = f"{n_ranks} rank{'s' if n_ranks > 1 else ''}"
             log.info("%s %s on %s%s; log %s", label, status.name, ranks, beside, path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Of earlier attempts.
+        # The bytes that earlier attempts have written to the log.
         n_bytes = path.stat().st_size if path.exists() else 0
         started = datetime.now(UTC).isoformat(timespec="seconds")
         exit_status = self._wait(bundle, n_ranks, path, bar)
         output, problems = path.read_bytes()[n_bytes:].decode(errors="replace"), {}
         for status in bundle:
-            # In a bundle a cell may be done though others are not.
+            # Some cells of a bundle may be done although others are not.
             if exit_status and not (others and _has_new_result(status)):
                 problem = _problem(status, started, exit_status, output)
                 log.info("%s %s%s", label, "" if problem.held else "failed: ", problem.text)
@@ -314,20 +313,20 @@ class _LocalRun:
 
 
 def _worth_retrying(status: CellStatus, problems: dict[str, Problem]) -> bool:
-    """Return True if the cell, or its origin, may succeed once the others have finished."""
+    """Return True if the cell or its origin may succeed after the other cells have finished."""
     problem = problems.get(status.name)
     origin = problems.get(status.origin) if status.origin else None
     return problem is not None and (problem.may_pass or (origin is not None and origin.may_pass))
 
 
 def _for_retry(status: CellStatus, problems: dict[str, Problem]) -> CellStatus:
-    """Return the cell for its second try; one that was killed for its memory is trained alone."""
+    """Prepare a cell for its second try; a cell killed for its memory will be trained alone."""
     killed = problems[status.name].killed
     return dataclasses.replace(status, cause=Cause.MEMORY) if killed else status
 
 
 def _holder(folder: Path) -> str | None:
-    """Describe the process that trains a run now; None where there is none."""
+    """Describe the process that trains a run now; None if no process does."""
     seen = lease.read_lease(folder)
     return (
         str(seen.lease)
@@ -337,22 +336,22 @@ def _holder(folder: Path) -> str | None:
 
 
 def _has_new_result(status: CellStatus) -> bool:
-    """Return True if there is a result other than the one for which the cell was stale."""
+    """Return True if the cell has a result other than its stale one."""
     result, _ = result_of(RunFolder(status.folder))
     return result is not None and not (status.result and status.result.key == result.key)
 
 
 def _problem(status: CellStatus, started: str, exit_status: int, output: str) -> Problem:
-    """Explain why a training has left its cell without a result.
+    """Explain why a training did not give its cell a result.
 
     Args:
         status: The cell.
-        started: When the training was started (ISO time), to pass over older reasons.
+        started: When the training was started (ISO time); older reasons are ignored.
         exit_status: The exit status of the process, negative for a signal.
-        output: What the training wrote to its log.
+        output: The output of the training, from its log.
     """
     if holder := _holder(status.folder):
-        # Taken up a moment before us, or taken over from us.
+        # The other process took the cell up a moment before us, or took it over from us.
         return Problem(f"is being trained elsewhere, by {holder}", held=True)
     error = RunFolder(status.folder).error(seconds_since_1970(started))
     if error:
@@ -364,7 +363,7 @@ def _problem(status: CellStatus, started: str, exit_status: int, output: str) ->
 
 
 def _status_of_first_rank(output: str) -> int | None:
-    """Return the exit status of the rank that ended a launch, which horovodrun turns into 1."""
+    """Return the exit status of the rank that failed first; horovodrun itself ends with 1."""
     statuses = HOROVODRUN_STATUS.findall(output)
     return int(statuses[-1]) if statuses else None
 
@@ -379,10 +378,10 @@ def train_command(
     pack_dir: Path | None,
     *others: CellStatus,
 ) -> list[str]:
-    """Return the command that trains a cell here, and `others` together with it.
+    """Return the command that trains a cell on this machine, together with `others`.
 
-    One rank is one process; several are started by horovodrun over Gloo, which needs neither MPI
-    nor ssh.
+    One rank is one process. horovodrun starts several ranks over Gloo, which needs neither MPI nor
+    ssh.
     """
     options = train_options(status, results, pack_dir, *others)
     command = [sys.executable, "-u", "-m", "irnet_hpc.train", *options]
@@ -395,7 +394,7 @@ def horovodrun(n_ranks: int) -> list[str]:
     Raises:
         UserError: horovodrun is not installed.
     """
-    # The horovodrun of this environment, whether or not that is activated.
+    # Prefer the horovodrun of this Python environment, even if the environment is not activated.
     beside = Path(sys.executable).with_name("horovodrun")
     launcher = str(beside) if beside.exists() else shutil.which("horovodrun")
     if not launcher:
@@ -410,9 +409,10 @@ def horovodrun(n_ranks: int) -> list[str]:
 def _started(
     command: Sequence[str], path: Path | None = None, n_threads: int | None = None
 ) -> Iterator[subprocess.Popen]:
-    """Start a command in a session of its own, its output appended to `path`.
+    """Start a command in a session of its own, and append its output to `path`.
 
-    So Ctrl-C comes to this process alone, which then tells the command to save, and waits STOP_S.
+    Thus Ctrl-C reaches this process alone, which then tells the command to save and waits up to
+    STOP_S.
     """
     threads = {}
     if n_threads and "OMP_NUM_THREADS" not in os.environ:
@@ -440,5 +440,5 @@ def _started(
 
 
 def finished_states(ledger: Ledger) -> str:
-    """Count the cells of each state in words, such as "6 done, 1 stale"."""
+    """Count the cells of each state, as in "6 done, 1 stale"."""
     return ", ".join(f"{n} {state}" for state, n in ledger.counts().items() if n)

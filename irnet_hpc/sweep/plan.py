@@ -16,9 +16,9 @@ class Plan:
 
     matrix: Matrix
     ledger: Ledger
-    # In the order of the ledger's cells.
+    # The estimates, in the order of the ledger's cells.
     estimates: list[Estimate]
-    # Cell -> label of the bundle in which it would be trained.
+    # Cell -> the label of the bundle in which the cell would be trained.
     bundles: dict[str, str]
 
     def lines(self) -> list[str]:
@@ -35,10 +35,11 @@ class Plan:
 
 
 def plan(context: SweepContext) -> Plan:
-    """Work out what is to be done. Starts nothing.
+    """Determine which cells are to be trained, at what cost, without starting anything.
 
     Args:
-        context: The sweep. With a site the bundles are those of its GPUs, else of this machine's.
+        context: The sweep. The bundles are those for the GPUs of its site, or without a site for
+            the GPUs of this machine.
 
     Returns:
         The plan.

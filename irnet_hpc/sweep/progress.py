@@ -1,7 +1,7 @@
 """Show the progress of a sweep on this machine as a bar, on a terminal only.
 
-The time of a cell is its estimate, corrected by the times of the cells before it. Cells without
-one, such as classical models, count as the median of the others.
+The time of a cell is its estimate, corrected by the measured times of the cells before it. Cells
+without an estimate, such as classical models, count as the median of the others.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 FORMAT = "{n_fmt}/{total_fmt} cells |{bar}|{postfix}"
-# Between two looks at a training.
+# The seconds between two checks of a training.
 LOOK_S = 1.0
 
 
@@ -27,27 +27,27 @@ class CellsBar:
 
     def __init__(self, bar: "tqdm", names: Iterable[str], seconds: Mapping[str, float]) -> None:
         self.bar = bar
-        # Cell -> estimate in seconds; those without one are missing.
+        # Cell -> estimate in seconds; cells without an estimate are missing.
         self.seconds = seconds
-        # Not finished yet, including the current one.
+        # The cells that are not finished yet, including the current one.
         self.left = list(names)
         self.finished: list[str] = []
         self.spent_s = 0.0
 
     def advance(self, names: Collection[str], seconds: float) -> None:
-        """Count cells as finished, successful or not, after `seconds` together."""
+        """Count cells as finished, successful or not, after `seconds` for all of them."""
         self.left = [name for name in self.left if name not in names]
         self.finished += names
         self.spent_s += seconds
         self.bar.update(len(names))
 
     def add(self, names: Collection[str]) -> None:
-        """Add cells that are tried again."""
+        """Add cells that will be tried again."""
         self.left += names
         self.bar.total = (self.bar.total or 0) + len(names)
 
     def seconds_left(self, elapsed_s: float) -> float | None:
-        """Estimate the seconds left for the remaining cells; None until there is a basis for it.
+        """Estimate the seconds that the remaining cells need; None if nothing is known yet.
 
         `elapsed_s` is the time already spent on the current cell.
         """
@@ -64,25 +64,25 @@ class CellsBar:
 
 @contextlib.contextmanager
 def cells_bar(names: Iterable[str], minutes: Mapping[str, float | None]) -> Iterator[CellsBar]:
-    """Show the bar of these cells while the context lasts. Lines printed meanwhile go above it.
+    """Show the bar of these cells until the context ends; print other lines above the bar.
 
     Args:
         names: The cells, in the order in which they are trained.
-        minutes: Cell -> its estimate; None: unknown.
+        minutes: Cell -> its estimate in minutes; None: unknown.
     """
-    # tqdm takes as long to import as thousands of cells to plan.
+    # Importing tqdm takes as long as planning thousands of cells.
     from tqdm import tqdm
     from tqdm.contrib import DummyTqdmFile
 
     left = list(names)
     seconds = {name: 60 * value for name in left if (value := minutes.get(name)) is not None}
     with contextlib.ExitStack() as stack:
-        # disable=None: no bar unless on a terminal.
+        # disable=None shows the bar only on a terminal.
         bar = stack.enter_context(
             tqdm(total=len(left), disable=None, bar_format=FORMAT, leave=False, dynamic_ncols=True)
         )
         if not bar.disable:
-            # So tqdm's documentation shows it; its types do not know that it is a file.
+            # tqdm documents this use, but its types do not declare the object as a file.
             above: IO[str] = DummyTqdmFile(sys.stdout)  # type: ignore[assignment]
             stack.enter_context(contextlib.redirect_stdout(above))
         yield CellsBar(bar, left, seconds)

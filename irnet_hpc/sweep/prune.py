@@ -1,7 +1,7 @@
-"""List and remove what nothing needs any more in a folder of results.
+"""List and remove the files in a folder of results that nothing needs any more.
 
-Links are neither followed nor removed. Nothing outside the results is touched but submitit's
-folders, which $IRNET_STATE holds under names from these results' journals.
+Links are neither followed nor removed. Outside the results, only submitit's folders in $IRNET_STATE
+are removed; the journals of these results contain their names.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ from irnet_hpc.sweep import journal
 from irnet_hpc.sweep.matrix.matrix import Matrix
 from irnet_hpc.sweep.sbatch import state_folder
 
-# The names that files.replacing and lease give to what they have not finished.
+# The names that files.replacing and lease give to unfinished files.
 TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.tmp(\.\w+)?|\.lease-[0-9a-f]+\.claim")
-# Seconds after which a temporary file that is not written to has lost its writer.
+# A temporary file to which nothing was written for so many seconds has lost its writer.
 MAX_AGE_S = 3600.0
 
 
@@ -47,7 +47,7 @@ class Waste(NamedTuple):
 
     kind: WasteKind
     path: Path
-    # Bytes, of all that is in it.
+    # The bytes of the file, or of all files in the folder.
     size: int
 
 
@@ -59,9 +59,9 @@ def prune(results: Path, matrices: Iterable[Matrix]) -> list[Waste]:
         matrices: The matrices whose cells are to be kept.
 
     Returns:
-        Run folders that no cell of the matrices wants, checkpoints of runs that have their result,
-        temporary files whose writers were killed, and submitit's files of submissions that are
-        over. Runs in training are left out.
+        Run folders that belong to no cell of the matrices, checkpoints of runs that have their
+        result, temporary files whose writers were killed, and submitit's files of submissions
+        whose jobs have ended. Runs that are being trained are left out.
 
     Raises:
         UserError: `results` is not a folder.
@@ -100,7 +100,7 @@ def prune(results: Path, matrices: Iterable[Matrix]) -> list[Waste]:
 
 
 def remove(waste: Waste, results: Path) -> str | None:
-    """Remove it if it is still unused. Return a sentence that says why it was not, or None."""
+    """Remove a file or folder that is still unused; else return a sentence that says why not."""
     path = waste.path
     outside = state_folder() if waste.kind == WasteKind.SUBMITIT else results
     assert path.resolve().is_relative_to(outside.resolve()) and not path.is_symlink()
@@ -119,11 +119,11 @@ def remove(waste: Waste, results: Path) -> str | None:
 
 
 def _remove_run(folder: Path) -> None:
-    """Empty a run folder. A process that starts the run meanwhile is told that it is held."""
+    """Empty a run folder. A process that tries to start the run meanwhile finds it held."""
     with Leases() as leases:
         leases.acquire(folder)
         for path in folder.iterdir():
-            # The lease goes last.
+            # The lease is removed last.
             if path.name == lease.LEASE_FILE:
                 continue
             if path.is_dir() and not path.is_symlink():
@@ -133,7 +133,7 @@ def _remove_run(folder: Path) -> None:
 
 
 def _is_run(results: Path, path: Path, names: Sequence[str]) -> bool:
-    """Return True if a folder is the run folder that its own run.json or result.json names."""
+    """Return True if the run.json or result.json in a folder names this folder as its run's."""
     for name in ("result.json", "run.json"):
         if name in names:
             with contextlib.suppress(UserError, OSError, KeyError, TypeError):
@@ -167,11 +167,11 @@ def _size(path: Path) -> int:
 
 
 def _finished_submissions(results: Path) -> Iterator[Path]:
-    """List submitit's folders of submissions from these results that are over."""
+    """List submitit's folders of these results' submissions whose jobs have ended."""
     jobs = squeue()
     for path in sorted((results / journal.FOLDER).glob("[0-9]*.jsonl")):
         head = _head(path)
-        # While SLURM does not answer, the state of its jobs is unknown.
+        # If SLURM does not answer, the states of its jobs are unknown.
         if not head or (head["cluster"] == "slurm" and jobs is None):
             continue
         token = journal.token_of(path)
@@ -192,7 +192,7 @@ def _head(path: Path) -> dict | None:
 
 
 def _remove_empty(folder: Path, results: Path) -> None:
-    """Remove the folders between a run's and the results that hold nothing any more."""
+    """Remove the empty folders between a run's folder and the folder of results."""
     with contextlib.suppress(OSError):
         while folder != results:
             folder.rmdir()

@@ -1,4 +1,4 @@
-"""Give the cells of a submission that ran out of memory or time a second try, with more of it."""
+"""Try the cells of a submission that ran out of memory or time once more, with more of it."""
 
 import dataclasses
 import logging
@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 
 
 def reconcile(context: SweepContext, token: str) -> None:
-    """Submit cells that ran out of memory or time once more, and log which and why.
+    """Submit again, once, the cells that ran out of memory or time; log which cells and why.
 
-    Of a bundle only the cells without a result are repeated: together if they lacked time, each
-    alone if they lacked memory. The tables then wait for them, too.
+    Only the cells of a bundle without a result are repeated: together if they lacked time, each
+    alone if they lacked memory. The job that makes the tables then waits for them, too.
 
     Args:
         context: The sweep.
@@ -47,8 +47,8 @@ def reconcile(context: SweepContext, token: str) -> None:
         budget = matrix.budget_device_hours
         if budget is not None and hours > budget and not context.options.over_budget:
             raise UserError(
-                f"budget_device_hours of {matrix.path} must cover what is tried again, "
-                f"got {budget:,g} for {hours:,.1f}"
+                f"the second tries may need {hours:,.1f} device-hours, but budget_device_hours of "
+                f"{matrix.path} is {budget:,g}"
             )
         if not statuses:
             return
@@ -62,7 +62,7 @@ def reconcile(context: SweepContext, token: str) -> None:
 def _delay_tables(context: SweepContext, token: str, jobs: Sequence[str]) -> None:
     """Let the aggregator of a submission wait for `jobs`, too.
 
-    It waits for the job that runs this, so it cannot have begun.
+    The aggregator waits for the job that runs this function, so it cannot have begun.
     """
     tables = journal.tables_of(context.results, token)
     if not tables:
@@ -80,10 +80,11 @@ def cells_to_retry(
 ) -> tuple[list[CellStatus], list[str]]:
     """Select the cells to try again among those of a submission.
 
-    A cell that starts from one of them failed too, and is repeated with unchanged resources.
+    A cell that starts from a selected cell failed, too, and is repeated with unchanged resources.
 
     Returns:
-        The cells with what they ask for now, and a line on each that lacked something.
+        The cells with the resources that they request now, and a line on each cell that lacked
+        memory or time.
     """
     again: dict[str, CellStatus] = {}
     lines: list[str] = []
@@ -100,7 +101,7 @@ def cells_to_retry(
             if resources:
                 lines.append(f"{line} -> {getattr(resources, field):g}")
             else:
-                lines.append(f"{line}, which is all it may have")
+                lines.append(f"{line}, which is the most it may have")
         if resources:
             cell = dataclasses.replace(status.cell, resources=resources)
             again[status.name] = dataclasses.replace(status, cell=cell)

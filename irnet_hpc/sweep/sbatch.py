@@ -1,4 +1,4 @@
-"""Hand jobs to SLURM through submitit: their parameters, their state folder, their submission."""
+"""Submit jobs to SLURM through submitit: the jobs' parameters and the folder of their state."""
 
 import os
 import stat
@@ -14,8 +14,8 @@ from irnet_hpc.sweep.matrix.sites import Site
 def state_folder() -> Path:
     """Return the folder of submitit's pickles: $IRNET_STATE or the user's state folder.
 
-    All nodes must see it. Loading a pickle runs what is in it, so the folder must be the user's
-    own, and is closed to others.
+    All nodes must see the folder. Loading a pickle can run any code, so the folder must belong to
+    the user, and other users get no access.
 
     Raises:
         UserError: The folder belongs to somebody else.
@@ -26,7 +26,7 @@ def state_folder() -> Path:
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
     if base.stat().st_uid != os.getuid():
         raise UserError(
-            f"the state folder must belong to you, got {base}; set $IRNET_STATE to another one"
+            f"the state folder {base} belongs to another user; set $IRNET_STATE to one of yours"
         )
     if stat.S_IMODE(base.stat().st_mode) & 0o077:
         base.chmod(0o700)
@@ -39,11 +39,11 @@ def slurm_parameters(
     """Return the parameters of submitit's SlurmExecutor for jobs of one shape.
 
     Args:
-        site: What the cluster wants.
-        resources: What each job asks for.
+        site: The options of the cluster.
+        resources: The resources that each job requests.
         name: The name of the job.
         token: The token of the submission, which becomes part of the job's comment.
-        after: The jobs to wait for, as `sbatch --dependency` takes them.
+        after: The jobs to wait for, in the form of `sbatch --dependency`.
         is_training: Whether srun starts the job once in every rank.
 
     Returns:
@@ -52,7 +52,7 @@ def slurm_parameters(
     sbatch_options = {
         option: value for option, value in site.sbatch.items() if value not in (False, None)
     }
-    # The comment says whose job this is, even on a cluster that starts counting from 1 again.
+    # The token in the comment identifies the job, even if the cluster counts jobs from 1 again.
     comment = f"{sbatch_options.pop('comment', '')} {token}".strip()
     setup = ["command -v module >/dev/null || . /etc/profile"] if site.modules else []
     setup += [f"module load {module}" for module in site.modules]
@@ -72,7 +72,7 @@ def slurm_parameters(
         "wckey": None,
         "setup": [*setup, *site.setup, f"export OMP_NUM_THREADS={resources.cpus_per_rank}"],
         "use_srun": is_training,
-        # Otherwise a job whose pack failed would wait for ever, and so would the aggregator.
+        # Without this, a job whose pack failed would wait for ever, and so would the aggregator.
         "additional_parameters": {"kill-on-invalid-dep": "yes", "requeue": True} | sbatch_options,
     }
     return parameters | (_srun_parameters(site, resources) if is_training else {})
@@ -82,7 +82,8 @@ def _srun_parameters(site: Site, resources: Resources) -> dict:
     """Return the parameters of jobs that srun starts once in every rank."""
     unasked = 0 if resources.cpu_only else site.gpus_per_task
     gpus = (resources.gpus_per_rank or unasked) * resources.ranks_per_node
-    # Since 22.05 srun does not take over --cpus-per-task; a dead rank must end the others.
+    # Since 22.05, srun does not inherit --cpus-per-task from sbatch. If a rank dies, srun must end
+    # the others.
     srun_args = ["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cpus_per_rank}"]
     return {
         "srun_args": [*srun_args, *site.srun_args],
@@ -103,7 +104,7 @@ def sbatch(folder: Path, parameters: dict, jobs: Sequence) -> list:
         submitit's jobs.
 
     Raises:
-        UserError: SLURM refuses; the message holds its own words.
+        UserError: SLURM refuses the jobs; the message quotes SLURM.
     """
     import submitit
     from submitit.core.utils import FailedSubmissionError, UncompletedJobError
@@ -120,5 +121,5 @@ def sbatch(folder: Path, parameters: dict, jobs: Sequence) -> list:
 
 
 def afterany(jobs: Sequence[str]) -> str:
-    """Return the dependency that waits for jobs, or for their arrays, however they end."""
+    """Return the dependency that waits until jobs, or their arrays, have ended in any way."""
     return f"afterany:{':'.join(dict.fromkeys(job.partition('_')[0] for job in jobs))}"

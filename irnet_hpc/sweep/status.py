@@ -17,7 +17,7 @@ from irnet_hpc.sweep.progress import progress
 def plan_lines(
     matrix: Matrix, ledger: Ledger, estimated: Sequence[Estimate], bundles: dict[str, str]
 ) -> list[str]:
-    """List the cells, a line each, and the products that were dropped.
+    """Write one line for each cell and for each product that was dropped.
 
     Args:
         matrix: The matrix.
@@ -36,9 +36,9 @@ def plan_lines(
 
 
 def status_table(ledger: Ledger) -> list[str]:
-    """Count states for each pack, property and model; then list cells that run or have ended.
+    """Count the states for each pack, property and model.
 
-    Cells that run, were preempted or have failed have a line each.
+    A line follows for each cell that is running, was preempted or has failed.
     """
     rows: dict[str, Counter] = {}
     for status in ledger.cells:
@@ -82,9 +82,9 @@ def summary(matrix: Matrix, ledger: Ledger) -> list[str]:
 
 
 def as_json(matrix: Matrix, ledger: Ledger, estimated: Sequence[Estimate]) -> str:
-    """Write all that is known, cell by cell, as JSON.
+    """Write everything that is known about each cell as JSON.
 
-    `lease`, of a running cell, is who trains it.
+    For a running cell, `lease` names the process that trains it.
     """
     cells = [
         {
@@ -117,7 +117,7 @@ def as_json(matrix: Matrix, ledger: Ledger, estimated: Sequence[Estimate]) -> st
 
 
 def measured(status: CellStatus) -> dict:
-    """Return the error and its unit of a done cell, None for others."""
+    """Return the error of a done cell and the error's unit; None for other cells."""
     is_done = status.state == CellState.DONE and status.result is not None
     return {
         "test_mae": status.result.test_mae if is_done and status.result else None,

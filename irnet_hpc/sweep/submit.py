@@ -1,8 +1,9 @@
-"""Submit a matrix to SLURM, or to one process in the background where there is none.
+"""Submit a matrix to SLURM or, without SLURM, to one process in the background.
 
-On SLURM: what hand_over.py submits, then a job that waits for all trainings, however they end, and
-tries again what lacked memory or time (reconcile.py), and one aggregator after it. Without SLURM:
-one process that does the same, one after the other.
+With SLURM, hand_over.py submits the packs and trainings. A further job waits until all trainings
+have ended in any way, and tries the cells that lacked memory or time once more (reconcile.py).
+After it, one job makes the tables. Without SLURM, one process builds the packs, trains the cells
+and makes the tables in turn.
 """
 
 import contextlib
@@ -28,9 +29,9 @@ from irnet_hpc.sweep.status import summary
 
 log = logging.getLogger(__name__)
 
-# Seconds for the background process to state in its journal which cells it takes.
+# The seconds in which the background process must record the cells that it takes up.
 START_S = 60
-# A year: no limit.
+# A year, which means no limit.
 BACKGROUND_MIN = 525_600
 
 
@@ -38,26 +39,26 @@ BACKGROUND_MIN = 525_600
 class Submission:
     """The outcome of a submission."""
 
-    # The state of the cells before it.
+    # The states of the cells before the submission.
     ledger: Ledger
     n_cells: int = 0
     # The log that will hold the tables; None: there was nothing to submit.
     log: Path | None = None
-    # The process in the background; None: SLURM has the jobs.
+    # The process in the background; None: the jobs were given to SLURM.
     process: str | None = None
 
 
 def slurm_array_size(options: SweepOptions) -> int | None:
-    """Return SLURM's MaxArraySize; None where cells are to be trained on this machine.
+    """Return SLURM's MaxArraySize; None if the cells are to be trained on this machine.
 
     Raises:
-        UserError: There is a SLURM that does not answer.
+        UserError: SLURM is installed but does not answer.
     """
     return max_array_size() if options.cluster in (None, "slurm") else None
 
 
 def submit(context: SweepContext) -> Submission:
-    """Submit the cells that are missing or failed, and not queued.
+    """Submit the cells that are missing or failed and are not queued.
 
     Args:
         context: The sweep; `options.cluster` chooses between SLURM and the background.
@@ -67,10 +68,10 @@ def submit(context: SweepContext) -> Submission:
 
     Raises:
         UserError: The cells may cost more than the budget, a pack must be built first, or SLURM
-            refuses. What it has taken before stays, and has its aggregator.
+            refuses a job. Jobs that SLURM has accepted stay, and an aggregator follows them.
     """
     array_size = slurm_array_size(context.options)
-    # Jobs may start in another folder.
+    # Paths must be absolute, since jobs may start in another folder.
     context = dataclasses.replace(
         context,
         results=context.results.resolve(),
@@ -103,17 +104,18 @@ def submit(context: SweepContext) -> Submission:
 def to_slurm(
     context: SweepContext, ledger: Ledger, statuses: Sequence[CellStatus], array_size: int
 ) -> Path:
-    """Submit packs, trainings, the second try and the aggregator. Return the aggregator's log.
+    """Submit packs, trainings, the second try and the aggregator; return the aggregator's log.
 
     Raises:
-        UserError: SLURM refuses a job. What it has taken stays, and has its aggregator.
+        UserError: SLURM refuses a job. Jobs that SLURM has accepted stay, and an aggregator
+            follows them.
     """
     matrix = context.matrix
     done = hand_over(context, ledger, statuses, array_size)
     token, jobs = journal.token_of(done.journal), done.jobs
 
     def submit_command(command: list[str], path: Path, kind: str, jobs: Sequence[str]) -> str:
-        # Never afterok: one failed cell would cancel the tables.
+        # Never use afterok: one failed cell would cancel the job that makes the tables.
         parameters = slurm_parameters(
             context.site,
             Resources(memory_gb=4, minutes=30),
@@ -145,7 +147,7 @@ def to_slurm(
 
 
 def reconcile_command(context: SweepContext) -> list[str]:
-    """Return the command of the job that tries again what lacked memory or time."""
+    """Return the command of the job that repeats the cells that lacked memory or time."""
     options, site = context.options, context.options.site
     command = [sys.executable, "-m", "irnet_hpc.sweep", "reconcile"]
     command += [str(context.matrix.path.resolve()), "--results", str(context.results)]
@@ -161,7 +163,7 @@ def to_background(context: SweepContext) -> tuple[Path, str]:
     """Start `sweep run` and the aggregator in the background.
 
     Returns:
-        The log that will hold the tables, and the number of the process.
+        The log that will contain the tables, and the number of the process.
 
     Raises:
         UserError: The run did not start.
@@ -181,7 +183,7 @@ def to_background(context: SweepContext) -> tuple[Path, str]:
     with outside_any_job(), _detached_output():
         job = executor.submit(commands)
     deadline = time.monotonic() + START_S
-    # Once the journal is there, the cells count as queued.
+    # Wait for the journal: the cells count as queued once it exists.
     while not list(path.parent.glob(f"[0-9]*-{token}.jsonl")):
         if time.monotonic() > deadline or job.done():
             raise UserError(f"the sweep did not start in the background; see {path}")
@@ -201,7 +203,7 @@ def run_command(context: SweepContext, token: str) -> list[str]:
 
 @contextlib.contextmanager
 def _detached_output() -> Iterator[None]:
-    """Keep a child from holding the caller's pipe, so that `submit | tee` ends when submit does."""
+    """Keep the caller's pipe from a child process, so that `submit | tee` ends when submit does."""
     sys.stdout.flush()
     kept = [os.dup(1), os.dup(2)]
     nothing = os.open(os.devnull, os.O_RDWR)

@@ -205,7 +205,7 @@ def test_a_lease_of_another_machine_counts_until_it_is_old(place):
     lose(place.run_folder("plain-10"), machine="another", job="17_3")
     assert (
         place.states()["plain-10"] == "running"
-        and "(job 17_3), heard of " in place.details()["plain-10"]
+        and "(job 17_3), last sign of life " in place.details()["plain-10"]
     )
     lose(place.run_folder("plain-10"), age_s=200, machine="another")
     assert place.states()["plain-10"] == "missing"
