@@ -1,9 +1,10 @@
 """Tables, figures and a page of every finished run below a folder of results.
 
-`make_tables` reads the runs and returns a `Report`. Below it, runs are grouped into tables
-(`groups`, `tables`), scored (`scores`) and compared (`significance`, `statistics`). What several
-outputs need is computed once (`findings`), each question has a section (`sections/`), and the rest
-writes them as Markdown, CSV, JSON, LaTeX (`document`, `render`), figures and HTML (`page/`).
+`make_tables` reads the runs and returns a `Report`. It groups runs into tables (`groups`,
+`tables`), scores them (`scores`) and compares them (`significance`, `statistics`). Results that
+several outputs need are computed once (`findings`), and each question has a section (`sections/`).
+The other modules write Markdown, CSV, JSON and LaTeX (`document`, `formats`), figures, and HTML
+(`page/`).
 """
 
 import lazy_loader

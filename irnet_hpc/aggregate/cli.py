@@ -1,10 +1,10 @@
-"""Make tables and figures of every result below a folder, whatever the folders are called.
+"""Make tables and figures of all results below a folder; the names of subfolders do not matter.
 
-python -m irnet_hpc.aggregate                                   results below results/
-python -m irnet_hpc.aggregate results/ --matrix jobs/full.yaml  and cells without a result
-python -m irnet_hpc.aggregate results/ --html report.html       and one page with everything
-python -m irnet_hpc.aggregate results/ --tables paper/tables    mae.md, .csv, .json, .tex, figures
-python -m irnet_hpc.aggregate results/ --json                   one object, lines go to stderr
+python -m irnet_hpc.aggregate                                   all results below results/
+python -m irnet_hpc.aggregate results/ --matrix jobs/full.yaml  also list cells without a result
+python -m irnet_hpc.aggregate results/ --html report.html       also write one page with everything
+python -m irnet_hpc.aggregate results/ --tables paper/tables    write tables and figures there
+python -m irnet_hpc.aggregate results/ --json                   print JSON; other lines to stderr
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from irnet_hpc.aggregate.report import Report, make_tables
 from irnet_hpc.console import CommandParser, command_parser, json_answer
 
-MAX_NOTE_LINES = 20  # on the screen; mae.md has all
+MAX_NOTE_LINES = 20  # of each note on the screen; mae.md has all lines
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def aggregate(arguments: argparse.Namespace, answer: Callable[[object], None]) -> None:
-    """Make and write the tables; print them and the paths of their files."""
+    """Make and write the tables; print the tables and the paths of their files."""
     report = make_tables(arguments.results, matrix=arguments.matrix, diagnose=bool(arguments.html))
     folder = arguments.tables or arguments.results / "tables"
     files, lines = report.write_tables(folder), []
@@ -66,7 +66,7 @@ def aggregate(arguments: argparse.Namespace, answer: Callable[[object], None]) -
 
 
 def written_lines(folder: Path, files: Sequence[Path]) -> list[str]:
-    """List what was written, with one line for all formats of a file."""
+    """List the written files, with one line for all formats of a file."""
     suffixes: dict[str, list[str]] = {}
     for path in files:
         suffixes.setdefault(path.stem, []).append(path.suffix)
@@ -85,7 +85,7 @@ def next_steps(report: Report, results: Path, page: Path | None) -> list[str]:
         if page
         else f"python -m irnet_hpc.aggregate {below} --html {name}"
     ]
-    # `predict --best` chooses by val MAE among networks, since classical models are not kept.
+    # `predict --best` chooses a network by val MAE; classical models are not saved.
     specs = [
         run.spec
         for run in report.findings.runs
@@ -110,7 +110,7 @@ def parser() -> CommandParser:
         help="folder of runs (default: results)",
     )
     parser.add_argument(
-        "--matrix", type=Path, help="jobs/*.yaml: also say which cells have no result, and why"
+        "--matrix", type=Path, help="jobs/*.yaml: also list the cells without a result, and why"
     )
     parser.add_argument(
         "--tables", type=Path, metavar="DIR", help="folder to write to (default: RESULTS/tables)"

@@ -1,4 +1,4 @@
-"""Follow errors during training: the histories of runs, averaged over the runs of a model."""
+"""Read how errors fall during training: histories averaged over the runs of each model."""
 
 import dataclasses
 import math
@@ -21,8 +21,8 @@ class Curve:
 
     architecture: str
     epochs: tuple[int, ...]  # the epochs that every run has
-    maes: tuple[float, ...]  # MAE on the rows that select, mean over the runs
-    n: int  # runs
+    maes: tuple[float, ...]  # MAE on the rows that select the epoch, mean over the runs
+    n: int  # number of runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Convergence:
 
     @property
     def name(self) -> str:
-        """A name for files."""
+        """The name of the curves in file names."""
         return f"{self.row.property}_{self.table.name}"
 
 
@@ -44,11 +44,11 @@ def convergence_of(
 ) -> tuple[tuple[Convergence, ...], dict[Path, str]]:
     """Read the histories of plain, SRNet and IRNet runs.
 
-    Joint tables are left out: their histories are of the relative error of all properties.
+    Joint tables are left out: their histories contain the relative error of all properties.
 
     Returns:
-        The curves of each property and table that has any, and the histories that cannot be read
-        (path -> sentence).
+        The curves of each property and table that has histories, and path -> reason for the
+        histories that cannot be read.
     """
     problems: dict[Path, str] = {}
     curves = tuple(
@@ -93,7 +93,10 @@ def _curve(
 
 
 def _maes(folder: RunFolder) -> dict[int, float]:
-    """Map epochs to the MAE on the rows that select, where it was finite."""
+    """Map epochs to the MAE on the rows that select the epoch; a MAE that is not finite is omitted.
+
+    Raises UserError if the history cannot be read.
+    """
     try:
         maes = {int(line["epoch"]): float(line["val_mae"]) for line in folder.history()}
     except (ValueError, KeyError, TypeError) as error:

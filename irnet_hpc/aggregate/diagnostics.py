@@ -1,7 +1,7 @@
-"""Find where the best model of each task errs: by element, and in which rows.
+"""Find the elements and rows for which the best model of each task has large errors.
 
-All runs of the model whose predictions can be read count. A row's error is the mean over the seeds
-of its split.
+All runs of the model are used whose predictions can be read. The error of a row is the mean over
+the seeds of the row's split.
 """
 
 import dataclasses
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-N_WORST = 12  # rows that are shown
-WORST_SHARE = 0.05  # share of the rows, the worst ones, whose part of the MAE is stated
+N_WORST = 12  # the number of worst rows that are shown
+WORST_SHARE = 0.05  # the fraction of rows that count as worst; their part of the MAE is stated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ElementError:
     symbol: str
     n: int
     mae: float
-    bias: float  # mean of prediction less target
+    bias: float  # mean of prediction minus target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,19 +42,19 @@ class WorstRow:
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """Where the best model of a task errs."""
+    """The errors of the best model of a task: by element, and the worst rows."""
 
     task: Task
     result: TaskResult
     n_runs: int
-    n_rows: int  # test rows of all splits together
-    target: "np.ndarray"  # (n,) of every row of every run
+    n_rows: int  # number of test rows of all splits together
+    target: "np.ndarray"  # (n,) for every row of every run
     prediction: "np.ndarray"  # (n,)
     mae: float  # over the rows
-    median: float  # the median absolute error of the rows
-    worst_share: float  # part of the MAE that is due to the worst rows (WORST_SHARE), 0 to 1
+    median: float  # median over the rows of the absolute error
+    worst_share: float  # fraction of the MAE that is due to the worst rows (WORST_SHARE)
     elements: tuple[ElementError, ...]  # by atomic number
-    n_unreadable: int  # rows whose formula cannot be parsed
+    n_unreadable: int  # number of rows whose formula cannot be parsed
     worst: tuple[WorstRow, ...]
 
 
@@ -115,16 +115,16 @@ def _diagnosis(task: Task, predictions: Predictions) -> Diagnosis | None:
 def errors_by_element(
     formulas: Iterable[str], errors: "np.ndarray", residuals: "np.ndarray"
 ) -> tuple[tuple[ElementError, ...], int]:
-    """Average errors over the rows that hold each element.
+    """Average errors over the rows that contain each element.
 
     Args:
-        formulas: (n_rows,).
+        formulas: formulas (n_rows,).
         errors: absolute errors (n_rows,).
-        residuals: predictions less targets (n_rows,).
+        residuals: predictions minus targets (n_rows,).
 
     Returns:
-        The elements that occur, by atomic number, and the number of rows whose formula cannot be
-        read.
+        The errors of each element that occurs, by atomic number, and the number of rows whose
+        formula cannot be read.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Write everything that was found as one Markdown text, or as one JSON object."""
+"""Write all findings as one Markdown text or one JSON object."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ def document(
         tables: all tables.
         sections: the sections that have something to show.
         notes: the notes, shown at the end.
-        width: wrap tables to this many letters, those of a terminal; None: do not wrap.
+        width: the number of characters to which tables are wrapped; None: do not wrap.
         max_lines: show at most this many lines of each note; None: all.
     """
     parts = []
@@ -64,10 +64,10 @@ def how_to_read(tables: Sequence[Table]) -> list[str]:
 
 
 def exported(tables: Sequence[Table], sections: Sequence[Section], notes: Sequence[Note]) -> dict:
-    """Return everything as one object for mae.json.
+    """Return all tables, sections and notes as one object for mae.json.
 
-    MAEs are in the property's unit, improvements in per cent, and null is unknown. A cell without a
-    score has `missing`, the reason.
+    MAEs are in the property's unit, improvements in per cent, and null means unknown. In a cell
+    without a score, `missing` is the reason.
     """
     return {
         "format": FORMAT,

@@ -1,6 +1,6 @@
-"""Put panels together as figures, and write them for a screen (PNG) and for a paper (PDF).
+"""Arrange panels in figures, and write the figures for a screen (PNG) and for a paper (PDF).
 
-matplotlib is imported when a figure is drawn, so that tables do not need it.
+matplotlib is imported only when a figure is drawn, since tables do not need it.
 """
 
 import functools
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 SUFFIXES = (".png", ".pdf")
-# Sizes in inches, text in points; fonts are embedded so that a PDF can be edited.
+# Sizes are in inches, text sizes in points. Fonts are embedded so that a PDF can be edited.
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -48,7 +48,7 @@ def figure_of(
     """Draw panels side by side, with one legend above.
 
     Args:
-        draw: for each panel, a function that draws in its axes.
+        draw: one function for each panel, which draws in the panel's axes.
         title: the title of the figure, below the panels; empty: none.
         x_label: the label of all horizontal axes; empty: each panel keeps its own.
         size: width and height of a panel in inches.
@@ -69,7 +69,7 @@ def figure_of(
             panel.spines[["top", "right"]].set_visible(False)
         for panel in panels[len(draw) :]:
             panel.set_visible(False)
-        for panel in panels[: len(draw)][-n_columns:]:  # with nothing below
+        for panel in panels[: len(draw)][-n_columns:]:  # the lowest panel of each column
             panel.set_xlabel(x_label or panel.get_xlabel())
         _add_legend(figure, panels, max_columns=min(4, int(size[0] * n_columns / 1.7)))
         if title:
@@ -95,7 +95,7 @@ def _add_legend(figure: "Figure", panels: "Iterable[Axes]", max_columns: int) ->
 
 
 def depth_figure(table: Table) -> "Figure":
-    """Draw MAE against depth, as in Jha et al. 2019, with a panel for each property."""
+    """Draw MAE against depth as Jha et al. 2019 do, with a panel for each property."""
     draw = [functools.partial(draw_depths, table=table, row=row) for row in table.rows]
     return figure_of(draw, table.title, X_LABELS["depth"])
 
@@ -107,7 +107,7 @@ def rows_figure(series: Series) -> "Figure":
 
 
 def convergence_figure(convergence: Convergence) -> "Figure":
-    """Draw MAE against epoch, on the rows that select, with a panel for each depth."""
+    """Draw the MAE on the rows that select against the epoch, with a panel for each depth."""
     draw = [
         functools.partial(draw_convergence, convergence=convergence, depth=depth, curves=curves)
         for depth, curves in convergence.panels
@@ -119,7 +119,7 @@ def convergence_figure(convergence: Convergence) -> "Figure":
 def rank_figure(ranking: Ranking) -> "Figure":
     """Draw mean ranks on one axis, the best on the left (Demsar 2006, figure 1).
 
-    Bars join models that cannot be told apart.
+    Bars join models whose ranks do not differ significantly.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -155,7 +155,7 @@ def rank_figure(ranking: Ranking) -> "Figure":
 
 
 def _draw_names(panel: "Axes", ranking: Ranking, top: float) -> None:
-    """Name the better half on the left and the worse half on the right, from outside inwards."""
+    """Write the names of the better half on the left and of the worse half on the right."""
     n_models = len(ranking.models)
     for place, (model, rank) in enumerate(zip(ranking.models, ranking.ranks, strict=True)):
         is_left = place < -(-n_models // 2)
@@ -180,12 +180,12 @@ def figures_of(findings: Findings) -> "Iterator[tuple[str, Figure]]":
 
 
 def write_figures(findings: Findings, folder: Path) -> list[Path]:
-    """Write all figures, each as PNG and PDF, and return the files."""
+    """Write every figure as PNG and as PDF, and return the files."""
     written = []
     for name, figure in figures_of(findings):
         for suffix in SUFFIXES:
             path = folder / f"{name}{suffix}"
-            # Without dates inside, the same results give the same file.
+            # Files contain no dates, so that the same results give the same files.
             undated = {"CreationDate": None} if suffix == ".pdf" else None
             with replacing(path) as temporary:
                 figure.savefig(temporary, dpi=200, bbox_inches="tight", metadata=undated)

@@ -1,4 +1,4 @@
-"""Hold what was found in a folder of results, computed once for every output."""
+"""Compute, once for all outputs, what is known about a folder of results."""
 
 import dataclasses
 import functools
@@ -22,12 +22,12 @@ class Findings:
     """All that is known about the runs below a folder."""
 
     runs: Sequence[FinishedRun]
-    gaps: Mapping[Path, Gap]  # folder -> why it has no result
+    gaps: Mapping[Path, Gap]  # folder without a result -> why
     tables: Sequence[Table]
     tasks: Sequence[Task]
     ranking: Ranking | None  # None: no two models have two tasks in common
-    sizes: Sequence[Series]  # over numbers of training rows
-    chemistry: Sequence[Series]  # over the kinds of test rows
+    sizes: Sequence[Series]  # MAE against the number of training rows
+    chemistry: Sequence[Series]  # MAE on different kinds of test rows
     convergence: Sequence[Convergence]
     predictions: Predictions
     unreadable: Mapping[Path, str]  # history.csv -> why it cannot be read
@@ -39,12 +39,12 @@ class Findings:
 
     @functools.cached_property
     def diagnoses(self) -> tuple[Diagnosis, ...]:
-        """Where the best model of each task errs; read when it is first asked for."""
+        """The errors of the best model of each task, computed on first use."""
         return diagnose(self.tasks, self.predictions)
 
     @property
     def problems(self) -> dict[Path, str]:
-        """Predictions and histories that cannot be used, and why."""
+        """The predictions and histories that cannot be used: path -> reason."""
         return {**self.predictions.problems, **self.unreadable}
 
 
@@ -53,15 +53,15 @@ def find(
     gaps: Mapping[Path, Gap] | None = None,
     tables: Iterable[Table] | None = None,
 ) -> Findings:
-    """Compute everything that outputs need.
+    """Compute everything that the outputs need.
 
     Args:
-        runs: finished runs.
-        gaps: folders without a result, which say why cells are empty.
+        runs: the finished runs.
+        gaps: the folders without a result, and why they have none.
         tables: the tables of these runs, if they have been built already.
 
     Raises:
-        UserError: if one name stands for two different contents; the message names two folders.
+        UserError: if one name was used for two different contents; the message names two folders.
     """
     gaps, predictions = gaps or {}, Predictions()
     if tables is None:

@@ -1,4 +1,4 @@
-"""Turn lines of text into Markdown, LaTeX and CSV, whatever they are about."""
+"""Write lines of text, of whatever content, as Markdown, LaTeX and CSV."""
 
 import csv
 import io
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-PAGE_WIDTH = 100  # letters of \footnotesize, gaps included, that fit on a page
+PAGE_WIDTH = 100  # characters in \footnotesize, gaps included, that fit into a line
 
 
 class Text(NamedTuple):
@@ -14,7 +14,7 @@ class Text(NamedTuple):
 
     text: str
     bold: bool = False
-    missing: bool = False  # it says why there is no number
+    missing: bool = False  # whether the text is the reason why there is no number
 
 
 Line = list[Text]
@@ -26,7 +26,7 @@ def line_of(*cells: str | Text) -> Line:
 
 
 def missing(reason: str) -> Text:
-    """Make the text of a cell without a number."""
+    """Make the text of a cell that has a reason instead of a number."""
     return Text(reason, missing=True)
 
 
@@ -34,22 +34,22 @@ class TableBlock(NamedTuple):
     """One table of a section."""
 
     title: str
-    name: str  # as a label: letters, digits and _.+=-
-    lines: list[Line]  # header first
+    name: str  # a label of letters, digits and _.+=-
+    lines: list[Line]  # the header is the first line
 
 
 class Section(NamedTuple):
-    """A part of the report about one question, with a CSV of its own."""
+    """A part of the report that answers one question and has a CSV of its own."""
 
     name: str  # the name of the CSV
     heading: str
-    text: str  # how to read it
+    text: str  # how to read the section
     blocks: Sequence[TableBlock]
-    records: Sequence[Mapping] = ()  # lines of the CSV, in full precision; none: no CSV
+    records: Sequence[Mapping] = ()  # lines of the CSV in full precision; empty: no CSV
 
 
 def section_markdown(section: Section, width: int | None = None) -> str:
-    """Write a section as Markdown, wrapped to `width` letters where it is given."""
+    """Write a section as Markdown; wrap its tables to `width` characters if that is given."""
     blocks = [f"### {block.title}\n\n{aligned(block.lines, width)}" for block in section.blocks]
     return "\n\n".join([f"## {section.heading}", section.text, *blocks])
 
@@ -65,16 +65,17 @@ def section_latex(section: Section) -> list[str]:
 
 
 def one_line(text: str) -> str:
-    """Make text from a file harmless for a table and a terminal: one line of printable letters."""
+    """Make text from a file safe for tables and terminals: one line of printable characters."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def aligned(lines: Sequence[Line], width: int | None = None) -> str:
-    """Write lines of text, header first, as an aligned Markdown table.
+    """Write lines of text as an aligned Markdown table.
 
     Args:
-        lines: cells of all lines.
-        width: letters of a terminal; columns beyond it follow below, and nothing is escaped.
+        lines: the cells of all lines, the header first.
+        width: the width of a terminal in characters. Columns beyond it follow below, and nothing is
+            escaped. None: the table is not split.
     """
     texts = [[_markdown_text(cell, escape=not width) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
@@ -92,7 +93,7 @@ def _markdown_text(cell: Text, escape: bool) -> str:
 def _markdown_lines(
     texts: Sequence[Sequence[str]], widths: Sequence[int], columns: Sequence[int]
 ) -> Iterator[str]:
-    """Yield some columns of a table: the first aligned to the left, the others to the right."""
+    """Yield the lines of some columns: the first aligned to the left, the others to the right."""
     for number, line in enumerate(texts):
         cells = [
             line[column].rjust(widths[column]) if column else line[0].ljust(widths[0])
@@ -105,7 +106,7 @@ def _markdown_lines(
 
 
 def _blocks(widths: Sequence[int], width: int | None) -> list[list[int]]:
-    """Split columns into blocks that fit into `width`, with the first column in each."""
+    """Split columns into blocks that fit into `width`; each block begins with the first column."""
     blocks = [[0]]
     for column in range(1, len(widths)):
         needed = sum(widths[other] + 3 for other in [*blocks[-1], column]) + 1
@@ -126,12 +127,12 @@ LATEX = {letter: "\\" + letter for letter in "&%$#_{}"} | {
 
 
 def escape_latex(text: str) -> str:
-    """Escape text for LaTeX. Letters beyond ASCII and LATEX are left to the engine."""
+    """Escape text for LaTeX. Characters that are neither ASCII nor in LATEX stay as they are."""
     return "".join(LATEX.get(letter, letter) for letter in one_line(text))
 
 
 def latex_table(caption: str, name: str, lines: Sequence[Line]) -> str:
-    r"""Write lines of text, header first, as a table of the LaTeX package booktabs."""
+    r"""Write lines of text, the header first, as a table of the LaTeX package booktabs."""
     widths = [max(len(line[column].text) for line in lines) for column in range(len(lines[0]))]
     blocks = _blocks(widths, PAGE_WIDTH)
     tabulars = "\n\n\\medskip\n".join(_tabular(lines, columns) for columns in blocks)
@@ -159,7 +160,7 @@ def _latex_cell(cell: Text) -> str:
 
 
 def csv_text(records: Iterable[Mapping]) -> str:
-    """Write records of the same fields as CSV, with a header."""
+    """Write records that have the same fields as CSV with a header."""
     records = list(records)
     text = io.StringIO()
     writer = csv.DictWriter(text, records[0].keys() if records else [], lineterminator="\n")
@@ -169,6 +170,6 @@ def csv_text(records: Iterable[Mapping]) -> str:
 
 
 def _inert(value: object) -> object:
-    """Quote text that a spreadsheet would take for a formula; numbers are left as they are."""
+    """Quote text that a spreadsheet would read as a formula; leave numbers as they are."""
     is_formula = isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
     return f"'{value}" if is_formula else value

@@ -1,8 +1,8 @@
-"""Group runs into tables: decide which results may stand together, and name what they share.
+"""Group comparable runs into tables, and name the settings that the runs of a table share.
 
-A group has one pack, recipe, protocol, number of training rows and start. Packs that differ only in
-the seed of their split count as one pack, under the name without the seed: a split is a repetition
-like a seed.
+The runs of a group share the pack, recipe, protocol, number of training rows and start. Packs that
+differ only in the seed of their split count as one pack, named without the seed, since another
+split is a repetition, as another training seed is.
 """
 
 import contextlib
@@ -25,38 +25,38 @@ from irnet_hpc.runs.spec import PROTOCOLS, read_recipe, run_id, run_key
 
 
 class RecipeLabel(NamedTuple):
-    """How tables call a recipe."""
+    """The name of a recipe in tables."""
 
     name: str
-    content: str  # six digits of its hash where one name stands for several contents, else empty
-    stale: bool  # the recipe of this name, or the trainer, has since changed
+    content: str  # six digits of the recipe's hash if several recipes have this name, else empty
+    stale: bool  # whether the recipe of this name, or the trainer, has since changed
 
     @property
     def text(self) -> str:
-        """Name and content, e.g. `mine#1a2b3c`."""
+        """The name and, if it is not unique, the hash, e.g. `mine#1a2b3c`."""
         return f"{self.name}#{self.content}" if self.content else self.name
 
 
 class Start(NamedTuple):
-    """The run that a training took its weights from, in words that its seeds and splits share."""
+    """The run whose weights a training started from, in words that all seeds and splits share."""
 
     words: str
-    has_seen_test: bool = False  # it was trained on formulas of the test rows, which flatters
+    has_seen_test: bool = False  # trained on formulas of the test rows, which lowers the MAE
 
     def __str__(self) -> str:
         return self.words + (" (which has seen test formulas)" if self.has_seen_test else "")
 
 
 class Group(NamedTuple):
-    """Runs that stand in one table."""
+    """Runs that belong to one table."""
 
-    pack: str  # several splits: the name that they share
+    pack: str  # for several splits, the name that their packs share
     recipe: RecipeLabel
     protocol: str
     train_rows: int | None
     start: Start | None
-    joint: str | None  # properties that each network predicts together; None: one property
-    runs: tuple[FinishedRun, ...]  # by split and seed
+    joint: str | None  # the properties that each network predicts together; None: one property
+    runs: tuple[FinishedRun, ...]  # ordered by split and seed
 
 
 class SplitFamily(NamedTuple):
@@ -64,15 +64,15 @@ class SplitFamily(NamedTuple):
 
     name: str
     packs: tuple[str, ...]
-    differing: tuple[str, ...]  # other differences of their identities; any keeps them apart
+    differing: tuple[str, ...]  # other fields of their identities that differ; empty: merge them
 
 
 def group_runs(runs: Sequence[FinishedRun]) -> tuple[Group, ...]:
     """Group runs into tables, in the tables' order.
 
     Raises:
-        UserError: if one name stands for two packs or two starts, or if a cell has two results; the
-            message names two of their folders.
+        UserError: if two packs or two starts have the same name, or a cell has two results; the
+            message names two of the folders.
     """
     _refuse_two_packs_of_one_name(runs)
     recipes, packs, origins = _recipe_labels(runs), pack_labels(runs), _origins(runs)
@@ -146,7 +146,7 @@ def split_families(runs: Iterable[FinishedRun]) -> list[SplitFamily]:
         identity, *others = (unseeded_identity(run) for run in packs.values())
         differing = {key for other in others for key in differing_fields(identity, other)}
         if len({run.split for run in packs.values()} - {None}) < len(packs):
-            differing.add("split")  # a pack has no seed, or two have the same
+            differing.add("split")  # a pack has no seed, or two packs have the same seed
         families.append(SplitFamily(name, tuple(sorted(packs)), tuple(sorted(differing))))
     return families
 
@@ -157,28 +157,28 @@ def _without_seed(pack: str, run: FinishedRun) -> str:
 
 
 def pack_labels(runs: Sequence[FinishedRun]) -> dict[str, str]:
-    """Map each pack to its name in tables; merged splits have the name that they share."""
+    """Map each pack to its name in tables; merged splits get the name that they share."""
     labels = {run.spec.pack: run.spec.pack for run in runs}
     merged = [family for family in split_families(runs) if not family.differing]
     return labels | {pack: family.name for family in merged for pack in family.packs}
 
 
 def is_stale(run: FinishedRun) -> bool:
-    """Return True if its specification would now be trained by another recipe or trainer."""
+    """Return True if the recipe or the trainer of a run has changed since."""
     spec, result = run.trained, run.result
     known = GRIDS[spec.architecture] if spec.is_classical else RECIPES.get(spec.recipe)
     try:
         recipe = read_recipe(spec, result.recipe)
         key = run_key(spec, recipe, result.pack_identity, (result.origin or {}).get("key"))
-    except (TypeError, UserError):  # a field that recipes no longer have
+    except (TypeError, UserError):  # the run has a field that recipes no longer have
         return True
     return (known or recipe) != recipe or result.key != key
 
 
 def _training(run: FinishedRun) -> tuple[str, str, bool]:
-    """Return name, content and staleness of a run's recipe, which runs of one table share.
+    """Return the name, content and staleness of a run's recipe; a table has one recipe.
 
-    Each classical model has a grid of its own, and they share a table all the same.
+    Each classical model has a grid of its own, but all classical models share a table.
     """
     content = "" if run.spec.is_classical else content_hash(run.result.recipe)
     return run.spec.recipe, content, is_stale(run)
@@ -190,12 +190,12 @@ def content_hash(recipe: dict) -> str:
 
 
 def short_part(kind: str, text: str | None) -> str | None:
-    """Return a part of a file's name: `text`, or `kind` and a short hash if the text is long."""
+    """Return `text` for use in a file name; if it is long, return `kind` and a short hash."""
     return text if text is None or len(text) <= 80 else f"{kind}-{content_hash({kind: text})}"
 
 
 def file_name(parts: Iterable[object]) -> str:
-    """Join those parts that are not empty, as letters, digits and _.+=- only."""
+    """Join the parts that are not empty, and keep only letters, digits and _.+=-."""
     texts = [str(part) for part in parts if part]
     return "_".join(re.sub(r"[^A-Za-z0-9_.+=-]+", "-", text).strip("-") for text in texts)
 
@@ -213,7 +213,7 @@ def _recipe_labels(runs: Sequence[FinishedRun]) -> dict[Path, RecipeLabel]:
 
 
 def runs_with_changed_origin(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
-    """List runs whose origin is among the results, but has since been trained differently."""
+    """List the runs whose origin is among the results but was trained differently afterwards."""
     origins = _origins(runs)
     return [
         run
@@ -225,28 +225,28 @@ def runs_with_changed_origin(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
 
 
 def _origins(runs: Sequence[FinishedRun]) -> dict[str, FinishedRun]:
-    """Map the id by which `start_from` names a run to that run; empty if no run has an origin."""
+    """Map the id that `start_from` uses for a run to that run; empty if no run has an origin."""
     origins: dict[str, FinishedRun] = {}
     if not any(run.spec.start_from for run in runs):
         return origins
     for run in runs:
-        # A recipe with fields that recipes no longer have has no id, so nothing starts from it.
+        # A run whose recipe has outdated fields has no id, so no run starts from it.
         with contextlib.suppress(UserError):
             recipe = read_recipe(run.spec, run.result.recipe)
-            if isinstance(recipe, Recipe):  # nothing starts from a classical model
+            if isinstance(recipe, Recipe):  # no run starts from a classical model
                 origins[run_id(run.spec, recipe)] = run
     return origins
 
 
-# The fields by which an origin is called, each only where it differs from the run's own.
+# The fields that describe an origin; only those are named that differ from the run's fields.
 ORIGIN = ("pack", "property", "model", "recipe")
 
 
 def _start(run: FinishedRun, origins: dict[str, FinishedRun]) -> Start | None:
-    """Describe where the weights of a run came from; None: it started from nothing.
+    """Describe the origin of a run's weights; None if the run started from random weights.
 
-    The words are the same whether or not the origin is among the results, since a run's own result
-    says what it started from.
+    The words do not depend on whether the origin is among the results: they follow from the run's
+    own result.
     """
     spec, stated = run.trained, run.result.origin or {}
     if spec.start_from is None:
@@ -258,15 +258,15 @@ def _start(run: FinishedRun, origins: dict[str, FinishedRun]) -> Start | None:
         fields = {name: stated.get(name) for name in named}
     else:
         return Start(f"run {spec.start_from[:8]}")
-    # Here, since it needs numpy, and most tables do not.
+    # Imported here, since the module needs numpy and most tables do not.
     from irnet_hpc.data.splits import split_suffix_in
 
     own = {name: getattr(spec, name) for name in ORIGIN}
-    # An origin's pack is split like that of the run, so the suffix would say nothing more.
+    # The packs of the origin and of the run have the same split, so its suffix is omitted.
     for side in (own, fields):
         side["pack"] = str(side["pack"]).removesuffix(split_suffix_in(spec.pack))
     words = [str(fields[name]) for name in ORIGIN if fields[name] not in (None, own[name])]
-    # Named whatever the run's own protocol is, since starts are compared across protocols.
+    # The protocol is always named, since starts are compared across protocols.
     words += ["paper"] if fields["protocol"] == "paper" else []
     words += [f"n{fields['train_rows']}"] if fields["train_rows"] else []
     return Start(" ".join(words) or "itself", bool(stated.get("n_shared_test")))

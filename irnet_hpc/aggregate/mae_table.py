@@ -1,4 +1,4 @@
-"""Show a table as text, LaTeX and lines of a CSV. Rounding here is for reading only."""
+"""Write a table as text, LaTeX and lines of a CSV. Only text and LaTeX are rounded."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from statistics import median
@@ -38,10 +38,10 @@ HOW_TO_READ_SPLITS = (
 
 
 def row_format(row: Row) -> str:
-    """Return the number format of a row, the same for all its numbers so that they line up.
+    """Return the number format of a row; all numbers of a row have it, so that they line up.
 
-    It shows two digits of the median sd over seeds, but at most five digits of the lowest MAE;
-    without any sd, four digits of the lowest MAE.
+    The format shows two digits of the median sd over seeds, but at most five digits of the lowest
+    MAE. If there is no sd, it shows four digits of the lowest MAE.
     """
     scores = [score for score in row.scores if score]
     lowest = min(score.mae for score in scores)
@@ -54,7 +54,11 @@ def row_format(row: Row) -> str:
 
 
 def difference_format(differences: Iterable[float], spreads: Iterable[float | None]) -> str:
-    """Return a signed number format: two digits of the median spread, else three of the largest."""
+    """Return a signed number format.
+
+    It shows two digits of the median spread or, without any spread, three digits of the largest
+    difference.
+    """
     known = [spread for spread in spreads if spread]
     value, digits = (median(known), 2) if known else (max(map(abs, differences)), 3)
     if value and not 1e-5 <= value < 1e6:
@@ -63,14 +67,14 @@ def difference_format(differences: Iterable[float], spreads: Iterable[float | No
 
 
 def _decimals(value: float, digits: int) -> int:
-    """Return the number of decimal places that shows a number of significant digits."""
-    # The exponent of the rounded value: 0.0996 is 0.10.
+    """Return the number of decimal places that show `digits` significant digits of a value."""
+    # Take the exponent of the rounded value: 0.0996 is rounded to 0.10.
     exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])
     return max(0, digits - 1 - exponent)
 
 
 def percent_text(percent: float | None, otherwise: str) -> Text:
-    """Show a percentage with its sign, or why there is none."""
+    """Show a percentage with its sign, or `otherwise` if there is none."""
     return missing(otherwise) if percent is None else Text(f"{percent:+.1f} %")
 
 
@@ -90,13 +94,13 @@ def score_text(score: Score, form: str) -> str:
 
 
 def spread_text(mean: float, sd: float | None, n: int, form: str) -> str:
-    """Show mean ± sd (n). A sign in `form` applies to the mean only."""
+    """Show mean ± sd (n). If `form` asks for a sign, only the mean has one."""
     spread = "" if sd is None else f" ± {sd:{form.lstrip('+')}}"
     return f"{mean:{form}}{spread} (n={n})"
 
 
 def score_cell(table: Table, row: Row, model: Model) -> Text:
-    """Show a model's score in a row, or why there is none."""
+    """Show a model's score in a row, or why it has none."""
     score = table.score(row, model)
     if score is None:
         return missing(table.missing(row, model))
@@ -114,7 +118,7 @@ def classical_cell(row: Row) -> Text:
 def grid(table: Table) -> list[Line]:
     """Show the table as lines of text.
 
-    Columns are property, baseline, best classical model, each model, and each comparison.
+    The columns are property, baseline, best classical model, the models and the comparisons.
     """
     irnets = [
         model for model in table.models if model.architecture == "irnet" and table.has_classical
@@ -163,12 +167,12 @@ def _over_single(table: Table, row: Row, model: Model) -> Text:
 
 
 def markdown(table: Table, width: int | None = None) -> str:
-    """Write the table as aligned Markdown; columns beyond `width` letters follow below."""
+    """Write the table as aligned Markdown; columns beyond `width` characters follow below."""
     return aligned(grid(table), width)
 
 
 def latex(table: Table) -> str:
-    """Write the table for LaTeX; the preamble needs the package booktabs."""
+    """Write the table for LaTeX; the document must load the package booktabs."""
     return latex_table(f"Test MAE. {table.title}.", table.name, grid(table))
 
 
@@ -232,5 +236,8 @@ def tidy_csv(tables: Iterable[Table]) -> str:
 
 
 def settings_of(table: Table) -> Mapping[str, str | int | None]:
-    """Return the settings with the joint properties: the first columns of a section's CSV."""
+    """Return the first columns of a section's CSV: the table's settings plus `joint`.
+
+    `joint` lists the properties that are trained together.
+    """
     return {**table.settings, "joint": table.joint}

@@ -1,4 +1,4 @@
-"""Explain below the tables what is missing and why, and what the names mean."""
+"""Write the notes below the tables: which results are missing and why, and what names mean."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,14 +12,14 @@ from irnet_hpc.runs.collect import FinishedRun, Gap
 
 
 class Note(NamedTuple):
-    """A heading, and the cells or names that it is about."""
+    """A heading, and the cells or names to which it applies."""
 
     heading: str
     lines: tuple[str, ...] = ()
 
 
 def gap_notes(gaps: Mapping[Path, Gap]) -> list[Note]:
-    """List the folders without a result by state, each with its reason."""
+    """List the folders without a result by state, each with the reason."""
     by_state = defaultdict(list)
     for folder, gap in sorted(gaps.items()):
         by_state[gap.state].append(one_line(f"{folder}: {gap.why}" if gap.why else str(folder)))
@@ -89,7 +89,7 @@ def _fitted_on_fewer_rows(runs: Iterable[FinishedRun]) -> set[str]:
 
 
 def _recipes_of_one_name(runs: Iterable[FinishedRun]) -> set[str]:
-    """Say how recipes of one name differ. Classical models have a grid each, and are left out."""
+    """Describe how recipes with the same name differ, except the grids of classical models."""
     contents: dict[str, list[dict]] = defaultdict(list)
     for run in runs:
         recipes = contents[run.spec.recipe]

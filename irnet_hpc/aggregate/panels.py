@@ -1,6 +1,6 @@
-"""Draw panels: the axes of a figure with all that is in them.
+"""Draw panels, which are the axes of a figure and their content.
 
-matplotlib is imported when something is drawn, so that tables do not need it.
+matplotlib is imported only when a panel is drawn, since tables do not need it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
 Style = tuple[str, str]  # colour and marker
 
-# Okabe and Ito's palette, which the colour-blind can tell apart; each also has its own marker.
+# Okabe and Ito's palette, whose colours colour-blind readers can distinguish; each architecture
+# also has its own marker.
 STYLES: dict[str, Style] = {
     "plain": ("#D55E00", "s"),
     "srnet": ("#E69F00", "^"),
     "irnet": ("#0072B2", "o"),
 }
-# For other architectures; the last four are from Paul Tol's palette for the colour-blind.
+# Styles of other architectures; the last four colours are from Paul Tol's colour-blind palette.
 OTHER_STYLES: tuple[Style, ...] = (
     *(("#009E73", "D"), ("#CC79A7", "v"), ("#56B4E9", "P"), ("#000000", "X")),
     *(("#882255", "<"), ("#999933", ">"), ("#332288", "p"), ("#44AA99", "h")),
@@ -37,15 +38,16 @@ OTHER_STYLES: tuple[Style, ...] = (
 BEST_CLASSICAL = ("best classical", ("0.2", "X"), "--")  # label, style, line
 LINES = ("-", "--", "-.", ":")  # for depths, the lowest first
 BASELINE = "baseline (train median)"
-# A baseline above this many times the largest MAE would squeeze the lines together; it is written
-# as a number instead of drawn.
+# A baseline above this many times the largest MAE would squeeze the lines together. Such a baseline
+# is written as a number and not drawn.
 MAX_BASELINE = 1.5
-# Quantiles of the rows that a density spans: a far outlier must not squeeze all others together.
+# The quantiles of the rows between which a density is drawn: a far outlier must not squeeze all
+# other rows together.
 CENTRAL = (0.001, 0.999)
 DENSITY_PIXELS = 90  # along each side of a density
 DENSITY_COLOUR = (0x3F, 0x93, 0xDC)
 
-# The horizontal axis of a figure, in the files and on the page; vertical ones are set below.
+# The labels of horizontal axes, in the files and on the page; vertical axes are labelled below.
 X_LABELS = {
     "depth": "depth (fully connected layers)",
     "size": "training rows",
@@ -82,7 +84,7 @@ def _name_panel(panel: "Axes", name: str, unit: str) -> None:
 
 
 def styles_of(architectures: Iterable[str]) -> dict[str, Style]:
-    """Map architectures to colour and marker, in the order given."""
+    """Map architectures, in the given order, to their colours and markers."""
     known = list(dict.fromkeys(architectures))
     others = iter(OTHER_STYLES * len(known))
     return {architecture: STYLES.get(architecture) or next(others) for architecture in known}
@@ -113,7 +115,7 @@ def _draw_scores(
 
 
 def draw_rows(panel: "Axes", series: Series) -> None:
-    """Draw MAE against training rows with a line for each model, both axes logarithmic."""
+    """Draw MAE against training rows on logarithmic axes, with a line for each model."""
     styles = styles_of(model.architecture for model in series.models)
     depths = sorted({model.depth for model in series.models if model.depth})
     rows = [point.row for point in series.points]
@@ -135,13 +137,13 @@ def draw_rows(panel: "Axes", series: Series) -> None:
 def draw_convergence(
     panel: "Axes", convergence: Convergence, depth: int, curves: Sequence[Curve]
 ) -> None:
-    """Draw MAE against epoch, on the rows that select the best epoch."""
+    """Draw the MAE on the rows that select the best epoch against the epoch."""
     for curve in curves:
-        # Counted from 1, as in the log and the progress bar of a training.
+        # Epochs are counted from 1, as in the log and the progress bar of a training.
         epochs = [epoch + 1 for epoch in curve.epochs]
         colour, _ = STYLES[curve.architecture]
         panel.plot(epochs, curve.maes, color=colour, linewidth=1.2, label=NAMES[curve.architecture])
-    # The stub of Locator lacks the options of MaxNLocator.
+    # The type stub of Locator lacks the options of MaxNLocator.
     panel.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     panel.set_yscale("log")
     round_ticks(panel.yaxis)
@@ -155,7 +157,7 @@ def draw_convergence(
 
 
 def round_ticks(axis: "Axis") -> None:
-    """Label a logarithmic axis with about five round numbers, 0.12 and not 1.2 x 10^-1."""
+    """Label a logarithmic axis with about five round numbers, written as 0.12, not 1.2 x 10^-1."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), numticks=50))
@@ -171,7 +173,7 @@ def round_ticks(axis: "Axis") -> None:
 
 
 def symbol(name: str) -> str:
-    """Return a property's symbol in matplotlib's mathematics, with an upright subscript."""
+    """Return a property's symbol in matplotlib's math notation, with an upright subscript."""
     if name not in PROPERTIES:
         return plain_text(name.replace("_", " "))
     letter, slash, per = PROPERTIES[name].symbol.partition("/")
@@ -180,12 +182,12 @@ def symbol(name: str) -> str:
 
 
 def plain_text(text: str) -> str:
-    """Return text in which matplotlib sees no mathematics."""
+    """Escape text so that matplotlib does not read it as math."""
     return one_line(text).replace("$", r"\$")
 
 
 def draw_parity(panel: "Axes", diagnosis: Diagnosis) -> None:
-    """Draw predictions against targets as a density of rows; on the line they are equal."""
+    """Draw predictions against targets as a density of rows, with the line of equality."""
     import numpy as np
 
     values = np.concatenate([diagnosis.target, diagnosis.prediction])
@@ -197,7 +199,7 @@ def draw_parity(panel: "Axes", diagnosis: Diagnosis) -> None:
 
 
 def draw_residuals(panel: "Axes", diagnosis: Diagnosis) -> None:
-    """Draw residuals against targets as a density; lines hold 50 % and 90 % of the rows."""
+    """Draw residuals against targets as a density, with lines around 50 % and 90 % of the rows."""
     import numpy as np
 
     residual = diagnosis.prediction - diagnosis.target
@@ -221,7 +223,7 @@ def _draw_density(
 ) -> None:
     """Draw the logarithm of the rows per pixel as the opacity of one colour.
 
-    It is legible on dark and light pages. Rows beyond the limits are drawn at the edge.
+    The density is legible on dark and light pages. Rows beyond the limits are drawn at the edge.
     """
     import numpy as np
 
@@ -252,7 +254,7 @@ def _widened(limits: tuple[float, float]) -> tuple[float, float]:
 
 
 def draw_cost(panel: "Axes", table: Table, row: Row) -> None:
-    """Draw MAE against device-hours of a run, with a line along the Pareto front."""
+    """Draw MAE against the device-hours of a run, with a line along the Pareto front."""
     styles = styles_of(model.architecture for model in table.models)
     scores = {
         model: score

@@ -1,6 +1,7 @@
-"""Prepare tables for the page: what a cell sorts by and how it is shown.
+"""Prepare tables for the page: the value by which each cell is sorted, and how it is shown.
 
-Text stays text here: the templates escape it. Only `formula` makes markup, and escapes its parts.
+This module does not escape text, since the templates do. Only `formula` makes markup, and it
+escapes the parts of the formula.
 """
 
 import re
@@ -11,10 +12,10 @@ from markupsafe import Markup, escape
 
 from irnet_hpc.aggregate.formats import Line, Text, one_line
 
-# The first number of a cell, or the one behind a model's name.
+# The first number of a cell, or the number behind a model's name.
 NUMBER = re.compile(r"(?:p [<=] )?([+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?)(?: .*)?")
 NAMED = re.compile(r"[\w.+-]+ (\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?) (?:± \S+ )?\(n=\d+\)")
-MAX_UNBROKEN = 44  # letters, beyond which a cell may break into lines
+MAX_UNBROKEN = 44  # a cell with more characters may be broken into lines
 
 
 class PageCell(NamedTuple):
@@ -22,28 +23,28 @@ class PageCell(NamedTuple):
 
     text: str
     classes: str = ""  # classes of the style sheet
-    value: float | None = None  # what it sorts by; None: its text
+    value: float | None = None  # the number by which the cell is sorted; None: by its text
 
 
 class PageTable(NamedTuple):
     """A table that the page's script can sort by any column."""
 
     header: list[PageCell]
-    lines: list[list[PageCell]]  # the first cell of each is its heading
+    lines: list[list[PageCell]]  # the first cell of each line is the line's heading
 
 
 def page_table(lines: Sequence[Line], first: Callable[[str], str] = str) -> PageTable:
-    """Prepare lines of text, header first.
+    """Prepare lines of text, the header first.
 
     Args:
-        lines: cells of all lines.
+        lines: the cells of all lines.
         first: the function that renders a cell of the first column, such as `formula`.
     """
     header, *body = lines
     values = [
         [None if cell.missing else number_of(one_line(cell.text)) for cell in line] for line in body
     ]
-    # Columns of numbers, for the most part, are aligned to the right.
+    # Columns that contain mostly numbers are aligned to the right.
     is_right = [
         column > 0 and 2 * sum(line[column] is not None for line in values) > len(body)
         for column in range(len(header))
@@ -73,7 +74,7 @@ def _cell(cell: Text, value: float | None, is_right: bool) -> PageCell:
 
 
 def number_of(text: str) -> float | None:
-    """Return the number that a text sorts by; None: it sorts by its letters."""
+    """Return the number by which a text is sorted; None if it is sorted as text."""
     match = NUMBER.fullmatch(text) or NAMED.fullmatch(text)
     return float(match[1].replace(",", "")) if match else None
 

@@ -1,11 +1,11 @@
-"""Render the report as one HTML file that needs nothing else: no network and no server.
+"""Render the report as one HTML file that needs neither a network nor a server.
 
-Charts are matplotlib's, as SVG within the page. It draws the other figures already; a chart takes a
-few kB instead of the 4.5 MB of an interactive library, prints as it looks, and follows the page's
-dark mode. A few lines of JavaScript, webpage.js, make tables interactive. A Content-Security-Policy
-lets this script run by its hash, and nothing else.
+matplotlib draws the charts, as it draws the other figures, and they are SVG elements of the page. A
+chart takes a few kB instead of the 4.5 MB of an interactive library, looks the same in print, and
+follows the page's dark mode. A few lines of JavaScript, webpage.js, make tables interactive. The
+Content-Security-Policy contains the hash of this script, so that no other script can run.
 
-Templates escape every text. What is not printable becomes a space.
+Templates escape every text. Each unprintable character becomes a space.
 """
 
 import base64
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from irnet_hpc.aggregate.report import Report
 
 
-MAX_UNFOLDED = 3  # blocks of a section, above which they are folded
+MAX_UNFOLDED = 3  # if a section has more blocks, they are folded
 
 
 class PageSection(NamedTuple):
@@ -62,7 +62,7 @@ class PageSection(NamedTuple):
 
 
 class PublishedTable(NamedTuple):
-    """A table as mae.md has it, and the published numbers beside it."""
+    """A table as in mae.md, and the published numbers to compare it with."""
 
     title: str
     table: PageTable
@@ -75,7 +75,7 @@ class PublishedTable(NamedTuple):
 class Part:
     """A part of the page, as the template shows it."""
 
-    name: str  # its heading
+    name: str  # the heading of the part
     template: str
     extent: str = ""
     text: str = ""
@@ -91,7 +91,7 @@ class Part:
 
     @property
     def anchor(self) -> str:
-        """The id that links lead to."""
+        """The id of the part, to which links lead."""
         return self.name.lower().replace(" ", "-")
 
 
@@ -126,7 +126,7 @@ def _package_text(name: str) -> str:
 
 @functools.cache
 def _environment() -> "Environment":
-    """Return the templates, which escape whatever is put into them."""
+    """Return the environment of the templates, which escapes all text put into them."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     return Environment(
@@ -141,7 +141,7 @@ def _environment() -> "Environment":
 
 
 def printable(value: object) -> object:
-    """Replace letters that do not print by spaces; markup stays as it is."""
+    """Replace each unprintable character with a space; leave markup alone."""
     if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
         return value
     return "".join(letter if letter.isprintable() else " " for letter in value)
@@ -149,7 +149,7 @@ def printable(value: object) -> object:
 
 def subtitle(findings: Findings) -> str:
     """Describe the page, and state when the newest run started if the results record it."""
-    # Nothing else reads the attempts, so they may be anything.
+    # No other code checks the attempts, so they may have any type.
     attempts = [
         attempt
         for run in findings.runs
@@ -205,7 +205,7 @@ def _parts(report: "Report") -> Iterator[Part]:
 
 
 def _chart_parts(findings: Findings, sections: Mapping[str, PageSection]) -> Iterator[Part]:
-    """Yield the parts between the results and the tables: charts, each with its section."""
+    """Yield the parts between the results and the tables: each has charts and a section."""
     yield _depth_part(findings, sections)
     charts, n_left_out = convergence_charts(findings.convergence)
     note = f"{n_left_out} more are files beside the tables." if n_left_out else ""
@@ -224,7 +224,7 @@ def _chart_parts(findings: Findings, sections: Mapping[str, PageSection]) -> Ite
             yield Part(name, "charts.html", charts=shown, section=section)
 
 
-# Heading of the page -> name of the section below it.
+# Heading on the page -> name of the section below the heading.
 SECTION_PARTS = {
     "Significance": "intervals",
     "Differences": "differences",
@@ -296,7 +296,7 @@ def _score_line(table: Table, row: Row, model: Model, score: ModelScore | None) 
 
 
 def _tables(report: "Report") -> list[PublishedTable]:
-    """Prepare the tables as mae.md has them."""
+    """Prepare the tables as in mae.md."""
     tables = []
     for table in report.tables:
         lines, sources = published_grid(table)

@@ -1,4 +1,4 @@
-"""Draw the charts of the page, in its colours, and lay out the periodic table."""
+"""Draw the charts in the page's colours, and lay out the periodic table."""
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-PANEL_SIZE = (3.7, 3.0)  # inches of a chart: the width of a telephone
-MAX_CURVES = 60  # charts of convergence; those of several architectures first
-MIN_ROWS = 10  # test rows below which the error of an element is not coloured
-# (upper bound of an element's MAE over the MAE of all rows, in words), in the order of the colours
-# in the style sheet.
+PANEL_SIZE = (3.7, 3.0)  # size of a chart in inches; it is as wide as a telephone
+MAX_CURVES = 60  # charts of convergence; those that compare architectures come first
+MIN_ROWS = 10  # with fewer test rows, the error of an element is not coloured
+# (upper bound, in words) of the ratio of an element's MAE to the MAE of all rows, in the order of
+# the colours in the style sheet.
 SHADES = (
     (0.5, "at most half"),
     (0.8, "to 0.8"),
@@ -48,7 +48,7 @@ SHADES = (
 )
 LAST_OF_PERIOD = (2, 10, 18, 36, 54, 86, 118)  # the noble gases
 LANTHANUM, ACTINIUM = 57, 89
-F_ROW = 8  # lanthanides and actinides stand below the table, in rows 8 and 9
+F_ROW = 8  # lanthanides and actinides are below the table, in rows 8 and 9
 N_COLUMNS = 18
 
 
@@ -65,14 +65,14 @@ class ElementTile(NamedTuple):
 
     symbol: str
     mae: str
-    title: str  # shown when pointed at
+    title: str  # shown when the pointer is on the tile
     classes: str  # classes of the style sheet
     row: int
     column: int
 
 
 class PageDiagnosis(NamedTuple):
-    """Where the best model of a task errs, as the page shows it."""
+    """The errors of the best model of a task, as the page shows them."""
 
     title: str
     text: str
@@ -84,9 +84,9 @@ class PageDiagnosis(NamedTuple):
 
 
 def place(symbol: str) -> tuple[int, int]:
-    """Return row and column of an element, from 1: its period and group.
+    """Return the row (period) and column (group) of an element, counted from 1.
 
-    Lanthanides and actinides, La and Ac included, stand in rows 8 and 9 and columns 4 to 18.
+    Lanthanides and actinides, La and Ac included, are in rows 8 and 9 and columns 4 to 18.
 
     >>> place("Fe"), place("He"), place("La"), place("Lr")
     ((4, 8), (1, 18), (8, 4), (9, 18))
@@ -110,12 +110,12 @@ def chart_of(figure: "Figure", name: str, caption: str, wide: bool = False) -> C
 def panel_chart(
     draw: "Callable[[Axes], None]", name: str, caption: str, x_label: str = ""
 ) -> Chart:
-    """Make a chart of one panel, which fits a telephone; a wide screen shows several in a row."""
+    """Make a chart of one panel. It fits a telephone; a wide screen shows several in a row."""
     return chart_of(figure_of([draw], x_label=x_label, size=PANEL_SIZE), name, caption)
 
 
 def depth_charts(tables: Iterable[Table]) -> list[Chart]:
-    """Draw MAE against depth, the papers' figure, for each property with several depths."""
+    """Draw MAE against depth, as the papers do, for each property with several depths."""
     return [
         panel_chart(
             functools.partial(draw_depths, table=table, row=row),
@@ -143,10 +143,10 @@ def size_charts(sizes: Iterable[Series]) -> list[Chart]:
 
 
 def convergence_charts(convergence: Iterable[Convergence]) -> tuple[list[Chart], int]:
-    """Draw a chart for each depth, those that compare architectures first.
+    """Draw a chart for each depth; the charts that compare architectures come first.
 
     Returns:
-        At most MAX_CURVES charts, and the number of those left out.
+        At most MAX_CURVES charts, and the number of charts that were left out.
     """
     panels = [(item, depth, curves) for item in convergence for depth, curves in item.panels]
     panels.sort(key=lambda panel: -len(panel[2]))
@@ -163,7 +163,7 @@ def convergence_charts(convergence: Iterable[Convergence]) -> tuple[list[Chart],
 
 
 def cost_charts(tables: Iterable[Table]) -> list[Chart]:
-    """Draw MAE against device-hours for each property of several models."""
+    """Draw MAE against device-hours for each property on which several models were trained."""
     words = "numbers are depths, the line joins what nothing beats in both"
     return [
         panel_chart(
@@ -179,7 +179,7 @@ def cost_charts(tables: Iterable[Table]) -> list[Chart]:
 
 
 def rank_charts(ranking: Ranking | None) -> list[Chart]:
-    """Draw the critical difference, if there is one."""
+    """Draw the critical-difference diagram if there is a critical difference."""
     if ranking is None or ranking.critical_difference is None:
         return []
     caption = (

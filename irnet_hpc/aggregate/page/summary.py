@@ -1,4 +1,4 @@
-"""State the results in words: sentences that follow from the tables."""
+"""State the results in sentences that are made from the tables."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from irnet_hpc.aggregate.task_results import Task
 
 
 class Sentence(NamedTuple):
-    """A sentence and what it is about."""
+    """A sentence of the summary and its topic."""
 
     about: str
     text: str
@@ -31,7 +31,7 @@ def extent(findings: Findings) -> str:
 
 
 def sentences(findings: Findings) -> Iterator[Sentence]:
-    """Yield sentences on the best of each task, depth, ranks, claims, and what is missing."""
+    """Yield sentences on each task's best model, on depth, ranks, claims and missing results."""
     for task in findings.tasks:
         yield Sentence(task.name, _best(task))
     for table in findings.tables:
@@ -68,7 +68,7 @@ def _below(percent: float) -> str:
 
 
 def _depth(table: Table, row: Row) -> str | None:
-    """Compare the lowest with the greatest depth of each architecture, as the papers do."""
+    """Compare the smallest with the greatest depth of each architecture, as the papers do."""
     form, parts = row_format(row), []
     for architecture in ("plain", "srnet", "irnet"):
         scores = [(depth, table.score(row, Model(architecture, depth))) for depth in table.depths]
@@ -111,5 +111,5 @@ def count(n: int, noun: str) -> str:
 
 
 def plural(n: int, noun: str) -> str:
-    """Return a noun in the singular or plural, as its number requires."""
+    """Return a noun in the singular or the plural, depending on n."""
     return noun if n == 1 else f"{noun}s"

@@ -1,4 +1,4 @@
-"""Write a figure as SVG for the page: in the page's colours, and without references beyond it."""
+"""Write a figure as SVG that uses the page's colours and refers to nothing outside the page."""
 
 import io
 import re
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# Colours of the figures -> those of the page's style sheet, which differ in the dark.
+# Colour of the figures -> colour of the page's style sheet, which changes in dark mode.
 COLOURS = {
     "#000000": "currentColor",
     "#262626": "currentColor",
@@ -32,8 +32,8 @@ COLOURS = {
     "#332288": "var(--indigo)",
     "#44aa99": "var(--teal)",
 }
-# Text stays text: small, searchable, in the page's colour. Ids follow from the content, so that the
-# same results give the same page.
+# Text is not drawn as paths, so that files are small and text can be searched and has the page's
+# colour. Ids follow from the content, so that the same results give the same page.
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "irnet",
@@ -42,7 +42,7 @@ STYLE: dict[Any, Any] = {
 }
 PIXELS_A_POINT = 1.25
 FONT = "'DejaVu Sans'"
-# Attributes whose numbers are places, which hundredths of a point describe well enough.
+# Attributes whose numbers are coordinates, which are rounded to hundredths of a point.
 PLACES = {"d", "x", "y", "width", "height", "points", "transform"}
 DROPPED = {"metadata", "style"}
 
@@ -81,7 +81,7 @@ def inline_svg(figure: "Figure", name: str, description: str) -> Markup:
 
 
 def _local_name(name: str) -> str:
-    """Remove the namespace of a tag or attribute: within HTML, SVG needs none."""
+    """Remove the namespace of a tag or attribute, since SVG within HTML needs none."""
     return name.rpartition("}")[2]
 
 
@@ -103,7 +103,7 @@ def _drop_children(element: ElementTree.Element) -> None:
 def _attributes(
     element: ElementTree.Element, name: str, references: set[str]
 ) -> Iterator[tuple[str, str]]:
-    """Yield the attributes of an element as the page has them."""
+    """Yield the attributes of an element, rewritten for the page."""
     for key, value in element.attrib.items():
         key = _local_name(key)
         if key == "id":
@@ -120,7 +120,7 @@ def _attributes(
 
 
 def _declaration(text: str, name: str) -> str:
-    """Rewrite a declaration of a style: its colour, font and reference."""
+    """Rewrite the colour, font and reference of a style declaration."""
     key, _, value = (part.strip() for part in text.partition(":"))
     if key == "font":
         value = f"{value.partition(FONT)[0]}var(--font)"
@@ -129,5 +129,5 @@ def _declaration(text: str, name: str) -> str:
 
 
 def _without_indent(text: str | None) -> str | None:
-    """Keep text that is not only white space between elements."""
+    """Return the text, or None if it is only white space between elements."""
     return text if text and text.strip() else None
