@@ -1,12 +1,12 @@
-"""Write a script that completes commands, options and their choices in a shell, to stdout.
+"""Print a script that lets a shell complete commands, options and the choices of options.
 
     python -m irnet_hpc.completion bash > ~/.local/share/bash-completion/completions/irnet_hpc
     python -m irnet_hpc.completion zsh > ~/.zfunc/_irnet_hpc                 with ~/.zfunc in $fpath
     python -m irnet_hpc.completion fish > ~/.config/fish/completions/irnet_hpc.fish
 
-It completes `irnet_hpc train ...`, the command of the installed package. To a shell,
-`python -m irnet_hpc.train` is a command of Python's. The script is fixed, so no Python starts at a
-keystroke. It is written by shtab, the extra `completion`.
+The script completes `irnet_hpc train ...`, the command of the installed package. It cannot complete
+`python -m irnet_hpc.train`, which to a shell is the command `python`. The script contains all
+choices, so no Python starts while you type. It is made by shtab, the extra `completion`.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from irnet_hpc.runs.recipes import RECIPES
 from irnet_hpc.runs.spec import PROTOCOLS
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
-# Argument -> values to suggest, where its parser has no choices; other values may be valid too.
+# Argument -> values to suggest if its parser has no choices. Other values may be valid too.
 SUGGESTIONS: Mapping[str, Iterable[object]] = {
     "source": SOURCES,
     "probe": SOURCES,
@@ -45,7 +45,7 @@ FILES = {"matrix", "names", "output", "html", "model", "verify", "info"}
 
 
 def parsers() -> Mapping[str, CommandParser]:
-    """Make the parser of each command, as the command itself uses it."""
+    """Make the parser of each command, the same that the command itself uses."""
     from irnet_hpc import tensorboard
     from irnet_hpc.aggregate import cli as aggregate
     from irnet_hpc.doctor import cli as doctor
@@ -69,9 +69,9 @@ def parsers() -> Mapping[str, CommandParser]:
 
 
 def whole_parser() -> argparse.ArgumentParser:
-    """Make one parser of all commands with suggestions for their arguments, for shtab to read.
+    """Make one parser of all commands, with suggestions for their arguments, for shtab to read.
 
-    It must not parse anything: its choices are only suggestions.
+    Never parse arguments with it: its choices are only suggestions, so it refuses valid values.
     """
     import shtab
 
@@ -87,7 +87,7 @@ def whole_parser() -> argparse.ArgumentParser:
                 argument.choices = list(suggestions[argument.dest])
             elif argument.dest in FOLDERS | FILES:
                 kind = shtab.DIRECTORY if argument.dest in FOLDERS else shtab.FILE
-                vars(argument)["complete"] = kind  # which shtab looks for
+                vars(argument)["complete"] = kind  # shtab looks for this attribute
         commands.add_parser(name, help=COMMANDS[name].purpose, parents=[command], add_help=False)
     return whole
 
@@ -118,7 +118,10 @@ def main() -> None:
     print(shtab.complete(whole_parser(), shell))
     if sys.stdout.isatty():
         path = Path("~/.local/share/bash-completion/completions/irnet_hpc")
-        print(f"next: write it to a file that the shell reads, such as {path}", file=sys.stderr)
+        print(
+            f"next: write this script to a file that the shell reads, such as {path}",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
     python -m irnet_hpc.tensorboard                       runs below results/
     python -m irnet_hpc.tensorboard results/oqmd-magpie   runs of one pack
-    python -m irnet_hpc.tensorboard --logdir /tmp/curves  not to results/tensorboard
-    tensorboard --logdir results/tensorboard              TensorBoard itself, a package of its own
+    python -m irnet_hpc.tensorboard --logdir /tmp/curves  instead of to results/tensorboard
+    tensorboard --logdir results/tensorboard              TensorBoard itself, a separate package
 
-It may be called at any time, even while trainings run: each call replaces the event files by the
-present content of history.csv. It needs tensorboardX, the extra `tensorboard`.
+The command may be called at any time, even while trainings run: each call writes the event files
+again from the present content of history.csv. It needs tensorboardX, the extra `tensorboard`.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from irnet_hpc.files import read_json, replacing
 FILE_NAME = "events.out.tfevents.irnet_hpc"
 # Column of history.csv -> name of the curve.
 CURVES = {"train_mae": "mae/train", "val_mae": "mae/selection", "lr": "learning_rate"}
-FILE_VERSION = "brain.Event:2"  # which TensorBoard expects in the first event of a file
+FILE_VERSION = "brain.Event:2"  # TensorBoard expects this in the first event of a file
 
 
 class Point(NamedTuple):
@@ -38,10 +38,10 @@ class Point(NamedTuple):
 
 
 def read_points(folder: Path) -> Iterator[Point]:
-    """Read a run's curves: a point for each epoch in history.csv, then the test MAE of its result.
+    """Yield the points of a run's curves: each epoch of history.csv, then the test MAE at the end.
 
-    The seconds of history.csv count from the start of the training, so they are added to the time
-    at which the run first began.
+    The seconds in history.csv count from the start of the training, so the time at which the run
+    first began is added to them.
     """
     began, epoch = start_time(folder), 0
     with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
@@ -50,7 +50,7 @@ def read_points(folder: Path) -> Iterator[Point]:
                 epoch, seconds = int(line["epoch"]), float(line["seconds"])
                 values = {curve: float(line[column]) for column, curve in CURVES.items()}
             except (KeyError, TypeError, ValueError):
-                break  # the training is just writing this line
+                break  # a training is still writing this line
             yield Point(began + seconds, epoch, values)
     with contextlib.suppress(UserError, OSError, LookupError, TypeError, ValueError):
         result = read_json(folder / "result.json")
@@ -59,7 +59,10 @@ def read_points(folder: Path) -> Iterator[Point]:
 
 
 def start_time(folder: Path) -> float:
-    """Return when a run first began, in seconds since 1970, or else the time of its history.csv."""
+    """Return the time at which a run first began, in seconds since 1970.
+
+    If run.json does not say it, return the time at which history.csv was last changed.
+    """
     with contextlib.suppress(UserError, OSError, LookupError, TypeError, ValueError):
         started = read_json(folder / "run.json")["attempts"][0]["started"]
         return datetime.fromisoformat(started).timestamp()
@@ -67,13 +70,13 @@ def start_time(folder: Path) -> float:
 
 
 def write_event_file(path: Path, folder: Path) -> None:
-    """Replace an event file by the curves of a run."""
-    # Imported here, since it takes 2 s.
+    """Write the curves of a run to an event file, which is replaced if it exists."""
+    # Imported here, since the import takes 2 s.
     from tensorboardX import RecordWriter
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.proto.summary_pb2 import Summary
 
-    # Not synced to disk, for it can be written again at any time.
+    # Not synced to disk, since the file can be written again at any time.
     with (
         replacing(path, sync=False) as temporary,
         contextlib.closing(RecordWriter(str(temporary))) as writer,
@@ -90,20 +93,23 @@ def write_event_file(path: Path, folder: Path) -> None:
 
 
 def write_curves(results: Path, logdir: Path) -> int:
-    """Write the curves of all runs below a folder, one event file a run.
+    """Write the curves of all runs below a folder, one event file per run.
 
     Args:
         results: The folder with the run folders.
-        logdir: The folder to write to, for `tensorboard --logdir`; it mirrors `results`.
+        logdir: The folder to write to, for `tensorboard --logdir`. Its subfolders are those of
+            `results`.
 
     Returns:
         The number of runs.
 
     Raises:
-        UserError: There are no curves, or tensorboardX is not installed.
+        UserError: If there are no curves, or if tensorboardX is not installed.
     """
     if not results.is_dir():
-        raise UserError(f"{results} is not a folder; name the one that train and sweep write to")
+        raise UserError(
+            f"{results} is not a folder; name the results folder, which train and sweep write to"
+        )
     folders = sorted(path.parent for path in results.rglob("history.csv"))
     if not folders:
         raise UserError(f"no history.csv below {results}: no network has trained for an epoch")

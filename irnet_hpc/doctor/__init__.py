@@ -1,7 +1,7 @@
-"""Check whether this environment can run a matrix, and say what to do where it cannot.
+"""Check whether this environment can run a matrix, and say what to do if it cannot.
 
 Each group of checks is a module with a table `CHECKS`: `machine`, `engine`, `filesystem` and
-`cluster`; `two_nodes` submits a real job. A check is a function from `Settings` to a `Verdict`.
+`cluster`. `two_nodes` submits a real job. A check is a function from `Settings` to a `Verdict`.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Define checks and verdicts, and run a check so that neither a hang nor a crash stops the rest."""
+"""Define checks and verdicts, and run each check so that its hang or crash stops no other check."""
 
 import os
 import threading
@@ -22,14 +22,14 @@ class Level(StrEnum):
 
     OK = "ok"
     NOTE = "note"  # an optional part is missing
-    WARNING = "warning"  # a matrix runs, but slower or with less comfort
+    WARNING = "warning"  # a matrix runs, but more slowly or less conveniently
     FAILURE = "failure"  # no matrix would run
 
 
 class Verdict(NamedTuple):
-    """Result of a check: what was found, and what to do about it.
+    """The result of a check: what was found, and what to do about it.
 
-    Warnings and failures always have a `todo`, a sentence that names a command.
+    Warnings and failures always have a `todo`: a sentence that names a command.
     """
 
     level: Level
@@ -42,27 +42,27 @@ class Settings(NamedTuple):
     """Options of a call of the doctor, as the checks see them."""
 
     results: Path  # absolute
-    token: str  # unique to this call; part of the name of everything it creates
-    site: "Site | None" = None  # None if its reader cannot be imported
+    token: str  # unique to this call, and part of the name of everything that the call creates
+    site: "Site | None" = None  # None if the module that reads sites cannot be imported
     site_name: str | None = None
-    wait_s: float = 300.0  # limit for the job of two nodes
+    wait_s: float = 300.0  # longest wait for the job of two nodes
 
     @property
     def existing_folder(self) -> Path:
-        """Return the results folder, or its nearest parent that exists."""
+        """Return the results folder, or the nearest of its parents that exists."""
         return next(path for path in (self.results, *self.results.parents) if os.path.lexists(path))
 
     @property
     def trial_folder(self) -> Path:
-        """Return the folder in which checks write, on the file system of the results."""
+        """Return the folder for the checks' own files, on the same file system as the results."""
         return self.existing_folder / f".doctor-{self.token}"
 
 
 class Check(NamedTuple):
-    """A named check, its time limit, and the command that shows by hand what it looks at."""
+    """A named check, its time limit, and the command to look at the same thing by hand."""
 
     name: str
-    run: Callable[[Settings], Verdict | None]  # None: it does not apply to this machine
+    run: Callable[[Settings], Verdict | None]  # returns None if it does not apply here
     limit_s: float
     manual_command: str  # may contain {results}
 
@@ -82,7 +82,7 @@ def note(found: str, todo: str = "", **facts: object) -> Verdict:
 
 
 def warning(found: str, todo: str, **facts: object) -> Verdict:
-    """Make a verdict that something costs time or comfort, but stops no matrix."""
+    """Make a verdict that something costs time or convenience, but stops no matrix."""
     return Verdict(Level.WARNING, found, todo, facts)
 
 
@@ -99,7 +99,7 @@ def examine(check: Check, settings: Settings) -> Verdict | None:
         settings: The options of this call.
 
     Returns:
-        The verdict; None if the check does not apply here.
+        The verdict, or None if the check does not apply to this machine.
     """
     todo = f"see what this prints: {check.manual_command.format(results=settings.results)}"
     try:
@@ -110,7 +110,7 @@ def examine(check: Check, settings: Settings) -> Verdict | None:
         return failure(str(error), todo)
     except OSError as error:
         return failure(os_error_message(error), todo)
-    except Exception as error:  # a bug in one check must not hide what the others find
+    except Exception as error:  # a bug in one check must not stop the others
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}:{frame.lineno}"
         return failure(f"{type(error).__name__}: {error} ({place})", todo)
@@ -119,11 +119,18 @@ def examine(check: Check, settings: Settings) -> Verdict | None:
 def call_within(limit_s: float, function: Callable[[], T]) -> T:
     """Call a function in a thread and wait for it for at most `limit_s` seconds.
 
-    A thread that waits for a dead file server cannot be stopped. It is left behind as a daemon and
-    ends with the process.
+    A thread that waits for a dead file server cannot be stopped. It is left running as a daemon
+    thread and ends with the process.
+
+    Args:
+        limit_s: The time limit in seconds.
+        function: The function to call.
+
+    Returns:
+        What the function returns.
 
     Raises:
-        TimeLimitExceeded: The function did not return in time.
+        TimeLimitExceeded: If the function did not return in time.
     """
     outcome: Future[T] = Future()
 
@@ -137,6 +144,6 @@ def call_within(limit_s: float, function: Callable[[], T]) -> T:
     try:
         return outcome.result(limit_s)
     except TimeoutError:
-        if outcome.done():  # raised by the function itself, e.g. by a file server
+        if outcome.done():  # the function itself raised it, e.g. because of a file server
             raise
         raise TimeLimitExceeded from None

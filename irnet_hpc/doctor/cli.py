@@ -1,13 +1,13 @@
-"""Prove that this environment can run a matrix; each line is a check, its verdict and what to do.
+"""Check that this environment can run a matrix: a line for each check, with what to do about it.
 
     python -m irnet_hpc.doctor                        machine, engine, results folder, SLURM
-    python -m irnet_hpc.doctor --slurm --site NAME    and a job of two nodes, as a sweep submits it
-    python -m irnet_hpc.doctor --only results slurm   some groups of checks again
+    python -m irnet_hpc.doctor --slurm --site NAME    also a job of two nodes, as a sweep submits it
+    python -m irnet_hpc.doctor --only results slurm   only some groups of checks
     python -m irnet_hpc.doctor --json                 for a program to read
 
-It takes less than a minute without --slurm, and always ends: a check that hangs or crashes is a
-failure. It leaves nothing behind. Exit status: 0 if a matrix would run here (with or without
-warnings and notes), 1 if not, 2 for a user's mistake.
+Without --slurm the doctor takes less than a minute. It always ends, since a check that hangs or
+crashes counts as a failure, and it leaves nothing behind. Exit status: 0 if a matrix would run here
+(with or without warnings and notes), 1 if not, 2 for a mistake in the command.
 """
 
 import argparse
@@ -39,12 +39,13 @@ MAX_WAIT_S = 86_400
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     arguments = parser().parse_args(argv)
-    # An exit instead of death by the signal, so that what checks have started is stopped.
+    # Exit normally on SIGTERM, so that the programs that checks have started are stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     site, site_name = read_site_if_possible(arguments.site)
     if arguments.slurm and not cluster.belongs_to_cluster():
         raise UserError(
-            "--slurm needs SLURM's commands on PATH and a cluster that they know; see scontrol ping"
+            "--slurm needs a SLURM cluster, but this machine belongs to none: "
+            "SLURM's commands are not on PATH, or they know no cluster; see scontrol ping"
         )
     report = run_checks(
         Settings(
@@ -61,13 +62,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         print(json.dumps(report.as_dict(), indent=1, ensure_ascii=False))
     else:
-        condition = "once mended, " if report.failed else ""
+        condition = "when that is corrected, " if report.failed else ""
         print(f"{report.summary()}\n{condition}next: {next_command(report, arguments.results)}")
     return int(report.failed)
 
 
 def read_site_if_possible(name: str | None) -> "tuple[Site | None, str | None]":
-    """Read a site and its name; no site if a library is missing, which `versions` reports."""
+    """Read a site and return it with its name.
+
+    The site is None if a library is missing; the check `versions` then reports the library.
+    """
     try:
         from irnet_hpc.sweep.matrix.sites import read_site
     except ImportError:
@@ -76,7 +80,7 @@ def read_site_if_possible(name: str | None) -> "tuple[Site | None, str | None]":
 
 
 def print_verdict(name: str, verdict: Verdict) -> None:
-    """Print a verdict in a line, and what to do in a second one."""
+    """Print a verdict on one line, and what to do about it on a second line."""
     is_failure = verdict.level == Level.FAILURE
     level = verdict.level.upper() if is_failure else str(verdict.level)
     print(f"{level:<8} {name:<{NAME_WIDTH}}  {verdict.found}", flush=True)
@@ -85,11 +89,11 @@ def print_verdict(name: str, verdict: Verdict) -> None:
 
 
 def next_command(report: Report, results: str) -> str:
-    """Suggest the failed groups again, or the first pack if nothing failed."""
+    """Return the next command to type: the failed groups again, or else the first pack."""
     folder = [] if results == "results" else ["--results", results]
     if groups := report.failed_groups:
         return shlex.join(["python", "-m", "irnet_hpc.doctor", "--only", *groups, *folder])
-    if report.failed:  # only the job of two nodes, which is in no group
+    if report.failed:  # only the job of two nodes failed, which is in no group
         return shlex.join(["python", "-m", "irnet_hpc.doctor", "--slurm", *folder])
     return "python -m irnet_hpc.pack --source alloys"
 
@@ -98,7 +102,7 @@ def seconds(text: str) -> float:
     """Read a whole number of seconds, for argparse."""
     if not text.isdecimal() or not 1 <= int(text) <= MAX_WAIT_S:
         raise argparse.ArgumentTypeError(
-            f"must be whole seconds from 1 to {MAX_WAIT_S:,}, got {text!r}"
+            f"must be a whole number of seconds from 1 to {MAX_WAIT_S:,}, got {text!r}"
         )
     return float(text)
 
@@ -111,13 +115,11 @@ def parser() -> CommandParser:
         "--results",
         default="results",
         metavar="DIR",
-        help="the folder that results will be in (default: %(default)s)",
+        help="folder that results will be written to (default: %(default)s)",
     )
     add("--only", nargs="+", choices=GROUPS, help="run only these groups of checks")
-    add(
-        "--slurm", action="store_true", help="also run a job of two nodes, once the queue starts it"
-    )
-    add("--site", help="a name in env/sites, or a YAML file (default: $IRNET_SITE)")
+    add("--slurm", action="store_true", help="also submit a job of two nodes and wait for it")
+    add("--site", help="name of a site in env/sites, or a YAML file (default: $IRNET_SITE)")
     add(
         "--wait",
         type=seconds,
@@ -125,5 +127,5 @@ def parser() -> CommandParser:
         metavar="SECONDS",
         help="longest wait for the job of two nodes (default: %(default)s)",
     )
-    add("--json", action="store_true", help="print one JSON object at the end, nothing else")
+    add("--json", action="store_true", help="print only one JSON object, at the end")
     return parser

@@ -1,4 +1,4 @@
-"""Check SLURM as this machine sees it: it answers, takes the site's options and knows MPI."""
+"""Check from this machine that SLURM answers, accepts the site's options and can start MPI."""
 
 import functools
 import os
@@ -14,7 +14,7 @@ from irnet_hpc.errors import UserError
 if TYPE_CHECKING:
     from irnet_hpc.sweep.matrix.sites import Site
 
-# A sweep needs all of them. sacct is optional: it only tells how jobs ended.
+# The commands that a sweep needs. sacct is optional: it only tells how jobs ended.
 COMMANDS = ("sbatch", "srun", "scontrol", "squeue")
 ASK_ADMIN = "ask the cluster's administrators, and show them what this prints"
 MPI_TYPES = r"\b(none|openmpi|pmi2|cray_shasta|pmix(?:_v\d+)?)\b"
@@ -28,14 +28,17 @@ def belongs_to_cluster() -> bool:
 
 @functools.cache
 def read_configuration() -> tuple[dict[str, str], str]:
-    """Return SLURM's configuration, and why it cannot be read; empty if it can."""
+    """Return SLURM's configuration, and why it cannot be read (empty if it can be)."""
     answer = ask(("scontrol", "show", "config"))
     values = dict(re.findall(r"^(\w+) *= *(.*?) *$", answer.out, re.MULTILINE))
     return values, answer.trouble and answer.trouble + answer.err
 
 
 def configuration_if_up() -> dict[str, str] | None:
-    """Return SLURM's configuration, or None if it does not answer, which check_slurm reports."""
+    """Return SLURM's configuration, or None if SLURM is missing or does not answer.
+
+    check_slurm reports that.
+    """
     if not belongs_to_cluster():
         return None
     configuration, trouble = read_configuration()
@@ -43,13 +46,13 @@ def configuration_if_up() -> dict[str, str] | None:
 
 
 def check_slurm(_: Settings) -> Verdict:
-    """Check that SLURM is complete and answers; without one, sweeps run on this machine."""
+    """Check that SLURM is complete and answers; without SLURM, sweeps run on this machine."""
     present = [command for command in COMMANDS if shutil.which(command)]
     if not present:
         return note("none here: sweeps run as processes of this machine")
     if missing := [command for command in COMMANDS if command not in present]:
         return failure(
-            f"{', '.join(present)} on PATH without {', '.join(missing)}",
+            f"{', '.join(missing)} not found, although {', '.join(present)} is on PATH",
             "load SLURM's module: module avail slurm; then: command -v sbatch srun scontrol squeue",
         )
     if not belongs_to_cluster():
@@ -106,15 +109,15 @@ def check_requeue(_: Settings) -> Verdict | None:
         )
     if facts["JobRequeue"] != "1":
         return note(
-            "JobRequeue is 0: only jobs that ask for it are requeued, as those of sweeps do",
-            "ask for it where you submit slurm/train.sh: sbatch --requeue slurm/train.sh ...",
+            "JobRequeue is 0: only jobs that ask for requeueing are requeued; jobs of sweeps ask",
+            "when you submit slurm/train.sh, ask too: sbatch --requeue slurm/train.sh ...",
             **facts,
         )
     return ok("JobRequeue is 1: preempted jobs return to the queue", **facts)
 
 
 def check_accounting(_: Settings) -> Verdict | None:
-    """Check that sacct answers, by which a sweep learns how a job without a result ended."""
+    """Check that sacct answers, which tells a sweep how a job without a result ended."""
     if configuration_if_up() is None:
         return None
     answer = ask(("sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State"))
@@ -142,15 +145,15 @@ def check_mpi_types(settings: Settings) -> Verdict | None:
         return failure(
             f"--mpi of the site's srun options must be one of {', '.join(offered)}, "
             f"got {missing[0]}",
-            f"change srun_args in env/sites/{settings.site_name or 'SITE'}.yaml, or "
-            "IRNET_SRUN_ARGS, to a type of: srun --mpi=list",
+            "choose a type that this prints: srun --mpi=list; set it in srun_args of "
+            f"env/sites/{settings.site_name or 'SITE'}.yaml, or in IRNET_SRUN_ARGS",
         )
-    way = f"MPI by --mpi={wanted[0]}" if wanted else "TCP, which needs none of them"
+    way = f"MPI with --mpi={wanted[0]}" if wanted else "TCP, which needs no --mpi"
     return ok(f"srun offers {', '.join(offered)}; ranks meet over {way}")
 
 
 def sbatch_options(site: "Site") -> list[str]:
-    """List a site's options of sbatch, as a sweep's own jobs have them."""
+    """List the sbatch options of a site, the same as a sweep's jobs get."""
     options = {name: getattr(site, name) for name in ("account", "partition", "qos", "constraint")}
     options |= {"gpus-per-node": site.gpus_per_task or None, **site.sbatch}
     words = []
@@ -162,20 +165,22 @@ def sbatch_options(site: "Site") -> list[str]:
 
 
 def sbatch_test_command(options: list[str]) -> list[str]:
-    """Return the command that asks whether a job would be accepted, and submits none."""
+    """Return a command that asks whether sbatch would accept a job, without submitting it."""
     job = ["--time=5", "--nodes=1", "--ntasks=1", *options, "--wrap", "true"]
     return ["sbatch", "--test-only", *job]
 
 
 def check_sbatch(settings: Settings) -> Verdict | None:
-    """Check that sbatch would accept a job with the site's options; none is submitted."""
+    """Check that sbatch would accept a job with the site's options, without submitting one."""
     if configuration_if_up() is None:
         return None
     from irnet_hpc.sweep.jobs import outside_any_job
 
     if settings.site is None:
-        raise UserError("the site cannot be read, because a library is missing; see versions")
-    # A sweep submits from outside any job, so SBATCH_* variables do not count.
+        raise UserError(
+            "the site cannot be read, because a library is missing; the check versions names it"
+        )
+    # A sweep submits its jobs without the SLURM variables of any job, so SBATCH_* do not count.
     with outside_any_job():
         environment = dict(os.environ)
     answer = ask(sbatch_test_command(sbatch_options(settings.site)), environment=environment)
@@ -183,8 +188,8 @@ def check_sbatch(settings: Settings) -> Verdict | None:
     if answer.trouble:
         return failure(
             f"with {site}, {answer.trouble}",
-            "name account and partition in a site's file (such as env/sites/openmpi_pmix.yaml), "
-            "from: sinfo -s; sacctmgr show associations user=$USER; then: "
+            "put account and partition into a site's file (such as env/sites/openmpi_pmix.yaml); "
+            "these commands list them: sinfo -s; sacctmgr show associations user=$USER; then: "
             "python -m irnet_hpc.doctor --site NAME",
         )
     start = re.search(r"to start at (\S+)", answer.err + answer.out)
@@ -193,19 +198,19 @@ def check_sbatch(settings: Settings) -> Verdict | None:
 
 
 def check_state(_: Settings) -> Verdict | None:
-    """Check that the folder that carries submitit's jobs to the nodes can be written."""
+    """Check that the state folder can be written, by which submitit passes jobs to the nodes."""
     if configuration_if_up() is None:
         return None
     from irnet_hpc.sweep.sbatch import state_folder
 
-    folder = state_folder()  # raises UserError if others may write it
+    folder = state_folder()  # raises UserError if other users may write to it
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
         return failure(
             f"the state folder {folder} cannot be written",
-            "export IRNET_STATE=DIR, a folder that every node sees",
+            "export IRNET_STATE=DIR, where DIR is a folder that every node sees",
         )
-    return ok(f"{folder} is writable by you alone; --slurm proves that the nodes see it")
+    return ok(f"{folder} is writable by you alone; --slurm checks that the nodes see it")
 
 
 CHECKS = (

@@ -17,7 +17,7 @@ _running: set[subprocess.Popen] = set()
 
 
 class Answer(NamedTuple):
-    """Output of a command, and why it failed; `trouble` is empty after exit status 0."""
+    """The output of a command, and in `trouble` why it failed (empty after exit status 0)."""
 
     out: str
     err: str
@@ -30,14 +30,18 @@ def ask(
     limit_s: float | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Answer:
-    """Run a command and return its output; stop it, with its descendants, at the time limit.
+    """Run a command and return its output; at the time limit, stop it and its descendants.
 
-    The output goes to files: with pipes, we would wait for a grandchild that outlives the command.
+    The output goes to files. With pipes, we would also wait for any grandchild that outlives the
+    command.
 
     Args:
         command: The program and its arguments.
-        limit_s: The time limit in seconds; None means `DEFAULT_LIMIT_S`.
-        environment: Environment variables of the command; None means our own.
+        limit_s: The time limit in seconds; None: `DEFAULT_LIMIT_S`.
+        environment: The environment variables of the command; None: those of this process.
+
+    Returns:
+        The output, and why the command failed, if it did.
     """
     words, limit_s = [str(word) for word in command], limit_s or DEFAULT_LIMIT_S
     name = Path(words[0]).name
@@ -81,13 +85,14 @@ def _describe_status(status: int) -> str:
 
 
 def telling_line(output: str) -> str:
-    """Find the line that explains a failure best.
+    """Find the line of an output that best explains a failure.
 
-    That is the last line about an error in a traceback, the first one elsewhere, or the first line.
-    Lines of ranks go before those of launchers, which only report that a rank failed.
+    That is a line about an error: the last one if the output has a traceback, otherwise the first
+    one. If no line is about an error, it is the first line. Lines of ranks are preferred to lines
+    of launchers, which only report that a rank failed.
     """
     of_ranks = re.findall(r"^\[\d+\]<std(?:out|err)>:(.*)", output, re.MULTILINE)
-    # Only lines that begin with a word, which leaves out rulers and quoted code.
+    # Only lines whose first word has a letter or digit: this drops rulers and quoted code.
     lines = [line for line in of_ranks or output.splitlines() if re.match(r"\S*\w", line)]
     lines = [line for line in lines if not is_launcher_line(line)] or lines
     errors = [line for line in lines if re.search(r"error|fatal|what\(\)", line, re.IGNORECASE)]
@@ -99,15 +104,15 @@ def telling_line(output: str) -> str:
 
 
 def is_launcher_line(line: str) -> bool:
-    """Return True if SLURM's launcher wrote the line rather than a rank."""
+    """Return True if SLURM's launcher, not a rank, wrote the line."""
     return line.startswith(("srun:", "slurmstepd"))
 
 
 def stop(process: subprocess.Popen) -> None:
-    """Stop a command and its descendants by SIGTERM, then SIGKILL; do not wait for survivors."""
+    """Stop a command and its descendants with SIGTERM, then SIGKILL; wait a few seconds at most."""
     if process.poll() is None:
         descendants = []
-        with contextlib.suppress(Exception):  # without psutil the process group has to do
+        with contextlib.suppress(Exception):  # without psutil, only the process group is stopped
             import psutil
 
             # The ranks of horovodrun have sessions of their own.
@@ -126,6 +131,6 @@ def stop(process: subprocess.Popen) -> None:
 
 
 def stop_all() -> None:
-    """Stop the commands of checks that were given up at their time limit."""
+    """Stop the commands of those checks that exceeded their time limit."""
     for process in list(_running):
         stop(process)

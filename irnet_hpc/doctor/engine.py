@@ -1,4 +1,4 @@
-"""Check the engine: torch, Horovod, MPI and NCCL fit each other, and ranks sum correctly."""
+"""Check the engine: torch, Horovod, MPI and NCCL fit together, and sums over ranks are right."""
 
 import functools
 import json
@@ -11,13 +11,15 @@ from collections.abc import Mapping, Sequence
 from irnet_hpc.doctor.checks import Check, Level, Settings, Verdict, failure, note, ok, warning
 from irnet_hpc.doctor.commands import Answer, ask
 
-# Most of it is the import of torch from a cold network file system; on a local disk it is seconds.
+# Most of this time is for the import of torch from a network file system that has not cached it.
+# From a local disk the import takes seconds.
 PROBE_S = 120.0
 CHECK_S = PROBE_S + 20
 SETUP = "bash env/setup.sh"
 REBUILD = f"{SETUP} builds Horovod against this torch and this MPI"
 ONE_RANK = "until then: python -m irnet_hpc.sweep run --ranks 1"
-# Let mpirun start more ranks than there are cores: Open MPI 4, Open MPI 5; MPICH never refuses.
+# Variables that let mpirun start more ranks than there are cores: first for Open MPI 4, then for
+# Open MPI 5. MPICH always allows it.
 OVERSUBSCRIBE = {
     "OMPI_MCA_rmaps_base_oversubscribe": "1",
     "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
@@ -25,7 +27,7 @@ OVERSUBSCRIBE = {
 
 
 def printed_facts(answer: Answer) -> dict:
-    """Merge the JSON objects that a probe printed, among the lines of its launcher."""
+    """Merge the JSON objects that a probe printed, and ignore the lines of its launcher."""
     facts: dict = {}
     for line in answer.out.splitlines():
         if (start := line.find('{"')) >= 0:
@@ -41,15 +43,16 @@ def run_probe(
     launcher: Sequence[str] = (),
     variables: Mapping[str, str] | None = None,
 ) -> tuple[dict, str]:
-    """Run a probe in processes of its own, as if outside of any job.
+    """Run a probe in separate processes, without the SLURM variables of any job.
 
     Args:
         arguments: The arguments of `python -m irnet_hpc.doctor.probes`.
-        launcher: The command that starts its ranks, such as horovodrun.
+        launcher: The command that starts the ranks of the probe, such as horovodrun.
         variables: Environment variables to set.
 
     Returns:
-        What it printed, and why it failed, beginning with its stage; empty if it did not.
+        The facts that the probe printed, and why it failed, beginning with the stage at which it
+        did. The reason is empty if the probe succeeded.
     """
     from irnet_hpc.sweep.jobs import outside_any_job
 
@@ -65,12 +68,12 @@ def run_probe(
 
 @functools.cache
 def probe_libraries() -> tuple[dict, str]:
-    """Load MPI, torch and Horovod in a process of their own, once for all checks."""
+    """Load MPI, torch and Horovod in a separate process, once for all checks."""
     return run_probe(["libraries"])
 
 
 def check_horovod(_: Settings) -> Verdict:
-    """Check that Horovod loads with this torch, and can meet over Gloo."""
+    """Check that Horovod loads with this torch, and that its ranks can meet over Gloo."""
     facts, trouble = probe_libraries()
     if trouble:
         todo = f"{REBUILD}; {ONE_RANK}"
@@ -83,17 +86,23 @@ def check_horovod(_: Settings) -> Verdict:
 
 
 def check_mpi(_: Settings) -> Verdict | None:
-    """Check that mpi4py and Horovod load the same MPI library; without MPI there is still Gloo."""
+    """Check that mpi4py and Horovod load the same MPI library.
+
+    Without MPI, ranks meet over Gloo, so a missing MPI is only a note.
+    """
     facts, trouble = probe_libraries()
     if trouble:
         return None  # reported by check_horovod
     if "no_mpi" in facts:
         return note(
-            "mpi4py finds no MPI library: trainings meet over Gloo, packing uses --workers "
-            f"({facts['no_mpi']})"
+            "mpi4py finds no MPI library: the ranks of a training meet over Gloo, and packing uses "
+            f"--workers ({facts['no_mpi']})"
         )
     if not facts["built"]["mpi"]:
-        return note(f"{facts['mpi']} for packing; Horovod is built without MPI and meets over Gloo")
+        return note(
+            f"{facts['mpi']}, for packing only: Horovod is built without MPI, its ranks meet over "
+            "Gloo"
+        )
     if len(facts["libmpi"]) != 1:
         return failure(
             "mpi4py and Horovod must share one MPI library, got "
@@ -104,7 +113,7 @@ def check_mpi(_: Settings) -> Verdict | None:
 
 
 def check_nccl(_: Settings) -> Verdict | None:
-    """Check that torch sees the GPUs and Horovod sums on them; without a GPU it does not apply."""
+    """Check that torch sees the GPUs and Horovod sums on them; None if there is no GPU."""
     facts, trouble = probe_libraries()
     if trouble:
         return None
@@ -115,13 +124,13 @@ def check_nccl(_: Settings) -> Verdict | None:
         return warning(
             f"nvidia-smi lists a GPU, but torch {facts['torch']} sees none: trainings would run on "
             "the processor",
-            f"{SETUP} --cuda installs a torch with CUDA; CUDA_VISIBLE_DEVICES must not be empty: "
-            "echo $CUDA_VISIBLE_DEVICES",
+            f"{SETUP} --cuda installs a torch with CUDA; also check that CUDA_VISIBLE_DEVICES is "
+            "not set to an empty text: echo $CUDA_VISIBLE_DEVICES",
         )
     if not facts["built"]["nccl"]:
         return warning(
             "Horovod is built without NCCL: gradients on GPUs would be summed by the processor",
-            "load the CUDA module of torch's version, so that nvcc is on PATH, then: "
+            "load the CUDA module that matches torch's CUDA, so that nvcc is on PATH, then: "
             f"{SETUP} --cuda",
         )
     if len(facts["libnccl"]) > 1:
@@ -129,16 +138,16 @@ def check_nccl(_: Settings) -> Verdict | None:
             f"torch and Horovod must share one NCCL library, got {', '.join(facts['libnccl'])}",
             f"unset HOROVOD_NCCL_HOME, then: {SETUP} --cuda builds Horovod with torch's own",
         )
-    library = ", ".join(facts["libnccl"]) or "linked in"
+    library = ", ".join(facts["libnccl"]) or "linked statically"
     return ok(f"torch sees {facts['n_gpus']} GPUs, Horovod has NCCL ({library})")
 
 
 def judge_sum(facts: dict, size: int, todo: str) -> Verdict:
-    """Judge what `probes.allreduce` measured on `size` ranks."""
+    """Make a verdict from what `probes.allreduce` measured on `size` ranks."""
     speed = f"{facts['engine']}, {facts['device']}: {facts['mb_per_s']:,.0f} MB/s"
     found = f"{facts['size']} ranks, {speed}" if facts["size"] > 1 else "one rank, which sums alone"
     if facts["size"] != size:
-        return failure(f"started {size} ranks, but the engine has {facts['size']}", todo, **facts)
+        return failure(f"started {size} ranks, but the engine sees {facts['size']}", todo, **facts)
     if not facts["right"]:
         return failure(f"{found}, but sums are wrong: do not train here", todo, **facts)
     return ok(f"{found}, sums are right", **facts)
@@ -154,19 +163,18 @@ def _check_two_ranks(
 
 
 def check_gloo(_: Settings) -> Verdict:
-    """Check a sum over two ranks that are started as `sweep run` starts its cells."""
+    """Check a sum over two ranks, started in the same way as the cells of `sweep run`."""
     from irnet_hpc.sweep.local import horovodrun
 
-    launcher = horovodrun(2)  # raises UserError if it is not installed
+    launcher = horovodrun(2)  # raises UserError if horovodrun is not installed
     proof = "horovodrun --gloo -np 2 python env/proof.py gloo"
     return _check_two_ranks(launcher, f"by hand: {proof}; {ONE_RANK}")
 
 
 def check_mpirun(_: Settings) -> Verdict | None:
-    """Check a sum over two ranks of mpirun, if Horovod has MPI.
+    """Check a sum over two ranks that mpirun starts, if Horovod is built with MPI.
 
-    A failure is only a warning: sweeps start no rank by it, unless the site's srun options say
-    --mpi.
+    A failure counts only as a warning: sweeps use MPI only if the site's srun options say --mpi.
     """
     facts, trouble = probe_libraries()
     if trouble or not facts["built"]["mpi"] or not shutil.which("mpirun"):
@@ -177,14 +185,14 @@ def check_mpirun(_: Settings) -> Verdict | None:
 
 
 def check_allocation(settings: Settings) -> Verdict | None:
-    """Check, inside a SLURM job, that srun's tasks are the ranks: SLURM_NTASKS of them."""
+    """Check, inside a SLURM job, that each of its SLURM_NTASKS tasks is a rank."""
     if "SLURM_JOB_ID" not in os.environ:
         return None
     site_options = settings.site.srun_args if settings.site else ()
     options = list(site_options) or os.environ.get("IRNET_SRUN_ARGS", "").split()
     todo = (
-        "see which MPI this srun knows: srun --mpi=list; then IRNET_SRUN_ARGS=--mpi=pmix, or "
-        "none for TCP"
+        "see which MPI types this srun knows: srun --mpi=list; then set IRNET_SRUN_ARGS, such as "
+        "--mpi=pmix, or leave it unset for TCP"
     )
     folder = settings.trial_folder
     environment = os.environ | {"SRUN_CPUS_PER_TASK": os.environ.get("SLURM_CPUS_PER_TASK", "1")}

@@ -1,4 +1,4 @@
-"""Check the file system of the results: room, atomic names, locks, HDF5 and its clock."""
+"""Check the file system of the results: space, atomic renames, HDF5, locks and the clock."""
 
 import os
 import shutil
@@ -12,11 +12,11 @@ from irnet_hpc import files
 from irnet_hpc.doctor.checks import Check, Settings, Verdict, failure, note, ok, warning
 from irnet_hpc.doctor.engine import CHECK_S, run_probe
 
-# A run folder takes 25 to 250 MB with its checkpoints, and about ten files.
+# A run folder takes 25 to 250 MB, including its checkpoints, and about ten files.
 MIN_GB, GOOD_GB = 0.5, 10.0
 MIN_INODES, GOOD_INODES = 1_000, 100_000
-MAX_CLOCK_SKEW_S = 1.0  # seconds beyond which the order of events on two hosts is uncertain
-CLOCK_TICK_S = 0.02  # a file's time may be that of the kernel's last tick, up to 10 ms ago
+MAX_CLOCK_SKEW_S = 1.0  # above this, the order of events on two hosts is uncertain
+CLOCK_TICK_S = 0.02  # the kernel stamps files with the time of its last tick, up to 10 ms ago
 N_RENAMES = 100
 N_RIVALS = 8
 NETWORK_FILE_SYSTEMS = {
@@ -29,7 +29,7 @@ TRY_ANOTHER = "python -m irnet_hpc.doctor --results DIR tries another folder"
 
 @contextmanager
 def trial_folder(settings: Settings) -> Iterator[Path]:
-    """Make a folder on the file system of the results, and remove it afterwards."""
+    """Make a folder for trials on the file system of the results; remove it afterwards."""
     settings.trial_folder.mkdir(exist_ok=True)
     try:
         yield settings.trial_folder
@@ -44,7 +44,7 @@ def file_system_type(path: Path, mountinfo: str | None = None) -> str:
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
         mount = before.split()[4].encode().decode("unicode_escape")
-        # Of two mounts on one folder the later one covers the other.
+        # If two file systems are mounted on one folder, the later one hides the earlier one.
         if path.is_relative_to(mount) and len(mount) >= len(longest):
             longest, file_system = mount, after.split()[0]
     return file_system
@@ -68,20 +68,20 @@ def check_results(settings: Settings) -> Verdict:
         return failure(found, TRY_ANOTHER)
     if file_system in IN_MEMORY:
         return warning(
-            f"{settings.results} is in memory ({file_system}): lost at a restart, and not visible "
-            "from other nodes",
+            f"{settings.results} is in memory ({file_system}): results would be lost at a restart, "
+            "and other nodes would not see them",
             TRY_ANOTHER,
         )
-    remark = "" if settings.results.exists() else ", will be made"
+    remark = "" if settings.results.exists() else ", will be created"
     return ok(f"{settings.results} ({file_system}){remark}", file_system=file_system)
 
 
 def check_space(settings: Settings) -> Verdict:
-    """Check the free bytes and inodes; a quota shows only once it is reached."""
+    """Check the free space and the free inodes; a quota shows only when it is reached."""
     status = os.statvfs(settings.existing_folder)
     gb = status.f_bavail * status.f_frsize / 1e9
     inodes = status.f_favail if status.f_files else None  # btrfs does not count them
-    found = f"{gb:,.1f} GB free" + ("" if inodes is None else f", {inodes:,} files")
+    found = f"{gb:,.1f} GB free" + ("" if inodes is None else f", room for {inodes:,} files")
     todo = f"df -h {settings.results}; df -i {settings.results}; {TRY_ANOTHER}"
     facts = {"gb": gb, "inodes": inodes}
     if gb < MIN_GB or (inodes is not None and inodes < MIN_INODES):
@@ -89,28 +89,35 @@ def check_space(settings: Settings) -> Verdict:
     if gb < GOOD_GB or (inodes is not None and inodes < GOOD_INODES):
         enough = "enough for a few runs (25 to 250 MB and ten files each)"
         return warning(f"{found}: {enough}", todo, **facts)
-    return ok(f"{found}; a quota would show only once it is reached", **facts)
+    return ok(f"{found}; a quota would show only when it is reached", **facts)
 
 
 def check_names(settings: Settings) -> Verdict:
-    """Check that a replaced file is always whole, and that only one of many rivals makes a name."""
+    """Check that a replaced file is always whole, and that only one thread can create a name."""
     with trial_folder(settings) as folder:
         problems = _read_while_renaming(folder / "replaced")
         n_winners = _race_for_name(folder / "taken")
     todo = f"results could be lost here; {TRY_ANOTHER}"
     if problems:
         return failure(
-            f"a file is not whole while it is replaced: {problems[0]}, {len(problems)} times", todo
+            f"a file could not be read whole while it was replaced, {len(problems)} times: "
+            f"{problems[0]}",
+            todo,
         )
     if n_winners != 1:
         return failure(
-            f"{N_RIVALS} threads made one name at once and one must succeed, got {n_winners}", todo
+            f"{n_winners} of {N_RIVALS} threads created the same file at once; exactly one must "
+            "succeed",
+            todo,
         )
-    return ok(f"{N_RENAMES} renames seen whole, one of {N_RIVALS} rivals for a name succeeded")
+    return ok(
+        f"a file stayed whole through {N_RENAMES} renames, and one of {N_RIVALS} threads created a "
+        "name"
+    )
 
 
 def _read_while_renaming(path: Path) -> list[str]:
-    """Replace a file N_RENAMES times while a thread reads it; list what the thread saw amiss."""
+    """Replace a file N_RENAMES times while a thread reads it; return the errors that it saw."""
     ended, problems, size = threading.Event(), [], 1 << 16
     path.write_bytes(b"0" * size)
 
@@ -121,7 +128,7 @@ def _read_while_renaming(path: Path) -> list[str]:
             except OSError as error:
                 problems.append(error.strerror or str(error))
                 continue
-            # bytes.count is C: a reader that computes in Python would slow the writer down to 16 s.
+            # bytes.count is in C. A check in Python would slow the writer down to 16 s.
             if len(content) != size or content.count(content[:1]) != size:
                 problems.append(f"{len(content)} bytes of {size}")
 
@@ -138,7 +145,7 @@ def _read_while_renaming(path: Path) -> list[str]:
 
 
 def _race_for_name(path: Path) -> int:
-    """Create one file from N_RIVALS threads at once, and count those that succeed."""
+    """Create one file from N_RIVALS threads at once, and count the threads that succeed."""
     start, winners = threading.Barrier(N_RIVALS), []
 
     def create() -> None:
@@ -158,7 +165,7 @@ def _race_for_name(path: Path) -> int:
 
 
 def check_hdf5(settings: Settings) -> Verdict:
-    """Check that packs can be written and read, and which locks hold."""
+    """Check that packs can be written and read, and which kinds of lock work."""
     with trial_folder(settings) as folder:
         facts, trouble = run_probe(["pack", folder])
         file_system = file_system_type(folder.resolve())
@@ -167,30 +174,30 @@ def check_hdf5(settings: Settings) -> Verdict:
     if not facts["same"]:
         return failure("a pack does not return what was written", TRY_ANOTHER, **facts)
     other_programs = (
-        "export HDF5_USE_FILE_LOCKING=FALSE in the site's setup, for other programs that read "
-        "packs; ours do not need it"
+        "other programs that read packs need HDF5_USE_FILE_LOCKING=FALSE, exported in the site's "
+        "setup; irnet_hpc does not need it"
     )
     if not facts["locks"]:
         return warning(
             f"packs can be written and read, but files cannot be locked ({file_system})",
-            "never start two sweeps of one results folder at the same moment: "
+            "never start two sweeps on one results folder at the same moment; see what runs: "
             f"python -m irnet_hpc.sweep status; {other_programs}",
             **facts,
         )
     if not facts["hdf5_locks"]:
         return note(
-            f"packs can be written and read, but not under HDF5's own locks ({file_system})",
+            f"packs can be written and read, but HDF5's own locks do not work ({file_system})",
             other_programs,
             **facts,
         )
-    found = "a pack written, read twice at once and verified; a lock holds"
+    found = "a pack was written, read twice at once and verified; locks work"
     if file_system in NETWORK_FILE_SYSTEMS:
         found += f"; {file_system} may refuse HDF5's locks from another node: {other_programs}"
     return ok(found, **facts)
 
 
 def check_clock(settings: Settings) -> Verdict:
-    """Check that the file system's clock is this machine's."""
+    """Check that the file system's clock agrees with this machine's clock."""
     with trial_folder(settings) as folder:
         before = time.time()
         (folder / "now").write_bytes(b"")
@@ -198,9 +205,9 @@ def check_clock(settings: Settings) -> Verdict:
     skew_s = written - after if written > after else min(0.0, written - before + CLOCK_TICK_S)
     if abs(skew_s) > MAX_CLOCK_SKEW_S:
         return warning(
-            f"the file system's clock is {skew_s:+.1f} s from this machine's: the order of events "
-            "on two hosts cannot be told",
-            "let one server set both clocks: timedatectl timesync-status",
+            f"the file system's clock differs by {skew_s:+.1f} s from this machine's: the order of "
+            "events on two hosts is uncertain",
+            "synchronise both clocks with one time server: timedatectl timesync-status",
             skew_s=skew_s,
         )
     precision_s = max(abs(skew_s), 0.01)

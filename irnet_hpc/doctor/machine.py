@@ -1,4 +1,4 @@
-"""Check this machine: Python, versions of libraries, cores, memory, threads and bf16."""
+"""Check this machine: Python, library versions, cores, memory, threads, bf16 and GPUs."""
 
 import configparser
 import importlib.metadata
@@ -13,17 +13,17 @@ from irnet_hpc.doctor.checks import Check, Settings, Verdict, failure, note, ok,
 from irnet_hpc.doctor.commands import ask
 
 REPOSITORY = Path(__file__).parents[2]
-OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)  # the range that is tested
-# Free memory: what one rank takes with torch loaded, and what it takes with a large pack.
+OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)  # the tested range
+# Memory that one rank takes: with torch loaded, and with a large pack as well.
 MIN_FREE_GB, GOOD_FREE_GB = 1.0, 4.0
-# Flags of /proc/cpuinfo -> the unit that computes in bf16.
+# Flag in /proc/cpuinfo -> the unit of the processor that computes in bf16.
 BF16_UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "bf16": "BF16 of ARM"}
-BF16_CAPABILITY = (8, 0)  # CUDA compute capability from which GPUs compute in bf16
+BF16_CAPABILITY = (8, 0)  # lowest CUDA compute capability of GPUs that compute in bf16
 USE_FP32 = (
-    "fp32 is faster here: python -m irnet_hpc.train --recipe "
+    "use fp32, which is faster here: python -m irnet_hpc.train --recipe "
     "'{name: fp32, base: onecycle, precision: fp32}' ..., or the same recipe in a matrix"
 )
-SHOW_MEMORY_USERS = "see which processes use it: ps aux --sort=-rss | head"
+SHOW_MEMORY_USERS = "see which processes use memory: ps aux --sort=-rss | head"
 
 
 def check_python(_: Settings) -> Verdict:
@@ -33,13 +33,17 @@ def check_python(_: Settings) -> Verdict:
         oldest, newest = (".".join(map(str, v)) for v in (OLDEST_PYTHON, NEWEST_PYTHON))
         return failure(
             f"Python must be {oldest} to {newest}, got {found}",
-            f"IRNET_PYTHON=python{newest} bash env/setup.sh makes an environment with another one",
+            "make an environment with another Python: "
+            f"IRNET_PYTHON=python{newest} bash env/setup.sh",
         )
     return ok(found)
 
 
 def required_versions() -> dict[str, str]:
-    """Return the lowest version of each required library, from setup.cfg or the installation."""
+    """Return the lowest allowed version of each required library.
+
+    They come from setup.cfg, or without a clone from the metadata of the installed package.
+    """
     configuration = configparser.ConfigParser()
     is_repository = configuration.read(REPOSITORY / "setup.cfg") and (
         configuration.get("metadata", "name") == "irnet_hpc"
@@ -54,7 +58,7 @@ def required_versions() -> dict[str, str]:
 
 
 def pinned_versions() -> dict[str, str]:
-    """Return the version of each library that env/setup.sh installs; empty without its list."""
+    """Return the version of each library that env/setup.sh installs; empty without a clone."""
     path = REPOSITORY / "env" / "requirements-cpu.txt"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     pins = re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE)
@@ -62,12 +66,12 @@ def pinned_versions() -> dict[str, str]:
 
 
 def canonical_name(name: str) -> str:
-    """Spell a library's name as package indexes compare it (PEP 503): Jinja2 -> jinja2."""
+    """Return a library's name in the form that package indexes compare (PEP 503): jinja2."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def installed_version(name: str) -> str | None:
-    """Return the installed version of a library, None if it is missing."""
+    """Return the installed version of a library, or None if it is missing."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -80,7 +84,7 @@ def version_numbers(version: str) -> tuple[int, ...]:
 
 
 def check_versions(_: Settings) -> Verdict:
-    """Check that every required library is there and new enough; list untested versions."""
+    """Check that every required library is installed and new enough; list untested versions."""
     required, pinned = required_versions(), pinned_versions()
     installed = {name: installed_version(name) for name in required | pinned}
     problems, untested = [], {}
@@ -102,7 +106,11 @@ def check_versions(_: Settings) -> Verdict:
         names = ", ".join(
             f"{name} {version} ({pinned[name]})" for name, version in untested.items()
         )
-        return warning(f"not as tested: {names}{remark}", todo, versions=installed)
+        return warning(
+            f"versions other than the tested ones (in brackets): {names}{remark}",
+            todo,
+            versions=installed,
+        )
     state = "as tested" if pinned else "new enough"
     found = f"{len(required)} libraries {state}, torch {installed['torch']}{remark}"
     return ok(found, versions=installed)
@@ -115,12 +123,12 @@ def usable_cores() -> tuple[float, str]:
     """Return the number of cores that this process may use, and a phrase that explains it."""
     affinity, (quota, _) = len(os.sched_getaffinity(0)), cgroup_limits()
     if quota is not None and quota < affinity:
-        return quota, f"{quota:g} by the control group's quota, of {affinity} in its affinity mask"
+        return quota, f"{quota:g}, the control group's quota, of {affinity} in the affinity mask"
     return affinity, f"{affinity} of the machine's {os.cpu_count()}"
 
 
 def check_cores(_: Settings) -> Verdict:
-    """Check that a process will not start more threads than it has cores."""
+    """Check that a process will not start more threads than it may use cores."""
     n_cores, explanation = usable_cores()
     if n_cores < len(os.sched_getaffinity(0)) and "OMP_NUM_THREADS" not in os.environ:
         return warning(
@@ -132,7 +140,7 @@ def check_cores(_: Settings) -> Verdict:
 
 
 def check_memory(_: Settings) -> Verdict:
-    """Check that there is free memory for a rank, within the control group's limit."""
+    """Check that there is enough free memory for a rank, within the control group's limit."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     gb = {line.partition(":")[0]: int(line.split()[1]) * 1024e-9 for line in lines}
     limit_gb = cgroup_limits()[1]
@@ -141,19 +149,19 @@ def check_memory(_: Settings) -> Verdict:
     if limit_gb:
         found += f", the control group allows {limit_gb:.1f} GB"
     if free_gb < MIN_FREE_GB:
-        return failure(f"{found}, less than one rank takes", SHOW_MEMORY_USERS, gb=free_gb)
+        return failure(f"{found}, less than one rank needs", SHOW_MEMORY_USERS, gb=free_gb)
     if free_gb < GOOD_FREE_GB:
-        return warning(f"{found}: enough for small packs", SHOW_MEMORY_USERS, gb=free_gb)
+        return warning(f"{found}: enough only for small packs", SHOW_MEMORY_USERS, gb=free_gb)
     return ok(found, gb=free_gb)
 
 
 def check_threads(_: Settings, environment: Mapping[str, str] = os.environ) -> Verdict:
-    """Check that OMP_NUM_THREADS, where it is set, fits the cores."""
+    """Check that OMP_NUM_THREADS, if it is set, is not more than the number of cores."""
     n_cores = usable_cores()[0]
     value = environment.get("OMP_NUM_THREADS")
     if value is None:
         return ok("OMP_NUM_THREADS is not set: each rank takes its share of the cores")
-    outermost = value.partition(",")[0].strip()  # a list has one number a level of nesting
+    outermost = value.partition(",")[0].strip()  # a list has a number for each level of nesting
     if not outermost.isdecimal() or not int(outermost):
         return warning(
             f"OMP_NUM_THREADS must be a positive whole number, got {value!r}",
@@ -163,7 +171,7 @@ def check_threads(_: Settings, environment: Mapping[str, str] = os.environ) -> V
         return warning(
             f"OMP_NUM_THREADS is {outermost}, more than the {n_cores:g} cores: threads would wait "
             "for each other",
-            "unset OMP_NUM_THREADS, and each rank takes its share",
+            "unset OMP_NUM_THREADS; each rank then takes its share of the cores",
         )
     return ok(f"OMP_NUM_THREADS={value}, for each rank")
 
@@ -181,7 +189,7 @@ def check_processor(_: Settings, cpuinfo: str | None = None) -> Verdict:
 
 
 def check_gpu(_: Settings) -> Verdict:
-    """Check the GPUs that nvidia-smi lists; whether torch sees them is a check of the engine."""
+    """Check the GPUs that nvidia-smi lists; the engine's checks test whether torch sees them."""
     query = "--query-gpu=name,compute_cap,memory.total"
     answer = ask(("nvidia-smi", query, "--format=csv,noheader,nounits"))
     gpus = [line.split(", ") for line in answer.out.splitlines() if line.count(", ") == 2]

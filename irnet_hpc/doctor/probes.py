@@ -1,11 +1,11 @@
-"""Run the part of a check that may crash or hang, in a process of its own.
+"""Run, in a separate process, the part of a check that may crash or hang.
 
     python -m irnet_hpc.doctor.probes libraries
     horovodrun -np 2 python -m irnet_hpc.doctor.probes ranks FOLDER   FOLDER is visible to all ranks
     python -m irnet_hpc.doctor.probes pack FOLDER
 
-Each prints JSON objects, one per line, as it goes: after a crash, the last `stage` tells how far it
-came. With several ranks, only rank 0 prints.
+Each probe prints JSON objects, one per line, as it proceeds. After a crash, the last `stage` tells
+how far the probe came. With several ranks, only rank 0 prints.
 """
 
 import argparse
@@ -29,17 +29,17 @@ N_SUMS = 5
 
 
 def print_facts(**facts: object) -> None:
-    """Print facts as a JSON object in one line."""
+    """Print facts as a JSON object on one line."""
     print(json.dumps(facts), flush=True)
 
 
 def libraries() -> None:
-    """Load MPI, torch and Horovod one by one; MPI first, so that Horovod joins the same library."""
+    """Load MPI, then torch, then Horovod; MPI comes first so that Horovod uses the same library."""
     print_facts(stage="mpi4py")
     try:
         import mpi4py
 
-        # Without a launcher, starting MPI may take long; here it is only loaded.
+        # MPI is only loaded, not initialised, which may take long without a launcher.
         mpi4py.rc.initialize = False
         from mpi4py import MPI
 
@@ -67,14 +67,17 @@ def libraries() -> None:
 
 
 def _loaded_files(library: str) -> list[str]:
-    """List the files of a shared library that this process has loaded."""
+    """List the files from which this process has loaded a shared library."""
     maps = Path("/proc/self/maps").read_text()
     paths = re.findall(rf"(/\S*/lib{library}(?:ch)?\.so\S*)", maps)
     return sorted({os.path.realpath(path) for path in paths})
 
 
 def allreduce(comm: "Comm") -> dict:
-    """Sum as many numbers as a gradient has over all ranks, N_SUMS times.
+    """Sum N_SUMMED numbers, as many as a gradient has, over all ranks; repeat it N_SUMS times.
+
+    Args:
+        comm: The ranks.
 
     Returns:
         The engine's name, the number of ranks (`size`), the device, whether every number was right
@@ -90,7 +93,7 @@ def allreduce(comm: "Comm") -> dict:
     # NCCL refuses two ranks on one GPU.
     has_own_gpu = torch.cuda.is_available() and torch.cuda.device_count() >= n_local
     device = device_of(comm.local_rank) if has_own_gpu else torch.device("cpu")
-    # Whole numbers below 1000, so that sums are exact in float32.
+    # Whole numbers below 1000, whose sums are exact in float32.
     pattern = torch.arange(N_SUMMED, device=device).remainder_(1000).float()
     expected = pattern * (comm.size * (comm.size + 1) // 2)
     is_right, seconds = True, []
@@ -126,7 +129,7 @@ def ranks(folder: Path, engine: str) -> None:
 
 
 def pack(folder: Path) -> None:
-    """Write a pack, open it twice at once as the ranks of a training do, and lock a file."""
+    """Write a pack, open it twice at once, as the ranks of a training do, and lock a file."""
     import numpy as np
 
     from irnet_hpc import files
@@ -182,7 +185,7 @@ def main() -> None:
         libraries()
         return
     if arguments.folder is None:
-        raise UserError(f"{arguments.probe} needs a folder")
+        raise UserError(f"the probe {arguments.probe} needs a folder, which is not given")
     if arguments.probe == "ranks":
         ranks(arguments.folder, arguments.engine)
     else:

@@ -24,7 +24,7 @@ GROUPS: dict[str, tuple[Check, ...]] = {
     "results": filesystem.CHECKS,
     "slurm": cluster.CHECKS,
 }
-# check -> the check without which it is pointless
+# check -> another check; if that one fails, this one is skipped
 NEEDS = {
     **dict.fromkeys(("MPI", "NCCL", "two ranks", "under mpirun", "allocation"), "Horovod"),
     **dict.fromkeys(("names", "HDF5", "clock"), "results"),
@@ -36,11 +36,11 @@ CLEANUP_S = 5.0
 
 @dataclass
 class Report:
-    """The verdicts of a call of the doctor, by name of the check."""
+    """The verdicts of one call of the doctor, by the names of the checks."""
 
     verdicts: dict[str, Verdict] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)  # check -> how long it took
-    n_skipped: int = 0  # checks that were not tried, because a check that they depend on failed
+    seconds: dict[str, float] = field(default_factory=dict)  # time that each check took
+    n_skipped: int = 0  # checks that were skipped because a check that they depend on failed
     total_s: float = 0.0
 
     @property
@@ -50,7 +50,7 @@ class Report:
 
     @property
     def failed_groups(self) -> list[str]:
-        """List the groups with a failure."""
+        """List the groups in which a check failed."""
         return [name for name, checks in GROUPS.items() if any(map(self._has_failed, checks))]
 
     def _has_failed(self, check: Check) -> bool:
@@ -58,12 +58,12 @@ class Report:
         return verdict is not None and verdict.level == Level.FAILURE
 
     def summary(self) -> str:
-        """Count the verdicts by level, in one line."""
+        """Return one line that counts the verdicts by level."""
         counts = Counter(verdict.level for verdict in self.verdicts.values())
         parts = [f"{counts[level]} {level}" for level in Level if counts[level]]
         if self.n_skipped:
             parts.append(f"{self.n_skipped} not tried")
-        conclusion = "would not run here as it is" if self.failed else "would run here"
+        conclusion = "would not run here yet" if self.failed else "would run here"
         number = f"{len(self.verdicts)} checks in {self.total_s:.0f} s"
         return f"{number}: {', '.join(parts)}; a matrix {conclusion}"
 
@@ -88,9 +88,10 @@ def run_checks(
 
     Args:
         settings: The options of this call.
-        groups: Names of `GROUPS`, run in this order.
-        with_job: Also submit a job of two nodes through SLURM.
-        on_verdict: Called with the name of a check and its verdict as soon as it is there.
+        groups: Names of groups in `GROUPS`, in the order in which they run.
+        with_job: Whether to submit a job of two nodes through SLURM as well.
+        on_verdict: A function that gets the name and the verdict of each check as soon as the check
+            ends.
 
     Returns:
         The verdicts of all checks that apply to this machine.
@@ -112,7 +113,7 @@ def run_checks(
                 on_verdict(check.name, verdict)
     finally:
         commands.stop_all()
-        # Checks that were given up at their time limit leave this folder.
+        # A check that exceeded its time limit leaves this folder behind.
         with contextlib.suppress(TimeLimitExceeded, OSError):
             call_within(CLEANUP_S, lambda: shutil.rmtree(settings.trial_folder, ignore_errors=True))
     report.total_s = time.monotonic() - began

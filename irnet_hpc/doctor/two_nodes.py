@@ -1,7 +1,8 @@
 """Submit a job of two nodes as a sweep does, and check what both nodes see.
 
-The job takes the way of a training: submitit, sbatch, srun, the meeting of the ranks, a sum over
-all of them. What each node sees of the results folder, the clock and SLURM comes back in a file.
+The job goes through the same steps as a training: submitit, sbatch, srun, the meeting of the ranks,
+and a sum over all ranks. A report file then says what each node sees of the results folder, the
+clock and SLURM.
 """
 
 import atexit
@@ -24,7 +25,7 @@ from irnet_hpc.files import read_json, write_json
 N_NODES, MINUTES, MEMORY_GB = 2, 5, 2.0
 JOB_NAME = "irnet:doctor"
 POLL_S = 0.5
-# Once the job has left the queue: how long its report may take to become visible here.
+# How long a report may take to become visible here after the job has left the queue.
 VISIBILITY_S = 10.0
 CLEANUP_S = 120.0
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
@@ -32,15 +33,20 @@ SHOW_NODES = "srun -N2 --ntasks-per-node=1 hostname"
 
 
 class NodeProbe:
-    """The function that submitit pickles, and that each rank of the job calls."""
+    """The function that each rank of the job calls; submitit pickles it."""
 
     def __init__(self, folder: Path, options: list[str]) -> None:
-        """Remember the folder on the file system of the results, and the site's sbatch options."""
+        """Store the probe's parameters.
+
+        Args:
+            folder: A folder on the file system of the results.
+            options: The sbatch options of the site.
+        """
         self.folder = folder
         self.options = options
 
     def __call__(self) -> None:
-        """Sum over all ranks and gather what each node sees; rank 0 writes report.json."""
+        """Sum over all ranks and gather what each node sees; rank 0 writes it to report.json."""
         from irnet_hpc.distributed.engines import start
 
         own_file = self.folder / f"rank{os.environ['SLURM_PROCID']}"
@@ -48,8 +54,8 @@ class NodeProbe:
             own_file.write_bytes(b"")
         except OSError as error:
             raise UserError(
-                f"{socket.gethostname()} cannot write {self.folder.parent} ({error.strerror}), "
-                "which every node must; name another folder with --results"
+                f"{socket.gethostname()} cannot write to {self.folder.parent} ({error.strerror}), "
+                "as every node must be able to; name another folder with --results"
             ) from None
         skew_s = own_file.stat().st_mtime - time.time()
         comm = start("auto", self.folder / "rendezvous")
@@ -72,7 +78,7 @@ class NodeProbe:
         comm.close()
 
     def slurm_trouble(self) -> str:
-        """Return what keeps this job from requeueing itself or submitting another, or ""."""
+        """Return why this job can neither requeue itself nor submit another; empty if it can."""
         from irnet_hpc.sweep.jobs import outside_any_job
 
         job = os.environ["SLURM_JOB_ID"]
@@ -86,16 +92,16 @@ class NodeProbe:
         return "; ".join(answer.trouble for answer in answers if answer.trouble)
 
     def checkpoint(self) -> None:
-        """Ask submitit not to requeue the job when it is preempted."""
+        """Return None, which tells submitit not to requeue the job when it is preempted."""
 
 
 def check_two_nodes(settings: Settings) -> Verdict:
-    """Submit the job, wait for its report, judge it, and leave nothing behind.
+    """Submit the job, wait for its report, and judge the report.
 
-    Only the folder with the job's log stays if the job failed.
+    Nothing is left behind, except the folder with the job's log if the job failed.
     """
     if not cluster.belongs_to_cluster() or settings.site is None:
-        found = "there is no SLURM, or the site cannot be read"
+        found = "there is no SLURM cluster, or the site cannot be read"
         return failure(found, "see the checks above: scontrol ping")
     from irnet_hpc.sweep import sbatch
     from irnet_hpc.sweep.matrix.resources import Resources
@@ -116,7 +122,7 @@ def check_two_nodes(settings: Settings) -> Verdict:
         shutil.rmtree(job_folder, ignore_errors=True)
         raise
     job = submitted.job_id
-    # Checks run in a thread, which Ctrl-C does not reach.
+    # Checks run in a thread that Ctrl-C does not reach, so the process cleans up when it exits.
     atexit.register(_clean_up, job, folder, job_folder)
     try:
         report = _wait_for_report(job, folder, job_folder, settings)
@@ -136,14 +142,15 @@ def _clean_up(job: str, *folders: Path) -> None:
 
 
 def _wait_for_report(job: str, folder: Path, job_folder: Path, settings: Settings) -> dict:
-    """Return the report of a job.
+    """Wait for the report of a job and return it.
 
     Raises:
-        UserError: The job ended without one, or is still not done after the longest wait.
+        UserError: If the job ended without a report, or has not ended after the longest wait.
     """
     last_seen, state = time.monotonic(), "PENDING"
     deadline = last_seen + settings.wait_s
-    # NFS asks the server for a listing, but answers for a single name from its cache.
+    # The folder is listed because NFS asks the server for a listing, but may look up a single name
+    # in its cache.
     while "report.json" not in {path.name for path in folder.iterdir()}:
         now = time.monotonic()
         answer = ask(("squeue", "--noheader", "--array", f"--jobs={job}", "--format=%T %r"))
@@ -165,7 +172,7 @@ def _wait_for_report(job: str, folder: Path, job_folder: Path, settings: Setting
 
 
 def _first_error(job_folder: Path) -> str:
-    """Find the most telling line in the logs of the ranks, or else of their launcher."""
+    """Find the line that best explains the failure, in the logs of the ranks or their launcher."""
     logs = sorted(job_folder.glob("*_log.err"))
     lines = [telling_line(path.read_text(errors="replace")) for path in logs]
     lines.sort(key=is_launcher_line)
@@ -173,7 +180,7 @@ def _first_error(job_folder: Path) -> str:
 
 
 def judge_report(job: str, report: dict, seconds: float) -> Verdict:
-    """Judge the report of a job that took `seconds` from its submission."""
+    """Make a verdict from the report of a job that came `seconds` after its submission."""
     nodes = report["nodes"]
     hosts = ", ".join(node["host"] for node in nodes)
     facts = {"job": job, "seconds": seconds, **report}
@@ -188,7 +195,8 @@ def judge_report(job: str, report: dict, seconds: float) -> Verdict:
         return failure(f"{found}, but not on {N_NODES} nodes", todo, **facts)
     if (n_winners := sum(node["won"] for node in nodes)) != 1:
         return failure(
-            f"{found}; {N_NODES} nodes made one name at once and one must succeed, got {n_winners}",
+            f"{found}; {n_winners} of {N_NODES} nodes created the same file; exactly one must "
+            "succeed",
             "name a results folder on another file system: "
             "python -m irnet_hpc.doctor --slurm --results DIR",
             **facts,
@@ -202,9 +210,9 @@ def judge_report(job: str, report: dict, seconds: float) -> Verdict:
     worst = max(nodes, key=lambda node: abs(node["skew_s"]))
     if abs(worst["skew_s"]) > MAX_CLOCK_SKEW_S:
         return warning(
-            f"{found}; the clock of {worst['host']} is {-worst['skew_s']:+.1f} s from the file "
-            "system's",
-            "let one server set all clocks: srun -N2 timedatectl timesync-status",
+            f"{found}; the clock of {worst['host']} differs by {-worst['skew_s']:+.1f} s from the "
+            "file system's",
+            "synchronise all clocks with one time server: srun -N2 timedatectl timesync-status",
             **facts,
         )
     skew_s = max(0.01, abs(worst["skew_s"]))

@@ -1,12 +1,12 @@
 """Export a finished run as ONNX, verified against torch, with a model card beside it.
 
     python -m irnet_hpc.export RUN model.onnx                         writes model.onnx and model.md
-    python -m irnet_hpc.export RUN model.onnx --pack-dir /data/packs  verified on a pack's test rows
+    python -m irnet_hpc.export RUN model.onnx --pack-dir /data/packs  verified on its test rows
     python -m irnet_hpc.export results/oqmd-magpie/band_gap/irnet-17/onecycle/honest/seed0 gap.onnx
 
-The graph takes features as a pack has them (n_rows, n_features) and gives predictions
-(n_rows, n_properties) in their units, scaling included. It needs the extra `onnx`:
-pip install 'irnet_hpc[onnx]'.
+The graph takes features as a pack stores them (n_rows, n_features) and gives predictions
+(n_rows, n_properties) in the properties' units; it does the scaling itself. The command needs the
+extra `onnx`: pip install 'irnet_hpc[onnx]'.
 """
 
 import shlex
@@ -18,7 +18,7 @@ from irnet_hpc.console import CommandParser, command_parser, json_answer
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     arguments = parser().parse_args(argv)
-    # Imported here, so that --help comes at once.
+    # Imported here, so that --help appears at once.
     from irnet_hpc.export.model import export_model
 
     # Lines for people go to stderr.
@@ -34,6 +34,10 @@ def parser() -> CommandParser:
     parser = command_parser("export", __doc__)
     add = parser.add_argument
     add("run", metavar="RUN", help="folder of a finished run of a network")
-    add("model", metavar="model.onnx", help="file to write; the card gets its name with .md")
+    add(
+        "model",
+        metavar="model.onnx",
+        help="file to write; the model card gets the same name with .md",
+    )
     add("--pack-dir", help="folder of the run's pack (default: $IRNET_PACKS, else packs)")
     return parser

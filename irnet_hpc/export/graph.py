@@ -24,7 +24,7 @@ class Graph(nn.Module):
     feature_scale: Tensor  # (n_features,)
     target_mean: Tensor  # (n_properties,)
     target_scale: Tensor  # (n_properties,)
-    floor: Tensor  # (n_properties,), -inf where predictions are not cut
+    floor: Tensor  # (n_properties,), lowest prediction; -inf: predictions are not cut
 
     def __init__(self, member: Member) -> None:
         super().__init__()
@@ -35,10 +35,10 @@ class Graph(nn.Module):
             self.register_buffer(name, torch.as_tensor(getattr(scaling, name), dtype=torch.float32))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Predict (n_rows, n_properties) in the units from features (n_rows, n_features)."""
+        """Predict (n_rows, n_properties), in their units, from features (n_rows, n_features)."""
         x = (features - self.feature_mean) / self.feature_scale
         x = x.clamp(-self.clip, self.clip) if self.clip else x
-        # As Network.forward, without its autocast, which ONNX does not have.
+        # The same as Network.forward, but without autocast, which ONNX does not have.
         for block in self.network.body:
             x = block(x, None, None)
         x = self.network.output(x) * self.target_scale + self.target_mean
@@ -48,7 +48,7 @@ class Graph(nn.Module):
 def write_graph(path: Path, member: Member) -> None:
     """Write the network of a run as an ONNX file.
 
-    Its metadata hold the properties, their units, the feature labels and the run's key.
+    The metadata of the file hold the properties, their units, the features and the run's key.
 
     Args:
         path: The file to write.
@@ -58,7 +58,7 @@ def write_graph(path: Path, member: Member) -> None:
 
     example = torch.zeros(2, len(member.feature_labels))
     n_rows = torch.export.Dim("n_rows")
-    # torch.onnx reports on its own steps.
+    # Otherwise torch.onnx would log its own steps.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -71,7 +71,7 @@ def write_graph(path: Path, member: Member) -> None:
             output_names=["prediction"],
             dynamic_shapes=({0: n_rows},),
         )
-    # None is returned only without dynamo.
+    # torch.onnx.export returns None only with dynamo=False.
     assert program is not None
     model = program.model_proto
     metadata = {
@@ -88,7 +88,7 @@ def write_graph(path: Path, member: Member) -> None:
 
 @torch.no_grad()
 def largest_differences(path: Path, member: Member, x: np.ndarray) -> tuple[np.ndarray, str]:
-    """Compare an ONNX file with the run's own network in float32.
+    """Compare the predictions of an ONNX file with those of the run's network, in float32.
 
     Args:
         path: The ONNX file.
@@ -96,7 +96,8 @@ def largest_differences(path: Path, member: Member, x: np.ndarray) -> tuple[np.n
         x: (n_rows, n_features) float32, features as packed.
 
     Returns:
-        The largest differences (n_properties,) in the units, and the name of what ran the graph.
+        The largest absolute differences (n_properties,), in the properties' units, and the name of
+        the runtime that evaluated the graph.
     """
     scaling = member.scaling
     own = member.network(torch.from_numpy(scaling.features(x))).double().numpy()

@@ -15,16 +15,17 @@ from irnet_hpc.predict.committee import calibrate_ensemble, load_ensemble, own_p
 from irnet_hpc.predict.members import Member
 from irnet_hpc.predict.screening import training_elements
 
-# Rows on which graph and network are compared.
+# Number of rows on which the graph and the network are compared.
 CHECKED_ROWS = 2000
-# Allowed difference, in units of the target's scale; float32 sums are taken in another order.
+# Allowed difference, in units of the target's scale. Graph and network differ in rounding, since
+# they add float32 numbers in different orders.
 TOLERANCE = 1e-4
 # Level of the intervals that the card describes.
 LEVEL = 0.9
 
 
 class _Data(NamedTuple):
-    """Data to check a model on, and where they come from."""
+    """Rows to check a model on, with the licence and citation of the training data."""
 
     x: np.ndarray  # (n_rows, n_features) float32, features as packed
     licence: str
@@ -38,16 +39,16 @@ def export_model(
 
     Args:
         run: The folder of the run.
-        model: The file to write, whose name ends in .onnx; the card gets its name with .md.
+        model: The file to write. Its name must end in .onnx; the card gets the same name with .md.
         pack_dir: Folder of the run's pack, whose test rows verify the graph; None: $IRNET_PACKS,
-            else packs/. Without the pack, rows are drawn at random.
+            else packs/. If the pack is missing, random rows verify the graph.
 
     Returns:
-        The paths of the graph and of the card, and what the card says.
+        The path of the graph, the path of the card, and the facts that the card states.
 
     Raises:
-        UserError: If the run cannot be read, a library is missing, or the graph does not predict
-            what the network does.
+        UserError: If the name has another ending, the run cannot be read, a library is missing, or
+            the graph and the network predict different numbers.
     """
     path = Path(model)
     if path.suffix != ".onnx":
@@ -63,8 +64,8 @@ def export_model(
         relative = float((differences / member.scaling.target_scale).max())
         if not relative <= TOLERANCE:
             raise UserError(
-                f"{path} must predict what torch does to {TOLERANCE:g} standard deviations, "
-                f"got {relative:.2g}"
+                f"the graph's predictions differ from torch's by {relative:.2g} standard "
+                f"deviations, more than {TOLERANCE:g}; {path} is not written"
             )
     units = zip(differences, member.units.values(), strict=True)
     agreement = ", ".join(f"{difference:.2g} {unit}" for difference, unit in units)
@@ -91,7 +92,7 @@ def _require(*names: str) -> None:
 
 
 def _data(member: Member, pack_dir: str | Path | None) -> _Data:
-    """Return test rows of the member's pack, or rows drawn at random if it is not at hand."""
+    """Return test rows of the member's pack, or random rows if the pack is missing."""
     source = source_facts(member.result.pack_identity)
     try:
         with own_pack(member, pack_dir) as pack:

@@ -1,7 +1,7 @@
-"""Write the model card, which describes an exported model to its users, from the run's records.
+"""Write the model card of an exported model from the run's records.
 
-After Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019): data, protocol, errors,
-limits, use.
+A model card describes a model to its users: data, protocol, errors, limits and use. It follows
+Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019).
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from irnet_hpc.runs.spec import RunSpec
 if TYPE_CHECKING:
     from irnet_hpc.predict.committee import EnsembleReport
 
-# Fields of a result that have one value for each property.
+# Fields of a result that have a separate value for each property.
 ROW = (
     *("unit", "test_mae", "test_rmse", "test_r2", "val_mae", "baseline_mae"),
     *("n_train", "n_val", "n_test"),
@@ -23,21 +23,21 @@ ROW = (
 
 
 class ExportedModel(NamedTuple):
-    """An exported model, with the facts that its card states beside the run's own records."""
+    """An exported model, with those facts on its card that the run's own records lack."""
 
     file: str  # name of the model's file
     units: dict[str, str]  # property -> unit, in the order of the outputs
     feature_labels: Sequence[str]  # (n_features,)
-    floors: dict[str, float]  # property -> lowest prediction, where there is one
+    floors: dict[str, float]  # property -> lowest prediction, if predictions are cut there
     elements: frozenset[str] | None  # symbols in the training rows; None: not known
     licence: str
     citation: str
-    verified: str  # a sentence
-    reports: Sequence["EnsembleReport"]  # with intervals, if the run's pack was at hand
+    verified: str  # a sentence on how well the graph agrees with torch
+    reports: Sequence["EnsembleReport"]  # with intervals only if the run's pack was available
 
 
 class SourceFacts(NamedTuple):
-    """Title, licence and citation of a source, each empty if it is not known."""
+    """Title, licence and citation of a source; whatever is not known is empty."""
 
     title: str
     licence: str
@@ -49,7 +49,7 @@ def model_card(spec: RunSpec, result: RunResult, exported: ExportedModel) -> str
 
     Args:
         spec: The specification of the run.
-        result: Its result.
+        result: The result of the run.
         exported: The model that was written.
     """
     names = ", ".join(f"{name} ({unit})" for name, unit in exported.units.items())
@@ -71,7 +71,7 @@ def model_card(spec: RunSpec, result: RunResult, exported: ExportedModel) -> str
 
 
 def source_facts(identity: dict) -> SourceFacts:
-    """Return title, licence and citation of a pack's source."""
+    """Return the title, licence and citation of a pack's source."""
     name = str(identity["source"])
     known = SOURCES.get(name)
     if known is None:
@@ -82,7 +82,7 @@ def source_facts(identity: dict) -> SourceFacts:
 def _data(spec: RunSpec, result: RunResult, exported: ExportedModel) -> str:
     identity = result.pack_identity
     filters = "; ".join(identity["filters"]) or "none"
-    licence = exported.licence or "not stated by the source; ask whoever made the table"
+    licence = exported.licence or "not stated by the source; ask the authors of the table"
     lines = [
         f"- source: {source_facts(identity).title} "
         f"(sha256 of its table: `{identity['source_sha256'][:16]}`)",
@@ -99,20 +99,20 @@ def _protocol(spec: RunSpec, result: RunResult) -> str:
     split = result.pack_identity["split"]
     if split["by"] in ("element", "family"):
         elements = ", ".join(split["elements"])
-        text = f"Test is every material that contains {elements}; train has none"
+        text = f"The test rows are all materials that contain {elements}; train has none of them"
     elif split["by"] == "column":
         text = "Train, val and test are those of the source's own table"
     else:
         text = (
-            "Train, val and test are a hash of the reduced formula "
-            f"(seed {split.get('seed', 0)}), at random"
+            "Train, val and test rows are drawn at random, by a hash of the reduced formula "
+            f"(seed {split.get('seed', 0)})"
         )
     text += f". Protocol `{spec.protocol}`: "
     if result.selected_on != "test":
-        return text + "the epoch was selected on val, and test was used once, afterwards."
+        return text + "the epoch was selected on val; test was used only once, afterwards."
     text += (
-        "trained on train and val. **The epoch was selected on test**, as the papers' code does, "
-        "so the errors below are optimistic"
+        "trained on train and val. **The epoch was selected on test**, as in the papers' code, "
+        "so the test errors below are too low"
     )
     if result.optimism is not None:
         text += f", by about {result.optimism:.3g} as measured on halves of test"
@@ -139,8 +139,9 @@ def _errors(spec: RunSpec, result: RunResult, exported: ExportedModel) -> str:
         if report.coverage is not None:
             lines += [
                 "",
-                f"{report.property}: ±{report.half_width:.3g} {report.unit} was calibrated to hold "
-                f"{report.level:.0%} on val; it holds {report.coverage:.1%} of the test rows.",
+                f"{report.property}: the interval ±{report.half_width:.3g} {report.unit} was "
+                f"calibrated on val rows to hold {report.level:.0%} of values; it holds "
+                f"{report.coverage:.1%} of the test values.",
             ]
     return "\n".join(lines)
 
@@ -156,19 +157,20 @@ def _limits(result: RunResult, exported: ExportedModel) -> str:
         lines.append(f"- Elements trained on: {', '.join(sorted(exported.elements))}.")
     if result.pack_identity["split"]["by"] == "reduced formula":
         lines.append(
-            "- Test formulas are random, so they have relatives of the same elements in train. For "
+            "- Test formulas are random, so train has similar formulas of the same elements. For "
             "chemistry that train lacks, errors are several times as large, and intervals hold "
-            "less than their level."
+            "fewer values than their level."
         )
     if not any(FEATURE_SETS[name].of_structure for name in _feature_sets(result)):
         lines.append(
-            "- The features know the composition only: polymorphs get one and the same prediction."
+            "- The features depend on composition only: all polymorphs get the same prediction."
         )
     lines.append(
-        "- Predictions are of what the source computed or measured, with its errors, not of nature."
+        "- The model predicts what the source computed or measured, including the source's errors."
     )
     lines += [
-        f"- Predictions of {name} are cut at {floor:g}." for name, floor in exported.floors.items()
+        f"- Predictions of {name} are never below {floor:g}; lower ones are set to it."
+        for name, floor in exported.floors.items()
     ]
     return "\n".join(lines)
 
@@ -181,8 +183,8 @@ def _use(result: RunResult, exported: ExportedModel) -> str:
     identity = result.pack_identity
     versions = ", ".join(f"{name} {v}" for name, v in identity["feature_versions"].items())
     text = (
-        f"Input `features`: float32 (n_rows, {len(exported.feature_labels)}), unscaled; scaling is "
-        f"in the graph. Output `prediction`: float32 (n_rows, {len(exported.units)}), in "
+        f"Input `features`: float32 (n_rows, {len(exported.feature_labels)}), unscaled, since the "
+        f"graph scales them. Output `prediction`: float32 (n_rows, {len(exported.units)}), in "
         f"{', '.join(exported.units.values())}. Versions of the feature sets: {versions}. "
     )
     if all(FEATURE_SETS[name].of_formula for name in _feature_sets(result)):

@@ -1,7 +1,8 @@
 """Predict with finished runs: ensembles of networks, intervals, and flags for unfamiliar rows.
 
-`members.py` reads a network, `committee.py` makes an ensemble of several, `screening.py` predicts
-`candidates.py` batch by batch, `output.py` writes the list; `model.py` is the way from Python.
+`members.py` reads a network and `committee.py` makes an ensemble of several. `candidates.py` reads
+the rows, `screening.py` predicts them batch by batch, and `output.py` writes the predictions.
+`model.py` does the same from Python.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Choose a run: the lowest val MAE of a property among the networks below a folder of results."""
+"""Choose the network with the lowest val MAE of a property below a folder of results."""
 
 import logging
 import math
@@ -17,12 +17,12 @@ def best_run(results: Path | str, property: str, pack: str | None = None) -> Pat
     Args:
         results: The folder of results.
         property: The property to predict.
-        pack: Consider only runs on the pack of this name; None: all, which must share their val
-            rows.
+        pack: Consider only runs on the pack of this name; None: consider all runs, which must then
+            share their val rows.
 
     Raises:
-        UserError: If no network has that property and a val MAE, or if packs are of several sources
-            or splits: easier val rows would not make a better model.
+        UserError: If no network on that property has a val MAE, or if the networks' packs differ in
+            source or split. Then the lowest val MAE might only mean the easiest val rows.
     """
     runs = [run for joint in collect_runs(Path(results))[0] for run in one_a_property(joint)]
     of_property = [run for run in runs if run.spec.property == property]
@@ -44,8 +44,8 @@ def best_run(results: Path | str, property: str, pack: str | None = None) -> Pat
         packs = ", ".join(sorted({run.spec.pack for run in of_property}))
         on_pack = f" on pack {pack}" if pack else ""
         raise UserError(
-            f"no network on {property} below {results} has a val MAE and its model{on_pack}; "
-            f"runs on it are of the packs {packs}"
+            f"no network on {property} below {results} has both a val MAE and a stored model"
+            f"{on_pack}; the packs of the runs on {property}: {packs}"
         )
     if len({_val_rows_key(run) for run in networks}) > 1:
         packs = ", ".join(sorted({run.spec.pack for run in networks}))
@@ -62,14 +62,14 @@ def best_run(results: Path | str, property: str, pack: str | None = None) -> Pat
     if better:
         rival = min(better, key=_val_mae)
         logger.info(
-            f"note: {rival.spec.architecture} has {_val_mae(rival):.4g}, "
-            "but classical models are not kept"
+            f"note: {rival.spec.architecture} has a lower val MAE, {_val_mae(rival):.4g}, "
+            "but classical models are not kept, so they cannot predict"
         )
     seeds = [run for run in networks if run.folder.parent == best.folder.parent]
     if len(seeds) > 1:
         logger.info(
-            f"note: the mean of its {len(seeds)} seeds is usually better: in the place of --best "
-            f"give the folders {best.folder.parent}/seed*"
+            f"note: the mean of this model's {len(seeds)} seeds is usually better: instead of "
+            f"--best, give the folders {best.folder.parent}/seed*"
         )
     return best.folder
 
@@ -79,6 +79,6 @@ def _val_mae(run: FinishedRun) -> float:
 
 
 def _val_rows_key(run: FinishedRun) -> tuple[str, ...]:
-    """Return the facts that decide which materials are val."""
+    """Return the facts that decide which materials are val rows."""
     identity = run.result.pack_identity
     return tuple(str(identity.get(name)) for name in ("source", "source_sha256", "split"))

@@ -1,8 +1,8 @@
-"""Read the rows to predict batch by batch, and keep each as it came.
+"""Read the rows to predict, batch by batch, and keep the text of each row unchanged.
 
-A row that cannot be read stays in its place with a problem in words. Tables are CSV with a formula
-column or JSON lines with structures, also .gz or .xz, or stdin; or a DataFrame. Memory does not
-depend on how many rows a table has.
+A row that cannot be read stays in its place, with a text that says what is wrong. A table is a CSV
+with a formula column or JSON lines with structures, from a file (also .gz or .xz) or from stdin. It
+may also be a DataFrame. Memory does not depend on how many rows a table has.
 """
 
 import contextlib
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
 # The byte order mark of UTF-16, as surrogateescape decodes it.
 UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
-# Large enough for matrix products, small enough to stay in a processor's cache.
+# Large enough for efficient matrix products, small enough to stay in a processor's cache.
 BATCH_ROWS = 2048
 STRUCTURE_KEYS = ("lattice", "species", "frac_coords")
 
 
 class RowBatch(NamedTuple):
-    """Rows in the order of their table."""
+    """A batch of rows, in the order of their table."""
 
     fields: list[list[str]]  # (n_rows, n_header) text that is copied to the output
     formula: list[str]
     columns: np.ndarray  # (n_rows, n_columns) float64, the model's feature columns; NaN: unreadable
-    crystals: Crystals | None  # where the table has structures
+    crystals: Crystals | None  # None: the table has no structures
     problems: dict[int, str]  # row -> why it cannot be read
 
 
@@ -52,11 +52,16 @@ class Candidates(NamedTuple):
     has_formula: bool
     has_structures: bool
     batches: Iterator[RowBatch]
-    n_rows: int | None = None  # None: not known, since a table is read as it is predicted
+    n_rows: int | None = None  # None: not known, since a table is read while it is predicted
 
 
 def formula_candidates(formulas: Iterable[str], n_rows: int | None = None) -> Candidates:
-    """Return formulas as candidates."""
+    """Make candidates from formulas.
+
+    Args:
+        formulas: The formulas, read batch by batch.
+        n_rows: The number of formulas; None: not known.
+    """
 
     def batches() -> Iterator[RowBatch]:
         rest = iter(formulas)
@@ -70,10 +75,10 @@ def formula_candidates(formulas: Iterable[str], n_rows: int | None = None) -> Ca
 def frame_candidates(
     frame: "pd.DataFrame", columns: Sequence[str], formula_needed: bool
 ) -> Candidates:
-    """Return the rows of a DataFrame as candidates.
+    """Make candidates from the rows of a DataFrame.
 
     Args:
-        frame: A table, whose columns are not copied: they stay with the DataFrame.
+        frame: The table. Its columns are not copied to the output; the caller still has them.
         columns: Names of the feature columns that the model takes.
         formula_needed: Whether there must be a column named formula.
 
@@ -106,13 +111,13 @@ def open_table(path: str, columns: Sequence[str], formula_needed: bool) -> Itera
     """Open a table of candidates.
 
     Args:
-        path: A .csv or .jsonl, also .gz or .xz, or `-` for stdin.
+        path: A .csv or .jsonl file, which may be compressed (.gz or .xz), or `-` for stdin.
         columns: Names of the feature columns that the model takes.
         formula_needed: Whether a CSV must have a column named formula.
 
     Raises:
-        UserError: If the table as a whole is wrong: a column is missing, or it cannot be unpacked
-            or is not UTF-8.
+        UserError: If the table as a whole is unusable: it lacks a column, cannot be unpacked, or
+            is not UTF-8.
     """
     name = Path("stdin" if path == "-" else path)
     ending = None if path == "-" else ending_of(name)
@@ -120,16 +125,16 @@ def open_table(path: str, columns: Sequence[str], formula_needed: bool) -> Itera
         one_sentence(name),
         sys.stdin.buffer if ending is None else OPENERS[ending](path, "rb") as raw,
     ):
-        # Bytes that are not UTF-8 are written again as they came. Spreadsheets put a byte order
-        # mark in front.
+        # Bytes that are not UTF-8 are written to the output unchanged. Spreadsheets put a byte
+        # order mark in front, which utf-8-sig removes.
         stream = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
         first = next((line for line in stream if line.strip()), None)
         if first is None:
             raise UserError(
-                f"{name} is empty; its first line must name its columns, formula among them"
+                f"{name} is empty; the first line must name the columns, one of them formula"
             )
         if first.startswith(UTF_16):
-            raise UserError(f"{name} must be UTF-8 text, got UTF-16; save it as CSV UTF-8")
+            raise UserError(f"{name} must be UTF-8 text, got UTF-16; save it again as CSV UTF-8")
         lines = itertools.chain([first], stream)
         is_jsonl = first.lstrip().startswith("{") if ending is None else ".jsonl" in ending
         if is_jsonl:
@@ -169,25 +174,26 @@ def _check_header(
         hint = ""
         with contextlib.suppress(InvalidFormula, IndexError):
             parse_formula(header[0])
-            hint = "; a list of formulas, too, begins with a line that names its column: formula"
+            hint = "; a plain list of formulas also needs a first line that says: formula"
         raise UserError(
             f"{path} must have a column named formula; its columns: {', '.join(header)}{hint}"
         )
     if missing := [name for name in columns if name not in header]:
         raise UserError(
-            f"{path} must have the columns that the model has as features, "
-            f"got none named {', '.join(missing[:5])}; its columns: {', '.join(header)}"
+            f"{path} lacks columns that the model takes as features: "
+            f"{', '.join(missing[:5])}; its columns: {', '.join(header)}"
         )
     if repeated := sorted(name for name, count in Counter(header).items() if count > 1):
         raise UserError(
-            f"{path} must name each column once, got {', '.join(map(repr, repeated))} twice"
+            f"{path} must name each column once, got {', '.join(map(repr, repeated))} repeatedly"
         )
 
 
 def _csv_rows(path: Path, reader: Any, n_fields: int) -> Iterator[tuple[list[str], str]]:
-    """Yield (fields, problem) of every row of a csv.reader that is not blank.
+    """Yield (fields, problem) for every row of a csv.reader, except blank rows.
 
-    Raises UserError for a quote that is not closed, since rows would be lost in it.
+    Raises:
+        UserError: If a quote is not closed, since the rows after it would be read as one field.
     """
     while True:
         last = reader.line_num
@@ -200,14 +206,14 @@ def _csv_rows(path: Path, reader: Any, n_fields: int) -> Iterator[tuple[list[str
                 raise UserError(
                     f"{path}, line {last + 1}: a quoted field is not closed: {error}"
                 ) from None
-            yield [""] * n_fields, f"line {last + 1} is not sound CSV: {error}"
+            yield [""] * n_fields, f"line {last + 1} is not valid CSV: {error}"
             continue
         if len(fields) == n_fields:
             yield fields, ""
         elif fields:
             problem = f"a row must have {n_fields} fields, got {len(fields)}"
             if len(fields) > n_fields:
-                problem += f", the last of them {', '.join(map(repr, fields[n_fields:]))}"
+                problem += f", with the surplus {', '.join(map(repr, fields[n_fields:]))}"
             yield (fields + [""] * n_fields)[:n_fields], problem
 
 
@@ -217,7 +223,8 @@ def _feature_columns(
     """Read feature columns from their text.
 
     Returns:
-        (n_rows, n_columns) float64, NaN where text is not a finite number, and row -> problem.
+        The numbers, (n_rows, n_columns) float64, with NaN where the text is not a finite number;
+        and the problems, row -> what is wrong.
     """
     numbers = np.full((n_rows, len(names)), math.nan)
     problems: dict[int, str] = {}
@@ -237,9 +244,12 @@ def _feature_columns(
 
 
 def _jsonl_candidates(path: Path, lines: Iterator[str], columns: Sequence[str]) -> Candidates:
-    """Read JSON lines; copy material_id, formula and the keys with text or numbers in line 1."""
+    """Read candidates from JSON lines.
+
+    The output gets material_id, formula, and every key that has text or a number in the first line.
+    """
     first, header = next(lines), ["material_id", "formula"]
-    # A first line that is no object gets a problem as any other does.
+    # If the first line is not an object, it gets a problem when its batch is read, as any other.
     with contextlib.suppress(ValueError, AttributeError):
         header += [
             key

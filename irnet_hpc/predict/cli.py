@@ -5,10 +5,10 @@
     python -m irnet_hpc.predict RUN --enumerate "Li|Na-Fe|Co-O, step 0.05" --top 100 -o best.csv
     zcat huge.csv.gz | python -m irnet_hpc.predict RUN - -o - --max formation_energy=-1 | head
 
-If the runs' packs are at hand, their val rows give intervals and rows outside of the training rows
-are marked; the coverage of the intervals on test rows is printed on stderr. Rows that cannot be
-predicted stay in their place, with the reason in `problem`. Memory does not depend on the number of
-rows. docs/prediction.md says more.
+If the packs of the runs are available, their val rows calibrate prediction intervals, and materials
+outside the training data are marked. The share of test rows within the intervals is printed on
+stderr. A row that cannot be predicted stays in its place, and the column `problem` says why. Memory
+does not depend on the number of rows. docs/prediction.md says more.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check(arguments)
     folders, table = _runs_and_table(arguments)
     stdout, command = sys.stdout, list(sys.argv[1:] if argv is None else argv)
-    # Lines for people go to stderr, whether or not stdout gets a list or an object.
+    # Lines for people always go to stderr, since stdout may get the predictions or the JSON object.
     with json_answer(True) as answer:
         about = _predict(arguments, folders, table, stdout)
         if arguments.output != "-":
@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _predict(
     arguments: argparse.Namespace, folders: list[str], table: str | None, stdout: TextIO
 ) -> dict:
-    """Write the list of predictions; return what is recorded of it."""
-    # Imported here, so that --help and mistakes in the command come at once.
+    """Write the predictions; return what about.json records about them."""
+    # Imported here, so that --help and errors in the command appear at once.
     from irnet_hpc.distributed.engines import device_of
     from irnet_hpc.distributed.processes import keep_freed_memory
     from irnet_hpc.predict import output
@@ -90,7 +90,7 @@ def _predict(
     seconds = time.monotonic() - began
     print(
         f"{tally.n_rows:,} rows in {seconds:.1f} s: {tally.n_kept:,} written, "
-        f"{tally.n_problems:,} with a problem, {tally.n_outside:,} outside of the training rows",
+        f"{tally.n_problems:,} with a problem, {tally.n_outside:,} outside the training data",
         flush=True,
     )
     return {
@@ -106,7 +106,7 @@ def _predict(
 def _write(
     stream: TextIO, header: list[str], batches: Iterable["OutputBatch"], n_rows: int | None
 ) -> "Tally":
-    """Write the list as CSV, with a progress bar on a terminal; return the final counts."""
+    """Write the predictions as CSV and return the final counts; a terminal gets a progress bar."""
     from irnet_hpc.predict.output import Tally
 
     tally = Tally()
@@ -117,8 +117,8 @@ def _write(
         for number, batch in enumerate(batches):
             writer.writerows(batch.rows)
             if number == 0:
-                # All imports are done; their objects need not be traversed again and again, which
-                # takes 5 % of the time.
+                # All imports are done. Frozen, their objects are no longer traversed by every
+                # garbage collection, which took 5 % of the time.
                 gc.freeze()
             tally = batch.tally
             bar.update(tally.n_rows - bar.n)
@@ -126,7 +126,7 @@ def _write(
 
 
 def next_step(output: str) -> str:
-    """Return a command that shows the first rows of a list."""
+    """Return a command that shows the first rows of the output."""
     path = shlex.quote(output)
     return f"zcat {path} | head -n 6" if output.endswith(".gz") else f"head -n 6 {path}"
 
@@ -139,31 +139,36 @@ def _check(arguments: argparse.Namespace) -> None:
         if value is not None and value < 1:
             raise UserError(f"--{option} must be at least 1, got {value}")
     if arguments.top is None and (arguments.lowest or arguments.by):
-        raise UserError("--lowest and --by need --top N, whose rows they order")
+        raise UserError("--lowest and --by say how --top N orders rows, but --top is not given")
     if not arguments.enumerate and arguments.no_endpoints:
-        raise UserError("--no-endpoints goes with --enumerate")
+        raise UserError("--no-endpoints needs --enumerate, which is not given")
     if arguments.pack and not arguments.best:
-        raise UserError("--pack goes with --best; a run that is named records its own pack")
+        raise UserError("--pack needs --best; a run given by its folder records its own pack")
     if arguments.json and arguments.output == "-":
-        raise UserError("stdout takes either the list (-o -) or the object of --json")
+        raise UserError("stdout can get either the predictions (-o -) or the object of --json")
 
 
 def _runs_and_table(arguments: argparse.Namespace) -> tuple[list[str], str | None]:
-    """Return the runs' folders and the table, which is the last name unless rows are enumerated."""
+    """Return the folders of the runs and the table.
+
+    The table is the last name; with --enumerate there is none.
+    """
     names = list(arguments.names)
     table = None
     if not arguments.enumerate:
         if not names:
             raise UserError(
-                "candidates must be given: a .csv or .jsonl as the last name, - for stdin, "
+                "candidates are missing: give a .csv or .jsonl as the last name, - for stdin, "
                 "or --enumerate"
             )
         table = names.pop()
         _check_table(table, arguments.output)
     if arguments.best and names:
-        raise UserError(f"runs must be named or chosen by --best, got both --best and {names[0]}")
+        raise UserError(
+            f"give either the folders of runs or --best, got both --best and {names[0]}"
+        )
     if not arguments.best and not names:
-        raise UserError("runs must be given: their folders, or --best PROPERTY")
+        raise UserError("runs are missing: give their folders, or --best PROPERTY")
     return names, table
 
 
@@ -175,14 +180,18 @@ def _check_table(table: str, output: str) -> None:
     if not Path(table).exists():
         raise UserError(f"there is no table {table}")
     if Path(output).exists() and Path(output).samefile(table):
-        raise UserError(f"predictions must go to another file than the candidates, got {table}")
+        raise UserError(f"the output must not be the table of candidates, got {table} for both")
 
 
 @contextmanager
 def _candidates(
     arguments: argparse.Namespace, table: str | None, ensemble: "Ensemble"
 ) -> Iterator["Candidates"]:
-    """Open the candidates. Raises UserError if they lack what the runs' features need."""
+    """Open the candidates.
+
+    Raises:
+        UserError: If the candidates lack what the features of the runs need.
+    """
     from irnet_hpc.features.sets import ELEMENTS
     from irnet_hpc.predict import candidates, compositions
     from irnet_hpc.predict.screening import training_elements
@@ -192,15 +201,15 @@ def _candidates(
         with candidates.open_table(table, layout.columns, layout.formula_needed) as rows:
             if layout.structure_set and not rows.has_structures:
                 raise UserError(
-                    f"feature set {layout.structure_set} needs structures, as JSON lines, "
-                    f"got {table} with formulas only"
+                    f"feature set {layout.structure_set} needs crystal structures as JSON lines, "
+                    f"but {table} has formulas only"
                 )
             yield rows
         return
     if layout.structure_set or layout.columns:
         raise UserError(
-            "--enumerate needs runs on features of formulas, "
-            f"got runs on feature set {layout.structure_set or 'columns'}"
+            "--enumerate needs runs whose features are computed from formulas, "
+            f"got feature set {layout.structure_set or 'columns'}"
         )
     elements = training_elements(ensemble)
     space = compositions.parse_space(
@@ -214,21 +223,22 @@ def _candidates(
 
 
 def _row_filter(arguments: argparse.Namespace, properties: tuple[str, ...]) -> "RowFilter":
-    """Read which rows are kept."""
+    """Read from the options which rows to keep."""
     from irnet_hpc.predict.output import RowFilter
 
     minimum = _bounds(arguments.min, "--min", properties)
     maximum = _bounds(arguments.max, "--max", properties)
     if arguments.top and not arguments.by and len(properties) > 1:
         raise UserError(
-            f"--top needs --by PROPERTY if there are several, got {', '.join(properties)}"
+            "--top needs --by PROPERTY if the runs predict several properties, "
+            f"got {', '.join(properties)}"
         )
     by = check_choice("predicted property", arguments.by or properties[0], properties)
     return RowFilter(minimum, maximum, arguments.top, by, arguments.lowest)
 
 
 def _bounds(pairs: Sequence[str], option: str, properties: Sequence[str]) -> dict[str, float]:
-    """Read `[PROPERTY=]VALUE` pairs; a value alone belongs to the only property."""
+    """Read `[PROPERTY=]VALUE` pairs; the name may be left out if there is only one property."""
     bounds: dict[str, float] = {}
     for pair in pairs:
         name, _, text = pair.rpartition("=")
@@ -252,16 +262,16 @@ def parser() -> CommandParser:
         "names",
         nargs="*",
         metavar="RUN... TABLE",
-        help="folders of finished runs, then a .csv or .jsonl (.gz, .xz), or -",
+        help="folders of finished runs, then the table: .csv or .jsonl (.gz, .xz), or - for stdin",
     )
     add("-o", "--output", required=True, help="a .csv or .csv.gz, or - for stdout")
     add(
         "--best",
         metavar="PROPERTY",
-        help="use the run below --results with the lowest val MAE, instead of named ones",
+        help="instead of RUN...: use the network below --results with the lowest val MAE",
     )
     add("--results", default="results", help="folder that --best searches (default: %(default)s)")
-    add("--pack", help="with --best: only runs on this pack")
+    add("--pack", help="with --best: consider only runs on this pack")
     add(
         "--enumerate",
         metavar="SPACE",
@@ -270,24 +280,24 @@ def parser() -> CommandParser:
     add(
         "--no-endpoints",
         action="store_true",
-        help="with --enumerate: every place has at least one step",
+        help="with --enumerate: leave out compositions that lack one of the places",
     )
     add(
         "--min",
         action="append",
         default=[],
         metavar="[P=]X",
-        help="keep rows predicted to be at least X, in the property's unit",
+        help="keep rows whose prediction is at least X, in the property's unit",
     )
     add(
         "--max",
         action="append",
         default=[],
         metavar="[P=]X",
-        help="keep rows predicted to be at most X",
+        help="keep rows whose prediction is at most X",
     )
-    add("--top", type=int, metavar="N", help="keep the N rows with the highest values, sorted")
-    add("--lowest", action="store_true", help="with --top: the lowest values instead")
+    add("--top", type=int, metavar="N", help="keep the N rows with the highest predictions, sorted")
+    add("--lowest", action="store_true", help="with --top: keep the lowest predictions instead")
     add("--by", metavar="P", help="with --top: the property to sort by, if there are several")
     add(
         "--interval",

@@ -1,7 +1,7 @@
 """Assemble an ensemble of trained networks: load them, calibrate intervals, measure coverage.
 
-Intervals are calibrated on val rows and their coverage is measured on test rows, if the packs that
-the networks were trained on are at hand; a warning says what is missing otherwise.
+Intervals are calibrated on val rows, which needs the packs that the networks were trained on. Their
+coverage is measured on test rows. A warning says what is missing.
 """
 
 import dataclasses
@@ -32,12 +32,12 @@ HeldOutRows = dict[tuple[str, str], tuple[float, float]]
 class HeldOut(NamedTuple):
     """Rows that no member was trained on, with the errors of the ensemble."""
 
-    error: np.ndarray  # (n_rows,) of the members' mean, in the property's unit
-    sd: np.ndarray  # (n_rows,) over the members
+    error: np.ndarray  # (n_rows,) errors of the members' mean, in the property's unit
+    sd: np.ndarray  # (n_rows,) standard deviations over the members, in the same unit
 
 
 class Evidence(NamedTuple):
-    """Held-out rows of one property; a UserError says why there are none."""
+    """Held-out rows of one property, or a UserError that says why there are none."""
 
     val: HeldOut | UserError
     test: HeldOut | UserError
@@ -47,7 +47,7 @@ class Evidence(NamedTuple):
 class EnsembleReport:
     """How well an ensemble predicts one property; None: not known.
 
-    It is written beside the predictions, so the names of the fields are those of a file.
+    It is written to about.json beside the predictions, with the names of these fields as keys.
     """
 
     property: str
@@ -59,17 +59,17 @@ class EnsembleReport:
     n_test: int | None = None
     test_mae: float | None = None  # MAE of the members' mean, in the unit
     coverage: float | None = None  # share of test rows within the interval
-    split: str | None = None  # which rows are test
+    split: str | None = None  # how the test rows were chosen
 
 
 def own_pack(member: Member, pack_dir: Path | str | None) -> Pack:
     """Open the pack that a member was trained on.
 
-    As in a run's key, the hash of the content does not count, since features may differ in the last
-    bit between machines.
+    The pack is recognised by its identity without the hash of its content, as in a run's key: the
+    last bit of a feature may differ between machines.
 
     Raises:
-        UserError: If it is missing, or another pack has its name.
+        UserError: If the pack is missing, or if a different pack has its name.
     """
     path = pack_path(member.spec.pack, pack_dir)
     if not path.exists():
@@ -87,16 +87,16 @@ def own_pack(member: Member, pack_dir: Path | str | None) -> Pack:
 def load_ensemble(
     folders: Sequence[Path | str], pack_dir: Path | str | None, device: torch.device
 ) -> tuple[Ensemble, dict[str, Evidence]]:
-    """Read runs and their packs.
+    """Load the networks of runs, and their held-out rows.
 
     Args:
         folders: Folders of finished runs.
-        pack_dir: Folder of their packs; None: $IRNET_PACKS, else packs/.
-        device: Where the networks compute.
+        pack_dir: Folder of the runs' packs; None: $IRNET_PACKS, else packs/.
+        device: The device on which the networks compute.
 
     Returns:
-        The ensemble, not yet calibrated, and for each property the rows to calibrate and measure
-        its intervals on.
+        The ensemble, not yet calibrated; and, for each property, the val rows that calibrate its
+        intervals and the test rows that measure them.
 
     Raises:
         UserError: If a run cannot be used, alone or together with the others.
@@ -117,9 +117,10 @@ def load_ensemble(
         except UserError as error:
             domains.setdefault(rows_key, None)
             rows = dict.fromkeys(member.units, error)
-            known = "by its elements only" if member.elements else "not at all"
+            known = "only by their elements" if member.elements else "in no way"
             logger.warning(
-                f"warning: what lies outside of {member.folder} is known {known}: {error}"
+                f"warning: materials outside the training data of {member.folder} can be "
+                f"recognised {known}: {error}"
             )
         val.append(rows)
     names = list(dict.fromkeys(name for member in members for name in member.units))
@@ -164,7 +165,7 @@ def calibrate_ensemble(
         except UserError as error:
             logger.warning(f"warning: {name}: no interval: {error}")
         if isinstance(test, UserError):
-            logger.warning(f"warning: {name}: errors on test are not known: {test}")
+            logger.warning(f"warning: {name}: test errors are not known: {test}")
         else:
             report = dataclasses.replace(
                 report,
@@ -188,11 +189,12 @@ def val_rows(member: Member, name: str, predict: Predictor, pack: Pack) -> HeldO
     """Predict the val rows of a member's pack.
 
     Raises:
-        UserError: If the member was trained on them.
+        UserError: If the member was trained on its val rows.
     """
     if member.spec.protocol != "honest":
         raise UserError(
-            f"{member.folder} was trained with protocol {member.spec.protocol}, on its val rows too"
+            f"{member.folder} was trained under protocol {member.spec.protocol}, which also trains "
+            "on the val rows"
         )
     rows = pack.rows("val")
     places = reported_rows(pack, name, rows) - rows.start
@@ -203,10 +205,10 @@ def val_rows(member: Member, name: str, predict: Predictor, pack: Pack) -> HeldO
 
 
 def test_rows(member: Member, name: str) -> HeldOutRows:
-    """Read the predictions of a member for its test rows, as its run stored them.
+    """Read a member's predictions of its test rows, which its run stored.
 
     Raises:
-        UserError: If they are missing or damaged.
+        UserError: If the stored predictions are missing or damaged.
     """
     runs = one_a_property(FinishedRun(member.folder, member.spec, member.result))
     arrays = read_predictions(next(run for run in runs if run.spec.property == name))
@@ -216,9 +218,10 @@ def test_rows(member: Member, name: str) -> HeldOutRows:
 
 
 def in_common(rows_of_members: Sequence[HeldOutRows | UserError]) -> HeldOut | UserError:
-    """Return the errors on the rows that all members have in common, with equal values.
+    """Return the ensemble's errors on the rows that all members share with the same value.
 
-    The result is a UserError if there are none, else the first UserError among the arguments.
+    If an argument is a UserError, the first one is returned. If the members share no row, a new
+    UserError is returned.
     """
     known: list[HeldOutRows] = []
     for rows in rows_of_members:
@@ -233,7 +236,7 @@ def in_common(rows_of_members: Sequence[HeldOutRows | UserError]) -> HeldOut | U
     ]
     if not keys:
         return UserError(
-            "the runs have no such rows in common: their packs have different sources or splits"
+            "the runs have no held-out rows in common: their packs have different sources or splits"
         )
     value = np.array([first[key][0] for key in keys])
     mean, sd = spread_of([np.array([rows[key][1] for key in keys]) for rows in known])
@@ -241,7 +244,7 @@ def in_common(rows_of_members: Sequence[HeldOutRows | UserError]) -> HeldOut | U
 
 
 def _check_together(members: Sequence[Member]) -> None:
-    """Refuse a run that is given twice, and runs with different units of one property."""
+    """Refuse a run that is given twice, and runs that give one property different units."""
     units: dict[str, tuple[str, Path]] = {}
     folders: dict[str, Path] = {}
     for member in members:
@@ -258,7 +261,10 @@ def _check_together(members: Sequence[Member]) -> None:
 
 
 def _training_rows_key(member: Member) -> tuple:
-    """Return the facts that decide the training rows; members with the same rows share a domain."""
+    """Return the facts that decide a member's training rows.
+
+    Members with the same training rows share one domain.
+    """
     spec = member.spec
     return spec.pack, spec.property, spec.train_rows, str(member.result.pack_identity)
 
@@ -280,7 +286,7 @@ def _describe_split(members: Sequence[Member]) -> str:
 
 
 def describe_report(report: EnsembleReport) -> str:
-    """Describe in a sentence how well an ensemble predicts a property."""
+    """Say in a sentence how well an ensemble predicts a property."""
     runs = "1 run" if report.n_members == 1 else f"the mean of {report.n_members} runs"
     text = f"{report.property} ({report.unit}), {runs}"
     if report.test_mae is not None:
@@ -290,6 +296,6 @@ def describe_report(report: EnsembleReport) -> str:
         text += (
             f"; the {report.level:.0%} interval, calibrated on {report.n_val:,} val rows, "
             f"is ±{report.half_width:.3g} on average and holds {report.coverage:.1%} of the "
-            "test rows"
+            "test values"
         )
     return text

@@ -1,12 +1,13 @@
-"""Enumerate compositions on a grid, each once, from a text such as `Li|Na-Fe|Co-O, step 0.1`.
+"""Enumerate the compositions of a grid, each once: a text such as `Li|Na-Fe|Co-O, step 0.1`.
 
     Li|Na-Fe|Co-O, step 0.1          each place is an element or a list of elements
-    alkali-3d-chalcogens, step 0.25  or a family of elements (data/elements.py)
-    A-B-O, step 0.05                 A, B and X are any element that the model was trained on
-    A-B-O, step 0.05, A=Li|Na, B=3d  or the elements that the text gives them
+    alkali-3d-chalcogens, step 0.25  a place may also be a family of elements (data/elements.py)
+    A-B-O, step 0.05                 A, B and X stand for any element that the model was trained on
+    A-B-O, step 0.05, A=Li|Na, B=3d  or for the elements that the text defines
 
 Fractions are multiples of the step and add up to 1. Different places hold different elements. A
-place may be empty, unless endpoints are left out: then every place has at least one step.
+place may be empty, unless endpoints are left out; then every place has a fraction of at least one
+step.
 """
 
 import functools
@@ -19,11 +20,11 @@ from typing import NamedTuple
 from irnet_hpc.data.elements import FAMILIES, NUMBER
 from irnet_hpc.errors import UserError
 
-# Names that may stand for any element, as in ABX3; without an A, B is boron.
+# Names that may stand for any element, as in ABX3. If no place is named A, B is boron.
 NAMES = ("A", "B", "X")
-# Formulas distinguish amounts to 1e-6, and the steps of a set of elements are held at once.
+# A formula distinguishes amounts down to 1e-6, and all steps of a set of elements are in memory.
 MAX_STEPS = 1_000_000
-# All orders of a composition's elements are tried, to find the first.
+# All orders of a composition's elements are tried to find the first one.
 MAX_PLACES = 6
 GRAMMAR = "e.g. 'Li|Na-Fe|Co-O, step 0.1' or 'A-B-O, step 0.05, A=alkali, B=3d'"
 
@@ -40,7 +41,7 @@ def parse_space(text: str, elements: Collection[str], endpoints: bool = True) ->
     """Read the text that describes a space.
 
     Args:
-        text: As in the docstring of the module.
+        text: The places, the step and the names, as the docstring of this module describes them.
         elements: The symbols that an undefined A, B or X stands for.
         endpoints: Whether a place may be empty.
 
@@ -54,7 +55,7 @@ def parse_space(text: str, elements: Collection[str], endpoints: bool = True) ->
         name, is_definition, listed = (part.strip() for part in clause.partition("="))
         if (is_definition and name in names) or (not is_definition and n_steps is not None):
             raise UserError(
-                f"a step or a name must be defined once, got {clause!r} again in {text!r}"
+                f"the step and each name must be defined once, got {clause!r} again in {text!r}"
             )
         if is_definition:
             if not re.fullmatch("[A-Z]", name):
@@ -66,16 +67,18 @@ def parse_space(text: str, elements: Collection[str], endpoints: bool = True) ->
             n_steps = _n_steps(clause.removeprefix("step").strip())
         else:
             raise UserError(
-                f"a space must be places, a step and names, got {clause!r} in {text!r}; {GRAMMAR}"
+                f"after its places a space may have a step and names, got {clause!r} in {text!r}; "
+                f"{GRAMMAR}"
             )
     if n_steps is None:
-        raise UserError(f"a space must state its step, got {text!r}; {GRAMMAR}")
+        raise UserError(f"the step is missing in {text!r}; {GRAMMAR}")
     words = [word.strip() for word in first.split("-")]
     if "A" in words:
         names = dict.fromkeys(NAMES, tuple(sorted(elements, key=NUMBER.__getitem__))) | names
     if unused := sorted(set(names) - set(words) - set(NAMES)):
         raise UserError(
-            f"a name must stand in a place, got {', '.join(unused)} in {text!r}; {GRAMMAR}"
+            f"{', '.join(unused)} is given elements in {text!r} but is not one of its places; "
+            f"{GRAMMAR}"
         )
     if len(words) > MAX_PLACES:
         raise UserError(
@@ -86,7 +89,8 @@ def parse_space(text: str, elements: Collection[str], endpoints: bool = True) ->
     )
     if not endpoints and len(words) > n_steps:
         raise UserError(
-            f"every place needs a step, got {len(words)} places and {n_steps} steps in {text!r}"
+            "without endpoints there must be at least as many steps as places, "
+            f"got {n_steps} steps for {len(words)} places in {text!r}"
         )
     return space
 
@@ -105,13 +109,13 @@ def _n_steps(text: str) -> int:
 
 
 def _symbols(text: str, whole: str) -> tuple[str, ...]:
-    """Read a list of elements, in its order and each once."""
+    """Read a list of elements, in the order of the text, each once."""
     listed: dict[str, None] = {}
     for word in (word.strip() for word in text.split("|")):
         symbols = FAMILIES.get(word, (word,))
         if symbols[0] not in NUMBER:
             raise UserError(
-                f"a place must hold elements, or families of them ({', '.join(FAMILIES)}), "
+                f"a place must hold elements or families of elements ({', '.join(FAMILIES)}), "
                 f"got {word!r} in {whole!r}; {GRAMMAR}"
             )
         listed |= dict.fromkeys(symbols)
@@ -120,12 +124,13 @@ def _symbols(text: str, whole: str) -> tuple[str, ...]:
 
 def count(space: Space) -> int:
     """Count the compositions of a space without enumerating them."""
-    # n steps in k places, none empty: the ways to choose k - 1 of the n - 1 gaps between steps.
+    # n steps fill k places, none of them empty, in as many ways as k - 1 of the n - 1 gaps between
+    # the steps can be chosen.
     return sum(math.comb(space.n_steps - 1, len(elements) - 1) for elements in _sets(space))
 
 
 def enumerate_formulas(space: Space) -> Iterator[str]:
-    """Yield each composition once, as a formula of whole amounts without a common divisor."""
+    """Yield each composition once, as a formula whose amounts are whole and share no divisor."""
     for elements in _sets(space):
         for cuts in itertools.combinations(range(1, space.n_steps), len(elements) - 1):
             steps = [b - a for a, b in itertools.pairwise((0, *cuts, space.n_steps))]
@@ -137,10 +142,10 @@ def enumerate_formulas(space: Space) -> Iterator[str]:
 
 
 def _sets(space: Space) -> Iterator[tuple[str, ...]]:
-    """Yield each set of elements that can fill places once, in the order of the places.
+    """Yield, once each, the sets of elements that can fill places, in the order of the places.
 
     All ways to fill places with one set give the same compositions, since all places have the same
-    steps. So the first way of each set is kept, and no set need be remembered.
+    steps. So a set is yielded only in the first of its ways, and no set has to be remembered.
     """
     rank = [{symbol: at for at, symbol in enumerate(place)} for place in space.places]
     n_places = len(rank)
@@ -156,7 +161,7 @@ def _sets(space: Space) -> Iterator[tuple[str, ...]]:
                     yield elements
 
 
-# Places, and the symbol in each.
+# The places that are filled, and the symbol in each of them.
 Way = tuple[tuple[int, ...], tuple[str, ...]]
 
 
@@ -169,6 +174,6 @@ def _ways(rank: list[dict[str, int]], elements: tuple[str, ...]) -> Iterator[Way
 
 
 def _order(rank: list[dict[str, int]], way: Way) -> tuple:
-    """Return the key that sorts ways in the order in which `_sets` meets them."""
+    """Return the key that sorts ways into the order in which `_sets` tries them."""
     places, symbols = way
     return places, [rank[place][symbol] for place, symbol in zip(places, symbols, strict=True)]

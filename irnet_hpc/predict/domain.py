@@ -1,11 +1,11 @@
 """Tell which candidates lie outside the data that a model was trained on.
 
-A composition with an element that no training row has lies outside, which is exact; so does one
-that is far from every training row. The distance is that to the nearest training row among the
-first principal components of the standardised features (Janet et al., Chem. Sci. 10, 7913 (2019) on
-distances as a measure of trust), in units of the distance below which 95 % of the val rows lie: a
-candidate beyond 1 is as isolated as one in twenty of random rows. Ranges of features and the
-Mahalanobis distance to their mean were tried and told held-out chemistry apart far worse
+A composition lies outside if it has an element that no training row has, which is exact, or if it
+is far from every training row. The distance is measured to the nearest training row, in the space
+of the first principal components of the standardised features (Janet et al., Chem. Sci. 10, 7913
+(2019) on distances as a measure of trust). Its unit is the distance below which 95 % of the val
+rows lie: only one in twenty random rows is further away than 1. Two alternatives, the ranges of the
+features and the Mahalanobis distance to their mean, recognised held-out chemistry far worse
 (docs/prediction.md).
 """
 
@@ -22,34 +22,35 @@ if TYPE_CHECKING:
     from scipy.spatial import cKDTree
 
 N_COMPONENTS = 12
-# Training rows from which means and components are taken; rows of a pack are in random order.
+# Number of training rows that means and components are computed from. The first ones are a random
+# sample, since the rows of a pack are in random order.
 FITTED_ROWS = 20_000
-# Training rows among which the nearest is searched.
+# Number of training rows among which the nearest is searched.
 NEIGHBOUR_ROWS = 100_000
-# Val rows that set the limit, of which the share LIMIT is inside.
+# Number of val rows that set the limit, and the share of them that lies within it.
 LIMIT_ROWS = 10_000
 LIMIT = 0.95
-# The neighbour found is at most (1 + this) times as far as the nearest, which is several times as
-# fast to find and ranks candidates as well.
+# The neighbour that is found may be up to (1 + this) times as far away as the nearest one. The
+# search is then several times as fast, and the distances rank candidates as well.
 TREE_TOLERANCE = 1.0
-# In standard deviations.
+# Largest absolute value of a standardised feature, in standard deviations.
 CLIP = 6.0
 
 
 class Projection(NamedTuple):
-    """Standardisation of features and their principal axes."""
+    """The standardisation of features, and the principal axes of the standardised features."""
 
     mean: np.ndarray  # (n_features,) float32
     scale: np.ndarray  # (n_features,) float32, infinite where a feature does not vary
     axes: np.ndarray  # (n_features, n_components) float32
 
     def project(self, x: np.ndarray) -> np.ndarray:
-        """Return the components (n_rows, n_components) of features (n_rows, n_features)."""
+        """Compute the components (n_rows, n_components) of features (n_rows, n_features)."""
         return np.clip((x - self.mean) / self.scale, -CLIP, CLIP) @ self.axes
 
 
 class Domain(NamedTuple):
-    """The training rows of a model, from which the distance of a candidate is measured."""
+    """The training rows of a model, to which the distances of candidates are measured."""
 
     elements: frozenset[str]  # symbols in the training rows
     projection: Projection
@@ -57,13 +58,17 @@ class Domain(NamedTuple):
     limit: float  # the distance that counts as 1
 
     def distance(self, x: np.ndarray) -> np.ndarray:
-        """Return distances (n_rows,) of features as packed (n_rows, n_features); 1 is the limit."""
+        """Compute the distances (n_rows,) of rows to the training rows; 1 is the limit.
+
+        Args:
+            x: (n_rows, n_features), features as packed.
+        """
         nearest, _ = self.tree.query(self.projection.project(x), eps=TREE_TOLERANCE)
         return nearest / self.limit
 
 
 def domain_of(pack: Pack, spec: RunSpec) -> Domain:
-    """Return the domain of a run, from the pack that it was trained on."""
+    """Compute the domain of a run from the pack that the run was trained on."""
     from scipy.spatial import cKDTree
 
     train = reported_rows(pack, spec.property, pack.rows("train"))[: spec.train_rows]
@@ -77,7 +82,7 @@ def domain_of(pack: Pack, spec: RunSpec) -> Domain:
     if len(val):
         nearest = tree.query(project(val), eps=TREE_TOLERANCE)[0]
     else:
-        # Without val rows, the distance of each training row to its nearest other one.
+        # Without val rows, take the distance of each training row to the nearest other one.
         nearest = tree.query(tree.data[:LIMIT_ROWS], k=2)[0][:, -1]
     limit = max(float(np.quantile(nearest, LIMIT)), float(np.finfo(np.float32).tiny))
     return Domain(_elements(pack, train), projection, tree, limit)
@@ -85,7 +90,7 @@ def domain_of(pack: Pack, spec: RunSpec) -> Domain:
 
 def _fit_projection(x: np.ndarray) -> Projection:
     mean, scale = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
-    # A feature that does not vary has no direction.
+    # A feature that does not vary is scaled to 0.
     scale[scale <= 1e-7 * np.abs(mean)] = np.inf
     standard = np.clip((x - mean) / scale, -CLIP, CLIP)
     _, axes = np.linalg.eigh(np.atleast_2d(np.cov(standard, rowvar=False)))
@@ -94,13 +99,17 @@ def _fit_projection(x: np.ndarray) -> Projection:
 
 
 def _projected(projection: Projection, pack: Pack, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the components of rows slab by slab, so that a wide pack is never held whole."""
+    """Yield the components of rows slab by slab, so that a wide pack is never all in memory."""
     for begin in range(0, len(rows), SLAB_ROWS // 8):
         yield projection.project(_features(pack, rows[begin : begin + SLAB_ROWS // 8]))
 
 
 def _features(pack: Pack, rows: np.ndarray) -> np.ndarray:
-    """Read (n_rows, n_features) float32 of ascending row numbers that lie close together."""
+    """Read the features of rows, (n_rows, n_features) float32.
+
+    The row numbers must ascend. They should lie close together, since all rows between the first
+    and the last are read.
+    """
     return pack.x(slice(int(rows[0]), int(rows[-1]) + 1))[rows - rows[0]]
 
 

@@ -2,14 +2,15 @@
 
 This is split conformal prediction (Vovk et al. 2005; Lei et al., J. Am. Stat. Assoc. 113, 1094,
 2018), with errors normalised by the members' disagreement (Papadopoulos et al., ECML 2002; Lei et
-al., section 5.2): half the width is factor * (sd + softening), where the factor is the quantile of
+al., section 5.2). Half the width is factor * (sd + softening), where the factor is the quantile of
 |error| / (sd + softening) over the val rows. Without the softening, a row on which the members
-happen to agree would get no width, or decide the factor. A single member has no sd, and all its
-widths are equal.
+happen to agree would get an interval of no width, or would alone decide the factor. A single member
+has no sd, so all its intervals are equally wide.
 
-The promise, P(value in interval) >= level, holds if val rows and candidates are draws of one
-population. Val rows selected the epoch, which flatters their errors a little, and candidates of
-another chemistry are another population, so coverage is measured on test.
+The promise, P(value in interval) >= level, holds if val rows and candidates are drawn from one
+population. It may fail in two ways. The epoch was selected on the val rows, so their errors are a
+little too low. And candidates of another chemistry are another population. Therefore the coverage
+is measured on test rows.
 """
 
 import math
@@ -19,7 +20,7 @@ import numpy as np
 
 from irnet_hpc.errors import UserError
 
-# Tolerance for a product that is a whole number but for rounding.
+# Tolerance for a product that would be a whole number without rounding errors.
 ROUNDING = 1e-9
 
 
@@ -27,12 +28,12 @@ class ConformalInterval(NamedTuple):
     """Half widths of prediction intervals as a function of the members' standard deviation."""
 
     level: float  # share of values that the intervals should hold
-    factor: float  # in the property's unit for a single member, else without unit
+    factor: float  # in the property's unit for a single member, otherwise dimensionless
     softening: float  # in the property's unit
-    n_rows: int  # number of rows that it was calibrated on
+    n_rows: int  # number of rows that calibrated it
 
     def half_width(self, sd: np.ndarray) -> np.ndarray:
-        """Return half widths (n_rows,) from the members' standard deviations (n_rows,).
+        """Compute half widths (n_rows,) from the members' standard deviations (n_rows,).
 
         Both are in the property's unit.
         """
@@ -40,7 +41,7 @@ class ConformalInterval(NamedTuple):
 
 
 def calibrate(error: np.ndarray, sd: np.ndarray, level: float) -> ConformalInterval:
-    """Calibrate intervals on rows that were not trained on.
+    """Calibrate intervals on rows that no member was trained on.
 
     Args:
         error: (n_rows,) errors of the members' mean, in the property's unit.
@@ -48,16 +49,14 @@ def calibrate(error: np.ndarray, sd: np.ndarray, level: float) -> ConformalInter
         level: Share of values that intervals should hold, between 0 and 1.
 
     Raises:
-        UserError: If there are too few rows for the level; 90 % needs nine.
+        UserError: If there are too few rows for the level; a level of 90 % needs nine.
     """
     n_rows = len(error)
     # The finite-sample quantile of split conformal prediction.
     rank = math.ceil((n_rows + 1) * level - ROUNDING)
     if rank > n_rows:
         min_rows = math.ceil(level / (1 - level) - ROUNDING)
-        raise UserError(
-            f"an interval of {level:.0%} needs at least {min_rows} val rows, got {n_rows}"
-        )
+        raise UserError(f"a {level:.0%} interval needs at least {min_rows} val rows, got {n_rows}")
     softening = float(np.median(sd)) or 1.0
     scores = np.abs(error) / (sd + softening)
     factor = float(np.partition(scores, rank - 1)[rank - 1])

@@ -1,8 +1,8 @@
-"""Read the networks of finished runs from their folders, to predict other rows.
+"""Read the networks of finished runs from their folders, to predict new materials.
 
-A run records which features it takes, how they are scaled, what it predicts and in which unit. One
-network predicts one property or several; several networks of one property are an ensemble
-(screening.py).
+A run records the features that its network takes, their scaling, and the properties that it
+predicts with their units. One network predicts one property or several. Several networks that
+predict one property are an ensemble (screening.py).
 """
 
 import copy
@@ -28,11 +28,11 @@ from irnet_hpc.runs.spec import RunSpec
 from irnet_hpc.train.model_file import read_finished
 from irnet_hpc.train.scaling import Scaling
 
-# Features as packed (n_rows, n_features) -> predictions (n_rows, n_properties) in the units.
+# Features as packed (n_rows, n_features) -> predictions (n_rows, n_properties) in their units.
 Predictor = Callable[[np.ndarray], np.ndarray]
 
 NO_ROWS = parse_materials(formula_table([]))[0]
-# Rows of a forward pass, whose activations stay in a processor's cache.
+# Rows of one forward pass, so few that their activations stay in a processor's cache.
 FORWARD_ROWS = 1024
 
 
@@ -48,12 +48,12 @@ class Member:
     feature_sets: tuple[str, ...]
     feature_labels: list[str]  # (n_features,)
     scaling: Scaling
-    network: Network  # as it was trained: weights and population statistics, float32
-    elements: frozenset[str] | None  # symbols in its training rows; None: an older model file
+    network: Network  # as trained, with its population statistics, float32
+    elements: frozenset[str] | None  # symbols in the training rows; None: older file, not recorded
 
     @property
     def columns(self) -> list[str]:
-        """Return the labels of its features that are columns of the user's table."""
+        """Return the labels of those features that are columns of the user's table."""
         if "columns" not in self.feature_sets:
             return []
         widths = {name: set_width(name) for name in self.feature_sets if name != "columns"}
@@ -74,17 +74,17 @@ def read_member(folder: Path | str) -> Member:
         folder: The run's folder.
 
     Raises:
-        UserError: If the run has not finished, keeps no network, is damaged, or has features that
-            this program computes differently.
+        UserError: If the run has not finished, has stored no network, is damaged, or was trained
+            on a version of its features that this program does not compute.
     """
     run = read_finished(folder)
     spec, facts = run.spec, run.facts
     layers = parse_layers(spec.layer_string)._replace(n_outputs=len(spec.properties))
     n_features = len(facts["feature_labels"])
-    # Checked before the network is built, since it may be larger than the memory.
+    # Checked before the network is built, since a wrong layer string may need more than the memory.
     n_stored = sum(tensor.numel() for tensor in run.tensors.values())
     if facts["layers"] != spec.layer_string or n_weights(layers, n_features) > n_stored:
-        raise run.damaged(f"its tensors are not those of {spec.layer_string}")
+        raise run.damaged(f"its tensors do not match the layers {spec.layer_string}")
     network = Network(n_features, layers)
     try:
         network.load_state_dict({name: tensor.float() for name, tensor in run.weights.items()})
@@ -110,7 +110,7 @@ def read_member(folder: Path | str) -> Member:
 
 def _scaling(tensors: dict[str, Tensor], facts: dict[str, Any]) -> Scaling:
     mean, scale = (tensors[f"feature_{name}"].double().numpy() for name in ("mean", "scale"))
-    # None where predictions are not cut; older model files lack the key.
+    # None: predictions are not cut. Older model files lack the key.
     floors = np.atleast_1d(np.array(facts.get("floor"), float))
     floor = np.where(np.isnan(floors), -np.inf, floors)
     target_mean, target_scale = (
@@ -123,7 +123,7 @@ def _feature_sets(folder: Path, identity: dict) -> tuple[str, ...]:
     text, versions = identity.get("features"), identity.get("feature_versions")
     if not isinstance(text, str) or not isinstance(versions, dict):
         raise UserError(
-            f"{folder / 'result.json'} must name the feature sets of the training "
+            f"{folder / 'result.json'} must name the feature sets of the run "
             f"and their versions, got {text!r:.50} and {versions!r:.50}"
         )
     names = parse_feature_sets(text)
@@ -132,7 +132,7 @@ def _feature_sets(folder: Path, identity: dict) -> tuple[str, ...]:
         if trained != current:
             raise UserError(
                 f"{folder} was trained on version {trained} of feature set {name}; "
-                f"this program computes {current}"
+                f"this program computes version {current}"
             )
     return names
 
@@ -140,17 +140,17 @@ def _feature_sets(folder: Path, identity: dict) -> tuple[str, ...]:
 def make_predictor(member: Member, device: torch.device) -> Predictor:
     """Return a function that predicts with a member's network.
 
-    It computes in the recipe's precision, as the evaluation of the run did. Normalisation by
-    population statistics is folded into the weights before it, which is the same function and saves
-    a third of the time.
+    The function computes in the recipe's precision, as the run did when it evaluated its network.
+    Each normalisation by population statistics is folded into the weights of the layer before it.
+    That does not change the function and saves a third of the time.
 
     Returns:
         A function from features as packed (n_rows, n_features) to predictions
-        (n_rows, n_properties), float64, in the units.
+        (n_rows, n_properties), float64, in the properties' units.
     """
     dtype = torch.bfloat16 if member.recipe.precision == "bf16" else torch.float32
     network = fold_normalisation(member.network).to(device)
-    # The output layer stays float32: 8 bits would round the prediction itself.
+    # The output layer stays float32: the 8 bits of bf16 would round the prediction itself.
     network.body.to(dtype)
     scaling = member.scaling
     mean = torch.from_numpy(scaling.feature_mean).float()
@@ -161,7 +161,7 @@ def make_predictor(member: Member, device: torch.device) -> Predictor:
         out = np.empty((len(x), len(member.units)))
         for begin in range(0, len(x), FORWARD_ROWS):
             rows = slice(begin, begin + FORWARD_ROWS)
-            # Scaled as by Scaling.features, but in float32.
+            # The same as Scaling.features, but in float32.
             scaled = (torch.from_numpy(x[rows]) - mean).div_(scale)
             if scaling.clip:
                 scaled = scaled.clamp_(-scaling.clip, scaling.clip)
@@ -172,9 +172,9 @@ def make_predictor(member: Member, device: torch.device) -> Predictor:
 
 
 def fold_normalisation(network: Network) -> Network:
-    """Copy a network with each normalisation folded into the layer before it.
+    """Return a copy of a network in which each normalisation is folded into the layer before it.
 
-    That layer becomes y = s (Wx + b - mean) + shift.
+    That layer then computes y = s (Wx + b - mean) + shift.
     """
     network = copy.deepcopy(network)
     with torch.no_grad():

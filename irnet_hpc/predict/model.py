@@ -28,7 +28,7 @@ Run = str | Path | RunResult
 
 
 class Model:
-    """Networks that predict properties of materials, and how far to trust them.
+    """An ensemble of networks that predicts properties of materials, with intervals and flags.
 
     Attributes:
         units: Property -> unit.
@@ -48,11 +48,11 @@ class Model:
 
     @property
     def properties(self) -> tuple[str, ...]:
-        """Return the names of the properties that it predicts."""
+        """Return the names of the properties that the model predicts."""
         return self._ensemble.properties
 
     def report(self, level: float = DEFAULT_LEVEL) -> list[EnsembleReport]:
-        """Return, for each property, its errors on test and the coverage of its intervals.
+        """Return, for each property, the test errors and the coverage of the intervals.
 
         Args:
             level: Share of values that intervals should hold, between 0 and 1.
@@ -65,44 +65,45 @@ class Model:
         level: float = DEFAULT_LEVEL,
         workers: int = 1,
     ) -> "pd.DataFrame":
-        """Predict materials, in their order.
+        """Predict the properties of materials, in the order given.
 
-        The numbers are those of `python -m irnet_hpc.predict`, unrounded.
+        The numbers are those of `python -m irnet_hpc.predict`, before they are rounded.
 
         Args:
             materials: Formulas, or a DataFrame with a column `formula` and the columns that the
                 networks take as features.
             level: Share of values that intervals should hold, between 0 and 1.
-            workers: Processes that compute features.
+            workers: Number of processes that compute features.
 
         Returns:
-            The columns of `materials`, then for each property `predicted_<property>`; `low_` and
-            `high_` if val rows could calibrate an interval; `sd_` over several networks; then
-            `distance` from the training rows (1 is the limit), `outside` (why a row lies outside of
-            them, or empty) and `problem` (why a row has no prediction, or empty). Units are in
-            `frame.attrs["units"]`.
+            A DataFrame. It has the columns of `materials`, and for each property:
+            `predicted_<property>`; `low_<property>` and `high_<property>` if an interval could be
+            calibrated; and `sd_<property>` if several networks predict it. The last columns are
+            `distance` (to the training rows; 1 is the limit), `outside` (why a row lies outside the
+            training data, or empty) and `problem` (why a row has no prediction, or empty). The
+            units are in `attrs["units"]` of the DataFrame.
 
         Raises:
-            UserError: If a column is missing, or the networks need crystal structures.
+            UserError: If a column is missing, or if the networks need crystal structures.
         """
         import pandas as pd
 
         if isinstance(materials, str):
-            raise UserError(f"materials must be a list of formulas, got the text {materials!r}")
+            raise UserError(f"materials must be a list of formulas, got the string {materials!r}")
         ensemble, _ = self._calibrate(level)
         layout = ensemble.layout
         if layout.structure_set:
             raise UserError(
-                f"feature set {layout.structure_set} needs structures, got formulas; "
-                "python -m irnet_hpc.predict reads them from JSON lines"
+                f"feature set {layout.structure_set} needs crystal structures, got formulas; "
+                "python -m irnet_hpc.predict reads structures from JSON lines"
             )
         frame = materials
         if not isinstance(frame, pd.DataFrame):
             frame = pd.DataFrame({"formula": [str(formula) for formula in frame]}, dtype=object)
             if layout.columns:
                 raise UserError(
-                    f"the networks take columns {', '.join(layout.columns[:5])}, got formulas only;"
-                    " give a DataFrame"
+                    "the networks take columns of a table as features "
+                    f"({', '.join(layout.columns[:5])}), got formulas only; give a DataFrame"
                 )
         header = output_header([str(name) for name in frame.columns], ensemble)
         candidates = frame_candidates(frame, layout.columns, layout.formula_needed)
@@ -133,21 +134,23 @@ def load_model(
     pack_dir: str | Path | None = None,
     device: str = "auto",
 ) -> Model:
-    """Load the network of a finished run, or an ensemble of several.
+    """Load the network of a finished run, or the networks of several runs as an ensemble.
 
     Args:
-        runs: A finished run, or several, whose predictions are averaged: the folder of a run, or
-            the result that `train_model` returned.
-        results: The folder of all runs, in which the run of such a result is looked for.
-        pack_dir: Folder of the packs that they were trained on, which give intervals and tell what
-            lies outside; by default $IRNET_PACKS, else packs/.
-        device: Where the networks compute: `auto` (a GPU if there is one), `cpu` or `cuda`.
+        runs: A finished run, or several, whose predictions are averaged. Each is the folder of a
+            run, or the result that `train_model` returned.
+        results: The folder of all runs; a run that is given by its result is looked up there.
+        pack_dir: Folder of the packs that the runs were trained on. The packs calibrate intervals
+            and show what lies outside the training data. None: $IRNET_PACKS, else packs/.
+        device: The device on which the networks compute: `auto` (a GPU if there is one), `cpu` or
+            `cuda`.
 
     Returns:
         A model that predicts formulas or the rows of a DataFrame.
 
     Raises:
-        UserError: If a run has not finished, keeps no network, or does not go with the others.
+        UserError: If a run has not finished, has stored no network, or cannot be combined with the
+            other runs.
     """
     from irnet_hpc.distributed.engines import device_of
 

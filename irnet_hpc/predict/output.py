@@ -1,8 +1,8 @@
-"""Write the list of predictions: choose its rows and their order, and format numbers.
+"""Write the predictions: choose the rows and their order, and format the numbers.
 
-The columns of the input come first, then for each property `predicted_`, with an interval `low_`
-and `high_`, with several members `sd_`; then `distance`, `outside` and `problem`. Units stand in
-the file beside it.
+The columns of the input come first. Each property adds `predicted_`; `low_` and `high_` if it has
+an interval; and `sd_` if several members predict it. The last columns are `distance`, `outside` and
+`problem`. The units are in the file `about.json` beside the predictions.
 """
 
 import contextlib
@@ -24,17 +24,17 @@ DIGITS = {"predicted": 6, "low": 6, "high": 6, "sd": 4, "distance": 3}
 
 
 class RowFilter(NamedTuple):
-    """The rows to keep: those within bounds, and of these the first n by a property."""
+    """The rows to keep: those within bounds, or only the `top` best of them by one property."""
 
-    minimum: dict[str, float]  # property -> in its unit
-    maximum: dict[str, float]
+    minimum: dict[str, float]  # property -> lowest prediction to keep, in its unit
+    maximum: dict[str, float]  # property -> highest prediction to keep, in its unit
     top: int | None = None
     by: str = ""
-    lowest: bool = False  # whether the first rows are those of the lowest values
+    lowest: bool = False  # whether the best rows are those with the lowest predictions
 
     @property
     def keeps_all(self) -> bool:
-        """Return True if every row is kept, also one without a prediction."""
+        """Return True if every row is kept, even one without a prediction."""
         return not self.minimum and not self.maximum and self.top is None
 
 
@@ -48,28 +48,28 @@ class Tally(NamedTuple):
 
 
 class OutputBatch(NamedTuple):
-    """Rows to write, as text, and the counts after them."""
+    """Rows to write, as text, and the counts up to and including them."""
 
     rows: list[list[str]]
     tally: Tally
 
 
 def output_header(columns: Sequence[str], ensemble: Ensemble) -> list[str]:
-    """Return the names of the columns of the list.
+    """Return the names of the output's columns.
 
     Args:
-        columns: Names of the columns of the input, which are copied.
+        columns: Names of the input's columns, which are copied.
         ensemble: The networks that predict.
 
     Raises:
-        UserError: If a column of the input has the name of one of ours.
+        UserError: If a column of the input has the name of a column that predictions add.
     """
     own = [name for property in ensemble.properties for name in _names(ensemble, property)]
     own += ["distance", "outside", "problem"]
     if taken := [name for name in own if name in columns]:
         raise UserError(
-            f"the table already has a column {taken[0]!r}; "
-            "rename it: predictions get one of that name"
+            f"the table already has a column {taken[0]!r}, a name that predictions need; "
+            "rename that column"
         )
     return [*columns, *own]
 
@@ -81,9 +81,9 @@ def _names(ensemble: Ensemble, property: str) -> list[str]:
 
 
 def number_columns(ensemble: Ensemble, batch: ScreenedBatch) -> dict[str, np.ndarray]:
-    """Return the columns that hold numbers, (n_rows,) float64 each in the property's unit.
+    """Return the columns that hold numbers: name -> (n_rows,) float64, in the property's unit.
 
-    They are named as in the header and in its order; NaN where a row has no number.
+    Names and order are those of the header. A row without a number has NaN.
     """
     columns: dict[str, np.ndarray] = {}
     for property in ensemble.properties:
@@ -95,7 +95,7 @@ def number_columns(ensemble: Ensemble, batch: ScreenedBatch) -> dict[str, np.nda
 
 
 def flag_columns(batch: ScreenedBatch) -> tuple[list[str], list[str]]:
-    """Return the columns `outside` and `problem`; `outside` is empty for a row with a problem."""
+    """Return the columns `outside` and `problem`; a row with a problem has an empty `outside`."""
     n_rows, problems = len(batch.outside), batch.problems
     outside = ["" if row in problems else batch.outside[row] for row in range(n_rows)]
     return outside, [problems.get(row, "") for row in range(n_rows)]
@@ -106,7 +106,7 @@ def format_rows(
 ) -> Iterator[OutputBatch]:
     """Format the rows that are kept, batch by batch.
 
-    If only the first n rows are kept, they all come with the last batch, the best first.
+    With `row_filter.top`, the rows are known only at the end: all come in a last batch, best first.
     """
     best: list[tuple[float, list[str]]] = []
     tally = Tally()
@@ -135,7 +135,7 @@ def format_rows(
 
 
 def _kept_rows(batch: ScreenedBatch, row_filter: RowFilter) -> np.ndarray:
-    """Return the numbers of the rows that are kept; without a prediction, a row meets no bound."""
+    """Return the numbers of the rows to keep; a row without a prediction is within no bound."""
     if row_filter.keeps_all:
         return np.arange(len(batch.outside))
     keep = np.ones(len(batch.outside), bool)
@@ -168,7 +168,7 @@ def _format_numbers(values: np.ndarray, digits: int) -> list[str]:
 
 @contextlib.contextmanager
 def open_output(path: str, stdout: TextIO) -> Iterator[TextIO]:
-    """Open a text file that gets its name once it is complete.
+    """Open a text file for writing; it gets its name only when it is complete.
 
     Args:
         path: A name that ends in .csv or .csv.gz, or `-` for stdout.
@@ -192,10 +192,10 @@ def open_output(path: str, stdout: TextIO) -> Iterator[TextIO]:
 
 
 def check_output(path: str) -> None:
-    """Check the name that predictions are to be written to.
+    """Check the name of the file for predictions.
 
     Raises:
-        UserError: If it has another ending than ENDINGS, or is a folder.
+        UserError: If the name has an ending that is not in ENDINGS, or is that of a folder.
     """
     if path != "-" and not path.endswith(ENDINGS):
         raise UserError(
@@ -203,4 +203,4 @@ def check_output(path: str) -> None:
             f"got {path}"
         )
     if path != "-" and Path(path).is_dir():
-        raise UserError(f"{path} is a folder")
+        raise UserError(f"the output must be a file, got the folder {path}")

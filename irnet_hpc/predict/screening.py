@@ -1,8 +1,8 @@
 """Predict batches of candidates with an ensemble: predictions, spreads and flags.
 
-Each property is predicted by all members that predict it: their mean, their standard deviation
-(ddof = 1), and an interval if one could be calibrated. Every feature set is computed once, however
-many members take it.
+For each property, the result is the mean and the standard deviation (ddof = 1) over the members
+that predict it, with an interval if one could be calibrated. Every feature set is computed once,
+however many members take it.
 """
 
 from collections import deque
@@ -24,7 +24,7 @@ from irnet_hpc.predict.members import Member, Predictor, set_width
 
 
 class FeatureLayout(NamedTuple):
-    """The features that are computed, and which of them each member takes."""
+    """The features that are computed for all members, and those that each member takes."""
 
     names: tuple[str, ...]  # feature sets
     columns: tuple[str, ...]  # columns of the user's table
@@ -37,7 +37,7 @@ class FeatureLayout(NamedTuple):
 
     @property
     def structure_set(self) -> str | None:
-        """Return the first feature set that needs crystal structures."""
+        """Return the first feature set that needs crystal structures, or None."""
         return next((name for name in self.names if FEATURE_SETS[name].of_structure), None)
 
 
@@ -48,11 +48,11 @@ class Ensemble(NamedTuple):
     predictors: tuple[Predictor, ...]  # one for each member
     domains: tuple[Domain | None, ...]  # one for each member; None: its pack is missing
     layout: FeatureLayout
-    intervals: dict[str, ConformalInterval | None]  # property -> ; None: not calibrated
+    intervals: dict[str, ConformalInterval | None]  # by property; None: not calibrated
 
     @property
     def properties(self) -> tuple[str, ...]:
-        """Return the properties that it predicts."""
+        """Return the properties that the ensemble predicts."""
         return tuple(self.intervals)
 
     def n_members(self, property: str) -> int:
@@ -60,7 +60,9 @@ class Ensemble(NamedTuple):
         return sum(property in member.units for member in self.members)
 
     def bounds(self, property: str, spread: "Spread") -> tuple[np.ndarray, np.ndarray] | None:
-        """Return the ends of the intervals, (n_rows,) each in the unit; None: not calibrated.
+        """Return the lower and upper ends of the intervals, each (n_rows,) in the property's unit.
+
+        Returns None if the interval is not calibrated.
 
         The lower end is cut at the property's floor, unless the prediction itself lies below it.
         """
@@ -73,7 +75,7 @@ class Ensemble(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """Mean and standard deviation over the members, (n_rows,) each in the property's unit."""
+    """Mean and standard deviation over the members, each (n_rows,) in the property's unit."""
 
     mean: np.ndarray  # NaN for a row with a problem
     sd: np.ndarray  # 0 for a single member
@@ -83,14 +85,14 @@ class ScreenedBatch(NamedTuple):
     """A batch of candidates with its predictions."""
 
     batch: RowBatch
-    spreads: dict[str, Spread]  # property ->
-    distance: np.ndarray  # (n_rows,) from the training rows, 1 is the limit; NaN: not known
-    outside: list[str]  # why a row lies outside the training data; empty: it does not
+    spreads: dict[str, Spread]  # by property
+    distance: np.ndarray  # (n_rows,) to the training rows; 1 is the limit, NaN: not known
+    outside: list[str]  # (n_rows,) why a row lies outside the training data; empty: it does not
     problems: dict[int, str]  # row -> why it has no prediction
 
 
 def feature_layout(members: Sequence[Member]) -> FeatureLayout:
-    """Lay the feature sets of all members side by side, each once."""
+    """Place the feature sets of all members side by side, each set once."""
     names = tuple(dict.fromkeys(name for member in members for name in member.feature_sets))
     columns = tuple(dict.fromkeys(column for member in members for column in member.columns))
     widths = [len(columns) if name == "columns" else set_width(name) for name in names]
@@ -112,7 +114,7 @@ def feature_layout(members: Sequence[Member]) -> FeatureLayout:
 
 
 def spread_of(predictions: Sequence[np.ndarray] | np.ndarray) -> Spread:
-    """Return mean and standard deviation of members' predictions (n_members, n_rows)."""
+    """Return the mean and standard deviation over members of predictions (n_members, n_rows)."""
     stacked = np.asarray(predictions)
     sd = stacked.std(0, ddof=1) if len(stacked) > 1 else np.zeros(stacked.shape[1])
     return Spread(stacked.mean(0), sd)
@@ -123,11 +125,11 @@ def screen(ensemble: Ensemble, candidates: Candidates, workers: int = 1) -> Iter
 
     Args:
         ensemble: The networks.
-        candidates: The rows to predict; memory does not depend on how many they are.
-        workers: Processes that compute features.
+        candidates: The rows to predict; memory does not depend on their number.
+        workers: Number of processes that compute features.
 
     Yields:
-        Each batch with its predictions; rows that cannot be predicted have a problem instead.
+        Each batch with its predictions. A row that cannot be predicted has a problem instead.
     """
     waiting: deque[tuple[RowBatch, Materials, dict[int, str]]] = deque()
     elements = training_elements(ensemble) if candidates.has_formula else None
@@ -144,10 +146,13 @@ def screen(ensemble: Ensemble, candidates: Candidates, workers: int = 1) -> Iter
 def _readable(
     layout: FeatureLayout, batch: RowBatch, has_formula: bool
 ) -> tuple[Materials, dict[int, str]]:
-    """Read the sound rows of a batch; return them, with `line` their row in it, and problems."""
+    """Parse the rows of a batch; return the materials that could be read, and all problems.
+
+    `line` of a material is the number of its row in the batch.
+    """
     problems = dict(batch.problems)
     rows = np.array([row for row in range(len(batch.fields)) if row not in problems], np.int64)
-    # A table of feature columns needs no formulas; then any formula does, since nothing reads it.
+    # A table of feature columns may have no formulas. Any formula then does, since nothing uses it.
     formulas = [batch.formula[row] for row in rows] if has_formula else ["H"] * len(rows)
     columns = dict(zip(layout.columns, batch.columns[rows].T, strict=True))
     crystals = batch.crystals and batch.crystals.take(rows)
@@ -198,11 +203,14 @@ def _predict(
 
 
 def _distance(ensemble: Ensemble, inputs: list[np.ndarray], n_rows: int) -> np.ndarray:
-    """Return the largest distance (n_rows,) from any member's training rows; NaN: not known."""
+    """Return, for each row, the largest of its distances to the members' training rows.
+
+    NaN: no distance is known.
+    """
     distances = [np.full(n_rows, np.nan)]
     seen: set[int] = set()
     for domain, own in zip(ensemble.domains, inputs, strict=True):
-        # Members with the same training rows share their domain.
+        # Members with the same training rows share one domain.
         if domain is not None and id(domain) not in seen:
             seen.add(id(domain))
             distances.append(domain.distance(own))
@@ -210,7 +218,7 @@ def _distance(ensemble: Ensemble, inputs: list[np.ndarray], n_rows: int) -> np.n
 
 
 def _placed(values: np.ndarray, rows: np.ndarray, n_rows: int) -> np.ndarray:
-    """Return (n_rows,) with `values` at `rows` and NaN elsewhere."""
+    """Return an array (n_rows,) that has `values` at `rows`, and NaN elsewhere."""
     out = np.full(n_rows, np.nan)
     out[rows] = values
     return out
@@ -219,7 +227,10 @@ def _placed(values: np.ndarray, rows: np.ndarray, n_rows: int) -> np.ndarray:
 def _outside(
     elements: frozenset[str] | None, materials: Materials, distance: np.ndarray
 ) -> list[str]:
-    """Name, for every row, elements that no training row has and a distance beyond the limit."""
+    """Say, for each row, what lies outside the training data.
+
+    That is elements that no training row has, and a distance above the limit.
+    """
     out = [""] * len(distance)
     for row in np.flatnonzero(distance > 1).tolist():
         out[row] = f"{distance[row]:.3g} times as far from the training rows as 95 % of val rows"
@@ -236,7 +247,7 @@ def _outside(
 
 
 def training_elements(ensemble: Ensemble) -> frozenset[str] | None:
-    """Return the symbols that every member was trained on; None if no member records them."""
+    """Return the elements that every member was trained on; None if no member records its own."""
     known = [
         elements
         for member, domain in zip(ensemble.members, ensemble.domains, strict=True)

@@ -362,7 +362,7 @@ def test_the_json_of_pack_and_predict_has_what_they_wrote(outputs, folder):
     assert (both.returncode, both.stdout) == (
         2,
         "",
-    ) and "stdout takes either" in both.stderr
+    ) and "stdout can get either" in both.stderr
 
 
 # -------------------------------------------------------------------------------------------- bars

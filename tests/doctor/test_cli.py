@@ -31,5 +31,5 @@ def test_a_warning_has_a_line_below_it_with_a_command_to_type(put_on_path, capsy
     assert lines[place + 1].strip().startswith("-> unset OMP_NUM_THREADS")
     assert lines[-2].startswith("7 checks in ") and " warning" in lines[-2]
     assert lines[-1].endswith("next: python -m irnet_hpc.pack --source alloys") or (
-        "once mended" in lines[-1]
+        "when that is corrected" in lines[-1]
     )

@@ -31,7 +31,7 @@ def test_every_row_comes_back_in_its_place_with_its_columns(runs, ask, tmp_path)
             "4": "formula not readable",
             "5": "formula is empty",
             "6": "a row must have 3 fields, got 2",
-            "7": "a row must have 3 fields, got 4, the last of them 'y'",
+            "7": "a row must have 3 fields, got 4, with the surplus 'y'",
             "9": "element unknown to feature set elements",
         }
         assert all(bool(row["predicted_mixing_enthalpy"]) != bool(row["problem"]) for row in rows)
@@ -101,7 +101,7 @@ def test_a_model_of_the_users_own_columns_needs_no_formulas(tmp_path, ask, pack_
     ]
     (tmp_path / "less.csv").write_text("formula,u\nAlNi,1\n")
     status, _, message = ask(run, tmp_path / "less.csv", "--pack-dir", tmp_path)
-    assert status == 2 and "got none named v;" in message
+    assert status == 2 and "takes as features: v;" in message
 
 
 def test_structures_get_the_predictions_that_the_run_recorded_for_them(tmp_path, ask, pack_command):
@@ -151,7 +151,7 @@ def test_structures_get_the_predictions_that_the_run_recorded_for_them(tmp_path,
             b"composition,x\nAlNi,1\n",
             "must have a column named formula; its columns: composition, x",
         ),
-        ("t.csv", b"AlNi\nCuZn\n", "begins with a line that names its column"),
+        ("t.csv", b"AlNi\nCuZn\n", "also needs a first line that says: formula"),
         ("t.csv", b"", "is empty"),
         (
             "t.csv",
@@ -161,9 +161,9 @@ def test_structures_get_the_predictions_that_the_run_recorded_for_them(tmp_path,
         (
             "t.csv",
             "\ufeffAlNi\nCuZn\n".encode(),
-            "its columns: AlNi; a list of formulas, too, begins with a line",
+            "its columns: AlNi; a plain list of formulas also needs a first line",
         ),
-        ("t.csv", b"formula,formula\nAlNi,AlNi\n", "'formula' twice"),
+        ("t.csv", b"formula,formula\nAlNi,AlNi\n", "'formula' repeatedly"),
         ("t.csv", b"formula,problem\nAlNi,\n", "already has a column 'problem'"),
         ("t.csv", b'formula\n"AlNi\nCuZn\n', "line 2: a quoted field is not closed"),
         ("t.csv.gz", gzip.compress(b"formula\nAlNi\n" * 1000)[:40], "cannot be unpacked"),

@@ -48,7 +48,7 @@ def test_fractions_are_multiples_of_the_step():
         ("Li-O, step 0.3", "0.3"),
         ("Li-O, step 0", "'0'"),
         ("Li-O, step 1e-9", "at least 1e-06, got '1e-9'"),  # whose steps no memory holds
-        ("Li-O", "must state its step"),
+        ("Li-O", "the step is missing"),
         ("Li-O, step 0.1, step 0.5", "once, got 'step 0.5'"),
         ("A-O, step 0.1, A=Fe, A=Co", "once, got 'A=Co'"),
         ("Li-O, by 0.1", "'by 0.1'"),
@@ -63,5 +63,5 @@ def test_text_that_is_no_space_is_a_user_error_that_names_it(text, named):
 
 
 def test_a_space_without_endpoints_has_a_step_for_every_place():
-    with pytest.raises(UserError, match="3 places and 2 steps"):
+    with pytest.raises(UserError, match="2 steps for 3 places"):
         parse_space("Li-Fe-O, step 0.5", SEEN, endpoints=False)
