@@ -59,4 +59,4 @@ def test_a_run_that_cannot_predict_is_one_sentence(runs, alloys_pack, ask, tmp_p
         status, _, message = ask(run, formulas)
         assert status == 2 and named in message, run
     status, _, message = ask(runs[0], runs[0], formulas)
-    assert status == 2 and "are one run" in message
+    assert status == 2 and "are the same run" in message
