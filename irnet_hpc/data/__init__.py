@@ -1,4 +1,4 @@
-"""Data: from a source (a database, a table of the user's) to materials and splits."""
+"""Data: from a source (a database or the user's own table) to materials and splits."""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
-"""The source `alloys`: computed multi-component alloys with two properties, without a download.
+"""The source `alloys`: multi-component alloys with two computed properties; no download needed.
 
-mixing_enthalpy  eV/atom  regular solution, sum over pairs of 4 H_ij c_i c_j, with H_ij of Takeuchi
-                          and Inoue, Mater. Trans. 46, 2817 (2005), as matminer ships it
+mixing_enthalpy  eV/atom  regular solution: the sum over pairs of 4 H_ij c_i c_j, with H_ij from
+                          Takeuchi and Inoue, Mater. Trans. 46, 2817 (2005), as in matminer
 size_mismatch    %        Zhang's delta, 100 sqrt(sum c_i (1 - r_i / mean r)^2), with Miracle's
                           radii, as in matminer's YangSolidSolution
 """
@@ -13,10 +13,10 @@ import numpy as np
 
 from irnet_hpc.data.raw_csv import RawTable
 
-VERSION = 1  # raised when the same number of rows would give other alloys or values
+VERSION = 1  # raise it when the same number of rows gives other alloys or values
 SEED = 2005
-# Rows drawn at a time. Each block has its own random stream, so that fewer rows are a prefix of
-# more.
+# Rows drawn at a time. Each block has its own random stream, so that a smaller table is always the
+# beginning of a larger one.
 BLOCK_ROWS = 8192
 PER_CENT = 100  # amounts are whole per cent, at least 1
 N_ELEMENTS = (3, 4, 5)
@@ -24,10 +24,10 @@ KJ_PER_MOL = 1 / 96.48533212  # in eV/atom
 
 
 def element_data() -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return the elements with a radius and every pair, and their data.
+    """Return the elements with a known radius and a known enthalpy in every pair, and these data.
 
     Returns:
-        n elements, pair enthalpies (n, n) in kJ/mol, radii (n,) in pm.
+        The n elements, the pair enthalpies (n, n) in kJ/mol and the radii (n,) in pm.
     """
     from matminer.utils.data import MagpieData, MixingEnthalpy
 
@@ -41,7 +41,7 @@ def element_data() -> tuple[list[str], np.ndarray, np.ndarray]:
         worst = max(elements, key=missing.__getitem__)
         if not missing[worst]:
             break
-        # At and Po have almost no pairs, Pa lacks two, Th-U is missing.
+        # At and Po are in almost no pair, Pa lacks two pairs, and Th-U is missing.
         elements.remove(worst)
     enthalpy = np.array(
         [[0 if a == b else pairs[tuple(sorted((a, b)))] for b in elements] for a in elements], float
@@ -50,7 +50,11 @@ def element_data() -> tuple[list[str], np.ndarray, np.ndarray]:
 
 
 def compute_alloys(n_rows: int) -> RawTable:
-    """Compute `n_rows` different alloys of 3 to 5 elements in whole per cent, drawn evenly."""
+    """Compute `n_rows` different random alloys of 3 to 5 elements, with amounts in whole per cent.
+
+    The draw is even: each number of elements is equally likely, and so is each composition with
+    that number of elements.
+    """
     elements, enthalpy, radius = element_data()
     fractions = np.empty((0, len(elements)))
     seen: set[bytes] = set()
@@ -92,13 +96,13 @@ def mixing_enthalpy(fractions: np.ndarray, enthalpy: np.ndarray) -> np.ndarray:
 
 
 def size_mismatch(fractions: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """Compute (n_rows,) per cent from fractions (n_rows, n) and radii (n,)."""
+    """Compute the size mismatch (n_rows,), in %, from fractions (n_rows, n) and radii (n,)."""
     mean = fractions @ radius
     return 100 * np.sqrt(np.einsum("ri,ri->r", fractions, (1 - radius / mean[:, None]) ** 2))
 
 
 def _draw(block: int, n: int) -> np.ndarray:
-    """Draw (BLOCK_ROWS, n) whole per cent that add up to 100."""
+    """Draw amounts (BLOCK_ROWS, n) in whole per cent; each row adds up to 100."""
     random = np.random.Generator(np.random.Philox(key=[SEED, block]))
     amounts = np.zeros((BLOCK_ROWS, n), np.int64)
     for row, count in enumerate(random.choice(N_ELEMENTS, BLOCK_ROWS)):

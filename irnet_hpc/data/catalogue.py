@@ -1,4 +1,4 @@
-"""List the sources: their rows, properties, units and licences, and which tables are present."""
+"""List the sources: rows, properties, units, licence, and whether the table is present."""
 
 import textwrap
 from pathlib import Path
@@ -15,14 +15,14 @@ WIDTH = 100  # characters in a line
 
 
 def list_sources(catalogue: str, data_dir: Path | str | None = None) -> str:
-    """Describe every source in SOURCES, or with `matminer` every dataset of matminer.
+    """Describe every source in SOURCES, or every dataset of matminer.
 
     Args:
-        catalogue: `matminer`, or nothing for SOURCES.
+        catalogue: `matminer`, or empty for SOURCES.
         data_dir: folder of raw tables.
 
     Returns:
-        Lines for people.
+        The text to print.
     """
     if catalogue:
         check_choice("catalogue (of --list)", catalogue, ["matminer"])
@@ -39,7 +39,7 @@ def list_sources(catalogue: str, data_dir: Path | str | None = None) -> str:
 
 def _entry(name: str, source: Source, data_dir: Path | str | None) -> str:
     is_made = name == "alloys"
-    rows = "as many as --rows says (20,000)" if is_made else "as many as its table has"
+    rows = "as many as --rows says (20,000)" if is_made else "all rows of its table"
     if source.rows:
         low, high = source.rows
         rows = f"{low:,}" if low == high else f"{low:,} to {high:,}"
@@ -56,14 +56,14 @@ def _entry(name: str, source: Source, data_dir: Path | str | None) -> str:
         if name in DOWNLOADS
         else "computed"
         if is_made
-        else "a table that is put here by hand",
+        else "a table that you put here yourself",
         "here": "always" if is_made else _here(name, data_dir),
     }
     return "\n".join([name, *(_wrapped(f"  {key:<12}{value}", 14) for key, value in lines.items())])
 
 
 def _wrapped(line: str, indent: int) -> str:
-    """Wrap a line; a name stays with its unit."""
+    """Wrap a line, but never between a name and its unit."""
     lines = textwrap.wrap(
         line.replace(" (", "\0("),
         WIDTH,

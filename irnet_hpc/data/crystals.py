@@ -1,4 +1,4 @@
-"""Crystals in columns, and the reduction of a lattice to short vectors."""
+"""Crystals stored as columns, and the reduction of a lattice to short vectors."""
 
 import dataclasses
 import itertools
@@ -7,24 +7,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-MIN_VOLUME = 0.01  # Å³; no atom has less
-# Å, as pymatgen's Structure.DISTANCE_TOLERANCE; the shortest of all bonds, that of H2, has 0.74.
+MIN_VOLUME = 0.01  # Å³; every atom takes up more
+# Å, as pymatgen's Structure.DISTANCE_TOLERANCE. The shortest bond of all, in H2, is 0.74 Å long.
 MIN_DISTANCE = 0.5
-# The largest lattice vector (Å) or coordinate: beyond it, float64 lacks the digits to place a site.
+# Limit of lattice vectors (Å) and coordinates. For larger ones, float64 has too few digits to
+# locate a site.
 MAX_NUMBER = 1e6
-MAX_LENGTH_ERROR = 1e-7  # Å; rounding may move a lattice vector by this much
+MAX_LENGTH_ERROR = 1e-7  # Å; rounding may change a lattice vector by at most this much
 MAX_REDUCTION_STEPS = 1000
 
 
 class Unsuitable(ValueError):
     """A crystal that a feature set cannot describe.
 
-    Its two arguments are reason and detail, as those of a rejected row.
+    Its two arguments are the reason and the detail, as in `Rejected`.
     """
 
 
 class Crystal(NamedTuple):
-    """A periodic crystal of `n_sites` whole atoms."""
+    """A periodic crystal of `n_sites` sites, each fully occupied by one atom."""
 
     lattice: np.ndarray  # (3, 3) float64, Å, one vector per row
     number: np.ndarray  # (n_sites,) int16, atomic numbers
@@ -33,9 +34,10 @@ class Crystal(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Crystals:
-    """Crystals in columns.
+    """Crystals stored as columns.
 
-    Sites lie in flat arrays: row i has those in start[i]:start[i + 1], none if it has no crystal.
+    The sites of all rows lie in flat arrays; those of row i are at start[i]:start[i + 1]. A row
+    without a crystal has no sites.
     """
 
     lattice: np.ndarray  # (n_rows, 3, 3) float64, Å, one vector per row
@@ -57,7 +59,7 @@ class Crystals:
         return Crystal(self.lattice[row], self.number[sites], self.position[sites])
 
     def take(self, rows: np.ndarray) -> "Crystals":
-        """Return the crystals of these row numbers, in their order."""
+        """Return the crystals with these row numbers, in the given order."""
         counts = self.n_sites[rows]
         start = np.concatenate([[0], np.cumsum(counts)])
         flat = np.repeat(self.start[rows] - start[:-1], counts) + np.arange(start[-1])
@@ -67,7 +69,7 @@ class Crystals:
 
 
 def stack_crystals(rows: Sequence[Crystal | Unsuitable]) -> Crystals:
-    """Put crystals into columns; each row has a crystal, or the reason why it has none."""
+    """Store rows as columns; each row is a crystal, or the reason why there is none."""
     lattice = np.zeros((len(rows), 3, 3))
     counts = np.zeros(len(rows), np.int64)
     problem = np.full(len(rows), None, object)
@@ -87,12 +89,12 @@ def reduced_cell(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
     """Describe a crystal by the shortest vectors of its lattice.
 
     Returns:
-        The lattice (3, 3) in Å, one vector per row, and positions (n_sites, 3), fractions from 0 to
-        1.
+        The lattice (3, 3) in Å, one vector per row, and the fractional positions (n_sites, 3),
+        from 0 to 1.
 
     Raises:
-        Unsuitable: if numbers are not finite or too large for their digits, if the lattice has no
-            volume, or if a site lies on its own image.
+        Unsuitable: if numbers are not finite or too large for the precision of float64, if the
+            lattice has no volume or is too skewed, or if a site lies on its own periodic image.
     """
     if not all(
         (np.abs(numbers) < MAX_NUMBER).all() for numbers in (crystal.lattice, crystal.position)
@@ -104,7 +106,7 @@ def reduced_cell(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
     if volume < MIN_VOLUME:
         raise Unsuitable("lattice of no volume", f"{volume:.3g} Å³")
     try:
-        # Where digits run out, numbers grow until they overflow.
+        # If the lattice is too skewed for float64, numbers grow until they overflow.
         with np.errstate(all="ignore"):
             change = _reduction(crystal.lattice)
             back = np.rint(np.linalg.inv(change))
@@ -123,10 +125,10 @@ def reduced_cell(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _reduction(lattice: np.ndarray) -> np.ndarray:
-    """Return the (3, 3) change of basis to short vectors: whole numbers, determinant ±1.
+    """Return the (3, 3) change of basis to short vectors: integers with determinant ±1.
 
-    Semaev's greedy reduction: from the longest vector subtract the combination of the two others
-    that leaves the shortest one.
+    This is Semaev's greedy reduction. Each step subtracts from the longest vector an integer
+    combination of the other two, chosen so that the remaining vector is as short as possible.
     """
     change = np.eye(3)
     for _ in range(MAX_REDUCTION_STEPS):

@@ -9,9 +9,10 @@ _SYMBOLS = (
 SYMBOLS = _SYMBOLS.split()  # hydrogen to oganesson, by atomic number
 NUMBER = {symbol: number for number, symbol in enumerate(SYMBOLS, start=1)}
 
-# Each element up to lawrencium is in one family: a group of the periodic table, or a row of its d
-# or f block. Hydrogen is by itself; lutetium is a lanthanide, lawrencium an actinide. The identity
-# of a pack holds the elements of its split, so that a change to this table makes another pack.
+# Each element up to lawrencium is in exactly one family: a group of the periodic table, or a row of
+# the d or f block. Hydrogen forms a family of its own, lutetium is a lanthanide and lawrencium is
+# an actinide. A pack's identity contains the elements of its split, so a pack made after a change
+# to this table is a different pack.
 _FAMILIES = {
     "hydrogen": "H",
     "alkali": "Li Na K Rb Cs Fr",

@@ -1,4 +1,4 @@
-"""Parse formulas: text -> amounts of elements -> the one name of a composition.
+"""Parse formulas: text -> amounts of elements -> a unique name of the composition.
 
 No other file parses a formula.
 """
@@ -18,31 +18,31 @@ SYMBOL = re.compile(r"[A-Z][a-z]*")
 SYMBOL_TOKEN = re.compile(r"[A-Z][a-z]?")
 MIN_AMOUNT = 1e-8  # pymatgen takes smaller amounts for zero
 
-# Amounts that are not whole are multiplied by the smallest number that makes them whole within
-# this tolerance, else by 1e6.
+# Fractional amounts are multiplied by the smallest of MULTIPLIERS that makes all of them whole
+# within TOLERANCE, or by 1e6 if none does.
 MULTIPLIERS = np.arange(1.0, 1001.0)
 TOLERANCE = 1e-4
 
 
 class InvalidFormula(ValueError):
-    """A formula that is not a composition; its two arguments are reason and detail."""
+    """A formula that is not a composition; its two arguments are the reason and the detail."""
 
 
 def parse_formula(formula: str) -> dict[str, float]:
     """Parse a formula.
 
-    Most formulas are elements, amounts and round brackets, and are parsed here. The rest of the
-    notation goes to pymatgen, which is several times slower; both agree exactly where both can
-    parse a formula.
+    Most formulas consist of elements, amounts and round brackets, and are parsed here. All other
+    notation goes to pymatgen, which is several times slower. Both give exactly the same amounts
+    for a formula that both can parse.
 
     Args:
-        formula: such as `Fe2O3`, `Ag(AuS)2` or `[Co(NH3)6]Cl3`.
+        formula: a formula such as `Fe2O3`, `Ag(AuS)2` or `[Co(NH3)6]Cl3`.
 
     Returns:
         Element -> amount (atoms per formula), in the order written.
 
     Raises:
-        InvalidFormula: if it is no composition.
+        InvalidFormula: if the formula is not a composition.
 
     >>> parse_formula("Ag(AuS)2")
     {'Ag': 1.0, 'Au': 2.0, 'S': 2.0}
@@ -52,7 +52,7 @@ def parse_formula(formula: str) -> dict[str, float]:
 
 
 def elements_in(formulas: Iterable[str]) -> frozenset[str]:
-    """Return the elements in valid formulas, far quicker than by parsing them.
+    """Return the elements in valid formulas. This is much faster than parsing the formulas.
 
     >>> sorted(elements_in(["Ag(AuS)2", "CO"]))
     ['Ag', 'Au', 'C', 'O', 'S']
@@ -61,8 +61,8 @@ def elements_in(formulas: Iterable[str]) -> frozenset[str]:
 
 
 def parse_simple(formula: str) -> dict[str, float] | None:
-    """Parse a formula of elements, plain positive amounts and round brackets; None for others."""
-    # The innermost groups are multiplied out as text, which is how pymatgen does it.
+    """Parse a formula of elements, plain positive amounts and round brackets; else return None."""
+    # The innermost groups are multiplied out as text, as in pymatgen.
     while "(" in formula:
         formula, n_groups = GROUP.subn(_expand, formula)
         if not n_groups:
@@ -84,7 +84,7 @@ def _amounts(formula: str, factor: float = 1.0) -> dict[str, float] | None:
 
 
 def _expand(group: re.Match[str]) -> str:
-    """Multiply out a group; `?`, which no plain formula has, if it is not plain."""
+    """Multiply out a group. Returns `?`, which is never plain, if the group is not plain."""
     amounts = _amounts(group[1], float(group[2] or 1))
     if amounts is None:
         return "?"
@@ -94,10 +94,10 @@ def _expand(group: re.Match[str]) -> str:
 def parse_by_pymatgen(formula: str) -> dict[str, float]:
     """Parse a formula with pymatgen, strictly. Returns element -> amount.
 
-    Raises InvalidFormula also for what pymatgen accepts with another meaning: isotopes, which it
-    turns into the element, and amounts of zero, which it drops.
+    Raises InvalidFormula also for two things that pymatgen accepts but changes: isotopes, which
+    pymatgen turns into the element, and amounts of zero, which pymatgen drops.
     """
-    # Takes half a second, which --help should not pay.
+    # This import takes half a second, so it is not at the top, where it would delay --help.
     from pymatgen.core import Composition
 
     if not formula.strip():
@@ -121,8 +121,8 @@ def parse_by_pymatgen(formula: str) -> dict[str, float]:
 def reduced_formula(amounts: dict[str, float]) -> str:
     """Name a composition: symbols in alphabetical order, whole amounts without a common divisor.
 
-    Splits depend on it, so it is ours: pymatgen's depends on tables of electronegativities and
-    names fractional compositions in more than one way.
+    Splits depend on this name, so it is defined here. The name from pymatgen depends on tables of
+    electronegativities, and the same fractional composition can get several names.
 
     >>> reduced_formula({"O": 6, "Fe": 4}), reduced_formula({"Fe": 0.5, "O": 0.75})
     ('Fe2O3', 'Fe2O3')
@@ -142,7 +142,7 @@ def reduced_formula(amounts: dict[str, float]) -> str:
 def _whole(amounts: np.ndarray) -> list[int]:
     """Return whole numbers in the ratio of `amounts`."""
     ratios = amounts / amounts.min()
-    fits = MULTIPLIERS  # those that make every ratio so far whole
+    fits = MULTIPLIERS  # the multipliers that make all ratios seen so far whole
     for ratio in ratios[ratios != 1]:
         multiples = fits * ratio
         fits = fits[np.abs(multiples - np.rint(multiples)) <= TOLERANCE]

@@ -1,4 +1,4 @@
-"""Load a source: its raw table with units, licence and citation."""
+"""Load a source: its raw table together with units, licence and citation."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,8 +24,8 @@ from irnet_hpc.data.splits import sample
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import NAME
 
-DEFAULT_ROWS = 20_000  # the number of alloys
-# form of a table -> functions that read its header and its rows
+DEFAULT_ROWS = 20_000  # default number of alloys
+# form of a table -> the functions that read the header and the rows
 READERS = {
     "csv": (read_csv_header, read_csv_table),
     "jsonl": (read_jsonl_header, read_jsonl_table),
@@ -33,13 +33,13 @@ READERS = {
 
 
 class Loaded(NamedTuple):
-    """A source that was read."""
+    """A source after reading."""
 
     identity: str  # as in ResolvedSource
     source: Source
-    table: RawTable
-    units: dict[str, str]  # property -> unit, of the properties to pack
-    n_available: int  # rows of the source, of which `table` may be a sample
+    table: RawTable  # all rows of the source, or a sample
+    units: dict[str, str]  # property -> unit, for the properties to pack
+    n_available: int  # number of rows in the source
 
 
 def load_source(
@@ -54,11 +54,12 @@ def load_source(
 
     Args:
         resolved: the source.
-        n_rows: take at most this many rows, a fixed random sample; for alloys, compute this many.
-        properties: the targets; empty: all columns whose unit is known.
+        n_rows: the largest number of rows to take, as a fixed random sample; for `alloys`, the
+            number of rows to compute.
+        properties: the targets; if empty, all columns whose unit is known.
         units: property -> unit, for properties that are not in PROPERTIES.
-        columns: also read, as features, the numeric columns that are no property.
-        structures: require crystal structures.
+        columns: whether to read also the numeric columns that are not properties, as features.
+        structures: whether crystal structures are required.
 
     Raises:
         UserError: if the table is missing or malformed.
@@ -70,15 +71,13 @@ def load_source(
     )
     if structures and table.crystals is None:
         raise UserError(
-            f"structures are needed, but {resolved.text} has formulas only; "
-            "a table with structures ends in .jsonl"
+            f"structures are needed, but {resolved.text} has only formulas; "
+            "the name of a table with structures ends in .jsonl"
         )
     empty = [target for target in targets if np.isnan(table.targets[target]).all()]
     for target in empty:
         if target in properties or len(empty) == len(targets):
-            raise UserError(
-                f"property {target!r} has no values in {resolved.text}: every row leaves it empty"
-            )
+            raise UserError(f"property {target!r} has no value in any row of {resolved.text}")
         del targets[target]
     n_available = len(table)
     if n_rows and n_rows < n_available:
@@ -107,7 +106,7 @@ def _read(
     columns: bool,
     structures: bool,
 ) -> tuple[Source, RawTable, dict[str, str]]:
-    """Read the raw table. Returns what is known of it, its rows, and property -> unit."""
+    """Read the raw table. Returns the source's description, the rows, and property -> unit."""
     about: dict[str, Any] = {}
     if resolved.frame is None:
         path = resolved.require_table(structures)
@@ -122,8 +121,8 @@ def _read(
         others = ", ".join(column for column in header if column not in RESERVED)
         raise UserError(
             f"{text.name} has no column named like a property ({', '.join(PROPERTIES)}); "
-            f"state the unit of what to predict, --unit NAME=UNIT, "
-            f"NAME one of {others or 'its columns'}"
+            f"name a column to predict and its unit with --unit NAME=UNIT, "
+            f"where NAME is one of {others or 'its columns'}"
         )
     table = read_table(
         text, resolved.name, targets, lambda column: columns and column not in PROPERTIES
@@ -131,8 +130,8 @@ def _read(
     if about.get("sha256", table.sha256) != table.sha256:
         raise UserError(
             f"{about_path(path)} describes another table than {path}: "
-            f"the sha256 of its text must be {about['sha256']}, got {table.sha256}; "
-            "remove both and download the table again, or remove the former"
+            f"it states the sha256 {about['sha256']}, but the table's text has {table.sha256}; "
+            "remove both files and download the table again, or remove only the description"
         )
     known = {key: about[key] for key in ("title", "licence", "citation") if about.get(key)}
     return resolved.source._replace(**known), table, targets
@@ -145,13 +144,13 @@ def _targets(
     units: Mapping[str, str],
     kind: str,
 ) -> dict[str, str]:
-    """Return property -> unit of the columns to predict; `stated` units came with the table."""
+    """Return property -> unit for the columns to predict; `stated` units came with the table."""
     columns = [column for column in header if column not in RESERVED]
     for name in wanted:
         check_choice(kind, name, columns)
     known = {*PROPERTIES, *stated, *units}
     targets = list(dict.fromkeys(wanted)) or [column for column in columns if column in known]
-    # A property becomes a dataset of the pack and a folder of the results.
+    # A property's name becomes the name of a dataset in the pack and of a folder in the results.
     for name in targets:
         if not NAME.fullmatch(name):
             raise UserError(
@@ -162,7 +161,7 @@ def _targets(
         check_choice("property (of --unit)", name, targets if wanted else columns)
         if stated.get(name, units[name]) != units[name]:
             raise UserError(
-                f"{name} is in {stated[name]}, as came with its table, but --unit says "
+                f"{name} is in {stated[name]} according to its table, but --unit says "
                 f"{units[name]!r}"
             )
     return {name: unit_of(name, units.get(name, stated.get(name))) for name in targets}

@@ -1,4 +1,4 @@
-"""Materials: compounds in columns, each a formula and the amounts of its elements."""
+"""Materials: compounds stored as columns, each with a formula and the amounts of its elements."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -13,9 +13,9 @@ from irnet_hpc.data.raw_table import RawTable
 
 
 class Rejected(NamedTuple):
-    """A row of the source that is not in the pack, and why.
+    """A row of the source that is left out of the pack, and why.
 
-    Rows are counted by `reason`; `detail` may differ in each.
+    Rejected rows are counted by `reason`; `detail` may differ from row to row.
     """
 
     line: int
@@ -27,9 +27,10 @@ class Rejected(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Materials:
-    """Compounds in columns.
+    """Compounds stored as columns.
 
-    Elements and amounts lie in two flat arrays: row i has those in start[i]:start[i + 1].
+    The elements and amounts of all rows lie in two flat arrays; those of row i are at
+    start[i]:start[i + 1].
     """
 
     line: np.ndarray  # (n_rows,) int64, in the source's table
@@ -39,11 +40,11 @@ class Materials:
     start: np.ndarray  # (n_rows + 1,) int64
     number: np.ndarray  # (n_amounts,) int16, atomic numbers
     amount: np.ndarray  # (n_amounts,) float64, atoms per formula as written, positive
-    role: np.ndarray | None  # (n_rows,) "train", "val" or "test" where the source says it
+    role: np.ndarray | None  # (n_rows,) "train", "val" or "test"; None if the source has no roles
     columns: np.ndarray  # (n_rows, n_columns) float32, the user's own features
     column_labels: tuple[str, ...]
     targets: dict[str, np.ndarray]  # property -> (n_rows,) float64 in its unit, NaN = not reported
-    crystals: Crystals | None = None  # where the source has structures
+    crystals: Crystals | None = None  # None if the source has no structures
 
     def __len__(self) -> int:
         return len(self.line)
@@ -59,7 +60,7 @@ class Materials:
         return np.repeat(np.arange(len(self)), self.n_elements)
 
     def contains(self, elements: Iterable[str]) -> np.ndarray:
-        """Return (n_rows,) bool: which materials contain any of the elements, however little."""
+        """Return (n_rows,) bool: which materials contain any amount of any of the elements."""
         is_one = np.isin(self.number, [NUMBER[symbol] for symbol in elements])
         return np.bincount(self.row_of_amount[is_one], minlength=len(self)) > 0
 
@@ -89,10 +90,10 @@ def parse_materials(table: RawTable, named: bool = True) -> tuple[Materials, lis
 
     Args:
         table: the raw rows.
-        named: compute reduced formulas; without them parsing takes two thirds of the time.
+        named: compute reduced formulas; without them, parsing takes two thirds of the time.
 
     Returns:
-        The rows with a composition, and the others with the reason.
+        The rows whose formula is a composition, and the rejected rows, each with the reason.
     """
     rejected: list[Rejected] = []
     kept: list[int] = []
@@ -106,7 +107,7 @@ def parse_materials(table: RawTable, named: bool = True) -> tuple[Materials, lis
         except InvalidFormula as error:
             reason = error.args
             if not formula and table.crystals is not None:
-                # The formula would have been that of the structure: what is wrong is the structure.
+                # The formula would have come from the structure, so the fault is in the structure.
                 reason = table.crystals.problem[row] or reason
             line = int(table.line[row])
             rejected.append(Rejected(line, table.material_id[row], formula, *reason))
@@ -119,7 +120,7 @@ def parse_materials(table: RawTable, named: bool = True) -> tuple[Materials, lis
     rows = np.array(kept, np.int64)
     columns = np.empty((len(rows), len(table.columns)), np.float32)
     for place, values in enumerate(table.columns.values()):
-        with np.errstate(over="ignore"):  # what float32 cannot hold is rejected as not finite
+        with np.errstate(over="ignore"):  # overflow gives inf, rejected as not finite
             columns[:, place] = values[rows]
     materials = Materials(
         line=table.line[rows],

@@ -1,4 +1,4 @@
-"""PROPERTIES: canonical names, units and plausible ranges. Units are written nowhere else."""
+"""PROPERTIES: canonical names, units and plausible ranges. No other file states a unit."""
 
 import math
 from typing import NamedTuple
@@ -14,15 +14,15 @@ class Property(NamedTuple):
     # Plausible range, in the unit. A value outside is worth a warning, never a rejection.
     low: float
     high: float
-    # No value can be lower, and many may be equal: no band gap is negative, many are 0.
+    # The lowest possible value, which many rows may have: no band gap is negative, many are 0.
     floor: float = -math.inf
 
 
 PROPERTIES = {
     "formation_energy": Property("E_f", "eV/atom", -10, 10),
     "energy_per_atom": Property("E", "eV/atom", -30, 10),
-    # For stable compounds some databases give the distance from the hull of the other phases, which
-    # is negative.
+    # For a stable compound some databases give its distance from the hull of all other phases; this
+    # distance is negative.
     "energy_above_hull": Property("E_hull", "eV/atom", -5, 20),
     "band_gap": Property("E_g", "eV", 0, 30, floor=0),
     # by the Tran-Blaha modified Becke-Johnson potential
@@ -44,10 +44,10 @@ def floor_of(name: str) -> float:
 
 
 def unit_of(name: str, stated: str | None = None) -> str:
-    """Return the unit of a property, which the user states if PROPERTIES does not have it.
+    """Return the unit of a property: from PROPERTIES, else as the user stated it.
 
     Raises:
-        UserError: if neither gives it, or both do and disagree.
+        UserError: if neither PROPERTIES nor the user gives a unit, or if their units differ.
     """
     known = PROPERTIES.get(name)
     if known and stated and stated != known.unit:
@@ -58,7 +58,7 @@ def unit_of(name: str, stated: str | None = None) -> str:
     unit = known.unit if known else stated
     if not unit:
         raise UserError(
-            f"the unit of {name!r} is not known; give it with --unit {name}=UNIT, "
-            f"or use one of: {', '.join(PROPERTIES)}"
+            f"the unit of {name!r} is unknown; state it with --unit {name}=UNIT, "
+            f"or use one of the known properties: {', '.join(PROPERTIES)}"
         )
     return unit

@@ -1,10 +1,13 @@
-"""Read raw tables written as CSV, in files or DataFrames.
+"""Read raw tables from CSV files or from DataFrames.
+
+A table has these columns:
 
     formula, optional material_id, optional split (train, val, test), a column per property,
     further numeric columns
 
-Empty means not reported. A formula is text: `NaN` is sodium nitride. The header of candidates to
-predict is read in predict/candidates.py, which accepts the same names.
+An empty field means that the value is not reported. A formula is always text: `NaN` could also be
+a formula, of sodium and nitrogen. predict/candidates.py reads the header of candidates to predict
+and accepts the same names.
 """
 
 import contextlib
@@ -21,27 +24,27 @@ import numpy as np
 from irnet_hpc.data.raw_table import RESERVED, RawTable, TableText, check_text, one_sentence
 from irnet_hpc.errors import UserError
 
-# Text becomes numbers block by block, so that a wide table is held as numbers only.
+# Text is converted to numbers block by block, so that a wide table is never in memory as text.
 BLOCK_ROWS = 16384
 
 
 def read_csv_header(table: TableText) -> list[str]:
-    """Read the names of the columns. Raises UserError if formula is missing or a name repeats."""
+    """Read the column names. Raises UserError if `formula` is missing or a name repeats."""
     with one_sentence(table.name):
         header = next(csv.reader(table.lines(), strict=True), [])
     header = [column.strip() for column in header]
     if not any(header):
         raise UserError(
-            f"{table.name} is empty; its first line must name its columns, formula among them"
+            f"{table.name} is empty; its first line must name its columns, including formula"
         )
     if "formula" not in header:
         raise UserError(
-            f"{table.name} must have a column named formula; its columns: {', '.join(header)}"
+            f"{table.name} has no column named formula; its columns: {', '.join(header)}"
         )
     twice = sorted(column for column, count in Counter(header).items() if count > 1)
     if twice:
         raise UserError(
-            f"{table.name} must name each column once, got {', '.join(map(repr, twice))} twice"
+            f"{table.name} repeats column names: {', '.join(map(repr, twice))}; name each once"
         )
     return header
 
@@ -52,10 +55,10 @@ def read_csv_table(
     """Read a table of comma-separated values.
 
     Args:
-        table: its text.
-        name: prefix of the ids of rows without a material_id, `<name>-<row>`.
+        table: the text of the table.
+        name: prefix of the id of a row without a material_id, which becomes `<name>-<row>`.
         targets: columns to predict.
-        is_feature: tells which of the other columns become features if they are numeric.
+        is_feature: tells whether another column becomes a feature if it is numeric.
 
     Raises:
         UserError: if the table is malformed; the message names the line.
@@ -100,11 +103,13 @@ def read_csv_table(
 def frame_text(frame: Any, name: str) -> TableText:
     """Return the text of a pandas DataFrame as `frame.to_csv(index=False)` writes it.
 
-    So a DataFrame and its CSV file give the same table, hash included. Messages count rows from 1.
-    Raises UserError for columns of several levels.
+    A DataFrame and its CSV file therefore give the same table and the same hash. Messages number
+    the rows from 1. Raises UserError if the columns have several levels.
     """
     if frame.columns.nlevels > 1:
-        raise UserError(f"{name} must have one name per column, got {frame.columns.nlevels} levels")
+        raise UserError(
+            f"the columns of {name} have {frame.columns.nlevels} levels; give each column one name"
+        )
 
     def lines(digest: Any = None) -> Iterator[str]:
         for start in range(0, max(1, len(frame)), BLOCK_ROWS):
@@ -121,7 +126,7 @@ def frame_text(frame: Any, name: str) -> TableText:
 def _blocks(
     table: TableText, header: list[str], digest: Any
 ) -> Iterator[tuple[list[int], list[list[str]]]]:
-    """Yield blocks of (line numbers, rows with a field for each column), without blank lines."""
+    """Yield blocks of (line numbers, rows); each row has a field per column, none is blank."""
     reader = csv.reader(table.lines(digest), strict=True)
     next(reader)
     lines: list[int] = []
@@ -132,8 +137,8 @@ def _blocks(
             last += 1
             if reader.line_num != last:
                 raise UserError(
-                    f"{table.place(last)}: a quoted field runs over several lines; "
-                    "is a quote left open?"
+                    f"{table.place(last)}: a quoted field extends over several lines; "
+                    "is a closing quote missing?"
                 )
             if not fields:
                 continue
@@ -147,13 +152,13 @@ def _blocks(
                 yield lines, rows
                 lines, rows = [], []
     except csv.Error as error:
-        raise UserError(f"{table.place(last + 1)} is not sound CSV: {error}") from None
+        raise UserError(f"{table.place(last + 1)} is not valid CSV: {error}") from None
     if rows:
         yield lines, rows
 
 
 def _may_be_numeric(values: tuple[str, ...], before: list[np.ndarray]) -> bool:
-    """Tell whether a column of unknown meaning holds numbers: its first non-empty value decides."""
+    """Tell whether a column holds numbers, judging by its first non-empty value."""
     if any(not np.isnan(block).all() for block in before):
         return True
     first = next((value for value in values if value), "0")
@@ -166,7 +171,7 @@ def _may_be_numeric(values: tuple[str, ...], before: list[np.ndarray]) -> bool:
 def _numbers(
     table: TableText, column: str, values: tuple[str, ...], lines: list[int]
 ) -> np.ndarray:
-    """Return (n_values,) float64, NaN where empty. Raises UserError where one is not finite."""
+    """Return (n_values,) float64, NaN where empty. Raises UserError if a value is not finite."""
     with contextlib.suppress(ValueError):
         block = np.array([float(value) if value else math.nan for value in values])
         if not np.isinf(block).any():

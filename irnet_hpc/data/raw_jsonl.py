@@ -4,10 +4,10 @@
      "species": ["Na", "Cl", ...], "frac_coords": [[0, 0, 0], [0.5, 0, 0], ...],
      "targets": {"formation_energy": -2.1}, "split": "train"}
 
-`lattice` has a vector (Å) per row. A site of several species is an object, {"Fe": 0.5, "Co": 0.5}.
-`formula`, `material_id` and `split` may be left out, and so may a property that is not reported, or
-a structure that is not known. Further keys that hold numbers are the user's own features, as
-further columns of a CSV are.
+Each row of `lattice` is a vector in Å. A site with several species is an object such as
+{"Fe": 0.5, "Co": 0.5}. `formula`, `material_id` and `split` may be left out, and so may properties
+that are not reported and structures that are unknown. Further keys with numbers are the user's own
+features, like further columns of a CSV.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ from irnet_hpc.data.raw_table import RawTable, TableText, check_text, one_senten
 from irnet_hpc.errors import UserError
 
 KEYS = ("material_id", "formula", "split", "lattice", "species", "frac_coords", "targets")
-# An element with or without an oxidation state, which says nothing of where the atoms are.
+# An element, with or without an oxidation state, which is ignored.
 SYMBOL = re.compile(r"([A-Z][a-z]?)(?:[0-9]*\.?[0-9]*[+-])?")
-# In JSON, half of a character that needs more than 16 bits.
+# The JSON escape of a surrogate: half of a character that needs more than 16 bits.
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_jsonl_header(table: TableText) -> list[str]:
-    """Read `formula` and the properties that any line reports. Raises UserError for a bad line."""
+    """Return `formula` and each property that any line reports. Raises UserError for a bad line."""
     names = {name: None for _, entry in _entries(table) for name in entry["targets"]}
     return ["formula", *names]
 
@@ -44,17 +44,17 @@ def read_jsonl_table(
 ) -> RawTable:
     """Read a table of JSON lines.
 
-    An unsound structure leaves its row without a crystal, which is a reason to reject the row only
-    where structures are needed.
+    A row with an invalid structure has no crystal. It is rejected later, and only if structures
+    are needed.
 
     Args:
-        table: its text.
-        name: prefix of the ids of rows without a material_id, `<name>-<row>`.
+        table: the text of the table.
+        name: prefix of the id of a row without a material_id, which becomes `<name>-<row>`.
         targets: properties to predict.
-        is_feature: tells which of the further keys become features if they hold numbers.
+        is_feature: tells whether a further key becomes a feature if it holds numbers.
 
     Raises:
-        UserError: if a line is malformed; the message names it.
+        UserError: if a line is malformed; the message names the line.
     """
     digest = hashlib.sha256()
     lines: list[int] = []
@@ -82,8 +82,8 @@ def read_jsonl_table(
         ignored |= dict.fromkeys(entry["targets"].keys() - values.keys())
     if len(text["split"]) not in (0, len(lines)):
         raise UserError(
-            f"{table.name} must give a split to every line or to none, "
-            f"got {len(text['split'])} of {len(lines)}"
+            f"only some lines of {table.name} have a split ({len(text['split'])} of {len(lines)}); "
+            "give one to every line or to none"
         )
     check_text(table, {key: values for key, values in text.items() if values}, lines)
     return RawTable(
@@ -100,7 +100,7 @@ def read_jsonl_table(
 
 
 def _entries(table: TableText, digest: Any = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, object) of every line that is not blank, its targets checked."""
+    """Yield (line number, object) for each line that is not blank, after checking its targets."""
     number = 0
     with one_sentence(table.name):
         for number, line in enumerate(table.lines(digest), start=1):
@@ -110,7 +110,7 @@ def _entries(table: TableText, digest: Any = None) -> Iterator[tuple[int, dict[s
                 yield number, entry
     if not number:
         raise UserError(
-            f"{table.name} is empty; it must hold one object per line, with keys {', '.join(KEYS)}"
+            f"{table.name} is empty; each line must be an object with keys {', '.join(KEYS)}"
         )
 
 
@@ -118,21 +118,21 @@ def parse_json_line(place: str, line: str) -> dict[str, Any]:
     """Parse the object of a line; `place` names the line in messages.
 
     Raises:
-        UserError: if it is not JSON, or not an object that describes a material.
+        UserError: if the line is not JSON, or not an object that describes a material.
     """
     try:
         entry = json.loads(line, object_pairs_hook=_once_each, parse_constant=_no_number)
-        # Half of a character is not text: encoding it raises a ValueError.
+        # Half of a character is not text, and encoding it raises a ValueError.
         if SURROGATE.search(line):
             json.dumps(entry, ensure_ascii=False).encode()
     except RecursionError:
-        raise UserError(f"{place} must be a JSON object, got brackets nested too deeply") from None
+        raise UserError(f"{place} is not a JSON object: brackets are nested too deeply") from None
     except ValueError as error:
-        cut = "" if line.endswith("\n") else "; it is the last one: is the file cut short?"
-        raise UserError(f"{place} must be a JSON object, got {error}{cut}") from None
+        cut = "" if line.endswith("\n") else "; it is the last line: is the file incomplete?"
+        raise UserError(f"{place} is not a JSON object: {error}{cut}") from None
     if not isinstance(entry, dict) or not entry.keys() & {"formula", "species"}:
         raise UserError(
-            f"{place} must be an object with species or a formula; known keys: {', '.join(KEYS)}"
+            f"{place} is not an object with species or a formula; known keys: {', '.join(KEYS)}"
         )
     for key in ("material_id", "formula", "split"):
         if not isinstance(entry.get(key, ""), str):
@@ -145,12 +145,12 @@ def _once_each(pairs: list[tuple[str, object]]) -> dict:
     if len(entry) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} twice")
+        raise ValueError(f"the key {twice!r} appears twice")
     return entry
 
 
 def _no_number(name: str) -> float:
-    raise ValueError(f"{name}, which is not a number; leave out what is not reported")
+    raise ValueError(f"{name} is not a JSON number; leave out values that are not reported")
 
 
 def _targets(place: str, targets: object) -> dict[str, float]:
@@ -170,7 +170,7 @@ def _finite(place: str, name: str, value: Any) -> float:
     with contextlib.suppress(OverflowError):
         if _may_be_number(value) and math.isfinite(value):
             return float(value)
-    raise UserError(f"{place}: {name} must be a finite number, or left out, got {repr(value)[:50]}")
+    raise UserError(f"{place}: {name} must be a finite number or left out, got {repr(value)[:50]}")
 
 
 def _column(numbers: dict[int, float], n_rows: int) -> np.ndarray:
@@ -181,7 +181,7 @@ def _column(numbers: dict[int, float], n_rows: int) -> np.ndarray:
 
 
 def parse_structure(entry: dict) -> tuple[Crystal | Unsuitable, str]:
-    """Return the crystal of a line, or why it has none, and its formula."""
+    """Return a line's crystal (or the reason why there is none) and its formula."""
     formula = entry.get("formula", "")
     if "species" not in entry:
         return Unsuitable("no structure" if formula else "formula is empty", ""), formula
@@ -199,7 +199,7 @@ def parse_structure(entry: dict) -> tuple[Crystal | Unsuitable, str]:
 
 
 def _sites(species: object) -> list[dict[str, float]]:
-    """Return symbol -> occupancy of every site. The symbols need not be elements."""
+    """Return symbol -> occupancy for each site. The symbols need not be elements."""
     if not isinstance(species, list) or not species:
         raise Unsuitable("structure not readable", "species must be a list of symbols")
     sites = []
@@ -219,14 +219,14 @@ def _sites(species: object) -> list[dict[str, float]]:
 
 
 def _crystal(entry: dict, sites: list[dict[str, float]], amounts: dict[str, float]) -> Crystal:
-    """Return the crystal. Raises Unsuitable unless it is a lattice of whole atoms.
+    """Return the crystal. Raises Unsuitable unless each site is fully occupied by one element.
 
-    Distances are checked by the feature sets.
+    The feature sets check the distances between sites.
     """
     if mixed := [site for site in sites if list(site.values()) != [1]]:
         raise Unsuitable("disordered site", json.dumps(mixed[0]))
     if foreign := sorted(amounts.keys() - NUMBER.keys()):
-        raise Unsuitable("structure not readable", f"no element: {', '.join(foreign)}")
+        raise Unsuitable("structure not readable", f"unknown elements: {', '.join(foreign)}")
     if entry.get("formula") and _reduced(entry["formula"]) != reduced_formula(amounts):
         raise Unsuitable("formula and structure disagree", reduced_formula(amounts))
     lattice = _array(entry, "lattice", (3, 3))
@@ -247,7 +247,7 @@ def _array(entry: dict, key: str, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _reduced(formula: str) -> str:
-    """Return the reduced formula; empty if it is invalid, which is a reason of its own."""
+    """Return the reduced formula; empty if the formula is invalid."""
     try:
         return reduced_formula(parse_formula(formula))
     except InvalidFormula:

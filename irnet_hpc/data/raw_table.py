@@ -1,7 +1,8 @@
-"""Raw tables: the form that every source is brought to before packing, and what its readers share.
+"""Define raw tables, the form that every source takes before packing, and help to read them.
 
-A table is CSV (raw_csv.py) or, with structures, JSON lines (raw_jsonl.py), as it is or compressed
-(.gz, .xz). A file `<name>.about.json` beside it may hold title, licence, citation, units and hash.
+A table is CSV (raw_csv.py) or, if it has structures, JSON lines (raw_jsonl.py). It may be
+compressed (.gz, .xz). A file `<name>.about.json` beside the table may hold its title, licence,
+citation, units and hash.
 """
 
 import contextlib
@@ -28,19 +29,19 @@ OPENERS: dict[str, Callable] = {
 }
 RESERVED = ("formula", "material_id", "split")
 MAX_TEXT_LENGTH = 1000
-# Bytes; the structure of a thousand sites takes a hundred thousand.
+# In bytes. A structure of a thousand sites takes a hundred thousand.
 MAX_LINE_LENGTH = 2**25
-# A few bytes can unpack to a thousand times as many, and a table is held in memory. Real tables
-# unpack to 5 to 30 times their size. Below the second limit, in bytes, any multiple is allowed.
+# A table is held in memory, and a small file can unpack to a thousand times its size. Real tables
+# unpack to 5 to 30 times their size. Up to ALWAYS_UNPACKED bytes, any ratio is allowed.
 MAX_UNPACKED_RATIO = 300
 ALWAYS_UNPACKED = 2**25
 
 
 @dataclasses.dataclass(frozen=True)
 class RawTable:
-    """A source's rows as they were read, before any formula is parsed."""
+    """A source's rows as read, before any formula is parsed."""
 
-    line: np.ndarray  # (n_rows,) int64, in the file, whose header is line 1
+    line: np.ndarray  # (n_rows,) int64, the line in the file; the header of a CSV is line 1
     formula: Sequence[str]
     material_id: Sequence[str]
     role: Sequence[str] | None = None  # train, val or test, from the column `split`
@@ -48,15 +49,15 @@ class RawTable:
     targets: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     # further numeric columns, (n_rows,) float64 each
     columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    ignored: tuple[str, ...] = ()  # columns that are neither
+    ignored: tuple[str, ...] = ()  # columns of the source that were not read
     sha256: str = ""  # hash of the table's text, whether compressed or not
-    crystals: Crystals | None = None  # where the table has structures
+    crystals: Crystals | None = None  # None if the table has no structures
 
     def __len__(self) -> int:
         return len(self.line)
 
     def take(self, rows: np.ndarray) -> "RawTable":
-        """Return the rows of these numbers."""
+        """Return the rows with these numbers."""
         return dataclasses.replace(
             self,
             line=self.line[rows],
@@ -74,7 +75,10 @@ def formula_table(
     columns: dict[str, np.ndarray] | None = None,
     crystals: Crystals | None = None,
 ) -> RawTable:
-    """Return a table of formulas without targets; lines are row numbers, ids the formulas."""
+    """Return a table of formulas without targets.
+
+    The row numbers serve as line numbers, and the formulas as ids.
+    """
     line = np.arange(len(formulas))
     return RawTable(line, formulas, formulas, columns=columns or {}, crystals=crystals)
 
@@ -83,9 +87,9 @@ class TableText(NamedTuple):
     """The text of a table: a file, or a DataFrame written as CSV."""
 
     name: str  # the path, or the name of the DataFrame, for messages
-    lines: Callable[..., Iterator[str]]  # called with a hashlib digest, which it updates, or None
-    unit: str = "line"  # word for the number of a record in messages
-    first: int = 1  # the line whose number in messages is 1
+    lines: Callable[..., Iterator[str]]  # takes a hashlib digest to update, or None
+    unit: str = "line"  # what messages call a line: "line" or "row"
+    first: int = 1  # the line that messages call number 1
 
     def place(self, line: int) -> str:
         """Name a line (1 is the header) for a message, such as `my.csv, line 3`."""
@@ -93,12 +97,12 @@ class TableText(NamedTuple):
 
 
 def file_text(path: Path) -> TableText:
-    """Return the text of a file, which is read and unpacked only as its lines are."""
+    """Return the text of a file. The file is read and unpacked only while iterating over lines."""
     return TableText(str(path), lambda digest=None: read_lines(path, digest))
 
 
 def ending_of(path: Path) -> str:
-    """Return the ending of a table's name, such as `.csv.xz`. Raises UserError for any other."""
+    """Return the ending of a table's name, such as `.csv.xz`. Raises UserError if it is unknown."""
     ending = next((ending for ending in OPENERS if path.name.endswith(ending)), None)
     if ending is None:
         raise UserError(f"a raw table's name must end in {', '.join(OPENERS)}, got {path}")
@@ -106,19 +110,20 @@ def ending_of(path: Path) -> str:
 
 
 def form_of(table: Path) -> str:
-    """Return `csv` or `jsonl`."""
+    """Return the form of a table: `csv` or `jsonl`."""
     return ending_of(table).split(".")[1]
 
 
 def about_path(table: Path) -> Path:
-    """Return the path of the file that describes a raw table, which lies beside it."""
+    """Return the path of the file beside a raw table that describes it."""
     return table.with_name(f"{table.name.removesuffix(ending_of(table))}.about.json")
 
 
 def read_about(table: Path) -> dict[str, Any]:
-    """Read the description of a raw table: title, licence, citation, units. Empty if there is none.
+    """Read the description of a raw table (title, licence, citation, units); empty if none exists.
 
-    A table with structures and one without may share a name; the description says whose it is.
+    A table with structures and a table without may share a name and so one description, whose
+    `form` says which of the two it describes.
     """
     path = about_path(table)
     about = read_json(path) if path.is_file() else {}
@@ -128,9 +133,9 @@ def read_about(table: Path) -> dict[str, Any]:
 
 
 def read_lines(path: Path, digest: Any = None) -> Iterator[str]:
-    """Yield the lines of a table, unpacked; `digest` (of hashlib) is updated with their bytes.
+    """Yield the unpacked lines of a table, and update `digest` (of hashlib) with their bytes.
 
-    Raises UserError for a line that is too long, and for a file made to fill the memory.
+    Raises UserError if a line is too long, or if the file unpacks to implausibly many bytes.
     """
     max_bytes = max(ALWAYS_UNPACKED, MAX_UNPACKED_RATIO * path.stat().st_size)
     with OPENERS[ending_of(path)](path, "rb") as stream:
@@ -139,33 +144,34 @@ def read_lines(path: Path, digest: Any = None) -> Iterator[str]:
             n_bytes += len(line)
             if len(line) > MAX_LINE_LENGTH:
                 raise UserError(
-                    f"{path}, line {number + 1} must be at most "
-                    f"{MAX_LINE_LENGTH / 2**20:.0f} MiB long"
+                    f"{path}, line {number + 1} is longer than the limit of "
+                    f"{MAX_LINE_LENGTH / 2**20:.0f} MiB"
                 )
             if n_bytes > max_bytes:
                 raise UserError(
                     f"{path} unpacks to more than {MAX_UNPACKED_RATIO} times its size, "
-                    "which no table does; unpack it yourself if it is one"
+                    "as no real table does; if you trust the file, unpack it yourself"
                 )
             if digest:
                 digest.update(line)
-            # Spreadsheets put a byte order mark in front.
+            # Spreadsheets put a byte order mark at the start of a file.
             yield line.decode("utf-8" if number else "utf-8-sig")
 
 
 def check_text(table: TableText, text: dict[str, list[str]], lines: list[int]) -> None:
-    """Check the text columns. Raises UserError for an unknown split and for text unfit for a pack.
+    """Check the text columns. Raises UserError for an unknown split and for unsuitable text.
 
-    HDF5 cuts text at a NUL, and gives every row the room of the longest one.
+    A pack cannot store every text: HDF5 cuts text at a NUL character, and gives every row as much
+    space as the longest row needs.
     """
     for column, values in text.items():
         for line, value in zip(lines, values, strict=True):
             if "\0" in value:
-                problem = f"text, got {value[:50]!r}"
+                problem = f"text without NUL, got {value[:50]!r}"
             elif column == "split" and value not in ROLES:
                 problem = f"{', '.join(ROLES)}, got {value!r}"
             elif len(value) > MAX_TEXT_LENGTH:
-                problem = f"at most {MAX_TEXT_LENGTH} characters, got {len(value)}"
+                problem = f"at most {MAX_TEXT_LENGTH} characters long, got {len(value)}"
             else:
                 continue
             raise UserError(f"{table.place(line)}: {column} must be {problem}")
@@ -173,17 +179,16 @@ def check_text(table: TableText, text: dict[str, list[str]], lines: list[int]) -
 
 @contextlib.contextmanager
 def one_sentence(name: Path | str) -> Iterator[None]:
-    """Turn errors that concern a file as a whole into a UserError."""
+    """Turn errors that concern the whole file into a UserError."""
     try:
         yield
     except (UnicodeDecodeError, UnicodeEncodeError) as error:
         raise UserError(
-            f"{name} must be UTF-8 text, got {error.reason} at byte {error.start} of a line"
+            f"{name} is not UTF-8 text: {error.reason} at byte {error.start} of a line"
         ) from None
     except csv.Error as error:
-        raise UserError(f"{name} is not sound CSV: {error}") from None
+        raise UserError(f"{name} is not valid CSV: {error}") from None
     except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(
-            f"{name} cannot be unpacked; it is cut short, or not of the type that its name states: "
-            f"{error}"
+            f"{name} cannot be unpacked, because it is incomplete or its ending is wrong: {error}"
         ) from None

@@ -1,7 +1,7 @@
-"""Resolve what a user names as a source: the only reader of such text.
+"""Resolve the text by which a user names a source. No other file interprets that text.
 
-A source is a name in SOURCES, `matminer:` and the name of a dataset, a path to a table, or a pandas
-DataFrame.
+A source is a name in SOURCES, `matminer:` followed by the name of a dataset, a path to a table, or
+a pandas DataFrame.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas
 
 MATMINER = "matminer:"  # prefix of matminer's datasets
-# Tables without structures come first: they are read sooner.
+# Tables without structures come first, because they are faster to read.
 PREFERRED = sorted(OPENERS, key=lambda ending: ending.startswith(".jsonl"))
 
 
@@ -29,51 +29,51 @@ PREFERRED = sorted(OPENERS, key=lambda ending: ending.startswith(".jsonl"))
 class ResolvedSource:
     """A source of materials: where its table is, or how to get it."""
 
-    text: str  # as the user gave it, for messages
-    name: str  # the name of its raw table and its packs
-    source: Source  # what is known of it without its table
-    folder: Path  # where the raw tables of named sources are
+    text: str  # the source as the user named it, for messages
+    name: str  # the name of the source's raw table and packs
+    source: Source  # what is known about the source before its table is read
+    folder: Path  # the folder with the raw tables of named sources
     download: Download | None = None  # None: computed, or the user's own table
-    path: Path | None = None  # where the user's own table is
-    frame: "pandas.DataFrame | None" = None  # the user's own table
+    path: Path | None = None  # path of the user's own table
+    frame: "pandas.DataFrame | None" = None  # the user's own table as a DataFrame
 
     @property
     def is_computed(self) -> bool:
-        """Tell whether its rows are computed instead of read."""
+        """Tell whether the source's rows are computed instead of read."""
         return self.text == "alloys" and self.is_named
 
     @property
     def is_named(self) -> bool:
-        """Tell whether it has a name of its own, unlike a table of the user's."""
+        """Tell whether the source has a known name, unlike a user's own table."""
         return self.path is None and self.frame is None
 
     @property
     def identity(self) -> str:
-        """Return what a pack records: the source's name, or `file:` and the table's."""
+        """Return what a pack records: the source's name, or `file:` and the table's name."""
         return self.text if self.is_named else f"file:{self.name}"
 
     def candidates(self, structures: bool = False) -> list[Path]:
-        """List the files that may be its raw table, of which the first that exists counts."""
+        """List the files that may be the raw table. The first one that exists is used."""
         endings = [ending for ending in PREFERRED if ending.startswith(".jsonl") or not structures]
         return [self.folder / f"{self.name}{ending}" for ending in endings]
 
     def table_path(self, structures: bool = False) -> Path | None:
-        """Return the path of its raw table, with structures if required; None if there is none."""
+        """Return the path of the raw table, with structures if required; None if none exists."""
         paths = self.candidates(structures) if self.path is None else [self.path]
         return next((path for path in paths if path.is_file()), None)
 
     def require_table(self, structures: bool = False) -> Path:
-        """Return the path of its raw table. Raises UserError if there is none."""
+        """Return the path of the raw table. Raises UserError if none exists."""
         path = self.table_path(structures)
         if path is not None:
             return path
         if not self.is_named:
-            raise UserError(f"there is no raw table {self.text}")
+            raise UserError(f"the raw table {self.text} does not exist")
         table = "raw table with structures" if structures else "raw table"
         names = ", ".join(path.name for path in self.candidates(structures))
         raise UserError(
-            f"no {table} of {self.text} in {self.folder}/: looked for {names}; "
-            "name another folder by --data-dir or $IRNET_DATA"
+            f"no {table} of {self.text} was found in {self.folder}/ (looked for {names}); "
+            "name another folder with --data-dir or $IRNET_DATA"
         )
 
 
@@ -82,16 +82,16 @@ def resolve_source(
     data_dir: Path | str | None = None,
     name: str = "table",
 ) -> ResolvedSource:
-    """Resolve a source once; everything later takes the record.
+    """Resolve a source once; all later steps take the returned record.
 
     Args:
-        source: a name in SOURCES, `matminer:` and a dataset's name, a path to a table, or a
-            DataFrame.
-        data_dir: folder of raw tables, else $IRNET_DATA, else `data`.
-        name: name of a DataFrame, which has none of its own.
+        source: a name in SOURCES, `matminer:` followed by a dataset's name, a path to a table, or
+            a DataFrame.
+        data_dir: folder of raw tables; default: $IRNET_DATA, else `data`.
+        name: name to give to a DataFrame, which has no name of its own.
 
     Raises:
-        UserError: if it is none of these. Whether a table exists is checked when it is read.
+        UserError: if `source` is none of these. A missing table is reported only on reading.
 
     Examples:
         >>> names = ("oqmd", "matminer:expt_gap", "my/oxides.csv.xz")
@@ -114,7 +114,7 @@ def resolve_source(
         dataset = text.removeprefix(MATMINER)
         if not NAME.fullmatch(dataset):
             raise UserError(
-                f"the name of a dataset of matminer must be letters, digits and _, got {dataset!r}"
+                f"the name of a matminer dataset must be letters, digits and _, got {dataset!r}"
             )
         download = Download("", dataset=dataset)
         return ResolvedSource(text, f"matminer-{dataset}", _own(text), folder, download)
@@ -136,5 +136,5 @@ def _own(title: str) -> Source:
 
 
 def _plain(name: str) -> str:
-    """Return a name that can be part of a file's name."""
+    """Turn a name into one that can be part of a file name."""
     return re.sub(r"[^A-Za-z0-9_.=-]+", "_", name).strip("_.-=") or "table"

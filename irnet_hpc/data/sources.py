@@ -1,4 +1,4 @@
-"""SOURCES: contents, filters, licence and citation of each database."""
+"""SOURCES: the contents, filters, licence and citation of each database."""
 
 from typing import NamedTuple
 
@@ -11,9 +11,10 @@ class Filter(NamedTuple):
     """A rule for the values of a property: a value that breaks it counts as not reported."""
 
     property: str
-    low: float = -np.inf  # in the property's unit; the bounds themselves break the rule
+    low: float = -np.inf  # in the property's unit; values equal to a bound break the rule
     high: float = np.inf
-    # Standard deviations from the mean of the values that earlier filters leave.
+    # Largest distance from the mean, in standard deviations; both are computed from the values
+    # that earlier filters left.
     deviations: float = np.inf
 
     def __str__(self) -> str:
@@ -22,7 +23,7 @@ class Filter(NamedTuple):
         return f"{self.low:g} < {self.property} < {self.high:g} {unit_of(self.property)}"
 
     def breaks(self, values: np.ndarray) -> np.ndarray:
-        """Return (n_rows,) bool: the values that break the rule. NaN, not reported, never does."""
+        """Return (n_rows,) bool: which values break the rule. NaN (not reported) never does."""
         outside = (values <= self.low) | (values >= self.high)
         if np.isfinite(self.deviations) and not np.isnan(values).all():
             outside |= np.abs(values - np.nanmean(values)) > self.deviations * np.nanstd(values)
@@ -30,24 +31,24 @@ class Filter(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What is known of a source without its table."""
+    """What is known about a source before its table is read."""
 
     title: str
-    properties: tuple[str, ...]  # properties that its table may report
+    properties: tuple[str, ...]  # properties that the source's table may report
     licence: str = ""
     citation: str = ""
     filters: tuple[Filter, ...] = ()
     pure_elements: bool = True  # False: rows of one element are rejected, as in the papers
-    # True: rows of one formula are all kept, though features may be functions of it alone.
+    # True: all rows with the same formula are kept, even if their features depend only on it.
     polymorphs: bool = False
-    structures: bool = False  # True: its table has them
-    rows: tuple[int, int] | None = None  # expected number of rows, from ... to ...
-    rows_as_of: str = ""  # date and release of this expectation
+    structures: bool = False  # True: the source's table has structures
+    rows: tuple[int, int] | None = None  # expected number of rows: lowest and highest
+    rows_as_of: str = ""  # date and release to which the expected number applies
     lacks: tuple[str, ...] = ()  # families of elements that no row contains
 
 
-# The papers filter energies. The other properties are left alone: five standard deviations of
-# OQMD's band gaps, nine in ten of which are zero, would remove every wide gap.
+# The papers filter energies. Band gaps are not filtered here: nine in ten of OQMD's are zero, so a
+# limit of five standard deviations would remove every wide gap.
 FORMATION = (Filter("formation_energy", -20, 5), Filter("formation_energy", deviations=5))
 ENERGY = (Filter("energy_per_atom", deviations=5),)
 MODULI = (Filter("bulk_modulus", deviations=5), Filter("shear_modulus", deviations=5))
@@ -143,7 +144,7 @@ SOURCES = {
             "bulk_modulus",
             "shear_modulus",
         ),
-        "open to research with citation; no licence is named where we looked, see aflow.org",
+        "open to research with citation; we found no named licence, see aflow.org",
         "Curtarolo et al., Comput. Mater. Sci. 58, 218 (2012); "
         "Rose et al., Comput. Mater. Sci. 137, 362 (2017)",
         FORMATION + ENERGY,

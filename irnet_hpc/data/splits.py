@@ -1,10 +1,10 @@
-"""Split rules: train, val or test as a function of the material alone.
+"""Split rules: assign each material to train, val or test from the material alone.
 
-So all packs of all sources agree on which materials are test. `--split` takes a rule as:
+All packs of all sources therefore agree on which materials are test. `--split` accepts:
 
 random            a hash of the formula decides
-element:O         test is every material that contains O; element:F+Cl: F or Cl
-family:halogens   test is every material that contains one of the halogens
+element:O         every material that contains O is test (element:F+Cl: F or Cl)
+family:halogens   every material that contains a halogen is test
 """
 
 import re
@@ -19,8 +19,9 @@ from irnet_hpc.data.elements import FAMILIES, NUMBER, SYMBOLS
 from irnet_hpc.errors import UserError, check_choice
 
 ROLES = ("train", "val", "test")
-# Shares of the roles. A change moves rows between them, also in `element:` and `family:` splits:
-# raise RULES in pack/select.py with it, so that earlier packs and results count as outdated.
+# Shares of the roles. Changing them moves rows from one role to another, also in `element:` and
+# `family:` splits. Then also raise RULES in pack/select.py, so that earlier packs and results count
+# as outdated.
 SHARES = (0.8, 0.1, 0.1)
 SPLIT_KINDS = {"random": "random", "element": "element:SYMBOL[+SYMBOL...]", "family": "family:NAME"}
 SUFFIX = re.compile(
@@ -32,18 +33,18 @@ class SplitRule(NamedTuple):
     """A rule that gives materials their roles. A table's own `split` column takes precedence."""
 
     by: str = "random"  # a key of SPLIT_KINDS
-    held_out: str = ""  # for element: symbols joined by +; for family: its name
+    held_out: str = ""  # for `element`, symbols joined by +; for `family`, the family's name
     seed: int = 0  # the seed of the hash
 
     @property
     def elements(self) -> tuple[str, ...]:
-        """Return the elements whose materials are test; none for `random`."""
+        """Return the elements whose materials are test; empty for `random`."""
         if self.by == "family":
             return FAMILIES[self.held_out]
         return tuple(filter(None, self.held_out.split("+")))
 
     def __str__(self) -> str:
-        """Return the value of `--split`, which does not include the seed."""
+        """Return the rule as a value of `--split`, which does not include the seed."""
         return f"{self.by}:{self.held_out}" if self.held_out else self.by
 
 
@@ -69,7 +70,7 @@ def parse_split_rule(text: str, seed: int = 0) -> SplitRule:
 
 
 def split_suffix(rule: SplitRule) -> str:
-    """Return what a rule other than the default adds to the name of a pack.
+    """Return the text that a rule adds to the name of a pack; empty for the default rule.
 
     >>> split_suffix(SplitRule("element", "O", 1))
     '-element_O-split1'
@@ -81,7 +82,7 @@ def split_suffix(rule: SplitRule) -> str:
 def split_suffix_in(name: str) -> str:
     """Return the part of a pack's name that `split_suffix` added.
 
-    Packs that differ only in the split share the rest of the name.
+    Packs that differ only in the split have the rest of the name in common.
 
     >>> split_suffix_in("oqmd-magpie-element_O-split1"), split_suffix_in("oqmd-magpie")
     ('-element_O-split1', '')
@@ -92,7 +93,7 @@ def split_suffix_in(name: str) -> str:
 
 
 def split_identity(rule: SplitRule) -> dict[str, Any]:
-    """Return the part of a pack's identity that states its rule."""
+    """Return the part of a pack's identity that states its split rule."""
     if rule.by == "random":
         return {"by": "reduced formula", "seed": rule.seed}
     family = {"family": rule.held_out} if rule.by == "family" else {}
@@ -100,7 +101,7 @@ def split_identity(rule: SplitRule) -> dict[str, Any]:
 
 
 def rule_of_identity(identity: dict[str, Any]) -> SplitRule | None:
-    """Return the rule that an identity states; None if the table's own column decided."""
+    """Return the rule that an identity states; None if the table's `split` column decided."""
     if identity["by"] == "column":
         return None
     if identity["by"] == "reduced formula":
@@ -110,7 +111,7 @@ def rule_of_identity(identity: dict[str, Any]) -> SplitRule | None:
 
 
 def describe_held_out(identity: dict[str, Any]) -> str:
-    """Describe the materials that an identity holds out as test; empty if it holds out none."""
+    """Describe the materials that a split holds out as test; empty for other kinds of split."""
     if "elements" not in identity:
         return ""
     family = f" ({identity['family']})" if "family" in identity else ""
@@ -118,7 +119,7 @@ def describe_held_out(identity: dict[str, Any]) -> str:
 
 
 def join_with_or(symbols: Sequence[str]) -> str:
-    """Join words by commas and `or`.
+    """Join words with commas and `or`.
 
     >>> join_with_or(["O"]), join_with_or(["F", "Cl", "Br"])
     ('O', 'F, Cl or Br')
@@ -128,7 +129,7 @@ def join_with_or(symbols: Sequence[str]) -> str:
 
 
 def uniform(*key: object) -> float:
-    """Hash a key to a number in [0, 1), the same on every machine and version of Python.
+    """Hash a key to a number in [0, 1) that is the same on every machine and Python version.
 
     >>> uniform(0, "Fe2O3")
     0.1317276651446572
@@ -138,25 +139,25 @@ def uniform(*key: object) -> float:
 
 
 def role_of(reduced: str, seed: int = 0) -> str:
-    """Return the role of a composition, given by its reduced formula, under the random rule."""
+    """Return the role of a reduced formula under the random rule."""
     place = uniform("split", seed, reduced)
     return "train" if place < SHARES[0] else "val" if place < SHARES[0] + SHARES[1] else "test"
 
 
 def roles_of(reduced: Iterable[str], seed: int = 0) -> np.ndarray:
-    """Return (n_rows,) roles, as str objects, under the random rule."""
+    """Return the (n_rows,) roles under the random rule, as str objects."""
     return np.array([role_of(formula, seed) for formula in reduced], object)
 
 
 def roles_around(reduced: Iterable[str], held_out: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return (n_rows,) roles, as str objects: test is what is held out and nothing else.
+    """Return the (n_rows,) roles, as str objects, if exactly the held-out rows are test.
 
-    Of the others the hash of `role_of` chooses: train with a probability of 8/9, else val. So the
-    role of a material depends on itself and the seed alone, whatever else is in the table.
+    For each other row the hash of `role_of` decides: train with a probability of 8/9, else val. The
+    role of a material therefore depends only on the material and the seed, not on other rows.
 
     Args:
         reduced: (n_rows,) reduced formulas.
-        held_out: (n_rows,) bool.
+        held_out: (n_rows,) bool, True for the rows to hold out.
         seed: the seed of the hash.
     """
     share = SHARES[0] / (SHARES[0] + SHARES[1])
@@ -170,22 +171,23 @@ def roles_around(reduced: Iterable[str], held_out: np.ndarray, seed: int = 0) ->
 
 
 def count_on_two_sides(reduced: Iterable[str], roles: Iterable[str]) -> int:
-    """Count the compositions with more than one role, as a source's own column can give."""
+    """Count the compositions with more than one role, which a table's `split` column can cause."""
     sides = Counter(formula for formula, _ in set(zip(reduced, roles, strict=True)))
     return sum(count > 1 for count in sides.values())
 
 
 def pack_order(line: np.ndarray, roles: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return (n_rows,) row numbers: train, then val, then test, each in a fixed random order.
+    """Return the (n_rows,) row numbers: train, then val, then test, each in a fixed random order.
 
-    The place of a row depends on its line and the seed alone. So packs of one table with other
-    features, or fewer rows, keep the order: the first n training rows are the same compounds.
+    The order depends only on the rows' lines and the seed. Packs of the same table therefore have
+    the same order, even with other features or fewer rows: their first n training rows are the
+    same compounds.
     """
     place = np.array([uniform("order", seed, number) for number in line])
     return np.lexsort((place, np.array([ROLES.index(role) for role in roles])))
 
 
 def sample(n_rows: int, size: int) -> np.ndarray:
-    """Return (size,) ascending row numbers: a fixed random sample, which contains smaller ones."""
+    """Return (size,) ascending row numbers: a fixed random sample that contains smaller samples."""
     place = np.array([uniform("sample", number) for number in range(n_rows)])
     return np.sort(np.argsort(place, kind="stable")[:size])

@@ -96,5 +96,5 @@ def test_the_new_source_is_in_the_list(extended):
     ).stdout
     (entry,) = (entry for entry in listed.split("\n\n") if entry.startswith("melts\n"))
     assert "melting_point (K)" in entry
-    assert "put here by hand" in entry
+    assert "put here yourself" in entry
     assert "data/melts.csv" in entry

@@ -71,18 +71,18 @@ def test_what_is_asked_of_a_table_must_be_in_it(write, tmp_path):
     ):
         load_table(path, properties=["bandgap"])
     with pytest.raises(
-        UserError, match="the unit of 'hardness' is not known; give it with --unit hardness=UNIT"
+        UserError, match="the unit of 'hardness' is unknown; state it with --unit hardness=UNIT"
     ):
         load_table(write("formula,hardness\nFeO,1\n", "hard.csv"), properties=["hardness"])
     with pytest.raises(UserError, match="band_gap is in eV, but --unit says 'meV'"):
         load_table(path, units={"band_gap": "meV"})
-    with pytest.raises(UserError, match="there is no raw table"):
+    with pytest.raises(UserError, match=r"the raw table .* does not exist"):
         load_table(str(tmp_path / "nothing.csv"))
     with pytest.raises(UserError, match=r"must end in \.csv, \.csv\.gz, \.csv\.xz"):
         load_table(write(TABLE, "mine.tsv"))
     with pytest.raises(
         UserError,
-        match=r"no raw table of oqmd in .*oqmd.csv, oqmd.csv.gz, oqmd.csv.xz, oqmd.jsonl",
+        match=r"no raw table of oqmd was found in .*oqmd.csv, oqmd.csv.gz, oqmd.csv.xz, oqmd.jsonl",
     ):
         load_table("oqmd", data_dir=tmp_path)
 
@@ -120,6 +120,6 @@ def test_what_lies_beside_a_table_says_what_it_is(tmp_path):
         "Someone 2018",
     )
     with pytest.raises(
-        UserError, match="yield_strength is in MPa, as came with its table, but --unit says 'GPa'"
+        UserError, match="yield_strength is in MPa according to its table, but --unit says 'GPa'"
     ):
         load_table("matminer:steel", tmp_path, units={"yield_strength": "GPa"})

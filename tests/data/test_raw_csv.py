@@ -45,23 +45,23 @@ def test_spreadsheet_marks_and_blank_lines_are_read_over(write):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("", "is empty; its first line must name its columns, formula among them"),
+        ("", "is empty; its first line must name its columns, including formula"),
         ("formula,band_gap\n", "has a header and no rows"),
         (
             "composition,band_gap\nFeO,1\n",
-            "must have a column named formula; its columns: composition, band_gap",
+            "has no column named formula; its columns: composition, band_gap",
         ),
         ("formula,gap\nFeO,1\n", "has no column named like a property"),
-        ("formula,band_gap\nFeO,\nMgO,\n", "property 'band_gap' has no values in"),
+        ("formula,band_gap\nFeO,\nMgO,\n", "property 'band_gap' has no value in any row of"),
         (
             "formula,band_gap,band_gap\nFeO,1,2\n",
-            "must name each column once, got 'band_gap' twice",
+            "repeats column names: 'band_gap'; name each once",
         ),
         ("formula,band_gap\nFeO,1\nMgO\n", "line 3 must have 2 fields, got 1"),
         ("formula,band_gap\nFeO,1,2\n", "line 2 must have 2 fields, got 3"),
-        ('formula,band_gap\nFeO,1\n"MgO,2\nCaO,3\n', "line 3 is not sound CSV"),
-        ('formula,band_gap\n"Mg"O,2\n', "line 2 is not sound CSV"),
-        ('formula,band_gap\n"MgO\n",2\n', "line 2: a quoted field runs over several lines"),
+        ('formula,band_gap\nFeO,1\n"MgO,2\nCaO,3\n', "line 3 is not valid CSV"),
+        ('formula,band_gap\n"Mg"O,2\n', "line 2 is not valid CSV"),
+        ('formula,band_gap\n"MgO\n",2\n', "line 2: a quoted field extends over several lines"),
         (
             "formula,band_gap\nFeO,1\nMgO,wide\n",
             "line 3: band_gap must be a finite number, or empty",
@@ -72,7 +72,7 @@ def test_spreadsheet_marks_and_blank_lines_are_read_over(write):
             "formula,band_gap,split\nFeO,1,train\nMgO,1,dev\n",
             "line 3: split must be train, val, test, got 'dev'",
         ),
-        (b"formula,band_gap\nFe\xffO,1\n", "must be UTF-8 text"),
+        (b"formula,band_gap\nFe\xffO,1\n", "is not UTF-8 text"),
     ],
 )
 def test_a_table_that_is_not_sound_is_one_sentence(write, content, sentence):

@@ -63,9 +63,9 @@ def test_the_index_and_the_order_of_columns_do_not_matter():
         ({"split": ["dev", *["train"] * 5]}, "mine, row 1: split must be train, val, test"),
         ({"formula": ["Fe"] * 5 + ["F" * 1001]}, "mine, row 6: formula must be at most 1000"),
         ({"material_id": ["a\0"] * 6}, "mine, row 1: material_id must be text"),
-        ({"formula": ["Fe\nO"] * 6}, "mine, row 1: a quoted field runs over several lines"),
-        ({"material_id": ["\udcff"] * 6}, "mine must be UTF-8 text"),
-        ({"band_gap": [None] * 6}, "property 'band_gap' has no values in mine"),
+        ({"formula": ["Fe\nO"] * 6}, "mine, row 1: a quoted field extends over several lines"),
+        ({"material_id": ["\udcff"] * 6}, "mine is not UTF-8 text"),
+        ({"band_gap": [None] * 6}, "property 'band_gap' has no value in any row of mine"),
     ],
 )
 def test_a_frame_is_checked_as_a_file_is_and_its_rows_are_named(change, words):
@@ -74,9 +74,9 @@ def test_a_frame_is_checked_as_a_file_is_and_its_rows_are_named(change, words):
 
 
 def test_columns_have_one_name_each():
-    with pytest.raises(UserError, match="must have a column named formula"):
+    with pytest.raises(UserError, match="has no column named formula"):
         load_frame(FRAME.drop(columns="formula"))
-    with pytest.raises(UserError, match="must name each column once"):
+    with pytest.raises(UserError, match="repeats column names"):
         load_frame(pandas.concat([FRAME, FRAME[["note"]]], axis=1))
     with pytest.raises(UserError, match="2 levels"):
         load_frame(FRAME.set_axis(pandas.MultiIndex.from_product([["a"], FRAME.columns]), axis=1))

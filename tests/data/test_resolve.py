@@ -21,5 +21,5 @@ def test_names_of_sources():
 
 @pytest.mark.parametrize("source", ["matminer:", "matminer:../etc", "matminer:a b"])
 def test_a_dataset_is_a_name(source):
-    with pytest.raises(UserError, match="name of a dataset of matminer must be letters"):
+    with pytest.raises(UserError, match="name of a matminer dataset must be letters"):
         load_table(source, Path("nowhere"))

@@ -63,11 +63,11 @@ def test_json_lines_and_stdin(runs, ask, tmp_path, alloys_pack):
         ("", "CuZn", "9"),
     ]
     assert rows[0]["predicted_mixing_enthalpy"] == rows[1]["predicted_mixing_enthalpy"] != ""
-    assert "line 3 must be a JSON object" in rows[2]["problem"]
+    assert "line 3 is not a JSON object" in rows[2]["problem"]
     command = [sys.executable, "-m", "irnet_hpc.predict", runs[0], "-", "-o", "-"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "IRNET_PACKS": str(alloys_pack.parent)}
     done = subprocess.run(command, input=text, capture_output=True, text=True, env=environment)
-    assert "stdin, line 3 must be a JSON object" in done.stdout
+    assert "stdin, line 3 is not a JSON object" in done.stdout
     others = [row for row in csv.DictReader(io.StringIO(done.stdout)) if not row["problem"]]
     assert others == [row for row in rows if not row["problem"]]
 
@@ -149,7 +149,7 @@ def test_structures_get_the_predictions_that_the_run_recorded_for_them(tmp_path,
         (
             "t.csv",
             b"composition,x\nAlNi,1\n",
-            "must have a column named formula; its columns: composition, x",
+            "has no column named formula; its columns: composition, x",
         ),
         ("t.csv", b"AlNi\nCuZn\n", "also needs a first line that says: formula"),
         ("t.csv", b"", "is empty"),

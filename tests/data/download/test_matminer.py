@@ -177,7 +177,7 @@ def test_units_that_the_metadata_state_need_no_unit_and_others_do(datasets, tmp_
     assert list(loaded.table.targets["yield_strength"]) == [1500.25, 900]
     assert loaded.table.formula == ["Fe0.9C0.1", "Fe0.8Ni0.2"]
     with pytest.raises(
-        UserError, match="yield_strength is in MPa, as came with its table, but --unit says 'GPa'"
+        UserError, match="yield_strength is in MPa according to its table, but --unit says 'GPa'"
     ):
         load_table("matminer:matbench_steels", tmp_path, units={"yield_strength": "GPa"})
     glass = {"composition": ["ZrTi", "ZrTi2"], "gfa": [1, 0]}

@@ -26,11 +26,11 @@ def test_offline_forbids_with_one_sentence_and_asks_nobody(serve, pack_command, 
     server = serve(Oqmd(some_rows(3)))
     done = pack_command("--source", "oqmd", "--url", server.url + "/oqmdapi", "--data-dir", "here")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: no raw table of oqmd in here/: looked for oqmd.csv")
+    assert done.stderr.startswith("error: no raw table of oqmd was found in here/ (looked for ")
     assert done.stderr.endswith("; IRNET_OFFLINE forbids downloading it\n")
     done = pack_command("--source", "matminer:expt_gap", "--data-dir", "here")
     assert done.stderr.startswith(
-        "error: no raw table of matminer:expt_gap in here/: looked for matminer-expt_gap.csv"
+        "error: no raw table of matminer:expt_gap was found in here/ (looked for matminer-expt"
     )
     assert done.stderr.endswith("; IRNET_OFFLINE forbids downloading it\n")
     done = pack_command("--probe", "oqmd", "--url", server.url + "/oqmdapi")
