@@ -244,7 +244,7 @@ def test_further_numbers_are_features_beside_those_of_the_structure(write):
     assert (found.x[:, 0].tolist(), found.unsuited) == ([1, 2.5], {})
     assert load_table(write(*rows), structures=True).table.columns == {}
     with pytest.raises(
-        UserError, match="line 2: pressure must be a finite number, or left out, got inf"
+        UserError, match="line 2: pressure must be a finite number or left out, got inf"
     ):
         load_table(
             write(CSCL, '{"formula": "CsCl", "pressure": 1e999, "targets": {}}'), columns=True

@@ -149,7 +149,7 @@ def test_structures_get_the_predictions_that_the_run_recorded_for_them(tmp_path,
         (
             "t.csv",
             b"composition,x\nAlNi,1\n",
-            "has no column named formula; its columns: composition, x",
+            "must have a column named formula; its columns: composition, x",
         ),
         ("t.csv", b"AlNi\nCuZn\n", "also needs a first line that says: formula"),
         ("t.csv", b"", "is empty"),
