@@ -6,14 +6,14 @@
      "2 of 912": {...}, ...}
     [{"compound": "Be1O1", "auid": "aflow:db1f17a6f945c29b", "Egap": 6.8531, ...}, {...}, ...]
 
-A query is keywords, which become columns, and directives: `paging(n,k)` is page n, from 1, of k
-entries, and `format(json)`. `$` mutes the word after it. Users of `paging`, such as
-https://github.com/rosenbrockc/aflow, report the first form, whose keys count the entries; users of
-`$paging` the second, which does not. We ask for the first, since a download can be checked against
-a total, and read both; without a total the end is an empty page. A keyword alone is a column;
-`keyword(*)` would leave out the entries that lack it, most of which have no moduli. Entries are in
-the ascending order of the first keyword. That is auid, the name of an entry, so pages stay the
-same.
+A query consists of keywords, which become columns, and of directives. The directive `paging(n,k)`
+asks for page n (counted from 1) of k entries, and `format(json)` for JSON. `$` mutes the word after
+it. Users of `paging`, such as https://github.com/rosenbrockc/aflow, report the first of the two
+answers above, whose keys state the total. Users of `$paging` report the second, without a total.
+We ask for the first, because a download can be checked against the total, but read both. Without a
+total, an empty page marks the end. A keyword alone adds a column; `keyword(*)` would also leave out
+all entries that lack the keyword, and most entries lack moduli. Entries are sorted by the first
+keyword, in ascending order. It is auid, the name of an entry, so the pages stay the same.
 
 Sources: the service's help, https://aflow.org/API/aflux/?help; F. Rose et al., Comput. Mater. Sci.
 137, 362 (2017); the lessons in https://github.com/aflow-org/aflow_school;
@@ -47,7 +47,7 @@ def query(base: str, page: int, n_rows: int) -> str:
 
 
 def read(body: bytes) -> Page:
-    """Parse an answer. Raises ValueError if it is not one of the service's."""
+    """Parse an answer. Raises ValueError if it does not have a known form."""
     answer = json.loads(body)
     total = None
     if isinstance(answer, dict):
@@ -63,7 +63,7 @@ def read(body: bytes) -> Page:
 
 
 def entry(row: dict) -> Record:
-    """Convert an entry to a material. Raises Unusable."""
+    """Convert an entry to a material. Raises Unusable if it has no auid or no compound."""
     if (
         not isinstance(row["auid"], str)
         or not isinstance(row["compound"], str)

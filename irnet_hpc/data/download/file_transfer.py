@@ -1,4 +1,4 @@
-"""Download a whole file over HTTP: resumed where the service can, checked by its hash."""
+"""Download a file over HTTP, resume if the service supports it, and check the file's hash."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ from irnet_hpc.errors import UserError
 
 
 def read_start(connection: Connection, url: str, n_bytes: int) -> tuple[bytes, int | None]:
-    """Read the first bytes of a file. Returns them and the file's size if the service states it."""
+    """Read the first bytes of a file. Returns them and the file's size, or None if not stated."""
 
     def attempt() -> tuple[bytes, int | None]:
         headers = {"Accept-Encoding": "identity", "Range": f"bytes=0-{n_bytes - 1}"}
@@ -33,27 +33,27 @@ def read_start(connection: Connection, url: str, n_bytes: int) -> tuple[bytes, i
 
 
 def save(connection: Connection, url: str, path: Path, sha256: str, max_bytes: int) -> None:
-    """Download a file. It appears under its name once it is whole and has this hash.
+    """Download a file. It gets its name only when it is complete and has the right hash.
 
-    Until then it is `<name>.part`, which another call completes if the service offers ranges
-    (RFC 9110, section 14).
+    Until then it is called `<name>.part`. A later call completes this part if the service supports
+    ranges (RFC 9110, section 14).
 
     Args:
         connection: from `connect`.
         url: the address of the file.
-        path: where the file goes.
-        sha256: hash that it must have, in hex.
-        max_bytes: limit of its size.
+        path: where to save the file.
+        sha256: the hash that the file must have, in hex.
+        max_bytes: the largest size allowed.
 
     Raises:
-        UserError: if the download fails, or the file has another hash.
+        UserError: if the download fails, or if the file has another hash.
     """
     part = path.with_name(f"{path.name}.part")
     was_resumed = part.exists()
     retry(connection, url, lambda: _append(connection, url, part, max_bytes))
     digest = sha256_of(part)
     if digest != sha256 and was_resumed:
-        # The beginning was of another file, or was damaged.
+        # The part came from another version of the file, or was damaged.
         part.unlink()
         retry(connection, url, lambda: _append(connection, url, part, max_bytes))
         digest = sha256_of(part)
@@ -67,11 +67,11 @@ def save(connection: Connection, url: str, path: Path, sha256: str, max_bytes: i
 
 
 def _append(connection: Connection, url: str, part: Path, max_bytes: int) -> None:
-    """Download what is missing of a file."""
+    """Download the missing rest of a file."""
     n_kept = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={n_kept}-"} if n_kept else {})
     with open_response(connection, url, headers) as response:
-        # The server has no more bytes: our file is complete, or is part of another one.
+        # The server has no more bytes: our file is complete, or belongs to another version.
         if response.status_code == 416:
             return
         if response.status_code not in (200, 206):
@@ -86,7 +86,7 @@ def _append(connection: Connection, url: str, part: Path, max_bytes: int) -> Non
         n_kept = n_kept if resumes else 0
         stated = response.headers.get("Content-Length", "")
         total = n_kept + int(stated) if stated.isdigit() else None
-        # disable=None: a bar only on a terminal
+        # disable=None shows the bar only on a terminal.
         bar = tqdm(total=total, initial=n_kept, unit="B", unit_scale=True, disable=None)
         with part.open("ab" if resumes else "wb") as file, bar:
             for chunk in body_chunks(connection, response, url, max_bytes - n_kept):

@@ -1,12 +1,12 @@
-"""Ask a service over HTTP: politely, within bounds, with checks and retries.
+"""Send requests to a service over HTTP, with limits, checks and retries.
 
-The only module that imports requests. It uses one connection, a User-Agent that names the project,
-time-outs, and verified TLS. A transient failure (a lost connection, a cut answer, a server error,
-too many requests) is retried after waits that grow, or that the service names (Retry-After, RFC
-9110, section 10.2.3). Anything else becomes one sentence.
+No other module imports requests. This one uses a single connection, a User-Agent that names the
+project, time-outs and verified TLS. A transient failure (a lost connection, an incomplete answer, a
+server error, too many requests) is retried. The waits between attempts grow, or are as long as the
+service asks (Retry-After, RFC 9110, section 10.2.3). Other failures become a one-sentence error.
 
-urllib3's own Retry is not used: it ends where the headers do, while an answer is known to be whole
-and of the right kind only once its body has been read.
+urllib3's own Retry is not used, because it covers only the headers. Whether an answer is complete
+and of the right kind is known only after its body has been read.
 
     IRNET_OFFLINE=1        forbids the network
     IRNET_TIMEOUT_S=60     how long a service may be silent
@@ -37,10 +37,11 @@ USER_AGENT = (
     f"irnet_hpc/{__version__} "
     "(tables for materials informatics; one connection, waits between requests)"
 )
-# Bytes, unpacked. A page that we ask for is far smaller, and takes twenty times its size in memory.
+# Unpacked bytes. The pages that we request are far smaller; in memory a page takes twenty times
+# its size.
 MAX_PAGE_BYTES = 64 * 2**20
-# Bytes that are unpacked at a time: even of a bomb that grows a thousandfold this stays small
-# until it has been counted.
+# Bytes that are unpacked and counted at a time. They stay few even if an answer is a bomb, which
+# grows a thousandfold when unpacked.
 CHUNK = 64 * 2**10
 # Statuses that another attempt may avoid, besides every 5xx.
 TRANSIENT_STATUSES = (408, 425, 429)
@@ -49,8 +50,8 @@ TRANSIENT_STATUSES = (408, 425, 429)
 class HttpLimits(NamedTuple):
     """Times, in seconds, and the number of attempts."""
 
-    silence_s: float = 60.0  # after so long without a byte the connection counts as lost
-    backoff_s: float = 2.0  # before the second attempt; twice as long before each further one
+    silence_s: float = 60.0  # after this long without data, the connection counts as lost
+    backoff_s: float = 2.0  # wait before the second attempt; it doubles for each further attempt
     attempts: int = 6
     connect_s: float = 15.0
     answer_s: float = 1800.0  # for one whole answer, however slowly it arrives
@@ -58,19 +59,19 @@ class HttpLimits(NamedTuple):
 
     @property
     def pause_s(self) -> float:
-        """Return the pause between two answers, which leaves a service room for others."""
+        """Return the pause between requests, which leaves the service time for other users."""
         return self.backoff_s / 8
 
 
 class Connection(NamedTuple):
-    """An open session and the limits it keeps to."""
+    """An open session and its limits."""
 
     session: "requests.Session"
     limits: HttpLimits
 
 
 class TransientError(Exception):
-    """A failure that another attempt may avoid; `wait_s` is what the service asks for."""
+    """A failure that another attempt may avoid; `wait_s` is the wait that the service asks for."""
 
     def __init__(self, problem: str, wait_s: float = 0.0):
         super().__init__(problem)
@@ -111,7 +112,7 @@ def connect() -> Iterator[Connection]:
 def get(
     connection: Connection, url: str, accept: Callable[[bytes], T], max_bytes: int = MAX_PAGE_BYTES
 ) -> T:
-    """Get an answer that `accept` takes, with as many attempts as the limits allow.
+    """Get an answer that `accept` can parse, in as many attempts as the limits allow.
 
     Args:
         connection: from `connect`.
@@ -224,7 +225,7 @@ def open_response(
         exceptions.ChunkedEncodingError,
         exceptions.ContentDecodingError,
     ) as error:
-        # requests reports silence within a body as a ConnectionError.
+        # requests raises a ConnectionError if the service falls silent within a body.
         if "timed out" in _root_cause(error):
             raise TransientError(f"is silent for {timeout[1]:g} s") from None
         raise TransientError(f"{failure}: {_root_cause(error)}") from None
@@ -233,7 +234,7 @@ def open_response(
             f"{url} cannot be fetched: {_root_cause(error)}; give another address with --url"
         ) from None
     except ValueError as error:
-        # requests and urllib3 let these through: a chunk of -5 bytes, a redirect to http://[
+        # requests and urllib3 do not wrap some errors: a chunk of -5 bytes, a redirect to http://[
         raise TransientError(f"{failure}: {_root_cause(error)}") from None
 
 
@@ -309,14 +310,14 @@ def body_chunks(
                 f"takes more than {connection.limits.answer_s:g} s over one answer"
             )
         yield chunk
-    # Older versions of urllib3 let a body pass that is shorter than stated.
+    # Older versions of urllib3 accept a body that is shorter than stated.
     stated = response.headers.get("Content-Length", "")
     if stated.isdigit() and response.raw.tell() < int(stated):
         raise TransientError(f"breaks off: {response.raw.tell():,} of {int(stated):,} bytes")
 
 
 def _root_cause(error: BaseException) -> str:
-    """Return the text of the last error of a chain, which is the plainest."""
+    """Return the text of the innermost error in a chain, which is the clearest."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return printable_line(str(error))[:200] or type(error).__name__

@@ -1,7 +1,7 @@
-"""Download matminer's datasets as raw tables: mp and jarvis, and any with formulas or structures.
+"""Download matminer's datasets (mp, jarvis and any with formulas or structures) as raw tables.
 
-matminer's metadata has the address of a dataset and its loader reads the file; the transfer between
-the two is ours (file_transfer.py).
+matminer's metadata state the address of a dataset's file, and matminer's loader reads the file. We
+download it ourselves (file_transfer.py).
 """
 
 import logging
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     import pandas
 
 logger = logging.getLogger(__name__)
-MAX_FILE_BYTES = 4 * 2**30  # the largest of matminer's has less than one GiB
-# Spellings of a number that is not reported, where numbers are text.
+MAX_FILE_BYTES = 4 * 2**30  # matminer's largest file has less than one GiB
+# Texts that stand for a number that is not reported, in columns that hold numbers as text.
 ABSENT = ("", "na", "nan", "None")
-# Å³/cell, Å³/atom, g/cm³, computed from the structure in these datasets
+# In Å³/cell, Å³/atom and g/cm³; in the datasets WITH_DERIVED, computed from the structure.
 DERIVED = ("volume", "volume_per_atom", "density")
 WITH_DERIVED = ("mp_all_20181018", "jarvis_dft_3d")
 
@@ -47,10 +47,10 @@ def download_dataset(
     Args:
         name: the name of the dataset.
         table_name: the name of the raw table.
-        url: the address of a folder that has the dataset's file under its own name; without it the
-            file comes from the address in matminer's metadata.
+        url: the address of a folder that contains the dataset's file; None: the address in
+            matminer's metadata is used.
         folder: the folder of raw tables.
-        source: what is known of the source; None: what matminer's metadata say.
+        source: the description of the source; None: it is taken from matminer's metadata.
 
     Returns:
         The path of the table.
@@ -61,7 +61,7 @@ def download_dataset(
     known = dataset(name)
     table = folder / f"{table_name}{'.jsonl.gz' if has_structures(name) else '.csv.xz'}"
     with locked(folder, table_name) as work:
-        # The process that we waited for may have made it.
+        # The process that we waited for may have made the table.
         if table.is_file():
             return table
         address = address_of(name, known, url)
@@ -110,14 +110,14 @@ def address_of(name: str, known: dict[str, Any], url: str | None) -> str:
 
 
 def own_file(name: str) -> Path | None:
-    """Return the file that matminer itself has kept in $MATMINER_DATA, if it has the right hash."""
+    """Return the file that matminer itself saved in $MATMINER_DATA, if its hash is right."""
     known, home = dataset(name), os.environ.get("MATMINER_DATA")
     path = Path(home or "/nowhere").expanduser() / f"{name}.{known['file_type']}"
     return path if path.is_file() and sha256_of(path) == known["hash"] else None
 
 
 def _stated_units(known: dict[str, Any], names: dict[str, str]) -> dict[str, str]:
-    """Return name -> unit of the columns that are no property and whose unit is stated."""
+    """Return name -> unit for columns that are not in PROPERTIES but have a stated unit."""
     units = {}
     for column, name in names.items():
         unit = unit_in(column, known["columns"].get(column, ""))
@@ -127,11 +127,11 @@ def _stated_units(known: dict[str, Any], names: dict[str, str]) -> dict[str, str
 
 
 def _file_folder(name: str, known: dict[str, Any], address: str, work: Path) -> Path:
-    """Return the folder of the dataset's file: matminer's own, else that of the download."""
+    """Return the folder with the dataset's file: $MATMINER_DATA, else the download's folder."""
     if own := own_file(name):
         return own.parent
     path = work / f"{name}.{known['file_type']}"
-    # It has this name only if it is whole.
+    # The file has this name only if it is complete.
     if not path.is_file():
         with http.connect() as connection:
             save(connection, address, path, known["hash"], MAX_FILE_BYTES)
@@ -150,7 +150,7 @@ def _load(name: str, home: Path) -> "pandas.DataFrame":
 
 
 def _numeric_columns(frame: "pandas.DataFrame") -> dict[str, list[float | None]]:
-    """Return the columns that are numbers, None where not reported; truth values are not."""
+    """Return the numeric columns, with None where not reported. Boolean columns do not count."""
     columns = {}
     for column in frame.columns:
         if column in (*STRUCTURES, *FORMULAS, *IDS) or frame[column].dtype == bool:
@@ -163,7 +163,7 @@ def _numeric_columns(frame: "pandas.DataFrame") -> dict[str, list[float | None]]
 
 
 def _is_numeric(value: object, parsed: float | None) -> bool:
-    """Tell whether a value is a number, or a spelling of one that is not reported."""
+    """Tell whether a value is a number, or stands for a number that is not reported."""
     if isinstance(value, bool):
         return False
     is_absent = value is None or (isinstance(value, str) and value in ABSENT)
@@ -173,7 +173,7 @@ def _is_numeric(value: object, parsed: float | None) -> bool:
 def _records(
     name: str, frame: "pandas.DataFrame", columns: dict[str, list[float | None]]
 ) -> Iterator[Record | Unusable]:
-    """Yield the rows of a dataset as materials, or the reason why a row is none."""
+    """Yield for each row of a dataset a material, or the reason why the row is unusable."""
     formulas, structures = (_first_column(frame, known) for known in (FORMULAS, STRUCTURES))
     missing = "no structure and no formula" if has_structures(name) else "no formula"
     rows = zip(_ids(name, frame), formulas, structures, strict=True)
@@ -206,9 +206,9 @@ def _ids(name: str, frame: "pandas.DataFrame") -> list[str]:
 
 
 def formula_text(value: object) -> str | None:
-    """Return a formula as text, from text or one of pymatgen's compositions; None if it is neither.
+    """Return a formula as text, from text or a pymatgen Composition; None for anything else.
 
-    Amounts keep all their digits, and elements their order.
+    Elements keep their order. Amounts have up to ten digits.
     """
     if isinstance(value, str):
         return value.strip() or None
@@ -220,7 +220,7 @@ def formula_text(value: object) -> str | None:
 
 
 def unit_cell(structure: Any) -> UnitCell:
-    """Convert one of pymatgen's structures: elements without oxidation states."""
+    """Convert a pymatgen Structure, dropping oxidation states."""
     species: list[str | dict[str, float]] = []
     for site in structure:
         amounts: dict[str, float] = {}
@@ -233,7 +233,7 @@ def unit_cell(structure: Any) -> UnitCell:
 
 
 def _derived(structure: Any) -> dict[str, float]:
-    """Compute Å³/cell, Å³/atom and g/cm³."""
+    """Compute the DERIVED properties: volume, volume per atom and density."""
     volume = float(structure.volume)
     return {
         "volume": volume,

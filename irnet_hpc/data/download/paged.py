@@ -1,4 +1,4 @@
-"""Download a paged service: its pages one after another, until they are a raw table."""
+"""Download all pages of a service one after another, and write them as a raw table."""
 
 import contextlib
 import logging
@@ -27,7 +27,7 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
-# Starts of one download: it begins again if the service's total changes meanwhile.
+# How often a download may start. It starts again if the service's total changes meanwhile.
 MAX_STARTS = 3
 
 
@@ -39,7 +39,7 @@ class Page(NamedTuple):
 
 
 class Service(NamedTuple):
-    """A paged service: its addresses, and the meaning of its answers."""
+    """A paged service: how to address its pages and how to read its answers."""
 
     # Base address, page (from 0), rows per page -> address of the page.
     query: Callable[[str, int, int], str]
@@ -52,28 +52,28 @@ class Service(NamedTuple):
     numeric: tuple[str, ...]  # fields that hold numbers, perhaps as text
     others: tuple[str, ...] = ()  # other fields that a row may have
     notes: tuple[str, ...] = ()
-    # Property whose lowest value decides which row of an id is kept; "": the first row is kept.
+    # Of the rows with one id, keep the one with the lowest value of this property; "": the first.
     lowest: str = ""
 
 
 class Plan(NamedTuple):
-    """The query that the pages of a download belong to."""
+    """The query that produced the pages of a download."""
 
     query: str  # address of the first page
-    n_rows: int  # a page
+    n_rows: int  # rows per page
     total: int | None  # rows of all pages, if the service states it
 
 
 class TotalChangedError(Exception):
-    """The service's total is no longer what it was for the pages before."""
+    """The service states another total than for earlier pages."""
 
 
 class PagedDownload(NamedTuple):
-    """A download under way."""
+    """A download in progress."""
 
     service: Service
     url: str  # base address
-    work: Path  # its folder
+    work: Path  # folder of the download
 
 
 def download_pages(service: Service, name: str, url: str, folder: Path, source: Source) -> Path:
@@ -84,7 +84,7 @@ def download_pages(service: Service, name: str, url: str, folder: Path, source: 
         name: the name of the table.
         url: the base address of the service.
         folder: the folder of raw tables.
-        source: what is known of the source.
+        source: the description of the source.
 
     Returns:
         The path of the table.
@@ -94,7 +94,7 @@ def download_pages(service: Service, name: str, url: str, folder: Path, source: 
     """
     table = folder / f"{name}{'.jsonl.gz' if service.structures else '.csv.xz'}"
     with locked(folder, name) as work:
-        # The process that we waited for may have made it.
+        # The process that we waited for may have made the table.
         if table.is_file():
             return table
         download = PagedDownload(service, url, work)
@@ -103,7 +103,7 @@ def download_pages(service: Service, name: str, url: str, folder: Path, source: 
         lowest = _lowest(download)
         written = write_table(new, service.properties, _records(download), lowest)
         if not any(written.n_reported.values()):
-            # Another attempt should not begin with these pages.
+            # A later attempt should not start from these pages.
             shutil.rmtree(work)
             raise UserError(
                 f"not one row of {url} reports any of {', '.join(service.properties)} "
@@ -117,7 +117,7 @@ def download_pages(service: Service, name: str, url: str, folder: Path, source: 
 
 
 def unexpected(n_rows: int, source: Source) -> list[str]:
-    """Note a number of rows that is not the expected one."""
+    """Return a note if the number of rows is outside the expected range; else no note."""
     if source.rows is None or source.rows[0] <= n_rows <= source.rows[1]:
         return []
     low, high = source.rows
@@ -125,10 +125,10 @@ def unexpected(n_rows: int, source: Source) -> list[str]:
 
 
 def _download_all(download: PagedDownload) -> Plan:
-    """Fetch the pages that are missing. Raises UserError if the service's total keeps changing.
+    """Fetch the missing pages. Raises UserError if the service's total keeps changing.
 
-    Pages of two states of a service are not mixed: rows that move between pages as others come or
-    go would be missing without any count to show it. So a new total discards the pages.
+    When the total changes, all pages are discarded. Otherwise pages from before and after the
+    change would be mixed. Rows that moved to another page would then be missing unnoticed.
     """
     with http.connect() as connection:
         for start in range(1, MAX_STARTS + 1):
@@ -156,7 +156,7 @@ def _fetch_missing(download: PagedDownload, connection: Connection) -> Plan:
     page_number = n_rows = 0
     previous: list[dict] = []
     plan_path = download.work / "plan.json"
-    # disable=None: a bar only on a terminal
+    # disable=None shows the bar only on a terminal.
     with tqdm(total=plan.total, unit=" rows", disable=None) as bar:
         while plan.total is None or n_rows < plan.total:
             if page_number in kept:
@@ -181,7 +181,7 @@ def _fetch_missing(download: PagedDownload, connection: Connection) -> Plan:
 
 
 def _resume(download: PagedDownload) -> tuple[Plan, dict[int, Path]]:
-    """Return the plan of an earlier download and its sound pages by number; remove the others."""
+    """Return an earlier download's plan and undamaged pages by number; remove other pages."""
     service = download.service
     new = Plan(service.query(download.url, 0, service.n_rows), service.n_rows, None)
     kept, sound, plan = kept_pages(download.work), {}, new
@@ -220,8 +220,8 @@ def _fetch_page(
 
     page = http.get(connection, service.query(url, number, plan.n_rows), accept)
     if number == 0:
-        # A service may give fewer rows per page than asked for: from then on we ask for that
-        # number.
+        # A service may return fewer rows per page than requested. Later requests then ask for
+        # that smaller number.
         is_short = len(page.rows) < _max_rows(page, plan)
         plan = Plan(plan.query, len(page.rows) if is_short else plan.n_rows, page.total)
     elif plan.total is None and len(page.rows) < plan.n_rows:
@@ -234,9 +234,9 @@ def _max_rows(page: Page, plan: Plan) -> int:
 
 
 def _check_page(page: Page, number: int, plan: Plan, previous: list[dict]) -> None:
-    """Check the rows of a page; ValueError where another attempt may help.
+    """Check the rows of a page. Raises ValueError if another attempt may help.
 
-    A service that gives the `previous` rows again ignores the page number that it is asked for.
+    A service that returns the `previous` rows again has ignored the requested page number.
     """
     n_rows, ordinal = len(page.rows), number + 1
     if number == 0 and not page.rows:
@@ -265,7 +265,7 @@ def _check_end(download: PagedDownload, connection: Connection, number: int, pla
 
 
 def check_fields(service: Service, rows: list[dict], url: str) -> None:
-    """Raise UserError for rows without a field that all should have: retrying would not help."""
+    """Raise UserError if a row lacks a required field; another attempt would not help."""
     missing = [field for field in service.fields if any(field not in row for row in rows)]
     if missing:
         raise UserError(
@@ -284,7 +284,7 @@ def _records(download: PagedDownload) -> Iterator[Record | Unusable]:
 
 
 def _lowest(download: PagedDownload) -> Lowest | None:
-    """Return the rule for rows of one id, if the service has one."""
+    """Return the service's rule for rows with the same id; None if it has no rule."""
     name = download.service.lowest
     if not name:
         return None

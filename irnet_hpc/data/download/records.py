@@ -1,7 +1,7 @@
-"""Records of materials as services give them, and the raw tables that they become.
+"""Write the materials that a service returns as a raw table.
 
-A table is written row by row and appears whole. Beside it `<name>.about.json` holds source, url,
-date, rows, hash, licence, citation and units.
+A table is written row by row, and appears under its name only when complete. Beside it,
+`<name>.about.json` holds source, url, date, rows, hash, licence, citation and units.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ from irnet_hpc.files import replacing, write_json
 
 
 class Unusable(ValueError):
-    """A row of a service that is not a material; its text is the reason, for the counts."""
+    """A service's row that is not a usable material; the text is the reason, used for counting."""
 
 
 class UnitCell(NamedTuple):
-    """A crystal as a raw table holds it."""
+    """A crystal in the form in which a raw table stores it."""
 
     lattice: list[list[float]]  # 3 x 3, Å, one vector per row
     species: list[str | dict[str, float]]  # per site: its symbol, or symbol -> occupancy
@@ -35,11 +35,11 @@ class UnitCell(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A material as a service gives it."""
+    """A material as returned by a service."""
 
     material_id: str
-    formula: str | None  # None: that of the crystal
-    targets: dict[str, float]  # property -> value in its unit, of those that are reported
+    formula: str | None  # None: the formula follows from the crystal
+    targets: dict[str, float]  # reported property -> value in the property's unit
     cell: UnitCell | None = None
 
 
@@ -47,22 +47,22 @@ class Lowest(NamedTuple):
     """A rule for records with the same id: keep the one with the lowest value of a property."""
 
     property: str
-    values: dict[str, float]  # id -> the lowest value; infinite if no record of it has one
+    values: dict[str, float]  # id -> lowest value; infinite if no record has a value
 
     def includes(self, record: Record) -> bool:
-        """Tell whether a record has the lowest value of its id."""
+        """Tell whether a record has the lowest value among the records with its id."""
         return record.targets.get(self.property, math.inf) <= self.values[record.material_id]
 
 
 class WrittenTable(NamedTuple):
-    """Counts of the rows of a service in a table that was written."""
+    """The outcome of writing a service's rows: how many are in the table or left out, and why."""
 
     n_rows: int
     n_reported: dict[str, int]  # property -> rows that report it
     sha256: str  # hash of the table's text
-    n_repeated: int  # rows with the id and the content of another one, left out
-    n_other: int  # rows with the id of another one but other content, left out
-    unusable: dict[str, int]  # reason -> rows
+    n_repeated: int  # rows left out because a row with the same id and content exists
+    n_other: int  # rows left out because a row with the same id but other content exists
+    unusable: dict[str, int]  # reason -> number of rows left out
 
     def remarks(self) -> list[str]:
         """Return what a user should know about the table, one sentence per remark."""
@@ -82,7 +82,7 @@ class WrittenTable(NamedTuple):
 
 
 def number(value: object) -> float | None:
-    """Parse a number, which services may write as text. None if not reported or not finite.
+    """Parse a number, which may be text. Returns None if it is not reported or not finite.
 
     >>> number("6.8531"), number(0), number(None), number("")
     (6.8531, 0.0, None, None)
@@ -102,7 +102,7 @@ UNPRINTABLE = (
 
 
 def is_printable(record: Record) -> bool:
-    """Tell whether a record's texts fit into a table, which a line end would break."""
+    """Tell whether a record's texts are short and printable; a line end would break the table."""
     texts = (record.material_id, record.formula or "")
     return all(text.isprintable() and len(text) <= MAX_TEXT_LENGTH for text in texts)
 
@@ -118,17 +118,17 @@ Records = Iterable[Record | Unusable]
 def write_table(
     path: Path, columns: Sequence[str], records: Records, lowest: Lowest | None = None
 ) -> WrittenTable:
-    """Write records as CSV or, if the path says so, as JSON lines, compressed.
+    """Write records as compressed CSV or JSON lines, depending on the ending of the path.
 
-    CSV is `formula, material_id, *columns`, every number with all its digits, nothing where it is
-    not reported. JSON lines have the form that raw_jsonl.py reads.
+    A CSV has the columns `formula, material_id, *columns`. Numbers have all their digits, and a
+    field is empty if its value is not reported. JSON lines have the form that raw_jsonl.py reads.
 
     Args:
-        path: ends in `.csv.xz` or `.jsonl.gz`.
-        columns: properties.
-        records: the materials, and for other rows the reason why they are none.
-        lowest: among records with the same id, keep the first that this rule includes; without a
-            rule, keep the first.
+        path: the path of the table, which ends in `.csv.xz` or `.jsonl.gz`.
+        columns: the properties.
+        records: the materials, and for each unusable row the reason.
+        lowest: the rule for records with the same id: the first one that it includes is kept.
+            Without a rule, the first record is kept.
     """
     seen: dict[str, int] = {}  # id -> hash of the content, of the rows kept
     repeated: Counter[bool] = Counter()
@@ -199,9 +199,9 @@ def write_about(table: Path, written: WrittenTable, about: Mapping[str, Any]) ->
     """Write the description of a table beside it.
 
     Args:
-        table: its path.
-        written: what was written.
-        about: source, url, title, licence, citation, units and whatever else is to be known.
+        table: the path of the table.
+        written: the outcome of writing the table.
+        about: source, url, title, licence, citation, units, and any other facts to record.
     """
     units = {name: unit for name, unit in about["units"].items() if written.n_reported.get(name, 1)}
     facts = {

@@ -1,4 +1,4 @@
-"""DOWNLOADS: the origin of the raw table of each source."""
+"""DOWNLOADS: where the raw table of each source comes from."""
 
 from typing import NamedTuple
 
@@ -7,11 +7,11 @@ from irnet_hpc.data.download.paged import Service
 
 
 class Download(NamedTuple):
-    """The origin of a source's table: pages of a service, or one of matminer's datasets."""
+    """Where a source's table comes from: the pages of a service, or a dataset of matminer."""
 
     url: str  # base address of the service; unused for a dataset
     service: Service | None = None
-    dataset: str = ""  # name in matminer's metadata, which has the address
+    dataset: str = ""  # name in matminer's metadata, which state the address
 
 
 DOWNLOADS = {

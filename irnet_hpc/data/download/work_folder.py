@@ -1,8 +1,8 @@
-"""The folder of a download in progress, and the move of the finished table to its place.
+"""Keep the folder of a download in progress, and move the finished table to its place.
 
-It holds a lock, the plan and the pages so far, or the part of a file that is there. A page appears
-whole or not at all, so a download that was killed resumes, and no page is fetched twice. At the end
-the table appears with its description beside it, and the folder is removed.
+The folder holds a lock, and either the plan and the pages so far, or the downloaded part of a file.
+Each page is saved completely or not at all, so a killed download can resume without fetching a page
+twice. At the end the table and its description are put in place, and the folder is removed.
 """
 
 import contextlib
@@ -24,12 +24,12 @@ logger = logging.getLogger(__name__)
 
 
 def folder_of(folder: Path, name: str) -> Path:
-    """Return the folder of the download of table `name` into a data folder."""
+    """Return the folder in which table `name` is downloaded, inside a data folder."""
     return folder / f".{name}.download"
 
 
 def tidy(folder: Path, name: str) -> None:
-    """Remove the pages of a finished download that was killed before it had removed them."""
+    """Remove the pages that a finished download left because it was killed before removing them."""
     work = folder_of(folder, name)
     if kept_pages(work) and not (work / "plan.json").exists():
         shutil.rmtree(work, ignore_errors=True)
@@ -41,7 +41,7 @@ def locked(folder: Path, name: str) -> Iterator[Path]:
     work = folder_of(folder, name)
 
     def say_waiting(_: str) -> None:
-        logger.info("another process downloads %s; waiting for it", name)
+        logger.info("another process is downloading %s; waiting until it ends", name)
 
     with exclusive(work / "lock", say_waiting):
         try:
@@ -53,17 +53,17 @@ def locked(folder: Path, name: str) -> Iterator[Path]:
 
 
 def kept_pages(work: Path) -> dict[int, Path]:
-    """Return page number -> file of the pages that are there, in order."""
+    """Return page number -> file for all pages saved so far, in order."""
     return {int(path.name[:6]): path for path in sorted(work.glob("[0-9]*-*.json.gz"))}
 
 
 def is_sound(path: Path) -> bool:
-    """Tell whether a page is as it was written, by the hash in its name."""
+    """Tell whether a saved page is undamaged, by comparing it with the hash in its name."""
     return hashlib.sha256(path.read_bytes()).hexdigest() == path.name[7:71]
 
 
 def write_page(work: Path, page: int, rows: list[dict]) -> None:
-    """Keep the rows of a page."""
+    """Save the rows of a page."""
     text = json.dumps(rows, separators=(",", ":"))
     packed = gzip.compress(text.encode(), compresslevel=4, mtime=0)
     with replacing(work / f"{page:06d}-{hashlib.sha256(packed).hexdigest()}.json.gz") as temporary:
@@ -78,22 +78,22 @@ def read_page(path: Path) -> list[dict]:
 def place_table(
     new: Path, table: Path, source: Source, written: WrittenTable, about: Mapping[str, Any]
 ) -> None:
-    """Move a table from the folder of its download to its place, and remove the folder.
+    """Move a table from the download's folder to its final place, and remove the folder.
 
     Args:
-        new: the table in the folder of the download.
-        table: its place.
-        source: title, licence and citation.
-        written: what was written.
-        about: what else is to stand beside the table: source, url, perhaps units and notes.
+        new: the path of the table in the download's folder.
+        table: the final path of the table.
+        source: the source, with title, licence and citation.
+        written: the outcome of writing the table.
+        about: other facts to record beside the table: source, url, and perhaps units and notes.
     """
     units = {name: PROPERTIES[name].unit for name in written.n_reported if name in PROPERTIES}
     known = {"title": source.title, "licence": source.licence, "citation": source.citation}
     write_about(table, written, {**known, **about, "units": units | about.get("units", {})})
     new.replace(table)
-    # Without a plan nobody resumes from the pages.
+    # Without a plan, no later process resumes from these pages.
     (new.parent / "plan.json").unlink(missing_ok=True)
-    # Whoever comes now may be removing the folder as well.
+    # Another process may be removing the folder at the same time.
     shutil.rmtree(new.parent, ignore_errors=True)
     size_mb = table.stat().st_size / 2**20
     logger.info("wrote %s: %s rows, %s MiB", table, f"{written.n_rows:,}", f"{size_mb:,.1f}")
