@@ -121,6 +121,6 @@ def parser() -> CommandParser:
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print one object at the end, for programs; lines for people go to stderr",
+        help="print one JSON object at the end, for programs; other lines go to stderr",
     )
     return parser

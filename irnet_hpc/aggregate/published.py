@@ -1,7 +1,7 @@
-"""Show MAEs that others have published beside ours, but never mix the two.
+"""Show published MAEs beside ours, but never mix the two.
 
-Published numbers are of other rows, other splits and other ways of selecting; each line says so.
-They stand in published.csv, and are shown where a pack was made from the same dataset.
+Published numbers come from other rows, other splits and other ways of selecting; each line says so.
+They are read from published.csv, and shown beside the tables of packs made from the same dataset.
 """
 
 import builtins
@@ -17,7 +17,7 @@ from irnet_hpc.aggregate.scores import BestClassical, Model, ModelScore
 from irnet_hpc.aggregate.tables import Missing, Row, Table
 from irnet_hpc.runs.spec import ARCHITECTURES
 
-# Models of published.csv that have another name here.
+# Models of published.csv that have a different name here.
 OUR_MODELS = {Model("random-forest"): Model("random_forest")}
 BEST_CLASSICAL = "best of 10 classical"
 
@@ -26,14 +26,14 @@ class Published(NamedTuple):
     """A line of published.csv."""
 
     dataset: str  # a source's name, e.g. oqmd
-    n_rows: int | None  # rows of the whole dataset; None: not stated
+    n_rows: int | None  # number of rows of the whole dataset; None: not stated
     property: str
     unit: str
     features: str
     model: str
     depth: int | None
     mae: float  # in `unit`
-    split: str  # and what the number was selected on
+    split: str  # how rows were split, and on which rows the number was selected
     source: str
 
     @builtins.property
@@ -43,16 +43,16 @@ class Published(NamedTuple):
 
     @builtins.property
     def our_model(self) -> Model:
-        """The model under our name, if it is one of ours at all."""
+        """The model under our name; a model that we do not have keeps its published name."""
         return OUR_MODELS.get(self.their_model, self.their_model)
 
 
 class Comparison(NamedTuple):
-    """A published number, the row that it stands beside, and our score of the same model."""
+    """A published number, the row of our table for it, and our score of the same model."""
 
     line: Published
     row: Row
-    score: ModelScore | BestClassical | None  # None: not run, or not one of our models
+    score: ModelScore | BestClassical | None  # None: the model was not run, or is not ours
 
 
 def _value(name: str, text: str) -> Any:
@@ -73,7 +73,7 @@ def read_published() -> tuple[Published, ...]:
 
 
 def published_on(dataset: str | None, targets: Iterable[tuple[str, str]]) -> list[Published]:
-    """List the published numbers on a dataset for targets (property, unit), target by target."""
+    """List the published numbers on a dataset in the order of the targets (property, unit)."""
     return [
         line
         for target in targets
@@ -85,8 +85,8 @@ def published_on(dataset: str | None, targets: Iterable[tuple[str, str]]) -> lis
 def published_beside(table: Table) -> list[Comparison]:
     """List the published numbers on the dataset of the table's pack, each with our score.
 
-    Empty for a table of the first n training rows or of held-out chemistry: published numbers are
-    of whole datasets, split at random.
+    The list is empty for a table of the first n training rows or of held-out chemistry, since
+    published numbers are for whole datasets that were split at random.
     """
     if table.train_rows is not None or table.held_out:
         return []
@@ -101,7 +101,7 @@ def published_beside(table: Table) -> list[Comparison]:
 
 
 def caption(table: Table) -> str:
-    """Introduce the published numbers beside a table."""
+    """Write the sentence that introduces the published numbers beside a table."""
     return (
         f"Published on {table.source}. Rows, splits and selection are not ours, so these numbers "
         "stand beside our table and not in it:"
@@ -109,7 +109,7 @@ def caption(table: Table) -> str:
 
 
 def published_markdown(table: Table, width: int | None = None) -> str:
-    """Write published numbers beside ours as Markdown, empty where there are none."""
+    """Write published numbers beside ours as Markdown; empty if there are none."""
     lines, sources = published_grid(table)
     if not sources:
         return ""
@@ -118,7 +118,7 @@ def published_markdown(table: Table, width: int | None = None) -> str:
 
 
 def published_grid(table: Table) -> tuple[list[Line], list[str]]:
-    """Return a line for each published number, and the sources that its last column counts."""
+    """Return a line for each published number, and the sources numbered in the last column."""
     comparisons = published_beside(table)
     sources = list(dict.fromkeys(comparison.line.source for comparison in comparisons))
     header = ("property", "model", "features", "published", "rows", "split", "ours")
@@ -152,7 +152,7 @@ def _our_cell(comparison: Comparison) -> str | Text:
 
 
 def published_csv(tables: Iterable[Table]) -> str:
-    """Write a line for each published number beside each table; empty where there is none."""
+    """Write as CSV a line for each published number beside each table; empty if there is none."""
     tables = list(tables)
     with_joint = any(table.joint for table in tables)
     records = [

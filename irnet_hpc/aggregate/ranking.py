@@ -1,7 +1,7 @@
-"""Rank models over all tasks, and find which of them can be told apart.
+"""Rank models over all tasks, and find which of their ranks differ significantly.
 
-Demsar, Journal of Machine Learning Research 7, 1 (2006): Friedman's test on the ranks, then
-Nemenyi's critical difference.
+The method is that of Demsar, Journal of Machine Learning Research 7, 1 (2006): Friedman's test on
+the ranks, then Nemenyi's critical difference.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from irnet_hpc.aggregate.task_results import Task, TaskResult
 
-MIN_TASKS = 8  # fewer tasks: no difference of ranks is claimed
+MIN_TASKS = 8  # with fewer tasks, no difference of ranks is claimed
 LEVEL = 0.05
 
 
@@ -17,24 +17,24 @@ LEVEL = 0.05
 class Ranking:
     """Models compared over the tasks that all of them have."""
 
-    models: tuple[str, ...]  # by mean rank, the best first
-    ranks: tuple[float, ...]  # means over the tasks
-    wins: tuple[int, ...]  # tasks in which each has the lowest MAE
+    models: tuple[str, ...]  # ordered by mean rank, the best first
+    ranks: tuple[float, ...]  # mean rank of each model over the tasks
+    wins: tuple[int, ...]  # for each model, the number of tasks in which its MAE is the lowest
     tasks: tuple[str, ...]
-    left_out: tuple[tuple[str, int], ...]  # models without some of the tasks, and their tasks
+    left_out: tuple[tuple[str, int], ...]  # (model that lacks some tasks, its number of tasks)
     n_all_tasks: int
-    chi2: float | None = None  # Friedman's; None: too few tasks
+    chi2: float | None = None  # Friedman's statistic; None: too few tasks
     p: float | None = None
     critical_difference: float | None = None
 
     def is_as_good_as_best(self, rank: float) -> bool:
-        """Return True if a mean rank cannot be told from the lowest."""
+        """Return True if a mean rank does not differ significantly from the lowest."""
         gap = rank - self.ranks[0]
         return gap == 0 or (self.critical_difference is not None and gap < self.critical_difference)
 
     @property
     def cliques(self) -> tuple[tuple[int, int], ...]:
-        """First and last place of each longest sequence of models that cannot be told apart."""
+        """The longest sequences of models without a significant difference: (first, last) place."""
         if self.critical_difference is None:
             return ()
         ends = [
@@ -53,7 +53,7 @@ class Ranking:
 
 
 def rank_models(tasks: Iterable[Task]) -> Ranking | None:
-    """Rank models (architecture, depth and recipe); None unless two models share two tasks."""
+    """Rank models (architecture, depth and recipe); None if no two models share two tasks."""
     maes: dict[str, dict[str, float]] = {}  # model -> task -> MAE
     for task in tasks:
         for result in task.results:
@@ -96,7 +96,8 @@ def _largest_complete_block(
 ) -> tuple[list[str], list[str]]:
     """Choose models and tasks without gaps, since Friedman's test does not allow missing values.
 
-    Candidates are the models with at least n tasks, for each n; the one with the most MAEs wins.
+    For each n, a candidate is the block of all models that have at least n tasks. The block with
+    the most MAEs is chosen.
     """
     best: tuple[list[str], list[str]] = ([], [])
     for n_tasks in sorted({len(known) for known in maes.values()}, reverse=True):

@@ -1,4 +1,4 @@
-"""Make the report of a folder of results, and write it in all forms."""
+"""Make the report of a folder of results, and write it in all formats."""
 
 import dataclasses
 import logging
@@ -28,9 +28,9 @@ class Report:
     """Everything that is known about the runs below a folder, to be shown or written.
 
     Attributes:
-        findings: What the sections and the page are made from.
-        sections: Those that have something to show.
-        notes: What is missing and why, and what names stand for.
+        findings: The findings, from which the sections and the page are made.
+        sections: The sections that have something to show.
+        notes: Notes on missing results, with the reasons, and on the meaning of names.
     """
 
     findings: Findings
@@ -38,7 +38,7 @@ class Report:
     notes: Sequence[Note]
 
     def __repr__(self) -> str:
-        """Return one line: a notebook shows it, and all findings are too many."""
+        """Return one line, since a notebook would otherwise show all findings."""
         return f"<Report of {len(self.findings.runs):,} runs in {len(self.tables):,} tables>"
 
     @property
@@ -56,18 +56,18 @@ class Report:
         """Return tables, sections and notes as Markdown.
 
         Args:
-            width: wrap tables to this number of letters; None: as wide as they are.
+            width: wrap tables to this number of characters; None: do not wrap.
             max_lines: show at most this many lines of each note; None: all.
         """
         return document(self.tables, self.sections, self.notes, width, max_lines)
 
     def write(self, folder: Path | str) -> list[Path]:
-        """Write the tables in all forms, and the figures.
+        """Write the tables in all formats, and the figures.
 
         Without matplotlib the figures are left out, and the log says so.
 
         Args:
-            folder: the folder to write to; it is made if it is missing.
+            folder: the folder to write to; it is created if it is missing.
 
         Returns:
             The files that were written.
@@ -106,29 +106,29 @@ class Report:
         return files
 
     def write_figures(self, folder: Path | str) -> list[Path]:
-        """Draw MAE against depth and rows, convergence and ranks, each as PNG and PDF.
+        """Draw MAE against depth and rows, convergence and ranks; write each as PNG and PDF.
 
         Raises:
-            ImportError: without matplotlib.
+            ImportError: if matplotlib is not installed.
         """
         from irnet_hpc.aggregate.figures import write_figures
 
         return write_figures(self.findings, Path(folder))
 
     def write_page(self, path: Path | str) -> Path:
-        """Write one HTML file with everything, which needs no network and no other file.
+        """Write everything to one HTML file, which needs no network and no other file.
 
         Raises:
-            UserError: without matplotlib or Jinja2.
+            UserError: if matplotlib or Jinja2 is not installed.
         """
-        # Here, since the page needs numpy, Jinja2 and matplotlib, and tables need none of them.
+        # Imported here: the page needs numpy, Jinja2 and matplotlib; the tables need none of them.
         try:
             from irnet_hpc.aggregate.page.page import render_page
 
             write_text(path, render_page(self))
         except ImportError as error:
             raise UserError(
-                f"the page needs matplotlib and Jinja2, but one cannot be imported: {error}"
+                f"the page needs matplotlib and Jinja2, but one of them cannot be imported: {error}"
             ) from None
         return Path(path)
 
@@ -142,16 +142,16 @@ def make_tables(
     """Make tables of every finished run below a folder.
 
     Args:
-        results: a folder that `train` and `sweep` write their runs to.
-        matrix: a YAML file of `sweep`, to state which of its cells have no result, and why.
-        diagnose: also read the predictions that only a page shows, so that the notes say which of
-            them cannot be used.
+        results: a folder to which `train` and `sweep` have written their runs.
+        matrix: a YAML file of `sweep`; the notes then list its cells without a result, and why.
+        diagnose: also read the predictions that only a page shows; the notes then list the
+            predictions that cannot be used.
 
     Returns:
         The report; `report.frame()` is a DataFrame with every MAE.
 
     Raises:
-        UserError: if `results` is not a folder or holds no finished run, or if one name stands for
+        UserError: if `results` is not a folder or has no finished run, or if one name was used for
             two different contents.
     """
     results = Path(results)
@@ -167,7 +167,7 @@ def make_tables(
 
 
 def make_report(findings: Findings, notes: Sequence[Note] = ()) -> Report:
-    """Make the report of findings: its sections and its notes.
+    """Make the report, with its sections and notes, from the findings.
 
     Args:
         findings: everything that was found about the runs.
@@ -180,8 +180,8 @@ def make_report(findings: Findings, notes: Sequence[Note] = ()) -> Report:
 
 
 def _add_matrix(path: Path, results: Path, gaps: dict[Path, Gap]) -> list[Note]:
-    """Add to `gaps` the cells of a matrix whose result is missing or stale; return notes on it."""
-    # Here, since a matrix opens packs, and tables need no HDF5.
+    """Add to `gaps` the cells of a matrix that have no current result; return notes on them."""
+    # Imported here, since a matrix opens packs, which need HDF5, and tables do not.
     from irnet_hpc.sweep.cell_states import read_ledger
     from irnet_hpc.sweep.matrix.matrix import read_matrix
 
@@ -189,7 +189,7 @@ def _add_matrix(path: Path, results: Path, gaps: dict[Path, Gap]) -> list[Note]:
     ledger = read_ledger(matrix, results)
     for cell in ledger.cells:
         if cell.state == CellState.MISSING:
-            # A run that no sweep has started may have a run.json, and is a gap already.
+            # A run that was not started by a sweep may have a run.json; then it is already a gap.
             gaps.setdefault(cell.folder, Gap(GapState.NOT_RUN, spec=cell.cell.spec))
         elif cell.state != CellState.DONE:
             gaps[cell.folder] = Gap(GapState(cell.state), cell.detail, cell.cell.spec)

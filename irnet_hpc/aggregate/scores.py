@@ -1,4 +1,4 @@
-"""Summarise the runs of one model on one property: mean, spread, improvement over other models."""
+"""Summarise a model's runs on one property: mean, spread, and improvement over other models."""
 
 import dataclasses
 import math
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 from irnet_hpc.runs.collect import FinishedRun
 from irnet_hpc.runs.spec import ARCHITECTURES, RunSpec, model_name
 
-# Architectures as text and figures name them; others are called by their names in the matrix.
+# The names of architectures in text and figures; others keep their names in the matrix.
 NAMES = {
     "plain": "plain",
     "srnet": "SRNet",
@@ -21,7 +21,7 @@ NAMES = {
 
 
 class Model(NamedTuple):
-    """An architecture at a depth, e.g. irnet-17: a column of a table."""
+    """An architecture and a depth, e.g. irnet-17: a column of a table."""
 
     architecture: str
     depth: int | None = None  # None: a classical model
@@ -52,19 +52,21 @@ def mean_mae(runs: Iterable[FinishedRun]) -> float:
 class Score:
     """The test MAEs of one model's runs on one property, in the property's unit."""
 
-    mae: float  # mean over the runs: seeds, and seeds of splits where the pack has several
+    mae: float  # mean over the runs: one for each seed and, if there are several, each split
     sd: float | None  # standard deviation over the runs, ddof = 1; None: a single run
-    runs: tuple[FinishedRun, ...] = dataclasses.field(repr=False)  # by split and seed
-    # The lowest MAE of its row, baseline included, or not distinguishable from it.
+    runs: tuple[FinishedRun, ...] = dataclasses.field(repr=False)  # ordered by split and seed
+    # True if the MAE is the lowest of its row, baseline included, or does not differ significantly
+    # from the lowest.
     best: bool = False
-    # 95 %, from redrawn seeds and test rows; None: too few runs, or predictions are missing.
+    # The 95 % interval, from resampled seeds and test rows; None: too few runs, or predictions are
+    # missing.
     interval: tuple[float, float] | None = None
-    # Adjusted by Holm over the row; None: not tested, or itself the lowest.
+    # Adjusted by Holm's method over the row; None: not tested, or this is the lowest MAE.
     p_against_best: float | None = None
 
     @classmethod
     def from_runs(cls, runs: Sequence[FinishedRun], **fields: Any) -> Self:
-        """Summarise runs; `fields` are those of the class beside mae, sd and runs."""
+        """Summarise runs; `fields` are the fields of the class other than mae, sd and runs."""
         maes = [run.result.test_mae for run in runs]
         sd = stdev(maes) if len(maes) > 1 else None
         return cls(mae=mean_mae(runs), sd=sd, runs=tuple(runs), **fields)
@@ -81,7 +83,7 @@ class Score:
 
     @property
     def splits(self) -> tuple[int, ...]:
-        """Seeds of the packs' splits; empty where the packs have none."""
+        """Seeds of the packs' splits; empty if the splits have no seed."""
         return tuple(sorted({run.split for run in self.runs if run.split is not None}))
 
 
@@ -96,8 +98,9 @@ class BestClassical(Score):
 class ModelScore(Score):
     """The score of one model of a table on one property.
 
-    Improvements are in per cent: how far the MAE is below the other model's, over the runs
-    (of a classical model: over the splits) that both have. None: nothing to compare with.
+    An improvement says by how many per cent the MAE is below that of the other model, over the
+    splits and seeds that both have (against a classical model: over the splits that both have).
+    None means that there is nothing to compare with.
     """
 
     improvement_over_plain: float | None  # over the plain network of the same depth
@@ -105,7 +108,8 @@ class ModelScore(Score):
     improvement_over_single: float | None  # joint table: over a network for this property alone
     n_parameters: int | None
     device_hours: float  # sum over the runs
-    # MAE of the mean of the seeds' predictions, never part of `mae`; None: see significance.py.
+    # The MAE of the mean of the seeds' predictions. It is never part of `mae`, and None in the
+    # cases that significance.ensemble_mae() states.
     ensemble_mae: float | None = None
 
     @property
@@ -121,12 +125,12 @@ def score_model(
     classical: BestClassical | None,
     best: bool,
 ) -> ModelScore:
-    """Score a model from its runs and the runs that it is compared with.
+    """Score a model from its runs and from the runs with which it is compared.
 
     Args:
         runs: the runs of the model on one property, at least one.
         plain: the runs of the plain network of the same depth.
-        single: the runs of the same model on this property alone, for a joint table.
+        single: for a joint table, the runs of the same model on this property alone.
         classical: the best classical model of the row.
         best: True if no other MAE of the row is lower.
     """
@@ -145,12 +149,12 @@ def score_model(
 
 
 def percent_below(mae: float, other: float | None) -> float | None:
-    """Return by how many per cent a MAE is below another; None where the other is 0 or None."""
+    """Return by how many per cent `mae` is below `other`; None if `other` is 0 or None."""
     return 100 * (other - mae) / other if other else None
 
 
 def _improvement(runs: Sequence[FinishedRun], others: Sequence[FinishedRun]) -> float | None:
-    """Compare mean MAEs over the splits and seeds that both have; None without any."""
+    """Compare mean MAEs over the splits and seeds that both have; None if there are none."""
     common = {run.repetition for run in runs} & {run.repetition for run in others}
     if not common:
         return None
@@ -164,7 +168,7 @@ def _improvement(runs: Sequence[FinishedRun], others: Sequence[FinishedRun]) -> 
 def _improvement_over_splits(
     runs: Sequence[FinishedRun], others: Sequence[FinishedRun]
 ) -> float | None:
-    """Compare with a classical model over common splits: its seeds do not pair with a network's."""
+    """Compare with a classical model over common splits; its seeds do not pair with a network's."""
     common = {run.split for run in runs} & {run.split for run in others}
     if not common:
         return None
@@ -178,8 +182,8 @@ def _improvement_over_splits(
 def best_classical(runs: Sequence[FinishedRun], name: str, protocol: str) -> BestClassical | None:
     """Choose the classical model with the lowest MAE on val over all splits.
 
-    Protocol `paper` trains on val, so its choice is made by the same models' honest runs. A model
-    that was fitted on fewer splits than another is left out: its splits may be the easy ones.
+    Protocol `paper` trains on val, so there the honest runs of the same models decide. A model that
+    was fitted on fewer splits than another is left out, since its splits may be easier.
 
     Args:
         runs: the runs of classical models.
@@ -192,7 +196,7 @@ def best_classical(runs: Sequence[FinishedRun], name: str, protocol: str) -> Bes
         if run.spec.protocol == "honest" and run.result.val_mae is not None:
             val[run.spec.model].append(run)
         if run.spec.protocol == protocol:
-            test[run.spec.model][run.repetition] = run  # a copied run counts once
+            test[run.spec.model][run.repetition] = run  # a run that was copied counts once
     n_splits = {
         model: min(len({run.split for run in side}) for side in (val[model], test[model].values()))
         for model in val
@@ -206,7 +210,7 @@ def best_classical(runs: Sequence[FinishedRun], name: str, protocol: str) -> Bes
 
 
 def _mean_over_splits(runs: Sequence[FinishedRun], field: str) -> float:
-    """Average a field over seeds and then over splits: a split with more seeds counts no more."""
+    """Average a field over seeds, then over splits, so that all splits have equal weight."""
     values = defaultdict(list)
     for run in runs:
         values[run.split].append(getattr(run.result, field))

@@ -1,4 +1,8 @@
-"""Follow one property across tables: over numbers of training rows, and over held-out chemistry."""
+"""Collect one property's scores across tables that differ in training rows or held-out chemistry.
+
+A series of the first kind has several numbers of training rows; one of the second kind has several
+kinds of test rows.
+"""
 
 import builtins
 import dataclasses
@@ -22,29 +26,29 @@ class Point:
     test: str | None = None  # what the test rows are; None: the same at every point
 
     def score(self, model: Model) -> ModelScore | None:
-        """Return the score of a model, None if there is none."""
+        """Return the score of a model; None if it has none."""
         return self.table.score(self.row, model)
 
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """Points of one property that differ in one thing."""
+    """Points of one property that differ in the training rows only, or in the test rows only."""
 
-    table: Table  # names the series: the one with most training rows, or random test rows
+    table: Table  # the table that names the series: that with most training or random test rows
     property: str
     unit: str
-    models: tuple[Model, ...]  # with a score at one point at least
+    models: tuple[Model, ...]  # the models that have a score at a point
     points: tuple[Point, ...]
 
     @builtins.property
     def train_rows(self) -> int | None:
-        """Number of first training rows at all points; None: all rows, or several numbers."""
+        """The number of first training rows of all points; None: all rows, or points differ."""
         numbers = {point.table.train_rows for point in self.points}
         return numbers.pop() if len(numbers) == 1 else None
 
     @builtins.property
     def title(self) -> str:
-        """What the points share, in words."""
+        """The settings that the points share, in words."""
         table = self.table
         rows = f", first {self.train_rows:,} training rows" if self.train_rows else ""
         return (
@@ -66,7 +70,7 @@ class Series:
 
 
 def size_series(tables: Iterable[Table]) -> tuple[Series, ...]:
-    """Find where several numbers of training rows share pack, property, recipe and the rest."""
+    """Find the tables that differ only in the number of training rows, and make series of them."""
     alike = defaultdict(list)
     for table in tables:
         settings = table.pack, table.recipe_label, table.protocol, table.start, table.joint
@@ -79,7 +83,7 @@ def size_series(tables: Iterable[Table]) -> tuple[Series, ...]:
 
 
 def chemistry_series(tables: Iterable[Table]) -> tuple[Series, ...]:
-    """Find packs that differ only in what is held out, at least one an element or a family."""
+    """Find packs that differ only in what is held out; one must hold out an element or a family."""
     alike = defaultdict(list)
     for table in tables:
         _, _, score = next(table.scored())
@@ -104,7 +108,7 @@ def chemistry_series(tables: Iterable[Table]) -> tuple[Series, ...]:
 
 
 def _split_label(split: dict) -> str:
-    """Name what a split holds out, e.g. `element O`, `family halogens`."""
+    """Return the name of what a split holds out, e.g. `element O` or `family halogens`."""
     if split["by"] == "reduced formula":
         return RANDOM
     elements = split.get("elements")

@@ -1,9 +1,9 @@
-"""Add to tables what predictions tell: intervals, scores as good as the best, and ensembles.
+"""Compute from predictions, and add to tables, intervals, significance and ensembles.
 
-The best of a row is compared with every other model of the row on the test rows, splits and seeds
-that both have; Holm's correction covers these comparisons. A model that cannot be told from the
-best is marked like it. With fewer than MIN_RUNS runs of a network nothing is claimed, so only the
-lowest MAE is marked.
+The best model of a row is compared with every other model of the row on the test rows, splits and
+seeds that both have; Holm's correction covers these comparisons. A model that does not differ
+significantly from the best is marked as best, too. If a network has fewer than MIN_RUNS runs, no
+difference is claimed, and only the lowest MAE is marked.
 """
 
 import dataclasses
@@ -22,17 +22,21 @@ AnyScore = TypeVar("AnyScore", bound=Score)
 
 
 class RunPairs(NamedTuple):
-    """Runs of two models on one split, to be compared."""
+    """The runs of two models on one split that are compared."""
 
     runs: Sequence[FinishedRun]
     others: Sequence[FinishedRun]
-    # Compare each of `runs` with the mean of `others`, instead of seed by seed: the seeds of a
-    # classical model mean something else than a network's, and there is often only one.
+    # Whether each of `runs` is compared with the mean of `others`, instead of seed by seed. The
+    # seed of a classical model has another meaning than a network's, and often there is only one.
     averaged: bool
 
 
 def judge(tables: Sequence[Table], predictions: Predictions) -> tuple[Table, ...]:
-    """Return the tables with ensembles, intervals and every score as good as the best marked."""
+    """Add ensembles and intervals to the tables, and mark the scores that are as good as the best.
+
+    Returns:
+        The new tables.
+    """
     return tuple(
         dataclasses.replace(
             table,
@@ -55,7 +59,8 @@ def _with_ensembles(row: Row, predictions: Predictions) -> Row:
 def ensemble_mae(runs: Sequence[FinishedRun], predictions: Predictions) -> float | None:
     """Return the MAE of the mean of the seeds' predictions, averaged over splits.
 
-    None where a split has fewer than two seeds, or predictions of a run cannot be read.
+    The result is None if a split has fewer than two seeds, or if a run's predictions cannot be
+    read.
     """
     if min(Counter(run.split for run in runs).values()) < 2:
         return None
@@ -72,13 +77,13 @@ def ensemble_mae(runs: Sequence[FinishedRun], predictions: Predictions) -> float
 
 
 def _judged(row: Row, predictions: Predictions) -> Row:
-    """Add intervals and probabilities to a row, and mark what is as good as its best."""
+    """Add intervals and probabilities to a row, and mark the scores as good as its best."""
     shown: list[Score] = [score for score in (*row.scores, row.best_classical) if score]
     if max(score.n for score in shown) < MIN_RUNS:
         return row
     runs = {run.folder: run for score in shown for run in score.runs}
     splits = predictions.by_split(runs.values())
-    lowest = next((score for score in shown if score.best), None)  # None: the baseline
+    lowest = next((score for score in shown if score.best), None)  # None: baseline is lowest
     probabilities = {
         id(score): p
         for score in shown
@@ -105,7 +110,7 @@ def _mark(score: AnyScore, p: float | None, splits: Splits) -> AnyScore:
 
 
 def _interval(score: Score, splits: Splits) -> tuple[float, float] | None:
-    """Return a 95 % interval; None where runs are too few or predictions of one are missing."""
+    """Return a 95 % interval; None if runs are too few or a run's predictions are missing."""
     if score.n < MIN_RUNS:
         return None
     import numpy as np
@@ -120,18 +125,18 @@ def _interval(score: Score, splits: Splits) -> tuple[float, float] | None:
         np.concatenate([splits[split].errors(runs[split]) for split in pool]) for pool in pools
     ]
     interval = mean_interval(errors, formulas_of(pools, splits))
-    # A score's mean is over runs, and splits may have unlike numbers of them.
+    # The mean of a score is over runs, and splits may have different numbers of runs.
     shift = score.mae - interval.mean
     return interval.low + shift, interval.high + shift
 
 
 def formulas_of(pools: Iterable[Sequence[int | None]], splits: Splits) -> list:
-    """Return the numbers of the formulas (n_rows,) of each pool of splits with the same rows."""
+    """Return for each pool, whose splits have the same rows, numbers of the formulas (n_rows,)."""
     return [splits[pool[0]].rows.formula_number for pool in pools]
 
 
 def _probability(score: Score, best: Score, splits: Splits) -> float | None:
-    """Return the probability that two models differ by chance; None: too few common runs."""
+    """Return the p-value of the difference of two models; None if they share too few runs."""
     import numpy as np
 
     from irnet_hpc.aggregate.statistics import paired_p
@@ -151,7 +156,7 @@ def _probability(score: Score, best: Score, splits: Splits) -> float | None:
 
 
 def _pair(runs: Sequence[FinishedRun], others: Sequence[FinishedRun]) -> RunPairs | None:
-    """Pair the runs of two models; None where two networks have no seed in common."""
+    """Pair the runs of two models; None if two networks have no seed in common."""
     if runs[0].spec.is_classical or others[0].spec.is_classical:
         first, second = sorted(
             (runs, others), key=lambda side: (side[0].spec.is_classical, -len(side))

@@ -1,31 +1,34 @@
 """Compute intervals and tests from arrays of errors alone, with numpy and scipy.
 
-How far can a difference of two MAEs be trusted? Two things were drawn at random: the runs (the
-split of the rows, the seed of a training) and the test rows, among which those of one formula are
-nearly copies. The bootstrap draws all of them again.
+A difference of two MAEs is uncertain for two reasons. The runs are a random sample (the split of
+the rows, the seed of a training), and so are the test rows; rows with the same formula are nearly
+copies of each other. The bootstrap resamples both runs and rows.
 
-- Runs and rows are crossed: all seeds of a split share its test rows. Drawing both independently is
-  Owen's pigeonhole bootstrap (Annals of Applied Statistics 1, 386, 2007), mildly conservative.
-- Rows are drawn by formula, all of a formula or none: the cluster bootstrap (Davison and Hinkley,
-  Bootstrap Methods and their Application, 1997, section 3.8). More than MAX_GROUPS formulas are
-  first dealt at random into MAX_GROUPS groups, which leaves the variance as it is (random groups;
-  Wolter, Introduction to Variance Estimation, 2007, chapter 2).
-- Splits are drawn first, then seeds and rows within each. This counts the rows' part of the
-  variance twice, since it is already in how splits differ. The training rows of splits overlap,
-  which makes them less different than new data would be (Nadeau and Bengio, Machine Learning 52,
-  239, 2003). The two errors have opposite signs, and neither is corrected.
-- With few runs the bootstrap knows too little: the percentiles of three runs are their lowest and
-  highest, which hold the mean in 75 % of cases. The part of the runs is therefore stretched by
-  sqrt(n / (n - 1)) t / z, like Hesterberg's expanded percentiles (The American Statistician 69,
-  371, 2015), with t at n - 1 degrees of freedom. With many runs nothing changes.
+- Runs and rows are crossed: all seeds of a split share its test rows. Resampling both independently
+  is Owen's pigeonhole bootstrap (Annals of Applied Statistics 1, 386, 2007). It is mildly
+  conservative.
+- Rows are drawn by formula, all rows of a formula or none. This is the cluster bootstrap (Davison
+  and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). More than MAX_GROUPS
+  formulas are first assigned at random to MAX_GROUPS groups, which does not change the variance
+  (random groups; Wolter, Introduction to Variance Estimation, 2007, chapter 2).
+- Splits are drawn first, then seeds and rows within each split. This counts the variance due to the
+  rows twice, since the differences between splits already contain it. On the other hand, the
+  training rows of splits overlap, so splits differ less than new data would (Nadeau and Bengio,
+  Machine Learning 52, 239, 2003). The two errors have opposite signs, and neither is corrected.
+- With few runs the bootstrap intervals are too short: the percentiles of three runs are the lowest
+  and the highest run, which enclose the mean in 75 % of cases. The deviations due to the runs are
+  therefore stretched by sqrt(n / (n - 1)) t / z, like Hesterberg's expanded percentiles (The
+  American Statistician 69, 371, 2015), with t at n - 1 degrees of freedom. With many runs the
+  factor is close to 1.
 
-Where many pairs are tested at once, percentiles of a bootstrap are too coarse in their tails.
-There, runs and rows are two crossed random effects: the mean difference is divided by its standard
-error from the mean squares of a two-way analysis of variance, with the degrees of freedom of Hillis
-(Statistics in Medicine 26, 596, 2007), who gives them for readers and cases: `paired_p`. Without
-noise in the rows this is the paired t-test over runs, and with one run the t-test over rows. With
-several draws of test rows (splits) it is the t-test over the draws' means. Holm's correction
-(Scandinavian Journal of Statistics 6, 65, 1979) makes a row of such tests one claim.
+If many pairs are tested at once, the percentiles of a bootstrap are too coarse in the tails.
+`paired_p` therefore treats runs and rows as two crossed random effects. It divides the mean
+difference by its standard error, which follows from the mean squares of a two-way analysis of
+variance. The degrees of freedom are those that Hillis (Statistics in Medicine 26, 596, 2007) gives
+for readers and cases. Without noise in the rows this is the paired t-test over runs, and with one
+run it is the t-test over rows. With several draws of test rows (splits) it is the t-test over the
+draws' means. Holm's correction (Scandinavian Journal of Statistics 6, 65, 1979) bounds the chance
+of any false claim in a row of such tests.
 
 Models are compared over tasks by ranks (Demsar, Journal of Machine Learning Research 7, 1, 2006):
 Friedman's test, then Nemenyi's critical difference.
@@ -36,11 +39,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-MAX_GROUPS = 500  # groups of formulas; so many give the interval's length to 3 %
+MAX_GROUPS = 500  # groups of formulas; with 500, the interval's length is known to 3 %
 
 
 class BootstrapInterval(NamedTuple):
-    """A mean and an interval for it."""
+    """A mean and its interval."""
 
     mean: float
     low: float
@@ -52,7 +55,7 @@ class _Split(NamedTuple):
 
     a: np.ndarray  # (n_seeds_a, n_groups)
     b: np.ndarray  # (n_seeds_b, n_groups)
-    size: np.ndarray  # (n_groups,) rows
+    size: np.ndarray  # (n_groups,) number of rows
 
 
 def paired_interval(
@@ -65,19 +68,19 @@ def paired_interval(
 ) -> BootstrapInterval:
     """Bootstrap the difference of two MAEs on the same rows; the same `seed` gives the same result.
 
-    The mean is over splits of the mean over seeds of the mean over rows. Where there is one split
-    of one seed, which has no spread of its own, only rows are drawn.
+    Errors are averaged over rows, then over seeds, then over splits. If there is only one split
+    with one seed, the runs have no spread, and only rows are drawn.
 
     Args:
-        errors_a: for each split, absolute errors (n_seeds_a, n_rows) of a.
-        errors_b: the same for b, which may have other numbers of seeds.
-        group: for each split, which rows belong together (n_rows,), e.g. formulas.
-        n_draws: number of draws.
+        errors_a: for each split, the absolute errors (n_seeds_a, n_rows) of model a.
+        errors_b: the same for model b, which may have other numbers of seeds.
+        group: for each split, labels (n_rows,) of the rows that belong together, e.g. formulas.
+        n_draws: the number of draws.
         seed: the seed of the draws.
-        level: probability that the interval holds.
+        level: the probability that the interval contains the difference.
 
     Returns:
-        The mean of a's errors less b's, and its interval.
+        The mean error of a minus that of b, and its interval.
     """
     random = np.random.default_rng(seed)
     splits = [_summed(*arrays, random) for arrays in zip(errors_a, errors_b, group, strict=True)]
@@ -88,7 +91,7 @@ def paired_interval(
     picked = random.integers(len(splits), size=(n_draws, len(splits)))
     by_runs, by_rows = np.zeros(n_draws), np.zeros(n_draws)
     for number, split in enumerate(splits):
-        draw, _ = np.nonzero(picked == number)  # each as often as it contains the split
+        draw, _ = np.nonzero(picked == number)  # a draw appears as often as it has the split
         runs, rows = _draw(split, len(draw), level, len(splits) == 1, random)
         by_runs += np.bincount(draw, runs, n_draws)
         by_rows += np.bincount(draw, rows, n_draws)
@@ -110,19 +113,19 @@ def _summed(a: np.ndarray, b: np.ndarray, group: np.ndarray, random: np.random.G
 
 
 def _mean(sums: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Return the means over all rows (n_seeds,)."""
+    """Return the mean over all rows for each seed (n_seeds,)."""
     return sums.sum(axis=1) / size.sum()
 
 
 def _draw(
     split: _Split, n_draws: int, level: float, alone: bool, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw seeds and rows again.
+    """Resample the seeds and rows of a split.
 
     Returns:
-        Differences with seeds drawn again (n_draws,), and what drawing rows again adds (n_draws,).
-        Where the split is alone, its seeds are all runs there are, and are stretched; else the
-        splits are.
+        The differences with resampled seeds (n_draws,), and the changes that resampling the rows
+        adds (n_draws,). If there is only one split, the deviations due to its seeds are stretched;
+        otherwise the caller stretches those due to the splits.
     """
     rows = _counts(len(split.size), n_draws, random)  # (n_draws, n_groups)
     by_runs, by_both, stretched = np.zeros(n_draws), np.zeros(n_draws), np.zeros(n_draws)
@@ -137,15 +140,15 @@ def _draw(
 
 
 def _counts(n: int, n_draws: int, random: np.random.Generator) -> np.ndarray:
-    """Count how often each of n items comes up in n draws with replacement: (n_draws, n)."""
+    """Draw n of n items with replacement, n_draws times; count each item's draws (n_draws, n)."""
     number = random.integers(n, size=(n_draws, n)) + n * np.arange(n_draws)[:, None]
     return np.bincount(number.ravel(), minlength=n * n_draws).reshape(n_draws, n).astype(float)
 
 
 def stretch(n: int, level: float = 0.95) -> float:
-    """Return sqrt(n / (n - 1)) t / z, by which deviations of a resampled mean are too small.
+    """Return sqrt(n / (n - 1)) t / z, the factor by which a resampled mean deviates too little.
 
-    1 for a single run, which has no deviations.
+    The factor is 1 for a single run, which has no deviations.
     """
     if n < 2:
         return 1.0
@@ -158,26 +161,26 @@ def stretch(n: int, level: float = 0.95) -> float:
 def mean_interval(
     errors: Sequence[np.ndarray], group: Sequence[np.ndarray], n_draws: int = 1000
 ) -> BootstrapInterval:
-    """Bootstrap a MAE at 95 %, drawing splits, seeds and test rows again.
+    """Bootstrap the 95 % interval of a MAE by resampling splits, seeds and test rows.
 
     Args:
-        errors: for each split, absolute errors (n_seeds, n_rows).
-        group: for each split, which rows belong together (n_rows,).
-        n_draws: number of draws.
+        errors: for each split, the absolute errors (n_seeds, n_rows).
+        group: for each split, labels (n_rows,) of the rows that belong together.
+        n_draws: the number of draws.
     """
     nothing = [np.zeros((1, split.shape[1])) for split in errors]
     return paired_interval(errors, nothing, group, n_draws)
 
 
 def paired_p(differences: Sequence[np.ndarray], group: Sequence[np.ndarray]) -> float:
-    """Return the two-sided probability of so large a mean difference by chance alone.
+    """Return the two-sided p-value of the mean difference of two models' errors.
 
     Args:
         differences: for each draw of test rows, differences of absolute errors (n_runs, n_rows).
-        group: for each draw, which rows belong together (n_rows,).
+        group: for each draw, labels (n_rows,) of the rows that belong together.
 
     Returns:
-        The probability; 1 where nothing differs.
+        The p-value; 1 if all differences are 0.
     """
     from scipy.special import stdtr
 
@@ -187,7 +190,7 @@ def paired_p(differences: Sequence[np.ndarray], group: Sequence[np.ndarray]) -> 
         freedom = float(len(means) - 1)
     else:
         mean, error, freedom = _crossed(np.atleast_2d(differences[0]), group[0])
-    if error <= 1e-12 * abs(mean):  # the same everywhere: certain, or nothing
+    if error <= 1e-12 * abs(mean):  # all differences are equal: p is 0 or 1
         return 1.0 if mean == 0 else 0.0
     return float(2 * stdtr(freedom, -abs(mean) / error))
 
@@ -196,15 +199,16 @@ def _crossed(differences: np.ndarray, group: np.ndarray) -> tuple[float, float, 
     """Analyse differences (n_runs, n_rows) over runs and groups of rows.
 
     Returns:
-        Mean, standard error and degrees of freedom.
+        The mean, its standard error and the degrees of freedom.
     """
     _, number = np.unique(group, return_inverse=True)
-    size = np.bincount(number)  # (n_groups,) rows
+    size = np.bincount(number)  # (n_groups,) number of rows
     n_groups, n_runs = len(size), len(differences)
     sums = np.array([np.bincount(number, weights=run) for run in differences])  # (n_runs, n_groups)
     means = differences.mean(axis=1)
-    # A group's part in the mean over rows, linearised, since groups have unlike numbers of rows
-    # (Cochran, Sampling Techniques, 1977, section 6.3). Its mean over groups is the mean over rows.
+    # Each group's contribution to the mean over rows, linearised, since groups have different
+    # numbers of rows (Cochran, Sampling Techniques, 1977, section 6.3). The mean of the
+    # contributions is the mean over rows.
     part = means[:, None] + (sums - means[:, None] * size) * n_groups / size.sum()
     mean = float(means.mean())
     if n_groups == 1 and n_runs == 1:
@@ -218,17 +222,18 @@ def _crossed(differences: np.ndarray, group: np.ndarray) -> tuple[float, float, 
     rest = part - part.mean(axis=0) - means[:, None] + mean
     of_rest = float((rest**2).sum()) / ((n_runs - 1) * (n_groups - 1))
     variance = of_runs + max(of_groups - of_rest, 0.0)  # times n_runs n_groups
-    # Where only rows vary, the runs' mean square is as small as the rest's, and the degrees of
-    # freedom are those of the rows.
+    # If only rows vary, the mean square of the runs is as small as that of the rest, and the
+    # degrees of freedom are those of the rows.
     freedom = variance**2 / (of_runs**2 / (n_runs - 1)) if of_runs else np.inf
     error = float(np.sqrt(variance / (n_runs * n_groups)))
     return mean, error, float(min(freedom, (n_runs - 1) + (n_groups - 1)))
 
 
 def holm(probabilities: Sequence[float]) -> list[float]:
-    """Adjust probabilities by Holm, in the order given.
+    """Adjust p-values by Holm's method; return them in the given order.
 
-    If those below a level are claimed, the chance of any false claim is at most the level.
+    If all differences whose adjusted p-value is below a level are claimed, the chance of any false
+    claim is at most that level.
     """
     order = sorted(range(len(probabilities)), key=lambda place: probabilities[place])
     adjusted, largest = [0.0] * len(probabilities), 0.0
@@ -241,16 +246,16 @@ def holm(probabilities: Sequence[float]) -> list[float]:
 class RankTest(NamedTuple):
     """A test of whether models differ in their ranks over tasks."""
 
-    chi2: float  # Friedman's, corrected for ties
-    p: float  # by Iman and Davenport's F
+    chi2: float  # Friedman's statistic, corrected for ties
+    p: float  # the p-value of Iman and Davenport's F
     critical_difference: float  # Nemenyi's: mean ranks closer than this cannot be told apart
 
 
 def mean_ranks(errors: np.ndarray) -> np.ndarray:
-    """Rank errors (n_tasks, n_models) in each task, 1 the lowest; return the means (n_models,).
+    """Rank errors (n_tasks, n_models) within each task; return the mean ranks (n_models,).
 
-    Equal errors share the mean of their ranks. The same as scipy.stats.rankdata, without the time
-    that importing scipy.stats takes.
+    The lowest error has rank 1, and equal errors share the mean of their ranks. The ranks are those
+    of scipy.stats.rankdata, but importing scipy.stats would take too long.
     """
     below = (errors[:, :, None] > errors[:, None, :]).sum(axis=2)
     equal = (errors[:, :, None] == errors[:, None, :]).sum(axis=2)
@@ -261,17 +266,17 @@ def compare_ranks(errors: np.ndarray, level: float = 0.05) -> RankTest:
     """Compare models by the ranks of their errors.
 
     Args:
-        errors: (n_tasks, n_models) without gaps, at least two of each.
+        errors: errors (n_tasks, n_models) without gaps, of at least two tasks and two models.
         level: the level of the critical difference.
     """
     from scipy.stats import f, friedmanchisquare, studentized_range
 
     n_tasks, n_models = errors.shape
-    if n_models == 2:  # scipy's test begins at three: the same statistic, from wins and losses
+    if n_models == 2:  # scipy's test needs three; for two, wins and losses give the statistic
         wins = np.sign(errors[:, 0] - errors[:, 1])
         chi2 = float(wins.sum() ** 2 / max(np.abs(wins).sum(), 1))
     else:
-        with np.errstate(invalid="ignore"):  # 0 / 0 where all errors are equal
+        with np.errstate(invalid="ignore"):  # 0 / 0 if all errors are equal
             chi2 = float(np.nan_to_num(friedmanchisquare(*errors.T).statistic))
     rest = n_tasks * (n_models - 1) - chi2
     statistic = (n_tasks - 1) * chi2 / rest if rest > 1e-9 else np.inf

@@ -1,10 +1,10 @@
-"""Build tables from runs: plain frozen records that every output shows.
+"""Build tables from runs: frozen records from which every output is made.
 
-A table holds only what is comparable: one pack, recipe, protocol, number of training rows and
-start. Its rows are properties, its columns models, its cells the mean test MAE over runs in the
-property's unit. The classical models of a pack have a table of their own, and the best of them is a
-column of the other tables. Networks of several properties have a table of their own too, and are
-compared with networks of one property.
+A table contains comparable runs only: they share the pack, recipe, protocol, number of training
+rows and start. Its rows are properties, and its columns are models. A cell is the mean test MAE
+over runs, in the property's unit. The classical models of a pack have a table of their own; the
+best of them is a column of the other tables. Networks for several properties also have tables of
+their own, in which they are compared with networks for one property.
 """
 
 import builtins
@@ -42,7 +42,7 @@ from irnet_hpc.runs.state_names import GapState
 
 
 class Missing(StrEnum):
-    """Why a model has no score in a row. The values are the text of the cell."""
+    """The reasons why a model has no score in a row; the values are the texts of the cells."""
 
     FAILED = "failed"
     UNFINISHED = "unfinished"
@@ -53,7 +53,8 @@ class Missing(StrEnum):
     NOT_RUN = "not run"
 
 
-# State of a run without a result -> cell; the first of a cell's runs in this order decides.
+# State of a run without a result -> text of its cell. If the runs of a cell have several states,
+# the first state in this order decides.
 MISSING = {
     GapState.FAILED: Missing.FAILED,
     GapState.PREEMPTED: Missing.UNFINISHED,
@@ -68,7 +69,7 @@ MISSING = {
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One property of a table. Numbers of rows and the baseline are means over splits."""
+    """One property of a table. The numbers of rows and the baseline are means over splits."""
 
     property: str
     unit: str
@@ -76,11 +77,11 @@ class Row:
     n_val: int
     n_test: int
     baseline: float  # MAE of predicting the median of the training rows for every test row
-    baseline_best: bool  # no model has a lower MAE
-    scores: tuple[ModelScore | None, ...]  # for each model of the table
-    # None: no result, or a table of classical models.
+    baseline_best: bool  # whether no model has a lower MAE than the baseline
+    scores: tuple[ModelScore | None, ...]  # one for each model of the table
+    # None: there is no result, or this is a table of classical models.
     best_classical: BestClassical | None = None
-    missing: tuple[Missing | None, ...] = ()  # for each model without a score
+    missing: tuple[Missing | None, ...] = ()  # one for each model; None: it has a score
 
     @builtins.property
     def label(self) -> str:
@@ -93,18 +94,18 @@ class Table:
     """Comparable scores: rows are properties, columns are models."""
 
     pack: str
-    recipe: str  # with a hash where one name stands for several contents
+    recipe: str  # the name, with a hash if several recipes have the same name
     protocol: str
     selected_on: str  # val | test
     train_rows: int | None
-    start: Start | None  # None: from nothing
+    start: Start | None  # None: random weights
     models: tuple[Model, ...]  # in the order of the columns
     rows: tuple[Row, ...]
-    stale: bool = False  # the recipe, or the trainer, has since changed
+    stale: bool = False  # whether the recipe or the trainer has since changed
     source: str | None = None  # the source of the pack, e.g. oqmd
-    held_out: bool = False  # test rows have a chemistry that training lacks
+    held_out: bool = False  # whether test rows have elements that training rows lack
     splits: tuple[int, ...] = ()  # seeds of the packs' splits
-    joint: str | None = None  # properties that each network predicts together; None: one property
+    joint: str | None = None  # the properties that each network predicts together; None: one
 
     @property
     def start_from(self) -> str | None:
@@ -113,12 +114,12 @@ class Table:
 
     @property
     def recipe_label(self) -> str:
-        """The recipe as outputs call it, marked where it is stale."""
+        """The recipe's name in outputs, with " (stale)" appended if the recipe is stale."""
         return self.recipe + (" (stale)" if self.stale else "")
 
     @property
     def settings(self) -> dict[str, str | int | None]:
-        """What all numbers of the table share: the first columns of every CSV."""
+        """The settings that all numbers of the table share: the first columns of every CSV."""
         return {
             "pack": self.pack,
             "recipe": self.recipe_label,
@@ -130,7 +131,7 @@ class Table:
 
     @property
     def title(self) -> str:
-        """Settings in words. A number that was selected on test says so wherever it appears."""
+        """The settings in words; they always state whether numbers were selected on test."""
         parts = [self.pack] + ([f"{len(self.splits)} splits"] if len(self.splits) > 1 else [])
         parts += [f"recipe {self.recipe_label}", f"protocol {self.protocol}"]
         parts += [f"first {self.train_rows:,} training rows"] if self.train_rows else []
@@ -138,18 +139,18 @@ class Table:
 
     @property
     def origin_words(self) -> str:
-        """The words `, started from ...` and `, one network for ...`, if they apply."""
+        """The words `, started from ...` and `, one network for ...`, if these apply."""
         words = f", started from {self.start_from}" if self.start_from else ""
         return words + (f", one network for {self.joint.replace(',', ', ')}" if self.joint else "")
 
     @property
     def selection_words(self) -> str:
-        """The words ` (selected on test)`, if that is so."""
+        """The words ` (selected on test)` if the numbers were selected on test, else ""."""
         return " (selected on test)" if self.selected_on == "test" else ""
 
     @property
     def name(self) -> str:
-        """A name for files and labels, unlike that of every other table."""
+        """The name of the table in files and labels; no other table has the same name."""
         rows = self.train_rows and f"n{self.train_rows}"
         return file_name((self.pack, self.recipe_label, self.protocol, rows, *self.origin_parts))
 
@@ -168,7 +169,7 @@ class Table:
 
     @property
     def compared_depths(self) -> tuple[int, ...]:
-        """Depths at which a row has both plain and irnet: the papers' headline comparison."""
+        """The depths at which a row has both plain and irnet: the papers' main comparison."""
         return tuple(
             depth
             for depth in self.depths
@@ -194,7 +195,7 @@ class Table:
         return tuple(model for model in self.models if model in compared)
 
     def entries(self) -> Iterator[tuple[Row, Model, ModelScore | None]]:
-        """Yield every cell, row by row; the score is None where the cell is empty."""
+        """Yield every cell, row by row; the score of an empty cell is None."""
         for row in self.rows:
             for model, score in zip(self.models, row.scores, strict=True):
                 yield row, model, score
@@ -206,7 +207,7 @@ class Table:
                 yield row, model, score
 
     def score(self, row: Row, model: Model) -> ModelScore | None:
-        """Return the score of a model in a row, None if there is none."""
+        """Return the score of a model in a row; None if there is none."""
         return row.scores[self.models.index(model)] if model in self.models else None
 
     def missing(self, row: Row, model: Model) -> Missing:
@@ -220,10 +221,10 @@ def tabulate(runs: Sequence[FinishedRun], gaps: Iterable[Gap] = ()) -> tuple[Tab
 
     Args:
         runs: finished runs.
-        gaps: runs without a result, which say why cells are empty.
+        gaps: the runs without a result; they explain why cells are empty.
 
     Raises:
-        UserError: if one name stands for two different contents; the message names two folders.
+        UserError: if one name was used for two different contents; the message names two folders.
     """
     planned = [(gap.state, gap.spec) for gap in gaps if gap.spec]
     classical = [run for run in runs if run.spec.is_classical and not is_stale(run)]
@@ -239,7 +240,7 @@ def tabulate(runs: Sequence[FinishedRun], gaps: Iterable[Gap] = ()) -> tuple[Tab
 
 
 def _belongs(spec: RunSpec, group: Group, packs: Mapping[str, str]) -> bool:
-    """Return True if a run without a result would be in the group's table once it is done."""
+    """Return True if a run without a result belongs to the group's table."""
     pack = packs.get(spec.pack) or re.sub(r"-split\d+(?=-|$)", "", spec.pack)
     joint = spec.property if len(spec.properties) > 1 else None
     started = spec.start_from is not None
@@ -260,7 +261,7 @@ def _table(
     gaps: Sequence[tuple[GapState, RunSpec]],
 ) -> Table:
     runs = group.runs
-    # A model that failed everywhere has a column, which says so.
+    # A model without any result has a column, too, whose cells say why.
     specs = [run.spec for run in runs] + [spec for _, spec in gaps]
     models = tuple(sorted({model_of(spec) for spec in specs}, key=lambda model: model.order))
     by_property = defaultdict(list)
@@ -295,7 +296,7 @@ def _table(
 
 
 def _property_order(name: str) -> tuple[int, str]:
-    """Sort key: properties of the sources in their order, then others by name."""
+    """Return a sort key: the properties of the sources in their order, then others by name."""
     known = list(PROPERTIES)
     return known.index(name) if name in known else len(known), name
 
@@ -303,9 +304,9 @@ def _property_order(name: str) -> tuple[int, str]:
 def _rivals(
     group: Group, classical: Sequence[FinishedRun], single: Sequence[FinishedRun]
 ) -> tuple[list[FinishedRun], list[FinishedRun]]:
-    """Select the classical and single-property runs on the same training rows as a group."""
+    """Select the classical and the single-property runs with the same training rows as a group."""
     n_rows = group.train_rows
-    # A property that only some rows report has fewer than the first n: nobody else trained on them.
+    # If only some of the first n rows report a property, no single-property run has these rows.
     unlike = {
         run.spec.property
         for run in group.runs
@@ -342,8 +343,8 @@ def _row(
     )
     baseline = fmean(result.baseline_mae for result in first_of_split)
 
-    # A model that was trained on some of the splits only has a mean over other rows than its
-    # rivals', so it cannot be the best.
+    # If a model was trained on some of the splits only, its mean is over other rows than that of
+    # its rivals, so it cannot be the best.
     def is_complete(side: Iterable[FinishedRun]) -> bool:
         return len({run.split for run in side}) == len(first_of_split)
 
@@ -380,19 +381,19 @@ def _row(
 
 
 def _refuse_unequal_rows(runs: Sequence[FinishedRun]) -> None:
-    """Check that runs have one unit, and runs of one split the same rows."""
+    """Refuse runs of one row that differ in the unit, or runs of one split with unequal rows."""
     first_of_split: dict[int | None, FinishedRun] = {}
     for run in runs:
         first = first_of_split.setdefault(run.split, run)
         for field in ("unit", "n_train", "n_val", "n_test", "baseline_mae"):
             other = runs[0] if field == "unit" else first
             value, known = getattr(run.result, field), getattr(other.result, field)
-            # The baseline depends on the targets alone, but ranks may sum it in another order.
+            # The baseline depends only on the targets, but runs may sum it in different orders.
             if value == known or (
                 field == "baseline_mae" and math.isclose(value, known, rel_tol=1e-6)
             ):
                 continue
             raise UserError(
-                f"{other.folder} and {run.folder} are cells of one row, but their {field} "
-                f"differs: {known} and {value}"
+                f"{other.folder} and {run.folder} belong to one row of a table, but differ in "
+                f"{field}: {known} and {value}"
             )

@@ -1,9 +1,9 @@
 """Find the tasks and the best result of each.
 
-A task is one property of one dataset under one kind of split, whatever represents its rows. What
-was trained on it (several representations, recipes, starts, numbers of rows) has the same test
-formulas, so results may be set side by side. The best is chosen by val and reported by test, like
-everything else that is chosen here.
+A task is one property of one dataset under one kind of split, with any representation of the rows.
+All models trained on a task have the same test formulas, even if their representations, recipes,
+starts or numbers of rows differ, so their results may be compared. The best model is chosen by its
+MAE on val, and its MAE on test is reported.
 """
 
 import builtins
@@ -19,7 +19,7 @@ from irnet_hpc.aggregate.published import Published, published_on
 from irnet_hpc.aggregate.scores import Model, ModelScore
 from irnet_hpc.aggregate.tables import Row, Table
 
-# Parts of a pack's identity that say how the same rows are described.
+# The parts of a pack's identity that state how its rows are represented.
 REPRESENTATION = ("features", "feature_versions")
 
 
@@ -34,17 +34,17 @@ class TaskResult:
 
     @property
     def features(self) -> str:
-        """The feature set of its pack."""
+        """The feature set of the model's pack."""
         return str(self.score.runs[0].result.pack_identity.get("features", "not stated"))
 
     @property
     def training(self) -> str:
-        """Recipe and start in words."""
+        """The recipe and the start in words."""
         return f"{self.table.recipe_label}{self.table.origin_words}"
 
     @property
     def val_mae(self) -> float | None:
-        """Mean MAE on val; None where a run has none."""
+        """The mean MAE on val; None if a run has none."""
         known = [run.result.val_mae for run in self.score.runs if run.result.val_mae is not None]
         return fmean(known) if len(known) == self.score.n else None
 
@@ -56,8 +56,8 @@ class Task:
     dataset: str  # the pack's name without its features
     property: str
     unit: str
-    results: tuple[TaskResult, ...]  # by MAE on val, the best first; those without val last
-    published: Published | None  # the lowest
+    results: tuple[TaskResult, ...]  # ordered by MAE on val; results without val come last
+    published: Published | None  # the published number with the lowest MAE
 
     @builtins.property
     def best(self) -> TaskResult:
@@ -76,14 +76,15 @@ class Task:
 
     @builtins.property
     def n_tables(self) -> int:
-        """Number of tables that its results stand in."""
+        """The number of tables that contain the task's results."""
         return len({result.table.name for result in self.results})
 
 
 def tasks_of(tables: Iterable[Table]) -> tuple[Task, ...]:
     """Find all tasks, in the order of the tables.
 
-    Results of protocol paper, stale ones and those whose start has seen test formulas are left out.
+    Results of protocol paper, stale results, and results whose start has seen test formulas are
+    left out.
     """
     results = defaultdict(list)
     for table in tables:

@@ -1,7 +1,7 @@
-"""The sections of the report, one question each: `section(findings)` makes a Section.
+"""The sections of the report. Each answers one question; `section(findings)` makes a Section.
 
-To add one: a module here, and a row in SECTIONS. On the page it stands where SECTION_PARTS of
-aggregate/page/page.py puts it.
+To add a section, write a module here and add a row to SECTIONS. SECTION_PARTS of
+aggregate/page/page.py decides where the page shows it.
 """
 
 from irnet_hpc.aggregate.sections import (
@@ -17,7 +17,7 @@ from irnet_hpc.aggregate.sections import (
     tasks,
 )
 
-# In the order of the report. Each makes a Section from the findings.
+# The functions that make a Section from the findings, in the order of the report.
 SECTIONS = (
     depths.section,
     tasks.section,

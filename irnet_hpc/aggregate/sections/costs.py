@@ -1,4 +1,4 @@
-"""Show what a MAE costs: parameters and device-hours beside it."""
+"""Show what each MAE costs: the model's parameters and device-hours."""
 
 from collections.abc import Iterable
 
@@ -17,7 +17,7 @@ TEXT = (
 
 
 def section(findings: Findings) -> Section:
-    """Make a block for each table of several models; the numbers are in mae.csv."""
+    """Make a block for each table with several models; the numbers are in mae.csv."""
     blocks = [
         TableBlock(table.title, table.name, _grid(table))
         for table in findings.tables
@@ -27,7 +27,7 @@ def section(findings: Findings) -> Section:
 
 
 def on_front(score: ModelScore, others: Iterable[ModelScore]) -> bool:
-    """Return True if no other score is at least as good and as cheap, and better in one of them."""
+    """Return True if no other score is as good and as cheap, and better or cheaper."""
     own = (score.mae, score.hours)
     rivals = [(other.mae, other.hours) for other in others if other is not score]
     return not any(

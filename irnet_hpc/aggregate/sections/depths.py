@@ -1,4 +1,4 @@
-"""Show architectures against depths: the papers' table, one for each property."""
+"""Show architectures against depths, as the papers do, in one table for each property."""
 
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of, missing
@@ -7,13 +7,13 @@ from irnet_hpc.aggregate.scores import Model
 from irnet_hpc.aggregate.tables import Row, Table
 from irnet_hpc.models.architectures import MODELS
 
-# Up to this many networks, the table itself is as easy to read.
+# With at most this many networks, the main table is as easy to read.
 MAX_READABLE = 6
 TEXT = "Test MAE as in the tables, with a line for each architecture and a column for each depth."
 
 
 def section(findings: Findings) -> Section:
-    """Make a block for each property of each table of many networks; mae.csv has the numbers."""
+    """Make a block for each property of each table with many networks; mae.csv has the numbers."""
     blocks = [
         TableBlock(f"{row.label}, {table.title}", f"{row.property}-{table.name}", _grid(table, row))
         for table in findings.tables

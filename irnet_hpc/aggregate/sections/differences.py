@@ -1,8 +1,9 @@
 """Show whether one model is better than another: the mean difference of their errors.
 
-IRNet is compared with the plain network of its depth and with the row's best classical model. A run
-that starts from another's weights is compared with the same model trained from scratch, and with
-the best classical model. Errors are on the same test rows, and each difference has a 95 % interval.
+IRNet is compared with the plain network of the same depth and with the row's best classical model.
+A run that starts from the weights of another run is compared with the same model trained from
+scratch, and with the best classical model. Both errors are on the same test rows, and each
+difference has a 95 % interval.
 """
 
 import builtins
@@ -34,29 +35,29 @@ TEXT = (
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """One model's MAE less another's, in the property's unit."""
+    """The MAE of one model minus that of another, in the property's unit."""
 
     property: str
     unit: str
     model: str
     against: str
     mean: float  # over splits, seeds and test rows
-    percent: float | None  # in per cent of the other's MAE; None where that is 0
+    percent: float | None  # in per cent of the other model's MAE; None if that MAE is 0
     low: float | None  # None: fewer than MIN_RUNS runs
     high: float | None
     n_splits: int
-    n_runs: int  # runs of the model
+    n_runs: int  # number of runs of the model
     n_runs_against: int
-    n_test: int  # rows of all splits; those that several splits share count once
+    n_test: int  # number of test rows of all splits; a row of several splits counts once
 
     @builtins.property
     def excludes_zero(self) -> bool | None:
-        """Return True if the interval excludes zero; None without an interval."""
+        """Return True if the interval excludes zero; None if there is no interval."""
         return None if self.interval is None else self.interval[0] > 0 or self.interval[1] < 0
 
     @builtins.property
     def interval(self) -> tuple[float, float] | None:
-        """The interval, None with too few runs."""
+        """The interval; None if there are too few runs."""
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 
@@ -73,7 +74,7 @@ class Pair:
 def differences_of(
     tables: Sequence[Table], predictions: Predictions
 ) -> list[tuple[Table, tuple[Difference, ...]]]:
-    """Compute the differences of every table that has any."""
+    """Compute the differences for each table that has models to compare."""
     compared = []
     for table in tables:
         scratch = _tables_from_scratch(table, tables) if table.start else []
@@ -90,10 +91,10 @@ def differences_of(
 
 
 def _tables_from_scratch(table: Table, tables: Iterable[Table]) -> list[tuple[str, Table]]:
-    """List the tables (in words, table) that differ in starting from nothing.
+    """List, as (words, table), the tables that are alike but whose runs start from nothing.
 
-    A recipe that is made for going on, with few epochs at a low rate, is too weak a rival from
-    scratch. So the other recipes are compared with as well.
+    A recipe for continuing a training has few epochs at a low learning rate, so training with it
+    from scratch is too weak a rival. Therefore tables of other recipes are listed, too.
     """
     alike = [
         other for other in tables if other.start is None and _settings(other) == _settings(table)
@@ -128,8 +129,8 @@ def _pairs(table: Table, row: Row, scratch: Iterable[tuple[str, Table]]) -> Iter
 
 
 def _difference(row: Row, pair: Pair, splits: Splits) -> Difference | None:
-    """Compare a pair; None where no split has predictions of both."""
-    # Here, since tables without predictions need no numpy.
+    """Compare a pair; None if no split has predictions of both models."""
+    # Imported here, since tables without predictions need no numpy.
     import numpy as np
 
     from irnet_hpc.aggregate.statistics import paired_interval
@@ -145,7 +146,7 @@ def _difference(row: Row, pair: Pair, splits: Splits) -> Difference | None:
     )
     interval = paired_interval(errors, other_errors, formulas_of(pools, splits))
     n_runs, n_others = sum(map(len, errors)), sum(map(len, other_errors))
-    # A classical model is often the same for every seed, and has only one.
+    # A classical model is often the same for every seed, so it is often run with one seed only.
     enough = n_runs >= MIN_RUNS and (pair.other.runs[0].spec.is_classical or n_others >= MIN_RUNS)
     mae = sum(float(pool.mean()) for pool in other_errors) / len(other_errors)
     return Difference(
@@ -165,7 +166,7 @@ def _difference(row: Row, pair: Pair, splits: Splits) -> Difference | None:
 
 
 def section(findings: Findings) -> Section:
-    """Make a block for each table that has anything to compare."""
+    """Make a block for each table that has models to compare."""
     compared = differences_of(findings.tables, findings.predictions)
     blocks = [TableBlock(table.title, table.name, _grid(known)) for table, known in compared]
     records = [_record(table, difference) for table, known in compared for difference in known]
@@ -197,7 +198,7 @@ def _grid(differences: Iterable[Difference]) -> list[Line]:
 
 
 def _runs_text(n_splits: int, n_runs: int) -> str:
-    """Show splits × seeds, and the runs where splits have unlike numbers of seeds."""
+    """Show splits × seeds, or splits and runs if splits have different numbers of seeds."""
     whole, rest = divmod(n_runs, n_splits)
     return f"{n_splits} ({n_runs} runs)" if rest else f"{n_splits} × {whole}"
 

@@ -1,6 +1,6 @@
 """Show ensembles: the MAE of the mean of the seeds' predictions.
 
-An ensemble is a model of its own; the mean MAE of the seeds never includes it.
+An ensemble is a separate model; the mean MAE of the seeds never includes it.
 """
 
 from irnet_hpc.aggregate.findings import Findings
@@ -50,6 +50,6 @@ def _ensemble_text(score: ModelScore, ensemble_mae: float, form: str) -> str:
     n_splits = max(1, len(score.splits))
     whole, rest = divmod(score.n, n_splits)
     members = f"of {whole}" + (f", {n_splits} splits" if n_splits > 1 else "")
-    if rest:  # splits have unlike numbers of seeds
+    if rest:  # splits have different numbers of seeds
         members = f"of {score.n} in {n_splits} splits"
     return f"{ensemble_mae:{form}} ({members}{gain})"

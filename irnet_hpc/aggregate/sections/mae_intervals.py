@@ -51,7 +51,7 @@ def _grid(table: Table) -> list[Line]:
 
 
 def no_interval(score: Score) -> Text:
-    """Say why a score has no interval."""
+    """Write why a score has no interval."""
     return missing(f"n < {MIN_RUNS}" if score.n < MIN_RUNS else "no predictions")
 
 

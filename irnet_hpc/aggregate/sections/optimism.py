@@ -1,8 +1,8 @@
 """Show how much selecting on the test rows lowers the reported MAE.
 
-A run of protocol `paper` selects its epoch, or its point of a grid, on the test rows. Within the
-run the selection is made once more on a fixed random half of them: the MAE on the other half less
-that on the half selected on is its optimism. Protocol `honest` stands beside it.
+A run of protocol `paper` selects its epoch, or its point of a grid, on the test rows. The run also
+repeats the selection on a fixed random half of the test rows. Its optimism is the MAE on the other
+half minus the MAE on the half on which it selected. The section also shows protocol `honest`.
 """
 
 import dataclasses
@@ -33,23 +33,23 @@ class Optimism:
 
     mean: float  # over the runs
     sd: float | None  # ddof = 1
-    n: int  # runs that measured it
+    n: int  # number of runs that measured the optimism
     percent: float | None  # the mean in per cent of the mean test MAE of these runs
-    selected: Score  # on test; over the splits that `honest` has, where there is one
+    selected: Score  # selected on test; over the splits of `honest` if that is known
     honest: Score | None
     n_train_honest: int | None
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimismTable:
-    """The optimism of a table of protocol paper."""
+    """The optimism of the models of a table of protocol paper."""
 
     table: Table
     rows: tuple[tuple[Row, dict[Model, Optimism]], ...]  # rows with at least one optimism
 
 
 def optimism_tables(tables: Iterable[Table]) -> tuple[OptimismTable, ...]:
-    """Compute the optimism of each table of protocol paper that measured it."""
+    """Compute the optimism for each table of protocol paper whose runs measured it."""
     tables = list(tables)
     honest = {_settings(table): table for table in tables if table.protocol == "honest"}
     optimism = []
@@ -98,7 +98,7 @@ def _row_optimism(table: Table, row: Row, honest: Table | None) -> dict[Model, O
 
 
 def _over_common_splits(score: ModelScore, other: ModelScore | None) -> tuple[Score, Score | None]:
-    """Restrict two scores to their common splits; without any, return the first as it is."""
+    """Restrict two scores to their common splits; if there are none, return only the first."""
     if other is None:
         return score, None
     common = {run.split for run in score.runs} & {run.split for run in other.runs}
@@ -112,7 +112,7 @@ def _over_common_splits(score: ModelScore, other: ModelScore | None) -> tuple[Sc
 
 
 def section(findings: Findings) -> Section:
-    """Make a block for each table of protocol paper that measured its optimism."""
+    """Make a block for each table of protocol paper whose runs measured their optimism."""
     items = optimism_tables(findings.tables)
     blocks = [TableBlock(item.table.title, item.table.name, _grid(item)) for item in items]
     records = [record for item in items for record in _records(item)]
@@ -120,7 +120,7 @@ def section(findings: Findings) -> Section:
 
 
 def _grid(item: OptimismTable) -> list[Line]:
-    """Show each property: its optimism, its share of the MAE, and the MAEs of both protocols."""
+    """Show for each property the optimism, its fraction of the MAE, and both protocols' MAEs."""
     table = item.table
     lines = [line_of("property", *map(str, table.models))]
     for row, known in item.rows:
@@ -138,7 +138,7 @@ def _grid(item: OptimismTable) -> list[Line]:
 
 
 def _row_texts(row: Row, known: dict[Model, Optimism]) -> dict[str, dict[Model, str]]:
-    """Map each line's name to its texts."""
+    """Map the name of each line to the texts of its cells."""
     form = row_format(row)
     values = list(known.values())
     signed = difference_format([value.mean for value in values], [value.sd for value in values])

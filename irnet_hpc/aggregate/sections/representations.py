@@ -17,7 +17,10 @@ TEXT = (
 
 
 def section(findings: Findings) -> Section:
-    """Make a block for each task whose models were trained alike on several representations."""
+    """Make a block for each task whose models were trained on several representations.
+
+    Apart from the representation, the runs that are compared were trained alike.
+    """
     blocks, records = [], []
     for number, task in enumerate(findings.tasks):
         if alike := _trained_alike(task):
@@ -27,7 +30,7 @@ def section(findings: Findings) -> Section:
 
 
 def _trained_alike(task: Task) -> list[dict[str, TaskResult]]:
-    """List results (feature set -> result) that differ in their feature sets only."""
+    """List mappings (feature set -> result) of results that differ only in the feature set."""
     alike: dict[tuple, dict[str, TaskResult]] = defaultdict(dict)
     for result in task.results:
         table = result.table

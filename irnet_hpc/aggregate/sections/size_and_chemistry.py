@@ -21,12 +21,12 @@ CHEMISTRY_TEXT = (
 
 
 def size_section(findings: Findings) -> Section:
-    """Make a block for each series over numbers of training rows."""
+    """Make the section of MAE against training rows, with one block for each series."""
     return _section("size", "MAE against training rows", SIZE_TEXT, findings.sizes)
 
 
 def chemistry_section(findings: Findings) -> Section:
-    """Make a block for each series over what the test rows are."""
+    """Make the section of MAE on held-out chemistry, with one block for each series."""
     return _section("chemistry", "Held-out chemistry", CHEMISTRY_TEXT, findings.chemistry)
 
 
@@ -38,7 +38,7 @@ def _section(name: str, heading: str, text: str, series: Iterable[Series]) -> Se
 
 
 def _grid(series: Series) -> list[Line]:
-    """Show each point: its rows, baseline, best classical model, and a column for each model."""
+    """Write a line for each point: numbers of rows, baseline, best classical model, each model."""
     is_chemistry = any(point.test for point in series.points)
     header = ["test", "training rows", "test rows"] if is_chemistry else ["training rows"]
     header += [f"baseline ({series.unit})"] + (["best classical"] if series.has_classical else [])

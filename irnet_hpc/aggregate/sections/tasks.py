@@ -24,7 +24,7 @@ HEADER = (
 def section(findings: Findings) -> Section:
     """Make one block with a line for each task.
 
-    There is no block if every task stands in one table only, since that table already shows it.
+    There is no block if each task has only one table, since that table already shows the best.
     """
     shown = best_of_each(findings)
     several = any(task.n_tables > 1 for task in findings.tasks)
@@ -32,7 +32,7 @@ def section(findings: Findings) -> Section:
 
 
 def best_of_each(findings: Findings) -> Section:
-    """Make a block with a line for each task, however few."""
+    """Make a block with a line for each task, even if each task has only one table."""
     tasks = findings.tasks
     blocks = [TableBlock("all tasks", "tasks", _grid(tasks))] if tasks else []
     return Section(
