@@ -65,7 +65,7 @@ def replacing(
 
 
 def remove_temporaries(path: Path) -> None:
-    """Remove what killed writers of `path` left. Nobody else may be writing it."""
+    """Remove what killed writers of `path` left. No other process may be writing `path`."""
     temporary = re.compile(rf"\.{re.escape(path.stem)}\.[0-9a-f]{{8}}\.tmp{re.escape(path.suffix)}")
     for file in path.parent.glob(".*"):
         if temporary.fullmatch(file.name):
@@ -125,9 +125,10 @@ def exclusive(
 
 
 def lock(file: IO, wait: bool = False) -> bool:
-    """Lock an open file until it is closed or the process ends; False if another process holds it.
+    """Lock an open file until it is closed or the process ends.
 
-    Also True where a shared file system has no locks.
+    Returns False if another process holds the lock, else True, also where a shared file system has
+    no locks.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

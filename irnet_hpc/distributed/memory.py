@@ -68,7 +68,7 @@ def _used(root: Path) -> int:
 
 
 def _slurm_limit(environment: Mapping[str, str]) -> int | None:
-    """Return the bytes of the job on this node; None outside SLURM, and where it gives all (0).
+    """Return the job's memory on this node, in bytes; None outside SLURM or without a limit (0).
 
     SLURM counts in MiB.
     """
@@ -83,7 +83,7 @@ def _slurm_limit(environment: Mapping[str, str]) -> int | None:
 
 
 def _free_in_groups(root: Path) -> list[int]:
-    """Return what is free of each memory limit on this process's control groups, in bytes.
+    """Return the free bytes under each memory limit on this process's control groups.
 
     Pages of files that were read, as a pack's are, count as used, but go where memory is wanted:
     the inactive ones are free. A container may see its own group as the root, whatever its path

@@ -27,7 +27,7 @@ from irnet_hpc.errors import UserError
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-# Row of a block -> reason and detail, of the rows that must not be computed.
+# Row of a block that must not be computed -> reason and detail.
 LeftOut = Mapping[int, tuple[str, str]]
 # Blocks in flight per worker: enough that none waits, few enough that memory stays flat.
 AHEAD = 2
@@ -201,10 +201,10 @@ def _row(worker: _Worker) -> int | None:
 
 
 def _blame(worker: _Worker, task: _Task, limit_s: float | None) -> None:
-    """Find the row at which a process died; leave it out of the task when it has died there twice.
+    """Find the row at which a process died, and leave the row out if this happened there twice.
 
     Raises:
-        UserError: If it was at no row.
+        UserError: If the process had not announced a row.
     """
     worker.process.join()
     row = _row(worker)
@@ -253,8 +253,8 @@ def _work(function: Callable, pipe: multiprocessing.connection.Connection, place
 def _die_with_parent() -> None:
     """Let the kernel kill this process with its parent.
 
-    A library that never comes back to Python would outlive it. Ctrl-C reaches all processes of a
-    terminal; the parent answers it, and the workers ignore it.
+    Otherwise a process whose library never returns to Python would outlive its parent. Ctrl-C
+    reaches all processes of a terminal; the parent handles it, and the workers ignore it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     PR_SET_PDEATHSIG = 1  # prctl(2)

@@ -34,12 +34,12 @@ def featurize(
         errors: `raise` refuses formulas without features; `nan` gives them rows of NaN.
 
     Returns:
-        (n_rows, n_features) float32, bit for bit the numbers of a pack of the same features. The
-        index is the formulas, the columns are the labels of the features.
+        (n_rows, n_features) float32, identical to the features in a pack, bit for bit. The index
+        is the formulas, and the columns are the labels of the features.
 
     Raises:
-        UserError: for unreadable formulas, which it lists, and for feature sets of structures or of
-            a table's own columns.
+        UserError: if formulas are unreadable (the message lists them), or if a feature set needs
+            structures or a table's own columns.
     """
     import pandas
 

@@ -1,4 +1,4 @@
-"""Ward's 145 features of a composition, for a whole table at once, equal to matminer's featurizers.
+"""Compute Ward's 145 features of compositions, table by table, equal to those of matminer.
 
 Ward et al., npj Comput. Mater. 2, 16028 (2016): matminer's Stoichiometry (6), ElementProperty
 "magpie" (132), ValenceOrbital averages (4) and IonProperty(fast=True) (3). The tables of elements
@@ -44,7 +44,7 @@ LABELS = [
 # numpy.isclose, by which matminer finds ties of the mode and charges that are neutral
 RELATIVE, ABSOLUTE = 1e-5, 1e-8
 EPSILON = np.finfo(float).eps
-# Ways to assign oxidation states to the elements of compounds that are tried at once.
+# How many assignments of oxidation states to the elements of compounds are tried at once.
 MAX_WAYS = 2**20
 
 
@@ -56,7 +56,7 @@ class Tables(NamedTuple):
     electronegativity: np.ndarray  # (119,) pymatgen's, gaps filled likewise
     n_states: np.ndarray  # (119,) number of common oxidation states; noble gases have none
     states: np.ndarray  # (119, largest of n_states), of which the first n_states of a row count
-    lowest: np.ndarray  # (119,) of the states, zero where there are none
+    lowest: np.ndarray  # (119,) lowest state, zero if an element has no states
     highest: np.ndarray  # (119,)
 
 
@@ -94,7 +94,7 @@ def tables() -> Tables:
 
 
 def matrix(materials: Materials) -> np.ndarray:
-    """Compute (n_rows, 145) float64, as LABELS names them."""
+    """Compute the features (n_rows, 145) float64, in the order of LABELS."""
     x = np.empty((len(materials), len(LABELS)))
     unsure = np.zeros(len(materials), bool)
     n_elements = materials.n_elements
@@ -154,8 +154,8 @@ def _neutral(number: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, np.nda
     """Tell which compounds can be neutral with one common oxidation state for each element.
 
     Returns:
-        (n,) bool, and (n,) bool where that is not certain: where rounding decides, which needs
-        amounts in the millions, or where there are too many ways to try.
+        The answers (n,) bool, and (n,) bool: whether the answer is uncertain. It is uncertain if
+        rounding decides (only with amounts in the millions), or if there are too many ways to try.
     """
     known = tables()
     n_states = known.n_states[number]  # (n_elements, n)
@@ -186,7 +186,7 @@ def _neutral(number: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _portions(rows: np.ndarray, ways: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield rows whose ways together are few enough."""
+    """Yield groups of rows that together have few enough ways to try."""
     portion = np.cumsum(ways[rows]) // MAX_WAYS
     yield from (rows[portion == number] for number in np.unique(portion))
 
@@ -212,7 +212,7 @@ def featurizers() -> tuple:
 
 
 def row_by_row(materials: Materials) -> np.ndarray:
-    """Compute (n_rows, 145) float64 by matminer itself, which `matrix` must equal; 1 ms per row."""
+    """Compute with matminer the (n_rows, 145) float64 that `matrix` must equal; 1 ms per row."""
     from pymatgen.core import Composition
 
     rows = []

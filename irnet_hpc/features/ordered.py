@@ -1,16 +1,16 @@
-"""Features of the parts that elements play in a compound, such as A, B and X in ABX3.
+"""Features of the roles that elements have in a compound, such as A, B and X in ABX3.
 
-`ordered`: the first four elements, each by its fraction and Magpie's 22 properties (Ward et al.
-2016). The most abundant element comes first, and of equally abundant ones the less electronegative.
-Ward's statistics describe a compound's elements on average, and fractions name them; neither tells
-directly what A, B and X are like. In a compound of fewer elements the fraction of the others is 0
-and their properties are the means over the 86 elements, which scaling turns into 0. Of the
-compounds in OQMD one in 200 has more than four elements.
+`ordered` describes the first four elements, each by its fraction and Magpie's 22 properties (Ward
+et al. 2016). The most abundant element comes first; among equally abundant elements, the least
+electronegative comes first. Ward's statistics average over a compound's elements, and fractions
+only name the elements; neither tells directly what A, B and X are like. If a compound has fewer
+than four elements, each empty place gets the fraction 0 and the mean properties of the 86 elements,
+which scaling turns into 0. Of the compounds in OQMD, one in 200 has more than four elements.
 
-`classes`: 0 or 1 for each element and each class of fractions, eight of them, and for each of the
-first four places. The first layer of a network then adds up a vector for each part that an element
-plays, as networks on sets do (Zaheer et al. 2017), while a fraction only scales the one vector of
-an element. docs/recipes.md has the errors with these sets.
+`classes` has eight classes of fractions. It is 0 or 1 for each element and each class, and for each
+element and each of the first four places. The first layer of a network then adds up a vector for
+each role that an element has, as networks on sets do (Zaheer et al. 2017). A fraction, in contrast,
+only scales the single vector of an element. docs/recipes.md states the errors with these sets.
 """
 
 import functools
@@ -30,7 +30,7 @@ LABELS = [
 ]
 # Upper bounds of the classes, between the frequent fractions: 1/8, 1/5, 1/4, 1/3, 2/5, 1/2, 2/3.
 BOUNDS = (0.17, 0.22, 0.27, 0.35, 0.45, 0.55, 0.7, 1.0)
-DECIMALS = 4  # fractions are rounded, lest rounding of amounts decide the order of elements
+DECIMALS = 4  # digits of fractions; rounding errors in amounts must not decide the order
 
 
 def matrix(materials: Materials, known: tuple[int, ...]) -> np.ndarray:
@@ -38,10 +38,11 @@ def matrix(materials: Materials, known: tuple[int, ...]) -> np.ndarray:
 
     Args:
         materials: n_rows materials.
-        known: atomic numbers; their mean properties stand for absent elements.
+        known: atomic numbers of the elements whose mean properties fill the empty places of a
+            formula with fewer elements.
 
     Returns:
-        (n_rows, 92) float64, as LABELS names them.
+        (n_rows, 92) float64, in the order of LABELS.
     """
     x = np.empty((len(materials), PLACES, 1 + len(PROPERTIES)))
     x[..., 0], x[..., 1:] = 0, _means(known)
@@ -63,7 +64,7 @@ def classes(materials: Materials, known: tuple[int, ...]) -> np.ndarray:
 
     Args:
         materials: n_rows materials.
-        known: atomic numbers of the columns, in their order.
+        known: atomic numbers of the elements, in the order of the columns.
 
     Returns:
         (n_rows, 8 * (n_known + 4)) float64, 0 or 1.
@@ -104,5 +105,5 @@ def _in_order(materials: Materials) -> Iterator[tuple[np.ndarray, np.ndarray, np
 
 @functools.cache
 def _means(known: tuple[int, ...]) -> np.ndarray:
-    """Return (22,) means of each property over the elements."""
+    """Return the means (22,) of the properties over the elements."""
     return tables().properties[list(known)].mean(0)

@@ -9,7 +9,7 @@ columns     the user's own numeric columns
 asph        experimental: persistent homology of the crystal after Jiang et al., npj Comput. Mater.
             7, 28 (2021)
 
-The sets of a sum such as `magpie+structure` stand side by side.
+A sum such as `magpie+structure` has the columns of its sets side by side.
 """
 
 import functools
@@ -31,37 +31,37 @@ from irnet_hpc.features import structure as ward2017
 LEFT_OUT = {"He", "Ne", "Ar", "Po", "At", "Rn", "Fr", "Ra"}
 # The 86 elements of the papers: symbol -> atomic number.
 ELEMENTS = {symbol: NUMBER[symbol] for symbol in SYMBOLS[: NUMBER["Pu"]] if symbol not in LEFT_OUT}
-# Rows are computed, and kept should the process be killed, in blocks of this much work on one core
-# and at most this many rows. The numbers do not depend on the blocks.
+# Rows are computed in blocks of at most this much work on one core and this many rows. Finished
+# blocks are kept if the process is killed. The features do not depend on the blocks.
 BLOCK_S = 3.0
 BLOCK_ROWS = 1024
 LIMIT_S = 60.0  # time limit of one crystal
-# A worker takes this long to import what features need, and is started only for more work.
+# A worker takes this long for its imports, so it is started only if the work takes longer.
 WORKER_START_S = 4.0
 
 
 class Described(NamedTuple):
-    """Features of a block of materials."""
+    """The features of a block of materials."""
 
     x: np.ndarray  # (n_rows, n_features)
-    unsuited: dict[int, tuple[str, str]]  # row -> reason and detail, of rows without features
+    unsuited: dict[int, tuple[str, str]]  # row without features -> reason and detail
 
 
 class FeatureSet(NamedTuple):
-    """A feature set: how to compute and to name its columns."""
+    """A feature set: how to compute its columns, and their names."""
 
     version: int  # raised when the numbers change; enters a pack's identity
     labels: Callable[[Materials], list[str]]
     describe: Callable[[Materials], Described]  # float64
     row_s: float  # about how long a row takes on one core
-    # True: a function of the formula alone, so that a formula needs one row only.
+    # True: the features depend only on the formula, so one row per formula is enough.
     of_formula: bool = False
     of_structure: bool = False  # True: needs a crystal
-    elements: frozenset[int] | None = None  # atomic numbers it knows; None: any
+    elements: frozenset[int] | None = None  # atomic numbers that the set supports; None: any
     # Time limit of a row, beyond which it has no features. Such a set calls worker_pool.at(row).
     limit_s: float | None = None
     libraries: tuple[str, ...] = ()  # whose versions are recorded in a pack
-    extra: str = ""  # extra of this package that installs the libraries; "": they are always there
+    extra: str = ""  # extra that installs the libraries; "": always installed
     experimental: str = ""  # what a user of the set should know; "": nothing
 
 
@@ -70,10 +70,10 @@ def feature_labels(names: Sequence[str], materials: Materials) -> list[str]:
 
     Args:
         names: the names of the feature sets.
-        materials: their column labels are those of `columns`.
+        materials: the materials, whose column labels become the labels of the set `columns`.
 
     Raises:
-        UserError: if a label repeats, or a set has none.
+        UserError: if a label repeats, or if a set has no labels.
     """
     labels = [label for name in names for label in FEATURE_SETS[name].labels(materials)]
     twice = sorted(label for label, count in Counter(labels).items() if count > 1)
@@ -97,7 +97,7 @@ def parse_feature_sets(text: str) -> tuple[str, ...]:
 
 
 def check_installed(names: Sequence[str]) -> None:
-    """Check that the libraries of optional feature sets are there. Raises UserError if not."""
+    """Check that the libraries of the feature sets are installed. Raises UserError if not."""
     for name in names:
         extra = FEATURE_SETS[name].extra
         for library in FEATURE_SETS[name].libraries if extra else ():
@@ -121,13 +121,13 @@ def need_structures(names: Sequence[str]) -> bool:
 
 
 def experimental_notes(names: Sequence[str]) -> list[str]:
-    """Return a line for each experimental set."""
+    """Return a warning for each experimental set."""
     notes = {name: FEATURE_SETS[name].experimental for name in names}
     return [f"feature set {name} is experimental: {note}" for name, note in notes.items() if note]
 
 
 def unknown_elements(names: Sequence[str], materials: Materials) -> dict[int, str]:
-    """Return row -> symbols of its elements that any of the sets does not know."""
+    """Return row -> symbols of the row's elements that at least one of the sets does not know."""
     known = [elements for name in names if (elements := FEATURE_SETS[name].elements) is not None]
     if not known:
         return {}
@@ -147,10 +147,11 @@ def describe(
     Args:
         names: the names of the feature sets.
         materials: n_rows materials.
-        left_out: rows that must not be computed -> reason and detail.
+        left_out: row that must not be computed -> reason and detail.
 
     Returns:
-        (n_rows, n_features) float32, and the rows without features, which are NaN or not finite.
+        The features (n_rows, n_features) float32, and the rows without features, in which numbers
+        are NaN or infinite.
     """
     if left_out:
         return _describe_but(left_out, names, materials)
@@ -163,14 +164,14 @@ def describe(
     unsuited = {
         int(row): ("features not finite", "") for row in np.flatnonzero(~np.isfinite(x).all(1))
     }
-    # The reason of the first set counts.
+    # If several sets give a reason, the first set's reason counts.
     for part in reversed(parts):
         unsuited |= part.unsuited
     return Described(x, unsuited)
 
 
 def _describe_but(left_out: LeftOut, names: Sequence[str], materials: Materials) -> Described:
-    """Describe all rows but those left out."""
+    """Describe all rows except those left out."""
     rest = np.setdiff1d(np.arange(len(materials)), list(left_out))
     described = describe(names, materials.take(rest))
     x = np.full((len(materials), described.x.shape[1]), np.nan, np.float32)
@@ -180,13 +181,13 @@ def _describe_but(left_out: LeftOut, names: Sequence[str], materials: Materials)
 
 
 def worthwhile_workers(names: Sequence[str], n_rows: int, max_workers: int) -> int:
-    """Return the number of processes that finish first: for formulas one, up to millions."""
+    """Return the fastest number of processes: for formulas one, unless there are millions."""
     work_s = n_rows * sum(FEATURE_SETS[name].row_s for name in names)
     return max(1, min(max_workers, int(work_s / WORKER_START_S)))
 
 
 def block_rows(names: Sequence[str]) -> int:
-    """Return the number of rows of a block, which depends on the sets alone."""
+    """Return the number of rows in a block, which depends only on the sets."""
     row_s = sum(FEATURE_SETS[name].row_s for name in names)
     return max(1, min(BLOCK_ROWS, int(BLOCK_S / row_s) if row_s else BLOCK_ROWS))
 
@@ -194,7 +195,7 @@ def block_rows(names: Sequence[str]) -> int:
 def describe_batches(
     names: Sequence[str], batches: Iterable[Materials], workers: int
 ) -> Iterator[Described]:
-    """Describe each batch, in their order, with `workers` processes.
+    """Describe the batches with `workers` processes, and yield the results in order.
 
     Raises UserError if a library is missing.
     """
@@ -238,7 +239,7 @@ def _of_crystals(
     row_s: float,
     **fields: Any,
 ) -> FeatureSet:
-    """Make a feature set of crystals from the function of one; `vector` may raise Unsuitable."""
+    """Make a feature set from `vector`, the features of one crystal, which may raise Unsuitable."""
 
     def describe(materials: Materials) -> Described:
         x = np.full((len(materials), len(labels)), np.nan)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class FormulaFeaturizer(TransformerMixin, BaseEstimator):
     """Transform chemical formulas into features.
 
-    It learns nothing: each row is a function of its formula alone.
+    Fitting learns nothing: the features of a row depend only on its formula.
 
         make_pipeline(FormulaFeaturizer("magpie+elements"), StandardScaler(), Ridge())
 
@@ -34,8 +34,8 @@ class FormulaFeaturizer(TransformerMixin, BaseEstimator):
         """Check the feature sets and the shape of `X`. Raises UserError for unknown sets.
 
         Args:
-            X: n_rows formulas: a list, a Series, or an array or DataFrame of one column. Of a
-                DataFrame with several columns the one named `formula` is taken.
+            X: n_rows formulas: a list, a Series, or an array or DataFrame of one column. If a
+                DataFrame has several columns, the column named `formula` is used.
             y: ignored.
         """
         parse_formula_sets(self.features)
@@ -62,7 +62,7 @@ class FormulaFeaturizer(TransformerMixin, BaseEstimator):
 
 
 def formula_column(X: "pandas.DataFrame | Any") -> list[Any]:
-    """Return the formulas in `X`. Raises UserError if it is not one column of them."""
+    """Return the formulas in `X`. Raises UserError if `X` is not one column of formulas."""
     if hasattr(X, "columns"):
         name = "formula" if "formula" in X.columns else X.columns[0]
         if name != "formula" and len(X.columns) > 1:

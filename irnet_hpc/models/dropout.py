@@ -1,16 +1,16 @@
 """Dropout as a pure function of seed, step, the row's place in the global batch, and column.
 
-torch's own dropout draws from one stream per process, so two ranks would not drop the values that
-one drops, nor a resumed run those of an undisturbed one. Here each number is computed from its
-index: each rank computes those of its rows alone, nothing is stored in a checkpoint, and every
-device gets the same.
+torch's own dropout draws from one stream per process. Two ranks would then drop other values than
+one rank, and a resumed run other values than an uninterrupted one. Here each random number is
+computed from its index. Each rank computes only the numbers of its own rows, a checkpoint stores
+none of them, and every device gets the same numbers.
 """
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-LEVELS = 2**16  # values of a random number: rates are met to 1 in 65,536
+LEVELS = 2**16  # values of a random number, so a rate is exact to 1 in 65,536
 
 
 def split_mix(state: int, index: Tensor) -> Tensor:
@@ -51,9 +51,9 @@ def dropout_noise(
 
 
 class Dropout(nn.Module):
-    """Set values to 0 with probability `rate`, scale up the others (Srivastava et al. 2014).
+    """Set values to 0 with probability `rate`, and scale up the others (Srivastava et al. 2014).
 
-    Without noise it changes nothing.
+    Without noise, the values stay unchanged.
     """
 
     def __init__(self, rate: float, columns: slice) -> None:

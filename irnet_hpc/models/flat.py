@@ -1,8 +1,8 @@
-"""Parameters and gradients in two flat buffers, and the layers that write into them.
+"""Keep parameters and gradients in two flat buffers, and define layers that write into them.
 
 K networks of one shape are stacked: weights (K, ...) and rows (K, n_rows, ...) go through one
-module with one product a layer. Shapes are written from their last dimensions, so that the code is
-the same for one network without a first dimension.
+module, with one matrix product per layer. The code indexes dimensions from the last one, so it also
+works for a single network without the first dimension.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from irnet_hpc.models.normalisation import Normalise
 class Linear(nn.Linear):
     """A fully connected layer of one network, or of each replica of a stack.
 
-    With `overwrites` true its backward pass writes `weight.grad` and `bias.grad` in place of adding
-    to them: nothing has to zero them, and no gradient is computed in one place to be added in
-    another. Right for a layer that is used once between two steps, which FlatParameters decides.
+    If `overwrites` is true, the backward pass overwrites `weight.grad` and `bias.grad` instead of
+    adding to them. Then nothing has to zero them, and no gradient is copied. This is correct only
+    for a layer that is used once per step, which FlatParameters decides.
     """
 
     overwrites = False
@@ -59,7 +59,7 @@ class OverwritingLinear(torch.autograd.Function):
         ctx.grads = weight.grad, bias.grad
         if not is_single(weight):
             return product(x, narrow_weight, bias.to(narrow))
-        # No view, so that what follows may act in place.
+        # Return no view, so that the next operation may work in place.
         y = x.new_empty(*x.shape[:-1], weight.shape[-2])
         single = (bias.to(narrow).flatten(), x.flatten(0, -2), narrow_weight.flatten(0, -2).t())
         torch.addmm(*single, out=y.view(-1, y.shape[-1]))
@@ -82,9 +82,9 @@ class OverwritingLinear(torch.autograd.Function):
 
 
 class FlatParameters:
-    """All parameters of a stack as views of one buffer, and all gradients of another.
+    """All parameters of a stack as views of one buffer, and all gradients as views of another.
 
-    So a step needs one allreduce, one copy, and one kernel of the optimiser per replica.
+    A step therefore needs one allreduce, one copy, and one kernel of the optimiser per replica.
 
     Attributes:
         values: (K, n_params), the parameters.
@@ -110,7 +110,7 @@ class FlatParameters:
         )
 
     def keep(self, places: list[int]) -> None:
-        """Keep only these replicas in the stack, with zero gradients."""
+        """Drop all replicas but these, and reset the gradients to zero."""
         for module in self.network.modules():
             if isinstance(module, Normalise):
                 module.mean, module.var = module.mean[places], module.var[places]
@@ -136,7 +136,8 @@ class FlatParameters:
     def overwrite(self, yes: bool) -> None:
         """Let fully connected layers overwrite their gradients, or not.
 
-        Right if a step has one backward pass; with several, gradients must be added.
+        Overwriting is correct if a step has one backward pass. With several, gradients must be
+        added.
         """
         overwritten: set[int] = set()
         for module in self.network.modules():

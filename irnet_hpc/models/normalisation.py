@@ -1,4 +1,4 @@
-"""Batch normalisation in fixed groups of rows, whichever ranks they lie on."""
+"""Batch normalisation in fixed groups of rows, which may lie on any ranks."""
 
 import math
 from collections.abc import Callable
@@ -191,7 +191,7 @@ def normalise_each_backward(
 
 
 def _of_groups(n_groups: int, *parameters: Tensor) -> list[list[Tensor]]:
-    """Return the parameters (width,) of each group, which are those of its replica."""
+    """Return the parameters (width,) of each group, taken from the group's replica."""
     of_replicas = [parameter.reshape(-1, parameter.shape[-1]) for parameter in parameters]
     return [[row for row in rows for _ in range(n_groups // len(rows))] for rows in of_replicas]
 
@@ -212,7 +212,7 @@ class Normalise(nn.Module):
         self.sums: Tensor | None = None
 
     def forward(self, x: Tensor, groups: Groups | None) -> Tensor:
-        """Normalise x (..., n_rows, width); without groups by the population statistics."""
+        """Normalise x (..., n_rows, width) by groups; without groups, by population statistics."""
         if groups is None:
             mean, var = self.mean.flatten(), self.var.flatten()
             weight, bias = self.weight.flatten(), self.bias.flatten()
