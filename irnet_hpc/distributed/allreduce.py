@@ -1,4 +1,4 @@
-"""Sum gradients, and what travels with them, over the ranks: the one allreduce of a step.
+"""Sum gradients and a few other numbers over the ranks, in the only allreduce of a step.
 
 The recipe's `allreduce` states how the gradients travel. `full` sends them as they are. `bf16`
 halves the bytes, which pays where the network is slower than memory. No engine below Horovod sums
@@ -39,8 +39,8 @@ def sum_step(comm: Comm, reduced: Tensor, n_exact: int, wire: str) -> Tensor:
     sent[:n] = reduced[:n]
     received = comm.exchange(sent.view(torch.int32).view(size, width))
     own = received.view(torch.bfloat16).float().sum(0).bfloat16()
-    # What must be exact goes with the second message as the bits of fp32, each rank's own, and is
-    # added up by all alike.
+    # Numbers that must be exact travel in the second message as fp32 bits, one copy from each rank.
+    # Every rank adds up the copies in the same way.
     message = torch.cat([own.view(torch.int32), reduced[n:].view(torch.int32)])
     sums, exact = comm.collect(message).split([width, n_exact], 1)
     reduced[:n] = sums.contiguous().view(torch.bfloat16).view(-1)[:n]

@@ -1,8 +1,8 @@
 """Let ranks pack together over MPI: `mpirun -n 4 python -m irnet_hpc.pack ...`.
 
-Rank 0 coordinates; the others wait for its messages, which are Python objects. There are no
-collectives, so a failing rank can end the job without waiting for anyone. The only mpi4py import of
-packing.
+Rank 0 coordinates, and the other ranks wait for its messages, which are Python objects. There are
+no collectives, so a failing rank can end the job without waiting for another rank. No other module
+used by packing imports mpi4py.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ POLL_S = 0.02  # while it waits, MPI would take a whole core from the ranks that
 
 
 class Ranks(NamedTuple):
-    """This rank, and how to reach the others."""
+    """This rank, and its connection to the other ranks."""
 
     rank: int
     size: int

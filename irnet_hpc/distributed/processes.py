@@ -12,8 +12,8 @@ from pathlib import Path
 def machine() -> str:
     """Name the machine or container in which process numbers mean the same as here; empty: unknown.
 
-    That is this boot of this kernel, and the processes that we can see. The host's name would not
-    do: containers often share one, and then see other processes under the same numbers.
+    The name combines the boot of this kernel with the set of processes visible to us. The host's
+    name would not be enough: containers often share it, but number their processes separately.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -42,7 +42,7 @@ def is_alive(process: str | None) -> bool:
 
 
 def _state_and_start(pid: int) -> tuple[str, str] | None:
-    """Return a process's state and when it started, in ticks since the machine did."""
+    """Return a process's state and its start time, in ticks since the machine booted."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -96,9 +96,9 @@ def keep_freed_memory() -> None:
 def ignore_termination_signals() -> None:
     """Ignore SIGTERM and SIGUSR1/2 until exit, so that our own status is reported.
 
-    A launcher ends the other ranks once one has exited (srun's --kill-on-bad-exit), and Python
-    restores the default handlers before it is done. For a process that has nothing more to do:
-    signals that are blocked are lost.
+    Once one rank has exited, a launcher ends the others (srun's --kill-on-bad-exit), and Python
+    restores the default handlers before it has finished. Call this only in a process that has
+    nothing left to do, because blocked signals are lost.
     """
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

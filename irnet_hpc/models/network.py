@@ -1,4 +1,4 @@
-"""Networks: a layer string as a module of torch.
+"""Build networks: turn a layer string into a torch module.
 
 A layer is FC -> batch normalisation -> ReLU. IRNet adds a shortcut after every layer, SRNet around
 every stack, both *after* the ReLU and with nothing after the sum; the shortcut is the identity
@@ -34,7 +34,8 @@ class Layer(nn.Module):
         x = self.norm(x, groups) if self.norm is not None else x
         if self.slope is None:
             return x
-        # In place: a product or a normalisation keeps its inputs for the backward pass, not this.
+        # This may work in place: the layers before keep their inputs for the backward pass, not
+        # their outputs.
         return nn.functional.leaky_relu_(x, self.slope) if self.slope else torch.relu_(x)
 
 
@@ -61,7 +62,7 @@ class Branches(nn.Module):
 
     def forward(self, x: Tensor, groups: Groups | None, noise: Tensor | None) -> Tensor:
         """Return (..., n_rows, width) of x (..., n_rows, n_inputs)."""
-        # Each branch is a ModuleList, which its container does not tell.
+        # Each branch is a ModuleList, but the container's type does not say so.
         first, *others = (
             _through(branch, x, groups, noise)  # type: ignore[arg-type]
             for branch in self.branches
@@ -185,8 +186,8 @@ class Network(nn.Module):
 def n_before_last(network: Network, n_layers: int) -> int:
     """Count the parameters before the last `n_layers` fully connected layers, output included.
 
-    Their normalisation belongs to them, and a shortcut's projection to the last layer that it goes
-    around.
+    A layer includes its normalisation. A shortcut's projection belongs to the last layer that the
+    shortcut goes around.
     """
     layers = [
         *(module for module in network.modules() if isinstance(module, Layer)),
@@ -206,5 +207,5 @@ def n_parameters(network: nn.Module) -> int:
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Return a context for matrix products in bf16 if `precision` is that; sums stay wide."""
+    """Return a context for matrix products in bf16 if `precision` is `bf16`; sums stay wider."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

@@ -259,8 +259,8 @@ def _check_end(download: PagedDownload, connection: Connection, number: int, pla
     url = download.service.query(download.url, number, plan.n_rows)
     if http.get(connection, url, download.service.read).rows:
         raise UserError(
-            f"page {number} of {download.url} must be full, since page {number + 1} has rows; "
-            "the same command asks for it again"
+            f"page {number} of {download.url} is incomplete, although page {number + 1} has rows; "
+            f"run the same command to request page {number} again"
         )
 
 
