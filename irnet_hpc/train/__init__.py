@@ -1,4 +1,4 @@
-"""Train networks and classical models: options -> runs -> training loop -> run folders."""
+"""Train networks and classical models: options become runs, and each run gets its folder."""
 
 import lazy_loader
 

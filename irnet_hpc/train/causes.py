@@ -1,4 +1,4 @@
-"""Classify the exception that ended a training, for error.json and for a sweep's next try."""
+"""Classify the exception that ended a training, for error.json and for retries by a sweep."""
 
 import re
 
@@ -6,15 +6,15 @@ from irnet_hpc.errors import PeerLost
 from irnet_hpc.runs.lease import RunIsHeld
 from irnet_hpc.runs.state_names import Cause
 
-# Libraries, torch included, report a lack of memory by errors of unspecific types.
+# Libraries, such as torch, report a lack of memory by exceptions of general types.
 NO_MEMORY = re.compile(r"out of memory|can't allocate memory|unable to allocate", re.IGNORECASE)
 
 
 def cause_of(error: BaseException | None) -> Cause:
     """Return the cause of an exception that ended a training.
 
-    Only texts of other libraries are searched; an error of ours has the cause of the error that it
-    was raised from.
+    The text of an exception is searched only if another library raised it. An error of ours has the
+    cause of the exception that it was raised from.
     """
     if error is None:
         return Cause.OTHER

@@ -1,10 +1,10 @@
 """Save and resume trainings: tensors as safetensors, the rest as JSON, in two slots.
 
     checkpoint/{a,b}.safetensors
-    checkpoint/{a,b}.json           written after it, with the hash of both
+    checkpoint/{a,b}.json           written afterwards, with the hash of both files' content
 
-With two slots a torn write costs one checkpoint, not the run. Which tensors are saved is listed in
-Stack.tensors of train/stack.py. Classical models keep the finished fits of their grid instead, in
+With two slots a torn write costs one checkpoint, not the run. Stack.tensors in train/stack.py lists
+the tensors that are saved. Classical models save the results of their finished fits instead, in
 checkpoint/grid.json (train/classical.py).
 """
 
@@ -26,7 +26,7 @@ from irnet_hpc.files import read_json, remove_temporaries
 from irnet_hpc.runs.folder import SLOTS, SUFFIXES, RunFolder
 from irnet_hpc.train.model_file import write_tensors
 
-# An error before the first evaluation: JSON has no infinity.
+# The best MAE before the first evaluation. It is not infinity, which JSON lacks.
 NEVER = sys.float_info.max
 
 logger = logging.getLogger(__name__)
@@ -39,22 +39,22 @@ def no_halves() -> list[list[float]]:
 
 @dataclasses.dataclass
 class State:
-    """The progress of a training. A checkpoint holds this and the tensors."""
+    """The progress of a training, which a checkpoint holds besides the tensors."""
 
     epoch: int = 0
     step: int = 0  # over all epochs
     error_sum: float = 0.0  # sum of |error| of the scaled target over this epoch's rows so far
     best_mae: float = NEVER
     best_epoch: int = -1
-    stopped: bool = False  # ended early, since its patience ran out
+    stopped: bool = False  # True if it ended early, since its patience ran out
     history: list = dataclasses.field(default_factory=list)  # rows of history.csv
     wall_s: float = 0.0  # at the end of the last epoch
-    training_s: float = 0.0  # evaluation left out
-    device_s: float = 0.0  # wall_s times the ranks of each attempt
+    training_s: float = 0.0  # without evaluation
+    device_s: float = 0.0  # sum over attempts of wall time times number of ranks
     halves: list = dataclasses.field(default_factory=no_halves)  # see evaluation.select_halves
 
     def spend(self, seconds: float, size: int) -> None:
-        """Add time that `size` ranks have spent."""
+        """Add the time that `size` ranks have each spent."""
         self.wall_s += seconds
         self.device_s += seconds * size
 
@@ -81,7 +81,9 @@ def save(folder: RunFolder, key: str, tensors: dict[str, Tensor], state: State, 
         remove_temporaries(path / f"{slot}{suffix}")
     with folder.replacing(path / f"{slot}.safetensors") as temporary:
         write_tensors(temporary, {name: tensor.detach().cpu() for name, tensor in tensors.items()})
-        content = json.loads(json.dumps(dataclasses.asdict(state)))  # as it will be read
+        content = json.loads(
+            json.dumps(dataclasses.asdict(state))
+        )  # the same values as after reading
         digest = _digest(temporary, content)
     folder.write_json(path / f"{slot}.json", {"sha256": digest, "key": key, "state": content})
 
@@ -90,8 +92,8 @@ def resume(folder: RunFolder, key: str, tensors: dict[str, Tensor], comm: Comm) 
     """Fill the tensors from the newest checkpoint of this run, on every rank.
 
     Returns:
-        The state of the checkpoint; a new one if there is none, and the tensors stay as they are
-        on rank 0.
+        The state of the checkpoint. If there is no checkpoint, a new state; then every rank gets
+        the tensors of rank 0.
     """
     path = folder.checkpoint
     newest = from_root(comm, lambda: _newest(path, key))
@@ -125,15 +127,15 @@ def _newest(path: Path, key: str) -> _Slot | None:
         if tensors.exists() and _digest(tensors, value["state"]) == value.get("sha256"):
             return _Slot(slot, value["state"])
         logger.warning(
-            f"warning: {tensors} does not match its checksum; trying the checkpoint before it"
+            f"warning: {tensors} does not match its checksum; trying the previous checkpoint"
         )
     return None
 
 
 def _forget_newer(folder: RunFolder, key: str, step: int) -> None:
-    """Remove a checkpoint that claims to be newer than `step`, since it is damaged.
+    """Remove a checkpoint that states a later step than `step`, since it is damaged.
 
-    Otherwise `save` would always take it for the newest, and overwrite the intact one.
+    Otherwise `save` would take the damaged checkpoint for the newest and overwrite the intact one.
     """
     path = folder.checkpoint
     for other, slot in _slots(path, key):
@@ -154,7 +156,7 @@ def _slots(path: Path, key: str) -> list[tuple[int, str]]:
 
 
 def _digest(path: Path, state: dict) -> str:
-    """Hash the tensors and the state, since a flipped bit in either would change the training."""
+    """Hash the tensors and the state, so that a flipped bit in either is noticed."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     digest.update(json.dumps(state, sort_keys=True).encode())

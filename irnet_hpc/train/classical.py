@@ -2,9 +2,9 @@
 
     python -m irnet_hpc.train --pack oqmd-magpie --property band_gap --architecture ridge
 
-The command and the run folder are those of a network. A signal ends a fit as soon as the library
-returns to Python (for SVR, only at the end of a fit). The error of each point is noted, so that the
-same command continues with the next point, even after SIGKILL.
+The command and the run folder are the same as for a network. A signal ends a fit as soon as the
+library returns to Python (for SVR, only at the end of a fit). The error of each point is saved, so
+the same command continues with the next point, even after SIGKILL.
 
 No fitted model is kept for prediction, since scikit-learn saves models as pickles, and loading a
 pickle runs the code in it. The coefficients of linear models and the weights of TabM, which are
@@ -52,14 +52,15 @@ logger = logging.getLogger(__name__)
 
 
 def makers(seed: int, n_jobs: int) -> dict[str, Callable]:
-    """Map each model of GRIDS to a function of its parameters that makes an estimator.
+    """Map each model of GRIDS to a function that makes an estimator from its parameters.
 
     Args:
-        seed: The seed of the models that draw random numbers.
+        seed: The seed, for models that draw random numbers.
         n_jobs: The number of threads, for models that use several.
 
     Returns:
-        Estimators have fit(x, y) and predict(x), with x (n_rows, n_features) and y (n_rows,).
+        Model -> function. The estimators have fit(x, y) and predict(x), with x (n_rows, n_features)
+        and y (n_rows,).
     """
     from sklearn import ensemble, linear_model, svm, tree
 
@@ -88,7 +89,7 @@ def makers(seed: int, n_jobs: int) -> dict[str, Callable]:
 
 @dataclasses.dataclass
 class Search:
-    """The progress through a grid, which is kept as JSON between two attempts."""
+    """The progress through a grid, which is saved as JSON between attempts."""
 
     # {point, mae, seconds} in the grid's order; mae is None if it is not finite.
     tried: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -103,7 +104,7 @@ class Search:
 
     @property
     def wall_s(self) -> float:
-        """Seconds of all fits."""
+        """The time of all fits, in s."""
         return sum(tried["seconds"] for tried in self.tried) + self.refit_s
 
 
@@ -111,7 +112,7 @@ def fit_run(run: Run, pack: Pack, options: TrainOptions, comm: Comm) -> bool:
     """Fit a classical model and write its run folder.
 
     Returns:
-        False if a signal or the end of the job came first; the same call goes on.
+        False if a signal or the end of the job stopped the fit; the same call continues it.
 
     Raises:
         UserError: If there are several ranks, or no point of the grid has a finite error.
@@ -119,8 +120,8 @@ def fit_run(run: Run, pack: Pack, options: TrainOptions, comm: Comm) -> bool:
     spec, grid = run.spec, _grid_of(run)
     if comm.size > 1:
         raise UserError(
-            f"{spec.architecture} is fitted by one rank, got {comm.size}; "
-            "start it without a launcher"
+            f"{spec.architecture} is fitted by one rank, got {comm.size} ranks; "
+            "start the command without a launcher"
         )
     data = load(pack, spec, grid, torch.device("cpu"))
     attempts = begin(run, pack, {"size": comm.size, "engine": comm.name})
@@ -165,10 +166,10 @@ def _log_start(spec: RunSpec, grid: Grid, pack: Pack, data: Dataset) -> None:
 
 
 def search(run: Run, data: Dataset) -> tuple[Any, Search]:
-    """Fit every point of the grid that an earlier attempt has not fitted.
+    """Fit those points of the grid that no earlier attempt has fitted.
 
     Returns:
-        The estimator of the best point, and everything that was tried.
+        The estimator of the best point, and the progress with all points that were tried.
 
     Raises:
         UserError: If no point has a finite error.
@@ -200,7 +201,7 @@ def search(run: Run, data: Dataset) -> tuple[Any, Search]:
             f"the error of {spec.model} on {spec.property} is not finite at any point of its grid"
         )
     if best is None:
-        # An earlier attempt has fitted it, and only its numbers are kept.
+        # An earlier attempt has fitted the best point and saved only its error: fit it again.
         began = time.monotonic()
         best = fitted(spec, grid, progress.best["point"], data)
         progress.refit_s += time.monotonic() - began
@@ -208,19 +209,19 @@ def search(run: Run, data: Dataset) -> tuple[Any, Search]:
 
 
 def fitted(spec: RunSpec, grid: Grid, point: dict[str, Any], data: Dataset) -> Any:
-    """Fit the model of one point, on the first rows if it cannot take all."""
+    """Fit the model of one point; if its grid limits the rows, fit on the first ones."""
     from threadpoolctl import threadpool_limits
 
     n_rows, n_jobs = grid.fitted_rows(len(data.train)), torch.get_num_threads()
     estimator = makers(spec.seed % 2**32, n_jobs)[grid.architecture](**grid.fixed, **point)
-    # TabM's own library has counted its threads already, and would not count again.
+    # No limit for TabM: its library has set its number of threads already, and would ignore one.
     limits = contextlib.nullcontext() if isinstance(estimator, TabM) else threadpool_limits(n_jobs)
     with limits:
         return estimator.fit(data.train.resident[:n_rows].numpy(), data.train.y[:n_rows].numpy())
 
 
 def predictions(estimator: Any, data: Dataset, rows: Part) -> np.ndarray:
-    """Predict rows: (n_rows,) float64 in the property's unit."""
+    """Return the predictions for rows, (n_rows,) float64 in the property's unit."""
     scaled = np.asarray(estimator.predict(rows.resident.numpy()), np.float64)
     return scaled * data.scaling.target_scale + data.scaling.target_mean
 
@@ -228,7 +229,7 @@ def predictions(estimator: Any, data: Dataset, rows: Part) -> np.ndarray:
 def _write(
     run: Run, pack: Pack, data: Dataset, estimator: Any, progress: Search, facts: dict[str, Any]
 ) -> RunResult:
-    """Write the parameters if they are plain numbers, the predictions and, last, the result."""
+    """Write the parameters (if they are plain numbers), then the predictions and the result."""
     assert progress.best is not None
     prediction = predictions(estimator, data, data.test)
     tensors, point = parameters(run.spec, estimator), progress.best["point"]
@@ -268,11 +269,11 @@ def _write(
 
 
 def parameters(spec: RunSpec, estimator: Any) -> dict[str, Tensor]:
-    """Return what a model has learnt if it is plain numbers.
+    """Return the parameters that a model has learnt, if they are plain numbers.
 
     Returns:
-        coef (n_features,) and intercept (1,) of scaled features, or TabM's weights; nothing for
-        trees and support vectors.
+        For linear models coef (n_features,) and intercept (1,), which apply to scaled features; for
+        TabM its weights; an empty dict for trees and support vectors.
     """
     if isinstance(estimator, TabM):
         return {
@@ -292,7 +293,7 @@ def _notes(run: Run) -> Path:
 
 
 def _resume(run: Run) -> Search:
-    """Read what an earlier attempt at this run has tried; nothing if that is damaged."""
+    """Read the progress of an earlier attempt at this run; start anew if the file is damaged."""
     notes = _notes(run)
     with contextlib.suppress(FileNotFoundError, UserError):
         value = read_json(notes)
@@ -300,10 +301,12 @@ def _resume(run: Run) -> Search:
             progress = Search(**value["search"])
             logger.info(f"resuming after {len(progress.tried)} points of the grid")
             return progress
-        logger.warning(f"warning: {notes} is damaged or of another run; the grid starts again")
+        logger.warning(
+            f"warning: {notes} is damaged or of another run; the grid starts from its first point"
+        )
     return Search()
 
 
 def _digest(search: object) -> str:
-    """Hash the notes, since a changed digit in an error could choose another point."""
+    """Hash the progress, since a changed digit in an error could select another point."""
     return hashlib.sha256(json.dumps(search, sort_keys=True).encode()).hexdigest()

@@ -1,20 +1,20 @@
-"""Train models on a pack; each leaves a run folder with its result.json.
+"""Train models on a pack; each training writes a run folder with a result.json.
 
     python -m irnet_hpc.train --pack mine-magpie --property hardness --architecture irnet --depth 17
     horovodrun -np 2 python -m irnet_hpc.train ...                (or mpirun -np 2, or srun)
     python -m irnet_hpc.train ... --recipe '{name: mine, base: paper, batch: 64}'
     python -m irnet_hpc.train --pack mine-magpie --property hardness --architecture random_forest
-    python -m irnet_hpc.train ... --property hardness,density     (one network, an output for each)
+    python -m irnet_hpc.train ... --property hardness,density     (one network with two outputs)
     python -m irnet_hpc.train ... --init RUN                      (from a finished run's weights)
     python -m irnet_hpc.train ... --seed 0,1,2                    (three runs, trained as one stack)
     python -m irnet_hpc.train ... --bundle '[{seed: 0}, {seed: 0, recipe: paper}]'
     python -m irnet_hpc.train ... --data stream --stage-dir /local/scratch   (a pack beyond memory)
     python -m irnet_hpc.train ... --json | jq '.runs[0].test_mae' (one object; all lines to stderr)
 
-The result does not depend on how many ranks train: the batch is that of all ranks together, the
-order of rows a function of seed and epoch, and rows are normalised in fixed groups. Exit status: 0
-done, 2 a user's mistake, 75 preempted with a checkpoint, 76 another process trains the run, 1
-otherwise.
+The result does not depend on the number of ranks: the batch is divided among the ranks, the order
+of rows depends only on seed and epoch, and rows are normalised in fixed groups. Exit status: 0
+done, 2 a user's mistake, 75 preempted with a checkpoint, 76 another process trains the run, 1 any
+other failure.
 """
 
 import argparse
@@ -43,10 +43,11 @@ if TYPE_CHECKING:
     from irnet_hpc.runs.lease import Leases
     from irnet_hpc.train.session import Claims
 
-# States of a run that --json can report; for several runs, the first state here that one of them
-# has.
+# The states that --json can report. For several runs, it reports the first state in this list that
+# any of them has.
 STATES = (CellState.FAILED, CellState.PREEMPTED, CellState.RUNNING, CellState.DONE)
-# Fields of RunResult that --json repeats. Errors are in `unit`, on the test rows unless named else.
+# The fields of RunResult that --json repeats. Errors are in `unit`, and on the test rows unless the
+# name says otherwise.
 RESULT_FIELDS = (
     *("unit", "test_mae", "test_rmse", "test_r2", "val_mae", "baseline_mae", "selected_on"),
     *("epochs", "best_epoch", "n_train", "n_val", "n_test", "n_parameters", "per_property"),
@@ -61,11 +62,11 @@ def parser() -> CommandParser:
     add(
         "--property",
         required=True,
-        help="a property, or several joined by commas for one network with an output each",
+        help="a property, or several joined by commas for one network with several outputs",
     )
     add("--architecture", help=f"{', '.join(MODELS)}; or, without --depth, {', '.join(GRIDS)}")
-    add("--depth", type=int, help="layers of the network")
-    add("--layers", help="a layer string instead, e.g. 256BARx4-64BARx2-1")
+    add("--depth", type=int, help="number of layers of the network")
+    add("--layers", help="a layer string in place of both, e.g. 256BARx4-64BARx2-1")
     add(
         "--recipe",
         help=f"{', '.join(RECIPES)}, or an inline one (default: {DEFAULT_RECIPE}, or {GRID})",
@@ -87,24 +88,24 @@ def parser() -> CommandParser:
         "--micro-batch",
         type=int,
         metavar="ROWS",
-        help="split each rank's batch into pieces of at most ROWS rows: same result, less memory",
+        help="split each rank's batch into pieces of at most ROWS rows: needs less memory",
     )
     add(
         "--init",
         metavar="RUN",
-        help="folder of a finished run of the same model, whose weights to start from",
+        help="start from the weights of this finished run of the same model (its folder)",
     )
     add("--results", default="results", help="folder of all runs (default: %(default)s)")
     add("--pack-dir", help="folder of packs (default: $IRNET_PACKS, else packs)")
     add(
         "--data",
         default="auto",
-        help=f"{', '.join(PLACES)}: where features are; auto streams what memory cannot hold",
+        help=f"{', '.join(PLACES)}: where features are kept; auto streams what memory cannot hold",
     )
     add(
         "--stage-dir",
         metavar="DIR",
-        help="read a copy on a disk of the node; auto: in $SLURM_TMPDIR, else $TMPDIR",
+        help="copy the pack to this disk of the node; auto: $SLURM_TMPDIR, else $TMPDIR",
     )
     add("--engine", default="auto", help=f"{', '.join(ENGINES)} (default: %(default)s)")
     add(
@@ -116,15 +117,15 @@ def parser() -> CommandParser:
     add(
         "--json",
         action="store_true",
-        help="print one object at the end, for a program to read, and all lines to stderr",
+        help="print one JSON object at the end, and all other lines to stderr",
     )
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command on this rank; the others run it too."""
+    """Run the command on this rank, as on every other; return the exit status."""
     arguments = parser().parse_args(argv)
-    # Imports torch, which --help does not need.
+    # Imported here because it imports torch, which --help does not need.
     from irnet_hpc.distributed.engines import start
     from irnet_hpc.distributed.processes import keep_freed_memory
     from irnet_hpc.runs.lease import Leases
@@ -142,11 +143,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def collectives_are_rare(arguments: argparse.Namespace, size: int) -> bool:
-    """Return True if `size` ranks communicate once per step; False if the options are wrong."""
+    """Return True if `size` ranks communicate only once per step; False for wrong options."""
     try:
         recipes = [cell.recipe for cell in read_request(arguments).cells]
     except (UserError, OSError):
-        return False  # the reason is given once the ranks have met
+        return False  # the error is raised again, and reported, once the ranks have met
     return one_collective_per_step(recipes, size)
 
 
@@ -156,7 +157,7 @@ def _run(
     leases: "Leases",
     answer: Callable[[object], None],
 ) -> int:
-    """Train what the options ask for; rank 0 gives the answer, even if the training fails."""
+    """Train the requested runs; rank 0 prints the outcome, even if the training fails."""
     from irnet_hpc.distributed.engines import together
     from irnet_hpc.train.session import claim_runs, open_runs, train_claimed
 
@@ -179,12 +180,12 @@ def _run(
 def command_outcome(
     runs: list[Run], claims: "Claims", seconds: float, next_step: str
 ) -> dict[str, Any]:
-    """Describe what has become of the runs, as --json prints it.
+    """Describe the outcome of all runs, as --json prints it.
 
     Args:
-        runs: All runs that were asked for.
-        claims: Which runs this command was to train, and which another process holds.
-        seconds: How long the command has taken.
+        runs: All runs that were requested.
+        claims: Which runs this command had to train, and which another process holds.
+        seconds: How long the command has taken, in s.
         next_step: The command to type next.
     """
     held = {run.key: str(error) for run, error in claims.held}
@@ -227,10 +228,10 @@ def _run_outcome(run: Run, is_claimed: bool, held: str | None) -> dict[str, Any]
 
 
 def _end_rank(error: BaseException, comm: "Comm") -> int:
-    """Decide how this rank ends after an error, so that no other rank waits for it.
+    """End this rank after an error, so that no other rank waits for it.
 
     Returns:
-        The exit status of a rank that leaves in order, since all ranks have met the error.
+        The exit status, if all ranks have met the error and this one can leave in order.
     """
     from irnet_hpc.distributed.engines import leave_at_once
     from irnet_hpc.train.stream import PackUnreadable
@@ -241,7 +242,7 @@ def _end_rank(error: BaseException, comm: "Comm") -> int:
         if comm.rank == 0:
             raise error
         return error.exit_status  # rank 0 gives the reason
-    # The other ranks have not met the error, and would wait for this one.
+    # The other ranks have not met the error and would wait for this rank.
     message, status = "", ExitStatus.USER_ERROR
     if isinstance(error, PackUnreadable):
         message = str(error)

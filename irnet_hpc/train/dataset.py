@@ -20,7 +20,7 @@ from irnet_hpc.train.run import PLACES
 from irnet_hpc.train.scaling import Scaling
 from irnet_hpc.train.stream import SHUFFLED_ROWS, WINDOW_PIECES, Stream
 
-# The share of the free memory, of the host and of the device, that `auto` lets features fill.
+# With `auto`, features may fill this share of the free memory of the host and of the device.
 SHARE = 0.5
 # The types of weights and data.
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
@@ -28,11 +28,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """The rows of one role (train, val or test) that report the property, or one of several."""
+    """The rows of one role (train, val or test) that report at least one of the properties."""
 
     row: np.ndarray  # (n_rows,) int64, their numbers in the pack, ascending
-    # (n_rows,) float64, in the property's unit; for several (n_rows, n_properties), NaN where a row
-    # does not report one
+    # (n_rows,) float64, in the property's unit; for several properties (n_rows, n_properties), with
+    # NaN for values that are not reported
     target: np.ndarray
     x: Tensor | Stream  # (n_rows, n_features), scaled, on the device or still in the pack
     y: Tensor  # the target, scaled, on the device
@@ -42,22 +42,22 @@ class Part:
 
     @property
     def n_features(self) -> int:
-        """Columns of x."""
+        """The number of columns of x."""
         return self.x.n_features if isinstance(self.x, Stream) else self.x.shape[1]
 
     @property
     def streams(self) -> bool:
-        """True if x stays in the pack."""
+        """True if x is read from the pack when it is needed."""
         return isinstance(self.x, Stream)
 
     @property
     def device(self) -> torch.device:
-        """The device that x is on, or will be."""
+        """The device that x is on, or that it is read to."""
         return self.x.device
 
     @property
     def resident(self) -> Tensor:
-        """The features in memory; they must not stream."""
+        """The features in memory; call it only if they do not stream."""
         assert isinstance(self.x, Tensor)
         return self.x
 
@@ -86,7 +86,7 @@ class Part:
             yield batch, self.y[places[i]]
 
     def slabs(self, first: int, last: int, n: int) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the rows from `first` to `last`, n at a time: places and x (n, n_features)."""
+        """Yield rows `first` to `last`, n at a time: their places and x (n, n_features)."""
         begins, x = range(first, last, n), self.x
         if isinstance(x, Stream):
             slabs = stream.batches(x, np.arange(first, last), n)
@@ -107,7 +107,7 @@ class Dataset:
 
 
 def dtype_of(recipe: Recipe | Grid) -> torch.dtype:
-    """Return the type of weights and data; classical models are given float64."""
+    """Return the type of weights and data, which is float64 for classical models."""
     return DTYPES[recipe.precision] if isinstance(recipe, Recipe) else torch.float64
 
 
@@ -119,21 +119,22 @@ def load(
     given: Scaling | None = None,
     place: str = "resident",
 ) -> Dataset:
-    """Load the rows that report the property, or one of several, scaled.
+    """Load and scale the rows that report at least one of the properties.
 
-    Protocol `paper` trains on train and val together, as the published code does; val is empty.
+    Under protocol `paper`, train and val are joined for training, as in the published code, and val
+    is empty.
 
     Args:
-        pack: The pack; where features stream it is opened once more.
-        spec: The run.
-        recipe: Its recipe, which says how rows are scaled.
+        pack: The pack; if features stream, it is opened a second time.
+        spec: The specification of the run.
+        recipe: The recipe of the run, which says how rows are scaled.
         device: The device of the tensors.
-        given: A scaling of features to use instead of that of the training rows, if the initial
-            weights expect it.
+        given: A scaling of features to use in place of that of the training rows, if the initial
+            weights expect this scaling.
         place: One of PLACES.
 
     Raises:
-        UserError: If a role has no rows of a property, or training has less than a batch.
+        UserError: If a role has no row that reports a property, or training has less than a batch.
     """
     train, val, test = (
         _reported(pack, spec.properties, pack.rows(role)) for role in ("train", "val", "test")
@@ -143,10 +144,10 @@ def load(
     if spec.train_rows is not None:
         if spec.train_rows > len(train[0]):
             raise UserError(
-                f"train_rows must be at most the {len(train[0])} rows there are, "
+                f"train_rows must be at most the {len(train[0])} training rows of the pack, "
                 f"got {spec.train_rows}"
             )
-        # Rows are in random order, so that subsets are nested.
+        # Rows are in random order, so the first rows are a random sample, and samples are nested.
         train = (train[0][: spec.train_rows], train[1][: spec.train_rows])
     _check_rows(spec, recipe, {"train": train, "val": val, "test": test})
     roles, dtype = (train, val, test), dtype_of(recipe)
@@ -162,9 +163,9 @@ def load(
     return dataclasses.replace(data, scaling=dataclasses.replace(data.scaling, floor=floor))
 
 
-# The rows of one role: their numbers in the pack (n_rows,), ascending, and targets as in Part.
+# The rows of one role: row numbers in the pack (n_rows,), ascending, and targets as in Part.
 Targets = tuple[np.ndarray, np.ndarray]
-# The same with features (n_rows, n_features) in the middle.
+# The rows of one role with features: row numbers, features (n_rows, n_features) and targets.
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -173,20 +174,20 @@ def _joined(first: Targets, second: Targets) -> Targets:
 
 
 def _check_rows(spec: RunSpec, recipe: Recipe | Grid, roles: dict[str, Targets]) -> None:
-    """Raise UserError if a role lacks rows of a property, or training has less than a batch."""
+    """Raise UserError if no row of a role reports a property, or train has less than a batch."""
     for role, (row, target) in roles.items():
         values = target.reshape(len(row), len(spec.properties))
         reports: list[bool] = np.any(~np.isnan(values), axis=0).tolist()
         for name, reported in zip(spec.properties, reports, strict=True):
             if not reported and (role != "val" or spec.protocol == "honest"):
-                raise UserError(f"{name} of pack {spec.pack} has no {role} rows that report it")
+                raise UserError(f"no {role} row of pack {spec.pack} reports {name}")
     n_train = len(roles["train"][0])
     if n_train < recipe.batch:
         fits = fitting_batch(n_train)
         base = recipe.name if recipe.name in RECIPES else DEFAULT_RECIPE
         raise UserError(
-            f"training rows must be at least one batch, got {n_train} rows of {spec.property} and "
-            f"a batch of {recipe.batch} (recipe {recipe.name}); e.g. --recipe '{{name: small, "
+            f"too few training rows for one batch, got {n_train} rows of {spec.property} and a "
+            f"batch of {recipe.batch} (recipe {recipe.name}); e.g. --recipe '{{name: small, "
             f"base: {base}, batch: {fits}, norm_group: {fits}}}'"
         )
 
@@ -201,11 +202,11 @@ def arrange(
     """Scale rows and move them to the device.
 
     Args:
-        roles: Rows for training, validation and test.
-        recipe: How to scale.
+        roles: The rows for training, validation and test.
+        recipe: The recipe, which says how rows are scaled.
         device: The device of the result.
-        given: A scaling of features to use instead of that of the training rows.
-        own: Whether features may be overwritten, which is twice as fast as new memory.
+        given: A scaling of features to use in place of that of the training rows.
+        own: Whether the features in `roles` may be overwritten, which is twice as fast.
     """
     _, features, target = roles[0]
     fitted = scaling.fit(lambda: [features], features.shape[1], target, recipe, given)
@@ -223,23 +224,23 @@ def arrange(
 def streams(
     place: str, n_rows: int, n_features: int, device: torch.device, dtype: torch.dtype
 ) -> bool:
-    """Return True if features stay in the pack.
+    """Return True if features stream: they stay in the pack and are read when needed.
 
-    Under `auto` they do if they would fill more than SHARE of the free memory.
+    With `auto`, features stream if they would fill more than SHARE of the free memory.
     """
     if check_choice("data", place, PLACES) != "auto":
         return place == "stream"
     on_host, on_device = 4 * n_rows * n_features, dtype.itemsize * n_rows * n_features
     if device.type == "cuda" and on_device > SHARE * torch.cuda.mem_get_info(device)[0]:
         return True
-    # Another copy, beside the float32 that were read.
+    # A second copy, in the type of the data, besides the float32 that were read.
     if device.type == "cpu" and dtype.itemsize != 4:
         on_host += on_device
     return on_host > SHARE * memory.free_bytes()
 
 
 def place_of(data: Dataset, comm: Comm) -> str:
-    """Describe where the ranks have their features; some may find less memory than others."""
+    """Describe where the ranks keep features; ranks may differ, since their memory may."""
     n_streaming = sum(comm.gather(data.train.streams))
     if n_streaming == comm.size:
         return "streamed"
@@ -253,12 +254,12 @@ def _streaming(
     device: torch.device,
     given: Scaling | None,
 ) -> Dataset:
-    """Do what `arrange` does, with features that stay in the pack; statistics take two passes."""
+    """Arrange rows as `arrange` does, but leave the features in the pack; it is read twice."""
     row, target = roles[0]
     fitted = scaling.fit(
         lambda: (x for _, x in stream.slabs(pack, row)), pack.n_features, target, recipe, given
     )
-    source = open_pack(pack.path)  # stays open for as long as anyone has these rows
+    source = open_pack(pack.path)  # stays open as long as these rows are in use
     dtype = dtype_of(recipe)
 
     def part(row: np.ndarray, target: np.ndarray) -> Part:
@@ -276,7 +277,7 @@ def _reported(pack: Pack, names: tuple[str, ...], rows: slice) -> tuple[np.ndarr
 
 
 def _features(pack: Pack, row: np.ndarray) -> np.ndarray:
-    """Read the features of ascending row numbers (n_rows, n_features) float32."""
+    """Read the features of rows, (n_rows, n_features) float32; `row` must be ascending."""
     out = np.empty((len(row), pack.n_features), np.float32)
     for places, x in stream.slabs(pack, row):
         out[places] = x
@@ -287,12 +288,12 @@ def epoch_order(row: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """Compute the order in which an epoch visits the training rows.
 
     Args:
-        row: The numbers of the rows in the pack (n_rows,), ascending, which tell their chunks.
+        row: The numbers of the rows in the pack (n_rows,), ascending; they decide the chunks.
         seed: The seed of the run.
         epoch: The number of the epoch, from 0 on.
 
     Returns:
-        Positions in `row` (n_rows,): a pure function of (seed, epoch) and the chunks.
+        Positions in `row` (n_rows,), which depend only on seed, epoch and chunks.
     """
     random = np.random.Generator(np.random.Philox(key=[seed, epoch]))
     bounds = np.flatnonzero(np.diff(row // SHUFFLED_ROWS)) + 1

@@ -1,4 +1,4 @@
-"""Evaluate networks: set weights, take population statistics, predict rows, measure errors."""
+"""Evaluate networks: set weights, compute population statistics, predict rows, measure errors."""
 
 import contextlib
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ from irnet_hpc.train.checkpoint import NEVER
 from irnet_hpc.train.dataset import Dataset, Part
 from irnet_hpc.train.joint import relative_errors
 
-EVALUATION_ROWS = 4096  # a forward pass
+EVALUATION_ROWS = 4096  # rows per forward pass
 
 
 @contextlib.contextmanager
 def weights(flat: FlatParameters, values: Tensor) -> Iterator[None]:
-    """Replace the network's weights by `values` (K, n_params) inside the block."""
+    """Use `values` (K, n_params) as the network's weights inside the block."""
     own = flat.values.clone()
     flat.values.copy_(values)
     try:
@@ -34,7 +34,7 @@ def weights(flat: FlatParameters, values: Tensor) -> Iterator[None]:
 
 @torch.no_grad()
 def take_statistics(network: Network, rows: Part, recipe: Recipe, comm: Comm) -> None:
-    """Set the population statistics from whole groups of the first training rows.
+    """Compute the population statistics from the first training rows, in whole groups.
 
     The groups are divided among the ranks.
     """
@@ -56,10 +56,10 @@ def take_statistics(network: Network, rows: Part, recipe: Recipe, comm: Comm) ->
 
 @torch.no_grad()
 def outputs(network: Network, rows: Part, recipe: Recipe, comm: Comm) -> np.ndarray:
-    """Run the network on rows. Each rank computes a share, and all ranks return all outputs.
+    """Run the network on rows. Each rank computes a share, and every rank returns all outputs.
 
     Returns:
-        (..., n_rows, n_outputs) float64, scaled.
+        The outputs, (..., n_rows, n_outputs) float64, still scaled.
     """
     weight = network.output.weight  # (..., n_outputs, n_inputs)
     out = weight.new_zeros(*weight.shape[:-2], len(rows), weight.shape[-2], dtype=torch.float64)
@@ -76,12 +76,12 @@ def _for_all(network: Network, x: Tensor) -> Tensor:
 
 
 def in_unit(out: np.ndarray, rows: Part, data: Dataset) -> np.ndarray:
-    """Convert the outputs of one network to the property's unit, and cut them at its floor.
+    """Convert the outputs of one network to the property's unit, and raise them to its floor.
 
     Args:
         out: (n_rows, n_outputs).
         rows: The rows of these outputs.
-        data: The data whose scaling is undone.
+        data: The data, whose scaling is undone.
 
     Returns:
         Predictions float64 (n_rows,), or (n_rows, n_properties) for several properties.
@@ -93,22 +93,22 @@ def in_unit(out: np.ndarray, rows: Part, data: Dataset) -> np.ndarray:
 
 
 def predict(network: Network, rows: Part, data: Dataset, recipe: Recipe, comm: Comm) -> np.ndarray:
-    """Predict rows with one network, on every rank; see `outputs` and `in_unit`."""
+    """Predict rows with one network, in the property's unit; every rank gets all predictions."""
     return in_unit(outputs(network, rows, recipe, comm), rows, data)
 
 
 def row_errors(prediction: np.ndarray, rows: Part, data: Dataset) -> np.ndarray:
-    """Compute the errors (n_rows,) whose mean selects: |error|, or the relative error."""
+    """Compute each row's |error| or relative error (n_rows,); their mean selects the epoch."""
     if data.scaling.spread is None:
         return np.abs(prediction - rows.target)
     return relative_errors(prediction, rows.target, data.scaling.spread)
 
 
 def select_halves(halves: list, errors: np.ndarray, seed: int) -> None:
-    """Under protocol `paper`, note the best epoch by each half of the test rows.
+    """Update the best epoch as selected by each half of the test rows, for protocol `paper`.
 
     Args:
-        halves: For each half, its lowest MAE so far and the MAE of the other half in that epoch;
+        halves: For each half, its lowest MAE so far and the other half's MAE in the same epoch;
             changed in place.
         errors: The errors of the test rows in this epoch (n_rows,).
         seed: The seed of the run, which also decides the halves.
@@ -134,7 +134,7 @@ def metrics(target: np.ndarray, prediction: np.ndarray) -> tuple[float, float, f
 
 
 def measure(unit: str, train: np.ndarray, test: np.ndarray, prediction: np.ndarray) -> dict:
-    """Compute the errors of one property, by the names that they have in RunResult.
+    """Compute the errors of one property, as fields of RunResult.
 
     Args:
         unit: The unit of the targets.
@@ -160,11 +160,11 @@ def measure_several(
     prediction: np.ndarray,
     val_prediction: np.ndarray | None,
 ) -> dict:
-    """Compute the errors of each property over the rows that report it, and the relative errors.
+    """Compute the errors of each property on the rows that report it, and the relative errors.
 
     Args:
-        spec: The run.
-        pack: Its pack, which knows the units.
+        spec: The specification of the run.
+        pack: The pack, which states the units.
         data: The rows of the pack.
         prediction: Predictions for the test rows (n_test, n_properties).
         val_prediction: Predictions for the val rows (n_val, n_properties); None if there are none.
@@ -199,13 +199,13 @@ def measure_several(
 
 
 def optimism(halves: list) -> float | None:
-    """Estimate how much lower the MAE is on test rows that select the epoch than on others.
+    """Estimate how much lower the MAE is on the test rows that select the epoch than on others.
 
     Args:
-        halves: Two of [MAE of the half that selects, MAE of the other half]; see `select_halves`.
+        halves: For each half, [MAE of this half, MAE of the other half]; see `select_halves`.
 
     Returns:
-        The mean difference, in the unit; None if a half has no rows.
+        The mean difference, in the property's unit; None if a half has no rows.
     """
     if any(mae == NEVER for mae, _ in halves):
         return None

@@ -15,7 +15,7 @@ from irnet_hpc.train.run import Run
 class Predictions(NamedTuple):
     """Predictions of a finished model, in the unit of each property.
 
-    Shapes are (n_rows,) or, for several properties, (n_rows, n_properties).
+    The shape is (n_rows,) or, for several properties, (n_rows, n_properties).
     """
 
     test: np.ndarray
@@ -29,7 +29,7 @@ def begin(run: Run, pack: Pack, attempt: dict, origin: dict | None = None) -> li
         run: The run.
         pack: Its pack.
         attempt: The facts of this attempt: size, engine and, for a network, data.
-        origin: The facts of the run that it starts from.
+        origin: The facts of the run that this run starts from; None if there is none.
 
     Returns:
         All attempts so far; the last is this one.
@@ -52,8 +52,8 @@ def write_result(
     Args:
         run: The run.
         pack: Its pack.
-        data: The rows that it was trained on.
-        predictions: Those for the test rows and, for several properties, for the val rows.
+        data: The rows of the training.
+        predictions: The predictions for the test rows and, for several properties, the val rows.
         **fields: The other fields of RunResult.
     """
     spec = run.spec
@@ -83,10 +83,10 @@ def write_result(
 def prediction_arrays(
     run: Run, pack: Pack, data: Dataset, prediction: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """List the arrays of test_predictions.npz: material_id, formula, target, prediction.
+    """Make the arrays of test_predictions.npz: material_id, formula, target, prediction.
 
-    For several properties, target and prediction are (n_test, n_properties), NaN where a row does
-    not report a property, and the array `property` names the columns.
+    For several properties, target and prediction are (n_test, n_properties), with NaN for values
+    that are not reported, and the array `property` names the columns.
     """
     rows = pack.rows("test")
     position, target = data.test.row - rows.start, data.test.target

@@ -1,4 +1,4 @@
-"""Train models from Python: the same runs as those of the command, in one process."""
+"""Train models from Python, in one process; the runs are the same as those of the command."""
 
 import contextlib
 from collections.abc import Iterator
@@ -77,35 +77,40 @@ def train_model(
     """Train a model on a pack, unless its result exists, and return the result.
 
     The run folder, its key and all numbers are those of `python -m irnet_hpc.train` in one process.
-    Signals keep their handlers, and the state of random number generators and the number of threads
-    are as before afterwards. Progress is logged at level INFO by `logging.getLogger("irnet_hpc")`.
+    No signal handlers are set. After the call, the state of random number generators and the number
+    of threads are as before it. Progress is logged at level INFO by
+    `logging.getLogger("irnet_hpc")`.
 
     Args:
         pack: A pack, its name, or a path to it.
-        property: A property of the pack, or several joined by commas for one network with an output
-            each. A list trains a model for each item.
+        property: A property of the pack, or several joined by commas for one network with several
+            outputs. A list trains a model for each item.
         architecture: `irnet` (the default), another network, or a classical model such as
             `random_forest`.
-        depth: Layers of the network; 17 if neither `architecture` nor `layers` is given.
-        layers: A layer string instead of the two, e.g. `256BARx4-64BARx2-1`.
-        recipe: The name of a recipe, or its fields, `{"name": "mine", "base": "onecycle",
-            "epochs": 100}`; by default `onecycle`, or `grid` for a classical model.
-        protocol: `honest` selects the epoch on val, `paper` on test.
-        seed: The seed of weights and of the order of rows. A list trains a model for each item.
-        train_rows: Train on only the first `train_rows` rows; None for all.
-        init: The folder of a finished run of the same model, whose weights to start from.
+        depth: The number of layers of the network; 17 if neither `architecture` nor `layers` is
+            given.
+        layers: A layer string in place of architecture and depth, e.g. `256BARx4-64BARx2-1`.
+        recipe: The name of a recipe, or a dict of its fields such as `{"name": "mine",
+            "base": "onecycle", "epochs": 100}`; by default `onecycle`, or `grid` for a classical
+            model.
+        protocol: `honest` selects the epoch on val; `paper` trains on val too and selects on test.
+        seed: The seed of the initial weights and of the order of rows. A list trains a model for
+            each item.
+        train_rows: The number of training rows to use, from the first on; None for all.
+        init: The folder of a finished run of the same model; training starts from its weights.
         results: The folder of all runs.
         pack_dir: The folder of packs that are given by name; None for $IRNET_PACKS, else `packs`.
         device: `auto`, `cpu` or `cuda`.
-        force: Replace a result of another recipe, pack or version.
-        data: `auto`, `resident` or `stream`: where features are while a network trains.
-        stage_dir: A folder on a local disk, to read a copy of the pack from.
-        micro_batch: Rows in the network at once; the numbers are the same, in less memory.
-        progress_bar: Show a bar on a terminal.
+        force: Whether to replace a result of another recipe, pack or version.
+        data: `auto`, `resident` or `stream`: where features are kept while a network trains.
+        stage_dir: A folder on a local disk; the pack is copied to it and read from there.
+        micro_batch: The number of rows in the network at once. Fewer rows need less memory and give
+            the same numbers.
+        progress_bar: Whether to show a bar on a terminal.
 
     Returns:
-        The result, errors in its `unit`. If `property` or `seed` is a list, a list of results, by
-        property first, then by seed.
+        The result, with errors in its `unit`. If `property` or `seed` is a list, a list of results,
+        sorted by property, then by seed.
 
     Raises:
         UserError: If an argument is not allowed, a result is stale, or the training diverges.
@@ -141,7 +146,7 @@ def train_model(
 
 
 def train_request(request: TrainRequest, options: TrainOptions) -> list[RunResult]:
-    """Train what is requested in this process alone; return the results, also of finished runs."""
+    """Train the requested runs in this process; return all results, even of runs done before."""
     comm = Alone()
     with (
         Leases() as leases,
@@ -154,7 +159,7 @@ def train_request(request: TrainRequest, options: TrainOptions) -> list[RunResul
 
 @contextlib.contextmanager
 def _state_restored() -> Iterator[None]:
-    """Use the threads that the command uses, and leave torch as it was."""
+    """Use as many threads as the command does, and restore the state of torch afterwards."""
     threads_before = torch.get_num_threads()
     torch.set_num_threads(n_threads(None))
     try:

@@ -1,7 +1,7 @@
-"""Run the training loop, the only one, and yield each replica's best network once it has ended.
+"""Run the training loop of all networks; yield the best network of each replica when it has ended.
 
-The replicas of a stack go from step to step together. Each has its own order of rows, schedule,
-history, best epoch and end, so its numbers are those of a training alone.
+The replicas of a stack take each step together. Each replica has its own order of rows, schedule,
+history, best epoch and end, so its numbers are the same as if it were trained alone.
 """
 
 import contextlib
@@ -36,13 +36,13 @@ from irnet_hpc.train.stack import Replica, Stack, stacks
 from irnet_hpc.train.step import Step
 from irnet_hpc.train.stopping import StopRequest
 
-# Seconds of work that a lost node costs at most, or an epoch if that is longer.
+# A lost node costs at most so many seconds of work, or an epoch if that takes longer.
 CHECKPOINT_S = 60
-# The averaged weights are updated every EMA_STEPS steps, by the decay to that power, and at the end
-# of an epoch.
+# The averaged weights are updated every EMA_STEPS steps, with the decay raised to that power, and
+# at the end of an epoch.
 EMA_STEPS = 8
-# Steps between two times that the host looks at the device, until the speed is known; then about 1
-# s.
+# The host looks at the device every so many steps, until the speed is known; then about once per
+# second.
 FIRST_LOOK_STEPS = 16
 
 logger = logging.getLogger(__name__)
@@ -50,11 +50,11 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """A replica that has ended: the network of its best epoch, or why there is none."""
+    """A replica that has ended, with the network of its best epoch or the error."""
 
     replica: Replica
     state: State
-    bundle_size: int  # how many replicas its stack had at first
+    bundle_size: int  # number of replicas with which its stack began
     network: Network | None
     error: UserError | None = None
 
@@ -66,12 +66,12 @@ def train_all(
     stop: StopRequest,
     options: TrainOptions,
 ) -> Iterator[Ended]:
-    """Train replicas of one shape, stack after stack.
+    """Train replicas of one shape, stack after stack, as `train` does.
 
-    A stack that does not fit in the memory of the device is trained in halves. See `train`.
+    If a stack does not fit in the memory of the device, it is halved.
 
     Raises:
-        UserError: If a single replica does not fit.
+        UserError: If a single replica does not fit in memory.
     """
     waiting = stacks(replicas, comm)
     while waiting:
@@ -83,7 +83,7 @@ def train_all(
                 yield ended
         except torch.cuda.OutOfMemoryError as error:
             if comm.size > 1:
-                # The other ranks wait for this one, and cannot be told to start again.
+                # The other ranks are waiting for this one and cannot be told to start again.
                 logger.warning(
                     f"error: {len(left)} cells together do not fit in this rank's memory; "
                     "bundle fewer"
@@ -93,16 +93,16 @@ def train_all(
                 raise _too_large(replicas[0]) from error
             is_too_large = True
         if is_too_large:
-            # After the exception, so that nothing refers to the memory of the stack any more.
+            # Done after the `except` block, when nothing refers to the stack's memory any more.
             torch.cuda.empty_cache()
             members, half = list(left.values()), len(left) // 2
             logger.info(
-                f"{len(left)} cells together do not fit in memory: {half} and "
+                f"{len(left)} cells together do not fit in memory; training {half} and "
                 f"{len(left) - half} instead"
             )
             waiting = [*stacks(members[:half], comm), *stacks(members[half:], comm), *waiting]
         elif left:
-            return  # stopped
+            return  # `stop` has asked to stop
 
 
 def train(
@@ -115,12 +115,13 @@ def train(
     """Train replicas of one stack to the end of their recipes.
 
     Args:
-        replicas: Replicas of one shape and at one step, see `stacks`.
+        replicas: Replicas of one shape and at the same step, as `stacks` groups them.
         comm: The ranks that train.
         device: The device of this rank.
-        stop: Asked once per step. If it wants to stop, checkpoints are written and nothing more is
-            yielded.
-        options: `micro_batch`, `cuda_graphs` and `progress_bar` matter here.
+        stop: The request to stop, which is read once per step. If it asks to stop, checkpoints are
+            written and nothing more is yielded.
+        options: The options, of which `micro_batch`, `cuda_graphs`, `progress_bar` and
+            `epoch_lines` are used.
 
     Yields:
         Each replica as soon as it has ended, with the weights and population statistics of its best
@@ -133,7 +134,7 @@ def train(
 
 
 class _Training:
-    """A stack in training, and the clocks that decide when to look at it, to log and to save."""
+    """A stack in training, with the clocks that decide when to log and when to save."""
 
     def __init__(
         self,
@@ -164,7 +165,7 @@ class _Training:
                 replica.run.folder.write_history(state.history)
         step = self._new_step()
         while True:
-            # Not step 0 if a signal stopped this epoch before.
+            # This is not 0 if a signal interrupted this epoch in an earlier attempt.
             first = stack.states[0].step - stack.states[0].epoch * self.n_steps
             rates = np.stack([epoch_rates(r.recipe, s, self.n_steps) for r, s in stack.members], 1)
             errors, is_stopped = self._train_epoch(step, first, rates)
@@ -183,9 +184,9 @@ class _Training:
             spend(stack, comm, epoch_s, trained_s)
             lost = self._note_epoch(errors, maes, rates[-1])
 
-            # The clock of rank 0 decides for all. A checkpoint is due if the end of the next epoch
-            # would be too late; where many large replicas take long to save, a twentieth of the
-            # time at most goes into it.
+            # The clock of rank 0 decides for all ranks. A checkpoint is due if the end of the next
+            # epoch would be too late. If saving takes long (many large replicas), checkpoints are
+            # rarer, so that saving takes at most a twentieth of the time.
             steps_per_s = (self.n_steps - first) / max(trained_s, 1e-6)
             is_due = (
                 now - self.saved + epoch_s > CHECKPOINT_S and now - self.saved >= 20 * self.saving_s
@@ -206,22 +207,22 @@ class _Training:
                 step, self.clock = self._new_step(), time.monotonic()
             if is_due:
                 self.saved = time.monotonic()
-                # If a run is lost just now, that is noticed at the next epoch.
+                # If a run is lost just now, the next epoch notices it.
                 save(stack, [None] * len(stack.replicas), comm)
                 self.saving_s = time.monotonic() - self.saved
 
     def _new_step(self) -> Step:
-        """Make the step of the stack as it is now."""
+        """Make a Step for the replicas that are in the stack now."""
         return Step(self.stack, self.comm, self.options.cuda_graphs, self.options.micro_batch)
 
     def _train_epoch(
         self, step: Step, first: int, rates: np.ndarray
     ) -> tuple[list[UserError | None], bool]:
-        """Train the steps of an epoch, from `first` on, with `rates` (n_steps, K).
+        """Train the steps of an epoch, from `first` on, with the learning rates (n_steps, K).
 
         Returns:
-            The error of each replica whose loss is no longer finite, and whether a stop was asked
-            for.
+            For each replica an error if its loss is no longer finite, else None; and whether a stop
+            was requested.
         """
         stack, n_steps, epoch = self.stack, self.n_steps, self.stack.states[0].epoch
         seeds = [replica.spec.seed for replica in stack.replicas]
@@ -236,11 +237,11 @@ class _Training:
             update_averages(stack, n_steps, i)
             if n_done % self.look_steps and i < n_steps - 1:
                 continue
-            # The host looks at the device: it waits for the steps that are under way.
+            # Here the host looks at the device, and so waits for the steps that are under way.
             for k, error_sum in enumerate(step.error_sum.tolist()):
                 stack.states[k].step, stack.states[k].error_sum = n_done, error_sum
                 if errors[k] is None and not math.isfinite(error_sum):
-                    # The host looks at some steps only; the device counts at each.
+                    # The host looks only after some steps, while the device counts finite steps.
                     at = first + int(step.n_finite[k])
                     at_rows = self.rows[visited[k].reshape(-1, self.batch)[at]]
                     errors[k] = self._not_finite(k, at, at_rows, rates[at, k])
@@ -256,7 +257,7 @@ class _Training:
     def _note_epoch(
         self, errors: list[UserError | None], maes: list[float], rates: np.ndarray
     ) -> dict[int, UserError]:
-        """Note the epoch in the histories; return which runs rank 0 finds that it has lost."""
+        """Add the epoch to the histories; return the runs that rank 0 finds to be lost."""
         lost: dict[int, UserError] = {}
         for k, (replica, state) in enumerate(self.stack.members):
             if errors[k] is None:
@@ -271,7 +272,7 @@ class _Training:
     def _log_epoch(
         self, errors: list[UserError | None], now: float, any_ended: bool, rows_per_s: float
     ) -> None:
-        """Log a line for each replica, at most one a second, unless the bar shows the same."""
+        """Log a line for each replica, at most one per second, unless the bar is visible."""
         progress.update(self.bar, self.stack)
         n_together = len(self.stack.replicas)
         is_time = any_ended or now - self.logged >= n_together
@@ -287,12 +288,12 @@ class _Training:
         """Yield the replicas that have ended."""
         for k, (replica, state) in enumerate(self.stack.members):
             if has_ended[k]:
-                self.bar.clear()  # for the lines that will be printed about it
+                self.bar.clear()  # since lines about this replica will be printed
                 network = None if errors[k] else self.stack.best_network(k)
                 yield Ended(replica, state, self.n_begun, network, errors[k])
 
     def _not_finite(self, k: int, at: int, rows: np.ndarray, rate: float) -> UserError:
-        """Describe the first loss that is not finite, at step `at`, of `rows` (batch,)."""
+        """Describe the first loss that is not finite: of step `at`, on `rows` (batch,)."""
         spec, state = self.stack.replicas[k].spec, self.stack.states[k]
         some = ", ".join(map(str, rows[:8])) + f" and {len(rows) - 8} more" * (len(rows) > 8)
         return UserError(
@@ -304,7 +305,7 @@ class _Training:
 
 
 def epoch_rates(recipe: Recipe, state: State, n_steps: int) -> np.ndarray:
-    """Compute the learning rate of each step of the next epoch (n_steps,)."""
+    """Compute the learning rates of the steps of the next epoch, (n_steps,)."""
     reduced = plateau_factor(recipe, [row[4] for row in state.history])
     steps = range(state.epoch * n_steps, (state.epoch + 1) * n_steps)
     return np.array(
@@ -313,9 +314,9 @@ def epoch_rates(recipe: Recipe, state: State, n_steps: int) -> np.ndarray:
 
 
 def update_averages(stack: Stack, n_steps: int, i: int) -> None:
-    """After step i of an epoch, move the averaged weights towards the weights.
+    """Move the averaged weights towards the weights, after step i of an epoch.
 
-    Without `ema` they become the weights, at the end of the epoch.
+    If the recipe has no `ema`, the averaged weights are set to the weights at the end of the epoch.
     """
     is_last, n_frozen = i == n_steps - 1, stack.flat.n_frozen
     for k, (replica, state) in enumerate(stack.members):
@@ -331,8 +332,8 @@ def update_averages(stack: Stack, n_steps: int, i: int) -> None:
 def evaluate(stack: Stack, errors: list[UserError | None], comm: Comm) -> list[float]:
     """Compute the error of each replica on the rows that select.
 
-    Remembers the weights of replicas that are better than before, and sets `errors` of those whose
-    error is not finite.
+    If a replica is better than before, its weights are kept as its best. If its error is not
+    finite, its place in `errors` is set.
     """
     maes, first = [], stack.replicas[0]
     role = "val" if first.spec.protocol == "honest" else "test"
@@ -358,12 +359,12 @@ def evaluate(stack: Stack, errors: list[UserError | None], comm: Comm) -> list[f
 
 
 def note_epoch(replica: Replica, state: State, mae: float, rate: float) -> None:
-    """Add a row to the history, and stop the replica if its patience is at an end.
+    """Add a row to the history, and stop the replica if its patience has run out.
 
     Args:
         replica: The replica.
-        state: Its state, which is changed.
-        mae: Its error on the rows that select.
+        state: The state of the replica, which is changed.
+        mae: The replica's error on the rows that select.
         rate: The learning rate of the last step.
     """
     scaling, recipe = replica.data.scaling, replica.recipe
@@ -375,17 +376,17 @@ def note_epoch(replica: Replica, state: State, mae: float, rate: float) -> None:
 
 
 def spend(stack: Stack, comm: Comm, seconds: float, training_s: float) -> None:
-    """Give each replica its share of the time, so that sums over cells are the device's time."""
+    """Divide the time equally among the replicas, so that their times add up."""
     for state in stack.states:
         state.spend(seconds / len(stack.states), comm.size)
         state.training_s += training_s / len(stack.states)
 
 
 def save(stack: Stack, errors: list[UserError | None], comm: Comm) -> list[UserError | None]:
-    """Write the checkpoints of the replicas without an error.
+    """Write the checkpoints of those replicas that have no error.
 
     Returns:
-        `errors`, with those of runs that turn out to be lost.
+        `errors`, and in it an error for each run that turns out to be lost.
     """
     errors = list(errors)
     for k, (replica, state) in enumerate(stack.members):
@@ -399,6 +400,6 @@ def save(stack: Stack, errors: list[UserError | None], comm: Comm) -> list[UserE
 
 def _too_large(replica: Replica) -> UserError:
     return UserError(
-        f"a network and its batch must fit in the device's memory, got {replica.spec.model} and "
-        f"{replica.recipe.batch} rows; fewer rows at once (--micro-batch) or more ranks may fit"
+        f"{replica.spec.model} with a batch of {replica.recipe.batch} rows does not fit in the "
+        "device's memory; fewer rows at once (--micro-batch) or more ranks may fit"
     )

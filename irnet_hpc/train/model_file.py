@@ -1,6 +1,7 @@
 """Write and read the network of a finished run, to predict with it or to start from it.
 
-Files carry a hash of their content: a bit that flips on a disk is an error, not another prediction.
+Files hold a hash of their content, so a bit that flips on a disk gives an error and not a wrong
+prediction.
 """
 
 import dataclasses
@@ -31,29 +32,31 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict | None = N
 
     Args:
         path: The file.
-        tensors: Its tensors by name.
-        facts: Content for its header, as JSON; a hash of tensors and facts is added.
+        tensors: The tensors by name.
+        facts: Facts to store in the header as JSON; a hash of tensors and facts is added.
 
     Raises:
-        UserError: If it cannot be written, e.g. on a full disk.
+        UserError: If the file cannot be written, e.g. because the disk is full.
     """
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     header = None
     if facts:
-        # One text: several would be written in an order that changes from file to file.
+        # One entry, since the order of several entries would change from file to file.
         content = facts | {"sha256": _content_hash(tensors, facts)}
         header = {"irnet_hpc": json.dumps(content, ensure_ascii=False)}
     try:
         save_file(tensors, path, header)
     except SafetensorError as error:
-        raise UserError(f"{path.parent} cannot take {path.suffix[1:]} files: {error}") from None
+        raise UserError(
+            f"cannot write a {path.suffix[1:]} file into {path.parent}: {error}"
+        ) from None
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Read the tensors and facts of a file of `write_tensors`.
+    """Read the tensors and facts of a file that `write_tensors` wrote.
 
     Raises:
-        UserError: If it is missing, damaged or no such file.
+        UserError: If the file is missing or damaged, or is another kind of file.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -73,7 +76,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
         MemoryError,
     ) as error:
         raise UserError(f"{path}: it is damaged: {error}") from None
-    recorded = facts.pop("sha256", None)  # absent from files older than it
+    recorded = facts.pop("sha256", None)  # older files have no hash
     if recorded and recorded != _content_hash(tensors, facts):
         raise UserError(f"{path}: it is damaged: its content does not match its hash")
     return tensors, facts
@@ -99,8 +102,8 @@ class Finished:
     recipe: Recipe
     result: RunResult
     tensors: dict[str, Tensor]  # `network.*`, feature_mean and feature_scale (n_features,)
-    facts: dict  # the facts of the same file, at least FACTS
-    who: str  # the name of the run in messages
+    facts: dict  # the facts in the same file; those in FACTS are always there
+    who: str  # how messages call the run
 
     @property
     def model_path(self) -> Path:
@@ -109,7 +112,7 @@ class Finished:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """Weights and statistics by their names in Network.state_dict()."""
+        """The weights and statistics, by their names in Network.state_dict()."""
         return {
             n.removeprefix("network."): t
             for n, t in self.tensors.items()
@@ -117,7 +120,7 @@ class Finished:
         }
 
     def damaged(self, why: object) -> UserError:
-        """Make the error that says why the model cannot be used."""
+        """Make an error that says why the model cannot be used."""
         return UserError(
             f"{self.who} must have its model, got {self.model_path}: it is damaged: {why}"
         )
@@ -128,10 +131,10 @@ def read_finished(folder: Path | str, who: str = "a run") -> Finished:
 
     Args:
         folder: The run folder.
-        who: The name of the run in messages.
+        who: How messages call the run.
 
     Raises:
-        UserError: If there is no run, or it has not finished, keeps no network, or is damaged.
+        UserError: If there is no run, or the run has not finished, has no network, or is damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -145,11 +148,11 @@ def read_finished(folder: Path | str, who: str = "a run") -> Finished:
     spec = read_spec(result.spec)
     if spec.is_classical:
         raise UserError(
-            f"{who} must be of a network, got {folder} of {spec.architecture}: of classical "
-            "models only errors and test predictions are kept"
+            f"{folder} holds a classical model ({spec.architecture}), but {who} must hold a "
+            "network: of a classical model only the errors and test predictions are saved"
         )
     recipe = read_recipe(spec, result.recipe)
-    assert isinstance(recipe, Recipe)  # of a network
+    assert isinstance(recipe, Recipe)  # since the model is a network
     run = Finished(folder, spec, recipe, result, {}, {}, who)
     try:
         tensors, facts = read_tensors(run.model_path)
@@ -163,7 +166,7 @@ def read_finished(folder: Path | str, who: str = "a run") -> Finished:
         raise UserError(f"{who} must have its model, got {error}") from None
     except (KeyError, TypeError) as error:
         raise run.damaged(error) from None
-    # Only the model carries a hash, so a property that was renamed in result.json shows here.
+    # Only the model file holds a hash. So if a property was renamed in result.json, it shows here.
     trained = (
         (read_spec(facts["spec"]), read_recipe(spec, facts.get("recipe", result.recipe)))
         if "spec" in facts
@@ -178,7 +181,7 @@ def read_finished(folder: Path | str, who: str = "a run") -> Finished:
 
 
 def write_model(run: Run, pack: Pack, data: Dataset, network: Network) -> None:
-    """Write model.safetensors: weights, population statistics, scaling, and all else to predict."""
+    """Write model.safetensors, which holds everything that is needed to predict."""
     scaling = data.scaling
     tensors: dict[str, Tensor] = {
         f"network.{name}": tensor.detach().cpu().clone()
@@ -192,7 +195,7 @@ def write_model(run: Run, pack: Pack, data: Dataset, network: Network) -> None:
 
 
 def model_facts(run: Run, pack: Pack, data: Dataset) -> dict:
-    """Collect the facts that are needed, besides the parameters, to predict other rows."""
+    """Collect the facts that are needed, besides the tensors, to predict other rows."""
     spec, scaling = run.spec, data.scaling
     units = [pack.units[name] for name in spec.properties]
     return {
@@ -213,12 +216,12 @@ def model_facts(run: Run, pack: Pack, data: Dataset) -> dict:
 
 
 def _finite_or_none(floor: float | np.ndarray) -> Any:
-    """Replace infinities by None, which JSON has; a list for an array."""
+    """Replace infinities with None, since JSON has no infinity; an array becomes a list."""
     values = [None if np.isinf(value) else value for value in np.ravel(floor).tolist()]
     return values if np.ndim(floor) else values[0]
 
 
 def _elements_seen(pack: Pack, data: Dataset) -> list[str]:
-    """List the elements of the training rows; predictions for others are extrapolations."""
+    """List the elements of the training rows; predictions for other elements extrapolate."""
     formulas = pack.formulas(slice(0, pack.n_rows))
     return sorted(elements_in(formulas[row] for row in data.train.row))

@@ -1,4 +1,4 @@
-"""Train networks of one shape as one stack, and write each one's result as soon as it has ended."""
+"""Train networks of one shape together, and write the result of each as soon as it has ended."""
 
 import logging
 import time
@@ -31,10 +31,10 @@ logger = logging.getLogger(__name__)
 
 
 class Start(NamedTuple):
-    """How a run began, as its result states it."""
+    """The facts about the start of a run that its result states."""
 
     attempts: list[dict]
-    origin: dict | None  # facts of the run whose weights it starts from
+    origin: dict | None  # facts of the run that the initial weights are from
 
 
 def train_networks(
@@ -43,18 +43,19 @@ def train_networks(
     """Train networks of one shape and write their results.
 
     Args:
-        unfinished: The runs, which this process has claimed. Each is removed from the list and
+        unfinished: The runs, which this process has claimed. Each run is removed from the list and
             released as soon as it has ended.
-        pack: Their pack.
+        pack: The pack of all runs.
         options: How to train here.
         comm: The ranks that train.
-        is_copy: Whether the pack is the node's own copy.
+        is_copy: Whether `pack` is a copy on the node.
 
     Returns:
-        False if a signal or the end of the job came first; the runs left in `unfinished` are saved.
+        False if a signal or the end of the job stopped the training; the runs that are left in
+        `unfinished` have been saved.
 
     Raises:
-        UserError: If a run failed; it is raised once all have ended.
+        UserError: If a run failed; the error is raised after all runs have ended.
     """
     began, n_runs, errors = time.monotonic(), len(unfinished), []
     device = together(comm, lambda: device_of(comm.local_rank, options.device))
@@ -75,7 +76,7 @@ def train_networks(
             errors.append(error)
             if comm.rank == 0:
                 run.folder.write_error(str(error), cause_of(error))
-                if n_runs > 1:  # at once, since the others go on
+                if n_runs > 1:  # now, since the other runs continue
                     logger.info("failed %s: %s", run.folder, error)
         unfinished.remove(run)
         run.folder.release()
@@ -95,23 +96,23 @@ def train_networks(
 def _load(
     runs: list[Run], pack: Pack, options: TrainOptions, comm: Comm, device: torch.device
 ) -> list[Replica]:
-    """Load the rows of every run. Raises UserError on all ranks if they cannot be trained on."""
+    """Load the rows of every run; raise UserError on all ranks if this cannot be trained."""
     origin, recipe = runs[0].origin, runs[0].recipe
-    assert isinstance(recipe, Recipe)  # of networks
+    assert isinstance(recipe, Recipe)  # since the runs are of networks
     scaling = origin.scaling if origin else None
     specs = [run.spec for run in runs]
     together(comm, lambda: check_features(origin, pack))
     data = together(comm, lambda: load_each(pack, specs, recipe, device, scaling, options.data))
     if recipe.batch % comm.size:
         raise UserError(
-            f"the batch must divide over the ranks, got batch {recipe.batch} (recipe "
-            f"{recipe.name}) and {comm.size} ranks"
+            f"the batch must be a multiple of the number of ranks, got batch {recipe.batch} "
+            f"(recipe {recipe.name}) and {comm.size} ranks"
         )
     return [Replica(run, rows) for run, rows in zip(runs, data, strict=True)]
 
 
 def _begin(replica: Replica, pack: Pack, options: TrainOptions, comm: Comm, place: str) -> Start:
-    """Write run.json on rank 0."""
+    """Write run.json on rank 0, and return its facts about the start on every rank."""
     run = replica.run
 
     def begin_run() -> Start:
@@ -141,9 +142,9 @@ def _log_start(
 def _write_result(
     ended: Ended, start: Start, pack: Pack, comm: Comm, device: torch.device
 ) -> UserError | None:
-    """Predict the test rows and write the result; return the error if the run has been lost.
+    """Predict the test rows and write the result; return an error if the run has been lost.
 
-    Only rank 0 writes, so only rank 0 can find that it has lost the run.
+    Only rank 0 writes, so only rank 0 can notice that the run has been lost.
     """
     run, state, data = ended.replica.run, ended.state, ended.replica.data
     network, recipe = ended.network, ended.replica.recipe
@@ -196,8 +197,8 @@ def _log_result(run: Run, result: RunResult) -> None:
 
 
 def _note_stop(unfinished: list[Run], stop: StopRequest) -> None:
-    """Say that the runs were stopped; note it in their folders if the end of the job was why."""
-    # A run of other rows, whose turn had not come, has nothing to save.
+    """Log that the runs were stopped; if by the end of the job, write this into error.json too."""
+    # A run whose stack has not been started yet has no checkpoint.
     saved = [str(run.folder.checkpoint) for run in unfinished if run.folder.checkpoint.exists()]
     where = f" and saved in {', '.join(saved)}" if saved else ""
     why = f"{OUT_OF_TIME}: stopped" if stop.is_late else "stopped by a signal"

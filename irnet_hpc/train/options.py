@@ -1,4 +1,4 @@
-"""Turn the options of `python -m irnet_hpc.train` into records. Imports no torch."""
+"""Convert the options of `python -m irnet_hpc.train` into records, without importing torch."""
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,7 @@ from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.train.request import NOT_YAML, RequestedCell, TrainRequest, resolve_recipe
 from irnet_hpc.train.run import TrainOptions
 
-# Keys of a cell of --bundle -> their types in Python, and in words.
+# Key of a cell of --bundle -> its type in Python, and in words.
 CELL_KEYS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "property": (str, "a name, or several joined by commas"),
     "recipe": ((str, dict), "a name, or a mapping"),
@@ -29,7 +29,7 @@ def seed_list(text: str) -> list[int]:
 
 
 def read_request(arguments: argparse.Namespace) -> TrainRequest:
-    """Read which trainings the options request."""
+    """Read from the options which runs to train."""
     cells = tuple(
         RequestedCell(
             cell.get("property", arguments.property),
@@ -52,7 +52,7 @@ def read_request(arguments: argparse.Namespace) -> TrainRequest:
 
 
 def read_options(arguments: argparse.Namespace) -> TrainOptions:
-    """Read how this machine is to train."""
+    """Read from the options how to train on this machine."""
     return TrainOptions(
         device=arguments.device,
         data=arguments.data,
@@ -72,13 +72,13 @@ def _cells(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     cells = _read_bundle(arguments.bundle)
     if len(arguments.seed) > 1:
         raise UserError(
-            f"seeds are given by --seed or in --bundle, not by both, got {arguments.seed}"
+            f"give several seeds either by --seed or in --bundle, not by both, got {arguments.seed}"
         )
     return [{"seed": arguments.seed[0]} | cell for cell in cells]
 
 
 def _read_bundle(text: str) -> list[dict[str, Any]]:
-    """Read --bundle: a YAML list of cells, or the file that holds one."""
+    """Read the cells of --bundle from a YAML list, or from a file that holds such a list."""
     rule = "--bundle must be a YAML list like [{seed: 0}, {seed: 1}]"
     try:
         content = text

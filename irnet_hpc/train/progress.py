@@ -1,6 +1,6 @@
-"""Show the progress of a training: a bar on a terminal, a line per epoch elsewhere.
+"""Show the progress of a training: a bar on a terminal, elsewhere a line per epoch.
 
-The bar is shown by rank 0 only. In a log, a pipe, or below a launcher there is none.
+Only rank 0 shows the bar. There is no bar in a log, in a pipe or below a launcher.
 """
 
 import sys
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from irnet_hpc.train.checkpoint import State
     from irnet_hpc.train.stack import Replica, Stack
 
-# tqdm puts a comma before the last field.
+# tqdm puts a comma before {postfix}.
 FORMAT = "{desc}: {percentage:3.0f}%|{bar}| at most {remaining} left{postfix}"
 Bar = tqdm
 
 
 def make_bar(stack: "Stack", wanted: bool) -> Bar:
-    """Make a bar that counts steps, from where a checkpoint left off; closing it removes it."""
+    """Make a bar that counts steps, from the step of the checkpoint on; closing it erases it."""
     bar = tqdm(
         initial=stack.states[0].step,
         total=_n_steps(stack),
@@ -35,7 +35,7 @@ def make_bar(stack: "Stack", wanted: bool) -> Bar:
 
 
 def update(bar: Bar, stack: "Stack") -> None:
-    """Show epoch and errors, at an epoch's end and when replicas have left the stack."""
+    """Show the epoch and the errors; call it after each epoch and when replicas have left."""
     if bar.disable:
         return
     spec, state = stack.replicas[0].spec, stack.states[0]
@@ -57,12 +57,12 @@ def advance(bar: Bar, step: int) -> None:
 
 
 def replaces_log_lines(bar: Bar) -> bool:
-    """Return True if the bar is visible where epoch lines would be, so that none are needed."""
+    """Return True if the bar is visible on stdout's terminal, so that no lines are needed."""
     return not bar.disable and sys.stdout.isatty()
 
 
 def epoch_line(replica: "Replica", state: "State", n_together: int, rows_per_s: float) -> str:
-    """Format the last epoch of a replica that is trained with `n_together - 1` others."""
+    """Format a line on the last epoch of a replica in a stack of `n_together` replicas."""
     spec, recipe = replica.spec, replica.recipe
     epoch, _, _, train_mae, mae, wall_s = state.history[-1]
     left_min = (recipe.epochs - state.epoch) * wall_s * n_together / (epoch + 1) / 60

@@ -1,4 +1,4 @@
-"""Collect where a result comes from: versions, commit, device, memory."""
+"""Collect the provenance of a result: versions, commit, device and memory."""
 
 import platform
 import resource
@@ -18,15 +18,15 @@ PACKAGES = ("torch", "horovod", "numpy", "h5py", "safetensors", "scikit-learn", 
 def provenance(comm: "Comm", device: "torch.device") -> dict[str, object]:
     """Collect the fields of RunResult that describe the machine and the software.
 
-    A collective: every rank calls it, and every rank gets the same.
+    This is a collective operation: call it on every rank; all ranks get the same fields.
 
     Args:
         comm: The ranks that have trained.
         device: The device of this rank.
 
     Returns:
-        `engine`, `device` (its model), `peak_memory_gb` (the largest of all ranks: of the GPU if
-        there is one, else of the process), `versions` and `commit`.
+        `engine`, `device` (its model), `peak_memory_gb` (the largest of all ranks, on the GPU if
+        one is used, else in the process), `versions` and `commit`.
     """
     if device.type == "cuda":
         import torch
@@ -45,7 +45,7 @@ def provenance(comm: "Comm", device: "torch.device") -> dict[str, object]:
 
 
 def package_versions() -> dict[str, str]:
-    """List the versions of the packages that can change a number, as far as they are installed."""
+    """List the versions of those installed packages that can change a number."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -59,8 +59,8 @@ def source_commit() -> str | None:
     """Return the commit of the source tree that this package was imported from.
 
     Returns:
-        The hash; None if the package is not in a git checkout, or git is not installed: a node
-        without git must not lose a finished training.
+        The hash; None if the package is not in a git checkout, or git is not installed. No error is
+        raised, since a node without git must not lose a finished training.
     """
     tree = Path(__file__).parents[2]
     if not (tree / ".git").exists():

@@ -1,12 +1,12 @@
-"""IRNetRegressor: the same training behind scikit-learn's fit and predict, for any numeric vectors.
+"""Offer the training as IRNetRegressor, with scikit-learn's fit and predict, for any vectors.
 
     from irnet_hpc import IRNetRegressor
     model = IRNetRegressor(architecture="irnet", depth=17).fit(X, y)
     model.predict(X_new)
 
 "IRNet: A General Purpose Deep Residual Regression Framework" (Jha et al., KDD 2019) takes any
-vector, and so does this class. It runs the loop of loop.py in one process, on a table in memory: no
-pack, no run folder.
+vector, and so does this class. It runs the loop of loop.py in one process, on a table in memory,
+without pack or run folder.
 """
 
 import contextlib
@@ -46,27 +46,28 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
     """A network of the IRNet family as a scikit-learn regressor.
 
     Args:
-        architecture: As in `python -m irnet_hpc.train`, e.g. `irnet`.
-        depth: Its layers, e.g. 17.
-        recipe: The name of a recipe, or the fields of one, `{"name": "mine", "base": "onecycle",
-            "epochs": 100}`. For small tables the batch, and the group of rows that are normalised
-            together, shrink to a sixteenth of the training rows; a warning says so, and `recipe_`
-            is what was used.
-        layers: A layer string instead of architecture and depth, e.g. `64BARx2-32BARx1-1`.
-        validation_fraction: The share of rows on which the best epoch is selected. They are not
-            trained on.
-        random_state: Seed of the weights, of the order of rows and of the rows that validate.
-        verbose: Print a line per epoch, at most one a second; on a terminal, a bar.
+        architecture: An architecture as for `python -m irnet_hpc.train`, e.g. `irnet`.
+        depth: The number of layers, e.g. 17.
+        recipe: The name of a recipe, or a dict of its fields, such as `{"name": "mine", "base":
+            "onecycle", "epochs": 100}`. For small tables, the batch and the group of rows that are
+            normalised together shrink to a sixteenth of the training rows. Then there is a warning,
+            and `recipe_` is the recipe that was used.
+        layers: A layer string in place of architecture and depth, e.g. `64BARx2-32BARx1-1`.
+        validation_fraction: The share of rows that select the best epoch. These rows are not used
+            for training.
+        random_state: The seed of the weights, of the order of rows and of the choice of validation
+            rows.
+        verbose: Whether to print a line per epoch, at most one per second, or on a terminal a bar.
 
     Attributes:
         network_: The torch module, in float64 on the CPU.
         scaling_: The scaling of features and target.
         history_: Rows of (epoch, step, learning rate, train MAE, validation MAE, seconds).
-        best_epoch_: The epoch that was kept.
-        best_mae_: Its MAE on the validation rows, in the unit of y.
-        n_parameters_: Weights and biases.
+        best_epoch_: The epoch whose weights were kept.
+        best_mae_: The MAE of that epoch on the validation rows, in the unit of y.
+        n_parameters_: The number of weights and biases.
         recipe_: The recipe that was used.
-        n_features_in_: Columns of X.
+        n_features_in_: The number of columns of X.
     """
 
     def __init__(
@@ -96,14 +97,14 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
             y: Targets (n_rows,), all finite.
 
         Raises:
-            ValueError: For data that cannot be trained on.
-            UserError: For parameters that are not allowed, or a training that diverges.
+            ValueError: If the data cannot be trained on.
+            UserError: If a parameter is not allowed, or the training diverges.
         """
         shape = np.asarray(y).shape
         if len(shape) == 2 and shape[1] > 1:
             raise ValueError(
-                f"y must be (n_rows,), one output, got {shape}; a pack's properties can share a "
-                "network: python -m irnet_hpc.train --property a,b"
+                f"y must be (n_rows,), one output, got {shape}; to train a network with several "
+                "outputs, make a pack and use python -m irnet_hpc.train --property a,b"
             )
         X, y = validate_data(self, X, y, y_numeric=True, dtype=np.float64, ensure_min_samples=4)
         seed = self._seed()
@@ -127,8 +128,8 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
         if ended.error:
             raise ended.error
         assert ended.network is not None
-        # In float64 a row's prediction does not depend on the rows beside it, while the kernels of
-        # float32 differ with the number of rows.
+        # In float64 the prediction of a row does not depend on the other rows. In float32 it may,
+        # since other kernels are used for another number of rows.
         self.network_ = copy.deepcopy(ended.network).to("cpu", torch.float64)
         self.scaling_, self.recipe_ = data.scaling, recipe
         self.history_ = ended.state.history
@@ -142,7 +143,7 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
         return int(check_random_state(self.random_state).randint(2**31))
 
     def _split(self, n_rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draw the rows that are trained on and those that validate, both ascending."""
+        """Draw the training rows and the validation rows, both ascending."""
         if not 0 < self.validation_fraction < 1:
             raise ValueError(
                 f"validation_fraction must be between 0 and 1, got {self.validation_fraction}"
@@ -167,13 +168,13 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
         return ended
 
     def predict(self, X) -> np.ndarray:
-        """Predict the target of rows.
+        """Predict the target of each row.
 
         Args:
             X: Features (n_rows, n_features), all finite.
 
         Returns:
-            (n_rows,) float64, in the unit of y.
+            The predictions, (n_rows,) float64, in the unit of y.
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
@@ -187,7 +188,7 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
 
 
 def shrunk(recipe: Recipe, n_rows: int) -> Recipe:
-    """Return the recipe with a batch and a group that `n_rows` training rows can take."""
+    """Return the recipe with batch and norm_group reduced to suit `n_rows` training rows."""
     max_batch = fitting_batch(n_rows)
     if recipe.batch <= max_batch:
         return recipe
@@ -206,15 +207,15 @@ def _representable(X: np.ndarray) -> np.ndarray:
     """Convert features to float32, in which networks are trained."""
     if np.abs(X).max(initial=0) > MAX_FEATURE:
         raise ValueError(
-            f"features must be at most {MAX_FEATURE:.3g} in size, what float32 can hold; "
-            "X has infinity otherwise"
+            f"features must be at most {MAX_FEATURE:.3g} in size, since float32 "
+            "cannot hold larger numbers"
         )
     return X.astype(np.float32)
 
 
 @contextlib.contextmanager
 def _epoch_lines_on_stdout() -> Iterator[None]:
-    """Print what the loop logs, as `verbose` does in scikit-learn."""
+    """Print the loop's log lines on stdout, where scikit-learn's `verbose` prints."""
     logger, handler = logging.getLogger("irnet_hpc.train.loop"), logging.StreamHandler(sys.stdout)
     level, logger.propagate = logger.level, False
     logger.addHandler(handler)

@@ -1,7 +1,7 @@
-"""Turn what a user asks for into runs: specifications, recipes, keys and folders. Imports no torch.
+"""Turn a user's request into runs: specifications, recipes, keys and folders.
 
-The command and `train_model` both make a TrainRequest. It becomes runs once its pack and the run
-that it starts from have been read.
+The command and `train_model` both make a TrainRequest. The request becomes runs once the pack and
+the origin (the run to start from) have been read. This module does not import torch.
 """
 
 import dataclasses
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from irnet_hpc.pack.store import Pack
     from irnet_hpc.train.warm_start import Origin
 
-# What YAML's reader raises, also for text that is not UTF-8, a date such as 2020-99-99, and
-# brackets without end.
+# The exceptions of the YAML reader, including those for text that is not UTF-8, for a date such as
+# 2020-99-99, and for brackets that are nested too deeply.
 NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
 
 
 @dataclasses.dataclass(frozen=True)
 class RequestedCell:
-    """What may differ between trainings that are requested together."""
+    """The settings that may differ between runs that are requested together."""
 
     property: str  # or several joined by commas: one network with an output each
     recipe: Recipe | Grid
@@ -45,7 +45,7 @@ class RequestedCell:
 
 @dataclasses.dataclass(frozen=True)
 class TrainRequest:
-    """Trainings of one model on one pack, before the pack and the origin have been read."""
+    """A request to train one model on one pack; neither pack nor origin has been read yet."""
 
     pack: str  # name, or path
     cells: tuple[RequestedCell, ...]
@@ -64,27 +64,27 @@ class TrainRequest:
 
     @property
     def model(self) -> dict[str, Any]:
-        """The model as fields of RunSpec; UserError if it is not given in exactly one way."""
+        """The model as fields of RunSpec; raises UserError unless it is given in just one way."""
         if self.layers is not None and (self.architecture or self.depth is not None):
             raise UserError(
-                "a network must be given by --architecture and --depth or by --layers, not by both"
+                "give a network either by --architecture and --depth or by --layers, not by both"
             )
         if self.layers is not None:
             return model_of(self.layers)
         if not self.is_classical and not (self.architecture and self.depth is not None):
             raise UserError(
-                "a network must be given by --architecture and --depth, e.g. irnet and 17, "
-                "or by --layers"
+                "no network is given; give --architecture and --depth, e.g. irnet and 17, "
+                "or --layers"
             )
         return {"architecture": self.architecture, "depth": self.depth}
 
 
 def resolve_recipe(recipe: str | dict | None, architecture: str | None) -> Recipe | Grid:
-    """Resolve a recipe by its name or fields; None is the default of the architecture.
+    """Return the recipe of a name or of fields; for None the architecture's default.
 
     Args:
         recipe: A name, a mapping of fields, or such a mapping as YAML text.
-        architecture: A classical model of GRIDS has the recipe `grid`, and no other.
+        architecture: The architecture; the only recipe of a classical model is `grid`.
 
     Raises:
         UserError: If the name or a field is unknown, or the text is not YAML.
@@ -94,7 +94,7 @@ def resolve_recipe(recipe: str | dict | None, architecture: str | None) -> Recip
     if recipe == GRID:
         if architecture not in GRIDS:
             raise UserError(
-                f"recipe {GRID} must be that of a classical model ({', '.join(GRIDS)}), "
+                f"recipe {GRID} is only for a classical model ({', '.join(GRIDS)}), "
                 f"got {architecture or 'a network'}"
             )
         return GRIDS[architecture]
@@ -111,7 +111,7 @@ def resolve_recipe(recipe: str | dict | None, architecture: str | None) -> Recip
 def one_collective_per_step(recipes: Sequence[Recipe | Grid], size: int) -> bool:
     """Return True if the gradient allreduce is the only collective of a step on `size` ranks.
 
-    It is, unless a group of rows that are normalised together spans ranks.
+    There are others only if a group of rows that are normalised together spans ranks.
     """
     return not any(
         isinstance(recipe, Recipe) and recipe.batch // size % recipe.norm_group
@@ -120,22 +120,22 @@ def one_collective_per_step(recipes: Sequence[Recipe | Grid], size: int) -> bool
 
 
 def check_options(request: TrainRequest, options: TrainOptions) -> None:
-    """Raise UserError if an option does not fit a classical model, or names no place for data."""
+    """Raise UserError if `data` is unknown, or an option does not suit a classical model."""
     place = check_choice("data", options.data, PLACES)
     if not request.is_classical:
         return
     if request.init is not None:
         raise UserError(
-            f"--init must be for a network, got {request.architecture}, "
-            "which has no weights to start with"
+            f"--init is only for networks, got {request.architecture}, "
+            "which has no weights to start from"
         )
     if options.micro_batch is not None:
         raise UserError(
-            f"--micro-batch must be for a network, got {request.architecture}, which has no batches"
+            f"--micro-batch is only for networks, got {request.architecture}, which has no batches"
         )
     if place == "stream":
         raise UserError(
-            f"--data stream must be for a network, got {request.architecture}, "
+            f"--data stream is only for networks, got {request.architecture}, "
             "which is fitted in memory"
         )
 
@@ -143,7 +143,7 @@ def check_options(request: TrainRequest, options: TrainOptions) -> None:
 def specify(
     request: TrainRequest, pack_name: str, origin: "Origin | None"
 ) -> list[tuple[RunSpec, Recipe | Grid]]:
-    """Specify each cell. Raises UserError if a cell is repeated, or differs in shape."""
+    """Specify each cell; raise UserError if cells are repeated or differ in shape."""
     cells = [
         (
             RunSpec(
@@ -174,7 +174,7 @@ def make_runs(
     results: str,
     leases: Leases,
 ) -> list[Run]:
-    """Make the run of each cell, with the key that its pack and origin give it."""
+    """Make the run of each cell, with a key that depends on the pack and the origin."""
     origin_key = origin.key if origin else None
     return [
         Run(

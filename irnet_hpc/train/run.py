@@ -1,4 +1,4 @@
-"""Records that training passes from its options to its results. Imports no torch."""
+"""Define Run and TrainOptions, which most of train/ uses, without importing torch."""
 
 import dataclasses
 from typing import TYPE_CHECKING
@@ -11,20 +11,20 @@ from irnet_hpc.runs.spec import RunSpec
 if TYPE_CHECKING:
     from irnet_hpc.train.warm_start import Origin
 
-# Where the features are while a network trains: on the device, or in the pack. The results are the
-# same; `auto` streams what memory cannot hold.
+# Where features are kept while a network trains: on the device (resident) or in the pack (stream).
+# The results are the same; `auto` streams what memory cannot hold.
 PLACES = ("auto", "resident", "stream")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """One training: everything that decides its numbers, and the folder that keeps them."""
+    """One training: everything that decides its numbers, and the folder of its files."""
 
     spec: RunSpec
     recipe: Recipe | Grid
-    key: str  # runs.spec.run_key of all that decides the numbers
+    key: str  # as runs.spec.run_key computes it
     folder: RunFolder
-    origin: "Origin | None" = None  # the finished run whose weights it starts from
+    origin: "Origin | None" = None  # the finished run that the initial weights are from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +34,10 @@ class TrainOptions:
     device: str = "auto"  # one of distributed.launch.DEVICES
     data: str = "auto"  # one of PLACES
     stage_dir: str | None = None  # the node's disk for a copy of the pack; see staging.py
-    micro_batch: int | None = None  # rows of a rank that are in the network at once; None: all
-    pack_dir: str | None = None  # folder in which the pack of an origin is looked for
+    micro_batch: int | None = None  # rows of a rank that go through the network at once; None: all
+    pack_dir: str | None = None  # folder of packs, to find the pack of an origin too
     force: bool = False  # replace a result of another recipe, pack or version
-    stop_on_signals: bool = False  # and before the job's end; see stopping.py
+    stop_on_signals: bool = False  # also stop before the job's end; see stopping.py
     progress_bar: bool = False  # show a bar on a terminal
     epoch_lines: bool = True  # log a line per epoch, at most one a second
     cuda_graphs: bool = True  # record a step once and replay it

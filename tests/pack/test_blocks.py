@@ -91,7 +91,7 @@ def test_what_is_left_of_another_pack_of_that_name_is_not_used(place):
     place.kill_when(3, running)
     place.write([f"{metal}2O" for metal in METALS])
     again = place.pack("--features", "awkward")
-    assert "its source_sha256, rows differ\n" in again.stdout
+    assert "they differ in source_sha256, rows\n" in again.stdout
     assert "resuming" not in again.stdout
     assert verify(place.path) == undisturbed_hash(place, "awkward")
 

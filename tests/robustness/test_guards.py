@@ -145,11 +145,11 @@ can_mount = (
 FAULTS = {
     "full": (
         "mount -t tmpfs -o size=${KB}k tmpfs $D",
-        "No space left on device|has no room for a pack|cannot take",
+        "No space left on device|has no room for a pack|cannot write",
     ),
     "read-only": ("mount -t tmpfs tmpfs $D && mount -o remount,ro $D", "Read-only file system"),
     "forbidden": ("chmod 555 $D", "Permission denied"),
-    "quota": ("ulimit -f $KB", "File too large|has no room for a pack|cannot take"),
+    "quota": ("ulimit -f $KB", "File too large|has no room for a pack|cannot write"),
 }
 COMMANDS = {
     "pack": "-m irnet_hpc.pack --source alloys --rows 600 --features elements --workers 1 "

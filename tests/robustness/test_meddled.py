@@ -126,7 +126,7 @@ FAULTS = {  # while it trains -> what is done then, and what is said
     "full": (
         "head -c 6000000 /dev/zero >$D/filler 2>/dev/null",
         "rm $D/filler",
-        "No space left on device|cannot take",
+        "No space left on device|cannot write",
     ),
     "read-only": (
         "until mount -o remount,ro $D 2>/dev/null; do :; done",

@@ -430,7 +430,7 @@ BAD = {
     ),
     "a network's grid": (
         ("irnet", {"depth": 17, "recipe": "grid"}),
-        "recipe grid must be that of a classical model (",
+        "recipe grid is only for a classical model (",
     ),
     "too many rows asked": (
         ("svr", {"train_rows": 300_000}),

@@ -347,11 +347,11 @@ BAD = {
     "too long": ({"property": ",".join(f"property{n}" for n in range(40))}, "at most 255 letters"),
     "no val rows": (
         {"property": "copy,trained"},
-        "trained of pack alloys-gaps has no val rows that report it",
+        "no val row of pack alloys-gaps reports trained",
     ),
     "no test rows": (
         {"property": "copy,trained", "protocol": "paper"},
-        "trained of pack alloys-gaps has no test rows",
+        "no test row of pack alloys-gaps reports",
     ),
     "classical": ({"property": ",".join(BOTH)} | CLASSICAL, "ridge predicts one property"),
 }

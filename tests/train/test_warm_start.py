@@ -580,7 +580,7 @@ HURT = {
     "a tensor lost": "body.0.layers.0.norm.bias",
     "unfinished": "an init run must be finished",
     "no result": "is not JSON",
-    "classical": "an init run must be of a network",
+    "classical": "an init run must hold a network",
 }
 ODD = {
     "no folder": ({"init": "nowhere"}, "nowhere"),
