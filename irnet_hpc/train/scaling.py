@@ -1,7 +1,7 @@
 """Scale features and targets by statistics of the training rows, as the recipe says.
 
-Rows come in slabs, so that a table may be larger than memory; the statistics equal, to the last
-bit, those that numpy computes over a whole array.
+Rows are read in slabs, so that a table may be larger than memory. The statistics are equal, to the
+last bit, to those that numpy computes from the whole array.
 """
 
 import dataclasses
@@ -13,43 +13,47 @@ from irnet_hpc.runs.classical_grids import Grid
 from irnet_hpc.runs.recipes import Recipe
 from irnet_hpc.train.joint import spreads
 
-# Numbers that are scaled at once: in float64 they fit in a core's cache; whole arrays take three
-# times as long.
+# How many numbers are scaled at once. So many fit, as float64, in a core's cache; scaling whole
+# arrays takes three times as long.
 BLOCK = 2**15
 
-# Yields rows (n, n_features) float32, each slab valid until the next; each call is a pass.
+# A function that reads all rows once, in slabs (n, n_features) float32. A slab is valid until the
+# next one is read.
 Slabs = Callable[[], Iterable[np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
-    """A scaling of features and targets. Its statistics are those of the training rows."""
+    """A scaling of features and targets by the statistics of the training rows."""
 
     feature_mean: np.ndarray  # (n_features,) float64
     feature_scale: np.ndarray  # (n_features,) float64, 1 where a feature does not vary
-    clip: float  # standard deviations; 0: no limit
+    clip: float  # limit of scaled features, in standard deviations; 0: no limit
     # In the unit of the property; for several properties (n_properties,).
     target_mean: float | np.ndarray
     target_scale: float | np.ndarray
-    # For several properties (n_properties,): the deviations that relative errors are divided by.
+    # For several properties: the standard deviations (n_properties,) that relative errors are
+    # divided by.
     spread: np.ndarray | None = None
-    # Predictions are cut at it, in the unit; -inf: they are not.
+    # The lowest prediction, in the property's unit; lower ones are raised to it. -inf: no limit.
     floor: float | np.ndarray = -np.inf
 
     def features(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Scale features.
 
         Args:
-            x: (n_rows, n_features), as packed.
-            out: Where to write them, which may be `x`; None for new memory.
+            x: The features as packed, (n_rows, n_features).
+            out: The array to write the scaled features into, which may be `x`; None for a new one.
 
         Returns:
-            (n_rows, n_features) float32.
+            The scaled features, (n_rows, n_features) float32.
         """
         out = np.empty(x.shape, np.float32) if out is None else out
         n_rows, n_features = x.shape
         step = _rows_of_a_block(n_features)
-        exact = np.empty((min(step, n_rows), n_features))  # rounded to float32 once, at the end
+        exact = np.empty(
+            (min(step, n_rows), n_features)
+        )  # float64, so that rounding to float32 happens only once
         for start in range(0, n_rows, step):
             rows = slice(start, start + step)
             block = exact[: len(x[rows])]
@@ -61,7 +65,7 @@ class Scaling:
         return out
 
     def target(self, target: np.ndarray) -> np.ndarray:
-        """Scale targets (n_rows,) or (n_rows, n_properties) in their unit; float64."""
+        """Scale targets in their unit, (n_rows,) or (n_rows, n_properties); return float64."""
         return (target - self.target_mean) / self.target_scale
 
 
@@ -72,17 +76,17 @@ def fit(
 
     Args:
         slabs: The features of the training rows, in slabs.
-        n_features: The number of columns.
-        target: Their targets (n_rows,) or (n_rows, n_properties).
-        recipe: What to scale.
-        given: A scaling whose features are to be used instead.
+        n_features: The number of features.
+        target: The targets of the training rows, (n_rows,) or (n_rows, n_properties).
+        recipe: The recipe, which says what to scale.
+        given: A scaling whose feature statistics are used in place of those of the training rows.
     """
     mean, scale, clip = np.zeros(n_features), np.ones(n_features), recipe.clip
     if given:
         mean, scale, clip = given.feature_mean, given.feature_scale, given.clip
     elif recipe.features == "standard":
         mean, scale = moments(slabs)
-        # The rounding of a constant is no variation.
+        # A feature that varies only by rounding counts as constant.
         scale[scale <= 1e-7 * np.abs(mean)] = 0
         scale[scale == 0] = 1
     if target.ndim == 2:
@@ -96,15 +100,15 @@ def fit(
 
 
 def moments(slabs: Slabs) -> tuple[np.ndarray, np.ndarray]:
-    """Compute mean and standard deviation of at least one row, as numpy does of a whole array.
+    """Compute the mean and standard deviation of each feature, just as numpy does.
 
-    numpy adds rows one after the other, so that a sum can be interrupted and continued. It adds in
-    pairs along the memory in two cases: a single feature, which is kept whole (it takes no more
-    room than the target), and an array that lies by columns, which can only be the caller's own, in
-    one slab.
+    numpy usually adds rows one after the other, so a sum can be continued with the next slab. In
+    two cases numpy adds pairwise along the memory, so the whole array is needed. One is a single
+    feature; it takes no more memory than the target. The other is an array in column-major order;
+    only a caller's own array can be one, and it is a single slab. There must be at least one row.
 
     Returns:
-        Two arrays (n_features,) float64.
+        The means and the standard deviations, each (n_features,) float64.
     """
     first = next(iter(slabs()))
     if first.shape[1] == 1 or not first.flags.c_contiguous:
@@ -123,17 +127,17 @@ def moments(slabs: Slabs) -> tuple[np.ndarray, np.ndarray]:
 def _sum(
     slabs: Iterable[np.ndarray], term: Callable[[np.ndarray, np.ndarray], object]
 ) -> tuple[np.ndarray, int]:
-    """Add the terms of all rows (n_features,), one row after the other, and count them."""
+    """Sum `term` over all rows, one row after the other; return the sum and the row count."""
     n_rows, terms = 0, np.empty((0, 0))
     for slab in slabs:
         step = _rows_of_a_block(slab.shape[1])
         if not n_rows:
-            # The sum so far, and the rows that are added to it.
+            # Place 0 is the sum so far; the terms to be added follow.
             terms = np.empty((step + 1, slab.shape[1]))
         for start in range(0, len(slab), step):
             block = slab[start : start + step]
             term(block, terms[1 : len(block) + 1])
-            # Not from a sum of 0, which would turn -0 into 0.
+            # Do not start from a sum of 0, which would turn -0 into 0.
             begin = 0 if n_rows else 1
             terms[0] = np.add.reduce(terms[begin : len(block) + 1], axis=0)
             n_rows += len(block)

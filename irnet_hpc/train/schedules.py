@@ -1,8 +1,8 @@
 """Compute learning rates and weight decay from the recipe, the step and the errors so far.
 
-A new schedule is a case of `learning_rate` and a name in CHOICES of runs/recipes.py.
+To add a schedule, add a case to `learning_rate` and a name to CHOICES in runs/recipes.py.
 
-Pure functions, so that a resumed run needs no other state.
+All functions are pure, so a resumed run needs no further state.
 """
 
 import math
@@ -14,11 +14,11 @@ from irnet_hpc.runs.recipes import Recipe
 def learning_rate(recipe: Recipe, step: int, n_steps: int) -> float:
     """Compute the learning rate of a step.
 
-    One cycle (Smith and Topin 2018) rises from 1/25 of the rate along a cosine over 30 % of the
-    steps, then falls to 1e-5 of it.
+    Under `onecycle` (Smith and Topin 2018) the rate rises along a cosine over the first 30 % of the
+    steps, from 1/25 of the recipe's rate to the full rate, then falls to 1e-5 of it.
 
     Args:
-        recipe: The recipe, which states schedule and rate.
+        recipe: The recipe, which states the schedule and the rate.
         step: The number of the step over all epochs, from 0 on.
         n_steps: The number of steps of the whole training.
     """
@@ -35,9 +35,9 @@ def learning_rate(recipe: Recipe, step: int, n_steps: int) -> float:
 def plateau_factor(recipe: Recipe, maes: Sequence[float]) -> float:
     """Compute the factor of the rate in the next epoch under schedule `plateau`.
 
-    The rate falls by `plateau_factor` after `plateau_patience` epochs that did not improve on the
-    best by more than `plateau_threshold`, and again after as many more. Keras, in which iBRNet is
-    published, counts like this; torch's ReduceLROnPlateau counts one epoch more.
+    The rate is multiplied by `plateau_factor` after `plateau_patience` epochs in which the best MAE
+    did not improve by more than `plateau_threshold`, and again after as many more. Keras, which the
+    published iBRNet uses, counts in this way; torch's ReduceLROnPlateau counts one epoch more.
 
     Args:
         recipe: The recipe.
@@ -56,11 +56,11 @@ def plateau_factor(recipe: Recipe, maes: Sequence[float]) -> float:
 
 
 def weight_decay(recipe: Recipe, n_steps: int) -> float:
-    """Compute the weight decay of the optimiser for epochs of `n_steps` steps.
+    """Compute the weight decay of the optimiser if an epoch has `n_steps` steps.
 
-    AdamW's weights are an exponential average of its updates over 1 / (rate * decay) steps. The
-    best length is about the same number of epochs for any number of rows (Wang and Aitchison 2024,
-    arXiv:2405.13698).
+    With weight decay, AdamW's weights are an exponential average of its updates, over
+    1 / (rate * decay) steps. Counted in epochs, the best length of this average is about the same
+    for any number of rows (Wang and Aitchison 2024, arXiv:2405.13698).
     """
     if not recipe.decay_epochs:
         return recipe.weight_decay

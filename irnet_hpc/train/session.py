@@ -1,6 +1,6 @@
 """Train the runs of a request: open the pack, claim the runs, train them, record failures.
 
-Every function is called on all ranks alike. Rank 0 alone reads and writes run folders.
+All ranks call every function. Only rank 0 reads and writes run folders.
 """
 
 import contextlib
@@ -25,11 +25,11 @@ logger = logging.getLogger(__name__)
 
 
 class Claims(NamedTuple):
-    """The runs of a request: those that this process trains, and those that another holds."""
+    """The runs of a request: those to train here, those done, and those that others hold."""
 
     to_train: list[Run]
     done: list[Run]
-    held: list[tuple[Run, RunIsHeld]]  # by another process, and the sentence that says so
+    held: list[tuple[Run, RunIsHeld]]  # each with the error that names the other process
 
 
 @contextlib.contextmanager
@@ -64,28 +64,28 @@ def open_runs(
 
 
 def train_runs(runs: Sequence[Run], pack: Pack, options: TrainOptions, comm: Comm) -> bool:
-    """Train the runs that have no result yet, and leave a result in the folder of each.
+    """Train those runs that have no result yet, and write the result of each into its folder.
 
     Args:
         runs: Runs of one model on one pack, from `open_runs`.
-        pack: Their pack.
+        pack: The pack of all runs.
         options: How to train here.
         comm: The ranks that train together; `Alone()` for one process.
 
     Returns:
-        False if a signal or the end of the job came first. All that has been computed is saved, and
-        the same call continues from there.
+        False if a signal or the end of the job stopped the training. Its progress has been saved,
+        and the same call continues from there.
 
     Raises:
-        RunIsHeld: If another process trains one of the runs; the others have been trained.
-        UserError: If a run failed; the others have been trained.
+        RunIsHeld: If another process trains one of the runs; all other runs have been trained.
+        UserError: If a run failed; all other runs have been trained.
     """
     claims = claim_runs(runs, options, comm)
     return train_claimed(claims, pack, options, comm)
 
 
 def claim_runs(runs: Sequence[Run], options: TrainOptions, comm: Comm) -> Claims:
-    """Acquire the leases of all runs that are neither done nor held by another process."""
+    """Acquire the lease of each run that is neither done nor held by another process."""
     claims = Claims([], [], [])
     for run in runs:
         is_claimed, held = _claim(run, options.force, comm)
@@ -94,7 +94,7 @@ def claim_runs(runs: Sequence[Run], options: TrainOptions, comm: Comm) -> Claims
         elif held:
             claims.held.append((run, RunIsHeld(held)))
             if comm.rank == 0 and len(runs) > 1:
-                logger.info("left out: %s", held)  # at once, since the others go on
+                logger.info("left out: %s", held)  # now, since the other runs are trained first
         else:
             claims.done.append(run)
             if comm.rank == 0:
@@ -103,7 +103,7 @@ def claim_runs(runs: Sequence[Run], options: TrainOptions, comm: Comm) -> Claims
 
 
 def _claim(run: Run, force: bool, comm: Comm) -> tuple[bool, str | None]:
-    """Claim a run on all ranks; the second value is why it is held by another process."""
+    """Claim a run on all ranks; return whether it is claimed, and who holds it if others do."""
     leases = run.folder.leases
 
     def claim() -> tuple[str | None, str | None]:
@@ -120,7 +120,7 @@ def _claim(run: Run, force: bool, comm: Comm) -> tuple[bool, str | None]:
 
 
 def train_claimed(claims: Claims, pack: Pack, options: TrainOptions, comm: Comm) -> bool:
-    """Train the runs that have been claimed; then say which were held. See `train_runs`."""
+    """Train the claimed runs, as `train_runs` does; then raise RunIsHeld if others are held."""
     is_finished = True
     if claims.to_train:
         try:
@@ -130,7 +130,8 @@ def train_claimed(claims: Claims, pack: Pack, options: TrainOptions, comm: Comm)
         except UserError as error:
             if not claims.held:
                 raise
-            # A sweep takes a run with neither result nor error as held only if the status says so.
+            # If a run has neither result nor error, a sweep takes it as held only if the exit
+            # status says so.
             raise RunIsHeld(f"{error}; {claims.held[0][1]}") from error
     if claims.held and is_finished:
         n_runs = len(claims.to_train) + len(claims.done) + len(claims.held)
@@ -140,7 +141,7 @@ def train_claimed(claims: Claims, pack: Pack, options: TrainOptions, comm: Comm)
 
 
 def _train(runs: list[Run], pack: Pack, options: TrainOptions, comm: Comm) -> bool:
-    """Train runs, from the node's copy of the pack if one is wanted."""
+    """Train runs; if `stage_dir` is given, read the pack from a copy on the node."""
     with contextlib.ExitStack() as packs:
         with failure_noted(runs, comm):
             path, reason = together(comm, lambda: stage(pack, options.stage_dir))
@@ -157,7 +158,7 @@ def _train(runs: list[Run], pack: Pack, options: TrainOptions, comm: Comm) -> bo
 
 
 def _fit_in_turn(runs: list[Run], pack: Pack, options: TrainOptions, comm: Comm) -> bool:
-    """Fit classical models one after the other."""
+    """Fit classical models, one after the other."""
     for run in runs:
         with failure_noted([run], comm):
             if not fit_run(run, pack, options, comm):
@@ -168,14 +169,16 @@ def _fit_in_turn(runs: list[Run], pack: Pack, options: TrainOptions, comm: Comm)
 
 @contextlib.contextmanager
 def failure_noted(unfinished: Sequence[Run], comm: Comm) -> Iterator[None]:
-    """Write an exception into error.json of each run that is unfinished, and raise it again."""
+    """Write an exception into error.json of each unfinished run, and raise it again."""
     try:
         yield
     except Exception as error:
         for run in unfinished:
-            # A rank that fails by itself has said why before the others lose it.
+            # If another rank failed, it has already written the reason.
             is_noted = isinstance(error, PeerLost) and run.folder.error_json.exists()
             if (comm.rank == 0 and not is_noted) or isinstance(error, PackUnreadable):
-                with contextlib.suppress(OSError):  # the very disk may be full
+                with contextlib.suppress(
+                    OSError
+                ):  # the disk may be full, which may be the error itself
                     run.folder.write_error(one_line(error), cause_of(error))
         raise

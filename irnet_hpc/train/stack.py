@@ -1,8 +1,8 @@
-"""A stack: K replicas of one shape, trained as one network with one product per layer.
+"""Define a stack: K replicas of one shape, trained as one network with one product per layer.
 
-A replica's initial weights, order of rows, noise and numbers are the same as in a training alone,
-and so are its checkpoints, which lie in its own run folder. So replicas that began together may
-continue alone, and the other way round. One replica alone is a stack of one.
+The initial weights, order of rows, noise and results of a replica are the same as if it were
+trained alone. So are its checkpoints, which are in its own run folder. Therefore replicas that
+began together may continue alone, and the other way round. A single replica is a stack of one.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Replica:
-    """A run of a network with the rows that it is trained on."""
+    """A run of a network, with its rows."""
 
     run: Run
     data: Dataset
@@ -44,7 +44,7 @@ class Replica:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe of the run, which is a network's."""
+        """The recipe of the run."""
         assert isinstance(self.run.recipe, Recipe)
         return self.run.recipe
 
@@ -55,11 +55,11 @@ class Replica:
 
     @property
     def n_steps(self) -> int:
-        """Steps of an epoch; the rest of its permutation is dropped."""
+        """The number of steps per epoch; the rows that do not fill a batch are dropped."""
         return len(self.data.train) // self.recipe.batch
 
     def initial(self) -> Network:
-        """Make the network with the weights that its seed, and its origin, give it."""
+        """Make the network with its initial weights, which depend on the seed and the origin."""
         network = Network(self.data.train.n_features, self.layers).to(dtype_of(self.recipe))
         network.initialise(self.spec.seed)
         if self.run.origin:
@@ -68,10 +68,10 @@ class Replica:
 
 
 class Stack:
-    """Replicas, their states and their tensors: row k, or item k of a list, is replica k's.
+    """Replicas, their states and their tensors; row k or item k belongs to replica k.
 
     Args:
-        replicas: Replicas of one shape. Their checkpoints, if there are any, are of one step.
+        replicas: Replicas of one shape. If they have checkpoints, all are of the same step.
         comm: The ranks that train; checkpoints are read on rank 0.
         device: The device of the tensors.
     """
@@ -82,9 +82,10 @@ class Stack:
         n_frozen = n_before_last(networks[0], recipe.trained_layers) if recipe.trained_layers else 0
         self.flat, self.network = FlatParameters(networks, n_frozen), networks[0]
         self.average = self.flat.values.clone()  # (K, n_params)
-        # (K, ...) each
+        # The weights and statistics of the best epochs so far, (K, ...) each.
         self.best = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
-        # Filled here rather than in the first step, so that a checkpoint can hold them.
+        # The optimiser's moments. They are made here, not in the first step, so that they can be
+        # filled from a checkpoint.
         moments = [
             {
                 "step": torch.zeros((), dtype=torch.float32, device=device),
@@ -106,9 +107,10 @@ class Stack:
         return list(zip(self.replicas, self.states, strict=True))
 
     def _optimise(self, moments: list[dict[str, Tensor]]) -> None:
-        """Make the optimiser, with a parameter group for each replica: its rate, decay, moments."""
+        """Make the optimiser; each replica has a parameter group with its rate and decay."""
         self.moments, recipe = moments, self.replicas[0].recipe
-        # A tensor, so that a graph can be replayed with other rates; float64 if kernels take it.
+        # The rates are a tensor, so that a CUDA graph can be replayed with other rates. On a CPU it
+        # is float64.
         dtype = torch.float32 if self.device.type == "cuda" else torch.float64
         self.rates = torch.zeros(len(self.replicas), dtype=dtype, device=self.device)
         self.optimizer = OPTIMIZERS[recipe.optimizer](
@@ -124,7 +126,7 @@ class Stack:
             self.optimizer.state[self.flat.trained[k]] = moments[k]
 
     def tensors(self, k: int) -> dict[str, Tensor]:
-        """Return the tensors of a checkpoint of replica k, as views."""
+        """Return the tensors that a checkpoint of replica k holds, as views."""
         best = {f"best.{name}": tensor[k] for name, tensor in self.best.items()}
         return {
             "values": self.flat.values[k],
@@ -134,7 +136,7 @@ class Stack:
         }
 
     def keep(self, places: list[int]) -> None:
-        """Drop all replicas but those at `places`."""
+        """Keep only the replicas at `places`, and drop all others."""
         self.replicas = [self.replicas[k] for k in places]
         self.states = [self.states[k] for k in places]
         self.flat.keep(places)
@@ -143,7 +145,7 @@ class Stack:
         self._optimise([self.moments[k] for k in places])
 
     def note_best(self, k: int) -> None:
-        """Keep the current weights and statistics of replica k as its best."""
+        """Save the current weights and statistics of replica k as its best."""
         for name, tensor in self.network.state_dict().items():
             self.best[name][k].copy_(tensor[k])
 
@@ -168,14 +170,14 @@ def load_each(
     given: Scaling | None,
     place: str = "resident",
 ) -> list[Dataset]:
-    """Load the rows of cells of one shape; features that several share are held once.
+    """Load the rows of cells of one shape; cells with the same rows share their features.
 
     Args:
         pack: The pack of all cells.
-        specs: The cells, which differ in property and seed only.
-        recipe: The recipe of one of them: the scaling is the same for all.
+        specs: The cells, which differ only in property and seed.
+        recipe: The recipe of any of the cells, since all scale features in the same way.
         device: The device of the rows.
-        given: A scaling of features to use instead of that of the training rows.
+        given: A scaling of features to use in place of that of the training rows.
         place: One of PLACES.
 
     Returns:
@@ -191,7 +193,7 @@ def load_each(
 
 
 def stacks(replicas: Sequence[Replica], comm: Comm) -> list[list[Replica]]:
-    """Group replicas of one shape into stacks: of the same rows, at the same epoch and step."""
+    """Group replicas of one shape into stacks with the same rows, epoch and step."""
     groups: dict[tuple, list[Replica]] = {}
     for replica in replicas:
         point = checkpoint.resume_point(replica.run.folder, replica.run.key, comm)

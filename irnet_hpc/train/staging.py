@@ -1,9 +1,9 @@
-"""Copy a pack to a disk of the node, once for all of its processes.
+"""Copy a pack to a disk of the node, once for all processes of the node.
 
     python -m irnet_hpc.train ... --stage-dir /local/scratch    (auto: $SLURM_TMPDIR, else $TMPDIR)
 
-The copy is <stage-dir>/irnet-<user id>/<hash of the content>/<name>.h5. It stays there for the next
-run, until the disk is cleaned; SLURM does so with $SLURM_TMPDIR.
+The copy is <stage-dir>/irnet-<user id>/<hash of the content>/<name>.h5. The next
+run can use it too, until the disk is cleaned. SLURM cleans $SLURM_TMPDIR after the job.
 """
 
 import errno
@@ -23,29 +23,30 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 def stage(
     pack: Pack, stage_dir: str | None, environment: Mapping[str, str] = os.environ
 ) -> tuple[Path, str | None]:
-    """Copy a pack to the node, unless it has one. One process copies, the others wait for it.
+    """Copy a pack to the node, unless the node has a copy. One process copies, the others wait.
 
     Args:
-        pack: The pack, open.
-        stage_dir: The folder for the copy; `auto` for the node's temporary one, None for no copy.
-        environment: The variables that `auto` reads.
+        pack: The open pack.
+        stage_dir: The folder for the copy; `auto` for the node's temporary folder, None for no
+            copy.
+        environment: The environment variables that `auto` reads.
 
     Returns:
-        The path to read, and a message if the node has no room for the copy that was wanted.
+        The path to read; and a message if a copy was wanted but could not be made, else None.
 
     Raises:
         UserError: If the folder cannot be written.
     """
     if stage_dir is None:
         return pack.path, None
-    instead = f"no copy of the pack on this node, it is read from {pack.path}"
+    instead = f"the pack is not copied to this node but read from {pack.path}"
     if stage_dir == "auto":
         stage_dir = next((environment[name] for name in AUTO if environment.get(name)), None)
         if stage_dir is None:
             return pack.path, f"{instead}: neither ${' nor $'.join(AUTO)} is set"
     copy = _own_folder(Path(stage_dir)) / pack.identity["content_sha256"][:16] / pack.path.name
     copy.parent.mkdir(exist_ok=True)
-    # Needs no lock: a copy has its name only when it is whole.
+    # This needs no lock, since a copy gets its name only when it is complete.
     if _is_copy(copy, pack):
         return copy, None
     with exclusive(copy.parent / ".lock"):
@@ -67,7 +68,7 @@ def stage(
 
 
 def _own_folder(stage_dir: Path) -> Path:
-    """Make a folder that nobody else can write, on a disk that all users may share."""
+    """Make a folder that only this user can write, on a disk that users may share."""
     folder = stage_dir / f"irnet-{os.getuid()}"
     try:
         stage_dir.mkdir(parents=True, exist_ok=True)
@@ -78,12 +79,12 @@ def _own_folder(stage_dir: Path) -> Path:
         ) from None
     about = folder.lstat()
     if folder.is_symlink() or about.st_uid != os.getuid() or about.st_mode & 0o022:
-        raise UserError(f"--stage-dir needs a folder that its user alone can write, got {folder}")
+        raise UserError(f"--stage-dir needs a folder that only its user can write, got {folder}")
     return folder
 
 
 def _is_copy(copy: Path, pack: Pack) -> bool:
-    """Compare size and identity, content hash included; chunks are checked when they are read."""
+    """Return True if size and identity (with the content hash) of a copy are those of the pack."""
     try:
         if copy.stat().st_size != pack.path.stat().st_size:
             return False

@@ -1,8 +1,8 @@
-"""One training step of a stack: read a batch, take gradients, sum them over the ranks, update.
+"""Train one step of a stack: read a batch, compute gradients, sum them over the ranks, update.
 
-On a GPU the gradients are one CUDA graph and the optimiser another, since a narrow network spends
-its time on launching kernels. The allreduce is between them, since Horovod's runs on a thread of
-its own. The same code runs, recorded or not.
+A narrow network spends most of its time on launching kernels. So on a GPU the gradients are
+recorded as one CUDA graph and the update as another. The allreduce comes between the graphs, since
+Horovod runs it on a thread of its own. The code is the same with and without recording.
 """
 
 import logging
@@ -28,13 +28,13 @@ def pieces(groups: Groups, rows: slice, max_rows: int | None) -> list[slice]:
     """Split a rank's rows of the global batch into slices of whole groups.
 
     Args:
-        groups: How rows are normalised together.
+        groups: The groups of rows that are normalised together.
         rows: The rank's rows.
-        max_rows: The most rows of a slice; None for one slice.
+        max_rows: The largest number of rows in a slice; None for a single slice.
 
     Raises:
-        UserError: If a group is larger than that, or spans ranks: its sums need all of its rows at
-            once.
+        UserError: If a group has more than `max_rows` rows, or spans ranks. Its sums need all rows
+            of the group at once.
     """
     n_rows = rows.stop - rows.start
     if max_rows is None or n_rows <= max_rows:
@@ -55,11 +55,11 @@ def pieces(groups: Groups, rows: slice, max_rows: int | None) -> list[slice]:
     ]
 
 
-# A replica's weights lie together, for its optimiser and its checkpoint, so that a parameter of a
-# stack is strided; torch advises against that.
+# The weights of a replica are contiguous, for its optimiser and its checkpoint. So a parameter of
+# the whole stack is strided, which torch warns about.
 warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
 
-# Calls before a graph is recorded: libraries set themselves up, the allocator learns the sizes.
+# Calls before a graph is recorded, in which libraries initialise and the allocator learns sizes.
 WARM_UP = 3
 LOSSES = {
     "mae": torch.abs,
@@ -69,9 +69,9 @@ LOSSES = {
 
 
 class Graphed:
-    """Kernels on fixed buffers, recorded as one CUDA graph after some calls and then replayed.
+    """Kernels on fixed buffers, which are recorded as a CUDA graph after some calls, then replayed.
 
-    If they cannot be recorded they are launched one by one, with one warning.
+    If the kernels cannot be recorded, there is a warning and they are launched one by one.
     """
 
     def __init__(self, launch: Callable[[], None], wanted: bool) -> None:
@@ -85,7 +85,7 @@ class Graphed:
         if self.graph is not None:
             self.graph.replay()
         elif self.wanted:
-            # On a stream of its own, like the later recording, since autograd's buffers belong to a
+            # On a side stream, as in the later recording, since autograd's buffers belong to a
             # stream.
             here, side = torch.cuda.current_stream(), torch.cuda.Stream()
             side.wait_stream(here)
@@ -99,7 +99,7 @@ class Graphed:
     def _record(self) -> None:
         graph = torch.cuda.CUDAGraph()
         try:
-            # Records, and does not compute.
+            # This records the kernels without running them.
             with torch.cuda.graph(graph):
                 self.launch()
             self.graph = graph
@@ -109,13 +109,13 @@ class Graphed:
             torch.cuda.synchronize()
             self.wanted = False
             logger.warning(
-                "warning: no CUDA graph, every kernel is launched by itself: "
+                "warning: no CUDA graph could be recorded, so kernels are launched one by one: "
                 f"{str(error).splitlines()[0]}"
             )
 
 
 class Step:
-    """The step of a stack. When replicas leave the stack, a new one is made."""
+    """The training step of a stack. If replicas leave the stack, make a new Step."""
 
     def __init__(
         self, stack: Stack, comm: Comm, graphs: bool = True, micro_batch: int | None = None
@@ -133,7 +133,7 @@ class Step:
             comm.sum_,
             stack.device,
         )
-        # The same in slices that go through the network at once.
+        # The same rows in slices; each slice goes through the network at once.
         self.pieces = [
             slice(rows.start - self.mine.start, rows.stop - self.mine.start)
             for rows in pieces(self.groups, self.mine, micro_batch)
@@ -151,16 +151,16 @@ class Step:
             [(s.floor - s.target_mean) / s.target_scale for s in self._scalings()]
         )
         if self.has_several_properties:
-            # (K, n_properties, 1): weights in the loss, and in the error that is shown.
+            # Weights of the properties, (K, n_properties, 1): in the loss, and in the train error.
             loss = [loss_weights(replica.data.train.target) for replica in stack.replicas]
             self.weight = self._per_replica(loss).mT.contiguous()
             self.share = torch.empty_like(self.weight)
-        # Sums over the epoch so far, scaled.
+        # Sums of |error| over the epoch so far, of the scaled target.
         self.error_sum = torch.zeros(k, dtype=torch.float64, device=stack.device)
-        # Steps of the epoch before the first whose loss is not finite.
+        # The number of steps in this epoch before the first loss that is not finite.
         self.n_finite = torch.zeros(k, dtype=torch.int64, device=stack.device)
         graphs = graphs and stack.device.type == "cuda"
-        # A group that spans ranks has an allreduce within its layer, which no graph can hold.
+        # If a group spans ranks, normalisation needs an allreduce, which no graph can hold.
         self.gradients = Graphed(self._gradients, graphs and self.groups.group_of_segment is None)
         self.update = Graphed(self._update, graphs)
 
@@ -168,7 +168,7 @@ class Step:
         return [replica.data.scaling for replica in self.stack.replicas]
 
     def _per_replica(self, values: Sequence[float | np.ndarray]) -> Tensor:
-        """Stack a number, or one per property, of each replica: (K, 1) or (K, 1, n_properties)."""
+        """Stack the replicas' numbers or arrays (n_properties,): (K, 1) or (K, 1, n_properties)."""
         return torch.as_tensor(np.stack(values)).to(self.y).unsqueeze(1)
 
     def _noise(self, step: int) -> Tensor | None:
@@ -189,12 +189,12 @@ class Step:
         batch, device, n_rows = self.recipe.batch, self.stack.device, len(self.parts[0])
         # (n_steps, K, n_local)
         rows = np.stack([order.reshape(-1, batch)[:, self.mine] for order in visited], 1)
-        # The batches of each replica from its pack, unless they lie in memory.
+        # If features stream: the batches that are read from the pack, for each replica.
         self.coming = None
         if self.parts[0].streams:
             self.coming = [part.batches(rows[:, k], first) for k, part in enumerate(self.parts)]
         self.rows = torch.from_numpy(rows).to(device).flatten(1)
-        # Offsets at which the targets of each replica begin.
+        # The offset of each replica's targets in self.targets.
         shift = torch.arange(len(visited), device=device) * n_rows
         self.target_rows = self.rows + shift.repeat_interleave(self.y.shape[1])
         self.rates = torch.from_numpy(rates).to(self.stack.rates)
@@ -210,12 +210,12 @@ class Step:
             self.share.copy_(self._per_replica(shares).mT)
 
     def end_epoch(self) -> None:
-        """Stop reading ahead. Also called when a signal interrupts the epoch."""
+        """Stop reading ahead; call it also if a signal interrupts the epoch."""
         for batches in self.coming or ():
             batches.close()
 
     def read(self, i: int) -> None:
-        """Read batch i of the epoch, which follows i - 1, into the buffers of all replicas."""
+        """Read batch i of the epoch into the buffers of all replicas; call it in order of i."""
         if self.coming:
             for k, batches in enumerate(self.coming):
                 x, y = next(batches)
@@ -231,9 +231,9 @@ class Step:
         """Train one step.
 
         Args:
-            i: Its number in the epoch.
-            step: Its number over all epochs.
-            stop: Whether this rank has been asked to stop, which all ranks learn by this step.
+            i: The number of the step in the epoch.
+            step: The number of the step over all epochs.
+            stop: Whether this rank has been asked to stop. This step tells it to all ranks.
         """
         flat = self.stack.flat
         self.read(i)
@@ -242,8 +242,8 @@ class Step:
             self.noise.copy_(noise)
         self.gradients()
         flat.riders[1] = float(stop)
-        # The sum is an average, since each rank divides by the global batch. What rides behind the
-        # gradients stays exact.
+        # Each rank divides its gradients by the global batch size, so the sum is the average. The
+        # riders behind the gradients are never rounded.
         sum_step(self.comm, flat.reduced, flat.riders.numel(), self.recipe.allreduce)
         self.update()
 
@@ -258,7 +258,7 @@ class Step:
         with autocast(recipe.precision, self.stack.device):
             error = self.stack.network(self.x[:, rows], self.groups, noise).view_as(y) - y
         if recipe.floor == "censored":
-            # Any prediction below the floor is right for a target at the floor (Tobin 1958).
+            # If a target is at the floor, any prediction below the floor is right (Tobin 1958).
             error = error.masked_fill((y <= self.floor) & (error < 0), 0)
         if self.has_several_properties:
             # A value that is not reported has no error.
@@ -269,12 +269,12 @@ class Step:
             )
         else:
             loss, absolute = LOSSES[recipe.loss](error), error.detach().abs()
-        # A sum over replicas: each has its own gradient.
+        # Summing over replicas is safe, since each has its own weights and so its own gradient.
         (loss.sum() / recipe.batch).backward()
         self.stack.flat.riders[0] += absolute.flatten(1).sum(1)
 
     def _update(self) -> None:
         self.stack.optimizer.step()
         self.error_sum += self.stack.flat.riders[0]
-        # A sum that is not finite stays so.
+        # Once a sum is not finite, it never becomes finite again.
         self.n_finite += self.error_sum.isfinite()

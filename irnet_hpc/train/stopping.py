@@ -1,26 +1,25 @@
 """Stop a training from outside: by signals, or before the end of a SLURM job.
 
-Who asks. SLURM sends SIGUSR1 or SIGUSR2 some minutes before a job's time is up, and SIGTERM when it
-is preempted; a user sends SIGTERM. The clock asks too: some SLURMs send nothing, so one rank knows
-when its job ends and stops a minute before. How long before is SIGNAL_LEAD_S and CLOCK_MARGIN_S in
-distributed/slurm_commands.py, and `--signal` in slurm/train.sh.
+Who asks. SLURM sends SIGUSR1 or SIGUSR2 some minutes before a job's time is up, and SIGTERM when
+the job is preempted; a user sends SIGTERM. Some SLURM installations send no signal, so rank 0 also
+watches the clock and stops a minute before its job ends. SIGNAL_LEAD_S and CLOCK_MARGIN_S in
+distributed/slurm_commands.py, and `--signal` in slurm/train.sh, state these times.
 
-What a handler does. It never saves anything itself, since it may run between any two bytecodes,
-while a file is half written or a collective is under way. For networks it sets a flag
-(StopSignals), which the loop reads once a step. The flag travels with the gradients, so all ranks
-learn of it in the same step, save one checkpoint and return. For classical models there is no loop
-of ours to read a flag, since a fit is one call of a library. There the handler raises Stopped,
-which ends the fit as soon as the library is back in Python. Stopped is a BaseException, so that no
-library catches it as an error of its own. While it may be raised, files of ours are written by
-rename only.
+What a handler does. A handler never saves anything itself, since it may run between any two
+bytecodes, while a file is half written or a collective is under way. For networks it sets a flag
+(StopSignals), which the loop reads once per step. The flag is sent with the gradients, so all ranks
+learn of it in the same step, save one checkpoint and return. A fit of a classical model is one call
+of a library, which cannot read a flag. So there the handler raises Stopped, which ends the fit as
+soon as the library returns to Python. Stopped is a BaseException, so that no library catches it as
+an ordinary error. While it may be raised, we write files only by renaming.
 
-Whose handlers. Only signals with the default action are handled: submitit has a handler that
-requeues the job, and a program that calls this package has its own. Handlers are set once the data
-is loaded, because sweep/jobs.py holds signals back until it sees them. A library call
-(`train_model`, IRNetRegressor) sets none at all: TrainOptions.stop_on_signals is False.
+Whose handlers. We handle only signals that have the default action, since submitit has a handler
+that requeues the job, and a program that calls this package may have its own. Handlers are set
+after the data is loaded; sweep/jobs.py holds signals back until it sees these handlers. A library
+call (`train_model`, IRNetRegressor) sets no handlers: TrainOptions.stop_on_signals is False.
 
-Threads. Python runs handlers in the main thread only, and lets only that thread set them. In any
-other thread a training is therefore stopped by the clock alone.
+Threads. Python runs handlers only in the main thread, and only that thread may set them. So in any
+other thread only the clock can stop a training.
 """
 
 import contextlib
@@ -39,11 +38,11 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class StopRequest(Protocol):
-    """A request to stop, which the loop looks at once per step."""
+    """A request to stop, which the loop reads once per step."""
 
     @property
     def asked(self) -> bool:
-        """True if the training is to save and stop now."""
+        """True if the training must save and stop now."""
 
     @property
     def is_late(self) -> bool:
@@ -58,18 +57,18 @@ class NeverStop:
 
 
 class Stopped(BaseException):
-    """A signal or the clock ends a fit. It is no Exception, lest a library catch it."""
+    """The exception by which a signal or the clock ends a fit; libraries do not catch it."""
 
 
 def stop_request(options: TrainOptions, comm: Comm) -> StopRequest:
-    """Start to listen for signals and the clock, if the options say so; rank 0's clock decides."""
+    """Handle signals and watch the clock, if the options say so; only rank 0 watches the clock."""
     if not options.stop_on_signals:
         return NeverStop()
     return StopSignals(job_end() if comm.rank == 0 else math.inf)
 
 
 def job_end() -> float:
-    """Return when to stop for the end of this SLURM job, in s since the epoch; else infinity."""
+    """Return when to stop because this SLURM job ends, in s since 1970; infinity if never."""
     return stop_by(end_of_job())
 
 
@@ -78,7 +77,7 @@ def stopped_by_exception(options: TrainOptions) -> Iterator[float]:
     """Raise Stopped inside the block at a signal or shortly before the end of the job.
 
     Yields:
-        The time at which the clock will raise it, in s since the epoch; infinity without an end.
+        The time at which the clock raises Stopped, in s since 1970; infinity if it never does.
     """
     if not options.stop_on_signals:
         yield math.inf

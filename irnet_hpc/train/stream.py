@@ -1,8 +1,9 @@
 """Read a pack's rows during training: while one window is in use, a thread reads the next.
 
-For packs that are larger than the memory of the device or the host. The batches are those of a
-resident pack, bit for bit. Memory holds at most two windows, of WINDOW_PIECES * SHUFFLED_ROWS rows,
-and some 40 bytes for each row: its number, targets and place in the order.
+This is for packs that are larger than the memory of the device or the host. The batches are the
+same, bit for bit, as if the pack were in memory. Memory holds at most two windows, each of
+WINDOW_PIECES * SHUFFLED_ROWS rows, and about 40 bytes for each row of the pack: its number, targets
+and place in the order.
 """
 
 import dataclasses
@@ -17,20 +18,21 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.pack.store import Pack
 from irnet_hpc.train.scaling import Scaling
 
-# Training shuffles the order of pieces of this many rows, then the rows within a window of pieces:
-# 65,536 rows. They decide the order of an epoch and so the results; the chunks of the HDF5 file
-# (pack/writer.py), which have the same size so that each is read once, do not.
+# Training shuffles the order of pieces of SHUFFLED_ROWS rows, then the rows within each window of
+# WINDOW_PIECES pieces (65,536 rows). Both numbers decide the order of an epoch and so the results.
+# The chunks of the HDF5 file (pack/writer.py) have the same size as a piece, so that each chunk is
+# read once, but their size does not change the results.
 SHUFFLED_ROWS = 4096
 WINDOW_PIECES = 16
 
 
 class PackUnreadable(UserError):
-    """A pack can no longer be read. Only one rank may notice, while the others continue."""
+    """The error that a pack can no longer be read. Perhaps only one rank notices it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """The features of ascending rows of a pack, read when they are needed."""
+    """The features of some rows of a pack, which are read when they are needed."""
 
     pack: Pack  # open; h5py lets one thread read at a time
     row: np.ndarray  # (n_rows,) int64, their numbers in the pack, ascending
@@ -40,19 +42,19 @@ class Stream:
 
     @property
     def n_features(self) -> int:
-        """Columns of a row."""
+        """The number of features of a row."""
         return self.pack.n_features
 
 
 def slabs(pack: Pack, row: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Read the features of ascending rows, chunk after chunk.
 
-    Whole chunks are read into reused memory: single rows would take 40 times as long, new memory
-    twice.
+    Whole chunks are read into memory that is reused. Reading single rows would take 40 times as
+    long, and new memory for each chunk twice as long.
 
     Yields:
-        The places of some rows in `row`, and their features (n, n_features) float32, which are
-        overwritten by the next.
+        The places of the next rows in `row`, and their features, (n, n_features) float32. The
+        features are overwritten when the next ones are read.
     """
     held = np.empty((min(SHUFFLED_ROWS, pack.n_rows), pack.n_features), np.float32)
     begin = 0
@@ -69,7 +71,8 @@ def slabs(pack: Pack, row: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
 def windows(row: np.ndarray, order: np.ndarray) -> Iterator[slice]:
     """Split an order into windows that touch at most WINDOW_PIECES chunks each.
 
-    For the order of an epoch these are its own windows; for any other order there are more.
+    If `order` is that of an epoch, these are the windows of the shuffle. Any other order may give
+    more windows.
 
     Args:
         row: The numbers of the rows in the pack, ascending.
@@ -81,7 +84,7 @@ def windows(row: np.ndarray, order: np.ndarray) -> Iterator[slice]:
     chunk, begin = row[order] // SHUFFLED_ROWS, 0
     while begin < len(order):
         ahead = chunk[begin : begin + WINDOW_PIECES * SHUFFLED_ROWS]
-        # Where each chunk comes first.
+        # The place of the first row of each chunk.
         new = np.sort(np.unique(ahead, return_index=True)[1])
         end = begin + (int(new[WINDOW_PIECES]) if len(new) > WINDOW_PIECES else len(ahead))
         yield slice(begin, end)
@@ -92,7 +95,7 @@ def batches(stream: Stream, order: np.ndarray, n: int) -> Iterator[Tensor]:
     """Yield the features of the rows at `order` (n_rows,), n rows at a time, on the device.
 
     Yields:
-        (n, n_features); the last has what remains.
+        Features, (n, n_features); the last batch may have fewer rows.
 
     Raises:
         PackUnreadable: If the pack can no longer be read.
@@ -107,7 +110,7 @@ def batches(stream: Stream, order: np.ndarray, n: int) -> Iterator[Tensor]:
     with ThreadPoolExecutor(1, "stream") as reader:
 
         def ask(i: int) -> Future[Tensor]:
-            # Into the memory of the window before the one in use, which has been copied.
+            # This overwrites the window before the one in use, which has been copied to batches.
             return reader.submit(_read, stream, order[todo[i]], held[i % 2])
 
         coming = [ask(0)] if todo else []
@@ -129,7 +132,7 @@ def batches(stream: Stream, order: np.ndarray, n: int) -> Iterator[Tensor]:
 
 
 def _read(stream: Stream, order: np.ndarray, held: Tensor) -> Tensor:
-    """Read the rows of a window, scaled, in the order in which they are used."""
+    """Read and scale the rows of a window, in the order in which training uses them."""
     out = held[: len(order)]
     x, by_row = out.numpy(), np.argsort(order, kind="stable")
     try:
@@ -137,6 +140,6 @@ def _read(stream: Stream, order: np.ndarray, held: Tensor) -> Tensor:
             x[by_row[places]] = stream.scaling.features(block)
     except UserError as error:
         raise PackUnreadable(str(error)) from None
-    # On a GPU the window moves there as a whole, in this thread, on the stream of the steps, which
-    # are done with what it replaces.
+    # For a GPU, this thread moves the whole window to the device, on the CUDA stream of the steps,
+    # so that earlier steps have finished with the memory that is reused.
     return out if stream.device.type == "cpu" else out.to(stream.device)

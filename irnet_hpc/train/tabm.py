@@ -1,8 +1,9 @@
 """Train TabM (Gorishniy, Kotelnikov and Babenko, ICLR 2025): 32 networks that share most weights.
 
 The network, its defaults and its initialisation come from its authors' package `tabm`. The loop is
-that of their example (AdamW, the loss averaged over the 32 members), with the absolute error as
-loss and one cycle of a fixed number of epochs, so that only the point of the grid is selected.
+that of their example: AdamW, with the loss averaged over the 32 members. Unlike there, the loss is
+the absolute error, and the rate follows one cycle over a fixed number of epochs. So only the point
+of the grid is selected, not the epoch.
 """
 
 import math
@@ -16,7 +17,7 @@ PREDICTED_ROWS = 2048  # at once
 
 
 class TabM:
-    """An estimator like scikit-learn's, for scaled features (n_rows, n_features) and targets."""
+    """TabM as an estimator with fit and predict, for scaled features and targets."""
 
     def __init__(
         self,
@@ -32,7 +33,7 @@ class TabM:
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
 
     def fit(self, x: np.ndarray, y: np.ndarray) -> "TabM":
-        """Train the network. The state of torch's random numbers stays as it was."""
+        """Train the network; the state of torch's random generators is restored afterwards."""
         try:
             import tabm
         except ImportError:
@@ -44,7 +45,7 @@ class TabM:
             for part in (x, y)
         )
         batch = min(self.batch, len(features))
-        # Steps of an epoch; the rest of its permutation is dropped.
+        # The number of steps per epoch; the rows that do not fill a batch are dropped.
         n_steps = len(features) // batch
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.seed)
@@ -77,7 +78,7 @@ class TabM:
 
     @torch.no_grad()
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Predict the mean of the members (n_rows,) float64."""
+        """Return the mean prediction of the members, (n_rows,) float64."""
         self.network.eval()
         parts = []
         for rows in torch.from_numpy(np.ascontiguousarray(x, np.float32)).split(PREDICTED_ROWS):

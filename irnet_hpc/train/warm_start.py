@@ -1,10 +1,10 @@
-"""Start a run from the weights of another: read and check it, copy weights, count shared formulas.
+"""Start a run from the weights of another run, the origin, and count formulas that both share.
 
     python -m irnet_hpc.train --pack mine --property band_gap --layers 64BARx2-1 --init RUN
 
-All layers but the output layer, which is initialised anew, start with the weights of the other run,
-the origin. The weights expect the origin's scaling of features, so that is used, too. The target is
-scaled by its own training rows, and population statistics are taken anew.
+All layers except the output layer start with the weights of the origin; the output layer is
+initialised anew. The weights expect the origin's scaling of features, so this scaling is used. The
+target is scaled by the training rows of the new run, and population statistics are computed anew.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """A finished run of a network, with the facts that a run needs to start from it."""
+    """A finished run of a network, with what a new run needs to start from it."""
 
     folder: Path
     spec: RunSpec
@@ -40,25 +40,25 @@ class Origin:
     result: RunResult
     feature_labels: list[str]
     scaling: Scaling  # for features only
-    # Weights and statistics by name in Network.state_dict(), without the output layer.
+    # The weights and statistics without the output layer, by their names in Network.state_dict().
     tensors: dict[str, Tensor]
 
     @property
     def id(self) -> str:
-        """Its run_id."""
+        """The run_id of the origin."""
         return run_id(self.spec, self.recipe)
 
     @property
     def key(self) -> str:
-        """The key of its result."""
+        """The key in the origin's result."""
         return self.result.key
 
 
 def read_origin(folder: Path | str) -> Origin:
-    """Read the run in a folder.
+    """Read the run in a folder, to start from it.
 
     Raises:
-        UserError: If there is no run, or it has not finished, is not of a network, or is damaged.
+        UserError: If there is no run, or the run has not finished, has no network, or is damaged.
     """
     run = read_finished(folder, "an init run")
     try:
@@ -75,16 +75,16 @@ def read_origin(folder: Path | str) -> Origin:
 
 
 def check_start(spec: RunSpec, recipe: Recipe | Grid, origin: Origin | None) -> None:
-    """Check that a network can start, and be trained in part, as requested. Raises UserError."""
+    """Raise UserError if a network cannot start from the origin, or train as the recipe says."""
     if isinstance(recipe, Grid):
         return
-    assert spec.depth is not None  # of a network
+    assert spec.depth is not None  # since the model is a network
     if reason := cannot_start(recipe, spec.depth, origin.recipe if origin else None):
         raise UserError(reason)
     if origin and _body(origin.spec) != _body(spec):
         raise UserError(
-            f"an init run must have the same layers, got {origin.folder} with "
-            f"{origin.spec.layer_string} ({origin.spec.model}) for {spec.model} {spec.layer_string}"
+            f"an init run must have the same layers, got {spec.model} {spec.layer_string} and init "
+            f"run {origin.folder} with {origin.spec.layer_string} ({origin.spec.model})"
         )
 
 
@@ -94,7 +94,7 @@ def _body(spec: RunSpec) -> str:
 
 
 def check_features(origin: Origin | None, pack: Pack) -> None:
-    """Raise UserError if the weights of the origin expect other features than the pack has."""
+    """Raise UserError if the origin was trained on features other than those of the pack."""
     if origin is None:
         return
     identity = origin.result.pack_identity
@@ -114,10 +114,10 @@ def check_features(origin: Origin | None, pack: Pack) -> None:
 
 
 def take_over(origin: Origin, network: Network) -> None:
-    """Copy the weights of all but the output layer.
+    """Copy the weights of the origin, except for the output layer, into a network.
 
     Raises:
-        UserError: If the tensors of the origin are not those of the network.
+        UserError: If names or shapes of the origin's tensors differ from those of the network.
     """
     own = {
         name: tensor
@@ -145,8 +145,8 @@ def take_over(origin: Origin, network: Network) -> None:
 def describe(origin: Origin, pack: Pack, data: Dataset, pack_dir: Path | str | None) -> dict:
     """Describe the origin for run.json and result.json.
 
-    Its pack is read to count the formulas that it shares with the val and test rows; if that cannot
-    be read, a warning says why, and the counts are None.
+    The origin's pack is read to count the formulas that its rows share with the val and test
+    rows. If the pack cannot be read, a warning says why, and the counts are None.
     """
     spec = origin.spec
     shared: tuple[int | None, int | None] = (None, None)
@@ -154,7 +154,9 @@ def describe(origin: Origin, pack: Pack, data: Dataset, pack_dir: Path | str | N
         path = pack.path if spec.pack == pack.name else pack_path(spec.pack, pack_dir)
         shared = n_shared(pack, data, trained_on(origin, path))
     except UserError as error:
-        logger.warning(f"warning: which formulas the init run was trained on is not known: {error}")
+        logger.warning(
+            f"warning: the formulas that the init run was trained on are not known: {error}"
+        )
     named = {
         name: getattr(spec, name)
         for name in ("pack", "property", "model", "recipe", "protocol", "train_rows")
@@ -174,11 +176,10 @@ def trained_on(origin: Origin, path: Path) -> set[str]:
 
     Args:
         origin: The origin.
-        path: Its pack.
+        path: The path of the origin's pack.
 
     Raises:
-        UserError: If the pack is missing or another one, or the origin started from yet another
-            run.
+        UserError: If the pack is missing or another one, or the origin itself has an origin.
     """
     spec = origin.spec
     if spec.start_from:
@@ -202,7 +203,7 @@ def trained_on(origin: Origin, path: Path) -> set[str]:
 
 
 def n_shared(pack: Pack, data: Dataset, others: set[str]) -> tuple[int, int]:
-    """Count the reduced formulas of the val and of the test rows that are among `others`."""
+    """Count the reduced formulas in `others` that val rows have, and those that test rows have."""
     formulas, counts = pack.formulas(slice(0, pack.n_rows)), []
     for part in (data.val, data.test):
         distinct = {formulas[row] for row in part.row}
@@ -212,7 +213,7 @@ def n_shared(pack: Pack, data: Dataset, others: set[str]) -> tuple[int, int]:
 
 
 def in_words(facts: dict | None, recipe: Recipe, spec: RunSpec) -> str:
-    """Describe the origin at the start of a run; an empty text if there is none."""
+    """Describe the origin for the log at the start of a run; empty if there is no origin."""
     if facts is None:
         return ""
     n_val, n_test = (facts[name] for name in SHARED)
@@ -230,7 +231,7 @@ def in_words(facts: dict | None, recipe: Recipe, spec: RunSpec) -> str:
     if n_test:
         text += (
             f"\nwarning: {n_test:,} formulas of the test rows have trained or selected the init "
-            "run, so the test MAE will be optimistic; origins of protocol honest, of packs that "
-            "are split by formula with one seed, share none"
+            "run, so the test MAE will be optimistic; no formula is shared if the origin has "
+            "protocol honest and both packs are split by formula with the same seed"
         )
     return text

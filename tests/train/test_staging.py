@@ -72,7 +72,7 @@ def test_without_room_the_pack_is_read_where_it_is_and_a_sentence_says_so(
     path, why = stage(pack, str(tmp_path / "node"))
     assert path == pack.path
     assert (
-        why.startswith(f"no copy of the pack on this node, it is read from {pack.path}: ")
+        why.startswith(f"the pack is not copied to this node but read from {pack.path}: ")
         and "MiB free" in why
     )
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, n_bytes))
@@ -112,13 +112,13 @@ def test_a_folder_in_which_others_can_write_is_not_trusted(pack, tmp_path):
     folder = tmp_path / f"irnet-{os.getuid()}"
     folder.mkdir()
     folder.chmod(0o777)
-    with pytest.raises(UserError, match="a folder that its user alone can write"):
+    with pytest.raises(UserError, match="a folder that only its user can write"):
         stage(pack, str(tmp_path))
     folder.rmdir()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir(mode=0o700)
     folder.symlink_to(elsewhere)
-    with pytest.raises(UserError, match="a folder that its user alone can write"):
+    with pytest.raises(UserError, match="a folder that only its user can write"):
         stage(pack, str(tmp_path))
     file = tmp_path / "file"
     file.write_text("")

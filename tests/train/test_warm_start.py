@@ -528,7 +528,7 @@ def test_what_cannot_be_known_is_said_and_null(
         "a start of its own": "itself started",
     }
     assert (
-        "which formulas the init run was trained on is not known: " in done.stderr
+        "the formulas that the init run was trained on are not known: " in done.stderr
         and why[case] in done.stderr
     )
 
