@@ -116,7 +116,9 @@ def test_two_downloads_of_one_table_do_not_collide(serve, tmp_path):
     wait_until(lambda: len(server.requests) == 3)
     second = start(tmp_path, *command, "--name", "second")
     lines = iter(second.stdout.readline, "")
-    assert any("another process is downloading oqmd; waiting for it" in line for line in lines)
+    assert any(
+        "another process is downloading oqmd; waiting until it ends" in line for line in lines
+    )
     server.hold.set()
     for process in (first, second):
         _, errors = process.communicate(timeout=600)
