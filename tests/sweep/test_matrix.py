@@ -299,7 +299,7 @@ def test_a_built_pack_has_the_split_that_it_was_built_with(matrix_of, tmp_path):
     with pytest.raises(UserError, match=r"split of pack own .* element:O"):
         matrix_of(small.replace("mp-magpie", "{name: own, split: element:O}"))
     with pytest.raises(
-        UserError, match=r"pack own-split1 is not in .* and nothing says how to build it"
+        UserError, match=r"pack own-split1 is not in .* and the matrix does not state how"
     ):
         matrix_of(small.replace("mp-magpie", "own") + "split_seeds: [0, 1]")
 

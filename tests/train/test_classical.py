@@ -602,7 +602,7 @@ def test_a_site_gives_no_gpu_to_a_cell_that_asks_for_none(matrix_of):
     [
         (
             "models: [ridge]\nresources: {ranks_per_node: 2}",
-            "ridge must be fitted by one rank, got 2",
+            "one rank must fit ridge, got 2",
         ),
         ("models: [ridge]\nresources: {cpu_only: 1}", "1"),
         (

@@ -197,5 +197,5 @@ def test_a_folder_of_a_node_is_stated_in_full_and_for_those_who_read_packs(tmp_p
     for wrong in ("scratch", 7, True):
         with pytest.raises(UserError, match="stage_dir"):
             Resources(stage_dir=wrong)
-    with pytest.raises(UserError, match="stage_dir must be in resources"):
+    with pytest.raises(UserError, match="pack_resources must not have stage_dir"):
         matrix_of(tmp_path, "pack_resources: {stage_dir: auto}\n")

@@ -1,4 +1,4 @@
-"""Read matrices and sites: YAML to cells, packs and resources, checked against typed records."""
+"""Read matrices and sites from YAML, check them, and make cells, packs and resources of them."""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
-"""Check what people write in YAML against typed records, and describe the records in words.
+"""Check YAML that users write against typed records, and describe the records in words.
 
-A record is a dataclass whose fields have msgspec's types: `Annotated[int, Meta(ge=1)]`. Types and
-bounds stand there once: the sentences for users and docs/matrix.md are made from them.
+A record is a dataclass whose fields have msgspec's types, such as `Annotated[int, Meta(ge=1)]`.
+These types and bounds are the only source of the error messages and of docs/matrix.md.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from irnet_hpc.errors import UserError, check_choice
 
 
 def check_keys(kind: str, table: Mapping, record: type) -> None:
-    """Raise UserError, with the known keys, where a mapping has a key that a record lacks."""
+    """Raise UserError, which lists the known keys, if a mapping has a key that a record lacks."""
     known = [field.name for field in dataclasses.fields(record)]
     for key in table:
         check_choice(kind, key, known)
@@ -28,10 +28,10 @@ def check_values(table: Mapping, record: type, owner: str = "") -> None:
     Args:
         table: Keys of the record and their values.
         record: A dataclass.
-        owner: Whose keys these are, for the message, such as "pack oqmd-magpie".
+        owner: The owner of the keys in the message, such as "pack oqmd-magpie".
 
     Raises:
-        UserError: A value is not of its field's type, or outside its bounds.
+        UserError: A value has not its field's type, or is outside the field's bounds.
     """
     for field in dataclasses.fields(record):
         if field.name in table:
@@ -40,7 +40,7 @@ def check_values(table: Mapping, record: type, owner: str = "") -> None:
 
 
 def check_value(name: str, value: object, kind: Any) -> None:
-    """Raise UserError where a value is not of a type. The message states the rule and the value."""
+    """Raise UserError, which states the rule and the value, if a value does not have a type."""
     try:
         msgspec.convert(value, kind)
     except (msgspec.ValidationError, OverflowError):
@@ -50,20 +50,20 @@ def check_value(name: str, value: object, kind: Any) -> None:
 def entries_of(
     table: Mapping, record: type, key: str, default: Iterable | None = None, owner: str = ""
 ) -> list:
-    """Return the entries of a key that holds a list, each once.
+    """Return the different entries of a key that takes a list.
 
-    One entry by itself is a list of one, unless it is a number, which would read like a count
+    A single entry counts as a list of one, unless it is a number, which would read like a count
     (`seeds: 3`).
 
     Args:
         table: The mapping that may have the key.
         record: The record that has the key, with a type `list[...]`.
         key: The key.
-        default: The entries where the key is missing; None: at least one must be stated.
-        owner: Whose key this is, for the message.
+        default: The entries if the key is missing; None: at least one must be stated.
+        owner: The owner of the key in the message.
 
     Raises:
-        UserError: The value is no such list, or empty.
+        UserError: The value is not such a list, or is empty.
     """
     (kind,) = (field.type for field in dataclasses.fields(record) if field.name == key)
     info, name = inspect.type_info(kind), f"{key} of {owner}" if owner else key
@@ -119,7 +119,7 @@ def _list_rule(info: inspect.ListType) -> str:
 
 
 def markdown_table(record: type) -> str:
-    """Write a table of a record's keys: type and bounds, default, meaning."""
+    """Write a table of a record's keys with their types and bounds, defaults and meanings."""
     lines = ["| key | value | default | meaning |", "|---|---|---|---|"]
     for field in dataclasses.fields(record):
         info = inspect.type_info(field.type)

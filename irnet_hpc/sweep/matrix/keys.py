@@ -19,15 +19,15 @@ class MatrixKeys:
     packs: Annotated[
         list[str | dict],
         Meta(
-            description="the packs; a name is enough where the pack exists, or where it is "
-            "SOURCE-FEATURES, otherwise a mapping (see below)"
+            description="the packs; a name is enough if the pack exists or if the name is "
+            "SOURCE-FEATURES; otherwise a mapping is needed (see below)"
         ),
     ]
     properties: Annotated[
         list[str],
         Meta(
-            description="the properties, or `all`; in one text joined by commas: one network with "
-            "an output for each. A pack's own list replaces this one"
+            description="the properties, or `all`; properties joined by commas in one text are "
+            "trained as one network with an output for each. A pack's own list replaces this one"
         ),
     ]
     models: Annotated[
@@ -54,16 +54,17 @@ class MatrixKeys:
     split_seeds: Annotated[
         list[Seed],
         Meta(
-            description="seeds of the split: packs NAME (0), NAME-split1, ... A pack's own list "
-            "replaces this one",
+            description="seeds of the split; the packs are called NAME (seed 0), NAME-split1, ... "
+            "A pack's own list replaces this one",
             extra={"default": "`[0]`"},
         ),
     ] = dataclasses.field(default_factory=list)
     splits: Annotated[
         list[str],
         Meta(
-            description="rules of the split, such as `random`, `element:O` or `family:halogens`: "
-            "packs NAME, NAME-element_O, ...; `families`: each family of elements in turn",
+            description="rules of the split, such as `random`, `element:O` or `family:halogens`; "
+            "the packs are called NAME, NAME-element_O, ...; `families`: each family of elements "
+            "in turn",
             extra={"default": "`[random]`"},
         ),
     ] = dataclasses.field(default_factory=list)
@@ -76,34 +77,34 @@ class MatrixKeys:
     ] = dataclasses.field(default_factory=lambda: ["all"])
     init: Annotated[
         list[dict | None],
-        Meta(description="the trained cells that cells start from (see below); null: from nothing"),
+        Meta(description="the trained cells to start from (see below); null: random weights"),
     ] = dataclasses.field(default_factory=lambda: [None])
     resources: Annotated[
         dict | list[dict],
         Meta(
-            description="what a cell asks of the scheduler; if several entries fit a cell, the "
-            "last one decides each key (see below)"
+            description="what a cell requests from the scheduler; if several entries fit a cell, "
+            "the last entry that states a key decides it (see below)"
         ),
     ] = dataclasses.field(default_factory=dict)
     pack_resources: Annotated[
         dict,
         Meta(
-            description="what the job that builds a pack asks for: keys of `resources`, on one rank"
+            description="what the job that builds a pack requests, on one rank: keys of `resources`"
         ),
     ] = dataclasses.field(default_factory=lambda: {"minutes": 120})
     retry: Annotated[
         Literal[False] | dict,  # type: ignore[valid-type]
         Meta(
-            description="repeat a cell that ran out of memory or time, once, with twice as much, "
-            "within these limits (see below); false: never",
+            description="repeat once a cell that ran out of memory or time, with twice as much of "
+            "it, within these limits (see below); false: never",
             extra={"rule": "a mapping or false"},
         ),
     ] = dataclasses.field(default_factory=dict)
     budget_device_hours: Annotated[
         float | None,
         Meta(
-            description="refuse to start if the cells that are not done may use more; a device is "
-            "what one rank computes on",
+            description="refuse to start if the unfinished cells may use more device-hours; a "
+            "device is what one rank computes on",
             extra={"rule": "a number of hours, 0 or more"},
         ),
     ] = None
@@ -115,23 +116,24 @@ class ModelKeys:
 
     architectures: Annotated[
         list[str],
-        Meta(description="architectures, combined with every depth; classical models, too"),
+        Meta(description="architectures, each combined with every depth; also classical models"),
     ]
     depths: Annotated[
         list[int],
-        Meta(description="depths of the networks; combinations that do not exist are dropped"),
+        Meta(description="depths of the networks; a combination that does not exist is dropped"),
     ] = dataclasses.field(default_factory=list)
 
 
 INTRODUCTION = """\
 # Keys of a matrix and of a site
 
-Made by `python -m irnet_hpc.sweep keys >docs/matrix.md` from the types that check them. A key that
-is not listed is refused, with the nearest known one; a key given twice is refused, too.
+This page is made by `python -m irnet_hpc.sweep keys >docs/matrix.md` from the types that check the
+keys. A key that is not listed is refused, and the message names the nearest known key; a key given
+twice is refused, too.
 
 A matrix is a YAML file, or a mapping in Python (`irnet_hpc.run_sweep`). Its cells are the product
-of packs, properties, models, recipes, protocols, seeds, splits, training rows and origins. Where a
-key takes a list, one text or mapping by itself is a list of one.
+of packs, properties, models, recipes, protocols, seeds, splits, training rows and origins. If a key
+takes a list, a single text or mapping counts as a list of one.
 """
 
 
@@ -142,9 +144,11 @@ def keys_page() -> str:
         ("An entry of `packs`", "", PackKeys),
         ("An entry of `models`", "", ModelKeys),
         ("An entry of `init`",
-         "The model, the seed and the split are those of the cell that starts from it.", InitKeys),
+         "An origin has the model, the seed and the split of the cell that starts from it.",
+         InitKeys),
         ("`resources`, `pack_resources`",
-         "With `for: {KEY: VALUE or [VALUES]}` an entry of `resources` is for some cells; KEY is "
+         "With `for: {KEY: VALUE or [VALUES]}` an entry of `resources` applies to some cells only; "
+         "KEY is "
          f"one of {', '.join(f'`{key}`' for key in NARROWING)}.", Resources),
         ("`retry`", "", Retry),
         ("A site",

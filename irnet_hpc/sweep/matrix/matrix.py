@@ -1,4 +1,4 @@
-"""Read a matrix: a YAML file, or a mapping, whose products of keys are the cells to be trained.
+"""Read a matrix, a YAML file or mapping; the product of its keys is the cells to train.
 
     packs: [oqmd-magpie, {name: mine, source: my.csv, features: magpie, properties: [band_gap]}]
     properties: [formation_energy, band_gap]
@@ -58,7 +58,7 @@ from irnet_hpc.sweep.matrix.resources import (
 )
 from irnet_hpc.sweep.matrix.yaml_file import load_yaml
 
-# More cells are a mistake, and would fill the memory.
+# More cells are surely a mistake, and would fill the memory.
 MAX_CELLS = 1_000_000
 
 
@@ -68,16 +68,16 @@ class Cell:
 
     spec: RunSpec
     recipe: Recipe | Grid
-    # What `train --recipe` takes: a name, or the inline recipe as JSON.
+    # The value of `train --recipe`: a name, or the inline recipe as JSON.
     recipe_option: str
     resources: Resources
-    # The cell that it starts from, which is a cell of the matrix, too.
+    # The cell from which this one starts; it is also a cell of the matrix.
     origin: "Cell | None" = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Dropped:
-    """A product of keys that does not exist."""
+    """A combination of keys that does not exist."""
 
     product: str
     reason: str
@@ -88,19 +88,19 @@ class Dropped:
 class Matrix:
     """A matrix that was read and checked."""
 
-    # The file; for a matrix that was given as a mapping, its name.
+    # The file; if the matrix was given as a mapping, its name.
     path: Path
     name: str
     packs: tuple[MatrixPack, ...]
     cells: tuple[Cell, ...]
     dropped: tuple[Dropped, ...]
-    # What could not be checked, or has no effect.
+    # Notes on keys that could not be checked or have no effect.
     notes: tuple[str, ...]
     pack_resources: Resources
     budget_device_hours: float | None
-    # None: nothing is tried again.
+    # The limits of second tries; None: no cell is tried again.
     retry: Retry | None
-    # The mapping that it was given as; None: it is in a file.
+    # The mapping as which the matrix was given; None: it was read from a file.
     table: Mapping | None = None
 
     def read_again(self, pack_dir: Path | str | None) -> "Matrix":
@@ -116,11 +116,11 @@ def read_matrix(
     Args:
         matrix: A YAML file, or its content as a mapping.
         pack_dir: The folder of packs; None: $IRNET_PACKS, else packs.
-        name: The name of a matrix that is given as a mapping; that of a file is the file's.
+        name: The name of a matrix given as a mapping; a matrix in a file has the file's name.
 
     Returns:
-        The matrix with all its cells, one seed of everything before the second: so an unfinished
-        matrix makes a whole table with fewer seeds.
+        The matrix with all its cells. The first seed of every cell comes before the second seed,
+        so that an unfinished matrix gives complete tables with fewer seeds.
 
     Raises:
         UserError: The matrix is invalid. The message names the file, the key and the choices.
@@ -184,10 +184,10 @@ class _Axes:
     packs: list[MatrixPack]
     targets: Targets
     models: list[ModelEntry]
-    # (product, reason) of models that do not exist.
+    # (product, reason), for models that do not exist.
     absent_models: list[tuple[str, str]]
     recipes: list[RecipeEntry]
-    # False: none was requested, so that each model has the default of its kind.
+    # False: no recipe was requested, so that each model has the default of its kind.
     states_recipes: bool
     protocols: list[str]
     seeds: list[int]
@@ -201,7 +201,7 @@ class _Axes:
         return len(self.protocols) * len(self.seeds)
 
     def combinations(self) -> list[Combination]:
-        """List the combinations that are asked for, whether or not they exist."""
+        """List the requested combinations, whether or not they exist."""
         products = itertools.product(self.recipes, self.train_rows, self.inits, self.models)
         return [
             combination
@@ -215,10 +215,10 @@ class _Axes:
         return [combination for combination in self.combinations() if not why_absent(combination)]
 
     def dropped(self) -> list[Dropped]:
-        """List what the cells lack: models, targets, combinations, joint classical models."""
+        """List the requested models, targets and combinations for which there are no cells."""
         existing, n_targets = self.existing(), len(self.targets.existing)
         n_classical = sum(combination.recipe.recipe is None for combination in existing)
-        # Models that lack a depth.
+        # Models that do not exist in a requested depth.
         n_networks = sum(recipe.recipe is not None for recipe in self.recipes)
         n_variants = n_networks * len(self.train_rows) * len(self.inits) * self.n_each
         dropped = [
@@ -279,14 +279,14 @@ def _read_axes(table: dict, pack_dir: Path | str | None) -> _Axes:
 def _read_all_packs(table: dict, pack_dir: Path | str | None) -> list[MatrixPack]:
     """Read `packs`, `properties`, `splits` and `split_seeds`."""
     entries = entries_of(table, MatrixKeys, "packs")
-    # Each pack may have its own list of properties; where all do, the matrix needs none.
+    # Each pack may have its own list of properties; if all packs do, the matrix needs none.
     needs_list = not all(isinstance(entry, dict) and "properties" in entry for entry in entries)
     properties = []
     if needs_list or "properties" in table:
         properties = entries_of(table, MatrixKeys, "properties")
     defaults = PackDefaults(properties, axes_of(table, MatrixKeys), pack_dir)
     packs = [pack for entry in entries for pack in read_packs(entry, defaults)]
-    # As with seeds, one split of everything comes before the second.
+    # As with seeds, the first split of every pack comes before the second split.
     packs.sort(key=lambda pack: pack.split.seed if pack.split and pack.name != pack.base else 0)
     _refuse_duplicates("pack", [pack.name for pack in packs])
     return packs
@@ -303,17 +303,17 @@ def _read_pack_resources(table: dict) -> Resources:
     stated = mapping(table.get("pack_resources", {}), "pack_resources")
     resources = read_resources({"minutes": 120} | stated)
     if resources.n_ranks != 1:
-        raise UserError(f"pack_resources must be of one rank, got {resources.n_ranks}")
+        raise UserError(f"pack_resources must have one rank, got {resources.n_ranks}")
     if resources.stage_dir:
         raise UserError(
-            "stage_dir must be in resources, since it is for trainings, which read packs, "
-            f"got {resources.stage_dir}"
+            "pack_resources must not have stage_dir, since only trainings read packs; move it to "
+            f"resources, got {resources.stage_dir}"
         )
     return resources
 
 
 def _cells(axes: _Axes, shapes: ShapeTable) -> tuple[list[Cell], list[Dropped]]:
-    """Combine the axes into cells, each after its origin, and list those without an origin."""
+    """Combine the axes into cells, origins first, and list the products without an origin."""
     cells: dict[RunSpec, Cell] = {}
     lost: Counter[tuple[str, str]] = Counter()
     by_name = {pack.name: pack for pack in axes.packs}
@@ -373,7 +373,7 @@ def _products(axes: _Axes) -> Iterator[tuple[tuple[str, str], str, int, Combinat
 
 
 def _add(cells: dict[RunSpec, Cell], cell: Cell) -> None:
-    """Add a cell, once: an origin may serve several cells, and may be requested itself."""
+    """Add a cell unless it is there: several cells may share an origin or request it directly."""
     if cells.setdefault(cell.spec, cell).recipe != cell.recipe:
         raise UserError(f"duplicate recipe name: {cell.spec.recipe}")
 
@@ -395,19 +395,19 @@ def _notes_on_ranks(cells: Sequence[Cell]) -> list[str]:
         if isinstance(recipe, Grid):
             if n_ranks > 1:
                 raise UserError(
-                    f"{recipe.architecture} must be fitted by one rank, got {n_ranks}; "
+                    f"one rank must fit {recipe.architecture}, got {n_ranks}; "
                     f"add to resources: {{for: {{recipe: {GRID}}}, nodes: 1, ranks_per_node: 1}}"
                 )
             continue
         if recipe.batch % n_ranks:
             raise UserError(
-                f"the batch of recipe {recipe.name} must divide over the ranks, "
+                f"the batch of recipe {recipe.name} cannot be divided evenly among the ranks, "
                 f"got {recipe.batch} and {n_ranks}"
             )
         if recipe.batch // n_ranks % recipe.norm_group:
             notes.append(
-                f"recipe {recipe.name} normalises {recipe.norm_group} rows together, more than its "
-                f"batch of {recipe.batch} leaves to each of {n_ranks} ranks: every layer waits for "
-                "the network, and one rank is faster"
+                f"recipe {recipe.name} normalises {recipe.norm_group} rows together, but of its "
+                f"batch of {recipe.batch} each of {n_ranks} ranks has fewer; every layer then "
+                "waits for the other ranks, and one rank is faster"
             )
     return notes

@@ -1,4 +1,4 @@
-"""Read the keys `models` and `recipes` of a matrix, and tell which combinations exist."""
+"""Read the keys `models` and `recipes` of a matrix, and find which combinations exist."""
 
 import dataclasses
 import itertools
@@ -32,7 +32,7 @@ class ModelEntry(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Architecture and depth in one word."""
+        """The architecture and the depth in one word."""
         return model_name(self.architecture, self.depth)
 
 
@@ -41,9 +41,9 @@ class RecipeEntry:
     """A recipe of the matrix."""
 
     name: str
-    # None: that of classical models, which depends on the model.
+    # None: the grid of classical models, which depends on the model.
     recipe: Recipe | None
-    # What `train --recipe` takes: a name, or the inline recipe as JSON.
+    # The value of `train --recipe`: a name, or the inline recipe as JSON.
     option: str
 
     def of(self, model: ModelEntry) -> Recipe | Grid:
@@ -55,9 +55,9 @@ class Combination(NamedTuple):
     """The parts of a cell other than its pack, property, protocol and seed."""
 
     recipe: RecipeEntry
-    # The first training rows; None: all.
+    # The number of first training rows; None: all rows.
     train_rows: int | None
-    # None: starts from nothing.
+    # The origin; None: random weights.
     init: Init | None
     model: ModelEntry
 
@@ -66,7 +66,7 @@ def read_models(entries: Sequence) -> tuple[list[ModelEntry], list[tuple[str, st
     """Read the entries of `models`.
 
     Returns:
-        The models, each once, and the (product, reason) of those that do not exist.
+        The different models, and (product, reason) for those that do not exist.
     """
     models: dict[ModelEntry, None] = {}
     absent = []
@@ -122,7 +122,7 @@ def why_absent(combination: Combination) -> tuple[str, str] | None:
     """Explain why a combination does not exist.
 
     Returns:
-        (product, reason); None where it exists.
+        (product, reason); None if the combination exists.
     """
     recipe, train_rows, init, model = combination
     if model.is_classical != (recipe.recipe is None):

@@ -1,10 +1,10 @@
-"""Read the key `init` of a matrix: the trained cells that others start from, and their packs.
+"""Read the key `init` of a matrix: the trained cells from which others start, and their packs.
 
-    init: [null, {pack: oqmd-magpie, property: formation_energy}]      # null: from nothing
+    init: [null, {pack: oqmd-magpie, property: formation_energy}]      # null: random weights
     init: [{pack: {name: big, source: big.csv}, property: band_gap, recipe: paper, train_rows: 50}]
 
-An origin has the model and the seed of the cell that starts from it, and its pack the split of that
-cell's pack: so the origin was trained on no test formula of that cell.
+An origin has the model and the seed of the cell that starts from it. Their packs have the same
+split, so the origin was not trained on any test formula of the cell.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from irnet_hpc.sweep.matrix.packs import (
     spelled_out,
 )
 
-# null and `all` both stand for every row.
+# null and `all` both mean every row.
 RowCount = Annotated[int | str | None, Meta(extra={"rule": "a whole number or `all`"})]
 
 
@@ -52,15 +52,15 @@ class InitKeys:
 
 @dataclasses.dataclass(frozen=True)
 class Init:
-    """An entry of `init`: an origin, without the fields that its cell decides."""
+    """An entry of `init`: an origin without the fields that follow from the cell."""
 
     # The name of the pack, without the suffix of a split.
     pack: str
-    # The pack as it is written, a name or a mapping, as JSON.
+    # The pack as written in the matrix, a name or a mapping, as JSON.
     pack_entry: str
     property: str
     recipe: Recipe
-    # What `train --recipe` takes.
+    # The value of `train --recipe`.
     recipe_option: str
     protocol: str
     train_rows: int | None
@@ -85,7 +85,7 @@ class Init:
 
 
 def read_init(entry: dict) -> Init:
-    """Read an entry of `init`; unknown keys fail, listing the known."""
+    """Read an entry of `init`. Raises UserError, which lists the known keys, for an unknown key."""
     check_keys("key of init", entry, InitKeys)
     pack, name = entry.get("pack"), entry.get("property")
     check_value("pack of init", pack, str | dict)
@@ -105,7 +105,7 @@ def read_init(entry: dict) -> Init:
 
 
 def row_count(name: str, value: object) -> int | None:
-    """Read a number of training rows; None, written `all` or null, is all that there are."""
+    """Read a number of training rows; return None for `all` or null, which mean all rows."""
     if value in ("all", None):
         return None
     check_value(name, value, Annotated[int, Meta(extra={"rule": "a whole number or `all`"})])
@@ -129,13 +129,13 @@ def origin_packs(
             (first, *more) = over_splits(spelled_out(entry), axes)
             if more:
                 raise UserError(
-                    "pack of init must have one split, that of the pack that starts from it, "
-                    f"got {entry}"
+                    "pack of init must not state splits, since it has the split of the pack that "
+                    f"starts from it, got {entry}"
                 )
             name = first["name"]
             if name not in known or isinstance(entry, dict):
                 (pack,) = read_packs(entry, PackDefaults((), axes, pack_dir))
-                # The matrix wants no cells of an origin's pack except the origin.
+                # The matrix has no other cells of an origin's pack than the origin.
                 known.setdefault(pack.name, dataclasses.replace(pack, properties=()))
                 if _how_built(pack) != _how_built(known[pack.name]):
                     raise UserError(f"duplicate pack name: {pack.name}")
@@ -147,9 +147,9 @@ def origin_packs(
 
 
 def split_axes(target: MatrixPack) -> dict[str, list]:
-    """Return the split of a pack, as the lists of splits of another pack.
+    """Return the split of a pack in the form of lists of splits, to be used for another pack.
 
-    Empty where it is the usual split, or a table's own.
+    The result is empty if the pack has the default split, or if its source states the split.
     """
     if target.split is None:
         return {}
@@ -159,7 +159,7 @@ def split_axes(target: MatrixPack) -> dict[str, list]:
 
 
 def _how_built(pack: MatrixPack) -> tuple:
-    """Return how a pack is built, whether or not its default split is spelled out."""
+    """Return how a pack is built; a default split is the same whether stated or not."""
     options = list(pack.options or ())
     for option in ("--split", "--split-seed"):
         if option in options:
@@ -169,7 +169,7 @@ def _how_built(pack: MatrixPack) -> tuple:
 
 
 def _features_of(pack: MatrixPack) -> str:
-    """Return the feature sets of a pack, built or not."""
+    """Return the feature sets of a pack, whether or not it is built."""
     if pack.identity:
         return pack.identity["features"]
     options = pack.options or ()
@@ -182,7 +182,7 @@ def why_no_origin(init: Init, origin: MatrixPack, target: MatrixPack) -> tuple[s
     """Explain why no cell of pack `target` can start from `init` on pack `origin`.
 
     Returns:
-        (product, reason); None where they can.
+        (product, reason); None if cells can start from the origin.
     """
     if origin.impossible:
         return f"{target.name} × init {init.describe()}", origin.impossible
@@ -200,7 +200,7 @@ def why_no_origin(init: Init, origin: MatrixPack, target: MatrixPack) -> tuple[s
 
 
 def notes_on_origins(found: OriginPacks, packs: Sequence[MatrixPack]) -> list[str]:
-    """Warn where an origin may have been trained on formulas that test what starts from it."""
+    """Warn if an origin may have been trained on test formulas of the cells that start from it."""
     splits = {pack.name: pack.split for pack in (*packs, *found.values())}
     pairs = dict.fromkeys((target, origin.name) for (_, target), origin in found.items())
     unlike = [

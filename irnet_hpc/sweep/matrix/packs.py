@@ -1,4 +1,4 @@
-"""Read the packs of a matrix: how each is built, what it holds, and which properties are wanted."""
+"""Read the packs of a matrix: how each is built, its content, and the requested properties."""
 
 import dataclasses
 import itertools
@@ -34,12 +34,12 @@ Seed = Annotated[int, Meta(ge=0)]
 class PackKeys:
     """The keys of a pack that is given as a mapping."""
 
-    name: Annotated[str, Meta(description="its name; the file is NAME.h5 in the folder of packs")]
+    name: Annotated[str, Meta(description="the name; the file is NAME.h5 in the folder of packs")]
     source: Annotated[
         str,
         Meta(
             description="a named source, or the path of a table: `pack --source`",
-            extra={"default": "that of the name SOURCE-FEATURES"},
+            extra={"default": "SOURCE of the name SOURCE-FEATURES"},
         ),
     ] = ""
     features: Annotated[str, Meta(description="feature sets joined by +: `pack --features`")] = (
@@ -53,28 +53,26 @@ class PackKeys:
         ),
     ] = 0
     split: Annotated[
-        str, Meta(description="the rule that decides which rows are test: `pack --split`")
+        str, Meta(description="the rule that decides which rows are test rows: `pack --split`")
     ] = str(RANDOM)
     split_seed: Annotated[int, Meta(ge=0, description="the seed of the split")] = 0
     properties: Annotated[
         list[str],
-        Meta(description="its own properties", extra={"default": "those of the matrix"}),
+        Meta(description="the pack's own properties", extra={"default": "those of the matrix"}),
     ] = dataclasses.field(default_factory=list)
     units: Annotated[
-        dict, Meta(description="property -> unit, for properties of the user's own")
+        dict, Meta(description="property -> unit, for properties that only your table has")
     ] = dataclasses.field(default_factory=dict)
-    filters: Annotated[bool, Meta(description="false: keep the rows that are usually left out")] = (
-        True
-    )
+    filters: Annotated[bool, Meta(description="false: do not filter out any values")] = True
     splits: Annotated[
         list[str],
-        Meta(description="several splits: a pack each", extra={"default": "those of the matrix"}),
+        Meta(description="rules of the split: a pack each", extra={"default": "the matrix's list"}),
     ] = dataclasses.field(default_factory=list)
     split_seeds: Annotated[
         list[Seed],
         Meta(
-            description="several seeds of the split: a pack each",
-            extra={"default": "those of the matrix"},
+            description="seeds of the split: a pack each",
+            extra={"default": "the matrix's list"},
         ),
     ] = dataclasses.field(default_factory=list)
 
@@ -87,7 +85,7 @@ PACK_OPTIONS = {
     "split": "--split",
     "split_seed": "--split-seed",
 }
-# A key that lists splits -> the key of a pack that each of its values is given to.
+# A key that lists splits -> the key of a pack that gets each of the listed values.
 AXES = {"splits": "split", "split_seeds": "split_seed"}
 # Entries of `splits` that stand for every family of elements in turn.
 EVERY_FAMILY = ("families", "family:*")
@@ -95,25 +93,25 @@ EVERY_FAMILY = ("families", "family:*")
 
 @dataclasses.dataclass(frozen=True)
 class MatrixPack:
-    """A pack of the matrix: how it is built, and what it holds where it exists."""
+    """A pack of the matrix: how it is built and, if it exists, what it contains."""
 
     name: str
-    # Its name in the matrix, without the suffix that a list of splits adds.
+    # The name in the matrix, without the suffix that a list of splits adds.
     base: str
-    # None: the column of a table, known where the pack exists.
+    # The rule of the split; None: a column of the source decides, known once the pack exists.
     split: SplitRule | None
     # Options of `python -m irnet_hpc.pack`; None: the pack exists.
     options: tuple[str, ...] | None
     path: Path
-    # The properties that the matrix wants of this pack, as written, perhaps `all`.
+    # The properties that the matrix requests of this pack, as written; this may be `all`.
     properties: tuple[str, ...]
-    # property -> unit: those that it has or, before it exists, may have.
+    # property -> unit, for the properties that the pack has or, before it exists, may have.
     units: dict
     # None: it does not exist yet.
     identity: dict | None
-    # Why it can never be built.
+    # Why the pack can never be built.
     impossible: str = ""
-    # Where it exists:
+    # The other fields are known if the pack exists:
     n_features: int = 0
     # train, val or test -> rows
     n_rows: dict = dataclasses.field(default_factory=dict)
@@ -127,7 +125,7 @@ class MatrixPack:
 
 
 class PackDefaults(NamedTuple):
-    """Hold the settings of a matrix for packs that have none of their own."""
+    """The settings of a matrix for packs that have no settings of their own."""
 
     properties: Sequence[str] = ()
     # split -> texts, split_seed -> numbers
@@ -141,7 +139,7 @@ def read_packs(entry: str | dict, defaults: PackDefaults) -> list[MatrixPack]:
     Args:
         entry: The name of a pack that exists, or a name `<source>-<features>`, or a mapping that
             says how to build it.
-        defaults: What the matrix states for all packs.
+        defaults: The settings of the matrix for all packs.
 
     Raises:
         UserError: A key or value is wrong, or a pack of this name was built in another way.
@@ -158,7 +156,7 @@ def axes_of(table: Mapping, record: type) -> dict[str, list]:
     """Read the lists of splits that a matrix or a pack states.
 
     Returns:
-        split -> texts, split_seed -> numbers; a key that is not stated is missing.
+        split -> texts, split_seed -> numbers. A key that is not stated is omitted.
     """
     axes: dict[str, list] = {}
     if "splits" in table:
@@ -175,9 +173,9 @@ def axes_of(table: Mapping, record: type) -> dict[str, list]:
 
 
 def over_splits(entry: dict, axes: Mapping[str, list]) -> list[dict]:
-    """Return the entry once for each of its splits, or of `axes` where it states none.
+    """Return the entry once for each of its splits; if it states none, for each split of `axes`.
 
-    The name says which split it is, as the command `pack` would name it.
+    The name of each pack contains its split, in the same form as the command `pack` uses.
 
     >>> entry = {"name": "a", "split_seeds": [0, 1], "splits": ["random", "element:O"]}
     >>> [pack["name"] for pack in over_splits(entry, {})]
@@ -195,7 +193,7 @@ def over_splits(entry: dict, axes: Mapping[str, list]) -> list[dict]:
 
 
 def _read_pack(entry: dict, base: str, named: bool, defaults: PackDefaults) -> MatrixPack:
-    """Read a pack of one split; `named`: only its name was given."""
+    """Read a pack of one split; `named` is true if only the pack's name was given."""
     properties = defaults.properties
     if "properties" in entry:
         properties = entries_of(entry, PackKeys, "properties", owner=f"pack {entry['name']}")
@@ -207,14 +205,15 @@ def _read_pack(entry: dict, base: str, named: bool, defaults: PackDefaults) -> M
         return _built_pack(path, stated, base, tuple(properties))
     if "source" not in entry:
         raise UserError(
-            f"pack {entry['name']} is not in {path.parent} and nothing says how to build it; its "
-            "name must be SOURCE-FEATURES, or it must be a mapping with name, source and features"
+            f"pack {entry['name']} is not in {path.parent}, and the matrix does not state how to "
+            "build it; its name must be SOURCE-FEATURES, or it must be a mapping with name, source "
+            "and features"
         )
     return _planned_pack(path, entry, base, tuple(properties))
 
 
 def _built_pack(path: Path, entry: dict, base: str, properties: tuple[str, ...]) -> MatrixPack:
-    """Read a pack that exists. Raises UserError where it was built in another way."""
+    """Read a pack that exists. Raises UserError if it was built in another way."""
     with open_pack(path) as pack:
         identity, units = dict(pack.identity), dict(pack.units)
         n_rows = {"train": pack.n_train, "val": pack.n_val, "test": pack.n_test}
@@ -239,7 +238,7 @@ def _planned_pack(path: Path, entry: dict, base: str, properties: tuple[str, ...
     """Describe a pack that is still to be built."""
     stated_units = entry.get("units", {})
     resolved = resolve_source(entry["source"])
-    # A table of the user's own is not read to plan: it may have any property.
+    # Planning does not read a user's own table, so the table may have any property.
     source = resolved.source
     units = {name: PROPERTIES[name].unit for name in source.properties} | stated_units
     split = _split_of(entry)
@@ -255,7 +254,7 @@ def _planned_pack(path: Path, entry: dict, base: str, properties: tuple[str, ...
 
 
 def spelled_out(entry: str | dict) -> dict:
-    """Return a pack as a mapping; a name `<source>-<features>` says how it is built."""
+    """Return a pack as a mapping; a name `<source>-<features>` states how to build the pack."""
     if isinstance(entry, dict):
         return entry
     source, _, sets = entry.rpartition("-")
@@ -267,7 +266,7 @@ def _split_of(entry: dict) -> SplitRule:
 
 
 def _check(entry: dict) -> None:
-    """Raise UserError where a pack has an unknown key, or a value of another type."""
+    """Raise UserError if a pack has an unknown key or a value of a wrong type."""
     check_keys("key of a pack", entry, PackKeys)
     name = entry.get("name")
     if not isinstance(name, str) or not NAME.fullmatch(name) or name.endswith(".h5"):
@@ -284,14 +283,14 @@ def _check(entry: dict) -> None:
 
 
 def _options(entry: dict, resolved: ResolvedSource, units: dict) -> tuple[str, ...]:
-    """List the options of `python -m irnet_hpc.pack`. Names it would refuse are refused now."""
+    """List the options of `python -m irnet_hpc.pack`; refuse names that it would refuse."""
     sets = features.parse_feature_sets(entry.get("features", "magpie"))
     known_source = SOURCES.get(resolved.text) if resolved.is_named else None
     if features.need_structures(sets) and known_source and not known_source.structures:
         known = ", ".join(name for name, source in SOURCES.items() if source.structures)
         raise UserError(
             f"pack {entry['name']} needs structures, but {entry['source']} has formulas only; "
-            f"those that have them: {known}"
+            f"sources with structures: {known}"
         )
     options = [
         text
@@ -306,15 +305,15 @@ def _options(entry: dict, resolved: ResolvedSource, units: dict) -> tuple[str, .
 
 
 def _refuse_another(path: Path, entry: dict, identity: dict) -> None:
-    """Raise UserError where a pack of the right name was built in another way.
+    """Raise UserError if a pack of the right name was built in another way.
 
-    With such a pack the tables would show numbers that the matrix does not describe.
+    With such a pack, the tables would show numbers that the matrix does not describe.
     """
     split = rule_of_identity(identity["split"])
     built: dict[str, object] = {
         "features": set(identity["features"].split("+")),
         "split": str(split or RANDOM),
-        # None: the table's own split.
+        # None: the source's own split.
         "split_seed": split and split.seed,
         "filters": bool(identity["filters"]),
     }
@@ -322,20 +321,20 @@ def _refuse_another(path: Path, entry: dict, identity: dict) -> None:
     if "features" in stated:
         stated["features"] = set(stated["features"].split("+"))
     if "split" in stated:
-        # As the pack has it.
+        # Compare in the form in which the pack stores it.
         stated["split"] = str(parse_split_rule(stated["split"]))
     if stated.get("filters"):
         # A source may have none.
         del stated["filters"]
     n_rows = identity["n_source_rows"]
     if n_rows > entry.get("rows", n_rows):
-        # There may be fewer rows than were asked for.
+        # The source may have fewer rows than requested.
         stated["rows"], built["rows"] = entry["rows"], n_rows
     for key, value in stated.items():
         if value != built[key]:
             raise UserError(
-                f"{key} of pack {entry['name']} must be what {path} was built with, "
-                f"got {entry[key]}; remove the file, or give the pack another name"
+                f"pack {path} was built with another value of {key} than pack {entry['name']} of "
+                f"the matrix, got {entry[key]}; remove the file, or give the pack another name"
             )
 
 
@@ -344,7 +343,7 @@ class Targets(NamedTuple):
 
     # The pairs to be trained.
     existing: list[tuple[str, str]]
-    # (product, reason) of those that do not exist.
+    # (product, reason), for pairs that do not exist.
     absent: list[tuple[str, str]]
     # Notes on what is not known yet.
     notes: list[str]

@@ -19,7 +19,7 @@ NARROWING = (
     *("pack", "property", "model", "architecture", "depth"),
     *("recipe", "protocol", "seed", "train_rows"),
 )
-# Cause of a failure -> the resource of which more may help.
+# Cause of a failure -> the resource of which the second try gets more.
 FIELD_OF_CAUSE = {Cause.MEMORY: "memory_gb", Cause.TIME: "minutes"}
 
 
@@ -70,20 +70,20 @@ class Resources:
 
 @dataclasses.dataclass(frozen=True)
 class Retry:
-    """The most that a cell may ask for when it is tried once more."""
+    """The most that a cell may request on its second try."""
 
     memory_gb: Annotated[
         float | None,
         Meta(
-            description="the most memory that a second try after a lack of memory may have, in "
-            "GiB; null: twice the first",
+            description="the largest memory, in GiB, of a second try after a lack of memory; "
+            "null: twice the first",
             extra={"rule": "a number from 0.1 to 1,000,000"},
         ),
     ] = None
     minutes: Annotated[
         int | None,
         Meta(
-            description="the most time that a second try after a lack of time may have; "
+            description="the largest time limit of a second try after a lack of time; "
             "null: twice the first",
             extra={"rule": "a whole number from 1 to 1,000,000"},
         ),
@@ -96,13 +96,13 @@ class Retry:
 class Shape(NamedTuple):
     """An entry of `resources`: fields of Resources, for the cells that fit."""
 
-    # Key of NARROWING -> the values of the cells it is for, as text; empty: all cells.
+    # Key of NARROWING -> values, as text, of the cells to which the entry applies; empty: all.
     narrow: dict[str, set[str]]
     fields: dict[str, Any]
 
 
 def read_retry(value: object) -> Retry | None:
-    """Read `retry`; None where it is false: nothing is tried again."""
+    """Read `retry`; return None if it is false, so that no cell is tried again."""
     if value is False:
         return None
     check_value("retry", value, Annotated[dict, Meta(extra={"rule": "a mapping or false"})])
@@ -115,9 +115,9 @@ def with_more(resources: Resources, cause: Cause, limits: Retry) -> Resources | 
     """Return resources with twice the memory or time, within limits; None if the limits forbid it.
 
     Args:
-        resources: What the cell had.
-        cause: What it lacked: Cause.MEMORY or Cause.TIME.
-        limits: The most it may have.
+        resources: The resources of the first try.
+        cause: What the cell lacked, Cause.MEMORY or Cause.TIME.
+        limits: The most that the second try may have.
     """
     name = FIELD_OF_CAUSE[cause]
     before, limit = getattr(resources, name), getattr(limits, name)
@@ -126,14 +126,14 @@ def with_more(resources: Resources, cause: Cause, limits: Retry) -> Resources | 
 
 
 def mapping(value: object, name: str) -> dict:
-    """Return a value that must be a mapping. Raises UserError where it is not."""
+    """Return a value that must be a mapping. Raises UserError if it is not one."""
     check_value(name, value, dict)
     assert isinstance(value, dict)
     return value
 
 
 def read_resources(fields: object) -> Resources:
-    """Read resources; unknown keys fail, listing the known."""
+    """Read resources. Raises UserError, which lists the known keys, for an unknown key."""
     fields = mapping(fields, "resources")
     check_keys("key of resources", fields, Resources)
     return Resources(**fields)
@@ -161,7 +161,7 @@ class ShapeTable:
 
     def __init__(self, shapes: Sequence[Shape]) -> None:
         self.shapes = shapes
-        # Only the keys that some shape is narrowed by matter.
+        # Only the keys by which some shape is narrowed matter.
         self.keys = tuple(dict.fromkeys(key for shape in shapes for key in shape.narrow))
         self.known: dict[tuple, Resources] = {}
         self.used: set[int] = set()
@@ -182,7 +182,7 @@ class ShapeTable:
         return self.known[values]
 
     def notes(self) -> list[str]:
-        """Warn of shapes that fit no cell: a slip in `for` would leave cells with less time."""
+        """Warn of shapes that fit no cell, since a mistake in `for` would give cells less time."""
         unused = [shape.narrow for i, shape in enumerate(self.shapes) if i not in self.used]
         texts = [
             ", ".join(f"{key} {'/'.join(sorted(values))}" for key, values in narrow.items())

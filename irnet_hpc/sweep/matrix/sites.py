@@ -1,4 +1,4 @@
-"""Read a site, the options that a cluster wants for every job, by its name or path."""
+"""Read a site, which has the options that a cluster needs for every job."""
 
 import dataclasses
 import os
@@ -17,7 +17,7 @@ SITES = (Path("env/sites"), Path(__file__).parents[3] / "env" / "sites")
 
 @dataclasses.dataclass(frozen=True)
 class Site:
-    """Hold the options that a cluster wants for every job: the keys of a site file."""
+    """The options that a cluster needs for every job: the keys of a site file."""
 
     account: Annotated[str | None, Meta(description="`sbatch --account`")] = None
     partition: Annotated[str | None, Meta(description="`sbatch --partition`")] = None
@@ -43,8 +43,8 @@ class Site:
         int,
         Meta(
             ge=0,
-            description="memory of a GPU in GiB, from which `--bundle auto` follows; "
-            "0: not known, so that every cell has its own job",
+            description="memory of a GPU in GiB, which `--bundle auto` needs; "
+            "0: unknown, so that every cell has its own job",
         ),
     ] = 0
 
@@ -56,7 +56,8 @@ def read_site(name: str | None) -> Site:
         name: A name in env/sites, or a YAML file; None: $IRNET_SITE, else a site that adds nothing.
 
     Raises:
-        UserError: There is no such site (the message lists the known), or a key or value is wrong.
+        UserError: The site does not exist (the message lists the known sites), or a key or a value
+            is wrong.
     """
     name = name or os.environ.get("IRNET_SITE")
     if not name:

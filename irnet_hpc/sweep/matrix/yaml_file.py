@@ -1,4 +1,4 @@
-"""Read YAML that people write, and refuse, in one sentence, anything but a plain mapping."""
+"""Read YAML that users write; refuse, with one sentence, all but a plain mapping."""
 
 from pathlib import Path
 
@@ -6,18 +6,19 @@ import yaml
 
 from irnet_hpc.errors import UserError
 
-# Bytes; a matrix of a million cells takes a thousand.
+# The limit in bytes; a matrix of a million cells takes a thousand bytes.
 MAX_FILE_BYTES = 2**20
-# Nodes, counted each time that an alias repeats them: ten lines of aliases can stand for a billion.
+# The limit of nodes, counted each time that an alias repeats them: ten lines of aliases can stand
+# for a billion nodes.
 MAX_NODES = 100_000
 MAX_WHOLE = 2**64
 
 
 class _Loader(yaml.SafeLoader):
-    """Load YAML, and refuse what is dangerous or lost silently.
+    """Load YAML, and refuse content that is dangerous or would be lost silently.
 
-    That is a key given twice, of which PyYAML takes the last; keys that are no text; numbers of
-    more than 64 bits; kinds that JSON lacks; and aliases that stand for more than fits in memory.
+    Refused are keys given twice, of which PyYAML takes the last; keys that are not text; numbers of
+    more than 64 bits; types that JSON lacks; and aliases that stand for more than fits in memory.
     """
 
     def compose_document(self) -> yaml.Node | None:
@@ -58,19 +59,19 @@ _Loader.add_constructor(
     "tag:yaml.org,2002:timestamp",
     _Loader.construct_yaml_str,  # type: ignore[type-var]  # a method of a base class
 )
-# JSON, in which parts of a matrix are handed on, has none of these.
+# Parts of a matrix are handed on as JSON, which has none of these types.
 for _kind in ("set", "binary", "omap", "pairs"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.refuse_kind)
 
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:
-    """Count the nodes of a tree, an alias as often as it is used.
+    """Count the nodes of a tree; an alias counts each time it is used.
 
-    Raises UserError above MAX_NODES, or for a node within itself.
+    Raises UserError if there are more than MAX_NODES, or if a node contains itself.
     """
     if id(node) in known:
         return known[id(node)]
-    # Until it is counted: a node that holds itself has no end.
+    # This value stands until the node is counted, since a node that contains itself has no end.
     known[id(node)] = MAX_NODES
     children = node.value if isinstance(node, yaml.CollectionNode) else ()
     total = 1
@@ -88,12 +89,12 @@ def load_yaml(path: Path) -> dict:
     """Read a mapping from a YAML file.
 
     Raises:
-        UserError: The file is too large, not YAML (the message has the line), or not a mapping.
+        UserError: The file is too large, is not YAML (the message has the line) or not a mapping.
     """
     try:
         if (size := path.stat().st_size) > MAX_FILE_BYTES:
             raise UserError(f"must have at most {MAX_FILE_BYTES:,} bytes, got {size:,}")
-        # A SafeLoader.
+        # _Loader is a SafeLoader.
         table = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise UserError(error.strerror or str(error)) from None
@@ -104,7 +105,7 @@ def load_yaml(path: Path) -> dict:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"not YAML: {' '.join(str(error).split())}") from None
     except (AttributeError, LookupError, TypeError):
-        # PyYAML's own, for `!!timestamp x` or `!!bool x`.
+        # PyYAML raises this for `!!timestamp x` or `!!bool x`.
         raise UserError("not YAML: a value does not fit the tag before it") from None
     if not isinstance(table, dict):
         raise UserError(f"must hold a mapping of keys, got {table!r:.80}")
