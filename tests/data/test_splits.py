@@ -357,13 +357,11 @@ def test_a_series_over_families_has_every_row_in_test_as_often_as_it_has_familie
         ),
         (
             "--source own.csv --split element:O",
-            "a table with a column named split must be packed with the default "
-            "split and split seed, got element:O",
+            "cannot split by element:O with seed 0: the table has a column named split",
         ),
         (
             "--source own.csv --split-seed 1",
-            "a table with a column named split must be packed with the default "
-            "split and split seed, got random with seed 1",
+            "cannot split by random with seed 1: the table has a column named split",
         ),
     ],
 )

@@ -297,11 +297,11 @@ def test_a_service_must_prove_who_it_is_and_may_not_lead_to_one_that_need_not(
     assert len(read(fetch(resolve_source("oqmd", tmp_path / "data"), server.url + "/oqmdapi"))) == 3
     plain = serve(service)
     leads = start(lambda path, _: Answer(b"", 302, {"Location": plain.url + path}))
-    with pytest.raises(UserError, match=r"leads to http://127\..*, which is not encrypted"):
+    with pytest.raises(UserError, match=r"redirects to http://127\..*, which is not encrypted"):
         fetch(resolve_source("oqmd", tmp_path / "other"), leads.url + "/oqmdapi")
     back = serve(lambda path, _: Answer(b"", 302, {"Location": server.url + path}))
     leads = start(lambda path, _: Answer(b"", 302, {"Location": back.url + path}))
     with pytest.raises(
-        UserError, match=r"leads to http://127\..*, which is not encrypted"
+        UserError, match=r"redirects to http://127\..*, which is not encrypted"
     ):  # though it comes back
         fetch(resolve_source("oqmd", tmp_path / "other"), leads.url + "/oqmdapi")
