@@ -166,7 +166,8 @@ def known_architecture(name: str) -> str:
     """Return `name` if it is one of ARCHITECTURES, else raise UserError listing them."""
     if name == "ibrnet":
         raise UserError(
-            "ibrnet is not an architecture: use architecture brnet, depth 17 and recipe ibrnet"
+            "ibrnet is not an architecture: it is brnet-17 (architecture brnet, depth 17) with "
+            "recipe ibrnet"
         )
     return check_choice("architecture", name, ARCHITECTURES)
 

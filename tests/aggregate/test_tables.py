@@ -98,7 +98,7 @@ def test_fewer_training_rows_and_another_start_are_tables_of_their_own(tmp_path)
 def test_cells_of_one_row_are_measured_on_the_same_rows(tmp_path, change):
     write_run(tmp_path, 0.1, "irnet-17")
     write_run(tmp_path, 0.1, "irnet-48", **change)
-    with pytest.raises(UserError, match=f"their {next(iter(change))} differs"):
+    with pytest.raises(UserError, match=f"differ in {next(iter(change))}"):
         tables_of(tmp_path)
 
 
@@ -150,7 +150,7 @@ def test_rows_are_checked_within_a_split_and_may_differ_between_splits(tmp_path)
     write_split(tmp_path, 0.1, 1, n_test=14)
     assert tables_of(tmp_path)[0].rows[0].n_test == 12
     write_split(tmp_path, 0.1, 1, "plain-17", n_test=15)
-    with pytest.raises(UserError, match="their n_test differs"):
+    with pytest.raises(UserError, match="differ in n_test"):
         tables_of(tmp_path)
 
 

@@ -250,7 +250,7 @@ init:
     )
     assert "at most the 10 layers" in of["irnet-10 × deep × init alloys-magpie/size_mismatch"][0]
     reason = of["irnet-10 × paper × init alloys-magpie/size_mismatch"][0]
-    assert reason.startswith("features of recipe") and reason.endswith("raw and standard")
+    assert reason.startswith("features of recipe") and "standard" in reason and "raw" in reason
     assert of["init alloys-magpie × band_gap"] == (
         "the pack has mixing_enthalpy, size_mismatch",
         4,

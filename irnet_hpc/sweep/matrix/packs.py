@@ -333,8 +333,8 @@ def _refuse_another(path: Path, entry: dict, identity: dict) -> None:
     for key, value in stated.items():
         if value != built[key]:
             raise UserError(
-                f"pack {path} was built with another value of {key} than pack {entry['name']} of "
-                f"the matrix, got {entry[key]}; remove the file, or give the pack another name"
+                f"{key} of pack {entry['name']} is not the one that {path} was built with, "
+                f"got {entry[key]}; remove the file, or give the pack another name"
             )
 
 
