@@ -14,9 +14,12 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from irnet_hpc.aggregate.report import Report, make_tables
 from irnet_hpc.console import CommandParser, command_parser, json_answer
+
+if TYPE_CHECKING:
+    from irnet_hpc.aggregate.report import Report
 
 MAX_NOTE_LINES = 20  # of each note on the screen; mae.md has all lines
 
@@ -30,6 +33,9 @@ def main() -> None:
 
 def aggregate(arguments: argparse.Namespace, answer: Callable[[object], None]) -> None:
     """Make and write the tables; print the tables and the paths of their files."""
+    # Imported here, so that --help does not wait for it.
+    from irnet_hpc.aggregate.report import make_tables
+
     report = make_tables(arguments.results, matrix=arguments.matrix, diagnose=bool(arguments.html))
     folder = arguments.tables or arguments.results / "tables"
     files, lines = report.write_tables(folder), []
@@ -76,7 +82,7 @@ def written_lines(folder: Path, files: Sequence[Path]) -> list[str]:
     ]
 
 
-def next_steps(report: Report, results: Path, page: Path | None) -> list[str]:
+def next_steps(report: "Report", results: Path, page: Path | None) -> list[str]:
     """Suggest commands that use the results."""
     name = shlex.quote(str(page or "report.html"))
     below = shlex.quote(str(results))
