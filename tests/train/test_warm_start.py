@@ -591,11 +591,11 @@ ODD = {
     ),
     "other features": (
         {"recipe": "{name: a, base: paper, batch: 64}"},
-        "raw and standard",
+        "standard, got raw",
     ),
     "another clip": (
         {"recipe": QUICK.replace("quick,", "a, clip: 3,")},
-        "3.0 and 6.0",
+        "6.0, got 3.0",
     ),
     "too many layers": (
         {"recipe": QUICK.replace("quick,", "a, trained_layers: 8,")},
