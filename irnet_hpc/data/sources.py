@@ -31,7 +31,7 @@ class Filter(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What is known about a source before its table is read."""
+    """The facts about a source that hold before its table is read."""
 
     title: str
     properties: tuple[str, ...]  # properties that the source's table may report

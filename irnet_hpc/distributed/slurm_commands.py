@@ -58,7 +58,7 @@ class Job(NamedTuple):
 
 
 class JobEnd(NamedTuple):
-    """How a job ended, by SLURM's accounting."""
+    """The end of a job in SLURM's accounting."""
 
     state: str  # one word, e.g. CANCELLED; empty if the accounting does not know the job
     text: str  # the same for people, e.g. `CANCELLED by 0` or `is gone`

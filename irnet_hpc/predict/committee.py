@@ -45,7 +45,7 @@ class Evidence(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class EnsembleReport:
-    """How well an ensemble predicts one property; None: not known.
+    """The accuracy of an ensemble on one property; None: not known.
 
     It is written to about.json beside the predictions, with the names of these fields as keys.
     """

@@ -16,7 +16,7 @@ GRID = "grid"  # the recipe of every model in GRIDS, and of no network
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """How a model is trained: fit every combination, and keep the best on the selecting rows."""
+    """The training of a classical model: fit every combination, keep the best on selecting rows."""
 
     architecture: str
     # parameter -> the one value that it always has; a parameter is here or in `grid`, never in both

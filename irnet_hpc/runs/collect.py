@@ -48,7 +48,7 @@ class FinishedRun(NamedTuple):
 
     @property
     def split_identity(self) -> dict:
-        """How the run's pack was split; empty if the pack does not say."""
+        """The split of the run's pack; empty if the pack does not state it."""
         split = self.result.pack_identity.get("split")
         return split if isinstance(split, dict) else {}
 

@@ -100,7 +100,7 @@ def test_an_event_file_holds_the_history_and_the_test_mae(tmp_path):
     ]
 
 
-def test_a_training_under_way_has_its_curve_so_far_and_a_second_call_adds_what_is_new(tmp_path):
+def test_a_training_under_way_has_its_curve_and_a_second_call_adds_to_it(tmp_path):
     """Nothing stands twice, and what was there keeps its place, for a TensorBoard that reads on."""
     results, logdir = tmp_path / "results", tmp_path / "curves"
     path = logdir / "run" / tensorboard.FILE_NAME

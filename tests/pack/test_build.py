@@ -132,7 +132,7 @@ def test_a_folder_that_not_every_rank_sees_is_refused_before_any_work(place):
     )
     done = place.pack("--features", "awkward", launcher=launcher, row_s=1000)
     assert done.returncode == 2
-    assert "rank 1: packs/.oxides-awkward.parts" in done.stderr
+    assert "rank 1 lacks packs/.oxides-awkward.parts" in done.stderr
     assert not (there / "packs").exists()
 
 

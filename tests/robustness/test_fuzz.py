@@ -391,7 +391,7 @@ def test_a_pack_whose_count_of_rows_is_no_number_is_one_sentence(count, tmp_path
         store.open_pack(path)
 
 
-def test_a_file_of_json_that_is_none_or_would_fill_the_memory_is_one_sentence_at_once(tmp_path):
+def test_json_that_is_none_or_would_fill_the_memory_is_one_sentence(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     (tmp_path / "no text").write_bytes(b'{"a": "\xff"}')

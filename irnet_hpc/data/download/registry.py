@@ -7,7 +7,7 @@ from irnet_hpc.data.download.paged import Service
 
 
 class Download(NamedTuple):
-    """Where a source's table comes from: the pages of a service, or a dataset of matminer."""
+    """The origin of a source's table: the pages of a service, or a dataset of matminer."""
 
     url: str  # base address of the service; unused for a dataset
     service: Service | None = None
