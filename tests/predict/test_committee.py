@@ -39,7 +39,7 @@ def test_intervals_of_several_runs_are_wider_where_they_disagree(runs, ask, tmp_
         (len(value) + 1) * 0.9
     )  # exactly, on the rows that it was calibrated on
     assert (np.diff((high - low)[np.argsort(sd)]) >= -1e-6).all()
-    assert "calibrated on" in message and "% of the test rows" in message
+    assert "calibrated on" in message and "% of the test values" in message
 
 
 def test_without_its_pack_or_with_another_of_its_name_there_is_no_interval(
