@@ -186,7 +186,7 @@ def _neutral(number: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _portions(rows: np.ndarray, ways: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield groups of rows that together have few enough ways to try."""
+    """Split rows into groups of about MAX_WAYS combinations of oxidation states."""
     portion = np.cumsum(ways[rows]) // MAX_WAYS
     yield from (rows[portion == number] for number in np.unique(portion))
 

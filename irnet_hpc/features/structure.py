@@ -166,7 +166,10 @@ def _weight_of(
     neighbour: np.ndarray,
     image: np.ndarray,
 ) -> np.ndarray:
-    """Look up (n,) weights of steps (n,), (n,), (n, 3); 0 between sites that share no face."""
+    """Return the (n,) weights of n steps, 0 if the two sites share no face.
+
+    A step is a site and its neighbour, both (n,), and the neighbour's image, (n, 3).
+    """
     reach = 2 * np.abs(cells.image).max()
     base = 2 * reach + 1
 

@@ -54,7 +54,7 @@ def select(
         filters: The filters for the values of properties.
 
     Returns:
-        The materials, in the order of the table and before any split of ours; the rejected rows;
+        The materials, in the order of the table and not yet split; the rejected rows;
         and the counts of filtered values.
 
     Raises:

@@ -174,6 +174,6 @@ def _ways(rank: list[dict[str, int]], elements: tuple[str, ...]) -> Iterator[Way
 
 
 def _order(rank: list[dict[str, int]], way: Way) -> tuple:
-    """Return the key that sorts ways into the order in which `_sets` tries them."""
+    """Return the sort key of a way to fill places: its order in `_sets`."""
     places, symbols = way
     return places, [rank[place][symbol] for place, symbol in zip(places, symbols, strict=True)]
