@@ -11,7 +11,9 @@ bytecodes, while a file is half written or a collective is under way. For networ
 learn of it in the same step, save one checkpoint and return. A fit of a classical model is one call
 of a library, which cannot read a flag. So there the handler raises Stopped, which ends the fit as
 soon as the library returns to Python. Stopped is a BaseException, so that no library catches it as
-an ordinary error. While it may be raised, we write files only by renaming.
+an ordinary error. Python ignores an exception that is raised while a finalizer runs, and so do
+some functions of compiled libraries, so the handler runs again every second until Stopped has left
+the block. While it may be raised, we write files only by renaming.
 
 Whose handlers. We handle only signals that have the default action, since submitit has a handler
 that requeues the job, and a program that calls this package may have its own. Handlers are set
@@ -35,6 +37,7 @@ from irnet_hpc.distributed.slurm_commands import end_of_job, stop_by
 from irnet_hpc.train.run import TrainOptions
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+RAISE_AGAIN_S = 1.0
 
 
 class StopRequest(Protocol):
@@ -83,21 +86,23 @@ def stopped_by_exception(options: TrainOptions) -> Iterator[float]:
         yield math.inf
         return
 
+    until, before = job_end(), {}
+
     def stop(*_: object) -> None:
+        if signal.SIGALRM in before:
+            signal.setitimer(signal.ITIMER_REAL, RAISE_AGAIN_S)
         raise Stopped
 
-    until, before = job_end(), {}
     for number in (*SIGNALS, signal.SIGALRM):
         if signal.getsignal(number) == signal.SIG_DFL:
             with contextlib.suppress(ValueError):  # not in the main thread
                 before[number] = signal.signal(number, stop)
-    is_timed = signal.SIGALRM in before and until < math.inf
-    if is_timed:
+    if signal.SIGALRM in before and until < math.inf:
         signal.setitimer(signal.ITIMER_REAL, max(0.001, until - time.time()))
     try:
         yield until
     finally:
-        if is_timed:
+        if signal.SIGALRM in before:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)

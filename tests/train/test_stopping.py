@@ -1,0 +1,41 @@
+"""A signal ends the fit of a classical model, also where Python swallows the first exception."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from irnet_hpc.train.run import TrainOptions
+from irnet_hpc.train.stopping import SIGNALS, Stopped, stopped_by_exception
+
+
+class LateFinalizer:
+    """An object in whose finalizer the signal arrives, as if the collector ran at that moment."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_a_finalizer_swallows_ends_the_fit_a_moment_later():
+    reached = []
+    with (
+        pytest.raises(Stopped),
+        stopped_by_exception(TrainOptions(stop_on_signals=True)),
+    ):
+        finalized = LateFinalizer()
+        del finalized
+        reached.append("after the finalizer")
+        time.sleep(60)
+    assert reached == ["after the finalizer"]
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert all(signal.getsignal(number) == signal.SIG_DFL for number in SIGNALS)
+
+
+def test_no_signal_leaves_the_timer_as_it_was():
+    with stopped_by_exception(TrainOptions(stop_on_signals=True)) as until:
+        assert until == float("inf")
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
