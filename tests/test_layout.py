@@ -5,6 +5,7 @@ import functools
 import graphlib
 import importlib
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -239,6 +240,14 @@ def test_what_a_folder_takes_from_another_is_in_its_face(path):
 def test_the_names_of_a_face_exist(folder):
     package = importlib.import_module(f"irnet_hpc.{folder}")
     assert [name for name in face(folder) if not hasattr(package, name)] == []
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_name_of_a_face_is_also_a_module(folder):
+    """Else `from folder import name` gives one or the other, by what was imported before."""
+    package = importlib.import_module(f"irnet_hpc.{folder}")
+    modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    assert sorted(modules.intersection(face(folder))) == []
 
 
 def run_without(absent: set[str], command: str, *arguments: object, cwd: str | Path = "/"):

@@ -103,21 +103,21 @@ def check_two_nodes(settings: Settings) -> Verdict:
     if not cluster.belongs_to_cluster() or settings.site is None:
         found = "there is no SLURM cluster, or the site cannot be read"
         return failure(found, "see the checks above: scontrol ping")
-    from irnet_hpc.sweep import sbatch
+    from irnet_hpc.sweep import slurm_parameters, state_folder, submit_jobs
     from irnet_hpc.sweep.matrix.resources import Resources
 
     folder = settings.trial_folder
     folder.mkdir(exist_ok=True)
     token = f"doctor-{settings.token}"
-    job_folder = sbatch.state_folder() / token
+    job_folder = state_folder() / token
     resources = Resources(nodes=N_NODES, memory_gb=MEMORY_GB, minutes=MINUTES)
-    parameters = sbatch.slurm_parameters(
+    parameters = slurm_parameters(
         settings.site, resources, name=JOB_NAME, token=token, after=None, is_training=True
     )
     began = time.monotonic()
     probe = NodeProbe(folder, cluster.sbatch_options(settings.site))
     try:
-        (submitted,) = sbatch.sbatch(job_folder, parameters, [probe])
+        (submitted,) = submit_jobs(job_folder, parameters, [probe])
     except UserError:
         shutil.rmtree(job_folder, ignore_errors=True)
         raise

@@ -6,6 +6,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "model": ["export_model"],
-        "model_card": ["ExportedModel", "model_card"],
+        "model_card": ["ExportedModel"],
     },
 )

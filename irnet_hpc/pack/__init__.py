@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "pipeline": ["PackOptions", "pack_source"],
-        "select": ["Selection", "one_per_formula", "select", "split_and_order"],
+        "select": ["Selection", "one_per_formula", "split_and_order"],
         "store": [
             "IDENTITY",
             "SLAB_ROWS",

@@ -19,7 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "matrix.sites": ["Site", "read_site"],
         "plan": ["Plan"],
         "prune": ["Waste", "WasteKind", "remove"],
-        "sbatch": ["sbatch", "slurm_parameters", "state_folder"],
+        "sbatch": ["slurm_parameters", "state_folder", "submit_jobs"],
         "submit": ["Submission"],
         "table": ["as_frame", "run_sweep"],
     },

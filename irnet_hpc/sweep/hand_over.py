@@ -19,7 +19,7 @@ from irnet_hpc.sweep.cell_states import CellStatus, Ledger
 from irnet_hpc.sweep.context import SweepContext
 from irnet_hpc.sweep.jobs import Commands, TrainingJob, pack_command, train_options
 from irnet_hpc.sweep.matrix.resources import Resources
-from irnet_hpc.sweep.sbatch import afterany, sbatch, slurm_parameters, state_folder
+from irnet_hpc.sweep.sbatch import afterany, slurm_parameters, state_folder, submit_jobs
 
 
 class Shape(NamedTuple):
@@ -120,7 +120,7 @@ class _Submission:
         )
         if self.context.options.max_jobs:
             parameters["array_parallelism"] = self.context.options.max_jobs
-        ids = [job.job_id for job in sbatch(self.folder, parameters, jobs)]
+        ids = [job.job_id for job in submit_jobs(self.folder, parameters, jobs)]
         self.jobs += ids
         return ids
 

@@ -92,7 +92,7 @@ def _srun_parameters(site: Site, resources: Resources) -> dict:
     }
 
 
-def sbatch(folder: Path, parameters: dict, jobs: Sequence) -> list:
+def submit_jobs(folder: Path, parameters: dict, jobs: Sequence) -> list:
     """Submit jobs to SLURM as one array, even from within another job.
 
     Args:

@@ -24,7 +24,7 @@ from irnet_hpc.sweep.context import SweepContext, SweepOptions, take_up
 from irnet_hpc.sweep.hand_over import hand_over
 from irnet_hpc.sweep.jobs import Commands, aggregate_command, outside_any_job
 from irnet_hpc.sweep.matrix.resources import Resources
-from irnet_hpc.sweep.sbatch import afterany, sbatch, slurm_parameters, state_folder
+from irnet_hpc.sweep.sbatch import afterany, slurm_parameters, state_folder, submit_jobs
 from irnet_hpc.sweep.status import summary
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def to_slurm(
             is_training=False,
         )
         folder = state_folder() / f"{matrix.name}-{token}"
-        (job,) = sbatch(folder, parameters, [Commands([command], path)])
+        (job,) = submit_jobs(folder, parameters, [Commands([command], path)])
         return job.job_id
 
     if matrix.retry:
