@@ -1,9 +1,9 @@
 """Run on several processes, nodes and cores, and under SLURM.
 
-`engines` connects the ranks of a training by Horovod or torch.distributed, `mpi` those of packing,
-and `launch` finds out which launcher started them. `worker_pool` spreads pure functions over the
-cores of one machine. `slurm` runs SLURM's commands, `processes` and `memory` ask the operating
-system.
+`engines` connects the ranks of a training by Horovod or torch.distributed, `mpi` connects the ranks
+of packing, and `launch` finds out which launcher started them. `worker_pool` runs pure functions on
+the cores of one machine. `slurm_commands` runs SLURM's commands. `processes` and `memory` read what
+the operating system knows about processes and memory.
 """
 
 import lazy_loader

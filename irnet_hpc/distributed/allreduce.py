@@ -1,13 +1,16 @@
-"""Sum gradients and a few other numbers over the ranks, in the only allreduce of a step.
+"""Sum gradients and a few other numbers over the ranks: the only allreduce of a training step.
 
-The recipe's `allreduce` states how the gradients travel. `full` sends them as they are. `bf16`
-halves the bytes, which pays where the network is slower than memory. No engine below Horovod sums
-bf16 for torch (0.28.1: "Tensor type torch.BFloat16Tensor is not supported"), and fp16, which some
-do, ends at 65,504 and is coarse below 6e-5, where gradients are. So the sum is ours: the ranks
-exchange slices of bf16, each adds up its own in fp32, and all collect the sums. These are the two
-halves of any allreduce of large messages (Thakur et al. 2005, section 4.5: reduce-scatter, then
-allgather), so no more bytes travel than in a native one. Every number is rounded twice, instead of
-once per rank that it passes, and all engines give the same bits.
+The recipe's `allreduce` states the format in which gradients are sent. `full` sends them as they
+are. `bf16` sends half as many bytes, which is faster if the network is slower than memory. No
+engine below Horovod sums bf16 for torch (0.28.1: "Tensor type torch.BFloat16Tensor is not
+supported"). Some sum fp16, but its largest number is 65,504, and it is coarse below 6e-5, where
+gradients are.
+
+So this module computes the sum itself: the ranks exchange slices of bf16, each rank adds up its
+slice in fp32, and all ranks collect the sums. Any allreduce of large messages consists of these two
+steps (reduce-scatter, then allgather: Thakur et al. 2005, section 4.5), so no more bytes are sent
+than in a native one. Every number is rounded twice, instead of at every rank it passes, and all
+engines give the same bits.
 """
 
 import torch
@@ -22,7 +25,8 @@ def sum_step(comm: Comm, reduced: Tensor, n_exact: int, wire: str) -> Tensor:
     Args:
         comm: The ranks. A single rank sends nothing, so nothing is rounded.
         reduced: The numbers (n,), fp32 if `wire` is `bf16`.
-        n_exact: How many of the last numbers are summed exactly, however the rest is sent.
+        n_exact: The number of values at the end of `reduced` that are summed exactly, even if
+            `wire` is `bf16`.
         wire: `full` or `bf16`.
 
     Returns:

@@ -1,7 +1,7 @@
-"""Move the numbers of a training between ranks: by Horovod, by torch.distributed, or not at all.
+"""Exchange the numbers of a training between ranks: by Horovod, by torch.distributed or not at all.
 
-An engine has rank, size, local_rank and six operations: sum_ and broadcast_ (in place), exchange
-and collect (slices of tensors), gather (objects), close.
+Each engine has the attributes rank, size and local_rank, and six operations: sum_ and broadcast_
+(in place), exchange and collect (slices of tensors), gather (objects), and close.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def _peers() -> Iterator[None]:
-    """Turn the failure of a collective into PeerLost."""
+    """Raise PeerLost if a collective operation fails."""
     try:
         yield
     # HorovodInternalError and torch's DistBackendError are both RuntimeErrors.
@@ -42,7 +42,7 @@ def _peers() -> Iterator[None]:
 
 
 class Alone:
-    """One process."""
+    """The engine for a single process, which has nobody to exchange numbers with."""
 
     name, rank, size, local_rank = "none", 0, 1, 0
 
@@ -51,15 +51,15 @@ class Alone:
         return tensor
 
     def broadcast_(self, tensor: Tensor) -> Tensor:
-        """Overwrite a tensor by that of rank 0."""
+        """Overwrite a tensor on every rank with the tensor of rank 0."""
         return tensor
 
     def exchange(self, slices: Tensor) -> Tensor:
-        """Send a slice to each rank (size, k); return the slices from each rank (size, k)."""
+        """Send row r of `slices` (size, k) to rank r, and return the rows received, (size, k)."""
         return slices
 
     def collect(self, own: Tensor) -> Tensor:
-        """Return the vectors (k,) of all ranks (size, k), on every rank."""
+        """Return the vectors `own` (k,) of all ranks, on every rank, as (size, k)."""
         return own[None]
 
     def gather(self, value: T) -> list[T]:
@@ -67,11 +67,11 @@ class Alone:
         return [value]
 
     def close(self) -> None:
-        """Leave the other ranks."""
+        """Disconnect from the other ranks."""
 
 
 class Horovod:
-    """Horovod over Gloo, MPI or NCCL, whichever it was built with and the launcher offers."""
+    """Horovod over Gloo, MPI or NCCL, depending on how it was built and on the launcher."""
 
     def __init__(self, where: launch.Launch | None, folder: Path, is_rare: bool = False) -> None:
         if is_rare and not torch.cuda.is_available():
@@ -152,17 +152,17 @@ class Horovod:
             return self._hvd.allreduce_(tensor, op=self._hvd.Sum, name=name)
 
     def broadcast_(self, tensor: Tensor) -> Tensor:
-        """Overwrite a tensor by that of rank 0."""
+        """Overwrite a tensor on every rank with the tensor of rank 0."""
         with _peers():
             return self._hvd.broadcast_(tensor, 0)
 
     def exchange(self, slices: Tensor) -> Tensor:
-        """Send a slice to each rank (size, k); return the slices from each rank (size, k)."""
+        """Send row r of `slices` (size, k) to rank r, and return the rows received, (size, k)."""
         with _peers():
             return self._hvd.alltoall(slices, name=f"exchange {tuple(slices.shape)} {slices.dtype}")
 
     def collect(self, own: Tensor) -> Tensor:
-        """Return the vectors (k,) of all ranks (size, k), on every rank."""
+        """Return the vectors `own` (k,) of all ranks, on every rank, as (size, k)."""
         with _peers():
             return self._hvd.allgather(own[None], name=f"collect {tuple(own.shape)} {own.dtype}")
 
@@ -174,14 +174,15 @@ class Horovod:
             return self._hvd.allgather_object(value, name="gather")
 
     def close(self) -> None:
-        """Leave the other ranks."""
+        """Disconnect from the other ranks."""
         self._hvd.shutdown()
 
 
 class Torch:
     """torch.distributed over Gloo or NCCL.
 
-    It passes the same tests as Horovod, so Horovod, last released in June 2023, can be dropped.
+    It passes the same tests as Horovod, whose last release was in June 2023, so it can replace
+    Horovod.
     """
 
     def __init__(self, where: launch.Launch | None, folder: Path) -> None:
@@ -225,20 +226,20 @@ class Torch:
         return tensor
 
     def broadcast_(self, tensor: Tensor) -> Tensor:
-        """Overwrite a tensor by that of rank 0."""
+        """Overwrite a tensor on every rank with the tensor of rank 0."""
         with _peers():
             self._dist.broadcast(tensor, 0)
         return tensor
 
     def exchange(self, slices: Tensor) -> Tensor:
-        """Send a slice to each rank (size, k); return the slices from each rank (size, k)."""
+        """Send row r of `slices` (size, k) to rank r, and return the rows received, (size, k)."""
         received = torch.empty_like(slices)
         with _peers():
             self._dist.all_to_all_single(received, slices)
         return received
 
     def collect(self, own: Tensor) -> Tensor:
-        """Return the vectors (k,) of all ranks (size, k), on every rank."""
+        """Return the vectors `own` (k,) of all ranks, on every rank, as (size, k)."""
         collected = own.new_empty(self.size, *own.shape)
         with _peers():
             self._dist.all_gather(list(collected), own)
@@ -252,7 +253,7 @@ class Torch:
         return values
 
     def close(self) -> None:
-        """Leave the other ranks."""
+        """Disconnect from the other ranks."""
         self._dist.destroy_process_group()
 
 
@@ -260,14 +261,14 @@ Comm = Alone | Horovod | Torch
 
 
 def device_of(local_rank: int, wanted: str = "auto") -> torch.device:
-    """Return the device of this rank, and make a GPU the current one.
+    """Return the device that this rank computes on. If it is a GPU, torch uses it from now on.
 
     Args:
-        local_rank: The rank on this host, which decides its GPU.
-        wanted: `auto`, `cpu` or `cuda`; `auto` is the CPU where there is no GPU.
+        local_rank: The number of this rank among the ranks of this host, which decides its GPU.
+        wanted: `auto`, `cpu` or `cuda`; `auto` is the CPU if there is no GPU.
 
     Raises:
-        UserError: If a GPU is wanted and torch can use none.
+        UserError: If `cuda` is wanted and torch can use no GPU.
     """
     check_choice("device", wanted, launch.DEVICES)
     if wanted == "cuda" and not torch.cuda.is_available():
@@ -282,17 +283,18 @@ def device_of(local_rank: int, wanted: str = "auto") -> torch.device:
 
 
 def start(engine: str, folder: Path, is_rare: Callable[[int], bool] = lambda size: False) -> Comm:
-    """Join the other ranks of this launch.
+    """Connect to the other ranks of this launch.
 
     Args:
-        engine: `auto`, `horovod`, `torch` or `none`; `auto` is Horovod where there are several
-            ranks, and torch under torchrun.
-        folder: Where rank 0 publishes its address; all ranks see it.
-        is_rare: A function that returns whether so many ranks communicate only once per step: then
-            Horovod need not poll all the time.
+        engine: `auto`, `horovod`, `torch` or `none`. `auto` is torch under torchrun, else Horovod
+            if there are several ranks.
+        folder: A folder that all ranks see, where rank 0 publishes its address.
+        is_rare: Called with the number of ranks; returns True if that many ranks communicate only
+            once per step. Horovod then polls less often.
 
     Raises:
-        UserError: If the engine is not available, or finds another number of ranks.
+        UserError: If the engine is not available, or finds another number of ranks than was
+            started.
     """
     check_choice("engine", engine, launch.ENGINES)
     where = launch.detect()
@@ -346,7 +348,7 @@ def from_root(comm: Comm, function: Callable[[], T]) -> T:
 
 
 def leave_at_once(status: int) -> None:
-    """Exit without destructors, which could wait for ever for peers that are gone."""
+    """Exit without running destructors, which could wait forever for ranks that no longer exist."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -354,7 +356,7 @@ def leave_at_once(status: int) -> None:
 
 
 def _tasks(where: launch.Launch) -> list[int]:
-    """Return the ranks on each node: the same on all unless SLURM says otherwise."""
+    """Return the number of ranks on each node. Only under srun may nodes have different numbers."""
     if where.launcher == "srun":
         text = os.environ.get("SLURM_STEP_TASKS_PER_NODE") or os.environ["SLURM_TASKS_PER_NODE"]
         return launch.tasks_per_node(text)

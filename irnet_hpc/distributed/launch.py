@@ -1,8 +1,8 @@
-"""Find out what started this process, its rank and the number of ranks, and where they meet.
+"""Find out what started this process, its rank and the number of ranks, and connect the ranks.
 
-Under horovodrun, mpirun and torchrun the launcher states all of it. Under a plain `srun` (no MPI,
-no ssh) and under submitit's local executor the ranks know only their numbers: rank 0 publishes an
-address in a file that the others read.
+horovodrun, mpirun and torchrun tell each rank all of this. Under a plain `srun` (no MPI, no ssh)
+and under submitit's local executor, a rank knows only its number: rank 0 publishes an address in a
+file, and the others read it.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ TIMEOUT_S = 120  # seconds until all ranks must have found rank 0
 
 
 class Launch(NamedTuple):
-    """A rank, and the launch that it belongs to."""
+    """The place of one rank in a launch of several ranks."""
 
     launcher: str
     rank: int
@@ -79,8 +79,9 @@ def detect(environment: Mapping[str, str] = os.environ) -> Launch | None:
     """Return the launch that this process belongs to; None if it was started by itself.
 
     Raises:
-        UserError: In a SLURM job of several tasks, if no launcher started this process: N copies of
-            rank 0 of 1, or one process instead of N, must never train.
+        UserError: In a SLURM job of several tasks, if no launcher started this process. Otherwise N
+            independent processes would each train the whole run, or one process would train with
+            the resources of N.
     """
     for launcher, rank, size, local_rank, local_size, node, n_nodes, names in LAUNCHERS:
         if rank not in environment or size not in environment:
@@ -130,9 +131,9 @@ def detect(environment: Mapping[str, str] = os.environ) -> Launch | None:
 def check_size(
     size: int, where: Launch | None, environment: Mapping[str, str] = os.environ
 ) -> None:
-    """Raise UserError unless the engine found as many ranks as were started.
+    """Raise UserError if the engine found another number of ranks than was started.
 
-    N times rank 0 of 1 must never train.
+    Otherwise, N processes that each believe they are the only one would all train the whole run.
     """
     n_tasks = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS")
     if where and where.launcher == "srun" and n_tasks and int(n_tasks) != size:
@@ -148,7 +149,7 @@ def check_size(
 
 
 def tasks_per_node(text: str) -> list[int]:
-    """Expand SLURM's shorthand, e.g. "2(x2),1" to [2, 2, 1]."""
+    """Expand SLURM's shorthand for the tasks on each node: "2(x2),1" becomes [2, 2, 1]."""
     tasks = []
     for part in text.split(","):
         match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
@@ -159,10 +160,10 @@ def tasks_per_node(text: str) -> list[int]:
 
 
 def n_threads(where: Launch | None, environment: Mapping[str, str] = os.environ) -> int:
-    """Return the threads of this process.
+    """Return the number of threads that this process should use.
 
-    The user states them, or the scheduler; else they are an equal share of the cores that this
-    process may run on.
+    It is OMP_NUM_THREADS or, under srun, SLURM_CPUS_PER_TASK. If neither is set, it is an equal
+    share, among the ranks of this host, of the cores that this process may run on.
     """
     # A list gives a number per level of nested parallelism; ours is the outermost.
     stated = environment.get("OMP_NUM_THREADS", "").partition(",")[0]
@@ -178,24 +179,25 @@ def n_threads(where: Launch | None, environment: Mapping[str, str] = os.environ)
 def meeting(
     launch: Launch, folder: Path, serve: Callable[[str], int]
 ) -> Iterator[tuple[str, int, str]]:
-    """Let all ranks of a launch meet, and yield the address of rank 0's server.
+    """Connect all ranks of a launch, and yield the address of the server on rank 0.
 
-    Rank 0 listens on a port and publishes its address in a file that only the user can read and
-    that is removed once all ranks have connected. The others connect with the token from the file
-    and wait for an answer, so that no rank starts to wait in an engine, whose time-outs are
-    shorter.
+    Rank 0 listens on a port and publishes its address in a file that only the user can read. The
+    file is removed once all ranks have connected. The other ranks connect with the token from the
+    file and wait for an answer. So all ranks have arrived before any of them waits in an engine,
+    whose time-outs are shorter.
 
     Args:
         launch: The launch.
-        folder: The folder of the file, seen by every node.
-        serve: Called on rank 0 with an address of its own (empty: all); starts the server there and
-            returns its port.
+        folder: The folder of the file, which every node sees.
+        serve: Starts the server and returns its port. It is called on rank 0 only, with the address
+            that the server listens on (empty: all of this host's addresses).
 
     Yields:
-        (address, port, interface), the last being this host's.
+        (address, port, interface): the address and the port of the server, and the name of this
+        host's network interface.
 
     Raises:
-        UserError: If a rank does not come within TIMEOUT_S.
+        UserError: If a rank does not connect within TIMEOUT_S.
     """
     path, deadline = folder / f"{launch.launcher}-{launch.name}.json", time.monotonic() + TIMEOUT_S
     if launch.rank != 0:
@@ -229,7 +231,10 @@ def meeting(
 
 
 def _receive(door: socket.socket, token: str, size: int, deadline: float) -> list[socket.socket]:
-    """Return the connections of all other ranks to rank 0."""
+    """Accept connections until all other ranks have connected to rank 0.
+
+    Returns the connections.
+    """
     guests: dict[str, socket.socket] = {}
     while len(guests) < size - 1:
         door.settimeout(max(0.01, deadline - time.monotonic()))
@@ -281,11 +286,11 @@ def stated_interface() -> str | None:
 
 
 def job_addresses() -> list[str]:
-    """Return the addresses at which rank 0 of several nodes listens.
+    """Return the addresses at which rank 0 listens if there are several nodes.
 
-    It is the one that this host's name stands for, by which the nodes of a cluster call each other,
-    or the only one there is; all addresses if neither decides, or if the user has stated an
-    interface.
+    This is the address of this host's name, which the nodes of a cluster use to reach each other.
+    If the name has no address of this host, or if the user has set a network interface, it is all
+    addresses.
     """
     addresses, named = own_addresses(), ""
     with contextlib.suppress(OSError):
@@ -294,9 +299,9 @@ def job_addresses() -> list[str]:
 
 
 def own_addresses() -> list[str]:
-    """Return this host's IPv4 addresses, first the one that its name stands for.
+    """Return this host's IPv4 addresses; the address of its name comes first.
 
-    If the user has set an interface, they are that one's.
+    If the user has set a network interface, only the addresses of that interface are returned.
     """
     import psutil
 

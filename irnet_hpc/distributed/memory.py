@@ -1,6 +1,6 @@
-"""Read how much memory a rank may still take, and what control groups allow a process.
+"""Read how much memory a rank may still use, and which limits its control groups set.
 
-The only reader of control groups, versions 1 and 2.
+No other module reads control groups (versions 1 and 2).
 """
 
 import os
@@ -14,11 +14,13 @@ UNLIMITED = 2**60
 
 
 def free_bytes(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
-    """Return the bytes that this rank may still take: an equal share of what its host has free.
+    """Return the bytes that this rank may still use: an equal share of the host's free memory.
+
+    The memory is also limited by the control groups and by the SLURM job.
 
     Args:
-        root: The folder that `proc` and `sys` lie in.
-        environment: The variables that describe the launch and the job.
+        root: The folder that contains `proc` and `sys`.
+        environment: The environment variables that describe the launch and the job.
     """
     where = launch.detect(environment)
     n_ranks = where.local_size if where else 1
@@ -31,9 +33,10 @@ def free_bytes(root: Path = Path("/"), environment: Mapping[str, str] = os.envir
 def cgroup_limits(
     membership: str | None = None, root: Path = Path("/sys/fs/cgroup")
 ) -> tuple[float | None, float | None]:
-    """Return the (cores, GB) that the control groups of this process allow; None: no limit.
+    """Return the limits (cores, GB) that control groups set for this process; None means no limit.
 
-    Versions 1 and 2 of control groups. Every level from the process's own group to the root counts.
+    Reads control groups of versions 1 and 2, on every level from the process's own group to the
+    root.
     """
     cores, memory_gb = [], []
     text = Path("/proc/self/cgroup").read_text() if membership is None else membership
@@ -83,11 +86,11 @@ def _slurm_limit(environment: Mapping[str, str]) -> int | None:
 
 
 def _free_in_groups(root: Path) -> list[int]:
-    """Return the free bytes under each memory limit on this process's control groups.
+    """Return the free bytes below each memory limit in this process's control groups.
 
-    Pages of files that were read, as a pack's are, count as used, but go where memory is wanted:
-    the inactive ones are free. A container may see its own group as the root, whatever its path
-    outside.
+    The kernel counts cached file pages, such as those of a pack, as used memory. The inactive ones
+    count as free here, because the kernel drops them when memory is needed. In a container, the
+    group's path may be that of the host while the root folder already shows the group itself.
     """
     free = []
     for line in _lines(root / "proc/self/cgroup"):
@@ -114,7 +117,7 @@ def _free_in_groups(root: Path) -> list[int]:
 
 
 def _number_after(path: Path, name: str) -> int:
-    """Return the number behind a name in a file of names and numbers; 0 where there is none."""
+    """Return the number that follows a name in a file of names and numbers; 0 if there is none."""
     lines = (line.replace(":", " ").split() for line in _lines(path))
     return next((int(words[1]) for words in lines if words and words[0] == name), 0)
 

@@ -42,9 +42,12 @@ class Ranks(NamedTuple):
 
 
 def run(main: Callable[[Ranks], None]) -> int:
-    """Call `main` on every rank of this launch, or on the only one, and return the exit status.
+    """Call `main` on every rank of this launch, or once if there is no launch.
 
-    A rank that fails prints its sentence or traceback, and all end with its status.
+    If a rank fails, it prints its error and ends all ranks with its exit status.
+
+    Returns:
+        The exit status.
     """
     where = launch.detect()
     if where is None or where.size == 1:

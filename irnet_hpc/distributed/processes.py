@@ -1,4 +1,4 @@
-"""Name processes so that a reused number is not mistaken, note signals, and keep freed memory."""
+"""Name processes uniquely, note signals, and keep freed memory."""
 
 import contextlib
 import ctypes
@@ -10,10 +10,12 @@ from pathlib import Path
 
 
 def machine() -> str:
-    """Name the machine or container in which process numbers mean the same as here; empty: unknown.
+    """Return a name for the machine or container whose process numbers this process sees.
 
-    The name combines the boot of this kernel with the set of processes visible to us. The host's
-    name would not be enough: containers often share it, but number their processes separately.
+    On two hosts with the same name, a process number means the same process. The name consists of
+    the id of the kernel's boot and that of the process namespace. A host name would not do:
+    containers often share one, but each numbers its own processes. Returns "" if the name is
+    unknown.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -23,16 +25,16 @@ def machine() -> str:
 
 
 def process_name(pid: int) -> str | None:
-    """Name a process in a way that survives the reuse of its number: `<pid>@<start>`.
+    """Return `<pid>@<start>`, which stays unique when the system reuses the process number.
 
-    None if there is no such process.
+    Returns None if there is no such process.
     """
     status = _state_and_start(pid)
     return status and f"{pid}@{status[1]}"
 
 
 def is_alive(process: str | None) -> bool:
-    """Return True if a process of this machine, named by `process_name`, still runs."""
+    """Return True if the process that `process_name` named still runs on this machine."""
     name = re.fullmatch(r"([0-9]{1,18})@([0-9]+)", process or "")
     status = _state_and_start(int(name[1])) if name else None
     if name is None or status is None:
@@ -42,7 +44,7 @@ def is_alive(process: str | None) -> bool:
 
 
 def _state_and_start(pid: int) -> tuple[str, str] | None:
-    """Return a process's state and its start time, in ticks since the machine booted."""
+    """Return a process's state and its start time in ticks since the machine booted, or None."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -51,12 +53,13 @@ def _state_and_start(pid: int) -> tuple[str, str] | None:
 
 
 class StopSignals:
-    """Note that SIGTERM, SIGUSR1 or SIGUSR2, or the clock, asks this process to stop.
+    """Record that this process should stop: because of SIGTERM, SIGUSR1, SIGUSR2 or the time.
 
-    The handler only notes the signal; the training loop looks at `asked`.
+    The signal handler only sets a flag; the training loop reads `asked`.
 
     Args:
-        until: When to stop without a signal, in s since 1970, see `slurm.stop_by`.
+        until: The time at which to stop without a signal, in s since 1970; see
+            `slurm_commands.stop_by`.
     """
 
     def __init__(self, until: float = math.inf) -> None:
@@ -69,7 +72,7 @@ class StopSignals:
 
     @property
     def asked(self) -> bool:
-        """True once the process should stop."""
+        """True once a signal has come or `until` has passed."""
         return self.is_told or self.is_late
 
     @property
@@ -82,10 +85,10 @@ class StopSignals:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep freed memory instead of giving it back to the kernel.
+    """Let glibc keep freed memory instead of returning it to the kernel.
 
-    A layer's activations are just large enough to be given back and faulted in again every step:
-    2,500 page faults, a sixth of its time.
+    By default, glibc returns the memory of a layer's activations after each use, and the kernel
+    maps it again in the next step: 2,500 page faults, a sixth of the time of a step.
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library
         libc = ctypes.CDLL(None)
@@ -94,11 +97,11 @@ def keep_freed_memory() -> None:
 
 
 def ignore_termination_signals() -> None:
-    """Ignore SIGTERM and SIGUSR1/2 until exit, so that our own status is reported.
+    """Ignore SIGTERM and SIGUSR1/2 until exit, so that the launcher sees this process's own status.
 
-    Once one rank has exited, a launcher ends the others (srun's --kill-on-bad-exit), and Python
-    restores the default handlers before it has finished. Call this only in a process that has
-    nothing left to do, because blocked signals are lost.
+    Once one rank has exited, a launcher signals the others to end (srun's --kill-on-bad-exit).
+    Python restores the default handlers before it has exited, and would then die of the signal.
+    Call this only in a process that has nothing left to do, because ignored signals are lost.
     """
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

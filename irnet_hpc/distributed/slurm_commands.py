@@ -1,9 +1,9 @@
 """Run SLURM's commands (squeue, sacct, scontrol) for trainings and sweeps.
 
-`stop_by` is here too, since not every SLURM tells a job its end (SLURM_JOB_END_TIME, which 22.05
-lacks), a site may set no signal, and a signal that comes while Python starts is lost. So a training
-stops by itself before the end. One rank asks SLURM, once; if there is no answer, the signal has to
-suffice.
+`stop_by` computes when a training should stop by itself, shortly before its job ends. A signal is
+not enough: a site may not send one, and a signal that comes while Python starts is lost.
+SLURM_JOB_END_TIME states when the job ends; older versions, such as 22.05, do not set it. Then one
+rank asks squeue, once. If squeue does not answer either, only the signal is left.
 """
 
 import contextlib
@@ -65,7 +65,7 @@ class JobEnd(NamedTuple):
 
 
 def _run(*command: str, environment: Mapping[str, str] | None = None) -> str:
-    """Return what a SLURM command prints; raise SlurmError if there is no answer."""
+    """Return the output of a SLURM command. Raises SlurmError if the command fails."""
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
@@ -84,9 +84,9 @@ def _run(*command: str, environment: Mapping[str, str] | None = None) -> str:
 
 
 def end_of_job(environment: Mapping[str, str] = os.environ) -> float | None:
-    """Return when SLURM will end the job of this process, in s since 1970.
+    """Return the time at which SLURM will end the job of this process, in s since 1970.
 
-    None outside of a job, in one without an end, and where SLURM does not answer.
+    Returns None if there is no job, if the job has no time limit, or if SLURM does not answer.
     """
     if stated := environment.get("SLURM_JOB_END_TIME"):
         with contextlib.suppress(ValueError):
@@ -106,7 +106,7 @@ def stop_by(end: float | None, now: float | None = None) -> float:
 
     Args:
         end: The end of the job in s since 1970; None if it has none.
-        now: The time now, likewise.
+        now: The present time in s since 1970; None means the clock of this machine.
 
     Returns:
         The time in s since 1970; infinite if the job has no end.
@@ -116,7 +116,7 @@ def stop_by(end: float | None, now: float | None = None) -> float:
 
 
 def squeue() -> dict[str, Job] | None:
-    """Return this user's queue, job id -> job; None if SLURM does not answer."""
+    """Return this user's jobs in the queue as job id -> job; None if SLURM does not answer."""
     try:
         shown = _run("squeue", "--me", "--noheader", "--array", "--format=%i|%T|%r|%j|%k")
     except SlurmError:
@@ -126,13 +126,13 @@ def squeue() -> dict[str, Job] | None:
 
 
 def how_ended(jobs: set[str]) -> dict[str, JobEnd]:
-    """Ask SLURM's accounting, with one call, how jobs ended.
+    """Ask SLURM's accounting how jobs ended, in a single call.
 
     Args:
-        jobs: The ids, e.g. `17` or `17_3`.
+        jobs: The ids of the jobs, e.g. `17` or `17_3`.
 
     Returns:
-        Job id -> its end.
+        Job id -> how the job ended.
     """
     if not jobs:
         return {}
@@ -151,11 +151,11 @@ def how_ended(jobs: set[str]) -> dict[str, JobEnd]:
 
 
 def max_array_size() -> int | None:
-    """Return SLURM's MaxArraySize; None where there is no SLURM, or it belongs to no cluster.
+    """Return SLURM's MaxArraySize; None if SLURM is not installed, or installed without a cluster.
 
     Raises:
-        UserError: If there is a cluster that does not answer. Falling back to local processes
-            would start the whole matrix on a login node.
+        UserError: If there is a cluster that does not answer. The caller must not fall back to
+            local processes then, since that would start the whole matrix on a login node.
     """
     try:
         shown, reason = _run("scontrol", "show", "config"), ""
@@ -169,10 +169,10 @@ def max_array_size() -> int | None:
 
 
 def requeue(job: str) -> None:
-    """Put a running job back into the queue; raise SlurmError if SLURM refuses."""
+    """Put a running job back into the queue. Raises SlurmError if SLURM refuses."""
     _run("scontrol", "requeue", job)
 
 
 def set_dependency(job: str, dependency: str) -> None:
-    """Change what a waiting job waits for; raise SlurmError if SLURM refuses."""
+    """Replace the dependency of a waiting job. Raises SlurmError if SLURM refuses."""
     _run("scontrol", "update", f"JobId={job}", f"Dependency={dependency}")

@@ -1,13 +1,13 @@
-"""Compute blocks in worker processes, with results in the order of the blocks.
+"""Compute blocks in worker processes, and return the results in the order of the blocks.
 
-A function that computes its block row by row announces each row by `at(row)`. Then a row that takes
-too long, or whose library crashes, costs that row alone: its process is killed from outside, since
-a library may never come back to Python, and the block is computed again without it.
+A function that computes a block row by row announces each row by `at(row)`. If a row then takes too
+long or crashes the library, only that row has no result: its process is killed, and the block is
+computed again without the row. The process must be killed from outside, because a library may never
+return to Python.
 
-We need a pool of our own for two reasons. Its clock counts, row by row, only time during which this
-process runs too, since a whole job may be suspended. And a process that dies once costs no row,
-since it may have been killed from outside. Pools that time whole tasks from their start can do
-neither.
+Existing pools time whole tasks from their start, and cannot do two things that we need. Time during
+which the whole job is suspended must not count against a row. And a row at which a process dies
+once must be tried again, since the process may have been killed for another reason.
 """
 
 import contextlib
@@ -41,20 +41,22 @@ _place: Any = None
 
 
 def available_cores() -> int:
-    """Return the cores that this process may run on.
+    """Return the number of cores that this process may run on.
 
-    Under SLURM or in a container they are fewer than the machine has.
+    Under SLURM or in a container, it may be smaller than the number of cores of the machine.
     """
     return len(os.sched_getaffinity(0))
 
 
 def at(row: int | None) -> None:
-    """Announce the row that a worker computes from now on, which starts the row's clock.
+    """Announce the row that this worker is about to compute, which restarts the row's clock.
 
-    Slow imports should come before the first row. Outside a worker this does nothing.
+    Slow imports should be done before the first row is announced. Outside a worker this does
+    nothing.
 
     Args:
-        row: The number of the row, not counting rows that were left out; None: no particular row.
+        row: The number of the row, counted without the rows that are left out. None: the work that
+            follows belongs to no row and has no time limit.
     """
     if _place is not None:
         n_calls = ((_place.value >> 32) + 1) % 2**31
@@ -64,7 +66,7 @@ def at(row: int | None) -> None:
 
 @dataclasses.dataclass
 class _Task:
-    """A block to compute."""
+    """A block to compute, and what happened when it was tried before."""
 
     number: int
     block: Any
@@ -74,7 +76,7 @@ class _Task:
 
 @dataclasses.dataclass
 class _Worker:
-    """A process and what it is doing."""
+    """A worker process and the task that it is computing."""
 
     process: multiprocessing.process.BaseProcess
     pipe: multiprocessing.connection.Connection
@@ -90,21 +92,23 @@ def in_order(
     workers: int,
     limit_s: float | None = None,
 ) -> Iterator[Out]:
-    """Compute every block, and yield the results in order.
+    """Compute every block, and yield the results in the order of the blocks.
 
-    Processes are spawned, not forked: a fork would copy the locks of threads that it does not have.
+    Processes are started afresh (spawned), not forked: in a forked process, a lock that another
+    thread held would stay locked.
 
     Args:
-        function: Called as `function(block, left_out)`; it must be pure. The rows in `left_out`
-            must not be computed.
-        blocks: The blocks, taken as they are needed.
-        workers: The number of processes; with at most 1, and no limit, this process computes
-            itself.
-        limit_s: The seconds that a row may take. A row that takes longer, or at which a process
-            died twice, is left out: the function is called again with that row and the reason.
+        function: Called as `function(block, left_out)`. It must be pure, and must not compute the
+            rows in `left_out`, which maps rows to (reason, detail).
+        blocks: The blocks. They are read from the iterable only when they are needed.
+        workers: The number of processes. If it is at most 1 and there is no `limit_s`, this process
+            computes the blocks itself.
+        limit_s: The time that a row may take, in seconds. A row that takes longer is left out, and
+            so is a row at which a process has died twice: the function is called again for the
+            block, with this row in `left_out`.
 
     Raises:
-        UserError: If a process dies that had not announced a row.
+        UserError: If a process dies that has not announced a row.
     """
     if workers <= 1 and limit_s is None:
         yield from (function(block, {}) for block in blocks)
@@ -177,9 +181,10 @@ def _give(worker: _Worker, task: _Task) -> None:
 
 
 def _stopped_or_finished(busy: list[_Worker], limit_s: float | None) -> list[_Worker]:
-    """Wait for workers that have a result or are dead; kill those whose row is out of time.
+    """Wait for workers that have a result or have died, and kill those whose row is out of time.
 
-    Only time during which this process ran, too, counts: a whole job may be suspended.
+    If the whole job is suspended, this process stops too, and the time does not count against a
+    row.
     """
     by_pipe: dict[Any, _Worker] = {worker.pipe: worker for worker in busy}
     began = time.monotonic()
@@ -201,7 +206,9 @@ def _row(worker: _Worker) -> int | None:
 
 
 def _blame(worker: _Worker, task: _Task, limit_s: float | None) -> None:
-    """Find the row at which a process died, and leave the row out if this happened there twice.
+    """Find the row at which a process died, and leave it out if it took too long or died twice.
+
+    The row is added to `task.suspects` or `task.left_out`.
 
     Raises:
         UserError: If the process had not announced a row.
@@ -228,7 +235,7 @@ def _blame(worker: _Worker, task: _Task, limit_s: float | None) -> None:
 
 
 def _work(function: Callable, pipe: multiprocessing.connection.Connection, place: Any) -> None:
-    """Compute what the parent sends until it is gone: the main function of a worker."""
+    """Run the main loop of a worker: compute the blocks that the parent sends, until it is gone."""
     global _place
     _die_with_parent()
     _place = place
@@ -251,10 +258,10 @@ def _work(function: Callable, pipe: multiprocessing.connection.Connection, place
 
 
 def _die_with_parent() -> None:
-    """Let the kernel kill this process with its parent.
+    """Ask the kernel to kill this process when its parent ends.
 
-    Otherwise a process whose library never returns to Python would outlive its parent. Ctrl-C
-    reaches all processes of a terminal; the parent handles it, and the workers ignore it.
+    Otherwise a process whose library never returns to Python would outlive its parent. Ctrl-C is
+    sent to all processes of a terminal; the parent handles it, and the workers ignore it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     PR_SET_PDEATHSIG = 1  # prctl(2)

@@ -1,6 +1,7 @@
-"""Features: from materials to a matrix of numbers.
+"""Features: turn materials into a matrix of numbers.
 
-A feature set has a name, such as `magpie`; sums such as `magpie+structure` stand side by side.
+A feature set has a name, such as `magpie`. A sum of names, such as `magpie+structure`, means the
+columns of both sets, side by side.
 """
 
 import lazy_loader

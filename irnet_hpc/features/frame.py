@@ -58,7 +58,7 @@ def featurize(
 
 
 def parse_formula_sets(text: str) -> tuple[str, ...]:
-    """Parse a sum of feature sets. Raises UserError if one needs more than a formula."""
+    """Parse a sum of feature sets. Raises UserError if a set needs more than formulas."""
     names = parse_feature_sets(text)
     known = [name for name, features in FEATURE_SETS.items() if features.of_formula]
     for name in names:
@@ -72,7 +72,12 @@ def parse_formula_sets(text: str) -> tuple[str, ...]:
 def describe_formulas(
     formulas: list[Any], names: tuple[str, ...]
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Compute (n_rows, n_features) float32, NaN in rows without features, and row -> reason."""
+    """Compute the features of formulas, and the reasons why some rows have none.
+
+    Returns:
+        The features (n_rows, n_features) float32, NaN in rows without features, and row -> reason
+        for those rows.
+    """
     table = formula_table([text if isinstance(text, str) else "" for text in formulas])
     materials, rejected = parse_materials(table, named=False)
     problems = {row.line: ": ".join(filter(None, (row.reason, row.detail))) for row in rejected}

@@ -1,10 +1,14 @@
-"""Atom-specific persistent homology of a crystal (experimental).
+"""Compute the atom-specific persistent homology of a crystal (experimental).
 
-The method of Jiang, Chen, Chen, Li, Wei and Pan, npj Comput. Mater. 7, 28 (2021), with groups of
-elements instead of elements, so that the length is fixed; docs/homology.md separates the published
-method from our choices. Vietoris-Rips complexes grow from the surroundings of each atom: components
-of linked atoms (Betti 0) merge, rings (Betti 1) and cages (Betti 2) are born and filled. The only
-file that imports gudhi, of the extra [homology].
+The method is that of Jiang, Chen, Chen, Li, Wei and Pan, npj Comput. Mater. 7, 28 (2021), with
+groups of elements instead of single elements, so that every crystal has the same number of
+features. docs/homology.md says which steps are published and which are our choices.
+
+Around each atom, points within a growing distance of each other are linked. Components of linked
+atoms (Betti 0) merge; rings (Betti 1) and cages (Betti 2) appear and are filled again. A bar is the
+range of distances over which one component, ring or cage exists.
+
+No other file imports gudhi, which the extra [homology] installs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -56,15 +60,17 @@ LABELS = [
 def vector(crystal: Crystal) -> np.ndarray:
     """Compute the features of a crystal.
 
-    Statistics of bars (Å) over all atoms and by group of elements, then each group's share of the
-    atoms. The bars of a group are those of the balls around its atoms; a sum is per atom of the
-    centre's element. Statistics of no bar are 0.
+    They are STATISTICS of the QUANTITIES of bars (Å), first over the balls around all atoms, then
+    for each group of elements over the balls around its atoms. The last features are each group's
+    share of the atoms. A `sum` is divided by the number of atoms of the element at the centre of
+    the ball. If there are no bars, the statistics are 0.
 
     Returns:
-        (n_features,) float64, as LABELS names them.
+        (n_features,) float64, in the order of LABELS.
 
     Raises:
-        Unsuitable: if the crystal has no such features, or would take too much work.
+        Unsuitable: if these features cannot be computed for the crystal, or would take too much
+            work.
     """
     centres, clouds = zip(*balls(crystal), strict=True)
     of_balls = _barcodes_of_congruent(clouds)
@@ -88,18 +94,19 @@ def vector(crystal: Crystal) -> np.ndarray:
 
 
 def _statistics(values: np.ndarray, weight: np.ndarray) -> list[float]:
-    """Compute STATISTICS."""
+    """Compute the STATISTICS of values; `sum` adds the values times their weights."""
     if not len(values):
         return [0.0] * len(STATISTICS)
     return [values.mean(), values.std(), values.max(), values.min(), values @ weight]
 
 
 def _barcodes_of_congruent(clouds: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-    """Compute `barcodes`, once for congruent clouds: balls around equivalent atoms, half of all.
+    """Compute `barcodes`, but only once for clouds of the same shape.
 
-    Clouds are compared by the sorted distances of each point, as in the pointwise distance
-    distributions of Widdowson and Kurlin (NeurIPS 2022), which are equal only for congruent and a
-    few contrived clouds.
+    Balls around equivalent atoms have the same shape; they are about half of all balls. Two clouds
+    count as the same if the sorted distances from each point to the others agree. These are the
+    pointwise distance distributions of Widdowson and Kurlin (NeurIPS 2022), which agree for
+    congruent clouds and otherwise only for a few contrived ones.
     """
     from scipy.spatial.distance import pdist, squareform
 
@@ -120,15 +127,16 @@ def _barcodes_of_congruent(clouds: Sequence[np.ndarray]) -> list[list[np.ndarray
 def barcodes(clouds: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
     """Compute the bars of the Vietoris-Rips complexes of clouds of points.
 
-    The component that never dies is left out, and so are bars of rings and cages shorter than
-    MIN_BAR. The centre of each ball is within the cut-off of all other points, so that all rings
-    and cages are filled by then.
+    Two kinds of bars are left out: the component that never ends, and rings and cages whose bars
+    are shorter than MIN_BAR. The first point of a cloud, the centre of its ball, is closer to all
+    other points than the cut-off, so all rings and cages are filled before the cut-off is reached.
 
     Args:
         clouds: for each cloud, positions (n_points, 3) in Å.
 
     Returns:
-        For each cloud, its bars of Betti 0, 1 and 2: birth and death (n_bars, 2) in Å.
+        For each cloud, three arrays (n_bars, 2) for Betti 0, 1 and 2: the distances in Å at which a
+        bar begins and ends.
     """
     from gudhi.sklearn import RipsPersistence
 
@@ -142,16 +150,16 @@ def barcodes(clouds: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
 
 
 def balls(crystal: Crystal) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the ball around each atom of the cell, for each element.
+    """Yield balls of points: one for each atom of the cell and each element of the crystal.
 
-    The points are the atoms within the cut-off that are of this element or of the centre's own, the
-    centre first.
+    A ball contains the atoms within the cut-off that are of this element or of the element of the
+    central atom. The central atom comes first.
 
     Yields:
-        The centre's atomic number, and (n_points, 3) positions, Å, relative to it.
+        The atomic number of the central atom, and the positions (n_points, 3) in Å relative to it.
 
     Raises:
-        Unsuitable: if the cell is not a crystal, or has too many atoms.
+        Unsuitable: if the cell has no volume, sites coincide, or there are too many atoms.
     """
     sites, lattice, images = _around(crystal)
     points = (sites + (images @ lattice)[:, None]).reshape(-1, 3)
@@ -182,9 +190,11 @@ def balls(crystal: Crystal) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _around(crystal: Crystal) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return positions (n_sites, 3), Å, in a cell of short vectors, the cell, and its images.
+    """Find the copies of the cell that the balls around its atoms can reach.
 
-    The images (n_images, 3) are those that balls reach.
+    Returns:
+        The positions of the sites (n_sites, 3) in Å, in a cell with short lattice vectors; these
+        vectors (3, 3) in Å; and the copies of the cell (n_images, 3), in lattice vectors.
     """
     short, fraction = reduced_cell(crystal)
     n_expected = len(fraction) * 4 / 3 * np.pi * CUTOFF**3 / abs(np.linalg.det(short))

@@ -1,9 +1,9 @@
-"""Compute Ward's 145 features of compositions, table by table, equal to those of matminer.
+"""Compute Ward's 145 features for a whole table of compositions, with matminer's numbers.
 
 Ward et al., npj Comput. Mater. 2, 16028 (2016): matminer's Stoichiometry (6), ElementProperty
-"magpie" (132), ValenceOrbital averages (4) and IonProperty(fast=True) (3). The tables of elements
-are matminer's and pymatgen's own, read once per process. Compounds of equally many elements are
-computed together.
+"magpie" (132), ValenceOrbital averages (4) and IonProperty(fast=True) (3). The tables of element
+properties come from matminer and pymatgen and are read once per process. Compounds with the same
+number of elements are computed together.
 """
 
 import functools
@@ -108,12 +108,15 @@ def matrix(materials: Materials) -> np.ndarray:
 
 
 def _of_equal_size(number: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the features of compounds of equally many elements (n_elements, n).
+    """Compute the features of n compounds that all have n_elements elements.
 
-    Elements are the first axis: numpy then adds whole rows at a time, in matminer's order.
+    Args:
+        number: (n_elements, n) atomic numbers. Elements are the first axis, so that numpy adds them
+            in the same order as matminer.
+        amount: (n_elements, n) amounts of the elements.
 
     Returns:
-        Features (n, 145), and the rows (n,) bool that must be left to matminer.
+        The features (n, 145), and (n,) bool, True for rows that matminer itself must compute.
     """
     size, n_rows = number.shape
     x = np.empty((n_rows, len(LABELS)))
@@ -153,9 +156,13 @@ def _of_equal_size(number: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, 
 def _neutral(number: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Tell which compounds can be neutral with one common oxidation state for each element.
 
+    Args:
+        number: (n_elements, n) atomic numbers.
+        amount: (n_elements, n) amounts of the elements.
+
     Returns:
-        The answers (n,) bool, and (n,) bool: whether the answer is uncertain. It is uncertain if
-        rounding decides (only with amounts in the millions), or if there are too many ways to try.
+        The answers (n,) bool, and (n,) bool, True where the answer is uncertain: if it depends on
+        rounding (only with amounts in the millions), or if there are too many combinations to try.
     """
     known = tables()
     n_states = known.n_states[number]  # (n_elements, n)
@@ -186,7 +193,10 @@ def _neutral(number: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _portions(rows: np.ndarray, ways: np.ndarray) -> Iterator[np.ndarray]:
-    """Split rows into groups of about MAX_WAYS combinations of oxidation states."""
+    """Split rows into groups with about MAX_WAYS combinations of oxidation states each.
+
+    `ways` has the number of combinations of each row.
+    """
     portion = np.cumsum(ways[rows]) // MAX_WAYS
     yield from (rows[portion == number] for number in np.unique(portion))
 
@@ -212,7 +222,10 @@ def featurizers() -> tuple:
 
 
 def row_by_row(materials: Materials) -> np.ndarray:
-    """Compute with matminer the (n_rows, 145) float64 that `matrix` must equal; 1 ms per row."""
+    """Compute the same (n_rows, 145) float64 as `matrix`, with matminer.
+
+    This takes 1 ms per row.
+    """
     from pymatgen.core import Composition
 
     rows = []

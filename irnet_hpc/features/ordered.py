@@ -1,16 +1,18 @@
 """Features of the roles that elements have in a compound, such as A, B and X in ABX3.
 
-`ordered` describes the first four elements, each by its fraction and Magpie's 22 properties (Ward
-et al. 2016). The most abundant element comes first; among equally abundant elements, the least
-electronegative comes first. Ward's statistics average over a compound's elements, and fractions
-only name the elements; neither tells directly what A, B and X are like. If a compound has fewer
-than four elements, each empty place gets the fraction 0 and the mean properties of the 86 elements,
-which scaling turns into 0. Of the compounds in OQMD, one in 200 has more than four elements.
+`ordered` describes the first four elements of a compound, each by its fraction and Magpie's 22
+properties (Ward et al. 2016). The most abundant element comes first; among equally abundant
+elements, the least electronegative comes first. Ward's statistics average over all elements, and
+atomic fractions only say which elements occur, so neither set directly states the properties of A,
+B and X. If a compound has fewer than four elements, the columns of the missing ones contain the
+fraction 0 and the mean properties of the 86 elements, which scaling turns into 0. Of the compounds
+in OQMD, one in 200 has more than four elements.
 
-`classes` has eight classes of fractions. It is 0 or 1 for each element and each class, and for each
-element and each of the first four places. The first layer of a network then adds up a vector for
-each role that an element has, as networks on sets do (Zaheer et al. 2017). A fraction, in contrast,
-only scales the single vector of an element. docs/recipes.md states the errors with these sets.
+`classes` sorts fractions into eight classes. It has a column for each pair of an element and a
+class, and for each pair of an element and one of the first four positions; each column is 0 or 1.
+The first layer of a network then adds up one learned vector for each role of an element, as
+networks on sets do (Zaheer et al. 2017). With plain fractions, an element has a single vector,
+which its fraction scales. docs/recipes.md states the errors with these sets.
 """
 
 import functools
@@ -87,7 +89,12 @@ def _class_of(fraction: np.ndarray) -> np.ndarray:
 
 
 def _in_order(materials: Materials) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield rows (n,), atomic numbers and fractions (at most 4, n) in order, by element count."""
+    """Yield the materials in groups with the same number of elements, with their elements in order.
+
+    Yields:
+        The rows (n,), and the atomic numbers and the fractions of their first elements, both (at
+        most 4, n).
+    """
     n_elements = materials.n_elements
     for size in np.unique(n_elements):
         rows = np.flatnonzero(n_elements == size)
@@ -105,5 +112,5 @@ def _in_order(materials: Materials) -> Iterator[tuple[np.ndarray, np.ndarray, np
 
 @functools.cache
 def _means(known: tuple[int, ...]) -> np.ndarray:
-    """Return the means (22,) of the properties over the elements."""
+    """Return the means (22,) of Magpie's properties over the elements `known`."""
     return tables().properties[list(known)].mean(0)

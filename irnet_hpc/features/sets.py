@@ -3,7 +3,7 @@
 magpie      the 145 features of Ward et al., npj Comput. Mater. 2, 16028 (2016), through matminer
 elements    the 86 atomic fractions of ElemNet
 ordered     the elements of a compound in order, each with its properties (ordered.py)
-classes     which elements occur, each with the class of its fraction (ordered.py)
+classes     the elements of a compound, each with the class of its fraction (ordered.py)
 structure   the 126 features of crystals of Ward et al., Phys. Rev. B 96, 024104 (2017)
 columns     the user's own numeric columns
 asph        experimental: persistent homology of the crystal after Jiang et al., npj Comput. Mater.
@@ -121,7 +121,7 @@ def need_structures(names: Sequence[str]) -> bool:
 
 
 def experimental_notes(names: Sequence[str]) -> list[str]:
-    """Return a warning for each experimental set."""
+    """Return a warning for each of the sets that is experimental."""
     notes = {name: FEATURE_SETS[name].experimental for name in names}
     return [f"feature set {name} is experimental: {note}" for name, note in notes.items() if note]
 
@@ -142,16 +142,16 @@ def unknown_elements(names: Sequence[str], materials: Materials) -> dict[int, st
 def describe(
     names: Sequence[str], materials: Materials, left_out: LeftOut | None = None
 ) -> Described:
-    """Compute the features of a sum of sets, side by side.
+    """Compute the features of all the sets, side by side.
 
     Args:
         names: the names of the feature sets.
         materials: n_rows materials.
-        left_out: row that must not be computed -> reason and detail.
+        left_out: the rows that must not be computed, as row -> (reason, detail).
 
     Returns:
-        The features (n_rows, n_features) float32, and the rows without features, in which numbers
-        are NaN or infinite.
+        The features (n_rows, n_features) float32, and the rows without features; in these rows,
+        numbers are NaN or infinite.
     """
     if left_out:
         return _describe_but(left_out, names, materials)
@@ -171,7 +171,7 @@ def describe(
 
 
 def _describe_but(left_out: LeftOut, names: Sequence[str], materials: Materials) -> Described:
-    """Describe all rows except those left out."""
+    """Compute the features of all rows except those in `left_out`, whose features are NaN."""
     rest = np.setdiff1d(np.arange(len(materials)), list(left_out))
     described = describe(names, materials.take(rest))
     x = np.full((len(materials), described.x.shape[1]), np.nan, np.float32)
@@ -181,13 +181,16 @@ def _describe_but(left_out: LeftOut, names: Sequence[str], materials: Materials)
 
 
 def worthwhile_workers(names: Sequence[str], n_rows: int, max_workers: int) -> int:
-    """Return the fastest number of processes: for formulas one, unless there are millions."""
+    """Return the number of processes that is fastest, at most `max_workers`.
+
+    For sets of formulas this is one, unless there are millions of rows.
+    """
     work_s = n_rows * sum(FEATURE_SETS[name].row_s for name in names)
     return max(1, min(max_workers, int(work_s / WORKER_START_S)))
 
 
 def block_rows(names: Sequence[str]) -> int:
-    """Return the number of rows in a block, which depends only on the sets."""
+    """Return the number of rows in a block of work; it depends only on the feature sets."""
     row_s = sum(FEATURE_SETS[name].row_s for name in names)
     return max(1, min(BLOCK_ROWS, int(BLOCK_S / row_s) if row_s else BLOCK_ROWS))
 
@@ -239,7 +242,15 @@ def _of_crystals(
     row_s: float,
     **fields: Any,
 ) -> FeatureSet:
-    """Make a feature set from `vector`, the features of one crystal, which may raise Unsuitable."""
+    """Make a feature set from a function that computes the features of one crystal.
+
+    Args:
+        version: the version of the set.
+        labels: the names of the features.
+        vector: returns the features of a crystal (n_features,), or raises Unsuitable.
+        row_s: the seconds that a crystal takes on one core, approximately.
+        **fields: further fields of FeatureSet.
+    """
 
     def describe(materials: Materials) -> Described:
         x = np.full((len(materials), len(labels)), np.nan)

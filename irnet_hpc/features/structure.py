@@ -1,11 +1,11 @@
-"""Ward's 126 features of a crystal, all from one Voronoi tessellation.
+"""Compute Ward's 126 features of a crystal, all from one Voronoi tessellation.
 
 Ward et al., Phys. Rev. B 96, 024104 (2017), as matminer's featurizers compute them: effective
-coordination numbers, the variation of bond lengths and cell sizes, Warren-Cowley-like ordering in
-three shells, the maximum packing efficiency, and differences of 22 elemental properties between a
-site and its neighbours. Neighbours count by the areas of their faces. matminer gives 128 columns;
-the papers do not have the ranges of the coordination number and of the neighbour distance
-variation.
+coordination numbers, the variation of bond lengths and of cell sizes, Warren-Cowley-like ordering
+in three shells, the maximum packing efficiency, and differences of 22 elemental properties between
+a site and its neighbours. The weight of a neighbour is the area of the face that it shares with the
+site. matminer gives 128 columns, because it adds the ranges of the coordination number and of the
+neighbour distance variation, which the paper does not have.
 """
 
 import numpy as np
@@ -42,10 +42,11 @@ def vector(crystal: Crystal) -> np.ndarray:
     """Compute the features of a crystal.
 
     Returns:
-        (126,) float64, as LABELS names them.
+        (126,) float64, in the order of LABELS.
 
     Raises:
-        Unsuitable: if the crystal has no such features, or would take too much work.
+        Unsuitable: if these features cannot be computed for the crystal, or would take too much
+            work.
     """
     cells = voronoi.tessellate(crystal)
     n_sites = len(cells.volume)
@@ -94,26 +95,36 @@ def vector(crystal: Crystal) -> np.ndarray:
 
 
 def _statistics(values: np.ndarray) -> np.ndarray:
-    """Compute (n, 5) STATISTICS of (n, n_sites) values."""
+    """Compute the five STATISTICS (n, 5) of each row of `values` (n, n_sites)."""
     low, high = values.min(1), values.max(1)
     return np.stack([low, high, high - low, values.mean(1), _deviation(values)], axis=1)
 
 
 def _deviation(values: np.ndarray) -> np.ndarray:
-    """Compute (n,) mean absolute deviations of (n, n_sites) values."""
+    """Compute the mean absolute deviation (n,) of each row of `values` (n, n_sites)."""
     return np.abs(values - values.mean(1, keepdims=True)).mean(1)
 
 
 def _ordering(
     cells: voronoi.Tessellation, weight: np.ndarray, around: np.ndarray, kind: np.ndarray
 ) -> np.ndarray:
-    """Compute (3,) ordering parameters, one for paths of one, two and three steps.
+    """Compute three ordering parameters: for paths of one, two and three steps between neighbours.
 
-    Each is the mean of |1 - w / (x W)| over sites and elements, w of W being the weight of the
-    paths that end at an element, and x its fraction; 0 for an elementary substance. A path never
-    visits a site twice, and its weight is the product of its steps'. Two steps are the neighbours'
-    neighbours less the way back; three are the two steps of the neighbours less those that pass or
-    end at the start: there and back, and round a triangle.
+    A parameter is the mean of |1 - w / (x W)| over all sites and elements. Here W is the weight of
+    all paths from a site, w the weight of those that end at an atom of the element, and x the
+    element's fraction in the crystal. The weight of a path is the product of the weights of its
+    steps. In a crystal of one element, the parameters are 0.
+
+    A path never visits a site twice. So the paths of two steps are all walks of two steps, except
+    those that return to the start. The paths of three steps start with a step to a neighbour and
+    continue with two steps from there, except those that step back to the start or end there
+    (triangles).
+
+    Args:
+        cells: the Voronoi cells.
+        weight: (n_faces,) weight of a step through each face.
+        around: (n_sites, n_elements) total weight of the neighbours of each element.
+        kind: (n_sites,) each site's element, as a column of `around`.
     """
     n_sites, n_elements = around.shape
     if n_elements == 1:
@@ -125,7 +136,7 @@ def _ordering(
     back = _weight_of(cells, weight, neighbour, site, -cells.image)[:, None]
 
     def over_faces(values: np.ndarray) -> np.ndarray:
-        """Sum (n_faces, n_elements) to (n_sites, n_elements)."""
+        """Sum (n_faces, n_elements) over the faces of each site; return (n_sites, n_elements)."""
         return np.add.reduceat(values, start[:-1])
 
     second = over_faces(step * (around[neighbour] - back * own[site]))
@@ -143,7 +154,10 @@ def _ordering(
 
 
 def _triangles(cells: voronoi.Tessellation, weight: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Compute (n_sites,) weights of all paths of three steps that end where they began."""
+    """Compute for each site the total weight (n_sites,) of paths of three steps that return to it.
+
+    `start` has the first face of each site, and then the number of faces.
+    """
     count = np.diff(start)[cells.neighbour]
     if (n_paths := count.sum()) > MAX_PATHS:
         raise Unsuitable(
@@ -166,9 +180,9 @@ def _weight_of(
     neighbour: np.ndarray,
     image: np.ndarray,
 ) -> np.ndarray:
-    """Return the (n,) weights of n steps, 0 if the two sites share no face.
+    """Look up the weights (n,) of n steps between sites; 0 if the two sites share no face.
 
-    A step is a site and its neighbour, both (n,), and the neighbour's image, (n, 3).
+    A step is given by its site (n,), its neighbour (n,) and the neighbour's image (n, 3).
     """
     reach = 2 * np.abs(cells.image).max()
     base = 2 * reach + 1

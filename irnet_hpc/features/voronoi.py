@@ -1,11 +1,14 @@
-"""The periodic Voronoi tessellation of a crystal: faces, areas and volumes of its cells.
+"""Compute the Voronoi cells of a periodic crystal: their faces, areas and volumes.
 
-The cell of a site is bounded by planes half way to its neighbours. The plane v·d = |d|²/2 is the
-point 2d/|d|² of the dual space, the planes that bound the cell are the corners of the convex hull
-of these points, and the hull's facets are the cell's vertices (Brown, Inform. Process. Lett. 9, 223
-(1979)). So Qhull finds one small hull per site, of the neighbours within a radius that the cell
-itself proves to be enough: the cell is exact, and there is no cut-off. Cells that do not fill the
-lattice are refused, so that an answer is right or there is none.
+The cell of a site is bounded by the planes half way to its neighbours. If d is the vector to a
+neighbour, this plane is v·d = |d|²/2, and it corresponds to the point 2d/|d|² of the dual space.
+The convex hull of these points gives the cell: each corner of the hull is a face of the cell, and
+each facet of the hull is a vertex of the cell (Brown, Inform. Process. Lett. 9, 223 (1979)). So
+Qhull computes one small hull per site.
+
+Only neighbours within some radius are used. The size of the resulting cell proves whether the
+radius was large enough, so the cells are exact, without a cut-off. If the cells do not fill the
+lattice, the crystal is refused, so a tessellation that is returned is right.
 """
 
 from typing import NamedTuple
@@ -25,7 +28,10 @@ MAX_VOLUME_ERROR = 1e-6  # allowed error of the sum of the cells' volumes, relat
 
 
 class Tessellation(NamedTuple):
-    """The Voronoi cells of a crystal and their faces, sorted by site; each has two entries."""
+    """The Voronoi cells of a crystal and their faces.
+
+    Faces are sorted by site. The face between two sites is listed twice, once for each of them.
+    """
 
     lattice: np.ndarray  # (3, 3) float64, Å: short vectors that span the crystal's own lattice
     # (n_sites, 3) float64, Å: the sites, or images of them, within the cell of this lattice
@@ -66,7 +72,10 @@ def tessellate(crystal: Crystal) -> Tessellation:
 
 
 class _Hulls(NamedTuple):
-    """The dual hulls of all sites: a corner is a face of the site's cell, a facet is a vertex."""
+    """The dual hulls of all sites.
+
+    A corner of a hull is a face of the cell, a facet is a vertex.
+    """
 
     site: np.ndarray  # (n_faces,)
     neighbour: np.ndarray  # (n_faces,)
@@ -77,10 +86,18 @@ class _Hulls(NamedTuple):
 
 
 def _dual_hulls(fraction: np.ndarray, lattice: np.ndarray) -> _Hulls:
-    """Compute the hulls of all sites, from the neighbours within a radius that grows where needed.
+    """Compute the dual hull of each site, within a radius that is increased until it is enough.
 
-    A cell whose vertices lie within half of a radius has no neighbours beyond it. No vertex is
-    farther from its site than half the diagonal of a box with edges as long as the lattice vectors.
+    If all vertices of a cell are within half the radius, no neighbour beyond the radius can cut the
+    cell. The radius has a limit: take a box whose edges are as long as the lattice vectors; no
+    vertex is farther from its site than half the diagonal of this box.
+
+    Args:
+        fraction: (n_sites, 3) positions in lattice vectors.
+        lattice: (3, 3) lattice vectors in Å.
+
+    Raises:
+        Unsuitable: if sites coincide, a cell is open, or there are too many neighbours to try.
     """
     place = fraction @ lattice
     enough = 1.001 * np.linalg.norm(lattice)
@@ -126,10 +143,17 @@ def _dual_hulls(fraction: np.ndarray, lattice: np.ndarray) -> _Hulls:
 
 
 def _points(centres: np.ndarray, radius: float, fraction: np.ndarray, lattice: np.ndarray) -> tuple:
-    """Find the points within a radius (Å) of some centres (fractions).
+    """Find all images of sites that may be within a radius of some positions.
+
+    Args:
+        centres: (n, 3) the positions, in lattice vectors.
+        radius: the radius in Å.
+        fraction: (n_sites, 3) positions of the sites, in lattice vectors.
+        lattice: (3, 3) lattice vectors in Å.
 
     Returns:
-        neighbour (n_points,), image (n_points, 3), and a k-d tree of the points in Å.
+        The site of each point (n_points,), its image (n_points, 3), and a k-d tree of the points in
+        Å.
     """
     from scipy.spatial import cKDTree
 
@@ -154,8 +178,9 @@ def _dual_hull(dual: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, fl
     """Compute the hull of dual points (n, 3) in 1/Å.
 
     Returns:
-        The points that are faces (n_faces,), the faces that meet in a vertex (n_vertices, 3), the
-        vertices (n_vertices, 3) in Å, and the distance of the farthest, infinite for an open cell.
+        The points that are faces of the cell (n_faces,); the three faces that meet in each vertex
+        (n_vertices, 3); the vertices (n_vertices, 3) in Å; and the distance in Å of the farthest
+        vertex, infinite if the cell is open.
     """
     from scipy.spatial import ConvexHull, QhullError
 
@@ -173,7 +198,10 @@ def _dual_hull(dual: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, fl
 
 
 def _areas(hulls: _Hulls) -> np.ndarray:
-    """Compute (n_faces,) areas in Å² of polygons: vertices sorted by angle about their middle."""
+    """Compute the areas of all faces (n_faces,) in Å².
+
+    The vertices of a face are sorted by their angle around its middle.
+    """
     face = hulls.meeting.ravel()
     vertex = np.repeat(hulls.vertex, 3, axis=0)
     count = np.bincount(face)
