@@ -6,6 +6,7 @@ coverage is measured on test rows. A warning says what is missing.
 
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,8 +26,11 @@ from irnet_hpc.runs.predictions import read_predictions
 
 logger = logging.getLogger(__name__)
 
-# (material_id, formula) -> value and prediction, in the property's unit.
-HeldOutRows = dict[tuple[str, str], tuple[float, float]]
+# Identifies a row: material_id, formula, value, and how many rows before it have the same three.
+# One material may have many rows, for example one a temperature, and all of them count.
+RowKey = tuple[str, str, float, int]
+# Row -> prediction; values and predictions are in the property's unit.
+HeldOutRows = dict[RowKey, float]
 
 
 class HeldOut(NamedTuple):
@@ -200,8 +204,12 @@ def val_rows(member: Member, name: str, predict: Predictor, pack: Pack) -> HeldO
     places = reported_rows(pack, name, rows) - rows.start
     predicted = predict(pack.x(rows)[places])[:, list(member.units).index(name)]
     ids, formulas, value = pack.material_ids(rows), pack.formulas(rows), pack.y(name, rows)[places]
-    keys = [(ids[place], formulas[place]) for place in places]
-    return dict(zip(keys, zip(value.tolist(), predicted.tolist(), strict=True), strict=True))
+    return by_row(
+        [ids[place] for place in places],
+        [formulas[place] for place in places],
+        value.tolist(),
+        predicted.tolist(),
+    )
 
 
 def test_rows(member: Member, name: str) -> HeldOutRows:
@@ -212,9 +220,21 @@ def test_rows(member: Member, name: str) -> HeldOutRows:
     """
     runs = one_a_property(FinishedRun(member.folder, member.spec, member.result))
     arrays = read_predictions(next(run for run in runs if run.spec.property == name))
-    keys = zip(arrays["material_id"].tolist(), arrays["formula"].tolist(), strict=True)
-    values = zip(arrays["target"].tolist(), arrays["prediction"].tolist(), strict=True)
-    return dict(zip(keys, values, strict=True))
+    names = ("material_id", "formula", "target", "prediction")
+    return by_row(*(arrays[name].tolist() for name in names))
+
+
+def by_row(
+    ids: list[str], formulas: list[str], values: list[float], predictions: list[float]
+) -> HeldOutRows:
+    """Return the predictions by row. Arguments: (n_rows,) each, in the order of the pack."""
+    seen: Counter[tuple[str, str, float]] = Counter()
+    rows: HeldOutRows = {}
+    same = zip(ids, formulas, values, strict=True)
+    for row, prediction in zip(same, predictions, strict=True):
+        rows[(*row, seen[row])] = prediction
+        seen[row] += 1
+    return rows
 
 
 def in_common(rows_of_members: Sequence[HeldOutRows | UserError]) -> HeldOut | UserError:
@@ -229,17 +249,13 @@ def in_common(rows_of_members: Sequence[HeldOutRows | UserError]) -> HeldOut | U
             return rows
         known.append(rows)
     first, *others = known
-    keys = [
-        key
-        for key, (value, _) in first.items()
-        if all(key in rows and rows[key][0] == value for rows in others)
-    ]
+    keys = [key for key in first if all(key in rows for rows in others)]
     if not keys:
         return UserError(
             "the runs have no held-out rows in common: their packs have different sources or splits"
         )
-    value = np.array([first[key][0] for key in keys])
-    mean, sd = spread_of([np.array([rows[key][1] for key in keys]) for rows in known])
+    value = np.array([value for _, _, value, _ in keys])
+    mean, sd = spread_of([np.array([rows[key] for key in keys]) for rows in known])
     return HeldOut(mean - value, sd)
 
 

@@ -4,7 +4,11 @@ import math
 
 import numpy as np
 
-from tests.predict.builders import held_out, numbers, stored, table
+from irnet_hpc import load_model, pack_table
+from irnet_hpc.data.elements import SYMBOLS
+from irnet_hpc.predict.committee import by_row, in_common
+from irnet_hpc.runs.result import read_result
+from tests.predict.builders import QUICK, held_out, numbers, stored, table, train_one
 
 
 def test_several_runs_give_their_mean_and_standard_deviation(runs, ask, tmp_path):
@@ -59,3 +63,39 @@ def test_without_its_pack_or_with_another_of_its_name_there_is_no_interval(
     assert pack_command(*command.split(), "--pack-dir", tmp_path).returncode == 0
     _, rows, message = ask(runs[0], formulas, "--pack-dir", tmp_path)
     assert "low_mixing_enthalpy" not in rows[0] and "is not the pack that" in message
+
+
+def test_every_row_of_a_material_measured_at_several_temperatures_counts(tmp_path):
+    rows = [
+        f"id-{symbol}{anion},{symbol}{anion},{kelvin},{place + kelvin / 100}"
+        for place, symbol in enumerate(SYMBOLS[2:40])
+        for anion in ("Br", "I", "Xe")
+        for kelvin in (300, 400, 500)
+    ]
+    source = tmp_path / "cp.csv"
+    source.write_text("\n".join(["material_id,formula,T,cp", *rows]) + "\n", encoding="utf-8")
+    with pack_table(
+        source, features="elements+columns", units={"cp": "J/K"}, pack_dir=tmp_path, workers=1
+    ) as pack:
+        n_val, n_test, path = pack.n_val, pack.n_test, pack.path
+        assert n_val % 3 == n_test % 3 == 0 and n_val >= 9
+    recipe = QUICK.replace("64", "16").replace("group: 32", "group: 16")
+    run = train_one(path, tmp_path / "results", property="cp", layers="16x1-1", recipe=recipe)
+    (report,) = load_model(run, pack_dir=tmp_path).report(level=0.8)
+    result = read_result(run / "result.json")
+    assert (report.n_val, report.n_test) == (n_val, n_test)
+    assert math.isclose(report.test_mae, result.test_mae, rel_tol=1e-6)
+
+
+def test_rows_in_common_are_those_with_the_same_id_formula_value_and_rank():
+    first = {("a", "O", 1.0, 0): 1.5, ("a", "O", 1.0, 1): 2.0, ("a", "O", 3.0, 0): 3.0}
+    second = {("a", "O", 3.0, 0): 5.0, ("a", "O", 1.0, 0): 2.5, ("b", "O", 1.0, 0): 9.0}
+    error, sd = in_common([first, second])
+    # Means 2.0 and 4.0 for the values 1 and 3; the two predictions differ by 1 and 2.
+    np.testing.assert_allclose(error, [1.0, 1.0])
+    np.testing.assert_allclose(sd, [math.sqrt(0.5), math.sqrt(2)])
+
+
+def test_rows_of_one_material_with_equal_values_stay_apart():
+    rows = by_row(["m", "m", "m", "n"], ["O"] * 4, [1.0, 1.0, 2.0, 1.0], [5, 6, 7, 8])
+    assert list(rows.values()) == [5, 6, 7, 8]
