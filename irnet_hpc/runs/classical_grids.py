@@ -16,7 +16,10 @@ GRID = "grid"  # the recipe of every model in GRIDS, and of no network
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """The training of a classical model: fit every combination, keep the best on selecting rows."""
+    """The training of a classical model: fit every combination of parameters, keep the best one.
+
+    The best has the lowest MAE on the rows that select (val, or test under protocol `paper`).
+    """
 
     architecture: str
     # parameter -> the one value that it always has; a parameter is here or in `grid`, never in both
@@ -30,7 +33,7 @@ class Grid:
 
     @property
     def batch(self) -> int:
-        """The fewest rows that can be trained on."""
+        """The smallest number of training rows, the counterpart of Recipe.batch."""
         return 1
 
     @property
@@ -40,7 +43,7 @@ class Grid:
 
     @property
     def points(self) -> list[dict]:
-        """The combinations in the order of the grid, the last parameter varying fastest.
+        """All combinations of the parameters in `grid`; the last parameter varies fastest.
 
         A grid without parameters has one combination, which is empty.
         """
@@ -112,7 +115,7 @@ USES_GPU = {"tabm"}
 
 
 def point_text(point: dict) -> str:
-    """Format a point of a grid for people, e.g. `max_features 0.33`."""
+    """Format a combination of parameters for people, e.g. `max_features 0.33`."""
     return (
         ", ".join(f"{name} {json.dumps(value)}" for name, value in point.items()) or "its defaults"
     )

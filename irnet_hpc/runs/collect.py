@@ -112,9 +112,9 @@ def collect_runs(results: Path) -> tuple[list[FinishedRun], dict[Path, Gap]]:
 
 
 def _folders(top: Path) -> Iterator[tuple[Path, set[str]]]:
-    """Yield each folder below `top`, in order, with the names of its files.
+    """Yield each folder below `top`, in sorted order, with the names of its files.
 
-    Links are followed, but each real folder is yielded only once.
+    Symbolic links are followed, but each real folder is yielded only once.
     """
     seen = set()
     for folder, below, names in os.walk(top, followlinks=True):
@@ -172,7 +172,7 @@ def _check_number(name: str, value: object, may_be_none: bool) -> None:
 
 
 def one_a_property(run: FinishedRun) -> list[FinishedRun]:
-    """Split a run of several properties into one run per property.
+    """Split a run with several properties into one run for each property.
 
     Each of these runs has the errors of its property, and an equal share of the device-hours.
     """

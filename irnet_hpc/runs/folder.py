@@ -167,7 +167,7 @@ class RunFolder:
         return read_arrays(self.test_predictions, property_name)
 
     def has_checkpoint(self, key: str | None = None) -> bool:
-        """Return True if there is a checkpoint to resume from: of `key`, or None: of any key."""
+        """Return True if there is a checkpoint of the run with this key (None: of any run)."""
         if not any(name.endswith(".json") for name in names_in(self.checkpoint)):
             return False
         try:
@@ -186,7 +186,7 @@ class RunFolder:
 
         Raises:
             UserError: If the folder holds a result of another recipe, pack or version, and `force`
-                is not set.
+                is False.
         """
         if not self.result_json.exists():
             return False
@@ -205,11 +205,11 @@ class RunFolder:
         return False
 
     def claim(self, key: str, force: bool = False) -> bool:
-        """Acquire the lease of the run; return False if the run is done.
+        """Acquire the lease of the run, unless the run is done. Returns False if it is done.
 
         Raises:
             RunIsHeld: If another process trains the run.
-            UserError: If `is_done` raises it.
+            UserError: As `is_done`.
         """
         if self.is_done(key, force):
             return False
@@ -228,12 +228,13 @@ class RunFolder:
         """Write run.json, and remove what another run left in the folder.
 
         Args:
-            facts: The content of run.json without the attempts. A run with another `key` is another
-                run.
-            attempt: What run.json states about this attempt, besides the time of its start.
+            facts: The content of run.json without the attempts. If the folder has a run with
+                another `key`, its attempts and checkpoints are dropped.
+            attempt: The facts that run.json states about this attempt, besides the time of its
+                start.
 
         Returns:
-            All attempts so far; the last is this one.
+            All attempts so far, of which the last is this one.
         """
         self.leases.acquire(self.path)  # unless `claim` has acquired it already
         self.error_json.unlink(missing_ok=True)
@@ -247,7 +248,7 @@ class RunFolder:
         return attempts
 
     def _earlier_attempts(self, key: object) -> list[dict]:
-        """Read the attempts in run.json; empty if it is of another run, or lists no attempts."""
+        """Read the attempts in run.json; empty if run.json belongs to another run or lists none."""
         with contextlib.suppress(FileNotFoundError, UserError, KeyError):
             earlier = read_json(self.run_json)
             if earlier["key"] == key:
@@ -257,7 +258,7 @@ class RunFolder:
         return []
 
     def write_error(self, message: str, cause: Cause = Cause.OTHER) -> None:
-        """Write error.json, unless another process has come to hold the run."""
+        """Write error.json, unless another process now holds the run."""
         with contextlib.suppress(RunIsHeld):
             is_new = self.leases.acquire(self.path)
             now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -306,12 +307,12 @@ class RunFolder:
 
     @contextlib.contextmanager
     def replacing(self, path: Path) -> Iterator[Path]:
-        """Replace a file of the folder, but only if this process still holds the run."""
+        """Yield a temporary path, and rename it to `path` if this process still holds the run."""
         with self.leases.replacing(path) as temporary:
             yield temporary
 
     def write_json(self, path: Path, value: object) -> None:
-        """Write a JSON file of the folder, but only if this process still holds the run."""
+        """Write a JSON file into the folder, but only if this process still holds the run."""
         self.leases.write_json(path, value)
 
 

@@ -46,7 +46,7 @@ class RunIsHeld(UserError):
 
 
 class LeaseLost(RunIsHeld):
-    """The error that this process has lost its run: to another process, or its files are gone."""
+    """The error that this process has lost its run: another took it over, or its files are gone."""
 
     exit_status = ExitStatus.USER_ERROR
 
@@ -96,13 +96,14 @@ def read_lease(folder: Path | str) -> SeenLease | None:
 
 
 def is_expired(seen: SeenLease, now: float | None, successor: Lease | None = None) -> bool:
-    """Return True if a lease has expired: its process no longer trains.
+    """Return True if a lease has expired, because its process no longer trains.
 
     Args:
         seen: The lease.
-        now: The file server's time in s. If it is None (unknown), no lease expires by its age.
-        successor: The lease of the process that would take over. If this process is a later start
-            of the same SLURM job, the earlier start no longer runs.
+        now: The file server's time in s. None means it is unknown; then no lease expires because of
+            its age.
+        successor: The lease of the process that wants the run. If both belong to the same SLURM job
+            and the job has been restarted, the earlier process no longer runs.
     """
     lease = seen.lease
     is_restart = (
@@ -116,7 +117,7 @@ def is_expired(seen: SeenLease, now: float | None, successor: Lease | None = Non
 
 
 def file_server_time(folder: Path) -> float | None:
-    """Return the file server's time in s: a new file's mtime; None if no file can be made."""
+    """Return the file server's time in s: the mtime of a new file; None if none can be created."""
     path = folder / f".clock.{secrets.token_hex(4)}.tmp"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -172,13 +173,14 @@ class Leases:
     def acquire(self, folder: Path | str) -> bool:
         """Acquire the lease of a run.
 
-        Only the next heartbeat shows whether an owner on another machine is alive. So wait for it,
-        timed by a monotonic clock. The file server's clock may jump (after a machine was asleep),
-        so wait for two more beats if the lease looks expired but its owner is alive on this
-        machine.
+        If the present owner is on another machine, only its next heartbeat shows that it is alive,
+        so this method waits for one. It measures the wait by a monotonic clock, because the file
+        server's clock may jump, for example after a machine was asleep. For the same reason, if a
+        lease looks expired but its owner is alive on this machine, the method waits for two more
+        heartbeats.
 
         Args:
-            folder: The run folder, which is made if it is missing.
+            folder: The run folder, which is created if it is missing.
 
         Returns:
             False if this process held the run already.
@@ -220,16 +222,19 @@ class Leases:
         return True
 
     def token_of(self, folder: Path | str) -> str | None:
-        """Return the token of the lease that this process or rank 0 holds; None if neither does."""
+        """Return the token of a run's lease; None if neither this process nor rank 0 holds it."""
         folder = Path(folder).resolve()
         return self._held[folder][0].token if folder in self._held else self._shared.get(folder)
 
     def share(self, folder: Path | str, token: str) -> None:
-        """Let this rank, which is not rank 0, write into a run that rank 0 holds by `token`."""
+        """Allow this rank to write into a run that rank 0 holds with the lease `token`."""
         self._shared[Path(folder).resolve()] = token
 
     def release(self, folder: Path | str) -> None:
-        """Release a run; if another process has taken it over, leave that process's lease."""
+        """Release a run.
+
+        If another process has taken the run over, the lease of that process stays.
+        """
         folder = Path(folder).resolve()
         self._shared.pop(folder, None)
         if folder not in self._held:
@@ -256,13 +261,13 @@ class Leases:
         self._stopped.set()
 
     def keep_touching(self, path: Path) -> None:
-        """Touch another file too at every heartbeat, as a sign that this process is alive."""
+        """Touch one more file at every heartbeat, as a sign that this process is alive."""
         with self._touching:
             self._touched.add(os.open(path, os.O_RDONLY))
         self._start_beating()
 
     def check(self, path: Path | str) -> None:
-        """Raise LeaseLost if `path` lies in a run folder whose lease this process has lost.
+        """Raise LeaseLost if `path` is in a run folder whose lease this process has lost.
 
         Nothing is raised for a folder that this process has never held.
         """
@@ -327,7 +332,7 @@ def _held_by(seen: SeenLease, folder: Path, now: float) -> RunIsHeld:
 
 @contextlib.contextmanager
 def _lease_file(folder: Path, lease: Lease) -> Iterator[tuple[Path, float]]:
-    """Yield a temporary file with the lease, ready to be linked, and the file server's time."""
+    """Yield a temporary file that contains the lease, and the file server's time."""
     path = folder / f".lease.{secrets.token_hex(4)}.tmp.json"
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -341,10 +346,13 @@ def _lease_file(folder: Path, lease: Lease) -> Iterator[tuple[Path, float]]:
 
 
 def _create(path: Path, temporary: Path) -> int | None:
-    """Give the file `temporary` the name `path`, and return a descriptor of it; None if taken.
+    """Give the file `temporary` the additional name `path`, unless a file of this name exists.
 
-    Of several processes only one succeeds. Beats must touch the returned descriptor, not the name:
-    then a late beat cannot touch the lease of another process.
+    Of several processes only one succeeds.
+
+    Returns:
+        A descriptor of the file, or None if `path` exists. Heartbeats must touch this descriptor
+            and not the name: a late heartbeat then cannot touch the lease of another process.
     """
     try:
         os.link(temporary, path)
@@ -366,7 +374,7 @@ def _create(path: Path, temporary: Path) -> int | None:
 
 
 def _take_over(folder: Path, expired: Lease, temporary: Path) -> int | None:
-    """Replace an expired lease with that in `temporary`; None if another process was faster."""
+    """Replace an expired lease with the one in `temporary`. Returns None if another was faster."""
     with _ending(folder, expired, temporary) as may_end:
         if not may_end:
             return None
@@ -377,12 +385,12 @@ def _take_over(folder: Path, expired: Lease, temporary: Path) -> int | None:
 
 @contextlib.contextmanager
 def _ending(folder: Path, lease: Lease, temporary: Path) -> Iterator[bool]:
-    """Yield True if the lease still exists and only this process may end it now.
+    """Yield True if the lease still exists and no other process may remove or replace it now.
 
-    Renaming the expired lease away is not safe: of two processes that find it expired, the slower
-    one would rename away the new lease of the faster one. So whoever ends a lease, even its owner,
-    first creates a claim file that is named after the token of the lease. Like the lease itself,
-    this file can be created by one process only.
+    Simply renaming an expired lease would not be safe: if two processes find it expired, the slower
+    one would rename the new lease of the faster one. So a process that ends a lease, even its
+    owner, first creates a claim file named after the lease's token. Only one process can create
+    this file.
     """
     claim = folder / f".lease-{lease.token}.claim"
     descriptor = _create(claim, temporary)
@@ -402,9 +410,10 @@ def _ending(folder: Path, lease: Lease, temporary: Path) -> Iterator[bool]:
 
 
 def _read(path: Path) -> SeenLease | None:
-    """Read a lease; UNREADABLE if the file is incomplete, None if there is no file.
+    """Read a lease. Returns UNREADABLE if the file is incomplete, None if there is no file.
 
-    The file is opened before its mtime is read, since NFS then asks the server and not its cache.
+    The file is opened before its mtime is read, because NFS then asks the server instead of its
+    cache.
     """
     try:
         with path.open(encoding="utf-8", errors="replace") as file:

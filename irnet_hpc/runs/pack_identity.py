@@ -1,8 +1,8 @@
 """Compare the identities of packs, without opening a pack.
 
-The hash of the content is left out, as in a run's key, since features may differ in the last bit
-between machines. The hash of the source, the feature versions, the filters and the split already
-decide what a pack holds.
+As in a run's key, the hash of the pack's content is left out, since features may differ in the last
+bit between machines. The other fields (the hash of the source, the feature versions, the filters
+and the split) already determine the content.
 """
 
 from collections.abc import Mapping

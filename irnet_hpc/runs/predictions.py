@@ -76,9 +76,11 @@ Splits = dict[int | None, SplitRows]
 
 
 class Predictions:
-    """Reads predictions, each file once; `problems` says which files cannot be used, and why.
+    """The predictions of runs.
 
-    Runs of one split share the arrays of their test rows, so each further run takes memory only for
+    Each file is read once; `problems` has the reason if one is unusable.
+
+    Runs of one split share the arrays of their test rows, so each further run needs memory only for
     its predictions.
     """
 
@@ -100,7 +102,7 @@ class Predictions:
         return self._read[key]
 
     def _shared_rows(self, arrays: dict[str, "np.ndarray"]) -> LabelledRows:
-        """Return the rows in `arrays`; if an earlier run has the same rows, share their memory."""
+        """Return the test rows in `arrays`, or to save memory the equal rows of an earlier run."""
         digest = hashlib.blake2b()
         for name in ARRAYS[:3]:
             digest.update(f"{arrays[name].dtype} {arrays[name].shape}".encode())
@@ -145,8 +147,8 @@ def readable_runs(
 def pool_splits(numbers: Iterable[int | None], splits: Splits) -> list[list[int | None]]:
     """Group the splits that have the same test rows.
 
-    If an element is held out, the seed of the split changes only train and val. The runs on such
-    splits share one draw of test rows, which must not count as several draws.
+    If an element is held out, the seed of the split changes only train and val. Several runs on
+    such splits have the same test rows, so their splits must count as one and not as several.
     """
     pools: list[list[int | None]] = []
     for number in numbers:

@@ -1,4 +1,4 @@
-"""Read test_predictions.npz safely, since anybody may have made it: limited, without pickles."""
+"""Read test_predictions.npz with size limits and without pickles: its author is unknown."""
 
 import io
 import tokenize

@@ -164,7 +164,7 @@ RECIPES = {
 
 
 def fitting_batch(n_rows: int) -> int:
-    """Return the largest power of two with which an epoch has 16 steps or more; at least 2."""
+    """Return the largest power of two that gives an epoch 16 steps or more; at least 2."""
     return max(2, 2 ** int(math.log2(max(1, n_rows // 16))))
 
 
@@ -210,9 +210,9 @@ def resolve(recipe: str | Mapping) -> Recipe:
 
 
 def cannot_start(recipe: Recipe, depth: int, origin: Recipe | None) -> str | None:
-    """Explain why a network cannot be trained from an origin, or without one.
+    """Return the reason why a network cannot be trained from an origin, or without one.
 
-    The weights of the origin expect features that are scaled as by its recipe.
+    An origin must have the same scaling of features, because its weights expect it.
 
     Args:
         recipe: The recipe of the training.

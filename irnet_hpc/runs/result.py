@@ -109,7 +109,7 @@ def read_result(path: Path | str) -> RunResult:
 
 
 def _check_type(path: Path | str, name: str, value: object, kinds: tuple[type, ...]) -> None:
-    """Raise UserError if a value is of another type or too large a number; null is allowed."""
+    """Raise UserError if a value has another type or is too large. None (null) is allowed."""
     if value is None:
         return
     known = (*kinds, int) if float in kinds else kinds

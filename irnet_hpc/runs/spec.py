@@ -222,8 +222,8 @@ def run_key(
     """Hash everything that decides the numbers of a run.
 
     The hash of the pack's content is left out, since features may differ in the last bit between
-    machines. The hash of the source, the feature versions, the filters and the split already decide
-    what a pack holds.
+    machines. The other fields of the identity (the hash of the source, the feature versions, the
+    filters and the split) already determine the content.
 
     Args:
         spec: The specification.
@@ -240,10 +240,10 @@ def run_key(
 
 
 def stated(record: RunSpec | Recipe | Grid) -> dict:
-    """Return the fields that are not at their defaults.
+    """Return the fields whose values differ from their defaults.
 
-    Keys hash only these fields. So a field may be added later without making results stale, if its
-    default is what was done before.
+    Keys hash only these fields. So if a field is added later, and its default means what the code
+    did before, earlier results stay valid.
     """
     # Not asdict(), which copies: a matrix may have thousands of cells.
     neutral = defaults(record)
@@ -301,10 +301,9 @@ def read_spec(value: dict) -> RunSpec:
 
 
 def shape_of(spec: RunSpec, recipe: Recipe) -> tuple:
-    """Return what cells of one pack must have in common to be replicas of one stack.
+    """Return the settings that cells of one pack must share to be trained as replicas in one stack.
 
-    Their properties must also be reported by the same rows, which is known only once the rows are
-    read.
+    In addition, the same rows must report their properties; this is checked once the rows are read.
     """
     common = tuple(
         value for name, value in dataclasses.asdict(recipe).items() if name not in REPLICA_FIELDS

@@ -1,4 +1,7 @@
-"""Name the states of cells and runs, and the causes of failures, so that code matches no text."""
+"""Define the states of cells and runs and the causes of failures as enums.
+
+So code compares enums and never searches the text of a message.
+"""
 
 from enum import StrEnum
 
@@ -16,7 +19,10 @@ class CellState(StrEnum):
 
 
 class GapState(StrEnum):
-    """Why a run or a cell has no result to show. The notes of the tables show these values."""
+    """The reasons why a run or a cell has no result to show.
+
+    The notes of tables print these values.
+    """
 
     FAILED = "failed"
     PREEMPTED = "preempted"

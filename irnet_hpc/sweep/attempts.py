@@ -1,4 +1,4 @@
-"""Ask SLURM and the processes which attempts at cells and packs are still queued or running."""
+"""Find out from SLURM and from running processes which cells and packs are queued or running."""
 
 import socket
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class Queue(NamedTuple):
 
 
 def queue_of(jobs: dict[str, Job], attempts: dict[tuple[str, str], Attempt]) -> Queue:
-    """Compare SLURM's queue with the attempts recorded in the journals."""
+    """Describe SLURM's queue, and find the jobs in it that no journal mentions."""
     claimed = {attempt.job for attempt in attempts.values()}
     words = {
         word
@@ -50,13 +50,13 @@ def queue_of(jobs: dict[str, Job], attempts: dict[tuple[str, str], Attempt]) -> 
 def life_of(
     attempt: Attempt | None, queue: Queue | None, now: Callable[[], float | None]
 ) -> tuple[CellState, str] | None:
-    """Return the state of an attempt, queued or running, and a description; None if it is over.
+    """Return whether an attempt is queued or running, and a description; None if it is over.
 
     Args:
-        attempt: The last attempt at a cell or a pack, if there is one.
+        attempt: The last attempt at a cell or a pack; None if there was no attempt.
         queue: SLURM's queue; None if SLURM does not answer.
-        now: A function that returns the file server's time in seconds since the epoch, or None if
-            that time is unknown.
+        now: Returns the file server's time in seconds since the epoch, or None if that time is
+            unknown.
     """
     if attempt is None:
         return None
@@ -100,7 +100,7 @@ def _life_of_job(attempt: Attempt, queue: Queue | None) -> tuple[CellState, str]
 
 
 def _is_touched(path: str, now: float | None) -> bool:
-    """Return True if the file server's clock shows that a journal was touched recently."""
+    """Return True if a journal was touched recently, by the file server's clock."""
     try:
         # NFS asks the server for a file's age when it is opened.
         with Path(path).open("rb"):

@@ -70,15 +70,16 @@ def bundles_of(
 ) -> list[Bundle]:
     """Group cells into bundles.
 
-    The cells of a bundle have the same shape and resources, and their properties are reported by
-    the same rows, as far as that is known. Three kinds of cell are never bundled: a cell that
-    starts from another one, since it waits for that one; a classical cell, since it has no
-    network; and a cell that ran out of memory, since a bundle may need even more.
+    The cells of a bundle have the same shape and resources, and the same rows report their
+    properties (this cannot be checked before the pack is built). Three kinds of cell are never
+    bundled: a cell that starts from another one, since it waits for that one; a classical cell,
+    since it has no network; and a cell that ran out of memory, since a bundle may need even more.
 
     Args:
         matrix: The matrix.
         statuses: The cells to train.
-        wanted: The largest number of cells in a bundle; AUTO: as many as fit into the GPU's memory.
+        wanted: The largest number of cells in a bundle; AUTO means as many as fit into the GPU's
+            memory.
         gpu_gb: The memory of a GPU in GiB; None if the cells are trained on a CPU.
 
     Returns:
@@ -108,7 +109,7 @@ def bundles_of(
 def _bundle_size(
     group: Sequence[CellStatus], wanted: str | int, n_features: int, gpu_gb: float | None
 ) -> int:
-    """Return the largest number of cells of a group that are trained together."""
+    """Return how many cells of a group are trained together, at most."""
     cell = group[0].cell
     if len(group) == 1:
         return 1
@@ -124,10 +125,11 @@ def _bundle_size(
 def _facts_of_packs(
     matrix: Matrix, names: Iterable[str]
 ) -> tuple[dict[tuple[str, str], object], dict[str, int]]:
-    """Read the packs that exist.
+    """Read from the existing packs which rows report a property, and the number of features.
 
     Returns:
-        (pack, property) -> a hash of the rows that report the property; pack -> number of features.
+        (pack, property) -> a hash of the rows that report the property; and pack -> number of
+        features.
     """
     import numpy as np
 
@@ -155,10 +157,10 @@ def bundle_labels(bundles: Sequence[Bundle]) -> dict[str, str]:
 
 
 def minutes_of(bundle: Bundle) -> int:
-    """Return the minutes that a bundle's job requests: the sum of its cells' minutes.
+    """Return the time limit of a bundle's job in minutes: the sum of its cells' time limits.
 
-    Cells that are trained together take less, but how much less depends on the device. A bundle
-    that does not fit into memory is halved, in the worst case until its cells are trained one
+    Cells that are trained together usually take less time, but how much less depends on the device.
+    If a bundle does not fit into memory, it is halved; in the worst case its cells are trained one
     after the other.
     """
     return sum(status.cell.resources.minutes for status in bundle)
@@ -178,6 +180,6 @@ def gpu_gb_here() -> float | None:
 
 
 def gpu_gb(site: Site, statuses: Sequence[CellStatus]) -> float | None:
-    """Return the memory of the GPU that a site gives a training; None without GPU or if unknown."""
+    """Return the memory (GiB) of a GPU of the site; None if it has none or it is unknown."""
     asked = any(status.cell.resources.gpus_per_rank for status in statuses)
     return float(site.gpu_gb) if site.gpu_gb and (site.gpus_per_task or asked) else None

@@ -1,4 +1,4 @@
-"""Determine the state of every cell of a matrix from the disk and one question to the scheduler.
+"""Determine the state of every cell of a matrix, from the files on disk and one call of squeue.
 
 The states are those of `irnet_hpc.runs.state_names.CellState`. A cell may start from another cell,
 its origin. Such a cell is trained only after its origin, and it is stale if the origin has changed
@@ -72,7 +72,10 @@ class CellStatus:
 
     @functools.cached_property
     def folder(self) -> Path:
-        """The run folder, computed on first use, since thousands of paths take long to make."""
+        """The run folder.
+
+        It is computed only when first used, since making thousands of paths is slow.
+        """
         return self.results / self.name
 
     @functools.cached_property
@@ -100,10 +103,10 @@ class Ledger:
         return {state: states.count(state) for state in CellState}
 
     def to_do(self, stale: bool = False) -> list[CellStatus]:
-        """List the cells to take up; if `stale` is true, also those that have an outdated result.
+        """List the cells to train; if `stale` is true, include those with an outdated result.
 
-        A cell is left out if its origin is stale and will not be retrained, or if its origin is
-        being trained by a process that cannot be waited for.
+        A cell is left out if its origin is outdated and will not be trained again, or if a process
+        that is no SLURM job trains its origin, since a job cannot wait for that process.
         """
         wanted = {*TO_DO, CellState.STALE} if stale else {*TO_DO}
         blocked = {
@@ -121,7 +124,7 @@ class Ledger:
         ]
 
     def asked_hours(self) -> float:
-        """Sum the most device-hours that the cells without a result may use."""
+        """Add up the device-hours that the cells without a result request from the scheduler."""
         finished = (CellState.DONE, CellState.STALE)
         return sum(s.cell.resources.device_hours for s in self.cells if s.state not in finished)
 
@@ -142,12 +145,13 @@ def read_ledger(
     Args:
         matrix: The matrix.
         results: The folder of results.
-        ends: A store of how finished jobs ended. It is kept between calls, so that SLURM's
-            accounting is asked only once about each job.
-        except_token: The token of a submission to ignore, which is the caller's own.
+        ends: Job id -> how the job ended. The caller keeps this dict between calls, and
+            `read_ledger` adds to it, so that SLURM's accounting is asked only once about each job.
+        except_token: The token of the caller's own submission, which is ignored.
 
     Returns:
-        The ledger. Each cell's folder is listed once; the scheduler is asked once for all cells.
+        The ledger. Each cell's folder is listed once, and the scheduler is asked once for all
+        cells.
     """
     results = Path(results)
     reader = _Reader(matrix, results, journal.attempts(results, except_token))
@@ -194,7 +198,7 @@ class _Reader:
         return life_of(attempt, self.queue, self.now)
 
     def notes(self, jobs: dict[str, str]) -> tuple[str, ...]:
-        """Warn if SLURM does not answer, so that the queue is unknown."""
+        """Return a note if SLURM does not answer, because the queue is unknown then."""
         if self.queue is not None or not jobs:
             return ()
         attempts = self.attempts.values()
@@ -205,7 +209,10 @@ class _Reader:
         )
 
     def _origin_key(self, origin: Cell) -> str | None:
-        """Return the key that an origin should have; if its pack is missing, the key it has."""
+        """Return the key that an origin should have.
+
+        If its pack is missing, return its result's key.
+        """
         identity = self.identities[origin.spec.pack]
         if identity:
             return run_key(origin.spec, origin.recipe, identity)
@@ -213,7 +220,7 @@ class _Reader:
         return result.key if result else None
 
     def status(self, cell: Cell, attempt: Attempt | None) -> CellStatus:
-        """Determine the state of a cell, except how its SLURM job ended."""
+        """Determine the state of a cell. `explain` adds later how the cell's SLURM job ended."""
         results = self.results
         folder = f"{results}/{cell_name(cell)}"
         names = names_in(folder)
@@ -302,9 +309,9 @@ class _Reader:
         attempts: list[Attempt | None],
         ends: dict[str, JobEnd],
     ) -> list[CellStatus]:
-        """Add how jobs without a result or an error ended, and which origins are missing.
+        """Add the reasons why cells are failed or untrained: how a job ended, or a missing origin.
 
-        SLURM's accounting is asked once for all jobs that `ends` does not know yet.
+        SLURM's accounting is asked once, for all jobs that are not in `ends` yet.
         """
         pairs = list(zip(cells, attempts, strict=True))
         gone = {
@@ -333,7 +340,7 @@ class _Reader:
 
 
 def _without_origin(status: CellStatus, origin: CellStatus | None, is_gone: bool) -> CellStatus:
-    """Add to the status of an untrained cell that its origin is not trained, either."""
+    """Explain in the status of an untrained cell that its origin has no result either."""
     if origin is None or origin.state == CellState.DONE:
         return status
     if status.state != CellState.MISSING and not (is_gone and origin.state in TO_DO):
@@ -409,7 +416,11 @@ def why_stale(cell: Cell, result: RunResult, identity: dict, origin_key: str | N
 
 
 def result_of(folder: RunFolder) -> tuple[RunResult | None, str]:
-    """Return the result and "", or None and why it cannot be read ("" if there is no result)."""
+    """Read the result in a run folder.
+
+    Returns:
+        The result and ""; or None and the reason why it cannot be read ("" if there is no result).
+    """
     try:
         return folder.result(), ""
     except UserError as error:
@@ -417,14 +428,17 @@ def result_of(folder: RunFolder) -> tuple[RunResult | None, str]:
 
 
 def _log_of(folder: str, names: frozenset[str], attempt: Attempt | None) -> str | None:
-    """Return the log of a cell. The log of a bundle is in the folder of its first cell."""
+    """Find the log of a cell.
+
+    The cells of a bundle share the log in the folder of its first cell.
+    """
     if "train.log" in names and not (attempt and attempt.bundle > 1):
         return f"{folder}/train.log"
     return attempt.log if attempt else None
 
 
 def last_words(output: str) -> str:
-    """Return the last line of a training's output that horovodrun did not add."""
+    """Return the last line that the training itself printed, without the lines of horovodrun."""
     lines = [line for line in output.splitlines() if line.strip()]
     rank_lines = [
         line.partition(">:")[2] for line in lines if re.match(r"\[\d+\]<std(out|err)>:.*\S", line)

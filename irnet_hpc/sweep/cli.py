@@ -73,7 +73,7 @@ def context_of(arguments: argparse.Namespace, path: str | None = None) -> SweepC
 
 
 def start_command(arguments: argparse.Namespace) -> int:
-    """Run, submit or retry."""
+    """Carry out one of the commands run, submit and retry."""
     context, is_retry = context_of(arguments), arguments.command == "retry"
     is_here = arguments.command == "run"
     if is_retry:
@@ -214,7 +214,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 
 def call(verb: str, matrix: Matrix, arguments: argparse.Namespace) -> str:
-    """Write a command to type next, with the options that name folders and the site."""
+    """Return a command to type next, with the options that name folders and the site."""
     places = {"--results": arguments.results, "--pack-dir": arguments.pack_dir}
     given = [
         part
@@ -226,13 +226,13 @@ def call(verb: str, matrix: Matrix, arguments: argparse.Namespace) -> str:
 
 
 def tables_call(matrix: Matrix, arguments: argparse.Namespace) -> str:
-    """Write the command that makes the tables; the tables also list the missing cells."""
+    """Return the command that makes the tables. The tables also list the missing cells."""
     command = ["python", "-m", "irnet_hpc.aggregate", str(Path(arguments.results))]
     return shlex.join([*command, "--matrix", str(matrix.path)])
 
 
 def next_step(matrix: Matrix, ledger: Ledger, arguments: argparse.Namespace) -> str:
-    """Write the next command for a matrix: wait, run what is left, or make tables."""
+    """Return the command to type next: to wait, to train more cells, or to make tables."""
     counts = ledger.counts()
     if any(counts[state] for state in UNDER_WAY):
         return f"{call('status', matrix, arguments)} --watch"
@@ -247,7 +247,11 @@ def next_step(matrix: Matrix, ledger: Ledger, arguments: argparse.Namespace) -> 
 
 
 def names_to_replace(context: SweepContext, state: CellState, yes: bool) -> frozenset[str] | None:
-    """List the cells in a state and ask whether to train them again; return None for no."""
+    """List the cells in a state, and ask whether to train them again.
+
+    Returns:
+        The names of the cells; None if the user declines.
+    """
     ledger = read_ledger(context.matrix, context.results)
     statuses = [status for status in ledger.cells if status.state == state]
     loss = "results that will be replaced"

@@ -92,7 +92,9 @@ def open_sweep(
 
 
 def take_up(context: SweepContext) -> Ledger:
-    """Read the ledger in order to start its cells; no other sweep may do so now (journal.alone).
+    """Read the ledger, check the budget, and prepare to start the cells.
+
+    The caller holds the lock `journal.alone`, so no other sweep starts the same cells.
 
     Raises:
         UserError: The unfinished cells may cost more than the budget of the matrix.

@@ -37,7 +37,7 @@ SHARED_MEMORY = Link(
 
 
 def ring_s(n_ranks: int, n_bytes: float, link: Link) -> float:
-    """Return the seconds that a ring allreduce of `n_bytes`, the whole buffer, takes."""
+    """Return the seconds of a ring allreduce of a buffer of `n_bytes`."""
     return 2 * (n_ranks - 1) * (link.latency_s + n_bytes / n_ranks / link.bandwidth)
 
 
@@ -154,11 +154,12 @@ MIN_EFFICIENCY = 0.5
 def proposed_ranks(
     work: Work, allocation: Allocation, limit_s: float, speed: float = 1.0
 ) -> int | None:
-    """Return the fewest ranks, all on one node, on which a training ends in time.
+    """Return the smallest number of ranks, all on one node, with which a training ends in time.
 
     One rank is preferred: summing gradients over ranks costs time, whereas training another cell
-    beside this one does not. Each rank has whole groups of rows, and the number of ranks is a power
-    of two. More than one rank is proposed only if the link between the ranks was measured.
+    beside this one does not. The number of ranks is a power of two, and no group of rows that are
+    normalised together is divided among ranks. More than one rank is proposed only if the link
+    between the ranks was measured.
 
     Args:
         work: The training.

@@ -1,9 +1,9 @@
-"""Estimate what the cells of a matrix will cost, and on how many ranks each is trained best.
+"""Estimate the cost of the cells of a matrix, and the number of ranks that suits each cell.
 
-An estimate assumes that a training runs all its epochs. Done cells of the same recipe correct it by
-how long trainings take here, compared with the model of costs.py, and by the part of the epochs
-after which they stop. If there are no such cells, the speed is taken from done cells of any recipe;
-if there are none at all, from the model.
+costs.py computes how long a training of all epochs takes. Done cells of the same recipe correct
+this in two ways: by the ratio of measured to computed time, and by the fraction of the epochs after
+which they stopped. If no cell of the recipe is done, the ratio comes from done cells of any recipe.
+If no cell at all is done, nothing is corrected.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """The speed of done cells, from which the cost of others is estimated."""
+    """The corrections that done cells give for the estimates of other cells."""
 
     # The measured seconds of a training per second that the model estimates.
     slowness: float = 1.0
@@ -92,10 +92,14 @@ def estimates(matrix: Matrix, ledger: Ledger, device: str | None = None) -> list
 
 
 def speeds_of(statuses: Sequence[CellStatus], device: str | None = None) -> Speeds:
-    """Take the speed of trainings from the done cells.
+    """Compute from the done cells how the estimates of the other cells must be corrected.
+
+    Args:
+        statuses: The cells of the matrix.
+        device: A key of DEVICES, if the ranks get devices that the matrix does not request.
 
     Returns:
-        (recipe, device) -> medians over the done cells. Recipe None stands for all cells of the
+        (recipe, device) -> medians over the done cells. The recipe None means all cells on the
         device.
     """
     pairs: dict[tuple[str | None, str], list[tuple[float, float]]] = defaultdict(list)
@@ -118,7 +122,12 @@ def speeds_of(statuses: Sequence[CellStatus], device: str | None = None) -> Spee
 
 
 def _measured(cell: Cell, result: RunResult, allocation: Allocation) -> tuple[float, float] | None:
-    """Return (slowness, part of the epochs) of a done cell; None if its result lacks them."""
+    """Compare a done cell with its estimate.
+
+    Returns:
+        (measured time / estimated time, epochs trained / epochs of the recipe); None if the result
+        lacks the numbers for this.
+    """
     last = result.attempts[-1] if isinstance(result.attempts, list) and result.attempts else None
     n_ranks = last.get("size") if isinstance(last, dict) else None
     facts = (result.n_parameters, result.n_train, result.epochs, result.device_hours)
@@ -229,7 +238,7 @@ def _leaves_out_allreduce(status: CellStatus, estimate: Estimate) -> bool:
 
 
 def _ranks_line(known: Sequence[Estimate]) -> str:
-    """State on how many ranks cells are trained best."""
+    """Say in one line how many cells should be trained on one rank, and how many on more."""
     counts = Counter(estimate.n_ranks for estimate in known)
     parts = [
         f"1 is best for {counts[1]} of {len(known)} cells, since other cells run at the same time"

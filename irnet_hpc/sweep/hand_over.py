@@ -1,6 +1,6 @@
-"""Turn cells into SLURM jobs: one for each missing pack, then arrays of trainings.
+"""Submit cells to SLURM: a job for each missing pack, then arrays of training jobs.
 
-A training waits for its pack and for the cell that it starts from. Every job is written to the
+A training job waits for its pack and for the cell that it starts from. Every job is written to the
 journal as soon as SLURM has accepted it.
 """
 
@@ -52,10 +52,10 @@ def hand_over(
 
     Args:
         context: The sweep.
-        ledger: The state of all cells, with the jobs that are under way.
+        ledger: The state of all cells, with the jobs that are queued or running.
         statuses: The cells to submit.
         array_size: SLURM's MaxArraySize.
-        again: Whether this is the second try of these cells; the journal records it.
+        again: True if this is the second try of these cells; the journal records this.
 
     Returns:
         The jobs that SLURM has accepted, and why it refused the rest.
@@ -67,7 +67,7 @@ def hand_over(
 
 
 class _Submission:
-    """A submission in progress: its journal, and the cells and packs that have jobs by now."""
+    """A submission in progress: its journal, and the jobs that have been submitted so far."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class _Submission:
         return ids
 
     def _submit_packs(self) -> None:
-        """Submit a job for each missing pack that no other job builds."""
+        """Submit a job for each missing pack, unless a queued job builds it already."""
         matrix = self.context.matrix
         missing = {pack.name: pack for pack in matrix.packs if not pack.exists}
         for name in dict.fromkeys(status.cell.spec.pack for status in self.statuses):
@@ -166,7 +166,10 @@ class _Submission:
         return TrainingJob(options, first.folder / "train.log", resources, folders)
 
     def _log_of(self, bundle: Bundle, job: str) -> str:
-        """Return the log to read if a cell has none of its own: submitit's, or the bundle's."""
+        """Return the log of the bundle, or for a single cell the log that submitit writes.
+
+        It is read if a cell has no log of its own.
+        """
         if len(bundle) > 1:
             return str(bundle[0].folder / "train.log")
         return str(self.folder / f"{job}_0_log.err")
@@ -175,11 +178,18 @@ class _Submission:
 def arrays_of(
     bundles: Sequence[Bundle], made_by: dict[str, str], array_size: int
 ) -> Iterator[tuple[Shape, list[Bundle]]]:
-    """Group bundles into arrays. An array has one resource shape and waits for one pack and origin.
+    """Group bundles into job arrays.
 
-    The indices of an array count from 0 and end below MaxArraySize. Cells without an origin come
-    first. When the cells that start from them follow, `made_by` (pack or cell -> job) must contain
-    the jobs of the origins.
+    All jobs of an array request the same resources and wait for the same jobs (those of their pack
+    and origin). An array has fewer jobs than MaxArraySize, since indices count from 0.
+
+    Cells without an origin come first. Before the cells that start from them are read, the caller
+    must have added the jobs of the origins to `made_by`.
+
+    Args:
+        bundles: The bundles to submit.
+        made_by: Name of a pack or cell -> the job that makes it.
+        array_size: SLURM's MaxArraySize.
     """
     for has_origin in (False, True):
         groups: dict[Shape, list[Bundle]] = {}

@@ -95,7 +95,7 @@ def aggregate_command(matrix: Matrix, results: Path) -> list[str]:
 
 @contextlib.contextmanager
 def outside_any_job() -> Iterator[None]:
-    """Remove the variables that would tell a child that it is part of this job or launch."""
+    """Remove the environment variables that tell a child process that it belongs to this job."""
     from submitit.helpers import clean_env
 
     names = {name for launcher in LAUNCHERS for name in launcher[1:7] if name}
@@ -125,7 +125,10 @@ class TrainingJob:
         self.options, self.log, self.resources, self.folders = options, log, resources, folders
 
     def __call__(self) -> None:
-        """Train; requeue this job if it was preempted with enough of its time left."""
+        """Train.
+
+        If the job is preempted and enough of its time is left, put it back into the queue.
+        """
         from submitit import JobEnvironment
 
         began, rank = time.time(), JobEnvironment().global_rank
@@ -151,7 +154,7 @@ class TrainingJob:
         return (end_of_job() or began + 60 * self.resources.minutes) - time.time()
 
     def _leave_out_of_time(self) -> None:
-        """Write the reason to the run folders that have neither a result nor another reason."""
+        """Write error.json into the run folders that have neither a result nor an error."""
         sentence = (
             f"out of time after {self.resources.minutes} min; "
             "if submitted again, it continues from its checkpoint"
@@ -163,7 +166,10 @@ class TrainingJob:
                     folder.write_error(sentence, Cause.TIME)
 
     def checkpoint(self) -> "DelayedSubmission":
-        """Repeat the job if a signal came before `train` had set its handlers; it resumes."""
+        """Submit the job again.
+
+        submitit calls this if a signal comes before `train` has set its own handlers.
+        """
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -213,12 +219,12 @@ def _redirect_output_to(log: Path) -> None:
 
 
 def _hand_signals_to_train() -> Callable[[], bytes]:
-    """Make TRAINING_SIGNALS reach `train`, which saves, and not submitit, which requeues at once.
+    """Deliver TRAINING_SIGNALS to `train`, which saves a checkpoint, instead of to submitit.
 
-    `train` sets its handlers only after it has loaded its data. Until then the signals are blocked
-    in this thread and in the threads that it starts, so that no signal is lost. A signal is
-    delivered to any thread that does not block it: the thread started here unblocks the signals as
-    soon as `train` has set its handlers.
+    submitit would put the job back into the queue at once. `train` sets its own handlers, but only
+    after it has loaded its data. Until then this thread and the threads that it starts block the
+    signals, so that none is lost. As soon as the handlers are set, a new thread unblocks the
+    signals, and blocked ones are delivered to it.
 
     Returns:
         A function that returns the numbers of the signals that have come. Python writes these
@@ -250,7 +256,7 @@ def _hand_signals_to_train() -> Callable[[], bytes]:
 
 
 def _requeue(rank: int) -> None:
-    """Put this job back into the queue, and wait to be killed."""
+    """Put this job back into the queue, and wait until SLURM kills this process."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if rank == 0:
         requeue(os.environ["SLURM_JOB_ID"])

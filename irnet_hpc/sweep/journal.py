@@ -61,7 +61,10 @@ class Attempt(NamedTuple):
 
 @contextlib.contextmanager
 def alone(results: Path) -> Iterator[None]:
-    """Keep other sweeps from reading the ledger until our journal names the cells we take up."""
+    """Hold the lock that keeps other sweeps from starting the same cells.
+
+    It is held from reading the ledger until the journal contains the cells that this sweep starts.
+    """
 
     def say_waiting(_: str) -> None:
         log.info("another sweep is about to start on %s; waiting for it", results)
@@ -84,13 +87,13 @@ def begin(
         results: The folder of results.
         matrix: The name of the matrix.
         cluster: slurm or local.
-        driver: The process that submits the cells or trains them in turn.
+        driver: The name of the process that submits the cells, or trains them one after the other.
         token: The token of the submission, which is also in its jobs' comments; None: a new token.
-        events: The first events. The file is created with these events in it, so whoever sees the
-            file also sees which cells are taken up.
+        events: The first events. The file is created with these events in it, so any process that
+            sees the file also sees which cells it claims.
 
     If the driver is this process, it touches the journal regularly (Leases.keep_touching), since
-    sweeps on other machines cannot look at our processes.
+    sweeps on other machines cannot see whether this process runs.
 
     Returns:
         The path of the journal, whose stem ends with the token.
@@ -112,7 +115,7 @@ def begin(
 
 
 def _later_than_all_in(folder: Path, now: datetime) -> str:
-    """Return a time to name a new journal by; it sorts last even if a clock was set back."""
+    """Return a time for a new journal's name, which sorts last even if a clock was set back."""
     last = max((path.name.partition("-")[0] for path in folder.glob("[0-9]*-*.jsonl")), default="")
     with contextlib.suppress(ValueError):
         last_time = datetime.strptime(last, TIME_FORMAT).replace(tzinfo=UTC)

@@ -59,7 +59,7 @@ class Problem(NamedTuple):
 
     @property
     def may_pass(self) -> bool:
-        """True if the cell may succeed later, when memory is free or the other process is gone."""
+        """True if the cell may succeed later, when memory is free or another process has ended."""
         return self.held or self.killed
 
 
@@ -124,10 +124,10 @@ def run(context: SweepContext) -> RunReport:
 
 
 def _claim(context: SweepContext) -> tuple[Ledger, Path | None]:
-    """Open a journal with the cells to train, so that no other sweep takes them up.
+    """Write the cells to train into a new journal, so that no other sweep starts them.
 
     Returns:
-        The ledger and the journal; the journal is None if there is nothing to run.
+        The ledger and the path of the journal; the path is None if there is nothing to do.
     """
     options = context.options
     with contextlib.ExitStack() as lock:
@@ -144,7 +144,7 @@ def _claim(context: SweepContext) -> tuple[Ledger, Path | None]:
 
 
 def _claim_with_packs(context: SweepContext, path: Path) -> Ledger:
-    """Read the ledger again, and also claim the cells that are known only from the new packs."""
+    """Read the ledger again after packs are built, and claim the cells that are known only now."""
     with journal.alone(context.results):
         token = journal.token_of(path)
         current = read_ledger(context.matrix, context.results, except_token=token)
@@ -156,7 +156,10 @@ def _claim_with_packs(context: SweepContext, path: Path) -> Ledger:
 
 @contextlib.contextmanager
 def _interrupted_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP stop a run as Ctrl-C does; a signal ignored (nohup) stays ignored."""
+    """Stop a run on SIGTERM or SIGHUP as on Ctrl-C.
+
+    A signal that is ignored (nohup) stays ignored.
+    """
     before = {}
     # Python can set handlers only in the main thread.
     if threading.current_thread() is threading.main_thread():
@@ -171,7 +174,11 @@ def _interrupted_by_signals() -> Iterator[None]:
 
 
 def _build(packs: Iterable[MatrixPack], wanted: set[str]) -> dict[str, int]:
-    """Build packs with cells or unknown properties; return the exit status of each failed pack."""
+    """Build the packs in `wanted`, and those with `properties: all`, whose cells are not known yet.
+
+    Returns:
+        Pack -> exit status, for the packs that could not be built.
+    """
     broken = {}
     for pack in packs:
         if pack.name in wanted or "all" in pack.properties:
@@ -191,7 +198,7 @@ class _LocalRun:
         self.done: set[str] = set()
 
     def train_all(self, statuses: list[CellStatus], ledger: Ledger) -> dict[str, Problem]:
-        """Train the cells, retry those that may succeed later, and return the problems."""
+        """Train the cells, and try those again that may succeed later. Returns name -> problem."""
         matrix, bundle, gpu_gb = self.context.matrix, self.context.options.bundle, gpu_gb_here()
         pairs = zip(ledger.cells, estimates(matrix, ledger), strict=True)
         minutes = {status.name: estimate.minutes for status, estimate in pairs}
@@ -236,7 +243,7 @@ class _LocalRun:
         return problems
 
     def _missing_origin(self, status: CellStatus, tried: set[str]) -> str | None:
-        """Explain that a cell cannot start, since its origin has no result; None if it can."""
+        """Return the reason if a cell cannot start because its origin has no result, else None."""
         if not status.origin:
             return None
         failed = status.origin in tried - self.done
@@ -320,13 +327,16 @@ def _worth_retrying(status: CellStatus, problems: dict[str, Problem]) -> bool:
 
 
 def _for_retry(status: CellStatus, problems: dict[str, Problem]) -> CellStatus:
-    """Prepare a cell for its second try; a cell killed for its memory will be trained alone."""
+    """Prepare a cell for its second try.
+
+    A cell that was killed for its memory is then trained alone.
+    """
     killed = problems[status.name].killed
     return dataclasses.replace(status, cause=Cause.MEMORY) if killed else status
 
 
 def _holder(folder: Path) -> str | None:
-    """Describe the process that trains a run now; None if no process does."""
+    """Describe the process that is training a run; None if no process is."""
     seen = lease.read_lease(folder)
     return (
         str(seen.lease)
@@ -363,7 +373,7 @@ def _problem(status: CellStatus, started: str, exit_status: int, output: str) ->
 
 
 def _status_of_first_rank(output: str) -> int | None:
-    """Return the exit status of the rank that failed first; horovodrun itself ends with 1."""
+    """Return the exit status of the rank that failed first; that of horovodrun is always 1."""
     statuses = HOROVODRUN_STATUS.findall(output)
     return int(statuses[-1]) if statuses else None
 
@@ -409,10 +419,10 @@ def horovodrun(n_ranks: int) -> list[str]:
 def _started(
     command: Sequence[str], path: Path | None = None, n_threads: int | None = None
 ) -> Iterator[subprocess.Popen]:
-    """Start a command in a session of its own, and append its output to `path`.
+    """Start a command in its own session, and append its output to `path`.
 
-    Thus Ctrl-C reaches this process alone, which then tells the command to save and waits up to
-    STOP_S.
+    Because of the session, Ctrl-C reaches only this process, which then asks the command to save
+    and waits up to STOP_S.
     """
     threads = {}
     if n_threads and "OMP_NUM_THREADS" not in os.environ:

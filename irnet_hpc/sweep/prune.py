@@ -100,7 +100,10 @@ def prune(results: Path, matrices: Iterable[Matrix]) -> list[Waste]:
 
 
 def remove(waste: Waste, results: Path) -> str | None:
-    """Remove a file or folder that is still unused; else return a sentence that says why not."""
+    """Remove a file or folder if it is still unused.
+
+    Returns None, or the reason why it was kept.
+    """
     path = waste.path
     outside = state_folder() if waste.kind == WasteKind.SUBMITIT else results
     assert path.resolve().is_relative_to(outside.resolve()) and not path.is_symlink()
@@ -119,7 +122,7 @@ def remove(waste: Waste, results: Path) -> str | None:
 
 
 def _remove_run(folder: Path) -> None:
-    """Empty a run folder. A process that tries to start the run meanwhile finds it held."""
+    """Remove the files in a run folder. Its lease is held, so that no process starts the run."""
     with Leases() as leases:
         leases.acquire(folder)
         for path in folder.iterdir():
@@ -133,7 +136,7 @@ def _remove_run(folder: Path) -> None:
 
 
 def _is_run(results: Path, path: Path, names: Sequence[str]) -> bool:
-    """Return True if the run.json or result.json in a folder names this folder as its run's."""
+    """Return True if the run.json or result.json in a folder specifies the run of this folder."""
     for name in ("result.json", "run.json"):
         if name in names:
             with contextlib.suppress(UserError, OSError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""Try the cells of a submission that ran out of memory or time once more, with more of it."""
+"""Submit the cells again that ran out of memory or time, once, with more memory or time."""
 
 import dataclasses
 import logging
@@ -19,10 +19,11 @@ log = logging.getLogger(__name__)
 
 
 def reconcile(context: SweepContext, token: str) -> None:
-    """Submit again, once, the cells that ran out of memory or time; log which cells and why.
+    """Submit once more the cells that ran out of memory or time, and log which cells and why.
 
-    Only the cells of a bundle without a result are repeated: together if they lacked time, each
-    alone if they lacked memory. The job that makes the tables then waits for them, too.
+    If some cells of a bundle have no result, only these are repeated: together if the bundle ran
+    out of time, each alone if it ran out of memory. The job that makes the tables then waits for
+    them, too.
 
     Args:
         context: The sweep.
@@ -78,13 +79,14 @@ def _delay_tables(context: SweepContext, token: str, jobs: Sequence[str]) -> Non
 def cells_to_retry(
     matrix: Matrix, submitted: Sequence[CellStatus]
 ) -> tuple[list[CellStatus], list[str]]:
-    """Select the cells to try again among those of a submission.
+    """Select the cells of a submission that should be tried again.
 
-    A cell that starts from a selected cell failed, too, and is repeated with unchanged resources.
+    A cell that starts from a selected cell has failed with it, and is repeated with the resources
+    that it had.
 
     Returns:
-        The cells with the resources that they request now, and a line on each cell that lacked
-        memory or time.
+        The cells, with the resources that they request now; and a line about each cell that ran out
+        of memory or time.
     """
     again: dict[str, CellStatus] = {}
     lines: list[str] = []

@@ -117,7 +117,7 @@ def as_json(matrix: Matrix, ledger: Ledger, estimated: Sequence[Estimate]) -> st
 
 
 def measured(status: CellStatus) -> dict:
-    """Return the error of a done cell and the error's unit; None for other cells."""
+    """Return the test MAE of a done cell and its unit; None for other cells."""
     is_done = status.state == CellState.DONE and status.result is not None
     return {
         "test_mae": status.result.test_mae if is_done and status.result else None,

@@ -49,7 +49,7 @@ class Submission:
 
 
 def slurm_array_size(options: SweepOptions) -> int | None:
-    """Return SLURM's MaxArraySize; None if the cells are to be trained on this machine.
+    """Return SLURM's MaxArraySize; None if the cells should be trained on this machine.
 
     Raises:
         UserError: SLURM is installed but does not answer.
@@ -203,7 +203,10 @@ def run_command(context: SweepContext, token: str) -> list[str]:
 
 @contextlib.contextmanager
 def _detached_output() -> Iterator[None]:
-    """Keep the caller's pipe from a child process, so that `submit | tee` ends when submit does."""
+    """Send the output of child processes to /dev/null.
+
+    A background process that kept the caller's pipe open would keep `submit | tee` from ending.
+    """
     sys.stdout.flush()
     kept = [os.dup(1), os.dup(2)]
     nothing = os.open(os.devnull, os.O_RDWR)

@@ -1,4 +1,4 @@
-"""Train networks and classical models: options become runs, and each run gets its folder."""
+"""Train networks and classical models, and write the result of each run into its folder."""
 
 import lazy_loader
 

@@ -33,13 +33,13 @@ logger = logging.getLogger(__name__)
 
 
 def no_halves() -> list[list[float]]:
-    """Return the initial halves for evaluation.select_halves."""
+    """Return the initial value of State.halves, before any epoch."""
     return [[NEVER, 0.0], [NEVER, 0.0]]
 
 
 @dataclasses.dataclass
 class State:
-    """The progress of a training, which a checkpoint holds besides the tensors."""
+    """The progress of a training: all that a checkpoint stores besides the tensors."""
 
     epoch: int = 0
     step: int = 0  # over all epochs
@@ -54,7 +54,7 @@ class State:
     halves: list = dataclasses.field(default_factory=no_halves)  # see evaluation.select_halves
 
     def spend(self, seconds: float, size: int) -> None:
-        """Add the time that `size` ranks have each spent."""
+        """Add `seconds` during which `size` ranks have worked on this run."""
         self.wall_s += seconds
         self.device_s += seconds * size
 
@@ -133,9 +133,9 @@ def _newest(path: Path, key: str) -> _Slot | None:
 
 
 def _forget_newer(folder: RunFolder, key: str, step: int) -> None:
-    """Remove a checkpoint that states a later step than `step`, since it is damaged.
+    """Remove a checkpoint whose step is later than `step`; since it was not used, it is damaged.
 
-    Otherwise `save` would take the damaged checkpoint for the newest and overwrite the intact one.
+    Otherwise `save` would take it for the newest checkpoint, and overwrite the intact one.
     """
     path = folder.checkpoint
     for other, slot in _slots(path, key):

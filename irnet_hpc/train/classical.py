@@ -1,4 +1,4 @@
-"""Fit a classical model at every point of its grid, and keep the best on the rows that select.
+"""Fit a classical model at every point of its grid, and keep the one with the lowest selection MAE.
 
     python -m irnet_hpc.train --pack oqmd-magpie --property band_gap --architecture ridge
 
@@ -6,9 +6,10 @@ The command and the run folder are the same as for a network. A signal ends a fi
 library returns to Python (for SVR, only at the end of a fit). The error of each point is saved, so
 the same command continues with the next point, even after SIGKILL.
 
-No fitted model is kept for prediction, since scikit-learn saves models as pickles, and loading a
-pickle runs the code in it. The coefficients of linear models and the weights of TabM, which are
-plain numbers, are kept in parameters.safetensors. Only this file and regressor.py import sklearn.
+Fitted models are not saved, since scikit-learn saves models as pickles, and loading a pickle runs
+the code in it. Only the coefficients of linear models and the weights of TabM, which are plain
+numbers, are saved, in parameters.safetensors. No other file than this one and regressor.py imports
+sklearn.
 """
 
 import contextlib
@@ -89,7 +90,7 @@ def makers(seed: int, n_jobs: int) -> dict[str, Callable]:
 
 @dataclasses.dataclass
 class Search:
-    """The progress through a grid, which is saved as JSON between attempts."""
+    """The points of a grid that have been fitted so far, saved as JSON between attempts."""
 
     # {point, mae, seconds} in the grid's order; mae is None if it is not finite.
     tried: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -98,7 +99,7 @@ class Search:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The first point with the lowest MAE; None if no MAE is finite yet."""
+        """The first of the points with the lowest MAE; None if no point has a finite MAE yet."""
         finite = (tried for tried in self.tried if tried["mae"] is not None)
         return min(finite, key=lambda tried: tried["mae"], default=None)
 
@@ -166,7 +167,7 @@ def _log_start(spec: RunSpec, grid: Grid, pack: Pack, data: Dataset) -> None:
 
 
 def search(run: Run, data: Dataset) -> tuple[Any, Search]:
-    """Fit those points of the grid that no earlier attempt has fitted.
+    """Fit the points of the grid that no earlier attempt has fitted.
 
     Returns:
         The estimator of the best point, and the progress with all points that were tried.
@@ -209,7 +210,7 @@ def search(run: Run, data: Dataset) -> tuple[Any, Search]:
 
 
 def fitted(spec: RunSpec, grid: Grid, point: dict[str, Any], data: Dataset) -> Any:
-    """Fit the model of one point; if its grid limits the rows, fit on the first ones."""
+    """Fit the model with one point's parameters, on at most `grid.max_rows` training rows."""
     from threadpoolctl import threadpool_limits
 
     n_rows, n_jobs = grid.fitted_rows(len(data.train)), torch.get_num_threads()
@@ -308,5 +309,5 @@ def _resume(run: Run) -> Search:
 
 
 def _digest(search: object) -> str:
-    """Hash the progress, since a changed digit in an error could select another point."""
+    """Hash the progress. A changed digit in an error could otherwise select another point."""
     return hashlib.sha256(json.dumps(search, sort_keys=True).encode()).hexdigest()

@@ -123,7 +123,7 @@ def parser() -> CommandParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command on this rank, as on every other; return the exit status."""
+    """Run the command on this rank and return the exit status. Every rank calls it."""
     arguments = parser().parse_args(argv)
     # Imported here because it imports torch, which --help does not need.
     from irnet_hpc.distributed.engines import start
@@ -143,7 +143,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def collectives_are_rare(arguments: argparse.Namespace, size: int) -> bool:
-    """Return True if `size` ranks communicate only once per step; False for wrong options."""
+    """Return True if `size` ranks communicate only once per step.
+
+    For invalid options return False.
+    """
     try:
         recipes = [cell.recipe for cell in read_request(arguments).cells]
     except (UserError, OSError):
@@ -231,7 +234,7 @@ def _end_rank(error: BaseException, comm: "Comm") -> int:
     """End this rank after an error, so that no other rank waits for it.
 
     Returns:
-        The exit status, if all ranks have met the error and this one can leave in order.
+        The exit status, if all ranks have the same error. Otherwise this function does not return.
     """
     from irnet_hpc.distributed.engines import leave_at_once
     from irnet_hpc.train.stream import PackUnreadable

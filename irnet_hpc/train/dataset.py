@@ -52,7 +52,7 @@ class Part:
 
     @property
     def device(self) -> torch.device:
-        """The device that x is on, or that it is read to."""
+        """The device that holds x, or to which x is read."""
         return self.x.device
 
     @property
@@ -67,14 +67,15 @@ class Part:
         """Yield the batch of each step, on the device.
 
         Args:
-            order: (n_steps, n_local), positions among these rows.
+            order: (n_steps, n_local): for each step, the positions of its rows among the rows of
+                this part.
             first: The step to begin with.
 
         Yields:
             x (n_local, n_features) and y (n_local,).
 
         Raises:
-            PackUnreadable: If a pack that streams can no longer be read.
+            PackUnreadable: If features are streamed and the pack can no longer be read.
         """
         places = torch.from_numpy(np.ascontiguousarray(order)).to(self.device)
         x = self.x
@@ -86,7 +87,7 @@ class Part:
             yield batch, self.y[places[i]]
 
     def slabs(self, first: int, last: int, n: int) -> Iterator[tuple[slice, Tensor]]:
-        """Yield rows `first` to `last`, n at a time: their places and x (n, n_features)."""
+        """Yield rows `first` to `last`, n at a time: their positions and x (n, n_features)."""
         begins, x = range(first, last, n), self.x
         if isinstance(x, Stream):
             slabs = stream.batches(x, np.arange(first, last), n)
@@ -174,7 +175,7 @@ def _joined(first: Targets, second: Targets) -> Targets:
 
 
 def _check_rows(spec: RunSpec, recipe: Recipe | Grid, roles: dict[str, Targets]) -> None:
-    """Raise UserError if no row of a role reports a property, or train has less than a batch."""
+    """Raise UserError if no row of a role reports a property, or train is smaller than a batch."""
     for role, (row, target) in roles.items():
         values = target.reshape(len(row), len(spec.properties))
         reports: list[bool] = np.any(~np.isnan(values), axis=0).tolist()
@@ -206,7 +207,8 @@ def arrange(
         recipe: The recipe, which says how rows are scaled.
         device: The device of the result.
         given: A scaling of features to use in place of that of the training rows.
-        own: Whether the features in `roles` may be overwritten, which is twice as fast.
+        own: True if the features in `roles` may be overwritten, which is twice as fast as copying
+            them.
     """
     _, features, target = roles[0]
     fitted = scaling.fit(lambda: [features], features.shape[1], target, recipe, given)
@@ -224,9 +226,9 @@ def arrange(
 def streams(
     place: str, n_rows: int, n_features: int, device: torch.device, dtype: torch.dtype
 ) -> bool:
-    """Return True if features stream: they stay in the pack and are read when needed.
+    """Return True if features are to be streamed, i.e. stay in the pack and are read when needed.
 
-    With `auto`, features stream if they would fill more than SHARE of the free memory.
+    With `auto`, features are streamed if they would fill more than SHARE of the free memory.
     """
     if check_choice("data", place, PLACES) != "auto":
         return place == "stream"
@@ -240,7 +242,7 @@ def streams(
 
 
 def place_of(data: Dataset, comm: Comm) -> str:
-    """Describe where the ranks keep features; ranks may differ, since their memory may."""
+    """Describe where the ranks keep the features. Ranks may differ, since their free memory may."""
     n_streaming = sum(comm.gather(data.train.streams))
     if n_streaming == comm.size:
         return "streamed"
@@ -254,7 +256,10 @@ def _streaming(
     device: torch.device,
     given: Scaling | None,
 ) -> Dataset:
-    """Arrange rows as `arrange` does, but leave the features in the pack; it is read twice."""
+    """Scale rows as `arrange` does, but leave their features in the pack.
+
+    The features of the training rows are read once here, for the scaling, and again in every epoch.
+    """
     row, target = roles[0]
     fitted = scaling.fit(
         lambda: (x for _, x in stream.slabs(pack, row)), pack.n_features, target, recipe, given
@@ -288,12 +293,14 @@ def epoch_order(row: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """Compute the order in which an epoch visits the training rows.
 
     Args:
-        row: The numbers of the rows in the pack (n_rows,), ascending; they decide the chunks.
+        row: The numbers of the rows in the pack (n_rows,), ascending. They decide which rows are in
+            the same chunk of the pack.
         seed: The seed of the run.
         epoch: The number of the epoch, from 0 on.
 
     Returns:
-        Positions in `row` (n_rows,), which depend only on seed, epoch and chunks.
+        Positions in `row` (n_rows,), in the order of the visits. They depend only on `row`, seed
+        and epoch.
     """
     random = np.random.Generator(np.random.Philox(key=[seed, epoch]))
     bounds = np.flatnonzero(np.diff(row // SHUFFLED_ROWS)) + 1

@@ -34,9 +34,9 @@ def weights(flat: FlatParameters, values: Tensor) -> Iterator[None]:
 
 @torch.no_grad()
 def take_statistics(network: Network, rows: Part, recipe: Recipe, comm: Comm) -> None:
-    """Compute the population statistics from the first training rows, in whole groups.
+    """Compute the population statistics of the normalisation layers, from the first training rows.
 
-    The groups are divided among the ranks.
+    Only whole groups of rows are used. The groups are divided among the ranks.
     """
     n_groups = min(recipe.statistics_rows, len(rows)) // recipe.norm_group or 1
     first, last = (
@@ -56,7 +56,9 @@ def take_statistics(network: Network, rows: Part, recipe: Recipe, comm: Comm) ->
 
 @torch.no_grad()
 def outputs(network: Network, rows: Part, recipe: Recipe, comm: Comm) -> np.ndarray:
-    """Run the network on rows. Each rank computes a share, and every rank returns all outputs.
+    """Run the network on rows.
+
+    Each rank computes a share of them, and every rank returns all outputs.
 
     Returns:
         The outputs, (..., n_rows, n_outputs) float64, still scaled.
@@ -93,22 +95,25 @@ def in_unit(out: np.ndarray, rows: Part, data: Dataset) -> np.ndarray:
 
 
 def predict(network: Network, rows: Part, data: Dataset, recipe: Recipe, comm: Comm) -> np.ndarray:
-    """Predict rows with one network, in the property's unit; every rank gets all predictions."""
+    """Predict the target of each row with one network, in the property's unit, on every rank."""
     return in_unit(outputs(network, rows, recipe, comm), rows, data)
 
 
 def row_errors(prediction: np.ndarray, rows: Part, data: Dataset) -> np.ndarray:
-    """Compute each row's |error| or relative error (n_rows,); their mean selects the epoch."""
+    """Compute the |error| or relative error of each row (n_rows,). Their mean selects the epoch."""
     if data.scaling.spread is None:
         return np.abs(prediction - rows.target)
     return relative_errors(prediction, rows.target, data.scaling.spread)
 
 
 def select_halves(halves: list, errors: np.ndarray, seed: int) -> None:
-    """Update the best epoch as selected by each half of the test rows, for protocol `paper`.
+    """Update the records from which `optimism` is estimated after a training of protocol `paper`.
+
+    The test rows are divided into two halves. A half's record is kept from the epoch in which the
+    MAE on this half was lowest.
 
     Args:
-        halves: For each half, its lowest MAE so far and the other half's MAE in the same epoch;
+        halves: For each half, [its lowest MAE so far, the MAE of the other half in that epoch];
             changed in place.
         errors: The errors of the test rows in this epoch (n_rows,).
         seed: The seed of the run, which also decides the halves.
@@ -160,7 +165,7 @@ def measure_several(
     prediction: np.ndarray,
     val_prediction: np.ndarray | None,
 ) -> dict:
-    """Compute the errors of each property on the rows that report it, and the relative errors.
+    """Compute the errors of each property on the rows that report it, and their relative averages.
 
     Args:
         spec: The specification of the run.
@@ -199,13 +204,16 @@ def measure_several(
 
 
 def optimism(halves: list) -> float | None:
-    """Estimate how much lower the MAE is on the test rows that select the epoch than on others.
+    """Estimate by how much the test MAE is too low because the test rows have selected the epoch.
+
+    Each half of the test rows selects an epoch; the other half, which did not select, gives an
+    honest MAE in that epoch.
 
     Args:
         halves: For each half, [MAE of this half, MAE of the other half]; see `select_halves`.
 
     Returns:
-        The mean difference, in the property's unit; None if a half has no rows.
+        The mean of the differences, in the property's unit; None if a half has no rows.
     """
     if any(mae == NEVER for mae, _ in halves):
         return None

@@ -1,4 +1,4 @@
-"""Write the files of a finished training: its predictions and, last, its result."""
+"""Write the files of a finished training: first its predictions, and last its result."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ def begin(run: Run, pack: Pack, attempt: dict, origin: dict | None = None) -> li
         origin: The facts of the run that this run starts from; None if there is none.
 
     Returns:
-        All attempts so far; the last is this one.
+        All attempts so far, of which the last is this one.
     """
     facts = {
         "spec": dataclasses.asdict(run.spec),

@@ -1,7 +1,7 @@
-"""Weight the properties of one network in its loss and in its relative error.
+"""Weight the properties of a network with several outputs, in its loss and in its relative error.
 
 The relative error selects the epoch. Targets are (n_rows, n_properties), with NaN for values that
-are not reported. Such a value has no gradient and counts in no mean.
+are not reported. Such values are left out of the gradient and of every mean.
 """
 
 import numpy as np
@@ -11,8 +11,8 @@ def loss_weights(target: np.ndarray) -> np.ndarray:
     """Compute for each property the weight of its reported values in the loss.
 
     The weight is n_rows / n_reported / n_properties. So over an epoch every property has the same
-    total weight, whatever the number of rows that report it. The loss of a batch is the sum of
-    weight * loss(error) over its reported values, divided by the batch size.
+    total weight, even if fewer rows report it. The loss of a batch is the sum of weight *
+    loss(error) over its reported values, divided by the batch size.
 
     Args:
         target: Targets of the training rows (n_rows, n_properties).
@@ -24,13 +24,14 @@ def loss_weights(target: np.ndarray) -> np.ndarray:
 
 
 def equal_shares(target: np.ndarray) -> np.ndarray:
-    """Compute the weights that turn a mean over rows into the mean of the properties' MAEs.
+    """Compute a weight for each property, so that a mean over rows becomes the mean of the MAEs.
 
     Args:
         target: Targets, (n_rows, n_properties).
 
     Returns:
-        The weights, (n_properties,).
+        The weights, (n_properties,). If each row's sum of weighted |errors| is averaged over all
+        rows, the result is the mean of the properties' MAEs.
     """
     n_rows, n_properties = target.shape
     return n_rows / np.maximum(1, (~np.isnan(target)).sum(0)) / n_properties
@@ -39,8 +40,8 @@ def equal_shares(target: np.ndarray) -> np.ndarray:
 def spreads(target: np.ndarray) -> np.ndarray:
     """Compute the standard deviation of the reported values of each property.
 
-    Relative errors are divided by the standard deviation over the training rows, whatever the
-    recipe's scaling.
+    A relative error is an error divided by this standard deviation over the training rows. The
+    recipe's scaling has no effect on it.
 
     Args:
         target: Targets, (n_rows, n_properties).

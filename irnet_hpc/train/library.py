@@ -18,7 +18,7 @@ from irnet_hpc.train.session import open_runs, train_runs
 
 
 class Keywords(TypedDict, total=False):
-    """The keywords of `train_model` that do not decide whether it returns one result or a list."""
+    """The arguments of `train_model`, except the two that may be lists: `property` and `seed`."""
 
     architecture: str | None
     depth: int | None
@@ -146,7 +146,10 @@ def train_model(
 
 
 def train_request(request: TrainRequest, options: TrainOptions) -> list[RunResult]:
-    """Train the requested runs in this process; return all results, even of runs done before."""
+    """Train the requested runs in this process.
+
+    Returns all results, also those of runs done before.
+    """
     comm = Alone()
     with (
         Leases() as leases,
@@ -159,7 +162,7 @@ def train_request(request: TrainRequest, options: TrainOptions) -> list[RunResul
 
 @contextlib.contextmanager
 def _state_restored() -> Iterator[None]:
-    """Use as many threads as the command does, and restore the state of torch afterwards."""
+    """Set the number of threads as the command does, and restore the state of torch afterwards."""
     threads_before = torch.get_num_threads()
     torch.set_num_threads(n_threads(None))
     try:

@@ -1,6 +1,6 @@
-"""Run the training loop of all networks; yield the best network of each replica when it has ended.
+"""Run the training loop of networks, and yield the best network of each replica when it ends.
 
-The replicas of a stack take each step together. Each replica has its own order of rows, schedule,
+All replicas of a stack take each step together. Each replica has its own order of rows, schedule,
 history, best epoch and end, so its numbers are the same as if it were trained alone.
 """
 
@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """A replica that has ended, with the network of its best epoch or the error."""
+    """A replica whose training has ended, with the network of its best epoch, or with an error."""
 
     replica: Replica
     state: State
@@ -66,9 +66,9 @@ def train_all(
     stop: StopRequest,
     options: TrainOptions,
 ) -> Iterator[Ended]:
-    """Train replicas of one shape, stack after stack, as `train` does.
+    """Train replicas of one shape, one stack after the other, as `train` does.
 
-    If a stack does not fit in the memory of the device, it is halved.
+    If a stack does not fit in the memory of the device, it is divided in two.
 
     Raises:
         UserError: If a single replica does not fit in memory.
@@ -134,7 +134,7 @@ def train(
 
 
 class _Training:
-    """A stack in training, with the clocks that decide when to log and when to save."""
+    """The training of one stack, and the clocks that decide when to log and when to save."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class _Training:
         self.saving_s = 0.0
 
     def epochs(self) -> Iterator[Ended]:
-        """Train epoch after epoch until every replica has ended, or a stop is asked for."""
+        """Train until every replica has ended, or until the training is asked to stop."""
         stack, comm = self.stack, self.comm
         if comm.rank == 0:
             for replica, state in stack.members:
@@ -212,17 +212,22 @@ class _Training:
                 self.saving_s = time.monotonic() - self.saved
 
     def _new_step(self) -> Step:
-        """Make a Step for the replicas that are in the stack now."""
+        """Make a Step for the replicas that the stack has now."""
         return Step(self.stack, self.comm, self.options.cuda_graphs, self.options.micro_batch)
 
     def _train_epoch(
         self, step: Step, first: int, rates: np.ndarray
     ) -> tuple[list[UserError | None], bool]:
-        """Train the steps of an epoch, from `first` on, with the learning rates (n_steps, K).
+        """Train one epoch, from step `first` on.
+
+        Args:
+            step: The step of this stack.
+            first: The first step; it is not 0 if an earlier attempt stopped within the epoch.
+            rates: The learning rates (n_steps, K).
 
         Returns:
-            For each replica an error if its loss is no longer finite, else None; and whether a stop
-            was requested.
+            For each replica an error if its loss is no longer finite, else None; and True if the
+            training was asked to stop.
         """
         stack, n_steps, epoch = self.stack, self.n_steps, self.stack.states[0].epoch
         seeds = [replica.spec.seed for replica in stack.replicas]
@@ -257,7 +262,12 @@ class _Training:
     def _note_epoch(
         self, errors: list[UserError | None], maes: list[float], rates: np.ndarray
     ) -> dict[int, UserError]:
-        """Add the epoch to the histories; return the runs that rank 0 finds to be lost."""
+        """Add the finished epoch to the history of each replica that has no error.
+
+        Returns:
+            k -> error, for each replica k whose run another process has taken over. Only rank 0
+            writes history.csv and notices this; on other ranks the result is empty.
+        """
         lost: dict[int, UserError] = {}
         for k, (replica, state) in enumerate(self.stack.members):
             if errors[k] is None:
@@ -272,7 +282,7 @@ class _Training:
     def _log_epoch(
         self, errors: list[UserError | None], now: float, any_ended: bool, rows_per_s: float
     ) -> None:
-        """Log a line for each replica, at most one per second, unless the bar is visible."""
+        """Log a line for each replica, at most one per second on average, if no bar is visible."""
         progress.update(self.bar, self.stack)
         n_together = len(self.stack.replicas)
         is_time = any_ended or now - self.logged >= n_together
@@ -293,7 +303,14 @@ class _Training:
                 yield Ended(replica, state, self.n_begun, network, errors[k])
 
     def _not_finite(self, k: int, at: int, rows: np.ndarray, rate: float) -> UserError:
-        """Describe the first loss that is not finite: of step `at`, on `rows` (batch,)."""
+        """Describe the first step of replica k whose loss is not finite.
+
+        Args:
+            k: The replica.
+            at: The step in this epoch.
+            rows: The rows of the step's batch, as numbers in the pack (batch,).
+            rate: The learning rate of the step.
+        """
         spec, state = self.stack.replicas[k].spec, self.stack.states[k]
         some = ", ".join(map(str, rows[:8])) + f" and {len(rows) - 8} more" * (len(rows) > 8)
         return UserError(
@@ -314,9 +331,10 @@ def epoch_rates(recipe: Recipe, state: State, n_steps: int) -> np.ndarray:
 
 
 def update_averages(stack: Stack, n_steps: int, i: int) -> None:
-    """Move the averaged weights towards the weights, after step i of an epoch.
+    """Move the averaged weights towards the present weights, after step i of an epoch.
 
-    If the recipe has no `ema`, the averaged weights are set to the weights at the end of the epoch.
+    If the recipe has no `ema`, the averaged weights become equal to the weights at the end of an
+    epoch.
     """
     is_last, n_frozen = i == n_steps - 1, stack.flat.n_frozen
     for k, (replica, state) in enumerate(stack.members):
@@ -330,10 +348,10 @@ def update_averages(stack: Stack, n_steps: int, i: int) -> None:
 
 
 def evaluate(stack: Stack, errors: list[UserError | None], comm: Comm) -> list[float]:
-    """Compute the error of each replica on the rows that select.
+    """Compute the error of each replica on the rows that select (val, or test by protocol `paper`).
 
-    If a replica is better than before, its weights are kept as its best. If its error is not
-    finite, its place in `errors` is set.
+    If a replica is better than in all earlier epochs, its weights are kept as its best. If its
+    error is not finite, its item of `errors` is set.
     """
     maes, first = [], stack.replicas[0]
     role = "val" if first.spec.protocol == "honest" else "test"
@@ -359,12 +377,12 @@ def evaluate(stack: Stack, errors: list[UserError | None], comm: Comm) -> list[f
 
 
 def note_epoch(replica: Replica, state: State, mae: float, rate: float) -> None:
-    """Add a row to the history, and stop the replica if its patience has run out.
+    """Add a row to the history, and mark the replica as stopped if its patience has run out.
 
     Args:
         replica: The replica.
         state: The state of the replica, which is changed.
-        mae: The replica's error on the rows that select.
+        mae: The replica's error on the rows that select the best epoch.
         rate: The learning rate of the last step.
     """
     scaling, recipe = replica.data.scaling, replica.recipe
@@ -376,17 +394,17 @@ def note_epoch(replica: Replica, state: State, mae: float, rate: float) -> None:
 
 
 def spend(stack: Stack, comm: Comm, seconds: float, training_s: float) -> None:
-    """Divide the time equally among the replicas, so that their times add up."""
+    """Charge the time to the replicas in equal shares, so that their times add up to the total."""
     for state in stack.states:
         state.spend(seconds / len(stack.states), comm.size)
         state.training_s += training_s / len(stack.states)
 
 
 def save(stack: Stack, errors: list[UserError | None], comm: Comm) -> list[UserError | None]:
-    """Write the checkpoints of those replicas that have no error.
+    """Write the checkpoints of the replicas that have no error.
 
     Returns:
-        `errors`, and in it an error for each run that turns out to be lost.
+        A copy of `errors`, with an error for each run that another process has taken over.
     """
     errors = list(errors)
     for k, (replica, state) in enumerate(stack.members):

@@ -1,6 +1,6 @@
-"""Write and read the network of a finished run, to predict with it or to start from it.
+"""Save and load the network of a finished run, to predict with it or to start another run from it.
 
-Files hold a hash of their content, so a bit that flips on a disk gives an error and not a wrong
+Files contain a hash of their content, so a flipped bit on a disk causes an error and not a wrong
 prediction.
 """
 
@@ -120,7 +120,7 @@ class Finished:
         }
 
     def damaged(self, why: object) -> UserError:
-        """Make an error that says why the model cannot be used."""
+        """Make the error that the model cannot be used, for the reason `why`."""
         return UserError(
             f"{self.who} must have its model, got {self.model_path}: it is damaged: {why}"
         )
@@ -131,7 +131,7 @@ def read_finished(folder: Path | str, who: str = "a run") -> Finished:
 
     Args:
         folder: The run folder.
-        who: How messages call the run.
+        who: The name of the run in error messages.
 
     Raises:
         UserError: If there is no run, or the run has not finished, has no network, or is damaged.
@@ -222,6 +222,6 @@ def _finite_or_none(floor: float | np.ndarray) -> Any:
 
 
 def _elements_seen(pack: Pack, data: Dataset) -> list[str]:
-    """List the elements of the training rows; predictions for other elements extrapolate."""
+    """List the elements of the training rows. Predictions for other elements are extrapolations."""
     formulas = pack.formulas(slice(0, pack.n_rows))
     return sorted(elements_in(formulas[row] for row in data.train.row))

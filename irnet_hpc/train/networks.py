@@ -1,4 +1,4 @@
-"""Train networks of one shape together, and write the result of each as soon as it has ended."""
+"""Train networks of one shape together, and write the result of each network when it ends."""
 
 import logging
 import time
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class Start(NamedTuple):
-    """The facts about the start of a run that its result states."""
+    """Facts about the start of a run that are repeated in its result."""
 
     attempts: list[dict]
     origin: dict | None  # facts of the run that the initial weights are from
@@ -46,13 +46,13 @@ def train_networks(
         unfinished: The runs, which this process has claimed. Each run is removed from the list and
             released as soon as it has ended.
         pack: The pack of all runs.
-        options: How to train here.
+        options: The options that do not change a result, such as the device.
         comm: The ranks that train.
-        is_copy: Whether `pack` is a copy on the node.
+        is_copy: True if `pack` is a copy on a disk of the node.
 
     Returns:
-        False if a signal or the end of the job stopped the training; the runs that are left in
-        `unfinished` have been saved.
+        False if a signal or the end of the job stopped the training; the checkpoints of the runs
+        that are left in `unfinished` have been saved.
 
     Raises:
         UserError: If a run failed; the error is raised after all runs have ended.
@@ -96,7 +96,10 @@ def train_networks(
 def _load(
     runs: list[Run], pack: Pack, options: TrainOptions, comm: Comm, device: torch.device
 ) -> list[Replica]:
-    """Load the rows of every run; raise UserError on all ranks if this cannot be trained."""
+    """Load the rows of every run.
+
+    If training on them is impossible, raise UserError on all ranks.
+    """
     origin, recipe = runs[0].origin, runs[0].recipe
     assert isinstance(recipe, Recipe)  # since the runs are of networks
     scaling = origin.scaling if origin else None
@@ -112,7 +115,7 @@ def _load(
 
 
 def _begin(replica: Replica, pack: Pack, options: TrainOptions, comm: Comm, place: str) -> Start:
-    """Write run.json on rank 0, and return its facts about the start on every rank."""
+    """Write run.json on rank 0, and return the facts about the start on every rank."""
     run = replica.run
 
     def begin_run() -> Start:
@@ -142,9 +145,11 @@ def _log_start(
 def _write_result(
     ended: Ended, start: Start, pack: Pack, comm: Comm, device: torch.device
 ) -> UserError | None:
-    """Predict the test rows and write the result; return an error if the run has been lost.
+    """Predict the test rows, and write the result of a replica that has ended.
 
-    Only rank 0 writes, so only rank 0 can notice that the run has been lost.
+    Returns:
+        An error if another process has taken the run over, else None. Only rank 0 writes, so only
+        rank 0 can notice this.
     """
     run, state, data = ended.replica.run, ended.state, ended.replica.data
     network, recipe = ended.network, ended.replica.recipe
@@ -197,7 +202,10 @@ def _log_result(run: Run, result: RunResult) -> None:
 
 
 def _note_stop(unfinished: list[Run], stop: StopRequest) -> None:
-    """Log that the runs were stopped; if by the end of the job, write this into error.json too."""
+    """Log that the runs were stopped.
+
+    If the job is about to end, also write that into error.json.
+    """
     # A run whose stack has not been started yet has no checkpoint.
     saved = [str(run.folder.checkpoint) for run in unfinished if run.folder.checkpoint.exists()]
     where = f" and saved in {', '.join(saved)}" if saved else ""

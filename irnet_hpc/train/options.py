@@ -29,7 +29,7 @@ def seed_list(text: str) -> list[int]:
 
 
 def read_request(arguments: argparse.Namespace) -> TrainRequest:
-    """Read from the options which runs to train."""
+    """Make a TrainRequest from the options that say what to train."""
     cells = tuple(
         RequestedCell(
             cell.get("property", arguments.property),
@@ -52,7 +52,7 @@ def read_request(arguments: argparse.Namespace) -> TrainRequest:
 
 
 def read_options(arguments: argparse.Namespace) -> TrainOptions:
-    """Read from the options how to train on this machine."""
+    """Make the TrainOptions from the options that say how this machine trains."""
     return TrainOptions(
         device=arguments.device,
         data=arguments.data,

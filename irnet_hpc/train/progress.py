@@ -1,6 +1,7 @@
-"""Show the progress of a training: a bar on a terminal, elsewhere a line per epoch.
+"""Show the progress of a training: a bar on a terminal, otherwise a line per epoch.
 
-Only rank 0 shows the bar. There is no bar in a log, in a pipe or below a launcher.
+Only rank 0 shows the bar. There is no bar if the output goes to a log or a pipe, or under a
+launcher.
 """
 
 import sys
@@ -18,7 +19,10 @@ Bar = tqdm
 
 
 def make_bar(stack: "Stack", wanted: bool) -> Bar:
-    """Make a bar that counts steps, from the step of the checkpoint on; closing it erases it."""
+    """Make a bar that counts steps, starting from the step of the checkpoint.
+
+    Closing erases the bar.
+    """
     bar = tqdm(
         initial=stack.states[0].step,
         total=_n_steps(stack),
@@ -35,7 +39,7 @@ def make_bar(stack: "Stack", wanted: bool) -> Bar:
 
 
 def update(bar: Bar, stack: "Stack") -> None:
-    """Show the epoch and the errors; call it after each epoch and when replicas have left."""
+    """Show the epoch and the errors. Call this after each epoch and when replicas have ended."""
     if bar.disable:
         return
     spec, state = stack.replicas[0].spec, stack.states[0]
@@ -57,12 +61,19 @@ def advance(bar: Bar, step: int) -> None:
 
 
 def replaces_log_lines(bar: Bar) -> bool:
-    """Return True if the bar is visible on stdout's terminal, so that no lines are needed."""
+    """Return True if the user sees the bar on stdout, so that no line per epoch is needed."""
     return not bar.disable and sys.stdout.isatty()
 
 
 def epoch_line(replica: "Replica", state: "State", n_together: int, rows_per_s: float) -> str:
-    """Format a line on the last epoch of a replica in a stack of `n_together` replicas."""
+    """Format a log line about the last epoch of one replica.
+
+    Args:
+        replica: The replica.
+        state: Its progress.
+        n_together: The number of replicas in its stack.
+        rows_per_s: The training speed of the stack in batches' rows per second.
+    """
     spec, recipe = replica.spec, replica.recipe
     epoch, _, _, train_mae, mae, wall_s = state.history[-1]
     left_min = (recipe.epochs - state.epoch) * wall_s * n_together / (epoch + 1) / 60

@@ -1,12 +1,12 @@
-"""Offer the training as IRNetRegressor, with scikit-learn's fit and predict, for any vectors.
+"""Provide IRNetRegressor: networks of the IRNet family with scikit-learn's fit and predict.
 
     from irnet_hpc import IRNetRegressor
     model = IRNetRegressor(architecture="irnet", depth=17).fit(X, y)
     model.predict(X_new)
 
-"IRNet: A General Purpose Deep Residual Regression Framework" (Jha et al., KDD 2019) takes any
-vector, and so does this class. It runs the loop of loop.py in one process, on a table in memory,
-without pack or run folder.
+"IRNet: A General Purpose Deep Residual Regression Framework" (Jha et al., KDD 2019) applies to any
+vectors, and so does this class. It runs the loop of loop.py in one process, on arrays in memory,
+without a pack or a run folder.
 """
 
 import contextlib
@@ -204,7 +204,10 @@ def shrunk(recipe: Recipe, n_rows: int) -> Recipe:
 
 
 def _representable(X: np.ndarray) -> np.ndarray:
-    """Convert features to float32, in which networks are trained."""
+    """Convert features to float32, the type in which networks are trained.
+
+    Raises for larger numbers.
+    """
     if np.abs(X).max(initial=0) > MAX_FEATURE:
         raise ValueError(
             f"features must be at most {MAX_FEATURE:.3g} in size, since float32 "
@@ -215,7 +218,7 @@ def _representable(X: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def _epoch_lines_on_stdout() -> Iterator[None]:
-    """Print the loop's log lines on stdout, where scikit-learn's `verbose` prints."""
+    """Print the log lines of the training loop on stdout, where scikit-learn's `verbose` prints."""
     logger, handler = logging.getLogger("irnet_hpc.train.loop"), logging.StreamHandler(sys.stdout)
     level, logger.propagate = logger.level, False
     logger.addHandler(handler)

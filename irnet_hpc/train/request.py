@@ -64,7 +64,10 @@ class TrainRequest:
 
     @property
     def model(self) -> dict[str, Any]:
-        """The model as fields of RunSpec; raises UserError unless it is given in just one way."""
+        """The model as fields of RunSpec.
+
+        Raises UserError unless the request names it in exactly one way.
+        """
         if self.layers is not None and (self.architecture or self.depth is not None):
             raise UserError(
                 "give a network either by --architecture and --depth or by --layers, not by both"
@@ -80,7 +83,7 @@ class TrainRequest:
 
 
 def resolve_recipe(recipe: str | dict | None, architecture: str | None) -> Recipe | Grid:
-    """Return the recipe of a name or of fields; for None the architecture's default.
+    """Return the recipe that a name or a mapping describes; for None the architecture's default.
 
     Args:
         recipe: A name, a mapping of fields, or such a mapping as YAML text.
@@ -111,7 +114,7 @@ def resolve_recipe(recipe: str | dict | None, architecture: str | None) -> Recip
 def one_collective_per_step(recipes: Sequence[Recipe | Grid], size: int) -> bool:
     """Return True if the gradient allreduce is the only collective of a step on `size` ranks.
 
-    There are others only if a group of rows that are normalised together spans ranks.
+    Normalisation needs further collectives if a group of rows is divided among ranks.
     """
     return not any(
         isinstance(recipe, Recipe) and recipe.batch // size % recipe.norm_group
@@ -143,7 +146,10 @@ def check_options(request: TrainRequest, options: TrainOptions) -> None:
 def specify(
     request: TrainRequest, pack_name: str, origin: "Origin | None"
 ) -> list[tuple[RunSpec, Recipe | Grid]]:
-    """Specify each cell; raise UserError if cells are repeated or differ in shape."""
+    """Make the specification of each cell.
+
+    Raises UserError if cells repeat or their shapes differ.
+    """
     cells = [
         (
             RunSpec(
@@ -174,7 +180,7 @@ def make_runs(
     results: str,
     leases: Leases,
 ) -> list[Run]:
-    """Make the run of each cell, with a key that depends on the pack and the origin."""
+    """Make the run of each cell. Its key also depends on the pack and the origin."""
     origin_key = origin.key if origin else None
     return [
         Run(

@@ -29,7 +29,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
-    """The way this machine trains; no field changes a result."""
+    """The options that decide how this machine trains. No field changes a result."""
 
     device: str = "auto"  # one of distributed.launch.DEVICES
     data: str = "auto"  # one of PLACES

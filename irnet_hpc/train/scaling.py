@@ -1,7 +1,7 @@
-"""Scale features and targets by statistics of the training rows, as the recipe says.
+"""Scale features and targets by statistics of the training rows, as the recipe states.
 
-Rows are read in slabs, so that a table may be larger than memory. The statistics are equal, to the
-last bit, to those that numpy computes from the whole array.
+Rows are read in slabs (blocks of rows), so a table may be larger than memory. The statistics are
+equal, to the last bit, to those that numpy computes from the whole array.
 """
 
 import dataclasses
@@ -65,7 +65,10 @@ class Scaling:
         return out
 
     def target(self, target: np.ndarray) -> np.ndarray:
-        """Scale targets in their unit, (n_rows,) or (n_rows, n_properties); return float64."""
+        """Scale targets, which are in their unit, (n_rows,) or (n_rows, n_properties).
+
+        Returns float64.
+        """
         return (target - self.target_mean) / self.target_scale
 
 
@@ -102,10 +105,13 @@ def fit(
 def moments(slabs: Slabs) -> tuple[np.ndarray, np.ndarray]:
     """Compute the mean and standard deviation of each feature, just as numpy does.
 
-    numpy usually adds rows one after the other, so a sum can be continued with the next slab. In
-    two cases numpy adds pairwise along the memory, so the whole array is needed. One is a single
-    feature; it takes no more memory than the target. The other is an array in column-major order;
-    only a caller's own array can be one, and it is a single slab. There must be at least one row.
+    numpy usually adds rows one after the other, so a sum can continue with the next slab. In two
+    cases numpy instead adds pairwise along the memory, so this function needs the whole array. The
+    first case is a single feature, whose array is as small as the target. The second is an array in
+    column-major order; only a caller's own array can have this order, and then it is the only slab.
+
+    Args:
+        slabs: The features of the training rows, in slabs. There must be at least one row.
 
     Returns:
         The means and the standard deviations, each (n_features,) float64.

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class Claims(NamedTuple):
-    """The runs of a request: those to train here, those done, and those that others hold."""
+    """The runs of a request: those to train here, those done before, and those that others hold."""
 
     to_train: list[Run]
     done: list[Run]
@@ -69,7 +69,7 @@ def train_runs(runs: Sequence[Run], pack: Pack, options: TrainOptions, comm: Com
     Args:
         runs: Runs of one model on one pack, from `open_runs`.
         pack: The pack of all runs.
-        options: How to train here.
+        options: The options that do not change a result, such as the device.
         comm: The ranks that train together; `Alone()` for one process.
 
     Returns:
@@ -103,7 +103,12 @@ def claim_runs(runs: Sequence[Run], options: TrainOptions, comm: Comm) -> Claims
 
 
 def _claim(run: Run, force: bool, comm: Comm) -> tuple[bool, str | None]:
-    """Claim a run on all ranks; return whether it is claimed, and who holds it if others do."""
+    """Claim a run for all ranks.
+
+    Returns:
+        True if the run is claimed; and, if another process holds it, a message that names this
+        process.
+    """
     leases = run.folder.leases
 
     def claim() -> tuple[str | None, str | None]:
@@ -120,7 +125,7 @@ def _claim(run: Run, force: bool, comm: Comm) -> tuple[bool, str | None]:
 
 
 def train_claimed(claims: Claims, pack: Pack, options: TrainOptions, comm: Comm) -> bool:
-    """Train the claimed runs, as `train_runs` does; then raise RunIsHeld if others are held."""
+    """Train the claimed runs as `train_runs` does, then raise RunIsHeld if others were held."""
     is_finished = True
     if claims.to_train:
         try:
@@ -169,7 +174,7 @@ def _fit_in_turn(runs: list[Run], pack: Pack, options: TrainOptions, comm: Comm)
 
 @contextlib.contextmanager
 def failure_noted(unfinished: Sequence[Run], comm: Comm) -> Iterator[None]:
-    """Write an exception into error.json of each unfinished run, and raise it again."""
+    """If the block raises an exception, write it into error.json of each unfinished run."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Define a stack: K replicas of one shape, trained as one network with one product per layer.
+"""Train K replicas of one shape as one network (a stack), with one matrix product per layer.
 
 The initial weights, order of rows, noise and results of a replica are the same as if it were
 trained alone. So are its checkpoints, which are in its own run folder. Therefore replicas that
@@ -55,7 +55,7 @@ class Replica:
 
     @property
     def n_steps(self) -> int:
-        """The number of steps per epoch; the rows that do not fill a batch are dropped."""
+        """The number of steps per epoch. The last rows, which do not fill a batch, are dropped."""
         return len(self.data.train) // self.recipe.batch
 
     def initial(self) -> Network:
@@ -68,10 +68,11 @@ class Replica:
 
 
 class Stack:
-    """Replicas, their states and their tensors; row k or item k belongs to replica k.
+    """Replicas, their states and their tensors. Row k of a tensor belongs to replica k.
 
     Args:
-        replicas: Replicas of one shape. If they have checkpoints, all are of the same step.
+        replicas: Replicas of one shape. If they have checkpoints, all checkpoints are of the same
+            step.
         comm: The ranks that train; checkpoints are read on rank 0.
         device: The device of the tensors.
     """
@@ -107,7 +108,10 @@ class Stack:
         return list(zip(self.replicas, self.states, strict=True))
 
     def _optimise(self, moments: list[dict[str, Tensor]]) -> None:
-        """Make the optimiser; each replica has a parameter group with its rate and decay."""
+        """Make the optimiser.
+
+        Each replica is a parameter group with its own rate and weight decay.
+        """
         self.moments, recipe = moments, self.replicas[0].recipe
         # The rates are a tensor, so that a CUDA graph can be replayed with other rates. On a CPU it
         # is float64.

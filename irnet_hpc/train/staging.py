@@ -23,7 +23,9 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 def stage(
     pack: Pack, stage_dir: str | None, environment: Mapping[str, str] = os.environ
 ) -> tuple[Path, str | None]:
-    """Copy a pack to the node, unless the node has a copy. One process copies, the others wait.
+    """Copy a pack to a disk of this node, unless it has a copy.
+
+    One process copies, the others wait.
 
     Args:
         pack: The open pack.
@@ -32,7 +34,8 @@ def stage(
         environment: The environment variables that `auto` reads.
 
     Returns:
-        The path to read; and a message if a copy was wanted but could not be made, else None.
+        The path from which to read the pack; and a message if a copy was wanted but could not be
+        made, else None.
 
     Raises:
         UserError: If the folder cannot be written.
@@ -84,7 +87,7 @@ def _own_folder(stage_dir: Path) -> Path:
 
 
 def _is_copy(copy: Path, pack: Pack) -> bool:
-    """Return True if size and identity (with the content hash) of a copy are those of the pack."""
+    """Return True if a file has the same size and identity (with the content hash) as the pack."""
     try:
         if copy.stat().st_size != pack.path.stat().st_size:
             return False

@@ -1,8 +1,9 @@
 """Train one step of a stack: read a batch, compute gradients, sum them over the ranks, update.
 
-A narrow network spends most of its time on launching kernels. So on a GPU the gradients are
-recorded as one CUDA graph and the update as another. The allreduce comes between the graphs, since
-Horovod runs it on a thread of its own. The code is the same with and without recording.
+A narrow network spends most of its time on launching kernels. So on a GPU, the computation of the
+gradients is recorded as one CUDA graph and the update as another. The allreduce runs between the
+two graphs, since Horovod runs it on a thread of its own. The code is the same with and without
+recording.
 """
 
 import logging
@@ -69,9 +70,11 @@ LOSSES = {
 
 
 class Graphed:
-    """Kernels on fixed buffers, which are recorded as a CUDA graph after some calls, then replayed.
+    """Kernels on fixed buffers.
 
-    If the kernels cannot be recorded, there is a warning and they are launched one by one.
+    After some calls they are recorded as a CUDA graph and then replayed.
+
+    If the kernels cannot be recorded, there is a warning, and they are launched one by one.
     """
 
     def __init__(self, launch: Callable[[], None], wanted: bool) -> None:
@@ -115,7 +118,7 @@ class Graphed:
 
 
 class Step:
-    """The training step of a stack. If replicas leave the stack, make a new Step."""
+    """The training step of a stack. If replicas leave the stack, a new Step must be made."""
 
     def __init__(
         self, stack: Stack, comm: Comm, graphs: bool = True, micro_batch: int | None = None
@@ -168,11 +171,11 @@ class Step:
         return [replica.data.scaling for replica in self.stack.replicas]
 
     def _per_replica(self, values: Sequence[float | np.ndarray]) -> Tensor:
-        """Stack the replicas' numbers or arrays (n_properties,): (K, 1) or (K, 1, n_properties)."""
+        """Stack the replicas' values: numbers to (K, 1), arrays (n,) to (K, 1, n)."""
         return torch.as_tensor(np.stack(values)).to(self.y).unsqueeze(1)
 
     def _noise(self, step: int) -> Tensor | None:
-        """Draw the noise of a step (K, n_local, n_noise); None for a network without dropout."""
+        """Draw the random numbers of dropout (K, n_local, n_noise); None if there is no dropout."""
         network, replicas = self.stack.network, self.stack.replicas
         drawn = [network.noise(replica.spec.seed, step, self.mine) for replica in replicas]
         some = [noise for noise in drawn if noise is not None]
@@ -210,12 +213,15 @@ class Step:
             self.share.copy_(self._per_replica(shares).mT)
 
     def end_epoch(self) -> None:
-        """Stop reading ahead; call it also if a signal interrupts the epoch."""
+        """Stop reading ahead. Call this also if a signal interrupts the epoch."""
         for batches in self.coming or ():
             batches.close()
 
     def read(self, i: int) -> None:
-        """Read batch i of the epoch into the buffers of all replicas; call it in order of i."""
+        """Read batch i of the epoch into the buffers.
+
+        Must be called in the order of the batches.
+        """
         if self.coming:
             for k, batches in enumerate(self.coming):
                 x, y = next(batches)
@@ -233,7 +239,8 @@ class Step:
         Args:
             i: The number of the step in the epoch.
             step: The number of the step over all epochs.
-            stop: Whether this rank has been asked to stop. This step tells it to all ranks.
+            stop: True if this rank has been asked to stop. The step tells all ranks, by the
+                allreduce of the gradients.
         """
         flat = self.stack.flat
         self.read(i)

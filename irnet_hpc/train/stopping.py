@@ -41,7 +41,7 @@ RAISE_AGAIN_S = 1.0
 
 
 class StopRequest(Protocol):
-    """A request to stop, which the loop reads once per step."""
+    """A request to stop the training, which the loop checks once per step."""
 
     @property
     def asked(self) -> bool:
@@ -64,14 +64,14 @@ class Stopped(BaseException):
 
 
 def stop_request(options: TrainOptions, comm: Comm) -> StopRequest:
-    """Handle signals and watch the clock, if the options say so; only rank 0 watches the clock."""
+    """Watch for signals and, on rank 0, for the end of the job, if the options say so."""
     if not options.stop_on_signals:
         return NeverStop()
     return StopSignals(job_end() if comm.rank == 0 else math.inf)
 
 
 def job_end() -> float:
-    """Return when to stop because this SLURM job ends, in s since 1970; infinity if never."""
+    """Return when to stop because this SLURM job ends, in s since 1970; infinity means never."""
     return stop_by(end_of_job())
 
 

@@ -2,8 +2,8 @@
 
 This is for packs that are larger than the memory of the device or the host. The batches are the
 same, bit for bit, as if the pack were in memory. Memory holds at most two windows, each of
-WINDOW_PIECES * SHUFFLED_ROWS rows, and about 40 bytes for each row of the pack: its number, targets
-and place in the order.
+WINDOW_PIECES * SHUFFLED_ROWS rows. It also holds about 40 bytes for each row of the pack: its
+number, its targets and its position in the order.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ WINDOW_PIECES = 16
 
 
 class PackUnreadable(UserError):
-    """The error that a pack can no longer be read. Perhaps only one rank notices it."""
+    """The error that a pack can no longer be read. Other ranks may still be able to read it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +50,10 @@ def slabs(pack: Pack, row: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Read the features of ascending rows, chunk after chunk.
 
     Whole chunks are read into memory that is reused. Reading single rows would take 40 times as
-    long, and new memory for each chunk twice as long.
+    long, and allocating memory for each chunk would take twice as long.
 
     Yields:
-        The places of the next rows in `row`, and their features, (n, n_features) float32. The
+        The positions of the next rows in `row`, and their features, (n, n_features) float32. The
         features are overwritten when the next ones are read.
     """
     held = np.empty((min(SHUFFLED_ROWS, pack.n_rows), pack.n_features), np.float32)
@@ -71,8 +71,8 @@ def slabs(pack: Pack, row: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
 def windows(row: np.ndarray, order: np.ndarray) -> Iterator[slice]:
     """Split an order into windows that touch at most WINDOW_PIECES chunks each.
 
-    If `order` is that of an epoch, these are the windows of the shuffle. Any other order may give
-    more windows.
+    If `order` comes from `epoch_order`, the windows are those within which it shuffled the rows.
+    Any other order may give more windows.
 
     Args:
         row: The numbers of the rows in the pack, ascending.

@@ -1,10 +1,11 @@
-"""Start a run from the weights of another run, the origin, and count formulas that both share.
+"""Start a run from the weights of another run, its origin, and count the formulas that they share.
 
     python -m irnet_hpc.train --pack mine --property band_gap --layers 64BARx2-1 --init RUN
 
 All layers except the output layer start with the weights of the origin; the output layer is
-initialised anew. The weights expect the origin's scaling of features, so this scaling is used. The
-target is scaled by the training rows of the new run, and population statistics are computed anew.
+initialised anew. The weights expect features that are scaled as for the origin, so the origin's
+scaling of features is used. The target is scaled by the training rows of the new run, and
+population statistics are computed anew.
 """
 
 import dataclasses
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """A finished run of a network, with what a new run needs to start from it."""
+    """A finished run of a network, with everything that a new run needs to start from it."""
 
     folder: Path
     spec: RunSpec
@@ -75,7 +76,7 @@ def read_origin(folder: Path | str) -> Origin:
 
 
 def check_start(spec: RunSpec, recipe: Recipe | Grid, origin: Origin | None) -> None:
-    """Raise UserError if a network cannot start from the origin, or train as the recipe says."""
+    """Raise UserError if a network cannot start from the origin, or cannot follow the recipe."""
     if isinstance(recipe, Grid):
         return
     assert spec.depth is not None  # since the model is a network
@@ -172,14 +173,15 @@ SHARED = ("n_shared_val", "n_shared_test")
 
 
 def trained_on(origin: Origin, path: Path) -> set[str]:
-    """List the reduced formulas of the rows on which the origin was trained or selected.
+    """List the reduced formulas of the rows that trained the origin or selected its epoch.
 
     Args:
         origin: The origin.
         path: The path of the origin's pack.
 
     Raises:
-        UserError: If the pack is missing or another one, or the origin itself has an origin.
+        UserError: If the pack is missing or not the right one, or if the origin itself has an
+            origin.
     """
     spec = origin.spec
     if spec.start_from:
@@ -203,7 +205,7 @@ def trained_on(origin: Origin, path: Path) -> set[str]:
 
 
 def n_shared(pack: Pack, data: Dataset, others: set[str]) -> tuple[int, int]:
-    """Count the reduced formulas in `others` that val rows have, and those that test rows have."""
+    """Count how many of the formulas in `others` occur in val rows, and how many in test rows."""
     formulas, counts = pack.formulas(slice(0, pack.n_rows)), []
     for part in (data.val, data.test):
         distinct = {formulas[row] for row in part.row}

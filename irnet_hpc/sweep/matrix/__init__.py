@@ -1,4 +1,4 @@
-"""Read matrices and sites from YAML, check them, and make cells, packs and resources of them."""
+"""Read matrices and sites from YAML, check them, and turn them into cells, packs and resources."""
 
 import lazy_loader
 

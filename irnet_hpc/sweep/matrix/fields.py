@@ -16,7 +16,7 @@ from irnet_hpc.errors import UserError, check_choice
 
 
 def check_keys(kind: str, table: Mapping, record: type) -> None:
-    """Raise UserError, which lists the known keys, if a mapping has a key that a record lacks."""
+    """Raise UserError, which lists the known keys, if a key of a mapping is unknown."""
     known = [field.name for field in dataclasses.fields(record)]
     for key in table:
         check_choice(kind, key, known)
@@ -28,10 +28,11 @@ def check_values(table: Mapping, record: type, owner: str = "") -> None:
     Args:
         table: Keys of the record and their values.
         record: A dataclass.
-        owner: The owner of the keys in the message, such as "pack oqmd-magpie".
+        owner: The thing that the keys belong to, as the message names it, such as "pack
+            oqmd-magpie".
 
     Raises:
-        UserError: A value has not its field's type, or is outside the field's bounds.
+        UserError: A value has another type than its field, or is outside the field's bounds.
     """
     for field in dataclasses.fields(record):
         if field.name in table:
@@ -40,7 +41,7 @@ def check_values(table: Mapping, record: type, owner: str = "") -> None:
 
 
 def check_value(name: str, value: object, kind: Any) -> None:
-    """Raise UserError, which states the rule and the value, if a value does not have a type."""
+    """Raise UserError, which states the rule and the value, unless a value has the type `kind`."""
     try:
         msgspec.convert(value, kind)
     except (msgspec.ValidationError, OverflowError):
@@ -50,20 +51,20 @@ def check_value(name: str, value: object, kind: Any) -> None:
 def entries_of(
     table: Mapping, record: type, key: str, default: Iterable | None = None, owner: str = ""
 ) -> list:
-    """Return the different entries of a key that takes a list.
+    """Return the list that a key of a mapping has, without repeated entries.
 
-    A single entry counts as a list of one, unless it is a number, which would read like a count
-    (`seeds: 3`).
+    A single text or mapping counts as a list with one entry. A single number is refused, since a
+    user who writes `seeds: 3` may mean three seeds.
 
     Args:
         table: The mapping that may have the key.
-        record: The record that has the key, with a type `list[...]`.
+        record: The record that describes the mapping; its field `key` has a type `list[...]`.
         key: The key.
-        default: The entries if the key is missing; None: at least one must be stated.
-        owner: The owner of the key in the message.
+        default: The entries if the key is missing; None if the key is required.
+        owner: The thing that the key belongs to, as the message names it.
 
     Raises:
-        UserError: The value is not such a list, or is empty.
+        UserError: The value is not a list, is empty, or has an entry of a wrong type.
     """
     (kind,) = (field.type for field in dataclasses.fields(record) if field.name == key)
     info, name = inspect.type_info(kind), f"{key} of {owner}" if owner else key

@@ -1,12 +1,12 @@
-"""Read a matrix, a YAML file or mapping; the product of its keys is the cells to train.
+"""Read a matrix: a YAML file or a mapping whose lists are combined into the cells to train.
 
     packs: [oqmd-magpie, {name: mine, source: my.csv, features: magpie, properties: [band_gap]}]
     properties: [formation_energy, band_gap]
     models: [irnet-17, {architectures: [plain, irnet], depths: [10, 48]}, random_forest]
     seeds: [0, 1, 2]
 
-Every key is described in docs/matrix.md, which is made from keys.py. Nothing here imports torch or
-reads a source: planning thousands of cells takes less than a second.
+docs/matrix.md describes every key; it is made from keys.py. This module imports neither torch nor a
+source, so planning thousands of cells takes less than a second.
 """
 
 import dataclasses
@@ -179,7 +179,7 @@ def _read(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
 
 @dataclasses.dataclass(frozen=True)
 class _Axes:
-    """The keys whose product the cells are."""
+    """The lists whose product gives the cells."""
 
     packs: list[MatrixPack]
     targets: Targets
@@ -197,7 +197,7 @@ class _Axes:
 
     @property
     def n_each(self) -> int:
-        """The number of cells per target and combination: protocols x seeds."""
+        """The number of protocols times seeds: the cells for each target and combination."""
         return len(self.protocols) * len(self.seeds)
 
     def combinations(self) -> list[Combination]:
@@ -241,7 +241,10 @@ class _Axes:
 
 
 def _read_axes(table: dict, pack_dir: Path | str | None) -> _Axes:
-    """Read the keys whose product the cells are. Raises UserError for more than MAX_CELLS."""
+    """Read the keys whose product gives the cells.
+
+    Raises UserError for more than MAX_CELLS cells.
+    """
     packs = _read_all_packs(table, pack_dir)
     models, absent_models = read_models(entries_of(table, MatrixKeys, "models"))
     recipes = read_recipes(table, models)
@@ -313,7 +316,11 @@ def _read_pack_resources(table: dict) -> Resources:
 
 
 def _cells(axes: _Axes, shapes: ShapeTable) -> tuple[list[Cell], list[Dropped]]:
-    """Combine the axes into cells, origins first, and list the products without an origin."""
+    """Combine the axes into cells, origins first.
+
+    Returns:
+        The cells, and the products that were dropped because their origin does not exist.
+    """
     cells: dict[RunSpec, Cell] = {}
     lost: Counter[tuple[str, str]] = Counter()
     by_name = {pack.name: pack for pack in axes.packs}
@@ -373,7 +380,7 @@ def _products(axes: _Axes) -> Iterator[tuple[tuple[str, str], str, int, Combinat
 
 
 def _add(cells: dict[RunSpec, Cell], cell: Cell) -> None:
-    """Add a cell unless it is there: several cells may share an origin or request it directly."""
+    """Add a cell, unless `cells` has it already: it may have been requested, or be an origin."""
     if cells.setdefault(cell.spec, cell).recipe != cell.recipe:
         raise UserError(f"duplicate recipe name: {cell.spec.recipe}")
 
@@ -385,10 +392,10 @@ def _refuse_duplicates(kind: str, names: Sequence[str]) -> None:
 
 
 def _notes_on_ranks(cells: Sequence[Cell]) -> list[str]:
-    """Warn of cells that one rank would train faster.
+    """Return a note on each recipe with which one rank would train faster than the requested ranks.
 
     Raises:
-        UserError: A batch does not divide over the ranks.
+        UserError: A batch cannot be divided evenly among the ranks.
     """
     notes = []
     for recipe, n_ranks in dict.fromkeys((cell.recipe, cell.resources.n_ranks) for cell in cells):

@@ -47,7 +47,7 @@ class RecipeEntry:
     option: str
 
     def of(self, model: ModelEntry) -> Recipe | Grid:
-        """Return the recipe of a model."""
+        """Return this recipe, or for a classical model the grid of that model."""
         return self.recipe or GRIDS[model.architecture]
 
 
@@ -66,7 +66,7 @@ def read_models(entries: Sequence) -> tuple[list[ModelEntry], list[tuple[str, st
     """Read the entries of `models`.
 
     Returns:
-        The different models, and (product, reason) for those that do not exist.
+        The models without repetitions, and (product, reason) for each model that does not exist.
     """
     models: dict[ModelEntry, None] = {}
     absent = []
@@ -91,7 +91,10 @@ def read_models(entries: Sequence) -> tuple[list[ModelEntry], list[tuple[str, st
 
 
 def _depths(entry: Mapping, networks: Sequence[str]) -> list[int]:
-    """Read `depths`, which only networks need. A single number counts as a list of one."""
+    """Read `depths`, which is required only for networks.
+
+    A single number counts as a list of one.
+    """
     if not networks and "depths" not in entry:
         return []
     stated = entry.get("depths")

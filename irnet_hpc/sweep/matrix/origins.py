@@ -1,10 +1,11 @@
-"""Read the key `init` of a matrix: the trained cells from which others start, and their packs.
+"""Read the key `init` of a matrix: the cells from whose weights other cells start, and their packs.
 
     init: [null, {pack: oqmd-magpie, property: formation_energy}]      # null: random weights
     init: [{pack: {name: big, source: big.csv}, property: band_gap, recipe: paper, train_rows: 50}]
 
-An origin has the model and the seed of the cell that starts from it. Their packs have the same
-split, so the origin was not trained on any test formula of the cell.
+The cell whose weights are used is called the origin. It has the same model and seed as the cell
+that starts from it, and its pack has the same split, so it was not trained on any test formula of
+that cell.
 """
 
 import dataclasses
@@ -52,7 +53,7 @@ class InitKeys:
 
 @dataclasses.dataclass(frozen=True)
 class Init:
-    """An entry of `init`: an origin without the fields that follow from the cell."""
+    """An entry of `init`. An origin's other fields are those of the cell that starts from it."""
 
     # The name of the pack, without the suffix of a split.
     pack: str
@@ -66,11 +67,11 @@ class Init:
     train_rows: int | None
 
     def describe(self) -> str:
-        """Return the pack and the property."""
+        """Return "pack/property" of the origin."""
         return f"{self.pack}/{self.property}"
 
     def spec(self, pack: str, cell: RunSpec) -> RunSpec:
-        """Return the run on `pack` that `cell` starts from."""
+        """Return the specification of the origin, trained on `pack`, from which `cell` starts."""
         return RunSpec(
             pack=pack,
             property=self.property,
@@ -105,7 +106,7 @@ def read_init(entry: dict) -> Init:
 
 
 def row_count(name: str, value: object) -> int | None:
-    """Read a number of training rows; return None for `all` or null, which mean all rows."""
+    """Read a number of training rows. Returns None for `all` and null, which mean all rows."""
     if value in ("all", None):
         return None
     check_value(name, value, Annotated[int, Meta(extra={"rule": "a whole number or `all`"})])
@@ -119,7 +120,11 @@ OriginPacks = dict[tuple[Init, str], MatrixPack]
 def origin_packs(
     inits: Sequence[Init | None], packs: Sequence[MatrixPack], pack_dir: Path | str | None
 ) -> OriginPacks:
-    """Find the packs of origins: (init, name of a pack of the matrix) -> the origin's pack."""
+    """Find the pack that each origin is trained on.
+
+    Returns:
+        (init, name of a pack of the matrix) -> the origin's pack with the same split.
+    """
     known = {pack.name: pack for pack in packs}
     found: OriginPacks = {}
     for init in filter(None, inits):
@@ -147,7 +152,7 @@ def origin_packs(
 
 
 def split_axes(target: MatrixPack) -> dict[str, list]:
-    """Return the split of a pack in the form of lists of splits, to be used for another pack.
+    """Return the split of a pack as the lists `split` and `split_seed`, for use by another pack.
 
     The result is empty if the pack has the default split, or if its source states the split.
     """
@@ -159,7 +164,10 @@ def split_axes(target: MatrixPack) -> dict[str, list]:
 
 
 def _how_built(pack: MatrixPack) -> tuple:
-    """Return how a pack is built; a default split is the same whether stated or not."""
+    """Return the settings that a pack is built with.
+
+    An unstated split becomes the default split.
+    """
     options = list(pack.options or ())
     for option in ("--split", "--split-seed"):
         if option in options:
@@ -200,7 +208,7 @@ def why_no_origin(init: Init, origin: MatrixPack, target: MatrixPack) -> tuple[s
 
 
 def notes_on_origins(found: OriginPacks, packs: Sequence[MatrixPack]) -> list[str]:
-    """Warn if an origin may have been trained on test formulas of the cells that start from it."""
+    """Return a note for each origin that may have been trained on test formulas of its cells."""
     splits = {pack.name: pack.split for pack in (*packs, *found.values())}
     pairs = dict.fromkeys((target, origin.name) for (_, target), origin in found.items())
     unlike = [

@@ -1,4 +1,4 @@
-"""Read the packs of a matrix: how each is built, its content, and the requested properties."""
+"""Read the packs of a matrix: how each is built, what it contains, and the requested properties."""
 
 import dataclasses
 import itertools
@@ -153,10 +153,11 @@ def read_packs(entry: str | dict, defaults: PackDefaults) -> list[MatrixPack]:
 
 
 def axes_of(table: Mapping, record: type) -> dict[str, list]:
-    """Read the lists of splits that a matrix or a pack states.
+    """Read the keys `splits` and `split_seeds` of a matrix or a pack.
 
     Returns:
-        split -> texts, split_seed -> numbers. A key that is not stated is omitted.
+        `split` -> rules as text, `split_seed` -> numbers; without an entry for a key that is
+        missing.
     """
     axes: dict[str, list] = {}
     if "splits" in table:
@@ -173,9 +174,10 @@ def axes_of(table: Mapping, record: type) -> dict[str, list]:
 
 
 def over_splits(entry: dict, axes: Mapping[str, list]) -> list[dict]:
-    """Return the entry once for each of its splits; if it states none, for each split of `axes`.
+    """Return the entry of a pack once for each of its splits, with the split in the pack's name.
 
-    The name of each pack contains its split, in the same form as the command `pack` uses.
+    If the entry states no splits, those of the matrix (`axes`) are used. Names are formed as by
+    `python -m irnet_hpc.pack`.
 
     >>> entry = {"name": "a", "split_seeds": [0, 1], "splits": ["random", "element:O"]}
     >>> [pack["name"] for pack in over_splits(entry, {})]
@@ -283,7 +285,10 @@ def _check(entry: dict) -> None:
 
 
 def _options(entry: dict, resolved: ResolvedSource, units: dict) -> tuple[str, ...]:
-    """List the options of `python -m irnet_hpc.pack`; refuse names that it would refuse."""
+    """List the options of `python -m irnet_hpc.pack`.
+
+    Raises UserError for names it does not accept.
+    """
     sets = features.parse_feature_sets(entry.get("features", "magpie"))
     known_source = SOURCES.get(resolved.text) if resolved.is_named else None
     if features.need_structures(sets) and known_source and not known_source.structures:
@@ -305,7 +310,7 @@ def _options(entry: dict, resolved: ResolvedSource, units: dict) -> tuple[str, .
 
 
 def _refuse_another(path: Path, entry: dict, identity: dict) -> None:
-    """Raise UserError if a pack of the right name was built in another way.
+    """Raise UserError if the file of a pack was built with other settings than the matrix states.
 
     With such a pack, the tables would show numbers that the matrix does not describe.
     """

@@ -1,4 +1,4 @@
-"""Read resources: what cells request from the scheduler, first and on a second try."""
+"""Read the resources that cells request from the scheduler, on the first and on a second try."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ FIELD_OF_CAUSE = {Cause.MEMORY: "memory_gb", Cause.TIME: "minutes"}
 
 @dataclasses.dataclass(frozen=True)
 class Resources:
-    """The request of one cell to the scheduler."""
+    """The resources that the job of one cell requests from the scheduler."""
 
     nodes: Annotated[int, Meta(ge=1, le=MAX, description="nodes of a cell's job")] = 1
     ranks_per_node: Annotated[
@@ -64,13 +64,13 @@ class Resources:
 
     @property
     def device_hours(self) -> float:
-        """The most device-hours it may use. A device is what one rank computes on."""
+        """The time limit times the number of devices. A device is what one rank computes on."""
         return self.n_ranks * self.minutes / 60
 
 
 @dataclasses.dataclass(frozen=True)
 class Retry:
-    """The most that a cell may request on its second try."""
+    """The largest resources that a cell may request on its second try."""
 
     memory_gb: Annotated[
         float | None,
@@ -94,7 +94,7 @@ class Retry:
 
 
 class Shape(NamedTuple):
-    """An entry of `resources`: fields of Resources, for the cells that fit."""
+    """An entry of `resources`: the fields that it sets, and the cells that it applies to."""
 
     # Key of NARROWING -> values, as text, of the cells to which the entry applies; empty: all.
     narrow: dict[str, set[str]]
@@ -102,7 +102,7 @@ class Shape(NamedTuple):
 
 
 def read_retry(value: object) -> Retry | None:
-    """Read `retry`; return None if it is false, so that no cell is tried again."""
+    """Read `retry`. Returns None if it is false: then no cell is tried again."""
     if value is False:
         return None
     check_value("retry", value, Annotated[dict, Meta(extra={"rule": "a mapping or false"})])
@@ -112,12 +112,15 @@ def read_retry(value: object) -> Retry | None:
 
 
 def with_more(resources: Resources, cause: Cause, limits: Retry) -> Resources | None:
-    """Return resources with twice the memory or time, within limits; None if the limits forbid it.
+    """Double the memory or the time of resources, within limits.
 
     Args:
         resources: The resources of the first try.
-        cause: What the cell lacked, Cause.MEMORY or Cause.TIME.
-        limits: The most that the second try may have.
+        cause: The resource that ran out: Cause.MEMORY or Cause.TIME.
+        limits: The largest resources of the second try.
+
+    Returns:
+        The new resources; None if the limits allow no increase.
     """
     name = FIELD_OF_CAUSE[cause]
     before, limit = getattr(resources, name), getattr(limits, name)
@@ -140,7 +143,7 @@ def read_resources(fields: object) -> Resources:
 
 
 def read_shapes(value: object) -> list[Shape]:
-    """Read `resources`: one entry, or several of which the last that fits decides each field."""
+    """Read `resources`: one entry, or a list in which later entries override earlier ones."""
     shapes = []
     for entry in value if isinstance(value, list) else [value]:
         fields = dict(mapping(entry, "resources"))
@@ -157,7 +160,7 @@ def read_shapes(value: object) -> list[Shape]:
 
 
 class ShapeTable:
-    """The resource shapes of a matrix, and which of them fit which cells."""
+    """The entries of `resources`, which find the resources of each cell."""
 
     def __init__(self, shapes: Sequence[Shape]) -> None:
         self.shapes = shapes
@@ -182,7 +185,7 @@ class ShapeTable:
         return self.known[values]
 
     def notes(self) -> list[str]:
-        """Warn of shapes that fit no cell, since a mistake in `for` would give cells less time."""
+        """Return a note on each entry that applies to no cell. Its `for` may contain a mistake."""
         unused = [shape.narrow for i, shape in enumerate(self.shapes) if i not in self.used]
         texts = [
             ", ".join(f"{key} {'/'.join(sorted(values))}" for key, values in narrow.items())
@@ -193,7 +196,7 @@ class ShapeTable:
 
 
 def fits(spec: RunSpec, narrow: Mapping[str, set[str]]) -> bool:
-    """Return True if a shape's `for` includes a cell."""
+    """Return True if an entry's `for` applies to a cell."""
     # The name of a pack without its split stands for the pack in all its splits.
     known_as = {"pack": {spec.pack, spec.pack.removesuffix(split_suffix_in(spec.pack))}}
     if spec.train_rows is None:

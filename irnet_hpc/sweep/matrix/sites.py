@@ -1,4 +1,4 @@
-"""Read a site, which has the options that a cluster needs for every job."""
+"""Read a site: the options that a cluster needs for every job."""
 
 import dataclasses
 import os

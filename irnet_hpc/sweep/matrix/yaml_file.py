@@ -1,4 +1,4 @@
-"""Read YAML that users write; refuse, with one sentence, all but a plain mapping."""
+"""Read YAML that users write. Anything but a plain mapping is refused with a one-sentence error."""
 
 from pathlib import Path
 
@@ -15,10 +15,11 @@ MAX_WHOLE = 2**64
 
 
 class _Loader(yaml.SafeLoader):
-    """Load YAML, and refuse content that is dangerous or would be lost silently.
+    """Load YAML, but refuse content that is dangerous or that PyYAML would silently change.
 
-    Refused are keys given twice, of which PyYAML takes the last; keys that are not text; numbers of
-    more than 64 bits; types that JSON lacks; and aliases that stand for more than fits in memory.
+    It refuses a key that is given twice, since PyYAML would keep only the last value; a key that is
+    not text; a number of more than 64 bits; a type that JSON does not have; and aliases that expand
+    to more than fits in memory.
     """
 
     def compose_document(self) -> yaml.Node | None:
