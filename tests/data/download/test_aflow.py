@@ -1,8 +1,6 @@
 """Tables of AFLOW from a service that answers as documented."""
 
-import csv
 import json
-import lzma
 
 import pytest
 
@@ -13,43 +11,8 @@ from irnet_hpc.data.raw_table import read_about
 from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.errors import UserError
 from irnet_hpc.pack.store import open_pack
+from tests.data.download.services import ENTRIES, read
 from tests.data.http_server import FAST, Aflux, Answer, pages
-
-# The first is an entry that AFLOW gave to the authors of the client `aflow`, in their tests;
-# numbers are text there.
-ENTRIES = [
-    {
-        "auid": "aflow:db1f17a6f945c29b",
-        "compound": "Be1O1",
-        "aurl": "aflowlib.duke.edu:AFLOWDATA/ICSD_WEB/FCC/Be1O1_ICSD_163467",
-        "Egap": "6.8531",
-        "enthalpy_formation_atom": "-2.97",
-        "energy_atom": -7.1,
-        "volume_cell": 14.2,
-        "density": None,
-        "ael_bulk_modulus_vrh": "208.3",
-        "ael_shear_modulus_vrh": "",
-    },
-    *(
-        {
-            "auid": f"aflow:{n:016x}",
-            "compound": f"{metal}1O1",
-            "Egap": n,
-            "enthalpy_formation_atom": -n / 10,
-        }
-        for n, metal in enumerate(("Mg", "Ca", "Sr", "Ba", "Zn", "Cd"), start=1)
-    ),
-]
-
-
-def in_pages_of(monkeypatch: pytest.MonkeyPatch, n_rows: int) -> None:
-    small = aflow.ENTRIES._replace(n_rows=n_rows)
-    monkeypatch.setitem(DOWNLOADS, "aflow", DOWNLOADS["aflow"]._replace(service=small))
-
-
-def read(table) -> list[dict[str, str]]:
-    with lzma.open(table, "rt", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize(
@@ -98,6 +61,11 @@ def test_aflow_may_give_fewer_rows_a_page_than_asked_for(serve, tmp_path, named)
     server = serve(Aflux(ENTRIES, named, most=2))
     assert len(read(fetch(resolve_source("aflow", tmp_path), server.url + "/API/aflux/"))) == 7
     assert pages([request.path for request in server.requests])[:4] == [1, 2, 3, 4]
+
+
+def in_pages_of(monkeypatch: pytest.MonkeyPatch, n_rows: int) -> None:
+    small = aflow.ENTRIES._replace(n_rows=n_rows)
+    monkeypatch.setitem(DOWNLOADS, "aflow", DOWNLOADS["aflow"]._replace(service=small))
 
 
 def test_a_page_of_aflow_that_is_not_full_though_rows_follow_is_not_the_end(

@@ -1,23 +1,13 @@
 """Files that were cut, damaged or replaced."""
 
-import csv
-import lzma
-
 import pytest
 
 from irnet_hpc.data.download import http
 from irnet_hpc.data.download.obtain import fetch
 from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.errors import UserError
+from tests.data.download.services import GAPS, read
 from tests.data.http_server import Answer
-
-
-def read(table) -> list[dict[str, str]]:
-    with lzma.open(table, "rt", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-GAPS = {"formula": ["Fe2O3", "NaN", " ", "GaAs"], "gap expt": [2.1, None, 1.0, 1.424]}
 
 
 @pytest.mark.parametrize("ranges", [True, False])

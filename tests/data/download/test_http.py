@@ -1,38 +1,24 @@
 """Requests: faults that pass, waits, bounds, addresses, encryption."""
 
-import csv
 import email.utils
 import json
 import logging
-import lzma
-import os
 import shutil
 import ssl
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from irnet_hpc.data.download import http, oqmd
+from irnet_hpc.data.download import http
 from irnet_hpc.data.download.obtain import fetch
-from irnet_hpc.data.download.registry import DOWNLOADS
 from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.errors import UserError
-from tests.data.http_server import FAST, Answer, Oqmd, packed, pages, some_rows
+from tests.data.download.services import in_pages_of, read
+from tests.data.http_server import Answer, Oqmd, packed, pages, some_rows
 
 ROOT = Path(__file__).parents[3]
-
-
-def in_pages_of(monkeypatch: pytest.MonkeyPatch, n_rows: int) -> None:
-    small = oqmd.COMPOSITIONS._replace(n_rows=n_rows)
-    monkeypatch.setitem(DOWNLOADS, "oqmd", DOWNLOADS["oqmd"]._replace(service=small))
-
-
-def read(table: Path) -> list[dict[str, str]]:
-    with lzma.open(table, "rt", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_answers_may_be_packed(serve, tmp_path):
@@ -228,34 +214,6 @@ def test_a_wait_that_is_no_number_is_one_sentence(serve, monkeypatch, variable, 
         UserError, match=f"{variable} must be a number of seconds above 0, at most 3600, got "
     ):
         http.http_limits()
-
-
-def start(tmp_path: Path, *arguments: str) -> subprocess.Popen:
-    own = {
-        "PYTHONPATH": str(ROOT),
-        "IRNET_TIMEOUT_S": "60",
-        "IRNET_DATA": "data",
-        "IRNET_PACKS": "packs",
-    }
-    environment = os.environ | FAST | own
-    command = [
-        sys.executable,
-        "-m",
-        "irnet_hpc.pack",
-        "--features",
-        "elements",
-        "--workers",
-        "1",
-        *arguments,
-    ]
-    return subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 @pytest.fixture

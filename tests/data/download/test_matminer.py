@@ -1,9 +1,7 @@
 """Tables of matminer's datasets."""
 
-import csv
 import gzip
 import json
-import lzma
 
 import pytest
 from pymatgen.core import Composition, Lattice, Species, Structure
@@ -16,11 +14,7 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.pack.pipeline import PackOptions, pack_source
 from irnet_hpc.pack.store import open_pack
 from tests.builders import load_table
-
-
-def read(table) -> list[dict[str, str]]:
-    with lzma.open(table, "rt", newline="") as file:
-        return list(csv.DictReader(file))
+from tests.data.download.services import GAPS, read
 
 
 def cscl(a: float, species=("Cs", "Cl")) -> Structure:
@@ -44,7 +38,6 @@ MP = {
     ],
     "initial structure": [cscl(4.1), cscl(4.6), cscl(3.1)],
 }
-GAPS = {"formula": ["Fe2O3", "NaN", " ", "GaAs"], "gap expt": [2.1, None, 1.0, 1.424]}
 STEELS = {"composition": ["Fe0.9C0.1", "Fe0.8Ni0.2"], "yield strength": [1500.25, 900.0]}
 
 

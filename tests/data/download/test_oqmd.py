@@ -1,32 +1,16 @@
 """Tables of OQMD from a service that answers as documented."""
 
-import csv
 import gzip
 import json
-import lzma
 import re
-from pathlib import Path
 
-import pytest
-
-from irnet_hpc.data.download import oqmd
 from irnet_hpc.data.download.obtain import fetch
-from irnet_hpc.data.download.registry import DOWNLOADS
 from irnet_hpc.data.raw_table import read_about
 from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.pack.store import open_pack
 from tests.builders import load_table
+from tests.data.download.services import in_pages_of, read
 from tests.data.http_server import CSCL, FAST, Oqmd, pages, some_rows
-
-
-def in_pages_of(monkeypatch: pytest.MonkeyPatch, n_rows: int) -> None:
-    small = oqmd.COMPOSITIONS._replace(n_rows=n_rows)
-    monkeypatch.setitem(DOWNLOADS, "oqmd", DOWNLOADS["oqmd"]._replace(service=small))
-
-
-def read(table: Path) -> list[dict[str, str]]:
-    with lzma.open(table, "rt", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_table_is_what_the_service_gave_with_its_licence_and_nothing_else_is_left(

@@ -1,31 +1,17 @@
 """Pages of a service: totals, repetitions, rows that are no materials."""
 
-import csv
 import json
 import logging
-import lzma
-from pathlib import Path
 
 import pytest
 
-from irnet_hpc.data.download import oqmd
 from irnet_hpc.data.download.obtain import fetch
-from irnet_hpc.data.download.registry import DOWNLOADS
 from irnet_hpc.data.raw_table import read_about
 from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.errors import UserError
 from tests.builders import load_table
+from tests.data.download.services import in_pages_of, read
 from tests.data.http_server import CSCL, Answer, Oqmd, some_rows
-
-
-def in_pages_of(monkeypatch: pytest.MonkeyPatch, n_rows: int) -> None:
-    small = oqmd.COMPOSITIONS._replace(n_rows=n_rows)
-    monkeypatch.setitem(DOWNLOADS, "oqmd", DOWNLOADS["oqmd"]._replace(service=small))
-
-
-def read(table: Path) -> list[dict[str, str]]:
-    with lzma.open(table, "rt", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize("where", ["on the way", "between two commands"])

@@ -4,34 +4,8 @@ import pytest
 
 from irnet_hpc.data.download.probe import probe_source
 from irnet_hpc.errors import UserError
+from tests.data.download.services import ENTRIES, GAPS
 from tests.data.http_server import CSCL, FAST, Aflux, Answer, Oqmd, some_rows
-
-# The first is an entry that AFLOW gave to the authors of the client `aflow`, in their tests;
-# numbers are text there.
-ENTRIES = [
-    {
-        "auid": "aflow:db1f17a6f945c29b",
-        "compound": "Be1O1",
-        "aurl": "aflowlib.duke.edu:AFLOWDATA/ICSD_WEB/FCC/Be1O1_ICSD_163467",
-        "Egap": "6.8531",
-        "enthalpy_formation_atom": "-2.97",
-        "energy_atom": -7.1,
-        "volume_cell": 14.2,
-        "density": None,
-        "ael_bulk_modulus_vrh": "208.3",
-        "ael_shear_modulus_vrh": "",
-    },
-    *(
-        {
-            "auid": f"aflow:{n:016x}",
-            "compound": f"{metal}1O1",
-            "Egap": n,
-            "enthalpy_formation_atom": -n / 10,
-        }
-        for n, metal in enumerate(("Mg", "Ca", "Sr", "Ba", "Zn", "Cd"), start=1)
-    ),
-]
-GAPS = {"formula": ["Fe2O3", "NaN", " ", "GaAs"], "gap expt": [2.1, None, 1.0, 1.424]}
 
 
 def test_probe_agrees_with_a_service_as_documented_and_says_what_differs(serve, pack_command):

@@ -1,68 +1,24 @@
 """Downloads that were killed, or run twice at once."""
 
-import csv
 import fcntl
-import lzma
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from irnet_hpc.data.download import oqmd
 from irnet_hpc.data.download.obtain import ensure, fetch
-from irnet_hpc.data.download.registry import DOWNLOADS
 from irnet_hpc.data.download.work_folder import locked
 from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import replacing
 from irnet_hpc.pack.store import open_pack
-from tests.data.http_server import FAST, Answer, Oqmd, pages, some_rows
+from tests.data.download.services import in_pages_of, read, start
+from tests.data.http_server import Answer, Oqmd, pages, some_rows
 
 ROOT = Path(__file__).parents[3]
-
-
-def in_pages_of(monkeypatch: pytest.MonkeyPatch, n_rows: int) -> None:
-    small = oqmd.COMPOSITIONS._replace(n_rows=n_rows)
-    monkeypatch.setitem(DOWNLOADS, "oqmd", DOWNLOADS["oqmd"]._replace(service=small))
-
-
-def read(table: Path) -> list[dict[str, str]]:
-    with lzma.open(table, "rt", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def start(tmp_path: Path, *arguments: str) -> subprocess.Popen:
-    own = {
-        "PYTHONPATH": str(ROOT),
-        "IRNET_TIMEOUT_S": "60",
-        "IRNET_DATA": "data",
-        "IRNET_PACKS": "packs",
-    }
-    environment = os.environ | FAST | own
-    command = [
-        sys.executable,
-        "-m",
-        "irnet_hpc.pack",
-        "--features",
-        "elements",
-        "--workers",
-        "1",
-        *arguments,
-    ]
-    return subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def wait_until(true, seconds: float = 600) -> None:
