@@ -29,7 +29,8 @@ def featurize(
     """Compute the features of formulas.
 
     Args:
-        formulas: n_rows formulas as text, such as a list or a column of a DataFrame.
+        formulas: n_rows formulas, such as a list or a column of a DataFrame; each is text, or an
+            object that is printed as a formula, such as pymatgen's Composition.
         features: a feature set of formulas (magpie, elements, ordered, classes) or a sum of them.
         errors: `raise` refuses formulas without features; `nan` gives them rows of NaN.
 
@@ -78,7 +79,7 @@ def describe_formulas(
         The features (n_rows, n_features) float32, NaN in rows without features, and row -> reason
         for those rows.
     """
-    table = formula_table([text if isinstance(text, str) else "" for text in formulas])
+    table = formula_table([_text(formula) for formula in formulas])
     materials, rejected = parse_materials(table, named=False)
     problems = {row.line: ": ".join(filter(None, (row.reason, row.detail))) for row in rejected}
     unknown = unknown_elements(names, materials)
@@ -95,6 +96,13 @@ def describe_formulas(
             x[block.line[row]] = np.nan
             problems[int(block.line[row])] = reason
     return x, problems
+
+
+def _text(formula: Any) -> str:
+    """Return a formula, such as pymatgen's Composition, as text; a missing one is empty."""
+    import pandas
+
+    return "" if pandas.api.types.is_scalar(formula) and pandas.isna(formula) else str(formula)
 
 
 def _refusal(formulas: list[Any], problems: dict[int, str]) -> str:

@@ -76,7 +76,8 @@ class Model:
             workers: Number of processes that compute features.
 
         Returns:
-            A DataFrame. It has the columns of `materials`, and for each property:
+            A DataFrame. It has the index and the columns of `materials` (a Series is a column of
+            formulas and keeps its index), and for each property:
             `predicted_<property>`; `low_<property>` and `high_<property>` if an interval could be
             calibrated; and `sd_<property>` if several networks predict it. The last columns are
             `distance` (to the training rows; 1 is the limit), `outside` (why a row lies outside the
@@ -99,7 +100,9 @@ class Model:
             )
         frame = materials
         if not isinstance(frame, pd.DataFrame):
-            frame = pd.DataFrame({"formula": [str(formula) for formula in frame]}, dtype=object)
+            if not isinstance(frame, pd.Series):
+                frame = pd.Series(list(frame), dtype=object)
+            frame = frame.rename("formula").to_frame()
             if layout.columns:
                 raise UserError(
                     "the networks take columns of a table as features "

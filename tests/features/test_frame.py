@@ -3,6 +3,7 @@
 import numpy as np
 import pandas
 import pytest
+from pymatgen.core import Composition
 
 from irnet_hpc.errors import UserError
 from irnet_hpc.features import featurize
@@ -60,3 +61,11 @@ def test_neither_a_text_nor_a_table_is_a_list_of_formulas(formulas):
 def test_errors_is_one_of_two_words():
     with pytest.raises(UserError):
         featurize(["Fe2O3"], errors="ignore")
+
+
+def test_compositions_are_read_and_missing_values_are_not():
+    composition = Composition("Fe2O3")
+    values = featurize([composition, None, float("nan"), pandas.NA, 5], "elements", errors="nan")
+    iron = values["Fe"].tolist()
+    assert iron[0] == pytest.approx(0.4) and np.isnan(iron[1:]).all()
+    assert values.index[0] is composition

@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pandas as pd
 import pytest
+from pymatgen.core import Composition
 
 from irnet_hpc import UserError, load_model, pack_table
 from tests.predict.builders import QUICK, train_one
@@ -119,3 +120,34 @@ def test_without_its_pack_a_model_has_no_intervals_and_nothing_is_printed(
     assert "low_mixing_enthalpy" not in predicted.columns
     assert predicted["outside"].tolist() == ["", "no training row has O"]
     assert capfd.readouterr().out == ""
+
+
+def test_a_series_keeps_its_index_so_that_assignment_does_not_shuffle(runs, alloys_pack):
+    model = load_model(runs[0], pack_dir=alloys_pack.parent, device="cpu")
+    frame = pd.DataFrame({"formula": ["AlNi", "CuZn", "AlNiTi"]}, index=[2, 0, 1])
+    alone = [model.predict([formula])["predicted_mixing_enthalpy"][0] for formula in frame.formula]
+    assert len(set(alone)) == 3
+    frame["enthalpy"] = model.predict(frame["formula"])["predicted_mixing_enthalpy"]
+    np.testing.assert_allclose(frame["enthalpy"], alone, rtol=1e-5)
+
+
+@pytest.mark.parametrize("index", [[7, 7, 3], [("a", 1), ("a", 2), ("b", 1)], [None, "x", "y"]])
+def test_repeated_tuple_and_missing_labels_of_rows_stay(index, runs, alloys_pack):
+    model = load_model(runs[0], pack_dir=alloys_pack.parent, device="cpu")
+    formulas = pd.Series(["AlNi", "CuZn", "AlNiTi"], pd.Index(index, tupleize_cols=False))
+    predicted = model.predict(formulas)
+    assert predicted.index.equals(formulas.index)
+    assert predicted["formula"].tolist() == formulas.tolist()
+
+
+def test_compositions_and_missing_formulas_are_read_as_in_a_frame(runs, alloys_pack):
+    model = load_model(runs[0], pack_dir=alloys_pack.parent, device="cpu")
+    given = [Composition("Al2Ni"), "Al2Ni", None, float("nan"), pd.NA]
+    predicted = model.predict(given)
+    assert predicted["problem"].tolist() == ["", "", *["formula is empty"] * 3]
+    first, second = predicted["predicted_mixing_enthalpy"][:2]
+    assert first == pytest.approx(second)
+    from_frame = model.predict(pd.DataFrame({"formula": given}))
+    pd.testing.assert_frame_equal(
+        predicted.drop(columns="formula"), from_frame.drop(columns="formula")
+    )
