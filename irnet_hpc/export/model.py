@@ -11,6 +11,7 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.export.graph import largest_differences, write_graph
 from irnet_hpc.export.model_card import ExportedModel, model_card, source_facts
 from irnet_hpc.files import replacing, write_text
+from irnet_hpc.models.modes import own_modes
 from irnet_hpc.predict.committee import calibrate_ensemble, load_ensemble, own_pack
 from irnet_hpc.predict.members import Member
 from irnet_hpc.predict.screening import training_elements
@@ -32,6 +33,7 @@ class _Data(NamedTuple):
     citation: str
 
 
+@own_modes()
 def export_model(
     run: str | Path, model: str | Path, pack_dir: str | Path | None = None
 ) -> tuple[Path, Path, ExportedModel]:

@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "parse_layers",
         ],
         "flat": ["FlatParameters"],
+        "modes": ["own_modes"],
         "network": ["Layer", "Network", "autocast", "n_before_last", "n_parameters"],
         "normalisation": ["EPSILON", "Groups", "rank_groups"],
     },

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irnet_hpc.errors import UserError
+from irnet_hpc.models.modes import own_modes
 from irnet_hpc.predict.candidates import frame_candidates
 from irnet_hpc.predict.committee import (
     EnsembleReport,
@@ -51,6 +52,7 @@ class Model:
         """Return the names of the properties that the model predicts."""
         return self._ensemble.properties
 
+    @own_modes()
     def report(self, level: float = DEFAULT_LEVEL) -> list[EnsembleReport]:
         """Return, for each property, the test errors and the coverage of the intervals.
 
@@ -59,6 +61,7 @@ class Model:
         """
         return self._calibrate(level)[1]
 
+    @own_modes()
     def predict(
         self,
         materials: "Iterable[str] | pd.DataFrame",
@@ -130,6 +133,7 @@ class Model:
         return self._calibrated[level]
 
 
+@own_modes()
 def load_model(
     runs: "Run | Sequence[Run]",
     *,

@@ -9,6 +9,7 @@ import torch
 
 from irnet_hpc.distributed.engines import Alone
 from irnet_hpc.distributed.launch import n_threads
+from irnet_hpc.models.modes import own_modes
 from irnet_hpc.pack.store import Pack
 from irnet_hpc.runs.lease import Leases
 from irnet_hpc.runs.result import RunResult, read_result
@@ -153,6 +154,7 @@ def train_request(request: TrainRequest, options: TrainOptions) -> list[RunResul
     comm = Alone()
     with (
         Leases() as leases,
+        own_modes(),
         _state_restored(),
         open_runs(request, options, comm, leases) as (pack, runs),
     ):

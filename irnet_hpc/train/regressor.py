@@ -27,6 +27,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from irnet_hpc.distributed.engines import Alone, device_of
 from irnet_hpc.errors import UserError
+from irnet_hpc.models.modes import own_modes
 from irnet_hpc.models.network import n_parameters
 from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.recipes import Recipe, fitting_batch, resolve
@@ -123,14 +124,15 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
             (rows, _representable(X[rows]), y[rows].astype(np.float64))
             for rows in (train_rows, val_rows, no_rows)
         ]
-        data = arrange(roles, recipe, device)
-        ended = self._train(spec, recipe, data, device)
-        if ended.error:
-            raise ended.error
-        assert ended.network is not None
-        # In float64 the prediction of a row does not depend on the other rows. In float32 it may,
-        # since other kernels are used for another number of rows.
-        self.network_ = copy.deepcopy(ended.network).to("cpu", torch.float64)
+        with own_modes():
+            data = arrange(roles, recipe, device)
+            ended = self._train(spec, recipe, data, device)
+            if ended.error:
+                raise ended.error
+            assert ended.network is not None
+            # In float64 the prediction of a row does not depend on the other rows. In float32 it
+            # may, since other kernels are used for another number of rows.
+            self.network_ = copy.deepcopy(ended.network).to("cpu", torch.float64)
         self.scaling_, self.recipe_ = data.scaling, recipe
         self.history_ = ended.state.history
         self.best_epoch_, self.best_mae_ = ended.state.best_epoch, ended.state.best_mae
@@ -167,6 +169,7 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
             (ended,) = train([replica], Alone(), device, NeverStop(), options)
         return ended
 
+    @own_modes()
     def predict(self, X) -> np.ndarray:
         """Predict the target of each row.
 

@@ -1,16 +1,19 @@
 """Training from Python: the runs of the command, one process, and nothing changed in the caller."""
 
+import contextlib
 import json
 import random
 import signal
 import sys
 import threading
+import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
-from irnet_hpc import UserError, train_model
+from irnet_hpc import IRNetRegressor, UserError, load_model, train_model
 from irnet_hpc.console import exit_status
 from irnet_hpc.pack.store import open_pack
 from irnet_hpc.runs.lease import LEASE_FILE, Leases, RunIsHeld
@@ -163,3 +166,48 @@ def test_an_argument_that_is_not_allowed_is_a_user_error(alloys_pack, tmp_path, 
     with pytest.raises(UserError):
         train_model(alloys_pack, "mixing_enthalpy", results=tmp_path, **wrong)
     assert not list(tmp_path.rglob("run.json"))
+
+
+@contextlib.contextmanager
+def default_device(name: str) -> Iterator[None]:
+    torch.set_default_device(name)
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+
+
+# The modes that a notebook may have switched on, also for the whole process.
+MODES = {
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "default device": lambda: default_device("meta"),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mode_of_the_callers_torch_changes_no_number(mode, alloys_pack, tmp_path):
+    """A recipe in fp32 inside the caller's autocast to bf16 had been trained in bf16."""
+    rows = np.random.default_rng(0).normal(size=(120, 4))
+    recipe = RECIPE | {"precision": "fp32"}
+
+    def numbers(results) -> list[float]:
+        options = {"layers": LAYERS, "recipe": recipe, "results": str(results), "device": "cpu"}
+        result = train_model(alloys_pack, "mixing_enthalpy", **options)
+        model = load_model(result, results=results, pack_dir=alloys_pack.parent, device="cpu")
+        predicted = model.predict(["AlNi", "CuZn"])["predicted_mixing_enthalpy"]
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            regressor = IRNetRegressor(layers=LAYERS, recipe=recipe).fit(rows, rows[:, 0])
+        return [result.test_mae, *predicted, *regressor.predict(rows[:3])]
+
+    alone = numbers(tmp_path / "alone")
+    with MODES[mode]():
+        assert numbers(tmp_path / "inside") == alone
+        is_on = {
+            "autocast": torch.is_autocast_enabled("cpu"),
+            "no_grad": not torch.is_grad_enabled(),
+            "inference_mode": torch.is_inference_mode_enabled(),
+            "default device": torch.get_default_device().type == "meta",
+        }
+        assert is_on[mode]  # the mode is the caller's again
