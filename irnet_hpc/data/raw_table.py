@@ -19,13 +19,14 @@ import numpy as np
 
 from irnet_hpc.data.crystals import Crystals
 from irnet_hpc.data.splits import ROLES
+from irnet_hpc.data.xz import open_xz
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
 
 OPENERS: dict[str, Callable] = {
     f".{form}{packing}": opener
     for form in ("csv", "jsonl")
-    for packing, opener in (("", open), (".gz", gzip.open), (".xz", lzma.open))
+    for packing, opener in (("", open), (".gz", gzip.open), (".xz", open_xz))
 }
 RESERVED = ("formula", "material_id", "split")
 MAX_TEXT_LENGTH = 1000
