@@ -1,12 +1,13 @@
 """Tell which candidates lie outside the data that a model was trained on.
 
-A composition lies outside if it has an element that no training row has, which is exact, or if it
-is far from every training row. The distance is measured to the nearest training row, in the space
-of the first principal components of the standardised features (Janet et al., Chem. Sci. 10, 7913
-(2019) on distances as a measure of trust). Its unit is the distance below which 95 % of the val
-rows lie: only one in twenty random rows is further away than 1. Two alternatives, the ranges of the
-features and the Mahalanobis distance to their mean, recognised held-out chemistry far worse
-(docs/prediction.md).
+A composition lies outside if it has an element that no training row has, which is exact; if a
+feature differs from the one value that it has in all training rows, so that nothing is known of its
+effect; or if it is far from every training row. The distance is measured to the nearest training
+row, in the space of the first principal components of the standardised features (Janet et al.,
+Chem. Sci. 10, 7913 (2019) on distances as a measure of trust). Its unit is the distance below which
+95 % of the val rows lie: only one in twenty random rows is further away than 1. Two alternatives,
+the ranges of the features and the Mahalanobis distance to their mean, recognised held-out chemistry
+far worse (docs/prediction.md).
 """
 
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ LIMIT = 0.95
 # The neighbour that is found may be up to (1 + this) times as far away as the nearest one. The
 # search is then several times as fast, and the distances rank candidates as well.
 TREE_TOLERANCE = 1.0
+# A feature has another value if it differs by more than this share, which rounding cannot explain.
+RELATIVE_ROUNDING = 1e-6
 # Largest absolute value of a standardised feature, in standard deviations.
 CLIP = 6.0
 
@@ -49,10 +52,26 @@ class Projection(NamedTuple):
         return np.clip((x - self.mean) / self.scale, -CLIP, CLIP) @ self.axes
 
 
+class Constants(NamedTuple):
+    """The features that have one value in all training rows whose distances are measured."""
+
+    place: np.ndarray  # (n_constants,) int64, among the features as packed
+    value: np.ndarray  # (n_constants,) float32
+
+    def differ(self, x: np.ndarray) -> np.ndarray:
+        """Return (n_rows, n_constants) bool: which of them have another value in which row.
+
+        Args:
+            x: (n_rows, n_features), features as packed.
+        """
+        return np.abs(x[:, self.place] - self.value) > RELATIVE_ROUNDING * np.abs(self.value)
+
+
 class Domain(NamedTuple):
     """The training rows of a model, to which the distances of candidates are measured."""
 
     elements: frozenset[str]  # symbols in the training rows
+    constants: Constants
     projection: Projection
     tree: "cKDTree"  # a tree of the training rows' components
     limit: float  # the distance that counts as 1
@@ -78,6 +97,7 @@ def domain_of(pack: Pack, spec: RunSpec) -> Domain:
         return np.concatenate([*_projected(projection, pack, rows)])
 
     tree = cKDTree(project(train[:NEIGHBOUR_ROWS]))
+    constants = constants_of(pack, train[:NEIGHBOUR_ROWS])
     val = reported_rows(pack, spec.property, pack.rows("val"))[:LIMIT_ROWS]
     if len(val):
         nearest = tree.query(project(val), eps=TREE_TOLERANCE)[0]
@@ -85,7 +105,7 @@ def domain_of(pack: Pack, spec: RunSpec) -> Domain:
         # Without val rows, take the distance of each training row to the nearest other one.
         nearest = tree.query(tree.data[:LIMIT_ROWS], k=2)[0][:, -1]
     limit = max(float(np.quantile(nearest, LIMIT)), float(np.finfo(np.float32).tiny))
-    return Domain(_elements(pack, train), projection, tree, limit)
+    return Domain(_elements(pack, train), constants, projection, tree, limit)
 
 
 def _fit_projection(x: np.ndarray) -> Projection:
@@ -98,10 +118,25 @@ def _fit_projection(x: np.ndarray) -> Projection:
     return Projection(mean, scale, axes)
 
 
+def constants_of(pack: Pack, rows: np.ndarray) -> Constants:
+    """Return the features that have one value in all these rows; the row numbers must ascend."""
+    value = _features(pack, rows[:1])[0]
+    place = np.arange(len(value))
+    for x in _slabs(pack, rows):
+        place = place[~Constants(place, value[place]).differ(x).any(0)]
+        if not len(place):
+            break
+    return Constants(place, value[place])
+
+
 def _projected(projection: Projection, pack: Pack, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the components of rows slab by slab, so that a wide pack is never all in memory."""
+    return map(projection.project, _slabs(pack, rows))
+
+
+def _slabs(pack: Pack, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the features of rows slab by slab, so that a wide pack is never all in memory."""
     for begin in range(0, len(rows), SLAB_ROWS // 8):
-        yield projection.project(_features(pack, rows[begin : begin + SLAB_ROWS // 8]))
+        yield _features(pack, rows[begin : begin + SLAB_ROWS // 8])
 
 
 def _features(pack: Pack, rows: np.ndarray) -> np.ndarray:

@@ -22,6 +22,8 @@ from irnet_hpc.predict.domain import Domain
 from irnet_hpc.predict.intervals import ConformalInterval
 from irnet_hpc.predict.members import Member, Predictor, set_width
 
+MAX_LISTED = 3  # features in a reason
+
 
 class FeatureLayout(NamedTuple):
     """The features that are computed for all members, and those that each member takes."""
@@ -197,9 +199,8 @@ def _predict(
         ]
         spreads[name] = Spread(*(_placed(values, rows, n_rows) for values in spread_of(columns)))
     distance = _placed(_distance(ensemble, inputs, len(rows)), rows, n_rows)
-    return ScreenedBatch(
-        batch, spreads, distance, _outside(elements, materials, distance), problems
-    )
+    outside = _outside(elements, materials, _new_values(ensemble, inputs, rows), distance)
+    return ScreenedBatch(batch, spreads, distance, outside, problems)
 
 
 def _distance(ensemble: Ensemble, inputs: list[np.ndarray], n_rows: int) -> np.ndarray:
@@ -217,6 +218,22 @@ def _distance(ensemble: Ensemble, inputs: list[np.ndarray], n_rows: int) -> np.n
     return np.fmax.reduce(distances)
 
 
+def _new_values(
+    ensemble: Ensemble, inputs: list[np.ndarray], rows: np.ndarray
+) -> dict[int, list[str]]:
+    """Return row -> what it has new: features that have one other value in all training rows."""
+    new: dict[int, dict[str, None]] = {}
+    for member, domain, own in zip(ensemble.members, ensemble.domains, inputs, strict=True):
+        if domain is None:
+            continue
+        constants = domain.constants
+        for row, feature in np.argwhere(constants.differ(own)).tolist():
+            label = member.feature_labels[constants.place[feature]]
+            text = f"{label} is {constants.value[feature]:.6g} in every training row"
+            new.setdefault(int(rows[row]), {})[text] = None
+    return {row: list(texts) for row, texts in new.items()}
+
+
 def _placed(values: np.ndarray, rows: np.ndarray, n_rows: int) -> np.ndarray:
     """Return an array (n_rows,) that has `values` at `rows`, and NaN elsewhere."""
     out = np.full(n_rows, np.nan)
@@ -225,16 +242,22 @@ def _placed(values: np.ndarray, rows: np.ndarray, n_rows: int) -> np.ndarray:
 
 
 def _outside(
-    elements: frozenset[str] | None, materials: Materials, distance: np.ndarray
+    elements: frozenset[str] | None,
+    materials: Materials,
+    new_values: dict[int, list[str]],
+    distance: np.ndarray,
 ) -> list[str]:
     """Say, for each row, what lies outside the training data.
 
-    That is elements that no training row has, and a distance above the limit.
+    That is elements that no training row has; without such elements, which change many features,
+    values that no training row has of features that never vary; and a distance above the limit.
     """
     out = [""] * len(distance)
     for row in np.flatnonzero(distance > 1).tolist():
         out[row] = f"{distance[row]:.3g} times as far from the training rows as 95 % of val rows"
     if elements is None:
+        for row, texts in new_values.items():
+            out[row] = _joined(texts, out[row])
         return [text or "elements not known" for text in out]
     is_new = np.array([False, *(symbol not in elements for symbol in SYMBOLS)])
     places = np.flatnonzero(is_new[materials.number])
@@ -242,8 +265,16 @@ def _outside(
     for row, place in zip(materials.line[materials.row_of_amount[places]], places, strict=True):
         new_symbols.setdefault(int(row), []).append(SYMBOLS[materials.number[place] - 1])
     for row, symbols in new_symbols.items():
-        out[row] = "; ".join(filter(None, [f"no training row has {', '.join(symbols)}", out[row]]))
+        out[row] = _joined([f"no training row has {', '.join(symbols)}"], out[row])
+    for row in new_values.keys() - new_symbols.keys():
+        out[row] = _joined(new_values[row], out[row])
     return out
+
+
+def _joined(texts: list[str], text: str) -> str:
+    """Join reasons, of which at most MAX_LISTED are listed, and the reason `text` if any."""
+    more = [f"{len(texts) - MAX_LISTED} more such features"] if len(texts) > MAX_LISTED else []
+    return "; ".join(filter(None, [*texts[:MAX_LISTED], *more, text]))
 
 
 def training_elements(ensemble: Ensemble) -> frozenset[str] | None:

@@ -1,11 +1,13 @@
 """The distance from the training rows, and held-out chemistry."""
 
 import numpy as np
+import pandas as pd
 
+from irnet_hpc import load_model, pack_table
 from irnet_hpc.pack import store
-from irnet_hpc.predict.domain import domain_of
+from irnet_hpc.predict.domain import Constants, constants_of, domain_of
 from irnet_hpc.predict.members import read_member
-from tests.predict.builders import held_out, numbers, table, train_one
+from tests.predict.builders import QUICK, held_out, numbers, table, train_one
 
 
 def test_held_out_chemistry_is_flagged_and_random_rows_mostly_are_not(tmp_path, ask, pack_command):
@@ -30,3 +32,55 @@ def test_a_distance_is_that_to_the_nearest_training_row_or_at_most_twice(runs, a
     nearest = np.sqrt(((projected[:, None] - own[None]) ** 2).sum(-1)).min(1) / domain.limit
     found = domain.distance(test)
     assert (found >= nearest * (1 - 1e-5)).all() and (found <= 2 * nearest + 1e-5).all()
+
+
+def test_another_value_of_a_feature_that_no_training_row_varies_is_outside(tmp_path):
+    u = np.random.default_rng(0).normal(size=240)
+    same = {"T": 300.0, "flag": 0, "dose": 1e9}
+    frame = pd.DataFrame({"formula": [f"Al{n}Ni" for n in range(1, 241)], **same, "u": u})
+    frame["score"] = u
+    options = {"features": "columns", "units": {"score": "1"}, "workers": 1}
+    with pack_table(frame, name="same", pack_dir=tmp_path, **options) as pack:
+        path = pack.path
+    recipe = QUICK.replace("batch: 64", "batch: 32")
+    runs = [
+        train_one(path, tmp_path / "r", property="score", recipe=recipe, layers="16x1-1", seed=seed)
+        for seed in (0, 1)
+    ]
+    candidates = pd.DataFrame(
+        [(300, 0, 1e9, 0), (301, 0, 1e9, 0), (300, 1, 1e9, 0), (300, 0, 1.1e9, 0), (9, 1, 2, 0)],
+        columns=["T", "flag", "dose", "u"],
+    )
+    outside = load_model(runs, pack_dir=tmp_path).predict(candidates)["outside"].tolist()
+    known, *new, all_new = [text.replace("elements not known", "") for text in outside]
+    assert known == ""
+    for name, text in zip(("T", "flag", "dose"), new, strict=True):
+        assert text.count("in every training row") == 1 and text.startswith(f"{name} is ")
+    assert all_new.count("in every training row") == 3
+
+
+def test_a_value_that_one_training_row_has_is_not_new():
+    constants = Constants(np.array([1, 2]), np.array([300, 0], np.float32))
+    x = np.array([[7, 300, 0], [7, 300 * (1 + 5e-7), 0], [7, 299, 0], [7, 300, 1e-9]], np.float32)
+    assert constants.differ(x).tolist() == [
+        [False, False],
+        [False, False],
+        [True, False],
+        [False, True],
+    ]
+
+
+def test_constants_are_found_over_all_rows_and_only_they(alloys_pack):
+    with store.open_pack(alloys_pack) as pack:
+        rows = np.arange(pack.n_train)
+        x, found = pack.x(slice(0, pack.n_train)), constants_of(pack, rows)
+    varies = (x != x[0]).any(0)
+    np.testing.assert_array_equal(found.place, np.flatnonzero(~varies))
+    np.testing.assert_array_equal(found.value, x[0][~varies])
+    assert 0 < len(found.place) < x.shape[1]
+
+
+def test_a_new_element_is_named_and_not_each_of_its_features(runs, ask, tmp_path):
+    _, rows, _ = ask(runs[0], table(tmp_path / "t.csv", ["AlNiO3"]))
+    assert rows[0]["outside"].startswith("no training row has O")
+    assert "in every training row" not in rows[0]["outside"]
