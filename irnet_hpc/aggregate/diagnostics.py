@@ -52,7 +52,8 @@ class Diagnosis:
     prediction: "np.ndarray"  # (n,)
     mae: float  # over the rows
     median: float  # median over the rows of the absolute error
-    worst_share: float  # fraction of the MAE that is due to the worst rows (WORST_SHARE)
+    n_worst: int  # number of rows in WORST_SHARE of all rows, at least 1
+    worst_share: float  # fraction of the MAE that is due to these rows
     elements: tuple[ElementError, ...]  # by atomic number
     n_unreadable: int  # number of rows whose formula cannot be parsed
     worst: tuple[WorstRow, ...]
@@ -96,6 +97,7 @@ def _diagnosis(task: Task, predictions: Predictions) -> Diagnosis | None:
         prediction=np.concatenate([runs.ravel() for runs in predicted]),
         mae=float(errors.mean()),
         median=float(np.median(errors)),
+        n_worst=n_share,
         worst_share=float(errors[order[:n_share]].sum() / (errors.sum() or 1)),
         elements=elements,
         n_unreadable=n_unreadable,

@@ -121,6 +121,9 @@ def _score(score: Score) -> dict:
         "interval": score.interval and list(score.interval),
         "best": score.best,
         "p_against_best": score.p_against_best,
+        "n_rows_of_half": score.half and score.half.n,
+        "test_mae_without_them": score.half and score.half.mae_without,
+        "n_far_above_baseline": len(score.far_above_baseline),
     }
 
 

@@ -141,6 +141,7 @@ def rank_figure(ranking: Ranking) -> "Figure":
             scale = [1, 1 + difference]
             panel.plot(scale, [-1.1] * 2, color="0.2", linewidth=1.2, marker="|")
             words = f"critical difference {difference:.2f}"
+            words += "" if ranking.any_differ else ", but Friedman's test finds none"
             panel.text(1 + difference / 2, -1.25, words, ha="center", va="bottom")
         panel.set(
             ylim=(top + n_left - 0.4, -1.9),

@@ -6,14 +6,17 @@ from statistics import median
 from irnet_hpc.aggregate.formats import Line, Text, aligned, csv_text, latex_table, line_of, missing
 from irnet_hpc.aggregate.scores import Model, ModelScore, Score
 from irnet_hpc.aggregate.tables import Missing, Row, Table
+from irnet_hpc.runs.result import FAR_ABOVE
 
 HOW_TO_READ = (
     "Each number is a test MAE: mean ± sd over seeds (n = number of seeds). Bold marks the best of "
     "a row, and every model that three or more runs cannot tell from it (paired over common test "
     "rows and seeds, Holm's correction over the row). With fewer than three runs, bold marks the "
     "lowest MAE and claims nothing. baseline: predict the median of the training rows for every "
-    "test row. irnet vs plain: by how many per cent IRNet's MAE is below that of the plain network "
-    "of the same depth."
+    "test row. far above the baseline: a run whose MAE on val or test is more than "
+    f"{FAR_ABOVE:g} times the baseline's, so do not use it. N rows make P %: so few test rows make "
+    "half or more of it. irnet vs plain: by how many per cent IRNet's MAE is below that of the "
+    "plain network of the same depth; its interval is among the differences."
 )
 HOW_TO_READ_CLASSICAL = (
     "best classical: the test MAE of the classical model with the lowest MAE on val, trained on "
@@ -89,14 +92,16 @@ def p_text(p: float) -> str:
 
 
 def score_text(score: Score, form: str) -> str:
-    """Show a score as mean ± sd (n)."""
-    return spread_text(score.mae, score.sd, score.n, form)
+    """Show a score as mean ± sd (n), with the warnings that belong to it."""
+    return spread_text(score.mae, score.sd, score.n, form, score.remarks)
 
 
-def spread_text(mean: float, sd: float | None, n: int, form: str) -> str:
-    """Show mean ± sd (n). If `form` asks for a sign, only the mean has one."""
+def spread_text(
+    mean: float, sd: float | None, n: int, form: str, remarks: Iterable[str] = ()
+) -> str:
+    """Show mean ± sd (n; remarks). If `form` asks for a sign, only the mean has one."""
     spread = "" if sd is None else f" ± {sd:{form.lstrip('+')}}"
-    return f"{mean:{form}}{spread} (n={n})"
+    return f"{mean:{form}}{spread} ({'; '.join([f'n={n}', *remarks])})"
 
 
 def score_cell(table: Table, row: Row, model: Model) -> Text:
@@ -221,6 +226,9 @@ def _record(table: Table, row: Row, model: Model, score: ModelScore) -> dict:
         "test_mae_low": low,
         "test_mae_high": high,
         "p_against_best": score.p_against_best,
+        "n_rows_of_half": score.half and score.half.n,
+        "test_mae_without_them": score.half and score.half.mae_without,
+        "n_far_above_baseline": len(score.far_above_baseline),
         "ensemble_mae": score.ensemble_mae,
         "baseline_mae": row.baseline,
         "improvement_over_plain": score.improvement_over_plain,

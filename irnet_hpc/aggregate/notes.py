@@ -1,13 +1,14 @@
 """Write the notes below the tables: which results are missing and why, and what names mean."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import one_line
 from irnet_hpc.aggregate.groups import content_hash, runs_with_changed_origin, split_families
+from irnet_hpc.aggregate.mae_table import row_format
 from irnet_hpc.runs.collect import FinishedRun, Gap
 
 
@@ -39,6 +40,8 @@ def legend(findings: Findings) -> list[Note]:
     families = split_families(runs)
     changed = {str(run.folder) for run in runs_with_changed_origin(runs)}
     notes = (
+        _note("runs whose MAE is far above the baseline's: do not use them", _failed(findings)),
+        _note("a few test rows make half of an MAE", _decided_by_few_rows(findings)),
         _note("layer strings", custom),
         _note(
             "recipes of one name and different content, each in a table of its own",
@@ -75,6 +78,28 @@ def legend(findings: Findings) -> list[Note]:
 
 def _note(heading: str, lines: Iterable[str]) -> Note:
     return Note(heading, tuple(sorted(lines)))
+
+
+def _failed(findings: Findings) -> Iterator[str]:
+    scores = [entry for table in findings.tables for entry in table.scored()]
+    for row, _, score in scores:
+        for run in score.far_above_baseline:
+            result, on_val = run.result, ""
+            if result.val_mae is not None:
+                on_val = f"{result.val_mae:.4g} on val, "
+            yield one_line(
+                f"{run.folder}, {row.property}: MAE {on_val}{result.test_mae:.4g} on test, "
+                f"{result.times_baseline:,.3g} times the baseline's {result.baseline_mae:.4g} "
+                f"{row.unit}"
+            )
+
+
+def _decided_by_few_rows(findings: Findings) -> Iterator[str]:
+    for table in findings.tables:
+        for row, model, score in table.scored():
+            if score.half and score.half.are_few:
+                words = score.half.words(row_format(row), row.unit)
+                yield one_line(f"{row.property}, {model}, {table.title}: {words}")
 
 
 def _fitted_on_fewer_rows(runs: Iterable[FinishedRun]) -> set[str]:

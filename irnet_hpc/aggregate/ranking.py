@@ -5,6 +5,7 @@ the ranks, then Nemenyi's critical difference.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 
 from irnet_hpc.aggregate.task_results import Task, TaskResult
@@ -27,22 +28,32 @@ class Ranking:
     p: float | None = None
     critical_difference: float | None = None
 
+    @property
+    def any_differ(self) -> bool:
+        """Return True if Friedman's test finds that the models differ.
+
+        If not, Nemenyi's critical difference, a test after Friedman's, is not asked.
+        """
+        return self.p is not None and self.p < LEVEL
+
+    @property
+    def told_apart(self) -> float | None:
+        """The least significant difference of two mean ranks; None if there are too few tasks."""
+        return self.critical_difference if self.p is None or self.any_differ else math.inf
+
     def is_as_good_as_best(self, rank: float) -> bool:
         """Return True if a mean rank does not differ significantly from the lowest."""
         gap = rank - self.ranks[0]
-        return gap == 0 or (self.critical_difference is not None and gap < self.critical_difference)
+        return gap == 0 or (self.told_apart is not None and gap < self.told_apart)
 
     @property
     def cliques(self) -> tuple[tuple[int, int], ...]:
         """The longest sequences of models without a significant difference: (first, last) place."""
-        if self.critical_difference is None:
+        least = self.told_apart
+        if least is None:
             return ()
         ends = [
-            max(
-                last
-                for last in range(first, len(self.ranks))
-                if self.ranks[last] - start < self.critical_difference
-            )
+            max(last for last in range(first, len(self.ranks)) if self.ranks[last] - start < least)
             for first, start in enumerate(self.ranks)
         ]
         return tuple(

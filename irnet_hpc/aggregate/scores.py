@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple, Self
 
+from irnet_hpc.aggregate.few_rows import HalfRows
 from irnet_hpc.runs.collect import FinishedRun
 from irnet_hpc.runs.spec import ARCHITECTURES, RunSpec, model_name
 
@@ -63,6 +64,8 @@ class Score:
     interval: tuple[float, float] | None = None
     # Adjusted by Holm's method over the row; None: not tested, or this is the lowest MAE.
     p_against_best: float | None = None
+    # The fewest test rows that make half of the MAE; None: as half_rows() of few_rows.py says.
+    half: HalfRows | None = None
 
     @classmethod
     def from_runs(cls, runs: Sequence[FinishedRun], **fields: Any) -> Self:
@@ -75,6 +78,22 @@ class Score:
     def n(self) -> int:
         """Number of runs."""
         return len(self.runs)
+
+    @property
+    def far_above_baseline(self) -> tuple[FinishedRun, ...]:
+        """The runs whose MAE on val or test is far above the baseline's."""
+        return tuple(run for run in self.runs if run.result.is_far_above_baseline)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The warnings that must stand beside the MAE wherever it is shown."""
+        n_far = len(self.far_above_baseline)
+        of = f"{n_far} of them " if 0 < n_far < self.n else ""
+        remarks = [f"{of}far above the baseline"] if n_far else []
+        if self.half and self.half.are_few:
+            rows = "row makes" if self.half.n == 1 else "rows make"
+            remarks.append(f"{self.half.n} {rows} {100 * self.half.share:.0f} %")
+        return tuple(remarks)
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
+from irnet_hpc.aggregate.few_rows import half_rows
 from irnet_hpc.aggregate.scores import Score
 from irnet_hpc.aggregate.tables import Row, Table
 from irnet_hpc.runs.collect import FinishedRun
@@ -32,7 +33,7 @@ class RunPairs(NamedTuple):
 
 
 def judge(tables: Sequence[Table], predictions: Predictions) -> tuple[Table, ...]:
-    """Add ensembles and intervals to the tables, and mark the scores that are as good as the best.
+    """Add to the tables what follows from predictions, and mark the scores as good as the best.
 
     Returns:
         The new tables.
@@ -40,20 +41,28 @@ def judge(tables: Sequence[Table], predictions: Predictions) -> tuple[Table, ...
     return tuple(
         dataclasses.replace(
             table,
-            rows=tuple(
-                _judged(_with_ensembles(row, predictions), predictions) for row in table.rows
-            ),
+            rows=tuple(_judged(_with_rows(row, predictions), predictions) for row in table.rows),
         )
         for table in tables
     )
 
 
-def _with_ensembles(row: Row, predictions: Predictions) -> Row:
+def _with_rows(row: Row, predictions: Predictions) -> Row:
+    """Add ensembles, and the rows that make half of each MAE."""
     scores = tuple(
-        score and dataclasses.replace(score, ensemble_mae=ensemble_mae(score.runs, predictions))
+        score
+        and dataclasses.replace(
+            score,
+            ensemble_mae=ensemble_mae(score.runs, predictions),
+            half=half_rows(score.runs, predictions),
+        )
         for score in row.scores
     )
-    return dataclasses.replace(row, scores=scores)
+    classical = row.best_classical
+    if classical:
+        half = half_rows(classical.runs, predictions)
+        classical = dataclasses.replace(classical, half=half)
+    return dataclasses.replace(row, scores=scores, best_classical=classical)
 
 
 def ensemble_mae(runs: Sequence[FinishedRun], predictions: Predictions) -> float | None:

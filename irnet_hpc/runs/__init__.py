@@ -31,6 +31,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "Predictions",
             "SplitRows",
             "Splits",
+            "has_predictions",
             "pool_splits",
             "read_predictions",
             "readable_runs",
@@ -44,7 +45,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "fitting_batch",
             "resolve",
         ],
-        "result": ["RunResult", "read_result"],
+        "result": ["FAR_ABOVE", "RunResult", "read_result"],
         "spec": [
             "ARCHITECTURES",
             "PROTOCOLS",

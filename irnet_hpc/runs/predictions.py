@@ -161,6 +161,11 @@ def pool_splits(numbers: Iterable[int | None], splits: Splits) -> list[list[int 
     return pools
 
 
+def has_predictions(run: FinishedRun) -> bool:
+    """Return True if a run has a file of predictions, which may be unreadable."""
+    return (run.folder / FILE).exists()
+
+
 def read_predictions(run: FinishedRun) -> dict[str, "np.ndarray"]:
     """Read the predictions of a run, and check that their MAE is that of its result.
 

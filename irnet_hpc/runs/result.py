@@ -1,12 +1,17 @@
 """Read a result.json, and check its fields."""
 
 import dataclasses
+import math
 import typing
 from pathlib import Path
 
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
 
+# A MAE above this many times the baseline's is far above it. A model that predicts the mean of a
+# property that is mostly zero comes close to twice the baseline, which predicts the median.
+FAR_ABOVE = 3.0
+ROUNDING = 1e-6  # a MAE that fp32 leaves where all targets are equal, in any unit
 # The largest number allowed in a result; its square is still finite.
 MAX_NUMBER = 1e100
 
@@ -69,6 +74,22 @@ class RunResult:
     per_property: dict | None = None
     # The run that it started from, as warm_start.describe() returns it; None: random weights.
     origin: dict | None = None
+
+    @property
+    def times_baseline(self) -> float:
+        """The larger of the MAEs on val and test, in multiples of the baseline's MAE.
+
+        If the baseline's is 0, this is infinite, or 0 if the larger is no more than rounding.
+        """
+        largest = max(self.val_mae or 0.0, self.test_mae)
+        if self.baseline_mae:
+            return largest / self.baseline_mae
+        return math.inf if largest > ROUNDING else 0.0
+
+    @property
+    def is_far_above_baseline(self) -> bool:
+        """Return True if predicting one number for all rows would be far better than the model."""
+        return self.times_baseline > FAR_ABOVE
 
 
 # The types of each field, and the fields that may be absent. Computed once, since a report may read

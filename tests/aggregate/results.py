@@ -150,16 +150,18 @@ FORMULAS = np.array(["Fe2O3", "Fe2O3", "NaCl", "MgO"])
 def write_predictions(write, results, errors, *arguments, **changes):
     """Write a run with predictions that are off by `errors` (n_rows,), whose mean is its MAE.
 
-    `write` writes its result; another number as `rows` gives the rows of another split.
+    `write` writes its result; another number as `rows` gives the rows of another split. The
+    `formulas` are repeated as often as there are rows.
     """
     errors, rows = np.array(errors, float), changes.pop("rows", 0)
+    formulas = changes.pop("formulas", FORMULAS)
     folder = write(results, float(np.abs(errors).mean()), *arguments, n_test=len(errors), **changes)
     target = np.arange(1.0, 1 + len(errors)) + 10 * rows
     ids = np.array([f"m{rows}-{number}" for number in range(len(errors))])
     np.savez(
         folder / FILE,
         material_id=ids,
-        formula=FORMULAS[: len(errors)],
+        formula=np.resize(formulas, len(errors)),
         target=target,
         prediction=target + errors,
     )

@@ -43,7 +43,15 @@ def test_a_critical_difference_of_mean_ranks_is_claimed_from_eight_tasks_on(
 
 
 def test_ranks_within_the_critical_difference_are_joined_in_the_longest_bars():
-    ranking = Ranking(
-        ("a", "b", "c", "d"), (1.0, 1.5, 1.9, 3.9), (0,) * 4, ("t",) * 9, (), 9, 1.0, 0.5, 1.0
-    )
+    models, ranks = ("a", "b", "c", "d"), (1.0, 1.5, 1.9, 3.9)
+    ranking = Ranking(models, ranks, (0,) * 4, ("t",) * 9, (), 9, 20.0, 0.001, 1.0)
     assert ranking.cliques == ((0, 2),)
+    assert [ranking.is_as_good_as_best(rank) for rank in ranks] == [True, True, True, False]
+
+
+def test_no_ranks_differ_where_friedmans_test_finds_nothing():
+    """Nemenyi's test comes after Friedman's: with p = 0.5 it is not asked."""
+    models, ranks = ("a", "b", "c", "d"), (1.0, 1.5, 1.9, 3.9)
+    ranking = Ranking(models, ranks, (0,) * 4, ("t",) * 9, (), 9, 1.0, 0.5, 1.0)
+    assert ranking.cliques == ((0, 3),)
+    assert all(map(ranking.is_as_good_as_best, ranks))

@@ -63,6 +63,7 @@ def test_a_model_of_two_seeds_beside_three_is_not_judged(tmp_path):
         "0.130 ± 0.000 (n=2)",
         "n < 3",
         "n < 3",
+        "2 of 4 rows",
     ]
 
 
@@ -125,7 +126,11 @@ def test_predictions_that_are_missing_cost_the_interval_and_are_named(tmp_path):
     assert (irnet.interval, list(problems)) == (None, [gone.parent])
     assert table.rows[0].scores[0].p_against_best is None  # two seeds are left in common
     (block,) = mae_intervals.section(findings_of(tmp_path)).blocks
-    assert [cell.text for cell in block.lines[3]][3:] == ["no predictions", "is the best"]
+    assert [cell.text for cell in block.lines[3]][3:] == [
+        "no predictions",
+        "is the best",
+        "not counted",
+    ]
 
 
 def test_the_mean_of_the_seeds_predictions_has_the_mae_worked_out_by_hand(tmp_path):

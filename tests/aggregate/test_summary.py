@@ -1,20 +1,156 @@
-"""The results in words."""
+"""The results in words: nothing is claimed that the report's own statistics do not support."""
+
+import re
+
+import numpy as np
+import pytest
 
 from irnet_hpc.aggregate.page.summary import extent, sentences
-from tests.aggregate.results import findings_of, write_by_hand
+from irnet_hpc.aggregate.sections.differences import differences_of
+from irnet_hpc.runs.predictions import Predictions
+from tests.aggregate.results import (
+    findings_of,
+    write_by_hand,
+    write_classical,
+    write_predictions,
+    write_ranked,
+    write_run,
+)
+
+FORMULAS = [f"Fe{number}O" for number in range(1, 500)]
+TASK = "oqmd-magpie formation_energy"
+DEPTH = "Depth, formation_energy"
+
+
+def texts_of(results):
+    findings = findings_of(results)
+    return {sentence.about: sentence.text for sentence in sentences(findings)}, findings
+
+
+def write(results, errors, model="irnet-17", **changes):
+    write_predictions(write_run, results, errors, model, formulas=FORMULAS, **changes)
+
+
+def write_two(results, irnet, forest, n_seeds=3, **changes):
+    """Write a network, whose seeds differ by 0.001, and a forest, with these errors."""
+    for seed in range(n_seeds):
+        write(results, np.array(irnet) + 0.001 * seed, seed=seed, val_mae=0.01, **changes)
+    write(results, forest, "random_forest", **changes)
 
 
 def test_sentences_follow_from_the_tables(tmp_path):
-    """Plain stays at 0.12, IRNet goes from 0.09 to 0.15; 0.09 is 82 % below 0.5."""
+    """Without predictions there is no interval: numbers are stated, and nothing is claimed."""
     write_by_hand(tmp_path)
-    findings = findings_of(tmp_path)
-    texts_about = {sentence.about: sentence.text for sentence in sentences(findings)}
+    texts, findings = texts_of(tmp_path)
     assert extent(findings) == "8 finished runs of 4 models on 1 task, 8 device-hours together."
-    assert texts_about["oqmd-magpie formation_energy"] == (
-        "irnet-17, the best of 4 by val, has a test MAE of 0.090 eV/atom from 80 training rows, "
-        "82 % below the baseline."
+    assert texts[TASK] == (
+        "irnet-17, chosen by val among 4, has a test MAE of 0.090 eV/atom from 80 training rows "
+        "(baseline 0.500)."
     )
-    depth = texts_about["Depth, formation_energy"]
-    assert "the plain network goes from 0.120 to 0.120 (+0 %) between 17 and 48 layers" in depth
-    assert "IRNet goes from 0.090 to 0.150 (+67 %)" in depth
-    assert "2 of 4" in texts_about["Claims"]
+    assert "the plain network has 0.120 and 0.120 with 17 and 48 layers" in texts[DEPTH]
+    assert "IRNet has 0.090 and 0.150 with 17 and 48 layers, which is not tested" in texts[DEPTH]
+    assert "%" not in texts[DEPTH] + texts[TASK]
+    assert "2 of 4" in texts["Claims"]
+
+
+def test_a_difference_that_the_interval_supports_is_claimed(tmp_path):
+    """0.101 is half of the forest's 0.202, and 80 % below the baseline's 0.5."""
+    write_two(tmp_path, [0.1] * 40, [0.202] * 40)
+    texts, _ = texts_of(tmp_path)
+    assert "80 % below the baseline" in texts[TASK]
+    assert "50 % below the best classical model (random_forest" in texts[TASK]
+
+
+@pytest.mark.parametrize(
+    ("irnet", "forest"),
+    [
+        ([0.1] * 40, [0.1] * 38 + [2.0, 1.0]),  # two rows make the difference
+        ([0.1, 0.3] * 20, [0.3, 0.11] * 20),  # a small difference in much noise
+        ([0.1] * 30 + [2.0] + [0.1] * 9, [0.12] * 40),  # better in all rows but one
+        ([0.2] * 40, [0.201] * 40),  # less than the seeds differ
+    ],
+)
+def test_a_difference_within_the_interval_is_not_claimed(tmp_path, irnet, forest):
+    write_two(tmp_path, irnet, forest)
+    texts, findings = texts_of(tmp_path)
+    ((_, differences),) = differences_of(findings.tables, Predictions())
+    assert not differences[0].excludes_zero
+    assert "cannot be told from the best classical model" in texts[TASK]
+    assert "below the best classical" not in texts[TASK]
+    shown = re.search(r"95 % interval (\S+) to (\S+)\)", texts[TASK]).groups()
+    known = differences[0].interval
+    assert list(map(float, shown)) == pytest.approx(known, abs=0.1 * (known[1] - known[0]))
+
+
+def test_below_three_runs_no_model_is_called_better(tmp_path):
+    write_two(tmp_path, [0.1] * 40, [0.3] * 40, n_seeds=2)
+    texts, _ = texts_of(tmp_path)
+    assert "0.3" in texts[TASK] and "%" not in texts[TASK]
+
+
+def test_a_percentage_over_classical_needs_predictions(tmp_path):
+    """Three seeds at 0.05 to 0.07 and a forest at 0.12, as results without predictions."""
+    write_classical(tmp_path)
+    for seed in range(3):
+        write_run(tmp_path, 0.05 + 0.01 * seed, seed=seed)
+    texts, _ = texts_of(tmp_path)
+    assert "random_forest, 0.12" in texts[TASK] and "%" not in texts[TASK]
+
+
+def test_an_mae_whose_interval_contains_the_baselines_is_not_below_it(tmp_path):
+    """The mean of 39 errors of 0.1 and one of 14 is 0.45, with an interval far beyond 0.5."""
+    for seed in range(3):
+        write(tmp_path, [0.1] * 39 + [14.1], seed=seed)
+    texts, _ = texts_of(tmp_path)
+    assert "not to be told from the baseline's 0.5" in texts[TASK]
+    assert "1 of 40 test rows (Fe40O) makes 78 % of it; without it it is 0.1" in texts[TASK]
+
+
+def test_a_model_above_the_baseline_is_said_to_be(tmp_path):
+    for seed in range(3):
+        write(tmp_path, [0.75] * 40, seed=seed)
+    assert "50 % above the baseline" in texts_of(tmp_path)[0][TASK]
+
+
+def test_a_failed_run_is_named_before_anything_is_claimed_of_it(tmp_path):
+    for seed in range(3):
+        write(tmp_path, [5e4] * 40, seed=seed)
+    text = texts_of(tmp_path)[0][TASK]
+    assert "3 of 3 runs failed" in text and "1e+05 times the baseline's" in text
+
+
+def test_the_model_that_test_prefers_is_named_but_not_chosen(tmp_path):
+    write_run(tmp_path, 0.456, "plain-17", val_mae=0.1)
+    write_run(tmp_path, 0.425, "irnet-17", val_mae=0.2)
+    text = texts_of(tmp_path)[0][TASK]
+    assert text.startswith("plain-17, chosen by val") and "irnet-17 has 0.4250 on test" in text
+
+
+@pytest.mark.parametrize(
+    ("deep", "claimed"), [(0.3, "+200 %"), (0.05, "-50 %"), (0.1, None), (0.1005, None)]
+)
+def test_a_change_with_depth_is_claimed_only_beyond_its_interval(tmp_path, deep, claimed):
+    for seed in range(3):
+        for model, error in (("irnet-17", 0.1), ("irnet-48", deep), ("plain-17", 0.1)):
+            # The mean over seeds stays; seeds differ by 0.01.
+            write(tmp_path, [error + 0.01 * (seed - 1)] * 40, model, seed=seed)
+        write(tmp_path, [0.2] * 40, "plain-48", seed=seed)
+    text = texts_of(tmp_path)[0][DEPTH]
+    assert "(+100 %)" in text  # plain
+    assert (claimed in text) if claimed else ("IRNet has 0.10" in text)
+    assert ("cannot be told apart" in text) == (claimed is None)
+
+
+@pytest.mark.parametrize(("n_tasks", "words"), [(3, "claimed from 8"), (9, "critical difference")])
+def test_ranks_are_claimed_from_eight_tasks_on(tmp_path, n_tasks, words):
+    write_ranked(tmp_path, n_tasks)
+    text = texts_of(tmp_path)[0]["Ranks"]
+    assert words in text and "irnet-17, onecycle has the lowest mean rank" in text
+
+
+def test_ranks_that_friedmans_test_does_not_tell_apart_are_not_claimed(tmp_path):
+    """Each of two models wins four of eight tasks: Friedman's chi2 is 0."""
+    for task in range(8):
+        for number, model in enumerate(("plain-17", "irnet-17")):
+            write_run(tmp_path, 0.1 + 0.1 * ((task + number) % 2), model, property=f"p{task}")
+    assert "no ranks differ" in texts_of(tmp_path)[0]["Ranks"]

@@ -14,7 +14,7 @@ from irnet_hpc.aggregate.formats import Line, Text, one_line
 
 # The first number of a cell, or the number behind a model's name.
 NUMBER = re.compile(r"(?:p [<=] )?([+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?)(?: .*)?")
-NAMED = re.compile(r"[\w.+-]+ (\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?) (?:± \S+ )?\(n=\d+\)")
+NAMED = re.compile(r"[\w.+-]+ (\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?) (?:± \S+ )?\(n=\d+[^)]*\)")
 MAX_UNBROKEN = 44  # a cell with more characters may be broken into lines
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from markupsafe import Markup
 
 from irnet_hpc.aggregate.curves import Convergence
-from irnet_hpc.aggregate.diagnostics import WORST_SHARE, Diagnosis, ElementError
+from irnet_hpc.aggregate.diagnostics import Diagnosis, ElementError
 from irnet_hpc.aggregate.figures import figure_of, rank_figure
 from irnet_hpc.aggregate.formats import line_of
 from irnet_hpc.aggregate.mae_table import row_format
@@ -205,12 +205,15 @@ def _page_diagnosis(number: int, diagnosis: Diagnosis) -> PageDiagnosis:
         if diagnosis.n_unreadable
         else ""
     )
+    worst = f"the worst {count(diagnosis.n_worst, 'row')} of all"
+    n_unread = result.score.n - diagnosis.n_runs
+    unread = f" {count(n_unread, 'run')} cannot be shown: no predictions." if n_unread else ""
     return PageDiagnosis(
         title=f"{task.label}: {result.model}, {mae}",
         text=(
             f"{result.model}, {result.training}, {result.features}: {mae} {task.unit} over "
             f"{diagnosis.n_rows:,} test rows. Half of them are within {diagnosis.median:.2g}, and "
-            f"the worst {100 * WORST_SHARE:.0f} % make {100 * diagnosis.worst_share:.0f} % of it."
+            f"{worst} make {diagnosis.worst_share:.0%} of it.{unread}"
         ),
         charts=[
             panel_chart(functools.partial(draw, diagnosis=diagnosis), f"{name}{number}", caption)

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from irnet_hpc.aggregate.findings import Findings
-from irnet_hpc.aggregate.mae_table import row_format
+from irnet_hpc.aggregate.mae_table import difference_format, interval_text, p_text, row_format
 from irnet_hpc.aggregate.ranking import MIN_TASKS, Ranking
-from irnet_hpc.aggregate.scores import NAMES, Model, percent_below
+from irnet_hpc.aggregate.scores import NAMES, Model, Score, percent_below
+from irnet_hpc.aggregate.sections.differences import Difference, Pair, compare
 from irnet_hpc.aggregate.significance import MIN_RUNS
 from irnet_hpc.aggregate.tables import Row, Table
 from irnet_hpc.aggregate.task_results import Task
@@ -33,10 +34,10 @@ def extent(findings: Findings) -> str:
 def sentences(findings: Findings) -> Iterator[Sentence]:
     """Yield sentences on each task's best model, on depth, ranks, claims and missing results."""
     for task in findings.tasks:
-        yield Sentence(task.name, _best(task))
+        yield Sentence(task.name, _best(task, findings))
     for table in findings.tables:
         for row in table.rows:
-            if sentence := _depth(table, row):
+            if sentence := _depth(table, row, findings):
                 yield Sentence(f"Depth, {row.property}", sentence)
     if findings.ranking:
         yield Sentence("Ranks", _ranks(findings.ranking))
@@ -47,61 +48,134 @@ def sentences(findings: Findings) -> Iterator[Sentence]:
         yield Sentence("Missing", f"Without a result: {counts}.")
 
 
-def _best(task: Task) -> str:
+def _best(task: Task, findings: Findings) -> str:
     best, row, form = task.best, task.best.row, row_format(task.best.row)
-    rivals = f", the best of {len(task.results)} by val," if len(task.results) > 1 else ""
-    text = f"{best.model}{rivals} has a test MAE of {best.score.mae:{form}} {task.unit}"
-    text += f" from {row.n_train:,} training rows"
-    below = percent_below(best.score.mae, row.baseline)
-    text += f", {_below(below)} the baseline" if below is not None else ""
-    classical = row.best_classical
-    over = percent_below(best.score.mae, classical.mae) if classical else None
-    if classical and over is not None:
-        text += f" and {_below(over)} the best classical model ({classical.model})"
+    score, rivals = best.score, _rivals(task)
+    text = f"{best.model}{rivals} has a test MAE of {score.mae:{form}} {task.unit}"
+    text += f" from {row.n_train:,} training rows{_against_baseline(score, row, form)}"
+    if row.best_classical:
+        pair = Pair(best.model, score, row.best_classical.model, row.best_classical)
+        text += _against_classical(row, pair, compare(row, pair, findings.predictions))
+    parts = [text, *_doubts(task)]
     if line := task.published:
-        text += f"; the lowest published is {line.mae:.3g} ({line.their_model}), on other rows"
-    return f"{text}."
+        parts.append(f"the lowest published is {line.mae:.3g} ({line.their_model}), on other rows")
+    return f"{'; '.join(parts)}."
+
+
+def _rivals(task: Task) -> str:
+    return f", chosen by val among {len(task.results)}," if len(task.results) > 1 else ""
+
+
+def _doubts(task: Task) -> Iterator[str]:
+    """Say that runs failed, that a few rows decide an MAE, and which model is best on test."""
+    best, row, form = task.best, task.best.row, row_format(task.best.row)
+    if far := best.score.far_above_baseline:
+        times = max(run.result.times_baseline for run in far)
+        yield (
+            f"{len(far)} of {count(best.score.n, 'run')} failed: the MAE on val or test is up to "
+            f"{times:,.3g} times the baseline's, do not use it"
+        )
+    known: list[tuple[str, Score]] = [(str(best.model), best.score)]
+    known += [(row.best_classical.model, row.best_classical)] if row.best_classical else []
+    for name, score in known:
+        if score.half and score.half.are_few:
+            yield f"a few rows decide the MAE of {name}: {score.half.words(form, task.unit)}"
+    lowest = min(task.results, key=lambda result: result.score.mae)
+    if lowest.score.mae < best.score.mae:
+        yield (f"{lowest.model} has {lowest.score.mae:{form}} on test, which must not choose")
+
+
+def _against_baseline(score: Score, row: Row, form: str) -> str:
+    """Compare with the baseline: a claim if the interval excludes it, else both numbers."""
+    below = percent_below(score.mae, row.baseline)
+    if below is None or score.interval is None:
+        return f" (baseline {row.baseline:{form}})"
+    low, high = score.interval
+    if low <= row.baseline <= high:
+        return f", not to be told from the baseline's {row.baseline:{form}}"
+    return f", {_below(below)} the baseline"
+
+
+def _against_classical(row: Row, pair: Pair, difference: Difference | None) -> str:
+    """Compare with the best classical model; claim a difference only where it is significant."""
+    form, other = row_format(row), pair.other
+    named = f"the best classical model ({pair.against}, {other.mae:{form}})"
+    if difference is None or difference.interval is None or difference.percent is None:
+        return f"; {named} is not compared: fewer than {MIN_RUNS} runs, or no predictions"
+    if is_claimed(pair, difference):
+        return f", and {_below(-difference.percent)} {named}, {_interval(difference)}"
+    return f"; it cannot be told from {named}, {_interval(difference)}"
+
+
+def is_claimed(pair: Pair, difference: Difference) -> bool:
+    """Return True if the interval excludes zero and the test of the row tells the two apart."""
+    return bool(difference.excludes_zero) and not (pair.score.best and pair.other.best)
+
+
+def _interval(difference: Difference) -> str:
+    low, high = difference.interval or (difference.mean, difference.mean)
+    form = difference_format([difference.mean], [(high - low) / 4])
+    return f"difference {difference.mean:{form}} (95 % interval {interval_text(low, high, form)})"
 
 
 def _below(percent: float) -> str:
     return f"{abs(percent):.0f} % {'below' if percent >= 0 else 'above'}"
 
 
-def _depth(table: Table, row: Row) -> str | None:
+def _depth(table: Table, row: Row, findings: Findings) -> str | None:
     """Compare the smallest with the greatest depth of each architecture, as the papers do."""
-    form, parts = row_format(row), []
+    parts = []
     for architecture in ("plain", "srnet", "irnet"):
-        scores = [(depth, table.score(row, Model(architecture, depth))) for depth in table.depths]
-        known = [(depth, score.mae) for depth, score in scores if score]
-        if len(known) < 2:
-            continue
-        (low, first), (high, last) = known[0], known[-1]
-        change = 100 * (last / first - 1) if first else 0.0
-        name = "the plain network" if architecture == "plain" else NAMES[architecture]
-        parts.append(
-            f"{name} goes from {first:{form}} to {last:{form}} ({round(change) or 0:+d} %) between "
-            f"{low} and {high} layers"
-        )
+        models = [Model(architecture, depth) for depth in table.depths]
+        known = [(model, score) for model in models if (score := table.score(row, model))]
+        if len(known) > 1:
+            (first, low), (last, high) = known[0], known[-1]
+            pair = Pair(last, high, str(first), low)
+            difference = compare(row, pair, findings.predictions)
+            parts.append(_between_depths(row, first, pair, difference))
     return f"{'; '.join(parts)} ({row.unit}; {table.title})." if len(parts) > 1 else None
 
 
+def _between_depths(row: Row, first: Model, pair: Pair, difference: Difference | None) -> str:
+    form, architecture = row_format(row), first.architecture
+    name = "the plain network" if architecture == "plain" else NAMES[architecture]
+    low, high = f"{pair.other.mae:{form}}", f"{pair.score.mae:{form}}"
+    depths = f"{first.depth} and {pair.model.depth} layers"
+    if difference is None or difference.interval is None:
+        return f"{name} has {low} and {high} with {depths}, which is not tested"
+    if not difference.excludes_zero:
+        return (
+            f"{name} has {low} and {high} with {depths}, which cannot be told apart, "
+            f"{_interval(difference)}"
+        )
+    change = round(difference.percent or 0) or 0
+    return (
+        f"{name} goes from {low} to {high} ({change:+d} %) between {depths}, "
+        f"{_interval(difference)}"
+    )
+
+
 def _ranks(ranking: Ranking) -> str:
+    """Name the model with the best mean rank, and say whether it differs from the others."""
+    n_alike = sum(map(ranking.is_as_good_as_best, ranking.ranks[1:]))
     text = (
         f"Over the {len(ranking.tasks)} tasks that {len(ranking.models)} models have in common, "
-        f"{ranking.models[0]} ranks best ({ranking.ranks[0]:.2f} on average)"
+        f"{ranking.models[0]} has the lowest mean rank ({ranking.ranks[0]:.2f})"
     )
-    if ranking.critical_difference is None:
+    if ranking.critical_difference is None or ranking.p is None:
         return f"{text}; differences of ranks are claimed from {MIN_TASKS} tasks on."
-    difference = ranking.critical_difference
-    return f"{text}; mean ranks that differ by less than {difference:.2f} cannot be told apart."
+    if not ranking.any_differ:
+        return f"{text}, but no ranks differ (Friedman's test, {p_text(ranking.p)})."
+    others = f"{n_alike} of the others cannot be told from it" if n_alike else "the others differ"
+    return f"{text}; {others} (critical difference {ranking.critical_difference:.2f})."
 
 
 def _claims(findings: Findings) -> str:
     scores = [score for table in findings.tables for _, _, score in table.scored()]
     n_enough = sum(score.n >= MIN_RUNS for score in scores)
     return (
-        f"Models with {MIN_RUNS} runs or more: {n_enough} of {len(scores)}. For the others only "
-        "their MAE is stated."
+        f"Models with {MIN_RUNS} runs or more: {n_enough} of {len(scores)}. Of the others nothing "
+        "is claimed; only their MAE is stated."
     )
 
 

@@ -128,6 +128,12 @@ def _pairs(table: Table, row: Row, scratch: Iterable[tuple[str, Table]]) -> Iter
             yield Pair(model, score, row.best_classical.model, row.best_classical)
 
 
+def compare(row: Row, pair: Pair, predictions: Predictions) -> Difference | None:
+    """Compare two scores of a row on common test rows; None if no split has both predictions."""
+    runs = {run.folder: run for score in (pair.score, pair.other) for run in score.runs}
+    return _difference(row, pair, predictions.by_split(runs.values()))
+
+
 def _difference(row: Row, pair: Pair, splits: Splits) -> Difference | None:
     """Compare a pair; None if no split has predictions of both models."""
     # Imported here, since tables without predictions need no numpy.

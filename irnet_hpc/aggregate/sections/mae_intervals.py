@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from irnet_hpc.aggregate.few_rows import FEW
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of, missing
 from irnet_hpc.aggregate.mae_table import interval_text, p_text, row_format, score_text
@@ -17,7 +18,8 @@ TEXT = (
     "on the test rows, splits and seeds that both have, with Holm's correction over the row. "
     f"Models with a probability of {LEVEL} or more are bold like the best. With fewer than "
     f"{MIN_RUNS} runs of a network neither is given. The baseline has no predictions of its own "
-    "and is compared by its MAE alone."
+    "and is compared by its MAE alone. half of it from: the fewest test rows that make half of the "
+    f"MAE; bold if they are at most {100 * FEW:.0f} % of the rows, or a single one."
 )
 
 
@@ -41,13 +43,22 @@ def _scores(table: Table) -> Iterator[tuple[Row, str, Score]]:
 
 
 def _grid(table: Table) -> list[Line]:
-    lines = [line_of("property", "model", "test MAE", "95 % interval", "against the best")]
+    header = ("property", "model", "test MAE", "95 % interval", "against the best")
+    lines = [line_of(*header, "half of it from")]
     for row, name, score in _scores(table):
         form = row_format(row)
         interval = interval_text(*score.interval, form) if score.interval else no_interval(score)
         mae = Text(score_text(score, form), score.best)
-        lines.append(line_of(row.label, Text(name, score.best), mae, interval, _tested(score)))
+        cells = row.label, Text(name, score.best), mae, interval, _tested(score), _half(score)
+        lines.append(line_of(*cells))
     return lines
+
+
+def _half(score: Score) -> Text:
+    """Write how many test rows make half of the MAE."""
+    if score.half is None:
+        return missing("MAE is 0" if not score.mae else "not counted")
+    return Text(f"{score.half.n:,} of {score.half.n_rows:,} rows", score.half.are_few)
 
 
 def no_interval(score: Score) -> Text:

@@ -19,11 +19,11 @@ HEADING = "Optimism of selecting on test"
 TEXT = (
     "Protocol paper selects on the test rows and reports on them. optimism: each run repeats its "
     "selection on one half of the test rows; optimism is the MAE on the other half less that on "
-    "this half, both ways round, mean ± sd over runs. Above zero, the reported MAE is too low. "
-    "Half of the rows are fewer than all, so luck plays a larger part. honest: the same model "
-    "where val selects and test is used once. It is trained without the rows of val, which "
-    "protocol paper trains on, so the two differ by more than the selection. With several splits, "
-    "these two are over the splits that both have."
+    "this half, both ways round, mean ± sd over runs. Where it is well above zero and its sd, the "
+    "reported MAE is too low. Half of the rows are fewer than all, so luck plays a larger part. "
+    "honest: the same model where val selects and test is used once. It is trained without the "
+    "rows of val, which protocol paper trains on, so the two differ by more than the selection. "
+    "With several splits, these two are over the splits that both have."
 )
 
 

@@ -9,9 +9,9 @@ TEXT = (
     "A model's rank by test MAE (1 is the best, equal MAEs share theirs), averaged over tasks. A "
     "model here is an architecture, depth and recipe; a task is a property of a pack with its "
     "number of training rows. Only models and tasks without gaps are ranked. From "
-    f"{MIN_TASKS} tasks on, Friedman's test says whether any models differ, and Nemenyi's critical "
-    "difference by how much two mean ranks must differ. Tasks that share their materials are less "
-    "independent than the test supposes."
+    f"{MIN_TASKS} tasks on, Friedman's test says whether any models differ, and if so, Nemenyi's "
+    "critical difference says by how much two mean ranks must differ. Tasks that share their "
+    "materials are less independent than the test supposes."
 )
 
 
@@ -28,6 +28,8 @@ def _title(ranking: Ranking) -> str:
     if ranking.critical_difference is None or ranking.p is None:
         return f"{title}: too few for a critical difference, which needs {MIN_TASKS}"
     difference = f"critical difference {ranking.critical_difference:.2f} at {LEVEL:.0%}"
+    if not ranking.any_differ:
+        difference = f"so no ranks differ at {LEVEL:.0%}"
     return f"{title}: Friedman {p_text(ranking.p)}, {difference}"
 
 

@@ -11,8 +11,8 @@ from irnet_hpc.aggregate.task_results import Task, TaskResult
 
 TEXT = (
     "Test MAE of one model and recipe with each representation of the same dataset; the lowest of "
-    "a row is bold. A feature set may reject rows that another accepts; then the numbers of rows "
-    "differ, as shown."
+    "a row is bold, whether or not the others differ from it significantly. A feature set may "
+    "reject rows that another accepts; then the numbers of rows differ, as shown."
 )
 
 

@@ -10,7 +10,7 @@ from irnet_hpc.aggregate.series import Point, Series
 
 SIZE_TEXT = (
     "The same test rows, and the first n of the training rows. The best classical model is chosen "
-    "by val anew for each n. The best of a row is bold."
+    "by val anew for each n. Bold as in the tables."
 )
 CHEMISTRY_TEXT = (
     "random: a hash of the formula decides which rows are test rows, so test formulas resemble "
