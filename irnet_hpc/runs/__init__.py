@@ -66,5 +66,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "shape_of",
         ],
         "state_names": ["Cause", "CellState", "GapState"],
+        "yaml_file": ["load_yaml", "parse_yaml"],
     },
 )

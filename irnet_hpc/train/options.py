@@ -4,10 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from irnet_hpc.errors import UserError, check_choice
-from irnet_hpc.train.request import NOT_YAML, RequestedCell, TrainRequest, resolve_recipe
+from irnet_hpc.runs.yaml_file import parse_yaml
+from irnet_hpc.train.request import RequestedCell, TrainRequest, resolve_recipe
 from irnet_hpc.train.run import TrainOptions
 
 # Key of a cell of --bundle -> its type in Python, and in words.
@@ -84,11 +83,14 @@ def _read_bundle(text: str) -> list[dict[str, Any]]:
         content = text
         if not text.lstrip().startswith("["):
             content = Path(text).read_text(encoding="utf-8")
-        cells = yaml.safe_load(content)
     except OSError as error:
         raise UserError(f"{rule}, or its file, got {text[:200]!r}: {error.strerror}") from None
-    except NOT_YAML:
-        cells = None
+    except ValueError as error:
+        raise UserError(f"{rule}, or its file, got {text[:200]!r}: {error}") from None
+    try:
+        cells = parse_yaml(content)
+    except UserError as error:
+        raise UserError(f"{rule}, got {text[:200]!r} ({error})") from None
     if not isinstance(cells, list) or not cells or not all(isinstance(c, dict) for c in cells):
         raise UserError(f"{rule}, got {text[:200]!r}")
     for cell in cells:

@@ -8,8 +8,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.runs.classical_grids import GRID, GRIDS, Grid
 from irnet_hpc.runs.folder import RunFolder
@@ -23,15 +21,12 @@ from irnet_hpc.runs.spec import (
     run_folder,
     run_key,
 )
+from irnet_hpc.runs.yaml_file import parse_yaml
 from irnet_hpc.train.run import PLACES, Run, TrainOptions
 
 if TYPE_CHECKING:
     from irnet_hpc.pack.store import Pack
     from irnet_hpc.train.warm_start import Origin
-
-# The exceptions of the YAML reader, including those for text that is not UTF-8, for a date such as
-# 2020-99-99, and for brackets that are nested too deeply.
-NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,12 +98,16 @@ def resolve_recipe(recipe: str | dict | None, architecture: str | None) -> Recip
         return GRIDS[architecture]
     if isinstance(recipe, dict):
         return resolve(recipe)
+    if not recipe.lstrip().startswith("{"):
+        return resolve(recipe)
     try:
-        return resolve(yaml.safe_load(recipe) if recipe.lstrip().startswith("{") else recipe)
-    except NOT_YAML:
+        fields = parse_yaml(recipe)
+    except UserError as error:
         raise UserError(
-            f"an inline recipe must be YAML like {{name: mine, base: paper}}, got {recipe!r}"
+            f"an inline recipe must be YAML like {{name: mine, base: paper}}, got {recipe!r:.200} "
+            f"({error})"
         ) from None
+    return resolve(fields)
 
 
 def one_collective_per_step(recipes: Sequence[Recipe | Grid], size: int) -> bool:

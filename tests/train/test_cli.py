@@ -202,7 +202,14 @@ BAD = {
     "enormous": ({"layers": "65536x1000-1"}, "at most 4,000,000,000 weights"),
     "recipe endless": ({"recipe": "{name: a, base: paper, epochs: .inf}"}, "must be of type int"),
     "recipe bool": ({"recipe": "{name: a, base: paper, epochs: true}"}, "must be of type int"),
-    "recipe date": ({"recipe": "{name: a, base: paper, epochs: 2020-99-99}"}, "must be YAML"),
+    "recipe date": (
+        {"recipe": "{name: a, base: paper, epochs: 2020-99-99}"},
+        "must be of type int",
+    ),
+    "recipe key twice": (
+        {"recipe": "{name: a, base: paper, epochs: 5, epochs: 50}"},
+        "epochs",
+    ),
     "bf16 allreduce of fp64": (
         {"recipe": "{name: a, base: paper, precision: fp64, allreduce: bf16}"},
         "bf16",

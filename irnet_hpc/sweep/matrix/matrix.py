@@ -20,6 +20,7 @@ from irnet_hpc.files import NAME
 from irnet_hpc.runs.classical_grids import GRID, Grid
 from irnet_hpc.runs.recipes import Recipe
 from irnet_hpc.runs.spec import PROTOCOLS, RunSpec, run_id
+from irnet_hpc.runs.yaml_file import load_yaml
 from irnet_hpc.sweep.matrix.fields import check_keys, entries_of
 from irnet_hpc.sweep.matrix.keys import MatrixKeys
 from irnet_hpc.sweep.matrix.models import (
@@ -56,7 +57,6 @@ from irnet_hpc.sweep.matrix.resources import (
     read_retry,
     read_shapes,
 )
-from irnet_hpc.sweep.matrix.yaml_file import load_yaml
 
 # More cells are surely a mistake, and would fill the memory.
 MAX_CELLS = 1_000_000

@@ -8,8 +8,8 @@ from typing import Annotated
 from msgspec import Meta
 
 from irnet_hpc.errors import UserError, check_choice
+from irnet_hpc.runs.yaml_file import load_yaml
 from irnet_hpc.sweep.matrix.fields import check_keys, check_values
-from irnet_hpc.sweep.matrix.yaml_file import load_yaml
 
 # Searched in the current folder, and in the clone that contains the package.
 SITES = (Path("env/sites"), Path(__file__).parents[3] / "env" / "sites")

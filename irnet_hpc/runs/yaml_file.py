@@ -1,6 +1,7 @@
-"""Read YAML that users write. Anything but a plain mapping is refused with a one-sentence error."""
+"""Read YAML that users write. What PyYAML would silently change is refused with one sentence."""
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -27,18 +28,6 @@ class _Loader(yaml.SafeLoader):
         if node is not None:
             _count(node, {})
         return node
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key, _ in node.value:
-            where = f"line {key.start_mark.line + 1}"
-            if not isinstance(key, yaml.ScalarNode) or key.tag not in TEXT_TAGS:
-                value = repr(key.value) if isinstance(key, yaml.ScalarNode) else f"a {key.id}"
-                raise UserError(f"{where}: a key must be text, got {value:.50}")
-            if key.value in seen:
-                raise UserError(f"{where}: key given twice: {key.value}")
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
     def construct_whole(self, node: yaml.ScalarNode) -> int:
         number = self.construct_yaml_int(node) if len(node.value) < 100 else MAX_WHOLE
@@ -74,6 +63,8 @@ def _count(node: yaml.Node, known: dict[int, int]) -> int:
         return known[id(node)]
     # This value stands until the node is counted, since a node that contains itself has no end.
     known[id(node)] = MAX_NODES
+    if isinstance(node, yaml.MappingNode):
+        _check_keys(node)
     children = node.value if isinstance(node, yaml.CollectionNode) else ()
     total = 1
     for child in children:
@@ -86,6 +77,23 @@ def _count(node: yaml.Node, known: dict[int, int]) -> int:
     return total
 
 
+def _check_keys(node: yaml.MappingNode) -> None:
+    """Refuse keys that are not text or are given twice, as they stand in the file.
+
+    PyYAML 6.0 writes merged keys (`<<: *base`) into a node when it constructs the node, or another
+    one that merges it. Then a key that replaces a merged one stands there twice.
+    """
+    seen = set()
+    for key, _ in node.value:
+        where = f"line {key.start_mark.line + 1}"
+        if not isinstance(key, yaml.ScalarNode) or key.tag not in TEXT_TAGS:
+            value = repr(key.value) if isinstance(key, yaml.ScalarNode) else f"a {key.id}"
+            raise UserError(f"{where}: a key must be text, got {value:.50}")
+        if key.value in seen:
+            raise UserError(f"{where}: key given twice: {key.value}")
+        seen.add(key.value)
+
+
 def load_yaml(path: Path) -> dict:
     """Read a mapping from a YAML file.
 
@@ -95,10 +103,26 @@ def load_yaml(path: Path) -> dict:
     try:
         if (size := path.stat().st_size) > MAX_FILE_BYTES:
             raise UserError(f"must have at most {MAX_FILE_BYTES:,} bytes, got {size:,}")
-        # _Loader is a SafeLoader.
-        table = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(error.strerror or str(error)) from None
+    except ValueError as error:
+        raise UserError(f"not YAML: {error}") from None
+    table = parse_yaml(text)
+    if not isinstance(table, dict):
+        raise UserError(f"must hold a mapping of keys, got {table!r:.80}")
+    return table
+
+
+def parse_yaml(text: str) -> Any:
+    """Read YAML from text, such as the value of an option.
+
+    Raises:
+        UserError: The text is not YAML (the message has the line), or would lose something.
+    """
+    try:
+        # _Loader is a SafeLoader.
+        return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the file"
@@ -108,6 +132,3 @@ def load_yaml(path: Path) -> dict:
     except (AttributeError, LookupError, TypeError):
         # PyYAML raises this for `!!timestamp x` or `!!bool x`.
         raise UserError("not YAML: a value does not fit the tag before it") from None
-    if not isinstance(table, dict):
-        raise UserError(f"must hold a mapping of keys, got {table!r:.80}")
-    return table
