@@ -17,7 +17,7 @@ from irnet_hpc.errors import check_choice
 
 
 class Command(NamedTuple):
-    """A command of the list."""
+    """A command in the list that `python -m irnet_hpc` prints."""
 
     purpose: str
     example: str  # its arguments
@@ -61,7 +61,7 @@ def listing() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the list or the version, or become the command that is named."""
+    """Print the list of commands or the version, or run the command that is named."""
     first, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if first in ("-h", "--help"):
         print(listing())

@@ -45,7 +45,7 @@ FILES = {"matrix", "names", "output", "html", "model", "verify", "info"}
 
 
 def parsers() -> Mapping[str, CommandParser]:
-    """Make the parser of each command, the same that the command itself uses."""
+    """Make the parser of each command, in the same way as the command itself."""
     from irnet_hpc import tensorboard
     from irnet_hpc.aggregate import cli as aggregate
     from irnet_hpc.doctor import cli as doctor
@@ -69,9 +69,10 @@ def parsers() -> Mapping[str, CommandParser]:
 
 
 def whole_parser() -> argparse.ArgumentParser:
-    """Make one parser of all commands, with suggestions for their arguments, for shtab to read.
+    """Make one parser of all commands, from which shtab makes the script.
 
-    Never parse arguments with it: its choices are only suggestions, so it refuses valid values.
+    Never parse arguments with it: it knows only the suggested values, so it refuses other valid
+    values.
     """
     import shtab
 

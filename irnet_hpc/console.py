@@ -27,11 +27,12 @@ class ExitStatus(enum.IntEnum):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Parser of a command, which shows its description as it is written and lists its arguments.
+    """The parser of a command. It prints the description unchanged, and lists its arguments.
 
     Attributes:
-        arguments: The arguments that were added, also those of groups that exclude each other.
-        verbs: Name -> parser of each verb, as of `sweep run`; empty if the command has none.
+        arguments: The arguments that were added, including those of mutually exclusive groups.
+        verbs: Name -> parser of each verb, such as `run` in `sweep run`; empty if the command has
+            none.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -41,13 +42,13 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(**options)
 
     def add_argument(self, *names: str, **options: Any) -> argparse.Action:  # type: ignore[override]
-        """Add an argument, and list it."""
+        """Add an argument, and append it to `arguments`."""
         action = super().add_argument(*names, **options)
         self.arguments.append(action)
         return action
 
     def add_mutually_exclusive_group(self, **options: Any):
-        """Add a group of arguments that exclude each other, and list them."""
+        """Add a group of arguments that exclude each other, and append them to `arguments`."""
         group = super().add_mutually_exclusive_group(**options)
         add = group.add_argument
 
@@ -59,27 +60,27 @@ class CommandParser(argparse.ArgumentParser):
         return group
 
     def add_subparsers(self, **options: Any):  # type: ignore[override]
-        """Add verbs, each with a parser of its own."""
+        """Add verbs, each of which has its own parser."""
         subparsers = super().add_subparsers(**options)
         self.verbs = subparsers.choices  # which grows with each verb
         return subparsers
 
 
 def command_parser(command: str, description: str | None) -> CommandParser:
-    """Make the parser of a command; it is described by the docstring of its module."""
+    """Make the parser of a command. Its description is the docstring of the command's module."""
     return CommandParser(prog=f"python -m irnet_hpc.{command}", description=description)
 
 
 @contextlib.contextmanager
 def json_answer(wanted: bool) -> Iterator[Callable[[object], None]]:
-    """Yield the function that prints a command's answer as JSON.
+    """Yield a function that prints the answer of a command as JSON.
 
     Args:
-        wanted: Whether --json was given. If so, all other lines go to stderr meanwhile; if not, the
-            function does nothing.
+        wanted: True if --json was given. Then all other lines go to stderr until the block ends. If
+            it is False, the function does nothing.
 
     Yields:
-        A function of one object, which must be free of NaN and infinity.
+        A function with one argument, the object to print, which must not contain NaN or infinity.
     """
     stdout = sys.stdout
     with log_to_stdout(), contextlib.redirect_stdout(sys.stderr if wanted else stdout):
@@ -90,7 +91,7 @@ def json_answer(wanted: bool) -> Iterator[Callable[[object], None]]:
 
 
 class _LinesForPeople(logging.Handler):
-    """Write records as plain lines: warnings to stderr, the rest to whatever is stdout then."""
+    """Write log records as plain lines: warnings to stderr, all others to the present stdout."""
 
     def emit(self, record: logging.LogRecord) -> None:
         stream: TextIO = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
@@ -102,9 +103,9 @@ class _LinesForPeople(logging.Handler):
 
 @contextlib.contextmanager
 def log_to_stdout() -> Iterator[None]:
-    """Print what the package logs from level INFO on, as commands do, until the block ends.
+    """Print the log records of this package from level INFO on, until the block ends.
 
-    A program that calls a command's main() has its own logging back afterwards.
+    A program that calls the main() of a command has its own logging back afterwards.
     """
     logger = logging.getLogger("irnet_hpc")
     if any(isinstance(handler, _LinesForPeople) for handler in logger.handlers):
@@ -124,7 +125,7 @@ def exit_status(main: Callable[[], int | None]) -> int:
     """Run a command and return its exit status.
 
     A UserError or an error of the operating system becomes one sentence on stderr, a closed pipe
-    (`... | head`) ends quietly, and anything else is our bug and keeps its traceback.
+    (`... | head`) ends quietly, and any other exception is a bug of ours and keeps its traceback.
     """
     _open_closed_streams()
     try:
@@ -148,10 +149,10 @@ def exit_status(main: Callable[[], int | None]) -> int:
 
 
 def _open_closed_streams() -> None:
-    """Open /dev/null for each standard stream that the process started without (`... >&-`).
+    """Open /dev/null for each standard stream that was closed when the process started (`... >&-`).
 
-    Otherwise the next file that is opened gets its number, and what a library writes to standard
-    error ends up in a pack.
+    Otherwise the next file that is opened gets the stream's number, and text that a library writes
+    to standard error ends up in a pack.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:

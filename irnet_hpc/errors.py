@@ -1,4 +1,4 @@
-"""Turn a user's mistake into one sentence: the rule, the value and the choices.
+"""Report a user's mistake in one sentence that states the rule, the value and the choices.
 
 Every command ends with `sys.exit(exit_status(main))` of `console.py`, which prints that sentence.
 """
@@ -8,20 +8,20 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake that the user can correct; its text is the one sentence that is shown."""
+    """A mistake that the user can correct. Its text is the one sentence that the user sees."""
 
     exit_status: int = 2  # the exit status of a command that it ends, see console.ExitStatus
 
 
 class PeerLost(Exception):
-    """A collective failed, which means that another rank is gone."""
+    """The error that a collective operation failed, because another rank no longer exists."""
 
 
 def check_choice(kind: str, value: str, known: Iterable[str]) -> str:
     """Return `value` if it is one of `known`.
 
     Args:
-        kind: What `value` names, as the message says it, e.g. `source`.
+        kind: The kind of thing that `value` names, e.g. `source`, for the message.
         value: The name to check.
         known: The names that are allowed.
 
@@ -29,7 +29,8 @@ def check_choice(kind: str, value: str, known: Iterable[str]) -> str:
         `value`, unchanged.
 
     Raises:
-        UserError: If it is not; the message lists the known names and suggests the nearest one.
+        UserError: If `value` is unknown. The message lists the known names and suggests the nearest
+            one.
 
     >>> check_choice("source", "oqmd", ["aflow", "oqmd"])
     'oqmd'
@@ -51,8 +52,8 @@ def os_error_message(error: OSError) -> str:
 def one_line(error: Exception) -> str:
     """Format an error as one line.
 
-    Our own sentences and those of the operating system stay as they are; of any other error the
-    line has the type and the first line of its text.
+    Errors of ours and of the operating system keep their text. For any other error, the line has
+    the type and the first line of the text.
     """
     if isinstance(error, OSError) or type(error).__module__.startswith("irnet_hpc."):
         return str(error)

@@ -1,7 +1,7 @@
 """Allow loading regressors that were pickled before the package had folders.
 
-Such a pickle names the class first, as `irnet_hpc.estimator.IRNetRegressor`, and then the modules
-of what the regressor holds, which get their old names here.
+Such a pickle refers to the class as `irnet_hpc.estimator.IRNetRegressor`, and to the modules of its
+contents by their old names. This module maps the old names to the present modules.
 """
 
 import importlib

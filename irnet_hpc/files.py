@@ -1,4 +1,4 @@
-"""Write files whole or not at all, read JSON within bounds, and lock by files.
+"""Write files completely or not at all, read JSON within limits, and lock files.
 
 A file is written under a temporary name beside its target, synced, and renamed.
 """
@@ -28,19 +28,19 @@ MAX_JSON = 2**26  # bytes; the history of a hundred thousand epochs takes a sixt
 def replacing(
     path: Path | str, sync: bool = True, allowed: Callable[[], None] | None = None
 ) -> Iterator[Path]:
-    """Yield a temporary path in the target's folder; on success it is renamed onto the target.
+    """Yield a temporary path in the target's folder. After the block, rename it to the target.
 
-    The temporary name starts with a dot, ends like the target, and is unlike any other writer's. On
-    failure the file is removed.
+    The temporary name starts with a dot, ends like the target, and is different for each writer. If
+    the block fails, the temporary file is removed.
 
     Args:
-        path: The target; its folder is made if it is missing.
-        sync: Sync before renaming. Without it a machine that loses its power may leave a file that
-            is not whole.
+        path: The target; its folder is created if it is missing.
+        sync: True to sync before renaming. Otherwise the file may be incomplete after a power
+            failure.
         allowed: Called just before renaming; an exception that it raises prevents the renaming.
 
     Yields:
-        The temporary path, to be written by the caller.
+        The temporary path, to which the caller writes.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,10 @@ def replacing(
 
 
 def remove_temporaries(path: Path) -> None:
-    """Remove what killed writers of `path` left. No other process may be writing `path`."""
+    """Remove the temporary files of killed writers of `path`.
+
+    No other process may be writing it.
+    """
     temporary = re.compile(rf"\.{re.escape(path.stem)}\.[0-9a-f]{{8}}\.tmp{re.escape(path.suffix)}")
     for file in path.parent.glob(".*"):
         if temporary.fullmatch(file.name):
@@ -76,18 +79,19 @@ def remove_temporaries(path: Path) -> None:
 def exclusive(
     path: Path, on_wait: Callable[[str], object] | None = None, remove: bool = False
 ) -> Iterator[None]:
-    """Hold a lock file; wait for it as long as another process holds it.
+    """Hold a lock file; wait for it if another process holds it.
 
-    The kernel releases the lock of a killed process. A holder may remove the file, or its folder,
-    before it releases the lock: the next process has then locked a file without a name, and tries
-    again with a new one. On a shared file system without locks, two processes must not start at the
-    same moment.
+    The kernel releases the lock of a killed process. A holder may remove the lock file, or its
+    folder, before it releases the lock. The next process then finds that it has locked a removed
+    file, and tries again with a new one. On a shared file system without locks, two processes must
+    not start at the same moment.
 
     Args:
-        path: The lock file; it and its folder are made if they are missing.
-        on_wait: Called once if another process holds the lock, with the text that names it (empty
-            if it has not written it yet). It may raise, to give up instead of waiting.
-        remove: Remove the file at the end.
+        path: The lock file; the file and its folder are created if they are missing.
+        on_wait: Called once if another process holds the lock, with the text by which that process
+            describes itself (empty if it has not written the text yet). It may raise an exception
+            instead of letting this process wait.
+        remove: True to remove the file at the end.
     """
     has_waited = False
     while True:
@@ -127,8 +131,9 @@ def exclusive(
 def lock(file: IO, wait: bool = False) -> bool:
     """Lock an open file until it is closed or the process ends.
 
-    Returns False if another process holds the lock, else True, also where a shared file system has
-    no locks.
+    Returns:
+        False if another process holds the lock. True if the file is locked, or if a shared file
+        system does not support locks.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -147,7 +152,7 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_json(path: Path | str, value: object) -> None:
-    """Write JSON atomically; NaN and infinity raise ValueError, since JSON has none."""
+    """Write JSON atomically. NaN and infinity raise ValueError, since JSON does not have them."""
     write_text(path, json_text(value))
 
 

@@ -1,7 +1,8 @@
 """Refuse SLURM jobs that were submitted before the package had folders.
 
-submitit pickled such a job as `irnet_hpc.jobs.Training` (or `Commands`). Unpickling one asks this
-module for the class, and ends there with one sentence and exit status 2 instead of a traceback.
+submitit pickled such a job as `irnet_hpc.jobs.Training` (or `Commands`). When it is unpickled,
+Python looks for the class in this module, which then exits with one sentence and status 2 instead
+of a traceback.
 """
 
 import sys

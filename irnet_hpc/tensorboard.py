@@ -30,7 +30,7 @@ FILE_VERSION = "brain.Event:2"  # TensorBoard expects this in the first event of
 
 
 class Point(NamedTuple):
-    """The values of some curves at one moment."""
+    """The values of several curves at one moment."""
 
     time_s: float  # since 1970
     epoch: int
@@ -61,7 +61,7 @@ def read_points(folder: Path) -> Iterator[Point]:
 def start_time(folder: Path) -> float:
     """Return the time at which a run first began, in seconds since 1970.
 
-    If run.json does not say it, return the time at which history.csv was last changed.
+    If run.json does not state it, this is the time at which history.csv was last changed.
     """
     with contextlib.suppress(UserError, OSError, LookupError, TypeError, ValueError):
         started = read_json(folder / "run.json")["attempts"][0]["started"]

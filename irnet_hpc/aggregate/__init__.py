@@ -1,10 +1,10 @@
-"""Tables, figures and a page of every finished run below a folder of results.
+"""Make tables, figures and a page of all finished runs below a folder of results.
 
 `make_tables` reads the runs and returns a `Report`. It groups runs into tables (`groups`,
-`tables`), scores them (`scores`) and compares them (`significance`, `statistics`). Results that
-several outputs need are computed once (`findings`), and each question has a section (`sections/`).
-The other modules write Markdown, CSV, JSON and LaTeX (`document`, `formats`), figures, and HTML
-(`page/`).
+`tables`), computes their scores (`scores`) and compares these (`significance`, `statistics`).
+Results that several outputs need are computed once (`findings`), and each question has a section
+(`sections/`). The other modules write Markdown, CSV, JSON and LaTeX (`document`, `formats`),
+figures, and HTML (`page/`).
 """
 
 import lazy_loader

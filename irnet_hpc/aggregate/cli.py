@@ -25,7 +25,7 @@ MAX_NOTE_LINES = 20  # of each note on the screen; mae.md has all lines
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command `aggregate`."""
     arguments = parser().parse_args()
     with json_answer(arguments.json) as answer:
         aggregate(arguments, answer)
@@ -83,7 +83,7 @@ def written_lines(folder: Path, files: Sequence[Path]) -> list[str]:
 
 
 def next_steps(report: "Report", results: Path, page: Path | None) -> list[str]:
-    """Suggest commands that use the results."""
+    """Suggest commands for what to do next with the results."""
     name = shlex.quote(str(page or "report.html"))
     below = shlex.quote(str(results))
     steps = [

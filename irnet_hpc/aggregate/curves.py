@@ -1,4 +1,4 @@
-"""Read how errors fall during training: histories averaged over the runs of each model."""
+"""Read histories of trainings, and average them over the runs of each model."""
 
 import dataclasses
 import math
@@ -93,9 +93,9 @@ def _curve(
 
 
 def _maes(folder: RunFolder) -> dict[int, float]:
-    """Map epochs to the MAE on the rows that select the epoch; a MAE that is not finite is omitted.
+    """Map each epoch to the MAE on the rows that select the epoch.
 
-    Raises UserError if the history cannot be read.
+    MAEs that are not finite are left out. Raises UserError if the history cannot be read.
     """
     try:
         maes = {int(line["epoch"]): float(line["val_mae"]) for line in folder.history()}

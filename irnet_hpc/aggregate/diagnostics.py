@@ -1,7 +1,7 @@
 """Find the elements and rows for which the best model of each task has large errors.
 
-All runs of the model are used whose predictions can be read. The error of a row is the mean over
-the seeds of the row's split.
+Only runs whose predictions can be read are used. The error of a row is the mean over the seeds of
+the split that has this row as a test row.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ WORST_SHARE = 0.05  # the fraction of rows that count as worst; their part of th
 
 @dataclasses.dataclass(frozen=True)
 class ElementError:
-    """Errors of the test rows whose formula has an element, in the property's unit."""
+    """The errors of the test rows that contain an element, in the property's unit."""
 
     symbol: str
     n: int
@@ -42,7 +42,7 @@ class WorstRow:
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """The errors of the best model of a task: by element, and the worst rows."""
+    """The errors of the best model of a task: averages by element, and the worst rows."""
 
     task: Task
     result: TaskResult

@@ -156,7 +156,7 @@ def rank_figure(ranking: Ranking) -> "Figure":
 
 
 def _draw_names(panel: "Axes", ranking: Ranking, top: float) -> None:
-    """Write the names of the better half on the left and of the worse half on the right."""
+    """Write the names of the better half of the models on the left, the others on the right."""
     n_models = len(ranking.models)
     for place, (model, rank) in enumerate(zip(ranking.models, ranking.ranks, strict=True)):
         is_left = place < -(-n_models // 2)
@@ -168,7 +168,7 @@ def _draw_names(panel: "Axes", ranking: Ranking, top: float) -> None:
 
 
 def figures_of(findings: Findings) -> "Iterator[tuple[str, Figure]]":
-    """Draw all figures; yield the name of each without its suffix."""
+    """Draw all figures. Yields each with its name, which has no suffix."""
     for table in findings.tables:
         if len(table.depths) > 1:
             yield f"mae_vs_depth-{table.name}", depth_figure(table)

@@ -1,4 +1,4 @@
-"""Compute, once for all outputs, what is known about a folder of results."""
+"""Compute everything that the outputs show about a folder of results, each number once."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ from irnet_hpc.runs.predictions import Predictions
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """All that is known about the runs below a folder."""
+    """Everything that is known about the runs below a folder."""
 
     runs: Sequence[FinishedRun]
     gaps: Mapping[Path, Gap]  # folder without a result -> why
@@ -44,7 +44,7 @@ class Findings:
 
     @property
     def problems(self) -> dict[Path, str]:
-        """The predictions and histories that cannot be used: path -> reason."""
+        """Path -> reason, for the predictions and histories that cannot be used."""
         return {**self.predictions.problems, **self.unreadable}
 
 
@@ -53,15 +53,16 @@ def find(
     gaps: Mapping[Path, Gap] | None = None,
     tables: Iterable[Table] | None = None,
 ) -> Findings:
-    """Compute everything that the outputs need.
+    """Compute everything that the outputs show.
 
     Args:
         runs: the finished runs.
-        gaps: the folders without a result, and why they have none.
-        tables: the tables of these runs, if they have been built already.
+        gaps: run folder -> the reason why it has no result.
+        tables: the tables of these runs; None: they are built here.
 
     Raises:
-        UserError: if one name was used for two different contents; the message names two folders.
+        UserError: if two packs, or two origins, of different content have the same name; the
+            message names two folders.
     """
     gaps, predictions = gaps or {}, Predictions()
     if tables is None:

@@ -1,4 +1,4 @@
-"""Write lines of text, of whatever content, as Markdown, LaTeX and CSV."""
+"""Write lines of text as Markdown, LaTeX and CSV. These functions know nothing of the content."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ PAGE_WIDTH = 100  # characters in \footnotesize, gaps included, that fit into a 
 
 
 class Text(NamedTuple):
-    """The text of a cell."""
+    """The text of a cell, and how it is shown."""
 
     text: str
     bold: bool = False
@@ -26,7 +26,7 @@ def line_of(*cells: str | Text) -> Line:
 
 
 def missing(reason: str) -> Text:
-    """Make the text of a cell that has a reason instead of a number."""
+    """Make the text of a cell that shows a reason instead of a number."""
     return Text(reason, missing=True)
 
 
@@ -39,7 +39,7 @@ class TableBlock(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A part of the report that answers one question and has a CSV of its own."""
+    """A part of the report that answers one question and is also written as a CSV."""
 
     name: str  # the name of the CSV
     heading: str
@@ -65,7 +65,7 @@ def section_latex(section: Section) -> list[str]:
 
 
 def one_line(text: str) -> str:
-    """Make text from a file safe for tables and terminals: one line of printable characters."""
+    """Make text from a file safe for tables and terminals: one line, without control characters."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
@@ -74,8 +74,8 @@ def aligned(lines: Sequence[Line], width: int | None = None) -> str:
 
     Args:
         lines: the cells of all lines, the header first.
-        width: the width of a terminal in characters. Columns beyond it follow below, and nothing is
-            escaped. None: the table is not split.
+        width: the width of a terminal in characters. Columns that do not fit are shown below the
+            others, and nothing is escaped. None: the table is not split.
     """
     texts = [[_markdown_text(cell, escape=not width) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
@@ -106,7 +106,7 @@ def _markdown_lines(
 
 
 def _blocks(widths: Sequence[int], width: int | None) -> list[list[int]]:
-    """Split columns into blocks that fit into `width`; each block begins with the first column."""
+    """Split columns into blocks that fit into `width`. Each block begins with the first column."""
     blocks = [[0]]
     for column in range(1, len(widths)):
         needed = sum(widths[other] + 3 for other in [*blocks[-1], column]) + 1
@@ -127,7 +127,7 @@ LATEX = {letter: "\\" + letter for letter in "&%$#_{}"} | {
 
 
 def escape_latex(text: str) -> str:
-    """Escape text for LaTeX. Characters that are neither ASCII nor in LATEX stay as they are."""
+    """Escape text for LaTeX. Characters that are neither ASCII nor in the table LATEX are kept."""
     return "".join(LATEX.get(letter, letter) for letter in one_line(text))
 
 
@@ -170,6 +170,6 @@ def csv_text(records: Iterable[Mapping]) -> str:
 
 
 def _inert(value: object) -> object:
-    """Quote text that a spreadsheet would read as a formula; leave numbers as they are."""
+    """Quote text that a spreadsheet would read as a formula. Numbers are returned unchanged."""
     is_formula = isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
     return f"'{value}" if is_formula else value

@@ -1,8 +1,9 @@
 """Group comparable runs into tables, and name the settings that the runs of a table share.
 
-The runs of a group share the pack, recipe, protocol, number of training rows and start. Packs that
-differ only in the seed of their split count as one pack, named without the seed, since another
-split is a repetition, as another training seed is.
+The runs of a group share the pack, recipe, protocol, number of training rows and start (the run
+from whose weights they started). Packs that differ only in the seed of their split count as one
+pack, which is named without the seed: a run on another split is a repetition, just like a run with
+another training seed.
 """
 
 import contextlib
@@ -33,12 +34,15 @@ class RecipeLabel(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The name and, if it is not unique, the hash, e.g. `mine#1a2b3c`."""
+        """The name; if several recipes have it, also six digits of the hash, e.g. `mine#1a2b3c`."""
         return f"{self.name}#{self.content}" if self.content else self.name
 
 
 class Start(NamedTuple):
-    """The run whose weights a training started from, in words that all seeds and splits share."""
+    """The run from whose weights a training started, described in words.
+
+    All seeds and splits have the same words.
+    """
 
     words: str
     has_seen_test: bool = False  # trained on formulas of the test rows, which lowers the MAE
@@ -48,7 +52,7 @@ class Start(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Runs that belong to one table."""
+    """The runs of one table, and the settings that they share."""
 
     pack: str  # for several splits, the name that their packs share
     recipe: RecipeLabel
@@ -60,7 +64,7 @@ class Group(NamedTuple):
 
 
 class SplitFamily(NamedTuple):
-    """Packs whose names say that they are splits of one pack."""
+    """Packs whose names differ only in the seed of the split."""
 
     name: str
     packs: tuple[str, ...]
@@ -68,11 +72,14 @@ class SplitFamily(NamedTuple):
 
 
 def group_runs(runs: Sequence[FinishedRun]) -> tuple[Group, ...]:
-    """Group runs into tables, in the tables' order.
+    """Sort runs into groups, one for each table. The groups are in the order of the tables.
+
+    A run that predicts several properties is first divided into one run for each property.
 
     Raises:
-        UserError: if two packs or two starts have the same name, or a cell has two results; the
-            message names two of the folders.
+        UserError: if two different packs have the same name, if runs of a table started from two
+            different runs that have the same description, or if a cell has two different results.
+            The message names two of the folders.
     """
     _refuse_two_packs_of_one_name(runs)
     recipes, packs, origins = _recipe_labels(runs), pack_labels(runs), _origins(runs)
@@ -134,7 +141,7 @@ def unseeded_identity(run: FinishedRun) -> dict:
 
 
 def split_families(runs: Iterable[FinishedRun]) -> list[SplitFamily]:
-    """Find packs whose names differ only in `-split<k>`, where k is the seed in their identity."""
+    """Find packs whose names differ only in `-split<k>`, where k is the split's seed."""
     packs_of_name: dict[str, dict[str, FinishedRun]] = defaultdict(dict)
     for run in runs:
         pack = run.spec.pack
@@ -157,14 +164,17 @@ def _without_seed(pack: str, run: FinishedRun) -> str:
 
 
 def pack_labels(runs: Sequence[FinishedRun]) -> dict[str, str]:
-    """Map each pack to its name in tables; merged splits get the name that they share."""
+    """Map each pack to its name in tables.
+
+    Packs that differ only in the split's seed share a name.
+    """
     labels = {run.spec.pack: run.spec.pack for run in runs}
     merged = [family for family in split_families(runs) if not family.differing]
     return labels | {pack: family.name for family in merged for pack in family.packs}
 
 
 def is_stale(run: FinishedRun) -> bool:
-    """Return True if the recipe or the trainer of a run has changed since."""
+    """Return True if the recipe of a run, or TRAINING_VERSION, has changed since it was trained."""
     spec, result = run.trained, run.result
     known = GRIDS[spec.architecture] if spec.is_classical else RECIPES.get(spec.recipe)
     try:
@@ -176,21 +186,22 @@ def is_stale(run: FinishedRun) -> bool:
 
 
 def _training(run: FinishedRun) -> tuple[str, str, bool]:
-    """Return the name, content and staleness of a run's recipe; a table has one recipe.
+    """Return the name and the content of a run's recipe, and True if it is stale.
 
-    Each classical model has a grid of its own, but all classical models share a table.
+    A table has one recipe. Each classical model has its own grid, but all classical models share a
+    table, so their grids count as one recipe.
     """
     content = "" if run.spec.is_classical else content_hash(run.result.recipe)
     return run.spec.recipe, content, is_stale(run)
 
 
 def content_hash(recipe: dict) -> str:
-    """Return six hexadecimal digits that tell recipes of one name apart."""
+    """Return six hexadecimal digits by which recipes of the same name can be told apart."""
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:6]
 
 
 def short_part(kind: str, text: str | None) -> str | None:
-    """Return `text` for use in a file name; if it is long, return `kind` and a short hash."""
+    """Return `text` for use in a file name. If it is long, return `kind` and a short hash of it."""
     return text if text is None or len(text) <= 80 else f"{kind}-{content_hash({kind: text})}"
 
 
@@ -213,7 +224,10 @@ def _recipe_labels(runs: Sequence[FinishedRun]) -> dict[Path, RecipeLabel]:
 
 
 def runs_with_changed_origin(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
-    """List the runs whose origin is among the results but was trained differently afterwards."""
+    """List the runs whose origin has been trained again since, with another key.
+
+    Only origins that are among `runs` can be checked.
+    """
     origins = _origins(runs)
     return [
         run
@@ -225,7 +239,10 @@ def runs_with_changed_origin(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
 
 
 def _origins(runs: Sequence[FinishedRun]) -> dict[str, FinishedRun]:
-    """Map the id that `start_from` uses for a run to that run; empty if no run has an origin."""
+    """Map the id by which `start_from` refers to a run to that run.
+
+    The result is empty if no run has an origin, since computing the ids takes time.
+    """
     origins: dict[str, FinishedRun] = {}
     if not any(run.spec.start_from for run in runs):
         return origins
@@ -243,10 +260,10 @@ ORIGIN = ("pack", "property", "model", "recipe")
 
 
 def _start(run: FinishedRun, origins: dict[str, FinishedRun]) -> Start | None:
-    """Describe the origin of a run's weights; None if the run started from random weights.
+    """Describe the run from which a run started; None if it started from random weights.
 
-    The words do not depend on whether the origin is among the results: they follow from the run's
-    own result.
+    The description is the same whether or not the origin is among the results, since the result of
+    each run states the facts about its origin.
     """
     spec, stated = run.trained, run.result.origin or {}
     if spec.start_from is None:

@@ -1,4 +1,4 @@
-"""Write a table as text, LaTeX and lines of a CSV. Only text and LaTeX are rounded."""
+"""Write a table as Markdown, LaTeX and records of a CSV. Only Markdown and LaTeX are rounded."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from statistics import median
@@ -41,10 +41,10 @@ HOW_TO_READ_SPLITS = (
 
 
 def row_format(row: Row) -> str:
-    """Return the number format of a row; all numbers of a row have it, so that they line up.
+    """Return the number format of a row. All numbers of a row have the same, so that they line up.
 
-    The format shows two digits of the median sd over seeds, but at most five digits of the lowest
-    MAE. If there is no sd, it shows four digits of the lowest MAE.
+    It shows two significant digits of the median sd over seeds, but at most five significant digits
+    of the lowest MAE. If there is no sd, it shows four significant digits of the lowest MAE.
     """
     scores = [score for score in row.scores if score]
     lowest = min(score.mae for score in scores)
@@ -57,10 +57,10 @@ def row_format(row: Row) -> str:
 
 
 def difference_format(differences: Iterable[float], spreads: Iterable[float | None]) -> str:
-    """Return a signed number format.
+    """Return the number format of differences, which shows the sign.
 
-    It shows two digits of the median spread or, without any spread, three digits of the largest
-    difference.
+    It shows two significant digits of the median spread or, without any spread, three of the
+    largest difference.
     """
     known = [spread for spread in spreads if spread]
     value, digits = (median(known), 2) if known else (max(map(abs, differences)), 3)
@@ -77,7 +77,7 @@ def _decimals(value: float, digits: int) -> int:
 
 
 def percent_text(percent: float | None, otherwise: str) -> Text:
-    """Show a percentage with its sign, or `otherwise` if there is none."""
+    """Show a percentage with its sign, or the text `otherwise` if it is None."""
     return missing(otherwise) if percent is None else Text(f"{percent:+.1f} %")
 
 
@@ -99,13 +99,13 @@ def score_text(score: Score, form: str) -> str:
 def spread_text(
     mean: float, sd: float | None, n: int, form: str, remarks: Iterable[str] = ()
 ) -> str:
-    """Show mean ± sd (n; remarks). If `form` asks for a sign, only the mean has one."""
+    """Show mean ± sd (n; remarks). If the format `form` has a sign, only the mean gets it."""
     spread = "" if sd is None else f" ± {sd:{form.lstrip('+')}}"
     return f"{mean:{form}}{spread} ({'; '.join([f'n={n}', *remarks])})"
 
 
 def score_cell(table: Table, row: Row, model: Model) -> Text:
-    """Show a model's score in a row, or why it has none."""
+    """Show the score of a model in a row, or the reason why it has none."""
     score = table.score(row, model)
     if score is None:
         return missing(table.missing(row, model))
@@ -172,12 +172,12 @@ def _over_single(table: Table, row: Row, model: Model) -> Text:
 
 
 def markdown(table: Table, width: int | None = None) -> str:
-    """Write the table as aligned Markdown; columns beyond `width` characters follow below."""
+    """Write the table as aligned Markdown. Columns that do not fit into `width` are shown below."""
     return aligned(grid(table), width)
 
 
 def latex(table: Table) -> str:
-    """Write the table for LaTeX; the document must load the package booktabs."""
+    """Write the table for LaTeX. The document must load the package booktabs."""
     return latex_table(f"Test MAE. {table.title}.", table.name, grid(table))
 
 
@@ -244,8 +244,8 @@ def tidy_csv(tables: Iterable[Table]) -> str:
 
 
 def settings_of(table: Table) -> Mapping[str, str | int | None]:
-    """Return the first columns of a section's CSV: the table's settings plus `joint`.
+    """Return the first columns of a section's CSV: the settings of the table, and `joint`.
 
-    `joint` lists the properties that are trained together.
+    `joint` lists the properties that each network predicts together.
     """
     return {**table.settings, "joint": table.joint}

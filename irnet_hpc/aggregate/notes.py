@@ -1,4 +1,4 @@
-"""Write the notes below the tables: which results are missing and why, and what names mean."""
+"""Write the notes below the tables: missing results with the reasons, and explanations of names."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from irnet_hpc.runs.collect import FinishedRun, Gap
 
 
 class Note(NamedTuple):
-    """A heading, and the cells or names to which it applies."""
+    """A heading, and the lines to which it applies (cells, files or names)."""
 
     heading: str
     lines: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ def problem_notes(problems: Mapping[Path, str]) -> list[Note]:
 
 
 def legend(findings: Findings) -> list[Note]:
-    """Explain the names in the tables that are not self-explanatory."""
+    """Explain the names in the tables that need an explanation."""
     runs = findings.runs
     custom = {f"{run.spec.model}: {run.spec.layers}" for run in runs if run.spec.layers}
     families = split_families(runs)
@@ -114,7 +114,7 @@ def _fitted_on_fewer_rows(runs: Iterable[FinishedRun]) -> set[str]:
 
 
 def _recipes_of_one_name(runs: Iterable[FinishedRun]) -> set[str]:
-    """Describe how recipes with the same name differ, except the grids of classical models."""
+    """Describe how recipes of the same name differ. The grids of classical models are left out."""
     contents: dict[str, list[dict]] = defaultdict(list)
     for run in runs:
         recipes = contents[run.spec.recipe]

@@ -1,4 +1,4 @@
-"""Draw panels, which are the axes of a figure and their content.
+"""Draw the panels of figures. A panel is one pair of axes with its content.
 
 matplotlib is imported only when a panel is drawn, since tables do not need it.
 """
@@ -97,7 +97,7 @@ def _draw_scores(
     style: Style,
     line: str = "-",
 ) -> None:
-    """Draw a line through (place, score), with bars of one sd."""
+    """Draw a line through (x, score) points, with error bars of one sd."""
     sds = [score.sd or 0.0 for _, score in points]
     panel.errorbar(
         [place for place, _ in points],
@@ -157,7 +157,7 @@ def draw_convergence(
 
 
 def round_ticks(axis: "Axis") -> None:
-    """Label a logarithmic axis with about five round numbers, written as 0.12, not 1.2 x 10^-1."""
+    """Label a logarithmic axis with about five round numbers, such as 0.12 and not 1.2 x 10^-1."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), numticks=50))
@@ -221,9 +221,9 @@ def _draw_density(
     x_limits: tuple[float, float],
     y_limits: tuple[float, float],
 ) -> None:
-    """Draw the logarithm of the rows per pixel as the opacity of one colour.
+    """Draw the number of rows per pixel, on a logarithmic scale, as the opacity of one colour.
 
-    The density is legible on dark and light pages. Rows beyond the limits are drawn at the edge.
+    The colour is legible on dark and on light pages. Rows beyond the limits are drawn at the edge.
     """
     import numpy as np
 

@@ -1,7 +1,7 @@
-"""Show published MAEs beside ours, but never mix the two.
+"""Show published MAEs beside ours, in tables of their own.
 
-Published numbers come from other rows, other splits and other ways of selecting; each line says so.
-They are read from published.csv, and shown beside the tables of packs made from the same dataset.
+Published numbers come from other rows, splits and ways of selecting; each line says so. They are
+read from published.csv, and shown beside the tables of packs that were made from the same dataset.
 """
 
 import builtins
@@ -38,17 +38,17 @@ class Published(NamedTuple):
 
     @builtins.property
     def their_model(self) -> Model:
-        """The model under its published name."""
+        """The model, by its published name."""
         return Model(self.model, self.depth)
 
     @builtins.property
     def our_model(self) -> Model:
-        """The model under our name; a model that we do not have keeps its published name."""
+        """The model, by our name. If it is not one of ours, it keeps its published name."""
         return OUR_MODELS.get(self.their_model, self.their_model)
 
 
 class Comparison(NamedTuple):
-    """A published number, the row of our table for it, and our score of the same model."""
+    """A published number, the row of our table beside it, and our score of the same model."""
 
     line: Published
     row: Row
@@ -56,7 +56,7 @@ class Comparison(NamedTuple):
 
 
 def _value(name: str, text: str) -> Any:
-    """Convert a field of published.csv; n_rows and depth may be empty."""
+    """Convert the text of a field of published.csv. n_rows and depth may be empty."""
     if name in ("n_rows", "depth"):
         return int(text) if text else None
     return float(text) if name == "mae" else text
@@ -73,7 +73,7 @@ def read_published() -> tuple[Published, ...]:
 
 
 def published_on(dataset: str | None, targets: Iterable[tuple[str, str]]) -> list[Published]:
-    """List the published numbers on a dataset in the order of the targets (property, unit)."""
+    """List the published numbers on a dataset, in the order of the `targets` (property, unit)."""
     return [
         line
         for target in targets
@@ -109,7 +109,7 @@ def caption(table: Table) -> str:
 
 
 def published_markdown(table: Table, width: int | None = None) -> str:
-    """Write published numbers beside ours as Markdown; empty if there are none."""
+    """Write the published numbers beside a table as Markdown; "" if there are none."""
     lines, sources = published_grid(table)
     if not sources:
         return ""
@@ -152,7 +152,7 @@ def _our_cell(comparison: Comparison) -> str | Text:
 
 
 def published_csv(tables: Iterable[Table]) -> str:
-    """Write as CSV a line for each published number beside each table; empty if there is none."""
+    """Write a CSV with a line for each published number beside each table; "" if there is none."""
     tables = list(tables)
     with_joint = any(table.joint for table in tables)
     records = [

@@ -16,7 +16,7 @@ LEVEL = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
-    """Models compared over the tasks that all of them have."""
+    """The ranks of models over the tasks that all of these models have."""
 
     models: tuple[str, ...]  # ordered by mean rank, the best first
     ranks: tuple[float, ...]  # mean rank of each model over the tasks
@@ -42,13 +42,16 @@ class Ranking:
         return self.critical_difference if self.p is None or self.any_differ else math.inf
 
     def is_as_good_as_best(self, rank: float) -> bool:
-        """Return True if a mean rank does not differ significantly from the lowest."""
+        """Return True if a mean rank does not differ significantly from the lowest mean rank."""
         gap = rank - self.ranks[0]
         return gap == 0 or (self.told_apart is not None and gap < self.told_apart)
 
     @property
     def cliques(self) -> tuple[tuple[int, int], ...]:
-        """The longest sequences of models without a significant difference: (first, last) place."""
+        """The longest sequences of models whose ranks do not differ significantly.
+
+        Each is given by the positions of its first and last model.
+        """
         least = self.told_apart
         if least is None:
             return ()
@@ -64,7 +67,10 @@ class Ranking:
 
 
 def rank_models(tasks: Iterable[Task]) -> Ranking | None:
-    """Rank models (architecture, depth and recipe); None if no two models share two tasks."""
+    """Rank models, which differ in architecture, depth or recipe, over all tasks.
+
+    Returns None if no two models have two tasks in common.
+    """
     maes: dict[str, dict[str, float]] = {}  # model -> task -> MAE
     for task in tasks:
         for result in task.results:
@@ -105,10 +111,10 @@ def _task_name(task: Task, result: TaskResult) -> str:
 def _largest_complete_block(
     maes: Mapping[str, Mapping[str, float]],
 ) -> tuple[list[str], list[str]]:
-    """Choose models and tasks without gaps, since Friedman's test does not allow missing values.
+    """Choose models and tasks such that every model has every task, as Friedman's test requires.
 
-    For each n, a candidate is the block of all models that have at least n tasks. The block with
-    the most MAEs is chosen.
+    For each n, one candidate consists of all models with at least n tasks, and their common tasks.
+    The candidate with the most MAEs is chosen.
     """
     best: tuple[list[str], list[str]] = ([], [])
     for n_tasks in sorted({len(known) for known in maes.values()}, reverse=True):

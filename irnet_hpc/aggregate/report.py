@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Report:
-    """Everything that is known about the runs below a folder, to be shown or written.
+    """The findings about the runs below a folder, which can be shown or written.
 
     Attributes:
         findings: The findings, from which the sections and the page are made.
         sections: The sections that have something to show.
-        notes: Notes on missing results, with the reasons, and on the meaning of names.
+        notes: Notes on missing results and on the meaning of names.
     """
 
     findings: Findings
@@ -38,7 +38,7 @@ class Report:
     notes: Sequence[Note]
 
     def __repr__(self) -> str:
-        """Return one line, since a notebook would otherwise show all findings."""
+        """Return one line; the default would show all findings, for example in a notebook."""
         return f"<Report of {len(self.findings.runs):,} runs in {len(self.tables):,} tables>"
 
     @property
@@ -47,7 +47,7 @@ class Report:
         return self.findings.tables
 
     def frame(self) -> "pd.DataFrame":
-        """Return a row for each MAE, in full precision, with the columns of mae.csv."""
+        """Return a DataFrame with a row for each MAE, unrounded, and the columns of mae.csv."""
         import pandas as pd
 
         return pd.DataFrame(list(tidy_records(self.tables)))
@@ -116,7 +116,7 @@ class Report:
         return write_figures(self.findings, Path(folder))
 
     def write_page(self, path: Path | str) -> Path:
-        """Write everything to one HTML file, which needs no network and no other file.
+        """Write everything to one HTML file, which needs neither the network nor other files.
 
         Raises:
             UserError: if matplotlib or Jinja2 is not installed.
@@ -144,15 +144,15 @@ def make_tables(
     Args:
         results: a folder to which `train` and `sweep` have written their runs.
         matrix: a YAML file of `sweep`; the notes then list its cells without a result, and why.
-        diagnose: also read the predictions that only a page shows; the notes then list the
+        diagnose: True to read also the predictions that only a page shows; the notes then list the
             predictions that cannot be used.
 
     Returns:
         The report; `report.frame()` is a DataFrame with every MAE.
 
     Raises:
-        UserError: if `results` is not a folder or has no finished run, or if one name was used for
-            two different contents.
+        UserError: if `results` is not a folder or has no finished run, or if two packs, or two
+            origins, of different content have the same name.
     """
     results = Path(results)
     runs, gaps = collect_runs(results)
@@ -170,7 +170,7 @@ def make_report(findings: Findings, notes: Sequence[Note] = ()) -> Report:
     """Make the report, with its sections and notes, from the findings.
 
     Args:
-        findings: everything that was found about the runs.
+        findings: the findings about the runs.
         notes: the notes to begin with, such as those on gaps.
     """
     sections = [section(findings) for section in SECTIONS]
@@ -180,7 +180,10 @@ def make_report(findings: Findings, notes: Sequence[Note] = ()) -> Report:
 
 
 def _add_matrix(path: Path, results: Path, gaps: dict[Path, Gap]) -> list[Note]:
-    """Add to `gaps` the cells of a matrix that have no current result; return notes on them."""
+    """Add to `gaps` the cells of a matrix that have no valid result.
+
+    Returns notes on the matrix.
+    """
     # Imported here, since a matrix opens packs, which need HDF5, and tables do not.
     from irnet_hpc.sweep.cell_states import read_ledger
     from irnet_hpc.sweep.matrix.matrix import read_matrix

@@ -1,4 +1,4 @@
-"""Summarise a model's runs on one property: mean, spread, and improvement over other models."""
+"""Summarise the runs of a model on one property: their mean MAE, its spread and improvements."""
 
 import dataclasses
 import math
@@ -32,7 +32,7 @@ class Model(NamedTuple):
 
     @property
     def order(self) -> tuple[int, str, int]:
-        """Sort key: plain, srnet, irnet, then classical and custom models, each by depth."""
+        """The sort key of columns: plain, srnet, irnet, then other models, each by depth."""
         names = ARCHITECTURES
         known = self.architecture in names
         place = names.index(self.architecture) if known else len(names)
@@ -69,7 +69,10 @@ class Score:
 
     @classmethod
     def from_runs(cls, runs: Sequence[FinishedRun], **fields: Any) -> Self:
-        """Summarise runs; `fields` are the fields of the class other than mae, sd and runs."""
+        """Compute the score of runs.
+
+        `fields` are further fields of the class than mae, sd and runs.
+        """
         maes = [run.result.test_mae for run in runs]
         sd = stdev(maes) if len(maes) > 1 else None
         return cls(mae=mean_mae(runs), sd=sd, runs=tuple(runs), **fields)
@@ -117,9 +120,9 @@ class BestClassical(Score):
 class ModelScore(Score):
     """The score of one model of a table on one property.
 
-    An improvement says by how many per cent the MAE is below that of the other model, over the
-    splits and seeds that both have (against a classical model: over the splits that both have).
-    None means that there is nothing to compare with.
+    An improvement is the percentage by which the MAE is below the MAE of the other model. It
+    compares only the splits and seeds that both have (against a classical model: only the splits
+    that both have). None means that the two have nothing in common.
     """
 
     improvement_over_plain: float | None  # over the plain network of the same depth
@@ -168,12 +171,12 @@ def score_model(
 
 
 def percent_below(mae: float, other: float | None) -> float | None:
-    """Return by how many per cent `mae` is below `other`; None if `other` is 0 or None."""
+    """Return the percentage by which `mae` is below `other`; None if `other` is 0 or None."""
     return 100 * (other - mae) / other if other else None
 
 
 def _improvement(runs: Sequence[FinishedRun], others: Sequence[FinishedRun]) -> float | None:
-    """Compare mean MAEs over the splits and seeds that both have; None if there are none."""
+    """Return the improvement over the splits and seeds that both have; None if there are none."""
     common = {run.repetition for run in runs} & {run.repetition for run in others}
     if not common:
         return None
@@ -187,7 +190,10 @@ def _improvement(runs: Sequence[FinishedRun], others: Sequence[FinishedRun]) -> 
 def _improvement_over_splits(
     runs: Sequence[FinishedRun], others: Sequence[FinishedRun]
 ) -> float | None:
-    """Compare with a classical model over common splits; its seeds do not pair with a network's."""
+    """Return the improvement over a classical model, over the splits that both have.
+
+    The seeds of a classical model have nothing to do with the seeds of a network.
+    """
     common = {run.split for run in runs} & {run.split for run in others}
     if not common:
         return None
@@ -201,8 +207,9 @@ def _improvement_over_splits(
 def best_classical(runs: Sequence[FinishedRun], name: str, protocol: str) -> BestClassical | None:
     """Choose the classical model with the lowest MAE on val over all splits.
 
-    Protocol `paper` trains on val, so there the honest runs of the same models decide. A model that
-    was fitted on fewer splits than another is left out, since its splits may be easier.
+    Protocol `paper` trains on val; then the val MAEs of the honest runs of the same models are
+    used. A model that was fitted on fewer splits than another is left out, since its splits may be
+    easier.
 
     Args:
         runs: the runs of classical models.

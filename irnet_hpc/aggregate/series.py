@@ -1,7 +1,7 @@
-"""Collect one property's scores across tables that differ in training rows or held-out chemistry.
+"""Collect the scores of one property from tables that differ only in their rows.
 
-A series of the first kind has several numbers of training rows; one of the second kind has several
-kinds of test rows.
+There are two kinds of series. In one, the tables differ in the number of training rows; in the
+other, in the chemistry that is held out as test rows.
 """
 
 import builtins
@@ -19,7 +19,7 @@ RANDOM = "random"
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One row of one table."""
+    """One row of one table, as a part of a series."""
 
     table: Table
     row: Row
@@ -32,7 +32,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """Points of one property that differ in the training rows only, or in the test rows only."""
+    """Points of one property that differ only in the training rows, or only in the test rows."""
 
     table: Table  # the table that names the series: that with most training or random test rows
     property: str
@@ -42,7 +42,7 @@ class Series:
 
     @builtins.property
     def train_rows(self) -> int | None:
-        """The number of first training rows of all points; None: all rows, or points differ."""
+        """The setting `train_rows` of all points; None if it is `all rows` or the points differ."""
         numbers = {point.table.train_rows for point in self.points}
         return numbers.pop() if len(numbers) == 1 else None
 
@@ -58,7 +58,7 @@ class Series:
 
     @builtins.property
     def name(self) -> str:
-        """A name for files and labels."""
+        """The name of the series in file names and labels."""
         table, rows = self.table, self.train_rows and f"n{self.train_rows}"
         settings = (table.pack, table.recipe_label, table.protocol, rows, *table.origin_parts)
         return file_name((self.property, *settings))
@@ -70,7 +70,7 @@ class Series:
 
 
 def size_series(tables: Iterable[Table]) -> tuple[Series, ...]:
-    """Find the tables that differ only in the number of training rows, and make series of them."""
+    """Find tables that differ only in the number of training rows, and make series of them."""
     alike = defaultdict(list)
     for table in tables:
         settings = table.pack, table.recipe_label, table.protocol, table.start, table.joint
@@ -83,7 +83,10 @@ def size_series(tables: Iterable[Table]) -> tuple[Series, ...]:
 
 
 def chemistry_series(tables: Iterable[Table]) -> tuple[Series, ...]:
-    """Find packs that differ only in what is held out; one must hold out an element or a family."""
+    """Find packs that differ only in the held-out chemistry, and make series of their tables.
+
+    At least one pack of a series holds out an element or a family.
+    """
     alike = defaultdict(list)
     for table in tables:
         _, _, score = next(table.scored())
@@ -108,7 +111,7 @@ def chemistry_series(tables: Iterable[Table]) -> tuple[Series, ...]:
 
 
 def _split_label(split: dict) -> str:
-    """Return the name of what a split holds out, e.g. `element O` or `family halogens`."""
+    """Return the name of the chemistry that a split holds out, e.g. `element O`, or `random`."""
     if split["by"] == "reduced formula":
         return RANDOM
     elements = split.get("elements")

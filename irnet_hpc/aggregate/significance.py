@@ -1,6 +1,6 @@
-"""Compute from predictions, and add to tables, intervals, significance and ensembles.
+"""Read predictions, and add intervals, significance and ensembles to the tables.
 
-The best model of a row is compared with every other model of the row on the test rows, splits and
+The best model of a row is compared with every other model of the row, on the test rows, splits and
 seeds that both have; Holm's correction covers these comparisons. A model that does not differ
 significantly from the best is marked as best, too. If a network has fewer than MIN_RUNS runs, no
 difference is claimed, and only the lowest MAE is marked.
@@ -23,7 +23,7 @@ AnyScore = TypeVar("AnyScore", bound=Score)
 
 
 class RunPairs(NamedTuple):
-    """The runs of two models on one split that are compared."""
+    """The runs of two models on one split, paired for a comparison."""
 
     runs: Sequence[FinishedRun]
     others: Sequence[FinishedRun]
@@ -86,7 +86,7 @@ def ensemble_mae(runs: Sequence[FinishedRun], predictions: Predictions) -> float
 
 
 def _judged(row: Row, predictions: Predictions) -> Row:
-    """Add intervals and probabilities to a row, and mark the scores as good as its best."""
+    """Add intervals and p-values to a row, and mark the scores that are as good as the best."""
     shown: list[Score] = [score for score in (*row.scores, row.best_classical) if score]
     if max(score.n for score in shown) < MIN_RUNS:
         return row
@@ -119,7 +119,7 @@ def _mark(score: AnyScore, p: float | None, splits: Splits) -> AnyScore:
 
 
 def _interval(score: Score, splits: Splits) -> tuple[float, float] | None:
-    """Return a 95 % interval; None if runs are too few or a run's predictions are missing."""
+    """Return the 95 % interval of a MAE; None if there are too few runs or predictions."""
     if score.n < MIN_RUNS:
         return None
     import numpy as np
@@ -140,7 +140,10 @@ def _interval(score: Score, splits: Splits) -> tuple[float, float] | None:
 
 
 def formulas_of(pools: Iterable[Sequence[int | None]], splits: Splits) -> list:
-    """Return for each pool, whose splits have the same rows, numbers of the formulas (n_rows,)."""
+    """Return numbers that identify the formulas of test rows (n_rows,), for each pool of splits.
+
+    The splits of a pool have the same test rows.
+    """
     return [splits[pool[0]].rows.formula_number for pool in pools]
 
 
@@ -165,7 +168,11 @@ def _probability(score: Score, best: Score, splits: Splits) -> float | None:
 
 
 def _pair(runs: Sequence[FinishedRun], others: Sequence[FinishedRun]) -> RunPairs | None:
-    """Pair the runs of two models; None if two networks have no seed in common."""
+    """Pair the runs of two models; None if two networks have no seed in common.
+
+    Networks are paired by seed. A classical model has no matching seeds, so the mean of its errors
+    is compared with each run of the other model.
+    """
     if runs[0].spec.is_classical or others[0].spec.is_classical:
         first, second = sorted(
             (runs, others), key=lambda side: (side[0].spec.is_classical, -len(side))

@@ -1,8 +1,8 @@
 """Compute intervals and tests from arrays of errors alone, with numpy and scipy.
 
-A difference of two MAEs is uncertain for two reasons. The runs are a random sample (the split of
-the rows, the seed of a training), and so are the test rows; rows with the same formula are nearly
-copies of each other. The bootstrap resamples both runs and rows.
+A difference of two MAEs is uncertain for two reasons: the runs are a random sample (of splits and
+of seeds), and so are the test rows. Moreover, rows with the same formula are nearly copies of each
+other. The bootstrap resamples both runs and rows.
 
 - Runs and rows are crossed: all seeds of a split share its test rows. Resampling both independently
   is Owen's pigeonhole bootstrap (Annals of Applied Statistics 1, 386, 2007). It is mildly
@@ -51,7 +51,7 @@ class BootstrapInterval(NamedTuple):
 
 
 class _Split(NamedTuple):
-    """Errors of one split, summed over the rows of each group of formulas."""
+    """The errors of one split, summed over the rows of each group of formulas."""
 
     a: np.ndarray  # (n_seeds_a, n_groups)
     b: np.ndarray  # (n_seeds_b, n_groups)
@@ -66,7 +66,7 @@ def paired_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> BootstrapInterval:
-    """Bootstrap the difference of two MAEs on the same rows; the same `seed` gives the same result.
+    """Compute the bootstrap interval of the difference of two MAEs on the same rows.
 
     Errors are averaged over rows, then over seeds, then over splits. If there is only one split
     with one seed, the runs have no spread, and only rows are drawn.
@@ -76,7 +76,7 @@ def paired_interval(
         errors_b: the same for model b, which may have other numbers of seeds.
         group: for each split, labels (n_rows,) of the rows that belong together, e.g. formulas.
         n_draws: the number of draws.
-        seed: the seed of the draws.
+        seed: the seed of the draws; the same seed gives the same result.
         level: the probability that the interval contains the difference.
 
     Returns:
@@ -113,7 +113,7 @@ def _summed(a: np.ndarray, b: np.ndarray, group: np.ndarray, random: np.random.G
 
 
 def _mean(sums: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Return the mean over all rows for each seed (n_seeds,)."""
+    """Return the mean error over all rows, for each seed (n_seeds,)."""
     return sums.sum(axis=1) / size.sum()
 
 
@@ -123,9 +123,9 @@ def _draw(
     """Resample the seeds and rows of a split.
 
     Returns:
-        The differences with resampled seeds (n_draws,), and the changes that resampling the rows
-        adds (n_draws,). If there is only one split, the deviations due to its seeds are stretched;
-        otherwise the caller stretches those due to the splits.
+        The differences with resampled seeds (n_draws,), and the changes caused by resampling the
+        rows, too (n_draws,). If there is only one split (`alone`), the deviations due to its seeds
+        are stretched here; otherwise the caller stretches the deviations due to the splits.
     """
     rows = _counts(len(split.size), n_draws, random)  # (n_draws, n_groups)
     by_runs, by_both, stretched = np.zeros(n_draws), np.zeros(n_draws), np.zeros(n_draws)
@@ -140,15 +140,20 @@ def _draw(
 
 
 def _counts(n: int, n_draws: int, random: np.random.Generator) -> np.ndarray:
-    """Draw n of n items with replacement, n_draws times; count each item's draws (n_draws, n)."""
+    """Draw n of n items with replacement, n_draws times.
+
+    Returns:
+        How often each item was drawn, (n_draws, n).
+    """
     number = random.integers(n, size=(n_draws, n)) + n * np.arange(n_draws)[:, None]
     return np.bincount(number.ravel(), minlength=n * n_draws).reshape(n_draws, n).astype(float)
 
 
 def stretch(n: int, level: float = 0.95) -> float:
-    """Return sqrt(n / (n - 1)) t / z, the factor by which a resampled mean deviates too little.
+    """Return the factor by which deviations of a mean of n resampled items must be stretched.
 
-    The factor is 1 for a single run, which has no deviations.
+    It is sqrt(n / (n - 1)) t / z: without it, the intervals would be too short for small n. For a
+    single item, which has no deviations, the factor is 1.
     """
     if n < 2:
         return 1.0
@@ -161,7 +166,7 @@ def stretch(n: int, level: float = 0.95) -> float:
 def mean_interval(
     errors: Sequence[np.ndarray], group: Sequence[np.ndarray], n_draws: int = 1000
 ) -> BootstrapInterval:
-    """Bootstrap the 95 % interval of a MAE by resampling splits, seeds and test rows.
+    """Compute the 95 % bootstrap interval of a MAE, by resampling splits, seeds and test rows.
 
     Args:
         errors: for each split, the absolute errors (n_seeds, n_rows).
@@ -196,7 +201,7 @@ def paired_p(differences: Sequence[np.ndarray], group: Sequence[np.ndarray]) -> 
 
 
 def _crossed(differences: np.ndarray, group: np.ndarray) -> tuple[float, float, float]:
-    """Analyse differences (n_runs, n_rows) over runs and groups of rows.
+    """Analyse the variance of differences (n_runs, n_rows) over runs and over groups of rows.
 
     Returns:
         The mean, its standard error and the degrees of freedom.
@@ -230,10 +235,10 @@ def _crossed(differences: np.ndarray, group: np.ndarray) -> tuple[float, float, 
 
 
 def holm(probabilities: Sequence[float]) -> list[float]:
-    """Adjust p-values by Holm's method; return them in the given order.
+    """Adjust p-values by Holm's method. Returns them in the given order.
 
-    If all differences whose adjusted p-value is below a level are claimed, the chance of any false
-    claim is at most that level.
+    If all differences whose adjusted p-value is below a level are claimed, the probability of any
+    false claim is at most that level.
     """
     order = sorted(range(len(probabilities)), key=lambda place: probabilities[place])
     adjusted, largest = [0.0] * len(probabilities), 0.0
@@ -244,7 +249,7 @@ def holm(probabilities: Sequence[float]) -> list[float]:
 
 
 class RankTest(NamedTuple):
-    """A test of whether models differ in their ranks over tasks."""
+    """The result of testing whether models differ in their ranks over tasks."""
 
     chi2: float  # Friedman's statistic, corrected for ties
     p: float  # the p-value of Iman and Davenport's F
@@ -252,7 +257,7 @@ class RankTest(NamedTuple):
 
 
 def mean_ranks(errors: np.ndarray) -> np.ndarray:
-    """Rank errors (n_tasks, n_models) within each task; return the mean ranks (n_models,).
+    """Rank errors (n_tasks, n_models) within each task. Returns the mean ranks (n_models,).
 
     The lowest error has rank 1, and equal errors share the mean of their ranks. The ranks are those
     of scipy.stats.rankdata, but importing scipy.stats would take too long.

@@ -1,8 +1,8 @@
-"""Build tables from runs: frozen records from which every output is made.
+"""Build tables from runs, as frozen records from which every output is made.
 
 A table contains comparable runs only: they share the pack, recipe, protocol, number of training
 rows and start. Its rows are properties, and its columns are models. A cell is the mean test MAE
-over runs, in the property's unit. The classical models of a pack have a table of their own; the
+over runs, in the property's unit. The classical models of a pack have a table of their own, and the
 best of them is a column of the other tables. Networks for several properties also have tables of
 their own, in which they are compared with networks for one property.
 """
@@ -42,7 +42,7 @@ from irnet_hpc.runs.state_names import GapState
 
 
 class Missing(StrEnum):
-    """The reasons why a model has no score in a row; the values are the texts of the cells."""
+    """The reasons why a model has no score in a row. The values are shown in the cells."""
 
     FAILED = "failed"
     UNFINISHED = "unfinished"
@@ -109,7 +109,7 @@ class Table:
 
     @property
     def start_from(self) -> str | None:
-        """The start in words."""
+        """The run from whose weights the runs started, in words."""
         return str(self.start) if self.start else None
 
     @property
@@ -131,7 +131,7 @@ class Table:
 
     @property
     def title(self) -> str:
-        """The settings in words; they always state whether numbers were selected on test."""
+        """The settings in words. They always state whether the test rows selected the epochs."""
         parts = [self.pack] + ([f"{len(self.splits)} splits"] if len(self.splits) > 1 else [])
         parts += [f"recipe {self.recipe_label}", f"protocol {self.protocol}"]
         parts += [f"first {self.train_rows:,} training rows"] if self.train_rows else []
@@ -145,7 +145,7 @@ class Table:
 
     @property
     def selection_words(self) -> str:
-        """The words ` (selected on test)` if the numbers were selected on test, else ""."""
+        """The words ` (selected on test)` if the test rows selected the epochs, else ""."""
         return " (selected on test)" if self.selected_on == "test" else ""
 
     @property
@@ -156,7 +156,7 @@ class Table:
 
     @property
     def origin_parts(self) -> tuple[str | None, str | None]:
-        """Start and joint properties as parts of a file's name."""
+        """The start and the joint properties, as parts of a file name."""
         return (
             short_part("start", self.start_from),
             short_part("joint", self.joint and f"joint-{self.joint}"),
@@ -169,7 +169,7 @@ class Table:
 
     @property
     def compared_depths(self) -> tuple[int, ...]:
-        """The depths at which a row has both plain and irnet: the papers' main comparison."""
+        """The depths at which a row has both plain and irnet, the main comparison of the papers."""
         return tuple(
             depth
             for depth in self.depths
@@ -201,7 +201,7 @@ class Table:
                 yield row, model, score
 
     def scored(self) -> Iterator[tuple[Row, Model, ModelScore]]:
-        """Yield the cells that have a score."""
+        """Yield the cells that have a score, row by row."""
         for row, model, score in self.entries():
             if score:
                 yield row, model, score
@@ -211,7 +211,7 @@ class Table:
         return row.scores[self.models.index(model)] if model in self.models else None
 
     def missing(self, row: Row, model: Model) -> Missing:
-        """Return why a model has no score in a row."""
+        """Return the reason why a model has no score in a row."""
         known = row.missing and model in self.models
         return (row.missing[self.models.index(model)] if known else None) or Missing.NOT_RUN
 
@@ -221,10 +221,11 @@ def tabulate(runs: Sequence[FinishedRun], gaps: Iterable[Gap] = ()) -> tuple[Tab
 
     Args:
         runs: finished runs.
-        gaps: the runs without a result; they explain why cells are empty.
+        gaps: the runs without a result, which explain why cells are empty.
 
     Raises:
-        UserError: if one name was used for two different contents; the message names two folders.
+        UserError: if two packs, or two origins, of different content have the same name; the
+            message names two folders.
     """
     planned = [(gap.state, gap.spec) for gap in gaps if gap.spec]
     classical = [run for run in runs if run.spec.is_classical and not is_stale(run)]
@@ -296,7 +297,7 @@ def _table(
 
 
 def _property_order(name: str) -> tuple[int, str]:
-    """Return a sort key: the properties of the sources in their order, then others by name."""
+    """Return a sort key: known properties in the order of PROPERTIES, then all others by name."""
     known = list(PROPERTIES)
     return known.index(name) if name in known else len(known), name
 
@@ -304,7 +305,12 @@ def _property_order(name: str) -> tuple[int, str]:
 def _rivals(
     group: Group, classical: Sequence[FinishedRun], single: Sequence[FinishedRun]
 ) -> tuple[list[FinishedRun], list[FinishedRun]]:
-    """Select the classical and the single-property runs with the same training rows as a group."""
+    """Select the runs with which the networks of a group are compared.
+
+    Returns:
+        The classical runs, and for a joint group the single-property runs, that have the same
+        training rows.
+    """
     n_rows = group.train_rows
     # If only some of the first n rows report a property, no single-property run has these rows.
     unlike = {
@@ -381,7 +387,7 @@ def _row(
 
 
 def _refuse_unequal_rows(runs: Sequence[FinishedRun]) -> None:
-    """Refuse runs of one row that differ in the unit, or runs of one split with unequal rows."""
+    """Raise UserError if runs of one row have different units, or runs of one split other rows."""
     first_of_split: dict[int | None, FinishedRun] = {}
     for run in runs:
         first = first_of_split.setdefault(run.split, run)

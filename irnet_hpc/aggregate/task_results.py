@@ -1,9 +1,9 @@
-"""Find the tasks and the best result of each.
+"""Find the tasks, and the best result of each task.
 
-A task is one property of one dataset under one kind of split, with any representation of the rows.
-All models trained on a task have the same test formulas, even if their representations, recipes,
-starts or numbers of rows differ, so their results may be compared. The best model is chosen by its
-MAE on val, and its MAE on test is reported.
+A task is one property of one dataset under one kind of split; the features may differ. All models
+trained on a task have the same test formulas, even if their features, recipes, starts or numbers of
+rows differ, so their results may be compared. The best model is chosen by its MAE on val, and its
+MAE on test is reported.
 """
 
 import builtins
@@ -25,7 +25,7 @@ REPRESENTATION = ("features", "feature_versions")
 
 @dataclasses.dataclass(frozen=True)
 class TaskResult:
-    """One model that was trained on a task."""
+    """The score of one model that was trained on a task."""
 
     table: Table
     row: Row
@@ -39,7 +39,7 @@ class TaskResult:
 
     @property
     def training(self) -> str:
-        """The recipe and the start in words."""
+        """The recipe and the start, in words."""
         return f"{self.table.recipe_label}{self.table.origin_words}"
 
     @property
@@ -51,7 +51,7 @@ class TaskResult:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One property of one dataset under one kind of split, and all that was trained on it."""
+    """One property of one dataset under one kind of split, and the results of all models on it."""
 
     dataset: str  # the pack's name without its features
     property: str
@@ -71,7 +71,7 @@ class Task:
 
     @builtins.property
     def label(self) -> str:
-        """Name and unit."""
+        """Dataset, property and unit."""
         return f"{self.name} ({self.unit})"
 
     @builtins.property
@@ -83,8 +83,8 @@ class Task:
 def tasks_of(tables: Iterable[Table]) -> tuple[Task, ...]:
     """Find all tasks, in the order of the tables.
 
-    Results of protocol paper, stale results, and results whose start has seen test formulas are
-    left out.
+    Results of protocol `paper` and stale results are left out, and so are results whose start was
+    trained on test formulas.
     """
     results = defaultdict(list)
     for table in tables:
@@ -98,7 +98,7 @@ def tasks_of(tables: Iterable[Table]) -> tuple[Task, ...]:
 
 
 def _rows_identity(score: ModelScore) -> str:
-    """Return the identity of a pack without its representation and the seed of its split."""
+    """Return a pack's identity without its features and the seed of its split."""
     identity = unseeded_identity(score.runs[0])
     kept = {key: value for key, value in identity.items() if key not in REPRESENTATION}
     return json.dumps(kept, sort_keys=True)

@@ -1,4 +1,4 @@
-"""Data: from a source (a database or the user's own table) to materials and splits."""
+"""Data: turn a source (a database or the user's own table) into materials with a split."""
 
 import lazy_loader
 

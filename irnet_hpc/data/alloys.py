@@ -24,10 +24,11 @@ KJ_PER_MOL = 1 / 96.48533212  # in eV/atom
 
 
 def element_data() -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return the elements with a known radius and a known enthalpy in every pair, and these data.
+    """Return the elements for which both models have data, and these data.
 
     Returns:
-        The n elements, the pair enthalpies (n, n) in kJ/mol and the radii (n,) in pm.
+        The n elements that have a radius and a mixing enthalpy with each other element; the pair
+        enthalpies (n, n) in kJ/mol; and the radii (n,) in pm.
     """
     from matminer.utils.data import MagpieData, MixingEnthalpy
 

@@ -18,7 +18,7 @@ MAX_REDUCTION_STEPS = 1000
 
 
 class Unsuitable(ValueError):
-    """A crystal that a feature set cannot describe.
+    """The error that a feature set cannot describe a crystal.
 
     Its two arguments are the reason and the detail, as in `Rejected`.
     """
@@ -36,8 +36,8 @@ class Crystal(NamedTuple):
 class Crystals:
     """Crystals stored as columns.
 
-    The sites of all rows lie in flat arrays; those of row i are at start[i]:start[i + 1]. A row
-    without a crystal has no sites.
+    The sites of all rows are stored one after the other in flat arrays; those of row i are at
+    start[i]:start[i + 1]. A row without a crystal has no sites.
     """
 
     lattice: np.ndarray  # (n_rows, 3, 3) float64, Å, one vector per row
@@ -94,7 +94,8 @@ def reduced_cell(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
 
     Raises:
         Unsuitable: if numbers are not finite or too large for the precision of float64, if the
-            lattice has no volume or is too skewed, or if a site lies on its own periodic image.
+            lattice has no volume or is too skewed, or if a lattice vector is so short that a site
+            coincides with its own periodic image.
     """
     if not all(
         (np.abs(numbers) < MAX_NUMBER).all() for numbers in (crystal.lattice, crystal.position)
@@ -125,7 +126,7 @@ def reduced_cell(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _reduction(lattice: np.ndarray) -> np.ndarray:
-    """Return the (3, 3) change of basis to short vectors: integers with determinant ±1.
+    """Return the integer matrix (3, 3) that turns lattice vectors into short ones; determinant ±1.
 
     This is Semaev's greedy reduction. Each step subtracts from the longest vector an integer
     combination of the other two, chosen so that the remaining vector is as short as possible.

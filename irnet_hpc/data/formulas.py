@@ -1,4 +1,4 @@
-"""Parse formulas: text -> amounts of elements -> a unique name of the composition.
+"""Parse formulas into amounts of elements, and give each composition a unique name.
 
 No other file parses a formula.
 """
@@ -25,7 +25,7 @@ TOLERANCE = 1e-4
 
 
 class InvalidFormula(ValueError):
-    """A formula that is not a composition; its two arguments are the reason and the detail."""
+    """The error that a text is no composition. Its two arguments are the reason and the detail."""
 
 
 def parse_formula(formula: str) -> dict[str, float]:
@@ -84,7 +84,10 @@ def _amounts(formula: str, factor: float = 1.0) -> dict[str, float] | None:
 
 
 def _expand(group: re.Match[str]) -> str:
-    """Multiply out a group. Returns `?`, which is never plain, if the group is not plain."""
+    """Multiply out a bracketed group.
+
+    Returns `?`, which never parses, if it is not a plain group.
+    """
     amounts = _amounts(group[1], float(group[2] or 1))
     if amounts is None:
         return "?"
@@ -121,8 +124,8 @@ def parse_by_pymatgen(formula: str) -> dict[str, float]:
 def reduced_formula(amounts: dict[str, float]) -> str:
     """Name a composition: symbols in alphabetical order, whole amounts without a common divisor.
 
-    Splits depend on this name, so it is defined here. The name from pymatgen depends on tables of
-    electronegativities, and the same fractional composition can get several names.
+    Splits depend on this name, so it is defined here and not taken from pymatgen. There it depends
+    on tables of electronegativities, and one fractional composition can have several names.
 
     >>> reduced_formula({"O": 6, "Fe": 4}), reduced_formula({"Fe": 0.5, "O": 0.75})
     ('Fe2O3', 'Fe2O3')

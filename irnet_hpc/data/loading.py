@@ -33,7 +33,7 @@ READERS = {
 
 
 class Loaded(NamedTuple):
-    """A source after reading."""
+    """A source that has been read: its rows, units and description."""
 
     identity: str  # as in ResolvedSource
     source: Source
@@ -54,12 +54,12 @@ def load_source(
 
     Args:
         resolved: the source.
-        n_rows: the largest number of rows to take, as a fixed random sample; for `alloys`, the
+        n_rows: the size of the fixed random sample to read; None: all rows. For `alloys`, the
             number of rows to compute.
         properties: the targets; if empty, all columns whose unit is known.
         units: property -> unit, for properties that are not in PROPERTIES.
-        columns: whether to read also the numeric columns that are not properties, as features.
-        structures: whether crystal structures are required.
+        columns: True to read also, as features, the numeric columns that are not properties.
+        structures: True if crystal structures are required.
 
     Raises:
         UserError: if the table is missing or malformed.
@@ -144,7 +144,15 @@ def _targets(
     units: Mapping[str, str],
     kind: str,
 ) -> dict[str, str]:
-    """Return property -> unit for the columns to predict; `stated` units came with the table."""
+    """Find the columns to predict, and return property -> unit.
+
+    Args:
+        wanted: the requested properties; if empty, all columns whose unit is known.
+        header: the names of the table's columns.
+        stated: property -> unit, from the description of the table.
+        units: property -> unit, from the user.
+        kind: the words for such a column in a message.
+    """
     columns = [column for column in header if column not in RESERVED]
     for name in wanted:
         check_choice(kind, name, columns)

@@ -13,7 +13,7 @@ from irnet_hpc.data.raw_table import RawTable
 
 
 class Rejected(NamedTuple):
-    """A row of the source that is left out of the pack, and why.
+    """A row of the source that is left out of the pack, and the reason.
 
     Rejected rows are counted by `reason`; `detail` may differ from row to row.
     """
@@ -29,8 +29,8 @@ class Rejected(NamedTuple):
 class Materials:
     """Compounds stored as columns.
 
-    The elements and amounts of all rows lie in two flat arrays; those of row i are at
-    start[i]:start[i + 1].
+    The elements and amounts of all rows are stored one after the other in two flat arrays; those of
+    row i are at start[i]:start[i + 1].
     """
 
     line: np.ndarray  # (n_rows,) int64, in the source's table

@@ -44,7 +44,11 @@ def floor_of(name: str) -> float:
 
 
 def unit_of(name: str, stated: str | None = None) -> str:
-    """Return the unit of a property: from PROPERTIES, else as the user stated it.
+    """Return the unit of a property, from PROPERTIES or else from the user.
+
+    Args:
+        name: the property.
+        stated: the unit that the user states, if any.
 
     Raises:
         UserError: if neither PROPERTIES nor the user gives a unit, or if their units differ.

@@ -103,8 +103,8 @@ def read_csv_table(
 def frame_text(frame: Any, name: str) -> TableText:
     """Return the text of a pandas DataFrame as `frame.to_csv(index=False)` writes it.
 
-    A DataFrame and its CSV file therefore give the same table and the same hash. Messages number
-    the rows from 1. Raises UserError if the columns have several levels.
+    A DataFrame and its CSV file therefore give the same table and the same hash. In error messages,
+    rows are counted from 1. Raises UserError if the columns have several levels.
     """
     if frame.columns.nlevels > 1:
         raise UserError(
@@ -126,7 +126,10 @@ def frame_text(frame: Any, name: str) -> TableText:
 def _blocks(
     table: TableText, header: list[str], digest: Any
 ) -> Iterator[tuple[list[int], list[list[str]]]]:
-    """Yield blocks of (line numbers, rows); each row has a field per column, none is blank."""
+    """Yield blocks of (line numbers, rows).
+
+    Blank rows are left out, and all rows have equal length.
+    """
     reader = csv.reader(table.lines(digest), strict=True)
     next(reader)
     lines: list[int] = []

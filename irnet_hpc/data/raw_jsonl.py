@@ -181,7 +181,11 @@ def _column(numbers: dict[int, float], n_rows: int) -> np.ndarray:
 
 
 def parse_structure(entry: dict) -> tuple[Crystal | Unsuitable, str]:
-    """Return a line's crystal (or the reason why there is none) and its formula."""
+    """Convert the structure of a line.
+
+    Returns:
+        The crystal, or the reason why there is none; and the formula.
+    """
     formula = entry.get("formula", "")
     if "species" not in entry:
         return Unsuitable("no structure" if formula else "formula is empty", ""), formula
@@ -221,7 +225,7 @@ def _sites(species: object) -> list[dict[str, float]]:
 def _crystal(entry: dict, sites: list[dict[str, float]], amounts: dict[str, float]) -> Crystal:
     """Return the crystal. Raises Unsuitable unless each site is fully occupied by one element.
 
-    The feature sets check the distances between sites.
+    The distances between sites are not checked here but by the feature sets.
     """
     if mixed := [site for site in sites if list(site.values()) != [1]]:
         raise Unsuitable("disordered site", json.dumps(mixed[0]))

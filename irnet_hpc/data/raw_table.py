@@ -1,7 +1,7 @@
-"""Define raw tables, the form that every source takes before packing, and help to read them.
+"""Define raw tables, the form that every source has before packing, and functions to read them.
 
 A table is CSV (raw_csv.py) or, if it has structures, JSON lines (raw_jsonl.py). It may be
-compressed (.gz, .xz). A file `<name>.about.json` beside the table may hold its title, licence,
+compressed (.gz, .xz). A file `<name>.about.json` beside the table may state its title, licence,
 citation, units and hash.
 """
 
@@ -40,7 +40,7 @@ ALWAYS_UNPACKED = 2**25
 
 @dataclasses.dataclass(frozen=True)
 class RawTable:
-    """A source's rows as read, before any formula is parsed."""
+    """The rows of a source as they were read, before any formula is parsed."""
 
     line: np.ndarray  # (n_rows,) int64, the line in the file; the header of a CSV is line 1
     formula: Sequence[str]
@@ -85,7 +85,7 @@ def formula_table(
 
 
 class TableText(NamedTuple):
-    """The text of a table: a file, or a DataFrame written as CSV."""
+    """The text of a table, from a file or from a DataFrame that is written as CSV."""
 
     name: str  # the path, or the name of the DataFrame, for messages
     lines: Callable[..., Iterator[str]]  # takes a hashlib digest to update, or None
@@ -93,7 +93,7 @@ class TableText(NamedTuple):
     first: int = 1  # the line that messages call number 1
 
     def place(self, line: int) -> str:
-        """Name a line (1 is the header) for a message, such as `my.csv, line 3`."""
+        """Return the name of a line (1 is the header) for a message, such as `my.csv, line 3`."""
         return f"{self.name}, {self.unit} {line - self.first + 1}"
 
 
@@ -121,10 +121,10 @@ def about_path(table: Path) -> Path:
 
 
 def read_about(table: Path) -> dict[str, Any]:
-    """Read the description of a raw table (title, licence, citation, units); empty if none exists.
+    """Read the description of a raw table (title, licence, citation, units); empty if it has none.
 
-    A table with structures and a table without may share a name and so one description, whose
-    `form` says which of the two it describes.
+    A table with structures and a table without may have the same name, and so the same description
+    file. The key `form` in it says which of the two tables it describes.
     """
     path = about_path(table)
     about = read_json(path) if path.is_file() else {}
@@ -180,7 +180,7 @@ def check_text(table: TableText, text: dict[str, list[str]], lines: list[int]) -
 
 @contextlib.contextmanager
 def one_sentence(name: Path | str) -> Iterator[None]:
-    """Turn errors that concern the whole file into a UserError."""
+    """Raise UserError with one sentence if an error in the block concerns the file as a whole."""
     try:
         yield
     except (UnicodeDecodeError, UnicodeEncodeError) as error:

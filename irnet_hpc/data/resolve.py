@@ -27,7 +27,7 @@ PREFERRED = sorted(OPENERS, key=lambda ending: ending.startswith(".jsonl"))
 
 @dataclasses.dataclass(frozen=True)
 class ResolvedSource:
-    """A source of materials: where its table is, or how to get it."""
+    """A source of materials: where its table is, or how to make or download it."""
 
     text: str  # the source as the user named it, for messages
     name: str  # the name of the source's raw table and packs
@@ -39,17 +39,17 @@ class ResolvedSource:
 
     @property
     def is_computed(self) -> bool:
-        """Tell whether the source's rows are computed instead of read."""
+        """Return True if the rows of the source are computed and not read."""
         return self.text == "alloys" and self.is_named
 
     @property
     def is_named(self) -> bool:
-        """Tell whether the source has a known name, unlike a user's own table."""
+        """Return True if the source has a known name; a user's own table has none."""
         return self.path is None and self.frame is None
 
     @property
     def identity(self) -> str:
-        """Return what a pack records: the source's name, or `file:` and the table's name."""
+        """Return the source's entry in a pack: its name, or `file:` and the name of the table."""
         return self.text if self.is_named else f"file:{self.name}"
 
     def candidates(self, structures: bool = False) -> list[Path]:
@@ -136,5 +136,5 @@ def _own(title: str) -> Source:
 
 
 def _plain(name: str) -> str:
-    """Turn a name into one that can be part of a file name."""
+    """Replace characters of a name so that it can be part of a file name."""
     return re.sub(r"[^A-Za-z0-9_.=-]+", "_", name).strip("_.-=") or "table"

@@ -8,7 +8,7 @@ from irnet_hpc.data.properties import unit_of
 
 
 class Filter(NamedTuple):
-    """A rule for the values of a property: a value that breaks it counts as not reported."""
+    """A rule for the values of a property. A value that breaks the rule counts as not reported."""
 
     property: str
     low: float = -np.inf  # in the property's unit; values equal to a bound break the rule
@@ -23,7 +23,10 @@ class Filter(NamedTuple):
         return f"{self.low:g} < {self.property} < {self.high:g} {unit_of(self.property)}"
 
     def breaks(self, values: np.ndarray) -> np.ndarray:
-        """Return (n_rows,) bool: which values break the rule. NaN (not reported) never does."""
+        """Return (n_rows,) bool, True for values that break the rule.
+
+        NaN (not reported) never does.
+        """
         outside = (values <= self.low) | (values >= self.high)
         if np.isfinite(self.deviations) and not np.isnan(values).all():
             outside |= np.abs(values - np.nanmean(values)) > self.deviations * np.nanstd(values)
@@ -31,7 +34,7 @@ class Filter(NamedTuple):
 
 
 class Source(NamedTuple):
-    """The facts about a source that hold before its table is read."""
+    """The facts about a source that are known before its table is read."""
 
     title: str
     properties: tuple[str, ...]  # properties that the source's table may report

@@ -1,6 +1,6 @@
-"""Split rules: assign each material to train, val or test from the material alone.
+"""Split rules: assign each material to train, val or test by a property of the material alone.
 
-All packs of all sources therefore agree on which materials are test. `--split` accepts:
+So all packs of all sources agree on which materials are test. `--split` accepts:
 
 random            a hash of the formula decides
 element:O         every material that contains O is test (element:F+Cl: F or Cl)
@@ -30,7 +30,7 @@ SUFFIX = re.compile(
 
 
 class SplitRule(NamedTuple):
-    """A rule that gives materials their roles. A table's own `split` column takes precedence."""
+    """A rule that assigns roles to materials. A `split` column in the table takes precedence."""
 
     by: str = "random"  # a key of SPLIT_KINDS
     held_out: str = ""  # for `element`, symbols joined by +; for `family`, the family's name
@@ -129,7 +129,7 @@ def join_with_or(symbols: Sequence[str]) -> str:
 
 
 def uniform(*key: object) -> float:
-    """Hash a key to a number in [0, 1) that is the same on every machine and Python version.
+    """Hash a key to a number in [0, 1), the same on every machine and with every Python version.
 
     >>> uniform(0, "Fe2O3")
     0.1317276651446572
@@ -150,10 +150,11 @@ def roles_of(reduced: Iterable[str], seed: int = 0) -> np.ndarray:
 
 
 def roles_around(reduced: Iterable[str], held_out: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return the (n_rows,) roles, as str objects, if exactly the held-out rows are test.
+    """Return the (n_rows,) roles, as str objects, when exactly the held-out rows are test.
 
-    For each other row the hash of `role_of` decides: train with a probability of 8/9, else val. The
-    role of a material therefore depends only on the material and the seed, not on other rows.
+    All other rows become train or val by the hash that `role_of` uses: train with a probability of
+    8/9. The role of a material therefore depends only on the material and the seed, not on other
+    rows.
 
     Args:
         reduced: (n_rows,) reduced formulas.
@@ -171,7 +172,7 @@ def roles_around(reduced: Iterable[str], held_out: np.ndarray, seed: int = 0) ->
 
 
 def count_on_two_sides(reduced: Iterable[str], roles: Iterable[str]) -> int:
-    """Count the compositions with more than one role, which a table's `split` column can cause."""
+    """Count the compositions that have rows in several roles, which a `split` column can cause."""
     sides = Counter(formula for formula, _ in set(zip(reduced, roles, strict=True)))
     return sum(count > 1 for count in sides.values())
 
@@ -188,6 +189,9 @@ def pack_order(line: np.ndarray, roles: np.ndarray, seed: int = 0) -> np.ndarray
 
 
 def sample(n_rows: int, size: int) -> np.ndarray:
-    """Return (size,) ascending row numbers: a fixed random sample that contains smaller samples."""
+    """Return (size,) ascending row numbers: a fixed random sample.
+
+    Smaller samples are part of it.
+    """
     place = np.array([uniform("sample", number) for number in range(n_rows)])
     return np.sort(np.argsort(place, kind="stable")[:size])

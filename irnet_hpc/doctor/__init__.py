@@ -1,7 +1,8 @@
 """Check whether this environment can run a matrix, and say what to do if it cannot.
 
 Each group of checks is a module with a table `CHECKS`: `machine`, `engine`, `filesystem` and
-`cluster`. `two_nodes` submits a real job. A check is a function from `Settings` to a `Verdict`.
+`cluster`. `two_nodes` submits a real job. A check is a function that takes `Settings` and returns a
+`Verdict`.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Define checks and verdicts, and run each check so that its hang or crash stops no other check."""
+"""Define checks and verdicts, and run each check so that a hang or crash stops no other check."""
 
 import os
 import threading
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Level(StrEnum):
-    """Severity of a verdict, mildest first."""
+    """The severity of a verdict, the mildest first."""
 
     OK = "ok"
     NOTE = "note"  # an optional part is missing
@@ -39,7 +39,7 @@ class Verdict(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """Options of a call of the doctor, as the checks see them."""
+    """The options of one call of the doctor, which every check gets."""
 
     results: Path  # absolute
     token: str  # unique to this call, and part of the name of everything that the call creates
@@ -54,12 +54,12 @@ class Settings(NamedTuple):
 
     @property
     def trial_folder(self) -> Path:
-        """Return the folder for the checks' own files, on the same file system as the results."""
+        """Return the folder for temporary files of checks, on the file system of the results."""
         return self.existing_folder / f".doctor-{self.token}"
 
 
 class Check(NamedTuple):
-    """A named check, its time limit, and the command to look at the same thing by hand."""
+    """A check with its name and time limit, and a command that does the same by hand."""
 
     name: str
     run: Callable[[Settings], Verdict | None]  # returns None if it does not apply here
@@ -68,7 +68,7 @@ class Check(NamedTuple):
 
 
 class TimeLimitExceeded(Exception):
-    """A function did not return within its time limit."""
+    """The error that a function did not return within its time limit."""
 
 
 def ok(found: str, **facts: object) -> Verdict:
@@ -82,12 +82,12 @@ def note(found: str, todo: str = "", **facts: object) -> Verdict:
 
 
 def warning(found: str, todo: str, **facts: object) -> Verdict:
-    """Make a verdict that something costs time or convenience, but stops no matrix."""
+    """Make a verdict that something costs time or convenience, although a matrix would run."""
     return Verdict(Level.WARNING, found, todo, facts)
 
 
 def failure(found: str, todo: str, **facts: object) -> Verdict:
-    """Make a verdict that no matrix would run."""
+    """Make a verdict that a matrix would not run."""
     return Verdict(Level.FAILURE, found, todo, facts)
 
 
@@ -119,15 +119,15 @@ def examine(check: Check, settings: Settings) -> Verdict | None:
 def call_within(limit_s: float, function: Callable[[], T]) -> T:
     """Call a function in a thread and wait for it for at most `limit_s` seconds.
 
-    A thread that waits for a dead file server cannot be stopped. It is left running as a daemon
-    thread and ends with the process.
+    A thread that waits for a dead file server cannot be stopped. It is a daemon thread, so it ends
+    with the process.
 
     Args:
         limit_s: The time limit in seconds.
         function: The function to call.
 
     Returns:
-        What the function returns.
+        The return value of the function.
 
     Raises:
         TimeLimitExceeded: If the function did not return in time.

@@ -68,9 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read_site_if_possible(name: str | None) -> "tuple[Site | None, str | None]":
-    """Read a site and return it with its name.
+    """Read a site.
 
-    The site is None if a library is missing; the check `versions` then reports the library.
+    Returns:
+        The site and its name. The site is None if a library is missing; the check `versions` then
+        reports the library.
     """
     try:
         from irnet_hpc.sweep.matrix.sites import read_site
@@ -89,7 +91,7 @@ def print_verdict(name: str, verdict: Verdict) -> None:
 
 
 def next_command(report: Report, results: str) -> str:
-    """Return the next command to type: the failed groups again, or else the first pack."""
+    """Return the command to type next: the failed groups again or, if none failed, a first pack."""
     folder = [] if results == "results" else ["--results", results]
     if groups := report.failed_groups:
         return shlex.join(["python", "-m", "irnet_hpc.doctor", "--only", *groups, *folder])

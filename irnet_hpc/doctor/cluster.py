@@ -28,16 +28,20 @@ def belongs_to_cluster() -> bool:
 
 @functools.cache
 def read_configuration() -> tuple[dict[str, str], str]:
-    """Return SLURM's configuration, and why it cannot be read (empty if it can be)."""
+    """Read SLURM's configuration.
+
+    Returns:
+        The configuration, and the reason why it cannot be read (empty if it can be).
+    """
     answer = ask(("scontrol", "show", "config"))
     values = dict(re.findall(r"^(\w+) *= *(.*?) *$", answer.out, re.MULTILINE))
     return values, answer.trouble and answer.trouble + answer.err
 
 
 def configuration_if_up() -> dict[str, str] | None:
-    """Return SLURM's configuration, or None if SLURM is missing or does not answer.
+    """Return SLURM's configuration; None if SLURM is missing or does not answer.
 
-    check_slurm reports that.
+    In the latter cases, check_slurm gives the reason.
     """
     if not belongs_to_cluster():
         return None
@@ -46,7 +50,10 @@ def configuration_if_up() -> dict[str, str] | None:
 
 
 def check_slurm(_: Settings) -> Verdict:
-    """Check that SLURM is complete and answers; without SLURM, sweeps run on this machine."""
+    """Check that SLURM's commands are complete and SLURM answers.
+
+    Without SLURM this is only a note.
+    """
     present = [command for command in COMMANDS if shutil.which(command)]
     if not present:
         return note("none here: sweeps run as processes of this machine")
@@ -117,7 +124,7 @@ def check_requeue(_: Settings) -> Verdict | None:
 
 
 def check_accounting(_: Settings) -> Verdict | None:
-    """Check that sacct answers, which tells a sweep how a job without a result ended."""
+    """Check that sacct answers. A sweep asks it how a job without a result has ended."""
     if configuration_if_up() is None:
         return None
     answer = ask(("sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State"))
@@ -130,7 +137,7 @@ def check_accounting(_: Settings) -> Verdict | None:
 
 
 def check_mpi_types(settings: Settings) -> Verdict | None:
-    """Check that srun offers the MPI type that the site names, if it names one."""
+    """Check that srun supports the MPI type in the site's srun options, if they name one."""
     if configuration_if_up() is None:
         return None
     answer = ask(("srun", "--mpi=list"))
@@ -153,7 +160,7 @@ def check_mpi_types(settings: Settings) -> Verdict | None:
 
 
 def sbatch_options(site: "Site") -> list[str]:
-    """List the sbatch options of a site, the same as a sweep's jobs get."""
+    """List the sbatch options that a sweep's jobs get from a site."""
     options = {name: getattr(site, name) for name in ("account", "partition", "qos", "constraint")}
     options |= {"gpus-per-node": site.gpus_per_task or None, **site.sbatch}
     words = []
@@ -198,7 +205,7 @@ def check_sbatch(settings: Settings) -> Verdict | None:
 
 
 def check_state(_: Settings) -> Verdict | None:
-    """Check that the state folder can be written, by which submitit passes jobs to the nodes."""
+    """Check that the state folder can be written. submitit passes jobs to the nodes through it."""
     if configuration_if_up() is None:
         return None
     from irnet_hpc.sweep.sbatch import state_folder

@@ -32,8 +32,8 @@ def ask(
 ) -> Answer:
     """Run a command and return its output; at the time limit, stop it and its descendants.
 
-    The output goes to files. With pipes, we would also wait for any grandchild that outlives the
-    command.
+    The output is written to files. With pipes, this function would also wait for grandchildren that
+    outlive the command.
 
     Args:
         command: The program and its arguments.
@@ -41,7 +41,7 @@ def ask(
         environment: The environment variables of the command; None: those of this process.
 
     Returns:
-        The output, and why the command failed, if it did.
+        The output, and the reason if the command failed.
     """
     words, limit_s = [str(word) for word in command], limit_s or DEFAULT_LIMIT_S
     name = Path(words[0]).name
@@ -87,9 +87,9 @@ def _describe_status(status: int) -> str:
 def telling_line(output: str) -> str:
     """Find the line of an output that best explains a failure.
 
-    That is a line about an error: the last one if the output has a traceback, otherwise the first
-    one. If no line is about an error, it is the first line. Lines of ranks are preferred to lines
-    of launchers, which only report that a rank failed.
+    This is a line about an error: the last one if the output has a traceback, otherwise the first
+    one. If no line is about an error, it is the first line. Lines that ranks wrote are preferred to
+    lines of launchers, which only report that a rank failed.
     """
     of_ranks = re.findall(r"^\[\d+\]<std(?:out|err)>:(.*)", output, re.MULTILINE)
     # Only lines whose first word has a letter or digit: this drops rulers and quoted code.
@@ -104,12 +104,12 @@ def telling_line(output: str) -> str:
 
 
 def is_launcher_line(line: str) -> bool:
-    """Return True if SLURM's launcher, not a rank, wrote the line."""
+    """Return True if a line was written by SLURM's launcher and not by a rank."""
     return line.startswith(("srun:", "slurmstepd"))
 
 
 def stop(process: subprocess.Popen) -> None:
-    """Stop a command and its descendants with SIGTERM, then SIGKILL; wait a few seconds at most."""
+    """Stop a command and its descendants with SIGTERM, then SIGKILL. Wait at most a few seconds."""
     if process.poll() is None:
         descendants = []
         with contextlib.suppress(Exception):  # without psutil, only the process group is stopped
@@ -131,6 +131,6 @@ def stop(process: subprocess.Popen) -> None:
 
 
 def stop_all() -> None:
-    """Stop the commands of those checks that exceeded their time limit."""
+    """Stop the commands that are still running because their check exceeded its time limit."""
     for process in list(_running):
         stop(process)

@@ -1,4 +1,4 @@
-"""Check the engine: torch, Horovod, MPI and NCCL fit together, and sums over ranks are right."""
+"""Check that torch, Horovod, MPI and NCCL fit together, and that sums over ranks are right."""
 
 import functools
 import json
@@ -27,7 +27,10 @@ OVERSUBSCRIBE = {
 
 
 def printed_facts(answer: Answer) -> dict:
-    """Merge the JSON objects that a probe printed, and ignore the lines of its launcher."""
+    """Merge the JSON objects that a probe printed.
+
+    Other lines, such as a launcher's, are ignored.
+    """
     facts: dict = {}
     for line in answer.out.splitlines():
         if (start := line.find('{"')) >= 0:
@@ -51,8 +54,8 @@ def run_probe(
         variables: Environment variables to set.
 
     Returns:
-        The facts that the probe printed, and why it failed, beginning with the stage at which it
-        did. The reason is empty if the probe succeeded.
+        The facts that the probe printed; and the reason if it failed, which begins with the stage
+        that failed (empty if the probe succeeded).
     """
     from irnet_hpc.sweep.jobs import outside_any_job
 
@@ -113,7 +116,7 @@ def check_mpi(_: Settings) -> Verdict | None:
 
 
 def check_nccl(_: Settings) -> Verdict | None:
-    """Check that torch sees the GPUs and Horovod sums on them; None if there is no GPU."""
+    """Check that torch sees the GPUs and that Horovod sums on them. Without a GPU, return None."""
     facts, trouble = probe_libraries()
     if trouble:
         return None
@@ -143,7 +146,7 @@ def check_nccl(_: Settings) -> Verdict | None:
 
 
 def judge_sum(facts: dict, size: int, todo: str) -> Verdict:
-    """Make a verdict from what `probes.allreduce` measured on `size` ranks."""
+    """Make a verdict from the facts that `probes.allreduce` measured on `size` ranks."""
     speed = f"{facts['engine']}, {facts['device']}: {facts['mb_per_s']:,.0f} MB/s"
     found = f"{facts['size']} ranks, {speed}" if facts["size"] > 1 else "one rank, which sums alone"
     if facts["size"] != size:
@@ -185,7 +188,7 @@ def check_mpirun(_: Settings) -> Verdict | None:
 
 
 def check_allocation(settings: Settings) -> Verdict | None:
-    """Check, inside a SLURM job, that each of its SLURM_NTASKS tasks is a rank."""
+    """Check, if called in a SLURM job, that each of its SLURM_NTASKS tasks becomes a rank."""
     if "SLURM_JOB_ID" not in os.environ:
         return None
     site_options = settings.site.srun_args if settings.site else ()

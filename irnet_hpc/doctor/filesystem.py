@@ -29,7 +29,7 @@ TRY_ANOTHER = "python -m irnet_hpc.doctor --results DIR tries another folder"
 
 @contextmanager
 def trial_folder(settings: Settings) -> Iterator[Path]:
-    """Make a folder for trials on the file system of the results; remove it afterwards."""
+    """Make a folder on the file system of the results, and remove it after the block."""
     settings.trial_folder.mkdir(exist_ok=True)
     try:
         yield settings.trial_folder
@@ -38,7 +38,7 @@ def trial_folder(settings: Settings) -> Iterator[Path]:
 
 
 def file_system_type(path: Path, mountinfo: str | None = None) -> str:
-    """Return the type of the file system that holds a path, such as ext4 or nfs4."""
+    """Return the type of the file system that contains a path, such as ext4 or nfs4."""
     text = Path("/proc/self/mountinfo").read_text() if mountinfo is None else mountinfo
     longest, file_system = "", "unknown"
     for line in text.splitlines():
@@ -51,7 +51,7 @@ def file_system_type(path: Path, mountinfo: str | None = None) -> str:
 
 
 def check_results(settings: Settings) -> Verdict:
-    """Check that the results folder can be written and read back."""
+    """Check that files in the results folder can be written and read back."""
     file_system, content = file_system_type(settings.existing_folder.resolve()), b"\0" * 4096
     try:
         with trial_folder(settings) as folder:
@@ -77,7 +77,7 @@ def check_results(settings: Settings) -> Verdict:
 
 
 def check_space(settings: Settings) -> Verdict:
-    """Check the free space and the free inodes; a quota shows only when it is reached."""
+    """Check the free space and the free inodes. A quota shows only when it is reached."""
     status = os.statvfs(settings.existing_folder)
     gb = status.f_bavail * status.f_frsize / 1e9
     inodes = status.f_favail if status.f_files else None  # btrfs does not count them
@@ -93,7 +93,7 @@ def check_space(settings: Settings) -> Verdict:
 
 
 def check_names(settings: Settings) -> Verdict:
-    """Check that a replaced file is always whole, and that only one thread can create a name."""
+    """Check that a replaced file is always complete, and that only one thread can create a name."""
     with trial_folder(settings) as folder:
         problems = _read_while_renaming(folder / "replaced")
         n_winners = _race_for_name(folder / "taken")
@@ -117,7 +117,7 @@ def check_names(settings: Settings) -> Verdict:
 
 
 def _read_while_renaming(path: Path) -> list[str]:
-    """Replace a file N_RENAMES times while a thread reads it; return the errors that it saw."""
+    """Replace a file N_RENAMES times while a thread reads it. Returns the errors of the reader."""
     ended, problems, size = threading.Event(), [], 1 << 16
     path.write_bytes(b"0" * size)
 
@@ -165,7 +165,7 @@ def _race_for_name(path: Path) -> int:
 
 
 def check_hdf5(settings: Settings) -> Verdict:
-    """Check that packs can be written and read, and which kinds of lock work."""
+    """Check that packs can be written and read, and which kinds of file lock work."""
     with trial_folder(settings) as folder:
         facts, trouble = run_probe(["pack", folder])
         file_system = file_system_type(folder.resolve())

@@ -40,9 +40,10 @@ def check_python(_: Settings) -> Verdict:
 
 
 def required_versions() -> dict[str, str]:
-    """Return the lowest allowed version of each required library.
+    """Return the lowest version of each required library that is allowed.
 
-    They come from setup.cfg, or without a clone from the metadata of the installed package.
+    The versions come from setup.cfg in a clone, otherwise from the metadata of the installed
+    package.
     """
     configuration = configparser.ConfigParser()
     is_repository = configuration.read(REPOSITORY / "setup.cfg") and (
@@ -58,7 +59,7 @@ def required_versions() -> dict[str, str]:
 
 
 def pinned_versions() -> dict[str, str]:
-    """Return the version of each library that env/setup.sh installs; empty without a clone."""
+    """Return the version of each library that env/setup.sh installs; empty outside a clone."""
     path = REPOSITORY / "env" / "requirements-cpu.txt"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     pins = re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE)
@@ -66,7 +67,7 @@ def pinned_versions() -> dict[str, str]:
 
 
 def canonical_name(name: str) -> str:
-    """Return a library's name in the form that package indexes compare (PEP 503): jinja2."""
+    """Return a library's name in the form in which names are compared (PEP 503), such as jinja2."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -79,12 +80,12 @@ def installed_version(name: str) -> str | None:
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
-    """Parse a version without its local part: 2.13.0+cpu -> (2, 13, 0)."""
+    """Convert a version to numbers, without its local part: 2.13.0+cpu becomes (2, 13, 0)."""
     return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0]))
 
 
 def check_versions(_: Settings) -> Verdict:
-    """Check that every required library is installed and new enough; list untested versions."""
+    """Check that every required library is installed and new enough. List untested versions."""
     required, pinned = required_versions(), pinned_versions()
     installed = {name: installed_version(name) for name in required | pinned}
     problems, untested = [], {}
@@ -128,7 +129,7 @@ def usable_cores() -> tuple[float, str]:
 
 
 def check_cores(_: Settings) -> Verdict:
-    """Check that a process will not start more threads than it may use cores."""
+    """Check that a process would not start more threads than it has cores."""
     n_cores, explanation = usable_cores()
     if n_cores < len(os.sched_getaffinity(0)) and "OMP_NUM_THREADS" not in os.environ:
         return warning(
@@ -140,7 +141,7 @@ def check_cores(_: Settings) -> Verdict:
 
 
 def check_memory(_: Settings) -> Verdict:
-    """Check that there is enough free memory for a rank, within the control group's limit."""
+    """Check that the free memory, within the control group's limit, is enough for a rank."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     gb = {line.partition(":")[0]: int(line.split()[1]) * 1024e-9 for line in lines}
     limit_gb = cgroup_limits()[1]
@@ -177,7 +178,7 @@ def check_threads(_: Settings, environment: Mapping[str, str] = os.environ) -> V
 
 
 def check_processor(_: Settings, cpuinfo: str | None = None) -> Verdict:
-    """Check whether the processor computes in bf16, the default recipe's precision."""
+    """Check that the processor computes in bf16, the precision of the default recipe."""
     text = Path("/proc/cpuinfo").read_text() if cpuinfo is None else cpuinfo
     flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.M)
     model = re.search(r"^model name\s*: *(.*)$", text, re.M)
@@ -189,7 +190,10 @@ def check_processor(_: Settings, cpuinfo: str | None = None) -> Verdict:
 
 
 def check_gpu(_: Settings) -> Verdict:
-    """Check the GPUs that nvidia-smi lists; the engine's checks test whether torch sees them."""
+    """Check the GPUs that nvidia-smi lists.
+
+    The checks of the engine test whether torch sees them.
+    """
     query = "--query-gpu=name,compute_cap,memory.total"
     answer = ask(("nvidia-smi", query, "--format=csv,noheader,nounits"))
     gpus = [line.split(", ") for line in answer.out.splitlines() if line.count(", ") == 2]

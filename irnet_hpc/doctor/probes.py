@@ -1,11 +1,11 @@
-"""Run, in a separate process, the part of a check that may crash or hang.
+"""Run those parts of checks that may crash or hang, each in a process of its own.
 
     python -m irnet_hpc.doctor.probes libraries
     horovodrun -np 2 python -m irnet_hpc.doctor.probes ranks FOLDER   FOLDER is visible to all ranks
     python -m irnet_hpc.doctor.probes pack FOLDER
 
-Each probe prints JSON objects, one per line, as it proceeds. After a crash, the last `stage` tells
-how far the probe came. With several ranks, only rank 0 prints.
+Each probe prints JSON objects, one per line, as it proceeds. After a crash, the last `stage` shows
+how far the probe came. If there are several ranks, only rank 0 prints.
 """
 
 import argparse
@@ -34,7 +34,10 @@ def print_facts(**facts: object) -> None:
 
 
 def libraries() -> None:
-    """Load MPI, then torch, then Horovod; MPI comes first so that Horovod uses the same library."""
+    """Load MPI, then torch, then Horovod.
+
+    MPI comes first, so that Horovod uses the same MPI library.
+    """
     print_facts(stage="mpi4py")
     try:
         import mpi4py
@@ -74,14 +77,14 @@ def _loaded_files(library: str) -> list[str]:
 
 
 def allreduce(comm: "Comm") -> dict:
-    """Sum N_SUMMED numbers, as many as a gradient has, over all ranks; repeat it N_SUMS times.
+    """Sum a vector of N_SUMMED numbers, as long as a gradient, over all ranks, N_SUMS times.
 
     Args:
         comm: The ranks.
 
     Returns:
-        The engine's name, the number of ranks (`size`), the device, whether every number was right
-        on every rank (`right`), and the best speed in MB/s (`mb_per_s`).
+        The engine's name (`engine`), the number of ranks (`size`), the device (`device`), True if
+        every number was right on every rank (`right`), and the best speed in MB/s (`mb_per_s`).
     """
     import torch
 

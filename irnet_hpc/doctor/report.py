@@ -1,4 +1,4 @@
-"""Run the checks of the chosen groups in order, and sum up their verdicts."""
+"""Run the checks of the chosen groups in order, and summarise their verdicts."""
 
 import contextlib
 import shutil
@@ -36,7 +36,7 @@ CLEANUP_S = 5.0
 
 @dataclass
 class Report:
-    """The verdicts of one call of the doctor, by the names of the checks."""
+    """The verdicts of one call of the doctor: name of the check -> verdict."""
 
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)  # time that each check took
@@ -45,7 +45,7 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        """Return True if a matrix would not run here."""
+        """True if a matrix would not run here."""
         return any(verdict.level == Level.FAILURE for verdict in self.verdicts.values())
 
     @property
@@ -84,14 +84,13 @@ def run_checks(
     with_job: bool = False,
     on_verdict: Callable[[str, Verdict], None] = lambda name, verdict: None,
 ) -> Report:
-    """Run the checks of some groups, and leave nothing behind.
+    """Run the checks of some groups, and remove all temporary files.
 
     Args:
         settings: The options of this call.
         groups: Names of groups in `GROUPS`, in the order in which they run.
-        with_job: Whether to submit a job of two nodes through SLURM as well.
-        on_verdict: A function that gets the name and the verdict of each check as soon as the check
-            ends.
+        with_job: True to submit also a job of two nodes through SLURM.
+        on_verdict: Called with the name and the verdict of each check when the check has ended.
 
     Returns:
         The verdicts of all checks that apply to this machine.

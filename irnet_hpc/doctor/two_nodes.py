@@ -1,8 +1,8 @@
-"""Submit a job of two nodes as a sweep does, and check what both nodes see.
+"""Submit a job of two nodes in the same way as a sweep, and check what both nodes see.
 
-The job goes through the same steps as a training: submitit, sbatch, srun, the meeting of the ranks,
-and a sum over all ranks. A report file then says what each node sees of the results folder, the
-clock and SLURM.
+The job goes through the same steps as a training: submitit, sbatch, srun, connecting the ranks, and
+a sum over all ranks. It writes a report file, which says what each node sees of the results folder,
+the clock and SLURM.
 """
 
 import atexit
@@ -33,7 +33,7 @@ SHOW_NODES = "srun -N2 --ntasks-per-node=1 hostname"
 
 
 class NodeProbe:
-    """The function that each rank of the job calls; submitit pickles it."""
+    """The function that each rank of the job calls. submitit pickles it."""
 
     def __init__(self, folder: Path, options: list[str]) -> None:
         """Store the probe's parameters.
@@ -46,7 +46,10 @@ class NodeProbe:
         self.options = options
 
     def __call__(self) -> None:
-        """Sum over all ranks and gather what each node sees; rank 0 writes it to report.json."""
+        """Sum over all ranks and collect what each node sees.
+
+        Rank 0 writes all of it to report.json.
+        """
         from irnet_hpc.distributed.engines import start
 
         own_file = self.folder / f"rank{os.environ['SLURM_PROCID']}"
@@ -78,7 +81,7 @@ class NodeProbe:
         comm.close()
 
     def slurm_trouble(self) -> str:
-        """Return why this job can neither requeue itself nor submit another; empty if it can."""
+        """Return why this job cannot requeue itself or submit a job; empty if it can do both."""
         from irnet_hpc.sweep.jobs import outside_any_job
 
         job = os.environ["SLURM_JOB_ID"]
@@ -96,9 +99,9 @@ class NodeProbe:
 
 
 def check_two_nodes(settings: Settings) -> Verdict:
-    """Submit the job, wait for its report, and judge the report.
+    """Submit the job, wait for its report, and make a verdict from the report.
 
-    Nothing is left behind, except the folder with the job's log if the job failed.
+    If the job failed, the folder with its log is kept; all other files are removed.
     """
     if not cluster.belongs_to_cluster() or settings.site is None:
         found = "there is no SLURM cluster, or the site cannot be read"
@@ -172,7 +175,7 @@ def _wait_for_report(job: str, folder: Path, job_folder: Path, settings: Setting
 
 
 def _first_error(job_folder: Path) -> str:
-    """Find the line that best explains the failure, in the logs of the ranks or their launcher."""
+    """Find the line that best explains the failure in the logs of the ranks and the launcher."""
     logs = sorted(job_folder.glob("*_log.err"))
     lines = [telling_line(path.read_text(errors="replace")) for path in logs]
     lines.sort(key=is_launcher_line)
@@ -180,7 +183,7 @@ def _first_error(job_folder: Path) -> str:
 
 
 def judge_report(job: str, report: dict, seconds: float) -> Verdict:
-    """Make a verdict from the report of a job that came `seconds` after its submission."""
+    """Make a verdict from the report of a job, which arrived `seconds` after its submission."""
     nodes = report["nodes"]
     hosts = ", ".join(node["host"] for node in nodes)
     facts = {"job": job, "seconds": seconds, **report}
@@ -222,5 +225,8 @@ def judge_report(job: str, report: dict, seconds: float) -> Verdict:
 
 
 def make_check(wait_s: float) -> Check:
-    """Make the check of two nodes, whose time limit depends on the longest wait."""
+    """Make the check of two nodes.
+
+    Its time limit depends on `wait_s`, the longest wait for the job.
+    """
     return Check("two nodes", check_two_nodes, wait_s + CLEANUP_S, SHOW_NODES)

@@ -4,9 +4,9 @@
     python -m irnet_hpc.export RUN model.onnx --pack-dir /data/packs  verified on its test rows
     python -m irnet_hpc.export results/oqmd-magpie/band_gap/irnet-17/onecycle/honest/seed0 gap.onnx
 
-The graph takes features as a pack stores them (n_rows, n_features) and gives predictions
-(n_rows, n_properties) in the properties' units; it does the scaling itself. The command needs the
-extra `onnx`: pip install 'irnet_hpc[onnx]'.
+The input of the graph is features as a pack stores them (n_rows, n_features); its output is
+predictions (n_rows, n_properties) in the properties' units. The scaling is part of the graph. The
+command needs the extra `onnx`: pip install 'irnet_hpc[onnx]'.
 """
 
 import shlex

@@ -23,7 +23,7 @@ ROW = (
 
 
 class ExportedModel(NamedTuple):
-    """An exported model, with those facts on its card that the run's own records lack."""
+    """An exported model, with the facts on its card that the run's own records do not have."""
 
     file: str  # name of the model's file
     units: dict[str, str]  # property -> unit, in the order of the outputs
@@ -37,7 +37,7 @@ class ExportedModel(NamedTuple):
 
 
 class SourceFacts(NamedTuple):
-    """Title, licence and citation of a source; whatever is not known is empty."""
+    """Title, licence and citation of a source. An unknown one is empty."""
 
     title: str
     licence: str

@@ -1,4 +1,4 @@
-"""Networks: from a layer string to a module of torch."""
+"""Networks: build a torch module from a layer string."""
 
 import lazy_loader
 

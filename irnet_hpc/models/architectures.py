@@ -1,7 +1,7 @@
-"""Layer strings: the grammar of the papers, and the presets written in it. Needs no torch.
+"""Parse layer strings, in the grammar of the papers, and define the presets. Needs no torch.
 
-A string lists stacks of equal layers, `-` between them, the output width last (Jha et al. 2019, the
-reference code):
+A layer string lists stacks of equal layers, joined by `-`, and at the end the output width (Jha et
+al. 2019, the reference code):
 
     1024BARx4-512BARx3-256BARx3-128BARx3-64BARx2-32BARx1-1      IRNet-17: shortcut after a layer
     1024BAx4R-512BAx3R-256BAx3R-128BAx3R-64BAx2R-32BAx1R-1      SRNet-17: shortcut around a stack
@@ -9,9 +9,9 @@ reference code):
     1024L0.3Rx2+2-512L0.3Rx3-...-32L0.3Rx1-1                    BRNet: two branches, added
     1024Ax4D0.2-512Ax3D0.1-256Ax3D0.3-128Ax3D0.2-64Ax2-32Ax1-1  ElemNet: dropout after a stack
 
-A stack is WIDTH, parts that follow each of its fully connected layers, xCOUNT (x1 if left out), and
-parts that follow the whole stack. Parts act in the order in which they are written, each at most
-once:
+A stack is written as WIDTH, the parts that follow each of its fully connected layers, xCOUNT (x1 if
+left out), and the parts that follow the whole stack. Parts act in the order in which they are
+written, each at most once:
 
     B       batch normalisation
     A       ReLU
@@ -51,7 +51,7 @@ class Layers(NamedTuple):
     def depth(self) -> int:
         """Return the number of fully connected layers, as the papers count 17, 24 and 48.
 
-        Those of all branches and the output layer are included.
+        The output layer and the layers of all branches are included.
         """
         return sum(sum(stack.branches) for stack in self.stacks) + 1
 
@@ -110,7 +110,10 @@ FORM = (
 
 
 def layer_string(architecture: str, depth: int) -> str:
-    """Return the layer string of a preset. Raises UserError that lists the choices."""
+    """Return the layer string of a preset.
+
+    Raises UserError, which lists the choices, if unknown.
+    """
     if depth not in MODELS[check_choice("architecture", architecture, MODELS)]:
         raise UserError(
             f"{architecture} has no depth {depth!r}; "
@@ -139,7 +142,7 @@ def _parts(count: int, max_layers: int) -> list[int]:
 
 
 def parse_layers(string: str) -> Layers:
-    """Parse a layer string. Raises UserError that names the part that does not fit the grammar."""
+    """Parse a layer string. Raises UserError, which names the part that breaks the grammar."""
     *parts, last = string.split("-")
     if not parts or not re.fullmatch(r"[1-9][0-9]{0,8}", last):
         raise UserError(

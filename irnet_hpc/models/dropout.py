@@ -1,9 +1,9 @@
-"""Dropout as a pure function of seed, step, the row's place in the global batch, and column.
+"""Compute dropout as a pure function of seed, step, position in the global batch, and column.
 
-torch's own dropout draws from one stream per process. Two ranks would then drop other values than
-one rank, and a resumed run other values than an uninterrupted one. Here each random number is
-computed from its index. Each rank computes only the numbers of its own rows, a checkpoint stores
-none of them, and every device gets the same numbers.
+torch's own dropout draws from one stream of random numbers per process. Two ranks would then drop
+other values than one rank, and a resumed run other values than an uninterrupted one. Here each
+random number is computed from its index. Each rank computes only the numbers of its own rows, a
+checkpoint need not store any, and every device gets the same numbers.
 """
 
 import numpy as np
@@ -14,10 +14,10 @@ LEVELS = 2**16  # values of a random number, so a rate is exact to 1 in 65,536
 
 
 def split_mix(state: int, index: Tensor) -> Tensor:
-    """Compute outputs number `index` (int64, from 0) of SplitMix64, as int64.
+    """Compute the outputs of SplitMix64 at the positions `index` (int64, from 0), as int64.
 
-    The generator of Steele, Lea and Flood (2014), whose uint64 `state` is given. int64 wraps around
-    as uint64 does; its >> copies the sign, which is masked off.
+    This is the generator of Steele, Lea and Flood (2014), started from the uint64 `state`. int64
+    wraps around as uint64 does; its >> copies the sign, which is masked off.
     """
     z = (index + 1).mul_(_signed(0x9E3779B97F4A7C15)).add_(_signed(state))
     z.bitwise_xor_((z >> 30).bitwise_and_((1 << 34) - 1)).mul_(_signed(0xBF58476D1CE4E5B9))

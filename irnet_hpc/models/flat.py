@@ -18,8 +18,8 @@ class Linear(nn.Linear):
     """A fully connected layer of one network, or of each replica of a stack.
 
     If `overwrites` is true, the backward pass overwrites `weight.grad` and `bias.grad` instead of
-    adding to them. Then nothing has to zero them, and no gradient is copied. This is correct only
-    for a layer that is used once per step, which FlatParameters decides.
+    adding to them. Then they need not be set to zero first, and no gradient is copied. This is
+    correct only if the layer has one backward pass per step; FlatParameters.overwrite sets it.
     """
 
     overwrites = False
@@ -40,12 +40,15 @@ def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def is_single(weight: Tensor) -> bool:
-    """Tell whether a weight is of one network, stacked or not."""
+    """Return True if a weight belongs to one network, whether or not it has a dimension K = 1."""
     return weight.dim() == 2 or len(weight) == 1
 
 
 class OverwritingLinear(torch.autograd.Function):
-    """`product` whose backward pass overwrites gradients; autocast as torch's own linear."""
+    """`product` with a backward pass that overwrites gradients.
+
+    Autocast is that of torch's linear.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -67,7 +70,7 @@ class OverwritingLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
-        """Write the gradients of weight and bias; return that of x."""
+        """Write the gradients of weight and bias to their buffers; return the gradient of x."""
         (x, weight), (of_weight, of_bias) = ctx.saved_tensors, ctx.grads
         shape = x.shape
         if is_single(weight):
@@ -90,12 +93,13 @@ class FlatParameters:
         values: (K, n_params), the parameters.
         reduced: (K * n_params + 2 * K,), all gradients and, at its end, `riders`.
         riders: (2, K), two more numbers per replica, summed in the same allreduce.
-        n_frozen: how many numbers, the first of each replica, get no gradient.
-        trained: parameters for the optimiser, one per replica, without the frozen numbers.
+        n_frozen: the number of parameters, at the start of each replica, that are not trained.
+        trained: the parameters that the optimiser updates: one tensor per replica, without the
+            frozen ones.
     """
 
     def __init__(self, networks: Sequence[nn.Module], n_frozen: int = 0) -> None:
-        """Turn the first network into the stack of all; the others are only read."""
+        """Turn the first network into the stack of all networks; the others are only read."""
         self.network, self.n_frozen = networks[0], n_frozen
         self.shapes = [parameter.shape for parameter in self.network.parameters()]
         for same in zip(*(network.modules() for network in networks), strict=True):
@@ -110,7 +114,7 @@ class FlatParameters:
         )
 
     def keep(self, places: list[int]) -> None:
-        """Drop all replicas but these, and reset the gradients to zero."""
+        """Keep only the replicas at `places`, and set the gradients to zero."""
         for module in self.network.modules():
             if isinstance(module, Normalise):
                 module.mean, module.var = module.mean[places], module.var[places]
@@ -134,10 +138,10 @@ class FlatParameters:
         self.overwrite(True)
 
     def overwrite(self, yes: bool) -> None:
-        """Let fully connected layers overwrite their gradients, or not.
+        """Let fully connected layers overwrite their gradients (`yes`), or add to them.
 
-        Overwriting is correct if a step has one backward pass. With several, gradients must be
-        added.
+        Overwriting is correct if a step has a single backward pass. If it has several, their
+        gradients must be added up.
         """
         overwritten: set[int] = set()
         for module in self.network.modules():
@@ -148,5 +152,8 @@ class FlatParameters:
         self.added_to = [grad for key, grad in gradients.items() if key not in overwritten]
 
     def clear(self) -> None:
-        """Before a step, zero the riders and the gradients that backward passes add to."""
+        """Set the riders to zero, and the gradients to which backward passes add.
+
+        Call before a step.
+        """
         torch._foreach_zero_([self.riders, *self.added_to])

@@ -1,10 +1,10 @@
-"""Build networks: turn a layer string into a torch module.
+"""Build the torch module of a layer string.
 
 A layer is FC -> batch normalisation -> ReLU. IRNet adds a shortcut after every layer, SRNet around
-every stack, both *after* the ReLU and with nothing after the sum; the shortcut is the identity
-where widths match, else a bare FC (Jha et al. 2019, section 3, and the reference code). The
-branches of a stack (BRNet, Gupta et al. 2023) all start from its input, and their outputs are
-added.
+every stack. Both add it *after* the ReLU, with nothing after the sum. A shortcut is the identity if
+the widths are equal, else an FC without normalisation (Jha et al. 2019, section 3, and the
+reference code). The branches of a stack (BRNet, Gupta et al. 2023) all start from the stack's
+input, and their outputs are added.
 """
 
 import math
@@ -79,9 +79,10 @@ def _through(
 
 
 class Network(nn.Module):
-    """A layer string as a network, (n_rows, n_inputs) -> (n_rows, n_outputs).
+    """A layer string as a network: (n_rows, n_inputs) -> (n_rows, n_outputs).
 
-    A stack of K networks (flat.py) is one too, (K, n_rows, n_inputs) -> (K, n_rows, n_outputs).
+    The same module also holds K stacked networks (flat.py): (K, n_rows, n_inputs) -> (K, n_rows,
+    n_outputs).
     """
 
     def __init__(self, n_inputs: int, layers: Layers) -> None:
@@ -143,7 +144,7 @@ class Network(nn.Module):
     def initialise(self, seed: int) -> None:
         """Draw weights and biases uniformly in ±1/sqrt(n_inputs), torch's own default.
 
-        They depend on `seed` alone, and are drawn in fp32.
+        The values depend only on `seed`, and are drawn in fp32.
         """
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
@@ -162,8 +163,8 @@ class Network(nn.Module):
         """Set the mean and variance of every normalisation from one pass over rows.
 
         Args:
-            run: sends this rank's share of the rows through the network, normalised by group, and
-                returns their number.
+            run: runs the network on this rank's share of the rows, normalised by group, and returns
+                the number of these rows.
             all_sum: sums a tensor in place over all ranks.
         """
         norms = [module for module in self.modules() if isinstance(module, Normalise)]
@@ -184,10 +185,10 @@ class Network(nn.Module):
 
 
 def n_before_last(network: Network, n_layers: int) -> int:
-    """Count the parameters before the last `n_layers` fully connected layers, output included.
+    """Count the parameters of all layers but the last `n_layers`, which include the output layer.
 
-    A layer includes its normalisation. A shortcut's projection belongs to the last layer that the
-    shortcut goes around.
+    A layer includes its normalisation. The projection of a shortcut belongs to the last of the
+    layers that the shortcut bypasses.
     """
     layers = [
         *(module for module in network.modules() if isinstance(module, Layer)),
@@ -207,5 +208,8 @@ def n_parameters(network: nn.Module) -> int:
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Return a context for matrix products in bf16 if `precision` is `bf16`; sums stay wider."""
+    """Return a context that computes matrix products in bf16 if `precision` is `bf16`.
+
+    Sums keep a higher precision.
+    """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

@@ -1,4 +1,4 @@
-"""Batch normalisation in fixed groups of rows, which may lie on any ranks."""
+"""Normalise batches in fixed groups of rows. A group may be divided among several ranks."""
 
 import math
 from collections.abc import Callable
@@ -13,8 +13,8 @@ EPSILON = 1e-5  # added to a variance before its root
 class Groups(NamedTuple):
     """The fixed groups of rows that are normalised together.
 
-    A rank's rows are consecutive segments; a segment lies in one group, and a group may lie on
-    several ranks.
+    The rows of a rank are consecutive segments. Each segment belongs to one group; a group may have
+    segments on several ranks.
     """
 
     segment: int  # rows
@@ -25,7 +25,7 @@ class Groups(NamedTuple):
     all_sum: Callable[[Tensor], Tensor] | None = None  # sums a tensor in place over all ranks
 
     def total(self, sums: Tensor) -> Tensor:
-        """Turn sums over segments (..., n_segments, k) into sums over their whole groups."""
+        """Replace sums over segments (..., n_segments, k) by the sums over their whole groups."""
         if self.group_of_segment is None:
             return sums
         groups = sums.new_zeros(*sums.shape[:-2], self.n_groups, sums.shape[-1]).index_add_(
@@ -38,12 +38,13 @@ class Groups(NamedTuple):
 def rank_groups(
     group: int, batch: int, rank: int, size: int, all_sum: Callable[[Tensor], Tensor], device: Any
 ) -> Groups:
-    """Return the groups of a rank's slice of a global batch: rows rank * batch / size onwards.
+    """Return the groups to which the rows of one rank belong.
 
     Args:
         group: the number of rows in a group.
         batch: the number of rows in the global batch.
-        rank: the rank of this process.
+        rank: the rank of this process. Its rows begin at row rank * batch / size of the global
+            batch.
         size: number of ranks, which divides `batch`.
         all_sum: sums a tensor in place over all ranks.
         device: where the indices are.
@@ -59,12 +60,13 @@ def rank_groups(
 class GroupNormalise(torch.autograd.Function):
     """Batch normalisation of each group of rows by itself (Ioffe and Szegedy 2015, section 3).
 
-    Written by hand because a group that spans ranks needs exactly one allreduce forward and one
-    backward. Computed in the weights' precision: on a CPU a copy of bf16 rows to fp32 and sums over
-    it are ten times faster than torch's own reductions of bf16 (var_mean, vector_norm), and exact.
-    Segments are centred before they are squared and added up in fp64, so that rows far from zero (a
-    raw feature such as a year) keep their variance. Where whole groups of bf16 rows lie on this
-    rank's CPU, torch's own kernel takes each of them, in two passes instead of ten.
+    It is written by hand because a group that spans ranks needs exactly one allreduce forward and
+    one backward. It computes in the precision of the weights. On a CPU, copying bf16 rows to fp32
+    and summing these is ten times faster than torch's own reductions of bf16 (var_mean,
+    vector_norm), and exact. Segments are centred before they are squared and added up in fp64, so
+    that features with a large mean (such as a year) keep their variance. If the groups of bf16 rows
+    are whole and on a CPU, torch's own kernel normalises each of them, in two passes over memory
+    instead of ten.
     """
 
     @staticmethod
@@ -124,11 +126,13 @@ MIN_KERNEL_NUMBERS = 8192
 
 
 def one_kernel_a_group(x: Tensor, groups: Groups) -> bool:
-    """Tell whether torch's kernel is right (no group spans ranks) and pays (few or large groups).
+    """Return True if torch's own kernel should normalise each group.
 
-    For bf16 rows alone: in fp32 it rounds differently from the code for several ranks, and Adam
-    amplifies that, so one rank and two would drift apart by 0.3 % in 50 steps; the rounding of bf16
-    rows is far larger. Measured on CPUs, so used on CPUs.
+    It must be correct (no group spans ranks) and faster (few or large groups). It is used only for
+    bf16 rows. For fp32 rows it rounds differently from the code for several ranks; Adam amplifies
+    the difference, so that one rank and two ranks would drift apart by 0.3 % in 50 steps. The
+    rounding of bf16 rows is much coarser than this difference. It was measured only on CPUs, so it
+    is used only on CPUs.
     """
     few = x.numel() <= 8 * groups.group * x.shape[-1]
     pays = few or groups.group * x.shape[-1] >= MIN_KERNEL_NUMBERS
@@ -148,7 +152,8 @@ def normalise_each(
     The kernel takes bf16 rows with fp32 weights, sums in fp32, and centres before it squares.
 
     Returns:
-        The rows, and of each group its mean and 1 / deviation, (n_groups, width).
+        The normalised rows; and the means and 1 / standard deviation of each group, both (n_groups,
+        width).
     """
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     rows, out = x.reshape(-1, x.shape[-1]).split(group), y.view(-1, x.shape[-1]).split(group)
@@ -191,13 +196,13 @@ def normalise_each_backward(
 
 
 def _of_groups(n_groups: int, *parameters: Tensor) -> list[list[Tensor]]:
-    """Return the parameters (width,) of each group, taken from the group's replica."""
+    """Repeat each replica's parameters (width,) for each of its groups."""
     of_replicas = [parameter.reshape(-1, parameter.shape[-1]) for parameter in parameters]
     return [[row for row in rows for _ in range(n_groups // len(rows))] for rows in of_replicas]
 
 
 class Normalise(nn.Module):
-    """Batch normalisation by group while training, by the population statistics otherwise."""
+    """Batch normalisation: by groups while training, by population statistics otherwise."""
 
     mean: Tensor
     var: Tensor

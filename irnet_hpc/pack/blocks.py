@@ -1,4 +1,4 @@
-"""Keep the finished blocks of an unfinished pack, so that packing can be resumed after a kill.
+"""Keep the finished blocks of an unfinished pack, so that packing can resume after a kill.
 
     packs/.<name>.lock                locked by the one process (of all ranks) that makes the pack
     packs/.<name>.parts/plan.json     source, versions and rows of the pack, and rows per block
@@ -102,7 +102,7 @@ def resume(path: Path, plan: dict, shapes: list[tuple[int, int]]) -> tuple[set[i
 
 
 def _read_plan(folder: Path) -> dict | None:
-    """Read the plan of an earlier attempt: None if there is none, empty if it is damaged."""
+    """Read the plan of an earlier attempt. Returns None if there is none, {} if it is damaged."""
     if not (folder / "plan.json").exists():
         return None
     try:

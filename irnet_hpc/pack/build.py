@@ -65,7 +65,7 @@ def write_pack(
     ranks: Ranks,
     workers: int | None = None,
 ) -> None:
-    """Compute the features of the selected materials and write the pack; call it on rank 0 only.
+    """Compute the features of the selected materials and write the pack. Call this on rank 0 only.
 
     Args:
         path: The pack; the rejected rows are listed beside it.
@@ -144,7 +144,7 @@ def _versions(feature_sets: tuple[str, ...]) -> dict[str, str]:
 
 
 def _deal(missing: dict[int, np.ndarray], template: Share, ranks: Ranks) -> list[Share]:
-    """Distribute the missing blocks (number -> rows) over the ranks in turn.
+    """Distribute the missing blocks (number -> rows) among the ranks, one block at a time.
 
     Rows are in random order, so each block takes about the same time.
     """
@@ -179,7 +179,7 @@ def _compute_on_all(
 
 
 def assist(ranks: Ranks) -> None:
-    """Compute each share that rank 0 sends, until None arrives; call it on all other ranks.
+    """Compute each share that rank 0 sends, until it sends None. Call this on all other ranks.
 
     Raises:
         UserError: If this rank does not see the folder of blocks.
@@ -196,7 +196,7 @@ def assist(ranks: Ranks) -> None:
 
 
 def dismiss(ranks: Ranks) -> None:
-    """Tell the other ranks that nothing is left to compute; call it on rank 0 only."""
+    """Tell the other ranks that there is nothing left to compute. Call this on rank 0 only."""
     for rank in range(1, ranks.size):
         ranks.send(None, rank)
 

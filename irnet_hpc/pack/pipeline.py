@@ -178,7 +178,7 @@ def pack_name(options: PackOptions, source: ResolvedSource, split: SplitRule) ->
 def identify(
     loaded: Loaded, feature_sets: tuple[str, ...], filters: list[Filter], split: SplitRule
 ) -> dict:
-    """Return what decides the content of a pack, as far as it is known before packing."""
+    """Return the identity of a pack, except for the fields that are known only after packing."""
     return {
         "source": loaded.identity,
         "source_sha256": loaded.table.sha256,

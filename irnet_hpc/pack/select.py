@@ -1,4 +1,4 @@
-"""Decide what is packed: which rows and values of a source, in which split and order."""
+"""Select the rows and values of a source that are packed, and their split and order."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -43,9 +43,9 @@ def select(
 ) -> Selection:
     """Select the rows that the feature sets can describe; reject all others with a reason.
 
-    The order is that of the papers. First, filters with limits remove absurd values, so that these
-    cannot decide which row of a formula is kept. Then the row of lowest energy is kept for each
-    formula. Last, filters by standard deviations are applied to these rows.
+    The steps have the order of the papers. First, filters with limits remove absurd values, so that
+    these cannot decide which row of a formula is kept. Then the row of lowest energy is kept for
+    each formula. Last, filters by standard deviations are applied to these rows.
 
     Args:
         table: The rows as they were read.
@@ -103,13 +103,14 @@ def select(
 
 
 def one_per_formula(materials: Materials) -> tuple[Materials, list[Rejected]]:
-    """Keep the row of lowest energy for each composition and stated split.
+    """Keep the row of lowest energy for each composition.
 
-    A row that reports no energy is kept only if no other row of its composition reports one; the
-    first such row of the table is taken. If a table was collected property by property, the values
-    of one material are in several rows. So a row is merged into the kept row if both agree on every
-    property that both report and it has further values. Any other row is a duplicate or another
-    phase, and is left out.
+    If the table states a split, this is done separately for each part of the split. A row that
+    reports no energy is kept only if no other row of its composition reports one; then the first of
+    them is kept. In tables that were collected property by property, the values of one material are
+    in several rows. Therefore another row is merged into the kept row if it adds values and the two
+    agree on all properties that both report. All remaining rows are duplicates or other phases, and
+    are left out.
     """
     side = [""] * len(materials) if materials.role is None else materials.role
     groups: dict[tuple, list[int]] = {}

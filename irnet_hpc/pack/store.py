@@ -158,7 +158,7 @@ class Pack:
 
         Args:
             part: train, val or test; None: all rows.
-            features: Whether to read the features too, which may need much memory.
+            features: True to read the features too, which may need much memory.
 
         Returns:
             A DataFrame with the columns formula, material_id and part, a column for each property

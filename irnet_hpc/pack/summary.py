@@ -1,4 +1,4 @@
-"""Summarise a source before packing, and a pack: what became of every row and every value."""
+"""Summarise a source before packing, and a pack with the fate of every row and value."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -11,11 +11,11 @@ from irnet_hpc.pack.store import Pack
 
 
 def describe_source(loaded: Loaded, columns: bool) -> str:
-    """Describe a source: its rows, properties and columns, and values out of the usual range.
+    """Describe a source: its rows, properties and columns, and values outside the usual range.
 
     Args:
         loaded: The source as it was read.
-        columns: Whether the table's own columns are used as features.
+        columns: True if the table's own columns are used as features.
     """
     table = loaded.table
     sampled = f" sampled of {loaded.n_available:,}" if len(table) < loaded.n_available else ""
@@ -46,7 +46,7 @@ def reasons(rejected: Iterable[Rejected]) -> str:
 
 
 def describe_rows(pack: Pack) -> str:
-    """Make a table that says what became of every row and value of the source."""
+    """Make a table of how many rows and values of the source were packed, rejected and filtered."""
     lines = [f"{pack.attrs['n_read']:>10,} rows read"]
     lines += [f"{-count:>10,} {reason}" for reason, count in pack.attrs["rejected"].items()]
     lines.append(

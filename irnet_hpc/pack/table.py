@@ -46,13 +46,14 @@ def pack_table(
         properties: The property or properties to pack; by default all that have a known unit.
         units: Property -> unit, for properties that the package does not know.
         rows: The size of a fixed random sample to pack; for `alloys`, the number of rows to make.
-        split: Which rows are test, e.g. `random`, `element:O` or `family:halogens`.
+        split: The rule that decides which rows are test, e.g. `random`, `element:O` or
+            `family:halogens`.
         split_seed: The seed of the split.
-        filters: Whether the source's filters remove values.
+        filters: True to let the source's filters remove values.
         data_dir: The folder of raw tables; by default $IRNET_DATA, else data/.
         pack_dir: The folder of packs; by default $IRNET_PACKS, else packs/.
         workers: The number of processes that compute features; by default the fastest number.
-        overwrite: Whether to replace an existing pack of the same name.
+        overwrite: True to replace an existing pack of the same name.
 
     Returns:
         The open pack; close it, or use it in a `with` statement.

@@ -23,7 +23,7 @@ HDF5_VERSIONS = ("v110", "v110")
 
 
 class Writer:
-    """Writes a pack: first the features, block by block in the order of rows, then all else."""
+    """Writes a pack: first the features, block by block in the order of rows, then the rest."""
 
     def __init__(self, file: h5py.File, feature_labels: list[str], n_rows: int) -> None:
         self._file = file
@@ -103,7 +103,7 @@ def create_pack(path: Path, feature_labels: list[str], n_rows: int) -> Iterator[
     Args:
         path: The pack to make.
         feature_labels: (n_features,) names of the columns of x.
-        n_rows: The largest number of rows; disk space is reserved for so many.
+        n_rows: The largest possible number of rows, for which disk space is reserved.
 
     Raises:
         UserError: If the disk has no room for the pack.

@@ -22,7 +22,8 @@ def best_run(results: Path | str, property: str, pack: str | None = None) -> Pat
 
     Raises:
         UserError: If no network on that property has a val MAE, or if the networks' packs differ in
-            source or split. Then the lowest val MAE might only mean the easiest val rows.
+            source or split. In that case, the lowest val MAE might only mean that the val rows are
+            the easiest.
     """
     runs = [run for joint in collect_runs(Path(results))[0] for run in one_a_property(joint)]
     of_property = [run for run in runs if run.spec.property == property]
@@ -79,6 +80,6 @@ def _val_mae(run: FinishedRun) -> float:
 
 
 def _val_rows_key(run: FinishedRun) -> tuple[str, ...]:
-    """Return the facts that decide which materials are val rows."""
+    """Return the facts about a run's pack that decide which materials are its val rows."""
     identity = run.result.pack_identity
     return tuple(str(identity.get(name)) for name in ("source", "source_sha256", "split"))

@@ -1,8 +1,8 @@
 """Read the rows to predict, batch by batch, and keep the text of each row unchanged.
 
-A row that cannot be read stays in its place, with a text that says what is wrong. A table is a CSV
-with a formula column or JSON lines with structures, from a file (also .gz or .xz) or from stdin. It
-may also be a DataFrame. Memory does not depend on how many rows a table has.
+A row that cannot be read stays at its position, with a text that says what is wrong. A table is a
+CSV with a formula column or JSON lines with structures, from a file (also .gz or .xz) or from
+stdin. It may also be a DataFrame. The memory needed does not depend on the number of rows.
 """
 
 import contextlib
@@ -78,9 +78,9 @@ def frame_candidates(
     """Make candidates from the rows of a DataFrame.
 
     Args:
-        frame: The table. Its columns are not copied to the output; the caller still has them.
-        columns: Names of the feature columns that the model takes.
-        formula_needed: Whether there must be a column named formula.
+        frame: The table. Its columns are not copied into the output, since the caller has them.
+        columns: Names of the feature columns that the model needs.
+        formula_needed: True if there must be a column named formula.
 
     Raises:
         UserError: If a column is missing or its name occurs twice.
@@ -112,8 +112,8 @@ def open_table(path: str, columns: Sequence[str], formula_needed: bool) -> Itera
 
     Args:
         path: A .csv or .jsonl file, which may be compressed (.gz or .xz), or `-` for stdin.
-        columns: Names of the feature columns that the model takes.
-        formula_needed: Whether a CSV must have a column named formula.
+        columns: Names of the feature columns that the model needs.
+        formula_needed: True if a CSV must have a column named formula.
 
     Raises:
         UserError: If the table as a whole is unusable: it lacks a column, cannot be unpacked, or
@@ -224,7 +224,7 @@ def _feature_columns(
 
     Returns:
         The numbers, (n_rows, n_columns) float64, with NaN where the text is not a finite number;
-        and the problems, row -> what is wrong.
+        and row -> problem, for rows with such a text.
     """
     numbers = np.full((n_rows, len(names)), math.nan)
     problems: dict[int, str] = {}
@@ -246,7 +246,8 @@ def _feature_columns(
 def _jsonl_candidates(path: Path, lines: Iterator[str], columns: Sequence[str]) -> Candidates:
     """Read candidates from JSON lines.
 
-    The output gets material_id, formula, and every key that has text or a number in the first line.
+    The output gets the columns material_id and formula, and a column for every key that has text or
+    a number in the first line.
     """
     first, header = next(lines), ["material_id", "formula"]
     # If the first line is not an object, it gets a problem when its batch is read, as any other.

@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _predict(
     arguments: argparse.Namespace, folders: list[str], table: str | None, stdout: TextIO
 ) -> dict:
-    """Write the predictions; return what about.json records about them."""
+    """Write the predictions. Returns the facts that about.json records about them."""
     # Imported here, so that --help and errors in the command appear at once.
     from irnet_hpc.distributed.engines import device_of
     from irnet_hpc.distributed.processes import keep_freed_memory
@@ -106,7 +106,7 @@ def _predict(
 def _write(
     stream: TextIO, header: list[str], batches: Iterable["OutputBatch"], n_rows: int | None
 ) -> "Tally":
-    """Write the predictions as CSV and return the final counts; a terminal gets a progress bar."""
+    """Write the predictions as CSV, with a progress bar on a terminal. Returns the final counts."""
     from irnet_hpc.predict.output import Tally
 
     tally = Tally()
@@ -190,7 +190,8 @@ def _candidates(
     """Open the candidates.
 
     Raises:
-        UserError: If the candidates lack what the features of the runs need.
+        UserError: If the features of the runs need structures or columns that the candidates do not
+            have.
     """
     from irnet_hpc.features.sets import ELEMENTS
     from irnet_hpc.predict import candidates, compositions
@@ -223,7 +224,7 @@ def _candidates(
 
 
 def _row_filter(arguments: argparse.Namespace, properties: tuple[str, ...]) -> "RowFilter":
-    """Read from the options which rows to keep."""
+    """Make the RowFilter that the options describe."""
     from irnet_hpc.predict.output import RowFilter
 
     minimum = _bounds(arguments.min, "--min", properties)

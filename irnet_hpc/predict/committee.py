@@ -1,7 +1,7 @@
 """Assemble an ensemble of trained networks: load them, calibrate intervals, measure coverage.
 
-Intervals are calibrated on val rows, which needs the packs that the networks were trained on. Their
-coverage is measured on test rows. A warning says what is missing.
+Intervals are calibrated on val rows, which are read from the packs that the networks were trained
+on. Their coverage is measured on test rows. If any of these rows are missing, a warning says which.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ class HeldOut(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """Held-out rows of one property, or a UserError that says why there are none."""
+    """Held-out rows of one property, or the UserError that says why there are none."""
 
     val: HeldOut | UserError
     test: HeldOut | UserError
@@ -49,9 +49,10 @@ class Evidence(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class EnsembleReport:
-    """The accuracy of an ensemble on one property; None: not known.
+    """The accuracy of an ensemble on one property. Fields that are None are not known.
 
-    It is written to about.json beside the predictions, with the names of these fields as keys.
+    The report is written to about.json beside the predictions, with the names of these fields as
+    keys.
     """
 
     property: str
@@ -69,8 +70,8 @@ class EnsembleReport:
 def own_pack(member: Member, pack_dir: Path | str | None) -> Pack:
     """Open the pack that a member was trained on.
 
-    The pack is recognised by its identity without the hash of its content, as in a run's key: the
-    last bit of a feature may differ between machines.
+    The identity of the pack must be the one that the run recorded. As in a run's key, the hash of
+    the content may differ, because the last bit of a feature may differ between machines.
 
     Raises:
         UserError: If the pack is missing, or if a different pack has its name.
@@ -227,7 +228,7 @@ def test_rows(member: Member, name: str) -> HeldOutRows:
 def by_row(
     ids: list[str], formulas: list[str], values: list[float], predictions: list[float]
 ) -> HeldOutRows:
-    """Return the predictions by row. Arguments: (n_rows,) each, in the order of the pack."""
+    """Arrange predictions by row. All arguments are (n_rows,), in the order of the pack."""
     seen: Counter[tuple[str, str, float]] = Counter()
     rows: HeldOutRows = {}
     same = zip(ids, formulas, values, strict=True)
@@ -238,10 +239,10 @@ def by_row(
 
 
 def in_common(rows_of_members: Sequence[HeldOutRows | UserError]) -> HeldOut | UserError:
-    """Return the ensemble's errors on the rows that all members share with the same value.
+    """Compute the errors of the ensemble on the rows that all members have with the same target.
 
-    If an argument is a UserError, the first one is returned. If the members share no row, a new
-    UserError is returned.
+    If the rows of a member are a UserError, the first one is returned. If the members have no row
+    in common, a new UserError is returned.
     """
     known: list[HeldOutRows] = []
     for rows in rows_of_members:
@@ -260,7 +261,7 @@ def in_common(rows_of_members: Sequence[HeldOutRows | UserError]) -> HeldOut | U
 
 
 def _check_together(members: Sequence[Member]) -> None:
-    """Refuse a run that is given twice, and runs that give one property different units."""
+    """Raise UserError if a run is given twice, or if runs have different units for one property."""
     units: dict[str, tuple[str, Path]] = {}
     folders: dict[str, Path] = {}
     for member in members:
@@ -302,7 +303,7 @@ def _describe_split(members: Sequence[Member]) -> str:
 
 
 def describe_report(report: EnsembleReport) -> str:
-    """Say in a sentence how well an ensemble predicts a property."""
+    """Say in one sentence how well an ensemble predicts a property."""
     runs = "1 run" if report.n_members == 1 else f"the mean of {report.n_members} runs"
     text = f"{report.property} ({report.unit}), {runs}"
     if report.test_mae is not None:

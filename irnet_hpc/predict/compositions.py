@@ -1,13 +1,12 @@
-"""Enumerate the compositions of a grid, each once: a text such as `Li|Na-Fe|Co-O, step 0.1`.
+"""Enumerate the compositions of a grid, each once, from a text such as `Li|Na-Fe|Co-O, step 0.1`.
 
     Li|Na-Fe|Co-O, step 0.1          each place is an element or a list of elements
     alkali-3d-chalcogens, step 0.25  a place may also be a family of elements (data/elements.py)
     A-B-O, step 0.05                 A, B and X stand for any element that the model was trained on
     A-B-O, step 0.05, A=Li|Na, B=3d  or for the elements that the text defines
 
-Fractions are multiples of the step and add up to 1. Different places hold different elements. A
-place may be empty, unless endpoints are left out; then every place has a fraction of at least one
-step.
+Fractions are multiples of the step and add up to 1. Different places have different elements. A
+fraction may be 0, unless endpoints are left out; then every fraction is at least one step.
 """
 
 import functools
@@ -30,7 +29,7 @@ GRAMMAR = "e.g. 'Li|Na-Fe|Co-O, step 0.1' or 'A-B-O, step 0.05, A=alkali, B=3d'"
 
 
 class Space(NamedTuple):
-    """Compositions whose fractions are multiples of 1 / n_steps and add up to 1."""
+    """A grid of compositions. Fractions are multiples of 1 / n_steps and add up to 1."""
 
     places: tuple[tuple[str, ...], ...]  # the symbols that each place may hold
     n_steps: int
@@ -38,12 +37,12 @@ class Space(NamedTuple):
 
 
 def parse_space(text: str, elements: Collection[str], endpoints: bool = True) -> Space:
-    """Read the text that describes a space.
+    """Parse the text that describes a grid of compositions.
 
     Args:
         text: The places, the step and the names, as the docstring of this module describes them.
-        elements: The symbols that an undefined A, B or X stands for.
-        endpoints: Whether a place may be empty.
+        elements: The elements that A, B and X stand for if the text does not define them.
+        endpoints: True if a fraction may be 0.
 
     Raises:
         UserError: If the text cannot be read.
@@ -109,7 +108,7 @@ def _n_steps(text: str) -> int:
 
 
 def _symbols(text: str, whole: str) -> tuple[str, ...]:
-    """Read a list of elements, in the order of the text, each once."""
+    """Parse a list of elements. Returns each once, in the order of the text."""
     listed: dict[str, None] = {}
     for word in (word.strip() for word in text.split("|")):
         symbols = FAMILIES.get(word, (word,))
@@ -123,14 +122,14 @@ def _symbols(text: str, whole: str) -> tuple[str, ...]:
 
 
 def count(space: Space) -> int:
-    """Count the compositions of a space without enumerating them."""
+    """Count the compositions of a space, without enumerating them."""
     # n steps fill k places, none of them empty, in as many ways as k - 1 of the n - 1 gaps between
     # the steps can be chosen.
     return sum(math.comb(space.n_steps - 1, len(elements) - 1) for elements in _sets(space))
 
 
 def enumerate_formulas(space: Space) -> Iterator[str]:
-    """Yield each composition once, as a formula whose amounts are whole and share no divisor."""
+    """Yield each composition once, as a formula with whole amounts that have no common divisor."""
     for elements in _sets(space):
         for cuts in itertools.combinations(range(1, space.n_steps), len(elements) - 1):
             steps = [b - a for a, b in itertools.pairwise((0, *cuts, space.n_steps))]
@@ -142,10 +141,11 @@ def enumerate_formulas(space: Space) -> Iterator[str]:
 
 
 def _sets(space: Space) -> Iterator[tuple[str, ...]]:
-    """Yield, once each, the sets of elements that can fill places, in the order of the places.
+    """Yield each set of elements that can fill the places, once and in the order of the places.
 
-    All ways to fill places with one set give the same compositions, since all places have the same
-    steps. So a set is yielded only in the first of its ways, and no set has to be remembered.
+    If a set can fill the places in several ways, all of them give the same compositions, since all
+    places have the same steps. So the set is yielded only for the first way, and sets that were
+    yielded need not be remembered.
     """
     rank = [{symbol: at for at, symbol in enumerate(place)} for place in space.places]
     n_places = len(rank)
@@ -166,7 +166,7 @@ Way = tuple[tuple[int, ...], tuple[str, ...]]
 
 
 def _ways(rank: list[dict[str, int]], elements: tuple[str, ...]) -> Iterator[Way]:
-    """Yield every way to fill places with a set of elements."""
+    """Yield every way in which a set of elements can fill the places."""
     for places in itertools.combinations(range(len(rank)), len(elements)):
         for order in itertools.permutations(elements):
             if all(symbol in rank[place] for symbol, place in zip(order, places, strict=True)):
@@ -174,6 +174,6 @@ def _ways(rank: list[dict[str, int]], elements: tuple[str, ...]) -> Iterator[Way
 
 
 def _order(rank: list[dict[str, int]], way: Way) -> tuple:
-    """Return the sort key of a way to fill places: its order in `_sets`."""
+    """Return the sort key that decides which way of filling places `_sets` finds first."""
     places, symbols = way
     return places, [rank[place][symbol] for place, symbol in zip(places, symbols, strict=True)]

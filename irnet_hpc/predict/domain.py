@@ -1,13 +1,13 @@
-"""Tell which candidates lie outside the data that a model was trained on.
+"""Tell which candidates are outside the data that a model was trained on.
 
-A composition lies outside if it has an element that no training row has, which is exact; if a
-feature differs from the one value that it has in all training rows, so that nothing is known of its
-effect; or if it is far from every training row. The distance is measured to the nearest training
+A composition is outside for one of three reasons: it contains an element that no training row has;
+a feature has another value than the single one that it has in all training rows, so that its effect
+is unknown; or it is far from every training row. The distance is measured to the nearest training
 row, in the space of the first principal components of the standardised features (Janet et al.,
-Chem. Sci. 10, 7913 (2019) on distances as a measure of trust). Its unit is the distance below which
-95 % of the val rows lie: only one in twenty random rows is further away than 1. Two alternatives,
-the ranges of the features and the Mahalanobis distance to their mean, recognised held-out chemistry
-far worse (docs/prediction.md).
+Chem. Sci. 10, 7913 (2019) on distances as a measure of trust). The unit of distance is chosen so
+that 95 % of the val rows are closer than 1; only one in twenty random rows is farther away. Two
+alternatives, the ranges of the features and the Mahalanobis distance to their mean, recognised
+held-out chemistry far worse (docs/prediction.md).
 """
 
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ CLIP = 6.0
 
 
 class Projection(NamedTuple):
-    """The standardisation of features, and the principal axes of the standardised features."""
+    """The standardisation of features, and the principal axes of standardised features."""
 
     mean: np.ndarray  # (n_features,) float32
     scale: np.ndarray  # (n_features,) float32, infinite where a feature does not vary
@@ -68,7 +68,7 @@ class Constants(NamedTuple):
 
 
 class Domain(NamedTuple):
-    """The training rows of a model, to which the distances of candidates are measured."""
+    """The training rows of a model, from which the distances of candidates are measured."""
 
     elements: frozenset[str]  # symbols in the training rows
     constants: Constants
@@ -77,7 +77,7 @@ class Domain(NamedTuple):
     limit: float  # the distance that counts as 1
 
     def distance(self, x: np.ndarray) -> np.ndarray:
-        """Compute the distances (n_rows,) of rows to the training rows; 1 is the limit.
+        """Compute the distances (n_rows,) to the nearest training rows; rows beyond 1 are outside.
 
         Args:
             x: (n_rows, n_features), features as packed.
@@ -87,7 +87,7 @@ class Domain(NamedTuple):
 
 
 def domain_of(pack: Pack, spec: RunSpec) -> Domain:
-    """Compute the domain of a run from the pack that the run was trained on."""
+    """Compute the domain of a run, from the pack that it was trained on."""
     from scipy.spatial import cKDTree
 
     train = reported_rows(pack, spec.property, pack.rows("train"))[: spec.train_rows]
@@ -134,7 +134,7 @@ def _projected(projection: Projection, pack: Pack, rows: np.ndarray) -> Iterator
 
 
 def _slabs(pack: Pack, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the features of rows slab by slab, so that a wide pack is never all in memory."""
+    """Yield the features of rows in slabs, so that a wide pack is never in memory as a whole."""
     for begin in range(0, len(rows), SLAB_ROWS // 8):
         yield _features(pack, rows[begin : begin + SLAB_ROWS // 8])
 

@@ -2,14 +2,15 @@
 
 This is split conformal prediction (Vovk et al. 2005; Lei et al., J. Am. Stat. Assoc. 113, 1094,
 2018), with errors normalised by the members' disagreement (Papadopoulos et al., ECML 2002; Lei et
-al., section 5.2). Half the width is factor * (sd + softening), where the factor is the quantile of
-|error| / (sd + softening) over the val rows. Without the softening, a row on which the members
-happen to agree would get an interval of no width, or would alone decide the factor. A single member
-has no sd, so all its intervals are equally wide.
+al., section 5.2). Half the width is factor * (sd + softening), where sd is the standard deviation
+over the members and the factor is the quantile of |error| / (sd + softening) over the val rows.
+Without the softening, a row on which the members happen to agree would get an interval of no width,
+or would alone decide the factor. A single member has no sd, so all its intervals have the same
+width.
 
-The promise, P(value in interval) >= level, holds if val rows and candidates are drawn from one
-population. It may fail in two ways. The epoch was selected on the val rows, so their errors are a
-little too low. And candidates of another chemistry are another population. Therefore the coverage
+The guarantee, P(value in interval) >= level, holds if val rows and candidates come from one
+population. It may fail for two reasons: the epoch was selected on the val rows, so their errors are
+a little too low; and candidates of another chemistry are another population. Therefore the coverage
 is measured on test rows.
 """
 
@@ -25,7 +26,7 @@ ROUNDING = 1e-9
 
 
 class ConformalInterval(NamedTuple):
-    """Half widths of prediction intervals as a function of the members' standard deviation."""
+    """The half width of prediction intervals, as a function of the members' standard deviation."""
 
     level: float  # share of values that the intervals should hold
     factor: float  # in the property's unit for a single member, otherwise dimensionless

@@ -1,4 +1,4 @@
-"""Read the networks of finished runs from their folders, to predict new materials.
+"""Read the networks of finished runs from their folders, to predict other materials.
 
 A run records the features that its network takes, their scaling, and the properties that it
 predicts with their units. One network predicts one property or several. Several networks that
@@ -38,7 +38,7 @@ FORWARD_ROWS = 1024
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """A trained network and what is needed to use it."""
+    """A trained network, and everything that is needed to predict with it."""
 
     folder: Path
     spec: RunSpec
@@ -53,7 +53,7 @@ class Member:
 
     @property
     def columns(self) -> list[str]:
-        """Return the labels of those features that are columns of the user's table."""
+        """Return the labels of the features that are columns of the user's own table."""
         if "columns" not in self.feature_sets:
             return []
         widths = {name: set_width(name) for name in self.feature_sets if name != "columns"}
@@ -174,7 +174,7 @@ def make_predictor(member: Member, device: torch.device) -> Predictor:
 def fold_normalisation(network: Network) -> Network:
     """Return a copy of a network in which each normalisation is folded into the layer before it.
 
-    That layer then computes y = s (Wx + b - mean) + shift.
+    The layer then computes y = s (Wx + b - mean) + shift.
     """
     network = copy.deepcopy(network)
     with torch.no_grad():

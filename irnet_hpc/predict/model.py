@@ -29,7 +29,7 @@ Run = str | Path | RunResult
 
 
 class Model:
-    """An ensemble of networks that predicts properties of materials, with intervals and flags.
+    """An ensemble of networks that predicts properties of materials, with intervals and warnings.
 
     Attributes:
         units: Property -> unit.
@@ -74,7 +74,7 @@ class Model:
 
         Args:
             materials: Formulas, or a DataFrame with a column `formula` and the columns that the
-                networks take as features.
+                networks need as features.
             level: Share of values that intervals should hold, between 0 and 1.
             workers: Number of processes that compute features.
 

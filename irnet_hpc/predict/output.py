@@ -1,4 +1,4 @@
-"""Write the predictions: choose the rows and their order, and format the numbers.
+"""Write the predictions: select the rows and their order, and format the numbers.
 
 The columns of the input come first. Each property adds `predicted_`; `low_` and `high_` if it has
 an interval; and `sd_` if several members predict it. The last columns are `distance`, `outside` and
@@ -24,7 +24,7 @@ DIGITS = {"predicted": 6, "low": 6, "high": 6, "sd": 4, "distance": 3}
 
 
 class RowFilter(NamedTuple):
-    """The rows to keep: those within bounds, or only the `top` best of them by one property."""
+    """The rule for the rows to keep: those within bounds, or only the `top` best of them."""
 
     minimum: dict[str, float]  # property -> lowest prediction to keep, in its unit
     maximum: dict[str, float]  # property -> highest prediction to keep, in its unit
@@ -39,7 +39,7 @@ class RowFilter(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """Counts of rows so far."""
+    """The numbers of rows that were read, kept and marked so far."""
 
     n_rows: int = 0
     n_problems: int = 0
@@ -106,7 +106,8 @@ def format_rows(
 ) -> Iterator[OutputBatch]:
     """Format the rows that are kept, batch by batch.
 
-    With `row_filter.top`, the rows are known only at the end: all come in a last batch, best first.
+    With `row_filter.top`, the rows to keep are known only at the end; then there is one batch, with
+    the best row first.
     """
     best: list[tuple[float, list[str]]] = []
     tally = Tally()
@@ -135,7 +136,7 @@ def format_rows(
 
 
 def _kept_rows(batch: ScreenedBatch, row_filter: RowFilter) -> np.ndarray:
-    """Return the numbers of the rows to keep; a row without a prediction is within no bound."""
+    """Return the numbers of the rows to keep. A row without a prediction is never within bounds."""
     if row_filter.keeps_all:
         return np.arange(len(batch.outside))
     keep = np.ones(len(batch.outside), bool)
@@ -168,7 +169,7 @@ def _format_numbers(values: np.ndarray, digits: int) -> list[str]:
 
 @contextlib.contextmanager
 def open_output(path: str, stdout: TextIO) -> Iterator[TextIO]:
-    """Open a text file for writing; it gets its name only when it is complete.
+    """Open a text file for writing, under a temporary name until it is complete.
 
     Args:
         path: A name that ends in .csv or .csv.gz, or `-` for stdout.

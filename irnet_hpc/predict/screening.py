@@ -1,8 +1,8 @@
-"""Predict batches of candidates with an ensemble: predictions, spreads and flags.
+"""Predict batches of candidates with an ensemble: predictions, their spread, and warnings.
 
 For each property, the result is the mean and the standard deviation (ddof = 1) over the members
-that predict it, with an interval if one could be calibrated. Every feature set is computed once,
-however many members take it.
+that predict it, with an interval if one could be calibrated. Each feature set is computed only
+once, even if several members need it.
 """
 
 from collections import deque
@@ -26,7 +26,7 @@ MAX_LISTED = 3  # features in a reason
 
 
 class FeatureLayout(NamedTuple):
-    """The features that are computed for all members, and those that each member takes."""
+    """The features that are computed for all members, and which of them each member needs."""
 
     names: tuple[str, ...]  # feature sets
     columns: tuple[str, ...]  # columns of the user's table
@@ -44,7 +44,7 @@ class FeatureLayout(NamedTuple):
 
 
 class Ensemble(NamedTuple):
-    """Networks that predict together, with what is known about how far to trust them."""
+    """Networks that predict together, and the data that show how reliable they are."""
 
     members: tuple[Member, ...]
     predictors: tuple[Predictor, ...]  # one for each member
@@ -66,7 +66,7 @@ class Ensemble(NamedTuple):
 
         Returns None if the interval is not calibrated.
 
-        The lower end is cut at the property's floor, unless the prediction itself lies below it.
+        The lower end is not below the property's floor, unless the prediction itself is.
         """
         interval = self.intervals[property]
         if interval is None:
@@ -127,7 +127,7 @@ def screen(ensemble: Ensemble, candidates: Candidates, workers: int = 1) -> Iter
 
     Args:
         ensemble: The networks.
-        candidates: The rows to predict; memory does not depend on their number.
+        candidates: The rows to predict; the memory needed does not depend on their number.
         workers: Number of processes that compute features.
 
     Yields:
@@ -148,9 +148,9 @@ def screen(ensemble: Ensemble, candidates: Candidates, workers: int = 1) -> Iter
 def _readable(
     layout: FeatureLayout, batch: RowBatch, has_formula: bool
 ) -> tuple[Materials, dict[int, str]]:
-    """Parse the rows of a batch; return the materials that could be read, and all problems.
+    """Parse the rows of a batch. Returns the materials that could be read, and row -> problem.
 
-    `line` of a material is the number of its row in the batch.
+    The field `line` of a material is the number of its row in the batch.
     """
     problems = dict(batch.problems)
     rows = np.array([row for row in range(len(batch.fields)) if row not in problems], np.int64)
@@ -204,9 +204,9 @@ def _predict(
 
 
 def _distance(ensemble: Ensemble, inputs: list[np.ndarray], n_rows: int) -> np.ndarray:
-    """Return, for each row, the largest of its distances to the members' training rows.
+    """Return the largest of each row's distances to the members' training rows (n_rows,).
 
-    NaN: no distance is known.
+    It is NaN if no distance is known.
     """
     distances = [np.full(n_rows, np.nan)]
     seen: set[int] = set()
@@ -247,10 +247,11 @@ def _outside(
     new_values: dict[int, list[str]],
     distance: np.ndarray,
 ) -> list[str]:
-    """Say, for each row, what lies outside the training data.
+    """Explain for each row why it is outside the training data; empty if it is not.
 
-    That is elements that no training row has; without such elements, which change many features,
-    values that no training row has of features that never vary; and a distance above the limit.
+    There are three reasons: an element that no training row has; a feature that is constant over
+    the training rows but has another value here (not listed if an element is new, since that
+    changes many features); and a distance above 1.
     """
     out = [""] * len(distance)
     for row in np.flatnonzero(distance > 1).tolist():
@@ -272,13 +273,13 @@ def _outside(
 
 
 def _joined(texts: list[str], text: str) -> str:
-    """Join reasons, of which at most MAX_LISTED are listed, and the reason `text` if any."""
+    """Join reasons. Of `texts` at most MAX_LISTED are shown; `text` is added unless it is empty."""
     more = [f"{len(texts) - MAX_LISTED} more such features"] if len(texts) > MAX_LISTED else []
     return "; ".join(filter(None, [*texts[:MAX_LISTED], *more, text]))
 
 
 def training_elements(ensemble: Ensemble) -> frozenset[str] | None:
-    """Return the elements that every member was trained on; None if no member records its own."""
+    """Return the elements that every member was trained on; None if no member records them."""
     known = [
         elements
         for member, domain in zip(ensemble.members, ensemble.domains, strict=True)

@@ -233,8 +233,11 @@ def _run_outcome(run: Run, is_claimed: bool, held: str | None) -> dict[str, Any]
 def _end_rank(error: BaseException, comm: "Comm") -> int:
     """End this rank after an error, so that no other rank waits for it.
 
+    If all ranks have the same error, rank 0 raises it and prints it, and the other ranks return its
+    exit status. If only this rank has the error, this function ends the process at once.
+
     Returns:
-        The exit status, if all ranks have the same error. Otherwise this function does not return.
+        The exit status, on ranks other than 0.
     """
     from irnet_hpc.distributed.engines import leave_at_once
     from irnet_hpc.train.stream import PackUnreadable

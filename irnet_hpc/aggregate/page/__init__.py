@@ -1,1 +1,1 @@
-"""The report as one HTML page: templates, charts, and the summary in words."""
+"""Write the report as one HTML page: templates, charts, and a summary in sentences."""

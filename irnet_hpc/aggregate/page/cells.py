@@ -1,7 +1,7 @@
-"""Prepare tables for the page: the value by which each cell is sorted, and how it is shown.
+"""Prepare tables for the page: how each cell is shown, and the value by which it is sorted.
 
-This module does not escape text, since the templates do. Only `formula` makes markup, and it
-escapes the parts of the formula.
+The templates escape text, so this module does not. Only `formula` makes markup, and it escapes the
+parts of the formula.
 """
 
 import re
@@ -74,7 +74,7 @@ def _cell(cell: Text, value: float | None, is_right: bool) -> PageCell:
 
 
 def number_of(text: str) -> float | None:
-    """Return the number by which a text is sorted; None if it is sorted as text."""
+    """Return the number by which a text is sorted; None if the text itself is the sort key."""
     match = NUMBER.fullmatch(text) or NAMED.fullmatch(text)
     return float(match[1].replace(",", "")) if match else None
 

@@ -1,9 +1,9 @@
-"""Render the report as one HTML file that needs neither a network nor a server.
+"""Render the report as one HTML file that needs neither the network nor a server.
 
-matplotlib draws the charts, as it draws the other figures, and they are SVG elements of the page. A
-chart takes a few kB instead of the 4.5 MB of an interactive library, looks the same in print, and
+matplotlib draws the charts, as for the other figures, and they are put into the page as SVG. A
+chart takes a few kB, instead of the 4.5 MB of an interactive library, looks the same in print, and
 follows the page's dark mode. A few lines of JavaScript, webpage.js, make tables interactive. The
-Content-Security-Policy contains the hash of this script, so that no other script can run.
+Content-Security-Policy contains the hash of this script, so no other script can run.
 
 Templates escape every text. Each unprintable character becomes a space.
 """
@@ -53,7 +53,7 @@ MAX_UNFOLDED = 3  # if a section has more blocks, they are folded
 
 
 class PageSection(NamedTuple):
-    """A section of the report, as the page shows it."""
+    """A section of the report in the form that the page shows."""
 
     heading: str
     text: str
@@ -62,7 +62,7 @@ class PageSection(NamedTuple):
 
 
 class PublishedTable(NamedTuple):
-    """A table as in mae.md, and the published numbers to compare it with."""
+    """A table as in mae.md, and the published numbers beside it."""
 
     title: str
     table: PageTable
@@ -73,7 +73,7 @@ class PublishedTable(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A part of the page, as the template shows it."""
+    """A part of the page in the form that the template shows."""
 
     name: str  # the heading of the part
     template: str
@@ -91,7 +91,7 @@ class Part:
 
     @property
     def anchor(self) -> str:
-        """The id of the part, to which links lead."""
+        """The id of the part, which links refer to."""
         return self.name.lower().replace(" ", "-")
 
 
@@ -141,14 +141,14 @@ def _environment() -> "Environment":
 
 
 def printable(value: object) -> object:
-    """Replace each unprintable character with a space; leave markup alone."""
+    """Replace each unprintable character with a space. Markup is returned unchanged."""
     if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
         return value
     return "".join(letter if letter.isprintable() else " " for letter in value)
 
 
 def subtitle(findings: Findings) -> str:
-    """Describe the page, and state when the newest run started if the results record it."""
+    """Describe the page. If the results record when the newest run started, say so."""
     # No other code checks the attempts, so they may have any type.
     attempts = [
         attempt
@@ -205,7 +205,7 @@ def _parts(report: "Report") -> Iterator[Part]:
 
 
 def _chart_parts(findings: Findings, sections: Mapping[str, PageSection]) -> Iterator[Part]:
-    """Yield the parts between the results and the tables: each has charts and a section."""
+    """Yield the parts between the results and the tables, each with its charts and a section."""
     yield _depth_part(findings, sections)
     charts, n_left_out = convergence_charts(findings.convergence)
     note = f"{n_left_out} more are files beside the tables." if n_left_out else ""

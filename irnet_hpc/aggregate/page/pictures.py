@@ -61,7 +61,7 @@ class Chart(NamedTuple):
 
 
 class ElementTile(NamedTuple):
-    """An element of the periodic table of errors."""
+    """An element in the periodic table of errors."""
 
     symbol: str
     mae: str
@@ -86,7 +86,7 @@ class PageDiagnosis(NamedTuple):
 def place(symbol: str) -> tuple[int, int]:
     """Return the row (period) and column (group) of an element, counted from 1.
 
-    Lanthanides and actinides, La and Ac included, are in rows 8 and 9 and columns 4 to 18.
+    Lanthanides and actinides, including La and Ac, are in rows 8 and 9, columns 4 to 18.
 
     >>> place("Fe"), place("He"), place("La"), place("Lr")
     ((4, 8), (1, 18), (8, 4), (9, 18))
@@ -103,14 +103,14 @@ def place(symbol: str) -> tuple[int, int]:
 
 
 def chart_of(figure: "Figure", name: str, caption: str, wide: bool = False) -> Chart:
-    """Make a chart; its `name` must be unique on the page."""
+    """Make a chart. Its `name` must be unique on the page."""
     return Chart(inline_svg(figure, name, caption), caption, wide)
 
 
 def panel_chart(
     draw: "Callable[[Axes], None]", name: str, caption: str, x_label: str = ""
 ) -> Chart:
-    """Make a chart of one panel. It fits a telephone; a wide screen shows several in a row."""
+    """Make a chart of one panel. It fits on a phone; a wide screen shows several side by side."""
     return chart_of(figure_of([draw], x_label=x_label, size=PANEL_SIZE), name, caption)
 
 
@@ -190,7 +190,7 @@ def rank_charts(ranking: Ranking | None) -> list[Chart]:
 
 
 def page_diagnoses(diagnoses: Iterable[Diagnosis]) -> list[PageDiagnosis]:
-    """Show parity, residuals, errors by element and the worst rows of each task."""
+    """Prepare the parity plot, residuals, errors by element and worst rows of each task."""
     return [_page_diagnosis(number, diagnosis) for number, diagnosis in enumerate(diagnoses)]
 
 

@@ -1,4 +1,4 @@
-"""State the results in sentences that are made from the tables."""
+"""State the results in sentences, which are made from the tables."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ class Sentence(NamedTuple):
 
 
 def extent(findings: Findings) -> str:
-    """Summarise how much was trained."""
+    """Say in one sentence how much was trained."""
     runs = findings.runs
     hours = sum(run.result.device_hours for run in runs)
     return (
@@ -32,7 +32,7 @@ def extent(findings: Findings) -> str:
 
 
 def sentences(findings: Findings) -> Iterator[Sentence]:
-    """Yield sentences on each task's best model, on depth, ranks, claims and missing results."""
+    """Yield sentences on each task's best model, on depth and ranks, and on missing results."""
     for task in findings.tasks:
         yield Sentence(task.name, _best(task, findings))
     for table in findings.tables:
@@ -185,5 +185,5 @@ def count(n: int, noun: str) -> str:
 
 
 def plural(n: int, noun: str) -> str:
-    """Return a noun in the singular or the plural, depending on n."""
+    """Return a noun in the singular if n is 1, else in the plural."""
     return noun if n == 1 else f"{noun}s"

@@ -1,4 +1,4 @@
-"""Write a figure as SVG that uses the page's colours and refers to nothing outside the page."""
+"""Write a figure as SVG that has the page's colours and needs no other file."""
 
 import io
 import re
@@ -52,7 +52,7 @@ def inline_svg(figure: "Figure", name: str, description: str) -> Markup:
 
     Args:
         figure: a figure of matplotlib.
-        name: the prefix of its ids, which must be unique on the page.
+        name: the prefix of the figure's ids, which must be unique on the page.
         description: the text that a screen reader speaks.
     """
     from matplotlib import rc_context
@@ -120,7 +120,7 @@ def _attributes(
 
 
 def _declaration(text: str, name: str) -> str:
-    """Rewrite the colour, font and reference of a style declaration."""
+    """Rewrite a style declaration: its colour, font and reference."""
     key, _, value = (part.strip() for part in text.partition(":"))
     if key == "font":
         value = f"{value.partition(FONT)[0]}var(--font)"

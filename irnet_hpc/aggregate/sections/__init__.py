@@ -1,4 +1,4 @@
-"""The sections of the report. Each answers one question; `section(findings)` makes a Section.
+"""The sections of the report. Each answers one question: `section(findings)` makes a Section.
 
 To add a section, write a module here and add a row to SECTIONS. SECTION_PARTS of
 aggregate/page/page.py decides where the page shows it.

@@ -1,4 +1,4 @@
-"""Show what each MAE costs: the model's parameters and device-hours."""
+"""Show the cost of each MAE: the model's parameters and device-hours."""
 
 from collections.abc import Iterable
 
@@ -17,7 +17,7 @@ TEXT = (
 
 
 def section(findings: Findings) -> Section:
-    """Make a block for each table with several models; the numbers are in mae.csv."""
+    """Make a block for each table that has several models. Their numbers are also in mae.csv."""
     blocks = [
         TableBlock(table.title, table.name, _grid(table))
         for table in findings.tables
@@ -27,7 +27,10 @@ def section(findings: Findings) -> Section:
 
 
 def on_front(score: ModelScore, others: Iterable[ModelScore]) -> bool:
-    """Return True if no other score is as good and as cheap, and better or cheaper."""
+    """Return True if a score is on the Pareto front of MAE and device-hours.
+
+    That is, no other score is at least as good in both and better in one of them.
+    """
     own = (score.mae, score.hours)
     rivals = [(other.mae, other.hours) for other in others if other is not score]
     return not any(

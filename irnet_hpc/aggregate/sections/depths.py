@@ -13,7 +13,7 @@ TEXT = "Test MAE as in the tables, with a line for each architecture and a colum
 
 
 def section(findings: Findings) -> Section:
-    """Make a block for each property of each table with many networks; mae.csv has the numbers."""
+    """Make a block for each property of each table with many networks, from the MAEs in mae.csv."""
     blocks = [
         TableBlock(f"{row.label}, {table.title}", f"{row.property}-{table.name}", _grid(table, row))
         for table in findings.tables

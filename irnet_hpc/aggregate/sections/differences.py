@@ -35,7 +35,7 @@ TEXT = (
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """The MAE of one model minus that of another, in the property's unit."""
+    """The MAE of one model minus the MAE of another model, in the property's unit."""
 
     property: str
     unit: str
@@ -63,7 +63,7 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """Two scores to be compared."""
+    """Two scores that are compared."""
 
     model: Model
     score: ModelScore
@@ -74,7 +74,7 @@ class Pair:
 def differences_of(
     tables: Sequence[Table], predictions: Predictions
 ) -> list[tuple[Table, tuple[Difference, ...]]]:
-    """Compute the differences for each table that has models to compare."""
+    """Compute the differences for each table that has models to compare with each other."""
     compared = []
     for table in tables:
         scratch = _tables_from_scratch(table, tables) if table.start else []
@@ -91,10 +91,14 @@ def differences_of(
 
 
 def _tables_from_scratch(table: Table, tables: Iterable[Table]) -> list[tuple[str, Table]]:
-    """List, as (words, table), the tables that are alike but whose runs start from nothing.
+    """List the tables that differ from a table in that their runs start from random weights.
 
-    A recipe for continuing a training has few epochs at a low learning rate, so training with it
-    from scratch is too weak a rival. Therefore tables of other recipes are listed, too.
+    A recipe for continuing a training has few epochs at a low learning rate, so training from
+    scratch with this recipe gives too weak a rival. Therefore tables of other recipes are listed,
+    too.
+
+    Returns:
+        (words, table), where the words name the table in a comparison.
     """
     alike = [
         other for other in tables if other.start is None and _settings(other) == _settings(table)
@@ -135,7 +139,7 @@ def compare(row: Row, pair: Pair, predictions: Predictions) -> Difference | None
 
 
 def _difference(row: Row, pair: Pair, splits: Splits) -> Difference | None:
-    """Compare a pair; None if no split has predictions of both models."""
+    """Compare a pair of scores; None if no split has predictions of both models."""
     # Imported here, since tables without predictions need no numpy.
     import numpy as np
 
@@ -204,7 +208,7 @@ def _grid(differences: Iterable[Difference]) -> list[Line]:
 
 
 def _runs_text(n_splits: int, n_runs: int) -> str:
-    """Show splits × seeds, or splits and runs if splits have different numbers of seeds."""
+    """Show the runs as `splits × seeds`, or as `splits, runs` if the numbers of seeds differ."""
     whole, rest = divmod(n_runs, n_splits)
     return f"{n_splits} ({n_runs} runs)" if rest else f"{n_splits} × {whole}"
 

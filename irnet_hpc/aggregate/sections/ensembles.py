@@ -18,7 +18,7 @@ TEXT = (
 
 
 def section(findings: Findings) -> Section:
-    """Make a block for each table with an ensemble; the numbers are in mae.csv."""
+    """Make a block for each table that has an ensemble. The numbers are also in mae.csv."""
     blocks = [
         TableBlock(table.title, table.name, _grid(table))
         for table in findings.tables

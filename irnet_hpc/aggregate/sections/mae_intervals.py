@@ -1,4 +1,4 @@
-"""Show an interval for each MAE, and which models are as good as the best of their row."""
+"""Show an interval for each MAE, and which models are as good as the best one of their row."""
 
 from collections.abc import Iterator
 
@@ -24,7 +24,7 @@ TEXT = (
 
 
 def section(findings: Findings) -> Section:
-    """Make a block for each table that has an interval; the numbers are in mae.csv."""
+    """Make a block for each table that has an interval. The numbers are also in mae.csv."""
     blocks = [
         TableBlock(table.title, table.name, _grid(table))
         for table in findings.tables
@@ -62,7 +62,7 @@ def _half(score: Score) -> Text:
 
 
 def no_interval(score: Score) -> Text:
-    """Write why a score has no interval."""
+    """Return the reason why a score has no interval."""
     return missing(f"n < {MIN_RUNS}" if score.n < MIN_RUNS else "no predictions")
 
 

@@ -1,8 +1,8 @@
-"""Show how much selecting on the test rows lowers the reported MAE.
+"""Show by how much the reported MAE is too low because the test rows selected the epoch.
 
-A run of protocol `paper` selects its epoch, or its point of a grid, on the test rows. The run also
-repeats the selection on a fixed random half of the test rows. Its optimism is the MAE on the other
-half minus the MAE on the half on which it selected. The section also shows protocol `honest`.
+A run of protocol `paper` selects its epoch, or its point of a grid, on the test rows. It also
+repeats this selection on a random half of the test rows. Its optimism is the MAE on the other half
+minus the MAE on the half that selected. The section also shows the MAE of protocol `honest`.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ class Optimism:
 
 @dataclasses.dataclass(frozen=True)
 class OptimismTable:
-    """The optimism of the models of a table of protocol paper."""
+    """The optimism of each model of a table of protocol `paper`."""
 
     table: Table
     rows: tuple[tuple[Row, dict[Model, Optimism]], ...]  # rows with at least one optimism
@@ -120,7 +120,7 @@ def section(findings: Findings) -> Section:
 
 
 def _grid(item: OptimismTable) -> list[Line]:
-    """Show for each property the optimism, its fraction of the MAE, and both protocols' MAEs."""
+    """Show each property's optimism, its percentage of the MAE, and the MAEs of both protocols."""
     table = item.table
     lines = [line_of("property", *map(str, table.models))]
     for row, known in item.rows:
@@ -138,7 +138,7 @@ def _grid(item: OptimismTable) -> list[Line]:
 
 
 def _row_texts(row: Row, known: dict[Model, Optimism]) -> dict[str, dict[Model, str]]:
-    """Map the name of each line to the texts of its cells."""
+    """Map the name of each line to the texts of its cells, by model."""
     form = row_format(row)
     values = list(known.values())
     signed = difference_format([value.mean for value in values], [value.sd for value in values])

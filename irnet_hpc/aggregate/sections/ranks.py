@@ -1,4 +1,4 @@
-"""Show which model is best over all tasks: mean ranks, and which of them differ significantly."""
+"""Show the mean ranks of models over all tasks, and which ranks differ significantly."""
 
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of, missing
@@ -16,7 +16,7 @@ TEXT = (
 
 
 def section(findings: Findings) -> Section:
-    """Make one block if there is a ranking, else none."""
+    """Make one block if models can be ranked, else none."""
     ranking = findings.ranking
     blocks = [TableBlock(_title(ranking), "ranks", _grid(ranking))] if ranking else []
     records = _records(ranking) if ranking else []

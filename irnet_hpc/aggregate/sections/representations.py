@@ -1,4 +1,4 @@
-"""Compare representations: one model and recipe with several feature sets of the same dataset."""
+"""Compare feature sets: one model and recipe, trained on several feature sets of one dataset."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ TEXT = (
 
 
 def section(findings: Findings) -> Section:
-    """Make a block for each task whose models were trained on several representations.
+    """Make a block for each task with models that were trained on several feature sets.
 
-    Apart from the representation, the runs that are compared were trained alike.
+    Only runs that differ in nothing but the feature set are compared.
     """
     blocks, records = [], []
     for number, task in enumerate(findings.tasks):
@@ -30,7 +30,7 @@ def section(findings: Findings) -> Section:
 
 
 def _trained_alike(task: Task) -> list[dict[str, TaskResult]]:
-    """List mappings (feature set -> result) of results that differ only in the feature set."""
+    """List groups of results that differ only in the feature set, as feature set -> result."""
     alike: dict[tuple, dict[str, TaskResult]] = defaultdict(dict)
     for result in task.results:
         table = result.table

@@ -54,7 +54,7 @@ def _grid(series: Series) -> list[Line]:
 
 
 def _scores(series: Series, point: Point) -> Iterator[tuple[str, Score, bool]]:
-    """Yield (model, score, whether it is the best classical model of its row)."""
+    """Yield the models of a point, with their score and True for the row's best classical model."""
     for model in series.models:
         if score := point.score(model):
             yield str(model), score, False

@@ -24,7 +24,8 @@ HEADER = (
 def section(findings: Findings) -> Section:
     """Make one block with a line for each task.
 
-    There is no block if each task has only one table, since that table already shows the best.
+    If each task has only one table, there is no block, since the tables already show the best
+    model.
     """
     shown = best_of_each(findings)
     several = any(task.n_tables > 1 for task in findings.tasks)
@@ -32,7 +33,7 @@ def section(findings: Findings) -> Section:
 
 
 def best_of_each(findings: Findings) -> Section:
-    """Make a block with a line for each task, even if each task has only one table."""
+    """Make one block with a line for each task, even if each task has only one table."""
     tasks = findings.tasks
     blocks = [TableBlock("all tasks", "tasks", _grid(tasks))] if tasks else []
     return Section(

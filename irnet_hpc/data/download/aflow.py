@@ -1,4 +1,4 @@
-"""AFLOW through AFLUX, its search API.
+"""Read AFLOW through AFLUX, its search API.
 
     https://aflow.org/API/aflux/?auid,compound,Egap,...,paging(1,2000),$format(json)
 
@@ -10,10 +10,11 @@ A query consists of keywords, which become columns, and of directives. The direc
 asks for page n (counted from 1) of k entries, and `format(json)` for JSON. `$` mutes the word after
 it. Users of `paging`, such as https://github.com/rosenbrockc/aflow, report the first of the two
 answers above, whose keys state the total. Users of `$paging` report the second, without a total.
-We ask for the first, because a download can be checked against the total, but read both. Without a
-total, an empty page marks the end. A keyword alone adds a column; `keyword(*)` would also leave out
-all entries that lack the keyword, and most entries lack moduli. Entries are sorted by the first
-keyword, in ascending order. It is auid, the name of an entry, so the pages stay the same.
+This module asks for the first, because a download can be checked against the total, but it can read
+both. Without a total, an empty page marks the end. A keyword alone adds a column; `keyword(*)`
+would also leave out all entries that lack the keyword, and most entries lack moduli. Entries are
+sorted by the first keyword, in ascending order. This is auid, the name of an entry, so the pages
+stay the same.
 
 Sources: the service's help, https://aflow.org/API/aflux/?help; F. Rose et al., Comput. Mater. Sci.
 137, 362 (2017); the lessons in https://github.com/aflow-org/aflow_school;
@@ -41,7 +42,7 @@ PLACE = re.compile(r"(\d+) of (\d+)")
 
 
 def query(base: str, page: int, n_rows: int) -> str:
-    """Return the address of a page."""
+    """Return the address of page `page` (counted from 0) with `n_rows` rows."""
     columns = f"auid,compound,{','.join(KEYWORDS)}"
     return f"{base.rstrip('?')}?{columns},paging({page + 1},{n_rows}),$format(json)"
 
@@ -63,7 +64,10 @@ def read(body: bytes) -> Page:
 
 
 def entry(row: dict) -> Record:
-    """Convert an entry to a material. Raises Unusable if it has no auid or no compound."""
+    """Convert an entry of the answer to a material.
+
+    Raises Unusable without an auid or a compound.
+    """
     if (
         not isinstance(row["auid"], str)
         or not isinstance(row["compound"], str)

@@ -71,7 +71,10 @@ class Connection(NamedTuple):
 
 
 class TransientError(Exception):
-    """A failure that another attempt may avoid; `wait_s` is the wait that the service asks for."""
+    """A failure that may not happen at the next attempt.
+
+    The service may ask to wait `wait_s` before.
+    """
 
     def __init__(self, problem: str, wait_s: float = 0.0):
         super().__init__(problem)
@@ -79,7 +82,7 @@ class TransientError(Exception):
 
 
 def http_limits() -> HttpLimits:
-    """Return the limits that the environment sets, else the defaults. Raises UserError."""
+    """Return the limits from the environment variables, or the defaults. Raises UserError."""
     stated: dict[str, float] = {}
     for field, variable in (("silence_s", "IRNET_TIMEOUT_S"), ("backoff_s", "IRNET_BACKOFF_S")):
         if text := os.environ.get(variable):
@@ -96,7 +99,7 @@ def http_limits() -> HttpLimits:
 
 @contextlib.contextmanager
 def connect() -> Iterator[Connection]:
-    """Open a session of one connection."""
+    """Open a session that uses a single connection."""
     import requests
 
     with requests.Session() as session:
@@ -112,13 +115,13 @@ def connect() -> Iterator[Connection]:
 def get(
     connection: Connection, url: str, accept: Callable[[bytes], T], max_bytes: int = MAX_PAGE_BYTES
 ) -> T:
-    """Get an answer that `accept` can parse, in as many attempts as the limits allow.
+    """Request an address until `accept` can parse the answer, or the attempts are used up.
 
     Args:
         connection: from `connect`.
         url: the address.
-        accept: parses the body, and raises ValueError if it is not what was asked for.
-        max_bytes: limit of the body, unpacked.
+        accept: parses the body. It raises ValueError if the body is not the expected answer.
+        max_bytes: the largest size allowed for the unpacked body.
 
     Returns:
         What `accept` returns.
@@ -144,7 +147,7 @@ def get(
 
 
 def check_url(url: str) -> None:
-    """Check the address that a user gives for a service. Raises UserError."""
+    """Check the address of a service that a user gives. Raises UserError."""
     rule = "--url must be http:// or https://, a host and a path"
     try:
         parts = urllib.parse.urlsplit(url)
@@ -169,7 +172,10 @@ def is_offline() -> bool:
 
 
 def retry(connection: Connection, url: str, attempt: Callable[[], T]) -> T:
-    """Call `attempt` until it raises no TransientError. Raises UserError after the last attempt."""
+    """Call `attempt` until it succeeds. Raises UserError if the last attempt fails, too.
+
+    Only a TransientError leads to another attempt.
+    """
     if is_offline():
         raise UserError(
             f"IRNET_OFFLINE forbids the network, which {url} would need; "
@@ -197,11 +203,12 @@ def retry(connection: Connection, url: str, attempt: Callable[[], T]) -> T:
 def open_response(
     connection: Connection, url: str, headers: dict[str, str]
 ) -> Iterator["requests.Response"]:
-    """Yield a response whose body is still to be read.
+    """Send a request, and yield the response before its body is read.
 
     Raises:
-        TransientError: for a failure that another attempt may avoid, also while the body is read.
-        UserError: for anything else.
+        TransientError: if the request, or reading the body, fails in a way that another attempt may
+            avoid.
+        UserError: for all other failures.
     """
     from requests import exceptions
 
@@ -272,7 +279,7 @@ def status_of(response: "requests.Response") -> str:
 
 
 def _retry_after(response: "requests.Response") -> float:
-    """Return the seconds that the service asks to wait.
+    """Return the number of seconds that the service asks to wait; 0 if it does not ask.
 
     A date is compared with the service's own clock.
     """
@@ -291,11 +298,11 @@ def _retry_after(response: "requests.Response") -> float:
 def body_chunks(
     connection: Connection, response: "requests.Response", url: str, max_bytes: int
 ) -> Iterator[bytes]:
-    """Yield the body, unpacked.
+    """Yield the unpacked body in chunks.
 
     Raises:
-        UserError: above `max_bytes` bytes.
-        TransientError: if the body is cut or takes too long.
+        UserError: if the body has more than `max_bytes` bytes.
+        TransientError: if the body is incomplete or takes too long.
     """
     began, n_bytes = time.monotonic(), 0
     for chunk in response.iter_content(CHUNK):
@@ -317,7 +324,7 @@ def body_chunks(
 
 
 def _root_cause(error: BaseException) -> str:
-    """Return the text of the innermost error in a chain, which is the clearest."""
+    """Return the text of the innermost error in a chain of errors, which is the clearest one."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return printable_line(str(error))[:200] or type(error).__name__

@@ -117,7 +117,7 @@ def own_file(name: str) -> Path | None:
 
 
 def _stated_units(known: dict[str, Any], names: dict[str, str]) -> dict[str, str]:
-    """Return name -> unit for columns that are not in PROPERTIES but have a stated unit."""
+    """Return name -> unit for columns that are not in PROPERTIES but whose unit is stated."""
     units = {}
     for column, name in names.items():
         unit = unit_in(column, known["columns"].get(column, ""))
@@ -127,7 +127,10 @@ def _stated_units(known: dict[str, Any], names: dict[str, str]) -> dict[str, str
 
 
 def _file_folder(name: str, known: dict[str, Any], address: str, work: Path) -> Path:
-    """Return the folder with the dataset's file: $MATMINER_DATA, else the download's folder."""
+    """Return the folder that contains the dataset's file, after downloading it if necessary.
+
+    The folder is $MATMINER_DATA if matminer saved the file there, else `work`.
+    """
     if own := own_file(name):
         return own.parent
     path = work / f"{name}.{known['file_type']}"
@@ -150,7 +153,10 @@ def _load(name: str, home: Path) -> "pandas.DataFrame":
 
 
 def _numeric_columns(frame: "pandas.DataFrame") -> dict[str, list[float | None]]:
-    """Return the numeric columns, with None where not reported. Boolean columns do not count."""
+    """Return the numeric columns, with None for values that are not reported.
+
+    Boolean columns do not count as numeric.
+    """
     columns = {}
     for column in frame.columns:
         if column in (*STRUCTURES, *FORMULAS, *IDS) or frame[column].dtype == bool:
@@ -163,7 +169,7 @@ def _numeric_columns(frame: "pandas.DataFrame") -> dict[str, list[float | None]]
 
 
 def _is_numeric(value: object, parsed: float | None) -> bool:
-    """Tell whether a value is a number, or stands for a number that is not reported."""
+    """Return True if a value is a number, or marks a number that is not reported."""
     if isinstance(value, bool):
         return False
     is_absent = value is None or (isinstance(value, str) and value in ABSENT)
@@ -173,7 +179,7 @@ def _is_numeric(value: object, parsed: float | None) -> bool:
 def _records(
     name: str, frame: "pandas.DataFrame", columns: dict[str, list[float | None]]
 ) -> Iterator[Record | Unusable]:
-    """Yield for each row of a dataset a material, or the reason why the row is unusable."""
+    """Yield a material for each row of a dataset, or the reason why the row is unusable."""
     formulas, structures = (_first_column(frame, known) for known in (FORMULAS, STRUCTURES))
     missing = "no structure and no formula" if has_structures(name) else "no formula"
     rows = zip(_ids(name, frame), formulas, structures, strict=True)
@@ -206,7 +212,7 @@ def _ids(name: str, frame: "pandas.DataFrame") -> list[str]:
 
 
 def formula_text(value: object) -> str | None:
-    """Return a formula as text, from text or a pymatgen Composition; None for anything else.
+    """Convert a text or a pymatgen Composition to a formula. Returns None for anything else.
 
     Elements keep their order. Amounts have up to ten digits.
     """
@@ -220,7 +226,7 @@ def formula_text(value: object) -> str | None:
 
 
 def unit_cell(structure: Any) -> UnitCell:
-    """Convert a pymatgen Structure, dropping oxidation states."""
+    """Convert a pymatgen Structure to a UnitCell, without its oxidation states."""
     species: list[str | dict[str, float]] = []
     for site in structure:
         amounts: dict[str, float] = {}

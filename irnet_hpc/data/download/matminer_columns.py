@@ -1,4 +1,4 @@
-"""Columns of matminer's datasets: which are properties, and in which units.
+"""Find out which columns of matminer's datasets are properties, and in which units they are.
 
 The datasets are described in https://hackingmaterials.lbl.gov/matminer/dataset_summary.html.
 """
@@ -110,7 +110,7 @@ IN_TEXT = re.compile(
 
 
 def metadata() -> dict[str, dict[str, Any]]:
-    """Read matminer's metadata: of each dataset url, hash, num_entries, columns, reference, ..."""
+    """Read matminer's metadata: dataset -> url, hash, num_entries, columns, reference and more."""
     spec = importlib.util.find_spec("matminer")
     if spec is None or not spec.submodule_search_locations:
         raise UserError("matminer is not installed; pip install matminer")
@@ -136,9 +136,9 @@ def has_structures(name: str) -> bool:
 
 
 def unit_in(column: str, description: str) -> str | None:
-    """Return the unit that a column's name, or else its description, states.
+    """Return the unit stated by a column's name or, if the name has none, by its description.
 
-    None if it states none or several.
+    Returns None if no unit is stated, or several.
 
     >>> unit_in("Tc", "Experimental superconducting temperature, in K.")
     'K'
@@ -156,7 +156,9 @@ def unit_in(column: str, description: str) -> str | None:
 
 
 def plain_name(column: str) -> str:
-    """Return a column's name as one of a property: ASCII, without blanks or a unit in brackets.
+    """Convert a column's name to the form of a property's name.
+
+    The result is ASCII, without blanks and without a unit in brackets.
 
     >>> plain_name("gap pbe"), plain_name("κₑ.p [W/K/m/s]"), plain_name("log10(K_VRH)")
     ('gap_pbe', 'kappae.p', 'log10_K_VRH')
@@ -175,7 +177,10 @@ def plain_name(column: str) -> str:
 
 
 def table_names(name: str, columns: list[str]) -> dict[str, str]:
-    """Return column -> its name in the raw table: that of a property, else its own, each once."""
+    """Map each column to its name in the raw table: a known property's name, or else its own.
+
+    A number is added to names that would repeat.
+    """
     canonical = CANONICAL.get(name, {})
     names = {column: canonical[column] for column in columns if column in canonical}
     for column in columns:

@@ -1,4 +1,4 @@
-"""Download the raw table of a source, unless it is there."""
+"""Download the raw table of a source if it is missing."""
 
 import logging
 from pathlib import Path
@@ -29,7 +29,7 @@ def ensure(
     Args:
         resolved: the source.
         url: another base address, such as a mirror's.
-        structures: require crystal structures.
+        structures: True if crystal structures are required.
 
     Returns:
         The path of the table if it was downloaded, else None.
@@ -55,9 +55,9 @@ def ensure(
 
 
 def fetch(resolved: ResolvedSource, url: str | None = None, structures: bool = False) -> Path:
-    """Download a source's raw table, after stating its address, number of rows and licence.
+    """Download a source's raw table. Its address, number of rows and licence are logged first.
 
-    Takes and raises the same as `ensure`. Returns the path of the table.
+    Arguments and errors are those of `ensure`. Returns the path of the table.
     """
     download = resolved.download
     if download is None:
@@ -90,14 +90,14 @@ def check_structures(resolved: ResolvedSource, structures: bool) -> None:
 
 
 def has_structures(download: Download) -> bool:
-    """Tell whether a table has structures once it is downloaded."""
+    """Return True if the table of a download contains structures."""
     if download.service:
         return download.service.structures
     return matminer_columns.has_structures(download.dataset)
 
 
 def expected(resolved: ResolvedSource) -> Source:
-    """Return what is expected of a source to download, from SOURCES or matminer's metadata."""
+    """Return the description that a source should have, from SOURCES or matminer's metadata."""
     if resolved.text in SOURCES or resolved.download is None:
         return resolved.source
     dataset = resolved.download.dataset
@@ -109,7 +109,7 @@ def expected(resolved: ResolvedSource) -> Source:
 
 
 def address(download: Download, url: str | None = None) -> str:
-    """Return the address of a download, `url` if given. Raises UserError for a bad `url`."""
+    """Return the address of a download: `url` if it is given. Raises UserError for a bad `url`."""
     if url is not None:
         check_url(url)
     if not download.dataset:
@@ -118,7 +118,7 @@ def address(download: Download, url: str | None = None) -> str:
 
 
 def announcement(resolved: ResolvedSource, url: str | None) -> str:
-    """State what is downloaded from where, how many rows, and under which licence."""
+    """Say in one text what is downloaded from where, how many rows, and under which licence."""
     assert resolved.download
     source = expected(resolved)
     assert source.rows

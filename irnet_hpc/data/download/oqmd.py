@@ -1,4 +1,4 @@
-"""OQMD, the Open Quantum Materials Database, through its REST API: compositions or structures.
+"""Read OQMD, the Open Quantum Materials Database, through its REST API.
 
     http://oqmd.org/oqmdapi/formationenergy?fields=name,entry_id,...&limit=1000&offset=0&format=json
 
@@ -17,11 +17,11 @@ qmpy/web/views/api/formationenergy_list_view.py (pages), qmpy/web/serializers/fo
 (fields), qmpy/materials/formation_energy.py (delta_e and stability in eV/atom),
 qmpy/materials/atom.py (how a site is printed).
 
-Rows are formation energies, so that an entry with several calculations comes several times; the
-lowest is the entry's, as in qmpy/materials/entry.py (Entry.energy). No order of rows is promised.
-`stability` is the distance from the convex hull of the other phases: negative where the entry lies
-below it, that is, is stable; versions of the service differ in whether they give zero there.
-Coordinates of sites have three digits.
+A row is one calculated formation energy, so an entry with several calculations has several rows.
+The lowest energy is that of the entry, as in qmpy/materials/entry.py (Entry.energy). The service
+promises no order of rows. `stability` is the distance in energy from the convex hull of the other
+phases. It is negative if the entry is stable, that is, below the hull; some versions of the service
+give zero instead. Coordinates of sites have three digits.
 """
 
 import json
@@ -46,13 +46,13 @@ NOTES = (
 
 
 def query(fields: tuple[str, ...], base: str, page: int, n_rows: int) -> str:
-    """Return the address of a page."""
+    """Return the address of page `page` (counted from 0) with `n_rows` rows."""
     query = f"fields={','.join(fields)}&limit={n_rows}&offset={page * n_rows}&format=json"
     return f"{base.rstrip('/')}/formationenergy?{query}"
 
 
 def read(body: bytes) -> Page:
-    """Parse an answer. Raises ValueError if it is not one of the service's."""
+    """Parse an answer. Raises ValueError if it does not have the documented form."""
     answer = json.loads(body)
     if not isinstance(answer, dict) or not isinstance(rows := answer.get("data"), list):
         raise ValueError("the answer must have a list named data")
@@ -66,7 +66,10 @@ def read(body: bytes) -> Page:
 
 
 def composition(row: dict) -> Record:
-    """Convert a row to a material; volumes are in Å³, energies in eV. Raises Unusable."""
+    """Convert a row to a material without its crystal. Raises Unusable.
+
+    The service gives volumes in Å³ and energies in eV.
+    """
     formula, entry, natoms = row["name"], row["entry_id"], number(row["natoms"])
     if not isinstance(formula, str) or not formula:
         raise Unusable("no formula")
@@ -106,7 +109,7 @@ def structure(row: dict) -> Record:
 
 
 def _vector(parts: Iterable[object]) -> list[float]:
-    """Return the numbers of a vector, none if one of its parts is no number."""
+    """Convert the parts of a vector to numbers; empty if one of them is not a number."""
     numbers = []
     for part in parts:
         if (value := number(part)) is None:

@@ -39,7 +39,7 @@ class Page(NamedTuple):
 
 
 class Service(NamedTuple):
-    """A paged service: how to address its pages and how to read its answers."""
+    """A paged service: the addresses of its pages, and the functions that read its answers."""
 
     # Base address, page (from 0), rows per page -> address of the page.
     query: Callable[[str, int, int], str]
@@ -65,7 +65,7 @@ class Plan(NamedTuple):
 
 
 class TotalChangedError(Exception):
-    """The service states another total than for earlier pages."""
+    """The service states another total number of rows than it did for earlier pages."""
 
 
 class PagedDownload(NamedTuple):
@@ -117,7 +117,7 @@ def download_pages(service: Service, name: str, url: str, folder: Path, source: 
 
 
 def unexpected(n_rows: int, source: Source) -> list[str]:
-    """Return a note if the number of rows is outside the expected range; else no note."""
+    """Return a note if the number of rows is outside the expected range, else an empty list."""
     if source.rows is None or source.rows[0] <= n_rows <= source.rows[1]:
         return []
     low, high = source.rows
@@ -181,7 +181,11 @@ def _fetch_missing(download: PagedDownload, connection: Connection) -> Plan:
 
 
 def _resume(download: PagedDownload) -> tuple[Plan, dict[int, Path]]:
-    """Return an earlier download's plan and undamaged pages by number; remove other pages."""
+    """Read the plan of an earlier download and its undamaged pages; remove all other pages.
+
+    Returns:
+        The plan, and page number -> file.
+    """
     service = download.service
     new = Plan(service.query(download.url, 0, service.n_rows), service.n_rows, None)
     kept, sound, plan = kept_pages(download.work), {}, new
@@ -204,7 +208,17 @@ def _resume(download: PagedDownload) -> tuple[Plan, dict[int, Path]]:
 def _fetch_page(
     download: PagedDownload, connection: Connection, number: int, plan: Plan, previous: list[dict]
 ) -> tuple[list[dict], Plan]:
-    """Fetch a page. Returns its rows and the plan, which the first page completes.
+    """Fetch one page.
+
+    Args:
+        download: the download.
+        connection: from `connect`.
+        number: the number of the page, from 0.
+        plan: the query, which the first page completes with the total number of rows.
+        previous: the rows of the page before.
+
+    Returns:
+        The rows of the page, and the plan.
 
     Raises:
         TotalChangedError: if the service states another total than before.
@@ -236,7 +250,7 @@ def _max_rows(page: Page, plan: Plan) -> int:
 def _check_page(page: Page, number: int, plan: Plan, previous: list[dict]) -> None:
     """Check the rows of a page. Raises ValueError if another attempt may help.
 
-    A service that returns the `previous` rows again has ignored the requested page number.
+    If a service returns the `previous` rows again, it has ignored the number of the page.
     """
     n_rows, ordinal = len(page.rows), number + 1
     if number == 0 and not page.rows:
@@ -254,7 +268,11 @@ def _check_page(page: Page, number: int, plan: Plan, previous: list[dict]) -> No
 
 
 def _check_end(download: PagedDownload, connection: Connection, number: int, plan: Plan) -> None:
-    """Raise UserError if a service without a total has rows after a page that is not full."""
+    """Check that an incomplete page is really the last one, if the service states no total.
+
+    Raises:
+        UserError: if the next page has rows.
+    """
     time.sleep(connection.limits.pause_s)
     url = download.service.query(download.url, number, plan.n_rows)
     if http.get(connection, url, download.service.read).rows:
@@ -284,7 +302,10 @@ def _records(download: PagedDownload) -> Iterator[Record | Unusable]:
 
 
 def _lowest(download: PagedDownload) -> Lowest | None:
-    """Return the service's rule for rows with the same id; None if it has no rule."""
+    """Find for each id the lowest value of the property `service.lowest`.
+
+    Returns None if the service has no such property.
+    """
     name = download.service.lowest
     if not name:
         return None

@@ -1,4 +1,4 @@
-"""Compare one page of a service with what its reader expects."""
+"""Compare one page of a service with the answer that its reader expects."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ MAX_UNLIKELY_SHARE = 0.1
 
 
 def probe_source(name: str, url: str | None = None) -> list[str]:
-    """Fetch one page of a source and list how it differs from what its reader expects.
+    """Fetch one page of a source, and list its differences from the answer that is expected.
 
     Args:
         name: a name in DOWNLOADS, or `matminer:` and a dataset's name.

@@ -23,11 +23,14 @@ from irnet_hpc.files import replacing, write_json
 
 
 class Unusable(ValueError):
-    """A service's row that is not a usable material; the text is the reason, used for counting."""
+    """The error that a row of a service is no usable material.
+
+    Its text is the reason, by which such rows are counted.
+    """
 
 
 class UnitCell(NamedTuple):
-    """A crystal in the form in which a raw table stores it."""
+    """A crystal in the form that raw tables store."""
 
     lattice: list[list[float]]  # 3 x 3, Å, one vector per row
     species: list[str | dict[str, float]]  # per site: its symbol, or symbol -> occupancy
@@ -35,7 +38,7 @@ class UnitCell(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A material as returned by a service."""
+    """A material as a service returns it."""
 
     material_id: str
     formula: str | None  # None: the formula follows from the crystal
@@ -50,12 +53,12 @@ class Lowest(NamedTuple):
     values: dict[str, float]  # id -> lowest value; infinite if no record has a value
 
     def includes(self, record: Record) -> bool:
-        """Tell whether a record has the lowest value among the records with its id."""
+        """Return True if a record has the lowest value of all records with its id."""
         return record.targets.get(self.property, math.inf) <= self.values[record.material_id]
 
 
 class WrittenTable(NamedTuple):
-    """The outcome of writing a service's rows: how many are in the table or left out, and why."""
+    """The outcome of writing a table: how many rows were written or left out, and why."""
 
     n_rows: int
     n_reported: dict[str, int]  # property -> rows that report it
@@ -82,7 +85,7 @@ class WrittenTable(NamedTuple):
 
 
 def number(value: object) -> float | None:
-    """Parse a number, which may be text. Returns None if it is not reported or not finite.
+    """Convert a number or its text to float. Returns None if it is not reported or not finite.
 
     >>> number("6.8531"), number(0), number(None), number("")
     (6.8531, 0.0, None, None)
@@ -102,7 +105,7 @@ UNPRINTABLE = (
 
 
 def is_printable(record: Record) -> bool:
-    """Tell whether a record's texts are short and printable; a line end would break the table."""
+    """Return True if a record's texts are short and printable. A line end would break the table."""
     texts = (record.material_id, record.formula or "")
     return all(text.isprintable() and len(text) <= MAX_TEXT_LENGTH for text in texts)
 

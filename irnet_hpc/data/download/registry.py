@@ -1,4 +1,4 @@
-"""DOWNLOADS: where the raw table of each source comes from."""
+"""DOWNLOADS: the service or dataset from which each source is downloaded."""
 
 from typing import NamedTuple
 

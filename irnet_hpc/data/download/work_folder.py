@@ -29,7 +29,7 @@ def folder_of(folder: Path, name: str) -> Path:
 
 
 def tidy(folder: Path, name: str) -> None:
-    """Remove the pages that a finished download left because it was killed before removing them."""
+    """Remove the pages of a finished download that was killed before it removed them itself."""
     work = folder_of(folder, name)
     if kept_pages(work) and not (work / "plan.json").exists():
         shutil.rmtree(work, ignore_errors=True)
@@ -37,7 +37,7 @@ def tidy(folder: Path, name: str) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path, name: str) -> Iterator[Path]:
-    """Yield the folder of a download once no other process uses it."""
+    """Wait until no other process uses the folder of a download, then lock and yield it."""
     work = folder_of(folder, name)
 
     def say_waiting(_: str) -> None:
@@ -58,7 +58,7 @@ def kept_pages(work: Path) -> dict[int, Path]:
 
 
 def is_sound(path: Path) -> bool:
-    """Tell whether a saved page is undamaged, by comparing it with the hash in its name."""
+    """Return True if a saved page is undamaged, according to the hash in its name."""
     return hashlib.sha256(path.read_bytes()).hexdigest() == path.name[7:71]
 
 
