@@ -81,7 +81,12 @@ class OverwritingLinear(torch.autograd.Function):
         else:
             of_weight.copy_(grad.mT @ x)
         of_bias.copy_(grad.sum(-2))
-        return (grad @ weight).view(shape) if ctx.needs_input_grad[0] else None, None, None
+        if not ctx.needs_input_grad[0]:
+            return None, None, None
+        # With one output, the matrix product is an outer product; torch 2.13 computes that of a
+        # stack on a GPU by Triton, which needs a C compiler on the node.
+        of_x = grad * weight if grad.shape[-1] == 1 else grad @ weight
+        return of_x.view(shape), None, None
 
 
 class FlatParameters:

@@ -6,6 +6,7 @@ history, best epoch and end, so its numbers are the same as if it were trained a
 
 import contextlib
 import dataclasses
+import gc
 import logging
 import math
 import time
@@ -90,11 +91,12 @@ def train_all(
                 )
                 raise
             if len(left) == 1:
+                error.__traceback__ = None  # it refers to the stack, and so to its memory
                 raise _too_large(replicas[0]) from error
             is_too_large = True
         if is_too_large:
             # Done after the `except` block, when nothing refers to the stack's memory any more.
-            torch.cuda.empty_cache()
+            _free_memory(device)
             members, half = list(left.values()), len(left) // 2
             logger.info(
                 f"{len(left)} cells together do not fit in memory; training {half} and "
@@ -203,7 +205,9 @@ class _Training:
             if all(has_ended):
                 return
             if any(has_ended):
+                del step  # before a new one takes memory
                 stack.keep([k for k, ended in enumerate(has_ended) if not ended])
+                _free_memory(stack.device)
                 step, self.clock = self._new_step(), time.monotonic()
             if is_due:
                 self.saved = time.monotonic()
@@ -414,6 +418,16 @@ def save(stack: Stack, errors: list[UserError | None], comm: Comm) -> list[UserE
             except RunIsHeld as error:
                 errors[k] = error
     return comm.gather(errors)[0]
+
+
+def _free_memory(device: torch.device) -> None:
+    """Give back the memory of a GPU that nothing uses any more.
+
+    torch's optimisers refer to themselves, so only the garbage collector frees them.
+    """
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _too_large(replica: Replica) -> UserError:

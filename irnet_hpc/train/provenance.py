@@ -32,7 +32,8 @@ def provenance(comm: "Comm", device: "torch.device") -> dict[str, object]:
         import torch
 
         name = torch.cuda.get_device_name(device)
-        peak_gb = torch.cuda.max_memory_allocated(device) / 2**30
+        # What is reserved, since the memory of recorded graphs is not counted as allocated.
+        peak_gb = torch.cuda.max_memory_reserved(device) / 2**30
     else:
         name, peak_gb = _processor(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {

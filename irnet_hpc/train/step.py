@@ -6,8 +6,10 @@ two graphs, since Horovod runs it on a thread of its own. The code is the same w
 recording.
 """
 
+import functools
 import logging
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -69,16 +71,31 @@ LOSSES = {
 }
 
 
+@functools.cache
+def side_stream(device: int) -> torch.cuda.Stream:
+    """Return the stream of a GPU on which kernels are warmed up and recorded.
+
+    There is one for the whole process, since cuBLAS keeps a workspace (64 MiB on an H100) for every
+    stream that it has seen, and torch's allocator keeps memory for each stream.
+    """
+    return torch.cuda.Stream(device)
+
+
 class Graphed:
     """Kernels on fixed buffers.
 
     After some calls they are recorded as a CUDA graph and then replayed.
 
     If the kernels cannot be recorded, there is a warning, and they are launched one by one.
+
+    Args:
+        launch: The method that launches the kernels. Its object must live as long as the calls; it
+            is not kept alive, so that a Step and its graphs are freed when nobody uses the Step.
+        wanted: False to launch the kernels one by one in every call.
     """
 
     def __init__(self, launch: Callable[[], None], wanted: bool) -> None:
-        self.launch, self.wanted, self.n_calls = launch, wanted, 0
+        self.method, self.wanted, self.n_calls = weakref.WeakMethod(launch), wanted, 0
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:
@@ -90,7 +107,8 @@ class Graphed:
         elif self.wanted:
             # On a side stream, as in the later recording, since autograd's buffers belong to a
             # stream.
-            here, side = torch.cuda.current_stream(), torch.cuda.Stream()
+            here = torch.cuda.current_stream()
+            side = side_stream(here.device_index)
             side.wait_stream(here)
             with torch.cuda.stream(side):
                 self.launch()
@@ -99,16 +117,27 @@ class Graphed:
             self.launch()
         self.n_calls += 1
 
+    def launch(self) -> None:
+        """Launch the kernels one by one."""
+        method = self.method()
+        assert method is not None  # since its object calls this
+        method()
+
     def _record(self) -> None:
-        graph = torch.cuda.CUDAGraph()
+        graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
-            # This records the kernels without running them.
-            with torch.cuda.graph(graph):
+            # This records the kernels without running them. In the mode "global", which is torch's
+            # default, an allocation by the thread that reads ahead fails and spoils the recording.
+            stream = side_stream(here.device_index)
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 self.launch()
             self.graph = graph
         except torch.cuda.OutOfMemoryError:
+            torch.cuda.set_stream(here)
             raise
         except RuntimeError as error:
+            # torch 2.13 leaves the stream of a recording that fails at its end as the current one.
+            torch.cuda.set_stream(here)
             torch.cuda.synchronize()
             self.wanted = False
             logger.warning(

@@ -1,11 +1,13 @@
 """Cells that share a device: what each is told, does and leaves is that of the cell alone."""
 
 import dataclasses
+import gc
 import json
 import os
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,8 @@ from irnet_hpc.train import cli as train
 from irnet_hpc.train import loop as training
 from irnet_hpc.train import networks
 from irnet_hpc.train.run import DEFAULT_OPTIONS, TrainOptions
-from irnet_hpc.train.stack import Replica, load_each, stacks
+from irnet_hpc.train.stack import Replica, Stack, load_each, stacks
+from irnet_hpc.train.step import Step
 from irnet_hpc.train.stopping import NeverStop
 from tests import builders
 from tests.builders import StopAfter
@@ -228,6 +231,19 @@ def test_how_many_fit_grows_with_the_memory_and_ends():
         and 2 < counts[2] < counts[3]
         and counts[-1] == MAX_REPLICAS
     )
+
+
+def test_a_step_that_nobody_uses_is_freed_at_once(alloys_pack, tmp_path):
+    """Its graphs hold memory of the GPU; so it must not wait for the garbage collector."""
+    replicas = _begun(train_bundles.replicas_of("irnet", alloys_pack, tmp_path))
+    step = Step(Stack(replicas, Alone(), CPU), Alone())
+    freed = weakref.ref(step)
+    gc.disable()
+    try:
+        del step
+        assert freed() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
