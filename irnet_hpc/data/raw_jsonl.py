@@ -29,6 +29,9 @@ from irnet_hpc.errors import UserError
 KEYS = ("material_id", "formula", "split", "lattice", "species", "frac_coords", "targets")
 # An element, with or without an oxidation state, which is ignored.
 SYMBOL = re.compile(r"([A-Z][a-z]?)(?:[0-9]*\.?[0-9]*[+-])?")
+# Fractional coordinates lie in the cell or beside it; those of 8,779 structures of the Materials
+# Project are from -0.03 to 1.03. Coordinates in Å, read as fractions, would be another crystal.
+MIN_FRACTION, MAX_FRACTION = -1, 2
 # The JSON escape of a surrogate: half of a character that needs more than 16 bits.
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -235,6 +238,12 @@ def _crystal(entry: dict, sites: list[dict[str, float]], amounts: dict[str, floa
         raise Unsuitable("formula and structure disagree", reduced_formula(amounts))
     lattice = _array(entry, "lattice", (3, 3))
     position = _array(entry, "frac_coords", (len(sites), 3))
+    if (far := (position < MIN_FRACTION) | (position > MAX_FRACTION)).any():
+        raise Unsuitable(
+            "coordinates not fractional",
+            f"frac_coords must be from {MIN_FRACTION} to {MAX_FRACTION} lattice vectors, got "
+            f"{position[far][0]:g}; are they in Å?",
+        )
     return Crystal(
         lattice, np.array([NUMBER[symbol] for site in sites for symbol in site], np.int16), position
     )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from irnet_hpc.data.crystals import Crystal, Unsuitable, stack_crystals
+from irnet_hpc.data.materials import parse_materials
 from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.data.sources import SOURCES, Source
 from irnet_hpc.errors import UserError
@@ -199,7 +200,8 @@ def test_lattices_that_are_absurd_flat_or_skewed_are_judged_alike_and_not_warned
         {**IRON, "lattice": np.array(lattice).tolist(), "targets": {"band_gap": 0}}
         for lattice in lattices
     ]
-    iron[1]["frac_coords"] = (np.array(IRON["frac_coords"]) @ np.linalg.inv(skewed / 4)).tolist()
+    position = np.array(IRON["frac_coords"]) @ np.linalg.inv(skewed / 4)
+    iron[1]["frac_coords"] = (position % 1).tolist()
     materials, rejected, _ = select(
         load_table(write(*iron), structures=True).table, [name], Source("", ())
     )
@@ -346,3 +348,36 @@ def test_a_table_of_formulas_has_no_structures(tmp_path):
         match=r"no raw table with structures of mp was found in .*for mp\.jsonl, mp\.jsonl\.gz",
     ):
         load_table("mp", tmp_path, structures=True)
+
+
+# NaCl of JARVIS: the same crystal with fractional and with Cartesian coordinates.
+NACL = {
+    "lattice": [[3.4361, 0, 1.98383], [1.14537, 3.23958, 1.98383], [0, 0, 3.96766]],
+    "species": ["Na", "Cl"],
+    "targets": {"band_gap": 5.0},
+}
+
+
+@pytest.mark.parametrize(
+    ("chlorine", "coordination"),
+    [
+        ([0.5, 0.5, 0.5], 6),
+        ([-0.5, 0.5, 1.5], 6),  # beside the cell
+        ([2.290735, 1.61979, 3.96766], None),  # in Å
+        ([0.5, 0.5, -1.1], None),
+        ([180, 180, 180], None),
+    ],
+)
+def test_coordinates_in_angstrom_are_not_read_as_fractions(chlorine, coordination, write):
+    table = load_table(write({**NACL, "frac_coords": [[0, 0, 0], chlorine]})).table
+    assert table.formula == ["NaCl"]
+    (problem,) = table.crystals.problem
+    if coordination is None:
+        wrong = next(number for number in chlorine if not -1 <= number <= 2)
+        assert problem[0] == "coordinates not fractional" and f"{wrong:g}" in problem[1]
+        return
+    assert problem is None
+    materials, _ = parse_materials(table)
+    x = features.describe(["structure"], materials).x
+    labels = features.feature_labels(["structure"], materials)
+    assert x[0, labels.index("mean CN_VoronoiNN")] == pytest.approx(coordination, abs=1e-4)
