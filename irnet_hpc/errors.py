@@ -4,6 +4,7 @@ Every command ends with `sys.exit(exit_status(main))` of `console.py`, which pri
 """
 
 import difflib
+import numbers
 from collections.abc import Iterable
 
 
@@ -41,6 +42,24 @@ def check_choice(kind: str, value: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(value), known, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise UserError(f"unknown {kind} {value!r}{hint}; known: {', '.join(known) or 'none'}")
+
+
+def check_whole(name: str, value: object) -> int:
+    """Return a whole number as Python's int; numpy's are converted, since JSON knows none.
+
+    17.0 and True are refused: they equal whole numbers, but are not written, hashed and named like
+    them.
+
+    Args:
+        name: The name of the value, for the message.
+        value: The value to check.
+
+    Raises:
+        UserError: If the value is no whole number.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise UserError(f"{name} must be a whole number, got {value!r}")
+    return int(value)
 
 
 def os_error_message(error: OSError) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irnet_hpc.data.splits import RANDOM
-from irnet_hpc.errors import UserError
+from irnet_hpc.errors import UserError, check_whole
 from irnet_hpc.pack.pipeline import PackOptions, pack_source
 from irnet_hpc.pack.store import Pack, open_pack
 
@@ -73,9 +73,9 @@ def pack_table(
         name=name,
         properties=tuple(properties or ()),
         units=dict(units or {}),
-        rows=rows,
+        rows=None if rows is None else check_whole("rows", rows),
         split=split,
-        split_seed=split_seed,
+        split_seed=check_whole("split_seed", split_seed),
         filters=filters,
         data_dir=data_dir,
         pack_dir=pack_dir,

@@ -12,13 +12,12 @@ import dataclasses
 import functools
 import hashlib
 import json
-import numbers
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from irnet_hpc.errors import UserError, check_choice
+from irnet_hpc.errors import UserError, check_choice, check_whole
 from irnet_hpc.files import NAME
 from irnet_hpc.models.architectures import MODELS, custom_name, layer_string, parse_layers
 from irnet_hpc.runs.classical_grids import GRID, GRIDS, Grid
@@ -63,7 +62,11 @@ class RunSpec:
                     f"{field} must be letters, digits and _.+=-, got {getattr(self, field)!r}"
                 )
         check_choice("protocol", self.protocol, PROTOCOLS)
-        if not isinstance(self.seed, numbers.Integral) or not 0 <= self.seed < 2**63:
+        for field in ("seed", "depth", "train_rows"):
+            value = getattr(self, field)
+            if type(value) is not int and (value is not None or field == "seed"):
+                object.__setattr__(self, field, check_whole(field, value))
+        if not 0 <= self.seed < 2**63:
             raise UserError(
                 f"seed must be a whole number between 0 and 2**63 - 1, got {self.seed!r}"
             )

@@ -85,6 +85,18 @@ def test_packing_again_opens_the_pack_and_another_table_needs_another_name(frame
         assert pack.attrs["n_read"] == 50
 
 
+def test_whole_numbers_of_numpy_make_the_pack_that_ints_make(frame, tmp_path):
+    options = {"features": "elements", "workers": 1}
+    with (
+        pack_table(frame, rows=50, split_seed=1, pack_dir=tmp_path / "a", **options) as ours,
+        pack_table(
+            frame, rows=np.int64(50), split_seed=np.uint8(1), pack_dir=tmp_path / "b", **options
+        ) as of_numpy,
+    ):
+        assert of_numpy.name == ours.name
+        assert of_numpy.identity == ours.identity
+
+
 def test_a_mistake_is_a_user_error(frame, tmp_path):
     for table, options in (
         (frame.drop(columns="formula"), {}),
@@ -96,6 +108,9 @@ def test_a_mistake_is_a_user_error(frame, tmp_path):
         (3, {}),
         (frame["formula"], {}),
         (frame, {"units": "GPa"}),
+        (frame, {"rows": 50.0}),
+        (frame, {"split_seed": 1.0}),  # it had made another split than 1
+        (frame, {"split_seed": True}),
         (frame, {"features": ["elements"]}),
         (tmp_path / "nothing.csv", {}),
     ):
