@@ -29,6 +29,7 @@ from irnet_hpc.pack import blocks, store
 from irnet_hpc.pack.build import assist, dismiss, write_pack
 from irnet_hpc.pack.select import RULES, select, split_and_order
 from irnet_hpc.pack.summary import describe_rows, describe_source
+from irnet_hpc.pack.twins import find_twins
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,6 +118,8 @@ def _make(
         logger.info(
             f"warning: the table's own split has {n_both:,} formulas in more than one of its parts"
         )
+    for twin in find_twins(materials):
+        logger.warning(twin)
     attrs = {
         "n_read": len(loaded.table),
         "filtered": selection.filtered,
