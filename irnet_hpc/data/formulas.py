@@ -10,6 +10,7 @@ from math import gcd, inf
 import numpy as np
 
 from irnet_hpc.data.elements import NUMBER
+from irnet_hpc.data.notation import InvalidFormula, parts_of
 
 PLAIN = re.compile(r"(?:[A-Z][a-z]?(?:[0-9]+(?:\.[0-9]+)?)?)+")
 TOKEN = re.compile(r"([A-Z][a-z]?)([0-9.]*)")
@@ -24,10 +25,6 @@ MULTIPLIERS = np.arange(1.0, 1001.0)
 TOLERANCE = 1e-4
 
 
-class InvalidFormula(ValueError):
-    """The error that a text is no composition. Its two arguments are the reason and the detail."""
-
-
 def parse_formula(formula: str) -> dict[str, float]:
     """Parse a formula.
 
@@ -36,7 +33,8 @@ def parse_formula(formula: str) -> dict[str, float]:
     for a formula that both can parse.
 
     Args:
-        formula: a formula such as `Fe2O3`, `Ag(AuS)2` or `[Co(NH3)6]Cl3`.
+        formula: a formula such as `Fe2O3`, `Ag(AuS)2`, `[Co(NH3)6]Cl3` or `CuSO4·5H2O`, also in
+            the spellings of notation.py.
 
     Returns:
         Element -> amount (atoms per formula), in the order written.
@@ -47,8 +45,36 @@ def parse_formula(formula: str) -> dict[str, float]:
     >>> parse_formula("Ag(AuS)2")
     {'Ag': 1.0, 'Au': 2.0, 'S': 2.0}
     """
-    amounts = parse_simple(formula)
-    return parse_by_pymatgen(formula) if amounts is None else amounts
+    parts = parts_of(formula)
+    if len(parts) == 1:
+        return _parse_part(parts[0][1])
+    total: dict[str, float] = {}
+    for factor, part in parts:
+        for symbol, amount in _parse_part(part).items():
+            total[symbol] = total.get(symbol, 0.0) + factor * amount
+    return total
+
+
+def _parse_part(text: str) -> dict[str, float]:
+    amounts = parse_simple(text)
+    return parse_by_pymatgen(text) if amounts is None else amounts
+
+
+def formula_text(value: object) -> str:
+    """Return a formula as text, from text or from pymatgen's Composition; empty for anything else.
+
+    Elements keep their order. Amounts have up to ten digits; those of an element in several
+    oxidation states add up. Isotopes keep their symbols, where pymatgen's own text has the element.
+    """
+    if isinstance(value, str):
+        return value.strip()
+    if not hasattr(value, "get_el_amt_dict") or not hasattr(value, "items"):
+        return ""
+    amounts: dict[str, float] = {}
+    for specie, amount in value.items():
+        name = getattr(specie, "name", str(specie))
+        amounts[name] = amounts.get(name, 0.0) + amount
+    return "".join(f"{name}{'' if n == 1 else f'{n:.10g}'}" for name, n in amounts.items())
 
 
 def elements_in(formulas: Iterable[str]) -> frozenset[str]:

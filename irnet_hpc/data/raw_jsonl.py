@@ -32,6 +32,9 @@ SYMBOL = re.compile(r"([A-Z][a-z]?)(?:[0-9]*\.?[0-9]*[+-])?")
 # Fractional coordinates lie in the cell or beside it; those of 8,779 structures of the Materials
 # Project are from -0.03 to 1.03. Coordinates in Å, read as fractions, would be another crystal.
 MIN_FRACTION, MAX_FRACTION = -1, 2
+# Rounded occupancies, such as 0.34 and 0.67, may add up to this much.
+MAX_OCCUPANCY = 1.02
+FULL = 1e-6  # a site whose occupancy differs less from 1 is full; the sums of floats have errors
 # The JSON escape of a surrogate: half of a character that needs more than 16 bits.
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -218,9 +221,18 @@ def _sites(species: object) -> list[dict[str, float]]:
         for label, n in occupancies.items():
             match = SYMBOL.fullmatch(label)
             is_number = isinstance(n, int | float) and not isinstance(n, bool)
-            if match is None or not is_number or not 0 < n <= 1:
+            if match is None or not is_number or not 0 < n <= MAX_OCCUPANCY:
                 raise Unsuitable("structure not readable", f"a site's species is {site!r}")
-            symbols[match[1]] = n
+            # One element may be on a site in several oxidation states.
+            symbols[match[1]] = symbols.get(match[1], 0) + n
+        total = sum(symbols.values())
+        if total > MAX_OCCUPANCY:
+            raise Unsuitable(
+                "structure not readable",
+                f"the occupancies of a site must add up to at most 1, got {total:g} in {site!r}",
+            )
+        if len(symbols) == 1 and abs(total - 1) < FULL:
+            symbols = dict.fromkeys(symbols, 1)
         sites.append(symbols)
     return sites
 

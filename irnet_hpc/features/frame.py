@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from irnet_hpc.data.formulas import formula_text
 from irnet_hpc.data.materials import parse_materials
 from irnet_hpc.data.raw_table import formula_table
 from irnet_hpc.errors import UserError, check_choice
@@ -29,8 +30,8 @@ def featurize(
     """Compute the features of formulas.
 
     Args:
-        formulas: n_rows formulas, such as a list or a column of a DataFrame; each is text, or an
-            object that is printed as a formula, such as pymatgen's Composition.
+        formulas: n_rows formulas, such as a list or a column of a DataFrame; each is text or
+            pymatgen's Composition.
         features: a feature set of formulas (magpie, elements, ordered, classes) or a sum of them.
         errors: `raise` refuses formulas without features; `nan` gives them rows of NaN.
 
@@ -79,7 +80,7 @@ def describe_formulas(
         The features (n_rows, n_features) float32, NaN in rows without features, and row -> reason
         for those rows.
     """
-    table = formula_table([_text(formula) for formula in formulas])
+    table = formula_table([formula_text(formula) for formula in formulas])
     materials, rejected = parse_materials(table, named=False)
     problems = {row.line: ": ".join(filter(None, (row.reason, row.detail))) for row in rejected}
     unknown = unknown_elements(names, materials)
@@ -96,13 +97,6 @@ def describe_formulas(
             x[block.line[row]] = np.nan
             problems[int(block.line[row])] = reason
     return x, problems
-
-
-def _text(formula: Any) -> str:
-    """Return a formula, such as pymatgen's Composition, as text; a missing one is empty."""
-    import pandas
-
-    return "" if pandas.api.types.is_scalar(formula) and pandas.isna(formula) else str(formula)
 
 
 def _refusal(formulas: list[Any], problems: dict[int, str]) -> str:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from irnet_hpc.data.crystals import Crystals, stack_crystals
-from irnet_hpc.data.formulas import InvalidFormula, parse_formula
+from irnet_hpc.data.formulas import InvalidFormula, formula_text, parse_formula
 from irnet_hpc.data.raw_jsonl import parse_json_line, parse_structure
 from irnet_hpc.data.raw_table import OPENERS, ending_of, one_sentence
 from irnet_hpc.errors import UserError
@@ -98,7 +98,10 @@ def frame_candidates(
             rows.columns = header
             formula = [""] * len(rows)
             if has_formula:
-                formula = [value.strip() for value in text(rows["formula"])]
+                formula = [
+                    formula_text(value) or str(value).strip()
+                    for value in rows["formula"].astype(object).where(rows["formula"].notna(), "")
+                ]
             texts = [text(rows[name]) for name in columns]
             numbers, problems = _feature_columns(columns, texts, len(rows))
             yield RowBatch([[]] * len(rows), formula, numbers, None, problems)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from irnet_hpc.data.crystals import Crystal, Unsuitable, stack_crystals
+from irnet_hpc.data.elements import NUMBER
 from irnet_hpc.data.materials import parse_materials
+from irnet_hpc.data.raw_jsonl import parse_structure
 from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.data.sources import SOURCES, Source
 from irnet_hpc.errors import UserError
@@ -381,3 +383,40 @@ def test_coordinates_in_angstrom_are_not_read_as_fractions(chlorine, coordinatio
     x = features.describe(["structure"], materials).x
     labels = features.feature_labels(["structure"], materials)
     assert x[0, labels.index("mean CN_VoronoiNN")] == pytest.approx(coordination, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("site", "formula", "problem"),
+    [
+        ({"Fe2+": 0.5, "Fe3+": 0.5}, "FeO", None),
+        ({"Fe": 0.9999999999}, "FeO", None),
+        ({"Cu+": 0.1, "Cu2+": 0.2, "Cu": 0.7}, "CuO", None),
+        ({"Mn3+": 0.25, "Mn4+": 0.25, "Fe": 0.5}, "Mn0.5Fe0.5O", "disordered site"),
+        ({"Li": 0.25, "Li+": 0.25}, "Li0.5O", "disordered site"),
+        ({"Cd": 0.34, "Zn": 0.67}, "Cd0.34Zn0.67O", "disordered site"),
+        ({"Co": 0.9, "Ni": 0.9}, "", "structure not readable"),
+        ({"Fe2+": 0.6, "Fe3+": 0.6}, "", "structure not readable"),
+    ],
+)
+def test_amounts_of_one_element_on_a_site_add_up(site, formula, problem):
+    entry = {"species": [site, "O2-"], "lattice": CUBE, "frac_coords": [[0, 0, 0], [0.5] * 3]}
+    crystal, found = parse_structure(entry)
+    assert found == formula
+    if problem:
+        assert isinstance(crystal, Unsuitable) and crystal.args[0] == problem
+    else:
+        assert crystal.number.tolist() == [NUMBER[formula.removesuffix("O")], 8]
+
+
+def test_a_site_of_mixed_valence_is_not_disordered_in_a_table(tmp_path):
+    entry = {
+        "material_id": "mixed",
+        "lattice": CUBE,
+        "species": [{"Fe2+": 0.5, "Fe3+": 0.5}, "O2-"],
+        "frac_coords": [[0, 0, 0], [0.5] * 3],
+        "targets": {"band_gap": 1.0},
+    }
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps(entry) + "\n")
+    table = load_table(str(path), structures=True).table
+    assert list(table.formula) == ["FeO"] and table.crystals.problem.tolist() == [None]

@@ -23,6 +23,7 @@ from irnet_hpc.data.download.matminer_columns import (
 )
 from irnet_hpc.data.download.records import Record, UnitCell, Unusable, number, write_table
 from irnet_hpc.data.download.work_folder import locked, place_table
+from irnet_hpc.data.formulas import formula_text
 from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.data.sources import Source
 from irnet_hpc.errors import UserError
@@ -190,7 +191,7 @@ def _records(
             if name in WITH_DERIVED:
                 targets = _derived(structure) | targets
             yield Record(material_id, None, targets, unit_cell(structure))
-        elif (text := formula_text(formula)) is not None:
+        elif text := formula_text(formula):
             yield Record(material_id, text, targets)
         else:
             yield Unusable(missing)
@@ -209,20 +210,6 @@ def _ids(name: str, frame: "pandas.DataFrame") -> list[str]:
             if all(isinstance(i, str) and i for i in ids) and len(set(ids)) == len(ids):
                 return ids
     return [f"{name}-{row}" for row in range(1, len(frame) + 1)]
-
-
-def formula_text(value: object) -> str | None:
-    """Convert a text or a pymatgen Composition to a formula. Returns None for anything else.
-
-    Elements keep their order. Amounts have up to ten digits.
-    """
-    if isinstance(value, str):
-        return value.strip() or None
-    if not hasattr(value, "get_el_amt_dict"):
-        return None
-    amounts = value.get_el_amt_dict().items()
-    text = "".join(f"{symbol}{'' if n == 1 else f'{n:.10g}'}" for symbol, n in amounts)
-    return text or None
 
 
 def unit_cell(structure: Any) -> UnitCell:

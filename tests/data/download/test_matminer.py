@@ -6,8 +6,8 @@ import json
 import pytest
 from pymatgen.core import Composition, Lattice, Species, Structure
 
-from irnet_hpc.data.download import matminer
 from irnet_hpc.data.download.obtain import ensure, fetch
+from irnet_hpc.data.formulas import formula_text
 from irnet_hpc.data.raw_table import read_about
 from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.errors import UserError
@@ -201,6 +201,9 @@ def test_a_dataset_that_is_none_is_one_sentence(tmp_path):
 
 
 def test_formulas_of_compositions_keep_amounts():
-    assert matminer.formula_text(Composition("Fe2O3")) == "Fe2O3"
-    assert matminer.formula_text(Composition({"Fe": 0.123456789, "C": 1})) == "Fe0.123456789C"
-    assert matminer.formula_text("  ") is None
+    assert formula_text(Composition("Fe2O3")) == "Fe2O3"
+    assert formula_text(Composition({"Fe": 0.123456789, "C": 1})) == "Fe0.123456789C"
+    assert formula_text(Composition({"Fe2+": 0.25, "Fe3+": 0.75, "O2-": 1.5})) == "FeO1.5"
+    assert formula_text(Composition("D2O")) == "D2O"
+    assert formula_text("  ") == ""
+    assert formula_text(5) == ""
