@@ -21,7 +21,8 @@ class Curve:
 
     architecture: str
     epochs: tuple[int, ...]  # the epochs that every run has
-    maes: tuple[float, ...]  # MAE on the rows that select the epoch, mean over the runs
+    # MAE on the rows that select the epoch, mean over the runs; not finite if one of them is not.
+    maes: tuple[float, ...]
     n: int  # number of runs
 
 
@@ -89,16 +90,17 @@ def _curve(
     if not epochs:
         return None
     maes = tuple(fmean(history[epoch] for history in histories) for epoch in epochs)
+    if not any(map(math.isfinite, maes)):
+        return None
     return Curve(architecture, tuple(epochs), maes, len(histories))
 
 
 def _maes(folder: RunFolder) -> dict[int, float]:
     """Map each epoch to the MAE on the rows that select the epoch.
 
-    MAEs that are not finite are left out. Raises UserError if the history cannot be read.
+    Raises UserError if the history cannot be read.
     """
     try:
-        maes = {int(line["epoch"]): float(line["val_mae"]) for line in folder.history()}
+        return {int(line["epoch"]): float(line["val_mae"]) for line in folder.history()}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder.history_csv} cannot be read: {error}") from None
-    return {epoch: mae for epoch, mae in maes.items() if math.isfinite(mae)}

@@ -3,11 +3,11 @@
 matplotlib is imported only when a panel is drawn, since tables do not need it.
 """
 
+import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from irnet_hpc.aggregate.curves import Convergence, Curve
-from irnet_hpc.aggregate.diagnostics import Diagnosis
 from irnet_hpc.aggregate.formats import one_line
 from irnet_hpc.aggregate.scores import NAMES, Model, Score
 from irnet_hpc.aggregate.sections.costs import on_front
@@ -16,7 +16,6 @@ from irnet_hpc.aggregate.tables import Row, Table
 from irnet_hpc.data.properties import PROPERTIES
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
@@ -41,11 +40,7 @@ BASELINE = "baseline (train median)"
 # A baseline above this many times the largest MAE would squeeze the lines together. Such a baseline
 # is written as a number and not drawn.
 MAX_BASELINE = 1.5
-# The quantiles of the rows between which a density is drawn: a far outlier must not squeeze all
-# other rows together.
-CENTRAL = (0.001, 0.999)
-DENSITY_PIXELS = 90  # along each side of a density
-DENSITY_COLOUR = (0x3F, 0x93, 0xDC)
+BESIDE: dict[str, Any] = {"loc": "right", "color": "0.4", "fontsize": 8}  # small, above the panel
 
 # The labels of horizontal axes, in the files and on the page; vertical axes are labelled below.
 X_LABELS = {
@@ -71,8 +66,7 @@ def draw_depths(panel: "Axes", table: Table, row: Row) -> None:
     if row.baseline <= MAX_BASELINE * top:
         panel.axhline(row.baseline, color="0.4", linestyle="--", linewidth=1, label=BASELINE)
     else:
-        title = f"baseline {row.baseline:.3g} ↑"
-        panel.set_title(title, loc="right", color="0.4", fontsize=8)
+        panel.set_title(f"baseline {row.baseline:.3g} ↑", **BESIDE)
     _name_panel(panel, row.property, row.unit)
     panel.set_xticks(table.depths)
     panel.grid(axis="y", color="0.9", linewidth=0.8)
@@ -114,20 +108,47 @@ def _draw_scores(
     )
 
 
+def _draw_positive(
+    panel: "Axes",
+    points: Sequence[tuple[float, Score]],
+    label: str,
+    style: Style,
+    line: str = "-",
+) -> int:
+    """Draw the scores that a logarithmic axis can show; return the number of the others."""
+    shown = [(place, score) for place, score in points if _is_on_log_axis(score.mae)]
+    if shown:
+        _draw_scores(panel, shown, label, style, line)
+    return len(points) - len(shown)
+
+
+def _is_on_log_axis(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+def _left_out(n: int, noun: str) -> str:
+    """Say how many values a logarithmic axis cannot show; empty if it shows all."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'} of 0 or ∞ not drawn" if n else ""
+
+
 def draw_rows(panel: "Axes", series: Series) -> None:
     """Draw MAE against training rows on logarithmic axes, with a line for each model."""
     styles = styles_of(model.architecture for model in series.models)
     depths = sorted({model.depth for model in series.models if model.depth})
     rows = [point.row for point in series.points]
+    n_zero = 0
     for model in series.models:
         line = LINES[depths.index(model.depth) % len(LINES)] if model.depth else "-"
         scores = [(point.row.n_train, point.score(model)) for point in series.points]
-        if known := [(float(n), score) for n, score in scores if score]:
-            _draw_scores(panel, known, str(model), styles[model.architecture], line)
-    if best := [(float(row.n_train), row.best_classical) for row in rows if row.best_classical]:
-        _draw_scores(panel, best, *BEST_CLASSICAL)
-    n_train, baselines = [row.n_train for row in rows], [row.baseline for row in rows]
-    panel.plot(n_train, baselines, color="0.4", linestyle=":", label=BASELINE)
+        known = [(float(n), score) for n, score in scores if score]
+        n_zero += _draw_positive(panel, known, str(model), styles[model.architecture], line)
+    best = [(float(row.n_train), row.best_classical) for row in rows if row.best_classical]
+    n_zero += _draw_positive(panel, best, *BEST_CLASSICAL)
+    baselines = [(row.n_train, row.baseline) for row in rows if _is_on_log_axis(row.baseline)]
+    n_zero += len(rows) - len(baselines)
+    if baselines:
+        panel.plot(*zip(*baselines, strict=True), color="0.4", linestyle=":", label=BASELINE)
+    panel.set_title(_left_out(n_zero, "MAE"), **BESIDE)
     panel.set(xscale="log", yscale="log")
     round_ticks(panel.yaxis)
     panel.grid(which="both", color="0.92", linewidth=0.6)
@@ -138,11 +159,23 @@ def draw_convergence(
     panel: "Axes", convergence: Convergence, depth: int, curves: Sequence[Curve]
 ) -> None:
     """Draw the MAE on the rows that select the best epoch against the epoch."""
+    n_left_out = 0
     for curve in curves:
         # Epochs are counted from 1, as in the log and the progress bar of a training.
         epochs = [epoch + 1 for epoch in curve.epochs]
         colour, _ = STYLES[curve.architecture]
-        panel.plot(epochs, curve.maes, color=colour, linewidth=1.2, label=NAMES[curve.architecture])
+        maes = [mae if _is_on_log_axis(mae) else math.nan for mae in curve.maes]
+        gaps = sum(map(math.isnan, maes))
+        n_left_out += gaps
+        panel.plot(
+            epochs,
+            maes,
+            color=colour,
+            linewidth=1.2,
+            # The line has gaps, and an epoch between two of them is a point.
+            marker="." if gaps else "",
+            label=NAMES[curve.architecture],
+        )
     # The type stub of Locator lacks the options of MaxNLocator.
     panel.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     panel.set_yscale("log")
@@ -150,7 +183,8 @@ def draw_convergence(
     panel.grid(axis="y", which="both", color="0.92", linewidth=0.6)
     n_runs = ", ".join(str(n) for n in sorted({curve.n for curve in curves}))
     panel.set_title(f"depth {depth}", loc="left")
-    panel.set_title(f"n={n_runs}", loc="right", color="0.4", fontsize=8)
+    left_out = _left_out(n_left_out, "epoch")
+    panel.set_title(f"n={n_runs}{', ' * bool(left_out)}{left_out}", **BESIDE)
     table, row = convergence.table, convergence.row
     of = f"{symbol(row.property)} ({plain_text(row.unit)})"
     panel.set_ylabel(f"MAE on {table.selected_on} of {of}")
@@ -186,81 +220,16 @@ def plain_text(text: str) -> str:
     return one_line(text).replace("$", r"\$")
 
 
-def draw_parity(panel: "Axes", diagnosis: Diagnosis) -> None:
-    """Draw predictions against targets as a density of rows, with the line of equality."""
-    import numpy as np
-
-    values = np.concatenate([diagnosis.target, diagnosis.prediction])
-    low, high = (float(limit) for limit in np.quantile(values, CENTRAL))
-    _draw_density(panel, diagnosis.target, diagnosis.prediction, (low, high), (low, high))
-    panel.axline((low, low), slope=1, color="0.4", linewidth=0.9)
-    task, unit = diagnosis.task, plain_text(diagnosis.task.unit)
-    panel.set(xlabel=f"{symbol(task.property)} ({unit})", ylabel=f"predicted ({unit})")
-
-
-def draw_residuals(panel: "Axes", diagnosis: Diagnosis) -> None:
-    """Draw residuals against targets as a density, with lines around 50 % and 90 % of the rows."""
-    import numpy as np
-
-    residual = diagnosis.prediction - diagnosis.target
-    low, high = (float(limit) for limit in np.quantile(diagnosis.target, CENTRAL))
-    edge = float(np.quantile(np.abs(residual), 0.99)) or 1.0
-    _draw_density(panel, diagnosis.target, residual, (low, high), (-edge, edge))
-    panel.axhline(0, color="0.4", linewidth=0.9)
-    for share, line in ((0.5, "--"), (0.9, ":")):
-        for quantile in np.quantile(residual, [(1 - share) / 2, (1 + share) / 2]):
-            panel.axhline(quantile, color="0.4", linewidth=0.8, linestyle=line)
-    task, unit = diagnosis.task, plain_text(diagnosis.task.unit)
-    panel.set(xlabel=f"{symbol(task.property)} ({unit})", ylabel=f"predicted less target ({unit})")
-
-
-def _draw_density(
-    panel: "Axes",
-    x: "np.ndarray",
-    y: "np.ndarray",
-    x_limits: tuple[float, float],
-    y_limits: tuple[float, float],
-) -> None:
-    """Draw the number of rows per pixel, on a logarithmic scale, as the opacity of one colour.
-
-    The colour is legible on dark and on light pages. Rows beyond the limits are drawn at the edge.
-    """
-    import numpy as np
-
-    (x_low, x_high), (y_low, y_high) = (_widened(limits) for limits in (x_limits, y_limits))
-    counts, _, _ = np.histogram2d(
-        np.clip(x, x_low, x_high),
-        np.clip(y, y_low, y_high),
-        DENSITY_PIXELS,
-        [[x_low, x_high], [y_low, y_high]],
-    )
-    image = np.zeros((DENSITY_PIXELS, DENSITY_PIXELS, 4))
-    image[..., :3] = np.array(DENSITY_COLOUR) / 255
-    opacity = np.log1p(counts.T) / np.log1p(counts.max())
-    image[..., 3] = np.where(counts.T > 0, 0.35 + 0.65 * opacity, 0)
-    panel.imshow(
-        image,
-        origin="lower",
-        extent=(x_low, x_high, y_low, y_high),
-        aspect="auto",
-        interpolation="nearest",
-    )
-    panel.set(xlim=(x_low, x_high), ylim=(y_low, y_high))
-
-
-def _widened(limits: tuple[float, float]) -> tuple[float, float]:
-    margin = 0.03 * (limits[1] - limits[0]) or 0.5
-    return limits[0] - margin, limits[1] + margin
-
-
 def draw_cost(panel: "Axes", table: Table, row: Row) -> None:
     """Draw MAE against the device-hours of a run, with a line along the Pareto front."""
     styles = styles_of(model.architecture for model in table.models)
     scores = {
         model: score
         for model, score in zip(table.models, row.scores, strict=True)
-        if score and score.device_hours
+        if score and _is_on_log_axis(score.hours) and _is_on_log_axis(score.mae)
     }
+    n_left_out = sum(score is not None for score in row.scores) - len(scores)
+    panel.set_title(f"{n_left_out} of 0 not drawn" if n_left_out else "", **BESIDE)
     for model, score in scores.items():
         place = score.hours, score.mae
         _draw_point(panel, model, place, styles[model.architecture])

@@ -1,8 +1,11 @@
 """Figures: their lines, axes and labels."""
 
+import functools
+
 import pytest
 
-from irnet_hpc.aggregate.figures import depth_figure, rows_figure
+from irnet_hpc.aggregate.figures import depth_figure, figure_of, rows_figure
+from irnet_hpc.aggregate.panels import draw_cost
 from irnet_hpc.aggregate.series import size_series
 from tests.aggregate.results import tables_of, write_by_hand, write_run, write_sizes
 
@@ -35,3 +38,45 @@ def test_the_figure_against_rows_is_logarithmic_and_has_a_line_a_model(tmp_path)
     assert lines["irnet-17"].get_xdata().tolist() == [100, 1000]
     assert lines["irnet-17"].get_ydata().tolist() == pytest.approx([0.2, 0.1])
     assert (panel.get_xscale(), panel.get_yscale()) == ("log", "log")
+
+
+@pytest.mark.parametrize(
+    ("changes", "n_left_out"),
+    [
+        ({}, 0),
+        ({"mae": 0.0}, 1),
+        ({"baseline_mae": 0.0}, 1),
+        ({"mae": 0.0, "baseline_mae": 0.0}, 2),
+    ],
+)
+def test_an_mae_of_zero_is_counted_where_the_axis_cannot_show_it(tmp_path, changes, n_left_out):
+    for n, mae in ((100, 0.2), (1000, 0.1)):
+        write_run(tmp_path, mae, train_rows=n, n_train=n)
+    changes = {"mae": 0.05} | changes
+    write_run(tmp_path, changes.pop("mae"), n_train=5000, **changes)
+    (series,) = size_series(tables_of(tmp_path))
+    (panel,) = rows_figure(series).axes
+    words = panel.get_title(loc="right")
+    assert words.startswith(f"{n_left_out} MAE") if n_left_out else words == ""
+    assert all((line.get_ydata() > 0).all() for line in panel.containers[0].lines[:1])
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "words"),
+    [
+        ("srnet-17", {"mae": 0.0}, "1 of 0"),
+        ("srnet-17", {"device_hours": 0.0}, "1 of 0"),
+        ("srnet-17", {}, ""),
+    ],
+)
+def test_a_cost_that_cannot_be_drawn_is_counted(tmp_path, model, changes, words):
+    write_by_hand(tmp_path)
+    changes = {"mae": 0.2} | changes
+    write_run(tmp_path, changes.pop("mae"), model, **changes)
+    (table,) = tables_of(tmp_path)
+    draw = functools.partial(draw_cost, table=table, row=table.rows[0])
+    (panel,) = figure_of([draw]).axes
+    assert panel.get_title(loc="right").startswith(words)
+    points = [line for line in panel.lines if line.get_linestyle() == "None"]
+    assert len(points) == (4 if words else 5)
+    assert all(y > 0 for line in points for y in line.get_ydata())

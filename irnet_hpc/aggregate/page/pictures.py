@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from irnet_hpc.aggregate.curves import Convergence
 from irnet_hpc.aggregate.diagnostics import Diagnosis, ElementError
+from irnet_hpc.aggregate.error_panels import draw_parity, draw_residuals, is_density
 from irnet_hpc.aggregate.figures import figure_of, rank_figure
 from irnet_hpc.aggregate.formats import line_of
 from irnet_hpc.aggregate.mae_table import row_format
@@ -19,8 +20,6 @@ from irnet_hpc.aggregate.panels import (
     draw_convergence,
     draw_cost,
     draw_depths,
-    draw_parity,
-    draw_residuals,
     draw_rows,
 )
 from irnet_hpc.aggregate.ranking import Ranking
@@ -198,7 +197,8 @@ def _page_diagnosis(number: int, diagnosis: Diagnosis) -> PageDiagnosis:
     task, result = diagnosis.task, diagnosis.result
     mae = f"MAE {diagnosis.mae:{row_format(result.row)}}"
     n_runs = count(diagnosis.n_runs, "run")
-    parity = f"Predicted against target, density of rows (logarithmic); {n_runs}"
+    shown = "density of rows (logarithmic)" if is_density(diagnosis) else "a point a row and run"
+    parity = f"Predicted against target, {shown}; {n_runs}; triangles mark points beyond the axes"
     residuals = "Residuals; dashed lines hold half of the rows, dotted ones 90 %"
     unreadable = (
         f" {diagnosis.n_unreadable:,} rows have a formula that cannot be read."
