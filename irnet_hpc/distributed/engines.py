@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -294,10 +294,18 @@ def start(engine: str, folder: Path, is_rare: Callable[[int], bool] = lambda siz
 
     Raises:
         UserError: If the engine is not available, or finds another number of ranks than was
-            started.
+            started; or if the job asks for several tasks and this is its only process, unless the
+            engine is `none`.
     """
     check_choice("engine", engine, launch.ENGINES)
-    where = launch.detect()
+    try:
+        where = launch.detect()
+    except UserError:
+        if engine != "none":
+            raise
+        where = None  # the user has said that this process is alone
+    if engine != "none":
+        launch.check_alone(where)
     torch.set_num_threads(launch.n_threads(where))
     if engine == "auto":
         engine = (
@@ -355,9 +363,6 @@ def leave_at_once(status: int) -> None:
     os._exit(status)
 
 
-def _tasks(where: launch.Launch) -> list[int]:
-    """Return the number of ranks on each node. Only under srun may nodes have different numbers."""
-    if where.launcher == "srun":
-        text = os.environ.get("SLURM_STEP_TASKS_PER_NODE") or os.environ["SLURM_TASKS_PER_NODE"]
-        return launch.tasks_per_node(text)
-    return [where.local_size] * where.n_nodes
+def _tasks(where: launch.Launch) -> Sequence[int]:
+    """Return the ranks on each node: the same on all unless SLURM says otherwise."""
+    return where.tasks or [where.local_size] * where.n_nodes

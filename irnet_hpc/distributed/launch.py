@@ -11,7 +11,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +37,8 @@ class Launch(NamedTuple):
     # Identifies this launch, the same on every rank and never used twice: it names the address
     # file.
     name: str
+    # The ranks on each node; empty: as many on each as on this one.
+    tasks: tuple[int, ...] = ()
 
 
 # launcher, then the variables of rank, size, local rank, local size, node, number of nodes, and
@@ -73,86 +75,193 @@ LAUNCHERS = (
         ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"),
     ),
 )
+# The variables that say how many tasks a SLURM step or job has.
+STEP_SIZES, JOB_SIZES = ("SLURM_STEP_NUM_TASKS",), ("SLURM_NTASKS", "SLURM_NPROCS")
+# The ranks and sizes of launchers that are not known here, or whose other variables did not arrive
+# (in a container, say).
+FOREIGN = (
+    ("PMIX_RANK", ""),
+    ("PMI_RANK", "PMI_SIZE"),
+    ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
+    ("JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE"),
+    ("FLUX_TASK_RANK", "FLUX_JOB_SIZE"),
+    ("PALS_RANKID", ""),
+    ("ALPS_APP_PE", ""),
+)
 
 
 def detect(environment: Mapping[str, str] = os.environ) -> Launch | None:
-    """Return the launch that this process belongs to; None if it was started by itself.
+    """Return the launch that this process belongs to; None if no launcher started it.
+
+    Args:
+        environment: The environment variables of the process.
 
     Raises:
-        UserError: In a SLURM job of several tasks, if no launcher started this process. Otherwise N
-            independent processes would each train the whole run, or one process would train with
-            the resources of N.
+        UserError: If a launcher's variables are incomplete, not numbers, or contradict each other.
     """
     for launcher, rank, size, local_rank, local_size, node, n_nodes, names in LAUNCHERS:
-        if rank not in environment or size not in environment:
+        if launcher == "srun":
+            return _slurm_step(environment)
+        if rank not in environment and size not in environment:
             continue
         # MPICH's mpiexec; srun, too, may set PMI_RANK.
         if launcher == "mpiexec" and local_rank not in environment:
             continue
-        # The batch script itself is no step.
-        if launcher == "srun" and "SLURM_STEP_ID" not in environment:
-            n_tasks = int(environment[size])
-            if n_tasks > 1:
-                raise UserError(
-                    f"size must equal SLURM_NTASKS, got 1 and {n_tasks}; start the ranks with "
-                    "srun, mpirun or horovodrun"
-                )
-            return None
-
-        def number(variable: str, otherwise: int) -> int:
-            return int(environment.get(variable, otherwise))
-
+        if missing := [name for name in (rank, size) if name not in environment]:
+            present = size if missing == [rank] else rank
+            raise UserError(
+                f"{missing[0]} must be set where {present} is, got none; start the ranks with "
+                f"{launcher}, or unset {present}"
+            )
+        n_ranks, n_local = _number(environment, size, 1), _number(environment, local_size, 1)
         launch = Launch(
             launcher,
-            rank=number(rank, 0),
-            size=number(size, 1),
-            local_rank=number(local_rank, 0),
-            local_size=number(local_size, 1),
-            node=number(node, 0),
-            n_nodes=number(n_nodes, -(-number(size, 1) // number(local_size, 1))),
-            name="-".join(re.sub(r"\W+", "_", environment.get(name, "0")) for name in names),
+            rank=_number(environment, rank, 0),
+            size=n_ranks,
+            local_rank=_number(environment, local_rank, 0),
+            local_size=n_local,
+            node=_number(environment, node, 0),
+            n_nodes=_number(environment, n_nodes, -(-n_ranks // max(1, n_local))),
+            name=_name_of(environment, names),
         )
-        if launcher != "srun":
-            return launch
-        tasks = tasks_per_node(
-            environment.get("SLURM_STEP_TASKS_PER_NODE") or environment["SLURM_TASKS_PER_NODE"]
+        if not (launch.rank < n_ranks and launch.local_rank < n_local):
+            raise UserError(
+                f"{rank} must be less than {size} and {local_rank} less than {local_size}, got "
+                f"{launch.rank} of {n_ranks} and {launch.local_rank} of {n_local}"
+            )
+        return launch
+    raise AssertionError("srun is the last of LAUNCHERS")
+
+
+def _slurm_step(environment: Mapping[str, str]) -> Launch | None:
+    """Return the launch of a task of a SLURM step; None in a batch script and outside of jobs.
+
+    SLURM 22.05 gives a batch script SLURM_PROCID=0, and a shell of salloc no SLURM_PROCID.
+    """
+    place = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
+    rank, local_rank, node = (_number(environment, name, 0) for name in place)
+    in_step = any(name in environment for name in ("SLURM_STEP_ID", "SLURM_STEPID", *STEP_SIZES))
+    if "SLURM_PROCID" not in environment or not (in_step or rank):
+        return None
+    text = environment.get("SLURM_STEP_TASKS_PER_NODE") or environment.get("SLURM_TASKS_PER_NODE")
+    tasks = tasks_per_node(text) if text else []
+    stated = [_number(environment, name, 0) for name in STEP_SIZES + JOB_SIZES]
+    size = next(filter(None, stated), sum(tasks))
+    if not tasks and (size == 1 or _number(environment, "SLURM_NNODES", 0) == 1):
+        tasks = [size]
+    is_possible = sum(tasks) == size and rank < size
+    # The components of a heterogeneous job number their nodes and tasks separately unless one srun
+    # starts them all.
+    if not (is_possible and node < len(tasks) and local_rank < tasks[node]):
+        which = "component of a heterogeneous job" if "SLURM_HET_SIZE" in environment else "step"
+        raise UserError(
+            f"the variables of a SLURM {which} must agree, got task {rank} of {size}, which is "
+            f"task {local_rank} of node {node}, and {text or 'no number of'} tasks per node; start "
+            "all ranks with one srun, which must pass on all SLURM variables"
         )
+    return Launch(
+        "srun",
         # Ranks in node order whatever the distribution, so that they agree with the plan of the
         # rendezvous.
-        return launch._replace(
-            rank=sum(tasks[: launch.node]) + launch.local_rank,
-            size=number("SLURM_STEP_NUM_TASKS", launch.size),
-            local_size=tasks[launch.node],
-            n_nodes=len(tasks),
-        )
-    return None
+        rank=sum(tasks[:node]) + local_rank,
+        size=size,
+        local_rank=local_rank,
+        local_size=tasks[node],
+        node=node,
+        n_nodes=len(tasks),
+        name=_name_of(environment, LAUNCHERS[-1][-1]),
+        tasks=tuple(tasks),
+    )
 
 
-def check_size(
-    size: int, where: Launch | None, environment: Mapping[str, str] = os.environ
-) -> None:
-    """Raise UserError if the engine found another number of ranks than was started.
-
-    Otherwise, N processes that each believe they are the only one would all train the whole run.
-    """
-    n_tasks = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS")
-    if where and where.launcher == "srun" and n_tasks and int(n_tasks) != size:
+def _number(environment: Mapping[str, str], variable: str, default: int) -> int:
+    """Return the whole number in a variable, or the default if the variable is not set."""
+    text = environment.get(variable) if variable else None
+    if text is None:
+        return default
+    if not re.fullmatch(r"[0-9]{1,9}", text):
         raise UserError(
-            f"size must equal SLURM_NTASKS, got {size} and {n_tasks}; see srun --mpi=list, "
-            "or use --engine torch"
+            f"{variable} must be a whole number, got {text!r}; start the ranks with a launcher "
+            "that passes on its variables, or unset it"
         )
+    return int(text)
+
+
+def _name_of(environment: Mapping[str, str], names: Sequence[str]) -> str:
+    return "-".join(re.sub(r"\W+", "_", environment.get(name, "0")) for name in names)
+
+
+def check_alone(where: Launch | None, environment: Mapping[str, str] = os.environ) -> None:
+    """Raise UserError if this is the only process of a job that asks for several.
+
+    N copies of rank 0 of 1, or one process instead of N, must never train.
+
+    Args:
+        where: The result of detect().
+        environment: The environment variables of the process.
+
+    Raises:
+        UserError: If the SLURM job asks for several tasks and no launcher started this process, or
+            if a launcher started several whose variables this package does not know.
+    """
+    if where and (where.launcher != "srun" or where.size > 1):
+        return
+    way_out = "start the ranks with srun, mpirun or horovodrun, or train alone with --engine none"
+    variable, n_tasks = _asked_tasks(environment)
+    if n_tasks > 1:
+        raise UserError(f"size must equal {variable}, got 1 and {n_tasks}; {way_out}")
+    if where:
+        return
+    for rank, size in FOREIGN:
+        if rank in environment and environment.get(size) != "1":
+            raise UserError(
+                f"{rank} says that this process is one of several, but not of how many; {way_out}, "
+                f"or unset {rank}"
+            )
+
+
+def _asked_tasks(environment: Mapping[str, str]) -> tuple[str, int]:
+    """Return how many tasks a SLURM job asks for, and the variable that says so.
+
+    SLURM 22.05 sets SLURM_NTASKS and SLURM_NPROCS where --ntasks or --ntasks-per-node was given.
+    Otherwise srun starts one task on each node, and SLURM_TASKS_PER_NODE says how many would fit:
+    on a node that was asked for as a whole (--exclusive), as many as it has processors.
+    In the shell of an interactive step (LaunchParameters=use_interactive_step) they are the job's,
+    while SLURM_STEP_NUM_TASKS is 1.
+    """
+    sizes = STEP_SIZES + JOB_SIZES
+    counts = {name: _number(environment, name, 0) for name in sizes if name in environment}
+    if not counts.keys() & set(JOB_SIZES):
+        names = ("SLURM_NNODES", "SLURM_JOB_NUM_NODES")
+        nodes = next((name for name in names if name in environment), names[0])
+        counts[nodes] = n_nodes = _number(environment, nodes, 1)
+        if per_node := _number(environment, "SLURM_NTASKS_PER_NODE", 0):
+            counts["SLURM_NTASKS_PER_NODE"] = per_node * n_nodes
+        if text := environment.get("SLURM_TASKS_PER_NODE"):
+            per_task = max(1, _number(environment, "SLURM_CPUS_PER_TASK", 1))
+            cpus, tasks = environment.get("SLURM_JOB_CPUS_PER_NODE"), tasks_per_node(text)
+            fitting = [n // per_task for n in tasks_per_node(cpus)] if cpus else []
+            counts["SLURM_TASKS_PER_NODE"] = len(tasks) if tasks == fitting else sum(tasks)
+    return max(counts.items(), key=lambda item: item[1])
+
+
+def check_size(size: int, where: Launch | None) -> None:
+    """Raise UserError unless the engine found as many ranks as were started.
+
+    N times rank 0 of 1 must never train.
+    """
     if where and where.size != size:
         raise UserError(
             f"size must equal what {where.launcher} started, got {size} and {where.size}; this "
-            "Horovod may be built for another launcher, --engine torch is not"
+            "Horovod may be built for another launcher (see srun --mpi=list), --engine torch is not"
         )
 
 
 def tasks_per_node(text: str) -> list[int]:
-    """Expand SLURM's shorthand for the tasks on each node: "2(x2),1" becomes [2, 2, 1]."""
-    tasks = []
+    """Expand SLURM's shorthand, e.g. "2(x2),1" to [2, 2, 1]."""
+    tasks: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
+        match = re.fullmatch(r"([0-9]{1,9})(?:\(x([0-9]{1,6})\))?", part)
         if not match:
             raise UserError(f"SLURM_TASKS_PER_NODE must be like 2(x2),1, got {text!r}")
         tasks += [int(match[1])] * int(match[2] or 1)
@@ -160,19 +269,59 @@ def tasks_per_node(text: str) -> list[int]:
 
 
 def n_threads(where: Launch | None, environment: Mapping[str, str] = os.environ) -> int:
-    """Return the number of threads that this process should use.
+    """Return the threads of this process.
 
-    It is OMP_NUM_THREADS or, under srun, SLURM_CPUS_PER_TASK. If neither is set, it is an equal
-    share, among the ranks of this host, of the cores that this process may run on.
+    The user states them, or the scheduler; else they are this rank's share of the cores that the
+    processes of this node may run on. The scheduler's number counts only as far as the process may
+    run on so many cores.
+
+    Args:
+        where: The launch, or None.
+        environment: The environment variables of the process.
     """
     # A list gives a number per level of nested parallelism; ours is the outermost.
     stated = environment.get("OMP_NUM_THREADS", "").partition(",")[0]
-    if stated.isdigit() and int(stated):
+    if stated.isdecimal() and int(stated) and not _is_of_torchrun(where, stated):
         return int(stated)
+    cores = os.sched_getaffinity(0)
+    n_local = where.local_size if where else 1
+    if where and _is_bound(where, cores, environment):
+        return len(cores)
     per_task = environment.get("SLURM_CPUS_PER_TASK", "")
-    if where and where.launcher == "srun" and per_task.isdigit():
-        return int(per_task)
-    return max(1, len(os.sched_getaffinity(0)) // (where.local_size if where else 1))
+    if where and where.launcher == "srun" and per_task.isdecimal() and int(per_task):
+        return min(int(per_task), len(cores))
+    # Not every SLURM binds tasks to the processors that it has given to them.
+    given = environment.get("SLURM_CPUS_ON_NODE", "") if "SLURM_JOB_ID" in environment else ""
+    n_cores = min(len(cores), int(given)) if given.isdecimal() and int(given) else len(cores)
+    return max(1, n_cores // n_local)
+
+
+def _is_of_torchrun(where: Launch | None, stated: str) -> bool:
+    """Return True if torchrun set OMP_NUM_THREADS, and not the user.
+
+    torchrun (torch 2.13) sets it to 1 for several processes on a node if it is not set already.
+    """
+    if not where or where.launcher != "torchrun" or stated != "1":
+        return False
+    try:
+        began_with = Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return not any(entry.startswith(b"OMP_NUM_THREADS=") for entry in began_with)
+
+
+def _is_bound(where: Launch, cores: set[int], environment: Mapping[str, str]) -> bool:
+    """Return True if the launcher has bound this rank to its own share of the cores.
+
+    mpirun binds ranks unless told otherwise; Open MPI 4.1 says so in OMPI_MCA_orte_bound_at_launch.
+    The others say nothing, but may themselves run on more cores than the rank.
+    """
+    if where.launcher == "mpirun" and environment.get("OMPI_MCA_orte_bound_at_launch") == "1":
+        return True
+    try:
+        return cores < os.sched_getaffinity(os.getppid())
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

@@ -3,11 +3,13 @@
 No other module reads control groups (versions 1 and 2).
 """
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from irnet_hpc.distributed import launch
+from irnet_hpc.errors import UserError
 
 # Control groups of version 1 show a number near 2**63 where there is no limit.
 UNLIMITED = 2**60
@@ -22,7 +24,10 @@ def free_bytes(root: Path = Path("/"), environment: Mapping[str, str] = os.envir
         root: The folder that contains `proc` and `sys`.
         environment: The environment variables that describe the launch and the job.
     """
-    where = launch.detect(environment)
+    where = None
+    # The library may run in a notebook, where half a launcher's variables are no reason to stop.
+    with contextlib.suppress(UserError):
+        where = launch.detect(environment)
     n_ranks = where.local_size if where else 1
     free = [_available(root), *_free_in_groups(root)]
     if limit := _slurm_limit(environment):

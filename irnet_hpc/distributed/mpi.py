@@ -50,6 +50,7 @@ def run(main: Callable[[Ranks], None]) -> int:
         The exit status.
     """
     where = launch.detect()
+    launch.check_alone(where)
     if where is None or where.size == 1:
         main(Ranks(0, 1, available_cores()))
         return 0
