@@ -21,6 +21,7 @@ class Graph(nn.Module):
     """The exported function: features as packed -> predictions in their units."""
 
     feature_mean: Tensor  # (n_features,)
+    feature_mean_rest: Tensor  # (n_features,), what the mean is more than its float32
     feature_scale: Tensor  # (n_features,)
     target_mean: Tensor  # (n_properties,)
     target_scale: Tensor  # (n_properties,)
@@ -31,18 +32,28 @@ class Graph(nn.Module):
         scaling = member.scaling
         self.network = fold_normalisation(member.network)
         self.clip, self.has_floor = float(scaling.clip), bool(np.isfinite(scaling.floor).any())
-        for name in ("feature_mean", "feature_scale", "target_mean", "target_scale", "floor"):
+        mean, rest = scaling.feature_means()
+        self.register_buffer("feature_mean", torch.from_numpy(mean))
+        self.register_buffer("feature_mean_rest", torch.from_numpy(rest))
+        for name in ("feature_scale", "target_mean", "target_scale", "floor"):
             self.register_buffer(name, torch.as_tensor(getattr(scaling, name), dtype=torch.float32))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Predict (n_rows, n_properties), in their units, from features (n_rows, n_features)."""
-        x = (features - self.feature_mean) / self.feature_scale
+        """Predict (n_rows, n_properties), in their units, from features (n_rows, n_features).
+
+        A row with a feature that is no finite number gets NaN. Otherwise the prediction would
+        depend on the runtime: Clip and Relu give a number for NaN in onnxruntime on CUDA and in
+        TensorRT, and for infinity everywhere.
+        """
+        is_finite = torch.isfinite(features).all(1, keepdim=True)
+        x = (features - self.feature_mean - self.feature_mean_rest) / self.feature_scale
         x = x.clamp(-self.clip, self.clip) if self.clip else x
         # The same as Network.forward, but without autocast, which ONNX does not have.
         for block in self.network.body:
             x = block(x, None, None)
         x = self.network.output(x) * self.target_scale + self.target_mean
-        return torch.maximum(x, self.floor) if self.has_floor else x
+        x = torch.maximum(x, self.floor) if self.has_floor else x
+        return torch.where(is_finite, x, torch.nan)
 
 
 def write_graph(path: Path, member: Member) -> None:

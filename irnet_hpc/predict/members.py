@@ -153,7 +153,7 @@ def make_predictor(member: Member, device: torch.device) -> Predictor:
     # The output layer stays float32: the 8 bits of bf16 would round the prediction itself.
     network.body.to(dtype)
     scaling = member.scaling
-    mean = torch.from_numpy(scaling.feature_mean).float()
+    mean, rest = (torch.from_numpy(part) for part in scaling.feature_means())
     scale = torch.from_numpy(scaling.feature_scale).float()
 
     @torch.inference_mode()
@@ -162,7 +162,7 @@ def make_predictor(member: Member, device: torch.device) -> Predictor:
         for begin in range(0, len(x), FORWARD_ROWS):
             rows = slice(begin, begin + FORWARD_ROWS)
             # The same as Scaling.features, but in float32.
-            scaled = (torch.from_numpy(x[rows]) - mean).div_(scale)
+            scaled = (torch.from_numpy(x[rows]) - mean).sub_(rest).div_(scale)
             if scaling.clip:
                 scaled = scaled.clamp_(-scaling.clip, scaling.clip)
             out[rows] = network(scaled.to(device, dtype)).double().cpu().numpy()

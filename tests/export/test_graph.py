@@ -28,3 +28,30 @@ def test_the_graph_gives_the_recorded_predictions_from_features_as_packed(export
     metadata = session.get_modelmeta().custom_metadata_map
     assert metadata["property"] == "size_mismatch,mixing_enthalpy"
     assert metadata["unit"] == "%,eV/atom"
+
+
+def test_a_row_with_a_feature_that_is_no_finite_number_gets_no_number(exported, gaps_pack):
+    """onnxruntime on CUDA and TensorRT give a number for Relu and Clip of NaN; so do these two."""
+    onnx_reference = pytest.importorskip("onnx.reference")
+    op_run = pytest.importorskip("onnx.reference.op_run")
+
+    class Relu(op_run.OpRun):
+        def _run(self, x):
+            return (np.where(x > 0, x, 0).astype(x.dtype),)  # 0 for NaN
+
+    class Clip(op_run.OpRun):
+        def _run(self, x, low, high):
+            return (np.fmin(np.fmax(x, low), high).astype(x.dtype),)  # `low` for NaN
+
+    _, path = exported
+    with open_pack(gaps_pack) as pack:
+        x = np.repeat(pack.x(slice(0, 1)), 7, 0)
+    x[1, 0] = x[2, -1] = x[3, :] = np.nan
+    x[4, 0], x[5, 1] = np.inf, -np.inf
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    swallowing = onnx_reference.ReferenceEvaluator(str(path), new_ops=[Relu, Clip])
+    for evaluator in (session, swallowing):
+        (predicted,) = evaluator.run(None, {"features": x})
+        assert np.isnan(predicted[1:6]).all()
+        assert np.isfinite(predicted[[0, 6]]).all()
+        np.testing.assert_array_equal(predicted[0], predicted[6])

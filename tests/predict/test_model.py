@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from pymatgen.core import Composition
 
-from irnet_hpc import UserError, load_model, pack_table
-from tests.predict.builders import QUICK, train_one
+from irnet_hpc import UserError, load_model, pack_table, train_model
+from irnet_hpc.export import export_model
+from tests.predict.builders import QUICK, stored, train_one
 
 FORMULAS = ["AlNi", "NaN", "CuZn", "Foo", "", "HeO", "AlNiO3", "AlNiTi"]
 
@@ -151,3 +152,42 @@ def test_compositions_and_missing_formulas_are_read_as_in_a_frame(runs, alloys_p
     pd.testing.assert_frame_equal(
         predicted.drop(columns="formula"), from_frame.drop(columns="formula")
     )
+
+
+@pytest.mark.parametrize(
+    ("mean", "sd"),
+    [
+        (1.7e9, 2000),  # a time in seconds since 1970; a float32 there is a multiple of 128
+        (-1.7e9, 3000),
+        (101_325, 0.05),  # a pressure in Pa; a multiple of 1/128
+        (2e7, 20),  # a multiple of 2
+    ],
+)
+def test_features_far_from_zero_are_predicted_from_as_in_the_test(mean, sd, tmp_path):
+    """The mean had been rounded to float32, so that predictions were of shifted features."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(mean, sd, (400, 3))
+    frame = pd.DataFrame(x, columns=["u", "v", "w"])
+    frame.insert(0, "formula", [f"Al{n}Ni" for n in range(1, 401)])
+    frame["score"] = ((x - mean) / sd) @ [1, 2, 3]
+    options = {"features": "columns", "units": {"score": "1"}, "pack_dir": tmp_path, "workers": 1}
+    pack = pack_table(frame, name="far", **options)
+    recipe = {"name": "q", "base": "onecycle", "precision": "fp32", "batch": 32, "norm_group": 32}
+    result = train_model(
+        pack, "score", layers="16BARx2-1", recipe=recipe, results=tmp_path, device="cpu"
+    )
+    pack.close()
+    model = load_model(result, results=tmp_path, pack_dir=tmp_path, device="cpu")
+    predicted = model.predict(frame).set_index("formula")["predicted_score"]
+    (path,) = tmp_path.rglob("result.json")
+    recorded = stored(path.parent)
+    ours = predicted[recorded["formula"].astype(str)].to_numpy()
+    np.testing.assert_allclose(ours, recorded["prediction"], atol=1e-5 * frame["score"].std())
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    export_model(path.parent, tmp_path / "far.onnx", pack_dir=tmp_path)
+    session = onnxruntime.InferenceSession(
+        str(tmp_path / "far.onnx"), providers=["CPUExecutionProvider"]
+    )
+    (graph,) = session.run(None, {"features": x.astype(np.float32)})
+    np.testing.assert_allclose(graph[:, 0], predicted, atol=1e-5 * frame["score"].std())
