@@ -3,9 +3,10 @@
 No other file parses a formula.
 """
 
+import itertools
 import re
 from collections.abc import Iterable
-from math import gcd, inf
+from math import gcd, inf, isqrt, log10
 
 import numpy as np
 
@@ -19,8 +20,11 @@ SYMBOL = re.compile(r"[A-Z][a-z]*")
 SYMBOL_TOKEN = re.compile(r"[A-Z][a-z]?")
 MIN_AMOUNT = 1e-8  # pymatgen takes smaller amounts for zero
 
-# Fractional amounts are multiplied by the smallest of MULTIPLIERS that makes all of them whole
-# within TOLERANCE, or by 1e6 if none does.
+# Rounded fractions such as 0.333 and 0.667 are recognised first. Other fractional amounts are
+# multiplied by the smallest of MULTIPLIERS that makes all of them whole within TOLERANCE, or by 1e6
+# if none does.
+MAX_DECIMALS = 8
+FLOAT_ERROR = 1e-9
 MULTIPLIERS = np.arange(1.0, 1001.0)
 TOLERANCE = 1e-4
 
@@ -152,20 +156,50 @@ def reduced_formula(amounts: dict[str, float]) -> str:
 
     Splits depend on this name, so it is defined here and not taken from pymatgen. There it depends
     on tables of electronegativities, and one fractional composition can have several names.
+    Decimals that round simple fractions are taken for these: Fe0.333O0.667 is FeO2.
 
     >>> reduced_formula({"O": 6, "Fe": 4}), reduced_formula({"Fe": 0.5, "O": 0.75})
     ('Fe2O3', 'Fe2O3')
+    >>> reduced_formula({"Fe": 0.333, "O": 0.667}), reduced_formula({"Fe": 0.3, "O": 0.7})
+    ('FeO2', 'Fe3O7')
     """
     symbols = sorted(amounts)
     exact = [amounts[symbol] for symbol in symbols]
     whole = list(map(int, exact))
     if whole != exact:
-        whole = _whole(np.array(exact))
+        whole = _as_simple_fractions(exact) or _whole(np.array(exact))
     divisor = gcd(*whole)
     counts = zip(symbols, whole, strict=True)
     return "".join(
         [symbol if count == divisor else f"{symbol}{count // divisor}" for symbol, count in counts]
     )
+
+
+def _as_simple_fractions(amounts: list[float]) -> list[int] | None:
+    """Return whole numbers in the ratio of `amounts` if these are rounded fractions, else None.
+
+    The fraction must be simpler than the decimals: the square of its denominator is at most the
+    number of steps that the decimals distinguish, 100 for 0.67 and 1,000 for 0.667. Otherwise every
+    decimal number would be some fraction. Whole amounts, and tenths below 10, are meant as they are
+    written: 0.3 is not a third.
+    """
+    decimals = [len(f"{n:.{MAX_DECIMALS}f}".rstrip("0").partition(".")[2]) for n in amounts]
+    is_rounded = [d > 1 or (d == 1 and n >= 10) for n, d in zip(amounts, decimals, strict=True)]
+    if not any(is_rounded):
+        return None
+    steps = 10 ** min(itertools.compress(decimals, is_rounded))
+    steps *= 10 ** max(0, int(log10(max(itertools.compress(amounts, is_rounded)))))
+    half = [0.5 / 10**d if r else 0.0 for d, r in zip(decimals, is_rounded, strict=True)]
+    for denominator in range(1, min(isqrt(steps), len(MULTIPLIERS)) + 1):
+        whole = [round(n * denominator) for n in amounts]
+        errors = [count / denominator - n for count, n in zip(whole, amounts, strict=True)]
+        # Half a step is rounded up: 0.875 is 0.88, and 0.125 is not 0.12.
+        if all(
+            -h - FLOAT_ERROR <= error < max(h, 2 * FLOAT_ERROR) - FLOAT_ERROR
+            for error, h in zip(errors, half, strict=True)
+        ):
+            return whole if all(whole) else None
+    return None
 
 
 def _whole(amounts: np.ndarray) -> list[int]:

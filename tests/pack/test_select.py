@@ -74,7 +74,7 @@ def test_limits_act_before_the_lowest_energy_is_taken_and_deviations_after(pack_
         assert np.isnan(y["CaO"])
         assert (pack.n_rows, pack.attrs["rejected"]) == (30, {"duplicate formula": 10})
         assert list(pack.attrs["filtered"]["formation_energy"].values()) == [1, 1]
-        assert pack.identity["rules"] == 2
+        assert pack.identity["rules"] == 3
 
 
 def test_features_of_the_users_own_with_a_split_of_their_own(pack_command, tmp_path):
