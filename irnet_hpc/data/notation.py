@@ -11,14 +11,17 @@ import itertools
 import re
 
 # A formula in which nothing here matches is plain. Every formula of a table is searched for it.
-UNUSUAL = re.compile(r"[^A-Za-z0-9()\[\]]|(?<![0-9])0[0-9]|\([IV]")
+UNUSUAL = re.compile(r"[^A-Za-z0-9()\[\]]|(?<![0-9])0[0-9]|\([IV]|UNKNOWN")
 INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))
 # Subscripts, and the signs that people type for a raised point.
 TO_PLAIN = {ord("₀") + n: str(n) for n in range(10)} | dict.fromkeys(map(ord, "•⋅∙‧・×*"), "·")
 TEX_POINT = re.compile(r"\\(?:cdot|times|bullet)(?![a-z])\s*")
 TEX_WORD = re.compile(r"\\(?:mathrm|mathit|text|rm|ce)(?![a-z])\s*|\\[,;! ]|\$")
 NUMBER = r"[0-9]+(?:\.[0-9]+)?"
-SUBSCRIPT = re.compile(rf"_\{{({NUMBER})\}}|_({NUMBER})(?![0-9_.])|<sub>({NUMBER})</sub>")
+# Fe2O3_2 is the second entry of a list, and no O32: a subscript does not follow a digit.
+SUBSCRIPT = re.compile(
+    rf"(?<![0-9])_\{{({NUMBER})\}}|(?<![0-9])_({NUMBER})(?![0-9_.])|<sub>({NUMBER})</sub>"
+)
 # A point on the line that no number follows cannot be a decimal point.
 RAISED = re.compile(r"\s*·\s*|\s+\.\s*|\s*\.\s+|\.(?=[A-Z(\[])")
 # Molecules that crystallise with a compound.
@@ -37,6 +40,11 @@ FACTOR = re.compile(rf"(?:({NUMBER})|([0-9]+)/([1-9][0-9]*)|([½¼¾⅓⅔]))\s*
 VULGAR = dict(zip("½¼¾⅓⅔", (1 / 2, 1 / 4, 3 / 4, 1 / 3, 2 / 3), strict=True))
 ONE_ELEMENT = re.compile(r"[A-Z][a-z]?[0-9.]*")
 LEADING_ZERO = re.compile(r"(?<![0-9.eE+-])0[0-9]")
+ELEMENTS = re.compile(r"[A-Z][a-z]?")
+# Behind a blank, what is the name of a phase, a space group or a polytype: CaCO3 II, SiC 4H.
+AMOUNT_FIRST = re.compile(r"[0-9.]+[A-Z]")
+NUMERAL = re.compile(r"I{2,3}|IV|VI{1,3}|IX")
+GROUP = re.compile(r"[(\[].*[)\]][0-9.]*")
 # Iron(II), but not the iodides of a formula such as Pb(I)2.
 OXIDATION_STATE = re.compile(r"\((?:III?\)|(?:IV?|VI{0,3})\)(?![0-9]))")
 
@@ -54,6 +62,8 @@ def parts_of(formula: str) -> list[tuple[float, str]]:
     if not UNUSUAL.search(formula):
         return [(1.0, formula)]
     text = formula.translate(INVISIBLE).strip()
+    if text == "UNKNOWN":  # of the letters of five elements
+        raise InvalidFormula("formula not readable", "UNKNOWN")
     if LEADING_ZERO.search(text):
         raise InvalidFormula("formula not readable", f"an amount begins with 0 in {text:.50}")
     if state := OXIDATION_STATE.search(text):
@@ -72,6 +82,8 @@ def parts_of(formula: str) -> list[tuple[float, str]]:
             pieces += [piece[:start] + first, *others]
         else:
             raise _two_readings(piece)
+    for piece in pieces:
+        _check_blanks(piece)
     if len(pieces) == 1:
         return [(1.0, text)]
     for before, piece in itertools.pairwise(pieces):
@@ -114,6 +126,29 @@ def _raise_point(point: re.Match[str]) -> str:
     if "." in n and (not n_before or n.startswith("0.")):
         return f"·{n}"
     raise _two_readings(point.string)
+
+
+def _check_blanks(piece: str) -> None:
+    """Refuse words that are not a formula but could be read as one: `CaCO3 II` is no iodide.
+
+    Blanks may separate the elements of a formula (`Fe2 O3`, `Fe 2 O 3`), and a bracketed group with
+    its amount from what is before it (`CuSO4 (H2O)5`).
+    """
+    factor = FACTOR.match(piece)
+    depth, outer = 0, ""  # the piece without the blanks within brackets
+    for letter in piece[factor.end() if factor else 0 :]:
+        depth += (letter in "([") - (letter in ")]")
+        outer += "" if depth and letter.isspace() else letter
+    first, *words = outer.split() or [""]
+    is_whole = len(ELEMENTS.findall(first)) > 1 and not GROUP.fullmatch(first)
+    for before, word in itertools.pairwise([first, *words]):
+        is_group = GROUP.fullmatch(word)
+        is_name = not word[-1].isdigit() if is_group else is_whole or AMOUNT_FIRST.match(word)
+        is_second_amount = before[-1:].isdigit() and word.isdigit()
+        if is_name or is_second_amount or NUMERAL.fullmatch(word):
+            raise InvalidFormula(
+                "formula not readable", f"{word!r} follows a blank in {piece.strip():.50}"
+            )
 
 
 def _part(piece: str, whole: str) -> tuple[float, str]:

@@ -147,3 +147,44 @@ def test_a_hydrate_has_the_features_and_the_name_of_its_atoms():
     assert reduced_formula(parse_formula("CuSO4.5H2O")) == "CuH10O9S"
     pasted, plain = featurize(["CuSO4.5H2O", "CuSO4(H2O)5"], "elements").to_numpy()
     assert (pasted == plain).all()
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "CaCO3 II",
+        "Fe II",
+        "Sn IV O2",
+        "SiC 4H",
+        "C 2H",
+        "Fe2O3 P1",
+        "NaCl B1",
+        "Mn3O4 (P6)",
+        "Fe2O3 2",
+        "Fe2 3",
+        "Fe2O3_2",
+        "Fe_2O_3_1",
+        "UNKNOWN",
+    ],
+)
+def test_names_of_phases_and_numbers_of_entries_are_no_elements_and_no_amounts(formula):
+    with pytest.raises(InvalidFormula) as refused:
+        parse_formula(formula)
+    assert refused.value.args[0] == "formula not readable"
+
+
+@pytest.mark.parametrize(
+    ("formula", "amounts"),
+    [
+        ("Fe2 O3", HEMATITE),
+        ("Fe 2 O 3", HEMATITE),
+        (" Fe2O3 ", HEMATITE),
+        ("Fe1 I2", {"Fe": 1, "I": 2}),
+        ("Ti Al V", {"Ti": 1, "Al": 1, "V": 1}),
+        ("CuSO4 (H2O)5", COPPER_SULFATE),
+        ("[Co (N H3)6] Cl3", {"Co": 1, "N": 6, "H": 18, "Cl": 3}),
+        ("TiO_2", {"Ti": 1, "O": 2}),
+    ],
+)
+def test_blanks_between_elements_and_groups_do_not_matter(formula, amounts):
+    assert parse_formula(formula) == amounts
