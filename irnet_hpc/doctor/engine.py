@@ -75,12 +75,28 @@ def probe_libraries() -> tuple[dict, str]:
     return run_probe(["libraries"])
 
 
+def is_absent(facts: Mapping[str, object]) -> bool:
+    """Return True if Horovod is not installed. Trainings on one rank do not need it."""
+    return facts.get("horovod", "") is None
+
+
 def check_horovod(_: Settings) -> Verdict:
-    """Check that Horovod loads with this torch, and that its ranks can meet over Gloo."""
+    """Check that Horovod loads with this torch, and that its ranks can meet over Gloo.
+
+    If it is not installed, this is a warning that says what would run.
+    """
     facts, trouble = probe_libraries()
     if trouble:
         todo = f"{REBUILD}; {ONE_RANK}"
         return failure(f"cannot be loaded with this torch: {trouble}", todo, **facts)
+    if is_absent(facts):
+        return warning(
+            "not installed: every cell runs on one rank, networks and classical models alike; "
+            "several ranks need it, or torchrun",
+            f"for several ranks: {SETUP} builds and installs it; on one rank nothing is missing: "
+            "python -m irnet_hpc.sweep run --ranks 1",
+            **facts,
+        )
     built = ", ".join(name for name, is_built in facts["built"].items() if is_built)
     found = f"Horovod {facts['horovod']} on torch {facts['torch']} with {built}"
     if not facts["built"]["gloo"]:
@@ -101,6 +117,8 @@ def check_mpi(_: Settings) -> Verdict | None:
             "mpi4py finds no MPI library: the ranks of a training meet over Gloo, and packing uses "
             f"--workers ({facts['no_mpi']})"
         )
+    if is_absent(facts):
+        return note(f"{facts['mpi']}, for packing only: Horovod is not installed")
     if not facts["built"]["mpi"]:
         return note(
             f"{facts['mpi']}, for packing only: Horovod is built without MPI, its ranks meet over "
@@ -130,6 +148,8 @@ def check_nccl(_: Settings) -> Verdict | None:
             f"{SETUP} --cuda installs a torch with CUDA; also check that CUDA_VISIBLE_DEVICES is "
             "not set to an empty text: echo $CUDA_VISIBLE_DEVICES",
         )
+    if is_absent(facts):
+        return ok(f"torch sees {facts['n_gpus']} GPUs, one for each cell of one rank")
     if not facts["built"]["nccl"]:
         return warning(
             "Horovod is built without NCCL: gradients on GPUs would be summed by the processor",
@@ -165,8 +185,10 @@ def _check_two_ranks(
     return failure(trouble, todo) if trouble else judge_sum(facts, 2, todo)
 
 
-def check_gloo(_: Settings) -> Verdict:
+def check_gloo(_: Settings) -> Verdict | None:
     """Check a sum over two ranks, started in the same way as the cells of `sweep run`."""
+    if is_absent(probe_libraries()[0]):
+        return None
     from irnet_hpc.sweep.local import horovodrun
 
     launcher = horovodrun(2)  # raises UserError if horovodrun is not installed
@@ -180,7 +202,7 @@ def check_mpirun(_: Settings) -> Verdict | None:
     A failure counts only as a warning: sweeps use MPI only if the site's srun options say --mpi.
     """
     facts, trouble = probe_libraries()
-    if trouble or not facts["built"]["mpi"] or not shutil.which("mpirun"):
+    if trouble or is_absent(facts) or not facts["built"]["mpi"] or not shutil.which("mpirun"):
         return None
     todo = "by hand: source env/activate.sh; mpirun -np 2 python env/proof.py mpi"
     verdict = _check_two_ranks(["mpirun", "-np", "2"], todo, OVERSUBSCRIBE)
@@ -189,7 +211,7 @@ def check_mpirun(_: Settings) -> Verdict | None:
 
 def check_allocation(settings: Settings) -> Verdict | None:
     """Check, if called in a SLURM job, that each of its SLURM_NTASKS tasks becomes a rank."""
-    if "SLURM_JOB_ID" not in os.environ:
+    if "SLURM_JOB_ID" not in os.environ or is_absent(probe_libraries()[0]):
         return None
     site_options = settings.site.srun_args if settings.site else ()
     options = list(site_options) or os.environ.get("IRNET_SRUN_ARGS", "").split()

@@ -56,7 +56,13 @@ def libraries() -> None:
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     print_facts(torch=torch.__version__, cuda=torch.version.cuda, n_gpus=n_gpus)
     print_facts(stage="horovod.torch")
-    import horovod
+    try:
+        import horovod
+    except ModuleNotFoundError as error:
+        if error.name != "horovod":  # it is installed, and lacks a module
+            raise
+        print_facts(horovod=None, libmpi=_loaded_files("mpi"), libnccl=[], stage="")
+        return
     import horovod.torch as hvd
 
     built = {"gloo": hvd.gloo_built(), "mpi": hvd.mpi_built(), "nccl": bool(hvd.nccl_built())}

@@ -31,6 +31,8 @@ NEEDS = {
     **dict.fromkeys(("arrays", "requeue", "accounting", "srun --mpi"), "SLURM"),
     **dict.fromkeys(("sbatch", "state", "two nodes"), "SLURM"),
 }
+# Checks of several ranks; if only these fail, cells of one rank run nevertheless.
+SEVERAL_RANKS = ("Horovod", "MPI", "two ranks", "under mpirun", "allocation")
 CLEANUP_S = 5.0
 
 
@@ -63,9 +65,18 @@ class Report:
         parts = [f"{counts[level]} {level}" for level in Level if counts[level]]
         if self.n_skipped:
             parts.append(f"{self.n_skipped} not tried")
-        conclusion = "would not run here yet" if self.failed else "would run here"
         number = f"{len(self.verdicts)} checks in {self.total_s:.0f} s"
-        return f"{number}: {', '.join(parts)}; a matrix {conclusion}"
+        return f"{number}: {', '.join(parts)}; {self.conclusion()}"
+
+    def conclusion(self) -> str:
+        """Say what would run here."""
+        if horovod := self.verdicts.get("Horovod"):
+            others = [self.verdicts[name] for name in self.verdicts if name not in SEVERAL_RANKS]
+            if any(verdict.level == Level.FAILURE for verdict in others):
+                return "a matrix would not run here yet"
+            if self.failed or engine.is_absent(horovod.facts):
+                return "a matrix would run here on one rank a cell (--ranks 1), not on several"
+        return f"a matrix {'would not run here yet' if self.failed else 'would run here'}"
 
     def as_dict(self) -> dict:
         """Return the report as the object that `--json` prints."""
