@@ -21,6 +21,7 @@ from irnet_hpc.console import CommandParser, command_parser, json_answer
 if TYPE_CHECKING:
     from irnet_hpc.aggregate.report import Report
 
+NOT_WRAPPED = sys.maxsize  # the width of a pipe, in characters
 MAX_NOTE_LINES = 20  # of each note on the screen; mae.md has all lines
 
 
@@ -49,7 +50,8 @@ def aggregate(arguments: argparse.Namespace, answer: Callable[[object], None]) -
         n_bytes = arguments.html.stat().st_size
         lines.append(f"wrote {arguments.html} ({n_bytes / 1e6:.1f} MB)")
     # Printed last, since a pipe that closes early (`aggregate | head`) ends the program.
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    # Text for people is not escaped, also in a pipe or a log; mae.md is for programs.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else NOT_WRAPPED
     steps = next_steps(report, arguments.results, arguments.html)
     print(report.markdown(width, MAX_NOTE_LINES))
     print("\n".join([*lines, *(f"next: {step}" for step in steps)]))

@@ -54,7 +54,9 @@ class Tables(NamedTuple):
     # (119, 22), gaps filled with the mean over the elements, as matminer does
     properties: np.ndarray
     electronegativity: np.ndarray  # (119,) pymatgen's, gaps filled likewise
-    n_states: np.ndarray  # (119,) number of common oxidation states; noble gases have none
+    # (119,) number of common oxidation states. pymatgen 2026.10.24 gives none for He, Ne, Ar, Rn
+    # and Db to Og, but +2 for Kr and +2, +4 and +6 for Xe.
+    n_states: np.ndarray
     states: np.ndarray  # (119, largest of n_states), of which the first n_states of a row count
     lowest: np.ndarray  # (119,) lowest state, zero if an element has no states
     highest: np.ndarray  # (119,)

@@ -72,7 +72,7 @@ class Gap(NamedTuple):
     spec: RunSpec | None = None  # None: run.json does not state it
 
 
-def collect_runs(results: Path) -> tuple[list[FinishedRun], dict[Path, Gap]]:
+def collect_runs(results: Path | str) -> tuple[list[FinishedRun], dict[Path, Gap]]:
     """Read every result below a folder; the names of the folders in it do not matter.
 
     Args:
@@ -85,6 +85,7 @@ def collect_runs(results: Path) -> tuple[list[FinishedRun], dict[Path, Gap]]:
     Raises:
         UserError: If `results` is not a folder.
     """
+    results = Path(results)
     if not results.is_dir():
         raise UserError(
             f"{results} is not a folder; give the one that train and sweep write their runs to"

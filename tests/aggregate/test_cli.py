@@ -225,3 +225,10 @@ def test_without_tables_there_is_a_sentence_and_no_page(tmp_path):
         assert (done.returncode, done.stdout) == (2, "")
         assert re.fullmatch(rf"error: .*{words}.*\n", done.stderr)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_pipe_gets_text_for_people_and_mae_md_escapes(tmp_path):
+    write_irnet_and_forest(tmp_path, n_seeds=2)
+    done = aggregate(tmp_path)
+    assert "n < 3" in done.stdout and "\\" not in done.stdout
+    assert r"n \< 3" in (tmp_path / "tables" / "mae.md").read_text()

@@ -157,3 +157,14 @@ def test_a_few_magpie_features_worked_out_by_hand():
     assert feature("NaCl", "avg ionic char") == pytest.approx(
         (1 - np.exp(-((3.16 - 0.93) ** 2) / 4)) / 4
     )
+
+
+def test_noble_gases_and_the_heaviest_elements_have_pymatgens_oxidation_states():
+    tables = magpie.tables()
+    n_states = {symbol: int(tables.n_states[SYMBOLS.index(symbol) + 1]) for symbol in SYMBOLS}
+    without = [symbol for symbol, n in n_states.items() if n == 0]
+    assert without[:4] == ["He", "Ne", "Ar", "Rn"]
+    assert without[4:] == list(SYMBOLS[SYMBOLS.index("Db") :])  # to Og, the last
+    xenon = SYMBOLS.index("Xe") + 1
+    assert tables.states[xenon, : n_states["Xe"]].tolist() == [2, 4, 6]
+    assert (n_states["Kr"], n_states["Rf"]) == (1, 1)

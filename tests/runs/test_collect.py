@@ -93,3 +93,8 @@ def test_a_joint_result_without_numbers_for_each_property_is_left_out(tmp_path, 
     assert not runs and (
         "per_property" in gaps[folder].why or "test_mae of band_gap" in gaps[folder].why
     )
+
+
+def test_a_folder_may_be_given_as_text(tmp_path):
+    folder = write_run(tmp_path, 0.1)
+    assert [run.folder for run in collect_runs(str(tmp_path))[0]] == [folder]
