@@ -1,6 +1,5 @@
 """Load a source: its raw table together with units, licence and citation."""
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -37,7 +36,8 @@ class Loaded(NamedTuple):
 
     identity: str  # as in ResolvedSource
     source: Source
-    table: RawTable  # all rows of the source, or a sample
+    # All rows of the source, or a sample. Its targets include properties that are not packed.
+    table: RawTable
     units: dict[str, str]  # property -> unit, for the properties to pack
     n_available: int  # number of rows in the source
 
@@ -78,13 +78,10 @@ def load_source(
     for target in empty:
         if target in properties or len(empty) == len(targets):
             raise UserError(f"property {target!r} has no value in any row of {resolved.text}")
-        del targets[target]
+        del targets[target], table.targets[target]
     n_available = len(table)
     if n_rows and n_rows < n_available:
         table = table.take(sample(n_available, n_rows))
-    table = dataclasses.replace(
-        table, targets={target: table.targets[target] for target in targets}
-    )
     return Loaded(resolved.identity, known, table, targets, n_available)
 
 
@@ -124,8 +121,14 @@ def _read(
             f"name a column to predict and its unit with --unit NAME=UNIT, "
             f"where NAME is one of {others or 'its columns'}"
         )
+    # Properties that are not packed decide which of the rows of one composition is packed. Features
+    # of the table's own columns describe each row, so there no row is chosen.
+    unpacked = [name for name in header if name in PROPERTIES and name not in targets]
     table = read_table(
-        text, resolved.name, targets, lambda column: columns and column not in PROPERTIES
+        text,
+        resolved.name,
+        [*targets, *([] if columns else unpacked)],
+        lambda column: columns and column not in PROPERTIES,
     )
     if about.get("sha256", table.sha256) != table.sha256:
         raise UserError(

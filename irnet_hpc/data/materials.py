@@ -25,6 +25,17 @@ class Rejected(NamedTuple):
     detail: str = ""
 
 
+class LostValue(NamedTuple):
+    """A value that the pack does not have, although its row may be packed."""
+
+    line: int
+    material_id: str
+    formula: str
+    property: str
+    value: float
+    reason: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Materials:
     """Compounds stored as columns.
@@ -45,6 +56,8 @@ class Materials:
     column_labels: tuple[str, ...]
     targets: dict[str, np.ndarray]  # property -> (n_rows,) float64 in its unit, NaN = not reported
     crystals: Crystals | None = None  # None if the source has no structures
+    # (n_rows,) bool: whether the source states the row's id; None: it states all of them
+    has_id: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.line)
@@ -80,9 +93,29 @@ class Materials:
             number=self.number[flat],
             amount=self.amount[flat],
             role=None if self.role is None else self.role[rows],
+            has_id=None if self.has_id is None else self.has_id[rows],
             targets={name: values[rows] for name, values in self.targets.items()},
             crystals=self.crystals and self.crystals.take(rows),
         )
+
+
+def reject(materials: Materials, row: int, reason: str, detail: str = "") -> Rejected:
+    """Make the record of a row that is not packed."""
+    return Rejected(
+        int(materials.line[row]), materials.material_id[row], materials.formula[row], reason, detail
+    )
+
+
+def lose(materials: Materials, row: int, name: str, reason: str) -> LostValue:
+    """Make the record of a value that is not packed."""
+    return LostValue(
+        int(materials.line[row]),
+        materials.material_id[row],
+        materials.formula[row],
+        name,
+        float(materials.targets[name][row]),
+        reason,
+    )
 
 
 def parse_materials(table: RawTable, named: bool = True) -> tuple[Materials, list[Rejected]]:
@@ -135,5 +168,6 @@ def parse_materials(table: RawTable, named: bool = True) -> tuple[Materials, lis
         column_labels=tuple(table.columns),
         targets={name: values[rows] for name, values in table.targets.items()},
         crystals=table.crystals and table.crystals.take(rows),
+        has_id=None if table.has_id is None else table.has_id[rows],
     )
     return materials, rejected

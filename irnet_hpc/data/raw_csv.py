@@ -21,7 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from irnet_hpc.data.raw_table import RESERVED, RawTable, TableText, check_text, one_sentence
+from irnet_hpc.data.raw_table import (
+    RESERVED,
+    RawTable,
+    TableText,
+    check_text,
+    number_rows,
+    one_sentence,
+)
 from irnet_hpc.errors import UserError
 
 # Text is converted to numbers block by block, so that a wide table is never in memory as text.
@@ -87,11 +94,12 @@ def read_csv_table(
         raise UserError(f"{table.name} has a header and no rows")
     check_text(table, text, lines)
     columns = {column: np.concatenate(blocks) for column, blocks in numbers.items()}
-    ids = text.get("material_id", [""] * len(lines))
+    ids, has_id = number_rows(text.get("material_id", [""] * len(lines)), name)
     return RawTable(
         line=np.array(lines, np.int64),
         formula=text["formula"],
-        material_id=[given or f"{name}-{row}" for row, given in enumerate(ids, start=1)],
+        material_id=ids,
+        has_id=has_id,
         role=text.get("split"),
         targets={column: columns.pop(column) for column in targets},
         columns=columns,

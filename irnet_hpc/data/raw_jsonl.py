@@ -23,7 +23,7 @@ import numpy as np
 from irnet_hpc.data.crystals import Crystal, Unsuitable, stack_crystals
 from irnet_hpc.data.elements import NUMBER
 from irnet_hpc.data.formulas import InvalidFormula, parse_formula, reduced_formula
-from irnet_hpc.data.raw_table import RawTable, TableText, check_text, one_sentence
+from irnet_hpc.data.raw_table import RawTable, TableText, check_text, number_rows, one_sentence
 from irnet_hpc.errors import UserError
 
 KEYS = ("material_id", "formula", "split", "lattice", "species", "frac_coords", "targets")
@@ -74,7 +74,7 @@ def read_jsonl_table(
         crystals.append(crystal)
         lines.append(line)
         text["formula"].append(formula)
-        text["material_id"].append(entry.get("material_id") or f"{name}-{len(lines)}")
+        text["material_id"].append(entry.get("material_id") or "")
         if "split" in entry:
             text["split"].append(entry["split"])
         for target, column in values.items():
@@ -92,10 +92,12 @@ def read_jsonl_table(
             "give one to every line or to none"
         )
     check_text(table, {key: values for key, values in text.items() if values}, lines)
+    ids, has_id = number_rows(text["material_id"], name)
     return RawTable(
         line=np.array(lines, np.int64),
         formula=text["formula"],
-        material_id=text["material_id"],
+        material_id=ids,
+        has_id=has_id,
         role=text["split"] or None,
         targets={target: np.array(column, np.float64) for target, column in values.items()},
         columns={key: _column(columns[key], len(lines)) for key in sorted(columns)},

@@ -52,6 +52,9 @@ class RawTable:
     columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     ignored: tuple[str, ...] = ()  # columns of the source that were not read
     sha256: str = ""  # hash of the table's text, whether compressed or not
+    # (n_rows,) bool: whether the table states the row's id; False where the row's number is its id.
+    # None: it states all of them.
+    has_id: np.ndarray | None = None
     crystals: Crystals | None = None  # None if the table has no structures
 
     def __len__(self) -> int:
@@ -65,10 +68,36 @@ class RawTable:
             formula=[self.formula[row] for row in rows],
             material_id=[self.material_id[row] for row in rows],
             role=self.role and [self.role[row] for row in rows],
+            has_id=None if self.has_id is None else self.has_id[rows],
             targets={name: values[rows] for name, values in self.targets.items()},
             columns={name: values[rows] for name, values in self.columns.items()},
             crystals=self.crystals and self.crystals.take(rows),
         )
+
+
+def number_rows(given: Sequence[str], name: str) -> tuple[list[str], np.ndarray]:
+    """Return the id of each row, and whether the table states it.
+
+    A row without an id gets `<name>-<row>`, counted from 1. Such an id is not one that the table
+    states, even if a download has written it there: it identifies the row, not a material.
+
+    Args:
+        given: (n_rows,) ids, empty where the table has none.
+        name: the table's name.
+
+    Returns:
+        The (n_rows,) ids, and (n_rows,) bool.
+
+    >>> ids, has_id = number_rows(["mp-8", "", "gaps-3"], "matminer-gaps")
+    >>> ids, has_id.tolist()
+    (['mp-8', 'matminer-gaps-2', 'gaps-3'], [True, False, False])
+    """
+    ids = [own or f"{name}-{row}" for row, own in enumerate(given, start=1)]
+    short = name.removeprefix("matminer-")  # the ids of matminer's tables omit the prefix
+    has_id = [
+        own not in ("", f"{name}-{row}", f"{short}-{row}") for row, own in enumerate(given, start=1)
+    ]
+    return ids, np.array(has_id, bool)
 
 
 def formula_table(

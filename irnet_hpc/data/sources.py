@@ -1,36 +1,77 @@
 """SOURCES: the contents, filters, licence and citation of each database."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-from irnet_hpc.data.properties import unit_of
+from irnet_hpc.data.properties import PROPERTIES, unit_of
 
 
 class Filter(NamedTuple):
     """A rule for the values of a property. A value that breaks the rule counts as not reported."""
 
     property: str
-    low: float = -np.inf  # in the property's unit; values equal to a bound break the rule
+    low: float = -np.inf  # in the property's unit
     high: float = np.inf
     # Largest distance from the mean, in standard deviations; both are computed from the values
-    # that earlier filters left.
+    # that pass this rule and all earlier ones.
     deviations: float = np.inf
+    closed: bool = False  # whether values equal to a bound pass
+    unit: str = ""  # for properties that are not in PROPERTIES
 
     def __str__(self) -> str:
         if np.isfinite(self.deviations):
             return f"|{self.property} - mean| <= {self.deviations:g} sd"
-        return f"{self.low:g} < {self.property} < {self.high:g} {unit_of(self.property)}"
+        sign = "<=" if self.closed else "<"
+        unit = unit_of(self.property, self.unit)
+        if not np.isfinite(self.high):
+            return f"{self.property} {sign.replace('<', '>')} {self.low:.12g} {unit}"
+        low = f"{self.low:.12g} {sign} " if np.isfinite(self.low) else ""
+        return f"{low}{self.property} {sign} {self.high:.12g} {unit}"
 
     def breaks(self, values: np.ndarray) -> np.ndarray:
-        """Return (n_rows,) bool, True for values that break the rule.
-
-        NaN (not reported) never does.
-        """
-        outside = (values <= self.low) | (values >= self.high)
-        if np.isfinite(self.deviations) and not np.isnan(values).all():
-            outside |= np.abs(values - np.nanmean(values)) > self.deviations * np.nanstd(values)
+        """Return (n_rows,) bool: which values break the rule. NaN (not reported) never does."""
+        if self.closed:
+            outside = (values < self.low) | (values > self.high)
+        else:
+            outside = (values <= self.low) | (values >= self.high)
+        if np.isfinite(self.deviations):
+            outside |= are_outliers(values, self.deviations)
         return outside
+
+
+def are_outliers(values: np.ndarray, deviations: float) -> np.ndarray:
+    """Find values that lie far from the mean of all others.
+
+    The mean and the standard deviation are those of the values that are no outliers, found by
+    repetition: a single value of 2e7 would otherwise widen the standard deviation until no other
+    value is far from the mean. Among 26 values or fewer, none lies 5 deviations from the mean.
+
+    Args:
+        values: (n_rows,) values; NaN means not reported.
+        deviations: The largest distance of a value that is no outlier, in standard deviations.
+
+    Returns:
+        (n_rows,) bool; False for NaN.
+    """
+    inside = ~np.isnan(values)
+    while inside.any():
+        mean, sd = values[inside].mean(), values[inside].std()
+        far = inside & (np.abs(values - mean) > deviations * sd)
+        if not far.any():
+            break
+        inside &= ~far
+    return ~inside & ~np.isnan(values)
+
+
+def hard_limits(properties: Iterable[str]) -> list[Filter]:
+    """Return the hard limits of the properties that are in PROPERTIES, as filters."""
+    return [
+        Filter(name, PROPERTIES[name].lowest, PROPERTIES[name].highest, closed=True)
+        for name in properties
+        if name in PROPERTIES
+    ]
 
 
 class Source(NamedTuple):
@@ -54,7 +95,9 @@ class Source(NamedTuple):
 # limit of five standard deviations would remove every wide gap.
 FORMATION = (Filter("formation_energy", -20, 5), Filter("formation_energy", deviations=5))
 ENERGY = (Filter("energy_per_atom", deviations=5),)
-MODULI = (Filter("bulk_modulus", deviations=5), Filter("shear_modulus", deviations=5))
+# Moduli have no limit by standard deviations: it would remove tungsten carbide and diamond. Failed
+# calculations give -3476 or 3295 GPa; no solid at rest is stiffer than diamond's 535 GPa.
+MODULI = (Filter("bulk_modulus", -500, 700), Filter("shear_modulus", -500, 700))
 
 OQMD = "Saal et al., JOM 65, 1501 (2013); Kirklin et al., npj Comput. Mater. 1, 15010 (2015)"
 OQMD_ROWS, OQMD_AS_OF = (

@@ -48,7 +48,7 @@ def hold_name(path: Path) -> Iterator[None]:
         )
 
     with exclusive(path.with_name(f".{path.stem}.lock"), refuse, remove=True):
-        for target in (path, rejected_path(path)):
+        for target in (path, rejected_path(path), lost_path(path)):
             remove_temporaries(target)
         yield
 
@@ -56,6 +56,11 @@ def hold_name(path: Path) -> Iterator[None]:
 def rejected_path(path: Path) -> Path:
     """Return the path of the CSV file that lists the rows rejected from a pack."""
     return path.with_name(f"{path.stem}.rejected.csv")
+
+
+def lost_path(path: Path) -> Path:
+    """Return the path of the CSV file that lists the values left out of a pack, if any are."""
+    return path.with_name(f"{path.stem}.values.csv")
 
 
 def blocks_folder(path: Path) -> Path:

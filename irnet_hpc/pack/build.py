@@ -12,7 +12,7 @@ import importlib.metadata
 import io
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,14 +20,14 @@ import numpy as np
 from tqdm import tqdm
 
 from irnet_hpc import __version__
-from irnet_hpc.data.materials import Materials, Rejected
+from irnet_hpc.data.materials import LostValue, Materials, Rejected, reject
 from irnet_hpc.data.splits import ROLES
 from irnet_hpc.distributed.mpi import Ranks
 from irnet_hpc.errors import UserError
 from irnet_hpc.features import sets as features
 from irnet_hpc.files import write_text
 from irnet_hpc.pack import blocks
-from irnet_hpc.pack.select import Selection, count_reported, reject
+from irnet_hpc.pack.select import Selection, count_reported
 from irnet_hpc.pack.summary import reasons
 from irnet_hpc.pack.writer import Writer, create_pack
 
@@ -123,7 +123,11 @@ def write_pack(
         counts = {split: int(np.sum(materials.role == split)) for split in ROLES}
         formulas, ids = list(materials.formula), list(materials.material_id)
         writer.finish(formulas, ids, materials.targets, counts, identity, attrs)
-        write_rejected(blocks.rejected_path(path), rejected)
+        write_records(blocks.rejected_path(path), Rejected, rejected)
+        if selection.lost:
+            write_records(blocks.lost_path(path), LostValue, selection.lost)
+        else:
+            blocks.lost_path(path).unlink(missing_ok=True)
     blocks.remove_blocks(path)
 
 
@@ -237,10 +241,12 @@ def _collect(
     return kept, rejected
 
 
-def write_rejected(path: Path, rejected: list[Rejected]) -> None:
-    """Write the rejected rows with their reasons as CSV, in the order of the source."""
+def write_records(
+    path: Path, kind: type[Rejected] | type[LostValue], records: Sequence[tuple]
+) -> None:
+    """Write the rows or values left out, with their reasons, as CSV in the order of the source."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Rejected._fields)
-    writer.writerows(sorted(rejected))
+    writer.writerow(kind._fields)
+    writer.writerows(sorted(records))
     write_text(path, text.getvalue())

@@ -14,6 +14,7 @@ If packing was interrupted, the same command resumes it.
 """
 
 import argparse
+import math
 import shlex
 import signal
 import sys
@@ -90,6 +91,7 @@ def pack_options(arguments: argparse.Namespace) -> PackOptions:
         split=arguments.split,
         split_seed=arguments.split_seed,
         filters=not arguments.no_filters,
+        limits=_limits(arguments.limit),
         data_dir=arguments.data_dir,
         pack_dir=arguments.pack_dir,
         url=arguments.url,
@@ -119,6 +121,24 @@ def _units(pairs: list[str]) -> dict[str, str]:
         if not name or not unit:
             raise UserError(f"--unit must be NAME=UNIT, got {pair!r}")
     return dict(pair.rsplit("=", 1) for pair in pairs)
+
+
+def _limits(texts: list[str]) -> dict[str, tuple[float, float]]:
+    """Read `NAME=LOW:HIGH`; either number may be left out."""
+    limits = {}
+    for text in texts:
+        name, _, span = text.rpartition("=")
+        low, colon, high = span.partition(":")
+        try:
+            bounds = float(low or "-inf"), float(high or "inf")
+        except ValueError:
+            bounds = (math.nan, math.nan)
+        if not (name and colon and (low or high)) or any(map(math.isnan, bounds)):
+            raise UserError(
+                f"--limit must be NAME=LOW:HIGH, where one number may be left out, got {text!r}"
+            )
+        limits[name] = bounds
+    return limits
 
 
 def parser() -> CommandParser:
@@ -183,7 +203,15 @@ def parser() -> CommandParser:
     add(
         "--no-filters",
         action="store_true",
-        help="keep the values that the source's filters would remove",
+        help="keep the values that hard limits and the source's filters would remove",
+    )
+    add(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="P=LOW:HIGH",
+        help="remove values of a property outside these limits, in its unit, e.g. bulk_modulus=0: "
+        "to remove negative moduli; may be given for several properties",
     )
     add("--overwrite", action="store_true", help="replace an existing pack of the same name")
     return parser

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from irnet_hpc.data.download.obtain import ensure
 from irnet_hpc.data.loading import DEFAULT_ROWS, Loaded, load_source
 from irnet_hpc.data.resolve import ResolvedSource, resolve_source
-from irnet_hpc.data.sources import Filter
+from irnet_hpc.data.sources import Filter, hard_limits
 from irnet_hpc.data.splits import (
     RANDOM,
     SplitRule,
@@ -21,14 +22,14 @@ from irnet_hpc.data.splits import (
 )
 from irnet_hpc.distributed.mpi import Ranks
 from irnet_hpc.distributed.worker_pool import available_cores
-from irnet_hpc.errors import UserError
+from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.features import sets as features
 from irnet_hpc.features.sets import FEATURE_SETS
 from irnet_hpc.files import NAME
 from irnet_hpc.pack import blocks, store
 from irnet_hpc.pack.build import assist, dismiss, write_pack
-from irnet_hpc.pack.select import RULES, select, split_and_order
-from irnet_hpc.pack.summary import describe_rows, describe_source
+from irnet_hpc.pack.select import RULES, needs_ranking, select, split_and_order
+from irnet_hpc.pack.summary import describe_doubts, describe_rows, describe_source
 from irnet_hpc.pack.twins import find_twins
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ class PackOptions:
     rows: int | None = None  # size of a fixed random sample; for alloys: rows to make
     split: str = str(RANDOM)  # random, element:O, or family:halogens
     split_seed: int = 0
-    filters: bool = True  # whether the source's filters remove values
+    filters: bool = True  # whether hard limits and the source's filters remove values
+    # property -> lowest and highest value to keep, in its unit; infinite: no limit
+    limits: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     data_dir: str | Path | None = None  # folder of raw tables; None: $IRNET_DATA, else data/
     pack_dir: str | Path | None = None  # folder of packs; None: $IRNET_PACKS, else packs/
     url: str | None = None  # another address for the source's service
@@ -100,18 +103,19 @@ def _make(
             f"cannot split by {split} with seed {split.seed}: the table has a column named split, "
             "which decides the split; remove the column or the options --split and --split-seed"
         )
-    filters = [
-        rule for rule in loaded.source.filters if options.filters and rule.property in loaded.units
-    ]
+    filters = _filters(options, loaded, needs_ranking(feature_sets, loaded.source))
     identity = identify(loaded, feature_sets, filters, split)
+    identity["n_source_rows"] = n_rows = min(len(loaded.table), options.rows or len(loaded.table))
     if path.exists() and not options.overwrite:
         check_same(path, identity)
         logger.info(f"the pack exists already: {path}")
         # Blocks are left over if a process was killed after it had finished the pack.
         blocks.remove_blocks(path)
         return
-    logger.info(describe_source(loaded, columns="columns" in feature_sets))
-    selection = select(loaded.table, feature_sets, loaded.source, filters)
+    logger.info(describe_source(loaded, n_rows, columns="columns" in feature_sets))
+    selection = select(
+        loaded.table, feature_sets, loaded.source, filters, tuple(loaded.units), n_rows
+    )
     materials = split_and_order(selection.materials, split)
     assert materials.role is not None
     if n_both := count_on_two_sides(materials.reduced, materials.role):
@@ -121,11 +125,14 @@ def _make(
     for twin in find_twins(materials):
         logger.warning(twin)
     attrs = {
-        "n_read": len(loaded.table),
+        "n_read": n_rows,
         "filtered": selection.filtered,
+        "combined": selection.combined,
         "licence": loaded.source.licence,
         "citation": loaded.source.citation,
     }
+    for doubt in describe_doubts(materials, loaded.units):
+        logger.info(f"warning: {doubt}")
     selection = selection._replace(materials=materials)
     write_pack(path, selection, identity, attrs, ranks, options.workers)
     with store.open_pack(path) as pack:
@@ -134,6 +141,8 @@ def _make(
         logger.info(f"wrote {path}, {n_mib:,.1f} MiB, in {time.monotonic() - began:.1f} s")
         if pack.attrs["n_rejected"]:
             logger.info(f"the rejected rows are in {blocks.rejected_path(path)}")
+        if selection.lost:
+            logger.info(f"the values left out are in {blocks.lost_path(path)}")
 
 
 def _load(options: PackOptions, source: ResolvedSource, feature_sets: tuple[str, ...]) -> Loaded:
@@ -141,14 +150,38 @@ def _load(options: PackOptions, source: ResolvedSource, feature_sets: tuple[str,
     structures = features.need_structures(feature_sets)
     ensure(source, options.url, structures)
     logger.info(f"reading {source.text}")
+    # A sample is taken only after all rows have decided which row stands for a composition.
     return load_source(
         source,
-        n_rows=options.rows,
+        n_rows=options.rows if source.is_computed else None,
         properties=options.properties,
         units=options.units,
         columns="columns" in feature_sets,
         structures=structures,
     )
+
+
+def _filters(options: PackOptions, loaded: Loaded, ranking: bool) -> list[Filter]:
+    """Return the filters of values, in the order in which they act.
+
+    Raises:
+        UserError: If limits are for a property that is not packed, or exclude each other.
+    """
+    # A property that is not packed may still decide between rows, so its limits act as well.
+    known = list(loaded.table.targets) if ranking else list(loaded.units)
+    own = []
+    for name, (low, high) in options.limits.items():
+        check_choice("property (of --limit)", name, loaded.units)
+        if not low < high:
+            raise UserError(
+                f"limits of {name} must be a lower and a higher number, got {low:g} and {high:g}"
+            )
+        own.append(Filter(name, low, high, closed=True, unit=loaded.units[name]))
+    if not options.filters:
+        return own
+    rules = [rule for rule in loaded.source.filters if rule.property in known]
+    rules = [rule for rule in rules if rule.property in loaded.units or rule.deviations == math.inf]
+    return [*hard_limits(known), *own, *rules]
 
 
 def pack_name(options: PackOptions, source: ResolvedSource, split: SplitRule) -> str:
@@ -169,6 +202,8 @@ def pack_name(options: PackOptions, source: ResolvedSource, split: SplitRule) ->
         name += f"-{'+'.join(options.properties)}" if options.properties else ""
         default_rows = DEFAULT_ROWS if source.is_computed else None
         name += f"-n{options.rows}" if options.rows not in (None, default_rows) else ""
+        for limited, (low, high) in options.limits.items():
+            name += f"-{limited}={low:.12g}..{high:.12g}"
         name += split_suffix(split)
         name += "" if options.filters else "-nofilters"
     if not NAME.fullmatch(name) or name.endswith(".h5"):

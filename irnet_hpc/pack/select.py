@@ -1,13 +1,22 @@
 """Select the rows and values of a source that are packed, and their split and order."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from irnet_hpc.data.duplicates import one_per_formula
 from irnet_hpc.data.elements import FAMILIES, NUMBER, SYMBOLS
-from irnet_hpc.data.materials import Materials, Rejected, parse_materials
+from irnet_hpc.data.materials import (
+    LostValue,
+    Materials,
+    Rejected,
+    lose,
+    parse_materials,
+    reject,
+)
 from irnet_hpc.data.raw_table import RawTable
 from irnet_hpc.data.sources import Filter, Source
 from irnet_hpc.data.splits import (
@@ -17,17 +26,16 @@ from irnet_hpc.data.splits import (
     pack_order,
     roles_around,
     roles_of,
+    sample,
 )
 from irnet_hpc.errors import UserError
 from irnet_hpc.features import sets as features
 from irnet_hpc.features.sets import FEATURE_SETS
 
-# The version of the rules in this module. Raise it if a change makes the same source give another
-# pack, since rows, duplicates or splits are treated differently.
+# The version of the rules by which a source becomes a pack: those in this module and in
+# data/duplicates.py. Raise it if a change makes the same source give another pack, since rows,
+# values, duplicates or splits are treated differently.
 RULES = 3
-# For one composition these energies differ only by constants, so they rank its phases equally. The
-# first energy in this list that a row reports is used.
-ENERGIES = ("formation_energy", "energy_per_atom", "energy_above_hull")
 
 
 class Selection(NamedTuple):
@@ -36,26 +44,42 @@ class Selection(NamedTuple):
     materials: Materials
     rejected: list[Rejected]
     filtered: dict[str, dict[str, int]]  # property -> filter -> number of values that it removed
+    lost: list[LostValue]  # values that filters removed, or a median replaced
+    combined: dict[str, int]  # property -> number of compositions whose value is a median
+
+
+def needs_ranking(feature_sets: Sequence[str], source: Source) -> bool:
+    """Return True if only one row of each composition is packed."""
+    return all(FEATURE_SETS[name].of_formula for name in feature_sets) and not source.polymorphs
 
 
 def select(
-    table: RawTable, feature_sets: Sequence[str], source: Source, filters: Sequence[Filter] = ()
+    table: RawTable,
+    feature_sets: Sequence[str],
+    source: Source,
+    filters: Sequence[Filter] = (),
+    packed: Sequence[str] | None = None,
+    n_rows: int | None = None,
 ) -> Selection:
     """Select the rows that the feature sets can describe; reject all others with a reason.
 
-    The steps have the order of the papers. First, filters with limits remove absurd values, so that
-    these cannot decide which row of a formula is kept. Then the row of lowest energy is kept for
-    each formula. Last, filters by standard deviations are applied to these rows.
+    First, filters with limits remove absurd values, so that these cannot decide which row of a
+    composition is kept. Then one row is kept for each composition (data/duplicates.py). Then
+    filters by standard deviations are applied to these rows. Until here, nothing depends on which
+    properties, features or number of rows are packed: the same composition has the same values in
+    every pack of a table. Last, the rows are left out that these options exclude.
 
     Args:
         table: The rows as they were read.
         feature_sets: The names of the feature sets.
         source: The source, which says whether pure elements and polymorphs are kept.
         filters: The filters for the values of properties.
+        packed: The properties to pack; None: all. The others only decide between rows.
+        n_rows: The size of a fixed random sample of the table's rows; None: all rows.
 
     Returns:
-        The materials, in the order of the table and not yet split; the rejected rows;
-        and the counts of filtered values.
+        The materials, in the order of the table and not yet split; the rejected rows; and the
+        values that were removed or replaced. Rows outside the sample are in none of them.
 
     Raises:
         UserError: If no formula can be read.
@@ -78,10 +102,22 @@ def select(
             )
             materials = materials.take(~mask)
 
-    reported = [~np.isnan(values) for values in materials.targets.values()]
-    leave_out(~np.any(reported, axis=0), "no property reported")
+    packed = list(table.targets) if packed is None else packed
+    had_value = materials.line[_has_value(materials, packed)]
     if not source.pure_elements:
         leave_out(materials.n_elements == 1, "pure element")
+    by_limits = [rule for rule in filters if not np.isfinite(rule.deviations)]
+    by_deviations = [
+        rule for rule in filters if np.isfinite(rule.deviations) and rule.property in packed
+    ]
+    materials, lost = filter_values(materials, by_limits)
+    replaced, combined = list[LostValue](), dict[str, list[int]]()
+    if needs_ranking(feature_sets, source):
+        materials, duplicates, replaced, combined = one_per_formula(materials)
+        rejected += duplicates
+    targets = {name: materials.targets[name] for name in packed}
+    materials = dataclasses.replace(materials, targets=targets)
+    materials, lost_last = filter_values(materials, by_deviations)
     unknown = features.unknown_elements(feature_sets, materials)
     is_unknown = np.isin(np.arange(len(materials)), list(unknown))
     leave_out(
@@ -89,83 +125,55 @@ def select(
     )
     if "columns" in feature_sets:
         leave_out(np.isnan(materials.columns).any(1), "feature column empty")
-    by_limits = [rule for rule in filters if not np.isfinite(rule.deviations)]
-    by_deviations = [rule for rule in filters if np.isfinite(rule.deviations)]
-    materials, filtered = filter_values(materials, by_limits)
-    if all(FEATURE_SETS[name].of_formula for name in feature_sets) and not source.polymorphs:
-        materials, duplicates = one_per_formula(materials)
-        rejected += duplicates
-    materials, filtered_last = filter_values(materials, by_deviations)
-    for name, counts in filtered_last.items():
-        filtered.setdefault(name, {}).update(counts)
+    # A row whose only value was filtered out stays: a filter never decides about rows.
+    is_empty = ~_has_value(materials, packed) & ~np.isin(materials.line, had_value)
+    leave_out(is_empty, "no property reported")
     assert len(materials) + len(rejected) == len(table)
-    return Selection(materials, rejected, filtered)
+    lost = [value for value in [*lost, *lost_last, *replaced] if value.property in packed]
+    if n_rows is not None and n_rows < len(table):
+        lines = set(table.line[sample(len(table), n_rows)].tolist())
+        materials = materials.take(np.isin(materials.line, list(lines)))
+        rejected = [row for row in rejected if row.line in lines]
+        lost = [value for value in lost if value.line in lines]
+    packed_lines = set(materials.line.tolist())
+    n_combined = {
+        name: n for name in packed if (n := len(packed_lines.intersection(combined.get(name, []))))
+    }
+    return Selection(materials, rejected, _count_filtered(filters, lost), lost, n_combined)
 
 
-def one_per_formula(materials: Materials) -> tuple[Materials, list[Rejected]]:
-    """Keep the row of lowest energy for each composition.
-
-    If the table states a split, this is done separately for each part of the split. A row that
-    reports no energy is kept only if no other row of its composition reports one; then the first of
-    them is kept. In tables that were collected property by property, the values of one material are
-    in several rows. Therefore another row is merged into the kept row if it adds values and the two
-    agree on all properties that both report. All remaining rows are duplicates or other phases, and
-    are left out.
-    """
-    side = [""] * len(materials) if materials.role is None else materials.role
-    groups: dict[tuple, list[int]] = {}
-    for row, key in enumerate(zip(materials.reduced, side, strict=True)):
-        groups.setdefault(key, []).append(row)
-    targets = {name: values.copy() for name, values in materials.targets.items()}
-    stays, rejected = np.ones(len(materials), bool), []
-    for rows in groups.values():
-        if len(rows) == 1:
-            continue
-        entry, *others = sorted(rows, key=lambda row: _energy(materials, row))
-        for row in others:
-            stays[row] = False
-            reported = [name for name, values in targets.items() if not np.isnan(values[row])]
-            shared = [name for name in reported if not np.isnan(targets[name][entry])]
-            agrees = all(targets[name][row] == targets[name][entry] for name in shared)
-            new = [name for name in reported if name not in shared] if agrees else []
-            for name in new:
-                targets[name][entry] = targets[name][row]
-            reason = "merged into a row of the same formula" if new else "duplicate formula"
-            detail = f"line {materials.line[entry]}" + (f": {', '.join(new)}" if new else "")
-            rejected.append(reject(materials, row, reason, detail))
-    return dataclasses.replace(materials, targets=targets).take(stays), rejected
-
-
-def _energy(materials: Materials, row: int) -> tuple[int, float, int]:
-    """Return the sort key that puts the row of lowest energy of a composition first."""
-    for place, name in enumerate(ENERGIES):
-        if name in materials.targets and not np.isnan(materials.targets[name][row]):
-            return place, materials.targets[name][row], row
-    return len(ENERGIES), 0.0, row
-
-
-def reject(materials: Materials, row: int, reason: str, detail: str = "") -> Rejected:
-    """Make the record of a row that is not packed."""
-    return Rejected(
-        int(materials.line[row]), materials.material_id[row], materials.formula[row], reason, detail
-    )
+def _has_value(materials: Materials, packed: Iterable[str]) -> np.ndarray:
+    """Return (n_rows,) bool: which rows report at least one property to pack."""
+    return np.any([~np.isnan(materials.targets[name]) for name in packed], axis=0)
 
 
 def filter_values(
     materials: Materials, filters: Iterable[Filter]
-) -> tuple[Materials, dict[str, dict[str, int]]]:
+) -> tuple[Materials, list[LostValue]]:
     """Replace values that break a filter with NaN, which means not reported.
 
     Returns:
-        The materials without these values, and property -> filter -> number of removed values.
+        The materials without these values, and the removed values; their reason is the filter.
     """
     targets = {name: values.copy() for name, values in materials.targets.items()}
-    filtered: dict[str, dict[str, int]] = {}
+    lost: list[LostValue] = []
     for rule in filters:
         broken = rule.breaks(targets[rule.property])
+        before = dataclasses.replace(materials, targets=targets)
+        rows = np.flatnonzero(broken).tolist()
+        lost += [lose(before, row, rule.property, str(rule)) for row in rows]
         targets[rule.property][broken] = np.nan
-        filtered.setdefault(rule.property, {})[str(rule)] = int(broken.sum())
-    return dataclasses.replace(materials, targets=targets), filtered
+    return dataclasses.replace(materials, targets=targets), lost
+
+
+def _count_filtered(
+    filters: Sequence[Filter], lost: Sequence[LostValue]
+) -> dict[str, dict[str, int]]:
+    counts = Counter((value.property, value.reason) for value in lost)
+    filtered: dict[str, dict[str, int]] = {}
+    for rule in filters:
+        filtered.setdefault(rule.property, {})[str(rule)] = counts[rule.property, str(rule)]
+    return filtered
 
 
 def split_and_order(materials: Materials, split: SplitRule) -> Materials:

@@ -1,42 +1,97 @@
 """Summarise a source before packing, and a pack with the fate of every row and value."""
 
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+import numpy as np
 
 from irnet_hpc.data.loading import Loaded
-from irnet_hpc.data.materials import Rejected
+from irnet_hpc.data.materials import Materials, Rejected
 from irnet_hpc.data.properties import PROPERTIES
+from irnet_hpc.data.sources import are_outliers
 from irnet_hpc.data.splits import ROLES, describe_held_out
 from irnet_hpc.pack.store import Pack
 
+# Numbers that tables give for "not reported". -32768 is the lowest integer of 16 bits.
+CODES = re.compile(r"-?(9{3,}|9{2,}\.9+|1e\+[0-9]+|32768)")
+N_EXAMPLES = 3
 
-def describe_source(loaded: Loaded, columns: bool) -> str:
-    """Describe a source: its rows, properties and columns, and values outside the usual range.
+
+def describe_source(loaded: Loaded, n_rows: int, columns: bool) -> str:
+    """Describe a source: its rows, properties and columns.
 
     Args:
         loaded: The source as it was read.
+        n_rows: The number of rows that are used.
         columns: True if the table's own columns are used as features.
     """
     table = loaded.table
-    sampled = f" sampled of {loaded.n_available:,}" if len(table) < loaded.n_available else ""
+    sampled = f" sampled of {loaded.n_available:,}" if n_rows < loaded.n_available else ""
     lines = [
-        f"{len(table):,} rows{sampled} of {loaded.source.title}, "
-        f"properties {', '.join(loaded.units)}"
+        f"{n_rows:,} rows{sampled} of {loaded.source.title}, properties {', '.join(loaded.units)}"
     ]
     if columns:
         lines.append(f"features from the table's own columns: {', '.join(table.columns)}")
-    if table.ignored:
-        lines.append(f"columns left out: {', '.join(table.ignored)}")
-    for name, values in table.targets.items():
-        if name not in PROPERTIES:
-            continue
-        low, high = PROPERTIES[name].low, PROPERTIES[name].high
-        if n_unlikely := int(((values < low) | (values > high)).sum()):
-            lines.append(
-                f"warning: {n_unlikely:,} values of {name} are not between "
-                f"{low:g} and {high:g} {loaded.units[name]}"
-            )
+    left_out = [*table.ignored, *(table.targets.keys() - loaded.units.keys())]
+    if left_out:
+        lines.append(f"columns left out: {', '.join(sorted(left_out))}")
     return "\n".join(lines)
+
+
+def describe_doubts(materials: Materials, units: Mapping[str, str]) -> list[str]:
+    """Name the packed values that a user should look at, with their rows, one line per kind.
+
+    They are values outside the plausible range of their property, values that look like codes for
+    "not reported", such as -9999, and values far from all others.
+    """
+    code = "look like a code for a value that is not reported"
+    doubts = []
+    for name, values in zip(materials.column_labels, materials.columns.T, strict=True):
+        doubts += _doubt(materials, name, values, {code: _codes(values)})
+    for name, unit in units.items():
+        values = materials.targets[name]
+        codes = _codes(values)
+        kinds = {code: codes}
+        if name in PROPERTIES:
+            low, high = PROPERTIES[name].low, PROPERTIES[name].high
+            unlikely = ((values < low) | (values > high)) & ~codes
+            kinds[f"are not between {low:g} and {high:g} {unit}"] = unlikely
+        else:
+            far = are_outliers(np.where(codes, np.nan, values), 10)
+            # A property that spans orders of magnitude has many such values, and none is doubtful.
+            if far.sum() <= max(N_EXAMPLES, len(values) // 100):
+                kinds["are far from all others"] = far
+        hint = f"; --limit {name}=LOW:HIGH removes values"
+        doubts += [doubt + hint for doubt in _doubt(materials, name, values, kinds)]
+    return doubts
+
+
+def _doubt(
+    materials: Materials, name: str, values: np.ndarray, kinds: Mapping[str, np.ndarray]
+) -> list[str]:
+    doubts = []
+    for kind, mask in kinds.items():
+        rows = np.flatnonzero(mask)[np.argsort(materials.line[mask])]
+        examples = [
+            f"line {materials.line[row]} ({materials.formula[row]}) {values[row]:.6g}"
+            for row in rows[:N_EXAMPLES]
+        ]
+        examples += ["..."] if len(rows) > N_EXAMPLES else []
+        if len(rows):
+            doubts.append(f"{len(rows):,} values of {name} {kind}: {', '.join(examples)}")
+    return doubts
+
+
+def _codes(values: np.ndarray) -> np.ndarray:
+    """Find numbers that look like codes and lie apart: further off than the others are wide."""
+    distinct = np.unique(values[np.abs(values) >= 99])
+    is_code = np.isin(values, [value for value in distinct if CODES.fullmatch(f"{value:.7g}")])
+    others = values[~is_code & ~np.isnan(values)]
+    if not is_code.any() or not len(others):
+        return np.zeros(len(values), bool)
+    width = others.max() - others.min()
+    return is_code & ((values > others.max() + width) | (values < others.min() - width))
 
 
 def reasons(rejected: Iterable[Rejected]) -> str:
@@ -66,6 +121,11 @@ def describe_rows(pack: Pack) -> str:
         lines += [
             f"filtered: {count:,} values outside {rule}" for rule, count in counts.items() if count
         ]
+    # Packs made before this attribute have none.
+    for name, count in pack.attrs.get("combined", {}).items():
+        lines.append(
+            f"warning: {count:,} values of {name} are medians of rows of one formula that disagree"
+        )
     return "\n".join(lines)
 
 

@@ -24,6 +24,7 @@ def pack_table(
     split: str = str(RANDOM),
     split_seed: int = 0,
     filters: bool = True,
+    limits: Mapping[str, tuple[float, float]] | None = None,
     data_dir: str | Path | None = None,
     pack_dir: str | Path | None = None,
     workers: int | None = None,
@@ -49,7 +50,9 @@ def pack_table(
         split: The rule that decides which rows are test, e.g. `random`, `element:O` or
             `family:halogens`.
         split_seed: The seed of the split.
-        filters: True to let the source's filters remove values.
+        filters: True to let hard limits and the source's filters remove values.
+        limits: Property -> lowest and highest value to keep, in its unit, such as
+            `{"bulk_modulus": (0, math.inf)}`. Values outside count as not reported.
         data_dir: The folder of raw tables; by default $IRNET_DATA, else data/.
         pack_dir: The folder of packs; by default $IRNET_PACKS, else packs/.
         workers: The number of processes that compute features; by default the fastest number.
@@ -77,6 +80,7 @@ def pack_table(
         split=split,
         split_seed=check_whole("split_seed", split_seed),
         filters=filters,
+        limits=dict(limits or {}),
         data_dir=data_dir,
         pack_dir=pack_dir,
         workers=workers,

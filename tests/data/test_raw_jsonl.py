@@ -161,7 +161,7 @@ def test_the_formula_of_an_unknown_element_is_what_rejects_its_row(write):
     table = load_table(
         write(CSCL, {**CSCL, "species": ["Xx", "O"]}, {**CSCL, "species": ["D", "Cl"]})
     ).table
-    materials, rejected, _ = select(table, ["magpie"], Source("", ()))
+    materials, rejected, *_ = select(table, ["magpie"], Source("", ()))
     assert list(materials.formula) == ["CsCl"]
     assert [(row.line, row.reason) for row in rejected] == [
         (2, "formula not readable"),
@@ -177,7 +177,7 @@ def test_wrong_species_are_the_reason_where_they_should_give_the_formula(write):
             {"formula": "", "targets": {"band_gap": 1}},
         )
     ).table
-    _, rejected, _ = select(table, ["magpie"], Source("", ()))
+    _, rejected, *_ = select(table, ["magpie"], Source("", ()))
     assert [(row.line, row.reason, row.detail) for row in rejected] == [
         (2, "structure not readable", "a site's species is {'Cl': 2}"),
         (3, "formula is empty", ""),
@@ -204,7 +204,7 @@ def test_lattices_that_are_absurd_flat_or_skewed_are_judged_alike_and_not_warned
     ]
     position = np.array(IRON["frac_coords"]) @ np.linalg.inv(skewed / 4)
     iron[1]["frac_coords"] = (position % 1).tolist()
-    materials, rejected, _ = select(
+    materials, rejected, *_ = select(
         load_table(write(*iron), structures=True).table, [name], Source("", ())
     )
     assert not rejected  # until someone asks for features
@@ -241,7 +241,7 @@ def test_further_numbers_are_features_beside_those_of_the_structure(write):
         "hardness",
         "mixed",
     )  # a property stands among the targets, or nowhere
-    materials, rejected, _ = select(table, ["columns", "structure"], Source("", ()))
+    materials, rejected, *_ = select(table, ["columns", "structure"], Source("", ()))
     assert [row.reason for row in rejected] == ["feature column empty"] * 2
     found = features.describe(["columns", "structure"], materials)
     assert found.x.shape == (2, 1 + 126)
@@ -263,10 +263,10 @@ def test_polymorphs_of_one_formula_stay_where_the_source_keeps_them(write):
         "targets": {"formation_energy": -2.3},
     }
     table = load_table(write(CSCL, other)).table
-    one, rejected, _ = select(table, ["magpie"], SOURCES["mp"])
+    one, rejected, *_ = select(table, ["magpie"], SOURCES["mp"])
     assert (list(one.material_id), len(rejected)) == (["mine-2"], 1)  # the entry of lowest energy
     assert one.crystals[0].lattice[0, 0] == 6.9
-    both, rejected, _ = select(table, ["magpie"], SOURCES["mp"]._replace(polymorphs=True))
+    both, rejected, *_ = select(table, ["magpie"], SOURCES["mp"]._replace(polymorphs=True))
     assert (list(both.material_id), rejected) == (["mine-1", "mine-2"], [])
 
 

@@ -1,0 +1,166 @@
+"""Decide which row of a table stands for a composition, and which values it has.
+
+A feature set of formulas describes all rows of one composition alike, so a pack has one row for
+each. The decision depends on every property of the table that the package knows, whichever are
+packed, and never on the order of the rows:
+
+1. Rows that state an id are grouped by it. Rows without an id are one group.
+2. The group with the row of lowest energy stands for the composition. If none reports an energy, it
+   is the group that reports most properties, and of several the one with the lowest id.
+3. The values are those of its row of lowest energy. A property that this row does not report is
+   taken from other rows of the group that agree with it on every property that both report. So a
+   table that was collected property by property is put together, but two phases never are.
+4. If rows of equal energy, or without one, report different values, their median is taken. Such
+   values are counted and listed.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from irnet_hpc.data.materials import LostValue, Materials, Rejected, lose, reject
+from irnet_hpc.data.properties import PROPERTIES
+
+# For one composition these energies differ only by constants, so they rank its phases equally. The
+# first energy in this list that a row reports is used.
+ENERGIES = ("formation_energy", "energy_per_atom", "energy_above_hull")
+MERGED = "merged into a row of the same formula"
+
+
+class OnePerFormula(NamedTuple):
+    """The rows that stand for a composition, and the rows and values that were left out."""
+
+    materials: Materials
+    rejected: list[Rejected]
+    replaced: list[LostValue]  # values that disagree, so that their median is used
+    combined: dict[str, list[int]]  # property -> lines of the rows that have such a median
+
+
+class _Chosen(NamedTuple):
+    """What stands for a composition."""
+
+    row: int
+    values: dict[str, float]
+    merged: dict[int, list[str]]  # row -> properties that only this row, or rows like it, reports
+    replaced: list[tuple[int, str, str]]  # row, property, reason
+
+
+def one_per_formula(materials: Materials) -> OnePerFormula:
+    """Keep one row for each composition and stated split; see the text of this module."""
+    side = [""] * len(materials) if materials.role is None else materials.role
+    groups: dict[tuple, list[int]] = {}
+    for row, key in enumerate(zip(materials.reduced, side, strict=True)):
+        groups.setdefault(key, []).append(row)
+    targets = {name: values.copy() for name, values in materials.targets.items()}
+    stays, combined = np.ones(len(materials), bool), dict[str, list[int]]()
+    rejected: list[Rejected] = []
+    replaced: list[LostValue] = []
+    for rows in groups.values():
+        if len(rows) == 1:
+            continue
+        chosen = _choose(materials, rows)
+        line = f"line {materials.line[chosen.row]}"
+        for name, value in chosen.values.items():
+            targets[name][chosen.row] = value
+        for row in rows:
+            if row == chosen.row:
+                continue
+            stays[row] = False
+            if new := chosen.merged.get(row):
+                reason, detail = MERGED, f"{line}: {', '.join(new)}"
+            else:
+                reason, detail = "duplicate formula", line
+            rejected.append(reject(materials, row, reason, detail))
+        replaced += [lose(materials, *where) for where in chosen.replaced]
+        for name in dict.fromkeys(name for _, name, _ in chosen.replaced):
+            combined.setdefault(name, []).append(int(materials.line[chosen.row]))
+    materials = dataclasses.replace(materials, targets=targets).take(stays)
+    return OnePerFormula(materials, rejected, replaced, combined)
+
+
+def _choose(materials: Materials, rows: Sequence[int]) -> _Chosen:
+    """Choose among the rows of one composition, of which there are at least two."""
+    by_id: dict[str | None, list[int]] = {}
+    for row in rows:
+        has_id = materials.has_id is None or materials.has_id[row]
+        by_id.setdefault(materials.material_id[row] if has_id else None, []).append(row)
+
+    def rank(entry: tuple[str | None, list[int]]) -> tuple:
+        own, its_rows = entry
+        n_reported = len({name for row in its_rows for name in _known(materials, row)})
+        lowest = min(_energy(materials, row) for row in its_rows)
+        return *lowest, -n_reported, own is None, _natural(own or "")
+
+    return _combine(materials, min(by_id.items(), key=rank)[1])
+
+
+def _combine(materials: Materials, rows: Sequence[int]) -> _Chosen:
+    """Combine the rows of one material, from the lowest energy to the highest."""
+    levels: dict[tuple[int, float], list[int]] = {}
+    for row in sorted(rows, key=lambda row: _order(materials, row)):
+        levels.setdefault(_energy(materials, row), []).append(row)
+    chosen = _Chosen(next(iter(levels.values()))[0], {}, {}, [])
+    own = _reported(materials, chosen.row)
+    known: dict[str, float] = {}  # the values so far that further rows must agree with
+    for level in levels.values():
+        fitting = [row for row in level if _agrees(known, _known(materials, row))]
+        found: dict[str, dict[int, float]] = {}  # property -> row -> value
+        for row in fitting:
+            for name, value in _reported(materials, row).items():
+                if name not in chosen.values:
+                    found.setdefault(name, {})[row] = value
+        for name, by_row in found.items():
+            middle = float(np.median(list(by_row.values())))
+            chosen.values[name] = middle
+            if name in PROPERTIES:
+                known[name] = middle
+            if name not in own:
+                for row in by_row:
+                    chosen.merged.setdefault(row, []).append(name)
+            if len(set(by_row.values())) > 1:
+                reason = f"the median of {len(by_row)} values is used, {middle:g}"
+                chosen.replaced.extend((row, name, reason) for row in by_row)
+    return chosen
+
+
+def _agrees(known: dict[str, float], others: dict[str, float]) -> bool:
+    """Return True if two rows have the same value of every property that both report."""
+    return all(known.get(name, value) == value for name, value in others.items())
+
+
+def _reported(materials: Materials, row: int) -> dict[str, float]:
+    values = {name: float(values[row]) for name, values in materials.targets.items()}
+    return {name: value for name, value in values.items() if not np.isnan(value)}
+
+
+def _known(materials: Materials, row: int) -> dict[str, float]:
+    """Return the values that every pack of a table knows, whichever properties it packs."""
+    values = _reported(materials, row)
+    return {name: value for name, value in values.items() if name in PROPERTIES}
+
+
+def _energy(materials: Materials, row: int) -> tuple[int, float]:
+    """Return the sort key that puts the row of lowest energy of a composition first."""
+    for place, name in enumerate(ENERGIES):
+        if name in materials.targets and not np.isnan(materials.targets[name][row]):
+            return place, float(materials.targets[name][row])
+    return len(ENERGIES), 0.0
+
+
+def _order(materials: Materials, row: int) -> tuple:
+    """Return a sort key by energy, then by what else the table says of the row but its place."""
+    values = sorted(_known(materials, row).items())
+    return *_energy(materials, row), str(materials.formula[row]), values, int(materials.line[row])
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """Return a sort key that puts `mp-22` before `mp-1000`.
+
+    >>> sorted(["mp-1000", "mp-22", "icsd-7"], key=_natural)
+    ['icsd-7', 'mp-22', 'mp-1000']
+    """
+    parts = re.findall(r"[0-9]+|[^0-9]+", text)
+    return [(int(part), part) if part[0] in "0123456789" else (-1, part) for part in parts]
