@@ -41,8 +41,14 @@ def replacing(
 
     Yields:
         The temporary path, to which the caller writes.
+
+    Raises:
+        UserError: If the target is a pipe or a device.
     """
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        # As root, /dev/null itself would become a file; the reader of a pipe would wait for ever.
+        raise UserError(f"{path} must be a file, got a pipe or a device")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
     try:
@@ -62,6 +68,17 @@ def replacing(
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def followed(path: Path | str) -> Path:
+    """Return the file that a symbolic link stands for; any other path is returned as it is.
+
+    Used for files that a user names for writing. Otherwise the link itself would be replaced, and
+    whoever reads the file behind it would keep an old one. Files in folders that others may write
+    are not followed.
+    """
+    path = Path(path)
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def remove_temporaries(path: Path) -> None:

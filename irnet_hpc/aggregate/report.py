@@ -15,7 +15,7 @@ from irnet_hpc.aggregate.published import published_csv
 from irnet_hpc.aggregate.sections import SECTIONS
 from irnet_hpc.aggregate.tables import Table
 from irnet_hpc.errors import UserError
-from irnet_hpc.files import write_json, write_text
+from irnet_hpc.files import followed, write_json, write_text
 from irnet_hpc.runs.collect import Gap, collect_runs
 from irnet_hpc.runs.state_names import CellState, GapState
 
@@ -125,7 +125,7 @@ class Report:
         try:
             from irnet_hpc.aggregate.page.page import render_page
 
-            write_text(path, render_page(self))
+            write_text(followed(path), render_page(self))
         except ImportError as error:
             raise UserError(
                 f"the page needs matplotlib and Jinja2, but one of them cannot be imported: {error}"

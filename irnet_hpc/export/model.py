@@ -10,7 +10,7 @@ import torch
 from irnet_hpc.errors import UserError
 from irnet_hpc.export.graph import largest_differences, write_graph
 from irnet_hpc.export.model_card import ExportedModel, model_card, source_facts
-from irnet_hpc.files import replacing, write_text
+from irnet_hpc.files import followed, replacing, write_text
 from irnet_hpc.models.modes import own_modes
 from irnet_hpc.predict.committee import calibrate_ensemble, load_ensemble, own_pack
 from irnet_hpc.predict.members import Member
@@ -60,7 +60,7 @@ def export_model(
     ensemble, reports = calibrate_ensemble(ensemble, evidence, LEVEL)
     (member,) = ensemble.members
     data = _data(member, pack_dir)
-    with replacing(path) as temporary:
+    with replacing(followed(path)) as temporary:
         write_graph(temporary, member)
         differences, evaluator = largest_differences(temporary, member, data.x)
         relative = float((differences / member.scaling.target_scale).max())
@@ -84,7 +84,7 @@ def export_model(
         reports=reports,
     )
     card = path.with_suffix(".md")
-    write_text(card, model_card(member.spec, member.result, exported))
+    write_text(followed(card), model_card(member.spec, member.result, exported))
     return path, card, exported
 
 

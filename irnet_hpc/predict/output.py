@@ -15,7 +15,7 @@ from typing import NamedTuple, TextIO
 import numpy as np
 
 from irnet_hpc.errors import UserError
-from irnet_hpc.files import replacing
+from irnet_hpc.files import followed, replacing
 from irnet_hpc.predict.screening import Ensemble, ScreenedBatch
 
 ENDINGS = (".csv", ".csv.gz")
@@ -184,7 +184,7 @@ def open_output(path: str, stdout: TextIO) -> Iterator[TextIO]:
         yield stdout
         return
     check_output(path)
-    with replacing(path) as temporary:
+    with replacing(followed(path)) as temporary:
         opener = gzip.open if path.endswith(".gz") else open
         with opener(
             temporary, "wt", encoding="utf-8", errors="surrogateescape", newline=""

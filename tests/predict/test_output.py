@@ -2,12 +2,14 @@
 
 import csv
 import gzip
+import os
 
 import numpy as np
 import pytest
 
+from irnet_hpc.console import exit_status
 from irnet_hpc.errors import UserError
-from irnet_hpc.files import read_json
+from irnet_hpc.files import read_json, write_json, write_text
 from irnet_hpc.predict import cli as predict
 from tests.predict.builders import numbers, table
 
@@ -45,3 +47,42 @@ def test_the_file_is_whole_and_says_its_unit(runs, tmp_path, alloys_pack, monkey
         "t.csv",
         "torn.csv",
     ]
+
+
+@pytest.mark.parametrize("link", ["to a file", "relative", "to a link", "to nothing yet"])
+def test_a_link_that_is_named_for_the_list_stays_a_link(link, runs, ask, tmp_path):
+    """The link had become a file, and whoever reads the file behind it kept the old list."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    behind, named = scratch / "list.csv", tmp_path / "out.csv"
+    if link != "to nothing yet":
+        behind.write_text("old\n")
+    target = {"relative": "scratch/list.csv", "to a link": tmp_path / "middle.csv"}.get(
+        link, behind
+    )
+    (tmp_path / "middle.csv").symlink_to(behind)
+    named.symlink_to(targets.get(link, behind))
+    formulas = table(tmp_path / "t.csv", ["AlNi"])
+    status = exit_status(lambda: predict.main([str(runs[0]), str(formulas), "-o", str(named)]))
+    assert status == 0
+    assert named.is_symlink() and (tmp_path / "middle.csv").is_symlink()
+    with behind.open() as file:
+        assert [row["formula"] for row in csv.DictReader(file)] == ["AlNi"]
+    assert sorted(path.name for path in scratch.iterdir()) == ["list.csv"]
+
+
+def test_a_pipe_is_no_file_to_write(runs, ask, tmp_path, capfd):
+    """Its name had become that of a file, while the reader of the pipe waited for ever."""
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    for path in (pipe, tmp_path / "link.csv"):
+        if path != pipe:
+            path.symlink_to(pipe)
+        formulas = table(tmp_path / "t.csv", ["AlNi"])
+        status = exit_status(lambda: predict.main([str(runs[0]), str(formulas), "-o", str(path)]))  # noqa: B023
+        assert status == 2 and str(pipe) in capfd.readouterr().err
+        assert pipe.is_fifo()
+    for write in (write_text, write_json):
+        with pytest.raises(UserError):
+            write(pipe, "x")
+    assert pipe.is_fifo() and len(list(tmp_path.iterdir())) == 3
