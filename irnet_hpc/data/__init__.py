@@ -29,6 +29,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "loading": ["DEFAULT_ROWS", "Loaded", "load_source"],
         "materials": ["LostValue", "Materials", "Rejected", "lose", "parse_materials", "reject"],
         "properties": ["PROPERTIES", "floor_of"],
+        "raw_csv": ["with_named_index"],
         "raw_jsonl": ["parse_json_line", "parse_structure"],
         "raw_table": ["OPENERS", "RawTable", "ending_of", "formula_table", "one_sentence"],
         "resolve": ["ResolvedSource", "resolve_source"],

@@ -108,8 +108,24 @@ def read_csv_table(
     )
 
 
+def with_named_index(frame: Any) -> Any:
+    """Return a pandas DataFrame with those levels of its index that have names as columns.
+
+    `set_index("material_id")` and `groupby(["formula", "T"])` put data into the index. A level
+    whose name is also that of a column stays where it is.
+    """
+    named = [
+        level
+        for level in frame.index.names
+        if level is not None and level not in frame.columns and frame.columns.nlevels == 1
+    ]
+    return frame.reset_index(level=named) if named else frame
+
+
 def frame_text(frame: Any, name: str) -> TableText:
     """Return the text of a pandas DataFrame as `frame.to_csv(index=False)` writes it.
+
+    Levels of its index that have names are columns too.
 
     A DataFrame and its CSV file therefore give the same table and the same hash. In error messages,
     rows are counted from 1. Raises UserError if the columns have several levels.
@@ -118,6 +134,8 @@ def frame_text(frame: Any, name: str) -> TableText:
         raise UserError(
             f"the columns of {name} have {frame.columns.nlevels} levels; give each column one name"
         )
+
+    frame = with_named_index(frame)
 
     def lines(digest: Any = None) -> Iterator[str]:
         for start in range(0, max(1, len(frame)), BLOCK_ROWS):

@@ -33,7 +33,8 @@ def pack_table(
     """Make a pack from a table, or open it if it has been made before.
 
     The pack is the same, bit for bit, as that of `python -m irnet_hpc.pack` with the same options.
-    A DataFrame gives the same pack as the file that `frame.to_csv(index=False)` writes.
+    A DataFrame gives the same pack as the file that `frame.to_csv(index=False)` writes. Levels of
+    its index that have names, as after `set_index("material_id")`, are columns like any other.
 
     Args:
         table: A path to a table (.csv or .jsonl, also .gz or .xz); the name of a source such as

@@ -21,6 +21,7 @@ import numpy as np
 
 from irnet_hpc.data.crystals import Crystals, stack_crystals
 from irnet_hpc.data.formulas import InvalidFormula, formula_text, parse_formula
+from irnet_hpc.data.raw_csv import with_named_index
 from irnet_hpc.data.raw_jsonl import parse_json_line, parse_structure
 from irnet_hpc.data.raw_table import OPENERS, ending_of, one_sentence
 from irnet_hpc.errors import UserError
@@ -85,6 +86,7 @@ def frame_candidates(
     Raises:
         UserError: If a column is missing or its name occurs twice.
     """
+    frame = with_named_index(frame)
     header = [str(name) for name in frame.columns]
     _check_header("the DataFrame", header, columns, formula_needed)
     has_formula = "formula" in header

@@ -6,6 +6,7 @@ import numpy as np
 import pandas
 import pytest
 
+from irnet_hpc import pack_table
 from irnet_hpc.data.loading import Loaded, load_source
 from irnet_hpc.data.materials import parse_materials
 from irnet_hpc.data.resolve import resolve_source
@@ -87,3 +88,32 @@ def test_columns_have_one_name_each():
 def test_a_source_is_a_name_a_path_or_a_frame():
     with pytest.raises(UserError, match="got dict"):
         resolve_source({"formula": ["Fe2O3"]})
+
+
+@pytest.mark.parametrize("names", ["material_id", "formula", ["formula", "temperature"]])
+def test_levels_of_the_index_that_have_names_are_columns(names):
+    expected, indexed = load_frame(FRAME, columns=True), FRAME.set_index(names)
+    table = load_frame(indexed, columns=True).table
+    assert table.material_id == expected.table.material_id
+    assert table.formula == expected.table.formula
+    np.testing.assert_array_equal(
+        table.columns["temperature"], expected.table.columns["temperature"]
+    )
+
+
+def test_an_index_without_a_name_or_with_that_of_a_column_is_no_column():
+    unnamed = FRAME.set_index(pandas.Index(list("uvwxyz")))
+    twice = FRAME.set_index(pandas.Index(list("uvwxyz"), name="material_id"))
+    for frame in (unnamed, twice):
+        assert load_frame(frame).table.material_id == load_frame(FRAME).table.material_id
+
+
+def test_polymorphs_whose_ids_are_the_index_are_not_one_material(tmp_path):
+    frame = pandas.DataFrame(
+        {"formula": ["C", "C"], "bulk_modulus": [440.0, np.nan], "band_gap": [np.nan, 0.0]},
+        index=pandas.Index(["diamond", "graphite"], name="material_id"),
+    )
+    with pack_table(frame, features="elements", pack_dir=tmp_path, workers=1) as pack:
+        (name,) = pack.material_ids(slice(0, pack.n_rows))
+        values = [float(pack.y(property, slice(0, 1))[0]) for property in pack.units]
+    assert name in ("diamond", "graphite") and np.isnan(values).sum() == 1

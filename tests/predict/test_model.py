@@ -191,3 +191,12 @@ def test_features_far_from_zero_are_predicted_from_as_in_the_test(mean, sd, tmp_
     )
     (graph,) = session.run(None, {"features": x.astype(np.float32)})
     np.testing.assert_allclose(graph[:, 0], predicted, atol=1e-5 * frame["score"].std())
+
+
+def test_formulas_may_be_a_level_of_the_index(runs, alloys_pack):
+    model = load_model(runs[0], pack_dir=alloys_pack.parent, device="cpu")
+    frame = pd.DataFrame({"formula": ["CuZn", "AlNi"], "note": ["x", "y"]}, index=[5, 5])
+    expected = model.predict(frame)["predicted_mixing_enthalpy"].tolist()
+    predicted = model.predict(frame.set_index("formula"))
+    assert predicted["predicted_mixing_enthalpy"].tolist() == expected
+    assert predicted.index.tolist() == ["CuZn", "AlNi"] and "formula" not in predicted
