@@ -57,9 +57,7 @@ def test_a_link_that_is_named_for_the_list_stays_a_link(link, runs, ask, tmp_pat
     behind, named = scratch / "list.csv", tmp_path / "out.csv"
     if link != "to nothing yet":
         behind.write_text("old\n")
-    target = {"relative": "scratch/list.csv", "to a link": tmp_path / "middle.csv"}.get(
-        link, behind
-    )
+    targets = {"relative": "scratch/list.csv", "to a link": tmp_path / "middle.csv"}
     (tmp_path / "middle.csv").symlink_to(behind)
     named.symlink_to(targets.get(link, behind))
     formulas = table(tmp_path / "t.csv", ["AlNi"])
