@@ -10,17 +10,17 @@ a formula, of sodium and nitrogen. predict/candidates.py reads the header of can
 and accepts the same names.
 """
 
-import contextlib
 import csv
 import hashlib
 import io
-import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
 
+from irnet_hpc.data.identifying import identifying_name, leave_out_row_numbers
+from irnet_hpc.data.numerals import has_codes, looks_numeric, parse_column, parse_reported
 from irnet_hpc.data.raw_table import (
     RESERVED,
     RawTable,
@@ -48,7 +48,8 @@ def read_csv_header(table: TableText) -> list[str]:
         raise UserError(
             f"{table.name} has no column named formula; its columns: {', '.join(header)}"
         )
-    twice = sorted(column for column, count in Counter(header).items() if count > 1)
+    # Columns without a name are left out, so there may be several, as behind a last comma.
+    twice = sorted(column for column, count in Counter(header).items() if count > 1 and column)
     if twice:
         raise UserError(
             f"{table.name} repeats column names: {', '.join(map(repr, twice))}; name each once"
@@ -75,6 +76,8 @@ def read_csv_table(
     features = [
         column for column in header if column not in {*RESERVED, *targets} and is_feature(column)
     ]
+    left_out = {column: why for column in features if (why := identifying_name(column))}
+    features = [column for column in features if column not in left_out]
     numbers: dict[str, list[np.ndarray]] = {column: [] for column in (*targets, *features)}
     lines: list[int] = []
     digest = hashlib.sha256()
@@ -95,6 +98,7 @@ def read_csv_table(
     check_text(table, text, lines)
     columns = {column: np.concatenate(blocks) for column, blocks in numbers.items()}
     ids, has_id = number_rows(text.get("material_id", [""] * len(lines)), name)
+    left_out |= leave_out_row_numbers(columns, targets)
     return RawTable(
         line=np.array(lines, np.int64),
         formula=text["formula"],
@@ -103,7 +107,11 @@ def read_csv_table(
         role=text.get("split"),
         targets={column: columns.pop(column) for column in targets},
         columns=columns,
-        ignored=tuple(column for column in header if column not in {*text, *numbers}),
+        ignored=tuple(
+            f"{column or f'column {place}'} ({left_out[column]})" if column in left_out else column
+            for place, column in enumerate(header, start=1)
+            if column in left_out or column not in {*text, *numbers}
+        ),
         sha256=digest.hexdigest(),
     )
 
@@ -187,34 +195,28 @@ def _blocks(
 
 
 def _may_be_numeric(values: tuple[str, ...], before: list[np.ndarray]) -> bool:
-    """Tell whether a column holds numbers, judging by its first non-empty value."""
-    if any(not np.isnan(block).all() for block in before):
-        return True
-    first = next((value for value in values if value), "0")
-    with contextlib.suppress(ValueError):
-        float(first)
-        return True
-    return False
+    """Tell whether a column holds numbers, judging by the first value that is not empty."""
+    if has_codes(values):
+        return False
+    return any(not np.isnan(block).all() for block in before) or looks_numeric(values)
 
 
 def _numbers(
     table: TableText, column: str, values: tuple[str, ...], lines: list[int]
 ) -> np.ndarray:
     """Return (n_values,) float64, NaN where empty. Raises UserError if a value is not finite."""
-    with contextlib.suppress(ValueError):
-        block = np.array([float(value) if value else math.nan for value in values])
-        if not np.isinf(block).any():
-            return block
+    block = parse_column(values)
+    if block is not None:
+        return block
     pairs = zip(values, lines, strict=True)
     return np.array([_number(table, column, value, line) for value, line in pairs])
 
 
 def _number(table: TableText, column: str, value: str, line: int) -> float:
-    with contextlib.suppress(ValueError):
-        number = float(value) if value.strip() else math.nan
-        if not math.isinf(number):
-            return number
-    raise UserError(
-        f"{table.place(line)}: {column} must be a finite number, "
-        f"or empty where not reported, got {value!r}"
-    )
+    try:
+        return parse_reported(value)
+    except ValueError:
+        raise UserError(
+            f"{table.place(line)}: {column} must be a finite number, "
+            f"or empty where not reported, got {value!r}"
+        ) from None

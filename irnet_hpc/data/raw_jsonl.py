@@ -23,6 +23,7 @@ import numpy as np
 from irnet_hpc.data.crystals import Crystal, Unsuitable, stack_crystals
 from irnet_hpc.data.elements import NUMBER
 from irnet_hpc.data.formulas import InvalidFormula, parse_formula, reduced_formula
+from irnet_hpc.data.identifying import identifying_name, leave_out_row_numbers
 from irnet_hpc.data.raw_table import RawTable, TableText, check_text, number_rows, one_sentence
 from irnet_hpc.errors import UserError
 
@@ -80,7 +81,7 @@ def read_jsonl_table(
         for target, column in values.items():
             column.append(entry["targets"].get(target, math.nan))
         for key in entry.keys() - KEYS - ignored.keys():
-            if not is_feature(key) or not _may_be_number(entry[key]):
+            if not is_feature(key) or identifying_name(key) or not _may_be_number(entry[key]):
                 ignored[key] = columns.pop(key, None)
             elif entry[key] is not None:
                 number = _finite(table.place(line), key, entry[key])
@@ -93,6 +94,10 @@ def read_jsonl_table(
         )
     check_text(table, {key: values for key, values in text.items() if values}, lines)
     ids, has_id = number_rows(text["material_id"], name)
+    further = {key: _column(columns[key], len(lines)) for key in sorted(columns)}
+    left_out = {key: why for key in ignored if is_feature(key) and (why := identifying_name(key))}
+    left_out |= leave_out_row_numbers(further)
+    names = {*ignored, *left_out}
     return RawTable(
         line=np.array(lines, np.int64),
         formula=text["formula"],
@@ -100,8 +105,10 @@ def read_jsonl_table(
         has_id=has_id,
         role=text["split"] or None,
         targets={target: np.array(column, np.float64) for target, column in values.items()},
-        columns={key: _column(columns[key], len(lines)) for key in sorted(columns)},
-        ignored=tuple(sorted(ignored)),
+        columns=further,
+        ignored=tuple(
+            sorted(f"{key} ({left_out[key]})" if key in left_out else key for key in names)
+        ),
         sha256=digest.hexdigest(),
         crystals=stack_crystals(crystals),
     )

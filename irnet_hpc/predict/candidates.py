@@ -21,6 +21,7 @@ import numpy as np
 
 from irnet_hpc.data.crystals import Crystals, stack_crystals
 from irnet_hpc.data.formulas import InvalidFormula, formula_text, parse_formula
+from irnet_hpc.data.numerals import parse_column, parse_reported
 from irnet_hpc.data.raw_csv import with_named_index
 from irnet_hpc.data.raw_jsonl import parse_json_line, parse_structure
 from irnet_hpc.data.raw_table import OPENERS, ending_of, one_sentence
@@ -188,7 +189,7 @@ def _check_header(
             f"{path} lacks columns that the model takes as features: "
             f"{', '.join(missing[:5])}; its columns: {', '.join(header)}"
         )
-    if repeated := sorted(name for name, count in Counter(header).items() if count > 1):
+    if repeated := sorted(name for name, n in Counter(header).items() if n > 1 and name):
         raise UserError(
             f"{path} must name each column once, got {', '.join(map(repr, repeated))} repeatedly"
         )
@@ -234,14 +235,14 @@ def _feature_columns(
     numbers = np.full((n_rows, len(names)), math.nan)
     problems: dict[int, str] = {}
     for column, (name, values) in enumerate(zip(names, texts, strict=True)):
-        with contextlib.suppress(ValueError):
-            numbers[:, column] = [float(text) for text in values]
-            if np.isfinite(numbers[:, column]).all():
+        block = parse_column(values)
+        if block is not None:
+            numbers[:, column] = block
+            if np.isfinite(block).all():
                 continue
         for row, text in enumerate(values):
-            numbers[row, column] = math.nan
             with contextlib.suppress(ValueError):
-                numbers[row, column] = float(text)
+                numbers[row, column] = parse_reported(text)
             if not math.isfinite(numbers[row, column]):
                 problem = f"feature {name} must be a finite number, got {text!r}"
                 problems.setdefault(row, problem)

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from irnet_hpc.data.numerals import parse_number
 from irnet_hpc.data.raw_table import MAX_TEXT_LENGTH, about_path, form_of
 from irnet_hpc.files import replacing, write_json
 
@@ -93,7 +94,7 @@ def number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     with contextlib.suppress(ValueError, OverflowError):
-        parsed = float(value)
+        parsed = parse_number(value) if isinstance(value, str) else float(value)
         return parsed if math.isfinite(parsed) else None
     return None
 
