@@ -19,8 +19,12 @@ from typing import Any
 
 import numpy as np
 
+<<<<<<< HEAD
 from irnet_hpc.data.identifying import identifying_name, leave_out_row_numbers
 from irnet_hpc.data.numerals import has_codes, looks_numeric, parse_column, parse_reported
+=======
+from irnet_hpc.data.formulas import formula_text
+>>>>>>> 008d1ac (pack_table reads Compositions as predict does: D2O was packed as H2O)
 from irnet_hpc.data.raw_table import (
     RESERVED,
     RawTable,
@@ -148,6 +152,8 @@ def frame_text(frame: Any, name: str) -> TableText:
     def lines(digest: Any = None) -> Iterator[str]:
         for start in range(0, max(1, len(frame)), BLOCK_ROWS):
             block = frame.iloc[start : start + BLOCK_ROWS]
+            if "formula" in block.columns:
+                block = block.assign(formula=block["formula"].astype(object).map(_as_text))
             text = block.to_csv(index=False, header=start == 0, lineterminator="\n")
             content = text.encode()
             if digest:
@@ -155,6 +161,11 @@ def frame_text(frame: Any, name: str) -> TableText:
             yield from io.StringIO(text)
 
     return TableText(name, lines, unit="row", first=2)
+
+
+def _as_text(formula: Any) -> Any:
+    """Write pymatgen's Composition as candidates to predict are written; text stays as it is."""
+    return formula if isinstance(formula, str) else formula_text(formula)
 
 
 def _blocks(

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pandas
 import pytest
+from pymatgen.core import Composition
 
 from irnet_hpc import pack_table
 from irnet_hpc.data.loading import Loaded, load_source
@@ -117,3 +118,12 @@ def test_polymorphs_whose_ids_are_the_index_are_not_one_material(tmp_path):
         (name,) = pack.material_ids(slice(0, pack.n_rows))
         values = [float(pack.y(property, slice(0, 1))[0]) for property in pack.units]
     assert name in ("diamond", "graphite") and np.isnan(values).sum() == 1
+
+
+def test_compositions_are_the_formulas_that_prediction_reads():
+    magnetite = Composition({"Fe2+": 1, "Fe3+": 2, "O2-": 4})
+    given = [Composition("Fe2O3"), magnetite, Composition("D2O"), None, "Si", Composition("CuZn")]
+    table = load_frame(FRAME.assign(formula=given)).table
+    materials, rejected = parse_materials(table)
+    assert materials.reduced.tolist() == ["Fe2O3", "Fe3O4", "Si", "CuZn"]
+    assert [row.reason for row in rejected] == ["isotope, not an element", "formula is empty"]
