@@ -97,22 +97,17 @@ def write_graph(path: Path, member: Member) -> None:
     path.write_bytes(model.SerializeToString())
 
 
-@torch.no_grad()
-def largest_differences(path: Path, member: Member, x: np.ndarray) -> tuple[np.ndarray, str]:
-    """Compare the predictions of an ONNX file with those of the run's network, in float32.
+def evaluate_graph(path: Path, x: np.ndarray) -> tuple[np.ndarray, str]:
+    """Predict rows with an ONNX file.
 
     Args:
         path: The ONNX file.
-        member: The network.
         x: (n_rows, n_features) float32, features as packed.
 
     Returns:
-        The largest absolute differences (n_properties,), in the properties' units, and the name of
-        the runtime that evaluated the graph.
+        The predictions (n_rows, n_properties), in the properties' units, and the name of the
+        runtime that evaluated the graph.
     """
-    scaling = member.scaling
-    own = member.network(torch.from_numpy(scaling.features(x))).double().numpy()
-    own = np.maximum(own * scaling.target_scale + scaling.target_mean, scaling.floor)
     session: Any
     try:
         import onnxruntime
@@ -123,5 +118,11 @@ def largest_differences(path: Path, member: Member, x: np.ndarray) -> tuple[np.n
     else:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         evaluator = f"onnxruntime {onnxruntime.__version__}"
-    predicted = session.run(None, {"features": x})[0]
-    return np.abs(predicted - own).max(0), evaluator
+    return session.run(None, {"features": x})[0], evaluator
+
+
+@torch.no_grad()
+def float32_predictions(member: Member, x: np.ndarray) -> np.ndarray:
+    """Predict rows with a run's network in float32, without folding, as `evaluate_graph` does."""
+    out = member.network(torch.from_numpy(member.scaling.features(x))).double().numpy()
+    return member.scaling.in_unit(out)

@@ -158,30 +158,43 @@ class Network(nn.Module):
                         parameter.copy_((2 * drawn - 1) * bound)
 
     def population_statistics(
-        self, run: Callable[[], int], all_sum: Callable[[Tensor], Tensor]
-    ) -> None:
-        """Set the mean and variance of every normalisation from one pass over rows.
+        self,
+        run: Callable[[], int],
+        evaluate: Callable[[], object],
+        all_sum: Callable[[Tensor], Tensor],
+    ) -> bool:
+        """Set the statistics of every normalisation from a pass over rows, or two if need be.
 
         Args:
             run: runs the network on this rank's share of the rows, normalised by group, and returns
                 the number of these rows.
+            evaluate: runs the network on the same rows at once, without groups.
             all_sum: sums a tensor in place over all ranks.
+
+        Returns:
+            True if units are unusual (see Normalise.set_statistics), so that `evaluate` was called.
         """
         norms = [module for module in self.modules() if isinstance(module, Normalise)]
         if not norms:
-            return
-        shares = [norm.mean.new_zeros(2, *norm.mean.shape, dtype=torch.float64) for norm in norms]
+            return False
+        shares = [norm.mean.new_zeros(3, *norm.mean.shape, dtype=torch.float64) for norm in norms]
         for norm, share in zip(norms, shares, strict=True):
             norm.sums = share
         n_rows = run()
         count = shares[0].new_full((1,), n_rows)
         sums = torch.cat([*(share.flatten() for share in shares), count])
-        *parts, n = all_sum(sums).split([2 * norm.mean.numel() for norm in norms] + [1])
+        *parts, n = all_sum(sums).split([3 * norm.mean.numel() for norm in norms] + [1])
+        unusual = []
         for norm, part in zip(norms, parts, strict=True):
-            mean, square = (part / n).view(2, *norm.mean.shape)
-            norm.mean.copy_(mean)
-            norm.var.copy_((square - mean**2).clamp(min=0))
             norm.sums = None
+            unusual.append(norm.set_statistics(*(part / n).view(3, *norm.mean.shape)))
+        if any(unusual):
+            for norm in norms:
+                norm.all_sum = all_sum
+            evaluate()
+            for norm in norms:
+                norm.all_sum = None
+        return any(unusual)
 
 
 def n_before_last(network: Network, n_layers: int) -> int:

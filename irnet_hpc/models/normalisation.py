@@ -8,6 +8,11 @@ import torch
 from torch import Tensor, nn
 
 EPSILON = 1e-5  # added to a variance before its root
+# Rows normalised by group have nearly the mean square that rows normalised by all rows have. With
+# less than this share of it, a unit is unusual (see Normalise.set_statistics).
+ORDINARY = 0.99
+# The rounding of a sum of products, in units of the last place of a layer's typical number.
+SUM_ROUNDING = 16
 
 
 class Groups(NamedTuple):
@@ -206,6 +211,12 @@ class Normalise(nn.Module):
 
     mean: Tensor
     var: Tensor
+    # While population statistics are computed: first the sums (3, ..., width) float64 of x, of x²
+    # and of the squares of the normalised x; then, if units are unusual, how to sum over ranks.
+    # Set on the class, since pickles of older versions lack them.
+    sums: Tensor | None = None
+    all_sum: Callable[[Tensor], Tensor] | None = None
+    seen_dtype: torch.dtype  # of the rows that the sums are of
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -213,12 +224,12 @@ class Normalise(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("var", torch.ones(width))
-        # (2, ..., width) float64: sums of x and x² while population statistics are computed
-        self.sums: Tensor | None = None
 
     def forward(self, x: Tensor, groups: Groups | None) -> Tensor:
         """Normalise x (..., n_rows, width) by groups; without groups, by population statistics."""
         if groups is None:
+            if self.all_sum is not None:
+                self._settle(x)
             mean, var = self.mean.flatten(), self.var.flatten()
             weight, bias = self.weight.flatten(), self.bias.flatten()
             # (n_rows, ..., width): to torch, replicas are further columns
@@ -226,8 +237,10 @@ class Normalise(nn.Module):
             y = nn.functional.batch_norm(wide.flatten(1), mean, var, weight, bias, eps=EPSILON)
             return y.view(wide.shape).movedim(0, -2)
         if self.sums is not None:
-            wide = x.detach().double()
-            self.sums += torch.stack([wide.sum(-2), wide.square().sum(-2)])
+            wide, self.seen_dtype = x.detach().double(), x.dtype
+            var = wide.unflatten(-2, (-1, groups.group)).var(-2, correction=0)
+            normalised_square = groups.group * (var / (var + EPSILON)).sum(-2)
+            self.sums += torch.stack([wide.sum(-2), wide.square().sum(-2), normalised_square])
         # The same kernel for a group alone, without Python's part of a step.
         if x.numel() == groups.group * x.shape[-1] and one_kernel_a_group(x, groups):
             own = (self.weight.flatten(), self.bias.flatten())
@@ -235,3 +248,54 @@ class Normalise(nn.Module):
                 x.flatten(0, -2), None, None, *own, True, 0.0, EPSILON
             ).view_as(x)
         return GroupNormalise.apply(x, self.weight, self.bias, groups)
+
+    def set_statistics(self, mean: Tensor, square: Tensor, seen: Tensor) -> bool:
+        """Set the population statistics from rows that were normalised by group.
+
+        Evaluation must show each layer what training showed it. The variance over all rows does
+        that, except in a unit whose variance within a group is often near EPSILON or 0, because
+        features hardly tell rows apart: a constant, a rare 0/1 feature. There, rows normalised by
+        all rows would be larger than rows normalised by group, and each layer would multiply the
+        excess. The statistics of such unusual units are settled in a second pass.
+
+        Args:
+            mean: mean of x over rows, (..., width) float64.
+            square: mean of x².
+            seen: mean square of x as normalised by group, between 0 and 1.
+
+        Returns:
+            True if units are unusual.
+        """
+        var = (square - mean**2).clamp(min=0)
+        is_constant = self._is_constant(mean, var)
+        self.seen = seen
+        self.unusual = (seen < ORDINARY * var / (var + EPSILON)) | is_constant
+        self.mean.copy_(mean)
+        self.var.copy_(var.masked_fill(is_constant, math.inf))
+        return bool((self.unusual & ~is_constant).any())
+
+    def _settle(self, x: Tensor) -> None:
+        """Set the statistics of unusual units from rows that are normalised as in evaluation.
+
+        In the rows (..., n_rows, width) that reach this layer, their normalised squares get the
+        mean that they had by group.
+        """
+        assert self.all_sum is not None
+        wide = x.detach().double()
+        count = wide.new_full((1, *wide.shape[:-2], wide.shape[-1]), wide.shape[-2])
+        sums = torch.cat([torch.stack([wide.sum(-2), wide.square().sum(-2)]), count])
+        total, of_squares, n_rows = self.all_sum(sums)
+        mean = total / n_rows
+        var = (of_squares / n_rows - mean**2).clamp(min=0)
+        is_constant = self._is_constant(mean, var) | self.var.isinf()
+        raised = (var / self.seen - EPSILON).clamp(min=0).masked_fill(is_constant, math.inf)
+        self.mean.copy_(torch.where(self.unusual, mean, self.mean))
+        self.var.copy_(torch.where(self.unusual, raised, self.var))
+
+    def _is_constant(self, mean: Tensor, var: Tensor) -> Tensor:
+        """Tell which units vary by rounding only, (..., width): training saw their shift alone."""
+        of_rows = torch.finfo(self.seen_dtype).eps / 2 * mean.abs()
+        # Sums over many inputs are added up in the weights' precision, and may cancel.
+        typical = mean.square().mean(-1, keepdim=True).sqrt()
+        of_sums = SUM_ROUNDING * torch.finfo(self.weight.dtype).eps * typical
+        return var <= of_rows**2 + of_sums**2

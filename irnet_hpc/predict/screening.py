@@ -66,14 +66,13 @@ class Ensemble(NamedTuple):
 
         Returns None if the interval is not calibrated.
 
-        The lower end is not below the property's floor, unless the prediction itself is.
+        The lower end is not below the property's floor, and neither are the predictions.
         """
         interval = self.intervals[property]
         if interval is None:
             return None
         half = interval.half_width(spread.sd)
-        low = np.maximum(spread.mean - half, np.minimum(floor_of(property), spread.mean))
-        return low, spread.mean + half
+        return np.maximum(spread.mean - half, floor_of(property)), spread.mean + half
 
 
 class Spread(NamedTuple):

@@ -37,11 +37,6 @@ class Grid:
         return 1
 
     @property
-    def floor(self) -> str:
-        """The counterpart of Recipe.floor: always `none`, since these models have no floors."""
-        return "none"
-
-    @property
     def points(self) -> list[dict]:
         """All combinations of the parameters in `grid`; the last parameter varies fastest.
 

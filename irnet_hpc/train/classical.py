@@ -40,7 +40,12 @@ from irnet_hpc.runs.state_names import Cause
 from irnet_hpc.train.checkpoint import no_halves
 from irnet_hpc.train.dataset import Dataset, Part, load
 from irnet_hpc.train.evaluation import optimism, select_halves
-from irnet_hpc.train.finish import Predictions, begin, write_result
+from irnet_hpc.train.finish import (
+    Predictions,
+    begin,
+    warn_far_above_baseline,
+    write_result,
+)
 from irnet_hpc.train.model_file import model_facts, write_tensors
 from irnet_hpc.train.provenance import provenance
 from irnet_hpc.train.run import Run, TrainOptions
@@ -148,6 +153,7 @@ def fit_run(run: Run, pack: Pack, options: TrainOptions, comm: Comm) -> bool:
         f"{point_text(result.chosen['point'])} selected on {result.selected_on}, in "
         f"{result.wall_time_s:.0f} s\nwrote {run.folder.result_json}"
     )
+    warn_far_above_baseline(run, result)
     return True
 
 
@@ -224,7 +230,7 @@ def fitted(spec: RunSpec, grid: Grid, point: dict[str, Any], data: Dataset) -> A
 def predictions(estimator: Any, data: Dataset, rows: Part) -> np.ndarray:
     """Return the predictions for rows, (n_rows,) float64 in the property's unit."""
     scaled = np.asarray(estimator.predict(rows.resident.numpy()), np.float64)
-    return scaled * data.scaling.target_scale + data.scaling.target_mean
+    return data.scaling.in_unit(scaled)
 
 
 def _write(

@@ -157,8 +157,6 @@ def load(
     else:
         held = [(row, _features(pack, row), target) for row, target in roles]
         data = arrange(held, recipe, device, given, own=True)
-    if recipe.floor == "none":
-        return data
     floors = np.array([floor_of(name) for name in spec.properties])
     floor = floors if len(floors) > 1 else float(floors[0])
     return dataclasses.replace(data, scaling=dataclasses.replace(data.scaling, floor=floor))

@@ -33,10 +33,11 @@ def weights(flat: FlatParameters, values: Tensor) -> Iterator[None]:
 
 
 @torch.no_grad()
-def take_statistics(network: Network, rows: Part, recipe: Recipe, comm: Comm) -> None:
+def take_statistics(network: Network, rows: Part, recipe: Recipe, comm: Comm) -> bool:
     """Compute the population statistics of the normalisation layers, from the first training rows.
 
-    Only whole groups of rows are used. The groups are divided among the ranks.
+    Only whole groups of rows are used. The groups are divided among the ranks. Where features
+    hardly tell rows apart, a rank's share goes through the network at once, and True is returned.
     """
     n_groups = min(recipe.statistics_rows, len(rows)) // recipe.norm_group or 1
     first, last = (
@@ -51,7 +52,13 @@ def take_statistics(network: Network, rows: Part, recipe: Recipe, comm: Comm) ->
                 network(_for_all(network, x), groups)
         return last - first
 
-    network.population_statistics(run, comm.sum_)
+    def evaluate() -> None:
+        slabs = [x.clone() for _, x in rows.slabs(first, last, at_once)]
+        with autocast(recipe.precision, rows.device):
+            no_rows = rows.y.new_empty(0, rows.n_features)  # a rank may have no group
+            network(_for_all(network, torch.cat([no_rows, *slabs])))
+
+    return network.population_statistics(run, evaluate, comm.sum_)
 
 
 @torch.no_grad()
@@ -88,10 +95,7 @@ def in_unit(out: np.ndarray, rows: Part, data: Dataset) -> np.ndarray:
     Returns:
         Predictions float64 (n_rows,), or (n_rows, n_properties) for several properties.
     """
-    scaling = data.scaling
-    return np.maximum(
-        out.reshape(rows.target.shape) * scaling.target_scale + scaling.target_mean, scaling.floor
-    )
+    return data.scaling.in_unit(out.reshape(rows.target.shape))
 
 
 def predict(network: Network, rows: Part, data: Dataset, recipe: Recipe, comm: Comm) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Write the files of a finished training: first its predictions, and last its result."""
 
 import dataclasses
+import logging
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,8 @@ from irnet_hpc.runs.result import RunResult
 from irnet_hpc.train.dataset import Dataset
 from irnet_hpc.train.evaluation import measure, measure_several
 from irnet_hpc.train.run import Run
+
+logger = logging.getLogger(__name__)
 
 
 class Predictions(NamedTuple):
@@ -78,6 +81,17 @@ def write_result(
     )
     run.folder.write_result(result)
     return result
+
+
+def warn_far_above_baseline(run: Run, result: RunResult) -> None:
+    """Warn if the model predicts far worse than the training median does."""
+    if result.is_far_above_baseline:
+        logger.warning(
+            f"WARNING: do not use {run.folder}: its MAE, {result.test_mae:.4g} on test"
+            + (f" and {result.val_mae:.4g} on val" if result.val_mae is not None else "")
+            + f", is far above the baseline's {result.baseline_mae:.4g} {result.unit}: predicting "
+            "the median of the training rows is better"
+        )
 
 
 def prediction_arrays(

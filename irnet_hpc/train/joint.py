@@ -51,7 +51,8 @@ def spreads(target: np.ndarray) -> np.ndarray:
         of a property do not vary.
     """
     columns = (target[~np.isnan(target[:, p]), p] for p in range(target.shape[1]))
-    return np.array([float(column.std()) or 1.0 for column in columns])
+    # Of equal numbers the standard deviation may be a rounding error.
+    return np.array([float(column.std()) if np.ptp(column) > 0 else 1.0 for column in columns])
 
 
 def relative_errors(prediction: np.ndarray, target: np.ndarray, spread: np.ndarray) -> np.ndarray:

@@ -18,7 +18,12 @@ from irnet_hpc.runs.state_names import Cause
 from irnet_hpc.train.causes import cause_of
 from irnet_hpc.train.dataset import place_of
 from irnet_hpc.train.evaluation import optimism, predict
-from irnet_hpc.train.finish import Predictions, begin, write_result
+from irnet_hpc.train.finish import (
+    Predictions,
+    begin,
+    warn_far_above_baseline,
+    write_result,
+)
 from irnet_hpc.train.loop import Ended, train_all
 from irnet_hpc.train.model_file import write_model
 from irnet_hpc.train.provenance import provenance
@@ -199,6 +204,7 @@ def _log_result(run: Run, result: RunResult) -> None:
         f"selected on {result.selected_on}, {result.epochs} epochs in {result.wall_time_s:.0f} s\n"
         f"wrote {run.folder.result_json}"
     )
+    warn_far_above_baseline(run, result)
 
 
 def _note_stop(unfinished: list[Run], stop: StopRequest) -> None:

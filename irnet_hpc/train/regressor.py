@@ -28,11 +28,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from irnet_hpc.distributed.engines import Alone, device_of
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.modes import own_modes
-from irnet_hpc.models.network import n_parameters
+from irnet_hpc.models.network import Network, n_parameters
 from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.recipes import Recipe, fitting_batch, resolve
 from irnet_hpc.runs.spec import RunSpec, model_of
 from irnet_hpc.train.dataset import Dataset, arrange
+from irnet_hpc.train.evaluation import take_statistics
 from irnet_hpc.train.loop import Ended, train
 from irnet_hpc.train.run import Run, TrainOptions
 from irnet_hpc.train.stack import Replica
@@ -132,7 +133,7 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
             assert ended.network is not None
             # In float64 the prediction of a row does not depend on the other rows. In float32 it
             # may, since other kernels are used for another number of rows.
-            self.network_ = copy.deepcopy(ended.network).to("cpu", torch.float64)
+            self.network_ = _in_float64(ended.network, data, recipe)
         self.scaling_, self.recipe_ = data.scaling, recipe
         self.history_ = ended.state.history
         self.best_epoch_, self.best_mae_ = ended.state.best_epoch, ended.state.best_mae
@@ -187,7 +188,23 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
                 rows = slice(start, start + PREDICTED_ROWS)
                 scaled = torch.from_numpy(self.scaling_.features(_representable(X[rows]))).double()
                 out[rows] = self.network_(scaled)[:, 0].numpy()
-        return out * self.scaling_.target_scale + self.scaling_.target_mean
+        return self.scaling_.in_unit(out)
+
+
+def _in_float64(network: Network, data: Dataset, recipe: Recipe) -> Network:
+    """Copy a network to float64 on the CPU, with statistics that fit this precision.
+
+    Where features hardly tell rows apart, statistics of bf16 rows do not: a layer would take its
+    rounding for a difference between rows, and each further layer would multiply it.
+    """
+    as_trained = copy.deepcopy(network).to("cpu", torch.float64)
+    retaken = copy.deepcopy(as_trained)
+    train = dataclasses.replace(
+        data.train, x=data.train.resident.double().cpu(), y=data.train.y.double().cpu()
+    )
+    exact = dataclasses.replace(recipe, precision="fp64", allreduce="full")
+    is_unusual = take_statistics(retaken, train, exact, Alone())
+    return retaken if is_unusual else as_trained
 
 
 def shrunk(recipe: Recipe, n_rows: int) -> Recipe:

@@ -30,6 +30,8 @@ class Scaling:
     feature_scale: np.ndarray  # (n_features,) float64, 1 where a feature does not vary
     clip: float  # limit of scaled features, in standard deviations; 0: no limit
     # In the unit of the property; for several properties (n_properties,).
+    # The scale is 0 if the target has one value in all training rows; every prediction is then this
+    # value.
     target_mean: float | np.ndarray
     target_scale: float | np.ndarray
     # For several properties: the standard deviations (n_properties,) that relative errors are
@@ -79,7 +81,28 @@ class Scaling:
 
         Returns float64.
         """
-        return (target - self.target_mean) / self.target_scale
+        return (target - self.target_mean) / nonzero(self.target_scale)
+
+    def in_unit(self, out: np.ndarray) -> np.ndarray:
+        """Convert a model's outputs to the properties' units, and raise them to the floors.
+
+        Args:
+            out: Outputs, (n_rows,) or (n_rows, n_properties), as the scaled target.
+
+        Returns:
+            Predictions of the same shape, float64.
+        """
+        return np.maximum(out * self.target_scale + self.target_mean, self.floor)
+
+    @property
+    def scaled_floor(self) -> float | np.ndarray:
+        """The floor as a scaled target; -inf: no limit."""
+        return (self.floor - self.target_mean) / nonzero(self.target_scale)
+
+
+def nonzero(scale: float | np.ndarray) -> np.ndarray:
+    """Replace scales of 0, of constants, by 1."""
+    return np.where(np.equal(scale, 0), 1.0, scale)
 
 
 def fit(
@@ -102,14 +125,23 @@ def fit(
         # A feature that varies only by rounding counts as constant.
         scale[scale <= 1e-7 * np.abs(mean)] = 0
         scale[scale == 0] = 1
-    if target.ndim == 2:
-        spread, n = spreads(target), target.shape[1]
-        if recipe.target == "standard":
-            return Scaling(mean, scale, clip, np.nanmean(target, 0), spread, spread=spread)
-        return Scaling(mean, scale, clip, np.zeros(n), np.ones(n), spread=spread)
+    target_mean, target_scale = _of_target(target, recipe)
+    if target.ndim == 1:
+        return Scaling(mean, scale, clip, float(target_mean), float(target_scale))
+    return Scaling(mean, scale, clip, target_mean, target_scale, spread=spreads(target))
+
+
+def _of_target(target: np.ndarray, recipe: Recipe | Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the mean and scale of targets, each () or (n_properties,)."""
+    low, high = np.nanmin(target, 0), np.nanmax(target, 0)
     if recipe.target == "standard":
-        return Scaling(mean, scale, clip, float(target.mean()), float(target.std()) or 1.0)
-    return Scaling(mean, scale, clip, 0.0, 1.0)
+        several = target.ndim == 2
+        mean = np.nanmean(target, 0) if several else target.mean()
+        scale = spreads(target) if several else target.std()
+    else:
+        mean, scale = np.zeros_like(low), np.ones_like(low)
+    # Exactly the constant: a mean of equal numbers may differ from them by rounding.
+    return np.where(low == high, low, mean), np.where(low == high, 0.0, scale)
 
 
 def moments(slabs: Slabs) -> tuple[np.ndarray, np.ndarray]:

@@ -179,9 +179,7 @@ class Step:
         self.y = self.targets.new_empty(k, n_local, *self.targets.shape[1:])
         self.noise = self._noise(0)
         self.has_several_properties = first.data.scaling.spread is not None
-        self.floor = self._per_replica(
-            [(s.floor - s.target_mean) / s.target_scale for s in self._scalings()]
-        )
+        self.floor = self._per_replica([s.scaled_floor for s in self._scalings()])
         if self.has_several_properties:
             # Weights of the properties, (K, n_properties, 1): in the loss, and in the train error.
             loss = [loss_weights(replica.data.train.target) for replica in stack.replicas]

@@ -142,7 +142,7 @@ def test_population_statistics_are_the_mean_and_variance_over_the_rows():
         network(x[32:], Groups(16, 16))
         return len(x)
 
-    network.population_statistics(run, lambda sums: sums)
+    network.population_statistics(run, lambda: network(x), lambda sums: sums)
     layer = network.body[0]
     z = linear(x, layer.linear.weight, layer.linear.bias).detach()
     torch.testing.assert_close(layer.norm.mean, z.mean(0))

@@ -14,9 +14,11 @@ from irnet_hpc.models.architectures import parse_layers
 from irnet_hpc.models.dropout import dropout_noise
 from irnet_hpc.models.network import Network
 from irnet_hpc.pack.store import open_pack
+from irnet_hpc.runs.classical_grids import GRIDS
 from irnet_hpc.runs.recipes import resolve
 from irnet_hpc.runs.spec import RunSpec, model_of
 from irnet_hpc.train import loop as training
+from irnet_hpc.train.classical import predictions
 from irnet_hpc.train.dataset import epoch_order, load
 from irnet_hpc.train.evaluation import predict
 from tests import builders
@@ -262,3 +264,24 @@ def test_a_loss_that_is_not_finite_is_a_sentence_with_the_step_and_the_rate(allo
             precision="fp32",
             epochs=40,
         )
+
+
+@pytest.mark.parametrize("recipe", ["paper", "onecycle", "ibrnet", "ridge", "decision_tree"])
+def test_no_model_predicts_below_the_floor_of_its_property(gaps_pack, recipe):
+    """Models that say -1 for every row, in units of the scaled target, next to a floor of 0."""
+    classical = recipe in GRIDS
+    record = GRIDS[recipe] if classical else resolve({"name": "m", "base": recipe, "batch": 32,
+                                                      "norm_group": 32})  # fmt: skip
+    model = {"architecture": recipe, "recipe": "grid"} if classical else model_of("16Ax1-1")
+    with open_pack(gaps_pack) as pack:
+        data = load(pack, RunSpec("pack", "band_gap", **model), record, CPU)
+    if classical:
+        below = type("Below", (), {"predict": lambda self, x: np.full(len(x), -9.0)})()
+        predicted = predictions(below, data, data.test)
+    else:
+        network = Network(data.test.n_features, parse_layers("16Ax1-1"))
+        with torch.no_grad():
+            network.output.weight.zero_()
+            network.output.bias.fill_(-9.0)
+        predicted = predict(network, data.test, data, record, Alone())
+    assert len(predicted) == len(data.test) and set(predicted) == {0.0}
