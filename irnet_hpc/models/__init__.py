@@ -17,6 +17,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "flat": ["FlatParameters"],
         "modes": ["own_modes"],
         "network": ["Layer", "Network", "autocast", "n_before_last", "n_parameters"],
-        "normalisation": ["EPSILON", "Groups", "rank_groups"],
+        "normalisation": ["EPSILON", "Groups", "Normalise", "rank_groups"],
     },
 )

@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "regressor": ["IRNetRegressor"],
         "request": ["RequestedCell", "TrainRequest"],
         "run": ["PLACES", "Run", "TrainOptions"],
-        "scaling": ["Scaling"],
+        "scaling": ["Scaling", "nonzero"],
         "session": ["claim_runs", "open_runs", "train_claimed", "train_runs"],
         "warm_start": ["Origin", "read_origin"],
     },
