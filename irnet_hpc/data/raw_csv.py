@@ -19,12 +19,9 @@ from typing import Any
 
 import numpy as np
 
-<<<<<<< HEAD
+from irnet_hpc.data.formulas import formula_text
 from irnet_hpc.data.identifying import identifying_name, leave_out_row_numbers
 from irnet_hpc.data.numerals import has_codes, looks_numeric, parse_column, parse_reported
-=======
-from irnet_hpc.data.formulas import formula_text
->>>>>>> 008d1ac (pack_table reads Compositions as predict does: D2O was packed as H2O)
 from irnet_hpc.data.raw_table import (
     RESERVED,
     RawTable,
