@@ -9,9 +9,15 @@ covered by the checksums of chunks, which are verified at each read. (HDF5 would
 varying length in a heap that has no checksums.) The unit of a property is an attribute of its
 dataset. Attributes that are not in TEXT are JSON. `format` is written last, so a file without it is
 unfinished.
+
+HDF5 gets files that Python has opened, and so never locks them: a pack does not change once it has
+its name, and parallel file systems often lack locks. h5py's argument `locking=False` is not enough.
+In HDF5 2.0.0 the variable HDF5_USE_FILE_LOCKING, which many sites set, outranks it, and a process
+that has the file open with locks cannot open it without them. Reading takes the same time.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import math
@@ -62,6 +68,9 @@ def pack_path(name: Path | str, pack_dir: Path | str | None = None) -> Path:
     return Path(pack_dir or os.environ.get("IRNET_PACKS") or "packs") / f"{name}.h5"
 
 
+REMEDY = "make the pack again, with python -m irnet_hpc.pack --overwrite"
+
+
 class Pack:
     """An open pack. Close it, or use `with open_pack(path) as pack`.
 
@@ -82,13 +91,13 @@ class Pack:
         self.path = Path(path)
         self.name = self.path.stem
         with _sound(self.path):
-            # A pack never changes once it has its name, and parallel file systems often lack locks.
-            self._file = h5py.File(self.path, "r", locking=False)
+            self._stream = self.path.open("rb")
         try:
             with _sound(self.path):
+                self._file = h5py.File(self._stream, "r")
                 self._read_attributes()
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def __repr__(self) -> str:
@@ -121,7 +130,7 @@ class Pack:
 
     def x(self, rows: slice) -> np.ndarray:
         """Read the features of some rows, (n, n_features) float32."""
-        return self.read("x", rows)
+        return self._finite(self.read("x", rows))
 
     def x_into(self, out: np.ndarray, rows: slice) -> np.ndarray:
         """Read the features of n rows into the first n rows of `out`, a float32 array.
@@ -134,7 +143,17 @@ class Pack:
         out = out[: rows.stop - rows.start]
         with _sound(self.path):
             self._file["x"].read_direct(out, np.s_[rows.start : rows.stop])
-        return out
+        return self._finite(out)
+
+    def _finite(self, x: np.ndarray) -> np.ndarray:
+        """Return features as they are, which are finite in every pack that was written.
+
+        The checksum of a chunk, Fletcher-32 of HDF5 2.0, adds words of 16 bits modulo 65,535. So it
+        does not tell 0x0000 from 0xFFFF, which turns a zero into NaN.
+        """
+        if not np.isfinite(x).all():
+            raise UserError(f"{self.path} is damaged: features are not finite; {REMEDY}")
+        return x
 
     def y(self, property: str, rows: slice) -> np.ndarray:
         """Read a property of some rows, (n,) float64 in its unit; NaN means not reported.
@@ -143,7 +162,20 @@ class Pack:
             UserError: If the pack does not have the property.
         """
         name = check_choice(f"property of pack {self.name}", property, self.units)
-        return self.read(f"y/{name}", rows)
+        values = self.read(f"y/{name}", rows)
+        recorded = self.attrs.get("reported", {}).get(name, {})
+        for role, n_recorded in recorded.items():
+            span = self.rows(role)
+            if not (rows.start <= span.start and span.stop <= rows.stop):
+                continue
+            here = values[span.start - rows.start : span.stop - rows.start]
+            # A zero may have become NaN, which means not reported; see _finite.
+            if (n_reported := int((~np.isnan(here)).sum())) != n_recorded:
+                raise UserError(
+                    f"{self.path} is damaged: {n_reported:,} {role} rows report {name}, but "
+                    f"{n_recorded:,} are recorded; {REMEDY}"
+                )
+        return values
 
     def formulas(self, rows: slice) -> list[str]:
         """Read the formulas of some rows, spelled as in the source."""
@@ -191,7 +223,9 @@ class Pack:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if hasattr(self, "_file"):
+            self._file.close()
+        self._stream.close()
 
     def __enter__(self) -> "Pack":
         return self
@@ -258,13 +292,17 @@ def verify(path: Path | str) -> str:
 def can_be_locked(path: Path | str) -> bool:
     """Return True if HDF5's file locks work on the file system of a file.
 
-    We open packs without locks, but other programs may need them.
+    We open packs without locks, but other programs may need them. HDF5 2.0.0 takes them by flock,
+    unless HDF5_USE_FILE_LOCKING says otherwise; so the same is tried here without HDF5.
     """
     try:
-        with h5py.File(path, "r", locking=True):
-            return True
+        with Path(path).open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:  # another program holds it, so it works
+        return True
     except OSError:
         return False
+    return True
 
 
 def reported_rows(pack: Pack, properties: str, rows: slice) -> np.ndarray:

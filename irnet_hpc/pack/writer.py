@@ -25,14 +25,14 @@ HDF5_VERSIONS = ("v110", "v110")
 class Writer:
     """Writes a pack: first the features, block by block in the order of rows, then the rest."""
 
-    def __init__(self, file: h5py.File, feature_labels: list[str], n_rows: int) -> None:
-        self._file = file
+    def __init__(self, file: h5py.File, path: Path, feature_labels: list[str], n_rows: int) -> None:
+        self._file, self._path = file, path
         self._hashes = {"feature_label": hash_text(feature_labels)}
         self._x_hash = hashlib.sha256()
         n_features = len(feature_labels)
         chunk_rows = max(1, min(CHUNK_ROWS, n_rows, MAX_CHUNK_BYTES // (4 * n_features)))
         self._n_bytes = 4 * n_features * chunk_rows * -(-n_rows // chunk_rows)
-        _reserve(file, self._n_bytes)
+        _reserve(path, self._n_bytes)
         _write_text(file, "feature_label", feature_labels)
         self._x = file.create_dataset(
             "x",
@@ -75,7 +75,7 @@ class Writer:
         assert n_rows == len(formula) == len(material_id) == sum(counts.values())
         longest = max(len(text.encode()) for text in (*formula, *material_id))
         row_bytes = 8 * len(targets) + 2 * longest
-        _reserve(self._file, self._n_bytes + (n_rows + CHUNK_ROWS) * row_bytes)
+        _reserve(self._path, self._n_bytes + (n_rows + CHUNK_ROWS) * row_bytes)
         _write_text(self._file, "formula", formula)
         _write_text(self._file, "material_id", material_id)
         self._hashes |= {"formula": hash_text(formula), "material_id": hash_text(material_id)}
@@ -109,10 +109,12 @@ def create_pack(path: Path, feature_labels: list[str], n_rows: int) -> Iterator[
         UserError: If the disk has no room for the pack.
     """
     with replacing(path) as temporary:
-        with h5py.File(
-            temporary, "w", libver=HDF5_VERSIONS, locking=False, rdcc_nbytes=4 * MAX_CHUNK_BYTES
-        ) as file:
-            yield Writer(file, feature_labels, n_rows)
+        # HDF5 locks no file that Python has opened; see store.py.
+        with (
+            temporary.open("w+b") as stream,
+            h5py.File(stream, "w", libver=HDF5_VERSIONS, rdcc_nbytes=4 * MAX_CHUNK_BYTES) as file,
+        ):
+            yield Writer(file, temporary, feature_labels, n_rows)
             file.flush()
             n_bytes = file.id.get_filesize()
         # Release the reserved space that was not used.
@@ -143,7 +145,7 @@ def _set(item: h5py.File | h5py.Dataset, name: str, value: object) -> None:
     item.attrs.create(name, np.array(encoded, h5py.string_dtype("utf-8", max(1, len(encoded)))))
 
 
-def _reserve(file: h5py.File, n_bytes: int) -> None:
+def _reserve(path: Path, n_bytes: int) -> None:
     """Reserve disk space for a file of `n_bytes` and its metadata.
 
     HDF5 crashes if the disk fills up while HDF5 writes, so the space is reserved beforehand.
@@ -153,10 +155,9 @@ def _reserve(file: h5py.File, n_bytes: int) -> None:
     """
     n_bytes += n_bytes // 64 + 2**20
     try:
-        with Path(file.filename).open("r+b") as stream:
+        with path.open("r+b") as stream:
             os.posix_fallocate(stream.fileno(), 0, n_bytes)
     except OSError as error:
-        folder = Path(file.filename).parent
         raise UserError(
-            f"{folder} has no room for a pack of {n_bytes / 2**20:,.0f} MiB: {error.strerror}"
+            f"{path.parent} has no room for a pack of {n_bytes / 2**20:,.0f} MiB: {error.strerror}"
         ) from None
