@@ -205,7 +205,9 @@ def read_json(path: Path | str, max_bytes: int = MAX_JSON) -> dict:
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     except RecursionError:
-        raise UserError(f"{path} must be JSON of ours, got brackets nested too deeply") from None
+        raise UserError(
+            f"{path} is not JSON of this program: brackets are nested too deeply"
+        ) from None
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold a JSON object, got a {type(value).__name__}")
     return value

@@ -25,7 +25,7 @@ N_NAMES = 3  # formulas that are named
 
 @dataclasses.dataclass(frozen=True)
 class HalfRows:
-    """The fewest test rows that make half of an MAE."""
+    """The smallest set of test rows that causes half of an MAE."""
 
     n: int
     n_rows: int  # number of test rows
@@ -45,7 +45,7 @@ class HalfRows:
         return ", ".join([*self.formulas, *more])
 
     def words(self, form: str, unit: str) -> str:
-        """Write how much of the MAE comes from these rows, and what it is without them."""
+        """Say how much of the MAE comes from these rows, and how large it is without them."""
         rows = f"{self.n:,} of {self.n_rows:,} test rows ({self.names})"
         verb = "makes" if self.n == 1 else "make"
         them = "it" if self.n == 1 else "them"
@@ -56,7 +56,7 @@ class HalfRows:
 
 
 def few(n_rows: int) -> int:
-    """Return how many of `n_rows` rows are a few."""
+    """Return the largest number of rows that counts as few among `n_rows` rows."""
     return max(1, math.floor(FEW * n_rows))
 
 

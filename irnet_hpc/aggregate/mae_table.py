@@ -9,14 +9,14 @@ from irnet_hpc.aggregate.tables import Missing, Row, Table
 from irnet_hpc.runs.result import FAR_ABOVE
 
 HOW_TO_READ = (
-    "Each number is a test MAE: mean ± sd over seeds (n = number of seeds). Bold marks the best of "
-    "a row, and every model that three or more runs cannot tell from it (paired over common test "
-    "rows and seeds, Holm's correction over the row). With fewer than three runs, bold marks the "
-    "lowest MAE and claims nothing. baseline: predict the median of the training rows for every "
-    "test row. far above the baseline: a run whose MAE on val or test is more than "
-    f"{FAR_ABOVE:g} times the baseline's, so do not use it. N rows make P %: so few test rows make "
-    "half or more of it. irnet vs plain: by how many per cent IRNet's MAE is below that of the "
-    "plain network of the same depth; its interval is among the differences."
+    "Each number is a test MAE: mean ± sd over seeds (n = number of seeds). Bold marks the best "
+    "of a row, and every model that does not differ significantly from it in three or more runs "
+    "(paired over common test rows and seeds, Holm's correction over the row). With fewer than "
+    "three runs, bold marks the lowest MAE and claims nothing. baseline: predict the median of "
+    "the training rows for every test row. far above the baseline: a run whose MAE on val or test "
+    f"is more than {FAR_ABOVE:g} times the baseline's, so do not use it. N rows make P %: so few "
+    "test rows cause half or more of the MAE. irnet vs plain: by how many per cent IRNet's MAE is "
+    "below that of the plain network of the same depth; its interval is among the differences."
 )
 HOW_TO_READ_CLASSICAL = (
     "best classical: the test MAE of the classical model with the lowest MAE on val, trained on "

@@ -44,15 +44,15 @@ def legend(findings: Findings) -> list[Note]:
         _note("a few test rows make half of an MAE", _decided_by_few_rows(findings)),
         _note("layer strings", custom),
         _note(
-            "recipes of one name and different content, each in a table of its own",
+            "different recipes with the same name, each in a table of its own",
             _recipes_of_one_name(runs),
         ),
         _note(
-            "fitted on fewer rows, all that the model can take in reasonable time",
+            "fitted on fewer rows, as many as the model can take in reasonable time",
             _fitted_on_fewer_rows(runs),
         ),
         _note(
-            "packs named like splits of one pack that differ in more than the seed, so not merged",
+            "packs named like splits of one pack that differ in more, so they are not merged",
             [
                 f"{', '.join(family.packs)}: {', '.join(family.differing)}"
                 for family in families
@@ -60,14 +60,14 @@ def legend(findings: Findings) -> list[Note]:
             ],
         ),
         _note(
-            "started from a run that may have seen test formulas, which its result does not state",
+            "started from a run that may have seen test formulas (its result does not say)",
             [
                 str(run.folder)
                 for run in runs
                 if run.spec.start_from and (run.result.origin or {}).get("n_shared_test") is None
             ],
         ),
-        _note("started from a run that has since been trained otherwise", changed),
+        _note("started from a run that has since been trained differently", changed),
         _note(
             "stale: trained with a recipe or a trainer that has since changed",
             {table.recipe_label for table in findings.tables if table.stale},

@@ -103,8 +103,8 @@ def published_beside(table: Table) -> list[Comparison]:
 def caption(table: Table) -> str:
     """Write the sentence that introduces the published numbers beside a table."""
     return (
-        f"Published on {table.source}. Rows, splits and selection are not ours, so these numbers "
-        "stand beside our table and not in it:"
+        f"Published on {table.source}, with other rows, splits and ways of selecting, so these "
+        "numbers are not in our table:"
     )
 
 

@@ -30,15 +30,18 @@ class Ranking:
 
     @property
     def any_differ(self) -> bool:
-        """Return True if Friedman's test finds that the models differ.
+        """True if Friedman's test finds that the models differ.
 
-        If not, Nemenyi's critical difference, a test after Friedman's, is not asked.
+        Nemenyi's critical difference may be used only in this case.
         """
         return self.p is not None and self.p < LEVEL
 
     @property
     def told_apart(self) -> float | None:
-        """The least significant difference of two mean ranks; None if there are too few tasks."""
+        """The smallest significant difference of two mean ranks; None if there are too few tasks.
+
+        It is infinite if Friedman's test finds no difference.
+        """
         return self.critical_difference if self.p is None or self.any_differ else math.inf
 
     def is_as_good_as_best(self, rank: float) -> bool:

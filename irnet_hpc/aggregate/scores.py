@@ -89,7 +89,7 @@ class Score:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """The warnings that must stand beside the MAE wherever it is shown."""
+        """The warnings that must be shown together with the MAE."""
         n_far = len(self.far_above_baseline)
         of = f"{n_far} of them " if 0 < n_far < self.n else ""
         remarks = [f"{of}far above the baseline"] if n_far else []

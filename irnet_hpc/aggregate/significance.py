@@ -33,7 +33,7 @@ class RunPairs(NamedTuple):
 
 
 def judge(tables: Sequence[Table], predictions: Predictions) -> tuple[Table, ...]:
-    """Add to the tables what follows from predictions, and mark the scores as good as the best.
+    """Add to the tables all numbers that need predictions, and mark the scores as good as the best.
 
     Returns:
         The new tables.

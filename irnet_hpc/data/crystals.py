@@ -120,7 +120,7 @@ def reduced_cell(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
     lost = np.finfo(float).eps * np.max(products)
     if not lost <= MAX_LENGTH_ERROR:
         raise Unsuitable(
-            "lattice too skewed", f"its numbers give its shortest vectors to {lost:.1g} Å only"
+            "lattice too skewed", f"its shortest vectors are known only to within {lost:.1g} Å"
         )
     return lattice, crystal.position % 1 @ back % 1
 

@@ -252,8 +252,9 @@ def check_size(size: int, where: Launch | None) -> None:
     """
     if where and where.size != size:
         raise UserError(
-            f"size must equal what {where.launcher} started, got {size} and {where.size}; this "
-            "Horovod may be built for another launcher (see srun --mpi=list), --engine torch is not"
+            f"the engine must find as many ranks as {where.launcher} started, got {size} and "
+            f"{where.size}; this Horovod may be built for another launcher (see srun --mpi=list), "
+            "so use --engine torch"
         )
 
 
@@ -396,7 +397,7 @@ def _receive(door: socket.socket, token: str, size: int, deadline: float) -> lis
                 continue
             missing = sorted({str(rank) for rank in range(1, size)} - guests.keys(), key=int)
             raise UserError(
-                f"ranks {', '.join(missing)} of {size} did not come within {TIMEOUT_S} s"
+                f"ranks {', '.join(missing)} of {size} did not connect within {TIMEOUT_S} s"
             ) from None
         except OSError:
             continue
@@ -425,7 +426,7 @@ def _knock(launch: Launch, path: Path, deadline: float) -> tuple[str, int, str]:
                     if door.recv(20) == b"come in":
                         return address, published["port"], interface_of(own)
     raise UserError(
-        f"rank {launch.rank} waited {TIMEOUT_S} s for rank 0 and the others to come to {path}"
+        f"rank {launch.rank} waited {TIMEOUT_S} s, but not all ranks connected through {path}"
     )
 
 

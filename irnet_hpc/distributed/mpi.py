@@ -81,8 +81,9 @@ def run(main: Callable[[Ranks], None]) -> int:
 def _join(where: launch.Launch) -> Ranks:
     if where.launcher == "srun" and not {"PMIX_RANK", "PMI_RANK"} & os.environ.keys():
         raise UserError(
-            "packing over several tasks runs over MPI, so srun must be given one that MPI knows, "
-            "such as --mpi=pmix; see srun --mpi=list, or pack in one task with --workers"
+            "packing on several ranks needs MPI, but srun started these ranks without it; give "
+            "srun an option such as --mpi=pmix (srun --mpi=list shows the choices), or pack in one "
+            "task with --workers"
         )
     try:
         with warnings.catch_warnings():  # it warns of what is an error below
@@ -91,15 +92,15 @@ def _join(where: launch.Launch) -> Ranks:
     # RuntimeError: mpi4py's wheels look for the MPI library when they are imported.
     except (ImportError, RuntimeError) as error:
         raise UserError(
-            f"packing over {where.size} ranks needs mpi4py and MPI ({error}); run env/setup.sh, or "
+            f"packing on {where.size} ranks needs mpi4py and MPI ({error}); run env/setup.sh, or "
             "pack with --workers"
         ) from None
     size = MPI.COMM_WORLD.Get_size()
     if size != where.size:
         raise UserError(
-            f"size must equal what {where.launcher} started, got {size} and {where.size}; the "
-            "ranks must be started by the mpirun (or srun --mpi) of the MPI that mpi4py finds, "
-            f"{MPI.Get_library_version().split(',')[0]}; or pack with --workers"
+            f"MPI must find as many ranks as {where.launcher} started, got {size} and "
+            f"{where.size}; start them with the mpirun (or srun --mpi) of the MPI library that "
+            f"mpi4py loads, {MPI.Get_library_version().split(',')[0]}, or pack with --workers"
         )
     # Ranks are bound to their cores, or share all of the machine's.
     cores = max(1, min(available_cores(), (os.cpu_count() or 1) // where.local_size))

@@ -66,7 +66,7 @@ def at(row: int | None) -> None:
 
 @dataclasses.dataclass
 class _Task:
-    """A block to compute, and what happened when it was tried before."""
+    """A block to compute, and the rows at which earlier tries failed."""
 
     number: int
     block: Any
@@ -216,7 +216,9 @@ def _blame(worker: _Worker, task: _Task, limit_s: float | None) -> None:
     worker.process.join()
     row = _row(worker)
     if row is None:
-        raise UserError("a worker process died, perhaps for want of memory; try fewer --workers")
+        raise UserError(
+            "a worker process died, perhaps because memory ran out; try fewer --workers"
+        )
     for other in sorted(task.left_out):  # rows that were left out did not count
         row += other <= row
     late = limit_s is not None and worker.spent_s > limit_s
@@ -227,7 +229,7 @@ def _blame(worker: _Worker, task: _Task, limit_s: float | None) -> None:
     elif row not in task.suspects:
         task.suspects.add(row)
     elif worker.process.exitcode == -signal.SIGKILL or worker.process.exitcode == OUT_OF_MEMORY:
-        task.left_out[row] = "process killed, perhaps for want of memory", ""
+        task.left_out[row] = "process killed, perhaps because memory ran out", ""
     else:
         code = worker.process.exitcode or 0
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"

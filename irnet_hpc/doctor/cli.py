@@ -82,7 +82,7 @@ def read_site_if_possible(name: str | None) -> "tuple[Site | None, str | None]":
 
 
 def print_verdict(name: str, verdict: Verdict) -> None:
-    """Print a verdict on one line, and what to do about it on a second line."""
+    """Print a verdict on one line, and its advice, if any, on a second line."""
     is_failure = verdict.level == Level.FAILURE
     level = verdict.level.upper() if is_failure else str(verdict.level)
     print(f"{level:<8} {name:<{NAME_WIDTH}}  {verdict.found}", flush=True)

@@ -185,7 +185,7 @@ def check_sbatch(settings: Settings) -> Verdict | None:
 
     if settings.site is None:
         raise UserError(
-            "the site cannot be read, because a library is missing; the check versions names it"
+            "the site cannot be read, because a library is missing; see the check `versions`"
         )
     # A sweep submits its jobs without the SLURM variables of any job, so SBATCH_* do not count.
     with outside_any_job():

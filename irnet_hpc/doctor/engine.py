@@ -168,7 +168,11 @@ def check_nccl(_: Settings) -> Verdict | None:
 def judge_sum(facts: dict, size: int, todo: str) -> Verdict:
     """Make a verdict from the facts that `probes.allreduce` measured on `size` ranks."""
     speed = f"{facts['engine']}, {facts['device']}: {facts['mb_per_s']:,.0f} MB/s"
-    found = f"{facts['size']} ranks, {speed}" if facts["size"] > 1 else "one rank, which sums alone"
+    found = (
+        f"{facts['size']} ranks, {speed}"
+        if facts["size"] > 1
+        else "one rank, so there is nothing to sum"
+    )
     if facts["size"] != size:
         return failure(f"started {size} ranks, but the engine sees {facts['size']}", todo, **facts)
     if not facts["right"]:

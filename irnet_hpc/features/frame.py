@@ -104,5 +104,5 @@ def _refusal(formulas: list[Any], problems: dict[int, str]) -> str:
     more = f" and {len(problems) - MAX_LISTED:,} more" if len(problems) > MAX_LISTED else ""
     return (
         f"every formula must have features, got {', '.join(listed)}{more}; "
-        "errors='nan' gives such rows NaN"
+        "with errors='nan' such rows become NaN"
     )

@@ -176,7 +176,7 @@ def balls(crystal: Crystal) -> Iterator[tuple[int, np.ndarray]]:
         if len(near) > MAX_POINTS:
             raise Unsuitable(
                 "too dense",
-                f"{len(near)} atoms within {CUTOFF:g} Å of one, more than {MAX_POINTS}",
+                f"{len(near)} atoms within {CUTOFF:g} Å of an atom, more than {MAX_POINTS}",
             )
         for element in elements:
             ball = near[(number[near] == own) | (number[near] == element)]
@@ -184,7 +184,7 @@ def balls(crystal: Crystal) -> Iterator[tuple[int, np.ndarray]]:
             if n_pairs > MAX_PAIRS:
                 raise Unsuitable(
                     "crystal too large",
-                    f"{len(sites)} sites, more than {MAX_PAIRS:,} pairs of neighbours",
+                    f"{len(sites)} sites with more than {MAX_PAIRS:,} pairs of neighbours",
                 )
             yield int(own), offset[ball]
 
@@ -208,7 +208,7 @@ def _around(crystal: Crystal) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if (n_sites := len(fraction) * np.prod(2 * reach + 1)) > MAX_IMAGES:
         raise Unsuitable(
             "crystal too large",
-            f"{n_sites:.3g} images of sites to search, of at most {MAX_IMAGES:,}",
+            f"{n_sites:.3g} images of sites to search, more than {MAX_IMAGES:,}",
         )
     images = np.stack(
         np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), -1

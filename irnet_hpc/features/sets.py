@@ -92,7 +92,7 @@ def parse_feature_sets(text: str) -> tuple[str, ...]:
     """
     names = tuple(check_choice("feature set", name, FEATURE_SETS) for name in text.split("+"))
     if len(set(names)) < len(names):
-        raise UserError(f"each feature set may stand once in a sum, got {text!r}")
+        raise UserError(f"each feature set may occur only once in a sum, got {text!r}")
     return names
 
 
@@ -103,7 +103,7 @@ def check_installed(names: Sequence[str]) -> None:
         for library in FEATURE_SETS[name].libraries if extra else ():
             if not _is_installed(library):
                 raise UserError(
-                    f"feature set {name} needs {library}, got none; install it by "
+                    f"feature set {name} needs {library}, which is not installed; "
                     f"pip install 'irnet_hpc[{extra}]'"
                 )
 
@@ -332,6 +332,6 @@ FEATURE_SETS = {
         row_s=0.07,
         libraries=("gudhi",),
         extra="homology",
-        experimental="it follows its paper in part, and its numbers may change; docs/homology.md",
+        experimental="it differs from its paper, and its numbers may change; see docs/homology.md",
     ),
 }

@@ -162,7 +162,7 @@ def _triangles(cells: voronoi.Tessellation, weight: np.ndarray, start: np.ndarra
     if (n_paths := count.sum()) > MAX_PATHS:
         raise Unsuitable(
             "crystal too large",
-            f"{n_paths:,} paths from neighbour to neighbour, of at most {MAX_PATHS:,}",
+            f"{n_paths:,} paths from neighbour to neighbour, more than {MAX_PATHS:,}",
         )
     one = np.repeat(np.arange(len(count)), count)
     two = np.arange(n_paths) + np.repeat(start[cells.neighbour] - np.cumsum(count) + count, count)

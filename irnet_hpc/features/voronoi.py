@@ -164,7 +164,7 @@ def _points(centres: np.ndarray, radius: float, fraction: np.ndarray, lattice: n
     if n_points > MAX_POINTS:
         raise Unsuitable(
             "crystal too large",
-            f"{n_points:.3g} images of sites to search, of at most {MAX_POINTS:,}",
+            f"{n_points:.3g} images of sites to search, more than {MAX_POINTS:,}",
         )
     steps = [np.arange(start, stop + 1) for start, stop in zip(first, last, strict=True)]
     shift = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 3)

@@ -175,7 +175,7 @@ def _stack(part: str, string: str) -> Stack:
     dropout = {name: float(match[name] or 0) for name in ("layer_dropout", "stack_dropout")}
     for name, rate in dropout.items():
         if match[name] and not 0.001 <= rate <= 0.999:
-            raise UserError(f"{where} must drop a part of 0.001 to 0.999, got {match[name]}")
+            raise UserError(f"{where} must have a dropout of 0.001 to 0.999, got {match[name]}")
     shortcut = "stack" if match["stack"] else "layer" if match["layer"] else "none"
     return Stack(width, branches, bool(match["norm"]), slope, shortcut, **dropout)
 

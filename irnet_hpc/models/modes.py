@@ -8,14 +8,15 @@ import torch
 
 @contextlib.contextmanager
 def own_modes() -> Iterator[None]:
-    """Compute as a new process would, whatever modes of torch the caller has switched on.
+    """Compute inside the block as in a new process, in torch's default modes.
 
-    Without it a recipe in fp32 would be trained in bf16 inside the caller's `torch.autocast`, and
-    would still be called fp32; gradients are missing inside `torch.no_grad`; and tensors go to
-    another device after `torch.set_default_device`. All these modes belong to the calling thread,
-    and are as before at the end. It may also be used as a decorator.
+    Otherwise the modes that the caller has set would have effects. Inside `torch.autocast`, a
+    recipe in fp32 would be trained in bf16; inside `torch.no_grad`, there would be no gradients;
+    and after `torch.set_default_device`, tensors would be made on another device. These modes
+    belong to the calling thread, and are restored at the end. This function may also be used as a
+    decorator.
 
-    As torch 2.13 does it: `is_autocast_enabled` tells device types apart; only a mode that is on is
+    For torch 2.13: `is_autocast_enabled` is asked for each device type. Only a mode that is on is
     switched off, since an active device mode makes each call of torch slower.
     """
     with contextlib.ExitStack() as modes:

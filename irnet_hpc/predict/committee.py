@@ -152,7 +152,7 @@ def calibrate_ensemble(
     Args:
         ensemble: The networks.
         evidence: Property -> held-out rows, as load_ensemble returns them.
-        level: Share of values that intervals should hold, between 0 and 1.
+        level: The fraction of values that intervals should contain, between 0 and 1.
 
     Returns:
         The ensemble with its intervals, and a report for each property.

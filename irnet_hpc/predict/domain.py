@@ -119,7 +119,7 @@ def _fit_projection(x: np.ndarray) -> Projection:
 
 
 def constants_of(pack: Pack, rows: np.ndarray) -> Constants:
-    """Return the features that have one value in all these rows; the row numbers must ascend."""
+    """Find the features that have a single value in all these rows. The row numbers must ascend."""
     value = _features(pack, rows[:1])[0]
     place = np.arange(len(value))
     for x in _slabs(pack, rows):
@@ -142,8 +142,8 @@ def _slabs(pack: Pack, rows: np.ndarray) -> Iterator[np.ndarray]:
 def _features(pack: Pack, rows: np.ndarray) -> np.ndarray:
     """Read the features of rows, (n_rows, n_features) float32.
 
-    The row numbers must ascend. They should lie close together, since all rows between the first
-    and the last are read.
+    The row numbers must ascend. They should be close together, since all rows between the first and
+    the last are read.
     """
     return pack.x(slice(int(rows[0]), int(rows[-1]) + 1))[rows - rows[0]]
 

@@ -47,7 +47,7 @@ def calibrate(error: np.ndarray, sd: np.ndarray, level: float) -> ConformalInter
     Args:
         error: (n_rows,) errors of the members' mean, in the property's unit.
         sd: (n_rows,) standard deviations over the members, in the same unit.
-        level: Share of values that intervals should hold, between 0 and 1.
+        level: The fraction of values that intervals should contain, between 0 and 1.
 
     Raises:
         UserError: If there are too few rows for the level; a level of 90 % needs nine.
@@ -65,7 +65,7 @@ def calibrate(error: np.ndarray, sd: np.ndarray, level: float) -> ConformalInter
 
 
 def coverage(interval: ConformalInterval, error: np.ndarray, sd: np.ndarray) -> float:
-    """Return the share of rows whose value lies within the interval.
+    """Return the fraction of rows whose value is within the interval.
 
     Args:
         interval: The calibrated interval.

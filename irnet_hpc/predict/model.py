@@ -57,7 +57,7 @@ class Model:
         """Return, for each property, the test errors and the coverage of the intervals.
 
         Args:
-            level: Share of values that intervals should hold, between 0 and 1.
+            level: The fraction of values that intervals should contain, between 0 and 1.
         """
         return self._calibrate(level)[1]
 
@@ -75,17 +75,17 @@ class Model:
         Args:
             materials: Formulas, or a DataFrame with a column `formula` and the columns that the
                 networks need as features.
-            level: Share of values that intervals should hold, between 0 and 1.
+            level: The fraction of values that intervals should contain, between 0 and 1.
             workers: Number of processes that compute features.
 
         Returns:
             A DataFrame. It has the index and the columns of `materials` (a Series is a column of
-            formulas and keeps its index), and for each property:
-            `predicted_<property>`; `low_<property>` and `high_<property>` if an interval could be
-            calibrated; and `sd_<property>` if several networks predict it. The last columns are
-            `distance` (to the training rows; 1 is the limit), `outside` (why a row lies outside the
-            training data, or empty) and `problem` (why a row has no prediction, or empty). The
-            units are in `attrs["units"]` of the DataFrame.
+            formulas and keeps its index), and for each property: `predicted_<property>`;
+            `low_<property>` and `high_<property>` if an interval could be calibrated; and
+            `sd_<property>` if several networks predict it. The last columns are `distance` (to the
+            training rows; 1 is the limit), `outside` (why a row is outside the training data, or
+            empty) and `problem` (why a row has no prediction, or empty). The units are in
+            `attrs["units"]` of the DataFrame.
 
         Raises:
             UserError: If a column is missing, or if the networks need crystal structures.
@@ -148,7 +148,7 @@ def load_model(
             run, or the result that `train_model` returned.
         results: The folder of all runs; a run that is given by its result is looked up there.
         pack_dir: Folder of the packs that the runs were trained on. The packs calibrate intervals
-            and show what lies outside the training data. None: $IRNET_PACKS, else packs/.
+            and show which materials are outside the training data. None: $IRNET_PACKS, else packs/.
         device: The device on which the networks compute: `auto` (a GPU if there is one), `cpu` or
             `cuda`.
 

@@ -220,7 +220,11 @@ def _distance(ensemble: Ensemble, inputs: list[np.ndarray], n_rows: int) -> np.n
 def _new_values(
     ensemble: Ensemble, inputs: list[np.ndarray], rows: np.ndarray
 ) -> dict[int, list[str]]:
-    """Return row -> what it has new: features that have one other value in all training rows."""
+    """Find features whose value differs from the single value that they have in all training rows.
+
+    Returns:
+        Row -> a text for each such feature.
+    """
     new: dict[int, dict[str, None]] = {}
     for member, domain, own in zip(ensemble.members, ensemble.domains, inputs, strict=True):
         if domain is None:

@@ -131,7 +131,7 @@ def file_server_time(folder: Path) -> float | None:
 
 
 def new_lease() -> Lease:
-    """Make a lease for this process, with a token of its own."""
+    """Make a lease for this process, with a new token."""
     job, restart = os.environ.get("SLURM_JOB_ID"), int(os.environ.get("SLURM_RESTART_COUNT", 0))
     if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
         job = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}"

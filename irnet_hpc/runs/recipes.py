@@ -235,7 +235,7 @@ def cannot_start(recipe: Recipe, depth: int, origin: Recipe | None) -> str | Non
     for field in ("features", "clip"):
         if origin and getattr(recipe, field) != getattr(origin, field):
             return (
-                f"{field} of recipe {recipe.name!r} must be as in the init run's recipe "
-                f"{origin.name!r}, {getattr(origin, field)}, got {getattr(recipe, field)}"
+                f"{field} of recipe {recipe.name!r} must be {getattr(origin, field)}, as in "
+                f"the init run's recipe {origin.name!r}, got {getattr(recipe, field)}"
             )
     return None

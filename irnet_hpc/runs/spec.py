@@ -88,7 +88,7 @@ class RunSpec:
             parse_layers(self.layers).depth,
         ):
             raise UserError(
-                f"architecture {self.architecture}-{self.depth} is not that of layers "
+                f"architecture {self.architecture}-{self.depth} does not match layers "
                 f"{self.layers!r}"
             )
 

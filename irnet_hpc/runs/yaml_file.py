@@ -71,17 +71,18 @@ def _count(node: yaml.Node, known: dict[int, int]) -> int:
         total += sum(_count(n, known) for n in (child if isinstance(child, tuple) else (child,)))
     if total > MAX_NODES:
         line = node.start_mark.line + 1
-        rule = f"must hold at most {MAX_NODES:,} entries, what aliases repeat included"
+        rule = f"must hold at most {MAX_NODES:,} entries, counting each use of an alias"
         raise UserError(f"line {line}: {rule}")
     known[id(node)] = total
     return total
 
 
 def _check_keys(node: yaml.MappingNode) -> None:
-    """Refuse keys that are not text or are given twice, as they stand in the file.
+    """Raise UserError for keys of a mapping in the file that are not text or occur twice.
 
-    PyYAML 6.0 writes merged keys (`<<: *base`) into a node when it constructs the node, or another
-    one that merges it. Then a key that replaces a merged one stands there twice.
+    When PyYAML 6.0 constructs a mapping that merges another one (`<<: *base`), it copies the merged
+    keys into its node. A key that replaces a merged one then occurs twice in the node, so keys are
+    checked before that.
     """
     seen = set()
     for key, _ in node.value:

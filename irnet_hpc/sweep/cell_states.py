@@ -299,7 +299,7 @@ class _Reader:
             # explain() asks SLURM once how all these jobs ended.
             return failed if started.job else _ended(failed, local_end(started), started)
         if resumable:
-            detail = "stopped, with a checkpoint to go on from"
+            detail = "stopped; it can continue from its checkpoint"
             return dataclasses.replace(failed, state=CellState.PREEMPTED, detail=detail)
         return CellStatus(cell, results, CellState.MISSING)
 
@@ -386,7 +386,7 @@ def _ended(status: CellStatus, ending: Ending, attempt: Attempt) -> CellStatus:
         return dataclasses.replace(
             status,
             state=CellState.PREEMPTED,
-            detail=f"{ending.text}, with a checkpoint to go on from",
+            detail=f"{ending.text}; it can continue from its checkpoint",
             log=log,
             cause=ending.cause,
         )
@@ -404,12 +404,12 @@ def why_stale(cell: Cell, result: RunResult, identity: dict, origin_key: str | N
     has = defaults(cell.recipe) | result.recipe
     if has != wanted:
         changed = [name for name in wanted if has[name] != wanted[name]]
-        return f"of another recipe: {', '.join(changed) or 'other fields'}"
+        return f"trained with another recipe: {', '.join(changed) or 'other fields'}"
     if changed := differing_fields(identity, result.pack_identity):
-        return f"of another pack: {', '.join(changed)}"
+        return f"trained on another pack: {', '.join(changed)}"
     if cell.origin and origin_key and (result.origin or {}).get("key") != origin_key:
-        return "its origin was of another recipe, pack or version"
-    return "of another version of the training, or of this specification"
+        return "its origin then had another recipe, pack or version"
+    return "trained by another version of the program, or for another specification"
 
 
 # ------------------------------------------------------------------------------ one run folder

@@ -162,7 +162,7 @@ def status_command(arguments: argparse.Namespace) -> int:
 
 
 def prune_command(arguments: argparse.Namespace) -> int:
-    """List what may be removed, ask, and remove it."""
+    """List the files that may be removed, ask for consent, and remove them."""
     matrices = [context_of(arguments, path).matrix for path in arguments.matrix]
     results, then = Path(arguments.results), f"next: {call('status', matrices[0], arguments)}"
     waste = prune(results, matrices)
@@ -270,7 +270,7 @@ def megabytes(size: int) -> str:
 
 
 def agreed(lines: list[str], question: str, yes: bool) -> bool:
-    """Show what will be removed or replaced, and ask for consent.
+    """Show the lines about what will be removed or replaced, and ask for consent.
 
     Raises UserError if nobody can answer and --yes is missing.
     """

@@ -244,9 +244,9 @@ def _ranks_line(known: Sequence[Estimate]) -> str:
         f"1 is best for {counts[1]} of {len(known)} cells, since other cells run at the same time"
     ]
     for n in sorted(n for n in counts if n and n > 1):
-        parts.append(f"{counts[n]} need {n} to end within their minutes")
+        parts.append(f"{counts[n]} need {n} to end within their time limit")
     if counts[None]:
         parts.append(
-            f"{counts[None]} would exceed their minutes on any number that can be estimated"
+            f"{counts[None]} would exceed their time limit on any number that can be estimated"
         )
     return f"ranks: {'; '.join(parts)}"

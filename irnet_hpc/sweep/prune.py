@@ -52,7 +52,7 @@ class Waste(NamedTuple):
 
 
 def prune(results: Path, matrices: Iterable[Matrix]) -> list[Waste]:
-    """List what may be removed from a folder of results; `remove` removes it.
+    """List the files and folders of results that may be removed, for `remove`.
 
     Args:
         results: The folder of results.

@@ -103,7 +103,7 @@ def cells_to_retry(
             if resources:
                 lines.append(f"{line} -> {getattr(resources, field):g}")
             else:
-                lines.append(f"{line}, which is the most it may have")
+                lines.append(f"{line}, which is its limit")
         if resources:
             cell = dataclasses.replace(status.cell, resources=resources)
             again[status.name] = dataclasses.replace(status, cell=cell)

@@ -64,7 +64,7 @@ def submit(context: SweepContext) -> Submission:
         context: The sweep; `options.cluster` chooses between SLURM and the background.
 
     Returns:
-        What was submitted.
+        The outcome of the submission.
 
     Raises:
         UserError: The cells may cost more than the budget, a pack must be built first, or SLURM

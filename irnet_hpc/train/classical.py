@@ -201,7 +201,7 @@ def search(run: Run, data: Dataset) -> tuple[Any, Search]:
         least = progress.best["mae"] if progress.best else math.nan
         logger.info(
             f"{i + 1}/{len(points)}  {point_text(points[i])}: MAE {role} {mae:.4g} in "
-            f"{seconds:.1f} s, least {least:.4g}"
+            f"{seconds:.1f} s, lowest so far {least:.4g}"
         )
     if progress.best is None:
         raise UserError(

@@ -100,7 +100,7 @@ def parser() -> CommandParser:
     add(
         "--data",
         default="auto",
-        help=f"{', '.join(PLACES)}: where features are kept; auto streams what memory cannot hold",
+        help=f"{', '.join(PLACES)}: where to keep features; auto streams them if memory is short",
     )
     add(
         "--stage-dir",

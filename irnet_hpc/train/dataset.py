@@ -52,7 +52,7 @@ class Part:
 
     @property
     def device(self) -> torch.device:
-        """The device that holds x, or to which x is read."""
+        """The device where x is, or to which x is read."""
         return self.x.device
 
     @property

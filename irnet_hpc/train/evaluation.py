@@ -23,7 +23,7 @@ EVALUATION_ROWS = 4096  # rows per forward pass
 
 @contextlib.contextmanager
 def weights(flat: FlatParameters, values: Tensor) -> Iterator[None]:
-    """Use `values` (K, n_params) as the network's weights inside the block."""
+    """Use `values` (K, n_params) as the weights of the network inside the block."""
     own = flat.values.clone()
     flat.values.copy_(values)
     try:

@@ -101,7 +101,7 @@ def check_features(origin: Origin | None, pack: Pack) -> None:
     identity = origin.result.pack_identity
     if origin.feature_labels != pack.feature_labels:
         raise UserError(
-            f"an init run of another feature set: {origin.folder} was trained on "
+            f"the init run has another feature set: {origin.folder} was trained on "
             f"{identity['features']} ({len(origin.feature_labels)} features), pack {pack.name} has "
             f"{pack.features} ({pack.n_features})"
         )
@@ -109,7 +109,7 @@ def check_features(origin: Origin | None, pack: Pack) -> None:
     for name in sorted(before.keys() & now.keys()):
         if before[name] != now[name]:
             raise UserError(
-                f"an init run of other features: {origin.folder} was trained on version "
+                f"the init run has other features: {origin.folder} was trained on version "
                 f"{before[name]} of feature set {name}, pack {pack.name} has {now[name]}"
             )
 

@@ -164,7 +164,7 @@ def test_the_command_writes_intervals_in_all_forms(tmp_path):
     assert [cell["best"] for cell in cells] == [False, True, True]
     assert cells[2]["interval"] == pytest.approx([irnet["test_mae_low"], irnet["test_mae_high"]])
     for name in ("mae.md", "mae.tex"):
-        assert "what cannot be told from the best" in (folder / name).read_text()
+        assert "models that do not differ from the best" in (folder / name).read_text()
 
 
 def test_the_command_writes_optimism_csv_and_shows_the_section_in_all_forms(tmp_path):

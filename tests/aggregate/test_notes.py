@@ -28,7 +28,9 @@ def test_a_run_whose_origin_has_since_been_trained_otherwise_is_named_in_the_not
         tmp_path, 0.04, seed=1, **start, origin=stated | {"key": "of another recipe of this name"}
     )
     (note,) = legend(findings_of(tmp_path))
-    assert note == Note("started from a run that has since been trained otherwise", (str(folder),))
+    assert note == Note(
+        "started from a run that has since been trained differently", (str(folder),)
+    )
 
 
 def test_the_footer_says_what_is_missing_and_why(tmp_path):

@@ -151,7 +151,7 @@ def test_the_mean_of_the_seeds_predictions_has_the_mae_worked_out_by_hand(tmp_pa
     (block,) = ensembles.section(findings_of(tmp_path)).blocks
     assert texts(block)[1] == [
         "formation_energy (eV/atom)",
-        "one seed a split",
+        "one seed per split",
         "0.100 (of 2, +33.3 %)",
     ]
     (tmp_path / "tidy.csv").write_text(tidy_csv(tables))

@@ -42,7 +42,7 @@ def test_sentences_follow_from_the_tables(tmp_path):
     """Without predictions there is no interval: numbers are stated, and nothing is claimed."""
     write_by_hand(tmp_path)
     texts, findings = texts_of(tmp_path)
-    assert extent(findings) == "8 finished runs of 4 models on 1 task, 8 device-hours together."
+    assert extent(findings) == "8 finished runs of 4 models on 1 task, 8 device-hours in total."
     assert texts[TASK] == (
         "irnet-17, chosen by val among 4, has a test MAE of 0.090 eV/atom from 80 training rows "
         "(baseline 0.500)."
@@ -141,7 +141,9 @@ def test_a_change_with_depth_is_claimed_only_beyond_its_interval(tmp_path, deep,
     assert ("cannot be told apart" in text) == (claimed is None)
 
 
-@pytest.mark.parametrize(("n_tasks", "words"), [(3, "claimed from 8"), (9, "critical difference")])
+@pytest.mark.parametrize(
+    ("n_tasks", "words"), [(3, "at least 8 tasks are needed"), (9, "critical difference")]
+)
 def test_ranks_are_claimed_from_eight_tasks_on(tmp_path, n_tasks, words):
     write_ranked(tmp_path, n_tasks)
     text = texts_of(tmp_path)[0]["Ranks"]

@@ -205,7 +205,7 @@ def test_an_engine_that_found_fewer_ranks_than_were_started_is_refused():
     launch.check_size(3, launch.detect(STEP))
     launch.check_size(1, None)
     torchrun = launch.detect({"RANK": "0", "WORLD_SIZE": "2"})
-    with pytest.raises(UserError, match="what torchrun started, got 1 and 2"):
+    with pytest.raises(UserError, match="as many ranks as torchrun started, got 1 and 2"):
         launch.check_size(1, torchrun)
 
 
@@ -310,7 +310,7 @@ def test_rank_0_says_who_did_not_come(tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "TIMEOUT_S", 0.3)
     where = launch.Launch("test", 0, 3, 0, 3, 0, 1, "alone")
     with (
-        pytest.raises(UserError, match="ranks 1, 2 of 3 did not come"),
+        pytest.raises(UserError, match="ranks 1, 2 of 3 did not connect"),
         launch.meeting(where, tmp_path, lambda host: 0),
     ):
         pass

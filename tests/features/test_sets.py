@@ -108,7 +108,7 @@ def test_wrong_sums_are_one_sentence():
         match=r"unknown feature set 'magpi' \(did you mean 'magpie'\?\); known: asph, classes",
     ):
         features.parse_feature_sets("magpi")
-    with pytest.raises(UserError, match="may stand once in a sum, got 'magpie\\+magpie'"):
+    with pytest.raises(UserError, match="may occur only once in a sum, got 'magpie\\+magpie'"):
         features.parse_feature_sets("magpie+magpie")
     with pytest.raises(UserError, match="unknown feature set ''"):
         features.parse_feature_sets("magpie+")

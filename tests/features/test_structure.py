@@ -322,7 +322,7 @@ UNFIT = {
         np.diag([3, 3, 9e5]),
         [0, 0, 0],
         "crystal too large",
-        "images of sites to search, of at most 1,000,000",
+        "images of sites to search, more than 1,000,000",
     ),
     "parallel vectors": (
         [[615122.522146, 0, 0], [615122.522146, 1.339945, 0], [454925.130545, 580608.77433, 1e-6]],
@@ -334,7 +334,7 @@ UNFIT = {
         FAR_SKEW @ CUBE / 3,
         [0, 0, 0],
         "lattice too skewed",
-        "to 5e-07 Å only",
+        "to within 5e-07 Å",
     ),
 }
 
@@ -351,7 +351,7 @@ def test_what_has_no_answer_is_named(kind):
 
 def test_work_is_bounded(monkeypatch):
     monkeypatch.setattr(ward2017, "MAX_PATHS", 100)
-    with pytest.raises(Unsuitable, match="paths from neighbour to neighbour, of at most 100"):
+    with pytest.raises(Unsuitable, match="paths from neighbour to neighbour, more than 100"):
         ward2017.vector(CRYSTALS["ZnO"])
     monkeypatch.setattr(voronoi, "MAX_CANDIDATES", 100)
     with pytest.raises(Unsuitable, match="more than 100 neighbours to try"):

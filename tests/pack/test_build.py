@@ -45,7 +45,7 @@ def test_a_row_that_hangs_or_crashes_is_rejected_by_name_and_the_others_survive(
     place.write(formulas)
     done = place.pack("--features", "awkward", "--workers", n_workers)
     assert done.returncode == 0, done.stderr
-    memory = ("process killed, perhaps for want of memory", "")
+    memory = ("process killed, perhaps because memory ran out", "")
     assert place.rejected() == {
         "XeF2": ("time limit of 1 s", ""),
         "XeO3": ("time limit of 1 s", ""),
@@ -67,7 +67,8 @@ def test_kill_9_of_a_worker_costs_no_row_where_rows_are_announced(place):
     _, err = running.communicate(timeout=600)
     if running.returncode:  # it may have been between two rows
         assert (
-            err == "error: a worker process died, perhaps for want of memory; try fewer --workers\n"
+            err
+            == "error: a worker process died, perhaps because memory ran out; try fewer --workers\n"
         )
         assert place.pack("--features", "awkward").returncode == 0
     assert place.rejected() == {}
@@ -79,7 +80,9 @@ def test_kill_9_of_a_worker_is_one_sentence_where_rows_are_not_announced(place):
     place.kill_when(3, running, worker)
     _, err = running.communicate(timeout=600)
     assert running.returncode == 2
-    assert err == "error: a worker process died, perhaps for want of memory; try fewer --workers\n"
+    assert (
+        err == "error: a worker process died, perhaps because memory ran out; try fewer --workers\n"
+    )
     n_finished = len(place.finished())
     again = place.pack("--features", "silent")
     assert f"resuming: {n_finished} of {N_BLOCKS} blocks are finished\n" in again.stdout
@@ -94,7 +97,7 @@ def test_a_rank_that_fails_ends_all_with_its_sentence_and_status_2(place):
     _, err = running.communicate(timeout=600)
     assert running.returncode == 2
     assert err.startswith(
-        "error: a worker process died, perhaps for want of memory; try fewer --workers\n"
+        "error: a worker process died, perhaps because memory ran out; try fewer --workers\n"
     )
     assert "Traceback" not in err
     assert len(place.finished()) < N_BLOCKS and not place.path.exists()
@@ -150,11 +153,11 @@ TASK_0_OF_2 = {
 def test_ranks_that_mpi_does_not_know_never_pack(place):
     done = place.pack("--features", "elements", **RANK_0_OF_2)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: size must equal what torchrun started")
+    assert done.stderr.startswith("error: MPI must find as many ranks as torchrun started")
     done = place.pack("--features", "elements", **TASK_0_OF_2)
     assert done.returncode == 2
     assert done.stderr.startswith(
-        "error: packing over several tasks runs over MPI, so srun must be given one that MPI"
+        "error: packing on several ranks needs MPI, but srun started these ranks without it"
     )
     assert not (place.folder / "packs").exists()
 

@@ -270,7 +270,7 @@ def test_each_cell_of_a_bundle_has_its_own_state(place, slurm):
         write_json(entries[1].folder / name, {"key": key})
     found = entries_of(place)
     assert [entry.state for entry in found] == ["done", "preempted", "failed", "failed"]
-    assert found[1].detail == "job 101 NODE_FAIL, with a checkpoint to go on from"
+    assert found[1].detail == "job 101 NODE_FAIL; it can continue from its checkpoint"
 
 
 def test_cells_that_lacked_time_come_again_together_memory_alone(place, slurm, monkeypatch, capsys):

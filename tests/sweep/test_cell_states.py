@@ -77,12 +77,12 @@ def test_an_unreadable_result_is_stale_and_replaced_when_asked(place, stand_in):
 def test_a_stale_result_says_what_has_changed(place):
     place.finish("plain-10")
     place.pack(source_sha256="1" * 64)
-    assert place.details()["plain-10"] == "of another pack: source_sha256"
+    assert place.details()["plain-10"] == "trained on another pack: source_sha256"
     recipe = dataclasses.asdict(RECIPES["onecycle"]) | {"batch": 7, "ema": 0.5}
     place.finish("plain-17", recipe=recipe, key="other")
-    assert place.details()["plain-17"] == "of another recipe: batch, ema"
+    assert place.details()["plain-17"] == "trained with another recipe: batch, ema"
     place.finish("plain-24", key="other")
-    assert place.details()["plain-24"].startswith("of another version")
+    assert place.details()["plain-24"].startswith("trained by another version")
     assert [state for state in place.states().values() if state != "missing"] == ["stale"] * 3
 
 
@@ -239,7 +239,7 @@ def test_a_signal_preempts_and_a_lack_of_memory_fails_a_cell(place, slurm, capsy
     log.write_text("words\n[0]<stderr>:RuntimeError: the reason\nhorovodrun: more words\n")
     found = place.states()
     assert [found[model] for model in MODELS[:4]] == ["preempted", "preempted", "failed", "failed"]
-    assert place.details()["plain-10"] == "job 101_0 TIMEOUT, with a checkpoint to go on from"
+    assert place.details()["plain-10"] == "job 101_0 TIMEOUT; it can continue from its checkpoint"
     assert place.details()["irnet-10"] == "job 101_3 FAILED: RuntimeError: the reason"
     capsys.readouterr()
     place.sweep("status")
@@ -268,7 +268,7 @@ def test_of_a_rank_that_is_gone_slurm_knows_why(place, slurm):
         ("failed", "memory"),
         ("preempted", ""),
     ]
-    assert entries[MODELS[0]].detail == "job 101_0 NODE_FAIL, with a checkpoint to go on from"
+    assert entries[MODELS[0]].detail == "job 101_0 NODE_FAIL; it can continue from its checkpoint"
 
 
 COUNTED = """

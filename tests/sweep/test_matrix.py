@@ -270,7 +270,7 @@ def test_resources_of_a_pack_are_those_of_all_its_splits(matrix_of):
         "alloys-magpie-family_3d": 20,
         "alloys-magpie-family_3d-split1": 30,
     }
-    assert "fit no cell" not in " ".join(matrix.notes)
+    assert "no cell matches" not in " ".join(matrix.notes)
 
 
 def test_a_built_pack_has_the_split_that_it_was_built_with(matrix_of, tmp_path):
@@ -406,7 +406,7 @@ def test_resources_narrow_and_the_last_that_fits_decides(matrix_of):
         for cell in matrix.cells
     )
     assert matrix.cells[0].resources.device_hours == 2 * 4 * 0.5
-    assert "resources for seed 7 fit no cell" in matrix.notes
+    assert "no cell matches the resources for seed 7" in matrix.notes
 
 
 def test_the_plan_says_when_one_rank_is_better(matrix_of):

@@ -206,7 +206,7 @@ models: [irnet-10]
 init: [{pack: {name: big, source: oqmd, split_seed: 0}, property: formation_energy}]
 """)
     (note,) = (note for note in matrix.notes if "split" in note)
-    assert note.startswith("packs mine and big are not split alike")
+    assert note.startswith("packs mine and big have different splits")
 
 
 def test_an_origin_that_test_rows_have_selected_is_noted(matrix_of):
@@ -217,7 +217,7 @@ models: [irnet-10]
 init: [{pack: oqmd-magpie, property: formation_energy, protocol: paper}]
 """)
     (note,) = (note for note in matrix.notes if "paper" in note)
-    assert note.startswith("init oqmd-magpie/formation_energy is of protocol paper")
+    assert note.startswith("init oqmd-magpie/formation_energy has protocol paper")
 
 
 def test_products_that_cannot_be_are_dropped_with_the_reason(matrix_of, tmp_path):
@@ -367,7 +367,8 @@ def test_a_cell_is_stale_when_its_origin_is_and_waits_until_that_is_asked_for(pl
     finish(place, "tuned-plain", origin={"key": "other"}, key="other")
     assert entries(place)["tuned-plain"].state == "stale"
     assert (
-        entries(place)["tuned-plain"].detail == "its origin was of another recipe, pack or version"
+        entries(place)["tuned-plain"].detail
+        == "its origin then had another recipe, pack or version"
     )
     finish(place, "origin-plain", key="other")
     tuned.unlink()

@@ -602,7 +602,7 @@ def test_a_site_gives_no_gpu_to_a_cell_that_asks_for_none(matrix_of):
     [
         (
             "models: [ridge]\nresources: {ranks_per_node: 2}",
-            "one rank must fit ridge, got 2",
+            "ridge must be fitted by one rank, got 2",
         ),
         ("models: [ridge]\nresources: {cpu_only: 1}", "1"),
         (
@@ -633,7 +633,7 @@ def test_a_sweep_starts_a_classical_cell_as_it_is_typed_and_knows_it_done_or_sta
     assert states(matrix, results) == {"ridge": "done"}
     monkeypatch.setitem(GRIDS, "ridge", dataclasses.replace(GRIDS["ridge"], grid={"alpha": [5.0]}))
     (entry,) = read_ledger(matrix_of("models: [ridge]"), results).cells
-    assert (entry.state, entry.detail) == ("stale", "of another recipe: grid")
+    assert (entry.state, entry.detail) == ("stale", "trained with another recipe: grid")
 
 
 def test_more_ranks_for_a_sweep_are_for_its_networks(matrix_of, tmp_path, monkeypatch):

@@ -656,7 +656,7 @@ def test_an_origin_of_another_feature_set_is_refused_naming_both(pretrained, all
         pack.features = "magpie"
         with pytest.raises(
             UserError,
-            match=r"an init run of another feature set: .* on elements .*, pack .* has magpie",
+            match=r"the init run has another feature set: .* on elements .*, pack .* has magpie",
         ):
             check_features(origin, pack)
 

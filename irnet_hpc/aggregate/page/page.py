@@ -160,7 +160,7 @@ def subtitle(findings: Findings) -> str:
     stamps = [attempt.get("started") for attempt in attempts]
     newest = max((stamp for stamp in stamps if isinstance(stamp, str)), default=None)
     since = f", the newest started {newest[:10]}" if newest else ""
-    return f"irnet_hpc: what was trained, and how well it predicts rows it has not seen{since}."
+    return f"irnet_hpc: the trained models and their errors on test rows{since}."
 
 
 def facts(findings: Findings) -> list[tuple[str, str]]:
@@ -192,8 +192,8 @@ def _parts(report: "Report") -> Iterator[Part]:
     lines = [line for table in findings.tables for line in _score_lines(table)]
     text = (
         f"{count(len(lines), 'cell')}. Click a heading to sort. Shaded: the best of its row in "
-        "its table, and whatever cannot be told from it. MAEs of different properties, packs and "
-        "protocols are not comparable."
+        "its table, and all that do not differ significantly from it. MAEs of different "
+        "properties, packs and protocols are not comparable."
     )
     yield Part(
         "All results", "scores.html", text=text, table=page_table([line_of(*HEADER), *lines])

@@ -163,7 +163,7 @@ def convergence_charts(convergence: Iterable[Convergence]) -> tuple[list[Chart],
 
 def cost_charts(tables: Iterable[Table]) -> list[Chart]:
     """Draw MAE against device-hours for each property on which several models were trained."""
-    words = "numbers are depths, the line joins what nothing beats in both"
+    words = "numbers are depths; the line joins models that no other model beats in both"
     return [
         panel_chart(
             functools.partial(draw_cost, table=table, row=row),
@@ -199,7 +199,9 @@ def _page_diagnosis(number: int, diagnosis: Diagnosis) -> PageDiagnosis:
     n_runs = count(diagnosis.n_runs, "run")
     shown = "density of rows (logarithmic)" if is_density(diagnosis) else "a point a row and run"
     parity = f"Predicted against target, {shown}; {n_runs}; triangles mark points beyond the axes"
-    residuals = "Residuals; dashed lines hold half of the rows, dotted ones 90 %"
+    residuals = (
+        "Residuals; half of the rows are between the dashed lines, 90 % between the dotted ones"
+    )
     unreadable = (
         f" {diagnosis.n_unreadable:,} rows have a formula that cannot be read."
         if diagnosis.n_unreadable
@@ -212,8 +214,8 @@ def _page_diagnosis(number: int, diagnosis: Diagnosis) -> PageDiagnosis:
         title=f"{task.label}: {result.model}, {mae}",
         text=(
             f"{result.model}, {result.training}, {result.features}: {mae} {task.unit} over "
-            f"{diagnosis.n_rows:,} test rows. Half of them are within {diagnosis.median:.2g}, and "
-            f"{worst} make {diagnosis.worst_share:.0%} of it.{unread}"
+            f"{diagnosis.n_rows:,} test rows. Half of the errors are below {diagnosis.median:.2g}, "
+            f"and {worst} cause {diagnosis.worst_share:.0%} of the MAE.{unread}"
         ),
         charts=[
             panel_chart(functools.partial(draw, diagnosis=diagnosis), f"{name}{number}", caption)
@@ -243,7 +245,7 @@ def _element_tile(element: ElementError, diagnosis: Diagnosis) -> ElementTile:
 
 
 def _element_table(elements: Sequence[ElementError], unit: str) -> PageTable:
-    header = ("element", "test rows", f"MAE ({unit})", "mean of prediction less target")
+    header = ("element", "test rows", f"MAE ({unit})", "mean of prediction minus target")
     lines = [
         line_of(element.symbol, f"{element.n:,}", f"{element.mae:.3g}", f"{element.bias:+.2g}")
         for element in elements

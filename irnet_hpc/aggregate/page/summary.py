@@ -27,7 +27,7 @@ def extent(findings: Findings) -> str:
     hours = sum(run.result.device_hours for run in runs)
     return (
         f"{count(len(runs), 'finished run')} of {count(len(findings.models), 'model')} on "
-        f"{count(len(findings.tasks), 'task')}, {hours:,.3g} device-hours together."
+        f"{count(len(findings.tasks), 'task')}, {hours:,.3g} device-hours in total."
     )
 
 
@@ -163,7 +163,7 @@ def _ranks(ranking: Ranking) -> str:
         f"{ranking.models[0]} has the lowest mean rank ({ranking.ranks[0]:.2f})"
     )
     if ranking.critical_difference is None or ranking.p is None:
-        return f"{text}; differences of ranks are claimed from {MIN_TASKS} tasks on."
+        return f"{text}; at least {MIN_TASKS} tasks are needed to say which ranks differ."
     if not ranking.any_differ:
         return f"{text}, but no ranks differ (Friedman's test, {p_text(ranking.p)})."
     others = f"{n_alike} of the others cannot be told from it" if n_alike else "the others differ"

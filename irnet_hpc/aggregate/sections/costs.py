@@ -9,10 +9,10 @@ from irnet_hpc.aggregate.scores import Model, ModelScore
 from irnet_hpc.aggregate.tables import Row, Table
 
 TEXT = (
-    "device-hours: the wall time of a training times its ranks, averaged over the runs of a model "
-    "(a network of several properties is charged to each in equal shares). Bold: no other model "
-    "has both a lower MAE and fewer device-hours. Do not compare hours of different devices or of "
-    "different numbers of ranks; result.json states them."
+    "device-hours: the wall time of a training times its number of ranks, averaged over the runs "
+    "of a model (a network of several properties counts in equal shares for each). Bold: no other "
+    "model has both a lower MAE and fewer device-hours. Do not compare hours of different devices "
+    "or of different numbers of ranks; result.json states them."
 )
 
 

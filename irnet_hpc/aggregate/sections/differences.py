@@ -24,9 +24,9 @@ from irnet_hpc.aggregate.tables import Row, Table
 from irnet_hpc.runs.predictions import Predictions, Splits, pool_splits, readable_runs
 
 TEXT = (
-    "difference: the model's MAE less that of the model it is compared with, on the same test "
+    "difference: the model's MAE minus that of the model it is compared with, on the same test "
     "rows, over the splits that both have; below zero the model is better. interval: 95 % of a "
-    "bootstrap that redraws splits, seeds and test rows (by formula), widened where runs are few "
+    "bootstrap that redraws splits, seeds and test rows (by formula), widened if runs are few "
     "(irnet_hpc/aggregate/statistics.py). Where it contains zero, the two may be equally good. "
     f"With fewer than {MIN_RUNS} runs of a network there is no interval. Each line is a comparison "
     "of its own: of twenty intervals, one is expected to miss."

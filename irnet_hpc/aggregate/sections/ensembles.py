@@ -10,10 +10,11 @@ from irnet_hpc.aggregate.scores import Model, ModelScore
 from irnet_hpc.aggregate.tables import Row, Table
 
 TEXT = (
-    "The predictions of the seeds of a split are averaged. Shown is the test MAE of this mean, "
-    "averaged over splits, and by how many per cent it is below the mean of the seeds' MAEs in the "
-    "tables above. It costs as many trainings as there are seeds, and takes part in no mean, no "
-    "best and no improvement. It is shown where the predictions of all runs of a model can be read."
+    "An ensemble predicts the mean of the predictions of all seeds of a split. Each number is the "
+    "test MAE of the ensemble, averaged over splits; the percentage is how far it is below the "
+    "mean of the seeds' MAEs in the tables above. An ensemble costs as many trainings as there are "
+    "seeds, so the tables above do not include it. It is shown only if the predictions of all runs "
+    "of a model can be read."
 )
 
 
@@ -41,7 +42,7 @@ def _cell(table: Table, row: Row, model: Model) -> Text:
         return missing(table.missing(row, model))
     if score.ensemble_mae is None:
         few = score.n <= max(1, len(score.splits))
-        return missing("one seed a split" if few else "no predictions")
+        return missing("one seed per split" if few else "no predictions")
     return Text(_ensemble_text(score, score.ensemble_mae, row_format(row)))
 
 

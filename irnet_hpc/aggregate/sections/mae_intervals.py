@@ -10,7 +10,7 @@ from irnet_hpc.aggregate.scores import Score
 from irnet_hpc.aggregate.significance import LEVEL, MIN_RUNS
 from irnet_hpc.aggregate.tables import Row, Table
 
-HEADING = "Intervals of the MAE, and what cannot be told from the best"
+HEADING = "Intervals of the MAE, and models that do not differ from the best"
 TEXT = (
     "interval: 95 % of a bootstrap of the MAE that redraws splits, seeds and test rows (by "
     "formula). against the best: the probability of a difference this large from the best of the "

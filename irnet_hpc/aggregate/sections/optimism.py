@@ -17,13 +17,14 @@ from irnet_hpc.aggregate.tables import Row, Table
 
 HEADING = "Optimism of selecting on test"
 TEXT = (
-    "Protocol paper selects on the test rows and reports on them. optimism: each run repeats its "
-    "selection on one half of the test rows; optimism is the MAE on the other half less that on "
-    "this half, both ways round, mean ± sd over runs. Where it is well above zero and its sd, the "
-    "reported MAE is too low. Half of the rows are fewer than all, so luck plays a larger part. "
-    "honest: the same model where val selects and test is used once. It is trained without the "
-    "rows of val, which protocol paper trains on, so the two differ by more than the selection. "
-    "With several splits, these two are over the splits that both have."
+    "Protocol paper selects the epoch on the test rows and reports the MAE on the same rows. "
+    "optimism: each run repeats its selection on either half of the test rows; optimism is the "
+    "MAE on the other half minus the MAE on this half, averaged over the two halves, then mean ± "
+    "sd over runs. If it is well above zero and its sd, the reported MAE is too low. A half has "
+    "fewer rows than the whole, so chance has a larger effect. honest: the same model, with the "
+    "epoch selected on val. It is trained without the rows of val, on which protocol paper "
+    "trains, so the two MAEs differ not only by the selection. With several splits, both MAEs are "
+    "over the splits that both have."
 )
 
 

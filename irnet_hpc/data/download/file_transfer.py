@@ -81,7 +81,7 @@ def _append(connection: Connection, url: str, part: Path, max_bytes: int) -> Non
         if resumes and not content_range.startswith(f"bytes {n_kept}-"):
             part.unlink()
             raise TransientError(
-                f"answers another range than asked for: {printable_line(content_range)!r}"
+                f"sends another range than requested: {printable_line(content_range)!r}"
             )
         n_kept = n_kept if resumes else 0
         stated = response.headers.get("Content-Length", "")

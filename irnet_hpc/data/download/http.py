@@ -140,7 +140,7 @@ def get(
             return accept(body)
         except (ValueError, RecursionError) as error:
             raise TransientError(
-                f"answers what was not asked for ({error}); it begins {body[:60]!r}"
+                f"sends an answer of the wrong form ({error}), which begins {body[:60]!r}"
             ) from None
 
     return retry(connection, url, attempt)
@@ -264,7 +264,7 @@ def _check_status(connection: Connection, url: str, response: "requests.Response
         if wait_s > max_wait_s:
             raise UserError(
                 f"{url} answers {status_of(response)} and asks to wait {wait_s:,.0f} s, "
-                f"more than {max_wait_s:g} s; the same command after that resumes from here"
+                f"more than {max_wait_s:g} s; repeat the command after that time to resume"
             )
         raise TransientError(f"answers {status_of(response)}", wait_s)
     if status >= 400 and status != 416:
@@ -309,8 +309,8 @@ def body_chunks(
         n_bytes += len(chunk)
         if n_bytes > max_bytes:
             raise UserError(
-                f"{url} answers more than {max_bytes / 2**20:,.0f} MiB, "
-                "more than any answer of it should have"
+                f"{url} sends more than {max_bytes / 2**20:,.0f} MiB, "
+                "which is more than any correct answer"
             )
         if time.monotonic() - began > connection.limits.answer_s:
             raise TransientError(

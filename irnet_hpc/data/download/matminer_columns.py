@@ -125,7 +125,7 @@ def dataset(name: str) -> dict[str, Any]:
     if not {*STRUCTURES, *FORMULAS} & entry["columns"].keys():
         raise UserError(
             f"matminer's {name} has no column of {', '.join((*FORMULAS, *STRUCTURES))}, "
-            "so no materials"
+            "so it contains no materials"
         )
     return entry
 

@@ -39,9 +39,9 @@ PROPERTIES = ("formation_energy", "energy_above_hull", "band_gap", "volume_per_a
 SITE = re.compile(r"([A-Z][a-z]?) @ (\S+) (\S+) (\S+)")
 NOTES = (
     "energy_above_hull is OQMD's stability, the distance from the hull of the other phases; "
-    "it is kept where negative",
-    "of the rows of one entry, which are its calculations, "
-    "the one of lowest formation energy is kept",
+    "negative values are kept",
+    "an entry has a row for each of its calculations; "
+    "only the row with the lowest formation energy is kept",
 )
 
 
@@ -104,7 +104,7 @@ def structure(row: dict) -> Record:
     if any(len(coordinates) < 3 for coordinates in position):
         raise Unusable("a site's coordinates are not numbers")
     if number(row["natoms"]) != len(sites):
-        raise Unusable("the structure has not as many sites as natoms says")
+        raise Unusable("the number of sites differs from natoms")
     return record._replace(cell=UnitCell(lattice, [site[1] for site in sites if site], position))
 
 

@@ -46,7 +46,7 @@ def _service_differences(service: Service, source: Source, url: str) -> Iterator
         yield f"not an answer as documented: {error}; it begins {body[:80]!r}"
         return
     if len(page.rows) != N_ROWS:
-        yield f"{len(page.rows)} rows in a page, though {N_ROWS} were asked for"
+        yield f"{len(page.rows)} rows in a page, though {N_ROWS} were requested"
     assert source.rows
     low, high = source.rows
     if page.total is not None and not low <= page.total <= high:
@@ -64,7 +64,7 @@ def _service_differences(service: Service, source: Source, url: str) -> Iterator
     for field in service.numeric:
         values = [row[field] for row in page.rows if row.get(field) not in (None, "")]
         if other := [value for value in values if number(value) is None]:
-            yield f"{field} is no number in {len(other)} rows, but {other[0]!r}"
+            yield f"{field} is not a number in {len(other)} rows, e.g. {other[0]!r}"
     if not missing:
         yield from _record_differences(service, page.rows)
 

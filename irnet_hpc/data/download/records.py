@@ -69,16 +69,16 @@ class WrittenTable(NamedTuple):
     unusable: dict[str, int]  # reason -> number of rows left out
 
     def remarks(self) -> list[str]:
-        """Return what a user should know about the table, one sentence per remark."""
+        """Return warnings about the table for the user, one sentence each."""
         remarks = [f"{count:,} rows left out: {reason}" for reason, count in self.unusable.items()]
         if self.n_repeated:
             remarks.append(
-                f"{self.n_repeated:,} rows came twice and were kept once; where a service repeats "
-                "rows between its pages, as many others may be missing"
+                f"{self.n_repeated:,} rows came twice and were kept once; if a service repeats "
+                "rows on several pages, as many other rows may be missing"
             )
         if self.n_other:
             remarks.append(
-                f"{self.n_other:,} rows had the id of another one but other values "
+                f"{self.n_other:,} rows had the id of an earlier row but other values "
                 "and were left out"
             )
         remarks += [f"no row reports {name}" for name, n in self.n_reported.items() if not n]
@@ -100,8 +100,8 @@ def number(value: object) -> float | None:
 
 
 UNPRINTABLE = (
-    f"a formula or an id of more than {MAX_TEXT_LENGTH:,} characters, "
-    "or of some that cannot be printed"
+    f"a formula or an id that has more than {MAX_TEXT_LENGTH:,} characters, "
+    "or characters that cannot be printed"
 )
 
 

@@ -402,7 +402,7 @@ def _notes_on_ranks(cells: Sequence[Cell]) -> list[str]:
         if isinstance(recipe, Grid):
             if n_ranks > 1:
                 raise UserError(
-                    f"one rank must fit {recipe.architecture}, got {n_ranks}; "
+                    f"{recipe.architecture} must be fitted by one rank, got {n_ranks}; "
                     f"add to resources: {{for: {{recipe: {GRID}}}, nodes: 1, ranks_per_node: 1}}"
                 )
             continue
@@ -413,8 +413,8 @@ def _notes_on_ranks(cells: Sequence[Cell]) -> list[str]:
             )
         if recipe.batch // n_ranks % recipe.norm_group:
             notes.append(
-                f"recipe {recipe.name} normalises {recipe.norm_group} rows together, but of its "
-                f"batch of {recipe.batch} each of {n_ranks} ranks has fewer; every layer then "
-                "waits for the other ranks, and one rank is faster"
+                f"recipe {recipe.name} normalises {recipe.norm_group} rows together, but each of "
+                f"{n_ranks} ranks has {recipe.batch // n_ranks} rows of a batch; every layer then "
+                "waits for the other ranks, so one rank is faster"
             )
     return notes

@@ -212,14 +212,14 @@ def notes_on_origins(found: OriginPacks, packs: Sequence[MatrixPack]) -> list[st
     splits = {pack.name: pack.split for pack in (*packs, *found.values())}
     pairs = dict.fromkeys((target, origin.name) for (_, target), origin in found.items())
     unlike = [
-        f"packs {target} and {origin} are not split alike, so the origin may have been trained on "
-        "test formulas"
+        f"packs {target} and {origin} have different splits, so the origin may have been trained "
+        "on test formulas"
         for target, origin in pairs
         if splits[target] is None or splits[target] != splits[origin]
     ]
     papers = dict.fromkeys(init.describe() for init, _ in found if init.protocol == "paper")
     return unlike + [
-        f"init {name} is of protocol paper, so test formulas have selected the origin, and val "
-        "ones trained it"
+        f"init {name} has protocol paper, so the origin was trained on val formulas and selected "
+        "on test formulas"
         for name in papers
     ]

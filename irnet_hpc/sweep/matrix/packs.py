@@ -380,6 +380,7 @@ def targets_of(packs: Sequence[MatrixPack]) -> Targets:
                 absent.append((f"{pack.name} × {name}", f"{has} {', '.join(sorted(pack.units))}"))
     if not all(pack.exists or pack.impossible for pack in packs):
         notes.append(
-            "whether packs that are not built yet have their properties could not be checked"
+            "some packs are not built yet, so it could not be checked whether they have their "
+            "properties"
         )
     return Targets(existing, absent, notes)

@@ -192,7 +192,7 @@ class ShapeTable:
             for narrow in unused
             if narrow
         ]
-        return [f"resources for {text} fit no cell" for text in texts]
+        return [f"no cell matches the resources for {text}" for text in texts]
 
 
 def fits(spec: RunSpec, narrow: Mapping[str, set[str]]) -> bool:

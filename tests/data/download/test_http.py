@@ -117,7 +117,7 @@ def test_a_service_that_asks_for_an_hour_is_not_waited_for(serve, tmp_path):
     server.faults[0] = lambda answer: Answer(b"", 429, {"Retry-After": "3600"})
     with pytest.raises(
         UserError,
-        match=r"answers 429 .* asks to wait 3,600 s, more than 900 s; the same command after",
+        match=r"answers 429 .* asks to wait 3,600 s, more than 900 s; repeat the command after",
     ):
         fetch(resolve_source("oqmd", tmp_path), server.url + "/oqmdapi")
     assert len(server.requests) == 1
@@ -167,7 +167,7 @@ def test_an_answer_that_is_too_large_is_not_taken_in(serve, tmp_path, monkeypatc
     server = serve(lambda *_: answer)
     with (
         http.connect() as connection,
-        pytest.raises(UserError, match="answers more than 4 MiB"),
+        pytest.raises(UserError, match="sends more than 4 MiB"),
     ):
         http.get(connection, server.url, bytes, max_bytes=4 * 2**20)
     assert len(server.requests) == 1

@@ -104,7 +104,7 @@ def test_structures_are_lattice_species_and_fractional_coordinates(serve, tmp_pa
     assert set(read_about(table)["notes"]) >= {
         "2 rows left out: a site is not of one element",
         "1 rows left out: no structure",
-        "1 rows left out: the structure has not as many sites as natoms says",
+        "1 rows left out: the number of sites differs from natoms",
     }
     loaded = load_table("oqmd-sc", tmp_path, structures=True)
     assert loaded.table.formula == ["CsCl", "He"]

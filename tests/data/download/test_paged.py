@@ -69,7 +69,7 @@ def test_a_row_that_comes_twice_is_counted_and_kept_once(serve, tmp_path, monkey
     assert found["oqmd-2"] == "-7.0"
     notes = " ".join(read_about(table)["notes"])
     assert "1 rows came twice and were kept once" in notes
-    assert "2 rows had the id of another one but other values and were left out" in notes
+    assert "2 rows had the id of an earlier row but other values and were left out" in notes
     assert "note: 1 rows came twice" in caplog.text
 
 
@@ -104,7 +104,7 @@ def test_no_row_of_a_service_makes_the_table_unreadable(serve, tmp_path, changed
     assert len(loaded) == len(read(table)) == left
     if left == 2:
         assert any(
-            "left out: a formula or an id of more than 1,000 characters" in n
+            "left out: a formula or an id that has more than 1,000 characters" in n
             for n in read_about(table)["notes"]
         )
     else:

@@ -28,7 +28,7 @@ def test_probe_agrees_with_a_service_as_documented_and_says_what_differs(serve, 
         "30 rows in all, though 600,000 to 2,500,000 were expected "
         "(2026-11: 0.7 million in 2019, above 1.2 million since 2023)",
         "fields that were not expected: chi",
-        "band_gap is no number in 20 rows, but 'wide'",
+        "band_gap is not a number in 20 rows, e.g. 'wide'",
         "20 of 20 values of volume_per_atom are not between 1 and 500 Å³/atom: another unit?",
     ]
     service = Oqmd([CSCL] * 30)
