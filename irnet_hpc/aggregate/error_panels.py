@@ -80,7 +80,7 @@ def draw_residuals(panel: "Axes", diagnosis: Diagnosis) -> None:
         for quantile in np.quantile(residual, [(1 - share) / 2, (1 + share) / 2]):
             panel.axhline(quantile, color="0.4", linewidth=0.8, linestyle=line)
     task, unit = diagnosis.task, plain_text(diagnosis.task.unit)
-    panel.set(xlabel=f"{symbol(task.property)} ({unit})", ylabel=f"predicted less target ({unit})")
+    panel.set(xlabel=f"{symbol(task.property)} ({unit})", ylabel=f"predicted minus target ({unit})")
 
 
 def is_density(diagnosis: Diagnosis) -> bool:

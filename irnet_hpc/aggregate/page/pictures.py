@@ -197,7 +197,9 @@ def _page_diagnosis(number: int, diagnosis: Diagnosis) -> PageDiagnosis:
     task, result = diagnosis.task, diagnosis.result
     mae = f"MAE {diagnosis.mae:{row_format(result.row)}}"
     n_runs = count(diagnosis.n_runs, "run")
-    shown = "density of rows (logarithmic)" if is_density(diagnosis) else "a point a row and run"
+    shown = (
+        "density of rows (logarithmic)" if is_density(diagnosis) else "one point per row and run"
+    )
     parity = f"Predicted against target, {shown}; {n_runs}; triangles mark points beyond the axes"
     residuals = (
         "Residuals; half of the rows are between the dashed lines, 90 % between the dotted ones"
