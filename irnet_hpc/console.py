@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import enum
+import io
 import logging
 import os
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from irnet_hpc.errors import UserError, os_error_message
-from irnet_hpc.files import json_text
+from irnet_hpc.files import at_home, json_text
 
 
 class ExitStatus(enum.IntEnum):
@@ -46,6 +47,20 @@ class CommandParser(argparse.ArgumentParser):
         action = super().add_argument(*names, **options)
         self.arguments.append(action)
         return action
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
+        """Parse arguments; a path that begins with ~/ is one in the user's home.
+
+        bash 5.2 replaces ~ only at the beginning of a word, so `--results=~/runs` and `'~/my runs'`
+        would make a folder that is called ~ here.
+        """
+        namespace, rest = super().parse_known_args(args, namespace)
+        for name, value in vars(namespace).items():
+            if isinstance(value, str):
+                setattr(namespace, name, at_home(value))
+            elif isinstance(value, list):
+                setattr(namespace, name, [at_home(v) if isinstance(v, str) else v for v in value])
+        return namespace, rest
 
     def add_mutually_exclusive_group(self, **options: Any):
         """Add a group of arguments that exclude each other, and append them to `arguments`."""
@@ -157,3 +172,7 @@ def _open_closed_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+    # A terminal or a log of another encoding (LC_ALL=de_DE.iso88591, PYTHONIOENCODING=ascii) gets
+    # \xb1 for a letter that it lacks, such as ±, and no traceback.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -70,6 +70,16 @@ def replacing(
         temporary.unlink(missing_ok=True)
 
 
+def at_home(text: str) -> str:
+    """Replace ~ or ~USER at the beginning of a path, as a shell does; return other text as it is.
+
+    >>> at_home("a~/b")
+    'a~/b'
+    """
+    # Path.expanduser raises if there is no such user.
+    return os.path.expanduser(text) if re.match(r"~[^/\s]*/", text) else text  # noqa: PTH111
+
+
 def followed(path: Path | str) -> Path:
     """Return the file that a symbolic link stands for; any other path is returned as it is.
 

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from irnet_hpc.errors import UserError
+from irnet_hpc.files import at_home
 
 # The limit in bytes; a matrix of a million cells takes a thousand bytes.
 MAX_FILE_BYTES = 2**20
@@ -36,6 +37,9 @@ class _Loader(yaml.SafeLoader):
             raise UserError(f"line {line}: a whole number must have at most 64 bits")
         return number
 
+    def construct_text(self, node: yaml.ScalarNode) -> str:
+        return at_home(self.construct_yaml_str(node))
+
     def refuse_kind(self, node: yaml.Node) -> None:
         line, kind = node.start_mark.line + 1, node.tag.rpartition(":")[2]
         rule = "must be text, a number, a list or a mapping"
@@ -43,6 +47,7 @@ class _Loader(yaml.SafeLoader):
 
 
 TEXT_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+_Loader.add_constructor("tag:yaml.org,2002:str", _Loader.construct_text)
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_whole)
 # A name may look like a date.
 _Loader.add_constructor(

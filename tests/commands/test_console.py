@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import pwd
 import re
 import shlex
 import shutil
@@ -28,6 +29,7 @@ from irnet_hpc.files import read_json, write_json
 from irnet_hpc.runs.lease import RunIsHeld
 from irnet_hpc.runs.recipes import RECIPES, fitting_batch, resolve
 from irnet_hpc.runs.spec import RunSpec
+from irnet_hpc.runs.yaml_file import parse_yaml
 from irnet_hpc.sweep import submit
 from irnet_hpc.train import progress as epochs_bar
 from irnet_hpc.train.cli import command_outcome
@@ -169,6 +171,20 @@ def raising(error: BaseException):
         raise error
 
     return command
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso8859-1", "cp437", "utf-8"])
+def test_a_log_of_any_encoding_gets_every_line(encoding):
+    """Tables have ± and ², which ASCII lacks; a traceback came in place of the tables."""
+    program = (
+        "import sys; from irnet_hpc.console import exit_status; "
+        "sys.exit(exit_status(lambda: print('1 \\xb1 2 R\\xb2 \\u2009', flush=True)))"
+    )
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    expected = "1 \xb1 2 R\xb2 \u2009\n"
+    assert done.stdout == expected.encode(encoding, "backslashreplace")
 
 
 @pytest.mark.parametrize(
@@ -429,3 +445,25 @@ def test_the_bar_of_several_networks_has_the_least_and_the_greatest_error():
     epochs_bar.update(shown, stack)
     assert shown.total == 40
     assert texts == ["2 irnet-17", "epoch 3/8, MAE val 0.125 to 0.25 (best 0.125 to 0.25)"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--results=~/runs"], ["--results", "~/runs"], ["--results", f"~{pwd.getpwuid(0).pw_name}/x"]],
+)
+def test_a_path_that_begins_with_a_tilde_is_in_the_home(words, monkeypatch, parsers):
+    """bash leaves it to the command, which had made a folder that is called ~."""
+    monkeypatch.setenv("HOME", "/home/me")
+    results = parsers["train"].parse_args(["--pack", "a~/b", "--property", "p", *words])
+    expected = "/home/me/runs" if "~/runs" in words[-1] else f"{pwd.getpwuid(0).pw_dir}/x"
+    assert (results.results, results.pack) == (expected, "a~/b")
+    assert parse_yaml("a: ~/x.csv\nb: [~, '~/y z', a~/c, ~x]") == {
+        "a": "/home/me/x.csv",
+        "b": [None, "/home/me/y z", "a~/c", "~x"],
+    }
+    status = parsers["predict"].parse_args(["~/run", "~/my table.csv", "-o", "-"])
+    assert "/home/me/my table.csv" in [part for v in vars(status).values() for part in listed(v)]
+
+
+def listed(value: object) -> list:
+    return value if isinstance(value, list) else [value]
