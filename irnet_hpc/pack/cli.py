@@ -101,11 +101,21 @@ def pack_options(arguments: argparse.Namespace) -> PackOptions:
 
 
 def next_step(pack: store.Pack, name: str, pack_dir: str | None) -> str:
-    """Suggest a `train` command for a pack; the batch is small if training rows are few."""
-    target = next(iter(pack.units))
+    """Suggest a command for a pack: `train` with a property that it can train, else `--info`.
+
+    The batch is small if training rows are few.
+    """
+    reported = pack.attrs["reported"]
+    trainable = [p for p in pack.units if reported[p]["train"] and reported[p]["test"]]
+    # The first property with val rows, else the first one.
+    target = next(iter(sorted(trainable, key=lambda p: not reported[p]["val"])), None)
+    if target is None:
+        options = ["--info", name] + (["--pack-dir", pack_dir] if pack_dir else [])
+        return shlex.join(["python", "-m", "irnet_hpc.pack", *options])
     options = ["--pack", name, "--property", target, "--architecture", "irnet", "--depth", "17"]
+    options += [] if reported[target]["val"] else ["--protocol", "paper"]
     default = RECIPES["onecycle"]
-    batch = fitting_batch(pack.attrs["reported"][target]["train"])
+    batch = fitting_batch(reported[target]["train"])
     if batch < default.batch:
         group = min(default.norm_group, batch)
         recipe = f"{{name: small, base: onecycle, batch: {batch}, norm_group: {group}}}"

@@ -117,6 +117,7 @@ def describe_rows(pack: Pack) -> str:
         n_filtered = sum(pack.attrs["filtered"].get(name, {}).values())
         row = f"{name:<20}{unit:<10}{n_filtered:>10,}"
         lines.append(row + "".join(f"{count[split]:>10,}" for split in ROLES))
+    lines += [f"warning: {lack}" for lack in describe_empty_roles(pack.attrs["reported"])]
     for counts in pack.attrs["filtered"].values():
         lines += [
             f"filtered: {count:,} values outside {rule}" for rule, count in counts.items() if count
@@ -127,6 +128,26 @@ def describe_rows(pack: Pack) -> str:
             f"warning: {count:,} values of {name} are medians of rows of one formula that disagree"
         )
     return "\n".join(lines)
+
+
+def describe_empty_roles(reported: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Name the properties that no train, val or test row reports, and what follows from it.
+
+    Args:
+        reported: property -> role -> number of rows.
+    """
+    other = "pack more rows, or with another --split-seed"
+    effects = {
+        "train": f"cannot be trained; {other}",
+        "val": f"can be trained by --protocol paper only; {other}",
+        "test": f"cannot be tested and so not trained; {other}",
+    }
+    return [
+        f"no {role} row reports {name}, which {effects[role]}"
+        for name, counts in reported.items()
+        for role in ROLES
+        if not counts[role]
+    ]
 
 
 def describe_pack(pack: Pack) -> str:
