@@ -45,10 +45,10 @@ def check_choice(kind: str, value: str, known: Iterable[str]) -> str:
 
 
 def check_whole(name: str, value: object) -> int:
-    """Return a whole number as Python's int; numpy's are converted, since JSON knows none.
+    """Return a whole number as Python's int; whole numbers of numpy are converted.
 
-    17.0 and True are refused: they equal whole numbers, but are not written, hashed and named like
-    them.
+    JSON cannot store those of numpy. 17.0 and True are refused: they equal whole numbers, but JSON,
+    hashes and names would differ.
 
     Args:
         name: The name of the value, for the message.

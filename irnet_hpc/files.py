@@ -81,11 +81,11 @@ def at_home(text: str) -> str:
 
 
 def followed(path: Path | str) -> Path:
-    """Return the file that a symbolic link stands for; any other path is returned as it is.
+    """Return the target of a symbolic link; return any other path unchanged.
 
-    Used for files that a user names for writing. Otherwise the link itself would be replaced, and
-    whoever reads the file behind it would keep an old one. Files in folders that others may write
-    are not followed.
+    This is used for files that a user names for writing. Otherwise the link itself would be
+    replaced, and programs that read the target would get an old file. In folders where others may
+    write, links are not followed.
     """
     path = Path(path)
     return Path(os.path.realpath(path)) if path.is_symlink() else path

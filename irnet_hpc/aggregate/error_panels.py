@@ -1,7 +1,7 @@
 """Draw predictions and residuals against targets.
 
-No point stands where its value is not. If a few rows would squeeze all others together, the axes
-end before these rows; triangles outside of the frame mark them, and the title counts them.
+Every point is drawn at its true position. If a few rows would squeeze all others together, the axes
+end before these rows; triangles outside the frame mark them, and the title states their number.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,13 +33,13 @@ class Range(NamedTuple):
     high: float
 
     def widened(self) -> "Range":
-        """Add a margin, so that no point stands on the frame."""
+        """Add a margin to a range, so that no point is drawn on the frame."""
         margin = 0.03 * (self.high - self.low) or 0.5
         return Range(self.low - margin, self.high + margin)
 
 
 def shown_range(values: "np.ndarray") -> Range:
-    """Return the range of the values, without outliers that would squeeze the others together."""
+    """Return the range of the values without outliers, which would squeeze the others together."""
     import numpy as np
 
     whole = Range(float(values.min()), float(values.max()))
@@ -84,14 +84,14 @@ def draw_residuals(panel: "Axes", diagnosis: Diagnosis) -> None:
 
 
 def is_density(diagnosis: Diagnosis) -> bool:
-    """Return True if so many points are drawn as a density."""
+    """Return True if there are so many points that they are drawn as a density."""
     return len(diagnosis.target) > MAX_SCATTER
 
 
 def _draw_points(
     panel: "Axes", x: "np.ndarray", y: "np.ndarray", x_range: Range, y_range: Range
 ) -> None:
-    """Draw the points within the ranges, and mark and count the others."""
+    """Draw the points within the ranges. Mark and count the points outside."""
     inside = _within(x, x_range) & _within(y, y_range)
     if len(x) > MAX_SCATTER:
         _draw_density(panel, x[inside], y[inside], x_range, y_range)
@@ -117,9 +117,9 @@ def _within(values: "np.ndarray", shown: Range) -> "np.ndarray":
 
 
 def _mark(panel: "Axes", x: "np.ndarray", y: "np.ndarray", x_range: Range, y_range: Range) -> None:
-    """Draw triangles outside of the frame, at the coordinate that lies within the axes.
+    """Draw triangles outside the frame for points that are beyond one of the axes.
 
-    A point that lies beyond both axes is only counted.
+    A point that is beyond both axes is only counted.
     """
     in_x, in_y = _within(x, x_range), _within(y, y_range)
     above, below = y > y_range.high, y < y_range.low
@@ -144,9 +144,9 @@ def _mark(panel: "Axes", x: "np.ndarray", y: "np.ndarray", x_range: Range, y_ran
 def _draw_density(
     panel: "Axes", x: "np.ndarray", y: "np.ndarray", x_range: Range, y_range: Range
 ) -> None:
-    """Draw the logarithm of the points per pixel as the opacity of one colour.
+    """Draw the number of points per pixel, on a logarithmic scale, as the opacity of one colour.
 
-    The density is legible on dark and light pages.
+    The colour is legible on dark and on light pages.
     """
     import numpy as np
     from matplotlib.colors import to_rgb

@@ -1,7 +1,7 @@
-"""Find out how many test rows make half of an MAE, since a few rows can decide it.
+"""Find out how many test rows cause half of an MAE.
 
-A MAE that two of a hundred rows decide says more about these rows than about the model. They are
-often rows whose target is wrong, or that resemble a training row whose target is.
+If two of a hundred rows decide an MAE, it says more about these rows than about the model. Often
+their targets are wrong, or they resemble a training row with a wrong target.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ class HalfRows:
 
     @property
     def names(self) -> str:
-        """The formulas, with dots if there are more."""
+        """The formulas, followed by dots if there are more of them."""
         more = ["..."] if self.n > len(self.formulas) else []
         return ", ".join([*self.formulas, *more])
 
@@ -127,10 +127,10 @@ def _half_rows(
 
 
 def _may_be_few(run: FinishedRun) -> bool:
-    """Return False if MAE and RMSE exclude that a few rows make half of the MAE.
+    """Return False if MAE and RMSE show that no few rows can cause half of the MAE.
 
-    If k of n rows make half of the MAE, the sum of their squared errors is at least
-    (n MAE / 2)**2 / k, so that RMSE / MAE is at least sqrt(n / (4 k)).
+    If k of n rows cause half of the MAE, the sum of their squared errors is at least (n MAE / 2)**2
+    / k, so that RMSE / MAE is at least sqrt(n / (4 k)).
     """
     result, n = run.result, run.result.n_test
     return n >= MIN_ROWS and result.test_rmse >= 0.999 * result.test_mae * math.sqrt(

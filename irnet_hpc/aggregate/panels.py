@@ -115,7 +115,7 @@ def _draw_positive(
     style: Style,
     line: str = "-",
 ) -> int:
-    """Draw the scores that a logarithmic axis can show; return the number of the others."""
+    """Draw the scores that a logarithmic axis can show. Returns the number of all other scores."""
     shown = [(place, score) for place, score in points if _is_on_log_axis(score.mae)]
     if shown:
         _draw_scores(panel, shown, label, style, line)

@@ -31,7 +31,7 @@ MERGED = "merged into a row of the same formula"
 
 
 class OnePerFormula(NamedTuple):
-    """The rows that stand for a composition, and the rows and values that were left out."""
+    """One row for each composition, and the rows and values that were left out."""
 
     materials: Materials
     rejected: list[Rejected]
@@ -40,7 +40,7 @@ class OnePerFormula(NamedTuple):
 
 
 class _Chosen(NamedTuple):
-    """What stands for a composition."""
+    """The row and the values that are kept for one composition."""
 
     row: int
     values: dict[str, float]
@@ -49,7 +49,7 @@ class _Chosen(NamedTuple):
 
 
 def one_per_formula(materials: Materials) -> OnePerFormula:
-    """Keep one row for each composition and stated split; see the text of this module."""
+    """Keep one row for each composition in each part of a stated split, by the rules above."""
     side = [""] * len(materials) if materials.role is None else materials.role
     groups: dict[tuple, list[int]] = {}
     for row, key in enumerate(zip(materials.reduced, side, strict=True)):
@@ -151,7 +151,10 @@ def _energy(materials: Materials, row: int) -> tuple[int, float]:
 
 
 def _order(materials: Materials, row: int) -> tuple:
-    """Return a sort key by energy, then by what else the table says of the row but its place."""
+    """Return a sort key: first the energy, then all else that the table says about the row.
+
+    The row's position in the table is not part of it.
+    """
     values = sorted(_known(materials, row).items())
     return *_energy(materials, row), str(materials.formula[row]), values, int(materials.line[row])
 

@@ -26,7 +26,7 @@ MIN_ROWS = 10  # fewer whole numbers may be 1, 2, 3, ... and still describe
 
 
 def identifying_name(name: str) -> str:
-    """Return why a column of this name identifies its rows; empty if it may be a feature.
+    """Return the reason why a column of this name identifies its rows; empty if it is a feature.
 
     >>> identifying_name("icsd_id"), identifying_name("refractive_index")
     ('an id', '')

@@ -1,10 +1,10 @@
-"""Rewrite what people type or paste as a formula in plain text; refuse what has two readings.
+"""Rewrite formulas that people type or paste as plain text, and refuse ambiguous ones.
 
 Fe₂O₃, Fe$_2$O$_3$, Fe_2O_3, Fe<sub>2</sub>O3      subscripts
 CuSO4·5H2O, CuSO4.5H2O, 3CaO.Al2O3                 parts that a raised point separates
 
-A point on the line can be a decimal point or stand for a raised one. pymatgen 2026.10.24 takes
-every point for a decimal one, so CuSO4.5H2O has 5.5 O there.
+A point on the line can be a decimal point or replace a raised one. pymatgen 2026.10.24 takes every
+point for a decimal one, so CuSO4.5H2O has 5.5 O there.
 """
 
 import itertools
@@ -57,7 +57,7 @@ def parts_of(formula: str) -> list[tuple[float, str]]:
     """Split a formula into parts such as (1.0, "CuSO4") and (5.0, "H2O"); most have one part.
 
     Raises:
-        InvalidFormula: if the notation has two readings.
+        InvalidFormula: if the notation is ambiguous.
     """
     if not UNUSUAL.search(formula):
         return [(1.0, formula)]
@@ -97,7 +97,7 @@ def parts_of(formula: str) -> list[tuple[float, str]]:
 
 
 def _on_the_line(text: str) -> str:
-    """Write subscripts as digits on the line, and each sign for a raised point as `·`."""
+    """Write subscripts as normal digits, and every sign that means a raised point as `·`."""
     is_tex = "\\" in text
     text = TEX_WORD.sub("", TEX_POINT.sub("·", text.translate(TO_PLAIN)))
     text = SUBSCRIPT.sub(lambda match: match[1] or match[2] or match[3], text)
@@ -105,10 +105,10 @@ def _on_the_line(text: str) -> str:
 
 
 def _raise_point(point: re.Match[str]) -> str:
-    """Decide what a point before a number of solvate molecules is.
+    """Decide whether a point is a decimal point or the raised point before solvate molecules.
 
     Returns:
-        The point and the number: as they are if the point is a decimal one, else with `·`.
+        The point and the number: unchanged for a decimal point, else with `·`.
     """
     before = re.search(r"([0-9]*)$", point.string[: point.start()])
     assert before

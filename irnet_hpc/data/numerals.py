@@ -68,5 +68,5 @@ def looks_numeric(texts: Sequence[str]) -> bool:
 
 
 def has_codes(texts: Sequence[str]) -> bool:
-    """Tell whether a column holds codes such as 00123, which identify and do not count."""
+    """Return True if a column contains codes such as 00123, which are no quantities."""
     return CODE.search("\n".join(texts)) is not None

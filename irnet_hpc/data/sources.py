@@ -42,11 +42,12 @@ class Filter(NamedTuple):
 
 
 def are_outliers(values: np.ndarray, deviations: float) -> np.ndarray:
-    """Find values that lie far from the mean of all others.
+    """Find values that are far from the mean of all others.
 
-    The mean and the standard deviation are those of the values that are no outliers, found by
-    repetition: a single value of 2e7 would otherwise widen the standard deviation until no other
-    value is far from the mean. Among 26 values or fewer, none lies 5 deviations from the mean.
+    The mean and the standard deviation are computed, repeatedly, from the values that are no
+    outliers. Otherwise a single value of 2e7 would widen the standard deviation so much that no
+    other value is far from the mean. Among 26 values or fewer, no value can be 5 deviations from
+    the mean.
 
     Args:
         values: (n_rows,) values; NaN means not reported.

@@ -1,9 +1,9 @@
 """Read .xz files to their last byte, as `xz -dc` does.
 
 An .xz file is one or more streams with padding of zero bytes after each of them, in multiples of
-four. `lzma.open` of Python 3.11.7 takes whatever it cannot read after the first stream as the
-end of the file, and says nothing: the streams behind padding, or behind a damaged head, are lost.
-XZ Utils 5.4.1 reads them, or refuses the file.
+four. If `lzma.open` of Python 3.11.7 cannot read the bytes after the first stream, it silently ends
+there, so streams after padding or after a damaged head are lost. XZ Utils 5.4.1 reads them, or
+refuses the file.
 """
 
 import io

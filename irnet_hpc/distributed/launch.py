@@ -221,7 +221,7 @@ def check_alone(where: Launch | None, environment: Mapping[str, str] = os.enviro
 
 
 def _asked_tasks(environment: Mapping[str, str]) -> tuple[str, int]:
-    """Return how many tasks a SLURM job asks for, and the variable that says so.
+    """Return the number of tasks that a SLURM job requests, and the variable that states it.
 
     SLURM 22.05 sets SLURM_NTASKS and SLURM_NPROCS where --ntasks or --ntasks-per-node was given.
     Otherwise srun starts one task on each node, and SLURM_TASKS_PER_NODE says how many would fit:
@@ -315,7 +315,8 @@ def _is_bound(where: Launch, cores: set[int], environment: Mapping[str, str]) ->
     """Return True if the launcher has bound this rank to its own share of the cores.
 
     mpirun binds ranks unless told otherwise; Open MPI 4.1 says so in OMPI_MCA_orte_bound_at_launch.
-    The others say nothing, but may themselves run on more cores than the rank.
+    Other launchers set no such variable; they have bound the rank if they may use more cores
+    themselves.
     """
     if where.launcher == "mpirun" and environment.get("OMPI_MCA_orte_bound_at_launch") == "1":
         return True

@@ -98,9 +98,10 @@ def export_model(
 
 
 def _check(of: str, differences: np.ndarray, tolerance: float, member: Member) -> None:
-    """Raise UserError if predictions of the graph differ too much, (n_properties,) in their units.
+    """Raise UserError if the predictions of the graph differ too much from those of torch.
 
-    The scale of a constant target is 0; its predictions must be equal.
+    `differences` (n_properties,) are in the units of the properties. If the targets were constant,
+    their scale is 0, and the predictions must be equal.
     """
     relative = float((differences / nonzero(member.scaling.target_scale)).max())
     if not relative <= tolerance:

@@ -1,4 +1,4 @@
-"""Shield the library from the modes that a caller has switched on in torch."""
+"""Protect the computations of this package from torch modes that a caller has switched on."""
 
 import contextlib
 from collections.abc import Iterator

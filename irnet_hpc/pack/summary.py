@@ -84,7 +84,10 @@ def _doubt(
 
 
 def _codes(values: np.ndarray) -> np.ndarray:
-    """Find numbers that look like codes and lie apart: further off than the others are wide."""
+    """Find numbers that look like codes for "not reported" and are far from all other values.
+
+    Far means that the distance to the others is larger than their range.
+    """
     distinct = np.unique(values[np.abs(values) >= 99])
     is_code = np.isin(values, [value for value in distinct if CODES.fullmatch(f"{value:.7g}")])
     others = values[~is_code & ~np.isnan(values)]

@@ -53,7 +53,7 @@ class Projection(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """The features that have one value in all training rows whose distances are measured."""
+    """The features that have a single value in all training rows of a domain."""
 
     place: np.ndarray  # (n_constants,) int64, among the features as packed
     value: np.ndarray  # (n_constants,) float32

@@ -183,7 +183,7 @@ def make_predictor(member: Member, device: torch.device) -> Predictor:
 
 
 def _differ_little(network: Network) -> bool:
-    """Tell whether a unit's mean is many times its standard deviation over the training rows."""
+    """Return True if the mean of a unit over the training rows is many standard deviations."""
     norms = [module for module in network.modules() if isinstance(module, Normalise)]
     return any(
         bool((norm.mean.abs() > MANY_DEVIATIONS * (norm.var + EPSILON).sqrt()).any())

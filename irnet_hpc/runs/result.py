@@ -77,9 +77,9 @@ class RunResult:
 
     @property
     def times_baseline(self) -> float:
-        """The larger of the MAEs on val and test, in multiples of the baseline's MAE.
+        """The larger of the MAEs on val and test, divided by the MAE of the baseline.
 
-        If the baseline's is 0, this is infinite, or 0 if the larger is no more than rounding.
+        If the baseline's MAE is 0, this is 0 if the larger MAE is only rounding, else infinite.
         """
         largest = max(self.val_mae or 0.0, self.test_mae)
         if self.baseline_mae:
@@ -88,7 +88,7 @@ class RunResult:
 
     @property
     def is_far_above_baseline(self) -> bool:
-        """Return True if predicting one number for all rows would be far better than the model."""
+        """Return True if the model is far worse than predicting one number for all rows."""
         return self.times_baseline > FAR_ABOVE
 
 

@@ -84,7 +84,7 @@ def write_result(
 
 
 def warn_far_above_baseline(run: Run, result: RunResult) -> None:
-    """Warn if the model predicts far worse than the training median does."""
+    """Warn if the model is far worse than predicting the median of the training rows."""
     if result.is_far_above_baseline:
         logger.warning(
             f"WARNING: do not use {run.folder}: its MAE, {result.test_mae:.4g} on test"

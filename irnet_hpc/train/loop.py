@@ -421,9 +421,9 @@ def save(stack: Stack, errors: list[UserError | None], comm: Comm) -> list[UserE
 
 
 def _free_memory(device: torch.device) -> None:
-    """Give back the memory of a GPU that nothing uses any more.
+    """Return unused memory to the GPU.
 
-    torch's optimisers refer to themselves, so only the garbage collector frees them.
+    torch's optimisers contain references to themselves, so only the garbage collector frees them.
     """
     if device.type == "cuda":
         gc.collect()

@@ -96,7 +96,7 @@ class Scaling:
 
     @property
     def scaled_floor(self) -> float | np.ndarray:
-        """The floor as a scaled target; -inf: no limit."""
+        """The floor in the scale of the target; -inf means that there is none."""
         return (self.floor - self.target_mean) / nonzero(self.target_scale)
 
 

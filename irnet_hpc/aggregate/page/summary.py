@@ -67,7 +67,7 @@ def _rivals(task: Task) -> str:
 
 
 def _doubts(task: Task) -> Iterator[str]:
-    """Say that runs failed, that a few rows decide an MAE, and which model is best on test."""
+    """Yield warnings: runs that failed, few rows that decide an MAE, another model best on test."""
     best, row, form = task.best, task.best.row, row_format(task.best.row)
     if far := best.score.far_above_baseline:
         times = max(run.result.times_baseline for run in far)
@@ -86,7 +86,11 @@ def _doubts(task: Task) -> Iterator[str]:
 
 
 def _against_baseline(score: Score, row: Row, form: str) -> str:
-    """Compare with the baseline: a claim if the interval excludes it, else both numbers."""
+    """Compare the best model with the baseline.
+
+    A difference is claimed only if the interval excludes the baseline; otherwise both numbers are
+    stated.
+    """
     below = percent_below(score.mae, row.baseline)
     if below is None or score.interval is None:
         return f" (baseline {row.baseline:{form}})"
@@ -97,7 +101,7 @@ def _against_baseline(score: Score, row: Row, form: str) -> str:
 
 
 def _against_classical(row: Row, pair: Pair, difference: Difference | None) -> str:
-    """Compare with the best classical model; claim a difference only where it is significant."""
+    """Compare with the best classical model. A difference is claimed only if it is significant."""
     form, other = row_format(row), pair.other
     named = f"the best classical model ({pair.against}, {other.mae:{form}})"
     if difference is None or difference.interval is None or difference.percent is None:
@@ -108,7 +112,7 @@ def _against_classical(row: Row, pair: Pair, difference: Difference | None) -> s
 
 
 def is_claimed(pair: Pair, difference: Difference) -> bool:
-    """Return True if the interval excludes zero and the test of the row tells the two apart."""
+    """Return True if the interval excludes zero and the test of the row is significant."""
     return bool(difference.excludes_zero) and not (pair.score.best and pair.other.best)
 
 

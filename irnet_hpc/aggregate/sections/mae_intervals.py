@@ -55,7 +55,7 @@ def _grid(table: Table) -> list[Line]:
 
 
 def _half(score: Score) -> Text:
-    """Write how many test rows make half of the MAE."""
+    """Say how many test rows cause half of the MAE."""
     if score.half is None:
         return missing("MAE is 0" if not score.mae else "not counted")
     return Text(f"{score.half.n:,} of {score.half.n_rows:,} rows", score.half.are_few)
