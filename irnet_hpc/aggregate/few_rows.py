@@ -75,12 +75,12 @@ def half_rows(runs: Sequence[FinishedRun], predictions: Predictions) -> HalfRows
     # A report of thousands of single runs reads no predictions, and needs no numpy.
     if len(runs) == 1 and not (_may_be_few(runs[0]) and has_predictions(runs[0])):
         return None
-    import numpy as np
-
     splits = predictions.by_split(runs)
     readable = readable_runs(runs, splits)
     if sum(map(len, readable.values())) < len(runs):
         return None
+    import numpy as np
+
     parts, formulas, sums = [], [], []
     for pool in pool_splits(readable, splits):
         errors = np.concatenate([splits[split].errors(readable[split]) for split in pool])

@@ -66,7 +66,9 @@ def section_latex(section: Section) -> list[str]:
 
 def one_line(text: str) -> str:
     """Make text from a file safe for tables and terminals: one line, without control characters."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else " " for letter in text)
+    return " ".join(text.split())
 
 
 def aligned(lines: Sequence[Line], width: int | None = None) -> str:

@@ -73,11 +73,12 @@ def ensemble_mae(runs: Sequence[FinishedRun], predictions: Predictions) -> float
     """
     if min(Counter(run.split for run in runs).values()) < 2:
         return None
-    import numpy as np
-
     splits = predictions.by_split(runs)
     if sum(len(split.predictions) for split in splits.values()) < len(runs):
         return None
+    # Imported here and below, since tables of runs without predictions need no numpy.
+    import numpy as np
+
     maes = [
         np.abs(np.mean(list(split.predictions.values()), axis=0) - split.rows.target).mean()
         for split in splits.values()
@@ -98,9 +99,11 @@ def _judged(row: Row, predictions: Predictions) -> Row:
         for score in shown
         if lowest and score is not lowest and (p := _probability(score, lowest, splits)) is not None
     }
-    from irnet_hpc.aggregate.statistics import holm
+    adjusted = {}
+    if probabilities:
+        from irnet_hpc.aggregate.statistics import holm
 
-    adjusted = dict(zip(probabilities, holm(list(probabilities.values())), strict=True))
+        adjusted = dict(zip(probabilities, holm(list(probabilities.values())), strict=True))
 
     def mark(score: AnyScore) -> AnyScore:
         return _mark(score, adjusted.get(id(score)), splits)
@@ -122,13 +125,13 @@ def _interval(score: Score, splits: Splits) -> tuple[float, float] | None:
     """Return the 95 % interval of a MAE; None if there are too few runs or predictions."""
     if score.n < MIN_RUNS:
         return None
+    runs = readable_runs(score.runs, splits)
+    if sum(map(len, runs.values())) < score.n:
+        return None
     import numpy as np
 
     from irnet_hpc.aggregate.statistics import mean_interval
 
-    runs = readable_runs(score.runs, splits)
-    if sum(map(len, runs.values())) < score.n:
-        return None
     pools = pool_splits(runs, splits)
     errors = [
         np.concatenate([splits[split].errors(runs[split]) for split in pool]) for pool in pools
@@ -149,10 +152,6 @@ def formulas_of(pools: Iterable[Sequence[int | None]], splits: Splits) -> list:
 
 def _probability(score: Score, best: Score, splits: Splits) -> float | None:
     """Return the p-value of the difference of two models; None if they share too few runs."""
-    import numpy as np
-
-    from irnet_hpc.aggregate.statistics import paired_p
-
     runs, best_runs = readable_runs(score.runs, splits), readable_runs(best.runs, splits)
     differences, n_runs = {}, 0
     for split in runs:
@@ -162,6 +161,10 @@ def _probability(score: Score, best: Score, splits: Splits) -> float | None:
             n_runs += len(errors)
     if n_runs < MIN_RUNS:
         return None
+    import numpy as np
+
+    from irnet_hpc.aggregate.statistics import paired_p
+
     pools = pool_splits(differences, splits)
     stacked = [np.concatenate([differences[split] for split in pool]) for pool in pools]
     return paired_p(stacked, formulas_of(pools, splits))

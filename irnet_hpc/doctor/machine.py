@@ -1,14 +1,11 @@
 """Check this machine: Python, library versions, cores, memory, threads, bf16 and GPUs."""
 
-import configparser
-import importlib.metadata
 import os
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from irnet_hpc.distributed.memory import cgroup_limits
 from irnet_hpc.doctor.checks import Check, Settings, Verdict, failure, note, ok, warning
 from irnet_hpc.doctor.commands import ask
 
@@ -45,6 +42,10 @@ def required_versions() -> dict[str, str]:
     The versions come from setup.cfg in a clone, otherwise from the metadata of the installed
     package.
     """
+    # Imported here and below, so that --help does not wait for it.
+    import configparser
+    import importlib.metadata
+
     configuration = configparser.ConfigParser()
     is_repository = configuration.read(REPOSITORY / "setup.cfg") and (
         configuration.get("metadata", "name") == "irnet_hpc"
@@ -73,6 +74,8 @@ def canonical_name(name: str) -> str:
 
 def installed_version(name: str) -> str | None:
     """Return the installed version of a library, or None if it is missing."""
+    import importlib.metadata
+
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -122,6 +125,8 @@ def check_versions(_: Settings) -> Verdict:
 
 def usable_cores() -> tuple[float, str]:
     """Return the number of cores that this process may use, and a phrase that explains it."""
+    from irnet_hpc.distributed.memory import cgroup_limits
+
     affinity, (quota, _) = len(os.sched_getaffinity(0)), cgroup_limits()
     if quota is not None and quota < affinity:
         return quota, f"{quota:g}, the control group's quota, of {affinity} in the affinity mask"
@@ -142,6 +147,8 @@ def check_cores(_: Settings) -> Verdict:
 
 def check_memory(_: Settings) -> Verdict:
     """Check that the free memory, within the control group's limit, is enough for a rank."""
+    from irnet_hpc.distributed.memory import cgroup_limits
+
     lines = Path("/proc/meminfo").read_text().splitlines()
     gb = {line.partition(":")[0]: int(line.split()[1]) * 1024e-9 for line in lines}
     limit_gb = cgroup_limits()[1]

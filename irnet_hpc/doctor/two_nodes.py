@@ -51,6 +51,7 @@ class NodeProbe:
         Rank 0 writes all of it to report.json.
         """
         from irnet_hpc.distributed.engines import start
+        from irnet_hpc.distributed.memory import cgroup_limits
 
         own_file = self.folder / f"rank{os.environ['SLURM_PROCID']}"
         try:
@@ -72,7 +73,7 @@ class NodeProbe:
             "skew_s": skew_s,
             "won": has_won,
             "cores": machine.usable_cores()[0],
-            "memory_gb": machine.cgroup_limits()[1],
+            "memory_gb": cgroup_limits()[1],
             "trouble": "" if comm.rank else self.slurm_trouble(),
         }
         nodes = comm.gather(node)

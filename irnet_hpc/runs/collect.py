@@ -117,9 +117,14 @@ def _folders(top: Path) -> Iterator[tuple[Path, set[str]]]:
 
     Symbolic links are followed, but each real folder is yielded only once.
     """
-    seen = set()
+    seen: set[str] = set()
+    real_of: dict[str, str] = {}
     for folder, below, names in os.walk(top, followlinks=True):
-        real = os.path.realpath(folder)
+        parent, name = os.path.split(folder)
+        # Only links are resolved, since that takes a call of the file system for each part.
+        is_known = parent in real_of and not Path(folder).is_symlink()
+        real = f"{real_of[parent]}/{name}" if is_known else os.path.realpath(folder)
+        real_of[folder] = real
         below[:] = (
             [] if real in seen else sorted(name for name in below if not name.startswith("."))
         )

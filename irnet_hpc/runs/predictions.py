@@ -178,9 +178,11 @@ def read_predictions(run: FinishedRun) -> dict[str, "np.ndarray"]:
     Raises:
         UserError: If the file cannot be read, or its MAE is not that of result.json.
     """
+    path = run.folder / FILE
+    if not has_predictions(run):  # a report of runs without predictions needs no numpy
+        raise UserError(f"{path} is missing")
     import numpy as np
 
-    path = run.folder / FILE
     arrays = read_arrays(path, run.spec.property if run.joint else None)
     mae = float(np.abs(arrays["prediction"].astype(float) - arrays["target"]).mean())
     if not np.isclose(mae, run.result.test_mae, rtol=1e-5):
