@@ -17,35 +17,35 @@ class Property(NamedTuple):
     # Plausible range, in the unit. A value outside is worth a warning, never a rejection.
     low: float
     high: float
-    # Hard limits, in the unit: a value beyond them is an error of its source or a code for "not
-    # reported", such as -9999. Packing removes and lists it.
-    lowest: float
-    highest: float
     # The lowest possible value, which many rows may have: no band gap is negative, many are 0.
     floor: float = -math.inf
+    # Hard limits, in the unit: a value beyond them is an error of its source or a code for "not
+    # reported", such as -9999. Packing removes and lists it.
+    lowest: float = -math.inf
+    highest: float = math.inf
 
 
 PROPERTIES = {
-    "formation_energy": Property("E_f", "eV/atom", -10, 10, -20, 20),
+    "formation_energy": Property("E_f", "eV/atom", -10, 10, lowest=-20, highest=20),
     # The zero of a total energy is that of the code that computed it. Pseudopotential codes stay
     # within these limits; energies of all electrons do not, and need a name of their own.
-    "energy_per_atom": Property("E", "eV/atom", -30, 10, -100, 100),
+    "energy_per_atom": Property("E", "eV/atom", -30, 10, lowest=-100, highest=100),
     # For a stable compound some databases give its distance from the hull of all other phases; this
     # distance is negative.
-    "energy_above_hull": Property("E_hull", "eV/atom", -5, 20, -20, 50),
-    "band_gap": Property("E_g", "eV", 0, 30, 0, 50, floor=0),
+    "energy_above_hull": Property("E_hull", "eV/atom", -5, 20, lowest=-20, highest=50),
+    "band_gap": Property("E_g", "eV", 0, 30, floor=0, lowest=0, highest=50),
     # by the Tran-Blaha modified Becke-Johnson potential
-    "band_gap_mbj": Property("E_g(mBJ)", "eV", 0, 30, 0, 50, floor=0),
-    "volume_per_atom": Property("V/atom", "Å³/atom", 1, 500, 0.1, 10_000),
-    "volume": Property("V", "Å³/cell", 1, 100_000, 0.1, 10_000_000),
-    "density": Property("ρ", "g/cm³", 0, 30, 0, 200),
-    "total_magnetization": Property("M", "µB/cell", -1000, 1000, -5000, 5000),
+    "band_gap_mbj": Property("E_g(mBJ)", "eV", 0, 30, floor=0, lowest=0, highest=50),
+    "volume_per_atom": Property("V/atom", "Å³/atom", 1, 500, lowest=0.1, highest=10_000),
+    "volume": Property("V", "Å³/cell", 1, 100_000, lowest=0.1, highest=10_000_000),
+    "density": Property("ρ", "g/cm³", 0, 30, lowest=0, highest=200),
+    "total_magnetization": Property("M", "µB/cell", -1000, 1000, lowest=-5000, highest=5000),
     # A modulus of a phase that is not stable may be negative. The stiffest solid known, diamond,
     # has 443 and 535 GPa; pressure raises both.
-    "bulk_modulus": Property("K", "GPa", 0, 600, -1000, 2000),
-    "shear_modulus": Property("G", "GPa", 0, 600, -1000, 2000),
-    "mixing_enthalpy": Property("ΔH_mix", "eV/atom", -3, 3, -20, 20),
-    "size_mismatch": Property("δ", "%", 0, 100, 0, 200, floor=0),
+    "bulk_modulus": Property("K", "GPa", 0, 600, lowest=-1000, highest=2000),
+    "shear_modulus": Property("G", "GPa", 0, 600, lowest=-1000, highest=2000),
+    "mixing_enthalpy": Property("ΔH_mix", "eV/atom", -3, 3, lowest=-20, highest=20),
+    "size_mismatch": Property("δ", "%", 0, 100, floor=0, lowest=0, highest=200),
 }
 
 

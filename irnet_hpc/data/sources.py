@@ -68,10 +68,15 @@ def are_outliers(values: np.ndarray, deviations: float) -> np.ndarray:
 
 def hard_limits(properties: Iterable[str]) -> list[Filter]:
     """Return the hard limits of the properties that are in PROPERTIES, as filters."""
-    return [
-        Filter(name, PROPERTIES[name].lowest, PROPERTIES[name].highest, closed=True)
+    limits = {
+        name: (PROPERTIES[name].lowest, PROPERTIES[name].highest)
         for name in properties
         if name in PROPERTIES
+    }
+    return [
+        Filter(name, *limit, closed=True)
+        for name, limit in limits.items()
+        if np.isfinite(limit).any()
     ]
 
 

@@ -29,7 +29,12 @@ from irnet_hpc.files import NAME
 from irnet_hpc.pack import blocks, store
 from irnet_hpc.pack.build import assist, dismiss, write_pack
 from irnet_hpc.pack.select import RULES, needs_ranking, select, split_and_order
-from irnet_hpc.pack.summary import describe_doubts, describe_rows, describe_source
+from irnet_hpc.pack.summary import (
+    describe_doubts,
+    describe_rows,
+    describe_source,
+    suspect_units,
+)
 from irnet_hpc.pack.twins import find_twins
 
 if TYPE_CHECKING:
@@ -116,6 +121,8 @@ def _make(
     selection = select(
         loaded.table, feature_sets, loaded.source, filters, tuple(loaded.units), n_rows
     )
+    for suspicion in suspect_units(selection):
+        logger.info(f"warning: {suspicion}")
     materials = split_and_order(selection.materials, split)
     assert materials.role is not None
     if n_both := count_on_two_sides(materials.reduced, materials.role):

@@ -11,11 +11,14 @@ from irnet_hpc.data.materials import Materials, Rejected
 from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.data.sources import are_outliers
 from irnet_hpc.data.splits import ROLES, describe_held_out
+from irnet_hpc.errors import UserError
+from irnet_hpc.pack.select import Selection
 from irnet_hpc.pack.store import Pack
 
 # Numbers that tables give for "not reported". -32768 is the lowest integer of 16 bits.
 CODES = re.compile(r"-?(9{3,}|9{2,}\.9+|1e\+[0-9]+|32768)")
 N_EXAMPLES = 3
+MAX_GONE = 0.2  # share of a property's values
 
 
 def describe_source(loaded: Loaded, n_rows: int, columns: bool) -> str:
@@ -65,6 +68,31 @@ def describe_doubts(materials: Materials, units: Mapping[str, str]) -> list[str]
         hint = f"; --limit {name}=LOW:HIGH removes values"
         doubts += [doubt + hint for doubt in _doubt(materials, name, values, kinds)]
     return doubts
+
+
+def suspect_units(selection: Selection) -> list[str]:
+    """Name the properties of which limits removed so many values that their unit may be wrong.
+
+    Raises:
+        UserError: If no value of a property is left.
+    """
+    suspicions = []
+    for name, values in selection.materials.targets.items():
+        n_left = int((~np.isnan(values)).sum())
+        gone = [
+            one for one in selection.lost if one.property == name and "median" not in one.reason
+        ]
+        if len(gone) <= MAX_GONE * (n_left + len(gone)):
+            continue
+        text = (
+            f"{len(gone):,} of {n_left + len(gone):,} values of {name} are outside the limits, such "
+            f"as {gone[0].value:g} in line {gone[0].line} (not {gone[0].reason}); is the column in "
+            "another unit?"
+        )
+        if not n_left:
+            raise UserError(f"{text} --no-filters keeps such values")
+        suspicions.append(text)
+    return suspicions
 
 
 def _doubt(

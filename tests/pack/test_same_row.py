@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 
+from irnet_hpc.errors import UserError
 from irnet_hpc.pack.store import open_pack
 from irnet_hpc.pack.table import pack_table
 
@@ -165,3 +166,25 @@ def test_a_limit_that_cannot_be_read_is_refused(text, pack_command, tmp_path):
     (tmp_path / "t.csv").write_text("formula,hardness\nFeO,1\n")
     done = pack_command("--source", "t.csv", "--unit", "hardness=GPa", "--limit", text)
     assert done.returncode == 2 and "--limit" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "factor"), [("density", 1000), ("band_gap", 1000), ("formation_energy", 96.5)]
+)
+def test_a_column_in_another_unit_is_refused_or_said_to_be_suspect(name, factor, tmp_path, caplog):
+    (tmp_path / "all.csv").write_text(
+        f"formula,{name}\n" + "".join(f"FeO{n},{n * factor}\n" for n in range(2, 30))
+    )
+    with pytest.raises(UserError, match="unit"):
+        pack_table(tmp_path / "all.csv", features="elements", pack_dir=tmp_path)
+    assert not list(tmp_path.glob("*.h5"))
+    with pack_table(
+        tmp_path / "all.csv", features="elements", filters=False, pack_dir=tmp_path
+    ) as pack:
+        assert values_of(pack)["FeO2"] == {name: 2 * factor}
+    (tmp_path / "some.csv").write_text(
+        f"formula,{name}\n" + "".join(f"FeO{n},{n * factor / 100}\n" for n in range(2, 500, 9))
+    )
+    with caplog.at_level("INFO"):
+        pack_table(tmp_path / "some.csv", features="elements", pack_dir=tmp_path).close()
+    assert "unit?" in caplog.text
