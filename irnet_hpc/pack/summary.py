@@ -79,15 +79,14 @@ def suspect_units(selection: Selection) -> list[str]:
     suspicions = []
     for name, values in selection.materials.targets.items():
         n_left = int((~np.isnan(values)).sum())
-        gone = [
-            one for one in selection.lost if one.property == name and "median" not in one.reason
-        ]
+        rules = selection.filtered.get(name, {})
+        gone = [one for one in selection.lost if one.property == name and one.reason in rules]
         if len(gone) <= MAX_GONE * (n_left + len(gone)):
             continue
         text = (
-            f"{len(gone):,} of {n_left + len(gone):,} values of {name} are outside the limits, such "
-            f"as {gone[0].value:g} in line {gone[0].line} (not {gone[0].reason}); is the column in "
-            "another unit?"
+            f"{len(gone):,} of {n_left + len(gone):,} values of {name} are outside the limits, "
+            f"such as {gone[0].value:g} in line {gone[0].line} (not {gone[0].reason}); is the "
+            "column in another unit?"
         )
         if not n_left:
             raise UserError(f"{text} --no-filters keeps such values")
