@@ -170,7 +170,10 @@ def _size(path: Path) -> int:
 
 
 def _finished_submissions(results: Path) -> Iterator[Path]:
-    """List submitit's folders of these results' submissions whose jobs have ended."""
+    """Yield submitit's folders of finished submissions: all their jobs have ended.
+
+    Only submissions that the journals of these results name are considered.
+    """
     jobs = squeue()
     for path in sorted((results / journal.FOLDER).glob("[0-9]*.jsonl")):
         head = _head(path)

@@ -84,9 +84,13 @@ def _read_bundle(text: str) -> list[dict[str, Any]]:
         if not text.lstrip().startswith("["):
             content = Path(text).read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{rule}, or its file, got {text[:200]!r}: {error.strerror}") from None
+        raise UserError(
+            f"{rule}, or a file with such a list, got {text[:200]!r}: {error.strerror}"
+        ) from None
     except ValueError as error:
-        raise UserError(f"{rule}, or its file, got {text[:200]!r}: {error}") from None
+        raise UserError(
+            f"{rule}, or a file with such a list, got {text[:200]!r}: {error}"
+        ) from None
     try:
         cells = parse_yaml(content)
     except UserError as error:

@@ -51,7 +51,7 @@ class Origin:
 
     @property
     def key(self) -> str:
-        """The key in the origin's result."""
+        """The key of the origin, from its result."""
         return self.result.key
 
 

@@ -97,7 +97,10 @@ def has_structures(download: Download) -> bool:
 
 
 def expected(resolved: ResolvedSource) -> Source:
-    """Return the description that a source should have, from SOURCES or matminer's metadata."""
+    """Return title, licence, citation and number of rows of a source before it is downloaded.
+
+    They come from SOURCES, or else from matminer's metadata.
+    """
     if resolved.text in SOURCES or resolved.download is None:
         return resolved.source
     dataset = resolved.download.dataset
