@@ -134,5 +134,6 @@ def _data(member: Member, pack_dir: str | Path | None) -> _Data:
             return _Data(x, "test rows", licence, pack.attrs.get("citation") or source.citation)
     except UserError:
         drawn = np.random.default_rng(0).normal(size=(CHECKED_ROWS, len(member.feature_labels)))
-        x = drawn * member.scaling.feature_scale + member.scaling.feature_mean
+        scale = member.scaling.feature_scale
+        x = drawn * np.where(np.isinf(scale), 0, scale) + member.scaling.feature_mean
         return _Data(x.astype(np.float32), "random rows", source.licence, source.citation)

@@ -27,7 +27,7 @@ class Scaling:
     """A scaling of features and targets by the statistics of the training rows."""
 
     feature_mean: np.ndarray  # (n_features,) float64
-    feature_scale: np.ndarray  # (n_features,) float64, 1 where a feature does not vary
+    feature_scale: np.ndarray  # (n_features,) float64, infinite where constant
     clip: float  # limit of scaled features, in standard deviations; 0: no limit
     # In the unit of the property; for several properties (n_properties,).
     # The scale is 0 if the target has one value in all training rows; every prediction is then this
@@ -119,16 +119,25 @@ def fit(
     """
     mean, scale, clip = np.zeros(n_features), np.ones(n_features), recipe.clip
     if given:
-        mean, scale, clip = given.feature_mean, given.feature_scale, given.clip
+        mean, scale, clip = given.feature_mean.copy(), given.feature_scale.copy(), given.clip
+        if (unseen := np.isinf(scale)).any():  # constant where the given scaling comes from
+            own_mean, own_scale = _of_features(slabs)
+            mean[unseen], scale[unseen] = own_mean[unseen], own_scale[unseen]
     elif recipe.features == "standard":
-        mean, scale = moments(slabs)
-        # A feature that varies only by rounding counts as constant.
-        scale[scale <= 1e-7 * np.abs(mean)] = 0
-        scale[scale == 0] = 1
+        mean, scale = _of_features(slabs)
     target_mean, target_scale = _of_target(target, recipe)
     if target.ndim == 1:
         return Scaling(mean, scale, clip, float(target_mean), float(target_scale))
     return Scaling(mean, scale, clip, target_mean, target_scale, spread=spreads(target))
+
+
+def _of_features(slabs: Slabs) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the mean and scale of features, each (n_features,)."""
+    mean, scale = moments(slabs)
+    # A feature that varies only by rounding counts as constant. Training cannot show its effect,
+    # and its weights stay as they were drawn; so any other value in a further row is scaled to 0.
+    scale[scale <= 1e-7 * np.abs(mean)] = np.inf
+    return mean, scale
 
 
 def _of_target(target: np.ndarray, recipe: Recipe | Grid) -> tuple[np.ndarray, np.ndarray]:
