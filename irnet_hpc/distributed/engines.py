@@ -143,28 +143,42 @@ class Horovod:
             )
             self._hvd.init()
 
+    def _sendable(self, tensor: Tensor) -> Tensor:
+        """Return the tensor, or its copy in the memory of the CPU if Horovod needs one.
+
+        Horovod 0.28.1 without CUDA accepts a tensor of a GPU, and the thread that would sum it then
+        ends, so that the caller waits for ever.
+        """
+        return tensor.cpu() if tensor.is_cuda and not self._hvd.nccl_built() else tensor
+
     def sum_(self, tensor: Tensor) -> Tensor:
         """Sum a tensor over the ranks, in place."""
         # Horovod: the one allreduce. A name that comes again is negotiated once and then found in
         # Horovod's cache; calls of one name follow each other, since this one blocks.
         name = f"sum {tuple(tensor.shape)} {tensor.dtype}"
+        sent = self._sendable(tensor)
         with _peers():
-            return self._hvd.allreduce_(tensor, op=self._hvd.Sum, name=name)
+            self._hvd.allreduce_(sent, op=self._hvd.Sum, name=name)
+        return tensor if sent is tensor else tensor.copy_(sent)
 
     def broadcast_(self, tensor: Tensor) -> Tensor:
         """Overwrite a tensor on every rank with the tensor of rank 0."""
+        sent = self._sendable(tensor)
         with _peers():
-            return self._hvd.broadcast_(tensor, 0)
+            self._hvd.broadcast_(sent, 0)
+        return tensor if sent is tensor else tensor.copy_(sent)
 
     def exchange(self, slices: Tensor) -> Tensor:
         """Send row r of `slices` (size, k) to rank r, and return the rows received, (size, k)."""
+        name, sent = f"exchange {tuple(slices.shape)} {slices.dtype}", self._sendable(slices)
         with _peers():
-            return self._hvd.alltoall(slices, name=f"exchange {tuple(slices.shape)} {slices.dtype}")
+            return self._hvd.alltoall(sent, name=name).to(slices.device)
 
     def collect(self, own: Tensor) -> Tensor:
         """Return the vectors `own` (k,) of all ranks, on every rank, as (size, k)."""
+        name, sent = f"collect {tuple(own.shape)} {own.dtype}", self._sendable(own)
         with _peers():
-            return self._hvd.allgather(own[None], name=f"collect {tuple(own.shape)} {own.dtype}")
+            return self._hvd.allgather(sent[None], name=name).to(own.device)
 
     def gather(self, value: T) -> list[T]:
         """Return the values of all ranks, on every rank."""
