@@ -39,9 +39,35 @@ def check_choice(kind: str, value: str, known: Iterable[str]) -> str:
     known = sorted(known)
     if value in known:
         return value
-    near = difflib.get_close_matches(str(value), known, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    near = nearest(str(value), known)
+    hint = f" (did you mean {near!r}?)" if near else ""
     raise UserError(f"unknown {kind} {value!r}{hint}; known: {', '.join(known) or 'none'}")
+
+
+# Words that people type for names that are spelt otherwise.
+SYNONYMS = {
+    "gpu": "cuda",
+    "rf": "random_forest",
+    "gbdt": "boosted_trees",
+    "gradient_boosting": "boosted_trees",
+    "svm": "svr",
+    "lasso": "elastic_net",
+    "linear_regression": "linear",
+    "ols": "linear",
+}
+
+
+def nearest(value: str, known: Iterable[str]) -> str:
+    """Return the name among `known` that is probably meant; empty if none is near."""
+    known = list(known)
+    if SYNONYMS.get(value.lower()) in known:
+        return SYNONYMS[value.lower()]
+    plain = {name.replace("_", "").replace("-", "").lower(): name for name in reversed(known)}
+    near = difflib.get_close_matches(value, known, n=1)
+    if near:
+        return near[0]
+    near = difflib.get_close_matches(value.replace("_", "").replace("-", "").lower(), plain, n=1)
+    return plain[near[0]] if near else ""
 
 
 def check_whole(name: str, value: object) -> int:

@@ -52,6 +52,16 @@ def _state_and_start(pid: int) -> tuple[str, str] | None:
     return fields[0], fields[19]
 
 
+# The signals that ask a training to stop, and the action of each that its handler may replace:
+# submitit has a handler that requeues the job, and a program may have its own. SIGINT is Ctrl-C.
+STOP_SIGNALS = {
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGUSR1: signal.SIG_DFL,
+    signal.SIGUSR2: signal.SIG_DFL,
+    signal.SIGINT: signal.default_int_handler,
+}
+
+
 class StopSignals:
     """Record that this process should stop: because of SIGTERM, SIGUSR1, SIGUSR2 or the time.
 
@@ -64,9 +74,9 @@ class StopSignals:
 
     def __init__(self, until: float = math.inf) -> None:
         self.until, self.is_told = until, False
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        for number, replaceable in STOP_SIGNALS.items():
             # Only if the signal has no handler yet: submitit's own requeues the job.
-            if signal.getsignal(number) == signal.SIG_DFL:
+            if signal.getsignal(number) == replaceable:
                 with contextlib.suppress(ValueError):  # not in the main thread
                     signal.signal(number, self._note)
 
@@ -80,8 +90,10 @@ class StopSignals:
         """True once `until` has passed."""
         return time.time() >= self.until
 
-    def _note(self, *_: object) -> None:
+    def _note(self, number: int, *_: object) -> None:
         self.is_told = True
+        if number == signal.SIGINT:  # who presses Ctrl-C twice does not want to wait
+            signal.signal(number, signal.default_int_handler)
 
 
 def keep_freed_memory() -> None:

@@ -124,6 +124,7 @@ def parser() -> CommandParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command on this rank and return the exit status. Every rank calls it."""
+    argv = sys.argv[1:] if argv is None else argv
     arguments = parser().parse_args(argv)
     # Imported here because it imports torch, which --help does not need.
     from irnet_hpc.distributed.engines import start
@@ -135,7 +136,7 @@ def main(argv: list[str] | None = None) -> int:
     comm = start(arguments.engine, Path(arguments.results) / ".rendezvous", is_rare)
     try:
         with json_answer(arguments.json) as answer, Leases() as leases:
-            status = _run(arguments, comm, leases, answer)
+            status = _run(arguments, argv, comm, leases, answer)
     except BaseException as error:
         status = _end_rank(error, comm)
     comm.close()
@@ -156,6 +157,7 @@ def collectives_are_rare(arguments: argparse.Namespace, size: int) -> bool:
 
 def _run(
     arguments: argparse.Namespace,
+    argv: list[str],
     comm: "Comm",
     leases: "Leases",
     answer: Callable[[object], None],
@@ -177,7 +179,12 @@ def _run(
                 if any(run["state"] == CellState.DONE for run in outcome["runs"]):
                     print(f"next: {next_step}", flush=True)
                 answer(outcome)
-    return ExitStatus.OK if is_finished else ExitStatus.PREEMPTED
+    if is_finished:
+        return ExitStatus.OK
+    if comm.size == 1:
+        command = ["python", "-m", "irnet_hpc.train", *argv]
+        print(f"next: {shlex.join(command)}", flush=True)
+    return ExitStatus.PREEMPTED
 
 
 def command_outcome(

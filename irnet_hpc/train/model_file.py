@@ -44,8 +44,12 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict | None = N
         # One entry, since the order of several entries would change from file to file.
         content = facts | {"sha256": _content_hash(tensors, facts)}
         header = {"irnet_hpc": json.dumps(content, ensure_ascii=False)}
+    # save_file of safetensors 0.8 makes a file of mode 0600, whatever the umask says.
+    path.touch()
+    mode = path.stat().st_mode & 0o777
     try:
         save_file(tensors, path, header)
+        path.chmod(mode)
     except SafetensorError as error:
         raise UserError(
             f"cannot write a {path.suffix[1:]} file into {path.parent}: {error}"

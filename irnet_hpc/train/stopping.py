@@ -1,8 +1,8 @@
 """Stop a training from outside: by signals, or before the end of a SLURM job.
 
 Who asks. SLURM sends SIGUSR1 or SIGUSR2 some minutes before a job's time is up, and SIGTERM when
-the job is preempted; a user sends SIGTERM. Some SLURM installations send no signal, so rank 0 also
-watches the clock and stops a minute before its job ends. SIGNAL_LEAD_S and CLOCK_MARGIN_S in
+the job is preempted; a user sends SIGTERM or Ctrl-C. Some SLURM installations send no signal, so
+rank 0 also watches the clock and stops a minute before its job ends. SIGNAL_LEAD_S and CLOCK_MARGIN_S in
 distributed/slurm_commands.py, and `--signal` in slurm/train.sh, state these times.
 
 What a handler does. A handler never saves anything itself, since it may run between any two
@@ -32,11 +32,10 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from irnet_hpc.distributed.engines import Comm
-from irnet_hpc.distributed.processes import StopSignals
+from irnet_hpc.distributed.processes import STOP_SIGNALS, StopSignals
 from irnet_hpc.distributed.slurm_commands import end_of_job, stop_by
 from irnet_hpc.train.run import TrainOptions
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 RAISE_AGAIN_S = 1.0
 
 
@@ -93,8 +92,8 @@ def stopped_by_exception(options: TrainOptions) -> Iterator[float]:
             signal.setitimer(signal.ITIMER_REAL, RAISE_AGAIN_S)
         raise Stopped
 
-    for number in (*SIGNALS, signal.SIGALRM):
-        if signal.getsignal(number) == signal.SIG_DFL:
+    for number, replaceable in {**STOP_SIGNALS, signal.SIGALRM: signal.SIG_DFL}.items():
+        if signal.getsignal(number) == replaceable:
             with contextlib.suppress(ValueError):  # not in the main thread
                 before[number] = signal.signal(number, stop)
     if signal.SIGALRM in before and until < math.inf:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 
@@ -17,6 +18,7 @@ from irnet_hpc.models.architectures import custom_name
 from irnet_hpc.pack.store import open_pack
 from irnet_hpc.runs.result import read_result
 from irnet_hpc.train import cli as train
+from irnet_hpc.train.model_file import write_tensors
 from tests.train.trainings import QUICK, command, run
 
 
@@ -277,3 +279,36 @@ def test_one_process_in_a_slurm_job_of_two_tasks_is_refused(alloys_pack, tmp_pat
         command(alloys_pack, tmp_path), env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 2 and "1 and 2" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_as_sigterm_does_and_the_command_it_prints_goes_on(
+    alloys_pack, tmp_path, number
+):
+    recipe = "{name: long, base: onecycle, epochs: 100000, batch: 64, norm_group: 32}"
+    arguments = command(alloys_pack, tmp_path, recipe=recipe, layers="16BARx2-1")
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        lines = []
+        for line in process.stdout:
+            if line.startswith("epoch ") and not any("epoch " in earlier for earlier in lines):
+                process.send_signal(number)
+            lines.append(line)
+    assert process.returncode == 75
+    (step,) = [line for line in lines if line.startswith("next: ")]
+    assert shlex.split(step)[4:] == arguments[3:]
+    assert list(tmp_path.rglob("checkpoint/a.safetensors")) and not list(
+        tmp_path.rglob("error.json")
+    )
+    (record,) = tmp_path.rglob("checkpoint/a.json")
+    assert json.loads(record.read_text())
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o002])
+def test_a_model_has_the_mode_that_the_umask_says(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        write_tensors(tmp_path / "m.safetensors", {"x": torch.zeros(2)})
+        write_tensors(tmp_path / "m.safetensors", {"x": torch.ones(2)}, {"a": 1})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "m.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask
