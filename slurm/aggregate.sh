@@ -7,6 +7,8 @@
 # A sweep submits its own aggregation; this is for looking in between.
 #SBATCH --job-name=irnet-aggregate
 #SBATCH --output=slurm-%x-%j.out
+# Without this a requeue would empty the log of what came before it.
+#SBATCH --open-mode=append
 #SBATCH --nodes=1
 #SBATCH --ntasks=1
 #SBATCH --cpus-per-task=1

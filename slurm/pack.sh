@@ -10,6 +10,8 @@
 # such as --mpi=pmix, which is also taken where it is offered and nothing is said.
 #SBATCH --job-name=irnet-pack
 #SBATCH --output=slurm-%x-%j.out
+# Without this a requeue would empty the log of what came before it.
+#SBATCH --open-mode=append
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=2
@@ -38,4 +40,4 @@ if [[ $srun_args != *--mpi* ]] && srun --mpi=list 2>&1 | grep -qw pmix; then sru
 # Since SLURM 22.05 srun no longer takes over the job's --cpus-per-task: without this a rank would get one processor.
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 # shellcheck disable=SC2086  # several options in one variable
-exec srun --kill-on-bad-exit=1 $srun_args python -m irnet_hpc.pack "$@"
+exec srun --kill-on-bad-exit=1 --export=ALL $srun_args python -m irnet_hpc.pack "$@"

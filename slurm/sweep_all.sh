@@ -8,6 +8,8 @@
 # IRNET_SITE=<name> adds what this cluster wants (env/sites/<name>.yaml).
 #SBATCH --job-name=irnet-sweep
 #SBATCH --output=slurm-%x-%j.out
+# Without this a requeue would empty the log of what came before it.
+#SBATCH --open-mode=append
 #SBATCH --nodes=1
 #SBATCH --ntasks=1
 #SBATCH --cpus-per-task=1

@@ -8,6 +8,8 @@
 # over MPI; without one its ranks meet over TCP.
 #SBATCH --job-name=irnet-train
 #SBATCH --output=slurm-%x-%j.out
+# Without this a requeue would empty the log of what came before it.
+#SBATCH --open-mode=append
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=1
@@ -34,5 +36,8 @@ fi
 
 # Since SLURM 22.05 srun no longer takes over the job's --cpus-per-task: without this a rank would get one processor.
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
-# shellcheck disable=SC2086  # several options in one variable
-exec srun --kill-on-bad-exit=1 ${IRNET_SRUN_ARGS:-} python -m irnet_hpc.train "$@"
+# SLURM looks at its jobs every 30 s and may signal a minute early, a short job in its first second: Python would die of it before the
+# trainer can handle it. Ignored until then, the signal is lost, and the trainer stops by its own clock a minute before the end.
+# shellcheck disable=SC2016,SC2086  # expanded by the ranks; several options in one variable
+exec srun --kill-on-bad-exit=1 --export=ALL ${IRNET_SRUN_ARGS:-} \
+  bash -c 'trap "" USR1; exec python -m irnet_hpc.train "$@"' irnet-train "$@"

@@ -52,13 +52,14 @@ def _state_and_start(pid: int) -> tuple[str, str] | None:
     return fields[0], fields[19]
 
 
-# The signals that ask a training to stop, and the action of each that its handler may replace:
+# The signals that ask a training to stop, and the actions of each that its handler may replace:
 # submitit has a handler that requeues the job, and a program may have its own. SIGINT is Ctrl-C.
+# slurm/train.sh lets Python start with SIGUSR1 ignored.
 STOP_SIGNALS = {
-    signal.SIGTERM: signal.SIG_DFL,
-    signal.SIGUSR1: signal.SIG_DFL,
-    signal.SIGUSR2: signal.SIG_DFL,
-    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: (signal.SIG_DFL,),
+    signal.SIGUSR1: (signal.SIG_DFL, signal.SIG_IGN),
+    signal.SIGUSR2: (signal.SIG_DFL, signal.SIG_IGN),
+    signal.SIGINT: (signal.default_int_handler,),
 }
 
 
@@ -76,7 +77,7 @@ class StopSignals:
         self.until, self.is_told = until, False
         for number, replaceable in STOP_SIGNALS.items():
             # Only if the signal has no handler yet: submitit's own requeues the job.
-            if signal.getsignal(number) == replaceable:
+            if signal.getsignal(number) in replaceable:
                 with contextlib.suppress(ValueError):  # not in the main thread
                     signal.signal(number, self._note)
 

@@ -1,15 +1,17 @@
 """Run SLURM's commands (squeue, sacct, scontrol) for trainings and sweeps.
 
 `stop_by` computes when a training should stop by itself, shortly before its job ends. A signal is
-not enough: a site may not send one, and a signal that comes while Python starts is lost.
-SLURM_JOB_END_TIME states when the job ends; older versions, such as 22.05, do not set it. Then one
-rank asks squeue, once. If squeue does not answer either, only the signal is left.
+not enough: a site may not send one, and a signal that comes while Python starts kills it, or is
+lost where Python is started with the signal ignored, as by slurm/train.sh. SLURM_JOB_END_TIME
+states when the job ends; older versions, such as 22.05, do not set it. Then one rank asks squeue,
+once. If squeue does not answer either, only the signal is left.
 """
 
 import contextlib
 import math
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Mapping
@@ -35,6 +37,11 @@ TIMEOUT_S = 60
 STATES_OUT_OF_MEMORY = ("OUT_OF_MEMORY",)
 STATES_OUT_OF_TIME = ("TIMEOUT", "DEADLINE")
 STATE_FAILED = "FAILED"
+# Linux kills a process that takes too much memory with SIGKILL. SLURM warns of a job's end with
+# SIGUSR1 or SIGUSR2, which kill a training whose Python is only starting.
+SIGNALS_OF_NO_MEMORY = (signal.SIGKILL,)
+SIGNALS_OF_NO_TIME = (signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS_OF_KILLS = (*SIGNALS_OF_NO_MEMORY, *SIGNALS_OF_NO_TIME)
 # What SLURM prints on a machine that has it installed but belongs to no cluster.
 NO_CLUSTER = "configuration source"
 
@@ -62,6 +69,8 @@ class JobEnd(NamedTuple):
 
     state: str  # one word, e.g. CANCELLED; empty if the accounting does not know the job
     text: str  # the same for people, e.g. `CANCELLED by 0` or `is gone`
+    # The signal that killed the training, or the shell of its job; 0 if none did.
+    killed_by: int = 0
 
 
 def _run(*command: str, environment: Mapping[str, str] | None = None) -> str:
@@ -83,22 +92,61 @@ def _run(*command: str, environment: Mapping[str, str] | None = None) -> str:
     return done.stdout
 
 
-def end_of_job(environment: Mapping[str, str] = os.environ) -> float | None:
-    """Return the time at which SLURM will end the job of this process, in s since 1970.
+def own_job(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the id by which SLURM's commands mean the job of this process alone; None outside.
 
-    Returns None if there is no job, if the job has no time limit, or if SLURM does not answer.
+    The last task of an array has the array's number as its SLURM_JOB_ID (SLURM 22.05), so that
+    `scontrol requeue $SLURM_JOB_ID` would put back all tasks, those that have ended included.
     """
-    if stated := environment.get("SLURM_JOB_END_TIME"):
-        with contextlib.suppress(ValueError):
-            return float(stated)
-    if not (job := environment.get("SLURM_JOB_ID")):
+    array, task = (environment.get(f"SLURM_ARRAY_{name}") for name in ("JOB_ID", "TASK_ID"))
+    if array and task:
+        return f"{array}_{task}"
+    return environment.get("SLURM_JOB_ID") or None
+
+
+def restart_count(environment: Mapping[str, str] = os.environ) -> int:
+    """Return how often SLURM has requeued the job of this process."""
+    text = environment.get("SLURM_RESTART_COUNT", "")
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else 0
+
+
+def end_of_job(
+    environment: Mapping[str, str] = os.environ, began: float | None = None
+) -> float | None:
+    """Return when SLURM will end the job of this process, in s since 1970.
+
+    None outside of a job, in one without an end, and where SLURM does not answer. An end before
+    this process began is that of an earlier job, whose variables a shell that outlived it has kept.
+
+    Args:
+        environment: The environment variables of the process.
+        began: When the process began, in s since 1970; None: ask the operating system.
+    """
+    if not (job := own_job(environment)) and "SLURM_JOB_END_TIME" not in environment:
+        return None
+    began = _own_start() if began is None else began
+    with contextlib.suppress(ValueError):
+        stated = float(environment.get("SLURM_JOB_END_TIME", ""))
+        if began < stated < math.inf:  # false for nan
+            return stated
+    if not job:
         return None
     in_utc = {"TZ": "UTC", "SLURM_TIME_FORMAT": "standard"}
     command = ("squeue", "--noheader", f"--jobs={job}", "--format=%e")
-    with contextlib.suppress(SlurmError, ValueError):  # ValueError: N/A, the job has no end
-        shown = _run(*command, environment=dict(environment) | in_utc)
-        return datetime.fromisoformat(f"{shown.strip()}+00:00").timestamp()
-    return None
+    ends = []
+    with contextlib.suppress(SlurmError):
+        # A line for each component of a heterogeneous job.
+        for line in _run(*command, environment=dict(environment) | in_utc).split():
+            with contextlib.suppress(ValueError):  # N/A, the job has no end
+                ends.append(datetime.fromisoformat(f"{line}+00:00").timestamp())
+    return min((end for end in ends if end > began), default=None)
+
+
+def _own_start() -> float:
+    """Return when this process began, in s since 1970."""
+    import psutil
+
+    return psutil.Process().create_time()
 
 
 def stop_by(end: float | None, now: float | None = None) -> float:
@@ -141,13 +189,33 @@ def how_ended(jobs: set[str]) -> dict[str, JobEnd]:
     with contextlib.suppress(SlurmError):
         shown = _run(
             *("sacct", "--allocations", "--noheader", "--parsable2"),
-            *("--format=JobID,State", "--jobs", ids),
+            *("--format=JobID,ExitCode,State", "--jobs", ids),
         )
-    states = dict(line.split("|", 1) for line in shown.splitlines() if "|" in line)
+    lines = [line.split("|", 2) for line in shown.splitlines() if line.count("|") >= 2]
+    states = {job: state for job, _, state in lines}
+    signals = {job: _signal_of(code) for job, code, _ in lines}
     # Elements that never started stand together in one line, e.g. 17_[3-5].
     pending = {re.sub(r"_\[.*", "", job): state for job, state in states.items() if "[" in job}
     texts = {job: states.get(job) or pending.get(job.partition("_")[0], "") for job in jobs}
-    return {job: JobEnd(text.partition(" ")[0], text or "is gone") for job, text in texts.items()}
+    ends = {}
+    for job, text in texts.items():
+        state, number = text.partition(" ")[0], signals.get(job, 0)
+        killed_by = number if state == STATE_FAILED else 0
+        said = f"{text}, killed by signal {killed_by}" if killed_by else text
+        ends[job] = JobEnd(state, said or "is gone", killed_by)
+    return ends
+
+
+def _signal_of(exit_code: str) -> int:
+    """Return the signal in SLURM's `status:signal`; 0 if there is none.
+
+    A batch script that ends with 137, because srun reports a task killed by signal 9, is shown as
+    9:0; a batch shell that was itself killed as 0:9 (SLURM 22.05). A training ends with 0, 1, 2, 75
+    or 76 by itself.
+    """
+    match = re.fullmatch(r"([0-9]+):([0-9]+)", exit_code)
+    status, number = (int(match[1]), int(match[2])) if match else (0, 0)
+    return number or (status - 128 if status > 128 else status if status in SIGNALS_OF_KILLS else 0)
 
 
 def max_array_size() -> int | None:

@@ -28,6 +28,7 @@ import msgspec
 from irnet_hpc import files
 from irnet_hpc.console import ExitStatus
 from irnet_hpc.distributed.processes import is_alive, machine, process_name
+from irnet_hpc.distributed.slurm_commands import own_job, restart_count
 from irnet_hpc.errors import UserError
 
 LEASE_FILE = "lease.json"
@@ -132,16 +133,13 @@ def file_server_time(folder: Path) -> float | None:
 
 def new_lease() -> Lease:
     """Make a lease for this process, with a new token."""
-    job, restart = os.environ.get("SLURM_JOB_ID"), int(os.environ.get("SLURM_RESTART_COUNT", 0))
-    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
-        job = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}"
     return Lease(
         token=secrets.token_hex(8),
         host=socket.gethostname(),
         machine=machine(),
         process=process_name(os.getpid()) or str(os.getpid()),
-        job=job,
-        restart=restart,
+        job=own_job(),
+        restart=restart_count(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

@@ -8,11 +8,14 @@ are not taken for results of the new recipe.
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.runs.classical_grids import GRID
+
+DECIMAL = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,8 +199,10 @@ def resolve(recipe: str | Mapping) -> Recipe:
     for field, value in changes.items():
         check_choice(f"key of recipe {name!r}", field, {*types, "base"})
         try:
-            # YAML reads 1e-3 as text, so convert each value to the type of its field.
-            if isinstance(value, bool):
+            # YAML reads 1e-3 as text, so convert each value to the type of its field. Of text, only
+            # a decimal number is one: Python would also take 010, 1_0 and nan.
+            is_text = isinstance(value, str) and types[field] is not str
+            if isinstance(value, bool) or (is_text and not DECIMAL.fullmatch(value)):
                 raise TypeError
             changes[field] = types[field](value)
         except (TypeError, ValueError, OverflowError):

@@ -1,5 +1,6 @@
 """Read YAML that users write. What PyYAML would silently change is refused with one sentence."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,23 @@ class _Loader(yaml.SafeLoader):
         raise UserError(f"line {line}: {rule}, got a {kind}")
 
 
+# PyYAML 6.0 follows YAML 1.1: 12:30:00 is 45000 (base 60), 010 is 8, 0x10 is 16, 0b11 is 3 and
+# 1_0 is 10. To those who type them they are a time, a name or a slip, so here they are text, which
+# a key that takes a number refuses. Only decimal numbers, infinities and NaN are numbers.
+NUMBERS = {
+    "int": re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z"),
+    "float": re.compile(
+        r"(?:[-+]?(?:0|[1-9][0-9]*)?\.[0-9]+(?:[eE][-+]?[0-9]+)?|[-+]?(?:0|[1-9][0-9]*)\."
+        r"(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z"
+    ),
+}
+_TAGS = {f"tag:yaml.org,2002:{name}" for name in NUMBERS}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _TAGS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _name, _pattern in NUMBERS.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", _pattern, list("-+.0123456789"))
 TEXT_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 _Loader.add_constructor("tag:yaml.org,2002:str", _Loader.construct_text)
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_whole)

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from irnet_hpc.distributed.slurm_commands import (
+    SIGNALS_OF_NO_MEMORY,
+    SIGNALS_OF_NO_TIME,
     STATE_FAILED,
     STATES_OUT_OF_MEMORY,
     STATES_OUT_OF_TIME,
@@ -41,6 +43,8 @@ FOREIGN_WORDS_FOR_MEMORY = re.compile(
 # Linux kills a process that takes too much memory with signal 9; shells and launchers report that
 # as exit status 137.
 KILLED = (-9, 137)
+# How the line begins that a job of a sweep writes to its log before anything else.
+LOG_HEADING = "--- job "
 # The states of the cells that `run` and `submit` take up by default.
 TO_DO = (CellState.PREEMPTED, CellState.FAILED, CellState.MISSING)
 UNDER_WAY = (CellState.QUEUED, CellState.RUNNING)
@@ -371,11 +375,13 @@ def local_end(attempt: Attempt) -> Ending:
 def slurm_end(attempt: Attempt, end: JobEnd) -> Ending:
     """Describe the end of a SLURM job, from its state in SLURM's accounting."""
     cause = Cause.OTHER
-    if end.state in STATES_OUT_OF_MEMORY:
+    if end.state in STATES_OUT_OF_MEMORY or end.killed_by in SIGNALS_OF_NO_MEMORY:
         cause = Cause.MEMORY
-    elif end.state in STATES_OUT_OF_TIME:
+    elif end.state in STATES_OUT_OF_TIME or end.killed_by in SIGNALS_OF_NO_TIME:
         cause = Cause.TIME
-    return Ending(f"job {attempt.job} {end.text}", cause, end.state == STATE_FAILED)
+    # A process that is killed leaves no last words: its log ends anywhere.
+    log_says_why = end.state == STATE_FAILED and not end.killed_by
+    return Ending(f"job {attempt.job} {end.text}", cause, log_says_why)
 
 
 def _ended(status: CellStatus, ending: Ending, attempt: Attempt) -> CellStatus:
@@ -440,6 +446,7 @@ def _log_of(folder: str, names: frozenset[str], attempt: Attempt | None) -> str 
 def last_words(output: str) -> str:
     """Return the last line that the training itself printed, without the lines of horovodrun."""
     lines = [line for line in output.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(LOG_HEADING)]
     rank_lines = [
         line.partition(">:")[2] for line in lines if re.match(r"\[\d+\]<std(out|err)>:.*\S", line)
     ]

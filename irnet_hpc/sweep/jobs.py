@@ -19,13 +19,14 @@ from irnet_hpc.distributed.slurm_commands import (
     SIGNAL_LEAD_S,
     SIGNAL_SLACK_S,
     end_of_job,
+    own_job,
     requeue,
 )
 from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.lease import Leases
 from irnet_hpc.runs.spec import run_folder
 from irnet_hpc.runs.state_names import Cause, CellState
-from irnet_hpc.sweep.cell_states import CellStatus
+from irnet_hpc.sweep.cell_states import LOG_HEADING, CellStatus
 from irnet_hpc.sweep.matrix.matrix import Cell, Matrix
 from irnet_hpc.sweep.matrix.packs import MatrixPack
 from irnet_hpc.sweep.matrix.resources import Resources
@@ -214,8 +215,8 @@ def _redirect_output_to(log: Path) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
-    job, nodes = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_JOB_NODELIST")
-    os.write(1, f"--- job {job} on {nodes}, {time.ctime()}\n".encode())
+    nodes = os.environ.get("SLURM_JOB_NODELIST")
+    os.write(1, f"{LOG_HEADING}{own_job()} on {nodes}, {time.ctime()}\n".encode())
 
 
 def _hand_signals_to_train() -> Callable[[], bytes]:
@@ -259,5 +260,5 @@ def _requeue(rank: int) -> None:
     """Put this job back into the queue, and wait until SLURM kills this process."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if rank == 0:
-        requeue(os.environ["SLURM_JOB_ID"])
+        requeue(own_job() or "")
     time.sleep(120)

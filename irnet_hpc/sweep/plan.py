@@ -23,10 +23,12 @@ class Plan:
 
     def lines(self) -> list[str]:
         """Write the plan for people."""
+        *rest, limits = summary(self.matrix, self.ledger)
         return [
             *plan_lines(self.matrix, self.ledger, self.estimates, self.bundles),
-            *summary(self.matrix, self.ledger),
+            *rest,
             *estimate_lines(self.ledger, self.estimates),
+            limits,
         ]
 
     def json(self) -> str:

@@ -2,10 +2,9 @@
 
 import dataclasses
 import logging
-import os
 from collections.abc import Sequence
 
-from irnet_hpc.distributed.slurm_commands import SlurmError, max_array_size, set_dependency
+from irnet_hpc.distributed.slurm_commands import SlurmError, max_array_size, own_job, set_dependency
 from irnet_hpc.errors import UserError
 from irnet_hpc.sweep import journal
 from irnet_hpc.sweep.cell_states import TO_DO, CellStatus
@@ -68,8 +67,8 @@ def _delay_tables(context: SweepContext, token: str, jobs: Sequence[str]) -> Non
     tables = journal.tables_of(context.results, token)
     if not tables:
         return
-    own = [os.environ["SLURM_JOB_ID"]] if "SLURM_JOB_ID" in os.environ else []
-    dependency = afterany([*jobs, *own])
+    own = own_job()
+    dependency = afterany([*jobs, own] if own else jobs)
     try:
         set_dependency(tables, dependency)
     except SlurmError as error:

@@ -49,9 +49,16 @@ def slurm_parameters(
     Returns:
         Keyword arguments of `SlurmExecutor.update_parameters`.
     """
+    # Without kill-on-invalid-dep, a job whose pack failed would wait for ever, and so would the
+    # aggregator. 0 is a value (nice: 0), though it equals False.
+    stated = {"kill-on-invalid-dep": "yes", "requeue": True} | site.sbatch
     sbatch_options = {
-        option: value for option, value in site.sbatch.items() if value not in (False, None)
+        o: value for o, value in stated.items() if value is not False and value is not None
     }
+    if stated["requeue"] is False or "no-requeue" in site.sbatch:
+        sbatch_options.pop("requeue", None)
+        # Left out, the cluster's JobRequeue would decide.
+        sbatch_options["no-requeue"] = True
     # The token in the comment identifies the job, even if the cluster counts jobs from 1 again.
     comment = f"{sbatch_options.pop('comment', '')} {token}".strip()
     setup = ["command -v module >/dev/null || . /etc/profile"] if site.modules else []
@@ -72,8 +79,7 @@ def slurm_parameters(
         "wckey": None,
         "setup": [*setup, *site.setup, f"export OMP_NUM_THREADS={resources.cpus_per_rank}"],
         "use_srun": is_training,
-        # Without this, a job whose pack failed would wait for ever, and so would the aggregator.
-        "additional_parameters": {"kill-on-invalid-dep": "yes", "requeue": True} | sbatch_options,
+        "additional_parameters": sbatch_options,
     }
     return parameters | (_srun_parameters(site, resources) if is_training else {})
 
@@ -85,6 +91,9 @@ def _srun_parameters(site: Site, resources: Resources) -> dict:
     # Since 22.05, srun does not inherit --cpus-per-task from sbatch. If a rank dies, srun must end
     # the others.
     srun_args = ["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cpus_per_rank}"]
+    # A job of `sbatch --export=NONE` has SLURM_EXPORT_ENV=NONE, which srun would follow (22.05):
+    # its ranks would have neither PATH nor what submitit exports. ALL is srun's own default.
+    srun_args += ["--export=ALL"]
     return {
         "srun_args": [*srun_args, *site.srun_args],
         "signal_delay_s": signal_lead_s(resources),

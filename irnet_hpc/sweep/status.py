@@ -77,8 +77,9 @@ def summary(matrix: Matrix, ledger: Ledger) -> list[str]:
     budget = matrix.budget_device_hours
     limit = "" if budget is None else f" of a budget of {budget:,g}"
     n_open = len(ledger.cells) - counts[CellState.DONE] - counts[CellState.STALE]
-    cost = f"{n_open} cells ask for at most {ledger.asked_hours():,.2f} device-hours{limit}"
-    return [*lines, f"cost: {cost}; done ones took {used:,.2f}"]
+    lines += [f"done: {counts[CellState.DONE]} cells took {used:,.2f} device-hours"] if used else []
+    asked = f"{ledger.asked_hours():,.2f} device-hours{limit}"
+    return [*lines, f"limits: {n_open} cells may take {asked} before they are stopped"]
 
 
 def as_json(matrix: Matrix, ledger: Ledger, estimated: Sequence[Estimate]) -> str:

@@ -92,8 +92,8 @@ def stopped_by_exception(options: TrainOptions) -> Iterator[float]:
             signal.setitimer(signal.ITIMER_REAL, RAISE_AGAIN_S)
         raise Stopped
 
-    for number, replaceable in {**STOP_SIGNALS, signal.SIGALRM: signal.SIG_DFL}.items():
-        if signal.getsignal(number) == replaceable:
+    for number, replaceable in {**STOP_SIGNALS, signal.SIGALRM: (signal.SIG_DFL,)}.items():
+        if signal.getsignal(number) in replaceable:
             with contextlib.suppress(ValueError):  # not in the main thread
                 before[number] = signal.signal(number, stop)
     if signal.SIGALRM in before and until < math.inf:

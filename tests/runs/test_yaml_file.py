@@ -53,3 +53,48 @@ def test_an_inline_recipe_has_the_rules_of_a_matrix():
     json_text = '{"name": "mine", "base": "paper", "learning_rate": 1e-05}'
     recipe = resolve_recipe(json_text, "irnet")
     assert getattr(recipe, "learning_rate") == 1e-5  # noqa: B009 (a Recipe, no Grid)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "12:30:00",
+        "16:00",
+        "1:30",
+        "30:00.5",
+        "010",
+        "0100",
+        "-017",
+        "0x10",
+        "0b11",
+        "1_000",
+        "1_0.5",
+    ],
+)
+def test_a_number_in_another_base_or_notation_is_text(text):
+    """PyYAML follows YAML 1.1: 12:30:00 is 45000, 010 is 8."""
+    assert parse_yaml(f"[{text}, {{k: {text}}}]") == [text, {"k": text}]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("0", 0), ("-7", -7), ("+3", 3), ("100", 100), ("1.5", 1.5), ("-0.25", -0.25), (".5", 0.5),
+        ("2.", 2.0), ("1.0e-3", 1e-3), ("2.5e4", 25000.0), ("-.inf", float("-inf")),
+    ],
+)  # fmt: skip
+def test_a_decimal_number_is_a_number(text, number):
+    read = parse_yaml(f"k: {text}")["k"]
+    assert read == number and type(read) is type(number)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "batch: 1:30", "batch: 0100", "batch: 1_28", "learning_rate: 010", "learning_rate: 1:30.5",
+        "learning_rate: '1_0'", "clip: 0x10",
+    ],
+)  # fmt: skip
+def test_a_recipe_refuses_what_only_python_or_yaml_1_1_takes_for_a_number(change):
+    with pytest.raises(UserError, match=change.partition(":")[0]):
+        resolve_recipe(f"{{name: mine, base: onecycle, {change}}}", "irnet")

@@ -141,7 +141,7 @@ def test_one_command_runs_a_matrix_and_again_only_the_cancelled_cell(place):
     wait_for(lambda: not queue())
 
     shown = log.read_text()
-    assert "cost: 3 cells ask for at most 1.00 device-hours" in shown
+    assert "limits: 3 cells may take 1.00 device-hours" in shown
     assert "| mixing_enthalpy (eV/atom) |" in table_of(shown)
     # scancel asks before it kills: a training that has begun by then leaves a checkpoint.
     (left,) = (cell for cell in place.cells().values() if cell["state"] != "done")

@@ -326,3 +326,32 @@ def test_two_sweeps_and_a_lost_controller_train_each_cell_once_within_their_limi
     )
     assert 2 <= at_once <= AT_MOST and max(most) <= AT_MOST
     assert "nothing to submit" in place.sweep("submit")
+
+
+REQUEUE_LAST = """#!/bin/bash
+#SBATCH --array=0-2 --requeue --open-mode=append
+echo began >>task$SLURM_ARRAY_TASK_ID
+if [[ $SLURM_ARRAY_TASK_ID == 2 && ! -e requeued ]]; then
+  until [[ -e task0 && -e task1 ]]; do sleep 0.2; done
+  touch requeued
+  {python} -c 'import irnet_hpc.distributed as d; d.requeue(d.own_job())'
+  sleep 60
+fi
+sleep 8
+"""
+
+
+def test_the_last_task_of_an_array_requeues_itself_alone(tmp_path):
+    """Its SLURM_JOB_ID is the array's: by that number SLURM would put back every task."""
+    script = tmp_path / "array.sh"
+    script.write_text(REQUEUE_LAST.replace("{python}", sys.executable))
+    subprocess.run(
+        ["sbatch", "--wait", "--export=ALL", script],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+        timeout=600,
+    )
+    began = {n: (tmp_path / f"task{n}").read_text().split().count("began") for n in range(3)}
+    assert began == {0: 1, 1: 1, 2: 2}

@@ -150,7 +150,9 @@ class Slurm:
         ]
         (self.folder / "queue").write_text("".join(f"{line}\n" for line in lines))
         with (self.folder / "accounts").open("a") as accounts:
-            accounts.writelines(f"{job.strip('_')}|{state}\n" for job, state in how.items())
+            for job, state in how.items():
+                shown = state if "|" in state else f"0:0|{state}"
+                accounts.write(f"{job.strip('_')}|{shown}\n")
 
     def set_state(self, job: str, state: str) -> None:
         text = (self.folder / "queue").read_text()

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from irnet_hpc.errors import UserError
+from irnet_hpc.sweep import sbatch
 from irnet_hpc.sweep.matrix import sites
+from irnet_hpc.sweep.matrix.resources import Resources
 from tests.sweep.stand_ins import ROOT, SMALL
 
 ACTIVATE = """
@@ -103,6 +105,55 @@ sbatch: {reservation: us, exclusive: true, comment: theirs}
     assert "--mpi=pmix" in training
     assert "gpus" not in tables and "#SBATCH --account=proj42\n" in tables
     assert set(place.states().values()) == {"queued"}  # though the site has a comment of its own
+
+
+def parameters(tmp_path, text: str) -> dict:
+    """What a sweep tells submitit of a training, with a site of these lines."""
+    site = tmp_path / "here.yaml"
+    site.write_text(text)
+    return sbatch.slurm_parameters(
+        sites.read_site(str(site)), Resources(), name="x", token="t", after=None, is_training=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "option", "value"),
+    [
+        ("time: 12:30:00", "time", "12:30:00"),
+        ("begin: 16:00", "begin", "16:00"),
+        ("deadline: 010", "deadline", "010"),
+        ("reservation: 0x10", "reservation", "0x10"),
+        ("nice: 0", "nice", 0),
+        ("priority: 1.5", "priority", 1.5),
+    ],
+)
+def test_an_option_reaches_sbatch_as_it_was_typed(text, option, value, tmp_path):
+    """YAML 1.1 makes 45000 of 12:30:00, which sbatch would take for minutes: 31 days."""
+    stated = parameters(tmp_path, f"sbatch: {{{text}}}")["additional_parameters"]
+    assert stated[option] == value and type(stated[option]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "requeue", "no_requeue"),
+    [
+        ("", True, None),
+        ("requeue: true", True, None),
+        ("requeue: false", None, True),
+        ("requeue: no", None, True),
+        ("no-requeue: true", None, True),
+    ],
+)
+def test_a_site_may_forbid_that_its_jobs_are_requeued(text, requeue, no_requeue, tmp_path):
+    stated = parameters(tmp_path, f"sbatch: {{{text}}}")["additional_parameters"]
+    assert (stated.get("requeue"), stated.get("no-requeue")) == (requeue, no_requeue)
+
+
+@pytest.mark.parametrize("more", ["[]", "[--mpi=pmix]", "[--export=HOME]"])
+def test_ranks_get_the_environment_of_a_job_that_has_none_from_outside(more, tmp_path):
+    """Under `export: NONE` srun would pass on nothing; a site's own option comes last and wins."""
+    text = f"sbatch: {{export: NONE}}\nsrun_args: {more}"
+    found = [o for o in parameters(tmp_path, text)["srun_args"] if o.startswith("--export")]
+    assert found[0] == "--export=ALL" and found[1:] == ["--export=HOME"] * ("HOME" in more)
 
 
 @pytest.mark.parametrize(
