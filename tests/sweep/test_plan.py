@@ -18,9 +18,7 @@ def test_the_plan_shows_states_drops_and_cost(place, capsys):
     )
     assert "dropped   alloys-magpie × band_gap: the pack has mixing_enthalpy (6 cells)" in shown
     assert "mine: 6 cells: 1 done, 5 missing, 6 dropped" in shown
-    assert (
-        "5 cells may take 2.50 device-hours of a budget of 3 before they are stopped" in shown
-    )
+    assert "5 cells may take 2.50 device-hours of a budget of 3 before they are stopped" in shown
     assert place.sweep("plan", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["counts"] == {
