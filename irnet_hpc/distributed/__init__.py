@@ -26,7 +26,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "mpi": ["Ranks", "run"],
         "processes": [
             "StopSignals",
-            "has_no_handler",
             "ignore_termination_signals",
             "is_alive",
             "keep_freed_memory",
