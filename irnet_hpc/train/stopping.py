@@ -2,8 +2,9 @@
 
 Who asks. SLURM sends SIGUSR1 or SIGUSR2 some minutes before a job's time is up, and SIGTERM when
 the job is preempted; a user sends SIGTERM or Ctrl-C. Some SLURM installations send no signal, so
-rank 0 also watches the clock and stops a minute before its job ends. SIGNAL_LEAD_S and CLOCK_MARGIN_S in
-distributed/slurm_commands.py, and `--signal` in slurm/train.sh, state these times.
+rank 0 also watches the clock and stops a minute before its job ends. SIGNAL_LEAD_S and
+CLOCK_MARGIN_S in distributed/slurm_commands.py, and `--signal` in slurm/train.sh, state these
+times.
 
 What a handler does. A handler never saves anything itself, since it may run between any two
 bytecodes, while a file is half written or a collective is under way. For networks it sets a flag

@@ -2,11 +2,13 @@
 
 import json
 import math
+import signal
 import time
 
 import pytest
 
 from irnet_hpc.console import ExitStatus
+from irnet_hpc.distributed.processes import STOP_SIGNALS, StopSignals
 from irnet_hpc.distributed.slurm_commands import (
     end_of_job,
     how_ended,
@@ -171,3 +173,24 @@ def test_it_stops_by_the_clock_and_says_what_it_lacked(
             f"resuming at epoch {first['epoch'] + 1}, step {first['step']}"
             in capsys.readouterr().out
         )
+
+
+@pytest.mark.parametrize(
+    ("number", "before", "is_told"),
+    [
+        (signal.SIGUSR1, signal.SIG_IGN, True),  # as slurm/train.sh starts Python
+        (signal.SIGUSR2, signal.SIG_IGN, True),
+        (signal.SIGTERM, signal.SIG_IGN, False),
+        (signal.SIGUSR1, lambda *_: None, False),  # submitit's handler stays
+    ],
+)
+def test_a_signal_that_was_ignored_while_python_started_stops_a_training(number, before, is_told):
+    handlers = {known: signal.getsignal(known) for known in STOP_SIGNALS}
+    try:
+        signal.signal(number, before)
+        stop = StopSignals()
+        signal.raise_signal(number)
+        assert stop.asked == is_told
+    finally:
+        for known, handler in handlers.items():
+            signal.signal(known, handler)

@@ -250,6 +250,25 @@ def test_a_signal_preempts_and_a_lack_of_memory_fails_a_cell(place, slurm, capsy
     )
 
 
+def test_a_training_that_slurm_saw_killed_lacked_memory_and_a_log_of_headings_says_nothing(
+    place, slurm
+):
+    """A batch script that ended with 137 is `FAILED 9:0` for SLURM 22.05, a killed shell `0:9`."""
+    place.sweep("submit")
+    leave_checkpoint(place, MODELS[1])
+    how = {"101_0": "9:0|FAILED", "101_1": "0:9|FAILED", "101_2": "12:0|FAILED", "101_3": "FAILED"}
+    slurm.forget(*how, **how)
+    for model in MODELS[:4]:
+        log = place.run_folder(model) / "train.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("--- job 101_0 on n1, Sat Nov 28 19:00:00 2026\n")
+    found = {cell.cell.spec.model: cell for cell in read_ledger(place.matrix, place.results).cells}
+    assert [found[model].state for model in MODELS[:4]] == ["failed"] * 4
+    causes = [found[model].cause for model in MODELS[:4]]
+    assert causes == [Cause.MEMORY, Cause.MEMORY, Cause.TIME, Cause.OTHER]
+    assert not any("---" in found[model].detail for model in MODELS[:4])
+
+
 def test_of_a_rank_that_is_gone_slurm_knows_why(place, slurm):
     """Their own sentence would hide a lost node, or a lack of memory that a second try may mend."""
     place.sweep("submit")
