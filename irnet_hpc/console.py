@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import difflib
 import enum
 import io
 import logging
@@ -34,9 +35,11 @@ class CommandParser(argparse.ArgumentParser):
         arguments: The arguments that were added, including those of mutually exclusive groups.
         verbs: Name -> parser of each verb, such as `run` in `sweep run`; empty if the command has
             none.
+        hints: Name of an option that does not exist -> what to give instead.
     """
 
     def __init__(self, **options: Any) -> None:
+        self.hints: dict[str, str] = {}
         self.arguments: list[argparse.Action] = []
         self.verbs: dict[str, CommandParser] = {}
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
@@ -61,6 +64,25 @@ class CommandParser(argparse.ArgumentParser):
             elif isinstance(value, list):
                 setattr(namespace, name, [at_home(v) if isinstance(v, str) else v for v in value])
         return namespace, rest
+
+    def parse_args(self, args=None, namespace=None):  # type: ignore[override]
+        """Parse arguments; an unknown option ends the program with status 2 and one sentence."""
+        namespace, rest = self.parse_known_args(args, namespace)
+        if rest:
+            unknown = rest[0].partition("=")[0]
+            options = {name for parser in (self, *self.verbs.values()) for name in parser.options}
+            near = difflib.get_close_matches(unknown, sorted(options), n=1)
+            hint = self.hints.get(unknown.lstrip("-").replace("-", "_"), "")
+            if near and not hint:
+                hint = f"did you mean {near[0]}?"
+            help_is = f"{self.prog} --help lists what there is"
+            self.exit(2, f"error: unrecognized arguments: {' '.join(rest)} ({hint or help_is})\n")
+        return namespace
+
+    @property
+    def options(self) -> list[str]:
+        """The options of this parser, such as `--pack`."""
+        return [name for action in self.arguments for name in action.option_strings]
 
     def add_mutually_exclusive_group(self, **options: Any):
         """Add a group of arguments that exclude each other, and append them to `arguments`."""

@@ -25,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "memory": ["cgroup_limits", "free_bytes"],
         "mpi": ["Ranks", "run"],
         "processes": [
+            "STOP_SIGNALS",
             "StopSignals",
             "ignore_termination_signals",
             "is_alive",

@@ -36,6 +36,16 @@ class Grid:
         """The smallest number of training rows, the counterpart of Recipe.batch."""
         return 1
 
+    def uses_seed(self, n_rows: int) -> bool:
+        """Return False if the model is the same for every seed when fitted on `n_rows` rows.
+
+        As scikit-learn 1.9 does it: boosted trees without early stopping draw random numbers only
+        to bin more than 200,000 rows.
+        """
+        if self.architecture == "boosted_trees":
+            return n_rows > 200_000
+        return self.architecture not in ("linear", "ridge", "elastic_net", "svr")
+
     @property
     def points(self) -> list[dict]:
         """All combinations of the parameters in `grid`; the last parameter varies fastest.

@@ -170,6 +170,11 @@ def _log_start(spec: RunSpec, grid: Grid, pack: Pack, data: Dataset) -> None:
         f"{len(data.train):,} train{fewer}, {len(data.val):,} val, {len(data.test):,} test rows; "
         f"{len(grid.points)} points of its grid, {n_threads} thread{'s'[: n_threads > 1]}"
     )
+    if spec.seed and not grid.uses_seed(n_fitted):
+        logger.warning(
+            f"warning: {spec.architecture} gives the same result for every seed, so seed "
+            f"{spec.seed} repeats seed 0; a spread over its seeds says nothing"
+        )
 
 
 def search(run: Run, data: Dataset) -> tuple[Any, Search]:

@@ -31,7 +31,7 @@ from irnet_hpc.distributed.launch import DEVICES, ENGINES
 from irnet_hpc.errors import PeerLost, UserError, os_error_message
 from irnet_hpc.models.architectures import MODELS
 from irnet_hpc.runs.classical_grids import GRID, GRIDS
-from irnet_hpc.runs.recipes import DEFAULT_RECIPE, RECIPES
+from irnet_hpc.runs.recipes import DEFAULT_RECIPE, RECIPES, Recipe
 from irnet_hpc.runs.spec import PROTOCOLS
 from irnet_hpc.runs.state_names import CellState
 from irnet_hpc.train.options import read_options, read_request, seed_list
@@ -58,6 +58,11 @@ def parser() -> CommandParser:
     """Make the parser of the command."""
     parser = command_parser("train", __doc__)
     add = parser.add_argument
+    for field in Recipe.__dataclass_fields__:
+        parser.hints[field] = (
+            f"{field} is a key of a recipe: "
+            f"--recipe '{{name: mine, base: {DEFAULT_RECIPE}, {field}: ...}}'"
+        )
     add("--pack", required=True, help="name of a pack, or a path to one")
     add(
         "--property",

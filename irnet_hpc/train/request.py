@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from irnet_hpc.errors import UserError, check_choice
+from irnet_hpc.models.architectures import MODELS
 from irnet_hpc.runs.classical_grids import GRID, GRIDS, Grid
 from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.lease import Leases
 from irnet_hpc.runs.recipes import DEFAULT_RECIPE, Recipe, resolve
 from irnet_hpc.runs.spec import (
     RunSpec,
+    known_architecture,
     model_of,
     refuse_mixed,
     refuse_repeated,
@@ -69,6 +71,14 @@ class TrainRequest:
             )
         if self.layers is not None:
             return model_of(self.layers)
+        if self.architecture and not self.is_classical:
+            known, _, depth = self.architecture.rpartition("-")
+            if known in MODELS and depth.isdecimal():
+                raise UserError(
+                    f"--architecture must be a name without a depth, got {self.architecture!r} "
+                    f"(did you mean --architecture {known} --depth {depth}?)"
+                )
+            known_architecture(self.architecture)
         if not self.is_classical and not (self.architecture and self.depth is not None):
             raise UserError(
                 "no network is given; give --architecture and --depth, e.g. irnet and 17, "

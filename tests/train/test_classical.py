@@ -658,3 +658,30 @@ def test_the_matrix_of_classical_models_has_every_one_of_them(tmp_path):
     assert {cell.spec.architecture for cell in matrix.cells} == set(GRIDS)
     assert not matrix.dropped and all(cell.resources.n_ranks == 1 for cell in matrix.cells)
     assert {c.spec.architecture for c in matrix.cells if not c.resources.cpu_only} == {"tabm"}
+
+
+@pytest.mark.parametrize("architecture", list(GRIDS))
+def test_a_model_that_uses_no_seed_is_the_same_for_each(architecture):
+    """Asks scikit-learn itself, on few rows, with few trees."""
+    grid = GRIDS[architecture]
+    if architecture == "tabm":
+        pytest.skip("it needs its own library, and draws its weights")
+    random = np.random.default_rng(0)
+    x = random.normal(size=(60, 4))
+    y = x @ [1.0, 2.0, 0.5, -1.0] + random.normal(size=60)
+    few = {name: min(number, 5) for name, number in grid.fixed.items() if name in FEW}
+    fitted = [
+        classical.makers(seed, 1)[architecture](**grid.fixed | few, **grid.points[0]).fit(x, y)
+        for seed in (0, 1, 2)
+    ]
+    first, *others = (model.predict(x + 0.1) for model in fitted)
+    same = all(np.array_equal(first, other) for other in others)
+    assert same != grid.uses_seed(60)
+
+
+FEW = ("n_estimators", "max_iter")
+
+
+def test_boosted_trees_draw_rows_to_bin_from_more_than_200_000_on():
+    assert not GRIDS["boosted_trees"].uses_seed(200_000)
+    assert GRIDS["boosted_trees"].uses_seed(200_001)

@@ -312,3 +312,32 @@ def test_a_model_has_the_mode_that_the_umask_says(tmp_path, umask):
     finally:
         os.umask(before)
     assert (tmp_path / "m.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize(
+    ("options", "meant"),
+    [
+        (["--epochs", "5"], "--recipe '{name: mine, base: onecycle, epochs: ...}'"),
+        (["--learning-rate=1e-3"], "learning_rate: ..."),
+        (["--achitecture", "irnet"], "--architecture"),
+        (["--sed", "1"], "--seed"),
+        (["--architecture", "irnet-17"], "--architecture irnet --depth 17"),
+        (["--architecture", "rf"], "'random_forest'"),
+        (["--architecture", "randomforest"], "'random_forest'"),
+        (["--architecture", "irnet", "--depth", "17", "--device", "gpu"], "'cuda'"),
+    ],
+)
+def test_a_typo_ends_with_one_sentence_that_names_what_is_meant(
+    alloys_pack, tmp_path, capsys, options, meant
+):
+    given = ["--pack", str(alloys_pack), "--property", "mixing_enthalpy", *options]
+
+    def status() -> int:
+        try:
+            return exit_status(lambda: train.main([*given, "--results", str(tmp_path)]))
+        except SystemExit as end:
+            return end.code
+
+    assert status() == 2
+    error = capsys.readouterr().err
+    assert meant in error and error.count("\n") == 1
