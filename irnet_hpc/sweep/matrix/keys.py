@@ -133,7 +133,8 @@ twice is refused, too.
 
 A matrix is a YAML file, or a mapping in Python (`irnet_hpc.run_sweep`). Its cells are the product
 of packs, properties, models, recipes, protocols, seeds, splits, training rows and origins. If a key
-takes a list, a single text or mapping counts as a list of one.
+takes a list, a single text or mapping counts as a list of one. Only decimal numbers are numbers:
+`12:30:00`, `010`, `0x10` and `1_000`, of which YAML 1.1 makes others, are text.
 """
 
 
