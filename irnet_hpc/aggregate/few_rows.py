@@ -25,12 +25,12 @@ N_NAMES = 3  # formulas that are named
 
 @dataclasses.dataclass(frozen=True)
 class HalfRows:
-    """The smallest set of test rows that causes half of an MAE."""
+    """The smallest set of test rows that causes half of an MAE, or of a difference of MAEs."""
 
     n: int
     n_rows: int  # number of test rows
     share: float  # fraction of the MAE that the n rows make
-    mae_without: float | None  # the MAE over all other rows; None: there are none
+    mae_without: float | None  # MAE or difference over all other rows; None: there are none
     formulas: tuple[str, ...]  # formulas of the worst of them, the worst first
 
     @property
@@ -123,6 +123,48 @@ def _half_rows(
         share=float(sums[n - 1]) / total,
         mae_without=None if without is None else float(without.mean()),
         formulas=tuple(str(formula) for formula in formulas[order[: min(n, N_NAMES)]]),
+    )
+
+
+def half_of_difference(
+    differences: "Sequence[np.ndarray]", formulas: "Sequence[np.ndarray]"
+) -> HalfRows | None:
+    """Count the rows that make half of the difference of two MAEs.
+
+    Args:
+        differences: for each draw of test rows, the differences of the two models' errors, averaged
+            over runs (n_rows,). The mean difference is the mean of these draws' means.
+        formulas: for each draw, the formulas (n_rows,).
+
+    Returns:
+        The rows that contribute most in the direction of the difference, and the difference over
+        all other rows; None if the difference is 0.
+    """
+    import numpy as np
+
+    n_draws = len(differences)
+    part = np.concatenate([draw / (len(draw) * n_draws) for draw in differences])
+    total = float(part.sum())
+    if total == 0:
+        return None
+    order = np.argsort(-np.sign(total) * part, kind="stable")
+    shares = np.cumsum(part[order]) / total
+    n = int(np.argmax(shares >= HALF * (1 - 1e-12))) + 1
+    kept = np.ones(len(part), bool)
+    kept[order[:n]] = False
+    ends = np.cumsum([len(draw) for draw in differences])[:-1]
+    rest = [
+        float(draw[of_draw].mean())
+        for draw, of_draw in zip(differences, np.split(kept, ends), strict=True)
+        if of_draw.any()
+    ]
+    names = np.concatenate(formulas)[order[: min(n, N_NAMES)]]
+    return HalfRows(
+        n=n,
+        n_rows=len(part),
+        share=float(shares[n - 1]),
+        mae_without=float(np.mean(rest)) if rest else None,
+        formulas=tuple(map(str, names)),
     )
 
 

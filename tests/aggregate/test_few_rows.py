@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from irnet_hpc.aggregate.few_rows import half_rows
+from irnet_hpc.aggregate.few_rows import half_of_difference, half_rows
 from irnet_hpc.aggregate.mae_table import markdown, tidy_records
 from irnet_hpc.aggregate.report import make_tables
 from irnet_hpc.runs.collect import collect_runs
@@ -137,3 +137,24 @@ def test_one_diverged_seed_of_three_is_counted(tmp_path):
         write_run(tmp_path, mae, seed=seed)
     (table,) = findings_of(tmp_path).tables
     assert table.rows[0].scores[0].remarks == ("1 of them far above the baseline",)
+
+
+@pytest.mark.parametrize(
+    ("draws", "n", "share", "without"),
+    [
+        ([[-30, -20] + [-0.1] * 98], 1, 30 / 59.8, -29.8 / 99),
+        ([[30, 20] + [-0.1] * 98], 1, 30 / 40.2, 10.2 / 99),  # those against it come last
+        ([[-20, -20] + [-0.1] * 98], 2, 40 / 49.8, -0.1),
+        ([[-30] + [0.25] * 99], 1, 30 / 5.25, 0.25),  # without the row the sign is another
+        ([[4.0] * 10, [1.0] * 20], 7, 1.4 / 2.5, (4 + 1) / 2),  # 0.2 of 2.5 a row: 6.25 rows
+    ],
+)
+def test_the_rows_that_make_half_of_a_difference(draws, n, share, without):
+    arrays = [np.array(draw, float) for draw in draws]
+    half = half_of_difference(arrays, [np.array(["X"] * len(draw)) for draw in draws])
+    assert (half.n, half.share) == (n, pytest.approx(share))
+    assert half.mae_without == pytest.approx(without)
+
+
+def test_equal_errors_have_no_rows_that_decide():
+    assert half_of_difference([np.zeros(20)], [np.array(["X"] * 20)]) is None

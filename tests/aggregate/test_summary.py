@@ -156,3 +156,10 @@ def test_ranks_that_friedmans_test_does_not_tell_apart_are_not_claimed(tmp_path)
         for number, model in enumerate(("plain-17", "irnet-17")):
             write_run(tmp_path, 0.1 + 0.1 * ((task + number) % 2), model, property=f"p{task}")
     assert "no ranks differ" in texts_of(tmp_path)[0]["Ranks"]
+
+
+def test_the_rows_that_decide_a_difference_are_named(tmp_path):
+    """Each of two rows makes 0.5 of 1.1 over 200 rows; without them the difference is 0.1."""
+    write_two(tmp_path, [1.0] * 200, [101.001] * 2 + [1.101] * 198)
+    text = texts_of(tmp_path)[0][TASK]
+    assert "2 of 200 test rows (Fe1O, Fe2O) make 91 % of it; without them it is -0.1" in text

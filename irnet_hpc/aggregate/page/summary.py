@@ -106,9 +106,13 @@ def _against_classical(row: Row, pair: Pair, difference: Difference | None) -> s
     named = f"the best classical model ({pair.against}, {other.mae:{form}})"
     if difference is None or difference.interval is None or difference.percent is None:
         return f"; {named} is not compared: fewer than {MIN_RUNS} runs, or no predictions"
+    few = ""
+    if difference.half and difference.half.are_few:
+        words = difference.half.words(difference_format([difference.mean], []), row.unit)
+        few = f"; a few rows decide this difference: {words}"
     if is_claimed(pair, difference):
-        return f", and {_below(-difference.percent)} {named}, {_interval(difference)}"
-    return f"; it cannot be told from {named}, {_interval(difference)}"
+        return f", and {_below(-difference.percent)} {named}, {_interval(difference)}{few}"
+    return f"; it cannot be told from {named}, {_interval(difference)}{few}"
 
 
 def is_claimed(pair: Pair, difference: Difference) -> bool:

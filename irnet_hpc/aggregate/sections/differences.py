@@ -10,6 +10,7 @@ import builtins
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
+from irnet_hpc.aggregate.few_rows import HalfRows, half_of_difference
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, TableBlock, line_of, missing
 from irnet_hpc.aggregate.mae_table import (
@@ -29,7 +30,8 @@ TEXT = (
     "bootstrap that redraws splits, seeds and test rows (by formula), widened if runs are few "
     "(irnet_hpc/aggregate/statistics.py). Where it contains zero, the two may be equally good. "
     f"With fewer than {MIN_RUNS} runs of a network there is no interval. Each line is a comparison "
-    "of its own: of twenty intervals, one is expected to miss."
+    "of its own: of twenty intervals, one is expected to miss. half of it from: the fewest test "
+    "rows that cause half of the difference."
 )
 
 
@@ -48,6 +50,7 @@ class Difference:
     n_splits: int
     n_runs: int  # number of runs of the model
     n_runs_against: int
+    half: HalfRows | None  # the rows that cause half of it; None: the difference is 0
     n_test: int  # number of test rows of all splits; a row of several splits counts once
 
     @builtins.property
@@ -171,6 +174,13 @@ def _difference(row: Row, pair: Pair, splits: Splits) -> Difference | None:
         n_splits=len(common),
         n_runs=n_runs,
         n_runs_against=n_others,
+        half=half_of_difference(
+            [
+                own.mean(axis=0) - others.mean(axis=0)
+                for own, others in zip(errors, other_errors, strict=True)
+            ],
+            [splits[pool[0]].rows.formula for pool in pools],
+        ),
         n_test=sum(pool.shape[1] for pool in errors),
     )
 
@@ -185,7 +195,7 @@ def section(findings: Findings) -> Section:
 
 def _grid(differences: Iterable[Difference]) -> list[Line]:
     header = ("property", "model", "against", "difference", "%", "95 % interval", "excludes zero")
-    lines = [line_of(*header, "splits × seeds", "of the other", "test rows")]
+    lines = [line_of(*header, "splits × seeds", "of the other", "test rows", "half of it from")]
     for difference in differences:
         interval, few = difference.interval, missing(f"n < {MIN_RUNS}")
         spread = [(interval[1] - interval[0]) / 4] if interval else []
@@ -202,6 +212,7 @@ def _grid(differences: Iterable[Difference]) -> list[Line]:
                 _runs_text(difference.n_splits, difference.n_runs),
                 _runs_text(difference.n_splits, difference.n_runs_against),
                 f"{difference.n_test:,}",
+                f"{difference.half.n:,} rows" if difference.half else missing("it is 0"),
             )
         )
     return lines
@@ -214,9 +225,14 @@ def _runs_text(n_splits: int, n_runs: int) -> str:
 
 
 def _record(table: Table, difference: Difference) -> dict:
-    excludes = difference.excludes_zero
+    excludes, half = difference.excludes_zero, difference.half
+    numbers = dataclasses.asdict(difference) | {
+        "n_rows_of_half": half and half.n,
+        "mean_without_them": half and half.mae_without,
+    }
+    del numbers["half"]
     return {
         **settings_of(table),
-        **dataclasses.asdict(difference),
+        **numbers,
         "excludes_zero": None if excludes is None else int(excludes),
     }
