@@ -83,9 +83,9 @@ def _slurm_limit(environment: Mapping[str, str]) -> int | None:
     per_node = environment.get("SLURM_MEM_PER_NODE", "")
     per_cpu = environment.get("SLURM_MEM_PER_CPU", "")
     n_cpus = environment.get("SLURM_CPUS_ON_NODE", "")
-    if per_node.isdigit():
+    if per_node.isdecimal():
         return int(per_node) * 2**20 or None
-    if per_cpu.isdigit() and n_cpus.isdigit():
+    if per_cpu.isdecimal() and n_cpus.isdecimal():
         return int(per_cpu) * int(n_cpus) * 2**20 or None
     return None
 

@@ -225,7 +225,7 @@ def check_allocation(settings: Settings) -> Verdict | None:
     )
     folder = settings.trial_folder
     environment = os.environ | {"SRUN_CPUS_PER_TASK": os.environ.get("SLURM_CPUS_PER_TASK", "1")}
-    launcher = ["srun", "--overlap", "--kill-on-bad-exit=1", *options]
+    launcher = ["srun", "--overlap", "--kill-on-bad-exit=1", "--export=ALL", *options]
     probe = [sys.executable, "-m", "irnet_hpc.doctor.probes", "ranks", folder, "--engine", "auto"]
     try:
         answer = ask([*launcher, *probe], PROBE_S, environment)
