@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,11 @@ def write_graph(path: Path, member: Member) -> None:
 
     example = torch.zeros(2, len(member.feature_labels))
     n_rows = torch.export.Dim("n_rows")
-    # Otherwise torch.onnx would log its own steps.
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        _quiet(logging.getLogger("torch.onnx")),
+    ):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             Graph(member).eval(),
@@ -95,6 +98,17 @@ def write_graph(path: Path, member: Member) -> None:
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
+
+
+@contextlib.contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """Let a library log errors alone, as torch.onnx would its own steps, until the block ends."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def evaluate_graph(path: Path, x: np.ndarray) -> tuple[np.ndarray, str]:

@@ -15,6 +15,7 @@ import dataclasses
 import logging
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -236,16 +237,31 @@ def _representable(X: np.ndarray) -> np.ndarray:
     return X.astype(np.float32)
 
 
+_printing_threads: list[tuple[int, bool]] = []  # per fit that prints: the logger's state before all
+_printing_lock = threading.Lock()
+
+
 @contextlib.contextmanager
 def _epoch_lines_on_stdout() -> Iterator[None]:
-    """Print the log lines of the training loop on stdout, where scikit-learn's `verbose` prints."""
+    """Print the log lines of the training loop on stdout, where scikit-learn's `verbose` prints.
+
+    Fits in several threads share the logger: the last one that ends restores it.
+    """
     logger, handler = logging.getLogger("irnet_hpc.train.loop"), logging.StreamHandler(sys.stdout)
-    level, logger.propagate = logger.level, False
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    thread = threading.get_ident()
+    handler.addFilter(lambda record: record.thread == thread)
+    with _printing_lock:
+        before = _printing_threads[0] if _printing_threads else (logger.level, logger.propagate)
+        _printing_threads.append(before)
+        logger.propagate = False
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = True
+        with _printing_lock:
+            logger.removeHandler(handler)
+            _printing_threads.remove(before)
+            if not _printing_threads:
+                logger.setLevel(before[0])
+                logger.propagate = before[1]

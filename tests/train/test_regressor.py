@@ -2,11 +2,13 @@
 trained by.
 """
 
+import logging
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -183,3 +185,31 @@ def test_a_regressor_pickled_before_the_package_had_folders_still_predicts():
     assert isinstance(model, IRNetRegressor)
     again = pickle.loads(pickle.dumps(model))
     assert np.array_equal(again.predict(X), model.predict(X))
+
+
+def test_fits_in_threads_leave_the_output_and_the_log_of_the_program_as_they_were(friedman):
+    x, y = friedman
+    logger = logging.getLogger("irnet_hpc.train.loop")
+    before = (
+        sys.stdout,
+        logger.level,
+        logger.propagate,
+        list(logger.handlers),
+        warnings.filters[:],
+    )
+    recipe, predicted = QUICK | {"epochs": 2}, {}
+
+    def fit(n_rows: int) -> None:
+        model = IRNetRegressor(layers=SMALL, recipe=recipe, verbose=n_rows != 60)
+        predicted[n_rows] = model.fit(x[:n_rows], y[:n_rows]).predict(x[:9])
+
+    threads = [threading.Thread(target=fit, args=(n_rows,)) for n_rows in (60, 70, 80, 90)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    after = state()
+    assert after == before
+    for n_rows, together in list(predicted.items()):
+        fit(n_rows)
+        assert np.array_equal(predicted[n_rows], together)
