@@ -190,13 +190,12 @@ def test_a_regressor_pickled_before_the_package_had_folders_still_predicts():
 def test_fits_in_threads_leave_the_output_and_the_log_of_the_program_as_they_were(friedman):
     x, y = friedman
     logger = logging.getLogger("irnet_hpc.train.loop")
-    before = (
-        sys.stdout,
-        logger.level,
-        logger.propagate,
-        list(logger.handlers),
-        warnings.filters[:],
-    )
+
+    def state() -> tuple:
+        handlers = list(logger.handlers)
+        return sys.stdout, logger.level, logger.propagate, handlers, warnings.filters[:]
+
+    before = state()
     recipe, predicted = QUICK | {"epochs": 2}, {}
 
     def fit(n_rows: int) -> None:
