@@ -97,7 +97,7 @@ def test_what_is_left_of_another_pack_of_that_name_is_not_used(place):
 
 
 def test_the_second_of_two_packs_of_one_name_says_who_makes_the_first_and_stops(place):
-    running = place.start("--features", "awkward", row_s=0.04)
+    running = place.start("--features", "awkward", row_s=0.5)
     wait_for(lambda: place.finished())
     second = place.pack("--features", "awkward")
     assert second.returncode == 2
