@@ -206,17 +206,27 @@ def check_alone(where: Launch | None, environment: Mapping[str, str] = os.enviro
     """
     if where and (where.launcher != "srun" or where.size > 1):
         return
-    way_out = "start the ranks with srun, mpirun or horovodrun, or train alone with --engine none"
     variable, n_tasks = _asked_tasks(environment)
     if n_tasks > 1:
-        raise UserError(f"size must equal {variable}, got 1 and {n_tasks}; {way_out}")
-    if where:
-        return
+        raise UserError(
+            f"size must equal {variable}, got 1 and {n_tasks}; start the ranks with srun, mpirun or "
+            "horovodrun, or train alone with --engine none"
+        )
+    check_launcher(where, environment)
+
+
+def check_launcher(where: Launch | None, environment: Mapping[str, str] = os.environ) -> None:
+    """Raise UserError if a launcher that this package does not know started several processes.
+
+    Args:
+        where: The result of detect().
+        environment: The environment variables of the process.
+    """
     for rank, size in FOREIGN:
-        if rank in environment and environment.get(size) != "1":
+        if where is None and rank in environment and environment.get(size) != "1":
             raise UserError(
-                f"{rank} says that this process is one of several, but not of how many; {way_out}, "
-                f"or unset {rank}"
+                f"{rank} says that this process is one of several, but not of how many; start the "
+                f"ranks with srun, mpirun or horovodrun, or unset {rank} if there is only this one"
             )
 
 

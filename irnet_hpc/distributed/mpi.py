@@ -50,7 +50,8 @@ def run(main: Callable[[Ranks], None]) -> int:
         The exit status.
     """
     where = launch.detect()
-    launch.check_alone(where)
+    # One process may pack in a job of several tasks: its file is the same.
+    launch.check_launcher(where)
     if where is None or where.size == 1:
         main(Ranks(0, 1, available_cores()))
         return 0
