@@ -209,8 +209,8 @@ def check_alone(where: Launch | None, environment: Mapping[str, str] = os.enviro
     variable, n_tasks = _asked_tasks(environment)
     if n_tasks > 1:
         raise UserError(
-            f"size must equal {variable}, got 1 and {n_tasks}; start the ranks with srun, mpirun or "
-            "horovodrun, or train alone with --engine none"
+            f"size must equal {variable}, got 1 and {n_tasks}; start the ranks with srun, mpirun "
+            "or horovodrun, or train alone with --engine none"
         )
     check_launcher(where, environment)
 
