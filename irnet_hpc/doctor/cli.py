@@ -13,7 +13,6 @@ crashes counts as a failure, and it leaves nothing behind. Exit status: 0 if a m
 import argparse
 import json
 import os
-import secrets
 import shlex
 import signal
 import sys
@@ -50,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = run_checks(
         Settings(
             Path(arguments.results).absolute(),
-            secrets.token_hex(4),
+            os.urandom(4).hex(),
             site,
             site_name,
             wait_s=arguments.wait,

@@ -10,6 +10,7 @@
 import contextlib
 import csv
 import dataclasses
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -54,8 +55,13 @@ class RunFolder:
     """
 
     def __init__(self, path: Path | str, leases: Leases | None = None) -> None:
-        self.path = Path(path)
-        self.leases = leases or Leases()
+        self.path = path if isinstance(path, Path) else Path(path)
+        self._leases = leases
+
+    @functools.cached_property
+    def leases(self) -> Leases:
+        """The leases that are checked before every write."""
+        return self._leases or Leases()  # made late, since tables read a thousand folders
 
     def __str__(self) -> str:
         return str(self.path)

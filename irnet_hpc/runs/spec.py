@@ -249,17 +249,22 @@ def stated(record: RunSpec | Recipe | Grid) -> dict:
     did before, earlier results stay valid.
     """
     # Not asdict(), which copies: a matrix may have thousands of cells.
-    neutral = defaults(record)
+    neutral = _defaults_of(type(record))
     return {name: value for name in neutral if (value := getattr(record, name)) != neutral[name]}
 
 
 def defaults(record: RunSpec | Recipe | Grid) -> dict:
     """Return the default of each field; dataclasses.MISSING if the field has no default."""
+    return dict(_defaults_of(type(record)))
+
+
+@functools.cache
+def _defaults_of(kind: Any) -> dict:
     return {
         field.name: field.default
         if field.default_factory is dataclasses.MISSING
         else field.default_factory()
-        for field in dataclasses.fields(record)
+        for field in dataclasses.fields(kind)
     }
 
 
