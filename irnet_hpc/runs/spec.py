@@ -249,13 +249,14 @@ def stated(record: RunSpec | Recipe | Grid) -> dict:
     did before, earlier results stay valid.
     """
     # Not asdict(), which copies: a matrix may have thousands of cells.
-    neutral = _defaults_of(type(record))
+    neutral = defaults(record)
     return {name: value for name in neutral if (value := getattr(record, name)) != neutral[name]}
 
 
 def defaults(record: RunSpec | Recipe | Grid) -> dict:
     """Return the default of each field; dataclasses.MISSING if the field has no default."""
-    return dict(_defaults_of(type(record)))
+    kind: Any = type(record)
+    return dict(_defaults_of(kind))
 
 
 @functools.cache
