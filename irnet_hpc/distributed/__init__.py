@@ -1,9 +1,10 @@
 """Run on several processes, nodes and cores, and under SLURM.
 
 `engines` connects the ranks of a training by Horovod or torch.distributed, `mpi` connects the ranks
-of packing, and `launch` finds out which launcher started them. `worker_pool` runs pure functions on
-the cores of one machine. `slurm_commands` runs SLURM's commands. `processes` and `memory` read what
-the operating system knows about processes and memory.
+of packing. `launch` finds out which launcher started them, and `rendezvous` connects those that got
+no address from it. `worker_pool` runs pure functions on the cores of one machine. `slurm_commands`
+runs SLURM's commands. `processes` and `memory` read what the operating system knows about processes
+and memory.
 """
 
 import lazy_loader

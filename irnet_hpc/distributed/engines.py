@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from irnet_hpc.distributed import launch
+from irnet_hpc.distributed.rendezvous import meeting
 from irnet_hpc.errors import PeerLost, UserError, check_choice
 
 # A dead process is noticed at once, by its closed connection; these are for a host that vanishes.
@@ -126,7 +127,7 @@ class Horovod:
             self._server = server  # lives as long as this process
             return server.server_address[1]
 
-        with launch.meeting(where, folder, serve) as (address, port, interface):
+        with meeting(where, folder, serve) as (address, port, interface):
             os.environ.update(
                 HOROVOD_RANK=str(where.rank),
                 HOROVOD_SIZE=str(where.size),
@@ -218,7 +219,7 @@ class Torch:
             )  # fmt: skip
             return port
 
-        with launch.meeting(where, folder, serve) as (address, port, interface):
+        with meeting(where, folder, serve) as (address, port, interface):
             os.environ["GLOO_SOCKET_IFNAME"] = interface
             device_of(self.local_rank)  # before NCCL, which takes the current one
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import torch
 
-from irnet_hpc.distributed import launch
+from irnet_hpc.distributed import rendezvous
 from irnet_hpc.distributed.engines import Alone
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, write_json
@@ -380,8 +380,8 @@ def test_rank_0_of_several_hosts_listens_where_its_name_says(monkeypatch):
     for variable in ("HOROVOD_GLOO_IFACE", "GLOO_SOCKET_IFNAME"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(socket, "gethostbyname", lambda _: "192.0.2.7")
-    assert launch.job_addresses() == ["192.0.2.7"]
+    assert rendezvous.job_addresses() == ["192.0.2.7"]
     monkeypatch.setattr(socket, "gethostbyname", lambda _: "127.0.1.1")
-    assert launch.job_addresses() == ["10.0.0.7", "192.0.2.7"]
+    assert rendezvous.job_addresses() == ["10.0.0.7", "192.0.2.7"]
     monkeypatch.setenv("HOROVOD_GLOO_IFACE", "ib0")
-    assert launch.job_addresses() == ["10.0.0.7"]
+    assert rendezvous.job_addresses() == ["10.0.0.7"]
