@@ -45,8 +45,9 @@ ELEMENTS = re.compile(r"[A-Z][a-z]?")
 AMOUNT_FIRST = re.compile(r"[0-9.]+[A-Z]")
 NUMERAL = re.compile(r"I{2,3}|IV|VI{1,3}|IX")
 GROUP = re.compile(r"[(\[].*[)\]][0-9.]*")
-# Iron(II), but not the iodides of a formula such as Pb(I)2.
-OXIDATION_STATE = re.compile(r"\((?:III?\)|(?:IV?|VI{0,3})\)(?![0-9]))")
+# Iron(II), but not the iodides of a formula such as Pb(I)2. Cu(I)2O is copper(I) oxide, or perhaps
+# an iodide.
+OXIDATION_STATE = re.compile(r"\((?:III?\)|(?:IV?|VI{0,3})\)(?![0-9])|I\)(?=[0-9.]+[A-Z(\[]))")
 
 
 class InvalidFormula(ValueError):

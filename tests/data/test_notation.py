@@ -98,6 +98,8 @@ def test_a_point_with_two_readings_is_refused_by_name(formula):
         ("Fe203.00Al05", "begins with 0"),
         ("Fe(II)O", "oxidation state"),
         ("Cu(I)O", "oxidation state"),
+        ("Cu(I)2O", "oxidation state"),
+        ("Hg(I)2Cl2", "oxidation state"),
         ("Ce(IV)O2", "oxidation state"),
         ("SiO2·nH2O", "not stated"),
         ("CuSO4·", "not stated"),
@@ -135,6 +137,7 @@ def test_heavy_water_of_crystallisation_is_an_isotope():
         "Fe(O1e-05)2",
         "Ag(IO3)",
         "Pb(I)2",
+        "CsPb(I)3",
         "Fe2.O3",
     ],
 )
