@@ -27,8 +27,8 @@ def element_data() -> tuple[list[str], np.ndarray, np.ndarray]:
     """Return the elements for which both models have data, and these data.
 
     Returns:
-        The n elements that have a radius and a mixing enthalpy with each other element; the pair
-        enthalpies (n, n) in kJ/mol; and the radii (n,) in pm.
+        The n elements that have a radius and a mixing enthalpy with every other such element; the
+        pair enthalpies (n, n) in kJ/mol; and the radii (n,) in pm.
     """
     from matminer.utils.data import MagpieData, MixingEnthalpy
 

@@ -18,7 +18,7 @@ MAX_REDUCTION_STEPS = 1000
 
 
 class Unsuitable(ValueError):
-    """The error that a feature set cannot describe a crystal.
+    """Signal that a feature set cannot describe a crystal.
 
     Its two arguments are the reason and the detail, as in `Rejected`.
     """
@@ -51,7 +51,7 @@ class Crystals:
 
     @property
     def n_sites(self) -> np.ndarray:
-        """Return (n_rows,) int64: the number of sites, 0 where a row has no crystal."""
+        """Return the number of sites of each row, (n_rows,) int64; 0 if the row has no crystal."""
         return np.diff(self.start)
 
     def __getitem__(self, row: int) -> Crystal:

@@ -5,12 +5,13 @@ each. The decision depends on every property of the table that the package knows
 packed, and never on the order of the rows:
 
 1. Rows that state an id are grouped by it. Rows without an id are one group.
-2. The group with the row of lowest energy stands for the composition. If none reports an energy, it
-   is the group that reports most properties, and of several the one with the lowest id.
-3. The values are those of its row of lowest energy. A property that this row does not report is
+2. The group with the row of lowest energy stands for the composition. If no group reports an
+energy, it is the group that reports the most properties, and among equals the one with the lowest
+id. 3. The values are those of its row of lowest energy. A property that this row does not report is
    taken from other rows of the group that agree with it on every property that both report. So a
    table that was collected property by property is put together, but two phases never are.
-4. If rows of equal energy, or without one, report different values, their median is taken. Such
+4. If several rows have the same energy, or none has an energy, and they report different values,
+the median is taken. Such
    values are counted and listed.
 """
 

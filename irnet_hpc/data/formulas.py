@@ -68,7 +68,8 @@ def formula_text(value: object) -> str:
     """Return a formula as text, from text or from pymatgen's Composition; empty for anything else.
 
     Elements keep their order. Amounts have up to ten digits; those of an element in several
-    oxidation states add up. Isotopes keep their symbols, where pymatgen's own text has the element.
+    oxidation states add up. Isotopes keep their symbols, whereas pymatgen's own text has the
+    element's symbol.
     """
     if isinstance(value, str):
         return value.strip()
@@ -156,7 +157,7 @@ def reduced_formula(amounts: dict[str, float]) -> str:
 
     Splits depend on this name, so it is defined here and not taken from pymatgen. There it depends
     on tables of electronegativities, and one fractional composition can have several names.
-    Decimals that round simple fractions are taken for these: Fe0.333O0.667 is FeO2.
+    Decimals that are rounded simple fractions are read as these: Fe0.333O0.667 is FeO2.
 
     >>> reduced_formula({"O": 6, "Fe": 4}), reduced_formula({"Fe": 0.5, "O": 0.75})
     ('Fe2O3', 'Fe2O3')

@@ -58,7 +58,7 @@ def load_source(
             number of rows to compute.
         properties: the targets; if empty, all columns whose unit is known.
         units: property -> unit, for properties that are not in PROPERTIES.
-        columns: True to read also, as features, the numeric columns that are not properties.
+        columns: True to read also the numeric columns that are not properties, as features.
         structures: True if crystal structures are required.
 
     Raises:
@@ -132,7 +132,7 @@ def _read(
     )
     if about.get("sha256", table.sha256) != table.sha256:
         raise UserError(
-            f"{about_path(path)} describes another table than {path}: "
+            f"{about_path(path)} describes a different table than {path}: "
             f"it states the sha256 {about['sha256']}, but the table's text has {table.sha256}; "
             "remove both files and download the table again, or remove only the description"
         )

@@ -64,16 +64,16 @@ class Materials:
 
     @property
     def n_elements(self) -> np.ndarray:
-        """Return (n_rows,) int64: the number of elements of each compound."""
+        """Return the number of elements of each compound, (n_rows,) int64."""
         return np.diff(self.start)
 
     @property
     def row_of_amount(self) -> np.ndarray:
-        """Return (n_amounts,) int64: the row that each amount belongs to."""
+        """Return the row that each amount belongs to, (n_amounts,) int64."""
         return np.repeat(np.arange(len(self)), self.n_elements)
 
     def contains(self, elements: Iterable[str]) -> np.ndarray:
-        """Return (n_rows,) bool: which materials contain any amount of any of the elements."""
+        """Tell which materials contain at least one of the elements, (n_rows,) bool."""
         is_one = np.isin(self.number, [NUMBER[symbol] for symbol in elements])
         return np.bincount(self.row_of_amount[is_one], minlength=len(self)) > 0
 

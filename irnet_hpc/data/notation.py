@@ -51,7 +51,7 @@ OXIDATION_STATE = re.compile(r"\((?:III?\)|(?:IV?|VI{0,3})\)(?![0-9])|I\)(?=[0-9
 
 
 class InvalidFormula(ValueError):
-    """The error that a text is no composition. Its two arguments are the reason and the detail."""
+    """Signal that a text is not a composition. Its two arguments are the reason and the detail."""
 
 
 def parts_of(formula: str) -> list[tuple[float, str]]:
@@ -130,7 +130,7 @@ def _raise_point(point: re.Match[str]) -> str:
 
 
 def _check_blanks(piece: str) -> None:
-    """Refuse words that are not a formula but could be read as one: `CaCO3 II` is no iodide.
+    """Refuse words that are not a formula but could be read as one: `CaCO3 II` has no iodine.
 
     Blanks may separate the elements of a formula (`Fe2 O3`, `Fe 2 O 3`), and a bracketed group with
     its amount from what is before it (`CuSO4 (H2O)5`).

@@ -45,7 +45,7 @@ def parse_reported(text: str) -> float:
 
 
 def parse_column(texts: Sequence[str]) -> np.ndarray | None:
-    """Parse the numbers of a column, (n_rows,) float64; None if one of them is no finite number.
+    """Parse the numbers of a column, (n_rows,) float64; None if one of them is not finite.
 
     An empty text is NaN.
     """
@@ -68,5 +68,5 @@ def looks_numeric(texts: Sequence[str]) -> bool:
 
 
 def has_codes(texts: Sequence[str]) -> bool:
-    """Return True if a column contains codes such as 00123, which are no quantities."""
+    """Return True if a column contains codes such as 00123, which are not quantities."""
     return CODE.search("\n".join(texts)) is not None

@@ -118,10 +118,10 @@ def read_csv_table(
 
 
 def with_named_index(frame: Any) -> Any:
-    """Return a pandas DataFrame with those levels of its index that have names as columns.
+    """Turn the named levels of a pandas DataFrame's index into columns.
 
     `set_index("material_id")` and `groupby(["formula", "T"])` put data into the index. A level
-    whose name is also that of a column stays where it is.
+    stays in the index if a column has the same name.
     """
     named = [
         level
@@ -134,10 +134,9 @@ def with_named_index(frame: Any) -> Any:
 def frame_text(frame: Any, name: str) -> TableText:
     """Return the text of a pandas DataFrame as `frame.to_csv(index=False)` writes it.
 
-    Levels of its index that have names are columns too.
-
-    A DataFrame and its CSV file therefore give the same table and the same hash. In error messages,
-    rows are counted from 1. Raises UserError if the columns have several levels.
+    The named levels of its index are written as columns too. A DataFrame and its CSV file therefore
+    give the same table and the same hash. In error messages, rows are counted from 1. Raises
+    UserError if the columns have several levels.
     """
     if frame.columns.nlevels > 1:
         raise UserError(
@@ -161,7 +160,7 @@ def frame_text(frame: Any, name: str) -> TableText:
 
 
 def _as_text(formula: Any) -> Any:
-    """Write pymatgen's Composition as candidates to predict are written; text stays as it is."""
+    """Convert a pymatgen Composition to a formula, as for predictions; return text unchanged."""
     return formula if isinstance(formula, str) else formula_text(formula)
 
 
@@ -212,7 +211,7 @@ def _may_be_numeric(values: tuple[str, ...], before: list[np.ndarray]) -> bool:
 def _numbers(
     table: TableText, column: str, values: tuple[str, ...], lines: list[int]
 ) -> np.ndarray:
-    """Return (n_values,) float64, NaN where empty. Raises UserError if a value is not finite."""
+    """Parse values, (n_values,) float64, NaN where empty. Raises UserError if one is not finite."""
     block = parse_column(values)
     if block is not None:
         return block

@@ -189,7 +189,7 @@ def _finite(place: str, name: str, value: Any) -> float:
 
 
 def _column(numbers: dict[int, float], n_rows: int) -> np.ndarray:
-    """Return (n_rows,) float64, NaN where a row has no number."""
+    """Return the numbers of one key, (n_rows,) float64; NaN where a row has none."""
     column = np.full(n_rows, np.nan)
     column[list(numbers)] = list(numbers.values())
     return column

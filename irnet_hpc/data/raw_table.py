@@ -78,8 +78,8 @@ class RawTable:
 def number_rows(given: Sequence[str], name: str) -> tuple[list[str], np.ndarray]:
     """Return the id of each row, and whether the table states it.
 
-    A row without an id gets `<name>-<row>`, counted from 1. Such an id is not one that the table
-    states, even if a download has written it there: it identifies the row, not a material.
+    A row without an id gets `<name>-<row>`, counted from 1. Such an id does not count as stated,
+    even if a download has written it into the table: it identifies the row, not a material.
 
     Args:
         given: (n_rows,) ids, empty where the table has none.

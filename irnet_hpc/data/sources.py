@@ -31,7 +31,7 @@ class Filter(NamedTuple):
         return f"{low}{self.property} {sign} {self.high:.12g} {unit}"
 
     def breaks(self, values: np.ndarray) -> np.ndarray:
-        """Return (n_rows,) bool: which values break the rule. NaN (not reported) never does."""
+        """Tell which values break the rule, (n_rows,) bool. NaN (not reported) never does."""
         if self.closed:
             outside = (values < self.low) | (values > self.high)
         else:
@@ -44,14 +44,14 @@ class Filter(NamedTuple):
 def are_outliers(values: np.ndarray, deviations: float) -> np.ndarray:
     """Find values that are far from the mean of all others.
 
-    The mean and the standard deviation are computed, repeatedly, from the values that are no
+    The mean and the standard deviation are computed, repeatedly, from the values that are not
     outliers. Otherwise a single value of 2e7 would widen the standard deviation so much that no
     other value is far from the mean. Among 26 values or fewer, no value can be 5 deviations from
     the mean.
 
     Args:
         values: (n_rows,) values; NaN means not reported.
-        deviations: The largest distance of a value that is no outlier, in standard deviations.
+        deviations: The largest distance of a value that is not an outlier, in standard deviations.
 
     Returns:
         (n_rows,) bool; False for NaN.

@@ -145,12 +145,12 @@ def role_of(reduced: str, seed: int = 0) -> str:
 
 
 def roles_of(reduced: Iterable[str], seed: int = 0) -> np.ndarray:
-    """Return the (n_rows,) roles under the random rule, as str objects."""
+    """Return the roles under the random rule, (n_rows,) str objects."""
     return np.array([role_of(formula, seed) for formula in reduced], object)
 
 
 def roles_around(reduced: Iterable[str], held_out: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return the (n_rows,) roles, as str objects, when exactly the held-out rows are test.
+    """Return the roles if exactly the held-out rows are test, (n_rows,) str objects.
 
     All other rows become train or val by the hash that `role_of` uses: train with a probability of
     8/9. The role of a material therefore depends only on the material and the seed, not on other
@@ -178,7 +178,7 @@ def count_on_two_sides(reduced: Iterable[str], roles: Iterable[str]) -> int:
 
 
 def pack_order(line: np.ndarray, roles: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return the (n_rows,) row numbers: train, then val, then test, each in a fixed random order.
+    """Return row numbers (n_rows,): train, then val, then test, each in a fixed random order.
 
     The order depends only on the rows' lines and the seed. Packs of the same table therefore have
     the same order, even with other features or fewer rows: their first n training rows are the
@@ -189,9 +189,9 @@ def pack_order(line: np.ndarray, roles: np.ndarray, seed: int = 0) -> np.ndarray
 
 
 def sample(n_rows: int, size: int) -> np.ndarray:
-    """Return (size,) ascending row numbers: a fixed random sample.
+    """Draw a fixed random sample of row numbers, (size,), ascending.
 
-    Smaller samples are part of it.
+    A smaller sample is part of every larger one.
     """
     place = np.array([uniform("sample", number) for number in range(n_rows)])
     return np.sort(np.argsort(place, kind="stable")[:size])

@@ -47,7 +47,7 @@ class _XzFile(io.RawIOBase):
         super().close()
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer with at most its length of unpacked bytes; 0 at the end of the file."""
+        """Fill the buffer with unpacked bytes; return their number, 0 at the end of the file."""
         while True:
             if self._decompressor is None and not self._begin_stream():
                 return 0

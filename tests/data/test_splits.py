@@ -315,7 +315,7 @@ def test_a_pack_holds_out_an_element_says_so_and_is_named_for_it(pack_command, t
     )
     other = pack_command(*options, "--split", "family:halogens", "--name", path.stem)
     assert other.returncode == 2
-    assert "is another pack, which differs in split;" in other.stderr
+    assert "is a different pack, which differs in split;" in other.stderr
 
 
 def test_a_series_over_families_has_every_row_in_test_as_often_as_it_has_families(

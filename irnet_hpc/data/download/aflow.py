@@ -88,7 +88,5 @@ ENTRIES = Service(
     fields=("auid", "compound"),
     numeric=tuple(KEYWORDS),
     others=(*KEYWORDS, "aurl"),
-    notes=(
-        "volume is of the cell that AFLOW relaxed, which for most entries is the primitive one",
-    ),
+    notes=("volume is that of the cell that AFLOW relaxed, for most entries the primitive cell",),
 )

@@ -61,7 +61,7 @@ def save(connection: Connection, url: str, path: Path, sha256: str, max_bytes: i
         part.unlink()
         raise UserError(
             f"{url} is not the file that was expected: its sha256 must be {sha256}, got {digest}; "
-            "the file has changed, or the mirror has another one"
+            "the file has changed, or the mirror has a different one"
         )
     part.replace(path)
 
@@ -81,7 +81,7 @@ def _append(connection: Connection, url: str, part: Path, max_bytes: int) -> Non
         if resumes and not content_range.startswith(f"bytes {n_kept}-"):
             part.unlink()
             raise TransientError(
-                f"sends another range than requested: {printable_line(content_range)!r}"
+                f"sends a different range than requested: {printable_line(content_range)!r}"
             )
         n_kept = n_kept if resumes else 0
         stated = response.headers.get("Content-Length", "")

@@ -71,9 +71,9 @@ class Connection(NamedTuple):
 
 
 class TransientError(Exception):
-    """A failure that may not happen at the next attempt.
+    """Signal a failure that may not happen again at the next attempt.
 
-    The service may ask to wait `wait_s` before.
+    The service may ask for a wait of `wait_s` seconds before that attempt.
     """
 
     def __init__(self, problem: str, wait_s: float = 0.0):
@@ -147,7 +147,7 @@ def get(
 
 
 def check_url(url: str) -> None:
-    """Check the address of a service that a user gives. Raises UserError."""
+    """Check the address that a user gives for a service. Raises UserError if it cannot be used."""
     rule = "--url must be http:// or https://, a host and a path"
     try:
         parts = urllib.parse.urlsplit(url)

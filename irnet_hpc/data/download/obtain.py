@@ -121,7 +121,7 @@ def address(download: Download, url: str | None = None) -> str:
 
 
 def announcement(resolved: ResolvedSource, url: str | None) -> str:
-    """Say in one text what is downloaded from where, how many rows, and under which licence."""
+    """Describe a download: what, from where, how many rows, and under which licence."""
     assert resolved.download
     source = expected(resolved)
     assert source.rows

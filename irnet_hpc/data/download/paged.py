@@ -65,7 +65,7 @@ class Plan(NamedTuple):
 
 
 class TotalChangedError(Exception):
-    """The service states another total number of rows than it did for earlier pages."""
+    """Signal that a service states a different total number of rows than for earlier pages."""
 
 
 class PagedDownload(NamedTuple):
@@ -146,7 +146,7 @@ def _download_all(download: PagedDownload) -> Plan:
                     change,
                 )
     raise UserError(
-        f"{download.url} changed {MAX_STARTS} times while it was downloaded, the last time it had "
+        f"{download.url} changed {MAX_STARTS} times while it was downloaded; the last time, it had "
         f"{change} rows; try again later"
     )
 
@@ -221,7 +221,7 @@ def _fetch_page(
         The rows of the page, and the plan.
 
     Raises:
-        TotalChangedError: if the service states another total than before.
+        TotalChangedError: if the service states a different total than before.
         UserError: if the page cannot be fetched.
     """
     service, url = download.service, download.url

@@ -24,7 +24,7 @@ from irnet_hpc.files import replacing, write_json
 
 
 class Unusable(ValueError):
-    """The error that a row of a service is no usable material.
+    """Signal that a row of a service is not a usable material.
 
     Its text is the reason, by which such rows are counted.
     """

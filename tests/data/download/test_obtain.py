@@ -18,7 +18,7 @@ def test_a_table_that_is_not_the_one_that_was_downloaded_is_one_sentence(serve, 
     (tmp_path / "oqmd.csv").write_bytes(text)  # unpacked it is the same table
     assert load_table("oqmd", tmp_path).source.licence == "CC BY 4.0"
     (tmp_path / "oqmd.csv").write_bytes(text.replace(b"36.6", b"36.7", 1))
-    with pytest.raises(UserError, match=r"oqmd\.about\.json describes another table .* sha256"):
+    with pytest.raises(UserError, match=r"oqmd\.about\.json describes a different table .* sha256"):
         load_table("oqmd", tmp_path)
 
 
