@@ -52,10 +52,10 @@ class CommandParser(argparse.ArgumentParser):
         return action
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
-        """Parse arguments; a path that begins with ~/ is one in the user's home.
+        """Parse arguments, and expand ~/ at the beginning of a path to the user's home.
 
         bash 5.2 replaces ~ only at the beginning of a word, so `--results=~/runs` and `'~/my runs'`
-        would make a folder that is called ~ here.
+        would otherwise make a folder called ~ in the current folder.
         """
         namespace, rest = super().parse_known_args(args, namespace)
         for name, value in vars(namespace).items():
@@ -142,7 +142,7 @@ class _LinesForPeople(logging.Handler):
 def log_to_stdout() -> Iterator[None]:
     """Print the log records of this package from level INFO on, until the block ends.
 
-    A program that calls the main() of a command has its own logging back afterwards.
+    At the end, the logging of the calling program is set up as it was before.
     """
     logger = logging.getLogger("irnet_hpc")
     if any(isinstance(handler, _LinesForPeople) for handler in logger.handlers):
@@ -162,7 +162,8 @@ def exit_status(main: Callable[[], int | None]) -> int:
     """Run a command and return its exit status.
 
     A UserError or an error of the operating system becomes one sentence on stderr, a closed pipe
-    (`... | head`) ends quietly, and any other exception is a bug of ours and keeps its traceback.
+    (`... | head`) ends quietly, and any other exception is a bug in this package and keeps its
+    traceback.
     """
     _open_closed_streams()
     try:

@@ -15,7 +15,7 @@ class UserError(Exception):
 
 
 class PeerLost(Exception):
-    """The error that a collective operation failed, because another rank no longer exists."""
+    """Signal that a collective operation failed because another rank no longer exists."""
 
 
 def check_choice(kind: str, value: str, known: Iterable[str]) -> str:
@@ -58,7 +58,7 @@ SYNONYMS = {
 
 
 def nearest(value: str, known: Iterable[str]) -> str:
-    """Return the name among `known` that is probably meant; empty if none is near."""
+    """Return the name among `known` that is probably meant; empty if none is similar."""
     known = list(known)
     if SYNONYMS.get(value.lower()) in known:
         return SYNONYMS[value.lower()]
@@ -71,17 +71,17 @@ def nearest(value: str, known: Iterable[str]) -> str:
 
 
 def check_whole(name: str, value: object) -> int:
-    """Return a whole number as Python's int; whole numbers of numpy are converted.
+    """Return a whole number as a Python int, even if it is one of numpy's integers.
 
-    JSON cannot store those of numpy. 17.0 and True are refused: they equal whole numbers, but JSON,
-    hashes and names would differ.
+    JSON cannot store numpy's integers. 17.0 and True are refused: they equal whole numbers, but
+    JSON, hashes and names would differ.
 
     Args:
         name: The name of the value, for the message.
         value: The value to check.
 
     Raises:
-        UserError: If the value is no whole number.
+        UserError: If the value is not a whole number.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise UserError(f"{name} must be a whole number, got {value!r}")
@@ -97,8 +97,8 @@ def os_error_message(error: OSError) -> str:
 def one_line(error: Exception) -> str:
     """Format an error as one line.
 
-    Errors of ours and of the operating system keep their text. For any other error, the line has
-    the type and the first line of the text.
+    The errors of this package and of the operating system keep their text. For any other error, the
+    line has the type and the first line of the text.
     """
     if isinstance(error, OSError) or type(error).__module__.startswith("irnet_hpc."):
         return str(error)

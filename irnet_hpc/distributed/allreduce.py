@@ -1,8 +1,8 @@
 """Sum gradients and a few other numbers over the ranks: the only allreduce of a training step.
 
 The recipe's `allreduce` states the format in which gradients are sent. `full` sends them as they
-are. `bf16` sends half as many bytes, which is faster if the network is slower than memory. No
-engine below Horovod sums bf16 for torch (0.28.1: "Tensor type torch.BFloat16Tensor is not
+are. `bf16` sends half as many bytes, which is faster if the network is slower than memory. None of
+the libraries below Horovod sums bf16 for torch (0.28.1: "Tensor type torch.BFloat16Tensor is not
 supported"). Some sum fp16, but its largest number is 65,504, and it is coarse below 6e-5, where
 gradients are.
 

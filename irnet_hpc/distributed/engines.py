@@ -283,7 +283,7 @@ def device_of(local_rank: int, wanted: str = "auto") -> torch.device:
         wanted: `auto`, `cpu` or `cuda`; `auto` is the CPU if there is no GPU.
 
     Raises:
-        UserError: If `cuda` is wanted and torch can use no GPU.
+        UserError: If `cuda` is wanted and torch cannot use any GPU.
     """
     check_choice("device", wanted, launch.DEVICES)
     if wanted == "cuda" and not torch.cuda.is_available():
@@ -308,7 +308,7 @@ def start(engine: str, folder: Path, is_rare: Callable[[int], bool] = lambda siz
             once per step. Horovod then polls less often.
 
     Raises:
-        UserError: If the engine is not available, or finds another number of ranks than was
+        UserError: If the engine is not available, or finds a different number of ranks than was
             started; or if the job asks for several tasks and this is its only process, unless the
             engine is `none`.
     """
@@ -379,5 +379,5 @@ def leave_at_once(status: int) -> None:
 
 
 def _tasks(where: launch.Launch) -> Sequence[int]:
-    """Return the ranks on each node: the same on all unless SLURM says otherwise."""
+    """Return the number of ranks on each node, equal unless SLURM says otherwise."""
     return where.tasks or [where.local_size] * where.n_nodes

@@ -125,7 +125,7 @@ def detect(environment: Mapping[str, str] = os.environ) -> Launch | None:
 def _slurm_step(environment: Mapping[str, str]) -> Launch | None:
     """Return the launch of a task of a SLURM step; None in a batch script and outside of jobs.
 
-    SLURM 22.05 gives a batch script SLURM_PROCID=0, and a shell of salloc no SLURM_PROCID.
+    SLURM 22.05 sets SLURM_PROCID=0 in a batch script, and does not set it in a shell of salloc.
     """
     place = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
     rank, local_rank, node = (_number(environment, name, 0) for name in place)
@@ -183,7 +183,7 @@ def _name_of(environment: Mapping[str, str], names: Sequence[str]) -> str:
 def check_alone(where: Launch | None, environment: Mapping[str, str] = os.environ) -> None:
     """Raise UserError if this is the only process of a job that asks for several.
 
-    N copies of rank 0 of 1, or one process instead of N, must never train.
+    Otherwise N copies of one training, or one process instead of N, would train.
 
     Args:
         where: The result of detect().
@@ -224,9 +224,9 @@ def _asked_tasks(environment: Mapping[str, str]) -> tuple[str, int]:
 
     SLURM 22.05 sets SLURM_NTASKS and SLURM_NPROCS where --ntasks or --ntasks-per-node was given.
     Otherwise srun starts one task on each node, and SLURM_TASKS_PER_NODE says how many would fit:
-    on a node that was asked for as a whole (--exclusive), as many as it has processors.
-    In the shell of an interactive step (LaunchParameters=use_interactive_step) they are the job's,
-    while SLURM_STEP_NUM_TASKS is 1.
+    on a node that was requested as a whole (--exclusive), as many as it has processors. In the
+    shell of an interactive step (LaunchParameters=use_interactive_step) these variables describe
+    the job, while SLURM_STEP_NUM_TASKS is 1.
     """
     sizes = STEP_SIZES + JOB_SIZES
     counts = {name: _number(environment, name, 0) for name in sizes if name in environment}
@@ -247,7 +247,7 @@ def _asked_tasks(environment: Mapping[str, str]) -> tuple[str, int]:
 def check_size(size: int, where: Launch | None) -> None:
     """Raise UserError unless the engine found as many ranks as were started.
 
-    N times rank 0 of 1 must never train.
+    Otherwise N processes would train N copies of one training.
     """
     if where and where.size != size:
         raise UserError(
@@ -269,11 +269,11 @@ def tasks_per_node(text: str) -> list[int]:
 
 
 def n_threads(where: Launch | None, environment: Mapping[str, str] = os.environ) -> int:
-    """Return the threads of this process.
+    """Return the number of threads for this process.
 
-    The user states them, or the scheduler; else they are this rank's share of the cores that the
-    processes of this node may run on. The scheduler's number counts only as far as the process may
-    run on so many cores.
+    This is the user's number if there is one; else the number of cores that the launcher has bound
+    this rank to; else the scheduler's number, but no more than the cores that this process may use;
+    else this rank's share of the node's cores.
 
     Args:
         where: The launch, or None.
@@ -297,7 +297,7 @@ def n_threads(where: Launch | None, environment: Mapping[str, str] = os.environ)
 
 
 def _is_of_torchrun(where: Launch | None, stated: str) -> bool:
-    """Return True if torchrun set OMP_NUM_THREADS, and not the user.
+    """Return True if torchrun, not the user, set OMP_NUM_THREADS.
 
     torchrun (torch 2.13) sets it to 1 for several processes on a node if it is not set already.
     """
@@ -314,8 +314,8 @@ def _is_bound(where: Launch, cores: set[int], environment: Mapping[str, str]) ->
     """Return True if the launcher has bound this rank to its own share of the cores.
 
     mpirun binds ranks unless told otherwise; Open MPI 4.1 says so in OMPI_MCA_orte_bound_at_launch.
-    Other launchers set no such variable; they have bound the rank if they may use more cores
-    themselves.
+    Other launchers set no such variable; then the rank is bound if its parent process may use more
+    cores than the rank.
     """
     if where.launcher == "mpirun" and environment.get("OMPI_MCA_orte_bound_at_launch") == "1":
         return True

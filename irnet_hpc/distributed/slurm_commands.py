@@ -2,9 +2,9 @@
 
 `stop_by` computes when a training should stop by itself, shortly before its job ends. A signal is
 not enough: a site may not send one, and a signal that comes while Python starts kills it, or is
-lost where Python is started with the signal ignored, as by slurm/train.sh. SLURM_JOB_END_TIME
-states when the job ends; older versions, such as 22.05, do not set it. Then one rank asks squeue,
-once. If squeue does not answer either, only the signal is left.
+lost if Python is started with the signal ignored, as slurm/train.sh does. SLURM_JOB_END_TIME states
+when the job ends; older versions, such as 22.05, do not set it. Then one rank asks squeue, once. If
+squeue does not answer either, only the signal is left.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from typing import NamedTuple
 from irnet_hpc.errors import UserError
 
 # How a message begins when the end of the job stops a training.
-OUT_OF_TIME = "out of time, for its job is about to end"
+OUT_OF_TIME = "out of time: its job is about to end"
 # How long before the end of its job a training stops. SLURM signals the trainings of a sweep this
 # many seconds before the end, or a quarter of the job's time if that is less; slurm/train.sh asks
 # for the same with --signal.
@@ -93,10 +93,10 @@ def _run(*command: str, environment: Mapping[str, str] | None = None) -> str:
 
 
 def own_job(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Return the id by which SLURM's commands mean the job of this process alone; None outside.
+    """Return the id that means only this process's job to SLURM's commands; None outside a job.
 
     The last task of an array has the array's number as its SLURM_JOB_ID (SLURM 22.05), so that
-    `scontrol requeue $SLURM_JOB_ID` would put back all tasks, those that have ended included.
+    `scontrol requeue $SLURM_JOB_ID` would put back all tasks, even those that have ended.
     """
     array, task = (environment.get(f"SLURM_ARRAY_{name}") for name in ("JOB_ID", "TASK_ID"))
     if array and task:
@@ -115,8 +115,8 @@ def end_of_job(
 ) -> float | None:
     """Return when SLURM will end the job of this process, in s since 1970.
 
-    None outside of a job, in one without an end, and where SLURM does not answer. An end before
-    this process began is that of an earlier job, whose variables a shell that outlived it has kept.
+    Returns None outside a job, if the job has no end, or if SLURM does not answer. An end before
+    this process began belongs to an earlier job, whose variables a longer-lived shell has kept.
 
     Args:
         environment: The environment variables of the process.
@@ -209,9 +209,9 @@ def how_ended(jobs: set[str]) -> dict[str, JobEnd]:
 def _signal_of(exit_code: str) -> int:
     """Return the signal in SLURM's `status:signal`; 0 if there is none.
 
-    A batch script that ends with 137, because srun reports a task killed by signal 9, is shown as
-    9:0; a batch shell that was itself killed as 0:9 (SLURM 22.05). A training ends with 0, 1, 2, 75
-    or 76 by itself.
+    If srun reports that signal 9 killed a task, the batch script ends with 137, which SLURM 22.05
+    shows as 9:0. If signal 9 kills the batch shell itself, SLURM shows 0:9. The statuses with which
+    a training itself ends are 0, 1, 2, 75 and 76.
     """
     match = re.fullmatch(r"([0-9]+):([0-9]+)", exit_code)
     status, number = (int(match[1]), int(match[2])) if match else (0, 0)

@@ -68,7 +68,7 @@ class Check(NamedTuple):
 
 
 class TimeLimitExceeded(Exception):
-    """The error that a function did not return within its time limit."""
+    """Signal that a function did not return within its time limit."""
 
 
 def ok(found: str, **facts: object) -> Verdict:

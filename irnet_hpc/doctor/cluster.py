@@ -56,7 +56,7 @@ def check_slurm(_: Settings) -> Verdict:
     """
     present = [command for command in COMMANDS if shutil.which(command)]
     if not present:
-        return note("none here: sweeps run as processes of this machine")
+        return note("none here: sweeps run as processes on this machine")
     if missing := [command for command in COMMANDS if command not in present]:
         return failure(
             f"{', '.join(missing)} not found, although {', '.join(present)} is on PATH",
@@ -64,7 +64,7 @@ def check_slurm(_: Settings) -> Verdict:
         )
     if not belongs_to_cluster():
         return note(
-            "installed, but this machine belongs to no cluster: sweeps run as processes of this "
+            "installed, but this machine belongs to no cluster: sweeps run as processes on this "
             "machine"
         )
     (configuration, trouble), queue = read_configuration(), ask(("squeue", "--me", "--noheader"))
@@ -116,8 +116,8 @@ def check_requeue(_: Settings) -> Verdict | None:
         )
     if facts["JobRequeue"] != "1":
         return note(
-            "JobRequeue is 0: only jobs that ask for requeueing are requeued; jobs of sweeps ask",
-            "when you submit slurm/train.sh, ask too: sbatch --requeue slurm/train.sh ...",
+            "JobRequeue is 0: only jobs that ask for requeueing are requeued; sweeps' jobs do",
+            "when you submit slurm/train.sh, ask for it too: sbatch --requeue slurm/train.sh ...",
             **facts,
         )
     return ok("JobRequeue is 1: preempted jobs return to the queue", **facts)
