@@ -43,7 +43,7 @@ def aggregate(arguments: argparse.Namespace, answer: Callable[[object], None]) -
     try:
         files += report.write_figures(folder)
     except ImportError as error:
-        lines.append(f"no figures: the tables need no matplotlib, but figures do: {error}")
+        lines.append(f"the figures are left out, since they need matplotlib: {error}")
     lines = [*written_lines(folder, files), *lines]
     if arguments.html:
         files.append(report.write_page(arguments.html))

@@ -61,7 +61,7 @@ def few(n_rows: int) -> int:
 
 
 def half_rows(runs: Sequence[FinishedRun], predictions: Predictions) -> HalfRows | None:
-    """Count the rows that make half of the mean MAE of some runs.
+    """Find the fewest rows that make half of the mean MAE of some runs.
 
     Args:
         runs: the runs of one model on one property.
@@ -69,8 +69,8 @@ def half_rows(runs: Sequence[FinishedRun], predictions: Predictions) -> HalfRows
 
     Returns:
         The rows. None if the predictions of a run are missing or cannot be read, if the MAE is 0,
-        or if the result of a single run shows, without its predictions, that no few rows make half
-        of its MAE.
+        or if there is a single run whose MAE and RMSE already show that half of its MAE cannot come
+        from few rows.
     """
     # A report of thousands of single runs reads no predictions, and needs no numpy.
     if len(runs) == 1 and not (_may_be_few(runs[0]) and has_predictions(runs[0])):
@@ -93,10 +93,10 @@ def half_rows(runs: Sequence[FinishedRun], predictions: Predictions) -> HalfRows
 def _half_rows(
     part: "np.ndarray", formulas: "np.ndarray", errors: "Sequence[np.ndarray]"
 ) -> HalfRows | None:
-    """Take the rows with the largest parts of the MAE until they make half of it.
+    """Collect the rows with the largest shares of the MAE until they make half of it.
 
     Args:
-        part: the part of each row of all pools (n_rows,); the sum is the MAE.
+        part: for each row of all pools, its share of the MAE (n_rows,); they add up to the MAE.
         formulas: the formulas of these rows (n_rows,).
         errors: for each pool, the absolute errors (n_runs, n_rows of the pool).
     """

@@ -107,7 +107,7 @@ def rows_figure(series: Series) -> "Figure":
 
 
 def convergence_figure(convergence: Convergence) -> "Figure":
-    """Draw the MAE on the rows that select against the epoch, with a panel for each depth."""
+    """Draw MAE against epoch on the rows that select the epoch, with a panel for each depth."""
     draw = [
         functools.partial(draw_convergence, convergence=convergence, depth=depth, curves=curves)
         for depth, curves in convergence.panels
@@ -168,7 +168,7 @@ def _draw_names(panel: "Axes", ranking: Ranking, top: float) -> None:
 
 
 def figures_of(findings: Findings) -> "Iterator[tuple[str, Figure]]":
-    """Draw all figures. Yields each with its name, which has no suffix."""
+    """Draw all figures. Yields each figure and its file name, without a suffix."""
     for table in findings.tables:
         if len(table.depths) > 1:
             yield f"mae_vs_depth-{table.name}", depth_figure(table)

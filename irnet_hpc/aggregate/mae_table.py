@@ -10,11 +10,11 @@ from irnet_hpc.runs.result import FAR_ABOVE
 
 HOW_TO_READ = (
     "Each number is a test MAE: mean ± sd over seeds (n = number of seeds). Bold marks the best "
-    "of a row, and every model that does not differ significantly from it in three or more runs "
+    "of a row and, from three runs on, every model that does not differ significantly from it "
     "(paired over common test rows and seeds, Holm's correction over the row). With fewer than "
     "three runs, bold marks the lowest MAE and claims nothing. baseline: predict the median of "
     "the training rows for every test row. far above the baseline: a run whose MAE on val or test "
-    f"is more than {FAR_ABOVE:g} times the baseline's, so do not use it. N rows make P %: so few "
+    f"is more than {FAR_ABOVE:g} times the baseline's, so do not use it. N rows make P %: only N "
     "test rows cause half or more of the MAE. irnet vs plain: by how many per cent IRNet's MAE is "
     "below that of the plain network of the same depth; its interval is among the differences."
 )
@@ -41,7 +41,7 @@ HOW_TO_READ_SPLITS = (
 
 
 def row_format(row: Row) -> str:
-    """Return the number format of a row. All numbers of a row have the same, so that they line up.
+    """Return the number format that all numbers of a row share, so that they line up.
 
     It shows two significant digits of the median sd over seeds, but at most five significant digits
     of the lowest MAE. If there is no sd, it shows four significant digits of the lowest MAE.

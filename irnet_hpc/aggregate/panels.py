@@ -158,7 +158,7 @@ def draw_rows(panel: "Axes", series: Series) -> None:
 def draw_convergence(
     panel: "Axes", convergence: Convergence, depth: int, curves: Sequence[Curve]
 ) -> None:
-    """Draw the MAE on the rows that select the best epoch against the epoch."""
+    """Draw MAE against epoch, on the rows that select the best epoch."""
     n_left_out = 0
     for curve in curves:
         # Epochs are counted from 1, as in the log and the progress bar of a training.

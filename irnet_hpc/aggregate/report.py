@@ -77,7 +77,7 @@ class Report:
             return files + self.write_figures(folder)
         except ImportError as error:
             logging.getLogger(__name__).info(
-                "no figures: the tables need no matplotlib, but figures do: %s", error
+                "the figures are left out, since they need matplotlib: %s", error
             )
             return files
 

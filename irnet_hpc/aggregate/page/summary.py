@@ -67,7 +67,7 @@ def _rivals(task: Task) -> str:
 
 
 def _doubts(task: Task) -> Iterator[str]:
-    """Yield warnings: runs that failed, few rows that decide an MAE, another model best on test."""
+    """Yield warnings: runs failed, few rows decide an MAE, or a different model is best on test."""
     best, row, form = task.best, task.best.row, row_format(task.best.row)
     if far := best.score.far_above_baseline:
         times = max(run.result.times_baseline for run in far)

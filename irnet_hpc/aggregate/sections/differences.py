@@ -29,9 +29,9 @@ TEXT = (
     "rows, over the splits that both have; below zero the model is better. interval: 95 % of a "
     "bootstrap that redraws splits, seeds and test rows (by formula), widened if runs are few "
     "(irnet_hpc/aggregate/statistics.py). Where it contains zero, the two may be equally good. "
-    f"With fewer than {MIN_RUNS} runs of a network there is no interval. Each line is a comparison "
-    "of its own: of twenty intervals, one is expected to miss. half of it from: the fewest test "
-    "rows that cause half of the difference."
+    f"With fewer than {MIN_RUNS} runs of a network there is no interval. Each line stands "
+    "alone: one interval in twenty is expected to miss the true difference. half of it from: the "
+    "fewest test rows that cause half of the difference."
 )
 
 
