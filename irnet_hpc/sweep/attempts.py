@@ -24,7 +24,7 @@ NOT_TRAININGS = ("irnet:pack:", "irnet:tables:", "irnet:reconcile:")
 
 
 class Queue(NamedTuple):
-    """SLURM's queue, and the submissions with queued jobs that no journal mentions."""
+    """SLURM's queue, and which submissions have jobs in it that no journal mentions."""
 
     # job id -> job
     jobs: dict[str, Job]

@@ -109,7 +109,7 @@ def bundles_of(
 def _bundle_size(
     group: Sequence[CellStatus], wanted: str | int, n_features: int, gpu_gb: float | None
 ) -> int:
-    """Return how many cells of a group are trained together, at most."""
+    """Return the largest number of cells of a group that are trained together."""
     cell = group[0].cell
     if len(group) == 1:
         return 1
@@ -180,6 +180,6 @@ def gpu_gb_here() -> float | None:
 
 
 def gpu_gb(site: Site, statuses: Sequence[CellStatus]) -> float | None:
-    """Return the memory (GiB) of a GPU of the site; None if it has none or it is unknown."""
+    """Return the memory (GiB) of a site's GPU; None if it has none or the size is not stated."""
     asked = any(status.cell.resources.gpus_per_rank for status in statuses)
     return float(site.gpu_gb) if site.gpu_gb and (site.gpus_per_task or asked) else None

@@ -110,7 +110,7 @@ class Ledger:
         """List the cells to train; if `stale` is true, include those with an outdated result.
 
         A cell is left out if its origin is outdated and will not be trained again, or if a process
-        that is no SLURM job trains its origin, since a job cannot wait for that process.
+        outside SLURM trains its origin, since a job cannot wait for that process.
         """
         wanted = {*TO_DO, CellState.STALE} if stale else {*TO_DO}
         blocked = {

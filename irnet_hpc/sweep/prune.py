@@ -36,7 +36,7 @@ MAX_AGE_S = 3600.0
 class WasteKind(StrEnum):
     """The kinds of things that may be removed; the values are for people."""
 
-    RUN = "run of no such cell"
+    RUN = "run that belongs to no cell"
     CHECKPOINT = "checkpoint of a finished run"
     TEMPORARY = "temporary file"
     SUBMITIT = "submitit's files"

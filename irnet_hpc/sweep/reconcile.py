@@ -1,4 +1,4 @@
-"""Submit the cells again that ran out of memory or time, once, with more memory or time."""
+"""Submit cells that ran out of memory or time once more, with more of it."""
 
 import dataclasses
 import logging

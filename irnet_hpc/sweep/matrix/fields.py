@@ -32,7 +32,7 @@ def check_values(table: Mapping, record: type, owner: str = "") -> None:
             oqmd-magpie".
 
     Raises:
-        UserError: A value has another type than its field, or is outside the field's bounds.
+        UserError: A value does not have the type of its field, or is outside the field's bounds.
     """
     for field in dataclasses.fields(record):
         if field.name in table:

@@ -88,15 +88,13 @@ class MatrixKeys:
     ] = dataclasses.field(default_factory=dict)
     pack_resources: Annotated[
         dict,
-        Meta(
-            description="what the job that builds a pack requests, on one rank: keys of `resources`"
-        ),
+        Meta(description="what a job that builds a pack on one rank requests: keys of `resources`"),
     ] = dataclasses.field(default_factory=lambda: {"minutes": 120})
     retry: Annotated[
         Literal[False] | dict,  # type: ignore[valid-type]
         Meta(
-            description="repeat once a cell that ran out of memory or time, with twice as much of "
-            "it, within these limits (see below); false: never",
+            description="if a cell ran out of memory or time, try it once more with twice as much, "
+            "within these limits (see below); false: never",
             extra={"rule": "a mapping or false"},
         ),
     ] = dataclasses.field(default_factory=dict)

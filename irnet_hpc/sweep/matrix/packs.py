@@ -66,12 +66,15 @@ class PackKeys:
     filters: Annotated[bool, Meta(description="false: do not filter out any values")] = True
     splits: Annotated[
         list[str],
-        Meta(description="rules of the split: a pack each", extra={"default": "the matrix's list"}),
+        Meta(
+            description="rules of the split, each of which gives a pack",
+            extra={"default": "the matrix's list"},
+        ),
     ] = dataclasses.field(default_factory=list)
     split_seeds: Annotated[
         list[Seed],
         Meta(
-            description="seeds of the split: a pack each",
+            description="seeds of the split, each of which gives a pack",
             extra={"default": "the matrix's list"},
         ),
     ] = dataclasses.field(default_factory=list)

@@ -75,16 +75,16 @@ class Retry:
     memory_gb: Annotated[
         float | None,
         Meta(
-            description="the largest memory, in GiB, of a second try after a lack of memory; "
-            "null: twice the first",
+            description="the most memory, in GiB, that a second try may request if the first ran "
+            "out of it; null: twice that of the first",
             extra={"rule": "a number from 0.1 to 1,000,000"},
         ),
     ] = None
     minutes: Annotated[
         int | None,
         Meta(
-            description="the largest time limit of a second try after a lack of time; "
-            "null: twice the first",
+            description="the longest time limit that a second try may request if the first ran "
+            "out of time; null: twice that of the first",
             extra={"rule": "a whole number from 1 to 1,000,000"},
         ),
     ] = None
