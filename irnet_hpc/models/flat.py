@@ -25,14 +25,14 @@ class Linear(nn.Linear):
     overwrites = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (..., n_rows, width) of x (..., n_rows, n_inputs)."""
+        """Apply the layer to x (..., n_rows, n_inputs). Returns (..., n_rows, width)."""
         if self.overwrites and torch.is_grad_enabled() and self.weight.requires_grad:
             return OverwritingLinear.apply(x, self.weight, self.bias)
         return product(x, self.weight, self.bias)
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return x (..., n_rows, n_inputs) @ weight.mT + bias; weight (..., width, n_inputs)."""
+    """Multiply x (..., n_rows, n_inputs) by weight.mT (..., n_inputs, width), and add the bias."""
     # A stack of one is as fast as no stack, and the same to the bit.
     if is_single(weight):
         return nn.functional.linear(x, weight.flatten(0, -2), bias.flatten())
@@ -47,12 +47,12 @@ def is_single(weight: Tensor) -> bool:
 class OverwritingLinear(torch.autograd.Function):
     """`product` with a backward pass that overwrites gradients.
 
-    Autocast is that of torch's linear.
+    Autocast treats it in the same way as torch's linear.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Return (..., n_rows, width)."""
+        """Compute the product, (..., n_rows, width)."""
         device = x.device.type
         narrow = (
             torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype

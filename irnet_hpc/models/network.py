@@ -29,7 +29,7 @@ class Layer(nn.Module):
         self.slope = stack.slope
 
     def forward(self, x: Tensor, groups: Groups | None, noise: Tensor | None) -> Tensor:
-        """Return (..., n_rows, width) of x (..., n_rows, n_inputs)."""
+        """Transform x (..., n_rows, n_inputs) into (..., n_rows, width)."""
         x = self.linear(x)
         x = self.norm(x, groups) if self.norm is not None else x
         if self.slope is None:
@@ -48,7 +48,7 @@ class Residual(nn.Module):
         self.projection = Linear(n_inputs, width) if n_inputs != width else nn.Identity()
 
     def forward(self, x: Tensor, groups: Groups | None, noise: Tensor | None) -> Tensor:
-        """Return (..., n_rows, width) of x (..., n_rows, n_inputs)."""
+        """Transform x (..., n_rows, n_inputs) into (..., n_rows, width)."""
         y = _through(self.layers, x, groups, noise)
         return y + self.projection(x)  # the shortcut
 
@@ -61,7 +61,7 @@ class Branches(nn.Module):
         self.branches = nn.ModuleList(nn.ModuleList(branch) for branch in branches)
 
     def forward(self, x: Tensor, groups: Groups | None, noise: Tensor | None) -> Tensor:
-        """Return (..., n_rows, width) of x (..., n_rows, n_inputs)."""
+        """Transform x (..., n_rows, n_inputs) into (..., n_rows, width)."""
         # Each branch is a ModuleList, but the container's type does not say so.
         first, *others = (
             _through(branch, x, groups, noise)  # type: ignore[arg-type]

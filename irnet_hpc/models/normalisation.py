@@ -253,10 +253,10 @@ class Normalise(nn.Module):
         """Set the population statistics from rows that were normalised by group.
 
         Evaluation must show each layer what training showed it. The variance over all rows does
-        that, except in a unit whose variance within a group is often near EPSILON or 0, because
-        features hardly tell rows apart: a constant, a rare 0/1 feature. There, rows normalised by
-        all rows would be larger than rows normalised by group, and each layer would multiply the
-        excess. The statistics of such unusual units are settled in a second pass.
+        that, except in a unit whose variance within a group is often near EPSILON or 0, because it
+        hardly varies from row to row, as with a constant or a rare 0/1 feature. There, rows
+        normalised by all rows would be larger than rows normalised by group, and each layer would
+        multiply the excess. The statistics of such unusual units are settled in a second pass.
 
         Args:
             mean: mean of x over rows, (..., width) float64.
@@ -293,7 +293,7 @@ class Normalise(nn.Module):
         self.var.copy_(torch.where(self.unusual, raised, self.var))
 
     def _is_constant(self, mean: Tensor, var: Tensor) -> Tensor:
-        """Tell which units vary by rounding only, (..., width): training saw their shift alone."""
+        """Tell which units (..., width) vary only by rounding; training saw only their shift."""
         of_rows = torch.finfo(self.seen_dtype).eps / 2 * mean.abs()
         # Sums over many inputs are added up in the weights' precision, and may cancel.
         typical = mean.square().mean(-1, keepdim=True).sqrt()

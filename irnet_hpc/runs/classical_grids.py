@@ -18,7 +18,7 @@ GRID = "grid"  # the recipe of every model in GRIDS, and of no network
 class Grid:
     """The training of a classical model: fit every combination of parameters, keep the best one.
 
-    The best has the lowest MAE on the rows that select (val, or test under protocol `paper`).
+    The best has the lowest MAE on val, or on test under protocol `paper`.
     """
 
     architecture: str

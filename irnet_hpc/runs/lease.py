@@ -41,13 +41,13 @@ NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
 class RunIsHeld(UserError):
-    """The error that another process trains the run."""
+    """Signal that another process trains the run."""
 
     exit_status = ExitStatus.HELD
 
 
 class LeaseLost(RunIsHeld):
-    """The error that this process has lost its run: another took it over, or its files are gone."""
+    """Signal that this process has lost its run: another took it over, or its files are gone."""
 
     exit_status = ExitStatus.USER_ERROR
 

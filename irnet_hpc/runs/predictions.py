@@ -1,6 +1,6 @@
 """Compare the predictions of runs on their test rows.
 
-If a file is missing, unreadable, or has other rows than the files of the other runs, the tables are
+If a file is missing or unreadable, or its rows differ from those of the other runs, the tables are
 still made: they lack a number and have a note.
 """
 

@@ -13,8 +13,8 @@ NO_MEMORY = re.compile(r"out of memory|can't allocate memory|unable to allocate"
 def cause_of(error: BaseException | None) -> Cause:
     """Return the cause of an exception that ended a training.
 
-    The text of an exception is searched only if another library raised it. An error of ours has the
-    cause of the exception that it was raised from.
+    The text of an exception is searched only if another library raised it. An error of this package
+    has the cause of the exception that it was raised from.
     """
     if error is None:
         return Cause.OTHER

@@ -314,7 +314,8 @@ def _resume(run: Run) -> Search:
             logger.info(f"resuming after {len(progress.tried)} points of the grid")
             return progress
         logger.warning(
-            f"warning: {notes} is damaged or of another run; the grid starts from its first point"
+            f"warning: {notes} is damaged or belongs to another run; the grid starts from its "
+            "first point"
         )
     return Search()
 

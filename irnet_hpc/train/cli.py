@@ -86,7 +86,8 @@ def parser() -> CommandParser:
     add(
         "--bundle",
         metavar="CELLS",
-        help="runs to train together: YAML list of {property: , recipe: , seed: }, or a file of it",
+        help="runs to train together: a YAML list of {property: , recipe: , seed: }, or a file "
+        "that holds one",
     )
     add("--train-rows", type=int, metavar="ROWS", help="train on the first ROWS rows only")
     add(

@@ -36,8 +36,9 @@ def weights(flat: FlatParameters, values: Tensor) -> Iterator[None]:
 def take_statistics(network: Network, rows: Part, recipe: Recipe, comm: Comm) -> bool:
     """Compute the population statistics of the normalisation layers, from the first training rows.
 
-    Only whole groups of rows are used. The groups are divided among the ranks. Where features
-    hardly tell rows apart, a rank's share goes through the network at once, and True is returned.
+    Only whole groups of rows are used. The groups are divided among the ranks. If a unit hardly
+    varies from row to row, a rank's share also goes through the network as a whole, and True is
+    returned.
     """
     n_groups = min(recipe.statistics_rows, len(rows)) // recipe.norm_group or 1
     first, last = (

@@ -352,10 +352,10 @@ def update_averages(stack: Stack, n_steps: int, i: int) -> None:
 
 
 def evaluate(stack: Stack, errors: list[UserError | None], comm: Comm) -> list[float]:
-    """Compute the error of each replica on the rows that select (val, or test by protocol `paper`).
+    """Compute each replica's error on the rows that select the epoch (test for protocol `paper`).
 
     If a replica is better than in all earlier epochs, its weights are kept as its best. If its
-    error is not finite, its item of `errors` is set.
+    error is not finite, a UserError is put into `errors`, which has an item for each replica.
     """
     maes, first = [], stack.replicas[0]
     role = "val" if first.spec.protocol == "honest" else "test"
@@ -368,7 +368,7 @@ def evaluate(stack: Stack, errors: list[UserError | None], comm: Comm) -> list[f
             maes.append(float(errors_of_rows.mean()))
             if errors[k] is None and not math.isfinite(maes[k]):
                 errors[k] = UserError(
-                    f"the error on the rows that select is not finite after epoch "
+                    f"the error on the rows that select the epoch is not finite after epoch "
                     f"{state.epoch + 1} of {replica.spec.model} on {replica.spec.property}, "
                     f"got {maes[k]}"
                 )

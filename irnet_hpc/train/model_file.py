@@ -124,7 +124,7 @@ class Finished:
         }
 
     def damaged(self, why: object) -> UserError:
-        """Make the error that the model cannot be used, for the reason `why`."""
+        """Make the error which says that the model cannot be used, and why."""
         return UserError(
             f"{self.who} must have its model, got {self.model_path}: it is damaged: {why}"
         )
@@ -178,8 +178,8 @@ def read_finished(folder: Path | str, who: str = "a run") -> Finished:
     )
     if facts["key"] != result.key or trained != (spec, recipe):
         raise UserError(
-            f"{who} must have its model, got {run.model_path}, which is of another "
-            "run than result.json beside it"
+            f"{who} must have its model, got {run.model_path}, which belongs to "
+            "another run than the result.json beside it"
         )
     return dataclasses.replace(run, tensors=tensors, facts=facts)
 

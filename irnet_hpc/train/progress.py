@@ -72,7 +72,7 @@ def epoch_line(replica: "Replica", state: "State", n_together: int, rows_per_s: 
         replica: The replica.
         state: Its progress.
         n_together: The number of replicas in its stack.
-        rows_per_s: The training speed of the stack in batches' rows per second.
+        rows_per_s: The training speed of the stack: rows of its batches per second.
     """
     spec, recipe = replica.spec, replica.recipe
     epoch, _, _, train_mae, mae, wall_s = state.history[-1]

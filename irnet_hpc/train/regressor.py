@@ -195,7 +195,7 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
 def _in_float64(network: Network, data: Dataset, recipe: Recipe) -> Network:
     """Copy a network to float64 on the CPU, with statistics that fit this precision.
 
-    Where features hardly tell rows apart, statistics of bf16 rows do not: a layer would take its
+    If rows differ little in a layer, statistics of bf16 rows do not fit: the next layer would take
     rounding for a difference between rows, and each further layer would multiply it.
     """
     as_trained = copy.deepcopy(network).to("cpu", torch.float64)
@@ -227,7 +227,7 @@ def shrunk(recipe: Recipe, n_rows: int) -> Recipe:
 def _representable(X: np.ndarray) -> np.ndarray:
     """Convert features to float32, the type in which networks are trained.
 
-    Raises for larger numbers.
+    Raises ValueError for numbers that float32 cannot hold.
     """
     if np.abs(X).max(initial=0) > MAX_FEATURE:
         raise ValueError(

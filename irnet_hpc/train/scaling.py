@@ -70,8 +70,8 @@ class Scaling:
         """Return each feature's mean as the sum of two float32 numbers, each (n_features,).
 
         Subtracted one after the other, they scale features in float32 as well as `features` does.
-        One float32 number does not: of a mean of 1.7e9, such as a time in seconds, it is up to 64
-        off, which may be much of a standard deviation.
+        A single float32 number would not: for a mean of 1.7e9, such as a time in seconds, it is off
+        by up to 64, which may be a large part of a standard deviation.
         """
         high = self.feature_mean.astype(np.float32)
         return high, (self.feature_mean - high).astype(np.float32)
@@ -101,7 +101,7 @@ class Scaling:
 
 
 def nonzero(scale: float | np.ndarray) -> np.ndarray:
-    """Replace scales of 0, of constants, by 1."""
+    """Replace scales of 0, which constants have, with 1."""
     return np.where(np.equal(scale, 0), 1.0, scale)
 
 

@@ -106,8 +106,8 @@ def _claim(run: Run, force: bool, comm: Comm) -> tuple[bool, str | None]:
     """Claim a run for all ranks.
 
     Returns:
-        True if the run is claimed; and, if another process holds it, a message that names this
-        process.
+        True if this command now holds the run; and a message that names the process that holds the
+        run if it is another one, else None.
     """
     leases = run.folder.leases
 

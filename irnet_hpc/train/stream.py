@@ -27,7 +27,7 @@ WINDOW_PIECES = 16
 
 
 class PackUnreadable(UserError):
-    """The error that a pack can no longer be read. Other ranks may still be able to read it."""
+    """Signal that a pack can no longer be read. Other ranks may still be able to read it."""
 
 
 @dataclasses.dataclass(frozen=True)

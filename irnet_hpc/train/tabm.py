@@ -1,9 +1,9 @@
 """Train TabM (Gorishniy, Kotelnikov and Babenko, ICLR 2025): 32 networks that share most weights.
 
 The network, its defaults and its initialisation come from its authors' package `tabm`. The loop is
-that of their example: AdamW, with the loss averaged over the 32 members. Unlike there, the loss is
-the absolute error, and the rate follows one cycle over a fixed number of epochs. So only the point
-of the grid is selected, not the epoch.
+that of their example: AdamW, with the loss averaged over the 32 members. Unlike in the example, the
+loss is the absolute error, and the rate follows one cycle over a fixed number of epochs. So only
+the point of the grid is selected, not the epoch.
 """
 
 import math

@@ -318,7 +318,7 @@ def test_a_prediction_that_is_not_finite_is_no_unreported_value(gaps_pack, tmp_p
     monkeypatch.setattr(
         training, "outputs", lambda network, rows, *_: np.full((1, *rows.target.shape), np.nan)
     )
-    with pytest.raises(UserError, match="rows that select is not finite after epoch 1"):
+    with pytest.raises(UserError, match="rows that select the epoch is not finite after epoch 1"):
         in_process(gaps_pack, tmp_path)
 
 

@@ -242,7 +242,7 @@ def test_an_error_that_is_not_finite_where_the_epoch_is_selected_is_not_a_result
     monkeypatch.setattr(
         training, "outputs", lambda network, rows, *_: np.full((1, len(rows), 1), np.nan)
     )
-    with pytest.raises(UserError, match="rows that select is not finite after epoch 1"):
+    with pytest.raises(UserError, match="rows that select the epoch is not finite after epoch 1"):
         in_process(alloys_pack, tmp_path)
 
 
