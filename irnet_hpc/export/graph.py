@@ -42,7 +42,7 @@ class Graph(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Predict (n_rows, n_properties), in their units, from features (n_rows, n_features).
 
-        A row with a feature that is no finite number gets NaN. Otherwise the prediction would
+        A row with a feature that is not finite gets NaN. Otherwise the prediction would
         depend on the runtime: Clip and Relu give a number for NaN in onnxruntime on CUDA and in
         TensorRT, and for infinity everywhere.
         """

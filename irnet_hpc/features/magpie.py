@@ -224,7 +224,7 @@ def featurizers() -> tuple:
 
 
 def row_by_row(materials: Materials) -> np.ndarray:
-    """Compute the same (n_rows, 145) float64 as `matrix`, with matminer.
+    """Compute the same features as `matrix`, (n_rows, 145) float64, with matminer itself.
 
     This takes 1 ms per row.
     """

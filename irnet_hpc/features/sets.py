@@ -210,7 +210,7 @@ def describe_batches(
 
 
 def _elements(materials: Materials) -> Described:
-    """Compute (n_rows, 86) float64 atomic fractions."""
+    """Compute the atomic fractions, (n_rows, 86) float64."""
     column = np.zeros(max(ELEMENTS.values()) + 1, np.int64)
     column[list(ELEMENTS.values())] = np.arange(len(ELEMENTS))
     x = np.zeros((len(materials), len(ELEMENTS)))
@@ -224,7 +224,7 @@ def _column_labels(materials: Materials) -> list[str]:
     if not materials.column_labels:
         raise UserError(
             "feature set 'columns' is the table's own numeric columns, "
-            "but it has none besides its properties"
+            "but this table has none besides its properties"
         )
     return list(materials.column_labels)
 

@@ -136,7 +136,7 @@ def _ordering(
     back = _weight_of(cells, weight, neighbour, site, -cells.image)[:, None]
 
     def over_faces(values: np.ndarray) -> np.ndarray:
-        """Sum (n_faces, n_elements) over the faces of each site; return (n_sites, n_elements)."""
+        """Sum values (n_faces, n_elements) over each site's faces; return (n_sites, n_elements)."""
         return np.add.reduceat(values, start[:-1])
 
     second = over_faces(step * (around[neighbour] - back * own[site]))

@@ -44,7 +44,7 @@ class FormulaFeaturizer(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: Any) -> np.ndarray:
-        """Return (n_rows, n_features) float32. Raises UserError, listing unreadable formulas."""
+        """Compute (n_rows, n_features) float32. Raises UserError, listing unreadable formulas."""
         check_is_fitted(self)
         return featurize(formula_column(X), self.features, self.errors).to_numpy()
 

@@ -250,6 +250,6 @@ def check_same(path: Path, identity: dict) -> None:
         raise UserError(f"{error}; overwrite the pack, or give another name") from None
     if differing:
         raise UserError(
-            f"{path} exists and is another pack, which differs in {', '.join(differing)}; "
+            f"{path} exists and is a different pack, which differs in {', '.join(differing)}; "
             "overwrite the pack, or give another name"
         )

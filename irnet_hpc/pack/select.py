@@ -65,9 +65,9 @@ def select(
 
     First, filters with limits remove absurd values, so that these cannot decide which row of a
     composition is kept. Then one row is kept for each composition (data/duplicates.py). Then
-    filters by standard deviations are applied to these rows. Until here, nothing depends on which
-    properties, features or number of rows are packed: the same composition has the same values in
-    every pack of a table. Last, the rows are left out that these options exclude.
+    filters by standard deviations are applied to these rows. Up to this point, nothing depends on
+    which properties, features or number of rows are packed: the same composition has the same
+    values in every pack of a table. Last, the rows that these options exclude are left out.
 
     Args:
         table: The rows as they were read.
@@ -143,7 +143,7 @@ def select(
 
 
 def _has_value(materials: Materials, packed: Iterable[str]) -> np.ndarray:
-    """Return (n_rows,) bool: which rows report at least one property to pack."""
+    """Tell which rows report at least one property to pack, (n_rows,) bool."""
     return np.any([~np.isnan(materials.targets[name]) for name in packed], axis=0)
 
 

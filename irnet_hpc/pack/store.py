@@ -146,10 +146,10 @@ class Pack:
         return self._finite(out)
 
     def _finite(self, x: np.ndarray) -> np.ndarray:
-        """Return features as they are, which are finite in every pack that was written.
+        """Return features unchanged. Raises UserError if one is not finite, which shows damage.
 
         The checksum of a chunk, Fletcher-32 of HDF5 2.0, adds words of 16 bits modulo 65,535. So it
-        does not tell 0x0000 from 0xFFFF, which turns a zero into NaN.
+        does not notice if 0x0000 becomes 0xFFFF, which turns a zero into NaN.
         """
         if not np.isfinite(x).all():
             raise UserError(f"{self.path} is damaged: features are not finite; {REMEDY}")

@@ -1,9 +1,9 @@
 """Find the user's own columns that order the rows as a property does.
 
-Such a column as a rule comes from the property itself: the same quantity in another unit or from
+Such a column usually comes from the property itself: the same quantity in another unit or from
 another average, a rank, a prediction, or the row's number in a table sorted by the property. As a
-feature it makes every error small and every prediction of a new material worthless, since there the
-column is not known.
+feature it makes every error small and every prediction worthless, since the column is not known for
+a new material.
 """
 
 from collections.abc import Iterator

@@ -304,7 +304,7 @@ def parser() -> CommandParser:
         "--interval",
         type=float,
         default=0.9,
-        help="share of values that an interval should hold (default: %(default)s)",
+        help="share of true values that intervals should contain (default: %(default)s)",
     )
     add(
         "--workers",

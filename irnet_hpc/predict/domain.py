@@ -1,13 +1,13 @@
 """Tell which candidates are outside the data that a model was trained on.
 
 A composition is outside for one of three reasons: it contains an element that no training row has;
-a feature has another value than the single one that it has in all training rows, so that its effect
-is unknown; or it is far from every training row. The distance is measured to the nearest training
-row, in the space of the first principal components of the standardised features (Janet et al.,
-Chem. Sci. 10, 7913 (2019) on distances as a measure of trust). The unit of distance is chosen so
-that 95 % of the val rows are closer than 1; only one in twenty random rows is farther away. Two
-alternatives, the ranges of the features and the Mahalanobis distance to their mean, recognised
-held-out chemistry far worse (docs/prediction.md).
+a feature that is the same in all training rows differs here, so that its effect is unknown; or it
+is far from every training row. The distance is measured to the nearest training row, in the space
+of the first principal components of the standardised features (Janet et al., Chem. Sci. 10, 7913
+(2019) on distances as a measure of trust). The unit of distance is chosen so that 95 % of the val
+rows are closer than 1; only one in twenty random rows is farther away. Two alternatives, the ranges
+of the features and the Mahalanobis distance to their mean, recognised held-out chemistry far worse
+(docs/prediction.md).
 """
 
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ class Constants(NamedTuple):
     value: np.ndarray  # (n_constants,) float32
 
     def differ(self, x: np.ndarray) -> np.ndarray:
-        """Return (n_rows, n_constants) bool: which of them have another value in which row.
+        """Tell which constants have a different value in each row, (n_rows, n_constants) bool.
 
         Args:
             x: (n_rows, n_features), features as packed.

@@ -10,8 +10,8 @@ width.
 
 The guarantee, P(value in interval) >= level, holds if val rows and candidates come from one
 population. It may fail for two reasons: the epoch was selected on the val rows, so their errors are
-a little too low; and candidates of another chemistry are another population. Therefore the coverage
-is measured on test rows.
+a little too low; and candidates of a different chemistry come from a different population.
+Therefore the coverage is measured on test rows.
 """
 
 import math

@@ -67,7 +67,7 @@ class Member:
 
 
 def set_width(feature_set: str) -> int:
-    """Return the number of features of a set other than `columns`."""
+    """Return the number of features of a feature set, which must not be `columns`."""
     return len(FEATURE_SETS[feature_set].labels(NO_ROWS))
 
 
@@ -146,7 +146,7 @@ def make_predictor(member: Member, device: torch.device) -> Predictor:
     The function computes in the recipe's precision, as the run did when it evaluated its network.
     Each normalisation by population statistics is folded into the weights of the layer before it.
     That does not change the function and saves a third of the time. It is not done in bf16 if rows
-    differ little beside a unit's mean: the rounding of folded weights would then count as a
+    differ little compared with a unit's mean: the rounding of folded weights would then count as a
     difference between rows, and each further layer would multiply it.
 
     Returns:
@@ -183,7 +183,7 @@ def make_predictor(member: Member, device: torch.device) -> Predictor:
 
 
 def _differ_little(network: Network) -> bool:
-    """Return True if the mean of a unit over the training rows is many standard deviations."""
+    """Return True if some unit's mean over the training rows is many standard deviations."""
     norms = [module for module in network.modules() if isinstance(module, Normalise)]
     return any(
         bool((norm.mean.abs() > MANY_DEVIATIONS * (norm.var + EPSILON).sqrt()).any())

@@ -220,7 +220,7 @@ def _distance(ensemble: Ensemble, inputs: list[np.ndarray], n_rows: int) -> np.n
 def _new_values(
     ensemble: Ensemble, inputs: list[np.ndarray], rows: np.ndarray
 ) -> dict[int, list[str]]:
-    """Find features whose value differs from the single value that they have in all training rows.
+    """Find features that are the same in all training rows but differ in a row to predict.
 
     Returns:
         Row -> a text for each such feature.

@@ -137,7 +137,7 @@ def test_the_version_of_a_feature_set_enters_a_packs_identity(alloys_pack, monke
     before = alloys_pack.read_bytes()
     assert pack_source(options) == alloys_pack  # it is there, and nothing is done
     monkeypatch.setitem(FEATURE_SETS, "elements", FEATURE_SETS["elements"]._replace(version=99))
-    with pytest.raises(UserError, match=r"is another pack, which differs in feature_versions;"):
+    with pytest.raises(UserError, match=r"is a different pack, which differs in feature_versions;"):
         pack_source(options)
     assert alloys_pack.read_bytes() == before
 
