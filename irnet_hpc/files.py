@@ -216,7 +216,7 @@ def read_json(path: Path | str, max_bytes: int = MAX_JSON) -> dict:
         raise UserError(f"{path} is not JSON: {error}") from None
     except RecursionError:
         raise UserError(
-            f"{path} is not JSON of this program: brackets are nested too deeply"
+            f"{path} is not JSON that this program wrote: brackets are nested too deeply"
         ) from None
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold a JSON object, got a {type(value).__name__}")

@@ -129,7 +129,7 @@ LATEX = {letter: "\\" + letter for letter in "&%$#_{}"} | {
 
 
 def escape_latex(text: str) -> str:
-    """Escape text for LaTeX. Characters that are neither ASCII nor in the table LATEX are kept."""
+    """Escape text for LaTeX. Characters outside ASCII are kept, unless LATEX replaces them."""
     return "".join(LATEX.get(letter, letter) for letter in one_line(text))
 
 

@@ -41,7 +41,7 @@ class RecipeLabel(NamedTuple):
 class Start(NamedTuple):
     """The run from whose weights a training started, described in words.
 
-    All seeds and splits have the same words.
+    The description is the same for all seeds and splits of that run.
     """
 
     words: str

@@ -59,8 +59,8 @@ def row_format(row: Row) -> str:
 def difference_format(differences: Iterable[float], spreads: Iterable[float | None]) -> str:
     """Return the number format of differences, which shows the sign.
 
-    It shows two significant digits of the median spread or, without any spread, three of the
-    largest difference.
+    It shows two significant digits of the median spread. If there is no spread, it shows three
+    significant digits of the largest difference.
     """
     known = [spread for spread in spreads if spread]
     value, digits = (median(known), 2) if known else (max(map(abs, differences)), 3)

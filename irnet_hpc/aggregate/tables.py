@@ -387,7 +387,7 @@ def _row(
 
 
 def _refuse_unequal_rows(runs: Sequence[FinishedRun]) -> None:
-    """Raise UserError if the runs of a row differ in unit, or the runs of a split in their rows."""
+    """Raise UserError if runs of one row differ in unit, or runs of one split differ in rows."""
     first_of_split: dict[int | None, FinishedRun] = {}
     for run in runs:
         first = first_of_split.setdefault(run.split, run)

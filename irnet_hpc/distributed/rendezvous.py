@@ -134,8 +134,8 @@ def job_addresses() -> list[str]:
     """Return the addresses at which rank 0 listens if there are several nodes.
 
     This is the address of this host's name, which the nodes of a cluster use to reach each other.
-    If the name has no address of this host, or if the user has set a network interface, it is all
-    addresses.
+    If the name has no address of this host, or if the user has set a network interface, rank 0
+    listens at all addresses.
     """
     addresses, named = own_addresses(), ""
     with contextlib.suppress(OSError):

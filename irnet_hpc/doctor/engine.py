@@ -92,7 +92,7 @@ def check_horovod(_: Settings) -> Verdict:
     if is_absent(facts):
         return warning(
             "not installed: every cell runs on one rank, networks and classical models alike; "
-            "several ranks need it, or torchrun",
+            "several ranks need Horovod or torchrun",
             f"for several ranks: {SETUP} builds and installs it; on one rank nothing is missing: "
             "python -m irnet_hpc.sweep run --ranks 1",
             **facts,

@@ -108,7 +108,7 @@ def _check(of: str, differences: np.ndarray, tolerance: float, member: Member) -
         raise UserError(
             f"the graph's predictions, in float32, must be {of} to {tolerance:g} standard "
             f"deviations of the target, got a difference of {relative:.2g}; no graph is written. "
-            "A network of few layers, or features that tell more rows apart, may help"
+            "A network of fewer layers, or features that distinguish more rows, may help"
         )
 
 

@@ -1,9 +1,9 @@
 """Compute dropout as a pure function of seed, step, position in the global batch, and column.
 
-torch's own dropout draws from one stream of random numbers per process. Two ranks would then not
-drop the same values as one rank, nor a resumed run the same values as an uninterrupted one. Here
-each random number is computed from its index. Each rank computes only the numbers of its own rows,
-a checkpoint need not store any, and every device gets the same numbers.
+torch's own dropout draws from one stream of random numbers per process. Two ranks would then drop
+different values from one rank, and a resumed run would drop different values from an uninterrupted
+one. Here each random number is computed from its index. Each rank computes only the numbers of its
+own rows, a checkpoint need not store any, and every device gets the same numbers.
 """
 
 import numpy as np

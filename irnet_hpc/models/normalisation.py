@@ -293,7 +293,7 @@ class Normalise(nn.Module):
         self.var.copy_(torch.where(self.unusual, raised, self.var))
 
     def _is_constant(self, mean: Tensor, var: Tensor) -> Tensor:
-        """Tell which units (..., width) vary only by rounding; training saw only their shift."""
+        """Tell which units (..., width) vary only by rounding: their output is just the shift."""
         of_rows = torch.finfo(self.seen_dtype).eps / 2 * mean.abs()
         # Sums over many inputs are added up in the weights' precision, and may cancel.
         typical = mean.square().mean(-1, keepdim=True).sqrt()

@@ -71,7 +71,7 @@ def describe_doubts(materials: Materials, units: Mapping[str, str]) -> list[str]
 
 
 def suspect_units(selection: Selection) -> list[str]:
-    """Name the properties of which limits removed so many values that their unit may be wrong.
+    """Name properties from which limits removed so many values that the unit may be wrong.
 
     Raises:
         UserError: If no value of a property is left.

@@ -66,7 +66,7 @@ def parse_space(text: str, elements: Collection[str], endpoints: bool = True) ->
             n_steps = _n_steps(clause.removeprefix("step").strip())
         else:
             raise UserError(
-                f"after its places a space may have a step and names, got {clause!r} in {text!r}; "
+                f"after the places there may be a step and names, got {clause!r} in {text!r}; "
                 f"{GRAMMAR}"
             )
     if n_steps is None:
@@ -80,9 +80,7 @@ def parse_space(text: str, elements: Collection[str], endpoints: bool = True) ->
             f"{GRAMMAR}"
         )
     if len(words) > MAX_PLACES:
-        raise UserError(
-            f"a space must have at most {MAX_PLACES} places, got {len(words)} in {text!r}"
-        )
+        raise UserError(f"there must be at most {MAX_PLACES} places, got {len(words)} in {text!r}")
     space = Space(
         tuple(names.get(word) or _symbols(word, text) for word in words), n_steps, endpoints
     )

@@ -41,7 +41,7 @@ class LabelledRows:
 
     @functools.cached_property
     def formula_number(self) -> "np.ndarray":
-        """(n_rows,) int: rows have the same number if they have the same formula."""
+        """A number for each row's formula, (n_rows,) int; equal formulas have equal numbers."""
         import numpy as np
 
         return np.unique(self.formula, return_inverse=True)[1]

@@ -149,7 +149,7 @@ def train_model(
 def train_request(request: TrainRequest, options: TrainOptions) -> list[RunResult]:
     """Train the requested runs in this process.
 
-    Returns all results, also those of runs done before.
+    Returns all results, including those of runs that were done before.
     """
     comm = Alone()
     with (

@@ -87,7 +87,7 @@ class Scaling:
         """Convert a model's outputs to the properties' units, and raise them to the floors.
 
         Args:
-            out: Outputs, (n_rows,) or (n_rows, n_properties), as the scaled target.
+            out: Outputs, (n_rows,) or (n_rows, n_properties), in the scale of the scaled target.
 
         Returns:
             Predictions of the same shape, float64.

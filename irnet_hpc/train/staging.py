@@ -23,7 +23,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 def stage(
     pack: Pack, stage_dir: str | None, environment: Mapping[str, str] = os.environ
 ) -> tuple[Path, str | None]:
-    """Copy a pack to a disk of this node, unless it has a copy.
+    """Copy a pack to a disk of this node, unless the disk has a copy already.
 
     One process copies, the others wait.
 

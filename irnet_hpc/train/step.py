@@ -89,8 +89,9 @@ class Graphed:
     If the kernels cannot be recorded, there is a warning, and they are launched one by one.
 
     Args:
-        launch: The method that launches the kernels. Its object must live as long as the calls; it
-            is not kept alive, so that a Step and its graphs are freed when nobody uses the Step.
+        launch: The method that launches the kernels. Only a weak reference to it is kept, so that a
+            Step and its graphs are freed when nobody uses the Step. The caller must therefore keep
+            the object of the method.
         wanted: False to launch the kernels one by one in every call.
     """
 

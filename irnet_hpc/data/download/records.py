@@ -131,8 +131,8 @@ def write_table(
         path: the path of the table, which ends in `.csv.xz` or `.jsonl.gz`.
         columns: the properties.
         records: the materials, and for each unusable row the reason.
-        lowest: the rule for records with the same id: the first one that it includes is kept.
-            Without a rule, the first record is kept.
+        lowest: the rule for records with the same id; the first of them that the rule includes is
+            kept. Without a rule, the first record is kept.
     """
     seen: dict[str, int] = {}  # id -> hash of the content, of the rows kept
     repeated: Counter[bool] = Counter()
