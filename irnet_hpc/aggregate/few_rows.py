@@ -40,7 +40,7 @@ class HalfRows:
 
     @property
     def names(self) -> str:
-        """The formulas, followed by dots if there are more of them."""
+        """The formulas, followed by dots if not all are shown."""
         more = ["..."] if self.n > len(self.formulas) else []
         return ", ".join([*self.formulas, *more])
 

@@ -239,7 +239,7 @@ def runs_with_changed_origin(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
 
 
 def _origins(runs: Sequence[FinishedRun]) -> dict[str, FinishedRun]:
-    """Map the id by which `start_from` refers to a run to that run.
+    """Map ids to runs; `start_from` refers to a run by its id.
 
     The result is empty if no run has an origin, since computing the ids takes time.
     """

@@ -116,8 +116,8 @@ def _largest_complete_block(
 ) -> tuple[list[str], list[str]]:
     """Choose models and tasks such that every model has every task, as Friedman's test requires.
 
-    For each n, one candidate consists of all models with at least n tasks, and their common tasks.
-    The candidate with the most MAEs is chosen.
+    For each n there is a candidate: all models with at least n tasks, and the tasks that these
+    models share. The candidate with the most MAEs is chosen.
     """
     best: tuple[list[str], list[str]] = ([], [])
     for n_tasks in sorted({len(known) for known in maes.values()}, reverse=True):

@@ -71,7 +71,7 @@ class Score:
     def from_runs(cls, runs: Sequence[FinishedRun], **fields: Any) -> Self:
         """Compute the score of runs.
 
-        `fields` are further fields of the class than mae, sd and runs.
+        `fields` are the fields of the class besides mae, sd and runs.
         """
         maes = [run.result.test_mae for run in runs]
         sd = stdev(maes) if len(maes) > 1 else None

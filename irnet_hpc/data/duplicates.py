@@ -6,13 +6,13 @@ packed, and never on the order of the rows:
 
 1. Rows that state an id are grouped by it. Rows without an id are one group.
 2. The group with the row of lowest energy stands for the composition. If no group reports an
-energy, it is the group that reports the most properties, and among equals the one with the lowest
-id. 3. The values are those of its row of lowest energy. A property that this row does not report is
+   energy, it is the group that reports the most properties, and among equals the one with the
+   lowest id.
+3. The values are those of its row of lowest energy. A property that this row does not report is
    taken from other rows of the group that agree with it on every property that both report. So a
    table that was collected property by property is put together, but two phases never are.
 4. If several rows have the same energy, or none has an energy, and they report different values,
-the median is taken. Such
-   values are counted and listed.
+   the median is taken. Such values are counted and listed.
 """
 
 import dataclasses
@@ -138,7 +138,7 @@ def _reported(materials: Materials, row: int) -> dict[str, float]:
 
 
 def _known(materials: Materials, row: int) -> dict[str, float]:
-    """Return the values that every pack of a table knows, whichever properties it packs."""
+    """Return a row's values of known properties, whether or not these properties are packed."""
     values = _reported(materials, row)
     return {name: value for name, value in values.items() if name in PROPERTIES}
 

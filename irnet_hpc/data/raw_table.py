@@ -189,7 +189,7 @@ def read_lines(path: Path, digest: Any = None) -> Iterator[str]:
 
 
 def check_text(table: TableText, text: dict[str, list[str]], lines: list[int]) -> None:
-    """Check the text columns. Raises UserError for an unknown split and for unsuitable text.
+    """Check the text columns. Raises UserError if a split is unknown or a text is unsuitable.
 
     A pack cannot store every text: HDF5 cuts text at a NUL character, and gives every row as much
     space as the longest row needs.

@@ -60,11 +60,11 @@ class Alone:
         return slices
 
     def collect(self, own: Tensor) -> Tensor:
-        """Return the vectors `own` (k,) of all ranks, on every rank, as (size, k)."""
+        """Collect the vector `own` (k,) of each rank, and return them on every rank, (size, k)."""
         return own[None]
 
     def gather(self, value: T) -> list[T]:
-        """Return the values of all ranks, on every rank."""
+        """Collect the value of each rank, and return them on every rank."""
         return [value]
 
     def close(self) -> None:
@@ -176,13 +176,13 @@ class Horovod:
             return self._hvd.alltoall(sent, name=name).to(slices.device)
 
     def collect(self, own: Tensor) -> Tensor:
-        """Return the vectors `own` (k,) of all ranks, on every rank, as (size, k)."""
+        """Collect the vector `own` (k,) of each rank, and return them on every rank, (size, k)."""
         name, sent = f"collect {tuple(own.shape)} {own.dtype}", self._sendable(own)
         with _peers():
             return self._hvd.allgather(sent[None], name=name).to(own.device)
 
     def gather(self, value: T) -> list[T]:
-        """Return the values of all ranks, on every rank."""
+        """Collect the value of each rank, and return them on every rank."""
         # Horovod would name the operation after the type of each rank's value, and wait for ever
         # where they differ.
         with _peers():
@@ -254,14 +254,14 @@ class Torch:
         return received
 
     def collect(self, own: Tensor) -> Tensor:
-        """Return the vectors `own` (k,) of all ranks, on every rank, as (size, k)."""
+        """Collect the vector `own` (k,) of each rank, and return them on every rank, (size, k)."""
         collected = own.new_empty(self.size, *own.shape)
         with _peers():
             self._dist.all_gather(list(collected), own)
         return collected
 
     def gather(self, value: T) -> list[T]:
-        """Return the values of all ranks, on every rank."""
+        """Collect the value of each rank, and return them on every rank."""
         values: list[Any] = [None] * self.size
         with _peers():
             self._dist.all_gather_object(values, value)

@@ -12,7 +12,8 @@ from pathlib import Path
 def machine() -> str:
     """Return a name for the machine or container whose process numbers this process sees.
 
-    On two hosts with the same name, a process number means the same process. The name consists of
+    If two processes see the same name, a process number means the same process for both. The name
+    consists of
     the id of the kernel's boot and that of the process namespace. A host name would not do:
     containers often share one, but each numbers its own processes. Returns "" if the name is
     unknown.

@@ -90,7 +90,7 @@ def print_verdict(name: str, verdict: Verdict) -> None:
 
 
 def next_command(report: Report, results: str) -> str:
-    """Return the command to type next: the failed groups again or, if none failed, a first pack."""
+    """Return the command to type next: check failed groups again or, if none, make a pack."""
     folder = [] if results == "results" else ["--results", results]
     if groups := report.failed_groups:
         return shlex.join(["python", "-m", "irnet_hpc.doctor", "--only", *groups, *folder])

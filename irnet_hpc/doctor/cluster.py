@@ -116,7 +116,7 @@ def check_requeue(_: Settings) -> Verdict | None:
         )
     if facts["JobRequeue"] != "1":
         return note(
-            "JobRequeue is 0: only jobs that ask for requeueing are requeued; sweeps' jobs do",
+            "JobRequeue is 0: only jobs that ask for requeueing are requeued; a sweep's jobs ask",
             "when you submit slurm/train.sh, ask for it too: sbatch --requeue slurm/train.sh ...",
             **facts,
         )

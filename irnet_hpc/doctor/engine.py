@@ -100,7 +100,7 @@ def check_horovod(_: Settings) -> Verdict:
     built = ", ".join(name for name, is_built in facts["built"].items() if is_built)
     found = f"Horovod {facts['horovod']} on torch {facts['torch']} with {built}"
     if not facts["built"]["gloo"]:
-        return warning(f"{found}, without Gloo: ranks meet under mpirun only", REBUILD, **facts)
+        return warning(f"{found}, without Gloo: ranks can meet only under mpirun", REBUILD, **facts)
     return ok(found, **facts)
 
 
@@ -121,8 +121,8 @@ def check_mpi(_: Settings) -> Verdict | None:
         return note(f"{facts['mpi']}, for packing only: Horovod is not installed")
     if not facts["built"]["mpi"]:
         return note(
-            f"{facts['mpi']}, for packing only: Horovod is built without MPI, its ranks meet over "
-            "Gloo"
+            f"{facts['mpi']}, for packing only: Horovod is built without MPI, so its ranks meet "
+            "over Gloo"
         )
     if len(facts["libmpi"]) != 1:
         return failure(

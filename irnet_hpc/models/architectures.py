@@ -112,7 +112,7 @@ FORM = (
 def layer_string(architecture: str, depth: int) -> str:
     """Return the layer string of a preset.
 
-    Raises UserError, which lists the choices, if unknown.
+    Raises UserError if there is no such preset; the message lists the choices.
     """
     if depth not in MODELS[check_choice("architecture", architecture, MODELS)]:
         raise UserError(

@@ -277,8 +277,8 @@ class Normalise(nn.Module):
     def _settle(self, x: Tensor) -> None:
         """Set the statistics of unusual units from rows that are normalised as in evaluation.
 
-        In the rows (..., n_rows, width) that reach this layer, their normalised squares get the
-        mean that they had by group.
+        They are set such that, over the rows (..., n_rows, width) that reach this layer, the mean
+        square of each such unit is what it was when rows were normalised by group.
         """
         assert self.all_sum is not None
         wide = x.detach().double()

@@ -220,8 +220,8 @@ def parser() -> CommandParser:
         action="append",
         default=[],
         metavar="P=LOW:HIGH",
-        help="remove values of a property outside these limits, in its unit, e.g. bulk_modulus=0: "
-        "to remove negative moduli; may be given for several properties",
+        help="remove values of a property outside these limits, in its unit; negative moduli, "
+        "for example, by `--limit bulk_modulus=0:`; may be given for several properties",
     )
     add("--overwrite", action="store_true", help="replace an existing pack of the same name")
     return parser

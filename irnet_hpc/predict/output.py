@@ -83,7 +83,7 @@ def _names(ensemble: Ensemble, property: str) -> list[str]:
 def number_columns(ensemble: Ensemble, batch: ScreenedBatch) -> dict[str, np.ndarray]:
     """Return the columns that hold numbers: name -> (n_rows,) float64, in the property's unit.
 
-    Names and order are those of the header. A row without a number has NaN.
+    They have the names and the order of the header's columns. A row without a number has NaN.
     """
     columns: dict[str, np.ndarray] = {}
     for property in ensemble.properties:
@@ -196,7 +196,8 @@ def check_output(path: str) -> None:
     """Check the name of the file for predictions.
 
     Raises:
-        UserError: If the name has an ending that is not in ENDINGS, or is that of a folder.
+        UserError: If the name has an ending that is not in ENDINGS, or if there is a folder of that
+            name.
     """
     if path != "-" and not path.endswith(ENDINGS):
         raise UserError(

@@ -372,7 +372,7 @@ def _create(path: Path, temporary: Path) -> int | None:
 
 
 def _take_over(folder: Path, expired: Lease, temporary: Path) -> int | None:
-    """Replace an expired lease with the one in `temporary`; None if another process did it first."""
+    """Replace an expired lease by that in `temporary`; None if another process did so first."""
     with _ending(folder, expired, temporary) as may_end:
         if not may_end:
             return None

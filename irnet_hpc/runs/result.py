@@ -79,7 +79,8 @@ class RunResult:
     def times_baseline(self) -> float:
         """The larger of the MAEs on val and test, divided by the MAE of the baseline.
 
-        If the baseline's MAE is 0, this is 0 if the larger MAE is only rounding, else infinite.
+        If the baseline's MAE is 0, this is infinite, unless the larger MAE is only rounding: then
+        it is 0.
         """
         largest = max(self.val_mae or 0.0, self.test_mae)
         if self.baseline_mae:

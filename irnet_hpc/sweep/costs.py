@@ -140,7 +140,7 @@ def step_s(work: Work, allocation: Allocation, n_rows: float) -> float:
 
 
 def allreduce_s(work: Work, allocation: Allocation) -> float:
-    """Estimate the seconds in which the gradients of a step are summed; 0 if unknown."""
+    """Estimate the seconds that summing the gradients of a step takes; 0 if that is unknown."""
     if allocation.link is None:
         return 0.0
     n_bytes = 2 if work.recipe.allreduce == "bf16" else BYTES[work.recipe.precision]

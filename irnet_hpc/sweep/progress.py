@@ -35,7 +35,7 @@ class CellsBar:
         self.spent_s = 0.0
 
     def advance(self, names: Collection[str], seconds: float) -> None:
-        """Count cells as finished, successful or not, after `seconds` for all of them."""
+        """Count cells as finished, successfully or not; together they took `seconds`."""
         self.left = [name for name in self.left if name not in names]
         self.finished += names
         self.spent_s += seconds

@@ -136,7 +136,7 @@ def _remove_run(folder: Path) -> None:
 
 
 def _is_run(results: Path, path: Path, names: Sequence[str]) -> bool:
-    """Return True if the run.json or result.json in a folder specifies the run of this folder."""
+    """Return True if run.json or result.json in a folder specifies the run of this folder."""
     for name in ("result.json", "run.json"):
         if name in names:
             with contextlib.suppress(UserError, OSError, KeyError, TypeError):

@@ -16,7 +16,7 @@ TEXT = (
 
 
 def section(findings: Findings) -> Section:
-    """Make one block if models can be ranked, else none."""
+    """Make one block if models can be ranked, else no block."""
     ranking = findings.ranking
     blocks = [TableBlock(_title(ranking), "ranks", _grid(ranking))] if ranking else []
     records = _records(ranking) if ranking else []

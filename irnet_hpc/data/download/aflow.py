@@ -66,7 +66,7 @@ def read(body: bytes) -> Page:
 def entry(row: dict) -> Record:
     """Convert an entry of the answer to a material.
 
-    Raises Unusable without an auid or a compound.
+    Raises Unusable if the entry has no auid or no compound.
     """
     if (
         not isinstance(row["auid"], str)

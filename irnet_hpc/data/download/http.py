@@ -82,7 +82,7 @@ class TransientError(Exception):
 
 
 def http_limits() -> HttpLimits:
-    """Return the limits from the environment variables, or the defaults. Raises UserError."""
+    """Read limits from the environment, else take the defaults. Raises UserError if one is bad."""
     stated: dict[str, float] = {}
     for field, variable in (("silence_s", "IRNET_TIMEOUT_S"), ("backoff_s", "IRNET_BACKOFF_S")):
         if text := os.environ.get(variable):

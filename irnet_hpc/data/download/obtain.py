@@ -112,7 +112,7 @@ def expected(resolved: ResolvedSource) -> Source:
 
 
 def address(download: Download, url: str | None = None) -> str:
-    """Return the address of a download: `url` if it is given. Raises UserError for a bad `url`."""
+    """Return the address of a download: `url` if it is given. Raises UserError if `url` is bad."""
     if url is not None:
         check_url(url)
     if not download.dataset:

@@ -66,7 +66,7 @@ def read(body: bytes) -> Page:
 
 
 def composition(row: dict) -> Record:
-    """Convert a row to a material without its crystal. Raises Unusable.
+    """Convert a row to a material without its crystal. Raises Unusable if the row cannot be used.
 
     The service gives volumes in Å³ and energies in eV.
     """
@@ -86,7 +86,7 @@ def composition(row: dict) -> Record:
 
 
 def structure(row: dict) -> Record:
-    """Convert a row to a material with its crystal. Raises Unusable."""
+    """Convert a row to a material with its crystal. Raises Unusable if the row cannot be used."""
     record = composition(row)
     if not row["unit_cell"] or not row["sites"]:
         raise Unusable("no structure")

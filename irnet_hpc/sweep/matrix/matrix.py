@@ -243,7 +243,7 @@ class _Axes:
 def _read_axes(table: dict, pack_dir: Path | str | None) -> _Axes:
     """Read the keys whose product gives the cells.
 
-    Raises UserError for more than MAX_CELLS cells.
+    Raises UserError if there would be more than MAX_CELLS cells.
     """
     packs = _read_all_packs(table, pack_dir)
     models, absent_models = read_models(entries_of(table, MatrixKeys, "models"))

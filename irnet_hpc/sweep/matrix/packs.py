@@ -290,7 +290,7 @@ def _check(entry: dict) -> None:
 def _options(entry: dict, resolved: ResolvedSource, units: dict) -> tuple[str, ...]:
     """List the options of `python -m irnet_hpc.pack`.
 
-    Raises UserError for names it does not accept.
+    Raises UserError for a name that the command does not accept.
     """
     sets = features.parse_feature_sets(entry.get("features", "magpie"))
     known_source = SOURCES.get(resolved.text) if resolved.is_named else None
