@@ -58,15 +58,6 @@ def parse_column(texts: Sequence[str]) -> np.ndarray | None:
     return None
 
 
-def looks_numeric(texts: Sequence[str]) -> bool:
-    """Tell whether a column holds numbers, judging by its first text that is not empty.
-
-    Infinities count, so that they are refused later.
-    """
-    first = next((text.strip() for text in texts if text.strip()), "0")
-    return bool(NUMERAL.fullmatch(first) or INFINITE.fullmatch(first) or first.lower() == "nan")
-
-
 def has_codes(texts: Sequence[str]) -> bool:
     """Return True if a column contains codes such as 00123, which are not quantities."""
     return CODE.search("\n".join(texts)) is not None

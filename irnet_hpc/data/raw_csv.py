@@ -21,7 +21,8 @@ import numpy as np
 
 from irnet_hpc.data.formulas import formula_text
 from irnet_hpc.data.identifying import identifying_name, leave_out_row_numbers
-from irnet_hpc.data.numerals import has_codes, looks_numeric, parse_column, parse_reported
+from irnet_hpc.data.mixed_columns import MixedColumns
+from irnet_hpc.data.numerals import has_codes, parse_column, parse_reported
 from irnet_hpc.data.raw_table import (
     RESERVED,
     RawTable,
@@ -80,6 +81,7 @@ def read_csv_table(
     left_out = {column: why for column in features if (why := identifying_name(column))}
     features = [column for column in features if column not in left_out]
     numbers: dict[str, list[np.ndarray]] = {column: [] for column in (*targets, *features)}
+    texts = MixedColumns(table)
     lines: list[int] = []
     digest = hashlib.sha256()
     with one_sentence(table.name):
@@ -89,17 +91,21 @@ def read_csv_table(
                     text[column] += values
                 elif column not in numbers:
                     continue
-                elif column in targets or _may_be_numeric(values, numbers[column]):
+                elif column in targets:
                     numbers[column].append(_numbers(table, column, values, block_lines))
-                else:
+                elif has_codes(values):
                     del numbers[column]
+                else:
+                    numbers[column].append(_numbers_if_any(texts, column, values, block_lines))
             lines += block_lines
     if not lines:
         raise UserError(f"{table.name} has a header and no rows")
     check_text(table, text, lines)
     columns = {column: np.concatenate(blocks) for column, blocks in numbers.items()}
+    texts.leave_out(columns)
     ids, has_id = number_rows(text.get("material_id", [""] * len(lines)), name)
     left_out |= leave_out_row_numbers(columns, targets)
+    kept = {*text, *columns}
     return RawTable(
         line=np.array(lines, np.int64),
         formula=text["formula"],
@@ -111,7 +117,7 @@ def read_csv_table(
         ignored=tuple(
             f"{column or f'column {place}'} ({left_out[column]})" if column in left_out else column
             for place, column in enumerate(header, start=1)
-            if column in left_out or column not in {*text, *numbers}
+            if column not in kept
         ),
         sha256=digest.hexdigest(),
     )
@@ -201,11 +207,19 @@ def _blocks(
         yield lines, rows
 
 
-def _may_be_numeric(values: tuple[str, ...], before: list[np.ndarray]) -> bool:
-    """Tell whether a column holds numbers, judging by the first value that is not empty."""
-    if has_codes(values):
-        return False
-    return any(not np.isnan(block).all() for block in before) or looks_numeric(values)
+def _numbers_if_any(
+    texts: MixedColumns, column: str, values: tuple[str, ...], lines: list[int]
+) -> np.ndarray:
+    """Return (n_values,) float64 like _numbers, but NaN for what is no number, noted in `texts`."""
+    block = parse_column(values)
+    if block is None:
+        block = np.full(len(values), np.nan)
+        for place, (value, line) in enumerate(zip(values, lines, strict=True)):
+            try:
+                block[place] = parse_reported(value)
+            except ValueError:
+                texts.note(column, line, value)
+    return block
 
 
 def _numbers(

@@ -24,6 +24,7 @@ from irnet_hpc.data.crystals import Crystal, Unsuitable, stack_crystals
 from irnet_hpc.data.elements import NUMBER
 from irnet_hpc.data.formulas import InvalidFormula, parse_formula, reduced_formula
 from irnet_hpc.data.identifying import identifying_name, leave_out_row_numbers
+from irnet_hpc.data.mixed_columns import MixedColumns
 from irnet_hpc.data.raw_table import RawTable, TableText, check_text, number_rows, one_sentence
 from irnet_hpc.errors import UserError
 
@@ -66,8 +67,9 @@ def read_jsonl_table(
     digest = hashlib.sha256()
     lines: list[int] = []
     crystals: list[Crystal | Unsuitable] = []
-    ignored: dict[str, Any] = {}
+    ignored: set[str] = set()
     columns: dict[str, dict[int, float]] = {}  # key -> row -> number
+    texts = MixedColumns(table)
     text: dict[str, list[str]] = {"formula": [], "material_id": [], "split": []}
     values: dict[str, list[float]] = {target: [] for target in targets}
     for line, entry in _entries(table, digest):
@@ -80,13 +82,16 @@ def read_jsonl_table(
             text["split"].append(entry["split"])
         for target, column in values.items():
             column.append(entry["targets"].get(target, math.nan))
-        for key in entry.keys() - KEYS - ignored.keys():
-            if not is_feature(key) or identifying_name(key) or not _may_be_number(entry[key]):
-                ignored[key] = columns.pop(key, None)
+        for key in entry.keys() - KEYS - ignored:
+            if not is_feature(key) or identifying_name(key):
+                ignored.add(key)
+            elif not _may_be_number(entry[key]):
+                texts.note(key, line, entry[key])
+                columns.setdefault(key, {})
             elif entry[key] is not None:
                 number = _finite(table.place(line), key, entry[key])
                 columns.setdefault(key, {})[len(lines) - 1] = number
-        ignored |= dict.fromkeys(entry["targets"].keys() - values.keys())
+        ignored |= entry["targets"].keys() - values.keys()
     if len(text["split"]) not in (0, len(lines)):
         raise UserError(
             f"only some lines of {table.name} have a split ({len(text['split'])} of {len(lines)}); "
@@ -95,6 +100,8 @@ def read_jsonl_table(
     check_text(table, {key: values for key, values in text.items() if values}, lines)
     ids, has_id = number_rows(text["material_id"], name)
     further = {key: _column(columns[key], len(lines)) for key in sorted(columns)}
+    texts.leave_out(further)
+    ignored |= columns.keys() - further.keys()
     left_out = {key: why for key in ignored if is_feature(key) and (why := identifying_name(key))}
     left_out |= leave_out_row_numbers(further)
     names = {*ignored, *left_out}

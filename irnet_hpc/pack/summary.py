@@ -35,7 +35,7 @@ def describe_source(loaded: Loaded, n_rows: int, columns: bool) -> str:
         f"{n_rows:,} rows{sampled} of {loaded.source.title}, properties {', '.join(loaded.units)}"
     ]
     if columns:
-        lines.append(f"features from the table's own columns: {', '.join(table.columns)}")
+        lines.append(f"features from the table's own columns: {', '.join(table.columns) or 'none'}")
     left_out = [*table.ignored, *(table.targets.keys() - loaded.units.keys())]
     if left_out:
         lines.append(f"columns left out: {', '.join(sorted(left_out))}")

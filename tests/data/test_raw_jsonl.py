@@ -230,7 +230,7 @@ def test_further_numbers_are_features_beside_those_of_the_structure(write):
         {**CSCL, **own},
         {**CSCL, "mixed": "x"},
         {**CSCL, "pressure": None},
-        {**CSCL, "pressure": 2.5, "mixed": 2},
+        {**CSCL, "pressure": 2.5, "mixed": "y"},
     ]
     table = load_table(write(*rows), columns=True, structures=True).table
     assert table.columns.keys() == {"pressure"}
