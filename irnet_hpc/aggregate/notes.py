@@ -52,7 +52,8 @@ def legend(findings: Findings) -> list[Note]:
             _fitted_on_fewer_rows(runs),
         ),
         _note(
-            "packs named like splits of one pack that differ in more, so they are not merged",
+            "packs that are named like splits of one pack but differ in more than the split, so "
+            "they are not merged",
             [
                 f"{', '.join(family.packs)}: {', '.join(family.differing)}"
                 for family in families

@@ -109,7 +109,7 @@ def _raise_point(point: re.Match[str]) -> str:
     """Decide whether a point is a decimal point or the raised point before solvate molecules.
 
     Returns:
-        The point and the number: unchanged for a decimal point, else with `·`.
+        The point with the number that follows it; a raised point is returned as `·`.
     """
     before = re.search(r"([0-9]*)$", point.string[: point.start()])
     assert before

@@ -66,9 +66,9 @@ def read_csv_table(
 
     Args:
         table: the text of the table.
-        name: prefix of the id of a row without a material_id, which becomes `<name>-<row>`.
+        name: the name of the table; a row without a material_id gets the id `<name>-<row>`.
         targets: columns to predict.
-        is_feature: tells whether another column becomes a feature if it is numeric.
+        is_feature: tells of any other column whether it becomes a feature if it is numeric.
 
     Raises:
         UserError: if the table is malformed; the message names the line.

@@ -57,7 +57,7 @@ def read_jsonl_table(
 
     Args:
         table: the text of the table.
-        name: prefix of the id of a row without a material_id, which becomes `<name>-<row>`.
+        name: the name of the table; a row without a material_id gets the id `<name>-<row>`.
         targets: properties to predict.
         is_feature: tells whether a further key becomes a feature if it holds numbers.
 

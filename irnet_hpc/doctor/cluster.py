@@ -41,7 +41,7 @@ def read_configuration() -> tuple[dict[str, str], str]:
 def configuration_if_up() -> dict[str, str] | None:
     """Return SLURM's configuration; None if SLURM is missing or does not answer.
 
-    In the latter cases, check_slurm gives the reason.
+    If it returns None, check_slurm gives the reason.
     """
     if not belongs_to_cluster():
         return None

@@ -75,7 +75,7 @@ class Report:
             if any(verdict.level == Level.FAILURE for verdict in others):
                 return "a matrix would not run here yet"
             if self.failed or engine.is_absent(horovod.facts):
-                return "a matrix would run here on one rank a cell (--ranks 1), not on several"
+                return "a matrix would run here with one rank per cell (--ranks 1)"
         return f"a matrix {'would not run here yet' if self.failed else 'would run here'}"
 
     def as_dict(self) -> dict:

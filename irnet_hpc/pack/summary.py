@@ -166,11 +166,11 @@ def describe_empty_roles(reported: Mapping[str, Mapping[str, int]]) -> list[str]
     Args:
         reported: property -> role -> number of rows.
     """
-    other = "pack more rows, or with another --split-seed"
+    other = "pack more rows, or use another --split-seed"
     effects = {
         "train": f"cannot be trained; {other}",
         "val": f"can be trained by --protocol paper only; {other}",
-        "test": f"cannot be tested and so not trained; {other}",
+        "test": f"cannot be tested and therefore not trained; {other}",
     }
     return [
         f"no {role} row reports {name}, which {effects[role]}"

@@ -31,8 +31,8 @@ class Twin(NamedTuple):
     def __str__(self) -> str:
         return (
             f"warning: column {self.column} orders the rows as {self.property} does (correlation "
-            f"of ranks {self.correlation:.4f}); if it comes from {self.property}, it must be no "
-            "feature: errors would be too small, and new materials have no such number"
+            f"of ranks {self.correlation:.4f}); if it comes from {self.property}, it must not "
+            "be a feature: errors would be too small, and new materials have no such number"
         )
 
 

@@ -128,7 +128,8 @@ class Predictions:
                 split.predictions[run.folder] = predictions
             else:
                 self.problems[run.folder] = (
-                    f"{run.folder / FILE} has other test rows than the other runs of this split"
+                    f"{run.folder / FILE} has test rows that differ from those of the other runs "
+                    "of this split"
                 )
         return splits
 

@@ -247,6 +247,7 @@ def _ranks_line(known: Sequence[Estimate]) -> str:
         parts.append(f"{counts[n]} need {n} to end within their time limit")
     if counts[None]:
         parts.append(
-            f"{counts[None]} would exceed their time limit on any number that can be estimated"
+            f"{counts[None]} would exceed their time limit on any number of ranks that can be "
+            "estimated"
         )
     return f"ranks: {'; '.join(parts)}"

@@ -208,7 +208,7 @@ class _LocalRun:
                 # By now another process may have finished a cell or ended, and memory may be free.
                 later = [_for_retry(s, problems) for s in statuses if _worth_retrying(s, problems)]
                 if later:
-                    log.info("looking again at %d cells", len(later))
+                    log.info("cells to try again: %d", len(later))
                     bar.add([status.name for status in later])
                     for status in later:
                         del problems[status.name]

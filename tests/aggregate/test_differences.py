@@ -300,7 +300,7 @@ def damaged(path):
         (changed(prediction=np.zeros(3)), "one-dimensional arrays of equal length"),
         (changed(prediction=np.full(4, np.nan)), "finite"),
         (changed(prediction=np.zeros(4)), "its MAE is 2.5, not 0.11"),
-        (changed(material_id=np.array(["a", "b", "c", "d"])), "has other test rows"),
+        (changed(material_id=np.array(["a", "b", "c", "d"])), "has test rows that differ"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -191,4 +191,4 @@ def test_an_ensemble_of_which_a_run_cannot_be_read_is_none_and_a_note(tmp_path):
     assert tables[0].rows[0].scores[0].ensemble_mae is None
     assert not ensembles.section(findings_of(tmp_path)).blocks
     (note,) = problem_notes(problems)
-    assert "has other test rows" in note.lines[0]
+    assert "has test rows that differ" in note.lines[0]

@@ -75,7 +75,7 @@ def test_a_difference_within_the_interval_is_not_claimed(tmp_path, irnet, forest
     texts, findings = texts_of(tmp_path)
     ((_, differences),) = differences_of(findings.tables, Predictions())
     assert not differences[0].excludes_zero
-    assert "cannot be told from the best classical model" in texts[TASK]
+    assert "cannot be distinguished from the best classical model" in texts[TASK]
     assert "below the best classical" not in texts[TASK]
     shown = re.search(r"95 % interval (\S+) to (\S+)\)", texts[TASK]).groups()
     known = differences[0].interval
@@ -102,7 +102,7 @@ def test_an_mae_whose_interval_contains_the_baselines_is_not_below_it(tmp_path):
     for seed in range(3):
         write(tmp_path, [0.1] * 39 + [14.1], seed=seed)
     texts, _ = texts_of(tmp_path)
-    assert "not to be told from the baseline's 0.5" in texts[TASK]
+    assert "not distinguishable from the baseline's 0.5" in texts[TASK]
     assert "1 of 40 test rows (Fe40O) makes 78 % of it; without it it is 0.1" in texts[TASK]
 
 

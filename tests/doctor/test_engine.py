@@ -125,9 +125,9 @@ def test_mpi_and_gpus_without_horovod_are_not_failures(
     ("levels", "words"),
     [
         ({"Horovod": "ok", "two ranks": "ok"}, "would run here"),
-        ({"Horovod": "failure"}, "on one rank a cell"),
-        ({"Horovod": "ok", "two ranks": "failure"}, "on one rank a cell"),
-        ({"Horovod": "absent", "results": "ok"}, "on one rank a cell"),
+        ({"Horovod": "failure"}, "with one rank per cell"),
+        ({"Horovod": "ok", "two ranks": "failure"}, "with one rank per cell"),
+        ({"Horovod": "absent", "results": "ok"}, "with one rank per cell"),
         ({"Horovod": "absent", "results": "failure"}, "would not run"),
         ({"Horovod": "ok", "NCCL": "failure"}, "would not run"),
         ({"results": "failure"}, "would not run"),

@@ -188,7 +188,7 @@ def test_a_sweep_leaves_a_held_cell_out_of_its_bundle(place, together, monkeypat
     assert f"[1/1] {second.name} is being trained elsewhere, by process {process.pid} on " in shown
     assert (
         "mine: 3 cells done, 0 failures, 1 elsewhere, in" in shown
-        and "looking again at 1 cells" in shown
+        and "cells to try again: 1" in shown
     )
     assert together["sizes"] == [3]
     assert [(entry.folder / "result.json").exists() for entry in entries_of(place)] == [
@@ -212,7 +212,7 @@ def test_a_held_bundle_is_tried_again_when_it_is_free(place, together, capsys):
     shown = capsys.readouterr().out
     assert (
         "[1/1] was being trained elsewhere, and has no result" in shown
-        and "looking again at 1 cells" in shown
+        and "cells to try again: 1" in shown
     )
     assert "mine: 4 cells done, 0 failures, in" in shown and together["sizes"] == [4, 1]
 
@@ -230,7 +230,7 @@ def test_the_cells_of_a_bundle_killed_for_its_memory_are_tried_alone(place, toge
     together["onecycle1"] = "kill -9 $$"
     assert place.sweep("run", "--bundle", "4") == 1
     shown = capsys.readouterr().out
-    assert together["sizes"] == [4, 1, 1, 1] and "looking again at 3 cells" in shown
+    assert together["sizes"] == [4, 1, 1, 1] and "cells to try again: 3" in shown
     assert "mine: 3 cells done, 1 failures" in shown
     found = entries_of(place)
     assert [entry.state for entry in found] == ["done", "done", "failed", "done"]

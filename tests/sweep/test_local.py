@@ -239,7 +239,7 @@ def test_a_cell_held_meanwhile_is_trained_at_the_end_if_it_is_free(
     assert place.sweep("run") == 0
     shown = capsys.readouterr().out
     assert re.search(r"\[2/6\] \S+/plain-17/\S+ is being trained elsewhere", shown)
-    assert "looking again at 1 cells\n[1/1] alloys-magpie/mixing_enthalpy/plain-17" in shown
+    assert "cells to try again: 1\n[1/1] alloys-magpie/mixing_enthalpy/plain-17" in shown
     assert "mine: 6 cells done, 0 failures, in" in shown
 
 
@@ -253,7 +253,7 @@ def test_a_training_that_found_its_run_held_is_no_failure(place, stand_in, capsy
     stand_in["plain-10"] = f"echo words; {end}"
     assert place.sweep("run") == 0
     shown = capsys.readouterr().out
-    assert "looking again at 1 cells" in shown and "5 cells done, 0 failures, 1 elsewhere" in shown
+    assert "cells to try again: 1" in shown and "5 cells done, 0 failures, 1 elsewhere" in shown
 
 
 def test_a_training_killed_for_its_memory_is_tried_again_at_the_end(place, stand_in, capsys):
@@ -264,7 +264,7 @@ def test_a_training_killed_for_its_memory_is_tried_again_at_the_end(place, stand
     assert place.sweep("run") == 1
     shown = capsys.readouterr().out
     assert (place.folder / "tries").read_text() == "try\n" * 2
-    assert "looking again at 2 cells" in shown and "mine: 4 cells done, 2 failures" in shown
+    assert "cells to try again: 2" in shown and "mine: 4 cells done, 2 failures" in shown
     found = place.states()
     assert (found["plain-10"], found["plain-17"]) == ("failed", "failed")
     assert [entry.cause for entry in read_ledger(place.matrix, place.results).cells][:2] == [

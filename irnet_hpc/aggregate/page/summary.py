@@ -73,7 +73,7 @@ def _doubts(task: Task) -> Iterator[str]:
         times = max(run.result.times_baseline for run in far)
         yield (
             f"{len(far)} of {count(best.score.n, 'run')} failed: the MAE on val or test is up to "
-            f"{times:,.3g} times the baseline's, do not use it"
+            f"{times:,.3g} times the baseline's; do not use it"
         )
     known: list[tuple[str, Score]] = [(str(best.model), best.score)]
     known += [(row.best_classical.model, row.best_classical)] if row.best_classical else []
@@ -82,7 +82,7 @@ def _doubts(task: Task) -> Iterator[str]:
             yield f"a few rows decide the MAE of {name}: {score.half.words(form, task.unit)}"
     lowest = min(task.results, key=lambda result: result.score.mae)
     if lowest.score.mae < best.score.mae:
-        yield (f"{lowest.model} has {lowest.score.mae:{form}} on test, which must not choose")
+        yield (f"{lowest.model} has {lowest.score.mae:{form}} on test, but test must not choose")
 
 
 def _against_baseline(score: Score, row: Row, form: str) -> str:
@@ -96,7 +96,7 @@ def _against_baseline(score: Score, row: Row, form: str) -> str:
         return f" (baseline {row.baseline:{form}})"
     low, high = score.interval
     if low <= row.baseline <= high:
-        return f", not to be told from the baseline's {row.baseline:{form}}"
+        return f", not distinguishable from the baseline's {row.baseline:{form}}"
     return f", {_below(below)} the baseline"
 
 
@@ -112,7 +112,7 @@ def _against_classical(row: Row, pair: Pair, difference: Difference | None) -> s
         few = f"; a few rows decide this difference: {words}"
     if is_claimed(pair, difference):
         return f", and {_below(-difference.percent)} {named}, {_interval(difference)}{few}"
-    return f"; it cannot be told from {named}, {_interval(difference)}{few}"
+    return f"; it cannot be distinguished from {named}, {_interval(difference)}{few}"
 
 
 def is_claimed(pair: Pair, difference: Difference) -> bool:
@@ -174,7 +174,8 @@ def _ranks(ranking: Ranking) -> str:
         return f"{text}; at least {MIN_TASKS} tasks are needed to say which ranks differ."
     if not ranking.any_differ:
         return f"{text}, but no ranks differ (Friedman's test, {p_text(ranking.p)})."
-    others = f"{n_alike} of the others cannot be told from it" if n_alike else "the others differ"
+    alike = f"{n_alike} of the others cannot be distinguished from it"
+    others = alike if n_alike else "the others differ"
     return f"{text}; {others} (critical difference {ranking.critical_difference:.2f})."
 
 
@@ -182,8 +183,8 @@ def _claims(findings: Findings) -> str:
     scores = [score for table in findings.tables for _, _, score in table.scored()]
     n_enough = sum(score.n >= MIN_RUNS for score in scores)
     return (
-        f"Models with {MIN_RUNS} runs or more: {n_enough} of {len(scores)}. Of the others nothing "
-        "is claimed; only their MAE is stated."
+        f"Models with {MIN_RUNS} runs or more: {n_enough} of {len(scores)}. Nothing is claimed "
+        "about the others; only their MAE is stated."
     )
 
 

@@ -313,7 +313,7 @@ def _options(entry: dict, resolved: ResolvedSource, units: dict) -> tuple[str, .
 
 
 def _refuse_another(path: Path, entry: dict, identity: dict) -> None:
-    """Raise UserError if the file of a pack was built with other settings than the matrix states.
+    """Raise UserError if the file of a pack was not built with the settings of the matrix.
 
     With such a pack, the tables would show numbers that the matrix does not describe.
     """
