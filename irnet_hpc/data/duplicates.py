@@ -7,10 +7,12 @@ packed, and never on the order of the rows:
 1. Rows that state an id are grouped by it. Rows without an id are one group.
 2. The group with the row of lowest energy stands for the composition. If no group reports an
    energy, it is the group that reports the most properties, and among equals the one with the
-   lowest id.
-3. The values are those of its row of lowest energy. A property that this row does not report is
-   taken from other rows of the group that agree with it on every property that both report. So a
-   table that was collected property by property is put together, but two phases never are.
+   lowest id. A group that reports no property at all comes last, and here the user's own
+   properties count, too.
+3. The values are those of the group's row of lowest energy. A property that this row does not
+   report is taken from other rows of the group that agree with it on every property that both
+   report. So a table that was collected property by property is put together, but two phases never
+   are.
 4. If several rows have the same energy, or none has an energy, and they report different values,
    the median is taken. Such values are counted and listed.
 """
@@ -93,7 +95,8 @@ def _choose(materials: Materials, rows: Sequence[int]) -> _Chosen:
         own, its_rows = entry
         n_reported = len({name for row in its_rows for name in _known(materials, row)})
         lowest = min(_energy(materials, row) for row in its_rows)
-        return *lowest, -n_reported, own is None, _natural(own or "")
+        is_empty = not any(_reported(materials, row) for row in its_rows)
+        return *lowest, -n_reported, is_empty, own is None, _natural(own or "")
 
     return _combine(materials, min(by_id.items(), key=rank)[1])
 

@@ -213,9 +213,11 @@ def check_launcher(where: Launch | None, environment: Mapping[str, str] = os.env
     """
     for rank, size in FOREIGN:
         if where is None and rank in environment and environment.get(size) != "1":
+            how_many = environment.get(size) or "an unknown number of"
             raise UserError(
-                f"{rank} says that this process is one of several, but not of how many; start the "
-                f"ranks with srun, mpirun or horovodrun, or unset {rank} if there is only this one"
+                f"{rank} says that this process is one of {how_many} processes, whose launcher is "
+                f"not known here; start the ranks with srun, mpirun or horovodrun, or unset {rank} "
+                "if there is only this one"
             )
 
 

@@ -148,6 +148,21 @@ def test_values_of_two_ids_never_meet_in_one_row():
     assert [row.reason for row in rejected] == ["duplicate formula"] * 3
 
 
+def test_an_id_that_reports_nothing_does_not_displace_one_that_reports_a_property_of_the_user():
+    found, rejected, *_ = one_per_formula(
+        materials(
+            ["TiC", "TiC", "TiC", "WC", "WC"],
+            ["s1", "s2", "s10", "s3", "s4"],
+            hardness=[NAN, 30, 28, 24, 22],
+            band_gap=[NAN, NAN, NAN, NAN, 0],
+        )
+    )
+    # Every pack of this table knows the gap, so the gap decides before the hardness does.
+    assert packed(found) == {"CTi": {"hardness": 30}, "CW": {"hardness": 22, "band_gap": 0}}
+    assert list(found.material_id) == ["s2", "s4"]
+    assert [row.reason for row in rejected] == ["duplicate formula"] * 3
+
+
 def test_values_of_one_material_reported_in_several_rows_are_brought_together():
     found, rejected, replaced, combined = one_per_formula(
         materials(
