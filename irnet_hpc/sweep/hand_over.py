@@ -166,9 +166,9 @@ class _Submission:
         return TrainingJob(options, first.folder / "train.log", resources, folders)
 
     def _log_of(self, bundle: Bundle, job: str) -> str:
-        """Return the log of the bundle, or for a single cell the log that submitit writes.
+        """Return the bundle's log or, for a single cell, submitit's log.
 
-        It is read if a cell has no log of its own.
+        The status of a cell quotes this log if the cell has no log of its own.
         """
         if len(bundle) > 1:
             return str(bundle[0].folder / "train.log")

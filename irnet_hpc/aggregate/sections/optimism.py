@@ -23,7 +23,7 @@ TEXT = (
     "sd over runs. If it is well above zero and its sd, the reported MAE is too low. A half has "
     "fewer rows than the whole, so chance has a larger effect. honest: the same model, with the "
     "epoch selected on val. It is trained without the rows of val, on which protocol paper "
-    "trains, so the two MAEs differ not only by the selection. With several splits, both MAEs are "
+    "trains, so the two MAEs differ by more than the selection. With several splits, both MAEs are "
     "over the splits that both have."
 )
 
