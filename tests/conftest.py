@@ -1,6 +1,7 @@
 """Fixtures for every test: a small real pack, made by the command itself."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from irnet_hpc.pack.writer import create_pack
 from tests.data.http_server import FAST, Loopback
 
 ROOT = Path(__file__).parents[1]
+# A shell that starts this in the background lets it ignore Ctrl-C, and so everything that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Programs that tests start, ranks included, import the package and helpers of `tests`.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
