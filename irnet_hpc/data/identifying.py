@@ -12,14 +12,15 @@ import numpy as np
 # What pandas writes for an index without a name, and what people call an index or an id. These
 # are whole names: a refractive index or an atomic number describes.
 INDEX = re.compile(
-    r"unnamed: ?[0-9]+(?:_level_[0-9]+)?|level_[0-9]+|index|idx|#|n[or]\."
-    r"|row[ _.-]?(?:no|number)\.?",
+    r"unnamed: ?[0-9]+(?:\.[0-9]+)*(?:_level_[0-9]+)?|level_[0-9]+|index|idx|#|n[or]\."
+    r"|row[ _.-]?(?:no|number)\.?|(?:s|sl|sr|serial)(?:[ _]|\. ?)(?:no|number)\.?",
     re.I,
 )
 ID = re.compile(
     r"(?:.*[ _.-])?(?:id|ids|uid|uuid|guid|identifier)|(?-i:.*[a-z]Id)|id[ _.-].*"
     r"|icsd|mpid|jid|auid|doi"
-    r"|(?:icsd|cod|csd|pdf|cas|mp|oqmd|aflow|sample|entry)[ _.-]?(?:id|no|nr|number|code)\.?",
+    r"|(?:material|row|record)id|coll(?:ection)?[ _.-]?code"
+    r"|(?:icsd|cod|csd|pdf|cas|mp|oqmd|aflow|sample|entry)[ _.-]?(?:id|no|nr|number|code|#)\.?",
     re.I,
 )
 MIN_ROWS = 10  # fewer whole numbers may be 1, 2, 3, ... and still describe

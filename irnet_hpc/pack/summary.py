@@ -51,10 +51,12 @@ def describe_doubts(materials: Materials, units: Mapping[str, str]) -> list[str]
     code = "look like a code for a value that is not reported"
     doubts = []
     for name, values in zip(materials.column_labels, materials.columns.T, strict=True):
-        doubts += _doubt(materials, name, values, {code: _codes(values)})
+        doubts += _doubt(materials, name, values, {code: _codes(values) | _minus_ones(values)})
     for name, unit in units.items():
         values = materials.targets[name]
         codes = _codes(values)
+        if name not in PROPERTIES:
+            codes |= _minus_ones(values)
         kinds = {code: codes}
         if name in PROPERTIES:
             low, high = PROPERTIES[name].low, PROPERTIES[name].high
@@ -111,9 +113,10 @@ def _doubt(
 
 
 def _codes(values: np.ndarray) -> np.ndarray:
-    """Find numbers that look like codes for "not reported" and are far from all other values.
+    """Find numbers that look like codes for "not reported".
 
-    Far means that the distance to the others is larger than their range.
+    They are numbers such as -9999 that are far from all other values: farther than the range of the
+    others.
     """
     distinct = np.unique(values[np.abs(values) >= 99])
     is_code = np.isin(values, [value for value in distinct if CODES.fullmatch(f"{value:.7g}")])
@@ -122,6 +125,17 @@ def _codes(values: np.ndarray) -> np.ndarray:
         return np.zeros(len(values), bool)
     width = others.max() - others.min()
     return is_code & ((values > others.max() + width) | (values < others.min() - width))
+
+
+def _minus_ones(values: np.ndarray) -> np.ndarray:
+    """Find -1 as a code: several times, the only negative number, among quantities.
+
+    Numbers without decimals below 10 may be classes or charges.
+    """
+    negative, others = values[values < 0], values[values >= 0]
+    are_quantities = bool((others % 1 != 0).any() or (others >= 10).any())
+    is_code = len(negative) > 1 and bool((negative == -1).all()) and are_quantities
+    return (values == -1) & is_code
 
 
 def reasons(rejected: Iterable[Rejected]) -> str:

@@ -118,8 +118,10 @@ def test_an_index_that_is_named_as_a_property_is_one(tmp_path):
     [
         *((name, True) for name in ("", "index", "Unnamed: 0", "level_0", "id", "ID", "sample_id")),
         *((name, True) for name in ("materialId", "icsd", "ICSD number", "id_icsd", "No.", "#")),
+        *((name, True) for name in ("Unnamed: 0.1", "S. No.", "Sl No", "ICSD #", "CollCode")),
         *((name, False) for name in ("refractive_index", "atomic number", "No", "solid", "hybrid")),
         *((name, False) for name in ("mp", "cod", "row", "Identity", "grid", "width", "fluid")),
+        *((name, False) for name in ("SnO", "sno", "sl", "code", "serial")),
     ],
 )
 def test_names_of_indices_and_ids_are_whole_names(name, identifies):

@@ -1,0 +1,52 @@
+"""Which packed values are named as doubtful."""
+
+import numpy as np
+import pytest
+
+from irnet_hpc.data.materials import parse_materials
+from irnet_hpc.data.raw_table import RawTable
+from irnet_hpc.pack.summary import describe_doubts
+
+
+def doubts(name: str, values: list[float]) -> list[str]:
+    n = len(values)
+    materials, rejected = parse_materials(
+        RawTable(
+            np.arange(2, n + 2),
+            [f"Ti{row + 1}C" for row in range(n)],
+            [f"t-{row}" for row in range(n)],
+            targets={name: np.array(values, float)},
+        )
+    )
+    assert not rejected
+    return describe_doubts(materials, {name: "GPa"})
+
+
+@pytest.mark.parametrize(
+    ("values", "lines"),
+    [
+        ([20, -1, 18.5, -1, 21], "line 3 (Ti2C) -1, line 5 (Ti4C) -1"),
+        ([20, -1, 18, -1, np.nan], "line 3 (Ti2C) -1, line 5 (Ti4C) -1"),
+        ([20, -9999, 18.5, 999, 21], "line 3 (Ti2C) -9999, line 5 (Ti4C) 999"),
+    ],
+)
+def test_codes_for_not_reported_are_named_with_their_lines(values, lines):
+    assert doubts("hardness", values) == [
+        "2 values of hardness look like a code for a value that is not reported: "
+        f"{lines}; --limit hardness=LOW:HIGH removes values"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("charge", [-1, 0, 1, 2, -1, 3]),  # small whole numbers
+        ("sign", [-1, 1, -1, 1]),
+        ("shift", [-1, -1, -0.5, 0.3, 20]),  # other negative values
+        ("shift", [-1, 0.5, 0.3, 20]),  # once
+        ("hardness", [9999, 100, 250, 999, 6000]),  # among numbers of their size
+        ("formation_energy", [-1, -1, 0.5, 0.3, 2, 1]),  # a property that may be negative
+    ],
+)
+def test_honest_numbers_are_not_called_codes(name, values):
+    assert doubts(name, values) == []
