@@ -17,7 +17,7 @@ from irnet_hpc.pack.writer import create_pack
 from tests.data.http_server import FAST, Loopback
 
 ROOT = Path(__file__).parents[1]
-# A shell that starts this in the background lets it ignore Ctrl-C, and so everything that it starts.
+# A shell lets what it starts in the background ignore Ctrl-C, and so whatever the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Programs that tests start, ranks included, import the package and helpers of `tests`.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
