@@ -155,7 +155,10 @@ def test_ranks_that_friedmans_test_does_not_tell_apart_are_not_claimed(tmp_path)
     for task in range(8):
         for number, model in enumerate(("plain-17", "irnet-17")):
             write_run(tmp_path, 0.1 + 0.1 * ((task + number) % 2), model, property=f"p{task}")
-    assert "no ranks differ" in texts_of(tmp_path)[0]["Ranks"]
+    text = texts_of(tmp_path)[0]["Ranks"]
+    assert "no ranks differ" in text
+    # Each has rank 1 four times and rank 2 four times.
+    assert "irnet-17, onecycle and plain-17, onecycle share the lowest mean rank (1.50)" in text
 
 
 def test_the_rows_that_decide_a_difference_are_named(tmp_path):

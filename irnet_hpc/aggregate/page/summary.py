@@ -165,16 +165,20 @@ def _between_depths(row: Row, first: Model, pair: Pair, difference: Difference |
 
 def _ranks(ranking: Ranking) -> str:
     """Name the model with the best mean rank, and say whether it differs from the others."""
-    n_alike = sum(map(ranking.is_as_good_as_best, ranking.ranks[1:]))
+    n_best = sum(rank == ranking.ranks[0] for rank in ranking.ranks)
+    n_alike = sum(map(ranking.is_as_good_as_best, ranking.ranks[n_best:]))
+    best = " and ".join(map(str, ranking.models[:2])) if n_best <= 2 else f"{n_best} models"
+    verb = f"{best} share" if n_best > 1 else f"{ranking.models[0]} has"
     text = (
         f"Over the {len(ranking.tasks)} tasks that {len(ranking.models)} models have in common, "
-        f"{ranking.models[0]} has the lowest mean rank ({ranking.ranks[0]:.2f})"
+        f"{verb} the lowest mean rank ({ranking.ranks[0]:.2f})"
     )
     if ranking.critical_difference is None or ranking.p is None:
         return f"{text}; at least {MIN_TASKS} tasks are needed to say which ranks differ."
     if not ranking.any_differ:
         return f"{text}, but no ranks differ (Friedman's test, {p_text(ranking.p)})."
-    alike = f"{n_alike} of the others cannot be distinguished from it"
+    pronoun = "them" if n_best > 1 else "it"
+    alike = f"{n_alike} of the others cannot be distinguished from {pronoun}"
     others = alike if n_alike else "the others differ"
     return f"{text}; {others} (critical difference {ranking.critical_difference:.2f})."
 
