@@ -1,5 +1,7 @@
 """Predict from Python with the networks of finished runs."""
 
+import dataclasses
+import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ from irnet_hpc.predict.committee import (
 )
 from irnet_hpc.predict.output import flag_columns, number_columns, output_header
 from irnet_hpc.predict.screening import Ensemble, screen
-from irnet_hpc.runs.result import RunResult
+from irnet_hpc.runs.result import RunResult, read_result
 from irnet_hpc.runs.spec import read_spec, run_folder
 
 if TYPE_CHECKING:
@@ -165,7 +167,29 @@ def load_model(
     if not given:
         raise UserError("at least one run must be given, got none")
     folders = [
-        run_folder(results, read_spec(run.spec)) if isinstance(run, RunResult) else run
-        for run in given
+        _folder_of(run, results) if isinstance(run, RunResult) else Path(run) for run in given
     ]
     return Model(*load_ensemble(folders, pack_dir, device_of(0, device)))
+
+
+def _folder_of(run: RunResult, results: str | Path) -> Path:
+    """Find the folder of a run by its result.
+
+    Another run of the same name, say of a pack that has changed, has another result.
+    """
+    folder = run_folder(results, read_spec(run.spec))
+    path = folder / "result.json"
+    if not path.exists():
+        raise UserError(
+            f"a run must be below results, got {results}, where {folder} does not exist"
+        )
+    # As JSON, in which NaN is equal to itself, and a tuple to a list.
+    here, there = (
+        json.dumps(dataclasses.asdict(one), sort_keys=True) for one in (run, read_result(path))
+    )
+    if here != there:
+        raise UserError(
+            f"a run must be below results, got {results}, where {folder} has another result of "
+            "that name"
+        )
+    return folder

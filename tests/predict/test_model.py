@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from pymatgen.core import Composition
 
 from irnet_hpc import UserError, load_model, pack_table, train_model
@@ -200,3 +201,29 @@ def test_formulas_may_be_a_level_of_the_index(runs, alloys_pack):
     predicted = model.predict(frame.set_index("formula"))
     assert predicted["predicted_mixing_enthalpy"].tolist() == expected
     assert predicted.index.tolist() == ["CuZn", "AlNi"] and "formula" not in predicted
+
+
+def test_the_result_of_a_run_elsewhere_is_not_taken_for_the_run_of_its_name(tmp_path, monkeypatch):
+    """In the default folder was a run of the same name, whose hardnesses are lower by 1000."""
+    monkeypatch.chdir(tmp_path)
+    recipe = {"name": "q", "base": "onecycle", "batch": 8, "norm_group": 8, "epochs": 1}
+
+    def train(shift, folder):
+        frame = pd.DataFrame({"formula": [f"Ti{n}C" for n in range(1, 121)]})
+        frame["hardness"] = np.linspace(10, 30, 120) + shift
+        units = {"hardness": "GPa"}
+        options = {"features": "elements", "pack_dir": f"{folder}-packs", "units": units}
+        with pack_table(frame, name="t", workers=1, **options) as pack:
+            results = {"results": folder, "device": "cpu"}
+            return train_model(pack, "hardness", layers="16BARx2-1", recipe=recipe, **results)
+
+    train(0, "results")
+    shifted = train(1000, "other")
+    with pytest.raises(UserError, match="another result of that name"):
+        load_model(shifted)
+    with pytest.raises(UserError, match="does not exist"):
+        load_model(shifted, results="nowhere")
+    state = torch.get_rng_state()
+    model = load_model(shifted, results="other", pack_dir="other-packs", device="cpu")
+    assert 950 < model.predict(["Ti2C"])["predicted_hardness"][0] < 1050
+    assert torch.equal(torch.get_rng_state(), state)
