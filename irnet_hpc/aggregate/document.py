@@ -117,6 +117,7 @@ def _score(score: Score) -> dict:
         "test_mae_sd": score.sd,
         "n_runs": score.n,
         "seeds": list(score.seeds),
+        "uses_seed": score.uses_seed,
         "splits": list(score.splits),
         "interval": score.interval and list(score.interval),
         "best": score.best,

@@ -110,6 +110,29 @@ def group_runs(runs: Sequence[FinishedRun]) -> tuple[Group, ...]:
     return tuple(sorted(filled, key=_group_order))
 
 
+def counted_once(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
+    """Leave out repetitions of a model that gives the same result for every seed.
+
+    Of the runs that differ only in the seed, the one with the lowest seed stays. A run with
+    another MAE than it is no repetition and stays, too.
+    """
+    first: dict[tuple, FinishedRun] = {}
+    for run in sorted(runs, key=lambda run: run.repetition):
+        if not run.uses_seed:
+            first.setdefault(_without_training_seed(run), run)
+    return [
+        run
+        for run in runs
+        if run.uses_seed
+        or run.spec.seed == (other := first[_without_training_seed(run)]).spec.seed
+        or not math.isclose(run.result.test_mae, other.result.test_mae, rel_tol=1e-6)
+    ]
+
+
+def _without_training_seed(run: FinishedRun) -> tuple:
+    return dataclasses.replace(run.spec, seed=0), is_stale(run)
+
+
 def _group_order(group: Group) -> tuple:
     recipe = group.recipe
     return (

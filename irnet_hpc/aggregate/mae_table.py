@@ -13,9 +13,10 @@ HOW_TO_READ = (
     "of a row and, from three runs on, every model that does not differ significantly from it "
     "(paired over common test rows and seeds, Holm's correction over the row). With fewer than "
     "three runs, bold marks the lowest MAE and claims nothing. baseline: predict the median of "
-    "the training rows for every test row. far above the baseline: a run whose MAE on val or test "
-    f"is more than {FAR_ABOVE:g} times the baseline's, so do not use it. N rows make P %: only N "
-    "test rows cause half or more of the MAE. irnet vs plain: by how many per cent IRNet's MAE is "
+    "the training rows for every test row. no seed: all seeds of the model give the same "
+    "result, so it counts once for each split. far above the baseline: a run whose MAE on val or "
+    f"test is more than {FAR_ABOVE:g} times the baseline's, so do not use it. N rows make P %: only "
+    "N test rows cause half or more of the MAE. irnet vs plain: by how many per cent IRNet's MAE is "
     "below that of the plain network of the same depth; its interval is among the differences."
 )
 HOW_TO_READ_CLASSICAL = (
@@ -221,6 +222,7 @@ def _record(table: Table, row: Row, model: Model, score: ModelScore) -> dict:
         "test_mae_sd": score.sd,
         "n_seeds": len(score.seeds),
         "seeds": " ".join(map(str, score.seeds)),
+        "uses_seed": int(score.uses_seed),
         "n_runs": score.n,
         "splits": " ".join(map(str, score.splits)),
         "test_mae_low": low,

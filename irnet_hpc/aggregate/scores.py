@@ -20,6 +20,9 @@ NAMES = {
     "elemnet": "ElemNet",
 }
 
+# With fewer runs of a model that uses a seed, no interval and no difference is claimed.
+MIN_RUNS = 3
+
 
 class Model(NamedTuple):
     """An architecture and a depth, e.g. irnet-17: a column of a table."""
@@ -83,6 +86,16 @@ class Score:
         return len(self.runs)
 
     @property
+    def uses_seed(self) -> bool:
+        """Return False if the model gives one result for all seeds, once for each split."""
+        return any(run.uses_seed for run in self.runs) or self.n > max(1, len(self.splits))
+
+    @property
+    def has_enough_runs(self) -> bool:
+        """Return True if there are MIN_RUNS runs, or all that a model without a seed can have."""
+        return self.n >= MIN_RUNS or not self.uses_seed
+
+    @property
     def far_above_baseline(self) -> tuple[FinishedRun, ...]:
         """The runs whose MAE on val or test is far above the baseline's."""
         return tuple(run for run in self.runs if run.result.is_far_above_baseline)
@@ -92,7 +105,8 @@ class Score:
         """The warnings that must be shown together with the MAE."""
         n_far = len(self.far_above_baseline)
         of = f"{n_far} of them " if 0 < n_far < self.n else ""
-        remarks = [f"{of}far above the baseline"] if n_far else []
+        remarks = [] if self.uses_seed else ["no seed"]
+        remarks += [f"{of}far above the baseline"] if n_far else []
         if self.half and self.half.are_few:
             rows = "row makes" if self.half.n == 1 else "rows make"
             remarks.append(f"{self.half.n} {rows} {100 * self.half.share:.0f} %")

@@ -3,7 +3,8 @@
 The best model of a row is compared with every other model of the row, on the test rows, splits and
 seeds that both have; Holm's correction covers these comparisons. A model that does not differ
 significantly from the best is marked as best, too. If a network has fewer than MIN_RUNS runs, no
-difference is claimed, and only the lowest MAE is marked.
+difference is claimed, and only the lowest MAE is marked. A model without a seed has no other runs:
+two of them are compared by the test rows alone.
 """
 
 import dataclasses
@@ -12,12 +13,11 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 from irnet_hpc.aggregate.few_rows import half_rows
-from irnet_hpc.aggregate.scores import Score
+from irnet_hpc.aggregate.scores import MIN_RUNS, Score
 from irnet_hpc.aggregate.tables import Row, Table
 from irnet_hpc.runs.collect import FinishedRun
 from irnet_hpc.runs.predictions import Predictions, Splits, pool_splits, readable_runs
 
-MIN_RUNS = 3  # with fewer runs of a network, no interval and no difference is claimed
 LEVEL = 0.05
 AnyScore = TypeVar("AnyScore", bound=Score)
 
@@ -89,7 +89,7 @@ def ensemble_mae(runs: Sequence[FinishedRun], predictions: Predictions) -> float
 def _judged(row: Row, predictions: Predictions) -> Row:
     """Add intervals and p-values to a row, and mark the scores that are as good as the best."""
     shown: list[Score] = [score for score in (*row.scores, row.best_classical) if score]
-    if max(score.n for score in shown) < MIN_RUNS:
+    if not any(score.has_enough_runs for score in shown):
         return row
     runs = {run.folder: run for score in shown for run in score.runs}
     splits = predictions.by_split(runs.values())
@@ -123,7 +123,7 @@ def _mark(score: AnyScore, p: float | None, splits: Splits) -> AnyScore:
 
 def _interval(score: Score, splits: Splits) -> tuple[float, float] | None:
     """Return the 95 % interval of a MAE; None if there are too few runs or predictions."""
-    if score.n < MIN_RUNS:
+    if not score.has_enough_runs:
         return None
     runs = readable_runs(score.runs, splits)
     if sum(map(len, runs.values())) < score.n:
@@ -159,7 +159,7 @@ def _probability(score: Score, best: Score, splits: Splits) -> float | None:
             errors, others = (splits[split].errors(side) for side in (pair.runs, pair.others))
             differences[split] = errors - (others.mean(axis=0) if pair.averaged else others)
             n_runs += len(errors)
-    if n_runs < MIN_RUNS:
+    if not n_runs or (n_runs < MIN_RUNS and (score.uses_seed or best.uses_seed)):
         return None
     import numpy as np
 

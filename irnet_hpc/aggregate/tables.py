@@ -19,6 +19,7 @@ from statistics import fmean
 from irnet_hpc.aggregate.groups import (
     Group,
     Start,
+    counted_once,
     file_name,
     group_runs,
     is_stale,
@@ -227,6 +228,7 @@ def tabulate(runs: Sequence[FinishedRun], gaps: Iterable[Gap] = ()) -> tuple[Tab
         UserError: if two packs, or two origins, of different content have the same name; the
             message names two folders.
     """
+    runs = counted_once(runs)
     planned = [(gap.state, gap.spec) for gap in gaps if gap.spec]
     classical = [run for run in runs if run.spec.is_classical and not is_stale(run)]
     packs, groups = pack_labels(runs), group_runs(runs)

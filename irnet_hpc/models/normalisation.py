@@ -216,7 +216,6 @@ class Normalise(nn.Module):
     # Set on the class, since pickles of older versions lack them.
     sums: Tensor | None = None
     all_sum: Callable[[Tensor], Tensor] | None = None
-    seen_dtype: torch.dtype  # of the rows that the sums are of
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -237,7 +236,7 @@ class Normalise(nn.Module):
             y = nn.functional.batch_norm(wide.flatten(1), mean, var, weight, bias, eps=EPSILON)
             return y.view(wide.shape).movedim(0, -2)
         if self.sums is not None:
-            wide, self.seen_dtype = x.detach().double(), x.dtype
+            wide = x.detach().double()
             var = wide.unflatten(-2, (-1, groups.group)).var(-2, correction=0)
             normalised_square = groups.group * (var / (var + EPSILON)).sum(-2)
             self.sums += torch.stack([wide.sum(-2), wide.square().sum(-2), normalised_square])
@@ -294,7 +293,12 @@ class Normalise(nn.Module):
 
     def _is_constant(self, mean: Tensor, var: Tensor) -> Tensor:
         """Tell which units (..., width) vary only by rounding: their output is just the shift."""
-        of_rows = torch.finfo(self.seen_dtype).eps / 2 * mean.abs()
+        # Rows come from a matrix product. Their type is not read from rows, since a rank may have
+        # none, and all ranks must decide alike.
+        device, dtype = self.weight.device.type, self.weight.dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        of_rows = torch.finfo(dtype).eps / 2 * mean.abs()
         # Sums over many inputs are added up in the weights' precision, and may cancel.
         typical = mean.square().mean(-1, keepdim=True).sqrt()
         of_sums = SUM_ROUNDING * torch.finfo(self.weight.dtype).eps * typical

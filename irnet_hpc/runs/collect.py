@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from irnet_hpc.errors import UserError
+from irnet_hpc.runs.classical_grids import GRIDS
 from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.result import MAX_NUMBER, RunResult, read_result
 from irnet_hpc.runs.spec import RunSpec, read_recipe, read_spec
@@ -62,6 +63,12 @@ class FinishedRun(NamedTuple):
     def repetition(self) -> tuple[int, int]:
         """(split seed, seed), by which the runs of one cell differ."""
         return (self.split or 0, self.spec.seed)
+
+    @property
+    def uses_seed(self) -> bool:
+        """Return False if the model gives the same result for every seed."""
+        grid = GRIDS.get(self.spec.architecture)
+        return grid is None or grid.uses_seed(self.result.fitted_rows or self.result.n_train)
 
 
 class Gap(NamedTuple):

@@ -48,18 +48,17 @@ def take_statistics(network: Network, rows: Part, recipe: Recipe, comm: Comm) ->
     at_once = max(1, EVALUATION_ROWS // recipe.norm_group) * recipe.norm_group
 
     def run() -> int:
-        with autocast(recipe.precision, rows.device):
-            for _, x in rows.slabs(first, last, at_once):
-                network(_for_all(network, x), groups)
+        for _, x in rows.slabs(first, last, at_once):
+            network(_for_all(network, x), groups)
         return last - first
 
     def evaluate() -> None:
         slabs = [x.clone() for _, x in rows.slabs(first, last, at_once)]
-        with autocast(recipe.precision, rows.device):
-            no_rows = rows.y.new_empty(0, rows.n_features)  # a rank may have no group
-            network(_for_all(network, torch.cat([no_rows, *slabs])))
+        no_rows = rows.y.new_empty(0, rows.n_features)  # a rank may have no group
+        network(_for_all(network, torch.cat([no_rows, *slabs])))
 
-    return network.population_statistics(run, evaluate, comm.sum_)
+    with autocast(recipe.precision, rows.device):
+        return network.population_statistics(run, evaluate, comm.sum_)
 
 
 @torch.no_grad()

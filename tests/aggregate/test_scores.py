@@ -1,8 +1,10 @@
 """Scores of a model: means, spreads and improvements worked out by hand."""
 
+import itertools
+
 import pytest
 
-from irnet_hpc.aggregate.mae_table import grid
+from irnet_hpc.aggregate.mae_table import grid, markdown, score_text
 from irnet_hpc.runs.recipes import RECIPES
 from tests.aggregate.results import (
     tables_of,
@@ -160,3 +162,55 @@ def test_best_classical_is_chosen_over_all_splits_and_compared_over_common_ones(
     )
     assert (row.best_classical.n, row.best_classical.splits) == (2, (0, 1))
     assert row.scores[0].improvement_over_classical == pytest.approx(10.0)
+
+
+def test_a_model_without_a_seed_counts_once_a_split_and_says_so(tmp_path):
+    """Splits 0 and 1 with MAEs 0.10 and 0.14, seed by seed the same: 0.12 ± 0.0283 of two."""
+    for split, seed in itertools.product((0, 1), (0, 1, 2)):
+        write_split(tmp_path, 0.10 + 0.04 * split, split, "ridge", seed=seed)
+    (row,) = tables_of(tmp_path)[0].rows
+    (ridge,) = row.scores
+    assert (ridge.n, ridge.seeds, ridge.splits, ridge.uses_seed) == (2, (0,), (0, 1), False)
+    assert (ridge.mae, ridge.sd) == (pytest.approx(0.12), pytest.approx(0.04 / 2**0.5))
+    assert score_text(ridge, ".3f") == "0.120 ± 0.028 (n=2; no seed)"
+    assert row.scores[0].device_hours == 2.0
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "n"),
+    [
+        ("ridge", {}, 1),
+        ("svr", {"n_train": 300_000, "fitted_rows": 20_000}, 1),
+        ("boosted_trees", {"n_train": 200_000}, 1),
+        ("boosted_trees", {"n_train": 200_001}, 3),
+        ("random_forest", {}, 3),
+        ("irnet-17", {}, 3),
+    ],
+)
+def test_equal_numbers_of_three_seeds_are_three_runs_only_if_the_seed_is_used(
+    model, changes, n, tmp_path
+):
+    for seed in (4, 5, 6):
+        write_run(tmp_path, 0.1, model, seed=seed, **changes)
+    (score,) = tables_of(tmp_path)[0].rows[0].scores
+    assert (score.n, score.uses_seed, score.seeds) == (n, n > 1, (4, 5, 6)[:n])
+    assert (score.sd is None) == (n == 1)
+
+
+def test_seeds_with_different_numbers_stay_whatever_the_model(tmp_path):
+    """Two runs at 0.1 are one; one at 0.2 shows that something else has differed."""
+    for seed, mae in enumerate((0.1, 0.1, 0.2)):
+        write_run(tmp_path, mae, "ridge", seed=seed)
+    (score,) = tables_of(tmp_path)[0].rows[0].scores
+    assert (score.seeds, score.mae, score.uses_seed) == ((0, 2), pytest.approx(0.15), True)
+    assert score.remarks == ()
+
+
+def test_the_best_classical_model_counts_once_too(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, 0.1 + 0.01 * seed, "irnet-17", seed=seed)
+        write_run(tmp_path, 0.12, "ridge", seed=seed)
+    networks = next(table for table in tables_of(tmp_path) if table.recipe == "onecycle")
+    best = networks.rows[0].best_classical
+    assert (best.model, best.n, best.sd, best.remarks) == ("ridge", 1, None, ("no seed",))
+    assert "ridge 0.120 (n=1; no seed)" in markdown(networks)

@@ -192,3 +192,37 @@ def test_an_ensemble_of_which_a_run_cannot_be_read_is_none_and_a_note(tmp_path):
     assert not ensembles.section(findings_of(tmp_path)).blocks
     (note,) = problem_notes(problems)
     assert "has test rows that differ" in note.lines[0]
+
+
+def test_three_equal_runs_of_a_model_without_a_seed_weigh_as_one(tmp_path):
+    """Ridge's errors are 0.1 in every row and seed, IRNet's differ by LESS: the t-test of LESS."""
+    for seed in range(3):
+        write_predictions(write_run, tmp_path, [0.1 + LESS[seed]] * 4, "irnet-17", seed=seed)
+        write_predictions(write_run, tmp_path, [0.1] * 4, "ridge", seed=seed)
+    networks, classical = sorted(judged(tmp_path)[0], key=lambda table: table.recipe == "grid")
+    (row,) = networks.rows
+    assert row.scores[0].p_against_best == pytest.approx(stats.ttest_1samp(LESS, 0).pvalue)
+    assert (row.best_classical.n, classical.rows[0].scores[0].n) == (1, 1)
+    assert row.best_classical.interval == pytest.approx((0.1, 0.1))
+
+
+def test_two_models_without_a_seed_are_compared_by_the_test_rows_alone(tmp_path):
+    """Differences of the absolute errors: 0.1, 0.3, -0.1 and 0.2; scipy's t-test over the rows."""
+    formulas = np.array(["Fe2O3", "NaCl", "MgO", "CaO"])
+    for model, errors in (("ridge", [0.3, 0.5, 0.2, -0.4]), ("linear", [0.2, 0.2, -0.3, 0.2])):
+        write_predictions(write_run, tmp_path, errors, model, formulas=formulas)
+    (table,), _ = judged(tmp_path)
+    linear, ridge = table.rows[0].scores
+    p = stats.ttest_1samp([0.1, 0.3, -0.1, 0.2], 0).pvalue
+    assert ridge.p_against_best == pytest.approx(p)
+    assert (linear.best, ridge.best) == (True, p >= 0.05)
+    assert ridge.interval[0] < ridge.mae < ridge.interval[1]
+
+
+def test_a_forest_of_one_run_is_not_judged_by_a_model_without_a_seed(tmp_path):
+    write_predictions(write_run, tmp_path, [0.1] * 4, "ridge")
+    write_predictions(write_run, tmp_path, [0.2] * 4, "random_forest")
+    (table,), _ = judged(tmp_path)
+    forest, ridge = sorted(table.rows[0].scores, key=lambda score: score.uses_seed, reverse=True)
+    assert (forest.interval, forest.p_against_best, forest.best) == (None, None, False)
+    assert ridge.best

@@ -24,8 +24,11 @@ from irnet_hpc.runs.classical_grids import GRIDS, Grid
 from irnet_hpc.runs.result import read_result
 from irnet_hpc.runs.spec import GRID_VERSION, RunSpec, model_of, run_folder, run_key
 from irnet_hpc.sweep.cell_states import read_ledger
+from irnet_hpc.sweep.context import SweepContext, SweepOptions
 from irnet_hpc.sweep.jobs import train_options
+from irnet_hpc.sweep.matrix import packs
 from irnet_hpc.sweep.matrix.matrix import read_matrix
+from irnet_hpc.sweep.plan import plan
 from irnet_hpc.train import classical
 from irnet_hpc.train import cli as train
 from irnet_hpc.train.dataset import Dataset, Part, Scaling
@@ -536,7 +539,7 @@ seeds: [0, 1]
     found = {(cell.spec.model, cell.spec.recipe) for cell in matrix.cells}
     classical_cells = {(name, "grid") for name in ("random_forest", "svr", "linear", "ridge")}
     assert found == classical_cells | {("irnet-17", "onecycle"), ("plain-10", "onecycle")}
-    assert len(matrix.cells) == len(set(matrix.cells)) == 6 * 2 * 2
+    assert len(matrix.cells) == len(set(matrix.cells)) == 3 * 2 * 2 + 3 * 2  # ridge: one seed
     assert all(
         cell.recipe == GRIDS[cell.spec.architecture]
         for cell in matrix.cells
@@ -550,6 +553,80 @@ seeds: [0, 1]
             for m in ("random_forest", "svr", "linear", "ridge")
         },
     }
+
+
+def seeds_of(matrix):
+    """Architecture -> the seeds of its cells, in their order."""
+    seeds = {}
+    for cell in matrix.cells:
+        seeds.setdefault(cell.spec.architecture, []).append(cell.spec.seed)
+    return seeds
+
+
+def test_a_model_without_a_seed_has_cells_of_the_first_seed_and_the_plan_says_so(
+    matrix_of, tmp_path
+):
+    matrix = matrix_of("models: [irnet-17, ridge, boosted_trees, random_forest]\nseeds: [5, 0, 2]")
+    assert seeds_of(matrix) == {
+        "irnet": [5, 0, 2],
+        "ridge": [5],
+        "boosted_trees": [5],  # the pack has 6 training rows
+        "random_forest": [5, 0, 2],
+    }
+    (note,) = matrix.notes
+    assert {"ridge,", "boosted_trees:", "5", "4"} <= set(note.split()) and "\n" not in note
+    context = SweepContext(matrix, tmp_path / "results", tmp_path / "packs", SweepOptions())
+    assert sum(note in line for line in plan(context).lines()) == 1
+    assert not matrix_of("models: [ridge]\nseeds: [7]").notes
+
+
+def test_the_rows_of_a_cell_decide_if_boosted_trees_use_their_seed(tmp_path):
+    """One pack has 6 training rows; the other is not built, so its rows are not known."""
+    write_pack(tmp_path / "packs", "alloys-magpie", {"mixing_enthalpy": "eV/atom"})
+    table = {
+        "packs": ["alloys-magpie", "alloys-elements"],
+        "properties": ["mixing_enthalpy"],
+        "models": ["boosted_trees", "ridge"],
+        "protocols": ["honest", "paper"],
+        "seeds": [0, 1],
+        "train_rows": [200_000, None],
+    }
+    found = {}
+    for cell in read_matrix(table, tmp_path / "packs").cells:
+        spec = cell.spec
+        key = (spec.pack, spec.architecture, spec.train_rows, spec.protocol)
+        found[key] = found.get(key, 0) + 1
+    for (pack, architecture, rows, _), n in found.items():
+        unknown = (architecture, pack, rows) == ("boosted_trees", "alloys-elements", None)
+        assert n == (2 if unknown else 1)
+    assert len(found) == 16
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "protocol", "n"),
+    [
+        (199_990, 10, "honest", 1),
+        (199_990, 10, "paper", 1),
+        (199_991, 10, "honest", 1),
+        (199_991, 10, "paper", 2),
+        (200_001, 10, "honest", 2),
+    ],
+)
+def test_protocol_paper_counts_val_among_the_rows_of_a_fit(
+    train, val, protocol, n, tmp_path, monkeypatch
+):
+    write_pack(tmp_path / "packs", "alloys-magpie", {"mixing_enthalpy": "eV/atom"})
+    built = packs._built_pack
+
+    def larger(*arguments):
+        counts = {"train": train, "val": val, "test": 10}
+        reported = {"mixing_enthalpy": counts}
+        return dataclasses.replace(built(*arguments), n_rows=counts, reported=reported)
+
+    monkeypatch.setattr(packs, "_built_pack", larger)
+    table = {"packs": ["alloys-magpie"], "properties": ["mixing_enthalpy"], "seeds": [0, 1]}
+    table |= {"models": ["boosted_trees"], "protocols": [protocol]}
+    assert len(read_matrix(table, tmp_path / "packs").cells) == n
 
 
 def test_without_recipes_each_kind_of_model_has_its_own(matrix_of):

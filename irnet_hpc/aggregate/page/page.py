@@ -37,10 +37,9 @@ from irnet_hpc.aggregate.page.pictures import (
 )
 from irnet_hpc.aggregate.page.summary import Sentence, count, extent, plural, sentences
 from irnet_hpc.aggregate.published import caption, published_grid
-from irnet_hpc.aggregate.scores import Model, ModelScore, percent_below
+from irnet_hpc.aggregate.scores import MIN_RUNS, Model, ModelScore, percent_below
 from irnet_hpc.aggregate.sections.mae_intervals import no_interval
 from irnet_hpc.aggregate.sections.tasks import best_of_each
-from irnet_hpc.aggregate.significance import MIN_RUNS
 from irnet_hpc.aggregate.tables import Row, Table
 
 if TYPE_CHECKING:

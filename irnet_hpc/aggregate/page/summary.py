@@ -7,9 +7,8 @@ from typing import NamedTuple
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.mae_table import difference_format, interval_text, p_text, row_format
 from irnet_hpc.aggregate.ranking import MIN_TASKS, Ranking
-from irnet_hpc.aggregate.scores import NAMES, Model, Score, percent_below
+from irnet_hpc.aggregate.scores import MIN_RUNS, NAMES, Model, Score, percent_below
 from irnet_hpc.aggregate.sections.differences import Difference, Pair, compare
-from irnet_hpc.aggregate.significance import MIN_RUNS
 from irnet_hpc.aggregate.tables import Row, Table
 from irnet_hpc.aggregate.task_results import Task
 
@@ -185,10 +184,10 @@ def _ranks(ranking: Ranking) -> str:
 
 def _claims(findings: Findings) -> str:
     scores = [score for table in findings.tables for _, _, score in table.scored()]
-    n_enough = sum(score.n >= MIN_RUNS for score in scores)
+    n_enough = sum(score.has_enough_runs for score in scores)
     return (
-        f"Models with {MIN_RUNS} runs or more: {n_enough} of {len(scores)}. Nothing is claimed "
-        "about the others; only their MAE is stated."
+        f"Models with {MIN_RUNS} runs or more, or without a seed: {n_enough} of {len(scores)}. "
+        "Nothing is claimed about the others; only their MAE is stated."
     )
 
 

@@ -19,8 +19,8 @@ from irnet_hpc.aggregate.mae_table import (
     percent_text,
     settings_of,
 )
-from irnet_hpc.aggregate.scores import Model, ModelScore, Score
-from irnet_hpc.aggregate.significance import MIN_RUNS, formulas_of
+from irnet_hpc.aggregate.scores import MIN_RUNS, Model, ModelScore, Score
+from irnet_hpc.aggregate.significance import formulas_of
 from irnet_hpc.aggregate.tables import Row, Table
 from irnet_hpc.runs.predictions import Predictions, Splits, pool_splits, readable_runs
 

@@ -6,8 +6,8 @@ from irnet_hpc.aggregate.few_rows import FEW
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of, missing
 from irnet_hpc.aggregate.mae_table import interval_text, p_text, row_format, score_text
-from irnet_hpc.aggregate.scores import Score
-from irnet_hpc.aggregate.significance import LEVEL, MIN_RUNS
+from irnet_hpc.aggregate.scores import MIN_RUNS, Score
+from irnet_hpc.aggregate.significance import LEVEL
 from irnet_hpc.aggregate.tables import Row, Table
 
 HEADING = "Intervals of the MAE, and models that do not differ from the best"
@@ -63,7 +63,7 @@ def _half(score: Score) -> Text:
 
 def no_interval(score: Score) -> Text:
     """Return the reason why a score has no interval."""
-    return missing(f"n < {MIN_RUNS}" if score.n < MIN_RUNS else "no predictions")
+    return missing("no predictions" if score.has_enough_runs else f"n < {MIN_RUNS}")
 
 
 def _tested(score: Score) -> Text:
@@ -71,4 +71,4 @@ def _tested(score: Score) -> Text:
         return Text(p_text(score.p_against_best))
     if score.best:
         return Text("is the best")
-    return no_interval(score) if score.n < MIN_RUNS else missing("not compared")
+    return missing("not compared") if score.has_enough_runs else no_interval(score)

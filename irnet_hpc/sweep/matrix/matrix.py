@@ -11,13 +11,14 @@ source, so planning thousands of cells takes less than a second.
 
 import dataclasses
 import itertools
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import NAME
-from irnet_hpc.runs.classical_grids import GRID, Grid
+from irnet_hpc.runs.classical_grids import GRID, GRIDS, Grid
 from irnet_hpc.runs.recipes import Recipe
 from irnet_hpc.runs.spec import PROTOCOLS, RunSpec, run_id
 from irnet_hpc.runs.yaml_file import load_yaml
@@ -147,7 +148,7 @@ def _read(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
         )
     axes = _read_axes(table, pack_dir)
     shapes = ShapeTable(read_shapes(table.get("resources", {})))
-    cells, lost = _cells(axes, shapes)
+    cells, lost, notes_on_seeds = _cells(axes, shapes)
     known = {pack.name for pack in axes.packs}
     more = {
         pack.name: pack
@@ -156,7 +157,7 @@ def _read(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
     }
     packs = [*axes.packs, *more.values()]
     notes = [*axes.targets.notes, *notes_on_origins(axes.origins, packs)]
-    notes += [*_notes_on_ranks(cells), *shapes.notes()]
+    notes += [*notes_on_seeds, *_notes_on_ranks(cells), *shapes.notes()]
     budget = table.get("budget_device_hours")
     if isinstance(budget, bool) or not (
         budget is None or (isinstance(budget, int | float) and budget >= 0)
@@ -315,14 +316,18 @@ def _read_pack_resources(table: dict) -> Resources:
     return resources
 
 
-def _cells(axes: _Axes, shapes: ShapeTable) -> tuple[list[Cell], list[Dropped]]:
+def _cells(axes: _Axes, shapes: ShapeTable) -> tuple[list[Cell], list[Dropped], list[str]]:
     """Combine the axes into cells, origins first.
 
+    A model that gives the same result for every seed has cells of the first seed only.
+
     Returns:
-        The cells, and the products that were dropped because their origin does not exist.
+        The cells, the products that were dropped because their origin does not exist, and a note
+        on the models without a seed.
     """
     cells: dict[RunSpec, Cell] = {}
     lost: Counter[tuple[str, str]] = Counter()
+    seedless: Counter[str] = Counter()
     by_name = {pack.name: pack for pack in axes.packs}
     for (pack, name), protocol, seed, combination in _products(axes):
         recipe, train_rows, init, model = combination
@@ -335,6 +340,9 @@ def _cells(axes: _Axes, shapes: ShapeTable) -> tuple[list[Cell], list[Dropped]]:
             train_rows=train_rows,
             **model._asdict(),
         )
+        if seed != axes.seeds[0] and not _uses_seed(spec, by_name[pack]):
+            seedless[model.name] += 1
+            continue
         origin = None
         if init:
             origin_pack = axes.origins[init, pack]
@@ -348,9 +356,27 @@ def _cells(axes: _Axes, shapes: ShapeTable) -> tuple[list[Cell], list[Dropped]]:
             spec = dataclasses.replace(spec, start_from=run_id(origin_spec, init.recipe))
         resources = shapes.resources_of(spec)
         _add(cells, Cell(spec, recipe.of(model), recipe.option, resources, origin))
-    return list(cells.values()), [
-        Dropped(product, why, count) for (product, why), count in lost.items()
-    ]
+    dropped = [Dropped(product, why, count) for (product, why), count in lost.items()]
+    notes = []
+    if seedless:
+        notes.append(
+            f"{', '.join(seedless)}: the result is the same for every seed, so there are cells of "
+            f"seed {axes.seeds[0]} only, {seedless.total():,} fewer"
+        )
+    return list(cells.values()), dropped, notes
+
+
+def _uses_seed(spec: RunSpec, pack: MatrixPack) -> bool:
+    """Return False if a model is the same for every seed on the rows of the pack.
+
+    A pack that is not built yet may have any number of rows.
+    """
+    grid = GRIDS.get(spec.architecture)
+    if grid is None:
+        return True
+    reported = pack.reported.get(spec.property, {"train": sys.maxsize, "val": 0})
+    n_rows = reported["train"] + (reported["val"] if spec.protocol == "paper" else 0)
+    return grid.uses_seed(grid.fitted_rows(min(n_rows, spec.train_rows or n_rows)))
 
 
 def _products(axes: _Axes) -> Iterator[tuple[tuple[str, str], str, int, Combination]]:
