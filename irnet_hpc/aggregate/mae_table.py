@@ -15,9 +15,10 @@ HOW_TO_READ = (
     "three runs, bold marks the lowest MAE and claims nothing. baseline: predict the median of "
     "the training rows for every test row. no seed: all seeds of the model give the same "
     "result, so it counts once for each split. far above the baseline: a run whose MAE on val or "
-    f"test is more than {FAR_ABOVE:g} times the baseline's, so do not use it. N rows make P %: only "
-    "N test rows cause half or more of the MAE. irnet vs plain: by how many per cent IRNet's MAE is "
-    "below that of the plain network of the same depth; its interval is among the differences."
+    f"test is more than {FAR_ABOVE:g} times the baseline's, so do not use it. N rows make P %: "
+    "only N test rows cause half or more of the MAE. irnet vs plain: by how many per cent IRNet's "
+    "MAE is below that of the plain network of the same depth; its interval is among the "
+    "differences."
 )
 HOW_TO_READ_CLASSICAL = (
     "best classical: the test MAE of the classical model with the lowest MAE on val, trained on "

@@ -27,11 +27,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "mpi": ["Ranks", "run"],
         "processes": [
             "STOP_SIGNALS",
+            "Shared",
             "StopSignals",
+            "handlers_restored",
             "ignore_termination_signals",
             "is_alive",
             "keep_freed_memory",
             "machine",
+            "no_warnings",
             "process_name",
         ],
         "slurm_commands": [

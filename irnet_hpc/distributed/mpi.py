@@ -10,12 +10,12 @@ import os
 import sys
 import time
 import traceback
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from irnet_hpc.console import exit_status
 from irnet_hpc.distributed import launch
+from irnet_hpc.distributed.processes import no_warnings
 from irnet_hpc.distributed.worker_pool import available_cores
 from irnet_hpc.errors import UserError
 
@@ -87,8 +87,7 @@ def _join(where: launch.Launch) -> Ranks:
             "task with --workers"
         )
     try:
-        with warnings.catch_warnings():  # it warns of what is an error below
-            warnings.simplefilter("ignore")
+        with no_warnings():  # it warns of what is an error below
             from mpi4py import MPI
     # RuntimeError: mpi4py's wheels look for the MPI library when they are imported.
     except (ImportError, RuntimeError) as error:

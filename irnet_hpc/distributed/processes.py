@@ -1,11 +1,15 @@
-"""Name processes uniquely, note signals, and keep freed memory."""
+"""Name processes uniquely, note signals, keep freed memory and the state that a caller shares."""
 
 import contextlib
 import ctypes
+import functools
 import math
 import re
 import signal
+import threading
 import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 
@@ -96,6 +100,68 @@ class StopSignals:
         self.is_told = True
         if number == signal.SIGINT:  # who presses Ctrl-C twice does not want to wait
             signal.signal(number, signal.default_int_handler)
+
+
+def handlers_restored(main: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Make a command restore the signal handlers of a program that calls it with arguments.
+
+    The process of the command itself keeps them until it exits.
+    """
+
+    @functools.wraps(main)
+    def called(argv: Sequence[str] | None = None) -> int | None:
+        if argv is None:
+            return main()
+        before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+        try:
+            return main(argv)
+        finally:
+            for number, handler in before.items():
+                if signal.getsignal(number) is not handler:
+                    with contextlib.suppress(ValueError):  # not in the main thread
+                        signal.signal(number, handler)
+
+    return called
+
+
+class Shared:
+    """A context for state of the process, which overlapping blocks of several threads share.
+
+    The first block enters the context, and the last to end leaves it. If each block entered its
+    own, the last to end would restore what the first had changed.
+
+    Args:
+        make: Makes the context.
+    """
+
+    def __init__(self, make: Callable[[], contextlib.AbstractContextManager]) -> None:
+        self._make, self._n_blocks = make, 0
+        self._lock, self._entered = threading.Lock(), contextlib.ExitStack()
+
+    @contextlib.contextmanager
+    def block(self) -> Iterator[None]:
+        """Be in the context until the block ends."""
+        with self._lock:
+            if not self._n_blocks:
+                self._entered.enter_context(self._make())
+            self._n_blocks += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._n_blocks -= 1
+                if not self._n_blocks:
+                    self._entered.close()
+
+
+@contextlib.contextmanager
+def _ignored_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+no_warnings = Shared(_ignored_warnings).block  # of libraries
 
 
 def keep_freed_memory() -> None:

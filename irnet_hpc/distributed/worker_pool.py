@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from irnet_hpc.distributed.processes import Shared
 from irnet_hpc.errors import UserError
 
 In = TypeVar("In")
@@ -155,21 +156,31 @@ def in_order(
             worker.process.join()
 
 
-def _start(function: Callable) -> _Worker:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    place = context.RawValue(ctypes.c_int64, 0)
-    process = context.Process(target=_work, args=(function, theirs, place), daemon=True)
+@contextlib.contextmanager
+def _environment_of_workers() -> Iterator[None]:
+    """Let processes that start have one thread each, since the processes are the parallelism."""
     before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, "1"))  # the processes are the parallelism
+    os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
-        process.start()
+        yield
     finally:
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+_one_thread_each = Shared(_environment_of_workers)
+
+
+def _start(function: Callable) -> _Worker:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    place = context.RawValue(ctypes.c_int64, 0)
+    process = context.Process(target=_work, args=(function, theirs, place), daemon=True)
+    with _one_thread_each.block():
+        process.start()
     theirs.close()  # so that the pipe ends with the process
     return _Worker(process, ours, place)
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irnet_hpc.console import CommandParser, command_parser
+from irnet_hpc.distributed.processes import handlers_restored
 from irnet_hpc.doctor import cluster
 from irnet_hpc.doctor.checks import Level, Settings, Verdict
 from irnet_hpc.doctor.report import GROUPS, Report, run_checks
@@ -35,6 +36,7 @@ NAME_WIDTH = max(
 MAX_WAIT_S = 86_400
 
 
+@handlers_restored
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     arguments = parser().parse_args(argv)

@@ -1,10 +1,8 @@
 """Write a trained network as an ONNX graph, and compare the graph with the network."""
 
 import contextlib
-import io
 import json
 import logging
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from irnet_hpc.distributed.processes import Shared, no_warnings
 from irnet_hpc.predict.members import Member, fold_normalisation
 
 OPSET = 18
@@ -70,12 +69,7 @@ def write_graph(path: Path, member: Member) -> None:
 
     example = torch.zeros(2, len(member.feature_labels))
     n_rows = torch.export.Dim("n_rows")
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        _quiet(logging.getLogger("torch.onnx")),
-    ):
-        warnings.simplefilter("ignore")
+    with no_warnings(), _errors_alone.block():
         program = torch.onnx.export(
             Graph(member).eval(),
             (example,),
@@ -84,6 +78,7 @@ def write_graph(path: Path, member: Member) -> None:
             input_names=["features"],
             output_names=["prediction"],
             dynamic_shapes=({0: n_rows},),
+            verbose=False,  # torch 2.13 prints its steps to stdout by default
         )
     # torch.onnx.export returns None only with dynamo=False.
     assert program is not None
@@ -101,14 +96,18 @@ def write_graph(path: Path, member: Member) -> None:
 
 
 @contextlib.contextmanager
-def _quiet(logger: logging.Logger) -> Iterator[None]:
-    """Let a library log errors alone, as torch.onnx would its own steps, until the block ends."""
+def _quiet() -> Iterator[None]:
+    """Let torch.onnx log errors alone until the block ends."""
+    logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
         logger.setLevel(level)
+
+
+_errors_alone = Shared(_quiet)
 
 
 def evaluate_graph(path: Path, x: np.ndarray) -> tuple[np.ndarray, str]:

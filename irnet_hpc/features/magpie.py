@@ -8,7 +8,6 @@ number of elements are computed together.
 
 import functools
 import itertools
-import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from irnet_hpc.data.elements import SYMBOLS
 from irnet_hpc.data.materials import Materials
+from irnet_hpc.distributed.processes import no_warnings
 
 NORMS = (0, 2, 3, 5, 7, 10)
 STATISTICS = ("minimum", "maximum", "range", "mean", "avg_dev", "mode")
@@ -65,8 +65,7 @@ class Tables(NamedTuple):
 @functools.cache
 def tables() -> Tables:
     """Read the tables of matminer and pymatgen, without the warnings of their imports."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with no_warnings():
         from matminer.utils.data import MagpieData, PymatgenData
         from pymatgen.core import Element
 
@@ -206,8 +205,7 @@ def _portions(rows: np.ndarray, ways: np.ndarray) -> Iterator[np.ndarray]:
 @functools.cache
 def featurizers() -> tuple:
     """Make matminer's featurizers, once per process."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with no_warnings():
         from matminer.featurizers.composition import (
             ElementProperty,
             IonProperty,
@@ -231,8 +229,7 @@ def row_by_row(materials: Materials) -> np.ndarray:
     from pymatgen.core import Composition
 
     rows = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with no_warnings():
         for start, stop in itertools.pairwise(materials.start):
             amounts = zip(materials.number[start:stop], materials.amount[start:stop], strict=True)
             composition = Composition({SYMBOLS[number - 1]: amount for number, amount in amounts})

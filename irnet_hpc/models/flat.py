@@ -5,6 +5,7 @@ module, with one matrix product per layer. The code indexes dimensions from the 
 works for a single network without the first dimension.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,13 @@ class Linear(nn.Linear):
     """
 
     overwrites = False
+
+    def reset_parameters(self) -> None:
+        """Draw weights, which Network.initialise replaces, without the program's generator."""
+        generator = torch.Generator(self.weight.device).manual_seed(0)
+        bound = 1 / math.sqrt(self.in_features) if self.in_features else 0.0
+        for parameter in (self.weight, self.bias):
+            nn.init.uniform_(parameter, -bound, bound, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to x (..., n_rows, n_inputs). Returns (..., n_rows, width)."""

@@ -27,6 +27,7 @@ from irnet_hpc.data.elements import FAMILIES
 from irnet_hpc.data.sources import SOURCES
 from irnet_hpc.data.splits import RANDOM
 from irnet_hpc.distributed.mpi import Ranks, run
+from irnet_hpc.distributed.processes import handlers_restored
 from irnet_hpc.errors import UserError
 from irnet_hpc.features.sets import FEATURE_SETS
 from irnet_hpc.files import json_text
@@ -36,6 +37,7 @@ from irnet_hpc.pack.summary import describe_pack, pack_facts
 from irnet_hpc.runs.recipes import RECIPES, fitting_batch
 
 
+@handlers_restored
 def main(argv: Sequence[str] | None = None) -> int | None:
     """Run the command; return its exit status."""
     # SLURM cancels a job by SIGTERM. Make it an exception, so that temporary files are removed.

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from irnet_hpc.console import CommandParser, ExitStatus, command_parser, json_answer
 from irnet_hpc.distributed.launch import DEVICES, ENGINES
+from irnet_hpc.distributed.processes import handlers_restored
 from irnet_hpc.errors import PeerLost, UserError, os_error_message
 from irnet_hpc.models.architectures import MODELS
 from irnet_hpc.runs.classical_grids import GRID, GRIDS
@@ -128,6 +129,7 @@ def parser() -> CommandParser:
     return parser
 
 
+@handlers_restored
 def main(argv: list[str] | None = None) -> int:
     """Run the command on this rank and return the exit status. Every rank calls it."""
     argv = sys.argv[1:] if argv is None else argv

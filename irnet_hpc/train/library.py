@@ -9,6 +9,7 @@ import torch
 
 from irnet_hpc.distributed.engines import Alone
 from irnet_hpc.distributed.launch import n_threads
+from irnet_hpc.distributed.processes import Shared
 from irnet_hpc.models.modes import own_modes
 from irnet_hpc.pack.store import Pack
 from irnet_hpc.runs.lease import Leases
@@ -78,8 +79,8 @@ def train_model(
     """Train a model on a pack, unless its result exists, and return the result.
 
     The run folder, its key and all numbers are those of `python -m irnet_hpc.train` in one process.
-    No signal handlers are set. After the call, the state of random number generators and the number
-    of threads are as before it. Progress is logged at level INFO by
+    No signal handlers are set, no number is drawn from the random generators of the program, and
+    the number of threads is afterwards as before. Progress is logged at level INFO by
     `logging.getLogger("irnet_hpc")`.
 
     Args:
@@ -155,7 +156,7 @@ def train_request(request: TrainRequest, options: TrainOptions) -> list[RunResul
     with (
         Leases() as leases,
         own_modes(),
-        _state_restored(),
+        _threads.block(),
         open_runs(request, options, comm, leases) as (pack, runs),
     ):
         train_runs(runs, pack, options, comm)
@@ -163,13 +164,14 @@ def train_request(request: TrainRequest, options: TrainOptions) -> list[RunResul
 
 
 @contextlib.contextmanager
-def _state_restored() -> Iterator[None]:
-    """Set the number of threads as the command does, and restore the state of torch afterwards."""
-    threads_before = torch.get_num_threads()
+def _threads_of_command() -> Iterator[None]:
+    """Set the number of torch's threads as the command does, and restore it afterwards."""
+    before = torch.get_num_threads()
     torch.set_num_threads(n_threads(None))
     try:
-        # Weights are drawn on the CPU, whatever the device.
-        with torch.random.fork_rng(devices=[]):
-            yield
+        yield
     finally:
-        torch.set_num_threads(threads_before)
+        torch.set_num_threads(before)
+
+
+_threads = Shared(_threads_of_command)

@@ -166,7 +166,7 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
         """Run the loop in a temporary folder."""
         options = TrainOptions(progress_bar=self.verbose, epoch_lines=self.verbose)
         output = _epoch_lines_on_stdout() if self.verbose else contextlib.nullcontext()
-        with tempfile.TemporaryDirectory() as folder, output, torch.random.fork_rng([]):
+        with tempfile.TemporaryDirectory() as folder, output:
             replica = Replica(Run(spec, recipe, "", RunFolder(folder)), data)
             (ended,) = train([replica], Alone(), device, NeverStop(), options)
         return ended

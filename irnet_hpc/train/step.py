@@ -6,9 +6,9 @@ two graphs, since Horovod runs it on a thread of its own. The code is the same w
 recording.
 """
 
+import contextlib
 import functools
 import logging
-import warnings
 import weakref
 from collections.abc import Callable, Sequence
 
@@ -59,8 +59,11 @@ def pieces(groups: Groups, rows: slice, max_rows: int | None) -> list[slice]:
 
 
 # The weights of a replica are contiguous, for its optimiser and its checkpoint. So a parameter of
-# the whole stack is strided, which torch warns about.
-warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
+# the whole stack is strided, and so is its gradient. torch 2.13 warns about this once, unless the
+# thread says that it is meant; older versions cannot be told.
+any_layout: Callable[[], contextlib.AbstractContextManager] = functools.partial(
+    getattr(torch.autograd, "enforce_grad_layout_policy", contextlib.nullcontext), False
+)
 
 # Calls before a graph is recorded, in which libraries initialise and the allocator learns sizes.
 WARM_UP = 3
@@ -305,7 +308,8 @@ class Step:
         else:
             loss, absolute = LOSSES[recipe.loss](error), error.detach().abs()
         # Summing over replicas is safe, since each has its own weights and so its own gradient.
-        (loss.sum() / recipe.batch).backward()
+        with any_layout():
+            (loss.sum() / recipe.batch).backward()
         self.stack.flat.riders[0] += absolute.flatten(1).sum(1)
 
     def _update(self) -> None:

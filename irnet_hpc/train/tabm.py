@@ -7,6 +7,7 @@ the point of the grid is selected, not the epoch.
 """
 
 import math
+import threading
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ import torch
 from irnet_hpc.errors import UserError
 
 PREDICTED_ROWS = 2048  # at once
+# The library draws from torch's own generators, so that fits in two threads would share the draws.
+_one_fit = threading.Lock()
 
 
 class TabM:
@@ -47,8 +50,13 @@ class TabM:
         batch = min(self.batch, len(features))
         # The number of steps per epoch; the rows that do not fill a batch are dropped.
         n_steps = len(features) // batch
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(self.seed)
+        on_gpu = self.device.type == "cuda"
+        with _one_fit, torch.random.fork_rng(devices=[self.device] if on_gpu else []):
+            # torch.manual_seed would also seed GPUs that this fit does not use.
+            torch.default_generator.manual_seed(self.seed)
+            if on_gpu:
+                with torch.cuda.device(self.device):
+                    torch.cuda.manual_seed(self.seed)
             self.network = tabm.TabM.make(n_num_features=features.shape[1], d_out=1).to(self.device)
             adamw = torch.optim.AdamW(
                 self.network.parameters(), self.learning_rate, weight_decay=self.weight_decay

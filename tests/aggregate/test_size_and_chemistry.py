@@ -27,7 +27,7 @@ def test_each_number_of_training_rows_has_its_own_best_classical_model(
     assert texts(block) == [
         ["training rows", "baseline (eV/atom)", "best classical", "plain-17", "irnet-17"],
         ["100", "0.500", "random_forest 0.150 (n=1)", "not run", "0.200 ± 0.014 (n=2)"],
-        ["1,000", "0.5000", "ridge 0.1200 (n=1)", "0.3000 (n=1)", "0.1000 (n=1)"],
+        ["1,000", "0.5000", "ridge 0.1200 (n=1; no seed)", "0.3000 (n=1)", "0.1000 (n=1)"],
     ]
     assert [[cell.bold for cell in line].index(True) for line in block.lines[1:]] == [2, 4]
 

@@ -107,7 +107,7 @@ def test_a_network_that_loses_to_a_classical_model_is_not_the_best_of_its_row(tm
     write_run(tmp_path, 0.08, "svr")
     table = next(table for table in tables_of(tmp_path) if table.recipe != "grid")
     assert (table.rows[0].scores[0].best, table.rows[0].best_classical.best) == (False, True)
-    assert "| **svr 0.08000 (n=1)** |" in markdown(table)
+    assert "| **svr 0.08000 (n=1; no seed)** |" in markdown(table)
 
 
 def test_a_stale_classical_result_is_not_compared_with(tmp_path):

@@ -5,6 +5,7 @@ directly.
 import dataclasses
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -394,7 +395,8 @@ def test_a_point_of_an_earlier_attempt_is_fitted_again_only_if_it_is_the_best(
     ]
 
 
-def test_a_fit_that_a_signal_ends_goes_on_with_the_same_command(alloys_pack, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])  # SIGINT is Ctrl-C
+def test_a_fit_that_a_signal_ends_goes_on_with_the_same_command(number, alloys_pack, tmp_path):
     command = [
         sys.executable,
         "-u",
@@ -406,10 +408,12 @@ def test_a_fit_that_a_signal_ends_goes_on_with_the_same_command(alloys_pack, tmp
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     for line in process.stdout:
         if line.startswith("1/4"):
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(number)
             break
     rest, _ = process.communicate(timeout=600)
     assert process.returncode == ExitStatus.PREEMPTED and "stopped by a signal" in rest
+    (next_step,) = [line for line in rest.splitlines() if line.startswith("next: ")]
+    assert shlex.split(next_step)[2:] == command[2:]  # python -m irnet_hpc.train ...
     assert not list(tmp_path.rglob("result.json"))
     tried = read_json(next(tmp_path.rglob("grid.json")))["search"]["tried"]
     assert 1 <= len(tried) < 4
