@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from irnet_hpc.sweep.matrix.sites import Site
 
 T = TypeVar("T")
+GROUP_NAMES = ("machine", "engine", "results", "slurm")  # in the order in which they run
 
 
 class Level(StrEnum):

@@ -22,17 +22,14 @@ from typing import TYPE_CHECKING
 
 from irnet_hpc.console import CommandParser, command_parser
 from irnet_hpc.distributed.processes import handlers_restored
-from irnet_hpc.doctor import cluster
-from irnet_hpc.doctor.checks import Level, Settings, Verdict
-from irnet_hpc.doctor.report import GROUPS, Report, run_checks
+from irnet_hpc.doctor.checks import GROUP_NAMES, Level, Settings, Verdict
 from irnet_hpc.errors import UserError
 
 if TYPE_CHECKING:
+    from irnet_hpc.doctor.report import Report
     from irnet_hpc.sweep.matrix.sites import Site
 
-NAME_WIDTH = max(
-    map(len, (*(check.name for group in GROUPS.values() for check in group), "two nodes"))
-)
+NAME_WIDTH = 12  # of the longest name of a check
 MAX_WAIT_S = 86_400
 
 
@@ -40,6 +37,9 @@ MAX_WAIT_S = 86_400
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     arguments = parser().parse_args(argv)
+    from irnet_hpc.doctor import cluster
+    from irnet_hpc.doctor.report import run_checks
+
     # Exit normally on SIGTERM, so that the programs that checks have started are stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     site, site_name = read_site_if_possible(arguments.site)
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             site_name,
             wait_s=arguments.wait,
         ),
-        arguments.only or tuple(GROUPS),
+        arguments.only or GROUP_NAMES,
         with_job=arguments.slurm,
         on_verdict=(lambda name, verdict: None) if arguments.json else print_verdict,
     )
@@ -91,7 +91,7 @@ def print_verdict(name: str, verdict: Verdict) -> None:
         print(f"{'':<8} {'':<{NAME_WIDTH}}  -> {verdict.todo}", flush=True)
 
 
-def next_command(report: Report, results: str) -> str:
+def next_command(report: "Report", results: str) -> str:
     """Return the command to type next: check failed groups again or, if none, make a pack."""
     folder = [] if results == "results" else ["--results", results]
     if groups := report.failed_groups:
@@ -120,7 +120,7 @@ def parser() -> CommandParser:
         metavar="DIR",
         help="folder that results will be written to (default: %(default)s)",
     )
-    add("--only", nargs="+", choices=GROUPS, help="run only these groups of checks")
+    add("--only", nargs="+", choices=GROUP_NAMES, help="run only these groups of checks")
     add("--slurm", action="store_true", help="also submit a job of two nodes and wait for it")
     add("--site", help="name of a site in env/sites, or a YAML file (default: $IRNET_SITE)")
     add(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from irnet_hpc.doctor import cluster, commands, engine, filesystem, machine, two_nodes
 from irnet_hpc.doctor.checks import (
+    GROUP_NAMES,
     Check,
     Level,
     Settings,
@@ -18,12 +19,8 @@ from irnet_hpc.doctor.checks import (
     examine,
 )
 
-GROUPS: dict[str, tuple[Check, ...]] = {
-    "machine": machine.CHECKS,
-    "engine": engine.CHECKS,
-    "results": filesystem.CHECKS,
-    "slurm": cluster.CHECKS,
-}
+CHECKS = (machine.CHECKS, engine.CHECKS, filesystem.CHECKS, cluster.CHECKS)
+GROUPS: dict[str, tuple[Check, ...]] = dict(zip(GROUP_NAMES, CHECKS, strict=True))
 # check -> another check; if that one fails, this one is skipped
 NEEDS = {
     **dict.fromkeys(("MPI", "NCCL", "two ranks", "under mpirun", "allocation"), "Horovod"),

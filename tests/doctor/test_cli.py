@@ -4,6 +4,7 @@ from pathlib import Path
 
 from irnet_hpc.console import ExitStatus
 from irnet_hpc.doctor import cli
+from irnet_hpc.doctor.report import GROUPS
 from tests.doctor.test_cluster import NO_CLUSTER
 
 ROOT = Path(__file__).parents[2]
@@ -33,3 +34,8 @@ def test_a_warning_has_a_line_below_it_with_a_command_to_type(put_on_path, capsy
     assert lines[-1].endswith("next: python -m irnet_hpc.pack --source alloys") or (
         "when that is corrected" in lines[-1]
     )
+
+
+def test_the_column_of_names_holds_the_longest_name():
+    names = [check.name for group in GROUPS.values() for check in group] + ["two nodes"]
+    assert max(map(len, names)) == cli.NAME_WIDTH
