@@ -89,8 +89,7 @@ def read_member(folder: Path | str) -> Member:
     n_stored = sum(tensor.numel() for tensor in run.tensors.values())
     if facts["layers"] != spec.layer_string or n_weights(layers, n_features) > n_stored:
         raise run.damaged(f"its tensors do not match the layers {spec.layer_string}")
-    with torch.random.fork_rng(devices=[]):  # the first weights are random; the caller's RNG stays
-        network = Network(n_features, layers)
+    network = Network(n_features, layers)
     try:
         network.load_state_dict({name: tensor.float() for name, tensor in run.weights.items()})
     except RuntimeError as error:
