@@ -141,6 +141,10 @@ def _check_blanks(piece: str) -> None:
         depth += (letter in "([") - (letter in ")]")
         outer += "" if depth and letter.isspace() else letter
     first, *words = outer.split() or [""]
+    if first.isalpha() and "".join(words).isdigit():  # an alloy or a steel: Al 6061, Ti 64, SS 316
+        raise InvalidFormula(
+            "formula not readable", f"{' '.join([first, *words]):.50} may be the name of an alloy"
+        )
     is_whole = len(ELEMENTS.findall(first)) > 1 and not GROUP.fullmatch(first)
     for before, word in itertools.pairwise([first, *words]):
         is_group = GROUP.fullmatch(word)

@@ -27,7 +27,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from irnet_hpc.data.splits import ROLES
@@ -88,6 +87,8 @@ class Pack:
     """
 
     def __init__(self, path: Path | str) -> None:
+        import h5py  # here, since --help and planning read no pack
+
         self.path = Path(path)
         self.name = self.path.stem
         with _sound(self.path):
@@ -354,6 +355,8 @@ def _check_layout(pack: Pack) -> None:
 
 def _check_datasets(pack: Pack) -> int:
     """Check the type and shape of every dataset; return how many bytes all of them unpack to."""
+    import h5py
+
     per_row = (pack.n_rows,)
     expected: dict[str, tuple[str, tuple[int, ...]]] = {
         "x": ("f", (pack.n_rows, pack.n_features)),

@@ -6,14 +6,17 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 
 from irnet_hpc.data.splits import ROLES
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import replacing
 from irnet_hpc.pack.store import FORMAT, content_hash, hash_text, verify
+
+if TYPE_CHECKING:
+    import h5py
 
 CHUNK_ROWS = 4096
 # The wider the rows, the fewer rows per chunk.
@@ -25,7 +28,9 @@ HDF5_VERSIONS = ("v110", "v110")
 class Writer:
     """Writes a pack: first the features, block by block in the order of rows, then the rest."""
 
-    def __init__(self, file: h5py.File, path: Path, feature_labels: list[str], n_rows: int) -> None:
+    def __init__(
+        self, file: "h5py.File", path: Path, feature_labels: list[str], n_rows: int
+    ) -> None:
         self._file, self._path = file, path
         self._hashes = {"feature_label": hash_text(feature_labels)}
         self._x_hash = hashlib.sha256()
@@ -108,6 +113,8 @@ def create_pack(path: Path, feature_labels: list[str], n_rows: int) -> Iterator[
     Raises:
         UserError: If the disk has no room for the pack.
     """
+    import h5py  # here, since --help writes no pack
+
     with replacing(path) as temporary:
         # HDF5 locks no file that Python has opened; see store.py.
         with (
@@ -122,7 +129,9 @@ def create_pack(path: Path, feature_labels: list[str], n_rows: int) -> Iterator[
         verify(temporary)
 
 
-def _write_text(file: h5py.File, name: str, values: list[str]) -> None:
+def _write_text(file: "h5py.File", name: str, values: list[str]) -> None:
+    import h5py
+
     encoded = [value.encode() for value in values]
     dtype = h5py.string_dtype("utf-8", max(1, *map(len, encoded)))
     chunk = (max(1, min(CHUNK_ROWS, len(values))),)
@@ -137,8 +146,10 @@ def _write_text(file: h5py.File, name: str, values: list[str]) -> None:
     )
 
 
-def _set(item: h5py.File | h5py.Dataset, name: str, value: object) -> None:
+def _set(item: "h5py.File | h5py.Dataset", name: str, value: object) -> None:
     """Write an attribute; a value that is not text is written as JSON."""
+    import h5py
+
     if not isinstance(value, str):
         value = json.dumps(value, ensure_ascii=False, allow_nan=False)
     encoded = value.encode()
