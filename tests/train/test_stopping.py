@@ -19,6 +19,17 @@ class LateFinalizer:
         time.sleep(0.1)
 
 
+@pytest.fixture(autouse=True)
+def actions():
+    """Give the signals the actions that they have in a new process."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    for number, (action, *_) in STOP_SIGNALS.items():
+        signal.signal(number, action)
+    yield
+    for number, action in before.items():
+        signal.signal(number, action)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_signal_that_a_finalizer_swallows_ends_the_fit_a_moment_later():
     reached, before = [], [signal.getsignal(number) for number in STOP_SIGNALS]
