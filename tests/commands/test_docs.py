@@ -113,7 +113,7 @@ def tutorial(tmp_path_factory) -> tuple[Path, str]:
         if block.mark == "Run:":
             command = ["bash", "-euo", "pipefail", "-c", block.text]
             done = subprocess.run(
-                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=3600
             )
             assert done.returncode == 0, f"{block.text}\n{done.stdout}{done.stderr}"
             printed += done.stdout + done.stderr
