@@ -34,8 +34,9 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to x (..., n_rows, n_inputs). Returns (..., n_rows, width)."""
-        if self.overwrites and torch.is_grad_enabled() and self.weight.requires_grad:
-            return OverwritingLinear.apply(x, self.weight, self.bias)
+        is_trained = torch.is_grad_enabled() and self.weight.requires_grad
+        if is_trained and (self.overwrites or has_outer_product(self.weight)):
+            return LinearFunction.apply(x, self.weight, self.bias, self.overwrites)
         return product(x, self.weight, self.bias)
 
 
@@ -52,14 +53,23 @@ def is_single(weight: Tensor) -> bool:
     return weight.dim() == 2 or len(weight) == 1
 
 
-class OverwritingLinear(torch.autograd.Function):
-    """`product` with a backward pass that overwrites gradients.
+def has_outer_product(weight: Tensor) -> bool:
+    """Return True if torch would compute the gradient of a layer's input as an outer product.
+
+    These are stacks of layers with one output. torch 2.13 computes outer products of a stack on a
+    GPU by Triton, which needs a C compiler on the node.
+    """
+    return weight.shape[-2] == 1 and not is_single(weight)
+
+
+class LinearFunction(torch.autograd.Function):
+    """`product` with a backward pass that may overwrite gradients, and has no outer product.
 
     Autocast treats it in the same way as torch's linear.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, overwrites: bool) -> Tensor:
         """Compute the product, (..., n_rows, width)."""
         device = x.device.type
         narrow = (
@@ -67,7 +77,7 @@ class OverwritingLinear(torch.autograd.Function):
         )
         x, narrow_weight = x.to(narrow), weight.to(narrow)
         ctx.save_for_backward(x, narrow_weight)
-        ctx.grads = weight.grad, bias.grad
+        ctx.grads = (weight.grad, bias.grad) if overwrites else None
         if not is_single(weight):
             return product(x, narrow_weight, bias.to(narrow))
         # Return no view, so that the next operation may work in place.
@@ -77,10 +87,19 @@ class OverwritingLinear(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
-        """Write the gradients of weight and bias to their buffers; return the gradient of x."""
-        (x, weight), (of_weight, of_bias) = ctx.saved_tensors, ctx.grads
+    def backward(
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        """Compute the gradients of x, weight and bias.
+
+        Those of weight and bias are either returned or written to their buffers.
+        """
+        x, weight = ctx.saved_tensors
         shape = x.shape
+        if ctx.grads is None:
+            of_x = grad * weight if has_outer_product(weight) else grad @ weight
+            return of_x, grad.mT @ x, grad.sum(-2), None
+        of_weight, of_bias = ctx.grads
         if is_single(weight):
             grad, x, weight, of_weight = (t.flatten(0, -2) for t in (grad, x, weight, of_weight))
             of_bias = of_bias.flatten()
@@ -90,11 +109,9 @@ class OverwritingLinear(torch.autograd.Function):
             of_weight.copy_(grad.mT @ x)
         of_bias.copy_(grad.sum(-2))
         if not ctx.needs_input_grad[0]:
-            return None, None, None
-        # With one output, the matrix product is an outer product; torch 2.13 computes that of a
-        # stack on a GPU by Triton, which needs a C compiler on the node.
+            return None, None, None, None
         of_x = grad * weight if grad.shape[-1] == 1 else grad @ weight
-        return of_x.view(shape), None, None
+        return of_x.view(shape), None, None, None
 
 
 class FlatParameters:

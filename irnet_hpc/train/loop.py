@@ -105,6 +105,8 @@ def train_all(
             waiting = [*stacks(members[:half], comm), *stacks(members[half:], comm), *waiting]
         elif left:
             return  # `stop` has asked to stop
+        elif waiting:
+            _free_memory(device)  # of this stack, before the next one takes memory
 
 
 def train(

@@ -301,10 +301,10 @@ class Step:
         if self.has_several_properties:
             # A value that is not reported has no error.
             error = error.masked_fill(y.isnan(), 0)
-            loss, absolute = (
-                LOSSES[recipe.loss](error) @ self.weight,
-                error.detach().abs() @ self.share,
-            )
+            # The loss is no matrix product, since its gradient would be an outer product: see
+            # models.flat.has_outer_product.
+            loss = LOSSES[recipe.loss](error) * self.weight.mT
+            absolute = error.detach().abs() @ self.share
         else:
             loss, absolute = LOSSES[recipe.loss](error), error.detach().abs()
         # Summing over replicas is safe, since each has its own weights and so its own gradient.

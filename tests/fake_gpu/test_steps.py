@@ -1,0 +1,62 @@
+"""A training step on a GPU: two graphs, nothing that makes the host wait, and few launches."""
+
+import pytest
+
+from tests.fake_gpu.steps import KINDS
+
+# The kernels of a step that its two graphs hold; fewer are better.
+MOST_NODES = {
+    "irnet": 391,
+    "fp32": 333,
+    "three cells": 416,
+    "IRNet-17": 1003,
+    "IRNet-48": 2809,
+    "IRNet-17, 16 cells": 1088,
+}
+# The launches of a step once its graphs are recorded: two graphs, reading features and targets, the
+# rates, and the flag of a stop. The noise of dropout is drawn by further launches.
+LAUNCHES, DROPOUT_LAUNCHES = 6, 53
+WITH_DROPOUT = [name for name, kind in KINDS.items() if "D0." in kind[0]]
+
+
+@pytest.fixture(scope="module")
+def phases(stand_in) -> dict:
+    """Return what steps of every kind do."""
+    return stand_in.json("-m", "tests.fake_gpu.steps")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_graphs_of_a_step_are_recorded(phases, kind):
+    assert phases[kind]["graphs"] == [True, True]
+    for name, phase in phases[kind].items():
+        assert name == "graphs" or phase["violations"] == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("phase", ["launched", "replayed"])
+def test_a_step_never_makes_the_host_wait_nor_asks_for_memory(phases, kind, phase):
+    found = phases[kind][phase]
+    assert found["waits"] == {} and found["calls"] == {}
+    assert not [name for name in found["copies"] if "host" in name]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_replayed_step_is_few_launches(phases, kind):
+    launches = sum(phases[kind]["replayed"]["launches"].values())
+    assert launches <= (DROPOUT_LAUNCHES if kind in WITH_DROPOUT else LAUNCHES)
+
+
+@pytest.mark.parametrize(("kind", "most"), MOST_NODES.items())
+def test_the_graphs_of_a_step_hold_no_more_kernels_than_they_did(phases, kind, most):
+    recorded, launched = phases[kind]["recorded"], phases[kind]["launched"]
+    assert 0 < sum(recorded["nodes"].values()) <= most
+    # What is recorded is what was launched one by one before, but for the two reads, the rates and
+    # the flag.
+    assert sum(launched["launches"].values()) - sum(recorded["nodes"].values()) == 4
+
+
+# Once for the outputs, and once for each layer while statistics are taken.
+@pytest.mark.parametrize(("kind", "most"), [("irnet", 8), ("IRNet-17", 18), ("IRNet-48", 49)])
+def test_the_host_waits_once_a_layer_in_an_evaluation(phases, kind, most):
+    waits = phases[kind]["evaluation"]["waits"]
+    assert 0 < sum(waits.values()) <= most
