@@ -1,0 +1,123 @@
+"""Whole trainings on stand-ins: alone, stopped and resumed, on several ranks, and predictions.
+
+Kernels compute nothing, so that the numbers of these trainings mean nothing.
+"""
+
+import json
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fake_gpu.stand_in import StandIn, ended
+
+pytestmark = pytest.mark.slow
+RECIPE = "{name: t, base: onecycle, epochs: %d, batch: 64, norm_group: 32}"
+
+
+def options(pack: Path, results: Path, epochs: int = 3, **changes) -> list[str]:
+    """Return a command line of train."""
+    chosen = {
+        "pack": pack,
+        "property": "mixing_enthalpy",
+        "layers": "32BARx2-16BARx1-1",
+        "recipe": RECIPE % epochs,
+        "results": results,
+        "device": "cuda",
+    } | changes
+    return ["-m", "irnet_hpc.train"] + [
+        text for name, value in chosen.items() for text in (f"--{name}", str(value))
+    ]
+
+
+def result_of(results: Path) -> dict:
+    """Return the only result below a folder."""
+    (path,) = results.rglob("result.json")
+    return json.loads(path.read_text())
+
+
+def ranks(
+    stand_in: StandIn, arguments: list[str], gpus: int = 2, **variables
+) -> list[subprocess.Popen]:
+    """Start two ranks, as torchrun would."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {
+        "WORLD_SIZE": 2,
+        "LOCAL_WORLD_SIZE": 2,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "TORCHELASTIC_RUN_ID": "t",
+        "GROUP_RANK": 0,
+    }
+    return [
+        stand_in.start(*arguments, gpus=gpus, RANK=r, LOCAL_RANK=r, **common | variables)
+        for r in range(2)
+    ]
+
+
+def test_a_training_ends_and_its_model_predicts(stand_in, alloys_pack, tmp_path):
+    stand_in.run(*options(alloys_pack, tmp_path / "runs"))
+    result = result_of(tmp_path / "runs")
+    assert result["device"] == "stand-in GPU" and 0 < result["peak_memory_gb"] < 1
+    table = tmp_path / "candidates.csv"
+    table.write_text("formula\nAl2Ni\nFe\n")
+    (model,) = (tmp_path / "runs").rglob("model.safetensors")
+    out = tmp_path / "out.csv"
+    stand_in.run("-m", "irnet_hpc.predict", model.parent, table, "--out", out)
+    assert len(out.read_text().splitlines()) == 3
+
+
+def stopped_in(process: subprocess.Popen, folder: Path, more_than: int) -> int:
+    """Stop a training when its history has more epochs; return how many it has then."""
+    while process.poll() is None and epochs(folder) <= more_than:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    ended(process, 75)
+    return epochs(folder)
+
+
+def epochs(folder: Path) -> int:
+    """Count the epochs of the only history below a folder."""
+    return sum(len(path.read_text().splitlines()) - 1 for path in folder.rglob("history.csv"))
+
+
+def test_a_training_that_is_stopped_resumes(stand_in, alloys_pack, tmp_path):
+    arguments = options(alloys_pack, tmp_path, epochs=100_000)
+    first = stopped_in(stand_in.start(*arguments), tmp_path, 1)
+    assert first > 1 and not list(tmp_path.rglob("result.json"))
+    assert stopped_in(stand_in.start(*arguments), tmp_path, first) > first
+
+
+@pytest.mark.parametrize("extra", [{}, {"seed": "0,1"}, {"data": "stream"}])
+def test_two_ranks_train_over_nccl(stand_in, alloys_pack, tmp_path, extra):
+    arguments = options(alloys_pack, tmp_path, engine="torch", **extra)
+    said = [ended(process).stderr for process in ranks(stand_in, arguments)]
+    assert "stand-in" not in "".join(said)  # as it begins each complaint
+    results = [json.loads(path.read_text()) for path in tmp_path.rglob("result.json")]
+    assert len(results) == (2 if "seed" in extra else 1)
+    assert {(r["attempts"][0]["size"], r["engine"]) for r in results} == {(2, "torch")}
+
+
+def test_two_ranks_on_one_gpu_are_an_error_and_no_hang(stand_in, alloys_pack, tmp_path):
+    processes = ranks(stand_in, options(alloys_pack, tmp_path, engine="torch"), gpus=1)
+    for process in processes:
+        process.communicate(timeout=600)
+        assert process.returncode != 0
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_a_horovod_without_nccl_sums_through_the_cpu(stand_in, alloys_pack, tmp_path):
+    probe = "import horovod.torch as hvd; print(int(hvd.nccl_built()))"
+    probed = ended(stand_in.start("-c", probe), None)
+    if probed.stdout.split() != ["0"]:
+        pytest.skip("needs a Horovod that was built without NCCL, in the Python of the stand-in")
+    arguments = options(alloys_pack, tmp_path, engine="horovod")
+    launcher = ["-m", "horovod.runner.launch", "--gloo", "-np", 2, stand_in.python]
+    stand_in.run(*launcher, *arguments, gpus=2)
+    result = result_of(tmp_path)
+    assert (result["attempts"][0]["size"], result["device"]) == (2, "stand-in GPU")
