@@ -186,9 +186,11 @@ def test_pack(tmp_path):
     seconds = ended([str(part).replace("FOLDER", str(quiet)) for part in command], quiet)
 
     def check(folder: Path) -> None:
-        assert names_in(folder) == names_in(quiet) == ["p.h5", "p.rejected.csv"]
+        lists = ["p.rejected.csv", "p.values.csv"]
+        assert names_in(folder) == names_in(quiet) == ["p.h5", *lists]
         assert store.verify(folder / "p.h5") == store.verify(quiet / "p.h5")
-        assert (folder / "p.rejected.csv").read_bytes() == (quiet / "p.rejected.csv").read_bytes()
+        for name in lists:
+            assert (folder / name).read_bytes() == (quiet / name).read_bytes()
 
     def whole(folder: Path) -> None:
         if (folder / "p.h5").exists():
