@@ -52,7 +52,7 @@ def parsers() -> Mapping[str, CommandParser]:
     from irnet_hpc.export import cli as export
     from irnet_hpc.pack import cli as pack
     from irnet_hpc.predict import cli as predict
-    from irnet_hpc.sweep import cli as sweep
+    from irnet_hpc.sweep import options as sweep
     from irnet_hpc.train import cli as train
 
     return {

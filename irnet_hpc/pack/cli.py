@@ -21,8 +21,6 @@ import sys
 from collections.abc import Callable, Sequence
 
 from irnet_hpc.console import CommandParser, command_parser, json_answer
-from irnet_hpc.data.catalogue import list_sources
-from irnet_hpc.data.download.probe import probe_source
 from irnet_hpc.data.elements import FAMILIES
 from irnet_hpc.data.sources import SOURCES
 from irnet_hpc.data.splits import RANDOM
@@ -51,8 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     elif arguments.info:
         _print_info(arguments)
     elif arguments.list is not None:
+        from irnet_hpc.data.catalogue import list_sources
+
         print(list_sources(arguments.list, arguments.data_dir))
     elif arguments.probe:
+        from irnet_hpc.data.download.probe import probe_source
+
         differences = probe_source(arguments.probe, arguments.url)
         print("\n".join(differences) or f"{arguments.probe} answers as expected")
         return 1 if differences else 0

@@ -3,6 +3,7 @@
 import pytest
 
 from irnet_hpc.errors import UserError
+from irnet_hpc.sweep import bundles, options
 from tests.sweep.stand_ins import MODELS, SMALL, answers, command, fail
 
 
@@ -65,3 +66,7 @@ def test_a_matrix_that_is_not_there_is_one_sentence_and_status_2(tmp_path):
         2,
         f"error: {tmp_path}/none.yaml: No such file or directory\n",
     )
+
+
+def test_the_parser_and_the_bundles_agree_on_the_word_for_as_many_as_fit():
+    assert options.AUTO == bundles.AUTO
