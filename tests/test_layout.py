@@ -218,7 +218,9 @@ def taken_from_others(path: Path) -> set[tuple[str, str]]:
             if parts[0] != "irnet_hpc" or len(parts) < 3 or parts[1] not in FOLDERS:
                 continue
             # A command of one file asks the others' command lines for their parsers.
-            if parts[1] == place(path) or (place(path) in SINGLE and "cli" in parts):
+            if parts[1] == place(path) or (
+                place(path) in SINGLE and {"cli", "options"} & set(parts)
+            ):
                 continue
             if ".".join(parts) in MODULES:
                 whole[alias.asname or alias.name] = parts[1]

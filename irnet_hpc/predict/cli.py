@@ -24,8 +24,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from tqdm import tqdm
-
 from irnet_hpc.console import CommandParser, command_parser, json_answer
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import write_json
@@ -112,6 +110,8 @@ def _write(
     tally = Tally()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(header)
+    from tqdm import tqdm
+
     # None: tqdm shows the bar if stderr is a terminal.
     with tqdm(total=n_rows, unit=" rows", disable=None) as bar:
         for number, batch in enumerate(batches):
