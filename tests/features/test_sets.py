@@ -113,7 +113,7 @@ def test_wrong_sums_are_one_sentence():
     with pytest.raises(UserError, match="unknown feature set ''"):
         features.parse_feature_sets("magpie+")
     with pytest.raises(
-        UserError, match="feature set 'columns' is the table's own numeric columns, but it has none"
+        UserError, match="feature set 'columns' is the table's own numeric columns, but this table"
     ):
         features.feature_labels(["columns"], materials(["FeO"]))
 
