@@ -27,6 +27,8 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         """Draw weights, which Network.initialise replaces, without the program's generator."""
+        if self.weight.is_meta:  # only shapes are wanted
+            return
         generator = torch.Generator(self.weight.device).manual_seed(0)
         bound = 1 / math.sqrt(self.in_features) if self.in_features else 0.0
         for parameter in (self.weight, self.bias):

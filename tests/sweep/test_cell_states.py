@@ -156,7 +156,7 @@ def test_cells_whose_pack_could_not_be_built_say_so(place, slurm):
     place.sweep("submit")
     assert read_ledger(place.matrix, place.results).pack_jobs == {"alloys-magpie": "101"}
     (slurm.folder / "queue").write_text("")
-    (slurm.folder / "accounts").write_text("101|FAILED\n102_[0-3]|CANCELLED\n")
+    (slurm.folder / "accounts").write_text("101|1:0|FAILED\n102_[0-3]|0:0|CANCELLED\n")
     assert place.details()["plain-10"] == "its pack alloys-magpie was not built: job 101 FAILED"
     assert place.sweep("submit") == 0
     assert slurm.names()[5:6] == ["irnet:pack:alloys-magpie"]
@@ -328,7 +328,7 @@ def test_ten_thousand_cells_are_read_with_one_question_to_slurm(place, slurm):
             (slurm.folder / what).read_text().splitlines() for what in ("asked", "accounted")
         )
         assert len(asked) == 1 and accounted == [
-            "--allocations --noheader --parsable2 --format=JobID,State --jobs 1"
+            "--allocations --noheader --parsable2 --format=JobID,ExitCode,State --jobs 1"
         ]
         n_opened, n_listed = map(int, done.stderr.split())
         assert n_opened == 21  # the results and the journal
