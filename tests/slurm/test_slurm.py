@@ -349,7 +349,7 @@ def test_a_pack_by_ranks_on_two_hosts_survives_a_kill_and_is_that_of_one_process
     log, parts = tmp_path / "log", tmp_path / ".ranks.parts"
     submitted = pack(tmp_path, "--name", "ranks", submit=("--parsable", f"--output={log}"))
 
-    monkeypatch.setenv("AWKWARD_S", "0.2")  # a row
+    monkeypatch.setenv("AWKWARD_S", "1")  # a row: the job lives long enough to be killed
     job = ask(*submitted).strip()
     wait_for(lambda: len(list(parts.glob("[0-9]*.part"))) >= 4)
     (rank,) = (
