@@ -354,10 +354,12 @@ def test_a_pack_by_ranks_on_two_hosts_survives_a_kill_and_is_that_of_one_process
     wait_for(lambda: len(list(parts.glob("[0-9]*.part"))) >= 4)
     (rank,) = (
         process
-        for process in psutil.process_iter()
-        if "irnet_hpc.pack" in (command := " ".join(process.cmdline())) and "srun" not in command
-        if process.environ().get("SLURM_JOB_ID") == job
-        and process.environ().get("SLURM_PROCID") == "3"
+        # With names, process_iter gives None where a process has just ended.
+        for process in psutil.process_iter(["cmdline", "environ"])
+        if "irnet_hpc.pack" in (command := " ".join(process.info["cmdline"] or []))
+        and "srun" not in command
+        if (process.info["environ"] or {}).get("SLURM_JOB_ID") == job
+        and process.info["environ"].get("SLURM_PROCID") == "3"
         if process.parent().name() == "slurmstepd"
     )
     rank.kill()
