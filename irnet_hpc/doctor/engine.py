@@ -193,7 +193,7 @@ def check_gloo(_: Settings) -> Verdict | None:
     """Check a sum over two ranks, started in the same way as the cells of `sweep run`."""
     if is_absent(probe_libraries()[0]):
         return None
-    from irnet_hpc.sweep.local import horovodrun
+    from irnet_hpc.sweep.cell_process import horovodrun
 
     launcher = horovodrun(2)  # raises UserError if horovodrun is not installed
     proof = "horovodrun --gloo -np 2 python env/proof.py gloo"

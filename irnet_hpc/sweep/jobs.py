@@ -26,7 +26,8 @@ from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.lease import Leases
 from irnet_hpc.runs.spec import run_folder
 from irnet_hpc.runs.state_names import Cause, CellState
-from irnet_hpc.sweep.cell_states import LOG_HEADING, CellStatus
+from irnet_hpc.sweep.cell_states import CellStatus
+from irnet_hpc.sweep.endings import LOG_HEADING
 from irnet_hpc.sweep.matrix.matrix import Cell, Matrix
 from irnet_hpc.sweep.matrix.packs import MatrixPack
 from irnet_hpc.sweep.matrix.resources import Resources

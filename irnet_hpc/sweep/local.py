@@ -4,21 +4,16 @@ import contextlib
 import dataclasses
 import logging
 import os
-import re
-import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from irnet_hpc.console import ExitStatus
 from irnet_hpc.distributed.processes import process_name
-from irnet_hpc.errors import UserError
 from irnet_hpc.runs import lease
 from irnet_hpc.runs.folder import RunFolder, seconds_since_1970
 from irnet_hpc.runs.lease import Leases
@@ -26,26 +21,16 @@ from irnet_hpc.runs.result import read_result
 from irnet_hpc.runs.state_names import Cause
 from irnet_hpc.sweep import journal
 from irnet_hpc.sweep.bundles import Bundle, bundles_of, gpu_gb_here
-from irnet_hpc.sweep.cell_states import (
-    KILLED,
-    CellStatus,
-    Ledger,
-    last_words,
-    read_ledger,
-    result_of,
-)
+from irnet_hpc.sweep.cell_process import started, status_of_first_rank, train_command
+from irnet_hpc.sweep.cell_states import CellStatus, Ledger, read_ledger, result_of
 from irnet_hpc.sweep.context import SweepContext, take_up
+from irnet_hpc.sweep.endings import KILLED, last_words
 from irnet_hpc.sweep.estimates import estimates
-from irnet_hpc.sweep.jobs import outside_any_job, pack_command, train_options
+from irnet_hpc.sweep.jobs import pack_command
 from irnet_hpc.sweep.matrix.packs import MatrixPack
 from irnet_hpc.sweep.progress import CellsBar, cells_bar, wait_for
 
 log = logging.getLogger(__name__)
-
-# The seconds that a training gets to write its checkpoint after it was told to stop.
-STOP_S = 30
-# How horovodrun reports the exit status of the first rank that failed (horovod/runner/gloo_run.py).
-HOROVODRUN_STATUS = re.compile(r"^Exit code: (-?\d+)$", re.MULTILINE)
 
 
 class Problem(NamedTuple):
@@ -183,7 +168,7 @@ def _build(packs: Iterable[MatrixPack], wanted: set[str]) -> dict[str, int]:
     for pack in packs:
         if pack.name in wanted or "all" in pack.properties:
             log.info("pack %s: %s", pack.name, " ".join(pack_command(pack)[1:]))
-            with _started(pack_command(pack)) as process:
+            with started(pack_command(pack)) as process:
                 if status := process.wait():
                     broken[pack.name] = status
     return broken
@@ -304,7 +289,7 @@ class _LocalRun:
         command = train_command(first, n_ranks, self.results, self.pack_dir, *others)
         end: dict[str, object] = {"ended": "interrupted"}
         try:
-            with _started(command, path, first.cell.resources.cpus_per_rank) as process:
+            with started(command, path, first.cell.resources.cpus_per_rank) as process:
                 start: dict[str, object] = {
                     "process": process_name(process.pid),
                     "ended": None,
@@ -366,87 +351,10 @@ def _problem(status: CellStatus, started: str, exit_status: int, output: str) ->
     error = RunFolder(status.folder).error(seconds_since_1970(started))
     if error:
         return Problem(error.message, killed=exit_status in KILLED)
-    if ExitStatus.HELD in (exit_status, _status_of_first_rank(output)):
+    if ExitStatus.HELD in (exit_status, status_of_first_rank(output)):
         return Problem("was being trained elsewhere, and has no result", held=True)
     words = last_words(output) or "no output"
     return Problem(f"status {exit_status}: {words}", killed=exit_status in KILLED)
-
-
-def _status_of_first_rank(output: str) -> int | None:
-    """Return the exit status of the rank that failed first; that of horovodrun is always 1."""
-    statuses = HOROVODRUN_STATUS.findall(output)
-    return int(statuses[-1]) if statuses else None
-
-
-# ------------------------------------------------------------------------------------- processes
-
-
-def train_command(
-    status: CellStatus,
-    n_ranks: int,
-    results: Path,
-    pack_dir: Path | None,
-    *others: CellStatus,
-) -> list[str]:
-    """Return the command that trains a cell on this machine, together with `others`.
-
-    One rank is one process. horovodrun starts several ranks over Gloo, which needs neither MPI nor
-    ssh.
-    """
-    options = train_options(status, results, pack_dir, *others)
-    command = [sys.executable, "-u", "-m", "irnet_hpc.train", *options]
-    return command if n_ranks == 1 else [*horovodrun(n_ranks), *command]
-
-
-def horovodrun(n_ranks: int) -> list[str]:
-    """Return the prefix that starts a command on several ranks of this machine.
-
-    Raises:
-        UserError: horovodrun is not installed.
-    """
-    # Prefer the horovodrun of this Python environment, even if the environment is not activated.
-    beside = Path(sys.executable).with_name("horovodrun")
-    launcher = str(beside) if beside.exists() else shutil.which("horovodrun")
-    if not launcher:
-        raise UserError(
-            f"{n_ranks} ranks need horovodrun, which is not installed; run env/setup.sh, "
-            "or use --ranks 1"
-        )
-    return [launcher, "--gloo", "-np", str(n_ranks)]
-
-
-@contextlib.contextmanager
-def _started(
-    command: Sequence[str], path: Path | None = None, n_threads: int | None = None
-) -> Iterator[subprocess.Popen]:
-    """Start a command in its own session, and append its output to `path`.
-
-    Because of the session, Ctrl-C reaches only this process, which then asks the command to save
-    and waits up to STOP_S.
-    """
-    threads = {}
-    if n_threads and "OMP_NUM_THREADS" not in os.environ:
-        threads = {"OMP_NUM_THREADS": str(n_threads)}
-    with outside_any_job(), path.open("ab") if path else contextlib.nullcontext() as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output and subprocess.STDOUT,
-            env=os.environ | threads,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    except KeyboardInterrupt:
-        with contextlib.suppress(KeyboardInterrupt, subprocess.TimeoutExpired, ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(STOP_S)
-        raise
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 def finished_states(ledger: Ledger) -> str:

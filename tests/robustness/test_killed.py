@@ -28,7 +28,7 @@ import torch
 
 from irnet_hpc.files import read_json
 from irnet_hpc.pack import store
-from irnet_hpc.sweep.local import horovodrun
+from irnet_hpc.sweep.cell_process import horovodrun
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]

@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 
 from irnet_hpc.files import read_json
-from irnet_hpc.sweep.local import horovodrun
+from irnet_hpc.sweep.cell_process import horovodrun
 from tests.robustness.test_killed import TIMES
 from tests.slurm.test_slurm import MATRIX, ROOT, absent, ask, place, queue, running, wait_for  # noqa: F401
 
