@@ -68,7 +68,9 @@ class ResolvedSource:
         if path is not None:
             return path
         if not self.is_named:
-            raise UserError(f"the raw table {self.text} does not exist")
+            is_there = self.path is not None and self.path.exists()
+            why = "is not a file" if is_there else "does not exist"
+            raise UserError(f"the raw table {self.text} {why}")
         table = "raw table with structures" if structures else "raw table"
         names = ", ".join(path.name for path in self.candidates(structures))
         raise UserError(

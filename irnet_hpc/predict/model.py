@@ -163,6 +163,8 @@ def load_model(
     """
     from irnet_hpc.distributed.engines import device_of
 
+    if not isinstance(runs, str | os.PathLike | RunResult | Iterable):
+        raise UserError(f"runs must be folders or results of trainings, got {runs!r:.80}")
     given = [runs] if isinstance(runs, str | os.PathLike | RunResult) else list(runs)
     if not given:
         raise UserError("at least one run must be given, got none")

@@ -78,6 +78,9 @@ def test_what_is_asked_of_a_table_must_be_in_it(write, tmp_path):
         load_table(path, units={"band_gap": "meV"})
     with pytest.raises(UserError, match=r"the raw table .* does not exist"):
         load_table(str(tmp_path / "nothing.csv"))
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(UserError, match="is not a file"):
+        load_table(str(tmp_path / "folder.csv"))
     with pytest.raises(UserError, match=r"must end in \.csv, \.csv\.gz, \.csv\.xz"):
         load_table(write(TABLE, "mine.tsv"))
     with pytest.raises(

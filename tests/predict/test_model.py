@@ -227,3 +227,9 @@ def test_the_result_of_a_run_elsewhere_is_not_taken_for_the_run_of_its_name(tmp_
     model = load_model(shifted, results="other", pack_dir="other-packs", device="cpu")
     assert 950 < model.predict(["Ti2C"])["predicted_hardness"][0] < 1050
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("runs", [None, 3, [], ()])
+def test_what_is_no_run_is_a_users_mistake(runs):
+    with pytest.raises(UserError):
+        load_model(runs)
