@@ -33,6 +33,7 @@ from irnet_hpc.pack.summary import (
     describe_doubts,
     describe_rows,
     describe_source,
+    describe_warnings,
     suspect_units,
 )
 from irnet_hpc.pack.twins import find_twins
@@ -122,11 +123,11 @@ def _make(
         loaded.table, feature_sets, loaded.source, filters, tuple(loaded.units), n_rows
     )
     for suspicion in suspect_units(selection):
-        logger.info(f"warning: {suspicion}")
+        logger.warning(f"warning: {suspicion}")
     materials = split_and_order(selection.materials, split)
     assert materials.role is not None
     if n_both := count_on_two_sides(materials.reduced, materials.role):
-        logger.info(
+        logger.warning(
             f"warning: the table's own split has {n_both:,} formulas in more than one of its parts"
         )
     for twin in find_twins(materials):
@@ -139,12 +140,14 @@ def _make(
         "citation": loaded.source.citation,
     }
     for doubt in describe_doubts(materials, loaded.units):
-        logger.info(f"warning: {doubt}")
+        logger.warning(f"warning: {doubt}")
     selection = selection._replace(materials=materials)
     write_pack(path, selection, identity, attrs, ranks, options.workers)
     with store.open_pack(path) as pack:
         n_mib = path.stat().st_size / 2**20
         logger.info(describe_rows(pack))
+        for warning in describe_warnings(pack):
+            logger.warning(warning)
         logger.info(f"wrote {path}, {n_mib:,.1f} MiB, in {time.monotonic() - began:.1f} s")
         if pack.attrs["n_rejected"]:
             logger.info(f"the rejected rows are in {blocks.rejected_path(path)}")

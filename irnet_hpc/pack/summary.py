@@ -161,17 +161,22 @@ def describe_rows(pack: Pack) -> str:
         n_filtered = sum(pack.attrs["filtered"].get(name, {}).values())
         row = f"{name:<20}{unit:<10}{n_filtered:>10,}"
         lines.append(row + "".join(f"{count[split]:>10,}" for split in ROLES))
-    lines += [f"warning: {lack}" for lack in describe_empty_roles(pack.attrs["reported"])]
     for counts in pack.attrs["filtered"].values():
         lines += [
             f"filtered: {count:,} values outside {rule}" for rule, count in counts.items() if count
         ]
-    # Packs made before this attribute have none.
-    for name, count in pack.attrs.get("combined", {}).items():
-        lines.append(
-            f"warning: {count:,} values of {name} are medians of rows of one formula that disagree"
-        )
     return "\n".join(lines)
+
+
+def describe_warnings(pack: Pack) -> list[str]:
+    """Name what a user should know before training on a pack: empty roles and medians."""
+    # Packs made before the attribute `combined` have none.
+    medians = [
+        f"{count:,} values of {name} are medians of rows of one formula that disagree"
+        for name, count in pack.attrs.get("combined", {}).items()
+    ]
+    lacks = describe_empty_roles(pack.attrs["reported"])
+    return [f"warning: {text}" for text in (*lacks, *medians)]
 
 
 def describe_empty_roles(reported: Mapping[str, Mapping[str, int]]) -> list[str]:
@@ -213,7 +218,7 @@ def describe_pack(pack: Pack) -> str:
         "citation": attrs["citation"] or "not stated",
     }
     lines = [f"{name:<10}{value}" for name, value in fields.items()]
-    return "\n".join([*lines, "", describe_rows(pack)])
+    return "\n".join([*lines, "", describe_rows(pack), *describe_warnings(pack)])
 
 
 def pack_facts(pack: Pack) -> dict:

@@ -110,7 +110,7 @@ def test_features_of_the_users_own_with_a_split_of_their_own(pack_command, tmp_p
         assert pack.attrs["rejected"] == {"feature column empty": 1}
         assert pack.identity["split"] == {"by": "column"}
     assert (
-        "warning: the table's own split has 2 formulas in more than one of its parts" in done.stdout
+        "warning: the table's own split has 2 formulas in more than one of its parts" in done.stderr
     )
     refused = pack_command(*arguments, "--split-seed", "1", "--name", "other")
     assert refused.returncode == 2 and "column named split" in refused.stderr

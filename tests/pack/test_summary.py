@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from irnet_hpc import pack_table
 from irnet_hpc.data.materials import parse_materials
 from irnet_hpc.data.raw_table import RawTable
-from irnet_hpc.pack.summary import describe_doubts
+from irnet_hpc.pack.summary import describe_doubts, describe_pack
 
 
 def doubts(name: str, values: list[float]) -> list[str]:
@@ -50,3 +51,14 @@ def test_codes_for_not_reported_are_named_with_their_lines(values, lines):
 )
 def test_honest_numbers_are_not_called_codes(name, values):
     assert doubts(name, values) == []
+
+
+def test_a_median_is_said_without_any_set_up_of_logging(tmp_path, caplog):
+    """As in a notebook, where Python shows warnings and not the level INFO."""
+    (tmp_path / "t.csv").write_text("formula,band_gap\nFe2O3,1\nFe4O6,3\nZnO,3\n")
+    with pack_table(tmp_path / "t.csv", features="elements", pack_dir=tmp_path, workers=1) as pack:
+        values = dict(zip(pack.to_frame()["formula"], pack.to_frame()["band_gap"], strict=True))
+        medians = "warning: 1 values of band_gap are medians of rows of one formula that disagree"
+        assert describe_pack(pack).endswith(medians)
+    assert values == {"Fe2O3": 2, "ZnO": 3}
+    assert medians in caplog.messages
