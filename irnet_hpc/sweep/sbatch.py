@@ -55,7 +55,7 @@ def slurm_parameters(
     sbatch_options = {
         o: value for o, value in stated.items() if value is not False and value is not None
     }
-    if stated["requeue"] is False or "no-requeue" in site.sbatch:
+    if stated["requeue"] is False or "no-requeue" in sbatch_options:
         sbatch_options.pop("requeue", None)
         # Left out, the cluster's JobRequeue would decide.
         sbatch_options["no-requeue"] = True

@@ -141,6 +141,8 @@ def test_an_option_reaches_sbatch_as_it_was_typed(text, option, value, tmp_path)
         ("requeue: false", None, True),
         ("requeue: no", None, True),
         ("no-requeue: true", None, True),
+        ("no-requeue: false", True, None),
+        ("no-requeue: null", True, None),
     ],
 )
 def test_a_site_may_forbid_that_its_jobs_are_requeued(text, requeue, no_requeue, tmp_path):
