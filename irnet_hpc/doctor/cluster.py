@@ -162,13 +162,11 @@ def check_mpi_types(settings: Settings) -> Verdict | None:
 def sbatch_options(site: "Site") -> list[str]:
     """List the sbatch options that a sweep's jobs get from a site."""
     options = {name: getattr(site, name) for name in ("account", "partition", "qos", "constraint")}
-    options |= {"gpus-per-node": site.gpus_per_task or None, **site.sbatch}
-    words = []
-    for name, value in options.items():
-        option = f"--{name.replace('_', '-')}"
-        if value not in (None, False):
-            words.append(option if value is True else f"{option}={value}")
-    return words
+    options["gpus-per-node"] = site.gpus_per_task or None
+    options = {name: value for name, value in options.items() if value} | site.sbatch_options()
+    return [
+        f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()
+    ]
 
 
 def sbatch_test_command(options: list[str]) -> list[str]:

@@ -49,16 +49,7 @@ def slurm_parameters(
     Returns:
         Keyword arguments of `SlurmExecutor.update_parameters`.
     """
-    # Without kill-on-invalid-dep, a job whose pack failed would wait for ever, and so would the
-    # aggregator. 0 is a value (nice: 0), though it equals False.
-    stated = {"kill-on-invalid-dep": "yes", "requeue": True} | site.sbatch
-    sbatch_options = {
-        o: value for o, value in stated.items() if value is not False and value is not None
-    }
-    if stated["requeue"] is False or "no-requeue" in sbatch_options:
-        sbatch_options.pop("requeue", None)
-        # Left out, the cluster's JobRequeue would decide.
-        sbatch_options["no-requeue"] = True
+    sbatch_options = site.sbatch_options()
     # The token in the comment identifies the job, even if the cluster counts jobs from 1 again.
     comment = f"{sbatch_options.pop('comment', '')} {token}".strip()
     setup = ["command -v module >/dev/null || . /etc/profile"] if site.modules else []

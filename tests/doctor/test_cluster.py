@@ -28,8 +28,8 @@ GOOD = {
 def test_a_slurm_that_works_passes_with_its_limits(put_on_path, run_doctor, tmp_path):
     site = tmp_path / "mine.yaml"
     site.write_text(
-        "account: ours\npartition: gpu\nsbatch: {exclusive: true, mail-type: FAIL}\n"
-        "srun_args: [--mpi=pmix]\n"
+        "account: ours\npartition: gpu\nsbatch: {exclusive: true, mail_type: FAIL, "
+        "nice: 0, requeue: false, hold: false}\nsrun_args: [--mpi=pmix]\n"
     )
     put_on_path(**GOOD)
     status, checks = run_doctor("--only", "slurm", "--site", site)
@@ -39,7 +39,11 @@ def test_a_slurm_that_works_passes_with_its_limits(put_on_path, run_doctor, tmp_
     assert "--mpi=pmix" in checks["srun --mpi"]["found"]
     arguments = (tmp_path / "bin" / "sbatch.arguments").read_text()
     assert "--test-only" in arguments
-    assert "--account=ours --partition=gpu --exclusive --mail-type=FAIL" in arguments
+    # The options of a sweep's own jobs: 0 is a value, and what is false is left out.
+    assert (
+        "--account=ours --partition=gpu --kill-on-invalid-dep=yes --exclusive --mail-type=FAIL "
+        "--nice=0 --no-requeue --wrap" in arguments
+    )
 
 
 @pytest.mark.parametrize(

@@ -143,11 +143,13 @@ def test_an_option_reaches_sbatch_as_it_was_typed(text, option, value, tmp_path)
         ("no-requeue: true", None, True),
         ("no-requeue: false", True, None),
         ("no-requeue: null", True, None),
+        ("no_requeue: true", None, True),  # as submitit spells options
     ],
 )
 def test_a_site_may_forbid_that_its_jobs_are_requeued(text, requeue, no_requeue, tmp_path):
     stated = parameters(tmp_path, f"sbatch: {{{text}}}")["additional_parameters"]
     assert (stated.get("requeue"), stated.get("no-requeue")) == (requeue, no_requeue)
+    assert "no_requeue" not in stated
 
 
 @pytest.mark.parametrize("more", ["[]", "[--mpi=pmix]", "[--export=HOME]"])

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta
 
@@ -47,6 +47,28 @@ class Site:
             "0: unknown, so that every cell has its own job",
         ),
     ] = 0
+
+    def sbatch_options(self) -> dict[str, Any]:
+        """Return the options of `sbatch` that every job gets, in sbatch's own spelling.
+
+        An option that is false or null is left out.
+        """
+        # Without kill-on-invalid-dep, a job whose pack failed would wait for ever, and so would the
+        # aggregator. submitit takes no_requeue, too, so it must not stand beside requeue.
+        stated = {"kill-on-invalid-dep": "yes", "requeue": True} | {
+            option.replace("_", "-"): value for option, value in self.sbatch.items()
+        }
+        # 0 is a value (nice: 0), though it equals False.
+        options = {
+            option: value
+            for option, value in stated.items()
+            if value is not None and value is not False
+        }
+        if stated["requeue"] is False or "no-requeue" in options:
+            options.pop("requeue", None)
+            # Left out, the cluster's JobRequeue would decide.
+            options["no-requeue"] = True
+        return options
 
 
 def read_site(name: str | None) -> Site:
