@@ -211,11 +211,13 @@ def _signal_of(exit_code: str) -> int:
 
     If srun reports that signal 9 killed a task, the batch script ends with 137, which SLURM 22.05
     shows as 9:0. If signal 9 kills the batch shell itself, SLURM shows 0:9. The statuses with which
-    a training itself ends are 0, 1, 2, 75 and 76.
+    a training itself ends are 0, 1, 2, 75 and 76. Linux has 64 signals: 255 is no signal, but how
+    ssh, mpirun and `exit -1` report that they failed.
     """
     match = re.fullmatch(r"([0-9]+):([0-9]+)", exit_code)
     status, number = (int(match[1]), int(match[2])) if match else (0, 0)
-    return number or (status - 128 if status > 128 else status if status in SIGNALS_OF_KILLS else 0)
+    by_shell = status - 128 if 128 < status <= 128 + 64 else 0
+    return number or by_shell or (status if status in SIGNALS_OF_KILLS else 0)
 
 
 def max_array_size() -> int | None:

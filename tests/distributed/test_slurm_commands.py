@@ -85,6 +85,9 @@ def test_a_restart_count_that_is_no_number_is_none(text, count):
         ("17|0:10|FAILED", 10),
         ("17|75:0|FAILED", 0),
         ("17|1:0|FAILED", 0),
+        ("17|255:0|FAILED", 0),  # mpirun, ssh, `exit -1`
+        ("17|192:0|FAILED", 64),
+        ("17|193:0|FAILED", 0),
         ("17|2:0|FAILED", 0),
         ("17|0:9|CANCELLED by 0", 0),  # a person did it
         ("17|0:0|COMPLETED", 0),
