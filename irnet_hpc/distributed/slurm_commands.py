@@ -96,12 +96,14 @@ def own_job(environment: Mapping[str, str] = os.environ) -> str | None:
     """Return the id that means only this process's job to SLURM's commands; None outside a job.
 
     The last task of an array has the array's number as its SLURM_JOB_ID (SLURM 22.05), so that
-    `scontrol requeue $SLURM_JOB_ID` would put back all tasks, even those that have ended.
+    `scontrol requeue $SLURM_JOB_ID` would put back all tasks, even those that have ended. All other
+    jobs have a number of their own. It counts, since a job that an array's task submits inherits
+    the SLURM_ARRAY_* of that task.
     """
-    array, task = (environment.get(f"SLURM_ARRAY_{name}") for name in ("JOB_ID", "TASK_ID"))
-    if array and task:
-        return f"{array}_{task}"
-    return environment.get("SLURM_JOB_ID") or None
+    job, task = environment.get("SLURM_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+    if job and task and job == environment.get("SLURM_ARRAY_JOB_ID"):
+        return f"{job}_{task}"
+    return job or None
 
 
 def restart_count(environment: Mapping[str, str] = os.environ) -> int:

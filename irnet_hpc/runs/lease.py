@@ -60,7 +60,7 @@ class Lease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: str
     machine: str  # as processes.machine() names it
     process: str  # as processes.process_name() names it
-    job: str | None  # SLURM's job number; for an array task ARRAY_TASK, as squeue shows it
+    job: str | None  # the id that means only this job to SLURM's commands
     restart: int  # how often SLURM has restarted the job
     started: str  # ISO time
 

@@ -60,7 +60,8 @@ def test_each_task_of_an_array_asks_for_itself_alone(tmp_path):
     array = {"SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "3"}
     assert end_of_job(squeue(tmp_path, answer) | array, began=0) == AT_20
     assert own_job(array | {"SLURM_JOB_ID": "17"}) == "17_3"
-    assert own_job(array | {"SLURM_JOB_ID": "21"}) == "17_3"
+    # Another task of the array, or a job that a task submitted: the variables are the same.
+    assert own_job(array | {"SLURM_JOB_ID": "21"}) == "21"
     assert own_job({"SLURM_JOB_ID": "17", "SLURM_ARRAY_JOB_ID": ""}) == "17"
     assert own_job({"SLURM_JOB_ID": ""}) is own_job({}) is None
 
