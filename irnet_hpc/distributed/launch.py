@@ -132,8 +132,9 @@ def _slurm_step(environment: Mapping[str, str]) -> Launch | None:
     in_step = any(name in environment for name in ("SLURM_STEP_ID", "SLURM_STEPID", *STEP_SIZES))
     if "SLURM_PROCID" not in environment or not (in_step or rank):
         return None
-    text = environment.get("SLURM_STEP_TASKS_PER_NODE") or environment.get("SLURM_TASKS_PER_NODE")
-    tasks = tasks_per_node(text) if text else []
+    names = ("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE")
+    stated_by = next((name for name in names if environment.get(name)), "")
+    text, tasks = environment.get(stated_by), numbers_per_node(environment, stated_by)
     stated = [_number(environment, name, 0) for name in STEP_SIZES + JOB_SIZES]
     size = next(filter(None, stated), sum(tasks))
     if not tasks and (size == 1 or _number(environment, "SLURM_NNODES", 0) == 1):
@@ -238,10 +239,10 @@ def _asked_tasks(environment: Mapping[str, str]) -> tuple[str, int]:
         counts[nodes] = n_nodes = _number(environment, nodes, 1)
         if per_node := _number(environment, "SLURM_NTASKS_PER_NODE", 0):
             counts["SLURM_NTASKS_PER_NODE"] = per_node * n_nodes
-        if text := environment.get("SLURM_TASKS_PER_NODE"):
+        if tasks := numbers_per_node(environment, "SLURM_TASKS_PER_NODE"):
             per_task = max(1, _number(environment, "SLURM_CPUS_PER_TASK", 1))
-            cpus, tasks = environment.get("SLURM_JOB_CPUS_PER_NODE"), tasks_per_node(text)
-            fitting = [n // per_task for n in tasks_per_node(cpus)] if cpus else []
+            cpus = numbers_per_node(environment, "SLURM_JOB_CPUS_PER_NODE")
+            fitting = [n // per_task for n in cpus]
             counts["SLURM_TASKS_PER_NODE"] = len(tasks) if tasks == fitting else sum(tasks)
     return max(counts.items(), key=lambda item: item[1])
 
@@ -259,15 +260,17 @@ def check_size(size: int, where: Launch | None) -> None:
         )
 
 
-def tasks_per_node(text: str) -> list[int]:
-    """Expand SLURM's shorthand, e.g. "2(x2),1" to [2, 2, 1]."""
-    tasks: list[int] = []
+def numbers_per_node(environment: Mapping[str, str], variable: str) -> list[int]:
+    """Expand SLURM's shorthand, e.g. "2(x2),1" to [2, 2, 1]; empty if the variable is not set."""
+    numbers: list[int] = []
+    if not (text := environment.get(variable)):
+        return numbers
     for part in text.split(","):
         match = re.fullmatch(r"([0-9]{1,9})(?:\(x([0-9]{1,6})\))?", part)
         if not match:
-            raise UserError(f"SLURM_TASKS_PER_NODE must be like 2(x2),1, got {text!r}")
-        tasks += [int(match[1])] * int(match[2] or 1)
-    return tasks
+            raise UserError(f"{variable} must be like 2(x2),1, got {text!r}")
+        numbers += [int(match[1])] * int(match[2] or 1)
+    return numbers
 
 
 def n_threads(where: Launch | None, environment: Mapping[str, str] = os.environ) -> int:

@@ -209,10 +209,16 @@ def test_an_engine_that_found_fewer_ranks_than_were_started_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("text", "tasks"), [("1", [1]), ("2(x2),1", [2, 2, 1]), ("4(x3)", [4, 4, 4])]
+    ("text", "numbers"), [("1", [1]), ("2(x2),1", [2, 2, 1]), ("4(x3)", [4, 4, 4]), ("", [])]
 )
-def test_slurms_shorthand_is_read(text, tasks):
-    assert launch.tasks_per_node(text) == tasks
+def test_slurms_shorthand_is_read(text, numbers):
+    assert launch.numbers_per_node({"TASKS": text}, "TASKS") == numbers
+
+
+@pytest.mark.parametrize("name", ["SLURM_TASKS_PER_NODE", "SLURM_JOB_CPUS_PER_NODE"])
+def test_the_variable_that_cannot_be_read_is_named(name):
+    with pytest.raises(UserError, match=rf"^{name} must be like"):
+        launch.check_alone(None, BATCH | ONE_NODE | EXCLUSIVE | {name: "two"})
 
 
 @pytest.mark.parametrize(
