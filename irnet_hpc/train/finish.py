@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from irnet_hpc.pack.store import Pack
+from irnet_hpc.runs.collect import FinishedRun, one_a_property
 from irnet_hpc.runs.result import RunResult
 from irnet_hpc.train.dataset import Dataset
 from irnet_hpc.train.evaluation import measure, measure_several
@@ -84,14 +85,21 @@ def write_result(
 
 
 def warn_far_above_baseline(run: Run, result: RunResult) -> None:
-    """Warn if the model is far worse than predicting the median of the training rows."""
-    if result.is_far_above_baseline:
-        logger.warning(
-            f"WARNING: do not use {run.folder}: its MAE, {result.test_mae:.4g} on test"
-            + (f" and {result.val_mae:.4g} on val" if result.val_mae is not None else "")
-            + f", is far above the baseline's {result.baseline_mae:.4g} {result.unit}: predicting "
-            "the median of the training rows is better"
-        )
+    """Warn if the model is far worse than predicting the median of the training rows.
+
+    Each property of a network with several outputs is judged by itself, since their mean hides one
+    that failed beside others that did not.
+    """
+    for part in one_a_property(FinishedRun(run.folder.path, run.spec, result)):
+        errors = part.result
+        if errors.is_far_above_baseline:
+            logger.warning(
+                f"WARNING: do not use {run.folder} for {part.spec.property}: its MAE, "
+                f"{errors.test_mae:.4g} on test"
+                + (f" and {errors.val_mae:.4g} on val" if errors.val_mae is not None else "")
+                + f", is far above the baseline's {errors.baseline_mae:.4g} {errors.unit}: "
+                "predicting the median of the training rows is better"
+            )
 
 
 def prediction_arrays(

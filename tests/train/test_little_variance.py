@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +11,13 @@ import torch
 from irnet_hpc.models.architectures import parse_layers
 from irnet_hpc.models.network import Network
 from irnet_hpc.models.normalisation import EPSILON, Groups, Normalise
+from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.recipes import resolve
-from irnet_hpc.runs.result import read_result
+from irnet_hpc.runs.result import RunResult, read_result
+from irnet_hpc.runs.spec import read_spec
 from irnet_hpc.train.finish import warn_far_above_baseline
 from irnet_hpc.train.regressor import IRNetRegressor
+from irnet_hpc.train.run import Run
 from irnet_hpc.train.scaling import fit
 from tests.aggregate.results import write_run
 
@@ -110,9 +114,14 @@ def test_of_several_targets_the_constant_one_is_predicted_as_its_constant():
         assert np.isfinite(scaling.target(target)[[0, 2]]).all()
 
 
+def finished(folder: Path, mae: float) -> tuple[Run, RunResult]:
+    """Return a run and its result; the baseline's MAE is 0.5."""
+    result = read_result(write_run(folder, mae) / "result.json")
+    return Run(read_spec(result.spec), resolve("onecycle"), "", RunFolder(folder)), result
+
+
 def test_a_model_far_worse_than_one_number_is_warned_about(tmp_path, caplog):
-    run = dataclasses.make_dataclass("Run", ["folder"])(tmp_path)
-    result = read_result(write_run(tmp_path, 0.9) / "result.json")  # the baseline is 0.5
+    run, result = finished(tmp_path, 0.9)
     with caplog.at_level(logging.WARNING):
         warn_far_above_baseline(run, result)
     assert not caplog.records
@@ -120,3 +129,24 @@ def test_a_model_far_worse_than_one_number_is_warned_about(tmp_path, caplog):
         warn_far_above_baseline(run, dataclasses.replace(result, val_mae=4e5))
     (record,) = caplog.records
     assert record.levelno == logging.WARNING and str(tmp_path) in record.getMessage()
+
+
+def test_a_property_that_failed_is_warned_about_though_the_mean_with_another_is_not(
+    tmp_path, caplog
+):
+    """0.1 and 2.4 beside a baseline of 0.5: on average 2.5 times the baseline's, but one is 4.8."""
+    run, result = finished(tmp_path, 1.25)
+    names = ("band_gap", "shear_modulus")
+    run = dataclasses.replace(run, spec=dataclasses.replace(run.spec, property=",".join(names)))
+    each = {"unit": "eV", "test_rmse": 3.0, "test_r2": None, "baseline_mae": 0.5}
+    counts = {"n_train": 10, "n_val": 5, "n_test": 5}
+    maes = dict(zip(names, (0.1, 2.4), strict=True))
+    per_property = {
+        name: each | counts | {"test_mae": mae, "val_mae": mae} for name, mae in maes.items()
+    }
+    result = dataclasses.replace(result, val_mae=1.25, per_property=per_property)
+    assert result.times_baseline == 2.5 and not result.is_far_above_baseline
+    with caplog.at_level(logging.WARNING):
+        warn_far_above_baseline(run, result)
+    (record,) = caplog.records
+    assert "for shear_modulus: its MAE, 2.4 on test and 2.4 on val" in record.getMessage()
