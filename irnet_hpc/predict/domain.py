@@ -97,7 +97,7 @@ def domain_of(pack: Pack, spec: RunSpec) -> Domain:
         return np.concatenate([*_projected(projection, pack, rows)])
 
     tree = cKDTree(project(train[:NEIGHBOUR_ROWS]))
-    constants = constants_of(pack, train[:NEIGHBOUR_ROWS])
+    constants = constants_of(pack, train)
     val = reported_rows(pack, spec.property, pack.rows("val"))[:LIMIT_ROWS]
     if len(val):
         nearest = tree.query(project(val), eps=TREE_TOLERANCE)[0]

@@ -80,6 +80,16 @@ def test_constants_are_found_over_all_rows_and_only_they(alloys_pack):
     assert 0 < len(found.place) < x.shape[1]
 
 
+def test_a_value_that_only_a_late_training_row_has_is_not_new(runs, alloys_pack, monkeypatch):
+    """Distances may be measured to the first rows alone; what every row has is true of all."""
+    monkeypatch.setattr("irnet_hpc.predict.domain.NEIGHBOUR_ROWS", 2)
+    with store.open_pack(alloys_pack) as pack:
+        x = pack.x(slice(0, pack.n_train))
+        found = domain_of(pack, read_member(runs[0]).spec).constants
+    assert not found.differ(x).any()
+    assert 0 < len(found.place) < (x[0] == x[1]).sum()
+
+
 def test_a_new_element_is_named_and_not_each_of_its_features(runs, ask, tmp_path):
     _, rows, _ = ask(runs[0], table(tmp_path / "t.csv", ["AlNiO3"]))
     assert rows[0]["outside"].startswith("no training row has O")
