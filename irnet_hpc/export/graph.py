@@ -67,7 +67,7 @@ def write_graph(path: Path, member: Member) -> None:
     """
     import onnx
 
-    example = torch.zeros(2, len(member.feature_labels))
+    example = torch.zeros(2, len(member.feature_labels), dtype=torch.float32)
     n_rows = torch.export.Dim("n_rows")
     with no_warnings(), _errors_alone.block():
         program = torch.onnx.export(

@@ -93,6 +93,7 @@ class Network(nn.Module):
             self.body.extend(self._stack(n_inputs, stack))
             n_inputs = stack.width
         self.output = Linear(n_inputs, layers.n_outputs)
+        self.float()  # also where the caller has set another default dtype
 
     def _stack(self, n_inputs: int, stack: Stack) -> list[nn.Module]:
         branches = [self._branch(n_inputs, stack, n_layers) for n_layers in stack.branches]

@@ -6,8 +6,10 @@ loss is the absolute error, and the rate follows one cycle over a fixed number o
 the point of the grid is selected, not the epoch.
 """
 
+import contextlib
 import math
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -17,6 +19,17 @@ from irnet_hpc.errors import UserError
 PREDICTED_ROWS = 2048  # at once
 # The library draws from torch's own generators, so that fits in two threads would share the draws.
 _one_fit = threading.Lock()
+
+
+@contextlib.contextmanager
+def _float32_by_default() -> Iterator[None]:
+    """Let the library make its weights in float32, whatever default dtype the caller has set."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 class TabM:
@@ -57,7 +70,9 @@ class TabM:
             if on_gpu:
                 with torch.cuda.device(self.device):
                     torch.cuda.manual_seed(self.seed)
-            self.network = tabm.TabM.make(n_num_features=features.shape[1], d_out=1).to(self.device)
+            with _float32_by_default():
+                network = tabm.TabM.make(n_num_features=features.shape[1], d_out=1)
+            self.network = network.to(self.device)
             adamw = torch.optim.AdamW(
                 self.network.parameters(), self.learning_rate, weight_decay=self.weight_decay
             )

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
+from irnet_hpc.export import export_model
 from irnet_hpc.pack.store import open_pack
+from irnet_hpc.predict.members import read_member
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -28,6 +31,22 @@ def test_the_graph_gives_the_recorded_predictions_from_features_as_packed(export
     metadata = session.get_modelmeta().custom_metadata_map
     assert metadata["property"] == "size_mismatch,mixing_enthalpy"
     assert metadata["unit"] == "%,eV/atom"
+
+
+def test_a_graph_takes_float32_whatever_the_callers_default_dtype_is(exported, gaps_pack, tmp_path):
+    run, path = exported
+    torch.set_default_dtype(torch.float64)
+    try:
+        export_model(run, tmp_path / "model.onnx", gaps_pack.parent)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    predicted = [
+        onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"]).run(
+            None, {"features": np.ones((3, len(read_member(run).feature_labels)), np.float32)}
+        )[0]
+        for model in (path, tmp_path / "model.onnx")
+    ]
+    np.testing.assert_array_equal(*predicted)
 
 
 def test_a_row_with_a_feature_that_is_no_finite_number_gets_no_number(exported, gaps_pack):

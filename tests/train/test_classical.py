@@ -508,6 +508,21 @@ def test_tabm_is_the_mean_of_its_members_and_the_same_for_the_same_seed():
     )
 
 
+def test_tabm_is_fitted_in_float32_whatever_the_callers_default_dtype_is():
+    from irnet_hpc.train.tabm import TabM
+
+    x = np.random.default_rng(0).normal(size=(64, 3))
+    made = {"epochs": 1, "batch": 32, "learning_rate": 1e-3, "weight_decay": 0.0}
+    expected = TabM(0, torch.device("cpu"), **made).fit(x, x[:, 0]).predict(x)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = TabM(0, torch.device("cpu"), **made).fit(x, x[:, 0]).predict(x)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert np.array_equal(found, expected)
+
+
 # Matrices and sweeps
 
 

@@ -177,12 +177,22 @@ def default_device(name: str) -> Iterator[None]:
         torch.set_default_device(None)
 
 
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 # The modes that a notebook may have switched on, also for the whole process.
 MODES = {
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "no_grad": torch.no_grad,
     "inference_mode": torch.inference_mode,
     "default device": lambda: default_device("meta"),
+    "default dtype": lambda: default_dtype(torch.float64),
 }
 
 
@@ -209,5 +219,6 @@ def test_a_mode_of_the_callers_torch_changes_no_number(mode, alloys_pack, tmp_pa
             "no_grad": not torch.is_grad_enabled(),
             "inference_mode": torch.is_inference_mode_enabled(),
             "default device": torch.get_default_device().type == "meta",
+            "default dtype": torch.get_default_dtype() == torch.float64,
         }
         assert is_on[mode]  # the mode is the caller's again
