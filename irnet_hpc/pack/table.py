@@ -1,8 +1,11 @@
 """Pack a table from Python."""
 
-from collections.abc import Mapping, Sequence
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from irnet_hpc.data.splits import RANDOM
 from irnet_hpc.errors import UserError, check_whole
@@ -65,29 +68,55 @@ def pack_table(
     Raises:
         UserError: If an argument or the table is wrong, or another pack has this name.
     """
-    if isinstance(properties, str):
-        properties = [properties]
-    if units is not None and not isinstance(units, Mapping):
+    properties = [properties] if isinstance(properties, str) else properties
+    properties = () if properties is None else properties
+    units = {} if units is None else units
+    limits = {} if limits is None else limits
+    if not _are_strings(properties):
+        raise UserError(f"properties must be a name or a list of names, got {properties!r}")
+    if not isinstance(units, Mapping) or not _are_strings(units.values()):
         raise UserError(f"units must be a mapping such as {{'hardness': 'GPa'}}, got {units!r}")
     if not isinstance(features, str):
         raise UserError(f"features must be a string such as 'magpie+elements', got {features!r}")
+    if not isinstance(split, str):
+        raise UserError(f"split must be a string such as 'element:O', got {split!r}")
+    if not isinstance(name, str | None):
+        raise UserError(f"name must be a string, got {name!r}")
+    if not isinstance(limits, Mapping) or not all(map(_is_limit, limits.values())):
+        raise UserError(
+            "limits must be a mapping to a lower and a higher number, such as "
+            f"{{'band_gap': (0, math.inf)}}, got {limits!r}"
+        )
     options = PackOptions(
         source=table,
         features=features,
         name=name,
-        properties=tuple(properties or ()),
-        units=dict(units or {}),
+        properties=tuple(properties),
+        units=dict(units),
         rows=None if rows is None else check_whole("rows", rows),
         split=split,
         split_seed=check_whole("split_seed", split_seed),
         filters=filters,
-        limits=dict(limits or {}),
+        limits=dict(limits),
         data_dir=data_dir,
         pack_dir=pack_dir,
-        workers=workers,
+        workers=None if workers is None else check_whole("workers", workers),
         overwrite=overwrite,
     )
     path = pack_source(options)
     # pack_source returns None only on ranks other than 0, and this process is rank 0.
     assert path is not None
     return open_pack(path)
+
+
+def _are_strings(values: object) -> bool:
+    return isinstance(values, Iterable) and all(isinstance(value, str) for value in values)
+
+
+def _is_limit(limit: object) -> bool:
+    """Return True for two numbers; which of them is higher is checked when packing."""
+    return (
+        isinstance(limit, Sequence | np.ndarray)
+        and len(limit) == 2
+        and all(isinstance(number, numbers.Real) for number in limit)
+    )

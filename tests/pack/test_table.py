@@ -112,6 +112,18 @@ def test_a_mistake_is_a_user_error(frame, tmp_path):
         (frame, {"split_seed": 1.0}),  # it had made another split than 1
         (frame, {"split_seed": True}),
         (frame, {"features": ["elements"]}),
+        (frame, {"units": pd.Series({"hardness": "GPa"})}),
+        (frame, {"properties": 5}),
+        (frame, {"properties": [5]}),
+        (frame, {"units": {"hardness": 5}}),
+        (frame, {"split": None}),
+        (frame, {"name": 5}),
+        (frame, {"workers": 1.5}),
+        (frame, {"limits": [("band_gap", (0, 5))]}),
+        (frame, {"limits": {"band_gap": 5}}),
+        (frame, {"limits": {"band_gap": (0,)}}),
+        (frame, {"limits": {"band_gap": (0, None)}}),
+        (frame, {"limits": {"band_gap": "05"}}),
         (tmp_path / "nothing.csv", {}),
     ):
         with pytest.raises(UserError):
