@@ -14,7 +14,6 @@ import numpy as np
 NUMERAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 # With these characters alone, float() takes nothing that is not a numeral.
 OTHER = re.compile(r"[^0-9.eE+\- \n]")
-INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
 # A whole number that begins with 0 is a code, such as 00123 for an entry of a database.
 CODE = re.compile(r"^ *[+-]?0[0-9]+ *$", re.MULTILINE)
 

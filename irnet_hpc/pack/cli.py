@@ -14,14 +14,15 @@ If packing was interrupted, the same command resumes it.
 """
 
 import argparse
-import math
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from irnet_hpc.console import CommandParser, command_parser, json_answer
 from irnet_hpc.data.elements import FAMILIES
+from irnet_hpc.data.numerals import parse_number
 from irnet_hpc.data.sources import SOURCES
 from irnet_hpc.data.splits import RANDOM
 from irnet_hpc.distributed.mpi import Ranks, run
@@ -33,6 +34,8 @@ from irnet_hpc.pack import store
 from irnet_hpc.pack.pipeline import PackOptions, pack_source
 from irnet_hpc.pack.summary import describe_pack, pack_facts
 from irnet_hpc.runs.recipes import RECIPES, fitting_batch
+
+T = TypeVar("T")
 
 
 @handlers_restored
@@ -130,29 +133,47 @@ def next_step(pack: store.Pack, name: str, pack_dir: str | None) -> str:
 
 def _units(pairs: list[str]) -> dict[str, str]:
     """Read `NAME=UNIT` pairs."""
+    units = []
     for pair in pairs:
         name, _, unit = pair.rpartition("=")
         if not name or not unit:
             raise UserError(f"--unit must be NAME=UNIT, got {pair!r}")
-    return dict(pair.rsplit("=", 1) for pair in pairs)
+        units.append((name, unit))
+    return _once_each("--unit", units)
 
 
 def _limits(texts: list[str]) -> dict[str, tuple[float, float]]:
     """Read `NAME=LOW:HIGH`; either number may be left out."""
-    limits = {}
+    limits = []
     for text in texts:
         name, _, span = text.rpartition("=")
         low, colon, high = span.partition(":")
         try:
-            bounds = float(low or "-inf"), float(high or "inf")
+            bounds = _bound(low or "-inf"), _bound(high or "inf")
+            is_limit = bool(name and colon and (low or high))
         except ValueError:
-            bounds = (math.nan, math.nan)
-        if not (name and colon and (low or high)) or any(map(math.isnan, bounds)):
+            is_limit = False
+        if not is_limit:
             raise UserError(
                 f"--limit must be NAME=LOW:HIGH, where one number may be left out, got {text!r}"
             )
-        limits[name] = bounds
-    return limits
+        limits.append((name, bounds))
+    return _once_each("--limit", limits)
+
+
+def _bound(text: str) -> float:
+    """Read a number as tables have it, `inf` or `-inf`. Raises ValueError for other text."""
+    return float(text) if text in ("-inf", "inf") else parse_number(text)
+
+
+def _once_each(option: str, pairs: Sequence[tuple[str, T]]) -> dict[str, T]:
+    """Return name -> value. Raises UserError if a name repeats, since only one value would act."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{option} may be given once for each property, got {twice} twice")
+    return values
 
 
 def parser() -> CommandParser:
@@ -225,7 +246,7 @@ def parser() -> CommandParser:
         default=[],
         metavar="P=LOW:HIGH",
         help="remove values of a property outside these limits, in its unit; negative moduli, "
-        "for example, by `--limit bulk_modulus=0:`; may be given for several properties",
+        "for example, by `--limit bulk_modulus=0:`; may be given once for each property",
     )
     add("--overwrite", action="store_true", help="replace an existing pack of the same name")
     return parser

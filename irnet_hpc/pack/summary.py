@@ -91,7 +91,7 @@ def suspect_units(selection: Selection) -> list[str]:
             "column in another unit?"
         )
         if not n_left:
-            raise UserError(f"{text} --no-filters keeps such values")
+            raise UserError(f"{text} --no-filters keeps values that no --limit excludes")
         suspicions.append(text)
     return suspicions
 

@@ -1,12 +1,14 @@
 """A composition has the same values in every pack of a table, whatever else is packed."""
 
 import csv
+import math
 import random
 
 import numpy as np
 import pytest
 
 from irnet_hpc.errors import UserError
+from irnet_hpc.pack.cli import pack_options, parser
 from irnet_hpc.pack.store import open_pack
 from irnet_hpc.pack.table import pack_table
 
@@ -160,7 +162,44 @@ def test_a_code_for_not_reported_in_the_users_own_property_is_named_with_its_row
     assert ("line 42 (FeO42)" in caplog.text) == named
 
 
-@pytest.mark.parametrize("text", ["hardness", "hardness=1", "hardness=:", "hardness=a:b", "=1:2"])
+@pytest.mark.parametrize(
+    ("texts", "limits"),
+    [
+        (["hardness=0:"], {"hardness": (0, math.inf)}),
+        (["hardness=-1.5e1:inf"], {"hardness": (-15, math.inf)}),
+        (["a=b=:2", "hardness=-inf:3"], {"a=b": (-math.inf, 2), "hardness": (-math.inf, 3)}),
+    ],
+)
+def test_a_limit_is_read(texts, limits):
+    options = [word for text in texts for word in ("--limit", text)]
+    arguments = parser().parse_args(["--source", "t.csv", *options])
+    assert pack_options(arguments).limits == limits
+
+
+@pytest.mark.parametrize("option", ["--limit", "--unit"])
+def test_an_option_that_is_given_twice_for_a_property_is_refused(option):
+    """Of `--limit K=0: --limit K=:300`, only the second had acted."""
+    values = {
+        "--limit": ("hardness=0:", "hardness=:300"),
+        "--unit": ("hardness=GPa", "hardness=HV"),
+    }
+    options = [word for value in values[option] for word in (option, value)]
+    with pytest.raises(UserError, match=f"{option} .* got hardness twice"):
+        pack_options(parser().parse_args(["--source", "t.csv", *options]))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hardness",
+        "hardness=1",
+        "hardness=:",
+        "hardness=a:b",
+        "=1:2",
+        "hardness=1_0:",
+        "hardness=nan:",
+    ],
+)
 def test_a_limit_that_cannot_be_read_is_refused(text, pack_command, tmp_path):
     (tmp_path / "t.csv").write_text("formula,hardness\nFeO,1\n")
     done = pack_command("--source", "t.csv", "--unit", "hardness=GPa", "--limit", text)
