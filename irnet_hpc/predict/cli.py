@@ -15,7 +15,6 @@ import argparse
 import csv
 import dataclasses
 import gc
-import math
 import shlex
 import sys
 import time
@@ -240,18 +239,20 @@ def _row_filter(arguments: argparse.Namespace, properties: tuple[str, ...]) -> "
 
 def _bounds(pairs: Sequence[str], option: str, properties: Sequence[str]) -> dict[str, float]:
     """Read `[PROPERTY=]VALUE` pairs; the name may be left out if there is only one property."""
+    from irnet_hpc.data.numerals import parse_number
+
     bounds: dict[str, float] = {}
     for pair in pairs:
         name, _, text = pair.rpartition("=")
         if not name and len(properties) > 1:
             raise UserError(f"{option} must name one of {', '.join(properties)}, got {pair!r}")
         name = check_choice("predicted property", name or properties[0], properties)
+        if name in bounds:
+            raise UserError(f"{option} must be given once for {name}, got {', '.join(pairs)}")
         try:
-            bounds[name] = float(text)
+            bounds[name] = parse_number(text)
         except ValueError:
-            bounds[name] = math.nan
-        if math.isnan(bounds[name]):
-            raise UserError(f"{option} must be [PROPERTY=]NUMBER, got {pair!r}")
+            raise UserError(f"{option} must be [PROPERTY=]NUMBER, got {pair!r}") from None
     return bounds
 
 

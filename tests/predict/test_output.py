@@ -29,6 +29,21 @@ def test_bounds_and_the_first_rows_are_those_of_the_whole_list_sorted(runs, ask)
         assert first == [everything[row] for row in np.argsort(order, kind="stable")[:7]]
 
 
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        ["--min", "2_1"],
+        ["--max", "nan"],
+        ["--max", "1,5"],
+        ["--min", "mixing_enthalpy=1e3x"],
+        ["--min", "1", "--min", "mixing_enthalpy=0"],
+    ],
+)
+def test_a_bound_is_one_number_that_people_write_and_given_once(bounds, runs, ask):
+    status, _, err = ask(runs[0], "--enumerate", "Al-Ni, step 0.5", *bounds)
+    assert status == 2 and f"error: {bounds[0]} must be" in err
+
+
 def test_the_file_is_whole_and_says_its_unit(runs, tmp_path, alloys_pack, monkeypatch, capfd):
     monkeypatch.setenv("IRNET_PACKS", str(alloys_pack.parent))
     formulas, output = table(tmp_path / "t.csv", ["AlNi", "Foo"]), tmp_path / "out.csv.gz"
