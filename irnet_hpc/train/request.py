@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from irnet_hpc.errors import UserError, check_choice
+from irnet_hpc.errors import UserError, check_choice, check_whole
 from irnet_hpc.models.architectures import MODELS
 from irnet_hpc.runs.classical_grids import GRID, GRIDS, Grid
 from irnet_hpc.runs.folder import RunFolder
@@ -132,8 +132,10 @@ def one_collective_per_step(recipes: Sequence[Recipe | Grid], size: int) -> bool
 
 
 def check_options(request: TrainRequest, options: TrainOptions) -> None:
-    """Raise UserError if `data` is unknown, or an option does not suit a classical model."""
+    """Raise UserError if an option has no such value, or does not suit a classical model."""
     place = check_choice("data", options.data, PLACES)
+    if options.micro_batch is not None:
+        check_whole("micro_batch", options.micro_batch)
     if not request.is_classical:
         return
     if request.init is not None:

@@ -157,6 +157,8 @@ def test_a_run_that_another_holds_is_a_type_of_error(alloys_pack, tmp_path):
         {"layers": LAYERS, "recipe": "papper"},
         {"layers": LAYERS, "data": "disk"},
         {"architecture": "ridge", "micro_batch": 8},
+        {"layers": LAYERS, "micro_batch": "64"},
+        {"layers": LAYERS, "micro_batch": 64.0},
         {"architecture": "ridge", "data": "stream"},
         {"layers": LAYERS, "seed": -1},
         {"layers": LAYERS, "init": "nowhere"},
