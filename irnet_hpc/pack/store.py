@@ -336,6 +336,12 @@ def _check_layout(pack: Pack) -> None:
         "[0-9a-f]{64}", identity["content_sha256"]
     ):
         raise ValueError("n_source_rows must be a whole number, content_sha256 a SHA-256")
+    # Not all packs have these attributes; `y` and the description of a pack count on their form.
+    n_reported = pack.attrs.get("reported", {})
+    if not isinstance(n_reported, dict) or not all(map(_is_count_by_role, n_reported.values())):
+        raise ValueError(
+            f"attribute reported must count the {', '.join(ROLES)} rows, got {n_reported!r:.80}"
+        )
     if not all(isinstance(unit, str) for unit in pack.units.values()):
         raise ValueError(f"units must be text, got {pack.units!r:.80}")
     if not pack.n_rows or not pack.n_features or pack.n_rows != sum(counts):
@@ -351,6 +357,14 @@ def _check_layout(pack: Pack) -> None:
             f"{pack.path} unpacks to {n_bytes / 2**20:,.0f} MiB, "
             f"more than {MAX_UNPACKED_RATIO} times its size, which no real pack does"
         )
+
+
+def _is_count_by_role(counts: object) -> bool:
+    return (
+        isinstance(counts, dict)
+        and counts.keys() == set(ROLES)
+        and all(isinstance(count, int) for count in counts.values())
+    )
 
 
 def _check_datasets(pack: Pack) -> int:

@@ -1,6 +1,7 @@
 """Packs are read without HDF5's locks, and damage that its checksums miss is found when reading."""
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+from irnet_hpc.data.splits import ROLES
 from irnet_hpc.errors import UserError
 from irnet_hpc.pack.store import can_be_locked, open_pack, verify
 from irnet_hpc.pack.table import pack_table
@@ -123,3 +125,16 @@ def test_a_zero_of_a_property_that_became_nan_is_damage(place, sound, tmp_path):
         for rows in (pack.rows(role), slice(0, 60)):
             with pytest.raises(UserError, match="damaged"):
                 pack.y("density", rows)
+
+
+@pytest.mark.parametrize(
+    "reported",
+    [None, [], {"density": 5}, {"density": {"train": 5}}, {"density": dict.fromkeys(ROLES, "5")}],
+)
+def test_counts_of_another_form_are_a_sentence(reported, sound, tmp_path):
+    path = shutil.copy(sound, tmp_path / "t.h5")
+    text = json.dumps(reported).encode()
+    with h5py.File(path, "r+") as file:
+        file.attrs["reported"] = np.array(text, h5py.string_dtype("utf-8", len(text)))
+    with pytest.raises(UserError, match="reported must count the train, val, test rows"):
+        open_pack(path)
