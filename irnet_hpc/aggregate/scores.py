@@ -212,7 +212,7 @@ def _improvement_over_splits(
     if not common:
         return None
     mae, other = (
-        _mean_over_splits([run for run in side if run.split in common], "test_mae")
+        mean_over_splits([run for run in side if run.split in common], "test_mae")
         for side in (runs, others)
     )
     return percent_below(mae, other)
@@ -245,11 +245,11 @@ def best_classical(runs: Sequence[FinishedRun], name: str, protocol: str) -> Bes
     complete = [model for model in n_splits if n_splits[model] == max(n_splits.values())]
     if not complete:
         return None
-    model = min(sorted(complete), key=lambda model: _mean_over_splits(val[model], "val_mae"))
+    model = min(sorted(complete), key=lambda model: mean_over_splits(val[model], "val_mae"))
     return BestClassical.from_runs([run for _, run in sorted(test[model].items())], model=model)
 
 
-def _mean_over_splits(runs: Sequence[FinishedRun], field: str) -> float:
+def mean_over_splits(runs: Sequence[FinishedRun], field: str) -> float:
     """Average a field over seeds, then over splits, so that all splits have equal weight."""
     values = defaultdict(list)
     for run in runs:

@@ -182,6 +182,17 @@ def test_an_ensemble_is_the_mean_over_splits_of_two_seeds_or_more(tmp_path):
     assert table.rows[0].scores[0].ensemble_mae is None
 
 
+def test_an_ensemble_of_equal_seeds_gains_nothing_however_many_a_split_has(tmp_path):
+    """Splits of 3 and 2 seeds: 0.1 and 0.2 are 0.15 over splits, but 0.14 over the five runs."""
+    for split, n_seeds in enumerate((3, 2)):
+        for seed in range(n_seeds):
+            errors = [0.1 + 0.1 * split] * 2
+            write_predictions(write_split, tmp_path, errors, split, seed=seed)
+    (block,) = ensembles.section(findings_of(tmp_path)).blocks
+    number, gain = texts(block)[1][1].split(" (of 5 in 2 splits, ")
+    assert (float(number), float(gain.removesuffix(" %)"))) == (0.15, 0.0)
+
+
 def test_an_ensemble_of_which_a_run_cannot_be_read_is_none_and_a_note(tmp_path):
     write_predictions(write_run, tmp_path, [0.3, 0.1], seed=0)
     folder = write_predictions(write_run, tmp_path, [-0.1, 0.1], seed=1)

@@ -6,15 +6,15 @@ An ensemble is a separate model; the mean MAE of the seeds never includes it.
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of, missing
 from irnet_hpc.aggregate.mae_table import row_format
-from irnet_hpc.aggregate.scores import Model, ModelScore
+from irnet_hpc.aggregate.scores import Model, ModelScore, mean_over_splits
 from irnet_hpc.aggregate.tables import Row, Table
 
 TEXT = (
     "An ensemble predicts the mean of the predictions of all seeds of a split. Each number is the "
     "test MAE of the ensemble, averaged over splits; the percentage is how far it is below the "
-    "mean of the seeds' MAEs in the tables above. An ensemble costs as many trainings as there are "
-    "seeds, so the tables above do not include it. It is shown only if the predictions of all runs "
-    "of a model can be read."
+    "mean of the seeds' MAEs, averaged over splits, too. An ensemble costs as many trainings as "
+    "there are seeds, so the tables above do not include it. It is shown only if the predictions "
+    "of all runs of a model can be read."
 )
 
 
@@ -47,7 +47,9 @@ def _cell(table: Table, row: Row, model: Model) -> Text:
 
 
 def _ensemble_text(score: ModelScore, ensemble_mae: float, form: str) -> str:
-    gain = f", {100 * (score.mae - ensemble_mae) / score.mae:+.1f} %" if score.mae else ""
+    # Not the mean over runs of the tables: a split with more seeds would weigh more in it.
+    mae = mean_over_splits(score.runs, "test_mae")
+    gain = f", {100 * (mae - ensemble_mae) / mae:+.1f} %" if mae else ""
     n_splits = max(1, len(score.splits))
     whole, rest = divmod(score.n, n_splits)
     members = f"of {whole}" + (f", {n_splits} splits" if n_splits > 1 else "")
