@@ -43,6 +43,11 @@ class TaskResult:
         return f"{self.table.recipe_label}{self.table.origin_words}"
 
     @property
+    def splits(self) -> frozenset[int | None]:
+        """The splits of the runs; None stands for a split without a seed."""
+        return frozenset(run.split for run in self.score.runs)
+
+    @property
     def val_mae(self) -> float | None:
         """The mean MAE on val; None if a run has none."""
         known = [run.result.val_mae for run in self.score.runs if run.result.val_mae is not None]
@@ -56,13 +61,19 @@ class Task:
     dataset: str  # the pack's name without its features
     property: str
     unit: str
-    results: tuple[TaskResult, ...]  # ordered by MAE on val; results without val come last
+    # Ordered by MAE on val. Results without val come last, but before results on fewer splits.
+    results: tuple[TaskResult, ...]
     published: Published | None  # the published number with the lowest MAE
 
     @builtins.property
     def best(self) -> TaskResult:
         """The result with the lowest MAE on val."""
         return self.results[0]
+
+    @builtins.property
+    def comparable(self) -> tuple[TaskResult, ...]:
+        """The results on the same splits as the best; only their MAEs are on the same test rows."""
+        return tuple(result for result in self.results if result.splits == self.best.splits)
 
     @builtins.property
     def name(self) -> str:
@@ -112,9 +123,13 @@ def _task(name: str, unit: str, results: Sequence[TaskResult]) -> Task:
     }
     lines = [] if table.held_out else published_on(table.source, [(name, unit)])
 
+    n_splits = max(len(result.splits) for result in results)
+
+    # As in a table, a model that was trained on some of the splits only, whose rows may be easier,
+    # cannot be the best.
     def by_val(result: TaskResult) -> tuple:
         val_mae = result.val_mae
-        return val_mae is None, val_mae, result.score.mae
+        return len(result.splits) < n_splits, val_mae is None, val_mae, result.score.mae
 
     return Task(
         dataset=min(datasets, key=lambda dataset: (len(dataset), dataset)),

@@ -8,7 +8,7 @@ from irnet_hpc.aggregate.figures import rank_figure
 from irnet_hpc.aggregate.ranking import Ranking, rank_models
 from irnet_hpc.aggregate.sections import ranks
 from irnet_hpc.aggregate.task_results import tasks_of
-from tests.aggregate.results import findings_of, tables_of, write_ranked
+from tests.aggregate.results import findings_of, tables_of, write_ranked, write_split
 
 
 @pytest.mark.parametrize(("n_tasks", "claimed"), [(7, False), (8, True)])
@@ -40,6 +40,18 @@ def test_a_critical_difference_of_mean_ranks_is_claimed_from_eight_tasks_on(
         assert {"critical difference 1.17"} <= {text.get_text() for text in figure.axes[0].texts}
     (block,) = ranks.section(findings_of(tmp_path)).blocks
     assert ("too few" in block.title) is not claimed
+
+
+def test_a_model_of_fewer_splits_has_no_rank_among_those_of_all(tmp_path):
+    """SRNet's 0.11 on the easy split is below IRNet's mean of 0.2, but above IRNet's 0.1 there."""
+    for name in ("p0", "p1"):
+        for split, mae in enumerate((0.1, 0.3)):
+            write_split(tmp_path, mae, split, property=name)
+            write_split(tmp_path, mae + 0.05, split, "plain-17", property=name)
+        write_split(tmp_path, 0.11, 0, "srnet-17", property=name)
+    ranking = findings_of(tmp_path).ranking
+    assert [model.partition(",")[0] for model in ranking.models] == ["irnet-17", "plain-17"]
+    assert (ranking.ranks, ranking.wins) == ((1.0, 2.0), (2, 0))
 
 
 def test_ranks_within_the_critical_difference_are_joined_in_the_longest_bars():

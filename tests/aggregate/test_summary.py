@@ -15,6 +15,7 @@ from tests.aggregate.results import (
     write_predictions,
     write_ranked,
     write_run,
+    write_split,
 )
 
 FORMULAS = [f"Fe{number}O" for number in range(1, 500)]
@@ -117,6 +118,16 @@ def test_a_failed_run_is_named_before_anything_is_claimed_of_it(tmp_path):
         write(tmp_path, [5e4] * 40, seed=seed)
     text = texts_of(tmp_path)[0][TASK]
     assert "3 of 3 runs failed" in text and "1e+05 times the baseline's" in text
+
+
+def test_a_model_of_fewer_splits_is_neither_chosen_nor_preferred(tmp_path):
+    """SRNet has seen only the easy split, where IRNet has 0.1, too; 0.2 is IRNet's mean."""
+    for split, mae in enumerate((0.1, 0.3)):
+        write_split(tmp_path, mae, split)
+    write_split(tmp_path, 0.11, 0, "srnet-17")
+    text = texts_of(tmp_path)[0][TASK]
+    assert text.startswith("irnet-17 has a test MAE of 0.20 eV/atom")
+    assert "srnet" not in text
 
 
 def test_the_model_that_test_prefers_is_named_but_not_chosen(tmp_path):

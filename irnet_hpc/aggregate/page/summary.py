@@ -62,7 +62,8 @@ def _best(task: Task, findings: Findings) -> str:
 
 
 def _rivals(task: Task) -> str:
-    return f", chosen by val among {len(task.results)}," if len(task.results) > 1 else ""
+    n = len(task.comparable)
+    return f", chosen by val among {n}," if n > 1 else ""
 
 
 def _doubts(task: Task) -> Iterator[str]:
@@ -79,7 +80,7 @@ def _doubts(task: Task) -> Iterator[str]:
     for name, score in known:
         if score.half and score.half.are_few:
             yield f"a few rows decide the MAE of {name}: {score.half.words(form, task.unit)}"
-    lowest = min(task.results, key=lambda result: result.score.mae)
+    lowest = min(task.comparable, key=lambda result: result.score.mae)
     if lowest.score.mae < best.score.mae:
         yield (f"{lowest.model} has {lowest.score.mae:{form}} on test, but test must not choose")
 

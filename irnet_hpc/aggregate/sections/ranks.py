@@ -8,7 +8,8 @@ from irnet_hpc.aggregate.ranking import LEVEL, MIN_TASKS, Ranking
 TEXT = (
     "A model's rank by test MAE (1 is the best, equal MAEs share theirs), averaged over tasks. A "
     "model here is an architecture, depth and recipe; a task is a property of a pack with its "
-    "number of training rows. Only models and tasks without gaps are ranked. From "
+    "number of training rows. Only models and tasks without gaps are ranked; a model that was "
+    "trained on some of a task's splits only has a gap. From "
     f"{MIN_TASKS} tasks on, Friedman's test says whether any models differ, and if so, Nemenyi's "
     "critical difference says by how much two mean ranks must differ. Tasks that share their "
     "materials are less independent than the test supposes."

@@ -11,9 +11,10 @@ from irnet_hpc.aggregate.task_results import Task
 TEXT = (
     "A task is a property of a dataset under one kind of split. Val chooses the best model of each "
     "task among all that were trained on it with protocol honest: any features, recipe, start and "
-    "number of rows, but nothing that has seen test formulas. Its test MAE took no part in the "
-    "choice. best classical: on the same rows and features. published: the lowest MAE that others "
-    "report on the dataset, with other rows and splits."
+    "number of rows, but nothing that has seen test formulas, and nothing that was trained on "
+    "fewer splits than another. Its test MAE took no part in the choice. best classical: on the "
+    "same rows and features. published: the lowest MAE that others report on the dataset, with "
+    "other rows and splits."
 )
 HEADER = (
     *("task", "training rows", "test MAE", "model", "features", "recipe", "baseline"),
