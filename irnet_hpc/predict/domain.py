@@ -97,15 +97,16 @@ def domain_of(pack: Pack, spec: RunSpec) -> Domain:
         return np.concatenate([*_projected(projection, pack, rows)])
 
     tree = cKDTree(project(train[:NEIGHBOUR_ROWS]))
-    constants = constants_of(pack, train)
-    val = reported_rows(pack, spec.property, pack.rows("val"))[:LIMIT_ROWS]
+    val = reported_rows(pack, spec.property, pack.rows("val"))
     if len(val):
-        nearest = tree.query(project(val), eps=TREE_TOLERANCE)[0]
+        nearest = tree.query(project(val[:LIMIT_ROWS]), eps=TREE_TOLERANCE)[0]
     else:
         # Without val rows, take the distance of each training row to the nearest other one.
         nearest = tree.query(tree.data[:LIMIT_ROWS], k=2)[0][:, -1]
     limit = max(float(np.quantile(nearest, LIMIT)), float(np.finfo(np.float32).tiny))
-    return Domain(_elements(pack, train), constants, projection, tree, limit)
+    # Protocol paper trains on the val rows too. They cannot set a limit to a tree that has them.
+    seen = train if spec.protocol == "honest" else np.concatenate([train, val])[: spec.train_rows]
+    return Domain(_elements(pack, seen), constants_of(pack, seen), projection, tree, limit)
 
 
 def _fit_projection(x: np.ndarray) -> Projection:

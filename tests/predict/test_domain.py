@@ -2,11 +2,13 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from irnet_hpc import load_model, pack_table
 from irnet_hpc.pack import store
 from irnet_hpc.predict.domain import Constants, constants_of, domain_of
 from irnet_hpc.predict.members import read_member
+from irnet_hpc.runs.spec import RunSpec, model_of
 from tests.predict.builders import QUICK, held_out, numbers, table, train_one
 
 
@@ -88,6 +90,21 @@ def test_a_value_that_only_a_late_training_row_has_is_not_new(runs, alloys_pack,
         found = domain_of(pack, read_member(runs[0]).spec).constants
     assert not found.differ(x).any()
     assert 0 < len(found.place) < (x[0] == x[1]).sum()
+
+
+@pytest.mark.parametrize(("protocol", "constant"), [("honest", ["flag"]), ("paper", [])])
+def test_val_rows_that_were_trained_on_are_not_new(protocol, constant, tmp_path):
+    """One val row alone has flag 1."""
+    frame = pd.DataFrame({"formula": [f"Al{n}Ni" for n in range(1, 121)], "flag": 0})
+    frame["score"] = frame["u"] = np.random.default_rng(0).normal(size=120)
+    options = {"features": "columns", "units": {"score": "1"}, "workers": 1, "pack_dir": tmp_path}
+    with pack_table(frame, name="same", **options) as pack:
+        in_val = frame["formula"] == pack.formulas(pack.rows("val"))[0]
+    frame.loc[in_val, "flag"] = 1
+    spec = RunSpec("one", "score", recipe="onecycle", protocol=protocol, **model_of("8x1-1"))
+    with pack_table(frame, name="one", **options) as pack:
+        domain = domain_of(pack, spec)
+        assert [pack.feature_labels[place] for place in domain.constants.place] == constant
 
 
 def test_a_new_element_is_named_and_not_each_of_its_features(runs, ask, tmp_path):
