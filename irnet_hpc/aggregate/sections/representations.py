@@ -34,7 +34,7 @@ def _trained_alike(task: Task) -> list[dict[str, TaskResult]]:
     alike: dict[tuple, dict[str, TaskResult]] = defaultdict(dict)
     for result in task.results:
         table = result.table
-        settings = (table.recipe_label, table.train_rows, table.start, table.joint)
+        settings = (table.recipe_label, table.train_rows, table.start, table.joint, result.splits)
         alike[result.model, *settings].setdefault(result.features, result)
     return [results for results in alike.values() if len(results) > 1]
 
