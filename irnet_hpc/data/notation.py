@@ -10,8 +10,10 @@ point for a decimal one, so CuSO4.5H2O has 5.5 O there.
 import itertools
 import re
 
+# TiO2(B), ZnS(W) and NaCl(S) are bronze, wurtzite and a solid, without boron, tungsten or sulphur.
+PHASE = re.compile(r"(?<=[A-Za-z0-9])\([A-Z][a-z]?\)$")
 # A formula in which nothing here matches is plain. Every formula of a table is searched for it.
-UNUSUAL = re.compile(r"[^A-Za-z0-9()\[\]]|(?<![0-9])0[0-9]|\([IV]|UNKNOWN")
+UNUSUAL = re.compile(rf"[^A-Za-z0-9()\[\]]|(?<![0-9])0[0-9]|\([IV]|UNKNOWN|{PHASE.pattern}")
 INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))
 # Subscripts, and the signs that people type for a raised point.
 TO_PLAIN = {ord("₀") + n: str(n) for n in range(10)} | dict.fromkeys(map(ord, "•⋅∙‧・×*"), "·")
@@ -48,6 +50,8 @@ GROUP = re.compile(r"[(\[].*[)\]][0-9.]*")
 # Iron(II), but not the iodides of a formula such as Pb(I)2. Cu(I)2O is copper(I) oxide, or perhaps
 # an iodide.
 OXIDATION_STATE = re.compile(r"\((?:III?\)|(?:IV?|VI{0,3})\)(?![0-9])|I\)(?=[0-9.]+[A-Z(\[]))")
+# A core in a shell: Fe3O4@SiO2. Amounts are known only of a cage of carbon: Y3N@C80.
+SHELL = re.compile(r"@(?!C[2-9][0-9]+$)")
 
 
 class InvalidFormula(ValueError):
@@ -69,6 +73,14 @@ def parts_of(formula: str) -> list[tuple[float, str]]:
         raise InvalidFormula("formula not readable", f"an amount begins with 0 in {text:.50}")
     if state := OXIDATION_STATE.search(text):
         raise InvalidFormula("formula not readable", f"{state[0]} is an oxidation state")
+    if phase := PHASE.search(text):
+        raise InvalidFormula(
+            "formula not readable", f"{phase[0]} may be the name of a phase in {text:.50}"
+        )
+    if SHELL.search(text):
+        raise InvalidFormula(
+            "formula not readable", f"the amounts of core and shell are not stated in {text:.50}"
+        )
     text = RAISED.sub("·", _on_the_line(text))
     text = POINT_SOLVATE.sub(_raise_point, text)
     is_list = "·" in text or bool(FACTOR.match(text))
