@@ -58,11 +58,14 @@ def are_outliers(values: np.ndarray, deviations: float) -> np.ndarray:
     """
     inside = ~np.isnan(values)
     while inside.any():
-        mean, sd = values[inside].mean(), values[inside].std()
-        far = inside & (np.abs(values - mean) > deviations * sd)
+        kept = values[inside]
+        # Scaling by a power of two changes no digit. Without it, squares of 1e200 overflow, and an
+        # infinite standard deviation hides every outlier.
+        kept = np.ldexp(kept, -np.frexp(np.abs(kept).max())[1])
+        far = np.abs(kept - kept.mean()) > deviations * kept.std()
         if not far.any():
             break
-        inside &= ~far
+        inside[np.flatnonzero(inside)[far]] = False
     return ~inside & ~np.isnan(values)
 
 

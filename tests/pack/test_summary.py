@@ -38,6 +38,14 @@ def test_codes_for_not_reported_are_named_with_their_lines(values, lines):
     ]
 
 
+@pytest.mark.parametrize("value", [1.7976931348623157e308, -3.3e200, 5000])
+def test_a_value_far_from_all_others_is_named_however_large_it_is(value):
+    """The largest float is what some programs write for "not reported"; its square overflows."""
+    (doubt,) = doubts("hardness", [*np.arange(200) / 7, value])
+    place = f"line 202 (Ti201C) {value:.6g};"
+    assert doubt.startswith(f"1 values of hardness are far from all others: {place}")
+
+
 @pytest.mark.parametrize(
     ("name", "values"),
     [
