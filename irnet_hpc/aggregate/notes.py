@@ -90,8 +90,8 @@ def _failed(findings: Findings) -> Iterator[str]:
                 on_val = f"{result.val_mae:.4g} on val, "
             yield one_line(
                 f"{run.folder}, {row.property}: MAE {on_val}{result.test_mae:.4g} on test, "
-                f"{result.times_baseline:,.3g} times the baseline's {result.baseline_mae:.4g} "
-                f"{row.unit}"
+                f"{result.times_baseline:,.3g} times the baseline's, which is "
+                f"{result.baseline_mae:.4g} {row.unit} on test"
             )
 
 

@@ -25,6 +25,7 @@ PER_PROPERTY = frozenset(
         "test_rmse",
         "test_r2",
         "val_mae",
+        "val_baseline_mae",  # absent from older results
         "baseline_mae",
         "n_train",
         "n_val",
@@ -162,14 +163,17 @@ def _check_per_property(names: Sequence[str], per_property: object) -> None:
             f"got {per_property!r:.80}"
         )
     for name, numbers in per_property.items():
-        is_complete = isinstance(numbers, dict) and numbers.keys() == PER_PROPERTY
+        is_complete = (
+            isinstance(numbers, dict) and numbers.keys() | {"val_baseline_mae"} == PER_PROPERTY
+        )
         if not is_complete or not isinstance(numbers["unit"], str):
             raise UserError(
                 f"per_property of {name} must have {', '.join(sorted(PER_PROPERTY))}, "
                 f"got {numbers!r:.80}"
             )
         for field in PER_PROPERTY - {"unit", "test_r2"}:
-            _check_number(f"{field} of {name}", numbers[field], may_be_none=field == "val_mae")
+            is_of_val = field in ("val_mae", "val_baseline_mae")
+            _check_number(f"{field} of {name}", numbers.get(field), may_be_none=is_of_val)
 
 
 def _check_number(name: str, value: object, may_be_none: bool) -> None:

@@ -69,28 +69,35 @@ class RunResult:
     # {point, tried: [{point, mae, seconds}]}; mae is on the rows that select.
     chosen: dict | None = None
     # Several properties in one network only: {name: {unit, test_mae, test_rmse, test_r2, val_mae,
-    # baseline_mae, n_train, n_val, n_test}}, in the property's unit, on the rows that report it, at
+    # baseline_mae, val_baseline_mae, n_train, n_val, n_test}}, in the property's unit, on the rows that report it, at
     # the one epoch that was selected for all.
     per_property: dict | None = None
+    # MAE of predicting the train median for every val row, where there is a val_mae. A split by
+    # chemistry may leave val rows that are harder or easier than the test rows. None: a result that
+    # is older than this field.
+    val_baseline_mae: float | None = None
     # The run that it started from, as warm_start.describe() returns it; None: random weights.
     origin: dict | None = None
 
     @property
     def times_baseline(self) -> float:
-        """The larger of the MAEs on val and test, divided by the MAE of the baseline.
+        """The MAE divided by that of the baseline on the same rows, on val or test: the larger.
 
-        If the baseline's MAE is 0, this is infinite, unless the larger MAE is only rounding: then
-        it is 0.
+        If the baseline's MAE is 0, this is infinite, unless the MAE is only rounding: then it is 0.
         """
-        largest = max(self.val_mae or 0.0, self.test_mae)
-        if self.baseline_mae:
-            return largest / self.baseline_mae
-        return math.inf if largest > ROUNDING else 0.0
+        on_val = self.baseline_mae if self.val_baseline_mae is None else self.val_baseline_mae
+        return max(_ratio(self.val_mae or 0.0, on_val), _ratio(self.test_mae, self.baseline_mae))
 
     @property
     def is_far_above_baseline(self) -> bool:
         """Return True if the model is far worse than predicting one number for all rows."""
         return self.times_baseline > FAR_ABOVE
+
+
+def _ratio(mae: float, baseline: float) -> float:
+    if baseline:
+        return mae / baseline
+    return math.inf if mae > ROUNDING else 0.0
 
 
 # The types of each field, and the fields that may be absent. Computed once, since a report may read

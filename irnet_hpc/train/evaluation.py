@@ -152,14 +152,18 @@ def measure(unit: str, train: np.ndarray, test: np.ndarray, prediction: np.ndarr
         prediction: Predictions for the test rows (n_test,).
     """
     mae, rmse, r2 = metrics(test, prediction)
-    baseline = float(np.abs(test - np.median(train)).mean())
     return {
         "unit": unit,
         "test_mae": mae,
         "test_rmse": rmse,
         "test_r2": r2,
-        "baseline_mae": baseline,
+        "baseline_mae": baseline_mae(train, test),
     }
+
+
+def baseline_mae(train: np.ndarray, rows: np.ndarray) -> float:
+    """Compute the MAE of predicting the median of targets `train` (n_train,) for rows (n_rows,)."""
+    return float(np.abs(rows - np.median(train)).mean())
 
 
 def measure_several(
@@ -182,14 +186,16 @@ def measure_several(
     for p, name in enumerate(spec.properties):
         columns = [part[:, p] for part in (train, val, test)]
         in_train, in_val, in_test = (~np.isnan(column) for column in columns)
-        val_mae = None
+        val_mae = val_baseline_mae = None
         if val_prediction is not None and in_val.any():
+            val_baseline_mae = baseline_mae(train[in_train, p], val[in_val, p])
             val_mae = float(np.abs(val_prediction[:, p] - val[:, p])[in_val].mean())
         per_property[name] = {
             **measure(
                 pack.units[name], train[in_train, p], test[in_test, p], prediction[in_test, p]
             ),
             "val_mae": val_mae,
+            "val_baseline_mae": val_baseline_mae,
             "n_train": int(in_train.sum()),
             "n_val": int(in_val.sum()),
             "n_test": int(in_test.sum()),

@@ -10,7 +10,7 @@ from irnet_hpc.pack.store import Pack
 from irnet_hpc.runs.collect import FinishedRun, one_a_property
 from irnet_hpc.runs.result import RunResult
 from irnet_hpc.train.dataset import Dataset
-from irnet_hpc.train.evaluation import measure, measure_several
+from irnet_hpc.train.evaluation import baseline_mae, measure, measure_several
 from irnet_hpc.train.run import Run
 
 logger = logging.getLogger(__name__)
@@ -66,6 +66,8 @@ def write_result(
         errors = measure(
             pack.units[spec.property], data.train.target, data.test.target, predictions.test
         )
+        if fields["val_mae"] is not None:
+            errors["val_baseline_mae"] = baseline_mae(data.train.target, data.val.target)
     else:
         errors = measure_several(run.spec, pack, data, predictions.test, predictions.val)
     result = RunResult(
@@ -97,8 +99,9 @@ def warn_far_above_baseline(run: Run, result: RunResult) -> None:
                 f"WARNING: do not use {run.folder} for {part.spec.property}: its MAE, "
                 f"{errors.test_mae:.4g} on test"
                 + (f" and {errors.val_mae:.4g} on val" if errors.val_mae is not None else "")
-                + f", is far above the baseline's {errors.baseline_mae:.4g} {errors.unit}: "
-                "predicting the median of the training rows is better"
+                + f", is {errors.times_baseline:.3g} times the baseline's, which is "
+                f"{errors.baseline_mae:.4g} {errors.unit} on test: predicting the median of the "
+                "training rows is better"
             )
 
 

@@ -10,6 +10,7 @@ from irnet_hpc.aggregate.mae_table import markdown, tidy_records
 from irnet_hpc.aggregate.report import make_tables
 from irnet_hpc.runs.collect import collect_runs
 from irnet_hpc.runs.predictions import FILE, Predictions
+from irnet_hpc.runs.result import read_result
 from tests.aggregate.results import (
     findings_of,
     write_predictions,
@@ -130,6 +131,15 @@ def test_a_run_far_above_the_baseline_says_so_everywhere(
     assert line["n_far_above_baseline"] == far
     assert ("far above" in markdown(report.tables[0])) == bool(far)
     assert any("far above" in note.heading for note in report.notes) == bool(far)
+
+
+@pytest.mark.parametrize(("val_baseline", "times"), [(None, 7.5), (0.3, 0.5), (0.03, 5.0)])
+def test_val_rows_are_judged_by_the_baseline_of_val_rows(tmp_path, val_baseline, times):
+    """A split by chemistry: the median is off by 0.02 on test, and by more on val."""
+    folder = write_run(tmp_path, 0.01, val_mae=0.15, baseline_mae=0.02)
+    result = read_result(folder / "result.json")
+    judged = dataclasses.replace(result, val_baseline_mae=val_baseline)
+    assert judged.times_baseline == pytest.approx(times)
 
 
 def test_one_diverged_seed_of_three_is_counted(tmp_path):
