@@ -69,8 +69,8 @@ class RunResult:
     # {point, tried: [{point, mae, seconds}]}; mae is on the rows that select.
     chosen: dict | None = None
     # Several properties in one network only: {name: {unit, test_mae, test_rmse, test_r2, val_mae,
-    # baseline_mae, val_baseline_mae, n_train, n_val, n_test}}, in the property's unit, on the rows that report it, at
-    # the one epoch that was selected for all.
+    # baseline_mae, val_baseline_mae, n_train, n_val, n_test}}, in the property's unit, on the rows
+    # that report it, at the one epoch that was selected for all.
     per_property: dict | None = None
     # MAE of predicting the train median for every val row, where there is a val_mae. A split by
     # chemistry may leave val rows that are harder or easier than the test rows. None: a result that
