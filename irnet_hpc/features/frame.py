@@ -51,6 +51,8 @@ def featurize(
         raise UserError(f"formulas must be a list or a column, got the text {formulas!r}")
     if isinstance(formulas, pandas.DataFrame):
         raise UserError("formulas must be a list or a column, e.g. table['formula'], got a table")
+    if not isinstance(formulas, Iterable):
+        raise UserError(f"formulas must be a list or a column, got {formulas!r:.80}")
     index = list(formulas)
     x, problems = describe_formulas(index, names)
     if problems and errors == "raise":

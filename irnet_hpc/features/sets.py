@@ -90,6 +90,8 @@ def parse_feature_sets(text: str) -> tuple[str, ...]:
     >>> parse_feature_sets("magpie+elements")
     ('magpie', 'elements')
     """
+    if not isinstance(text, str):
+        raise UserError(f"features must be a string such as 'magpie+elements', got {text!r:.80}")
     names = tuple(check_choice("feature set", name, FEATURE_SETS) for name in text.split("+"))
     if len(set(names)) < len(names):
         raise UserError(f"each feature set may occur only once in a sum, got {text!r}")

@@ -76,8 +76,6 @@ def pack_table(
         raise UserError(f"properties must be a name or a list of names, got {properties!r}")
     if not isinstance(units, Mapping) or not _are_strings(units.values()):
         raise UserError(f"units must be a mapping such as {{'hardness': 'GPa'}}, got {units!r}")
-    if not isinstance(features, str):
-        raise UserError(f"features must be a string such as 'magpie+elements', got {features!r}")
     if not isinstance(split, str):
         raise UserError(f"split must be a string such as 'element:O', got {split!r}")
     if not isinstance(name, str | None):

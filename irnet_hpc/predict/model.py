@@ -128,8 +128,8 @@ class Model:
         return result
 
     def _calibrate(self, level: float) -> tuple[Ensemble, list[EnsembleReport]]:
-        if not 0 < level < 1:
-            raise UserError(f"level must be between 0 and 1, such as 0.9, got {level}")
+        if not isinstance(level, int | float) or not 0 < level < 1:
+            raise UserError(f"level must be a number between 0 and 1, such as 0.9, got {level!r}")
         if level not in self._calibrated:
             self._calibrated[level] = calibrate_ensemble(self._ensemble, self._evidence, level)
         return self._calibrated[level]

@@ -10,6 +10,7 @@ import torch
 from irnet_hpc.distributed.engines import Alone
 from irnet_hpc.distributed.launch import n_threads
 from irnet_hpc.distributed.processes import Shared
+from irnet_hpc.errors import UserError
 from irnet_hpc.models.modes import own_modes
 from irnet_hpc.pack.store import Pack
 from irnet_hpc.runs.lease import Leases
@@ -121,6 +122,9 @@ def train_model(
     if architecture is None and layers is None:
         architecture, depth = "irnet", 17 if depth is None else depth
     properties = property if isinstance(property, list) else [property]
+    for name in properties:
+        if not isinstance(name, str):
+            raise UserError(f"property must be the name of a property, got {name!r:.80}")
     seeds = seed if isinstance(seed, list) else [seed]
     resolved = resolve_recipe(recipe, architecture)
     request = TrainRequest(

@@ -69,3 +69,9 @@ def test_compositions_are_read_and_missing_values_are_not():
     iron = values["Fe"].tolist()
     assert iron[0] == pytest.approx(0.4) and np.isnan(iron[1:]).all()
     assert values.index[0] is composition
+
+
+@pytest.mark.parametrize(("formulas", "features"), [(5, "elements"), (None, "magpie"), (["Fe"], 5)])
+def test_arguments_of_another_type_are_a_users_mistake(formulas, features):
+    with pytest.raises(UserError):
+        featurize(formulas, features)

@@ -229,6 +229,12 @@ def test_the_result_of_a_run_elsewhere_is_not_taken_for_the_run_of_its_name(tmp_
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("level", ["0.9", 0, 1.0, float("nan"), None])
+def test_a_level_is_a_number_between_0_and_1(runs, level):
+    with pytest.raises(UserError):
+        load_model(str(runs[0])).report(level)
+
+
 @pytest.mark.parametrize("runs", [None, 3, [], ()])
 def test_what_is_no_run_is_a_users_mistake(runs):
     with pytest.raises(UserError):

@@ -224,3 +224,10 @@ def test_a_mode_of_the_callers_torch_changes_no_number(mode, alloys_pack, tmp_pa
             "default dtype": torch.get_default_dtype() == torch.float64,
         }
         assert is_on[mode]  # the mode is the caller's again
+
+
+@pytest.mark.parametrize("name", [None, 3, ["mixing_enthalpy", None]])
+def test_a_property_that_is_no_name_is_a_user_error(alloys_pack, tmp_path, name):
+    with pytest.raises(UserError):
+        train_model(alloys_pack, name, layers=LAYERS, results=str(tmp_path / "results"))
+    assert not (tmp_path / "results").exists()
