@@ -6,8 +6,9 @@
     python -m irnet_hpc.doctor --json                 for a program to read
 
 Without --slurm the doctor takes less than a minute. It always ends, since a check that hangs or
-crashes counts as a failure, and it leaves nothing behind. Exit status: 0 if a matrix would run here
-(with or without warnings and notes), 1 if not, 2 for a mistake in the command.
+crashes counts as a failure, and it leaves nothing behind. Exit status: 0 if no check failed (there
+may be warnings and notes), so that any matrix would run here; 1 if one failed (the last line says
+what runs nevertheless); 2 for a mistake in the command.
 """
 
 import argparse
