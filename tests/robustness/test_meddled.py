@@ -22,7 +22,7 @@ from irnet_hpc.console import ExitStatus
 from irnet_hpc.distributed.processes import process_name
 from irnet_hpc.files import read_json
 from irnet_hpc.runs import lease
-from irnet_hpc.sweep.local import horovodrun
+from irnet_hpc.sweep.cell_process import horovodrun
 from tests.robustness.test_guards import UNSHARE, can_mount
 from tests.robustness.test_killed import QUICK, ROOT, ended, kill_all, same_run, train_command
 

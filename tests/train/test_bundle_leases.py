@@ -12,7 +12,7 @@ from irnet_hpc.distributed.engines import Alone
 from irnet_hpc.files import read_json
 from irnet_hpc.runs import lease
 from irnet_hpc.runs.folder import RunFolder
-from irnet_hpc.sweep.local import horovodrun
+from irnet_hpc.sweep.cell_process import horovodrun
 from irnet_hpc.train import loop as training
 from irnet_hpc.train.stopping import NeverStop
 from tests.runs.test_lease import lose
