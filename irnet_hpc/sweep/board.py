@@ -1,0 +1,278 @@
+"""Let many workers take the cells of a matrix from one board, each cell by one worker.
+
+    results/.sweep/board-<matrix>.jsonl      one line for each event (board_records.py)
+
+The board only keeps workers from colliding; the lease in the run folder is what keeps a cell from
+being trained twice. So taking a cell reads no run folder: a worker locks the board, reads the lines
+that were added since it last looked, and appends a line of its own. It then reads that line back,
+and holds the cell only if no earlier line took it: on a file system without locks, too, the first
+of two lines wins.
+
+The lines are not synced to disk one by one. After a power failure all workers are dead, and the
+next one to join starts a new board.
+"""
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from irnet_hpc import files
+from irnet_hpc.runs import lease
+from irnet_hpc.runs.lease import N_BEATS, SeenLease, expiry_s
+from irnet_hpc.sweep import journal
+from irnet_hpc.sweep.board_records import N_DEATHS, Event, Record, Standing
+
+ENCODER = msgspec.json.Encoder()
+DECODER = msgspec.json.Decoder(Record)
+
+
+class Board:
+    """The seat of one worker at the board of a matrix.
+
+    Make it before the ledger is read: then every cell that was done before is in the ledger, and
+    every cell that is done later is on the board.
+
+    Args:
+        results: The folder of results.
+        matrix: The name of the matrix.
+        worker: The journal of the worker (cluster "worker"), which Leases.keep_touching touches.
+            Other workers take a worker for dead if this file is not touched any more, if its
+            process on this machine has ended, or if SLURM has restarted its job.
+        device: A short description of what the worker trains on, for `status`.
+    """
+
+    def __init__(self, results: Path, matrix: str, worker: Path, device: str = "") -> None:
+        self.path = board_path(results, matrix)
+        self.token = journal.token_of(worker)
+        identity = msgspec.structs.replace(lease.new_lease(), token=self.token)
+        self.seat = Record(
+            Event.WORKER, self.token, identity=identity, journal=worker.name, device=device
+        )
+        self.standing = Standing()
+        self._head = b""  # the first line of the board that was read
+        self._offset = 0  # the bytes of it that were read
+        self._looked_s = float("-inf")  # when dead workers were last looked for
+        # The last tuple of candidates, the place before which none is free, and n_freed then.
+        self._place: tuple[tuple[str, ...], int, int] = ((), 0, 0)
+
+    def __enter__(self) -> "Board":
+        with self._alone() as file:
+            self._free_dead(file)
+            if not self.standing.workers:
+                # Failures of an ended sweep do not bind a new one, which may try again.
+                os.ftruncate(file.fileno(), 0)
+            self._join(file)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._alone() as file:
+            self._append(file, Record(Event.LEFT, self.token))
+
+    @property
+    def host(self) -> str:
+        """The name of this worker's host."""
+        assert self.seat.identity is not None
+        return self.seat.identity.host
+
+    def take(self, candidates: Sequence[str], device: str = "") -> str | None:
+        """Take the first candidate that nobody holds and that may be trained on this host.
+
+        Args:
+            candidates: The names of cells, in the caller's order. If it is a tuple and the next
+                call gets the same one, the search goes on where it ended.
+            device: The device that trains it, if this worker has several.
+
+        Returns:
+            The name; None if no candidate is free, or if this host is left alone (`why_leave`).
+        """
+        return next(iter(self.take_several(candidates, 1, device)), None)
+
+    def take_several(self, candidates: Sequence[str], n: int, device: str = "") -> list[str]:
+        """Take the first `n` candidates that are free, as the cells of a bundle, or fewer."""
+        # Most of the search needs no lock, since a cell that was taken is rarely free again.
+        self._choose(candidates, n)
+        with self._alone() as file:
+            self._join(file)
+            has_looked = time.monotonic() - self._looked_s > expiry_s() / N_BEATS
+            if has_looked:
+                self._free_dead(file)
+            while not self.why_leave():
+                names = self._choose(candidates, n)
+                if not names and not has_looked:
+                    has_looked = True
+                    self._free_dead(file)
+                    continue
+                take = Record(Event.TAKE, self.token, device=device, at=time.time())
+                self._append(file, *(msgspec.structs.replace(take, cell=name) for name in names))
+                # Without locks another worker's line may have come first.
+                held = [name for name in names if self.holds(name)]
+                if held or not names:
+                    return held
+        return []
+
+    def holds(self, name: str) -> bool:
+        """Return True if this worker holds a cell, as far as the board was read."""
+        taken = self.standing.taken.get(name)
+        return taken is not None and taken.token == self.token
+
+    def done(self, name: str) -> None:
+        """Record that a cell has its result."""
+        self._note(Record(Event.DONE, self.token, name, at=time.time()))
+
+    def failed(self, name: str, cause: str) -> None:
+        """Record that a cell itself failed here, by an error or for want of memory.
+
+        No worker of this host takes it again. Other hosts may, until it has failed on three.
+
+        Args:
+            name: The cell.
+            cause: A line that says why.
+        """
+        self._note(Record(Event.FAILED, self.token, name, cause, at=time.time()))
+
+    def give_back(self, name: str, cause: str) -> None:
+        """Give a cell back through no fault of its own: the worker ends, or its GPU is lost."""
+        self._note(Record(Event.BACK, self.token, name, cause, at=time.time()))
+
+    def refresh(self) -> None:
+        """Read what others have done, and free the cells of dead workers."""
+        with self._alone() as file:
+            self._free_dead(file)
+
+    def why_leave(self) -> str | None:
+        """Say why this worker should end: its host fails every cell; None if it should not."""
+        return self.standing.why_host_is_left_alone(self.host)
+
+    def _note(self, record: Record) -> None:
+        with self._alone() as file:
+            self._append(file, record)
+
+    def _choose(self, candidates: Sequence[str], n: int) -> list[str]:
+        """Return the first `n` free candidates; last those with which workers have died."""
+        standing, host, start = self.standing, self.host, 0
+        closed, failures, deaths = standing.closed, standing.failures, standing.deaths
+        if self._place[0] is candidates and self._place[2] == standing.n_freed:
+            start = self._place[1]
+        chosen: list[str] = []
+        last: list[str] = []
+        first_free = len(candidates)
+        for i in range(start, len(candidates)):
+            name = candidates[i]
+            if name in closed or (name in failures and host in failures[name]):
+                continue
+            first_free = min(first_free, i)
+            (last if deaths[name] >= N_DEATHS else chosen).append(name)
+            if len(chosen) == n:
+                break
+        if isinstance(candidates, tuple):
+            self._place = (candidates, first_free, standing.n_freed)
+        return [*chosen, *last][:n]
+
+    def _join(self, file: IO[bytes]) -> None:
+        """Append this worker's seat if the board lacks it, with the cells that it holds."""
+        if self.token not in self.standing.workers:
+            self._append(file, self.seat)
+
+    def _free_dead(self, file: IO[bytes]) -> None:
+        """Record which of the other workers are dead; their cells are free then."""
+        self._looked_s = time.monotonic()
+        now = lease.file_server_time(self.path.parent)
+        others = [r for token, r in self.standing.workers.items() if token != self.token]
+        dead = [r for r in others if is_dead(r, self.path.parent, now, self.seat)]
+        self._append(file, *(Record(Event.DEAD, record.by) for record in dead))
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[IO[bytes]]:
+        """Open the board, lock it, and read what is new.
+
+        The lock is on the board itself: an NFS client writes a file back when it unlocks it, and
+        asks the server for it anew when it locks it (nfs(5), "Using file locks").
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            with self.path.open("a+b", buffering=0) as file:
+                files.lock(file, wait=True)
+                try:
+                    is_current = os.path.samestat(os.fstat(file.fileno()), self.path.stat())
+                except FileNotFoundError:
+                    is_current = False  # `prune` has removed it
+                if is_current:
+                    self._read(file)
+                    yield file
+                    return
+
+    def _append(self, file: IO[bytes], *records: Record) -> None:
+        """Append records as one piece, and read them back with what others appended before."""
+        if not records:
+            return
+        descriptor, size = file.fileno(), os.fstat(file.fileno()).st_size
+        text = b"".join(ENCODER.encode(record) + b"\n" for record in records)
+        if size == 0:
+            text = ENCODER.encode(Record(Event.BOARD, secrets.token_hex(8))) + b"\n" + text
+        elif os.pread(descriptor, 1, size - 1) != b"\n":
+            # A writer was killed within its line; the line stays without effect.
+            text = b"\n" + text
+        while text:
+            text = text[os.write(descriptor, text) :]
+        self._read(file)
+
+    def _read(self, file: IO[bytes]) -> None:
+        """Apply the lines that were added since the last call; all, if this is another board."""
+        descriptor = file.fileno()
+        if self._offset and os.pread(descriptor, len(self._head), 0) != self._head:
+            self._head, self._offset, self.standing = b"", 0, Standing()
+        n_bytes = os.fstat(descriptor).st_size - self._offset
+        text = os.pread(descriptor, max(0, n_bytes), self._offset)
+        end = text.rfind(b"\n") + 1
+        if not self._offset:
+            self._head = text[: text.find(b"\n") + 1]
+        self._offset += end
+        apply_lines(self.standing, text[:end])
+
+
+def board_path(results: Path, matrix: str) -> Path:
+    """Return the path of the board of a matrix."""
+    return Path(results) / journal.FOLDER / f"board-{matrix}.jsonl"
+
+
+def read_standing(path: Path) -> Standing:
+    """Read a board without taking part; an empty standing if there is none."""
+    standing = Standing()
+    with contextlib.suppress(FileNotFoundError):
+        text = path.read_bytes()
+        apply_lines(standing, text[: text.rfind(b"\n") + 1])
+    return standing
+
+
+def apply_lines(standing: Standing, lines: bytes) -> None:
+    """Apply whole lines to a standing. A line that a kill cut short has no effect."""
+    for line in lines.split(b"\n"):
+        if line:
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                standing.apply(DECODER.decode(line))
+
+
+def is_dead(worker: Record, folder: Path, now: float | None, successor: Record | None) -> bool:
+    """Return True if a worker has ended without a word.
+
+    Args:
+        worker: The worker's record.
+        folder: The folder of its journal.
+        now: The file server's time in s; None: unknown.
+        successor: The worker that asks; None: it is not a worker.
+    """
+    assert worker.identity is not None
+    try:
+        # NFS asks the server for a file's age when the file is opened.
+        with (folder / worker.journal).open("rb") as file:
+            touched = os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return True
+    seen = SeenLease(worker.identity, touched)
+    return lease.is_expired(seen, now, successor.identity if successor else None)
