@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "classical_grids": ["GRID", "GRIDS", "USES_GPU", "Grid", "point_text"],
         "lease": [
             "LEASE_FILE",
+            "N_BEATS",
             "Lease",
             "LeaseLost",
             "Leases",
@@ -24,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "expiry_s",
             "file_server_time",
             "is_expired",
+            "new_lease",
             "read_lease",
         ],
         "pack_identity": ["differing_fields", "without_content_hash"],
