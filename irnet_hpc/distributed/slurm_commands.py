@@ -240,6 +240,45 @@ def max_array_size() -> int | None:
     raise UserError(f"SLURM does not answer{reason}; try again, or use --cluster local")
 
 
+def smallest_node(partition: str | None = None) -> tuple[int, float, int] | None:
+    """Return the size of a partition's smallest node; None if SLURM does not state it.
+
+    Args:
+        partition: The partition; None: the one that jobs get by default.
+
+    Returns:
+        Cores (SLURM's CPUs), memory in GiB, and GPUs. Each is the least of the partition's nodes.
+    """
+    where = (f"--partition={partition}",) if partition else ()
+    try:
+        shown = _run("sinfo", "--noheader", "--exact", *where, "--format=%c|%m|%P|%G")
+    except SlurmError:
+        return None
+    lines = [line.split("|", 3) for line in shown.splitlines() if line.count("|") >= 3]
+    # sinfo marks the default partition with a star.
+    default = [line for line in lines if line[2].endswith("*")]
+    nodes = [
+        (int(cores), int(memory_mb) / 1024, _n_gpus(gres))
+        for cores, memory_mb, _, gres in (lines if partition else default or lines)
+        if cores.isdecimal() and memory_mb.isdecimal()
+    ]
+    if not nodes:
+        return None
+    cores, memory_gb, gpus = (min(values) for values in zip(*nodes, strict=True))
+    return int(cores), memory_gb, int(gpus)
+
+
+def _n_gpus(gres: str) -> int:
+    """Count the GPUs in sinfo's list of generic resources, e.g. `gpu:a100:4(S:0-1),shard:8`."""
+    counts = re.findall(r"(?:^|,)gpu(?::[^,:()]+)?:([0-9]+)", gres)
+    return sum(map(int, counts))
+
+
+def host_names(node_list: str) -> list[str]:
+    """Expand SLURM's list of nodes, e.g. n[1-2]. Raises SlurmError if SLURM cannot."""
+    return _run("scontrol", "show", "hostnames", node_list).split()
+
+
 def requeue(job: str) -> None:
     """Put a running job back into the queue. Raises SlurmError if SLURM refuses."""
     _run("scontrol", "requeue", job)

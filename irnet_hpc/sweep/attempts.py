@@ -36,10 +36,12 @@ class Queue(NamedTuple):
 def queue_of(jobs: dict[str, Job], attempts: dict[tuple[str, str], Attempt]) -> Queue:
     """Describe SLURM's queue, and find the jobs in it that no journal mentions."""
     claimed = {attempt.job for attempt in attempts.values()}
+    shared = {attempt.job for attempt in attempts.values() if attempt.n_shared}
     words = {
         word
         for number, job in jobs.items()
         if number not in claimed
+        and number.partition("_")[0] not in shared
         and not job.name.startswith(NOT_TRAININGS)
         and job.state in QUEUED | RUNNING
         for word in job.comment.split()
@@ -89,6 +91,8 @@ def _life_of_job(attempt: Attempt, queue: Queue | None) -> tuple[CellState, str]
         return None
     if queue is None:
         return CellState.QUEUED, f"job {attempt.job or attempt.token}, if it still exists"
+    if attempt.n_shared:
+        return _life_of_workers(attempt, queue)
     job = queue.jobs.get(attempt.job or "", Job("", "", "", ""))
     # Job numbers start again when a cluster is reinstalled; the token shows that the job is ours.
     if attempt.token not in job.comment or job.state not in QUEUED | RUNNING:
@@ -97,6 +101,23 @@ def _life_of_job(attempt: Attempt, queue: Queue | None) -> tuple[CellState, str]
         return CellState.RUNNING, f"job {attempt.job}"
     reason = f" ({job.reason})" if job.reason != "None" else ""
     return CellState.QUEUED, f"job {attempt.job}{reason}"
+
+
+def _life_of_workers(attempt: Attempt, queue: Queue) -> tuple[CellState, str] | None:
+    """Return the state of a cell that any of several jobs may take: queued while one of them lives.
+
+    A worker that trains the cell holds its lease, which tells that it is running.
+    """
+    names = [f"{attempt.job}_{i}" for i in range(attempt.n_shared)]
+    jobs = [queue.jobs[name] for name in (attempt.job or "", *names) if name in queue.jobs]
+    alive = [job for job in jobs if attempt.token in job.comment and job.state in QUEUED | RUNNING]
+    if not alive:
+        return None
+    n_at_work = sum(job.state in RUNNING for job in alive)
+    if n_at_work:
+        return CellState.QUEUED, f"for the workers of job {attempt.job}, {n_at_work} at work"
+    reason = f" ({alive[0].reason})" if alive[0].reason != "None" else ""
+    return CellState.QUEUED, f"for the workers of job {attempt.job}{reason}"
 
 
 def _is_touched(path: str, now: float | None) -> bool:

@@ -264,12 +264,17 @@ class _Reader:
         """
         cell, results, log = if_stale.cell, if_stale.results, if_stale.log
         alive = self.life(attempt)
-        started = attempt if attempt and (attempt.job or attempt.process) else None
-        since = seconds_since_1970(started.time) if started else None
+        # The end of a job of workers says nothing about the cells that its workers did not take.
+        shared = attempt if attempt and attempt.n_shared else None
+        own = None if shared else attempt
+        started = own if own and (own.job or own.process) else None
+        begun = started or shared
+        since = seconds_since_1970(begun.time) if begun else None
         error = RunFolder(if_stale.folder).error(since) if "error.json" in names else None
         in_bundle = started is not None and started.bundle > 1
-        # One cell of a bundle may have failed although the others are still being trained.
-        if alive and not (alive[0] == CellState.RUNNING and in_bundle and error):
+        # One cell may have failed although others of its bundle, or of its job's workers, go on.
+        is_over = error and (shared or (alive and alive[0] == CellState.RUNNING and in_bundle))
+        if alive and not is_over:
             return CellStatus(cell, results, *alive, log)
         if if_stale.detail and not alive:
             return if_stale
@@ -294,7 +299,8 @@ class _Reader:
         if resumable:
             detail = "stopped; it can continue from its checkpoint"
             return dataclasses.replace(failed, state=CellState.PREEMPTED, detail=detail)
-        return CellStatus(cell, results, CellState.MISSING)
+        detail = f"the workers of job {shared.job} ended before its turn" if shared else ""
+        return CellStatus(cell, results, CellState.MISSING, detail)
 
     def explain(
         self,
@@ -311,6 +317,11 @@ class _Reader:
             status.name: attempt
             for status, attempt in pairs
             if attempt and status.state == CellState.FAILED and not status.detail
+        } | {
+            status.name: attempt
+            for status, attempt in pairs
+            if attempt and attempt.n_shared and status.state == CellState.MISSING
+            if status.cell.spec.pack in self.lost_packs
         }
         if gone:
             jobs = {attempt.job for attempt in (*gone.values(), *self.lost_packs.values())}
@@ -322,7 +333,8 @@ class _Reader:
                 attempt = self.lost_packs[pack]
                 end = ends[attempt.job or ""].text
                 detail = f"its pack {pack} was not built: job {attempt.job} {end}"
-                status = dataclasses.replace(status, detail=detail, log=attempt.log)
+                log, state = attempt.log, CellState.FAILED
+                status = dataclasses.replace(status, state=state, detail=detail, log=log)
             elif name in gone:
                 attempt = gone[name]
                 status = _ended(status, slurm_end(attempt, ends[attempt.job or ""]), attempt)

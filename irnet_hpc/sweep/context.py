@@ -35,8 +35,11 @@ class SweepOptions:
     site: str | None = None
     # slurm | local; None: slurm where it answers.
     cluster: str | None = None
-    # The most SLURM jobs that train at the same time; None: as many as SLURM allows.
+    # The most SLURM jobs that train at the same time, or nodes that jobs of workers hold; None: as
+    # many as SLURM allows.
     max_jobs: int | None = None
+    # The nodes of each job of workers; None: 1 if the site gives whole nodes, else a job a cell.
+    pack_nodes: int | None = None
     # The kind of device for the estimates (costs.DEVICES); None: the one that resources ask for.
     device: str | None = None
     # The token of the journal, if another process started this one; else None.

@@ -5,6 +5,7 @@ journal as soon as SLURM has accepted it.
 """
 
 import dataclasses
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,12 +15,23 @@ from irnet_hpc.distributed.processes import process_name
 from irnet_hpc.errors import UserError
 from irnet_hpc.runs.lease import Leases
 from irnet_hpc.sweep import journal
+from irnet_hpc.sweep.allocation import WorkerJob, work_command
 from irnet_hpc.sweep.bundles import Bundle, bundles_of, gpu_gb, minutes_of
 from irnet_hpc.sweep.cell_states import CellStatus, Ledger
 from irnet_hpc.sweep.context import SweepContext
+from irnet_hpc.sweep.estimates import estimates
 from irnet_hpc.sweep.jobs import Commands, TrainingJob, pack_command, train_options
 from irnet_hpc.sweep.matrix.resources import Resources
-from irnet_hpc.sweep.sbatch import afterany, slurm_parameters, state_folder, submit_jobs
+from irnet_hpc.sweep.sbatch import (
+    afterany,
+    node_parameters,
+    slurm_parameters,
+    state_folder,
+    submit_jobs,
+)
+from irnet_hpc.sweep.whole_nodes import NodePlan, node_of, plan_nodes
+
+log = logging.getLogger(__name__)
 
 
 class Shape(NamedTuple):
@@ -63,7 +75,25 @@ def hand_over(
     Raises:
         UserError: SLURM accepts none of the jobs.
     """
-    return _Submission(context, ledger, statuses, again).submit(array_size)
+    node_plan = None if again else plan_of_nodes(context, ledger, statuses)
+    return _Submission(context, ledger, statuses, again, node_plan).submit(array_size)
+
+
+def plan_of_nodes(
+    context: SweepContext, ledger: Ledger, statuses: Sequence[CellStatus]
+) -> NodePlan | None:
+    """Plan the jobs of workers for cells; None if each cell or bundle has a job of its own.
+
+    Raises:
+        UserError: The size of a node is not known, or `--at-most` does not allow a single job.
+    """
+    options = context.options
+    if not (node := node_of(context.site, options.pack_nodes)):
+        return None
+    device = options.device or ("gpu" if node.gpus else None)
+    pairs = zip(ledger.cells, estimates(context.matrix, ledger, device), strict=True)
+    estimated = {status.name: estimate for status, estimate in pairs}
+    return plan_nodes(node, statuses, estimated, options.pack_nodes or 1, options.max_jobs)
 
 
 class _Submission:
@@ -75,8 +105,9 @@ class _Submission:
         ledger: Ledger,
         statuses: Sequence[CellStatus],
         again: bool,
+        node_plan: NodePlan | None,
     ) -> None:
-        self.context, self.statuses = context, statuses
+        self.context, self.statuses, self.node_plan = context, statuses, node_plan
         mark = {"again": True} if again else {}
         # cell name -> the journal's event, for cells that have no job yet
         self.left = {s.name: {"cell": s.name} | mark for s in statuses}
@@ -91,6 +122,7 @@ class _Submission:
         # pack or cell -> its job; no pack has the name of a cell
         self.made_by = ledger.pack_jobs | ledger.cell_jobs
         self.jobs = list(self.made_by.values())
+        self.worker_jobs: list[str] = []
 
     def submit(self, array_size: int) -> HandOver:
         refusal = None
@@ -98,7 +130,11 @@ class _Submission:
             leases.keep_touching(self.path)
             try:
                 self._submit_packs()
-                self._submit_trainings(array_size)
+                alone = self.statuses
+                if self.node_plan:
+                    alone = self.node_plan.others
+                    self._submit_workers(self.node_plan, array_size)
+                self._submit_trainings(alone, array_size)
             except UserError as error:
                 if len(self.left) == len(self.statuses):
                     raise
@@ -138,12 +174,44 @@ class _Submission:
             journal.note(self.path, [{"pack": name, "job": job, "log": str(log)}])
             self.made_by[name] = job
 
-    def _submit_trainings(self, array_size: int) -> None:
-        """Submit the cells as arrays of bundles."""
+    def _submit_workers(self, plan: NodePlan, array_size: int) -> None:
+        """Submit jobs of whole nodes, whose workers share the cells of the plan."""
+        if not plan.packed:
+            return
         context = self.context
-        memory_gb = gpu_gb(context.site, self.statuses)
-        bundles = bundles_of(context.matrix, self.statuses, context.options.bundle, memory_gb)
-        before: list[str] = []
+        job = WorkerJob(work_command(context, self.token), context.site.srun_args)
+        wanted = {status.cell.spec.pack for status in plan.packed}
+        packs = [self.made_by[name] for name in sorted(wanted) if name in self.made_by]
+        parameters = node_parameters(
+            context.site,
+            plan,
+            name=f"irnet:{context.matrix.name}",
+            token=self.token,
+            # If a pack cannot be built, the workers still train the cells of the others.
+            after=afterany(packs) if packs else None,
+        )
+        n_jobs = min(plan.n_jobs, array_size)
+        ids = [one.job_id for one in submit_jobs(self.folder, parameters, [job] * n_jobs)]
+        self.worker_jobs = ids
+        self.jobs += ids
+        number = ids[0].partition("_")[0]
+        facts = {"job": number, "n_shared": len(ids)}
+        events = []
+        for status in plan.packed:
+            self.made_by[status.name] = number
+            events.append(self.left.pop(status.name) | facts)
+        journal.note(self.path, events)
+        log.info(
+            "job %s: %d of %d whole nodes, at most %d minutes each, for %d cells",
+            *(number, len(ids), plan.n_nodes, plan.minutes, len(events)),
+        )
+
+    def _submit_trainings(self, statuses: Sequence[CellStatus], array_size: int) -> None:
+        """Submit cells as arrays of bundles."""
+        context = self.context
+        memory_gb = gpu_gb(context.site, statuses)
+        bundles = bundles_of(context.matrix, statuses, context.options.bundle, memory_gb)
+        before = self.worker_jobs
         for shape, array in arrays_of(bundles, self.made_by, array_size):
             if context.options.max_jobs and before:
                 # SLURM can limit the running jobs of one array only, so the arrays run in turn.

@@ -55,6 +55,9 @@ class Attempt(NamedTuple):
     bundle: int = 1
     # slurm: whether this is the second try of a cell that lacked memory or time
     again: bool = False
+    # slurm: the jobs whose workers share the cells, numbered `job`_0 and so on; 0: `job` trains
+    # only this cell and its bundle
+    n_shared: int = 0
     # The journal that records this attempt.
     journal: str = ""
 

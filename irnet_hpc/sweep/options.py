@@ -105,12 +105,22 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
         },
     ),
     "--at-most": (
-        ("submit", "retry", "reconcile"),
+        ("plan", "submit", "retry", "reconcile"),
         {
             "type": at_least_one,
             "metavar": "N",
             "dest": "max_jobs",
-            "help": "maximum number of SLURM jobs that train at the same time",
+            "help": "maximum number of SLURM jobs that train at the same time; with --pack-nodes: "
+            "of nodes that they hold",
+        },
+    ),
+    "--pack-nodes": (
+        ("plan", "submit", "retry"),
+        {
+            "type": at_least_one,
+            "metavar": "N",
+            "help": "submit jobs of N whole nodes whose workers take the cells, a worker a GPU or "
+            "as many as cores and memory allow (default: 1 if the site has whole_nodes)",
         },
     ),
     "--failed": (

@@ -6,8 +6,10 @@ from irnet_hpc.sweep.bundles import bundle_labels, bundles_of, gpu_gb, gpu_gb_he
 from irnet_hpc.sweep.cell_states import Ledger
 from irnet_hpc.sweep.context import SweepContext
 from irnet_hpc.sweep.estimates import Estimate, estimate_lines, estimates
+from irnet_hpc.sweep.hand_over import plan_of_nodes
 from irnet_hpc.sweep.matrix.matrix import Matrix
 from irnet_hpc.sweep.status import as_json, plan_lines, summary
+from irnet_hpc.sweep.whole_nodes import NodePlan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +22,8 @@ class Plan:
     estimates: list[Estimate]
     # Cell -> the label of the bundle in which the cell would be trained.
     bundles: dict[str, str]
+    # The jobs of workers of `submit`; None: a job for each cell or bundle.
+    nodes: NodePlan | None = None
 
     def lines(self) -> list[str]:
         """Write the plan for people."""
@@ -28,12 +32,13 @@ class Plan:
             *plan_lines(self.matrix, self.ledger, self.estimates, self.bundles),
             *rest,
             *estimate_lines(self.ledger, self.estimates),
+            *(self.nodes.lines() if self.nodes else []),
             limits,
         ]
 
     def json(self) -> str:
         """Write the plan for programs."""
-        return as_json(self.matrix, self.ledger, self.estimates)
+        return as_json(self.matrix, self.ledger, self.estimates, self.nodes)
 
 
 def plan(context: SweepContext) -> Plan:
@@ -50,5 +55,8 @@ def plan(context: SweepContext) -> Plan:
     statuses = ledger.to_do()
     memory_gb = gpu_gb(site, statuses) if site.gpu_gb else gpu_gb_here()
     bundles = bundles_of(matrix, statuses, context.options.bundle, memory_gb)
-    estimated = estimates(matrix, ledger, context.options.device)
-    return Plan(matrix, ledger, estimated, bundle_labels(bundles))
+    nodes = plan_of_nodes(context, ledger, statuses)
+    on_gpu = nodes is not None and nodes.node.gpus > 0
+    device = context.options.device or ("gpu" if on_gpu else None)
+    estimated = estimates(matrix, ledger, device)
+    return Plan(matrix, ledger, estimated, bundle_labels(bundles), nodes)

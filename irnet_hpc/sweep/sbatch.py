@@ -9,6 +9,7 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.sweep.jobs import outside_any_job, signal_lead_s
 from irnet_hpc.sweep.matrix.resources import Resources
 from irnet_hpc.sweep.matrix.sites import Site
+from irnet_hpc.sweep.whole_nodes import NodePlan
 
 
 def state_folder() -> Path:
@@ -49,18 +50,60 @@ def slurm_parameters(
     Returns:
         Keyword arguments of `SlurmExecutor.update_parameters`.
     """
-    sbatch_options = site.sbatch_options()
-    # The token in the comment identifies the job, even if the cluster counts jobs from 1 again.
-    comment = f"{sbatch_options.pop('comment', '')} {token}".strip()
-    setup = ["command -v module >/dev/null || . /etc/profile"] if site.modules else []
-    setup += [f"module load {module}" for module in site.modules]
-    parameters = {
-        "job_name": name,
+    parameters = _site_parameters(site, name=name, token=token, after=after) | {
         "time": resources.minutes,
         "nodes": resources.nodes,
         "ntasks_per_node": resources.ranks_per_node,
         "cpus_per_task": resources.cpus_per_rank,
         "mem": f"{round(resources.memory_gb * 1024)}M",
+        "use_srun": is_training,
+    }
+    parameters["setup"] = [
+        *parameters["setup"],
+        f"export OMP_NUM_THREADS={resources.cpus_per_rank}",
+    ]
+    return parameters | (_srun_parameters(site, resources) if is_training else {})
+
+
+def node_parameters(
+    site: Site, plan: NodePlan, *, name: str, token: str, after: str | None
+) -> dict:
+    """Return the parameters of submitit's SlurmExecutor for jobs of workers on whole nodes.
+
+    Args:
+        site: The options of the cluster.
+        plan: The nodes of each job, and its time limit.
+        name: The name of the job.
+        token: The token of the submission, which becomes part of the job's comment.
+        after: The jobs to wait for, in the form of `sbatch --dependency`.
+
+    Returns:
+        Keyword arguments of `SlurmExecutor.update_parameters`.
+    """
+    parameters = _site_parameters(site, name=name, token=token, after=after)
+    # All processors and (0) all memory of the nodes.
+    whole = {"exclusive": True} | parameters["additional_parameters"] | {"mem": 0}
+    return parameters | {
+        "time": plan.minutes,
+        "nodes": plan.n_nodes,
+        # submitit has one job of this many tasks a node; the job starts its own, one a node.
+        "ntasks_per_node": 1,
+        "gpus_per_node": plan.node.gpus or None,
+        "signal_delay_s": signal_lead_s(Resources(minutes=plan.minutes)),
+        "use_srun": False,
+        "additional_parameters": whole,
+    }
+
+
+def _site_parameters(site: Site, *, name: str, token: str, after: str | None) -> dict:
+    """Return the parameters that all jobs of a site have, whatever they need."""
+    sbatch_options = site.sbatch_options()
+    # The token in the comment identifies the job, even if the cluster counts jobs from 1 again.
+    comment = f"{sbatch_options.pop('comment', '')} {token}".strip()
+    setup = ["command -v module >/dev/null || . /etc/profile"] if site.modules else []
+    setup += [f"module load {module}" for module in site.modules]
+    return {
+        "job_name": name,
         "account": site.account,
         "partition": site.partition,
         "qos": site.qos,
@@ -68,11 +111,9 @@ def slurm_parameters(
         "dependency": after,
         "comment": comment,
         "wckey": None,
-        "setup": [*setup, *site.setup, f"export OMP_NUM_THREADS={resources.cpus_per_rank}"],
-        "use_srun": is_training,
+        "setup": [*setup, *site.setup],
         "additional_parameters": sbatch_options,
     }
-    return parameters | (_srun_parameters(site, resources) if is_training else {})
 
 
 def _srun_parameters(site: Site, resources: Resources) -> dict:

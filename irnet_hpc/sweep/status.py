@@ -12,6 +12,7 @@ from irnet_hpc.sweep.cell_states import CellStatus, Ledger
 from irnet_hpc.sweep.estimates import Estimate, estimate_text
 from irnet_hpc.sweep.matrix.matrix import Matrix
 from irnet_hpc.sweep.progress import progress
+from irnet_hpc.sweep.whole_nodes import NodePlan
 
 
 def plan_lines(
@@ -82,10 +83,18 @@ def summary(matrix: Matrix, ledger: Ledger) -> list[str]:
     return [*lines, f"limits: {n_open} cells may take {asked} before they are stopped"]
 
 
-def as_json(matrix: Matrix, ledger: Ledger, estimated: Sequence[Estimate]) -> str:
+def as_json(
+    matrix: Matrix, ledger: Ledger, estimated: Sequence[Estimate], nodes: NodePlan | None = None
+) -> str:
     """Write everything that is known about each cell as JSON.
 
     For a running cell, `lease` names the process that trains it.
+
+    Args:
+        matrix: The matrix.
+        ledger: The state of its cells.
+        estimated: The estimate of each cell, in the ledger's order.
+        nodes: The jobs of workers that `submit` would submit; None if it would submit none.
     """
     cells = [
         {
@@ -114,6 +123,8 @@ def as_json(matrix: Matrix, ledger: Ledger, estimated: Sequence[Estimate]) -> st
         "notes": [*matrix.notes, *ledger.notes],
         "cells": cells,
     }
+    if nodes:
+        value["whole_nodes"] = nodes.facts()
     return json.dumps(value, indent=1, ensure_ascii=False)
 
 

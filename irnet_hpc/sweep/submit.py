@@ -89,6 +89,11 @@ def submit(context: SweepContext) -> Submission:
             raise UserError(
                 "--cluster slurm needs SLURM's commands on PATH and a cluster that they know"
             )
+        if array_size is None and context.options.pack_nodes:
+            raise UserError(
+                f"--pack-nodes {context.options.pack_nodes} needs SLURM, which does not answer "
+                "here; on one machine `sweep run` fills it with workers by itself"
+            )
         if array_size is None:
             path, process = to_background(context)
             return Submission(ledger, len(statuses), path, process)

@@ -9,7 +9,7 @@ from irnet_hpc.sweep.matrix.fields import markdown_table
 from irnet_hpc.sweep.matrix.origins import InitKeys
 from irnet_hpc.sweep.matrix.packs import PackKeys, Seed
 from irnet_hpc.sweep.matrix.resources import NARROWING, Resources, Retry
-from irnet_hpc.sweep.matrix.sites import Site
+from irnet_hpc.sweep.matrix.sites import Site, WholeNodes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +152,7 @@ def keys_page() -> str:
         ("`retry`", "", Retry),
         ("A site",
          "`env/sites/NAME.yaml`, chosen by `--site NAME` or `$IRNET_SITE`.", Site),
+        ("`whole_nodes` of a site", "", WholeNodes),
     ]  # fmt: skip
     parts = [INTRODUCTION]
     for title, text, record in sections:

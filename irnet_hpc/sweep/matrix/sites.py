@@ -15,6 +15,22 @@ from irnet_hpc.sweep.matrix.fields import check_keys, check_values
 SITES = (Path("env/sites"), Path(__file__).parents[3] / "env" / "sites")
 
 
+MAX = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class WholeNodes:
+    """A node of a cluster that gives whole nodes to its jobs: the keys of `whole_nodes`."""
+
+    cores: Annotated[int, Meta(ge=1, le=MAX, description="cores of a node")]
+    memory_gb: Annotated[float, Meta(ge=0.1, le=MAX, description="memory of a node, in GiB")]
+    gpus: Annotated[int, Meta(ge=0, le=MAX, description="GPUs of a node")] = 0
+    minutes: Annotated[
+        int,
+        Meta(ge=1, le=MAX, description="the longest time limit of a job of workers"),
+    ] = 1440
+
+
 @dataclasses.dataclass(frozen=True)
 class Site:
     """The options that a cluster needs for every job: the keys of a site file."""
@@ -47,6 +63,18 @@ class Site:
             "0: unknown, so that every cell has its own job",
         ),
     ] = 0
+    whole_nodes: Annotated[
+        dict | None,
+        Meta(
+            description="the node of a cluster that gives whole nodes (see below): `submit` then "
+            "submits jobs of workers, which fill a node with cells"
+        ),
+    ] = None
+
+    @property
+    def node(self) -> WholeNodes | None:
+        """The node that `whole_nodes` describes; None if the cluster shares its nodes."""
+        return None if self.whole_nodes is None else WholeNodes(**self.whole_nodes)
 
     def sbatch_options(self) -> dict[str, Any]:
         """Return the options of `sbatch` that every job gets, in sbatch's own spelling.
@@ -92,6 +120,12 @@ def read_site(name: str | None) -> Site:
         table = load_yaml(path)
         check_keys("key", table, Site)
         check_values(table, Site)
+        if (node := table.get("whole_nodes")) is not None:
+            check_keys("key of whole_nodes", node, WholeNodes)
+            check_values(node, WholeNodes, "whole_nodes")
+            for name in ("cores", "memory_gb"):
+                if name not in node:
+                    raise UserError(f"whole_nodes must state {name}, got {sorted(node)}")
     except UserError as error:
         raise UserError(f"site {path}: {error}") from None
     return Site(**table)
