@@ -121,7 +121,8 @@ def journals(place) -> list[Path]:
 
 def test_cells_of_workers_wait_while_any_of_the_jobs_lives(place, slurm, site):
     """A worker's end is no failure of the cells that it left; a reason of its own is one."""
-    long = "recipes: [{name: long, base: onecycle, epochs: 1000000, batch: 32, norm_group: 32}]\nretry: false\n"
+    long = "recipes: [{name: long, base: onecycle, batch: 32, norm_group: 32, "
+    long += "epochs: 1000000}]\nretry: false\n"
     place.path.write_text(SMALL + long)
     place.sweep("submit", "--site", site, "--over-budget", "--pack-nodes", "1")
     jobs = [line.split("|")[0] for line in (slurm.folder / "queue").read_text().splitlines()][:-1]
