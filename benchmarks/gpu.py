@@ -92,7 +92,7 @@ def stepping(
         settle(device)
         began = now(device)
         for i in range(n):
-            step(i % n_steps, i, False)
+            step(i % n_steps, False)
         settle(device)
         return (now(device) - began) / n
 

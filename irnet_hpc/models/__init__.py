@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "n_weights",
             "parse_layers",
         ],
+        "dropout": ["drawn_noise", "noise_state"],
         "flat": ["FlatParameters"],
         "modes": ["own_modes"],
         "network": ["Layer", "Network", "autocast", "n_before_last", "n_parameters"],

@@ -13,13 +13,15 @@ from torch import Tensor, nn
 LEVELS = 2**16  # values of a random number, so a rate is exact to 1 in 65,536
 
 
-def split_mix(state: int, index: Tensor) -> Tensor:
+def split_mix(state: int | Tensor, index: Tensor) -> Tensor:
     """Compute the outputs of SplitMix64 at the positions `index` (int64, from 0), as int64.
 
-    This is the generator of Steele, Lea and Flood (2014), started from the uint64 `state`. int64
-    wraps around as uint64 does; its >> copies the sign, which is masked off.
+    This is the generator of Steele, Lea and Flood (2014), started from the uint64 `state`, or from
+    a tensor of such states as int64. int64 wraps around as uint64 does; its >> copies the sign,
+    which is masked off.
     """
-    z = (index + 1).mul_(_signed(0x9E3779B97F4A7C15)).add_(_signed(state))
+    begin = state if isinstance(state, Tensor) else _signed(state)
+    z = (index + 1).mul_(_signed(0x9E3779B97F4A7C15)) + begin
     z.bitwise_xor_((z >> 30).bitwise_and_((1 << 34) - 1)).mul_(_signed(0xBF58476D1CE4E5B9))
     z.bitwise_xor_((z >> 27).bitwise_and_((1 << 37) - 1)).mul_(_signed(0x94D049BB133111EB))
     return z.bitwise_xor_((z >> 31).bitwise_and_((1 << 33) - 1))
@@ -27,6 +29,30 @@ def split_mix(state: int, index: Tensor) -> Tensor:
 
 def _signed(value: int) -> int:
     return value - 2**64 if value >= 2**63 else value
+
+
+def noise_state(seed: int, step: int) -> int:
+    """Return the state, as a signed integer, from which the noise of a training step is drawn."""
+    return _signed(int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]))
+
+
+def drawn_noise(states: Tensor, rows: slice, n_columns: int) -> Tensor:
+    """Draw the random numbers of a training step from the states of K replicas.
+
+    The states are a tensor, so that a CUDA graph can be replayed with other states.
+
+    Args:
+        states: (K,) int64, see `noise_state`.
+        rows: the rows of the global batch.
+        n_columns: the numbers per row.
+
+    Returns:
+        (K, n_rows, n_columns) int16, uniform over all 65,536 values.
+    """
+    n_words = -(-n_columns // 4)  # a row: each word holds four numbers
+    index = torch.arange(rows.start * n_words, rows.stop * n_words, device=states.device)
+    words = split_mix(states.unsqueeze(1), index)
+    return words.view(torch.int16).view(len(states), -1, 4 * n_words)[..., :n_columns]
 
 
 def dropout_noise(
@@ -44,10 +70,7 @@ def dropout_noise(
     Returns:
         (n_rows, n_columns) int16, uniform over all 65,536 values.
     """
-    n_words = -(-n_columns // 4)  # a row: each word holds four numbers
-    state = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
-    words = split_mix(state, torch.arange(rows.start * n_words, rows.stop * n_words, device=device))
-    return words.view(torch.int16).view(-1, 4 * n_words)[:, :n_columns]
+    return drawn_noise(torch.tensor([noise_state(seed, step)], device=device), rows, n_columns)[0]
 
 
 class Dropout(nn.Module):

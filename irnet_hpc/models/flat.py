@@ -24,6 +24,8 @@ class Linear(nn.Linear):
     """
 
     overwrites = False
+    # Copies of weight and bias in another dtype, which FlatParameters keeps (see `narrow`).
+    narrow: tuple[Tensor, Tensor] | None = None
 
     def reset_parameters(self) -> None:
         """Draw weights, which Network.initialise replaces, without the program's generator."""
@@ -38,7 +40,7 @@ class Linear(nn.Linear):
         """Apply the layer to x (..., n_rows, n_inputs). Returns (..., n_rows, width)."""
         is_trained = torch.is_grad_enabled() and self.weight.requires_grad
         if is_trained and (self.overwrites or has_outer_product(self.weight)):
-            return LinearFunction.apply(x, self.weight, self.bias, self.overwrites)
+            return LinearFunction.apply(x, self.weight, self.bias, self.overwrites, self.narrow)
         return product(x, self.weight, self.bias)
 
 
@@ -71,27 +73,33 @@ class LinearFunction(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, overwrites: bool) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        overwrites: bool,
+        copies: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
         """Compute the product, (..., n_rows, width)."""
-        device = x.device.type
-        narrow = (
-            torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-        )
-        x, narrow_weight = x.to(narrow), weight.to(narrow)
+        narrow = dtype_of_products(weight)
+        x, (narrow_weight, narrow_bias) = x.to(narrow), copies or (weight, bias)
+        if narrow_weight.dtype != narrow:
+            narrow_weight, narrow_bias = weight.to(narrow), bias.to(narrow)
         ctx.save_for_backward(x, narrow_weight)
         ctx.grads = (weight.grad, bias.grad) if overwrites else None
         if not is_single(weight):
-            return product(x, narrow_weight, bias.to(narrow))
+            return product(x, narrow_weight, narrow_bias)
         # Return no view, so that the next operation may work in place.
         y = x.new_empty(*x.shape[:-1], weight.shape[-2])
-        single = (bias.to(narrow).flatten(), x.flatten(0, -2), narrow_weight.flatten(0, -2).t())
+        single = (narrow_bias.flatten(), x.flatten(0, -2), narrow_weight.flatten(0, -2).t())
         torch.addmm(*single, out=y.view(-1, y.shape[-1]))
         return y
 
     @staticmethod
     def backward(
         ctx: Any, grad: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         """Compute the gradients of x, weight and bias.
 
         Those of weight and bias are either returned or written to their buffers.
@@ -100,20 +108,49 @@ class LinearFunction(torch.autograd.Function):
         shape = x.shape
         if ctx.grads is None:
             of_x = grad * weight if has_outer_product(weight) else grad @ weight
-            return of_x, grad.mT @ x, grad.sum(-2), None
+            return of_x, grad.mT @ x, grad.sum(-2), None, None
         of_weight, of_bias = ctx.grads
         if is_single(weight):
             grad, x, weight, of_weight = (t.flatten(0, -2) for t in (grad, x, weight, of_weight))
             of_bias = of_bias.flatten()
-        if grad.dtype == of_weight.dtype and of_weight.is_contiguous():
-            torch.matmul(grad.mT, x, out=of_weight)
-        else:
-            of_weight.copy_(grad.mT @ x)
-        of_bias.copy_(grad.sum(-2))
+        write_product(grad.mT, x, of_weight)
+        write_sum(grad, of_bias)
         if not ctx.needs_input_grad[0]:
-            return None, None, None, None
+            return None, None, None, None, None
         of_x = grad * weight if grad.shape[-1] == 1 else grad @ weight
-        return of_x.view(shape), None, None, None
+        return of_x.view(shape), None, None, None, None
+
+
+def dtype_of_products(weight: Tensor) -> torch.dtype:
+    """Return the dtype in which a layer multiplies, which autocast may have made narrower."""
+    device = weight.device.type
+    is_narrower = torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if is_narrower else weight.dtype
+
+
+def write_product(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """Write a @ b to `out`, which may be wider than a and b.
+
+    On a GPU this is one kernel, which rounds only once.
+    """
+    if a.is_cuda and a.dtype != out.dtype:
+        multiply = torch.mm if a.dim() == 2 else torch.bmm
+        multiply(a, b, out_dtype=out.dtype, out=out)
+    elif a.dtype == out.dtype and (out.is_contiguous() or a.is_cuda):
+        torch.matmul(a, b, out=out)
+    else:
+        out.copy_(a @ b)
+
+
+def write_sum(rows: Tensor, out: Tensor) -> None:
+    """Write the sum over rows (..., n_rows, width) to `out` (..., width).
+
+    On a GPU it is not rounded to the dtype of the rows.
+    """
+    if rows.is_cuda:
+        torch.sum(rows, -2, dtype=out.dtype, out=out)
+    else:
+        out.copy_(rows.sum(-2))
 
 
 class FlatParameters:
@@ -128,7 +165,11 @@ class FlatParameters:
         n_frozen: the number of parameters, at the start of each replica, that are not trained.
         trained: the parameters that the optimiser updates: one tensor per replica, without the
             frozen ones.
+        narrow: (K, n_params rounded up), a copy of the values in the dtype of matrix products; None
+            without `keep_narrow`.
     """
+
+    narrow: Tensor | None = None
 
     def __init__(self, networks: Sequence[nn.Module], n_frozen: int = 0) -> None:
         """Turn the first network into the stack of all networks; the others are only read."""
@@ -167,17 +208,45 @@ class FlatParameters:
         self.trained = [nn.Parameter(own[self.n_frozen :]) for own in values]
         for own, gradient in zip(self.trained, gradients, strict=True):
             own.grad = gradient[self.n_frozen :]
+        if self.narrow is not None:
+            self.keep_narrow(self.narrow.dtype)
         self.overwrite(True)
 
+    def keep_narrow(self, dtype: torch.dtype) -> None:
+        """Let fully connected layers use a copy of the parameters in another dtype.
+
+        Whoever changes the values calls `refresh`. Otherwise each layer makes a copy in each step.
+        """
+        k, n = self.values.shape
+        # Each replica begins at a multiple of 128 bytes, as fast matrix products want it.
+        self.narrow = self.values.new_zeros(k, -(-n // 64) * 64, dtype=dtype)
+        self.refresh()
+        places, start = {}, 0
+        for parameter, shape in zip(self.network.parameters(), self.shapes, strict=True):
+            places[id(parameter)] = slice(start, start + shape.numel()), shape
+            start += shape.numel()
+        for module in self.network.modules():
+            if isinstance(module, Linear):
+                own = [places[id(parameter)] for parameter in (module.weight, module.bias)]
+                weight, bias = (self.narrow[:, at].view(k, *shape) for at, shape in own)
+                module.narrow = weight, bias
+
+    def refresh(self) -> None:
+        """Copy the values to `narrow`, if it is kept."""
+        if self.narrow is not None:
+            self.narrow[:, : self.values.shape[1]].copy_(self.values)
+
     def overwrite(self, yes: bool) -> None:
-        """Let fully connected layers overwrite their gradients (`yes`), or add to them.
+        """Let layers overwrite their gradients (`yes`), or add to them.
 
         Overwriting is correct if a step has a single backward pass. If it has several, their
         gradients must be added up.
         """
         overwritten: set[int] = set()
+        # On a CPU, adding to a gradient costs less than a call of Python.
+        kinds = (Linear, Normalise) if self.values.is_cuda else (Linear,)
         for module in self.network.modules():
-            if isinstance(module, Linear):
+            if isinstance(module, kinds):
                 module.overwrites = yes
                 overwritten |= {id(parameter) for parameter in module.parameters() if yes}
         gradients = {id(p): p.grad for p in self.network.parameters() if p.grad is not None}

@@ -75,8 +75,11 @@ class GroupNormalise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: Groups) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: Groups, overwrites: bool = False
+    ) -> Tensor:
         """Normalise x (..., n_rows, width) by groups."""
+        ctx.grads = (weight.grad, bias.grad) if overwrites else None
         ctx.by_kernel = one_kernel_a_group(x, groups)
         if ctx.by_kernel:
             y, *ctx.statistics = normalise_each(x, weight, bias, groups.group)
@@ -106,13 +109,16 @@ class GroupNormalise(torch.autograd.Function):
         return y.to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        """Return the gradients of x, weight and bias."""
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
+        """Compute the gradients of x, weight and bias.
+
+        Those of weight and bias are either returned or written to their buffers.
+        """
         if ctx.by_kernel:
             x, weight = ctx.saved_tensors
             means, rstds = ctx.statistics
-            gradients = normalise_each_backward(grad, x, weight, means, rstds, ctx.groups.group)
-            return *gradients, None
+            grad_x, *sums = normalise_each_backward(grad, x, weight, means, rstds, ctx.groups.group)
+            return grad_x, *totals(sums, ctx.grads), None, None
         (x,), groups, rstd, scale = ctx.saved_tensors, ctx.groups, ctx.rstd, ctx.scale
         centred = x.to(scale.dtype).unflatten(-2, (-1, groups.segment)) - ctx.mean
         g = grad.to(scale.dtype).reshape(centred.shape)
@@ -122,7 +128,22 @@ class GroupNormalise(torch.autograd.Function):
         )
         # dx = scale * (g - mean(g) - x_hat * mean(g x_hat))
         grad_x = torch.addcmul(-scale * mean_g, g, scale).addcmul_(centred, -scale * rstd * mean_gx)
-        return grad_x.view_as(x).to(x.dtype), sum_gx.sum(-2), sum_g.sum(-2), None
+        return grad_x.view_as(x).to(x.dtype), *totals([sum_gx, sum_g], ctx.grads), None, None
+
+
+def totals(
+    sums: list[Tensor], grads: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, ...] | tuple[None, None]:
+    """Add up sums over groups (..., n_groups, width), and write them to `grads` if there are any.
+
+    Returns:
+        What a backward pass returns: the totals (..., width), or None for each that was written.
+    """
+    if grads is None:
+        return tuple(of_groups.sum(-2) for of_groups in sums)
+    for of_groups, grad in zip(sums, grads, strict=True):
+        torch.sum(of_groups, -2, out=grad)
+    return None, None
 
 
 # Numbers in a group (rows x width) below which one kernel per group costs more than one pass over
@@ -136,17 +157,12 @@ def one_kernel_a_group(x: Tensor, groups: Groups) -> bool:
     It must be correct (no group spans ranks) and faster (few or large groups). It is used only for
     bf16 rows. For fp32 rows it rounds differently from the code for several ranks; Adam amplifies
     the difference, so that one rank and two ranks would drift apart by 0.3 % in 50 steps. The
-    rounding of bf16 rows is much coarser than this difference. It was measured only on CPUs, so it
-    is used only on CPUs.
+    rounding of bf16 rows is much coarser than this difference. Which is faster was measured on CPUs
+    only; on GPUs it was counted: for few groups, torch's kernel is fewer launches.
     """
     few = x.numel() <= 8 * groups.group * x.shape[-1]
-    pays = few or groups.group * x.shape[-1] >= MIN_KERNEL_NUMBERS
-    return (
-        pays
-        and groups.group_of_segment is None
-        and x.dtype == torch.bfloat16
-        and x.device.type == "cpu"
-    )
+    large = groups.group * x.shape[-1] >= MIN_KERNEL_NUMBERS and x.device.type == "cpu"
+    return (few or large) and groups.group_of_segment is None and x.dtype == torch.bfloat16
 
 
 def normalise_each(
@@ -174,7 +190,10 @@ def normalise_each(
 def normalise_each_backward(
     grad: Tensor, x: Tensor, weight: Tensor, means: Tensor, rstds: Tensor, group: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of x (..., n_rows, width), weight and bias (..., width)."""
+    """Return the gradient of x (..., n_rows, width), and those of weight and bias for each group.
+
+    The latter two are (..., n_groups, width).
+    """
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
     of_weight, of_bias = torch.empty_like(means), torch.empty_like(means)
     grads, rows, grads_x = (t.reshape(-1, x.shape[-1]).split(group) for t in (grad, x, grad_x))
@@ -197,7 +216,7 @@ def normalise_each_backward(
             out2=outs[2],
         )
     shape = (*weight.shape[:-1], -1, weight.shape[-1])
-    return grad_x, of_weight.view(shape).sum(-2), of_bias.view(shape).sum(-2)
+    return grad_x, of_weight.view(shape), of_bias.view(shape)
 
 
 def _of_groups(n_groups: int, *parameters: Tensor) -> list[list[Tensor]]:
@@ -215,6 +234,8 @@ class Normalise(nn.Module):
     # and of the squares of the normalised x; then, if units are unusual, how to sum over ranks.
     # Set on the class, since pickles of older versions lack them.
     sums: Tensor | None = None
+    # True: the backward pass overwrites gradients, as that of flat.Linear may.
+    overwrites = False
     all_sum: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, width: int) -> None:
@@ -241,12 +262,14 @@ class Normalise(nn.Module):
             normalised_square = groups.group * (var / (var + EPSILON)).sum(-2)
             self.sums += torch.stack([wide.sum(-2), wide.square().sum(-2), normalised_square])
         # The same kernel for a group alone, without Python's part of a step.
-        if x.numel() == groups.group * x.shape[-1] and one_kernel_a_group(x, groups):
+        is_one = x.numel() == groups.group * x.shape[-1] and not self.overwrites
+        if is_one and one_kernel_a_group(x, groups):
             own = (self.weight.flatten(), self.bias.flatten())
             return nn.functional.batch_norm(
                 x.flatten(0, -2), None, None, *own, True, 0.0, EPSILON
             ).view_as(x)
-        return GroupNormalise.apply(x, self.weight, self.bias, groups)
+        overwrites = self.overwrites and torch.is_grad_enabled() and self.weight.requires_grad
+        return GroupNormalise.apply(x, self.weight, self.bias, groups, overwrites)
 
     def set_statistics(self, mean: Tensor, square: Tensor, seen: Tensor) -> bool:
         """Set the population statistics from rows that were normalised by group.

@@ -244,7 +244,7 @@ class _Training:
         step.begin(visited, rates, first)
         for i in range(first, n_steps):
             n_done = epoch * n_steps + i + 1
-            step(i, n_done - 1, self.stop.asked)
+            step(i, self.stop.asked)
             update_averages(stack, n_steps, i)
             if n_done % self.look_steps and i < n_steps - 1:
                 continue

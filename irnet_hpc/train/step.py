@@ -19,6 +19,7 @@ from torch import Tensor
 from irnet_hpc.distributed.allreduce import sum_step
 from irnet_hpc.distributed.engines import Comm
 from irnet_hpc.errors import UserError
+from irnet_hpc.models.dropout import drawn_noise, noise_state
 from irnet_hpc.models.network import autocast
 from irnet_hpc.models.normalisation import Groups, rank_groups
 from irnet_hpc.train.joint import equal_shares, loss_weights
@@ -174,6 +175,9 @@ class Step:
             slice(rows.start - self.mine.start, rows.stop - self.mine.start)
             for rows in pieces(self.groups, self.mine, micro_batch)
         ]
+        if stack.device.type == "cuda" and first.recipe.precision == "bf16":
+            # On a CPU, each layer's copy is still in the cache when the layer uses it.
+            stack.flat.keep_narrow(torch.bfloat16)
         stack.flat.overwrite(len(self.pieces) == 1)
         self.parts, k = [replica.data.train for replica in stack.replicas], len(stack.replicas)
         # The targets of all replicas, one after the other: (K * n_rows[, n_properties]).
@@ -181,7 +185,8 @@ class Step:
         self.targets = torch.cat(targets) if k > 1 else targets[0]
         self.x = self.targets.new_empty(k, n_local, self.parts[0].n_features)
         self.y = self.targets.new_empty(k, n_local, *self.targets.shape[1:])
-        self.noise = self._noise(0)
+        # The states from which the noise of dropout is drawn, (K,).
+        self.noise_states = torch.zeros(k, dtype=torch.int64, device=stack.device)
         self.has_several_properties = first.data.scaling.spread is not None
         self.floor = self._per_replica([s.scaled_floor for s in self._scalings()])
         if self.has_several_properties:
@@ -205,13 +210,6 @@ class Step:
         """Stack the replicas' values: numbers to (K, 1), arrays (n,) to (K, 1, n)."""
         return torch.as_tensor(np.stack(values)).to(self.y).unsqueeze(1)
 
-    def _noise(self, step: int) -> Tensor | None:
-        """Draw the random numbers of dropout (K, n_local, n_noise); None if there is no dropout."""
-        network, replicas = self.stack.network, self.stack.replicas
-        drawn = [network.noise(replica.spec.seed, step, self.mine) for replica in replicas]
-        some = [noise for noise in drawn if noise is not None]
-        return torch.stack(some) if some else None
-
     def begin(self, visited: Sequence[np.ndarray], rates: np.ndarray, first: int = 0) -> None:
         """Prepare an epoch.
 
@@ -232,6 +230,7 @@ class Step:
         shift = torch.arange(len(visited), device=device) * n_rows
         self.target_rows = self.rows + shift.repeat_interleave(self.y.shape[1])
         self.rates = torch.from_numpy(rates).to(self.stack.rates)
+        self.all_noise_states = self._noise_states(self.stack.states[0].step - first, len(rates))
         self.error_sum.copy_(
             torch.tensor([state.error_sum for state in self.stack.states], dtype=torch.float64)
         )
@@ -242,6 +241,15 @@ class Step:
                 for part, order, scaling in zip(self.parts, visited, self._scalings(), strict=True)
             ]
             self.share.copy_(self._per_replica(shares).mT)
+
+    def _noise_states(self, first: int, n_steps: int) -> Tensor | None:
+        """Compute the states of the noise, (n_steps, K), from step `first` of the training on."""
+        if not self.stack.network.n_noise:
+            return None
+        seeds = [replica.spec.seed for replica in self.stack.replicas]
+        steps = range(first, first + n_steps)
+        states = [[noise_state(seed, step) for seed in seeds] for step in steps]
+        return torch.tensor(states, device=self.stack.device)
 
     def end_epoch(self) -> None:
         """Stop reading ahead. Call this also if a signal interrupts the epoch."""
@@ -264,20 +272,19 @@ class Step:
         )
         torch.index_select(self.targets, 0, self.target_rows[i], out=self.y.flatten(0, 1))
 
-    def __call__(self, i: int, step: int, stop: bool) -> None:
+    def __call__(self, i: int, stop: bool) -> None:
         """Train one step.
 
         Args:
             i: The number of the step in the epoch.
-            step: The number of the step over all epochs.
             stop: True if this rank has been asked to stop. The step tells all ranks, by the
                 allreduce of the gradients.
         """
         flat = self.stack.flat
         self.read(i)
         self.stack.rates.copy_(self.rates[i])
-        if self.noise is not None and (noise := self._noise(step)) is not None:
-            self.noise.copy_(noise)
+        if self.all_noise_states is not None:
+            self.noise_states.copy_(self.all_noise_states[i])
         self.gradients()
         flat.riders[1] = float(stop)
         # Each rank divides its gradients by the global batch size, so the sum is the average. The
@@ -286,13 +293,15 @@ class Step:
         self.update()
 
     def _gradients(self) -> None:
-        self.stack.flat.clear()
+        flat, n_noise = self.stack.flat, self.stack.network.n_noise
+        flat.clear()
+        flat.refresh()
+        noise = drawn_noise(self.noise_states, self.mine, n_noise) if n_noise else None
         for rows in self.pieces:
-            self._add_gradients(rows)
+            self._add_gradients(rows, None if noise is None else noise[:, rows])
 
-    def _add_gradients(self, rows: slice) -> None:
+    def _add_gradients(self, rows: slice, noise: Tensor | None) -> None:
         recipe, y = self.recipe, self.y[:, rows]
-        noise = None if self.noise is None else self.noise[:, rows]
         with autocast(recipe.precision, self.stack.device):
             error = self.stack.network(self.x[:, rows], self.groups, noise).view_as(y) - y
         if recipe.floor == "censored":

@@ -36,7 +36,7 @@ def dropped() -> dict[str, float | bool]:
     stack, step = begun(replicas(LAYERS, 4, 1, recipe(1024)))
     before = torch.cuda.memory_allocated() / MIB
     for i in range(5):
-        step(i, i, False)
+        step(i, False)
     torch.cuda.synchronize()
     held, alive = torch.cuda.memory_reserved() / MIB, weakref.ref(step)
     del step

@@ -97,11 +97,11 @@ def seen() -> dict:
     report()
     try:
         for i in range(WARM_UP + 1):
-            step(i, i, False)
+            step(i, False)
         found["violations"] += report()["violations"]
         step.begin([torch.arange(512).numpy()], torch.full((8, 1), 1e-3).numpy())
         report()
-        step(0, 4, False)
+        step(0, False)
     except Exception as error:
         found["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
     last = report()

@@ -116,7 +116,7 @@ def phases(
     torch.cuda.synchronize()
     report()
     for i, name in places.items():
-        step(i, i, False)
+        step(i, False)
         found[name] = report()
     recipe, data = members[0].recipe, members[0].data
     with weights(stack.flat, stack.average):

@@ -41,7 +41,7 @@ def operations_of(kind: str) -> set[str]:
     layers, k, n_properties, micro_batch, fields = KINDS[kind]
     _, step = begun(replicas(layers, k, n_properties, fields, CPU), micro_batch, CPU)
     with Operations() as found:
-        step(0, 0, False)
+        step(0, False)
     return found.names
 
 
