@@ -28,14 +28,19 @@ class Groups(NamedTuple):
     group_of_segment: Tensor | None = None
     n_groups: int = 0  # over all ranks
     all_sum: Callable[[Tensor], Tensor] | None = None  # sums a tensor in place over all ranks
+    # (n_groups, n_segments) float64: 1 where a segment belongs to a group, else 0; None: index_add_
+    members: Tensor | None = None
 
     def total(self, sums: Tensor) -> Tensor:
         """Replace sums over segments (..., n_segments, k) by the sums over their whole groups."""
         if self.group_of_segment is None:
             return sums
-        groups = sums.new_zeros(*sums.shape[:-2], self.n_groups, sums.shape[-1]).index_add_(
-            -2, self.group_of_segment, sums
-        )
+        if self.members is not None:
+            groups = self.members.to(sums.dtype) @ sums
+        else:
+            groups = sums.new_zeros(*sums.shape[:-2], self.n_groups, sums.shape[-1]).index_add_(
+                -2, self.group_of_segment, sums
+            )
         assert self.all_sum is not None
         return self.all_sum(groups).index_select(-2, self.group_of_segment)
 
@@ -59,7 +64,27 @@ def rank_groups(
     if segment == group:
         return Groups(group, group)
     first_row = rank * n_local + segment * torch.arange(n_local // segment, device=device)
-    return Groups(segment, group, first_row // group, batch // group, all_sum)
+    group_of_segment, n_groups = first_row // group, batch // group
+    members = None
+    if first_row.is_cuda:
+        # On a GPU index_add_ adds in any order (atomicAdd), so that a resumed training would not
+        # repeat its numbers to the bit.
+        members = membership(group_of_segment, n_groups)
+    return Groups(segment, group, group_of_segment, n_groups, all_sum, members)
+
+
+def membership(group_of_segment: Tensor, n_groups: int) -> Tensor:
+    """Return the matrix of zeros and ones by which sums over segments become sums over groups.
+
+    Args:
+        group_of_segment: The group of each segment, (n_segments,).
+        n_groups: The number of groups, over all ranks.
+
+    Returns:
+        (n_groups, n_segments) float64.
+    """
+    groups = torch.arange(n_groups, device=group_of_segment.device)
+    return (groups[:, None] == group_of_segment).double()
 
 
 class GroupNormalise(torch.autograd.Function):

@@ -9,6 +9,7 @@ from irnet_hpc.models.normalisation import (
     GroupNormalise,
     Groups,
     Normalise,
+    membership,
     one_kernel_a_group,
     rank_groups,
 )
@@ -123,3 +124,13 @@ def test_bf16_keeps_the_sums_of_a_group_wide():
     y = norm(x, Groups(32, 32)).float()
     expected = (x.float() - x.float().mean()) / x.float().std(unbiased=False)
     assert (y - expected).abs().max() < 0.05
+
+
+def test_a_matrix_of_zeros_and_ones_adds_segments_up_as_index_add_does():
+    group_of_segment = torch.tensor([0, 0, 2, 0, 2])  # of group 1 this rank has no row
+    sums = torch.arange(2 * 5 * 3, dtype=torch.float64).view(2, 5, 3)
+    added = Groups(4, 12, group_of_segment, 3, lambda total: total)
+    multiplied = added._replace(members=membership(group_of_segment, 3))
+    # Group 0 of the first replica: rows 0, 1 and 3, which begin with 0, 3 and 9.
+    assert multiplied.total(sums)[0, 0].tolist() == [12, 15, 18]
+    assert torch.equal(multiplied.total(sums), added.total(sums))
