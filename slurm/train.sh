@@ -2,7 +2,10 @@
 # Train one model over the ranks of a job, one rank a task.
 #
 #   sbatch slurm/train.sh --pack oqmd-magpie --property formation_energy --architecture irnet --depth 17
-#   sbatch --nodes=4 --ntasks-per-node=4 --gpus-per-task=1 slurm/train.sh --pack ...
+#   sbatch --nodes=4 --ntasks-per-node=4 --gpus-per-node=4 slurm/train.sh --device cuda --pack ...
+#
+# Not --gpus-per-task: it hides from each rank the GPUs of the others, so that NCCL connects them through the host instead of NVLink
+# (NVIDIA/nccl issue 1066). Each rank takes the GPU of its number on the node.
 #
 # All options go to `python -m irnet_hpc.train`. IRNET_SRUN_ARGS adds srun options, such as --mpi=pmix, where Horovod is to run
 # over MPI; without one its ranks meet over TCP.

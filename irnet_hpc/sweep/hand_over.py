@@ -229,7 +229,14 @@ class _Submission:
 
     def _job_of(self, bundle: Bundle, resources: Resources) -> TrainingJob:
         first, *others = bundle
-        options = train_options(first, self.context.results, self.context.pack_dir, *others)
+        context = self.context
+        options = train_options(
+            first,
+            context.results,
+            context.pack_dir,
+            *others,
+            site_gpus=context.site.gpus_per_task,
+        )
         folders = [status.folder for status in bundle]
         return TrainingJob(options, first.folder / "train.log", resources, folders)
 

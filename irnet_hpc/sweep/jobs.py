@@ -30,7 +30,7 @@ from irnet_hpc.sweep.cell_states import CellStatus
 from irnet_hpc.sweep.endings import LOG_HEADING
 from irnet_hpc.sweep.matrix.matrix import Cell, Matrix
 from irnet_hpc.sweep.matrix.packs import MatrixPack
-from irnet_hpc.sweep.matrix.resources import Resources
+from irnet_hpc.sweep.matrix.resources import Resources, gpus_per_rank
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -40,15 +40,22 @@ TRAINING_SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 
 
 def train_options(
-    status: CellStatus, results: Path, pack_dir: Path | None, *others: CellStatus
+    status: CellStatus,
+    results: Path,
+    pack_dir: Path | None,
+    *others: CellStatus,
+    site_gpus: int = 0,
 ) -> list[str]:
     """List the options of `python -m irnet_hpc.train` for a cell.
+
+    A cell that asks for GPUs fails where there is none, and never trains on the processor instead.
 
     Args:
         status: The cell.
         results: The folder of results.
         pack_dir: The folder of packs; None: the default folder.
         others: The other cells of the bundle, which are trained together with this cell.
+        site_gpus: The GPUs that the site gives each rank of a job that does not ask for any.
 
     Returns:
         The options, one text each.
@@ -68,6 +75,7 @@ def train_options(
     if others:
         options += ["--bundle", json.dumps([_bundle_member(s.cell) for s in (status, *others)])]
     options += ["--stage-dir", cell.resources.stage_dir] if cell.resources.stage_dir else []
+    options += ["--device", "cuda"] if gpus_per_rank(cell.resources, site_gpus) else []
     options += ["--force"] if status.state == CellState.STALE else []
     return [str(option) for option in options]
 

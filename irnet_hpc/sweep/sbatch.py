@@ -7,7 +7,7 @@ from pathlib import Path
 
 from irnet_hpc.errors import UserError
 from irnet_hpc.sweep.jobs import outside_any_job, signal_lead_s
-from irnet_hpc.sweep.matrix.resources import Resources
+from irnet_hpc.sweep.matrix.resources import Resources, gpus_per_rank
 from irnet_hpc.sweep.matrix.sites import Site
 from irnet_hpc.sweep.whole_nodes import NodePlan
 
@@ -118,8 +118,7 @@ def _site_parameters(site: Site, *, name: str, token: str, after: str | None) ->
 
 def _srun_parameters(site: Site, resources: Resources) -> dict:
     """Return the parameters of jobs that srun starts once in every rank."""
-    unasked = 0 if resources.cpu_only else site.gpus_per_task
-    gpus = (resources.gpus_per_rank or unasked) * resources.ranks_per_node
+    gpus = gpus_per_rank(resources, site.gpus_per_task) * resources.ranks_per_node
     # Since 22.05, srun does not inherit --cpus-per-task from sbatch. If a rank dies, srun must end
     # the others.
     srun_args = ["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cpus_per_rank}"]

@@ -57,12 +57,13 @@ LINEAR = ("linear", "ridge", "elastic_net", "sgd")
 logger = logging.getLogger(__name__)
 
 
-def makers(seed: int, n_jobs: int) -> dict[str, Callable]:
+def makers(seed: int, n_jobs: int, device: str = "auto") -> dict[str, Callable]:
     """Map each model of GRIDS to a function that makes an estimator from its parameters.
 
     Args:
         seed: The seed, for models that draw random numbers.
         n_jobs: The number of threads, for models that use several.
+        device: One of distributed.launch.DEVICES, for a model that can use a GPU.
 
     Returns:
         Model -> function. The estimators have fit(x, y) and predict(x), with x (n_rows, n_features)
@@ -89,7 +90,7 @@ def makers(seed: int, n_jobs: int) -> dict[str, Callable]:
         "random_forest": partial(ensemble.RandomForestRegressor, **parallel),
         "boosted_trees": partial(ensemble.HistGradientBoostingRegressor, **seeded),
         # The only one that uses a GPU.
-        "tabm": lambda **parameters: TabM(seed, device_of(0), **parameters),
+        "tabm": lambda **parameters: TabM(seed, device_of(0, device), **parameters),
     }
 
 
@@ -135,7 +136,7 @@ def fit_run(run: Run, pack: Pack, options: TrainOptions, comm: Comm) -> bool:
     until = math.inf
     try:
         with stopped_by_exception(options) as until:
-            estimator, search_result = search(run, data)
+            estimator, search_result = search(run, data, options.device)
             machine = provenance(comm, getattr(estimator, "device", torch.device("cpu")))
             result = _write(
                 run, pack, data, estimator, search_result, {"attempts": attempts, **machine}
@@ -177,8 +178,13 @@ def _log_start(spec: RunSpec, grid: Grid, pack: Pack, data: Dataset) -> None:
         )
 
 
-def search(run: Run, data: Dataset) -> tuple[Any, Search]:
+def search(run: Run, data: Dataset, device: str = "auto") -> tuple[Any, Search]:
     """Fit the points of the grid that no earlier attempt has fitted.
+
+    Args:
+        run: The run, whose folder keeps the progress.
+        data: The rows.
+        device: One of distributed.launch.DEVICES, for a model that can use a GPU.
 
     Returns:
         The estimator of the best point, and the progress with all points that were tried.
@@ -190,7 +196,7 @@ def search(run: Run, data: Dataset) -> tuple[Any, Search]:
     progress, points, best = _resume(run), grid.points, None
     selection, role = (data.val, "val") if spec.protocol == "honest" else (data.test, "test")
     for i in range(len(progress.tried), len(points)):
-        began, estimator = time.monotonic(), fitted(spec, grid, points[i], data)
+        began, estimator = time.monotonic(), fitted(spec, grid, points[i], data, device)
         errors = np.abs(predictions(estimator, data, selection) - selection.target)
         mae, seconds = float(errors.mean()), time.monotonic() - began
         if np.isfinite(mae) and spec.protocol == "paper":
@@ -215,17 +221,20 @@ def search(run: Run, data: Dataset) -> tuple[Any, Search]:
     if best is None:
         # An earlier attempt has fitted the best point and saved only its error: fit it again.
         began = time.monotonic()
-        best = fitted(spec, grid, progress.best["point"], data)
+        best = fitted(spec, grid, progress.best["point"], data, device)
         progress.refit_s += time.monotonic() - began
     return best, progress
 
 
-def fitted(spec: RunSpec, grid: Grid, point: dict[str, Any], data: Dataset) -> Any:
+def fitted(
+    spec: RunSpec, grid: Grid, point: dict[str, Any], data: Dataset, device: str = "auto"
+) -> Any:
     """Fit the model with one point's parameters, on at most `grid.max_rows` training rows."""
     from threadpoolctl import threadpool_limits
 
     n_rows, n_jobs = grid.fitted_rows(len(data.train)), torch.get_num_threads()
-    estimator = makers(spec.seed % 2**32, n_jobs)[grid.architecture](**grid.fixed, **point)
+    maker = makers(spec.seed % 2**32, n_jobs, device)[grid.architecture]
+    estimator = maker(**grid.fixed, **point)
     # No limit for TabM: its library has set its number of threads already, and would ignore one.
     limits = contextlib.nullcontext() if isinstance(estimator, TabM) else threadpool_limits(n_jobs)
     with limits:

@@ -290,7 +290,7 @@ def test_of_two_points_alike_the_first_is_kept_and_one_that_is_not_finite_never(
         def predict(self, x):
             return np.full(len(x), self.value)
 
-    monkeypatch.setattr(classical, "makers", lambda seed, n_jobs: {"sgd": Says})
+    monkeypatch.setattr(classical, "makers", lambda *_: {"sgd": Says})
     grid = Grid("sgd", grid={"value": ["nan", "4", "4.0", "inf"]})
     estimator, found = classical.search(run_of(spec_of("sgd"), grid, tmp_path), contrary())
     assert [one["mae"] for one in found.tried] == [None, 4.0, 4.0, None]
@@ -365,7 +365,9 @@ def test_a_point_of_an_earlier_attempt_is_fitted_again_only_if_it_is_the_best(
     )
     fits, fitted = [], classical.fitted
     monkeypatch.setattr(
-        classical, "fitted", lambda s, g, point, d: fits.append(point) or fitted(s, g, point, d)
+        classical,
+        "fitted",
+        lambda s, g, point, *rest: fits.append(point) or fitted(s, g, point, *rest),
     )
     notes, half = (
         tmp_path / "checkpoint" / "grid.json",

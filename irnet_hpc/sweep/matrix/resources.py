@@ -32,7 +32,9 @@ class Resources:
         int, Meta(ge=1, le=MAX, description="ranks (processes that train) on each node")
     ] = 1
     cpus_per_rank: Annotated[int, Meta(ge=1, le=MAX, description="cores of each rank")] = 1
-    gpus_per_rank: Annotated[int, Meta(ge=0, le=MAX, description="GPUs of each rank")] = 0
+    gpus_per_rank: Annotated[
+        int, Meta(ge=0, le=MAX, description="GPUs of each rank; without a GPU, its cells fail")
+    ] = 0
     memory_gb: Annotated[float, Meta(ge=0.1, le=MAX, description="memory of each node, in GiB")] = (
         8.0
     )
@@ -66,6 +68,11 @@ class Resources:
     def device_hours(self) -> float:
         """The time limit times the number of devices. A device is what one rank computes on."""
         return self.n_ranks * self.minutes / 60
+
+
+def gpus_per_rank(resources: Resources, site_gpus: int) -> int:
+    """Return the GPUs of each rank, where the site gives `site_gpus` to jobs that ask for none."""
+    return resources.gpus_per_rank or (0 if resources.cpu_only else site_gpus)
 
 
 @dataclasses.dataclass(frozen=True)
