@@ -22,6 +22,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "start",
             "together",
         ],
+        "gpus": ["check_own_gpus", "has_driver", "have_own_gpus", "why_none"],
         "launch": ["DEVICES", "ENGINES", "LAUNCHERS", "detect", "n_threads", "numbers_per_node"],
         "memory": ["cgroup_limits", "free_bytes"],
         "mpi": ["Ranks", "run"],

@@ -1,7 +1,8 @@
 """Exchange the numbers of a training between ranks: by Horovod, by torch.distributed or not at all.
 
-Each engine has the attributes rank, size and local_rank, and six operations: sum_ and broadcast_
-(in place), exchange and collect (slices of tensors), gather (objects), and close.
+Each engine has the attributes rank, size, local_rank and uses_nccl (for tensors on GPUs), and six
+operations: sum_ and broadcast_ (in place), exchange and collect (slices of tensors), gather
+(objects), and close.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from irnet_hpc.distributed import launch
+from irnet_hpc.distributed import gpus, launch
 from irnet_hpc.distributed.rendezvous import meeting
 from irnet_hpc.errors import PeerLost, UserError, check_choice
 
@@ -46,6 +47,7 @@ class Alone:
     """The engine for a single process, which has nobody to exchange numbers with."""
 
     name, rank, size, local_rank = "none", 0, 1, 0
+    uses_nccl = False
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """Sum a tensor over the ranks, in place."""
@@ -104,9 +106,8 @@ class Horovod:
             if os.environ.get("HOROVOD_CONTROLLER") != "gloo" and hvd.mpi_enabled()
             else "gloo"
         )
-        self.name = (
-            f"horovod ({'nccl' if torch.cuda.is_available() and hvd.nccl_built() else controller})"
-        )
+        self.uses_nccl = torch.cuda.is_available() and bool(hvd.nccl_built())
+        self.name = f"horovod ({'nccl' if self.uses_nccl else controller})"
 
     def _meet(self, where: launch.Launch, folder: Path) -> None:
         from horovod.runner.common.util.hosts import get_host_assignments, parse_hosts
@@ -222,7 +223,8 @@ class Torch:
         with meeting(where, folder, serve) as (address, port, interface):
             os.environ["GLOO_SOCKET_IFNAME"] = interface
             device_of(self.local_rank)  # before NCCL, which takes the current one
-            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            self.uses_nccl = torch.cuda.is_available()
+            backend = "cpu:gloo,cuda:nccl" if self.uses_nccl else "gloo"
             dist.init_process_group(
                 backend,
                 store=dist.TCPStore(
@@ -286,14 +288,17 @@ def device_of(local_rank: int, wanted: str = "auto") -> torch.device:
         UserError: If `cuda` is wanted and torch cannot use any GPU.
     """
     check_choice("device", wanted, launch.DEVICES)
-    if wanted == "cuda" and not torch.cuda.is_available():
+    if wanted == "cuda" and (reason := gpus.why_none()):
         raise UserError(
-            "device cuda must be a GPU that torch can use, got none; known here: auto, cpu"
+            f"device cuda must be a GPU that torch can use, got none: {reason}; known here: "
+            "auto, cpu"
         )
     if wanted == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     device = torch.device("cuda", local_rank % torch.cuda.device_count())
     torch.cuda.set_device(device)
+    # Else cuBLAS may add up the parts of a split product in bf16, by shapes and so by bundles.
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     return device
 
 

@@ -95,13 +95,12 @@ def allreduce(comm: "Comm") -> dict:
     import torch
 
     from irnet_hpc.distributed.engines import device_of
-    from irnet_hpc.distributed.launch import detect
+    from irnet_hpc.distributed.gpus import have_own_gpus
 
-    launched = detect()
-    n_local = launched.local_size if launched else 1
-    # NCCL refuses two ranks on one GPU.
-    has_own_gpu = torch.cuda.is_available() and torch.cuda.device_count() >= n_local
-    device = device_of(comm.local_rank) if has_own_gpu else torch.device("cpu")
+    device = device_of(comm.local_rank)
+    # NCCL refuses two ranks on one GPU. A rank that sees one GPU may still have it to itself.
+    if not have_own_gpus(comm, device):
+        device = torch.device("cpu")
     # Whole numbers below 1000, whose sums are exact in float32.
     pattern = torch.arange(N_SUMMED, device=device).remainder_(1000).float()
     expected = pattern * (comm.size * (comm.size + 1) // 2)

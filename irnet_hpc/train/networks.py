@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from irnet_hpc.distributed.engines import Comm, device_of, from_root, together
+from irnet_hpc.distributed.gpus import check_own_gpus, has_driver, why_none
 from irnet_hpc.distributed.slurm_commands import OUT_OF_TIME
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.network import n_parameters
@@ -64,6 +65,9 @@ def train_networks(
     """
     began, n_runs, errors = time.monotonic(), len(unfinished), []
     device = together(comm, lambda: device_of(comm.local_rank, options.device))
+    check_own_gpus(comm, device)
+    if comm.rank == 0 and device.type == "cpu" and options.device == "auto" and has_driver():
+        logger.warning("warning: trains on the processor, since %s", why_none())
     replicas = _load(unfinished, pack, options, comm, device)
     place = place_of(replicas[0].data, comm) + " from a copy on the node" * is_copy
     starts = {}

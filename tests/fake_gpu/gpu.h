@@ -69,6 +69,7 @@ Clock& host();  // what the host knows to be done
 
 int thread_id();
 int physical(int device);  // the number of a visible device among all devices of the machine
+int pci_bus(int device);
 Stream* stream_of(cudaStream_t);
 cudaError_t fail(cudaError_t);
 void violation(const std::string&);

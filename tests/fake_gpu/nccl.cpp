@@ -179,7 +179,7 @@ API int ncclCommInitRank(Comm** made, int size, Id id, int rank) {
   if (at == MAP_FAILED) return SYSTEM_ERROR;
   auto* c = new Comm{rank, size, 0, (Shared*)at, (char*)at + head};
   cudaGetDevice(&c->device);
-  std::string mine = "on GPU " + std::to_string(physical(c->device));
+  std::string mine = "on GPU " + std::to_string(pci_bus(c->device));
   say(c, mine);
   bool is_shared = false;
   for (int r = 0; r < size; r++) is_shared |= r != rank && mine == c->shared->what[r];

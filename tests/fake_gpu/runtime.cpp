@@ -327,12 +327,15 @@ API cudaError_t cudaGetSymbolAddress(void** p, const void* symbol) {
 
 // ---------------------------------------------------------------------------------- the device
 
+// With FAKE_GPU_MIG, the devices are instances of one GPU.
+int gpu::pci_bus(int d) { return getenv("FAKE_GPU_MIG") ? 1 : 1 + physical(d); }
+
 API cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int d) {  // an H200
   LOCK;
   *p = {};
   snprintf(p->name, sizeof p->name, "stand-in GPU");
   p->uuid.bytes[0] = 1 + physical(d);
-  p->pciBusID = 1 + physical(d);
+  p->pciBusID = pci_bus(d);
   p->totalGlobalMem = memories()[d].total;
   p->major = 9;
   p->multiProcessorCount = 132;
@@ -368,11 +371,15 @@ API cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int
   return cudaSuccess;
 }
 API cudaError_t cudaDeviceGetPCIBusId(char* text, int n, int d) {
-  snprintf(text, n, "0000:%02x:00.0", 1 + physical(d));
+  snprintf(text, n, "0000:%02x:00.0", pci_bus(d));
   return cudaSuccess;
 }
 API cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) { *can = 0; return cudaSuccess; }
-API cudaError_t cudaDriverGetVersion(int* v) { *v = CUDART_VERSION; return cudaSuccess; }
+API cudaError_t cudaDriverGetVersion(int* v) {  // 13000 for CUDA 13.0
+  const char* wanted = getenv("FAKE_GPU_DRIVER");
+  *v = wanted ? atoi(wanted) : CUDART_VERSION;
+  return cudaSuccess;
+}
 API cudaError_t cudaRuntimeGetVersion(int* v) { *v = CUDART_VERSION; return cudaSuccess; }
 API const char* cudaGetErrorString(cudaError_t error) {
   switch (error) {
@@ -380,6 +387,8 @@ API const char* cudaGetErrorString(cudaError_t error) {
     case cudaErrorMemoryAllocation: return "out of memory";
     case cudaErrorNoDevice: return "no CUDA-capable device is detected";
     case cudaErrorInvalidDevice: return "invalid device ordinal";
+    case cudaErrorInsufficientDriver:
+      return "CUDA driver version is insufficient for CUDA runtime version";
     case cudaErrorStreamCaptureUnsupported:
       return "operation not permitted when stream is capturing";
     case cudaErrorStreamCaptureInvalidated:

@@ -141,6 +141,10 @@ cudaError_t issue_collective(Stream* stream, const std::string& name) {
 using namespace gpu;
 
 API cudaError_t cudaGetDeviceCount(int* n) {
+  int driver;
+  cudaDriverGetVersion(&driver);
+  *n = 0;
+  if (driver / 1000 < CUDART_VERSION / 1000) return fail(cudaErrorInsufficientDriver);
   *n = visible().size();
   return *n ? cudaSuccess : fail(cudaErrorNoDevice);
 }

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -40,9 +41,9 @@ def result_of(results: Path) -> dict:
 
 
 def ranks(
-    stand_in: StandIn, arguments: list[str], gpus: int = 2, **variables
+    stand_in: StandIn, arguments: list, gpus: int = 2, own: Sequence[dict] = ({}, {}), **variables
 ) -> list[subprocess.Popen]:
-    """Start two ranks, as torchrun would."""
+    """Start two ranks, as torchrun would, with the variables of all and the own ones of each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -55,7 +56,7 @@ def ranks(
         "GROUP_RANK": 0,
     }
     return [
-        stand_in.start(*arguments, gpus=gpus, RANK=r, LOCAL_RANK=r, **common | variables)
+        stand_in.start(*arguments, gpus=gpus, RANK=r, LOCAL_RANK=r, **common | variables | own[r])
         for r in range(2)
     ]
 
@@ -103,12 +104,38 @@ def test_two_ranks_train_over_nccl(stand_in, alloys_pack, tmp_path, extra):
     assert {(r["attempts"][0]["size"], r["engine"]) for r in results} == {(2, "torch")}
 
 
-def test_two_ranks_on_one_gpu_are_an_error_and_no_hang(stand_in, alloys_pack, tmp_path):
-    processes = ranks(stand_in, options(alloys_pack, tmp_path, engine="torch"), gpus=1)
-    for process in processes:
-        process.communicate(timeout=600)
-        assert process.returncode != 0
+# One GPU that both ranks take, and two instances (MIG) of one GPU.
+@pytest.mark.parametrize("machine", [{"gpus": 1}, {"gpus": 2, "FAKE_GPU_MIG": 1}])
+def test_two_ranks_on_one_gpu_are_one_sentence(stand_in, alloys_pack, tmp_path, machine):
+    arguments = options(alloys_pack, tmp_path, engine="torch")
+    said = [ended(process, 2).stderr for process in ranks(stand_in, arguments, **machine)]
+    errors = [line for text in said for line in text.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "ranks 0 and 1 on one stand-in GPU" in errors[0]
+    assert ("MIG" in errors[0]) == ("FAKE_GPU_MIG" in machine)
     assert not list(tmp_path.rglob("result.json"))
+
+
+def test_a_driver_that_is_too_old_is_one_sentence(stand_in, alloys_pack, tmp_path):
+    arguments = options(alloys_pack, tmp_path)
+    said = stand_in.run(*arguments, status=2, FAKE_GPU_DRIVER=12040).stderr
+    (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "12040" in error and "CUDA 13" in error and "Traceback" not in said
+    assert not list(tmp_path.rglob("result.json"))
+
+
+# Each rank sees both GPUs, or its own alone, or there is one for both.
+@pytest.mark.parametrize(
+    ("gpus", "visible", "device"),
+    [(2, (None, None), "cuda"), (2, ("0", "1"), "cuda"), (1, (None, None), "cpu")],
+)
+def test_the_doctor_sums_on_gpus_where_each_rank_has_its_own(
+    stand_in, tmp_path, gpus, visible, device
+):
+    probe = ["-m", "irnet_hpc.doctor.probes", "ranks", tmp_path, "--engine", "torch"]
+    own = [{"CUDA_VISIBLE_DEVICES": one} if one else {} for one in visible]
+    outs = [ended(process).stdout for process in ranks(stand_in, probe, gpus=gpus, own=own)]
+    (facts,) = [json.loads(line) for out in outs for line in out.splitlines()]
+    assert (facts["device"], facts["size"]) == (device, 2)
 
 
 def test_a_horovod_without_nccl_sums_through_the_cpu(stand_in, alloys_pack, tmp_path):
