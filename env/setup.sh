@@ -10,13 +10,13 @@
 #   IRNET_PYTHON    the Python to make it with (default: the first 3.11 to 3.13 on PATH)
 #   IRNET_SITE      reads env/sites/<name>.sh first, so that Horovod is built against the cluster's modules
 #
-# Horovod takes about two minutes to build, once: its wheel is kept in ${XDG_CACHE_HOME:-~/.cache}/irnet_hpc/wheels, by
-# torch, Python, compiler and MPI. System packages are installed by root with apt only; others are told what is missing.
+# Horovod takes about two minutes to build (with NCCL seven), once: its wheel is kept in ${XDG_CACHE_HOME:-~/.cache}/irnet_hpc/wheels,
+# by torch, Python, compiler and MPI. System packages are installed by root with apt only; others are told what is missing.
 set -euo pipefail
 
 HOROVOD_VERSION=0.28.1
 HOROVOD_SHA256=92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0
-PATCH_VERSION=2                                    # raise with any change to patch_horovod or build_horovod
+PATCH_VERSION=3                                    # raise with any change to patch_horovod or build_horovod
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 REPOSITORY=$(dirname "$HERE")
@@ -55,7 +55,7 @@ for argument in "$@"; do
   esac
 done
 if [[ -z $accelerator ]]; then
-  if nvidia-smi -L >/dev/null 2>&1; then accelerator=cuda; else accelerator=cpu; fi
+  if timeout 30 nvidia-smi -L >/dev/null 2>&1; then accelerator=cuda; else accelerator=cpu; fi
 fi
 [[ $(uname -s) == Linux ]] || die "setup.sh knows Linux only, got $(uname -s)"
 if [[ -n ${IRNET_SITE:-} && -f $HERE/sites/$IRNET_SITE.sh ]]; then
@@ -204,34 +204,8 @@ fi
 
 # --------------------------------------------------------------------------------------------------------------- Horovod
 
-# NCCL where torch has CUDA and a compiler of the same CUDA is here; a CPU torch needs neither, whatever nvcc is on PATH.
-find_cuda() {
-  [[ $accelerator == cuda ]] || return 0
-  local nvcc=${HOROVOD_CUDA_HOME:-${CUDA_HOME:-/nowhere}}/bin/nvcc torch_cuda release
-  [[ -x $nvcc ]] || nvcc=$(command -v nvcc) || nvcc=/usr/local/cuda/bin/nvcc
-  torch_cuda=$(torch_fact cuda)
-  if [[ -z $torch_cuda ]]; then
-    say "note: this torch has no CUDA; Horovod is built without NCCL" >&2
-  elif [[ ! -x $nvcc ]]; then
-    say "note: no nvcc (module: cuda/$torch_cuda); Horovod is built without NCCL and will send GPU tensors through the CPU" >&2
-  else
-    release=$("$nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
-    if [[ ${release%%.*} != "${torch_cuda%%.*}" ]]; then
-      say "note: torch is built for CUDA $torch_cuda and nvcc is $release (module: cuda/$torch_cuda); Horovod is built without NCCL" >&2
-    else
-      # nvcc's own word for where it lives: the command may be a link or a wrapper.
-      local home
-      home=$("$nvcc" --dryrun -x cu /dev/null 2>&1 | sed -n 's/^#\$ TOP=//p')
-      realpath "${home:-$(dirname "$nvcc")/..}"
-    fi
-  fi
-}
-
-compute_capabilities() {  # "90" or "80,90"; without a GPU in sight those of A100 and H100
-  local list
-  list=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | tr -d . | sort -un | paste -sd,) || true
-  echo "${HOROVOD_BUILD_CUDA_CC_LIST:-${list:-80,90}}"
-}
+# shellcheck source=env/cuda.sh
+source "$HERE/cuda.sh"
 
 # Horovod 0.28.1 is of June 2023. Each substitution must find its text: a silent miss would fail two minutes later.
 replace() { grep -q -- "$2" "$1" || die "Horovod's $1 is not as expected: '$2' is missing"; sed -i "s/$2/$3/" "$1"; }
@@ -242,6 +216,8 @@ patch_horovod() {  # in the source folder
   replace horovod/torch/CMakeLists.txt 'set(CMAKE_CXX_STANDARD 14)' 'set(CMAKE_CXX_STANDARD 20)'
   # g++ 14 refuses the assignment to this member, in an operator that nothing calls.
   replace third_party/flatbuffers/include/flatbuffers/stl_emulation.h 'const size_type count_;' 'size_type count_;'
+  # Containers and some packages of the driver have no libcuda.so without a version.
+  replace horovod/torch/cuda_util.cc 'dlopen("libcuda.so",' 'dlopen("libcuda.so.1",'
   # Debug symbols are four fifths of the library and a good part of the compile time.
   replace setup.py "'RelWithDebInfo'" "'Release'"
   if [[ -z $cuda_home ]]; then
@@ -250,16 +226,6 @@ patch_horovod() {  # in the source folder
     replace CMakeLists.txt '^    find_package(CUDAToolkit)$' '    set(CUDAToolkit_BIN_DIR "")'
     replace cmake/Modules/FindPytorch.cmake '(torch.version.cuda is not None) and (CUDA_HOME is not None)' 'False'
   fi
-}
-
-stage_nccl() {  # torch's wheel carries NCCL without the unversioned name a linker looks for
-  local folder
-  folder=$("$python" -c 'import nvidia.nccl as nccl; print(list(nccl.__path__)[0])' 2>/dev/null) || return 0  # the system's, then
-  mkdir -p "$1/lib"
-  ln -sfn "$folder/include" "$1/include"
-  ln -sf "$folder/lib/libnccl.so.2" "$1/lib/libnccl.so.2"
-  ln -sf libnccl.so.2 "$1/lib/libnccl.so"
-  export HOROVOD_NCCL_HOME=$1
 }
 
 build_horovod() {  # $1: an empty folder; leaves the wheel in $1/wheel
@@ -281,14 +247,15 @@ build_horovod() {  # $1: an empty folder; leaves the wheel in $1/wheel
   if [[ $cuda_home ]]; then
     export HOROVOD_GPU_OPERATIONS=NCCL HOROVOD_NCCL_LINK=SHARED HOROVOD_CUDA_HOME=$cuda_home HOROVOD_BUILD_CUDA_CC_LIST=$capabilities
     export CUDA_HOME=$cuda_home
-    [[ -n ${HOROVOD_NCCL_HOME:-} ]] || stage_nccl "$1/nccl"
+    [[ -n ${HOROVOD_NCCL_HOME:-} ]] || stage_nccl "$CACHE/nccl/$key"
   fi
   logged pip wheel --no-deps --no-build-isolation --no-cache-dir -w "$1/wheel" "$source"
 }
 
+check_driver
 cuda_home=$(find_cuda)
-capabilities=
-[[ -z $cuda_home ]] || capabilities=$(compute_capabilities)
+capabilities='' minutes=2
+if [[ $cuda_home ]]; then capabilities=$(compute_capabilities) minutes=7; fi
 facts=$(
   echo "horovod $HOROVOD_VERSION patch $PATCH_VERSION, $("$python" -c 'import platform, sysconfig; print(sysconfig.get_config_var("SOABI"), platform.libc_ver()[1])')"
   echo "torch $(torch_fact __version__) $(torch_fact git_version), g++ $(g++ -dumpfullversion)"
@@ -303,7 +270,7 @@ if [[ $(cat "$STATE/horovod" 2>/dev/null) != "$key" ]]; then
   exec 8>"$CACHE/wheels/.$key.lock"
   flock 8
   if ! compgen -G "$shelf/*.whl" >/dev/null; then
-    say "Horovod $HOROVOD_VERSION: building with Gloo${with_mpi:+, MPI}${cuda_home:+, NCCL} against torch $(torch_fact __version__), once; about 2 minutes"
+    say "Horovod $HOROVOD_VERSION: building with Gloo${with_mpi:+, MPI}${cuda_home:+, NCCL} against torch $(torch_fact __version__), once; about $minutes minutes"
     [[ $with_mpi ]] || say "note: no MPI compiler (module: openmpi), so without MPI: horovodrun and srun work, mpirun does not"
     workplace=$(mktemp -d "${TMPDIR:-/tmp}/irnet-horovod.XXXXXX")
     # Not `(build_horovod ...) || ...`: behind a || nothing in it would stop at an error.

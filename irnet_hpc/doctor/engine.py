@@ -142,19 +142,21 @@ def check_nccl(_: Settings) -> Verdict | None:
         answer = ask(("nvidia-smi", "-L"))
         if answer.trouble or "GPU" not in answer.out:
             return None
+        why = facts.get("why_no_gpu") or "it is built without CUDA"
         return warning(
-            f"nvidia-smi lists a GPU, but torch {facts['torch']} sees none: trainings would run on "
-            "the processor",
-            f"{SETUP} --cuda installs a torch with CUDA; also check that CUDA_VISIBLE_DEVICES is "
-            "not set to an empty text: echo $CUDA_VISIBLE_DEVICES",
+            f"nvidia-smi lists a GPU, but torch {facts['torch']} sees none ({why}): trainings "
+            "would run on the processor, and cells that ask for a GPU would fail",
+            f"{SETUP} --cuda installs a torch with CUDA; a driver that is too old must be made "
+            "newer; also check that CUDA_VISIBLE_DEVICES is not set to an empty text: "
+            "echo $CUDA_VISIBLE_DEVICES",
         )
     if is_absent(facts):
         return ok(f"torch sees {facts['n_gpus']} GPUs, one for each cell of one rank")
     if not facts["built"]["nccl"]:
         return warning(
             "Horovod is built without NCCL: gradients on GPUs would be summed by the processor",
-            "load the CUDA module that matches torch's CUDA, so that nvcc is on PATH, then: "
-            f"{SETUP} --cuda",
+            f"{SETUP} --cuda, with nvcc on PATH (a CUDA module of torch's CUDA) or a network from "
+            "which pip gets nvcc; or --engine torch, which has NCCL",
         )
     if len(facts["libnccl"]) > 1:
         return failure(

@@ -213,6 +213,9 @@ def check_gpu(_: Settings) -> Verdict:
         f"{name} (capability {capability}, {float(mib) / 1024:.0f} GiB)"
         for name, capability, mib in gpus
     )
+    if "MIG " in ask(("nvidia-smi", "-L")).out:
+        # NCCL 2.29 takes the instances of a GPU for one GPU, and refuses.
+        found += "; divided into MIG instances, of which a training of several ranks cannot use two"
     if any(version_numbers(capability) < BF16_CAPABILITY for _, capability, _ in gpus):
         return warning(f"{found}: bf16 needs capability 8.0", USE_FP32, gpus=gpus)
     return ok(f"{found}, with bf16", gpus=gpus)

@@ -55,6 +55,10 @@ def libraries() -> None:
 
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     print_facts(torch=torch.__version__, cuda=torch.version.cuda, n_gpus=n_gpus)
+    if torch.version.cuda and not n_gpus:
+        from irnet_hpc.distributed.gpus import why_none
+
+        print_facts(why_no_gpu=why_none())
     print_facts(stage="horovod.torch")
     try:
         import horovod

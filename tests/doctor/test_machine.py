@@ -87,6 +87,16 @@ def test_gpus_are_those_that_nvidia_smi_lists(settings, put_on_path, script, lev
         assert "capability 9.0, 80 GiB" in verdict.found
 
 
+@pytest.mark.parametrize("divided", [True, False])
+def test_a_gpu_that_is_divided_is_named_as_such(settings, put_on_path, divided):
+    instance = "  MIG 1g.18gb     Device  0: (UUID: MIG-5c4)" if divided else ""
+    listed = f"echo 'GPU 0: NVIDIA H200 (UUID: GPU-1)'; echo '{instance}'"
+    script = f"if [ $1 = -L ]; then {listed}; else echo 'NVIDIA H200, 9.0, 143771'; fi"
+    put_on_path(**{"nvidia-smi": script})
+    verdict = machine.check_gpu(settings)
+    assert verdict.level == Level.OK and ("MIG" in verdict.found) == divided
+
+
 def test_a_machine_without_nvidia_smi_gets_a_note(settings, put_on_path):
     put_on_path(alone=True)
     assert machine.check_gpu(settings).level == Level.NOTE
