@@ -45,12 +45,14 @@ ONLY_IN = {
     "onnxruntime": {"export"},
     "shtab": {"completion"},
     "tensorboardX": {"tensorboard"},
+    "rich": {"sweep"},
 }
 # Nothing may import these at the top of a file: absent on some machines, or slow and rarely needed.
 LAZY = {
     *("horovod", "mpi4py", "submitit", "matplotlib", "matminer", "pymatgen", "pandas", "scipy"),
     *("sklearn", "gudhi", "requests", "tabm", "onnx", "onnxruntime", "onnxscript", "shtab"),
     "tensorboardX",
+    "rich",
 }
 TOP_LEVEL = {
     *("irnet_hpc", "jobs", "slurm", "tests", "env", "docs", "benchmarks", ".ci", ".gitignore"),

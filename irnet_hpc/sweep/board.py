@@ -183,9 +183,9 @@ class Board:
         """Record which of the other workers are dead; their cells are free then."""
         self._looked_s = time.monotonic()
         now = lease.file_server_time(self.path.parent)
-        others = [r for token, r in self.standing.workers.items() if token != self.token]
-        dead = [r for r in others if is_dead(r, self.path.parent, now, self.seat)]
-        self._append(file, *(Record(Event.DEAD, record.by) for record in dead))
+        living = living_workers(self.standing, self.path.parent, now, self.seat)
+        dead = self.standing.workers.keys() - living.keys() - {self.token}
+        self._append(file, *(Record(Event.DEAD, token) for token in sorted(dead)))
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[IO[bytes]]:
@@ -258,15 +258,37 @@ def apply_lines(standing: Standing, lines: bytes) -> None:
                 standing.apply(DECODER.decode(line))
 
 
-def is_dead(worker: Record, folder: Path, now: float | None, successor: Record | None) -> bool:
-    """Return True if a worker has ended without a word.
+def living_workers(
+    standing: Standing, folder: Path, now: float | None, asking: Record | None = None
+) -> dict[str, Record]:
+    """Return the workers that have not ended without a word, token -> record.
 
     Args:
-        worker: The worker's record.
-        folder: The folder of its journal.
+        standing: The standing of a board.
+        folder: The folder of the journals.
         now: The file server's time in s; None: unknown.
-        successor: The worker that asks; None: it is not a worker.
+        asking: The worker that asks; None: it is not a worker.
     """
+    return {
+        token: record
+        for token, record in standing.workers.items()
+        if not _is_dead(record, folder, now, asking)
+    }
+
+
+def remove_board(path: Path) -> bool:
+    """Remove a board. Returns False if it has living workers, and then leaves it."""
+    with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
+        files.lock(file, wait=True)
+        now = lease.file_server_time(path.parent)
+        if living_workers(read_standing(path), path.parent, now):
+            return False
+        path.unlink()
+    return True
+
+
+def _is_dead(worker: Record, folder: Path, now: float | None, asking: Record | None) -> bool:
+    """Return True if a worker has ended without a word."""
     assert worker.identity is not None
     try:
         # NFS asks the server for a file's age when the file is opened.
@@ -275,4 +297,4 @@ def is_dead(worker: Record, folder: Path, now: float | None, successor: Record |
     except OSError:
         return True
     seen = SeenLease(worker.identity, touched)
-    return lease.is_expired(seen, now, successor.identity if successor else None)
+    return lease.is_expired(seen, now, asking.identity if asking else None)

@@ -293,6 +293,9 @@ class _Reader:
                 log=error.log or log,
                 cause=error.cause,
             )
+        if started and started.cluster == "worker" and not started.ended:
+            # Its worker was killed, and the process that trained it has ended too.
+            return _untrained(failed, started)
         if started:
             # explain() asks SLURM once how all these jobs ended.
             return failed if started.job else _ended(failed, local_end(started), started)
@@ -354,6 +357,16 @@ def _without_origin(status: CellStatus, origin: CellStatus | None, is_gone: bool
     if origin.state == CellState.FAILED:
         why = f"failed: {origin.detail}"
     return dataclasses.replace(status, detail=f"its origin {origin.name} {why}")
+
+
+def _untrained(status: CellStatus, attempt: Attempt) -> CellStatus:
+    """Return the status of a cell whose worker was killed, which is no failure of the cell."""
+    process = (attempt.driver or "?").partition("@")[0]
+    detail = f"its worker, process {process} on {attempt.host}, was killed"
+    if status.resumable:
+        detail = f"{detail}; it can continue from its checkpoint"
+        return dataclasses.replace(status, state=CellState.PREEMPTED, detail=detail)
+    return CellStatus(status.cell, status.results, CellState.MISSING, detail)
 
 
 def _ended(status: CellStatus, ending: Ending, attempt: Attempt) -> CellStatus:

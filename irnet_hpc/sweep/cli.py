@@ -1,17 +1,19 @@
 """Run the commands of `sweep`, and print what they did. `options.py` has the options."""
 
 import argparse
+import contextlib
 import dataclasses
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from irnet_hpc.console import ExitStatus, log_to_stdout
 from irnet_hpc.errors import UserError
 from irnet_hpc.runs.state_names import CellState
+from irnet_hpc.sweep.at_work import progress_of
 from irnet_hpc.sweep.cell_states import UNDER_WAY, Ledger, read_ledger
 from irnet_hpc.sweep.context import SweepContext, SweepOptions, open_sweep
 from irnet_hpc.sweep.estimates import estimates
@@ -25,6 +27,7 @@ from irnet_hpc.sweep.prune import prune, remove
 from irnet_hpc.sweep.reconcile import reconcile
 from irnet_hpc.sweep.status import as_json, status_table, summary
 from irnet_hpc.sweep.submit import slurm_array_size, submit
+from irnet_hpc.sweep.watch_page import WatchPage
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -120,23 +123,47 @@ def plan_command(arguments: argparse.Namespace) -> int:
 
 
 def status_command(arguments: argparse.Namespace) -> int:
-    """Print the states; with --watch repeat it until no cell is queued or running."""
+    """Print the states; with --watch repeat it until no cell is queued or running.
+
+    On a terminal, --watch shows a page that is brought up to date, and at the end the states.
+    """
     context, watch_s = context_of(arguments), arguments.watch
     ends: dict = {}
-    while True:
-        matrix, ledger = context.matrix, read_ledger(context.matrix, context.results, ends)
-        is_watched = watch_s and any(status.state in UNDER_WAY for status in ledger.cells)
-        if arguments.json:
-            print(as_json(matrix, ledger, estimates(matrix, ledger)), flush=True)
-        else:
-            clear = "\033[H\033[2J" if watch_s and sys.stdout.isatty() else ""
-            lines = [*status_table(ledger), *summary(matrix, ledger)]
-            lines += [] if is_watched else [f"next: {next_step(matrix, ledger, arguments)}"]
-            print(clear + "\n".join(lines), flush=True)
-        if not is_watched:
-            return ExitStatus.OK
-        time.sleep(watch_s)
-        context = context.with_current_packs()
+    with contextlib.ExitStack() as stack:
+        show = None
+        if watch_s and sys.stdout.isatty() and not arguments.json:
+            show = stack.enter_context(shown_page())
+        while True:
+            matrix, ledger = context.matrix, read_ledger(context.matrix, context.results, ends)
+            estimated = estimates(matrix, ledger)
+            now = progress_of(context, ledger, estimated)
+            is_under_way = any(status.state in UNDER_WAY for status in ledger.cells)
+            is_watched = watch_s and (is_under_way or now.at_work)
+            if not is_watched:
+                stack.close()  # what follows stays on the terminal
+            if arguments.json:
+                print(as_json(matrix, ledger, estimated, now=now), flush=True)
+            elif show and is_watched:
+                show(WatchPage(matrix, ledger, now, watch_s))
+            else:
+                lines = [*status_table(ledger, now), *summary(matrix, ledger)]
+                lines += [] if is_watched else [f"next: {next_step(matrix, ledger, arguments)}"]
+                print("\n".join(lines), flush=True)
+            if not is_watched:
+                return ExitStatus.OK
+            time.sleep(watch_s)
+            context = context.with_current_packs()
+
+
+@contextlib.contextmanager
+def shown_page() -> Iterator[Callable[[WatchPage], None]]:
+    """Show a page on the terminal's second screen until the block ends."""
+    # Loading it takes as long as reading the states of a thousand cells.
+    from rich.live import Live
+
+    # rich 15 lays the page out anew at each refresh, and so for the present size of the terminal.
+    with Live(screen=True, refresh_per_second=2) as live:
+        yield live.update
 
 
 def prune_command(arguments: argparse.Namespace) -> int:

@@ -102,11 +102,17 @@ def wait_for(process: subprocess.Popen, status: CellStatus, cells: CellsBar) -> 
 
 
 def progress(status: CellStatus) -> str:
+    """Describe the epoch of a running cell as the end of a line; "" if it is unknown."""
+    text = epoch_text(status)
+    return f", {text}" if text else ""
+
+
+def epoch_text(status: CellStatus) -> str:
     """Describe the epoch of a running cell, from the last line of its history."""
     try:
         lines = (status.folder / "history.csv").read_text().splitlines()
         epoch, *_, mae, _seconds = lines[-1].split(",")
         n_epochs = status.cell.recipe.epochs  # type: ignore[union-attr]  # a grid has no history
-        return f", epoch {int(epoch) + 1} of at most {n_epochs}, MAE {float(mae):.4g}"
+        return f"epoch {int(epoch) + 1} of at most {n_epochs}, MAE {float(mae):.4g}"
     except (OSError, ValueError, IndexError, AttributeError):
         return ""

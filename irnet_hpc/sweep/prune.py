@@ -24,6 +24,7 @@ from irnet_hpc.runs.lease import Leases, RunIsHeld
 from irnet_hpc.runs.result import read_result
 from irnet_hpc.runs.spec import read_spec, run_folder
 from irnet_hpc.sweep import journal
+from irnet_hpc.sweep.board import living_workers, read_standing, remove_board
 from irnet_hpc.sweep.matrix.matrix import Matrix
 from irnet_hpc.sweep.sbatch import state_folder
 
@@ -39,6 +40,7 @@ class WasteKind(StrEnum):
     RUN = "run that belongs to no cell"
     CHECKPOINT = "checkpoint of a finished run"
     TEMPORARY = "temporary file"
+    BOARD = "board of a sweep that has ended"
     SUBMITIT = "submitit's files"
 
 
@@ -60,8 +62,8 @@ def prune(results: Path, matrices: Iterable[Matrix]) -> list[Waste]:
 
     Returns:
         Run folders that belong to no cell of the matrices, checkpoints of runs that have their
-        result, temporary files whose writers were killed, and submitit's files of submissions
-        whose jobs have ended. Runs that are being trained are left out.
+        result, temporary files whose writers were killed, boards without workers, and submitit's
+        files of submissions whose jobs have ended. Runs that are being trained are left out.
 
     Raises:
         UserError: `results` is not a folder.
@@ -95,6 +97,12 @@ def prune(results: Path, matrices: Iterable[Matrix]) -> list[Waste]:
             for name in names
             if TEMPORARY.fullmatch(name) and _is_old(path / name, now)
         ]
+    boards = sorted((results / journal.FOLDER).glob("board-*.jsonl"))
+    waste += [
+        Waste(WasteKind.BOARD, path, path.stat().st_size)
+        for path in boards
+        if not living_workers(read_standing(path), path.parent, now)
+    ]
     submissions = _finished_submissions(results)
     return waste + [Waste(WasteKind.SUBMITIT, path, _size(path)) for path in submissions]
 
@@ -112,6 +120,9 @@ def remove(waste: Waste, results: Path) -> str | None:
             _remove_run(path)
             path.rmdir()
             _remove_empty(path.parent, results)
+        elif waste.kind == WasteKind.BOARD:
+            if not remove_board(path):
+                return f"{path} stays: a worker has joined it"
         elif path.is_dir():
             shutil.rmtree(path)
         else:

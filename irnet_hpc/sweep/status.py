@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 
 import msgspec
 
 from irnet_hpc.runs.state_names import CellState
+from irnet_hpc.sweep.at_work import AtWork, Progress
 from irnet_hpc.sweep.cell_states import CellStatus, Ledger
 from irnet_hpc.sweep.estimates import Estimate, estimate_text
 from irnet_hpc.sweep.matrix.matrix import Matrix
@@ -36,11 +39,17 @@ def plan_lines(
     return lines + dropped
 
 
-def status_table(ledger: Ledger) -> list[str]:
+def status_table(ledger: Ledger, now: Progress | None = None) -> list[str]:
     """Count the states for each pack, property and model.
 
     A line follows for each cell that is running, was preempted or has failed.
+
+    Args:
+        ledger: The states of the cells.
+        now: Who is at work on the cells; None: unknown.
     """
+    at_work = now.at_work if now else ()
+    notes = {name: at_work_text(process) for process in at_work for name in process.cells}
     rows: dict[str, Counter] = {}
     for status in ledger.cells:
         spec = status.cell.spec
@@ -51,12 +60,54 @@ def status_table(ledger: Ledger) -> list[str]:
     for name, counts in rows.items():
         lines.append(f"{name:{width}} " + "".join(f"{counts[s] or '·':>10}" for s in CellState))
     for status in _in_state(ledger, CellState.RUNNING):
-        lines.append(f"running {status.name}: {status.detail}{progress(status)}")
+        note = notes.get(status.name, "")
+        lines.append(f"running {status.name}: {status.detail}{progress(status)}{note}")
     for state in (CellState.PREEMPTED, CellState.FAILED):
         for status in _in_state(ledger, state):
             log = f"; log {status.log}" if status.log else ""
             lines.append(f"{state} {status.name}: {status.detail}{log}")
-    return lines
+    idle = [process for process in at_work if not process.cells]
+    lines += [f"worker without a cell: process {p.process} on {p.host}" for p in idle]
+    if now and now.minutes_left is not None:
+        n_busy = len(at_work) - len(idle)
+        lines.append(f"time left: {duration(now.minutes_left)}, at {n_busy} cells at a time")
+    return lines + [f"left alone: {line}" for line in (now.left_alone if now else ())]
+
+
+def at_work_text(process: AtWork) -> str:
+    """Continue the line of a running cell: the device, since when, and the rows a second."""
+    parts = [process.device] if process.device else []
+    parts += [f"since {clock_time(process.since)}"] if process.since is not None else []
+    if process.rows_per_s is not None:
+        shared = f" for {len(process.cells)} cells together" if len(process.cells) > 1 else ""
+        parts.append(f"{process.rows_per_s:,.0f} rows/s{shared}")
+    return "".join(f", {part}" for part in parts)
+
+
+def clock_time(seconds: float) -> str:
+    """Format a time in s since 1970 as the local time of day; the date is added if it is not today.
+
+    A time that no clock shows is given as ?.
+    """
+    try:
+        time = datetime.fromtimestamp(seconds)
+    except (OverflowError, OSError, ValueError):
+        return "?"
+    return f"{time:%H:%M}" if time.date() == datetime.now().date() else f"{time:%Y-%m-%d %H:%M}"
+
+
+def duration(minutes: float) -> str:
+    """Format a duration.
+
+    >>> [duration(minutes) for minutes in (0.4, 12.3, 200, 3000)]
+    ['1 min', '13 min', '3 h 20 min', '2 d 2 h']
+    """
+    whole = math.ceil(minutes)
+    if whole < 60:
+        return f"{max(1, whole)} min"
+    if whole < 1440:
+        return f"{whole // 60} h {whole % 60} min"
+    return f"{whole // 1440} d {whole % 1440 // 60} h"
 
 
 def _in_state(ledger: Ledger, state: CellState) -> list[CellStatus]:
@@ -84,7 +135,11 @@ def summary(matrix: Matrix, ledger: Ledger) -> list[str]:
 
 
 def as_json(
-    matrix: Matrix, ledger: Ledger, estimated: Sequence[Estimate], nodes: NodePlan | None = None
+    matrix: Matrix,
+    ledger: Ledger,
+    estimated: Sequence[Estimate],
+    nodes: NodePlan | None = None,
+    now: Progress | None = None,
 ) -> str:
     """Write everything that is known about each cell as JSON.
 
@@ -95,6 +150,7 @@ def as_json(
         ledger: The state of its cells.
         estimated: The estimate of each cell, in the ledger's order.
         nodes: The jobs of workers that `submit` would submit; None if it would submit none.
+        now: The processes that train cells, and the workers that look for one; None: unknown.
     """
     cells = [
         {
@@ -125,6 +181,10 @@ def as_json(
     }
     if nodes:
         value["whole_nodes"] = nodes.facts()
+    if now:
+        value["workers"] = [dataclasses.asdict(process) for process in now.at_work]
+        value["minutes_left"] = now.minutes_left
+        value["left_alone"] = now.left_alone
     return json.dumps(value, indent=1, ensure_ascii=False)
 
 

@@ -9,9 +9,11 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.files import write_json
 from irnet_hpc.sweep import cli, journal
 from irnet_hpc.sweep.matrix.matrix import read_matrix
+from irnet_hpc.sweep.prune import prune, remove
 from tests.builders import write_result
 from tests.runs.test_lease import start
 from tests.sweep.stand_ins import HOLD, SMALL, answers, leave_checkpoint
+from tests.sweep.test_board import seat
 
 
 @pytest.fixture
@@ -93,3 +95,15 @@ def test_prune_keeps_what_another_matrix_wants_and_what_is_being_trained(littere
     capsys.readouterr()
     assert cli.main(["prune", str(other), *place.command("prune")[1:]]) == 0
     assert "nothing to prune" in capsys.readouterr().out
+
+
+def test_the_board_of_an_ended_sweep_is_removed_and_that_of_a_worker_is_not(place):
+    with seat(place.results, "a") as worker:
+        assert worker.take(["x"]) == "x"
+        assert prune(place.results, [place.matrix]) == []
+    (waste,) = prune(place.results, [place.matrix])
+    assert waste.path == worker.path and waste.size > 0
+    with seat(place.results, "b"):  # it has joined since
+        assert "stays" in remove(waste, place.results)
+    assert remove(waste, place.results) is None
+    assert not worker.path.exists()
