@@ -1,6 +1,7 @@
 """Magpie's features against matminer's own featurizers."""
 
 import random
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -94,7 +95,9 @@ def generated(n_each: int) -> list[str]:
             + made_of(IONS, 1, 2, lambda: draw.choice([1e-3, 0.00005, 4000]))
         ),
     }
-    return SYMBOLS + [make() for make in kinds.values() for _ in range(n_each)]
+    made = [make() for make in kinds.values() for _ in range(n_each)]
+    # A last "(B)" without an amount may name a phase, as in TiO2(B), and is refused.
+    return SYMBOLS + [re.sub(r"\(([A-Z][a-z]?)\)$", r"(\1)2", formula) for formula in made]
 
 
 def agree(formulas: list[str]) -> np.ndarray:
