@@ -41,4 +41,5 @@ class Cause(StrEnum):
     MEMORY = "memory"  # more memory may help
     TIME = "time"  # the job ended before the run did; more time may help
     PEER_LOST = "peer_lost"  # another rank is gone; the cause is unknown
+    DEVICE = "device"  # the GPU is lost or broken, and its process can use it no more
     HELD = "held"  # another process trains the run

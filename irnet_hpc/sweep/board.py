@@ -136,9 +136,17 @@ class Board:
         """
         self._note(Record(Event.FAILED, self.token, name, cause, at=time.time()))
 
-    def give_back(self, name: str, cause: str) -> None:
-        """Give a cell back through no fault of its own: the worker ends, or its GPU is lost."""
-        self._note(Record(Event.BACK, self.token, name, cause, at=time.time()))
+    def give_back(self, name: str, cause: str, is_lost: bool = False) -> None:
+        """Give a cell back through no fault of its own; another worker may take it at once.
+
+        Args:
+            name: The cell.
+            cause: A line that says why: the job ends, the GPU is lost, another process trains it.
+            is_lost: True if the GPU was lost, or the process killed, while it trained the cell. As
+                with a worker that dies, the cell is taken last once this has happened twice.
+        """
+        event = Event.LOST if is_lost else Event.BACK
+        self._note(Record(event, self.token, name, cause, at=time.time()))
 
     def refresh(self) -> None:
         """Read what others have done, and free the cells of dead workers."""

@@ -16,8 +16,8 @@ from irnet_hpc.runs.lease import Lease
 # must fail before the host is.
 N_FAILED_HOSTS = 3
 N_FAILED_CELLS = 3
-# After so many workers died with a cell, it is taken only when no other cell is free: it may be the
-# cell that killed them.
+# After so many workers, processes or GPUs were lost with a cell, it is taken only when no other cell
+# is free: it may be what killed them.
 N_DEATHS = 2
 
 
@@ -30,6 +30,7 @@ class Event(StrEnum):
     DONE = "done"
     FAILED = "failed"  # the cell itself failed, and `cause` says why
     BACK = "back"  # a worker gives the cell back untrained, and `cause` says why
+    LOST = "lost"  # the same, and its GPU was lost or its process killed while it trained the cell
     DEAD = "dead"  # the worker `by` is dead; its cells are free
     LEFT = "left"  # the worker `by` has ended; its cells are free
 
@@ -82,7 +83,7 @@ class Standing:
         self.closed: set[str] = set()
         # cell -> host -> why the cell failed there
         self.failures: dict[str, dict[str, str]] = {}
-        # cell -> the number of workers that died with it
+        # cell -> the number of workers, processes and GPUs that were lost with it
         self.deaths: Counter[str] = Counter()
         self.hosts: dict[str, HostRecord] = defaultdict(HostRecord)
         # It grows whenever a cell that was not free may be free again.
@@ -95,7 +96,7 @@ class Standing:
         self._n_records += 1
         if record.event == Event.TAKE:
             self._take(record)
-        elif record.event in (Event.DONE, Event.FAILED, Event.BACK):
+        elif record.event in (Event.DONE, Event.FAILED, Event.BACK, Event.LOST):
             self._give_up(record)
         elif record.event == Event.WORKER and record.identity is not None:
             self.workers[record.by] = record
@@ -174,6 +175,7 @@ class Standing:
         if record.event == Event.FAILED:
             self.failures.setdefault(name, {})[host] = record.cause
             self.hosts[host].streak.append((name, taken.number))
+        self.deaths[name] += record.event == Event.LOST
         self._free(name)
 
     def _free(self, name: str) -> None:

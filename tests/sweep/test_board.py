@@ -97,6 +97,14 @@ def test_a_cell_with_which_two_workers_died_is_taken_last(tmp_path):
         assert [a.take(CELLS) for _ in CELLS] == [*CELLS[1:], CELLS[0]]
 
 
+def test_a_cell_with_which_two_gpus_were_lost_is_taken_last(tmp_path):
+    with seat(tmp_path, "a") as a:
+        for _ in range(2):
+            assert a.take(CELLS[:2]) == CELLS[0]
+            a.give_back(CELLS[0], "the GPU is lost", is_lost=True)
+        assert [a.take(CELLS[:2]), a.take(CELLS[:2])] == [CELLS[1], CELLS[0]]
+
+
 def test_a_cell_that_failed_is_left_to_other_hosts_and_after_three_to_none(tmp_path):
     with seat(tmp_path, "a") as a, seat(tmp_path, "a") as a2, seat(tmp_path, "b") as b:
         assert a.take(CELLS[:1]) == CELLS[0]
