@@ -16,8 +16,8 @@ from irnet_hpc.runs.lease import Lease
 # must fail before the host is.
 N_FAILED_HOSTS = 3
 N_FAILED_CELLS = 3
-# After so many workers, processes or GPUs were lost with a cell, it is taken only when no other cell
-# is free: it may be what killed them.
+# After so many workers, processes or GPUs were lost with a cell, it is taken only when no other is
+# free: it may be what killed them.
 N_DEATHS = 2
 
 
