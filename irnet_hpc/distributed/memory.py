@@ -18,7 +18,8 @@ UNLIMITED = 2**60
 def free_bytes(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
     """Return the bytes that this rank may still use: an equal share of the host's free memory.
 
-    The memory is also limited by the control groups and by the SLURM job.
+    The memory is also limited by the control groups and by the SLURM job. A sweep says in
+    $IRNET_WORKERS how many of its workers share it.
 
     Args:
         root: The folder that contains `proc` and `sys`.
@@ -28,7 +29,9 @@ def free_bytes(root: Path = Path("/"), environment: Mapping[str, str] = os.envir
     # The library may run in a notebook, where half a launcher's variables are no reason to stop.
     with contextlib.suppress(UserError):
         where = launch.detect(environment)
-    n_ranks = where.local_size if where else 1
+    workers = environment.get("IRNET_WORKERS", "")
+    n_workers = int(workers) if workers.isdecimal() and int(workers) else 1
+    n_ranks = (where.local_size if where else 1) * n_workers
     free = [_available(root), *_free_in_groups(root)]
     if limit := _slurm_limit(environment):
         free.append(limit - n_ranks * _used(root))

@@ -54,7 +54,8 @@ class RunResult:
     samples_per_s: float | None
     peak_memory_gb: float
     bundle_size: int
-    # Each is {started, size, engine, data}. Only networks have `data`: where the features were.
+    # Each is {started, size, engine, data, threads}. Only networks have `data`: where the features
+    # were. `threads` are those of each rank; results older than this field lack it.
     attempts: list
     engine: str  # none | horovod (gloo|mpi|nccl) | torch
     device: str

@@ -66,7 +66,11 @@ Bundle = tuple[CellStatus, ...]
 
 
 def bundles_of(
-    matrix: Matrix, statuses: Sequence[CellStatus], wanted: str | int, gpu_gb: float | None
+    matrix: Matrix,
+    statuses: Sequence[CellStatus],
+    wanted: str | int,
+    gpu_gb: float | None,
+    n_gpus: int = 1,
 ) -> list[Bundle]:
     """Group cells into bundles.
 
@@ -81,6 +85,8 @@ def bundles_of(
         wanted: The largest number of cells in a bundle; AUTO means as many as fit into the GPU's
             memory.
         gpu_gb: The memory of a GPU in GiB; None if the cells are trained on a CPU.
+        n_gpus: How many GPUs train at the same time. With AUTO, bundles are small enough that none
+            of them is without work.
 
     Returns:
         The bundles in the order of their first cells.
@@ -88,6 +94,7 @@ def bundles_of(
     if wanted == 1 or (wanted == AUTO and gpu_gb is None):
         return [(status,) for status in statuses]
     reports, features = _facts_of_packs(matrix, {status.cell.spec.pack for status in statuses})
+    share = -(-len(statuses) // n_gpus) if wanted == AUTO else len(statuses)
     groups: dict[object, list[CellStatus]] = {}
     for status in statuses:
         spec, recipe = status.cell.spec, status.cell.recipe
@@ -100,7 +107,7 @@ def bundles_of(
     bundles: list[Bundle] = []
     for group in groups.values():
         n_features = features.get(group[0].cell.spec.pack, UNKNOWN_FEATURES)
-        size = _bundle_size(group, wanted, n_features, gpu_gb)
+        size = min(_bundle_size(group, wanted, n_features, gpu_gb), share)
         bundles += [tuple(group[start : start + size]) for start in range(0, len(group), size)]
     place = {status.name: i for i, status in enumerate(statuses)}
     return sorted(bundles, key=lambda bundle: place[bundle[0].name])

@@ -28,6 +28,7 @@ from irnet_hpc.sweep.reconcile import reconcile
 from irnet_hpc.sweep.status import as_json, status_table, summary
 from irnet_hpc.sweep.submit import slurm_array_size, submit
 from irnet_hpc.sweep.watch_page import WatchPage
+from irnet_hpc.sweep.worker import work
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,6 +87,19 @@ def run_command(context: SweepContext, arguments: argparse.Namespace) -> int:
     return ExitStatus.FAILED if report.failures else ExitStatus.OK
 
 
+def work_command(arguments: argparse.Namespace) -> int:
+    """Train cells beside other workers and report the outcome."""
+    context = context_of(arguments)
+    report, matrix = work(context), context.matrix
+    counts = f"{report.n_done} cells done here, {len(report.failures)} failures"
+    print(f"{matrix.name}: {counts}, in {report.seconds:.0f} s; results in {context.results}")
+    lines = [*report.failures, *filter(None, [report.why_left])]
+    print(*lines, f"next: {call('status', matrix, arguments)}", sep="\n", flush=True)
+    if report.stopped:
+        return ExitStatus.PREEMPTED
+    return ExitStatus.FAILED if report.failures or report.why_left else ExitStatus.OK
+
+
 def submit_command(context: SweepContext, arguments: argparse.Namespace) -> int:
     """Submit the cells and report the outcome."""
     submission = submit(context)
@@ -94,7 +108,7 @@ def submit_command(context: SweepContext, arguments: argparse.Namespace) -> int:
         return ExitStatus.OK
     if submission.process:
         print(
-            f"started {submission.n_cells} cells in the background, one after the other; "
+            f"started {submission.n_cells} cells in the background; "
             f"to stop: kill {submission.process}"
         )
     else:
@@ -205,6 +219,7 @@ def keys_command(arguments: argparse.Namespace) -> int:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "plan": plan_command,
     "run": start_command,
+    "work": work_command,
     "submit": start_command,
     "retry": start_command,
     "status": status_command,

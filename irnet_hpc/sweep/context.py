@@ -29,6 +29,9 @@ class SweepOptions:
     bundle: str | int = AUTO
     # The ranks of each cell instead of those in the matrix; only for training on this machine.
     n_ranks: int | None = None
+    # The workers on this machine, each of which trains one cell at a time; AUTO: one a GPU, or as
+    # many as the cores allow; None: AUTO, but for `work` the process itself, undivided.
+    workers: int | str | None = None
     # Start even if the cells may cost more than the matrix's budget_device_hours.
     over_budget: bool = False
     # The name or the file of a site; None: $IRNET_SITE.
@@ -102,14 +105,20 @@ def take_up(context: SweepContext) -> Ledger:
     Raises:
         UserError: The unfinished cells may cost more than the budget of the matrix.
     """
-    ledger, matrix = context.ledger(), context.matrix
+    ledger = context.ledger()
+    check_budget(context, ledger)
+    if context.options.only is not None:
+        for status in ledger.to_do():
+            (status.folder / "error.json").unlink(missing_ok=True)
+    return ledger
+
+
+def check_budget(context: SweepContext, ledger: Ledger) -> None:
+    """Raise UserError if the unfinished cells may cost more than the budget of the matrix."""
+    matrix = context.matrix
     asked_hours, budget = ledger.asked_hours(), matrix.budget_device_hours
     if budget is not None and asked_hours > budget and not context.options.over_budget:
         raise UserError(
             f"the unfinished cells may need {asked_hours:,.1f} device-hours, but "
             f"budget_device_hours of {matrix.path} is {budget:,g}; raise it, or use --over-budget"
         )
-    if context.options.only is not None:
-        for status in ledger.to_do():
-            (status.folder / "error.json").unlink(missing_ok=True)
-    return ledger

@@ -91,6 +91,12 @@ def estimates(matrix: Matrix, ledger: Ledger, device: str | None = None) -> list
     return estimated
 
 
+def minutes_of_cells(matrix: Matrix, ledger: Ledger) -> dict[str, float | None]:
+    """Estimate how many minutes each cell takes; None: unknown."""
+    pairs = zip(ledger.cells, estimates(matrix, ledger), strict=True)
+    return {status.name: estimate.minutes for status, estimate in pairs}
+
+
 def speeds_of(statuses: Sequence[CellStatus], device: str | None = None) -> Speeds:
     """Compute from the done cells how the estimates of the other cells must be corrected.
 

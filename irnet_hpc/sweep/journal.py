@@ -34,7 +34,7 @@ class Attempt(NamedTuple):
 
     # The token of the submission.
     token: str
-    # The cluster: slurm or local.
+    # The cluster: slurm, local (`sweep run`) or worker (`sweep work`).
     cluster: str
     # The time of the submission (ISO).
     time: str
@@ -89,8 +89,8 @@ def begin(
     Args:
         results: The folder of results.
         matrix: The name of the matrix.
-        cluster: slurm or local.
-        driver: The name of the process that submits the cells, or trains them one after the other.
+        cluster: slurm, local, or worker for `sweep work`.
+        driver: The name of the process that submits the cells, or has them trained.
         token: The token of the submission, which is also in its jobs' comments; None: a new token.
         events: The first events. The file is created with these events in it, so any process that
             sees the file also sees which cells it claims.

@@ -2,6 +2,7 @@
 
     python -m irnet_hpc.sweep plan jobs/smoke.yaml      states and cost of the cells; starts nothing
     python -m irnet_hpc.sweep run jobs/smoke.yaml       build packs and train the cells here
+    python -m irnet_hpc.sweep work jobs/smoke.yaml      be one of many workers that share the cells
     python -m irnet_hpc.sweep submit jobs/smoke.yaml    the same by SLURM or, without, in background
     python -m irnet_hpc.sweep status jobs/smoke.yaml    the states now; --watch to look again
     python -m irnet_hpc.sweep retry jobs/smoke.yaml --failed      only the failed cells
@@ -11,7 +12,7 @@
 
 Every command may be killed and repeated. Before retry, prune and --stale replace or remove
 anything, they list it and ask; --yes answers the question. Exit status: 0 if all went well, 1 if a
-cell failed in `run`, 2 for a user's mistake.
+cell failed in `run` or `work`, 2 for a user's mistake, 75 if `work` was told to stop.
 """
 
 import argparse
@@ -23,7 +24,8 @@ from irnet_hpc.sweep.costs import DEVICES
 AUTO = "auto"  # bundles.AUTO; here, since --help must not wait for the modules that train
 VERBS = {
     "plan": "show the cells, their states and their cost; starts nothing",
-    "run": "build the missing packs, then train the cells one after the other, on this machine",
+    "run": "build the missing packs, then train the cells, on this machine",
+    "work": "train cells that nobody else trains, until none is left; start any number of these",
     "submit": "do the same through SLURM or, where there is no SLURM, in the background",
     "status": "show the states now",
     "retry": "train only the failed cells, through SLURM where there is one",
@@ -42,6 +44,11 @@ def at_least_one(text: str) -> int:
 
 def bundle(text: str) -> str | int:
     """Convert the text of --bundle to `auto` or a number."""
+    return AUTO if text == AUTO else at_least_one(text)
+
+
+def workers(text: str) -> str | int:
+    """Convert the text of --workers to `auto` or a number."""
     return AUTO if text == AUTO else at_least_one(text)
 
 
@@ -66,11 +73,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 # option -> (the commands that have it, what argparse takes)
 OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
     "--results": (
-        ("plan", "run", "submit", "status", "retry", "prune", "reconcile"),
+        ("plan", "run", "work", "submit", "status", "retry", "prune", "reconcile"),
         {"default": "results", "help": "folder of all runs (default: %(default)s)"},
     ),
     "--pack-dir": (
-        ("plan", "run", "submit", "status", "retry", "prune", "reconcile"),
+        ("plan", "run", "work", "submit", "status", "retry", "prune", "reconcile"),
         {"help": "folder of packs (default: $IRNET_PACKS, else packs)"},
     ),
     "--json": (
@@ -95,13 +102,23 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
         },
     ),
     "--bundle": (
-        ("plan", "run", "submit", "retry", "reconcile"),
+        ("plan", "run", "work", "submit", "retry", "reconcile"),
         {
             "type": bundle,
             "default": AUTO,
             "metavar": "K|auto",
             "help": "maximum number of cells trained together as one network; "
             "auto: as many as fit on a GPU, one on a CPU (default: auto)",
+        },
+    ),
+    "--workers": (
+        ("run", "retry", "work"),
+        {
+            "type": workers,
+            "metavar": "N|auto",
+            "help": "workers on this machine, each of which trains one cell at a time; auto: one a "
+            "GPU or, without GPUs, as many as the cores allow with cpus_per_rank threads each "
+            "(default: auto; for `work`: this process is one worker)",
         },
     ),
     "--at-most": (
@@ -139,14 +156,14 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
         {"action": "store_true", "help": "do not ask before anything is replaced or removed"},
     ),
     "--over-budget": (
-        ("run", "submit", "retry", "reconcile"),
+        ("run", "work", "submit", "retry", "reconcile"),
         {
             "action": "store_true",
             "help": "start even if the cells may cost more than budget_device_hours",
         },
     ),
     "--ranks": (
-        ("run", "retry"),
+        ("run", "work", "retry"),
         {
             "type": at_least_one,
             "dest": "n_ranks",

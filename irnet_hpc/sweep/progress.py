@@ -6,10 +6,8 @@ without an estimate, such as classical models, count as the median of the others
 
 import contextlib
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING
 
 from irnet_hpc.sweep.cell_states import CellStatus
@@ -18,15 +16,23 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 FORMAT = "{n_fmt}/{total_fmt} cells |{bar}|{postfix}"
-# The seconds between two checks of a training.
+# The seconds between two looks at the trainings.
 LOOK_S = 1.0
 
 
 class CellsBar:
     """The cells of a sweep, the bar that shows them, and an estimate of the time left."""
 
-    def __init__(self, bar: "tqdm", names: Iterable[str], seconds: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        bar: "tqdm",
+        names: Iterable[str],
+        seconds: Mapping[str, float],
+        n_at_once: int = 1,
+    ) -> None:
         self.bar = bar
+        # How many cells are trained at the same time.
+        self.n_at_once = n_at_once
         # Cell -> estimate in seconds; cells without an estimate are missing.
         self.seconds = seconds
         # The cells that are not finished yet, including the current one.
@@ -49,7 +55,7 @@ class CellsBar:
     def seconds_left(self, elapsed_s: float) -> float | None:
         """Estimate the seconds that the remaining cells need; None if nothing is known yet.
 
-        `elapsed_s` is the time already spent on the current cell.
+        `elapsed_s` is the time already spent on the current cells, added up.
         """
         if not self.seconds and not self.finished:
             return None
@@ -59,16 +65,19 @@ class CellsBar:
             for names in (self.left, self.finished)
         )
         slower = self.spent_s / finished_s if self.finished else 1.0
-        return max(0.0, left_s * slower - elapsed_s)
+        return max(0.0, left_s * slower - elapsed_s) / self.n_at_once
 
 
 @contextlib.contextmanager
-def cells_bar(names: Iterable[str], minutes: Mapping[str, float | None]) -> Iterator[CellsBar]:
+def cells_bar(
+    names: Iterable[str], minutes: Mapping[str, float | None], n_at_once: int = 1
+) -> Iterator[CellsBar]:
     """Show the bar of these cells until the context ends; print other lines above the bar.
 
     Args:
         names: The cells, in the order in which they are trained.
         minutes: Cell -> its estimate in minutes; None: unknown.
+        n_at_once: How many cells are trained at the same time.
     """
     # Importing tqdm takes as long as planning thousands of cells.
     from tqdm import tqdm
@@ -85,20 +94,25 @@ def cells_bar(names: Iterable[str], minutes: Mapping[str, float | None]) -> Iter
             # tqdm documents this use, but its types do not declare the object as a file.
             above: IO[str] = DummyTqdmFile(sys.stdout)  # type: ignore[assignment]
             stack.enter_context(contextlib.redirect_stdout(above))
-        yield CellsBar(bar, left, seconds)
+        yield CellsBar(bar, left, seconds, n_at_once)
 
 
-def wait_for(process: subprocess.Popen, status: CellStatus, cells: CellsBar) -> int:
-    """Wait for the training of a cell and return its exit status, updating the bar meanwhile."""
-    if cells.bar.disable:
-        return process.wait()
-    began = time.monotonic()
-    while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.wait(LOOK_S)
-        seconds = cells.seconds_left(time.monotonic() - began)
-        left = "" if seconds is None else f", about {cells.bar.format_interval(seconds)} left"
-        cells.bar.set_postfix_str(f"{status.cell.spec.model}{progress(status)}{left}")
+def show(cells: CellsBar, running: Sequence[tuple[CellStatus, float]]) -> None:
+    """Update the bar.
+
+    Args:
+        cells: The bar.
+        running: The cells that are trained now, each with the seconds since it was started.
+    """
+    if cells.bar.disable or not running:
+        return
+    seconds = cells.seconds_left(sum(elapsed_s for _, elapsed_s in running))
+    left = "" if seconds is None else f", about {cells.bar.format_interval(seconds)} left"
+    if cells.n_at_once > 1:
+        text = f"{len(running)} at once"
+    else:
+        text = f"{running[0][0].cell.spec.model}{progress(running[0][0])}"
+    cells.bar.set_postfix_str(f"{text}{left}")
 
 
 def progress(status: CellStatus) -> str:

@@ -131,7 +131,8 @@ def fit_run(run: Run, pack: Pack, options: TrainOptions, comm: Comm) -> bool:
             "start the command without a launcher"
         )
     data = load(pack, spec, grid, torch.device("cpu"))
-    attempts = begin(run, pack, {"size": comm.size, "engine": comm.name})
+    attempt = {"size": comm.size, "engine": comm.name, "threads": torch.get_num_threads()}
+    attempts = begin(run, pack, attempt)
     _log_start(spec, grid, pack, data)
     until = math.inf
     try:

@@ -16,6 +16,7 @@ from irnet_hpc.runs.classical_grids import Grid
 from irnet_hpc.runs.recipes import DEFAULT_RECIPE, RECIPES, Recipe, fitting_batch
 from irnet_hpc.runs.spec import RunSpec
 from irnet_hpc.train import scaling, stream
+from irnet_hpc.train.kept_rows import kept_rows
 from irnet_hpc.train.run import PLACES
 from irnet_hpc.train.scaling import Scaling
 from irnet_hpc.train.stream import SHUFFLED_ROWS, WINDOW_PIECES, Stream
@@ -152,11 +153,23 @@ def load(
         train = (train[0][: spec.train_rows], train[1][: spec.train_rows])
     _check_rows(spec, recipe, {"train": train, "val": val, "test": test})
     roles, dtype = (train, val, test), dtype_of(recipe)
-    if streams(place, sum(len(row) for row, _ in roles), pack.n_features, device, dtype):
-        data = _streaming(pack, roles, recipe, device, given)
-    else:
+
+    def in_place() -> Dataset:
+        if streams(place, sum(len(row) for row, _ in roles), pack.n_features, device, dtype):
+            return _streaming(pack, roles, recipe, device, given)
         held = [(row, _features(pack, row), target) for row, target in roles]
-        data = arrange(held, recipe, device, given, own=True)
+        return arrange(held, recipe, device, given, own=True)
+
+    kept = kept_rows()
+    if kept is None or given is not None:
+        data = in_place()
+    else:
+        # What decides the rows (the specification), and how they are scaled (the recipe).
+        key = (
+            *(spec.properties, spec.protocol, spec.train_rows),
+            *(recipe.features, recipe.clip, recipe.target, dtype, device, place),
+        )
+        data = kept.get(pack.identity["content_sha256"], key, in_place)
     floors = np.array([floor_of(name) for name in spec.properties])
     floor = floors if len(floors) > 1 else float(floors[0])
     return dataclasses.replace(data, scaling=dataclasses.replace(data.scaling, floor=floor))
@@ -231,12 +244,18 @@ def streams(
     if check_choice("data", place, PLACES) != "auto":
         return place == "stream"
     on_host, on_device = 4 * n_rows * n_features, dtype.itemsize * n_rows * n_features
-    if device.type == "cuda" and on_device > SHARE * torch.cuda.mem_get_info(device)[0]:
-        return True
     # A second copy, in the type of the data, besides the float32 that were read.
     if device.type == "cpu" and dtype.itemsize != 4:
         on_host += on_device
-    return on_host > SHARE * memory.free_bytes()
+
+    def is_short() -> bool:
+        if device.type == "cuda" and on_device > SHARE * torch.cuda.mem_get_info(device)[0]:
+            return True
+        return on_host > SHARE * memory.free_bytes()
+
+    kept = kept_rows()
+    # Rows that are kept for later trainings must not make this one stream.
+    return is_short() and not (kept and kept.drop() and not is_short())
 
 
 def place_of(data: Dataset, comm: Comm) -> str:

@@ -32,7 +32,7 @@ def begin(run: Run, pack: Pack, attempt: dict, origin: dict | None = None) -> li
     Args:
         run: The run.
         pack: Its pack.
-        attempt: The facts of this attempt: size, engine and, for a network, data.
+        attempt: The facts of this attempt: size, engine, threads and, for a network, data.
         origin: The facts of the run that this run starts from; None if there is none.
 
     Returns:

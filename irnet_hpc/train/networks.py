@@ -131,7 +131,12 @@ def _begin(replica: Replica, pack: Pack, options: TrainOptions, comm: Comm, plac
         origin = None
         if run.origin:
             origin = describe(run.origin, pack, replica.data, options.pack_dir)
-        attempt = {"size": comm.size, "engine": comm.name, "data": place}
+        attempt = {
+            "size": comm.size,
+            "engine": comm.name,
+            "data": place,
+            "threads": torch.get_num_threads(),
+        }
         return Start(begin(run, pack, attempt, origin), origin)
 
     return from_root(comm, begin_run)

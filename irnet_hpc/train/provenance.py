@@ -1,5 +1,7 @@
 """Collect the provenance of a result: versions, commit, device and memory."""
 
+import contextlib
+import functools
 import platform
 import resource
 import subprocess
@@ -35,7 +37,7 @@ def provenance(comm: "Comm", device: "torch.device") -> dict[str, object]:
         # What is reserved, since the memory of recorded graphs is not counted as allocated.
         peak_gb = torch.cuda.max_memory_reserved(device) / 2**30
     else:
-        name, peak_gb = _processor(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        name, peak_gb = _processor(), _peak_of_process() / 2**20
     return {
         "engine": comm.name,
         "device": name,
@@ -47,13 +49,16 @@ def provenance(comm: "Comm", device: "torch.device") -> dict[str, object]:
 
 def package_versions() -> dict[str, str]:
     """List the versions of those installed packages that can change a number."""
-    versions = {}
+    return dict(_installed())
+
+
+@functools.cache
+def _installed() -> tuple[tuple[str, str], ...]:
+    versions = []
     for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions.append((name, metadata.version(name)))
+    return tuple(versions)
 
 
 def source_commit() -> str | None:
@@ -63,7 +68,12 @@ def source_commit() -> str | None:
         The hash; None if the package is not in a git checkout, or git is not installed. No error is
         raised, since a node without git must not lose a finished training.
     """
-    tree = Path(__file__).parents[2]
+    return _commit_of(Path(__file__).parents[2])
+
+
+@functools.cache
+def _commit_of(tree: Path) -> str | None:
+    """Ask git once: the code that was imported stays the same, whatever is checked out later."""
     if not (tree / ".git").exists():
         return None
     command = ["git", "-C", str(tree), "rev-parse", "HEAD"]
@@ -74,6 +84,19 @@ def source_commit() -> str | None:
     return done.stdout.strip() or None
 
 
+def _peak_of_process() -> int:
+    """Return the most memory that this process has held, in KiB.
+
+    VmHWM (proc(5)) counts from when a trainer began with this cell, ru_maxrss (getrusage(2)) from
+    the start of the process.
+    """
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@functools.cache
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from irnet_hpc.sweep import local
+from irnet_hpc.sweep import cell_attempt
 from tests.builders import write_result
 from tests.runs.test_lease import start
 from tests.sweep.stand_ins import HOLD, Place, Slurm
@@ -42,7 +42,7 @@ def stand_in(place, monkeypatch, tmp_path):
         prepared = write_result(place.matrix, entry.cell, tmp_path / "prepared")
         return ["sh", "-c", commands.get(entry.cell.spec.model, f"cp {prepared} {entry.folder}")]
 
-    monkeypatch.setattr(local, "train_command", train_command)
+    monkeypatch.setattr(cell_attempt, "train_command", train_command)
     return commands
 
 

@@ -85,7 +85,9 @@ class Place:
         ]
 
     def sweep(self, name: str, *more: str) -> int:
-        return cli.main(self.command(name, *more))
+        """Run a command; `run` trains one cell after the other unless `more` says otherwise."""
+        one = ["--workers", "1"] if name == "run" and "--workers" not in more else []
+        return cli.main(self.command(name, *one, *more))
 
 
 SBATCH = """#!/bin/sh

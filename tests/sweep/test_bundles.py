@@ -9,7 +9,7 @@ from irnet_hpc.console import ExitStatus
 from irnet_hpc.distributed.processes import process_name
 from irnet_hpc.files import write_json
 from irnet_hpc.runs.spec import run_key
-from irnet_hpc.sweep import bundles, journal, local
+from irnet_hpc.sweep import bundles, cell_attempt, crew, journal, local
 from irnet_hpc.sweep.cell_states import CellStatus, read_ledger
 from irnet_hpc.sweep.jobs import train_options
 from tests.builders import write_result
@@ -61,7 +61,7 @@ def test_the_cells_of_a_bundle_are_done_and_failed_each_by_itself(place, monkeyp
             )
         return ["sh", "-c", "; ".join([*lines, "exit 2" if others else "exit 0"])]
 
-    monkeypatch.setattr(local, "train_command", train_command)
+    monkeypatch.setattr(cell_attempt, "train_command", train_command)
     assert place.sweep("run", "--bundle", "2") == 1
     states = [entry.state for entry in read_ledger(place.matrix, place.results).cells]
     assert states.count("done") == 6 and states.count("failed") == 6
@@ -164,8 +164,8 @@ def together(place, monkeypatch):
             lines.append(said.get(f"{spec.recipe}{spec.seed}") or f"cp {prepared} {one.folder}")
         return ["sh", "-c", "\n".join([*lines, said["exit"]])]
 
-    monkeypatch.setattr(local, "train_command", train_command)
-    monkeypatch.setattr(local, "gpu_gb_here", lambda: None)
+    monkeypatch.setattr(cell_attempt, "train_command", train_command)
+    monkeypatch.setattr(crew, "gpu_gb_here", lambda: None)
     return said
 
 

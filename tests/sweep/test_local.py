@@ -89,7 +89,7 @@ def test_a_silent_death_is_not_given_an_earlier_reason(place, stand_in, capsys):
 
 TWO_AT_ONCE = """
 import sys, time
-from irnet_hpc.sweep import local
+from irnet_hpc.sweep import cell_attempt, local
 from irnet_hpc.sweep import cli
 from irnet_hpc.console import exit_status
 take_up = local.take_up
@@ -97,7 +97,7 @@ local.take_up = lambda context: (take_up(context), time.sleep(2))[0]  # the othe
 def train_command(status, *_):
     prepared = f"{PREPARED}/{status.name}/result.json"
     return ["sh", "-c", f"echo trained; cp {prepared} {status.folder}"]
-local.train_command = train_command
+cell_attempt.train_command = train_command
 sys.exit(exit_status(cli.main))
 """
 
@@ -106,7 +106,7 @@ def test_of_two_runs_started_together_each_cell_is_trained_by_one(place, tmp_pat
     for cell in place.matrix.cells:
         write_result(place.matrix, cell, tmp_path / "prepared")
     code = TWO_AT_ONCE.replace("{PREPARED}", str(tmp_path / "prepared"))
-    command = [sys.executable, "-c", code, *place.command("run")]
+    command = [sys.executable, "-c", code, *place.command("run", "--workers", "1")]
     two = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     shown = [process.communicate(timeout=600)[0] for process in two]
     assert [process.returncode for process in two] == [0, 0], shown
@@ -144,11 +144,11 @@ STOPPABLE = """
 import signal, sys
 # A shell lets what it starts in the background ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from irnet_hpc.sweep import local
+from irnet_hpc.sweep import cell_attempt, local
 from irnet_hpc.sweep import cli
 from irnet_hpc.console import exit_status
 train = "trap 'echo saved; exit 75' TERM; echo $$ up; while :; do sleep 0.05; done"
-local.train_command = lambda *_: ["sh", "-c", train]
+cell_attempt.train_command = lambda *_: ["sh", "-c", train]
 sys.exit(exit_status(cli.main))
 """
 
@@ -157,7 +157,7 @@ sys.exit(exit_status(cli.main))
 def stoppable(place):
     """A run whose first training has started and goes on until it is told to stop."""
     process = subprocess.Popen(
-        [sys.executable, "-c", STOPPABLE, *place.command("run")],
+        [sys.executable, "-c", STOPPABLE, *place.command("run", "--workers", "1")],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -10,7 +10,7 @@ import pytest
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import write_json
 from irnet_hpc.runs.spec import run_id
-from irnet_hpc.sweep import local
+from irnet_hpc.sweep import cell_attempt
 from irnet_hpc.sweep.cell_states import cell_name, read_ledger
 from irnet_hpc.sweep.jobs import train_options
 from irnet_hpc.sweep.matrix.matrix import read_matrix
@@ -401,7 +401,7 @@ def stand_in(place, monkeypatch, tmp_path):
         prepared = write_result(place.matrix, entry.cell, tmp_path / "prepared")
         return ["sh", "-c", said.get(name, f"cp {prepared} {entry.folder}")]
 
-    monkeypatch.setattr(local, "train_command", train_command)
+    monkeypatch.setattr(cell_attempt, "train_command", train_command)
     return said
 
 

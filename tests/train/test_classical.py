@@ -735,7 +735,7 @@ def test_a_sweep_starts_a_classical_cell_as_it_is_typed_and_knows_it_done_or_sta
 
 
 def test_more_ranks_for_a_sweep_are_for_its_networks(matrix_of, tmp_path, monkeypatch):
-    from irnet_hpc.sweep import local
+    from irnet_hpc.sweep import cell_attempt, local
     from irnet_hpc.sweep.context import SweepContext, SweepOptions
 
     n_ranks = []
@@ -746,8 +746,8 @@ def test_more_ranks_for_a_sweep_are_for_its_networks(matrix_of, tmp_path, monkey
         return ["true"]
 
     matrix = matrix_of("models: [irnet-17, ridge]")
-    monkeypatch.setattr(local, "train_command", train_command)
-    local.run(SweepContext(matrix, tmp_path / "results", None, SweepOptions(n_ranks=2)))
+    monkeypatch.setattr(cell_attempt, "train_command", train_command)
+    local.run(SweepContext(matrix, tmp_path / "results", None, SweepOptions(n_ranks=2, workers=1)))
     assert n_ranks == [2, 1]
 
 
