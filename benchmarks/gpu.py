@@ -22,7 +22,8 @@ import numpy as np
 import torch
 
 from irnet_hpc.console import exit_status
-from irnet_hpc.distributed.engines import Alone, device_of
+from irnet_hpc.distributed.engines import Alone
+from irnet_hpc.distributed.gpus import device_of
 from irnet_hpc.distributed.processes import keep_freed_memory
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.architectures import layer_string, n_weights

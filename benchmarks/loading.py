@@ -26,7 +26,8 @@ import numpy as np
 import torch
 from features import machine
 
-from irnet_hpc.distributed.engines import Alone, device_of
+from irnet_hpc.distributed.engines import Alone
+from irnet_hpc.distributed.gpus import device_of
 from irnet_hpc.distributed.launch import n_threads
 from irnet_hpc.distributed.processes import keep_freed_memory
 from irnet_hpc.pack.store import open_pack, pack_path

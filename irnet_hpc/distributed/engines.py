@@ -1,15 +1,16 @@
 """Exchange the numbers of a training between ranks: by Horovod, by torch.distributed or not at all.
 
-Each engine has the attributes rank, size, local_rank and uses_nccl (for tensors on GPUs), and six
-operations: sum_ and broadcast_ (in place), exchange and collect (slices of tensors), gather
-(objects), and close.
+Each engine has the attributes rank, size, local_rank, uses_nccl (for tensors on GPUs) and peers
+(which notices lost ranks, or None), and six operations: sum_ and broadcast_ (in place), exchange
+and collect (slices of tensors), gather (objects), and close.
 """
 
 import contextlib
 import os
+import secrets
 import socket
-import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +19,8 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from irnet_hpc.distributed import gpus, launch
+from irnet_hpc.distributed import launch, peers
+from irnet_hpc.distributed.gpus import device_of
 from irnet_hpc.distributed.rendezvous import meeting
 from irnet_hpc.errors import PeerLost, UserError, check_choice
 
@@ -48,6 +50,7 @@ class Alone:
 
     name, rank, size, local_rank = "none", 0, 1, 0
     uses_nccl = False
+    peers = None
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """Sum a tensor over the ranks, in place."""
@@ -75,6 +78,8 @@ class Alone:
 
 class Horovod:
     """Horovod over Gloo, MPI or NCCL, depending on how it was built and on the launcher."""
+
+    peers = None  # Horovod's own thread notices that one is lost
 
     def __init__(self, where: launch.Launch | None, folder: Path, is_rare: bool = False) -> None:
         if is_rare and not torch.cuda.is_available():
@@ -220,86 +225,104 @@ class Torch:
             )  # fmt: skip
             return port
 
-        with meeting(where, folder, serve) as (address, port, interface):
+        # A door for `peers`, at the same address.
+        def serve_both(host: str) -> int:
+            self._door = socket.create_server((host, 0), backlog=where.size)
+            return serve(host)
+
+        if torch.cuda.is_available():
+            # Else torch's watchdog aborts the process when NCCL reports that a peer is gone, before
+            # a sentence can say so, and after STALL_S. Here `peers` does both (torch 2.13).
+            os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
+        with meeting(where, folder, serve_both) as (address, port, interface):
             os.environ["GLOO_SOCKET_IFNAME"] = interface
             device_of(self.local_rank)  # before NCCL, which takes the current one
             self.uses_nccl = torch.cuda.is_available()
             backend = "cpu:gloo,cuda:nccl" if self.uses_nccl else "gloo"
-            dist.init_process_group(
-                backend,
-                store=dist.TCPStore(
-                    address, port, is_master=False, wait_for_workers=False, timeout=timeout
-                ),
-                rank=self.rank,
-                world_size=self.size,
-                timeout=timeout,
+            store = dist.TCPStore(
+                address, port, is_master=False, wait_for_workers=False, timeout=timeout
             )
+            dist.init_process_group(
+                backend, store=store, rank=self.rank, world_size=self.size, timeout=timeout
+            )
+            self.peers = self._watch_peers(store, address)
         self.name = "torch"
+
+    def _watch_peers(self, store: Any, address: str) -> peers.Peers:
+        # Since when this rank is in an operation, and the end of the last one on the GPU.
+        self._since: float | None = None
+        self._summed: tuple[torch.cuda.Event, float] | None = None
+        if self.rank == 0:
+            token = secrets.token_hex(16)
+            store.set("irnet_hpc/peers", f"{self._door.getsockname()[1]} {token}")
+            links = peers.accepted(self._door, token, self.size - 1, STALL_S)
+        else:
+            port, token = store.get("irnet_hpc/peers").decode().split()
+            links = peers.connected(address, int(port), token)
+        return peers.Peers(links, LOST_S, STALL_S, self._waits_since)
+
+    def _waits_since(self) -> float | None:
+        since, summed = self._since, self._summed
+        if since is None and summed is not None and not summed[0].query():
+            return summed[1]
+        return since
+
+    @contextlib.contextmanager
+    def _operation(self) -> Iterator[None]:
+        """Raise PeerLost if a collective operation fails, or if a peer is already known as lost."""
+        self.peers.check()
+        self._since = time.monotonic()
+        try:
+            with _peers():
+                yield
+        finally:
+            self._since = None
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """Sum a tensor over the ranks, in place."""
-        with _peers():
+        with self._operation():
             self._dist.all_reduce(tensor)
+            if tensor.is_cuda:
+                # The host does not wait for the sum, which may never end: see _waits_since.
+                event = self._summed[0] if self._summed else torch.cuda.Event()
+                event.record()
+                self._summed = (event, time.monotonic())
         return tensor
 
     def broadcast_(self, tensor: Tensor) -> Tensor:
         """Overwrite a tensor on every rank with the tensor of rank 0."""
-        with _peers():
+        with self._operation():
             self._dist.broadcast(tensor, 0)
         return tensor
 
     def exchange(self, slices: Tensor) -> Tensor:
         """Send row r of `slices` (size, k) to rank r, and return the rows received, (size, k)."""
         received = torch.empty_like(slices)
-        with _peers():
+        with self._operation():
             self._dist.all_to_all_single(received, slices)
         return received
 
     def collect(self, own: Tensor) -> Tensor:
         """Collect the vector `own` (k,) of each rank, and return them on every rank, (size, k)."""
         collected = own.new_empty(self.size, *own.shape)
-        with _peers():
+        with self._operation():
             self._dist.all_gather(list(collected), own)
         return collected
 
     def gather(self, value: T) -> list[T]:
         """Collect the value of each rank, and return them on every rank."""
         values: list[Any] = [None] * self.size
-        with _peers():
+        with self._operation():
             self._dist.all_gather_object(values, value)
         return values
 
     def close(self) -> None:
         """Disconnect from the other ranks."""
+        self.peers.close()
         self._dist.destroy_process_group()
 
 
 Comm = Alone | Horovod | Torch
-
-
-def device_of(local_rank: int, wanted: str = "auto") -> torch.device:
-    """Return the device that this rank computes on. If it is a GPU, torch uses it from now on.
-
-    Args:
-        local_rank: The number of this rank among the ranks of this host, which decides its GPU.
-        wanted: `auto`, `cpu` or `cuda`; `auto` is the CPU if there is no GPU.
-
-    Raises:
-        UserError: If `cuda` is wanted and torch cannot use any GPU.
-    """
-    check_choice("device", wanted, launch.DEVICES)
-    if wanted == "cuda" and (reason := gpus.why_none()):
-        raise UserError(
-            f"device cuda must be a GPU that torch can use, got none: {reason}; known here: "
-            "auto, cpu"
-        )
-    if wanted == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    device = torch.device("cuda", local_rank % torch.cuda.device_count())
-    torch.cuda.set_device(device)
-    # Else cuBLAS may add up the parts of a split product in bf16, by shapes and so by bundles.
-    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-    return device
 
 
 def start(engine: str, folder: Path, is_rare: Callable[[int], bool] = lambda size: False) -> Comm:
@@ -373,14 +396,6 @@ def from_root(comm: Comm, function: Callable[[], T]) -> T:
     if error is not None:
         raise UserError(error)
     return cast(T, value)
-
-
-def leave_at_once(status: int) -> None:
-    """Exit without running destructors, which could wait forever for ranks that no longer exist."""
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(status)
 
 
 def _tasks(where: launch.Launch) -> Sequence[int]:

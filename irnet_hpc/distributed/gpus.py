@@ -1,4 +1,4 @@
-"""Tell GPUs apart, and say why torch can use none."""
+"""Choose the GPU of a rank, tell GPUs apart, and say why torch can use none."""
 
 import socket
 import warnings
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from irnet_hpc.errors import UserError
+from irnet_hpc.distributed import launch
+from irnet_hpc.errors import UserError, check_choice
 
 if TYPE_CHECKING:
     from irnet_hpc.distributed.engines import Comm
@@ -17,6 +18,31 @@ if TYPE_CHECKING:
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # differs between hosts of the same name
 # Where NVIDIA's driver shows that it is loaded, whatever torch can do with it.
 DRIVER_FILES = ("/proc/driver/nvidia/version", "/dev/nvidiactl")
+
+
+def device_of(local_rank: int, wanted: str = "auto") -> torch.device:
+    """Return the device that this rank computes on. If it is a GPU, torch uses it from now on.
+
+    Args:
+        local_rank: The number of this rank among the ranks of this host, which decides its GPU.
+        wanted: `auto`, `cpu` or `cuda`; `auto` is the CPU if there is no GPU.
+
+    Raises:
+        UserError: If `cuda` is wanted and torch cannot use any GPU.
+    """
+    check_choice("device", wanted, launch.DEVICES)
+    if wanted == "cuda" and (reason := why_none()):
+        raise UserError(
+            f"device cuda must be a GPU that torch can use, got none: {reason}; known here: "
+            "auto, cpu"
+        )
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    # Else cuBLAS may add up the parts of a split product in bf16, by shapes and so by bundles.
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    return device
 
 
 class Gpu(NamedTuple):

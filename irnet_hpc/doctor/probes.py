@@ -98,8 +98,7 @@ def allreduce(comm: "Comm") -> dict:
     """
     import torch
 
-    from irnet_hpc.distributed.engines import device_of
-    from irnet_hpc.distributed.gpus import have_own_gpus
+    from irnet_hpc.distributed.gpus import device_of, have_own_gpus
 
     device = device_of(comm.local_rank)
     # NCCL refuses two ranks on one GPU. A rank that sees one GPU may still have it to itself.

@@ -62,7 +62,7 @@ def _predict(
 ) -> dict:
     """Write the predictions. Returns the facts that about.json records about them."""
     # Imported here, so that --help and errors in the command appear at once.
-    from irnet_hpc.distributed.engines import device_of
+    from irnet_hpc.distributed.gpus import device_of
     from irnet_hpc.distributed.processes import keep_freed_memory
     from irnet_hpc.predict import output
     from irnet_hpc.predict.best_run import best_run

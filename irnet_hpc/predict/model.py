@@ -161,7 +161,7 @@ def load_model(
         UserError: If a run has not finished, has stored no network, or cannot be combined with the
             other runs.
     """
-    from irnet_hpc.distributed.engines import device_of
+    from irnet_hpc.distributed.gpus import device_of
 
     if not isinstance(runs, str | os.PathLike | RunResult | Iterable):
         raise UserError(f"runs must be folders or results of trainings, got {runs!r:.80}")

@@ -28,7 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from irnet_hpc.distributed.engines import Comm, device_of
+from irnet_hpc.distributed.engines import Comm
+from irnet_hpc.distributed.gpus import device_of
 from irnet_hpc.distributed.slurm_commands import OUT_OF_TIME
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json

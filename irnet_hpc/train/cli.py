@@ -254,7 +254,7 @@ def _end_rank(error: BaseException, comm: "Comm") -> int:
     Returns:
         The exit status, on ranks other than 0.
     """
-    from irnet_hpc.distributed.engines import leave_at_once
+    from irnet_hpc.distributed.processes import leave_at_once
     from irnet_hpc.train.stream import PackUnreadable
 
     if comm.size == 1:

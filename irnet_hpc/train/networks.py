@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import torch
 
-from irnet_hpc.distributed.engines import Comm, device_of, from_root, together
-from irnet_hpc.distributed.gpus import check_own_gpus, has_driver, why_none
+from irnet_hpc.distributed.engines import Comm, from_root, together
+from irnet_hpc.distributed.gpus import check_own_gpus, device_of, has_driver, why_none
 from irnet_hpc.distributed.slurm_commands import OUT_OF_TIME
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.network import n_parameters

@@ -26,7 +26,8 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from irnet_hpc.distributed.engines import Alone, device_of
+from irnet_hpc.distributed.engines import Alone
+from irnet_hpc.distributed.gpus import device_of
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.modes import own_modes
 from irnet_hpc.models.network import Network, n_parameters

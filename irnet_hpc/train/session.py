@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from irnet_hpc.distributed.engines import Comm, from_root, together
+from irnet_hpc.distributed.peers import noted
 from irnet_hpc.errors import PeerLost, UserError, check_choice, one_line
 from irnet_hpc.pack.store import Pack, open_pack, pack_path
 from irnet_hpc.runs.lease import Leases, RunIsHeld
@@ -175,9 +176,8 @@ def _fit_in_turn(runs: list[Run], pack: Pack, options: TrainOptions, comm: Comm)
 @contextlib.contextmanager
 def failure_noted(unfinished: Sequence[Run], comm: Comm) -> Iterator[None]:
     """If the block raises an exception, write it into error.json of each unfinished run."""
-    try:
-        yield
-    except Exception as error:
+
+    def note(error: Exception) -> None:
         for run in unfinished:
             # If another rank failed, it has already written the reason.
             is_noted = isinstance(error, PeerLost) and run.folder.error_json.exists()
@@ -186,4 +186,10 @@ def failure_noted(unfinished: Sequence[Run], comm: Comm) -> Iterator[None]:
                     OSError
                 ):  # the disk may be full, which may be the error itself
                     run.folder.write_error(one_line(error), cause_of(error))
+
+    try:
+        with noted(comm.peers, note):
+            yield
+    except Exception as error:
+        note(error)
         raise

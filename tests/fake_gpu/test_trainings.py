@@ -104,6 +104,21 @@ def test_two_ranks_train_over_nccl(stand_in, alloys_pack, tmp_path, extra):
     assert {(r["attempts"][0]["size"], r["engine"]) for r in results} == {(2, "torch")}
 
 
+# The stand-in, as NCCL does between the GPUs of a node, goes on waiting for a rank that is gone.
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_rank_whose_peer_is_killed_ends_with_a_sentence(stand_in, alloys_pack, tmp_path, killed):
+    arguments = options(alloys_pack, tmp_path, epochs=100_000, engine="torch")
+    processes = ranks(stand_in, arguments)
+    while processes[1].poll() is None and epochs(tmp_path) < 2:
+        time.sleep(0.2)
+    processes[killed].kill()
+    said = ended(processes[1 - killed], 1).stderr
+    processes[killed].communicate()
+    assert "a rank is gone" in said and "Traceback" not in said
+    noted = [json.loads(path.read_text())["error"] for path in tmp_path.rglob("error.json")]
+    assert ["a rank is gone" in error for error in noted] == [True] * (killed == 1)
+
+
 # One GPU that both ranks take, and two instances (MIG) of one GPU.
 @pytest.mark.parametrize("machine", [{"gpus": 1}, {"gpus": 2, "FAKE_GPU_MIG": 1}])
 def test_two_ranks_on_one_gpu_are_one_sentence(stand_in, alloys_pack, tmp_path, machine):
