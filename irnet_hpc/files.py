@@ -172,6 +172,19 @@ def lock(file: IO, wait: bool = False) -> bool:
     return True
 
 
+def file_system_type(path: Path, mountinfo: str | None = None) -> str:
+    """Return the type of the file system that contains a path, such as ext4 or nfs4."""
+    text = Path("/proc/self/mountinfo").read_text() if mountinfo is None else mountinfo
+    longest, file_system = "", "unknown"
+    for line in text.splitlines():
+        before, _, after = line.partition(" - ")
+        mount = before.split()[4].encode().decode("unicode_escape")
+        # If two file systems are mounted on one folder, the later one hides the earlier one.
+        if path.is_relative_to(mount) and len(mount) >= len(longest):
+            longest, file_system = mount, after.split()[0]
+    return file_system
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write UTF-8 text atomically."""
     with replacing(path) as temporary:

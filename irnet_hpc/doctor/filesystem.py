@@ -11,6 +11,7 @@ from pathlib import Path
 from irnet_hpc import files
 from irnet_hpc.doctor.checks import Check, Settings, Verdict, failure, note, ok, warning
 from irnet_hpc.doctor.engine import CHECK_S, run_probe
+from irnet_hpc.files import file_system_type
 
 # A run folder takes 25 to 250 MB, including its checkpoints, and about ten files.
 MIN_GB, GOOD_GB = 0.5, 10.0
@@ -35,19 +36,6 @@ def trial_folder(settings: Settings) -> Iterator[Path]:
         yield settings.trial_folder
     finally:
         shutil.rmtree(settings.trial_folder, ignore_errors=True)
-
-
-def file_system_type(path: Path, mountinfo: str | None = None) -> str:
-    """Return the type of the file system that contains a path, such as ext4 or nfs4."""
-    text = Path("/proc/self/mountinfo").read_text() if mountinfo is None else mountinfo
-    longest, file_system = "", "unknown"
-    for line in text.splitlines():
-        before, _, after = line.partition(" - ")
-        mount = before.split()[4].encode().decode("unicode_escape")
-        # If two file systems are mounted on one folder, the later one hides the earlier one.
-        if path.is_relative_to(mount) and len(mount) >= len(longest):
-            longest, file_system = mount, after.split()[0]
-    return file_system
 
 
 def check_results(settings: Settings) -> Verdict:
