@@ -12,6 +12,7 @@ from irnet_hpc.console import ExitStatus
 from irnet_hpc.runs import lease
 from irnet_hpc.runs.folder import RunFolder, seconds_since_1970
 from irnet_hpc.runs.result import read_result
+from irnet_hpc.runs.state_names import Cause
 from irnet_hpc.sweep import journal
 from irnet_hpc.sweep.bundles import Bundle
 from irnet_hpc.sweep.cell_process import status_of_first_rank, train_command
@@ -34,11 +35,13 @@ class Problem(NamedTuple):
     killed: bool = False
     # The training was told to stop and has saved its progress.
     stopped: bool = False
+    # The GPU was lost or is broken, which is no failure of the cell.
+    lost_device: bool = False
 
     @property
     def may_pass(self) -> bool:
-        """True if the cell may succeed later, when memory is free or another process has ended."""
-        return self.held or self.killed
+        """True if the cell may succeed later: with free memory, another GPU, or once it is free."""
+        return self.held or self.killed or self.lost_device
 
 
 Problems = dict[str, Problem]
@@ -185,7 +188,12 @@ def _problem(status: CellStatus, started: str, exit_status: int, output: str) ->
     stopped = exit_status == ExitStatus.PREEMPTED
     error = RunFolder(status.folder).error(seconds_since_1970(started))
     if error:
-        return Problem(error.message, killed=exit_status in KILLED, stopped=stopped)
+        return Problem(
+            error.message,
+            killed=exit_status in KILLED,
+            stopped=stopped,
+            lost_device=error.cause == Cause.DEVICE,
+        )
     if ExitStatus.HELD in (exit_status, status_of_first_rank(output)):
         return Problem("was being trained elsewhere, and has no result", held=True)
     words = last_words(output) or "no output"

@@ -45,7 +45,8 @@ class SweepOptions:
     pack_nodes: int | None = None
     # The kind of device for the estimates (costs.DEVICES); None: the one that resources ask for.
     device: str | None = None
-    # The token of the journal, if another process started this one; else None.
+    # The token of the journal, if another process started this one; for `work`, that of the
+    # submission whose cells it takes; else None.
     token: str | None = None
 
 

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 # A training that was killed, perhaps for its memory, is repeated until it was killed so often.
 N_KILLS = 2
+# A GPU that was lost so often in a row gets no more cells.
+N_LOST = 2
 # How often, in seconds, to look whether another worker has finished an origin.
 ORIGIN_S = 5.0
 
@@ -83,8 +85,12 @@ class Crew:
         # All cells that were started, except those that others held.
         self.tried: set[str] = set()
         self.n_started = 0
-        # Cells whose training was killed here.
+        # Cells whose training was killed here, or lost its GPU.
         self._killed: Counter[str] = Counter()
+        # The places whose GPU is lost, how often in a row that happened, and a sentence about it.
+        self._left: set[Place] = set()
+        self._lost: Counter[Place] = Counter()
+        self.why_left: str | None = None
         self._running: dict[int, Running] = {}
         self._ended: queue.SimpleQueue[Ended] = queue.SimpleQueue()
         self._stopping = threading.Event()
@@ -140,7 +146,7 @@ class Crew:
                 self._start(*found, label)
             if not self._running:
                 if not (shared and self._may_start_any() and self._waits_for_others(agenda)):
-                    return problems
+                    return problems if shared else problems | self._not_started(agenda, bar)
                 time.sleep(ORIGIN_S)
                 self.board.refresh()
                 continue
@@ -162,7 +168,7 @@ class Crew:
         ready = agenda.ready(lambda bundle: self._can_start(bundle, agenda), packs)
         while ready:
             names = tuple(status.name for bundle in ready for status in bundle)
-            name = self.board.take(names)
+            name = self.board.take(names, device_of(free[0]))
             if name is None:
                 if not shared:
                     for bundle in ready:
@@ -172,7 +178,9 @@ class Crew:
             bundle = next(b for b in ready if any(status.name == name for status in b))
             agenda.remove(bundle)
             others = tuple(status.name for status in bundle if status.name != name)
-            taken = {name, *(self.board.take_several(others, len(others)) if others else ())}
+            taken = {name}
+            if others:
+                taken |= {*self.board.take_several(others, len(others), device_of(free[0]))}
             if not shared:
                 self._note_taken(tuple(s for s in bundle if s.name not in taken), problems, bar)
             bundle = tuple(status for status in bundle if status.name in taken)
@@ -202,6 +210,19 @@ class Crew:
                 problems[first.name] = Problem(reason)
                 self.tried.add(first.name)
                 bar.advance([first.name], 0.0)
+
+    def _not_started(self, agenda: Agenda, bar: CellsBar) -> Problems:
+        """Say why the cells that are left cannot be started here."""
+        problems: Problems = {}
+        for bundle in list(agenda.waiting):
+            agenda.remove(bundle)
+            if self.is_late or not self._has_time(bundle, agenda):
+                text = "was not started, since it cannot end before this job does"
+            else:
+                text = f"was not started: {self.why_left or 'there is no place for it'}"
+            problems |= {status.name: Problem(text, stopped=True) for status in bundle}
+            bar.advance([status.name for status in bundle], 0.0)
+        return problems
 
     def _is_under_way(self, name: str, agenda: Agenda) -> bool:
         """Return True if a cell waits or is trained here."""
@@ -241,7 +262,7 @@ class Crew:
 
     def _free(self) -> list[Place]:
         taken = {place for running in self._running.values() for place in running.places}
-        return [place for place in self.places.all if place not in taken]
+        return [place for place in self.places.all if place not in taken | self._left]
 
     def _places_for(self, bundle: Bundle) -> tuple[Place, ...] | None:
         """Return the places where a bundle can start now; None if it must wait.
@@ -249,7 +270,9 @@ class Crew:
         A cell that ran out of memory has no other beside it.
         """
         first = bundle[0]
-        possible = self.places.for_cell(first)
+        possible = [place for place in self.places.for_cell(first) if place not in self._left]
+        if not possible:
+            return None
         running = [running.bundle[0] for running in self._running.values()]
         if running and any(status.cause == Cause.MEMORY for status in (first, *running)):
             return None
@@ -297,7 +320,8 @@ class Crew:
 
     def _finish(self, ended: Ended, agenda: Agenda, bar: CellsBar) -> Problems:
         """Note the end of a training, and free its places."""
-        del self._running[id(ended.bundle)]
+        running = self._running.pop(id(ended.bundle))
+        self._note_device(running.places[0], ended.problems)
         for status in ended.bundle:
             problem = ended.problems.get(status.name)
             if ended.error or (self._stopping.is_set() and problem):
@@ -305,10 +329,10 @@ class Crew:
             elif problem is None:
                 self.board.done(status.name)
                 self.done.add(status.name)
-            elif problem.killed:
+            elif problem.killed or problem.lost_device:
                 self._killed[status.name] += 1
                 if self._killed[status.name] < N_KILLS:
-                    self.board.give_back(status.name, problem.text)
+                    self.board.give_back(status.name, problem.text, is_lost=True)
                 else:
                     self.board.failed(status.name, problem.text)
             elif problem.held or problem.stopped:
@@ -323,6 +347,18 @@ class Crew:
             agenda.note(ended.bundle, ended.seconds)
         bar.advance([status.name for status in ended.bundle], ended.seconds)
         return ended.problems
+
+    def _note_device(self, place: Place, problems: Problems) -> None:
+        """Give up a place if its GPU was lost twice in a row; a new process did not help."""
+        lost = [problem for problem in problems.values() if problem.lost_device]
+        self._lost[place] = self._lost[place] + 1 if lost else 0
+        if lost:
+            self.workers[place].close()
+        if self._lost[place] >= N_LOST:
+            on = f"GPU {place.gpus}" if place.gpus else "the GPU"
+            self.why_left = f"{on} is lost, and trains no more cells here: {lost[0].text}"
+            log.warning("warning: %s", self.why_left)
+            self._left.add(place)
 
     def _stop(self) -> None:
         """Let the trainings save and end; end those that take longer than STOP_S."""
@@ -339,6 +375,15 @@ class Crew:
             except (queue.Empty, KeyboardInterrupt):
                 # Whoever presses Ctrl-C twice does not want to wait.
                 number, deadline = signal.SIGKILL, time.monotonic() + STOP_S
+
+
+def device_of(place: Place) -> str:
+    """Describe the device of a place, as `status` shows it."""
+    if place.gpus:
+        return f"GPU {place.gpus}"
+    if place.cores:
+        return f"core{'s'[: len(place.cores) > 1]} {','.join(map(str, place.cores))}"
+    return ""
 
 
 def _n_tasks_here() -> int:

@@ -135,6 +135,17 @@ def tables_of(results: Path, token: str) -> str | None:
     return None
 
 
+def cells_of(results: Path, token: str) -> frozenset[str] | None:
+    """Return the cells that a submission's journal names; None if it has no journal here."""
+    paths = [*(Path(results) / FOLDER).glob(f"[0-9]*-{token}.jsonl")]
+    names = set()
+    for path in paths:
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+                names.add(str(json.loads(line)["cell"]))
+    return frozenset(names) if paths else None
+
+
 def token_of(path: Path) -> str:
     """Return the token of a journal's submission."""
     return path.stem.rpartition("-")[2]

@@ -171,7 +171,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
         },
     ),
     # The token of the journal, chosen by the `submit` that started this process.
-    "--token": (("run", "retry", "reconcile"), {"help": argparse.SUPPRESS}),
+    "--token": (("run", "work", "retry", "reconcile"), {"help": argparse.SUPPRESS}),
     "--cluster": (
         ("submit", "retry"),
         {

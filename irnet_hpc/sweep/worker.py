@@ -17,8 +17,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from irnet_hpc.distributed import launch
 from irnet_hpc.distributed.processes import STOP_SIGNALS, process_name
 from irnet_hpc.distributed.slurm_commands import end_of_job, stop_by
+from irnet_hpc.errors import UserError
 from irnet_hpc.runs.lease import Leases
 from irnet_hpc.runs.state_names import CellState
 from irnet_hpc.sweep import journal
@@ -29,6 +31,7 @@ from irnet_hpc.sweep.context import SweepContext, check_budget
 from irnet_hpc.sweep.crew import Crew
 from irnet_hpc.sweep.estimates import minutes_of_cells
 from irnet_hpc.sweep.local import build_packs
+from irnet_hpc.sweep.one_folder import check_one_folder, warn_of_clock
 from irnet_hpc.sweep.places import Place, one_place, places_here
 from irnet_hpc.sweep.progress import cells_bar
 
@@ -95,10 +98,24 @@ class _Worker:
         self.failures: dict[str, str] = {}
         self.is_late = False
         self.why_left: str | None = None
+        # The names of the cells to train; None: all that are not done.
+        self.chosen = context.options.only
 
     def work(self) -> None:
         """Build missing packs, then train until nothing is left."""
-        context = self.context
+        context, token = self.context, self.context.options.token
+        where = None
+        with contextlib.suppress(UserError):  # of a launcher whose variables are incomplete
+            where = launch.detect()
+        check_one_folder(context.results, where)
+        warn_of_clock(context.results)
+        if token:
+            self.chosen = journal.cells_of(context.results, token)
+            if self.chosen is None:
+                raise UserError(
+                    f"{context.results} must have the journal of the submission {token}, got none "
+                    f"on {socket.gethostname()}; all hosts must see the same folder of results"
+                )
         missing = [pack for pack in context.matrix.packs if not pack.exists]
         wanted = {cell.spec.pack for cell in context.matrix.cells}
         for name, status in build_packs(missing, wanted).items():
@@ -108,7 +125,7 @@ class _Worker:
         matrix, results = context.matrix, context.results
         driver = process_name(os.getpid())
         with Leases() as leases:
-            path = journal.begin(results, matrix.name, "worker", driver, context.options.token)
+            path = journal.begin(results, matrix.name, "worker", driver)
             leases.keep_touching(path)
             # The board is entered before the ledger is read: what is done later is on the board.
             with Board(results, matrix.name, path) as board:
@@ -117,7 +134,7 @@ class _Worker:
     def _read(self, path: Path) -> Ledger:
         context = self.context
         ledger = read_ledger(context.matrix, context.results, except_token=journal.token_of(path))
-        return dataclasses.replace(ledger, chosen=context.options.only)
+        return dataclasses.replace(ledger, chosen=self.chosen)
 
     def _train(self, path: Path, board: Board) -> None:
         context, options = self.context, self.context.options
@@ -134,7 +151,7 @@ class _Worker:
                 self._train_once(crew, statuses, minutes_of_cells(context.matrix, ledger))
                 ledger, statuses = self._next_reading(path, crew)
             self.is_late = crew.is_late and bool(statuses)
-            self.why_left = board.why_leave()
+            self.why_left = board.why_leave() or crew.why_left
 
     def _train_once(
         self, crew: Crew, statuses: list[CellStatus], minutes: dict[str, float | None]
@@ -184,7 +201,9 @@ class _Worker:
         finds it trained elsewhere, or done.
         """
         options = self.context.options
-        wanted = {*TO_DO, CellState.QUEUED, *((CellState.STALE,) if options.stale else ())}
+        # A submission's journal names the stale cells that it is to replace.
+        with_stale = options.stale or bool(options.token)
+        wanted = {*TO_DO, CellState.QUEUED, *((CellState.STALE,) if with_stale else ())}
         missing = {pack.name for pack in self.context.matrix.packs if not pack.exists}
         statuses = [
             status

@@ -32,6 +32,8 @@ from irnet_hpc.console import ExitStatus, exit_status
 
 # The seconds that a training gets to save when its sweep is gone.
 SAVE_S = 20.0
+# The number of libraries that the garbage collector passes over.
+_n_modules = 0
 
 
 def main() -> int:
@@ -92,8 +94,14 @@ def tidy_up() -> None:
     """Return the memory of the last training; only the rows of its pack are kept.
 
     torch's optimisers contain references to themselves, so only the garbage collector frees them.
+    It need not look at the libraries again and again: that took longer than the start of a small
+    cell.
     """
+    global _n_modules
     gc.collect()
+    if len(sys.modules) > _n_modules:
+        _n_modules = len(sys.modules)
+        gc.freeze()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         with contextlib.suppress(RuntimeError):  # the device is lost; the next training says so
