@@ -18,6 +18,8 @@ set -euo pipefail
 
 STATE=${IRNET_SLURM_DIR:-/var/lib/irnet_slurm}      # on a file system that allows execution: job scripts run from it
 CPUS=${IRNET_SLURM_CPUS:-2}                         # per node; may exceed what the machine has (config_overrides)
+GPUS=${IRNET_SLURM_GPUS:-2}                         # per node: SLURM counts them, though there are no devices
+PIN=${IRNET_SLURM_PIN:-0}                           # 1: SLURM binds tasks to processors; both nodes have the same ones
 SUBNET=${IRNET_SLURM_SUBNET:-10.213.77}             # /24; .1 is this machine, .11 and .12 the nodes
 NODES=(n1 n2)
 BRIDGE=irnetbr0
@@ -93,12 +95,13 @@ TmpFS=$STATE/tmp-%n
 
 # Processes are tracked by parentage: no cgroup is needed, so a container will do.
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin=task/$( ((PIN)) && echo affinity || echo none)
 JobAcctGatherType=jobacct_gather/linux
 SlurmdParameters=config_overrides
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 MpiDefault=none
+GresTypes=gpu
 
 # submitit asks sacct.
 AccountingStorageType=accounting_storage/slurmdbd
@@ -114,10 +117,19 @@ ReturnToService=2
 SlurmdTimeout=30
 
 $(for node in "${NODES[@]}"; do
-    echo "NodeName=$node NodeAddr=$(node_address "$node") CPUs=$CPUS RealMemory=$memory_mb State=UNKNOWN"
+    echo "NodeName=$node NodeAddr=$(node_address "$node") CPUs=$CPUS RealMemory=$memory_mb $( ((GPUS)) && echo "Gres=gpu:$GPUS ")State=UNKNOWN"
   done)
 PartitionName=main Nodes=$(IFS=,; echo "${NODES[*]}") Default=YES MaxTime=INFINITE State=UP
 END
+
+  # A GPU here is a null device: SLURM (22.05) wants a character device whose name ends with a number, and never opens it. It gives
+  # each to one task at a time and sets CUDA_VISIBLE_DEVICES.
+  : >"$STATE/gres.conf"
+  local gpu
+  for ((gpu = 0; gpu < GPUS; gpu++)); do
+    mknod "$STATE/gpu$gpu" c 1 3 || die "this machine does not let root make a device; bring it up with IRNET_SLURM_GPUS=0"
+    echo "NodeName=$(IFS=,; echo "${NODES[*]}") Name=gpu File=$STATE/gpu$gpu" >>"$STATE/gres.conf"
+  done
 
   # slurmdbd and the database meet over a socket and know each other by the user: no password exists.
   cat >"$STATE/slurmdbd.conf" <<END
