@@ -25,6 +25,9 @@ from irnet_hpc.distributed.slurm_commands import (
     restart_count,
 )
 from irnet_hpc.errors import UserError
+from irnet_hpc.runs.state_names import CellState
+from irnet_hpc.sweep.cell_attempt import Problem, Problems
+from irnet_hpc.sweep.cell_states import CellStatus, read_ledger
 from irnet_hpc.sweep.context import SweepContext
 
 if TYPE_CHECKING:
@@ -45,6 +48,9 @@ NOT_FOR_SRUN = (
     *("SLURM_TRES_PER_TASK", "SLURM_DISTRIBUTION", "SLURM_EXACT", "SLURM_EXPORT_ENV"),
     *("SLURM_CPU_BIND", "SLURM_CPU_BIND_TYPE", "SLURM_CPU_BIND_LIST", "SLURM_CPU_BIND_VERBOSE"),
 )
+# SLURM's warning kills a Python that is only starting. Ignored until Python handles it, it is lost
+# at worst, and the workers stop by their own clock.
+DEAF_AT_FIRST = ("sh", "-c", 'trap "" USR1 USR2; exec "$@"', "irnet-work")
 # The seconds that workers get to save their cells after they were told to stop.
 STOP_S = 90
 # A job of workers that is stopped this early, this often, is not put back into the queue again.
@@ -117,22 +123,56 @@ def srun_command(part: Part, command: Sequence[str], srun_args: Sequence[str] = 
     options += ["--ntasks-per-node=1", f"--cpus-per-task={part.n_cpus}", "--export=ALL"]
     # The end of one node's workers, and the loss of a node, must not end those of the others.
     options += ["--kill-on-bad-exit=0", "--wait=0", "--no-kill"]
-    return ["srun", *options, *srun_args, *command]
+    return ["srun", *options, *srun_args, *DEAF_AT_FIRST, *command]
 
 
-def work_command(context: SweepContext, token: str | None = None) -> list[str]:
+def work_command(context: SweepContext, token: str) -> list[str]:
     """Return the command that fills one node with workers.
 
     Args:
-        context: The sweep.
-        token: The token of the journal that lists the cells to train; None: all that are not done.
+        context: The sweep, whose budget has been checked.
+        token: The token of the journal that lists the cells to train.
     """
     options = context.options
     command = [sys.executable, "-u", "-m", "irnet_hpc.sweep", "work"]
     command += [str(context.matrix.path.resolve()), "--results", str(context.results.resolve())]
     command += ["--pack-dir", str(context.pack_dir.resolve())] if context.pack_dir else []
-    command += ["--bundle", str(options.bundle), "--workers", "auto"]
-    return command + (["--token", token] if token else [])
+    command += ["--bundle", str(options.bundle), "--workers", str(options.workers or "auto")]
+    command += ["--ranks", str(options.n_ranks)] if options.n_ranks else []
+    return [*command, "--over-budget", "--token", token]
+
+
+def train_on(
+    parts: Sequence[Part], context: SweepContext, statuses: Sequence[CellStatus], token: str
+) -> tuple[set[str], Problems, bool]:
+    """Train cells on all nodes of an allocation.
+
+    Args:
+        parts: The nodes.
+        context: The sweep.
+        statuses: The cells.
+        token: The token of the journal that lists them.
+
+    Returns:
+        The cells that are done, the others with the reasons, and whether the workers were stopped.
+    """
+    status = run_on(parts, work_command(context, token), context.site.srun_args)
+    is_stopped = status == ExitStatus.PREEMPTED
+    ledger = read_ledger(context.matrix, context.results, except_tokens=(token,))
+    now = {status.name: status for status in ledger.cells}
+    done: set[str] = set()
+    problems: Problems = {}
+    for name in (status.name for status in statuses):
+        state, detail = now[name].state, now[name].detail
+        if state == CellState.DONE:
+            done.add(name)
+        elif state == CellState.RUNNING:
+            problems[name] = Problem(f"is being trained elsewhere: {detail}", held=True)
+        elif state == CellState.FAILED:
+            problems[name] = Problem(detail)
+        elif not is_stopped:
+            problems[name] = Problem(f"no worker trained it (status {status}); {detail or state}")
+    return done, problems, is_stopped
 
 
 def run_on(parts: Sequence[Part], command: Sequence[str], srun_args: Sequence[str] = ()) -> int:

@@ -36,7 +36,12 @@ class Queue(NamedTuple):
 def queue_of(jobs: dict[str, Job], attempts: dict[tuple[str, str], Attempt]) -> Queue:
     """Describe SLURM's queue, and find the jobs in it that no journal mentions."""
     claimed = {attempt.job for attempt in attempts.values()}
-    shared = {attempt.job for attempt in attempts.values() if attempt.n_shared}
+    shared = {
+        one.job
+        for attempt in attempts.values()
+        for one in (attempt, attempt.behind)
+        if one and one.n_shared
+    }
     words = {
         word
         for number, job in jobs.items()

@@ -7,6 +7,7 @@ since.
 
 import dataclasses
 import functools
+from collections.abc import Collection
 from pathlib import Path
 
 from irnet_hpc.distributed.slurm_commands import (
@@ -131,7 +132,7 @@ def read_ledger(
     matrix: Matrix,
     results: Path | str,
     ends: dict[str, JobEnd] | None = None,
-    except_token: str | None = None,
+    except_tokens: Collection[str] = (),
 ) -> Ledger:
     """Read the state of every cell of a matrix.
 
@@ -140,24 +141,25 @@ def read_ledger(
         results: The folder of results.
         ends: Job id -> how the job ended. The caller keeps this dict between calls, and
             `read_ledger` adds to it, so that SLURM's accounting is asked only once about each job.
-        except_token: The token of the caller's own submission, which is ignored.
+        except_tokens: The tokens of the caller's own submissions, which are ignored.
 
     Returns:
         The ledger. Each cell's folder is listed once, and the scheduler is asked once for all
         cells.
     """
     results = Path(results)
-    reader = _Reader(matrix, results, journal.attempts(results, except_token))
+    reader = _Reader(matrix, results, journal.attempts(results, except_tokens))
     attempts = [reader.attempts.get(("cell", cell_name(cell))) for cell in matrix.cells]
     cells = [reader.status(cell, a) for cell, a in zip(matrix.cells, attempts, strict=True)]
     cells = reader.explain(cells, attempts, {} if ends is None else ends)
     jobs = {}
     for status, attempt in zip(cells, attempts, strict=True):
         # The lease may belong to a training started by hand, and the job may have ended long ago.
-        if not attempt or not attempt.job or status.state not in UNDER_WAY:
+        job = (attempt.job or (attempt.behind and attempt.behind.job)) if attempt else None
+        if not job or status.state not in UNDER_WAY:
             continue
         if not status.lease or reader.life(attempt):
-            jobs[status.name] = attempt.job
+            jobs[status.name] = job
     return Ledger(tuple(cells), reader.pack_jobs, jobs, reader.notes(jobs))
 
 
@@ -170,7 +172,7 @@ class _Reader:
         self.results, self.attempts = results, attempts
         # SLURM is asked before the disk is read: a job that is no longer in the queue has already
         # written its result.
-        on_slurm = any(attempt.cluster == "slurm" for attempt in attempts.values())
+        on_slurm = any(a.cluster == "slurm" or a.behind for a in attempts.values())
         jobs = squeue() if on_slurm else {}
         self.queue: Queue | None = None if jobs is None else queue_of(jobs, attempts)
         self.now = functools.cache(lambda: lease.file_server_time(results))
@@ -188,7 +190,10 @@ class _Reader:
 
     def life(self, attempt: Attempt | None) -> tuple[CellState, str] | None:
         """Return the state of an attempt and a line that describes it; None if it is over."""
-        return life_of(attempt, self.queue, self.now)
+        life = life_of(attempt, self.queue, self.now)
+        if life is None and attempt and attempt.behind:
+            return life_of(attempt.behind, self.queue, self.now)
+        return life
 
     def notes(self, jobs: dict[str, str]) -> tuple[str, ...]:
         """Return a note if SLURM does not answer, because the queue is unknown then."""
@@ -265,8 +270,8 @@ class _Reader:
         cell, results, log = if_stale.cell, if_stale.results, if_stale.log
         alive = self.life(attempt)
         # The end of a job of workers says nothing about the cells that its workers did not take.
-        shared = attempt if attempt and attempt.n_shared else None
-        own = None if shared else attempt
+        shared = attempt and (attempt if attempt.n_shared else attempt.behind)
+        own = attempt if attempt and not attempt.n_shared else None
         started = own if own and (own.job or own.process) else None
         begun = started or shared
         since = seconds_since_1970(begun.time) if begun else None

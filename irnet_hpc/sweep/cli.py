@@ -84,6 +84,8 @@ def run_command(context: SweepContext, arguments: argparse.Namespace) -> int:
     counts += f", {len(report.held)} elsewhere" if report.held else ""
     print(f"{matrix.name}: {counts}, in {report.seconds:.0f} s; results in {context.results}")
     print(*report.failures, *report.held, next_line, sep="\n", flush=True)
+    if report.stopped:
+        return ExitStatus.PREEMPTED
     return ExitStatus.FAILED if report.failures else ExitStatus.OK
 
 
@@ -94,7 +96,9 @@ def work_command(arguments: argparse.Namespace) -> int:
     counts = f"{report.n_done} cells done here, {len(report.failures)} failures"
     print(f"{matrix.name}: {counts}, in {report.seconds:.0f} s; results in {context.results}")
     lines = [*report.failures, *filter(None, [report.why_left])]
-    print(*lines, f"next: {call('status', matrix, arguments)}", sep="\n", flush=True)
+    if not arguments.token:
+        lines.append(f"next: {call('status', matrix, arguments)}")
+    print(*lines, sep="\n", end="\n" if lines else "", flush=True)
     if report.stopped:
         return ExitStatus.PREEMPTED
     return ExitStatus.FAILED if report.failures or report.why_left else ExitStatus.OK

@@ -15,7 +15,8 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 TIME_FORMAT = "%Y%m%dT%H%M%S.%f"  # UTC
 # A folder in the results folder. Its name starts with a dot, so that it is not taken for results.
 FOLDER = ".sweep"
+# The cluster in the journal of a worker.
+WORKER = "worker"
 
 
 class Attempt(NamedTuple):
@@ -58,6 +61,8 @@ class Attempt(NamedTuple):
     # slurm: the jobs whose workers share the cells, numbered `job`_0 and so on; 0: `job` trains
     # only this cell and its bundle
     n_shared: int = 0
+    # The shared jobs that the cell still belongs to, if one of their workers has tried it since.
+    behind: "Attempt | None" = None
     # The journal that records this attempt.
     journal: str = ""
 
@@ -135,15 +140,23 @@ def tables_of(results: Path, token: str) -> str | None:
     return None
 
 
+# How long a new journal may take to become visible on another host of a shared file system.
+VISIBILITY_S = 60.0
+
+
 def cells_of(results: Path, token: str) -> frozenset[str] | None:
-    """Return the cells that a submission's journal names; None if it has no journal here."""
-    paths = [*(Path(results) / FOLDER).glob(f"[0-9]*-{token}.jsonl")]
+    """Return the cells that a submission's journal names; None if no journal of it is seen here."""
+    deadline = time.monotonic() + VISIBILITY_S
+    while not (paths := [*(Path(results) / FOLDER).glob(f"[0-9]*-{token}.jsonl")]):
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.5)
     names = set()
     for path in paths:
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 names.add(str(json.loads(line)["cell"]))
-    return frozenset(names) if paths else None
+    return frozenset(names)
 
 
 def token_of(path: Path) -> str:
@@ -163,13 +176,13 @@ def _lines(events: Iterable[dict]) -> str:
     return "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in events)
 
 
-def attempts(results: Path, except_token: str | None = None) -> dict[tuple[str, str], Attempt]:
+def attempts(results: Path, except_tokens: Collection[str] = ()) -> dict[tuple[str, str], Attempt]:
     """Read the last attempt at each cell and pack from all journals.
 
     Args:
         results: The folder of results.
-        except_token: The token of a submission to leave out: the caller's own, since its cells are
-            not queued for the caller.
+        except_tokens: The tokens of submissions to leave out: the caller's own, since their cells
+            are not queued for the caller.
 
     Returns:
         (kind, name) -> attempt, where kind is cell (named by its folder below results) or pack.
@@ -177,7 +190,7 @@ def attempts(results: Path, except_token: str | None = None) -> dict[tuple[str, 
     last: dict[tuple[str, str], Attempt] = {}
     for path in sorted((Path(results) / FOLDER).glob("[0-9]*.jsonl")):
         head = None
-        if token_of(path) == except_token:
+        if token_of(path) in except_tokens:
             continue
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             # Skip a line that a kill has cut short, and a line that no sweep has written.
@@ -190,7 +203,11 @@ def attempts(results: Path, except_token: str | None = None) -> dict[tuple[str, 
                 kind = "cell" if "cell" in event else "pack"
                 name = (kind, event.pop(kind))
                 before = last.get(name, head)
-                last[name] = (before if before.token == head.token else head)._replace(**event)
+                if before.token != head.token:
+                    behind = before if before.n_shared else before.behind
+                    is_of_worker = head.cluster == WORKER
+                    before = head._replace(behind=behind if is_of_worker else None)
+                last[name] = before._replace(**event)
     return last
 
 

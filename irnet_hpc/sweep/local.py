@@ -16,6 +16,7 @@ from irnet_hpc.runs.lease import Leases
 from irnet_hpc.runs.state_names import Cause
 from irnet_hpc.sweep import journal
 from irnet_hpc.sweep.agenda import Agenda
+from irnet_hpc.sweep.allocation import other_nodes, train_on
 from irnet_hpc.sweep.board import Board
 from irnet_hpc.sweep.bundles import AUTO
 from irnet_hpc.sweep.cell_attempt import Problem
@@ -45,10 +46,14 @@ class RunReport:
     seconds: float = 0.0
     # False if there was nothing to run.
     started: bool = True
+    # True if the workers of an allocation were stopped before all cells were done.
+    stopped: bool = False
 
 
 def run(context: SweepContext) -> RunReport:
     """Build the missing packs and train the cells that are missing or failed, on this machine.
+
+    Inside a SLURM allocation that has other nodes, all its nodes train (allocation.py).
 
     A failed cell does not stop the others. A cell that another process trains, or whose training
     was killed for its memory, is tried once more at the end.
@@ -80,8 +85,15 @@ def run(context: SweepContext) -> RunReport:
             for status in ledger.to_do(context.options.stale)
             if status.cell.spec.pack not in broken
         ]
-        local_run = _LocalRun(context, path)
-        problems = local_run.train_all(statuses, ledger)
+        is_stopped = False
+        # One worker is a cell after the other, in processes of this machine alone.
+        if statuses and context.options.workers != 1 and (parts := other_nodes()):
+            token = journal.token_of(path)
+            done, problems, is_stopped = train_on(parts, context, statuses, token)
+        else:
+            local_run = _LocalRun(context, path)
+            problems = local_run.train_all(statuses, ledger)
+            done = local_run.done
     failures = [
         f"failed pack {name}: status {status}; its cells were left out"
         for name, status in broken.items()
@@ -89,7 +101,8 @@ def run(context: SweepContext) -> RunReport:
     failures += [f"failed {name}: {p.text}" for name, p in problems.items() if not p.held]
     held = [f"{name}: {p.text}" for name, p in problems.items() if p.held]
     seconds = time.monotonic() - began
-    return RunReport(ledger, len(local_run.done), tuple(failures), tuple(held), seconds)
+    report = RunReport(ledger, len(done), tuple(failures), tuple(held), seconds)
+    return dataclasses.replace(report, stopped=is_stopped)
 
 
 def _claim(context: SweepContext) -> tuple[Ledger, Path | None]:
@@ -116,7 +129,7 @@ def _claim_with_packs(context: SweepContext, path: Path) -> Ledger:
     """Read the ledger again after packs are built, and claim the cells that are known only now."""
     with journal.alone(context.results):
         token = journal.token_of(path)
-        current = read_ledger(context.matrix, context.results, except_token=token)
+        current = read_ledger(context.matrix, context.results, except_tokens=(token,))
         ledger = dataclasses.replace(current, chosen=context.options.only)
         statuses = ledger.to_do(context.options.stale)
         journal.note(path, [{"cell": status.name} for status in statuses])

@@ -133,7 +133,9 @@ class _Worker:
 
     def _read(self, path: Path) -> Ledger:
         context = self.context
-        ledger = read_ledger(context.matrix, context.results, except_token=journal.token_of(path))
+        # To this worker, a cell of the submission that it works for is not queued: it is to do.
+        own = filter(None, (journal.token_of(path), context.options.token))
+        ledger = read_ledger(context.matrix, context.results, except_tokens=tuple(own))
         return dataclasses.replace(ledger, chosen=self.chosen)
 
     def _train(self, path: Path, board: Board) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from irnet_hpc.console import ExitStatus
 from irnet_hpc.errors import UserError
-from irnet_hpc.sweep import allocation
+from irnet_hpc.sweep import allocation, cli, journal
 from irnet_hpc.sweep.allocation import Part, other_nodes, parts_of_job, run_on
 
 HOSTNAMES = """#!/bin/sh
@@ -20,8 +20,8 @@ case "$3" in "n[1-3]") echo n1; echo n2; echo n3;; none) exit 1;; *) echo "$3";;
 # Starts the command once for each node, as srun does, with the exit status of the worst.
 SRUN = """#!{python}
 import json, os, subprocess, sys
-options = [a for a in sys.argv[1:] if a.startswith("--")]
-command = [a for a in sys.argv[1:] if not a.startswith("--")]
+n = next(i for i, a in enumerate(sys.argv) if i and not a.startswith("--"))
+options, command = sys.argv[1:n], sys.argv[n:]
 with open({log!r}, "a") as log:
     print(json.dumps([options, dict(os.environ)]), file=log)
 (nodes,) = (o.partition("=")[2].split(",") for o in options if o.startswith("--nodelist"))
@@ -144,6 +144,45 @@ def test_a_stop_reaches_every_node_and_waits_for_it(commands, tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         run_on([Part(("n1", "n2"), 1)], ["sh", "-c", script])
     assert {path.name for path in tmp_path.glob("saved-*")} == {"saved-n1", "saved-n2"}
+
+
+REAL = """
+packs: [{name: tiny, source: alloys, features: elements, rows: 600}]
+properties: [mixing_enthalpy, size_mismatch]
+models: [64BARx2-1]
+recipes: [{name: tiny, base: onecycle, precision: fp32, batch: 64, norm_group: 32, epochs: 2}]
+seeds: [0, 1]
+resources: {memory_gb: 0.1}
+"""
+
+
+def test_a_run_in_an_allocation_trains_on_all_its_nodes(commands, tmp_path, monkeypatch, capfd):
+    """With srun on this machine, and everything else as it is: packs, workers, the report."""
+    for name, value in (JOB | {"SLURM_JOB_CPUS_PER_NODE": "1(x3)"}).items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "real.yaml").write_text(REAL)
+    folders = ["--results", str(tmp_path / "results"), "--pack-dir", str(tmp_path / "packs")]
+    assert cli.main(["run", str(tmp_path / "real.yaml"), *folders]) == 0
+    assert "real: 4 cells done, 0 failures" in capfd.readouterr().out
+    ((options, _),) = told(commands)
+    assert {"--nodelist=n1,n2,n3", "--ntasks-per-node=1", "--cpus-per-task=1"} < {*options}
+    results = [json.loads(path.read_text()) for path in tmp_path.rglob("result.json")]
+    assert [len(result["attempts"]) for result in results] == [1] * 4
+    heads = [
+        json.loads(path.read_text().splitlines()[0])
+        for path in tmp_path.glob("results/.sweep/[0-9]*.jsonl")
+    ]
+    assert sorted(head["cluster"] for head in heads) == ["local", *["worker"] * 3]
+
+
+def test_workers_that_do_not_see_the_results_say_so(tmp_path, monkeypatch):
+    """A folder of the same name on another host's own disk has no journal of the sweep."""
+    monkeypatch.setattr(journal, "VISIBILITY_S", 0.0)
+    (tmp_path / "real.yaml").write_text(REAL)
+    arguments = ["work", str(tmp_path / "real.yaml"), "--results", str(tmp_path / "results")]
+    with pytest.raises(UserError, match="all hosts must see the same folder"):
+        cli.main([*arguments, "--token", "0123abcd"])
+    assert not list(tmp_path.rglob("*.jsonl"))
 
 
 class Requeued(Exception):

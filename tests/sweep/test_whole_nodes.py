@@ -11,6 +11,7 @@ from irnet_hpc.distributed import slurm_commands
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import write_json
 from irnet_hpc.runs.state_names import CellState
+from irnet_hpc.sweep import journal
 from irnet_hpc.sweep.estimates import Estimate
 from irnet_hpc.sweep.matrix.resources import Resources
 from irnet_hpc.sweep.matrix.sites import WholeNodes, read_site
@@ -141,6 +142,19 @@ def test_cells_of_workers_wait_while_any_of_the_jobs_lives(place, slurm, site):
     slurm.forget("101_1", **{"101_1": "COMPLETED"})
     assert place.states() == expected | dict.fromkeys(MODELS[2:], "missing")
     assert place.details()["irnet-24"] == "the workers of job 101 ended before its turn"
+
+
+def test_a_cell_whose_worker_died_is_queued_while_the_jobs_live(place, slurm, site):
+    """The worker's own journal is newer than that of the submission."""
+    place.sweep("submit", "--site", site)
+    name = str(place.run_folder("plain-10").relative_to(place.results))
+    lost = {"cell": name, "process": "1@1", "ended": None, "status": None}
+    journal.begin(place.results, "mine", journal.WORKER, "1@1", events=[lost])
+    assert set(place.states().values()) == {"queued"}
+    slurm.forget("101", **{"101": "COMPLETED"})
+    left = place.states()
+    assert left.pop("plain-10") in ("failed", "missing", "preempted")
+    assert set(left.values()) == {"missing"}
 
 
 def test_cells_over_several_nodes_keep_jobs_of_their_own(place, slurm, site):

@@ -1,0 +1,176 @@
+"""Fill an allocation of a real SLURM of two hosts with workers that share the cells of a matrix.
+
+It needs what test_slurm.py needs. The test of SLURM's own binding needs IRNET_SLURM_PIN=1 when the
+cluster comes up: then SLURM binds tasks, else workers are not bound, since they cannot know to
+which of the processors that they see they may bind themselves.
+"""
+# ruff: noqa: F811  fixtures are imported by their names
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.test_slurm import ROOT, absent, ask, place, queue, running, wait_for  # noqa: F401
+
+pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(absent()), reason=absent() or "-")]
+
+MATRIX = """
+packs: [{name: alloys-tiny, source: alloys, features: elements, rows: 600}]
+properties: [mixing_enthalpy, size_mismatch]
+models: [64BARx2-1, 32BARx3-1]
+recipes: [{name: tiny, base: onecycle, precision: fp32, batch: 64, norm_group: 32, epochs: %d}]
+seeds: [0, 1, 2]
+resources: {memory_gb: 0.5, minutes: 10}
+pack_resources: {memory_gb: 1, minutes: 10}
+"""
+N_CELLS = 12
+SITE = """
+partition: main
+whole_nodes: {gpus: %d, cores: 1, memory_gb: 2, minutes: 30}
+setup: [export HOROVOD_GLOO_IFACE=eth0]
+"""
+
+
+@pytest.fixture
+def site(place) -> str:
+    path = place.folder / "whole.yaml"
+    path.write_text(SITE % n_gpus())
+    return str(path)
+
+
+def n_gpus() -> int:
+    """The GPUs that SLURM counts on each node."""
+    shown = ask("sinfo", "-h", "-N", "-n", "n1", "-o", "%G").strip()
+    return int(shown.partition("gpu:")[2].partition("(")[0] or 0)
+
+
+def pack(place) -> None:
+    """Build the pack here, so that what follows is only workers."""
+    options = ("--source", "alloys", "--features", "elements", "--rows", "600")
+    place_options = ("--name", "alloys-tiny", "--pack-dir", place.folder / "packs")
+    ask(sys.executable, "-m", "irnet_hpc.pack", *options, *place_options)
+
+
+def run_command(place, verb: str = "run", *more: object) -> list[str]:
+    command = [sys.executable, "-m", "irnet_hpc.sweep", verb, place.path, *place.options, *more]
+    return [str(part) for part in command]
+
+
+def worked(place) -> tuple[set[str], list[str]]:
+    """The hosts that had workers, and the cell of every start, from the workers' journals."""
+    hosts, started = set(), []
+    for path in sorted(place.folder.glob("results/.sweep/[0-9]*.jsonl")):
+        head, *events = [json.loads(line) for line in path.read_text().splitlines()]
+        if head["cluster"] == "worker":
+            hosts.add(head["host"])
+            started += [event["cell"] for event in events if event.get("process")]
+    return hosts, started
+
+
+def results(place) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted(place.folder.rglob("result.json"))]
+
+
+def states(place) -> set[str]:
+    cells = json.loads(place.sweep("plan", "--json"))["cells"]
+    return {cell["state"] for cell in cells}
+
+
+def check_each_once(place) -> None:
+    """Both hosts had workers, and no cell was started twice; who took how many is chance."""
+    assert [len(result["attempts"]) for result in results(place)] == [1] * N_CELLS
+    hosts, started = worked(place)
+    assert hosts == {"n1", "n2"}
+    assert len(started) == len(set(started)) == N_CELLS
+    assert not list(place.folder.rglob("lease.json"))
+
+
+def test_a_run_inside_salloc_uses_both_hosts_and_trains_each_cell_once(place):
+    place.write(MATRIX % 30)
+    pack(place)
+    shown = ask("salloc", "--nodes=2", "--exclusive", "--job-name=irnet:real", *run_command(place))
+    assert f"real: {N_CELLS} cells done, 0 failures" in shown
+    check_each_once(place)
+
+
+def test_a_run_in_a_heterogeneous_job_fills_every_component(place):
+    place.write(MATRIX % 30)
+    pack(place)
+    first, second = ["--nodes=1", "--ntasks=2", "--nodelist=n1"], ["--nodes=1", "--nodelist=n2"]
+    head = ["salloc", "--job-name=irnet:real", *first, ":", *second]
+    shown = ask(*head, *run_command(place))
+    assert f"real: {N_CELLS} cells done, 0 failures" in shown
+    check_each_once(place)
+
+
+def test_the_tasks_of_an_array_work_on_one_matrix(place):
+    place.write(MATRIX % 30)
+    pack(place)
+    command = subprocess.list2cmdline(run_command(place, "work", "--workers", "auto"))
+    options = ["--array=0-1", "--nodes=1", "--exclusive", "--job-name=irnet:real"]
+    log = place.folder / "log-%a"
+    ask("sbatch", "--wait", *options, f"--output={log}", f"--wrap={command}")
+    check_each_once(place)
+
+
+def test_an_allocation_that_is_preempted_goes_on_where_it_was(place, site):
+    place.write(MATRIX % 600)
+    pack(place)
+    place.sweep("submit", "--site", site, "--pack-nodes", "2")
+    (job,) = set(place.jobs())
+    wait_for(lambda: len(list(place.folder.rglob("history.csv"))) >= 2)
+    wait_for(lambda: len(results(place)) >= 1)
+    # The signal that a preemption sends, to the steps of the job.
+    ask("scancel", "--signal=USR2", job)
+    wait_for(lambda: [state for one, _, state in queue() if one == job] == ["PENDING"])
+    assert not list(place.folder.rglob("lease.json"))
+    assert states(place) <= {"done", "queued"}
+    wait_for(lambda: not queue())
+    assert ask("sacct", "-X", "-n", "-P", "--format=State", "-j", job) == "COMPLETED\n"
+    assert states(place) == {"done"}
+    attempts = [len(result["attempts"]) for result in results(place)]
+    assert len(attempts) == N_CELLS and max(attempts) == 2
+    for path in place.folder.rglob("history.csv"):
+        numbers = [int(line.split(",")[0]) for line in path.read_text().splitlines()[1:]]
+        assert numbers == list(range(600))
+
+
+def test_a_site_of_whole_nodes_gets_its_gpus_and_no_job_for_each_cell(place, site):
+    """Through sbatch slurm/sweep_all.sh, with the pack, the second try and the tables."""
+    place.write(MATRIX % 20)
+    log = place.folder / "sweep.log"
+    script = ROOT / "slurm" / "sweep_all.sh"
+    ask("sbatch", "--wait", f"--output={log}", script, place.path, *place.options, "--site", site)
+    (job,) = set(place.jobs())
+    shown = ask("scontrol", "show", "job", job)
+    assert f"gres:gpu:{n_gpus()}" in shown.replace("gres/gpu:", "gres:gpu:") or not n_gpus()
+    wait_for(lambda: not queue())
+    tables = log.read_text().partition("the tables will be in ")[2].split()[0]
+    assert f"{N_CELLS} of {N_CELLS} cells are done" in Path(tables).read_text()
+
+
+AFFINITY = (
+    "import os, sys; print(os.uname().nodename, sorted(os.sched_getaffinity(0)), "
+    "os.environ.get('CUDA_VISIBLE_DEVICES'))"
+)
+
+
+def test_each_task_has_its_own_cores_and_gpus(tmp_path):
+    """Said by each task itself: one a GPU on both hosts, as `srun -n 4 --gpus-per-task=1` has."""
+    is_bound = "task/affinity" in ask("scontrol", "show", "config")
+    n_per_node = min(n_gpus(), os.cpu_count() or 1)
+    if not n_per_node:
+        pytest.skip("SLURM counts no GPUs here")
+    options = ["--nodes=2", f"--ntasks-per-node={n_per_node}", "--cpus-per-task=1"]
+    shown = ask("srun", *options, "--gpus-per-task=1", sys.executable, "-c", AFFINITY)
+    told = [line.replace("[", "").replace("]", "").rsplit(" ", 1) for line in shown.splitlines()]
+    assert len(told) == 2 * n_per_node
+    gpus = sorted((where.split()[0], gpu) for where, gpu in told)
+    assert gpus == [(host, str(i)) for host in ("n1", "n2") for i in range(n_per_node)]
+    if is_bound:
+        cores = [tuple(where.split()) for where, _ in told]
+        assert len(set(cores)) == len(cores) and all(len(one) == 2 for one in cores)
