@@ -5,7 +5,8 @@
 #   sbatch slurm/sweep_all.sh jobs/smoke.yaml          # any matrix; further options go to `python -m irnet_hpc.sweep submit`
 #   bash   slurm/sweep_all.sh jobs/smoke.yaml          # the same from a login node, or without SLURM, where the cells run here
 #
-# IRNET_SITE=<name> adds what this cluster wants (env/sites/<name>.yaml).
+# IRNET_SITE=<name> adds what this cluster wants (env/sites/<name>.yaml). If its site says whole_nodes, the trainings are jobs of workers
+# that fill whole nodes (docs/whole_nodes.md).
 #SBATCH --job-name=irnet-sweep
 #SBATCH --output=slurm-%x-%j.out
 # Without this a requeue would empty the log of what came before it.
