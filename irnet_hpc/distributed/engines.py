@@ -7,7 +7,6 @@ and collect (slices of tensors), gather (objects), and close.
 
 import contextlib
 import os
-import secrets
 import socket
 import threading
 import time
@@ -19,8 +18,9 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from irnet_hpc.distributed import launch, peers
+from irnet_hpc.distributed import launch
 from irnet_hpc.distributed.gpus import device_of
+from irnet_hpc.distributed.peers import Peers, watch
 from irnet_hpc.distributed.rendezvous import meeting
 from irnet_hpc.errors import PeerLost, UserError, check_choice
 
@@ -76,10 +76,42 @@ class Alone:
         """Disconnect from the other ranks."""
 
 
-class Horovod:
-    """Horovod over Gloo, MPI or NCCL, depending on how it was built and on the launcher."""
+class _Watched:
+    """What engines have in common whose sums over GPUs do not make the host wait."""
 
-    peers = None  # Horovod's own thread notices that one is lost
+    peers: Peers | None = None
+    # Since when this rank is in an operation.
+    _since: float | None = None
+    # The end of the last sum on the GPU, and when it was asked for.
+    _summed: tuple[torch.cuda.Event, float] | None = None
+
+    @contextlib.contextmanager
+    def _operation(self) -> Iterator[None]:
+        """Raise PeerLost if a collective operation fails, or if a peer is already known as lost."""
+        if self.peers is not None:
+            self.peers.check()
+        self._since = time.monotonic()
+        try:
+            with _peers():
+                yield
+        finally:
+            self._since = None
+
+    def _note_sum(self) -> None:
+        """Note that a sum was asked for on the GPU, whose end the host does not wait for."""
+        event = self._summed[0] if self._summed else torch.cuda.Event()
+        event.record()
+        self._summed = (event, time.monotonic())
+
+    def _waits_since(self) -> float | None:
+        since, summed = self._since, self._summed
+        if since is None and summed is not None and not summed[0].query():
+            return summed[1]
+        return since
+
+
+class Horovod(_Watched):
+    """Horovod over Gloo, MPI or NCCL, depending on how it was built and on the launcher."""
 
     def __init__(self, where: launch.Launch | None, folder: Path, is_rare: bool = False) -> None:
         if is_rare and not torch.cuda.is_available():
@@ -98,6 +130,13 @@ class Horovod:
                 f"Horovod cannot be imported ({error}); run env/setup.sh, or use --engine torch"
             ) from None
         self._hvd = hvd
+        self.uses_nccl = torch.cuda.is_available() and bool(hvd.nccl_built())
+        if self.uses_nccl:
+            # The host need not wait for a sum, since steps run on the stream that Horovod's threads
+            # order after it, the default one (0.28.1, DoAllreduce in torch/mpi_ops_v2.cc). Horovod
+            # looks for sums each ms, which is as long as a step of a GPU.
+            os.environ.setdefault("HOROVOD_ENABLE_ASYNC_COMPLETION", "1")
+            os.environ.setdefault("HOROVOD_CYCLE_TIME", "0.1")  # ms
         # Without PMI in the step, MPI would make every process rank 0 of 1: then Horovod's own
         # rendezvous is used.
         has_pmi = "PMIX_RANK" in os.environ or "PMI_RANK" in os.environ
@@ -111,8 +150,10 @@ class Horovod:
             if os.environ.get("HOROVOD_CONTROLLER") != "gloo" and hvd.mpi_enabled()
             else "gloo"
         )
-        self.uses_nccl = torch.cuda.is_available() and bool(hvd.nccl_built())
         self.name = f"horovod ({'nccl' if self.uses_nccl else controller})"
+        if self.uses_nccl:
+            n_nodes = where.n_nodes if where else 1
+            self.peers = watch(self, n_nodes, LOST_S, STALL_S, self._waits_since)
 
     def _meet(self, where: launch.Launch, folder: Path) -> None:
         from horovod.runner.common.util.hosts import get_host_assignments, parse_hosts
@@ -164,42 +205,46 @@ class Horovod:
         # Horovod's cache; calls of one name follow each other, since this one blocks.
         name = f"sum {tuple(tensor.shape)} {tensor.dtype}"
         sent = self._sendable(tensor)
-        with _peers():
+        with self._operation():
             self._hvd.allreduce_(sent, op=self._hvd.Sum, name=name)
+            if sent.is_cuda:
+                self._note_sum()
         return tensor if sent is tensor else tensor.copy_(sent)
 
     def broadcast_(self, tensor: Tensor) -> Tensor:
         """Overwrite a tensor on every rank with the tensor of rank 0."""
         sent = self._sendable(tensor)
-        with _peers():
+        with self._operation():
             self._hvd.broadcast_(sent, 0)
         return tensor if sent is tensor else tensor.copy_(sent)
 
     def exchange(self, slices: Tensor) -> Tensor:
         """Send row r of `slices` (size, k) to rank r, and return the rows received, (size, k)."""
         name, sent = f"exchange {tuple(slices.shape)} {slices.dtype}", self._sendable(slices)
-        with _peers():
+        with self._operation():
             return self._hvd.alltoall(sent, name=name).to(slices.device)
 
     def collect(self, own: Tensor) -> Tensor:
         """Collect the vector `own` (k,) of each rank, and return them on every rank, (size, k)."""
         name, sent = f"collect {tuple(own.shape)} {own.dtype}", self._sendable(own)
-        with _peers():
+        with self._operation():
             return self._hvd.allgather(sent[None], name=name).to(own.device)
 
     def gather(self, value: T) -> list[T]:
         """Collect the value of each rank, and return them on every rank."""
         # Horovod would name the operation after the type of each rank's value, and wait for ever
         # where they differ.
-        with _peers():
+        with self._operation():
             return self._hvd.allgather_object(value, name="gather")
 
     def close(self) -> None:
         """Disconnect from the other ranks."""
+        if self.peers is not None:
+            self.peers.close()
         self._hvd.shutdown()
 
 
-class Torch:
+class Torch(_Watched):
     """torch.distributed over Gloo or NCCL.
 
     It passes the same tests as Horovod, whose last release was in June 2023, so it can replace
@@ -225,16 +270,11 @@ class Torch:
             )  # fmt: skip
             return port
 
-        # A door for `peers`, at the same address.
-        def serve_both(host: str) -> int:
-            self._door = socket.create_server((host, 0), backlog=where.size)
-            return serve(host)
-
         if torch.cuda.is_available():
             # Else torch's watchdog aborts the process when NCCL reports that a peer is gone, before
             # a sentence can say so, and after STALL_S. Here `peers` does both (torch 2.13).
             os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
-        with meeting(where, folder, serve_both) as (address, port, interface):
+        with meeting(where, folder, serve) as (address, port, interface):
             os.environ["GLOO_SOCKET_IFNAME"] = interface
             device_of(self.local_rank)  # before NCCL, which takes the current one
             self.uses_nccl = torch.cuda.is_available()
@@ -245,48 +285,15 @@ class Torch:
             dist.init_process_group(
                 backend, store=store, rank=self.rank, world_size=self.size, timeout=timeout
             )
-            self.peers = self._watch_peers(store, address)
         self.name = "torch"
-
-    def _watch_peers(self, store: Any, address: str) -> peers.Peers:
-        # Since when this rank is in an operation, and the end of the last one on the GPU.
-        self._since: float | None = None
-        self._summed: tuple[torch.cuda.Event, float] | None = None
-        if self.rank == 0:
-            token = secrets.token_hex(16)
-            store.set("irnet_hpc/peers", f"{self._door.getsockname()[1]} {token}")
-            links = peers.accepted(self._door, token, self.size - 1, STALL_S)
-        else:
-            port, token = store.get("irnet_hpc/peers").decode().split()
-            links = peers.connected(address, int(port), token)
-        return peers.Peers(links, LOST_S, STALL_S, self._waits_since)
-
-    def _waits_since(self) -> float | None:
-        since, summed = self._since, self._summed
-        if since is None and summed is not None and not summed[0].query():
-            return summed[1]
-        return since
-
-    @contextlib.contextmanager
-    def _operation(self) -> Iterator[None]:
-        """Raise PeerLost if a collective operation fails, or if a peer is already known as lost."""
-        self.peers.check()
-        self._since = time.monotonic()
-        try:
-            with _peers():
-                yield
-        finally:
-            self._since = None
+        self.peers = watch(self, where.n_nodes, LOST_S, STALL_S, self._waits_since)
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """Sum a tensor over the ranks, in place."""
         with self._operation():
             self._dist.all_reduce(tensor)
             if tensor.is_cuda:
-                # The host does not wait for the sum, which may never end: see _waits_since.
-                event = self._summed[0] if self._summed else torch.cuda.Event()
-                event.record()
-                self._summed = (event, time.monotonic())
+                self._note_sum()
         return tensor
 
     def broadcast_(self, tensor: Tensor) -> Tensor:
@@ -318,7 +325,8 @@ class Torch:
 
     def close(self) -> None:
         """Disconnect from the other ranks."""
-        self.peers.close()
+        if self.peers is not None:
+            self.peers.close()
         self._dist.destroy_process_group()
 
 

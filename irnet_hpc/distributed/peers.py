@@ -12,11 +12,16 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from irnet_hpc.console import ExitStatus
 from irnet_hpc.distributed.processes import leave_at_once
+from irnet_hpc.distributed.rendezvous import job_addresses
 from irnet_hpc.errors import PeerLost, UserError
+
+if TYPE_CHECKING:
+    from irnet_hpc.distributed.engines import Comm
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +29,7 @@ logger = logging.getLogger(__name__)
 # at its next operation, unless it waits for a GPU.
 GRACE_S = 10
 LOOK_S = 5  # seconds between two looks at how long this rank has waited
-GOODBYE = b"."
+GREETING, GOODBYE = b"+", b"."
 
 
 class Peers:
@@ -108,6 +113,38 @@ class Peers:
         leave_at_once(ExitStatus.FAILED)
 
 
+def watch(
+    comm: "Comm",
+    n_nodes: int,
+    lost_s: int,
+    stall_s: int,
+    waits_since: Callable[[], float | None],
+) -> Peers:
+    """Connect the ranks, and watch the connections. Every rank calls it.
+
+    Args:
+        comm: The ranks, which can already exchange objects.
+        n_nodes: The number of nodes.
+        lost_s: As for Peers.
+        stall_s: As for Peers, and the seconds in which all ranks must connect.
+        waits_since: As for Peers.
+    """
+    door, published = None, None
+    if comm.rank == 0:
+        addresses = ["127.0.0.1"] if n_nodes == 1 else job_addresses()
+        host = addresses[0] if len(addresses) == 1 else ""
+        door, token = socket.create_server((host, 0), backlog=comm.size), secrets.token_hex(16)
+        published = (addresses, door.getsockname()[1], token)
+    published = comm.gather(published)[0]
+    assert published is not None  # since it is that of rank 0
+    addresses, port, token = published
+    if door is not None:
+        links = accepted(door, token, comm.size - 1, stall_s)
+    else:
+        links = connected(addresses, port, token)
+    return Peers(links, lost_s, stall_s, waits_since)
+
+
 def accepted(door: socket.socket, token: str, n_others: int, stall_s: int) -> list[socket.socket]:
     """Accept the connections of the other ranks, on rank 0.
 
@@ -133,17 +170,23 @@ def accepted(door: socket.socket, token: str, n_others: int, stall_s: int) -> li
                 link.settimeout(5)
                 said = link.recv(len(token), socket.MSG_WAITALL)
                 if secrets.compare_digest(said, token.encode()):
+                    link.sendall(GREETING)
                     links.append(link)
                     continue
             link.close()
     return links
 
 
-def connected(address: str, port: int, token: str) -> list[socket.socket]:
-    """Connect to rank 0, on any other rank."""
-    link = socket.create_connection((address, port), 60)
-    link.sendall(token.encode())
-    return [link]
+def connected(addresses: Sequence[str], port: int, token: str) -> list[socket.socket]:
+    """Connect to rank 0, on any other rank, at the first of its addresses where it answers."""
+    for address in addresses:
+        with contextlib.suppress(OSError):
+            link = socket.create_connection((address, port), 60)
+            link.sendall(token.encode())
+            if link.recv(1) == GREETING:
+                return [link]
+            link.close()
+    raise UserError(f"rank 0 must answer at {', '.join(addresses)}, port {port}, and does not")
 
 
 @contextlib.contextmanager

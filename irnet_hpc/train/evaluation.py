@@ -19,6 +19,14 @@ from irnet_hpc.train.dataset import Dataset, Part
 from irnet_hpc.train.joint import relative_errors
 
 EVALUATION_ROWS = 4096  # rows per forward pass
+# On a GPU a forward pass has as many rows as a batch, but at most so many: launching its kernels
+# takes as long for few rows as for many.
+MOST_ROWS = 32_768
+
+
+def rows_at_once(batch: int, device: torch.device) -> int:
+    """Return the number of rows per forward pass, for training with `batch` rows on a device."""
+    return min(max(batch, EVALUATION_ROWS), MOST_ROWS) if device.type == "cuda" else EVALUATION_ROWS
 
 
 @contextlib.contextmanager
@@ -73,8 +81,9 @@ def outputs(network: Network, rows: Part, recipe: Recipe, comm: Comm) -> np.ndar
     weight = network.output.weight  # (..., n_outputs, n_inputs)
     out = weight.new_zeros(*weight.shape[:-2], len(rows), weight.shape[-2], dtype=torch.float64)
     first, last = len(rows) * comm.rank // comm.size, len(rows) * (comm.rank + 1) // comm.size
+    at_once = rows_at_once(recipe.batch // comm.size, rows.device)
     with autocast(recipe.precision, rows.device):
-        for places, x in rows.slabs(first, last, EVALUATION_ROWS):
+        for places, x in rows.slabs(first, last, at_once):
             out[..., places, :] = network(_for_all(network, x)).double()
     return comm.sum_(out).cpu().numpy()
 

@@ -22,7 +22,6 @@ from irnet_hpc.runs.lease import RunIsHeld
 from irnet_hpc.runs.recipes import Recipe
 from irnet_hpc.train import checkpoint, progress
 from irnet_hpc.train.checkpoint import State
-from irnet_hpc.train.dataset import epoch_order
 from irnet_hpc.train.evaluation import (
     in_unit,
     outputs,
@@ -31,6 +30,7 @@ from irnet_hpc.train.evaluation import (
     take_statistics,
     weights,
 )
+from irnet_hpc.train.orders import Orders
 from irnet_hpc.train.run import DEFAULT_OPTIONS, TrainOptions
 from irnet_hpc.train.schedules import learning_rate, plateau_factor
 from irnet_hpc.train.stack import Replica, Stack, stacks
@@ -133,8 +133,9 @@ def train(
     """
     stack = Stack(replicas, comm, device)
     bar = progress.make_bar(stack, options.progress_bar and comm.rank == 0)
-    with contextlib.closing(bar):
-        yield from _Training(stack, comm, stop, options, bar).epochs()
+    orders = Orders(replicas[0].data.train.row, ahead=device.type == "cuda")
+    with contextlib.closing(bar), contextlib.closing(orders):
+        yield from _Training(stack, comm, stop, options, bar, orders).epochs()
 
 
 class _Training:
@@ -147,8 +148,10 @@ class _Training:
         stop: StopRequest,
         options: TrainOptions,
         bar: progress.Bar,
+        orders: Orders,
     ) -> None:
-        self.stack, self.comm, self.stop, self.options, self.bar = stack, comm, stop, options, bar
+        self.stack, self.comm, self.stop, self.options = stack, comm, stop, options
+        self.bar, self.orders = bar, orders
         self.n_begun = len(stack.replicas)
         first = stack.replicas[0]
         # The same for all replicas.
@@ -237,7 +240,8 @@ class _Training:
         """
         stack, n_steps, epoch = self.stack, self.n_steps, self.stack.states[0].epoch
         seeds = [replica.spec.seed for replica in stack.replicas]
-        orders = {seed: epoch_order(self.rows, seed, epoch) for seed in dict.fromkeys(seeds)}
+        is_last = epoch + 1 >= max(replica.recipe.epochs for replica in stack.replicas)
+        orders = self.orders.of(seeds, epoch, is_last)
         visited = [orders[seed][: n_steps * self.batch] for seed in seeds]
         errors: list[UserError | None] = [None] * len(seeds)
         is_stopped = False

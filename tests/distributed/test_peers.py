@@ -66,7 +66,7 @@ def test_only_who_knows_the_token_is_let_in():
     came: list[socket.socket] = []
     thread = threading.Thread(target=lambda: came.extend(peers.accepted(door, "k" * 32, 1, 600)))
     thread.start()
-    (own,) = peers.connected(*address, "k" * 32)
+    (own,) = peers.connected([address[0]], address[1], "k" * 32)
     thread.join()
     assert len(came) == 1 and came[0].getpeername() == own.getsockname()
     assert stranger.recv(1) == b""  # it is turned away
