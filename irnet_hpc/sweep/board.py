@@ -16,7 +16,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -80,20 +80,24 @@ class Board:
         assert self.seat.identity is not None
         return self.seat.identity.host
 
-    def take(self, candidates: Sequence[str], device: str = "") -> str | None:
+    def take(
+        self, candidates: Sequence[str], device: Callable[[str], str] = lambda name: ""
+    ) -> str | None:
         """Take the first candidate that nobody holds and that may be trained on this host.
 
         Args:
             candidates: The names of cells, in the caller's order. If it is a tuple and the next
                 call gets the same one, the search goes on where it ended.
-            device: The device that trains it, if this worker has several.
+            device: Cell -> the device that trains it, if this worker has several.
 
         Returns:
             The name; None if no candidate is free, or if this host is left alone (`why_leave`).
         """
         return next(iter(self.take_several(candidates, 1, device)), None)
 
-    def take_several(self, candidates: Sequence[str], n: int, device: str = "") -> list[str]:
+    def take_several(
+        self, candidates: Sequence[str], n: int, device: Callable[[str], str] = lambda name: ""
+    ) -> list[str]:
         """Take the first `n` candidates that are free, as the cells of a bundle, or fewer."""
         # Most of the search needs no lock, since a cell that was taken is rarely free again.
         self._choose(candidates, n)
@@ -108,8 +112,12 @@ class Board:
                     has_looked = True
                     self._free_dead(file)
                     continue
-                take = Record(Event.TAKE, self.token, device=device, at=time.time())
-                self._append(file, *(msgspec.structs.replace(take, cell=name) for name in names))
+                now = time.time()
+                takes = [
+                    Record(Event.TAKE, self.token, name, device=device(name), at=now)
+                    for name in names
+                ]
+                self._append(file, *takes)
                 # Without locks another worker's line may have come first.
                 held = [name for name in names if self.holds(name)]
                 if held or not names:

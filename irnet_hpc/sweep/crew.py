@@ -166,21 +166,25 @@ class Crew:
         free = self._free()
         packs = {self.workers[place].pack for place in free}
         ready = agenda.ready(lambda bundle: self._can_start(bundle, agenda), packs)
+        bundles = {status.name: bundle for bundle in ready for status in bundle}
+
+        def device(name: str) -> str:
+            return device_of((self._places_for(bundles[name]) or free)[0])
+
         while ready:
-            names = tuple(status.name for bundle in ready for status in bundle)
-            name = self.board.take(names, device_of(free[0]))
+            name = self.board.take(tuple(bundles), device)
             if name is None:
                 if not shared:
                     for bundle in ready:
                         agenda.remove(bundle)
                         self._note_taken(bundle, problems, bar)
                 return None
-            bundle = next(b for b in ready if any(status.name == name for status in b))
+            bundle = bundles[name]
             agenda.remove(bundle)
             others = tuple(status.name for status in bundle if status.name != name)
             taken = {name}
             if others:
-                taken |= {*self.board.take_several(others, len(others), device_of(free[0]))}
+                taken |= {*self.board.take_several(others, len(others), device)}
             if not shared:
                 self._note_taken(tuple(s for s in bundle if s.name not in taken), problems, bar)
             bundle = tuple(status for status in bundle if status.name in taken)

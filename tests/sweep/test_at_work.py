@@ -71,7 +71,7 @@ def test_a_worker_without_a_lease_is_shown_until_it_dies(place, board):
     (idle,) = progress(place)[0].at_work
     assert idle.process == str(os.getpid()) and idle.cells == () and idle.since is None
     name = name_of(place, "plain-17")
-    assert board.take([name], device="cuda:1") == name
+    assert board.take([name], device=lambda _: "cuda:1") == name
     (starting,) = progress(place)[0].at_work
     assert starting.cells == (name,) and starting.device == "cuda:1"
     die(board)
