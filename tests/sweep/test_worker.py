@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from irnet_hpc.console import ExitStatus
+from irnet_hpc.distributed.launch import detect
 from irnet_hpc.distributed.processes import is_alive
 from irnet_hpc.files import read_json
 from irnet_hpc.runs import lease
 from irnet_hpc.sweep.cell_states import read_ledger
 from irnet_hpc.sweep.matrix.matrix import read_matrix
+from irnet_hpc.sweep.one_folder import check_one_folder
 from tests.sweep.stand_ins import ROOT, wait_until
 
 TINY = "{name: tiny, base: onecycle, precision: fp32, batch: 64, norm_group: 32, epochs: 2}"
@@ -94,6 +96,8 @@ class Shared:
 @pytest.mark.slow
 def test_two_workers_share_the_cells_and_the_numbers_are_those_of_each_alone(tmp_path, alloys_pack):
     shared = Shared(tmp_path, alloys_pack, EIGHT)
+    # The first task of that launch sees the same folder.
+    check_one_folder(shared.results, detect(AS_A_TASK | {"OMPI_COMM_WORLD_RANK": "0"}))
     two = [shared.start(**AS_A_TASK), shared.start("--workers", "1")]
     shown = [process.communicate(timeout=600)[0] for process in two]
     assert [process.returncode for process in two] == [0, 0], shown
