@@ -122,18 +122,22 @@ def test_an_allocation_that_is_preempted_goes_on_where_it_was(place, site):
     pack(place)
     place.sweep("submit", "--site", site, "--pack-nodes", "2")
     (job,) = set(place.jobs())
-    wait_for(lambda: len(list(place.folder.rglob("history.csv"))) >= 2)
-    wait_for(lambda: len(results(place)) >= 1)
-    # The signal that a preemption sends, to the steps of the job.
-    ask("scancel", "--signal=USR2", job)
-    wait_for(lambda: [state for one, _, state in queue() if one == job] == ["PENDING"])
-    assert not list(place.folder.rglob("lease.json"))
-    assert states(place) <= {"done", "queued"}
+    # The signal that a preemption sends to the steps of a job; then SLURM puts it back by itself.
+    for end in (["scancel", "--signal=USR2"], ["scontrol", "requeue"]):
+        n_done = len(results(place))
+        wait_for(lambda n_done=n_done: len(results(place)) > n_done)
+        wait_for(lambda: len(list(place.folder.rglob("lease.json"))) >= 2)
+        ask(*end, job)
+        wait_for(lambda: [state for one, _, state in queue() if one == job] == ["PENDING"])
+        # SLURM waits 5 s for what it puts back by itself, too few to be sure of on a busy machine.
+        killed = {"running"} if "requeue" in end else set()
+        assert {"done", "queued"} <= states(place) <= {"done", "queued"} | killed
+        assert killed or not list(place.folder.rglob("lease.json"))
     wait_for(lambda: not queue())
     assert ask("sacct", "-X", "-n", "-P", "--format=State", "-j", job) == "COMPLETED\n"
     assert states(place) == {"done"}
     attempts = [len(result["attempts"]) for result in results(place)]
-    assert len(attempts) == N_CELLS and max(attempts) == 2
+    assert len(attempts) == N_CELLS and max(attempts) in (2, 3)
     for path in place.folder.rglob("history.csv"):
         numbers = [int(line.split(",")[0]) for line in path.read_text().splitlines()[1:]]
         assert numbers == list(range(600))
