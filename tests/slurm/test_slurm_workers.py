@@ -6,12 +6,14 @@ which of the processors that they see they may bind themselves.
 """
 # ruff: noqa: F811  fixtures are imported by their names
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.slurm.test_slurm import ROOT, absent, ask, place, queue, running, wait_for  # noqa: F401
@@ -117,11 +119,32 @@ def test_the_tasks_of_an_array_work_on_one_matrix(place):
     check_each_once(place)
 
 
+def cores_of_workers(job: str) -> list[list[tuple[int, ...]]]:
+    """The cores of each worker's process, a list for each host, once every host has two workers.
+
+    Workers are bound if their host has all processors of this machine, or SLURM binds its tasks.
+    """
+    n_cpus = int(ask("sinfo", "-h", "-N", "-n", "n1", "-o", "%c"))
+    if n_cpus != len(os.sched_getaffinity(0)) or n_cpus < 2:
+        return [[(0,)]]
+    by_parent: dict[int, list[tuple[int, ...]]] = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            trains = "irnet_hpc.train.trainer" in process.cmdline()
+            if trains and process.environ().get("SLURM_JOB_ID") == job:
+                cores = tuple(process.cpu_affinity())
+                by_parent.setdefault(process.ppid(), []).append(cores)
+    is_complete = len(by_parent) == 2 and min(map(len, by_parent.values())) == n_cpus
+    return list(by_parent.values()) if is_complete else []
+
+
 def test_an_allocation_that_is_preempted_goes_on_where_it_was(place, site):
     place.write(MATRIX % 600)
     pack(place)
     place.sweep("submit", "--site", site, "--pack-nodes", "2")
     (job,) = set(place.jobs())
+    for cores in wait_for(lambda: cores_of_workers(job)):
+        assert all(len(one) == 1 for one in cores) and len(set(cores)) == len(cores)
     # The signal that a preemption sends to the steps of a job; then SLURM puts it back by itself.
     for end in (["scancel", "--signal=USR2"], ["scontrol", "requeue"]):
         n_done = len(results(place))
