@@ -79,18 +79,23 @@ def sweep(side: Side, matrix: Path, results: Path, *options: str, **environment:
     command = [sys.executable, "-m", "irnet_hpc.sweep", "run", str(matrix)]
     command += ["--results", str(results), "--pack-dir", str(side.packs), *options]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    done = subprocess.run(
+    with subprocess.Popen(
         command,
         cwd=side.root,
         env=os.environ | {"PYTHONPATH": str(side.root)} | environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        check=False,
-    )
+    ) as process:
+        try:
+            output, _ = process.communicate()
+        except KeyboardInterrupt:
+            # It ends its trainings itself, which it could not if it were killed.
+            process.terminate()
+            raise
     wall_s, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode:
-        words = (done.stdout + done.stderr)[-2000:]
-        raise UserError(f"{side.name}: status {done.returncode}: {words}")
+    if process.returncode:
+        raise UserError(f"{side.name}: status {process.returncode}: {output[-2000:]}")
     processor_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Timing(wall_s, processor_s)
 

@@ -53,6 +53,8 @@ NOT_FOR_SRUN = (
 DEAF_AT_FIRST = ("sh", "-c", 'trap "" USR1 USR2; exec "$@"', "irnet-work")
 # The seconds that workers get to save their cells after they were told to stop.
 STOP_S = 90
+# How long SIGTERM may take to reach the batch script after the workers on all nodes.
+SIGTERM_S = 3.0
 # A job of workers that is stopped this early, this often, is not put back into the queue again.
 MIN_RUN_S, MAX_EARLY_STOPS = 60, 3
 
@@ -243,8 +245,10 @@ class WorkerJob:
             RuntimeError: The workers could not work. Cells that failed are no such reason.
         """
         began = time.time()
+        told: list[int] = []
+        signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
         status = run_on(parts_of_job(), self.command, self.srun_args)
-        if status == ExitStatus.PREEMPTED:
+        if status == ExitStatus.PREEMPTED and not self._is_ending(told):
             if time.time() - began < MIN_RUN_S and restart_count() >= MAX_EARLY_STOPS:
                 raise RuntimeError(f"the workers were stopped within {MIN_RUN_S} s again and again")
             try:
@@ -256,6 +260,17 @@ class WorkerJob:
                 time.sleep(120)  # SLURM kills this process
         if status not in (ExitStatus.OK, ExitStatus.FAILED, ExitStatus.PREEMPTED):
             raise RuntimeError(f"the workers ended with status {status}")
+
+    def _is_ending(self, told: list[int]) -> bool:
+        """Return True if SLURM ends the job itself: it was cancelled, or SLURM has requeued it.
+
+        Then SIGTERM reaches not only the workers but also this process (22.05), at about the same
+        time. The warning before the end of the job reaches the workers only.
+        """
+        deadline = time.monotonic() + SIGTERM_S
+        while not told and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return bool(told)
 
     def checkpoint(self) -> "DelayedSubmission":
         """Submit the job again, if a signal reaches submitit instead of the workers."""

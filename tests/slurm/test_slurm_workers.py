@@ -166,6 +166,18 @@ def test_an_allocation_that_is_preempted_goes_on_where_it_was(place, site):
         assert numbers == list(range(600))
 
 
+def test_a_cancelled_job_of_workers_does_not_come_back(place, site):
+    place.write(MATRIX % 100_000)
+    pack(place)
+    place.sweep("submit", "--site", site)
+    (job,) = set(place.jobs())
+    wait_for(lambda: list(place.folder.rglob("lease.json")))
+    ask("scancel", job)
+    wait_for(lambda: not queue())
+    assert ask("sacct", "-X", "-n", "-P", "--format=State", "-j", job).startswith("CANCELLED")
+    assert states(place) <= {"missing", "preempted", "failed"}
+
+
 def test_a_site_of_whole_nodes_gets_its_gpus_and_no_job_for_each_cell(place, site):
     """Through sbatch slurm/sweep_all.sh, with the pack, the second try and the tables."""
     place.write(MATRIX % 20)

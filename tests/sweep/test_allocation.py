@@ -189,19 +189,28 @@ class Requeued(Exception):
     pass
 
 
-def test_a_job_of_workers_that_was_stopped_goes_back_into_the_queue(commands, monkeypatch):
-    """Unless it is stopped at once, again and again. Failed cells are no failure of the job."""
+def test_a_job_of_workers_that_was_stopped_goes_back_into_the_queue(commands, monkeypatch, request):
+    """Unless SLURM ends it, or it is stopped at once again and again.
+
+    Failed cells are no failure of the job.
+    """
     asked = []
 
     def requeue(job):
         asked.append(job)
         raise Requeued
 
+    before = signal.getsignal(signal.SIGTERM)
+    request.addfinalizer(lambda: signal.signal(signal.SIGTERM, before))
     monkeypatch.setattr(allocation, "requeue", requeue)
+    monkeypatch.setattr(allocation, "SIGTERM_S", 0.5)
     for name, value in JOB.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(Requeued):
         allocation.WorkerJob(["sh", "-c", "exit 75"], [])()
+    assert asked == ["7"]
+    ends = f"import os, signal; os.kill({os.getpid()}, signal.SIGTERM); raise SystemExit(75)"
+    allocation.WorkerJob([sys.executable, "-c", ends], [])()
     assert asked == ["7"]
     allocation.WorkerJob(["sh", "-c", "exit 1"], [])()
     with pytest.raises(RuntimeError, match="status 2"):
