@@ -16,13 +16,14 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 import msgspec
 
 from irnet_hpc import files
+from irnet_hpc.distributed.processes import is_alive
 from irnet_hpc.runs import lease
 from irnet_hpc.runs.lease import N_BEATS, SeenLease, expiry_s
 from irnet_hpc.sweep import journal
@@ -103,14 +104,14 @@ class Board:
         self._choose(candidates, n)
         with self._alone() as file:
             self._join(file)
-            has_looked = time.monotonic() - self._looked_s > expiry_s() / N_BEATS
-            if has_looked:
+            if time.monotonic() - self._looked_s > expiry_s() / N_BEATS:
                 self._free_dead(file)
+            has_looked = False
             while not self.why_leave():
                 names = self._choose(candidates, n)
                 if not names and not has_looked:
                     has_looked = True
-                    self._free_dead(file)
+                    self._free_dead(file, only_here=True)
                     continue
                 now = time.time()
                 takes = [
@@ -156,6 +157,11 @@ class Board:
         event = Event.LOST if is_lost else Event.BACK
         self._note(Record(event, self.token, name, cause, at=time.time()))
 
+    def reopen(self, names: Iterable[str]) -> None:
+        """Let cells be taken again that have failed or are done, since a user asks for them."""
+        with self._alone() as file:
+            self._append(file, *(Record(Event.REOPEN, self.token, name) for name in names))
+
     def refresh(self) -> None:
         """Read what others have done, and free the cells of dead workers."""
         with self._alone() as file:
@@ -195,12 +201,27 @@ class Board:
         if self.token not in self.standing.workers:
             self._append(file, self.seat)
 
-    def _free_dead(self, file: IO[bytes]) -> None:
-        """Record which of the other workers are dead; their cells are free then."""
-        self._looked_s = time.monotonic()
-        now = lease.file_server_time(self.path.parent)
-        living = living_workers(self.standing, self.path.parent, now, self.seat)
-        dead = self.standing.workers.keys() - living.keys() - {self.token}
+    def _free_dead(self, file: IO[bytes], only_here: bool = False) -> None:
+        """Record which of the other workers are dead; their cells are free then.
+
+        Each worker's heartbeat is a question to the file server, so one worker asks for all, once
+        in a beat (LOOK). With `only_here`, the processes of this machine are looked at, without a
+        question.
+        """
+        assert self.seat.identity is not None
+        here, workers = self.seat.identity.machine, self.standing.workers
+        if only_here:
+            dead = {
+                token
+                for token, record in workers.items()
+                if here and record.identity and record.identity.machine == here
+                if not is_alive(record.identity.process)
+            }
+        else:
+            now = lease.file_server_time(self.path.parent)
+            dead = workers.keys() - living_workers(self.standing, self.path.parent, now, self.seat)
+            self._append(file, Record(Event.LOOK, self.token))
+        dead -= {self.token}
         self._append(file, *(Record(Event.DEAD, token) for token in sorted(dead)))
 
     @contextlib.contextmanager
@@ -249,7 +270,10 @@ class Board:
         if not self._offset:
             self._head = text[: text.find(b"\n") + 1]
         self._offset += end
+        n_looks = self.standing.n_looks
         apply_lines(self.standing, text[:end])
+        if self.standing.n_looks > n_looks:
+            self._looked_s = time.monotonic()
 
 
 def board_path(results: Path, matrix: str) -> Path:

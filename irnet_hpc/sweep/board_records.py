@@ -31,6 +31,8 @@ class Event(StrEnum):
     FAILED = "failed"  # the cell itself failed, and `cause` says why
     BACK = "back"  # a worker gives the cell back untrained, and `cause` says why
     LOST = "lost"  # the same, and its GPU was lost or its process killed while it trained the cell
+    REOPEN = "reopen"  # a user asks for the cell again, which failed or is done
+    LOOK = "look"  # the worker `by` has looked for dead workers
     DEAD = "dead"  # the worker `by` is dead; its cells are free
     LEFT = "left"  # the worker `by` has ended; its cells are free
 
@@ -88,6 +90,8 @@ class Standing:
         self.hosts: dict[str, HostRecord] = defaultdict(HostRecord)
         # It grows whenever a cell that was not free may be free again.
         self.n_freed = 0
+        # How often any worker has looked for dead ones.
+        self.n_looks = 0
         self._held: dict[str, set[str]] = defaultdict(set)
         self._n_records = 0
 
@@ -98,6 +102,10 @@ class Standing:
             self._take(record)
         elif record.event in (Event.DONE, Event.FAILED, Event.BACK, Event.LOST):
             self._give_up(record)
+        elif record.event == Event.REOPEN:
+            self._reopen(record.cell)
+        elif record.event == Event.LOOK:
+            self.n_looks += 1
         elif record.event == Event.WORKER and record.identity is not None:
             self.workers[record.by] = record
         elif record.event in (Event.DEAD, Event.LEFT):
@@ -129,7 +137,8 @@ class Standing:
         host has done a cell, or still trains one that it took before the first of these.
         """
         last = self.hosts[host].streak[-N_FAILED_CELLS:] if host in self.hosts else []
-        if len(last) < N_FAILED_CELLS or any(len(self.failures[name]) > 1 for name, _ in last):
+        failures = [self.failures.get(name, {}) for name, _ in last]
+        if len(last) < N_FAILED_CELLS or any(len(on_hosts) != 1 for on_hosts in failures):
             return None
         others = {record.identity.host for record in self.workers.values() if record.identity}
         first = min(number for _, number in last)
@@ -139,7 +148,7 @@ class Standing:
         )
         if not works_elsewhere:
             return None
-        cause = self.failures[last[-1][0]][host]
+        cause = failures[-1][host]
         return (
             f"{host} failed {len(last)} cells in a row, while other hosts train; the last: {cause}"
         )
@@ -177,6 +186,13 @@ class Standing:
             self.hosts[host].streak.append((name, taken.number))
         self.deaths[name] += record.event == Event.LOST
         self._free(name)
+
+    def _reopen(self, name: str) -> None:
+        self.failures.pop(name, None)
+        self.done.discard(name)
+        if name not in self.taken:
+            self.closed.discard(name)
+            self.n_freed += 1
 
     def _free(self, name: str) -> None:
         del self.taken[name]

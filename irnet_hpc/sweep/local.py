@@ -13,7 +13,7 @@ from pathlib import Path
 from irnet_hpc.distributed.processes import process_name
 from irnet_hpc.distributed.slurm_commands import end_of_job, stop_by
 from irnet_hpc.runs.lease import Leases
-from irnet_hpc.runs.state_names import Cause
+from irnet_hpc.runs.state_names import Cause, CellState
 from irnet_hpc.sweep import journal
 from irnet_hpc.sweep.agenda import Agenda
 from irnet_hpc.sweep.allocation import other_nodes, train_on
@@ -31,6 +31,9 @@ from irnet_hpc.sweep.places import Place, places_here
 from irnet_hpc.sweep.progress import CellsBar, cells_bar
 
 log = logging.getLogger(__name__)
+
+# The states of cells that have been trained before.
+ASKED_FOR_AGAIN = (CellState.FAILED, CellState.STALE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,6 +198,8 @@ class _LocalRun:
                 Crew(self.context, self.journal, board, places, stop_by(end), end) as crew,
             ):
                 self.done = crew.done
+                # Workers that are at work may have left these alone.
+                board.reopen(s.name for s in statuses if s.state in ASKED_FOR_AGAIN)
                 problems = self._train(crew, statuses, minutes, bar)
                 # By now another process may have finished a cell or ended, and memory may be free.
                 later = [_for_retry(s, problems) for s in statuses if _worth_retrying(s, problems)]

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from irnet_hpc.distributed.processes import process_name
+from irnet_hpc.sweep import board as board_file
 from irnet_hpc.sweep import journal
 from irnet_hpc.sweep.board import Board, board_path, read_standing
 
@@ -57,6 +58,7 @@ def test_the_cells_of_a_dead_worker_are_free_and_those_of_a_live_one_are_not(tmp
         assert a.take(CELLS[:1]) == CELLS[0]
         assert b.take(CELLS[:1]) is None
         die(a)
+        b.refresh()
         assert b.take(CELLS[:1]) == CELLS[0]
         a.failed(CELLS[0], "too late")  # it wakes up; the cell is no longer its own
         assert a.take(CELLS) == CELLS[1]
@@ -84,6 +86,7 @@ def test_an_earlier_start_of_the_same_slurm_job_is_dead(tmp_path):
     with seat(tmp_path, "a", job="17", restart=0) as a:
         assert a.take(CELLS[:1]) == CELLS[0]
         with seat(tmp_path, "b", job="17", restart=1) as b:
+            b.refresh()
             assert b.take(CELLS[:1]) == CELLS[0]
 
 
@@ -212,6 +215,32 @@ def test_a_result_counts_though_its_worker_was_taken_for_dead(tmp_path):
         b.refresh()
         a.done(CELLS[0])
         assert b.take(CELLS) == CELLS[1]
+
+
+def test_a_cell_that_a_user_asks_for_again_is_free_unless_it_is_being_trained(tmp_path):
+    with seat(tmp_path, "a") as a, seat(tmp_path, "b") as b:
+        fail(a, CELLS[0])
+        assert a.take(CELLS) == CELLS[1]
+        a.done(CELLS[1])
+        assert b.take(CELLS[2:]) == CELLS[2]
+        a.reopen(CELLS[:3])
+        assert [a.take(CELLS), a.take(CELLS), a.take(CELLS)] == [CELLS[0], CELLS[1], CELLS[3]]
+        assert a.why_leave() is None
+
+
+def test_one_worker_asks_the_file_server_for_all(tmp_path, monkeypatch):
+    """Count the questions; without the record of a look, each worker would ask in every beat."""
+    asked = []
+    with seat(tmp_path, "a") as a, seat(tmp_path, "b") as b:
+        a.refresh()
+        b.refresh()
+        a.refresh()
+        monkeypatch.setattr(board_file.lease, "file_server_time", asked.append)
+        a._looked_s = b._looked_s = float("-inf")  # a beat has passed
+        assert a.take(CELLS) == CELLS[0] and len(asked) == 1
+        assert b.take(CELLS) == CELLS[1] and b.take(CELLS[:1]) is None and len(asked) == 1
+        b.refresh()
+        assert len(asked) == 2
 
 
 # -------------------------------------------------------------------------------- any interleaving
