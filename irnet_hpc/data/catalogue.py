@@ -3,9 +3,11 @@
 import textwrap
 from pathlib import Path
 
+from irnet_hpc.data.benchmarks import CRABNET, CRABNET_TABLES, MATBENCH, MATBENCH_TASKS
 from irnet_hpc.data.download import matminer_columns
 from irnet_hpc.data.download.obtain import address
 from irnet_hpc.data.download.registry import DOWNLOADS
+from irnet_hpc.data.download.wheel_tables import wheel_source, wheels_of
 from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.data.resolve import MATMINER, resolve_source
 from irnet_hpc.data.sources import SOURCES, Source
@@ -34,7 +36,12 @@ def list_sources(catalogue: str, data_dir: Path | str | None = None) -> str:
     entries = [_entry(name, source, data_dir) for name, source in SOURCES.items()]
     n_datasets = sum(map(_is_usable, matminer_columns.metadata()))
     last = f"{MATMINER}NAME\n  any of {n_datasets} datasets: pack --list matminer"
-    return "\n\n".join([*entries, last, "PATH\n  a .csv or .jsonl of your own, also .gz or .xz"])
+    names = ", ".join(MATBENCH_TASKS)
+    tables = _wrapped(f"  tables of CrabNet's benchmark: {', '.join(CRABNET_TABLES)}", 4)
+    tasks = _wrapped(f"  tasks of Matbench v0.1, with --fold 0 to 4: {names}", 4)
+    published = [f"{CRABNET}NAME\n{tables}", f"{MATBENCH}TASK\n{tasks}"]
+    own = "PATH\n  a .csv or .jsonl of your own, also .gz or .xz"
+    return "\n\n".join([*entries, last, *published, own])
 
 
 def _entry(name: str, source: Source, data_dir: Path | str | None) -> str:
@@ -52,7 +59,7 @@ def _entry(name: str, source: Source, data_dir: Path | str | None) -> str:
             f"{column} ({PROPERTIES[column].unit})" for column in source.properties
         ),
         "licence": source.licence,
-        "from": address(DOWNLOADS[name])
+        "from": _origin(name)
         if name in DOWNLOADS
         else "computed"
         if is_made
@@ -60,6 +67,17 @@ def _entry(name: str, source: Source, data_dir: Path | str | None) -> str:
         "here": "always" if is_made else _here(name, data_dir),
     }
     return "\n".join([name, *(_wrapped(f"  {key:<12}{value}", 14) for key, value in lines.items())])
+
+
+def _origin(name: str) -> str:
+    """Return where the table of a source is downloaded from."""
+    download = DOWNLOADS[name]
+    if not download.has_wheel:
+        return address(download)
+    names = ", ".join(wheel.requirement for wheel in wheels_of(name))
+    n_rows = wheel_source(name, SOURCES[name]).rows
+    assert n_rows
+    return f"the wheel {names} ({n_rows[0]:,} rows); with --live, {address(download)}"
 
 
 def _wrapped(line: str, indent: int) -> str:

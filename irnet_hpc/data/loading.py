@@ -1,11 +1,13 @@
 """Load a source: its raw table together with units, licence and citation."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from irnet_hpc.data import alloys
+from irnet_hpc.data.benchmarks import N_FOLDS
 from irnet_hpc.data.properties import PROPERTIES, unit_of
 from irnet_hpc.data.raw_csv import frame_text, read_csv_header, read_csv_table
 from irnet_hpc.data.raw_jsonl import read_jsonl_header, read_jsonl_table
@@ -23,6 +25,7 @@ from irnet_hpc.data.splits import sample
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import NAME
 
+FOLD = "fold"  # the column of a source with folds
 DEFAULT_ROWS = 20_000  # default number of alloys
 # form of a table -> the functions that read the header and the rows
 READERS = {
@@ -40,6 +43,7 @@ class Loaded(NamedTuple):
     table: RawTable
     units: dict[str, str]  # property -> unit, for the properties to pack
     n_available: int  # number of rows in the source
+    notes: tuple[str, ...] = ()  # remarks of the table's description, such as its release
 
 
 def load_source(
@@ -64,8 +68,8 @@ def load_source(
     Raises:
         UserError: if the table is missing or malformed.
     """
-    known, table, targets = (
-        _computed(resolved, n_rows, properties, units or {})
+    known, table, targets, notes = (
+        (*_computed(resolved, n_rows, properties, units or {}), ())
         if resolved.is_computed
         else _read(resolved, properties, units or {}, columns, structures)
     )
@@ -82,7 +86,7 @@ def load_source(
     n_available = len(table)
     if n_rows and n_rows < n_available:
         table = table.take(sample(n_available, n_rows))
-    return Loaded(resolved.identity, known, table, targets, n_available)
+    return Loaded(resolved.identity, known, table, targets, n_available, notes)
 
 
 def _computed(
@@ -102,8 +106,8 @@ def _read(
     units: Mapping[str, str],
     columns: bool,
     structures: bool,
-) -> tuple[Source, RawTable, dict[str, str]]:
-    """Read the raw table. Returns the source's description, the rows, and property -> unit."""
+) -> tuple[Source, RawTable, dict[str, str], tuple[str, ...]]:
+    """Read the raw table. Returns the source's description, rows, property -> unit, and notes."""
     about: dict[str, Any] = {}
     if resolved.frame is None:
         path = resolved.require_table(structures)
@@ -124,12 +128,15 @@ def _read(
     # Properties that are not packed decide which of the rows of one composition is packed. Features
     # of the table's own columns describe each row, so there no row is chosen.
     unpacked = [name for name in header if name in PROPERTIES and name not in targets]
+    has_folds = resolved.source.has_folds
     table = read_table(
         text,
         resolved.name,
         [*targets, *([] if columns else unpacked)],
-        lambda column: columns and column not in PROPERTIES,
+        lambda column: (columns and column not in PROPERTIES) or (has_folds and column == FOLD),
     )
+    if has_folds:
+        table = _with_folds(table, text.name)
     if about.get("sha256", table.sha256) != table.sha256:
         raise UserError(
             f"{about_path(path)} describes a different table than {path}: "
@@ -137,7 +144,21 @@ def _read(
             "remove both files and download the table again, or remove only the description"
         )
     known = {key: about[key] for key in ("title", "licence", "citation") if about.get(key)}
-    return resolved.source._replace(**known), table, targets
+    return (
+        resolved.source._replace(**known),
+        table,
+        targets,
+        tuple(map(str, about.get("notes", ()))),
+    )
+
+
+def _with_folds(table: RawTable, name: str) -> RawTable:
+    """Take the column `fold` of a table as the folds in which its rows are tested."""
+    columns = dict(table.columns)
+    folds = columns.pop(FOLD, None)
+    if folds is None or not np.isin(folds, range(N_FOLDS)).all():
+        raise UserError(f"{name} must have a column {FOLD} with numbers from 0 to {N_FOLDS - 1}")
+    return dataclasses.replace(table, columns=columns, fold=folds.astype(np.int64))
 
 
 def _targets(

@@ -58,6 +58,7 @@ class Materials:
     crystals: Crystals | None = None  # None if the source has no structures
     # (n_rows,) bool: whether the source states the row's id; None: it states all of them
     has_id: np.ndarray | None = None
+    fold: np.ndarray | None = None  # (n_rows,) int64, in which each row is tested; None: no folds
 
     def __len__(self) -> int:
         return len(self.line)
@@ -94,6 +95,7 @@ class Materials:
             amount=self.amount[flat],
             role=None if self.role is None else self.role[rows],
             has_id=None if self.has_id is None else self.has_id[rows],
+            fold=None if self.fold is None else self.fold[rows],
             targets={name: values[rows] for name, values in self.targets.items()},
             crystals=self.crystals and self.crystals.take(rows),
         )
@@ -169,5 +171,6 @@ def parse_materials(table: RawTable, named: bool = True) -> tuple[Materials, lis
         targets={name: values[rows] for name, values in table.targets.items()},
         crystals=table.crystals and table.crystals.take(rows),
         has_id=None if table.has_id is None else table.has_id[rows],
+        fold=None if table.fold is None else table.fold[rows],
     )
     return materials, rejected

@@ -56,6 +56,7 @@ class RawTable:
     # None: it states all of them.
     has_id: np.ndarray | None = None
     crystals: Crystals | None = None  # None if the table has no structures
+    fold: np.ndarray | None = None  # (n_rows,) int64, in which each row is tested; None: no folds
 
     def __len__(self) -> int:
         return len(self.line)
@@ -69,6 +70,7 @@ class RawTable:
             material_id=[self.material_id[row] for row in rows],
             role=self.role and [self.role[row] for row in rows],
             has_id=None if self.has_id is None else self.has_id[rows],
+            fold=None if self.fold is None else self.fold[rows],
             targets={name: values[rows] for name, values in self.targets.items()},
             columns={name: values[rows] for name, values in self.columns.items()},
             crystals=self.crystals and self.crystals.take(rows),

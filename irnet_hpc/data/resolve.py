@@ -1,7 +1,7 @@
 """Resolve the text by which a user names a source. No other file interprets that text.
 
-A source is a name in SOURCES, `matminer:` followed by the name of a dataset, a path to a table, or
-a pandas DataFrame.
+A source is a name in SOURCES, `matminer:` followed by the name of a dataset, `crabnet:` or
+`matbench:` followed by the name of a benchmark, a path to a table, or a pandas DataFrame.
 """
 
 import dataclasses
@@ -10,6 +10,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irnet_hpc.data.benchmarks import (
+    CRABNET,
+    MATBENCH,
+    benchmark_source,
+    task_of,
+)
 from irnet_hpc.data.download.registry import DOWNLOADS, Download
 from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.data.raw_table import OPENERS, ending_of
@@ -87,8 +93,8 @@ def resolve_source(
     """Resolve a source once; all later steps take the returned record.
 
     Args:
-        source: a name in SOURCES, `matminer:` followed by a dataset's name, a path to a table, or
-            a DataFrame.
+        source: a name in SOURCES, `matminer:` followed by a dataset's name, `crabnet:` or
+            `matbench:` followed by a benchmark's, a path to a table, or a DataFrame.
         data_dir: folder of raw tables; default: $IRNET_DATA, else `data`.
         name: name to give to a DataFrame, which has no name of its own.
 
@@ -120,11 +126,18 @@ def resolve_source(
             )
         download = Download("", dataset=dataset)
         return ResolvedSource(text, f"matminer-{dataset}", _own(text), folder, download)
+    if text.startswith((CRABNET, MATBENCH)):
+        known = benchmark_source(text)
+        if text.startswith(MATBENCH):
+            text = f"{MATBENCH}{task_of(text)}"
+        name = text.replace(":", "-")
+        return ResolvedSource(text, name, known, folder, Download("", has_wheel=True))
     path = Path(source)
     if "/" in text or path.exists() or path.suffix in (".csv", ".jsonl", ".gz", ".xz"):
         stem = path.name.removesuffix(ending_of(path))
         return ResolvedSource(text, _plain(stem), _own(text), folder, path=path)
-    check_choice("source", text, [*SOURCES, f"{MATMINER}NAME", "a path to a table"])
+    prefixed = [f"{MATMINER}NAME", f"{CRABNET}NAME", f"{MATBENCH}TASK"]
+    check_choice("source", text, [*SOURCES, *prefixed, "a path to a table"])
     raise AssertionError("unreachable: the name is unknown")
 
 

@@ -98,6 +98,16 @@ class Source(NamedTuple):
     rows: tuple[int, int] | None = None  # expected number of rows: lowest and highest
     rows_as_of: str = ""  # date and release to which the expected number applies
     lacks: tuple[str, ...] = ()  # families of elements that no row contains
+    # True: no rule of ours removes or changes a row or a value; what the rules would remove is
+    # listed.
+    is_verbatim: bool = False
+    has_folds: bool = False  # True: the table has a column `fold`, and a pack tests one of them
+    units: tuple[tuple[str, str], ...] = ()  # of the properties that are not in PROPERTIES
+
+    def unit_by_property(self) -> dict[str, str]:
+        """Return property -> unit for the properties that the source's table may report."""
+        known = dict(self.units)
+        return {name: known.get(name) or PROPERTIES[name].unit for name in self.properties}
 
 
 # The papers filter energies. Band gaps are not filtered here: nine in ten of OQMD's are zero, so a

@@ -25,7 +25,8 @@ ROLES = ("train", "val", "test")
 SHARES = (0.8, 0.1, 0.1)
 SPLIT_KINDS = {"random": "random", "element": "element:SYMBOL[+SYMBOL...]", "family": "family:NAME"}
 SUFFIX = re.compile(
-    r"(?:-(?:element_[A-Za-z+]+|family_\w+))?(?:-split[1-9][0-9]*)?(?=(?:-nofilters)?$)"
+    r"(?:-(?:element_[A-Za-z+]+|family_\w+|fold[0-4]))?(?:-split[1-9][0-9]*)?"
+    r"(?=(?:-nofilters)?$)"
 )
 
 
@@ -101,8 +102,8 @@ def split_identity(rule: SplitRule) -> dict[str, Any]:
 
 
 def rule_of_identity(identity: dict[str, Any]) -> SplitRule | None:
-    """Return the rule that an identity states; None if the table's `split` column decided."""
-    if identity["by"] == "column":
+    """Return the rule that an identity states; None if the table itself decided."""
+    if identity["by"] in ("column", "fold"):
         return None
     if identity["by"] == "reduced formula":
         return SplitRule(seed=identity["seed"])
@@ -147,6 +148,14 @@ def role_of(reduced: str, seed: int = 0) -> str:
 def roles_of(reduced: Iterable[str], seed: int = 0) -> np.ndarray:
     """Return the roles under the random rule, (n_rows,) str objects."""
     return np.array([role_of(formula, seed) for formula in reduced], object)
+
+
+def fold_identity(fold: int) -> dict[str, Any]:
+    """Return the part of a pack's identity that states the fold whose rows are test.
+
+    It has the key of a split's seed, since another fold is a repetition just like another seed.
+    """
+    return {"by": "fold", "seed": fold}
 
 
 def roles_around(reduced: Iterable[str], held_out: np.ndarray, seed: int = 0) -> np.ndarray:

@@ -15,6 +15,8 @@ def test_the_list_says_what_there_is_and_what_is_here(pack_command, tmp_path):
         "jarvis",
         "aflow",
         "matminer:NAME",
+        "crabnet:NAME",
+        "matbench:TASK",
         "PATH",
     ]
     assert "here        data/aflow.csv" in entries["aflow"]

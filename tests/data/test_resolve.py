@@ -14,7 +14,7 @@ def test_names_of_sources():
     assert resolve_source("some/my steels (2024).csv.gz").name == "my_steels_2024"
     with pytest.raises(
         UserError,
-        match=r"unknown source 'oqdm' \(did you mean 'oqmd'\?\); known: .*aflow, alloys, jarvis",
+        match=r"unknown source 'oqdm' \(did you mean 'oqmd'\?\); known: .*aflow, alloys, crabnet",
     ):
         resolve_source("oqdm")
 

@@ -1,8 +1,10 @@
 """Download the raw table of a source if it is missing."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
+from irnet_hpc.data.benchmarks import CRABNET, MATBENCH
 from irnet_hpc.data.download import matminer_columns
 from irnet_hpc.data.download.http import check_url, is_offline
 from irnet_hpc.data.download.matminer import (
@@ -13,7 +15,10 @@ from irnet_hpc.data.download.matminer import (
 )
 from irnet_hpc.data.download.paged import download_pages
 from irnet_hpc.data.download.registry import DOWNLOADS, Download
+from irnet_hpc.data.download.wheel_tables import download_from_wheels, wheel_source, wheels_of
+from irnet_hpc.data.download.wheels import is_cached
 from irnet_hpc.data.download.work_folder import tidy
+from irnet_hpc.data.raw_table import read_about
 from irnet_hpc.data.resolve import MATMINER, ResolvedSource
 from irnet_hpc.data.sources import SOURCES, Source
 from irnet_hpc.errors import UserError
@@ -22,14 +27,20 @@ logger = logging.getLogger(__name__)
 
 
 def ensure(
-    resolved: ResolvedSource, url: str | None = None, structures: bool = False
+    resolved: ResolvedSource,
+    url: str | None = None,
+    structures: bool = False,
+    live: bool = False,
+    wheels: Sequence[Path | str] = (),
 ) -> Path | None:
     """Download a source's raw table if it is missing.
 
     Args:
         resolved: the source.
-        url: another base address, such as a mirror's.
+        url: another base address of the source's service, such as a mirror's.
         structures: True if crystal structures are required.
+        live: True to ask the source's service, though a wheel has the source's table.
+        wheels: files of the wheels that have the source's table, if the user has them.
 
     Returns:
         The path of the table if it was downloaded, else None.
@@ -38,23 +49,81 @@ def ensure(
         UserError: if it cannot be downloaded; the same call resumes where this one stopped.
     """
     download = resolved.download
-    if download is None or resolved.table_path(structures):
-        if url:
-            state = "here already" if download else "no source to download"
-            logger.info("--url is not needed: %s is %s", resolved.text, state)
+    _check_options(resolved, live or bool(url and download and download.service), wheels)
+    table = resolved.table_path(structures)
+    if download is None or table:
+        for option, given in (("--url", url), ("--wheel", wheels)):
+            if given:
+                state = "here already" if download else "no source to download"
+                logger.info("%s is not needed: %s is %s", option, resolved.text, state)
         if download:
             tidy(resolved.folder, resolved.name)
+            if table and download.has_wheel and download.service:
+                _check_origin(table, live)
         return None
     check_structures(resolved, structures)
-    if is_offline() and (download.service or own_file(download.dataset) is None):
+    if is_offline() and not _is_at_hand(resolved, download, by_wheel(download, url, live), wheels):
         try:
             return resolved.require_table(structures)
         except UserError as error:
             raise UserError(f"{error}; IRNET_OFFLINE forbids downloading it") from None
-    return fetch(resolved, url, structures)
+    return fetch(resolved, url, structures, live, wheels)
 
 
-def fetch(resolved: ResolvedSource, url: str | None = None, structures: bool = False) -> Path:
+def _is_at_hand(
+    resolved: ResolvedSource, download: Download, from_wheel: bool, wheels: Sequence[Path | str]
+) -> bool:
+    """Return True if the table can be made without the network, from files that are here."""
+    if from_wheel:
+        return bool(wheels) or all(map(is_cached, wheels_of(resolved.text)))
+    return not download.service and own_file(download.dataset) is not None
+
+
+def by_wheel(download: Download, url: str | None = None, live: bool = False) -> bool:
+    """Return True if a table is made from a wheel; `--live` and `--url` ask the service instead."""
+    return download.has_wheel and not (download.service and (live or url))
+
+
+def _check_options(resolved: ResolvedSource, live: bool, wheels: Sequence[Path | str]) -> None:
+    """Raise UserError for `--live` or `--wheel` where a source has no service or no wheel."""
+    download = resolved.download
+    if live and not (download and download.service):
+        known = ", ".join(name for name, one in DOWNLOADS.items() if one.service)
+        raise UserError(f"--live is for sources that have a service, {known}; got {resolved.text}")
+    if wheels and not (download and download.has_wheel and not live):
+        raise UserError(
+            f"--wheel is for oqmd, {CRABNET}NAME and {MATBENCH}TASK, without --live and --url; "
+            f"got {resolved.text}"
+        )
+
+
+def _check_origin(table: Path, live: bool) -> None:
+    """Refuse a table from a wheel as the service's, and name one from the service.
+
+    A table that the user has put there says nothing about its origin.
+    """
+    about = read_about(table)
+    is_from_wheel = "wheels" in about
+    if live and is_from_wheel:
+        raise UserError(
+            f"{table} is not from the service but from {about['url']}; to ask the service, "
+            "remove the table and its .about.json, or name another folder with --data-dir"
+        )
+    if not live and not is_from_wheel and about.get("url"):
+        logger.info(
+            f"note: {table} is used, which came from {about['url']} on {about.get('fetched')}; "
+            "without it, the table of a wheel would be used, and packs and results of this table "
+            "would be stale"
+        )
+
+
+def fetch(
+    resolved: ResolvedSource,
+    url: str | None = None,
+    structures: bool = False,
+    live: bool = False,
+    wheels: Sequence[Path | str] = (),
+) -> Path:
     """Download a source's raw table. Its address, number of rows and licence are logged first.
 
     Arguments and errors are those of `ensure`. Returns the path of the table.
@@ -63,9 +132,13 @@ def fetch(resolved: ResolvedSource, url: str | None = None, structures: bool = F
     if download is None:
         raise UserError(
             f"{resolved.text} cannot be downloaded; those that can: "
-            f"{', '.join(DOWNLOADS)}, {MATMINER}NAME"
+            f"{', '.join(DOWNLOADS)}, {MATMINER}NAME, {CRABNET}NAME, {MATBENCH}TASK"
         )
     check_structures(resolved, structures)
+    if by_wheel(download, url, live):
+        known = wheel_source(resolved.text, resolved.source)
+        logger.info(wheel_announcement(resolved, known))
+        return download_from_wheels(resolved.text, resolved.name, resolved.folder, known, wheels)
     logger.info(announcement(resolved, url))
     if download.service:
         return download_pages(
@@ -93,6 +166,8 @@ def has_structures(download: Download) -> bool:
     """Return True if the table of a download contains structures."""
     if download.service:
         return download.service.structures
+    if download.has_wheel:
+        return False
     return matminer_columns.has_structures(download.dataset)
 
 
@@ -118,6 +193,16 @@ def address(download: Download, url: str | None = None) -> str:
     if not download.dataset:
         return download.url if url is None else url
     return address_of(download.dataset, matminer_columns.dataset(download.dataset), url)
+
+
+def wheel_announcement(resolved: ResolvedSource, source: Source) -> str:
+    """Describe a table that is made from wheels: what, from which, and under which licence."""
+    names = ", ".join(wheel.requirement for wheel in wheels_of(resolved.text))
+    rows = f": {source.rows[0]:,} rows" if source.rows else ""
+    return (
+        f"making {resolved.folder}/{resolved.name}.csv.xz from {names}{rows}\n"
+        f"source: {source.title}\nlicence: {source.licence}\nplease cite: {source.citation}"
+    )
 
 
 def announcement(resolved: ResolvedSource, url: str | None) -> str:

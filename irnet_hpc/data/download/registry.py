@@ -1,4 +1,4 @@
-"""DOWNLOADS: the service or dataset from which each source is downloaded."""
+"""DOWNLOADS: the service, dataset or wheel from which each source is downloaded."""
 
 from typing import NamedTuple
 
@@ -7,15 +7,19 @@ from irnet_hpc.data.download.paged import Service
 
 
 class Download(NamedTuple):
-    """The origin of a source's table: the pages of a service, or a dataset of matminer."""
+    """The origin of a source's table: a wheel, the pages of a service, or a dataset of matminer.
+
+    A source that has a wheel and a service comes from the wheel, unless the user asks for `--live`.
+    """
 
     url: str  # base address of the service; unused for a dataset
     service: Service | None = None
     dataset: str = ""  # name in matminer's metadata, which state the address
+    has_wheel: bool = False  # whether wheel_tables.py makes the table
 
 
 DOWNLOADS = {
-    "oqmd": Download(oqmd.URL, service=oqmd.COMPOSITIONS),
+    "oqmd": Download(oqmd.URL, service=oqmd.COMPOSITIONS, has_wheel=True),
     "oqmd-sc": Download(oqmd.URL, service=oqmd.STRUCTURES),
     "aflow": Download(aflow.URL, service=aflow.ENTRIES),
     "mp": Download("", dataset="mp_all_20181018"),
