@@ -48,7 +48,7 @@ def hold_name(path: Path) -> Iterator[None]:
         )
 
     with exclusive(path.with_name(f".{path.stem}.lock"), refuse, remove=True):
-        for target in (path, rejected_path(path), lost_path(path)):
+        for target in (path, rejected_path(path), lost_path(path), kept_path(path)):
             remove_temporaries(target)
         yield
 
@@ -61,6 +61,11 @@ def rejected_path(path: Path) -> Path:
 def lost_path(path: Path) -> Path:
     """Return the path of the CSV file that lists the values left out of a pack, if any are."""
     return path.with_name(f"{path.stem}.values.csv")
+
+
+def kept_path(path: Path) -> Path:
+    """Return the path of the CSV file that lists what our rules would have left out of a pack."""
+    return path.with_name(f"{path.stem}.kept.csv")
 
 
 def blocks_folder(path: Path) -> Path:

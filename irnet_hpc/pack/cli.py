@@ -3,6 +3,8 @@
 python -m irnet_hpc.pack --source alloys                 needs no download; 20,000 alloys
 python -m irnet_hpc.pack --list                          the sources, and which are downloaded
 python -m irnet_hpc.pack --source oqmd --features magpie+elements    downloads what is missing
+python -m irnet_hpc.pack --source crabnet:OQMD_Bandgap   a benchmark, with its published parts
+python -m irnet_hpc.pack --source matbench:expt_gap --fold 0
 python -m irnet_hpc.pack --source mine.csv --property hardness --unit hardness=GPa
 mpirun -n 8 python -m irnet_hpc.pack --source oqmd       on MPI ranks; slurm/pack.sh: on nodes
 python -m irnet_hpc.pack --source oqmd --split element:O all oxygen compounds are test
@@ -102,6 +104,9 @@ def pack_options(arguments: argparse.Namespace) -> PackOptions:
         data_dir=arguments.data_dir,
         pack_dir=arguments.pack_dir,
         url=arguments.url,
+        live=arguments.live,
+        wheels=tuple(arguments.wheel),
+        fold=arguments.fold,
         workers=arguments.workers,
         overwrite=arguments.overwrite,
     )
@@ -187,6 +192,24 @@ def parser() -> CommandParser:
         help="print one JSON object at the end (only with --source or --info)",
     )
     add("--url", help="another address for the source's service, such as that of a mirror")
+    add(
+        "--live",
+        action="store_true",
+        help="ask the source's own service, for hours, though a wheel has a table of it (oqmd)",
+    )
+    add(
+        "--wheel",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a wheel that has the source's table, fetched elsewhere (oqmd, crabnet:, matbench:)",
+    )
+    add(
+        "--fold",
+        type=int,
+        metavar="K",
+        help="the official fold whose rows are test, 0 to 4 (matbench:)",
+    )
     names = ", ".join(
         name + " (experimental)" * bool(feature_set.experimental)
         for name, feature_set in FEATURE_SETS.items()
@@ -255,7 +278,8 @@ def parser() -> CommandParser:
 def _add_tasks(task: "argparse._MutuallyExclusiveGroup") -> None:
     task.add_argument(
         "--source",
-        help=f"{', '.join(SOURCES)}, matminer:NAME, or a path to a .csv or .jsonl (also .gz, .xz)",
+        help=f"{', '.join(SOURCES)}, matminer:NAME, crabnet:NAME, matbench:TASK, or a path to a "
+        ".csv or .jsonl (also .gz, .xz)",
     )
     task.add_argument("--info", metavar="PACK", help="print the contents of a pack (name or path)")
     task.add_argument("--verify", metavar="PACK", help="read a whole pack and check its hash")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irnet_hpc.data.benchmarks import MATBENCH, N_FOLDS
 from irnet_hpc.data.download.obtain import ensure
 from irnet_hpc.data.loading import DEFAULT_ROWS, Loaded, load_source
 from irnet_hpc.data.resolve import ResolvedSource, resolve_source
@@ -16,6 +17,7 @@ from irnet_hpc.data.splits import (
     RANDOM,
     SplitRule,
     count_on_two_sides,
+    fold_identity,
     parse_split_rule,
     split_identity,
     split_suffix,
@@ -37,6 +39,7 @@ from irnet_hpc.pack.summary import (
     suspect_units,
 )
 from irnet_hpc.pack.twins import find_twins
+from irnet_hpc.pack.verbatim import list_kept
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +66,9 @@ class PackOptions:
     data_dir: str | Path | None = None  # folder of raw tables; None: $IRNET_DATA, else data/
     pack_dir: str | Path | None = None  # folder of packs; None: $IRNET_PACKS, else packs/
     url: str | None = None  # another address for the source's service
+    live: bool = False  # ask the source's service, though a wheel has the source's table
+    wheels: tuple[str | Path, ...] = ()  # files of the wheels that have the source's table
+    fold: int | None = None  # the fold that is test; needed by sources with folds
     workers: int | None = None  # worker processes per rank; None: the fastest number
     overwrite: bool = False  # replace an existing pack of the same name
 
@@ -86,13 +92,37 @@ def pack_source(options: PackOptions, ranks: Ranks | None = None) -> Path | None
     if ranks.rank:
         assist(ranks)
         return None
-    split = parse_split_rule(options.split, options.split_seed)
     source = resolve_source(options.source, options.data_dir)
+    split = _split_rule(options, source)
     path = store.pack_path(pack_name(options, source, split), options.pack_dir)
     with blocks.hold_name(path):
         _make(options, source, split, path, ranks)
     dismiss(ranks)
     return path
+
+
+def _split_rule(options: PackOptions, source: ResolvedSource) -> SplitRule:
+    """Return the rule of the split. The fold of a source with folds is the seed of its split."""
+    split = parse_split_rule(options.split, options.split_seed)
+    known = source.source
+    if not known.has_folds:
+        if options.fold is not None:
+            raise UserError(f"--fold is for {MATBENCH}TASK, got {source.text}")
+        if known.is_verbatim and split != RANDOM:
+            raise UserError(
+                f"{source.text} has published parts, so --split must be {RANDOM} and --split-seed "
+                f"0, got {split} and {split.seed}"
+            )
+        return split
+    if split != RANDOM:
+        raise UserError(
+            f"{source.text} has official folds, so it takes --fold and no --split and "
+            f"--split-seed, got {split} and {split.seed}"
+        )
+    if options.fold is None or options.fold not in range(N_FOLDS):
+        choices = ", ".join(map(str, range(N_FOLDS)))
+        raise UserError(f"--fold of {source.text} must be one of {choices}, got {options.fold}")
+    return RANDOM._replace(seed=options.fold)
 
 
 def _make(
@@ -103,6 +133,11 @@ def _make(
     features.check_installed(feature_sets)
     for note in features.experimental_notes(feature_sets):
         logger.info(note)
+    if source.source.is_verbatim and options.limits:
+        raise UserError(
+            f"{source.text} is packed as it was published, so it takes no --limit, got "
+            f"{', '.join(options.limits)}"
+        )
     loaded = _load(options, source, feature_sets)
     if loaded.table.role and split != RANDOM:
         raise UserError(
@@ -112,7 +147,9 @@ def _make(
     filters = _filters(options, loaded, needs_ranking(feature_sets, loaded.source))
     identity = identify(loaded, feature_sets, filters, split)
     identity["n_source_rows"] = n_rows = min(len(loaded.table), options.rows or len(loaded.table))
-    if path.exists() and not options.overwrite:
+    if path.exists() and options.overwrite:
+        announce_stale(path, identity)
+    elif path.exists():
         check_same(path, identity)
         logger.info(f"the pack exists already: {path}")
         # Blocks are left over if a process was killed after it had finished the pack.
@@ -122,6 +159,8 @@ def _make(
     selection = select(
         loaded.table, feature_sets, loaded.source, filters, tuple(loaded.units), n_rows
     )
+    if loaded.source.is_verbatim:
+        list_kept(path, loaded, feature_sets)
     for suspicion in suspect_units(selection):
         logger.warning(f"warning: {suspicion}")
     materials = split_and_order(selection.materials, split)
@@ -134,6 +173,7 @@ def _make(
         logger.warning(twin)
     attrs = {
         "n_read": n_rows,
+        "notes": loaded.notes,
         "filtered": selection.filtered,
         "combined": selection.combined,
         "licence": loaded.source.licence,
@@ -149,6 +189,12 @@ def _make(
         for warning in describe_warnings(pack):
             logger.warning(warning)
         logger.info(f"wrote {path}, {n_mib:,.1f} MiB, in {time.monotonic() - began:.1f} s")
+        if loaded.source.is_verbatim and pack.n_rows < loaded.n_available:
+            n_lost = loaded.n_available - pack.n_rows
+            logger.warning(
+                f"warning: {n_lost:,} rows of {source.text} are not packed, so numbers of this "
+                "pack are not comparable to published ones"
+            )
         if pack.attrs["n_rejected"]:
             logger.info(f"the rejected rows are in {blocks.rejected_path(path)}")
         if selection.lost:
@@ -158,7 +204,7 @@ def _make(
 def _load(options: PackOptions, source: ResolvedSource, feature_sets: tuple[str, ...]) -> Loaded:
     """Find or download the source, and read it."""
     structures = features.need_structures(feature_sets)
-    ensure(source, options.url, structures)
+    ensure(source, options.url, structures, options.live, options.wheels)
     logger.info(f"reading {source.text}")
     # A sample is taken only after all rows have decided which row stands for a composition.
     return load_source(
@@ -187,7 +233,7 @@ def _filters(options: PackOptions, loaded: Loaded, ranking: bool) -> list[Filter
                 f"limits of {name} must be a lower and a higher number, got {low:g} and {high:g}"
             )
         own.append(Filter(name, low, high, closed=True, unit=loaded.units[name]))
-    if not options.filters:
+    if not options.filters or loaded.source.is_verbatim:
         return own
     rules = [rule for rule in loaded.source.filters if rule.property in known]
     rules = [rule for rule in rules if rule.property in loaded.units or rule.deviations == math.inf]
@@ -214,7 +260,8 @@ def pack_name(options: PackOptions, source: ResolvedSource, split: SplitRule) ->
         name += f"-n{options.rows}" if options.rows not in (None, default_rows) else ""
         for limited, (low, high) in options.limits.items():
             name += f"-{limited}={low:.12g}..{high:.12g}"
-        name += split_suffix(split)
+        fold = f"-fold{options.fold}" if options.fold is not None else ""
+        name += fold or split_suffix(split)
         name += "" if options.filters else "-nofilters"
     if not NAME.fullmatch(name) or name.endswith(".h5"):
         raise UserError(
@@ -236,8 +283,29 @@ def identify(
         "features": "+".join(feature_sets),
         "feature_versions": {name: FEATURE_SETS[name].version for name in feature_sets},
         "filters": [str(rule) for rule in filters],
-        "split": {"by": "column"} if loaded.table.role else split_identity(split),
+        "split": _split_identity(loaded, split),
     }
+
+
+def _split_identity(loaded: Loaded, split: SplitRule) -> dict:
+    if loaded.table.fold is not None:
+        return fold_identity(split.seed)
+    return {"by": "column"} if loaded.table.role else split_identity(split)
+
+
+def announce_stale(path: Path, identity: dict) -> None:
+    """Say that results of the existing pack become stale, if another pack replaces it."""
+    try:
+        with store.open_pack(path) as pack:
+            differing = [name for name, value in identity.items() if pack.identity[name] != value]
+    except UserError:  # a damaged pack is replaced, too
+        return
+    if differing:
+        logger.warning(
+            f"note: {path} is replaced by a different pack, which differs in "
+            f"{', '.join(differing)}; results of the earlier pack are stale from now on, and "
+            "tables show them apart"
+        )
 
 
 def check_same(path: Path, identity: dict) -> None:
@@ -254,5 +322,5 @@ def check_same(path: Path, identity: dict) -> None:
     if differing:
         raise UserError(
             f"{path} exists and is a different pack, which differs in {', '.join(differing)}; "
-            "overwrite the pack, or give another name"
+            "overwrite the pack, which makes its results stale, or give another name"
         )

@@ -179,13 +179,16 @@ def _count_filtered(
 def split_and_order(materials: Materials, split: SplitRule) -> Materials:
     """Split the materials into train, val and test, and sort them in the order of the pack.
 
-    If the table states a split, that split is kept.
+    If the table states a split, that split is kept. If it has folds, the split's seed is the number
+    of the fold that is test.
 
     Raises:
         UserError: If the split holds out no material, or every material.
     """
     role = materials.role
-    if role is None and split.by == "random":
+    if materials.fold is not None:
+        role = roles_around(materials.reduced, materials.fold == split.seed, split.seed)
+    elif role is None and split.by == "random":
         role = roles_of(materials.reduced, split.seed)
     elif role is None:
         held_out = materials.contains(split.elements)

@@ -218,6 +218,8 @@ def describe_pack(pack: Pack) -> str:
         "citation": attrs["citation"] or "not stated",
     }
     lines = [f"{name:<10}{value}" for name, value in fields.items()]
+    # Packs made before the attribute `notes` have none.
+    lines += [f"{'note':<10}{note}" for note in attrs.get("notes", ())]
     return "\n".join([*lines, "", describe_rows(pack), *describe_warnings(pack)])
 
 
@@ -235,4 +237,5 @@ def pack_facts(pack: Pack) -> dict:
         },
         "identity": pack.identity,
         **{name: pack.attrs[name] for name in described},
+        "notes": pack.attrs.get("notes", []),
     }
