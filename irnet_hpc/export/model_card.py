@@ -102,6 +102,8 @@ def _protocol(spec: RunSpec, result: RunResult) -> str:
         text = f"The test rows are all materials that contain {elements}; train has none of them"
     elif split["by"] == "column":
         text = "Train, val and test are those of the source's own table"
+    elif split["by"] == "fold":
+        text = f"The test rows are those of the benchmark's official fold {split['seed']}"
     else:
         text = (
             "Train, val and test rows are drawn at random, by a hash of the reduced formula "

@@ -24,6 +24,7 @@ from irnet_hpc.sweep.context import SweepContext, SweepOptions, take_up
 from irnet_hpc.sweep.hand_over import hand_over
 from irnet_hpc.sweep.jobs import Commands, aggregate_command, outside_any_job
 from irnet_hpc.sweep.matrix.resources import Resources
+from irnet_hpc.sweep.raw_tables import fetch_tables
 from irnet_hpc.sweep.sbatch import afterany, slurm_parameters, state_folder, submit_jobs
 from irnet_hpc.sweep.status import summary
 
@@ -94,6 +95,8 @@ def submit(context: SweepContext) -> Submission:
                 f"--pack-nodes {context.options.pack_nodes} needs SLURM, which does not answer "
                 "here; on one machine `sweep run` fills it with workers by itself"
             )
+        if not unknown or array_size is None:
+            fetch_tables(matrix.packs)
         if array_size is None:
             path, process = to_background(context)
             return Submission(ledger, len(statuses), path, process)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from irnet_hpc.data.benchmarks import is_benchmark
 from irnet_hpc.data.formulas import parse_formula, reduced_formula
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.network import Network
@@ -148,6 +149,10 @@ def describe(origin: Origin, pack: Pack, data: Dataset, pack_dir: Path | str | N
 
     The origin's pack is read to count the formulas that its rows share with the val and test
     rows. If the pack cannot be read, a warning says why, and the counts are None.
+
+    Raises:
+        UserError: If the pack is a benchmark, and a formula that it tests trained the origin on any
+            property, or it is not known whether one did.
     """
     spec = origin.spec
     shared: tuple[int | None, int | None] = (None, None)
@@ -155,8 +160,19 @@ def describe(origin: Origin, pack: Pack, data: Dataset, pack_dir: Path | str | N
         path = pack.path if spec.pack == pack.name else pack_path(spec.pack, pack_dir)
         shared = n_shared(pack, data, trained_on(origin, path))
     except UserError as error:
+        if is_benchmark(pack.identity["source"]):
+            raise UserError(
+                f"a run on {pack.identity['source']} cannot start from {origin.folder}, since it "
+                f"is not known whether formulas that it tests trained that run: {error}"
+            ) from None
         logger.warning(
             f"warning: the formulas that the init run was trained on are not known: {error}"
+        )
+    if shared[1] and is_benchmark(pack.identity["source"]):
+        raise UserError(
+            f"a run on {pack.identity['source']} cannot start from {origin.folder}, since "
+            f"{shared[1]:,} formulas that it tests have trained or selected that run "
+            f"({spec.property} of {spec.pack}); its test MAE would not compare to published ones"
         )
     named = {
         name: getattr(spec, name)

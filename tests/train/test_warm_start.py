@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from irnet_hpc.files import read_json, write_json
 from irnet_hpc.models.architectures import parse_layers
 from irnet_hpc.models.network import Network
 from irnet_hpc.pack.store import open_pack
+from irnet_hpc.pack.writer import create_pack
 from irnet_hpc.runs.recipes import RECIPES, resolve
 from irnet_hpc.runs.result import read_result
 from irnet_hpc.runs.spec import TRAINING_VERSION, RunSpec, model_of, run_id, run_key
@@ -504,6 +506,35 @@ def test_test_rows_that_selected_an_origin_of_protocol_paper_are_shared(alloys_p
     n_test = len(compositions(alloys_pack, "test"))
     assert read_result(folder / "result.json").origin["n_shared_test"] == n_test
     assert f"warning: {n_test} formulas" in printed
+
+
+def benchmark_of(alloys_pack: Path, path: Path, rows: slice) -> Path:
+    """The alloys as a benchmark: train, val and test are the rows in this order."""
+    everything = slice(0, 600)
+    with open_pack(alloys_pack) as pack, create_pack(path, pack.feature_labels, 600) as writer:
+        counts = {"train": pack.n_train, "val": pack.n_val, "test": pack.n_test}
+        writer.append(pack.x(everything)[rows])
+        columns = pack.formulas(everything)[rows], pack.material_ids(everything)[rows]
+        targets = {name: pack.y(name, everything)[rows] for name in pack.units}
+        identity = pack.identity | {"source": "crabnet:mp_mu_b", "split": {"by": "column"}}
+        writer.finish(*columns, targets, counts, identity, {})
+    return path
+
+
+def test_a_benchmark_starts_from_no_run_that_a_formula_of_its_test_rows_trained(
+    pretrained, alloys_pack, tmp_path
+):
+    told = {"init": pretrained, "pack_dir": alloys_pack.parent}
+    same = benchmark_of(alloys_pack, tmp_path / "same.h5", slice(None))
+    folder, _ = finish(same, tmp_path / "results", **told)
+    assert read_result(folder / "result.json").origin["n_shared_test"] == 0
+    turned = benchmark_of(alloys_pack, tmp_path / "turned.h5", slice(None, None, -1))
+    done = run(turned, tmp_path / "results", **told)
+    assert done.returncode == 2
+    assert re.search(r"[1-9]\d* formulas that it tests have trained or selected", done.stderr)
+    unknown = run(same, tmp_path / "others", init=pretrained, pack_dir=tmp_path / "none")
+    assert unknown.returncode == 2 and "not known whether" in unknown.stderr
+    assert not list((tmp_path / "others").rglob("result.json"))
 
 
 @pytest.mark.parametrize("case", ["no pack", "another pack", "a start of its own"])

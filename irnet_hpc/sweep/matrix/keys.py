@@ -7,7 +7,7 @@ from msgspec import Meta
 
 from irnet_hpc.sweep.matrix.fields import markdown_table
 from irnet_hpc.sweep.matrix.origins import InitKeys
-from irnet_hpc.sweep.matrix.packs import PackKeys, Seed
+from irnet_hpc.sweep.matrix.packs import Fold, PackKeys, Seed
 from irnet_hpc.sweep.matrix.resources import NARROWING, Resources, Retry
 from irnet_hpc.sweep.matrix.sites import Site, WholeNodes
 
@@ -66,6 +66,15 @@ class MatrixKeys:
             "the packs are called NAME, NAME-element_O, ...; `families`: each family of elements "
             "in turn",
             extra={"default": "`[random]`"},
+        ),
+    ] = dataclasses.field(default_factory=list)
+    folds: Annotated[
+        list[Fold],
+        Meta(
+            description="official folds of the sources `matbench:TASK`; the packs are called "
+            "NAME-fold0, NAME-fold1, ... and their errors are averaged. A pack's own list replaces "
+            "this one",
+            extra={"default": "none"},
         ),
     ] = dataclasses.field(default_factory=list)
     train_rows: Annotated[

@@ -8,6 +8,7 @@ from typing import Annotated, NamedTuple
 
 from msgspec import Meta
 
+from irnet_hpc.data.benchmarks import MATBENCH, N_FOLDS
 from irnet_hpc.data.elements import FAMILIES
 from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.data.resolve import ResolvedSource, resolve_source
@@ -28,6 +29,7 @@ from irnet_hpc.runs.spec import check_properties
 from irnet_hpc.sweep.matrix.fields import check_keys, check_values, entries_of
 
 Seed = Annotated[int, Meta(ge=0)]
+Fold = Annotated[int, Meta(ge=0, le=N_FOLDS - 1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +80,21 @@ class PackKeys:
             extra={"default": "the matrix's list"},
         ),
     ] = dataclasses.field(default_factory=list)
+    fold: Annotated[
+        int | None,
+        Meta(
+            description="the official fold that is test, for a source `matbench:TASK`: "
+            "`pack --fold`",
+            extra={"rule": "a whole number from 0 to 4", "default": "none"},
+        ),
+    ] = None
+    folds: Annotated[
+        list[Fold],
+        Meta(
+            description="official folds, each of which gives a pack",
+            extra={"default": "the matrix's list"},
+        ),
+    ] = dataclasses.field(default_factory=list)
 
 
 # Keys of a pack that become options of `python -m irnet_hpc.pack`.
@@ -87,9 +104,10 @@ PACK_OPTIONS = {
     "rows": "--rows",
     "split": "--split",
     "split_seed": "--split-seed",
+    "fold": "--fold",
 }
 # A key that lists splits -> the key of a pack that gets each of the listed values.
-AXES = {"splits": "split", "split_seeds": "split_seed"}
+AXES = {"splits": "split", "split_seeds": "split_seed", "folds": "fold"}
 # Entries of `splits` that stand for every family of elements in turn.
 EVERY_FAMILY = ("families", "family:*")
 
@@ -131,7 +149,7 @@ class PackDefaults(NamedTuple):
     """The settings of a matrix for packs that have no settings of their own."""
 
     properties: Sequence[str] = ()
-    # split -> texts, split_seed -> numbers
+    # split -> texts, split_seed and fold -> numbers
     axes: Mapping[str, list] = {}
     pack_dir: Path | str | None = None
 
@@ -156,11 +174,11 @@ def read_packs(entry: str | dict, defaults: PackDefaults) -> list[MatrixPack]:
 
 
 def axes_of(table: Mapping, record: type) -> dict[str, list]:
-    """Read the keys `splits` and `split_seeds` of a matrix or a pack.
+    """Read the keys `splits`, `split_seeds` and `folds` of a matrix or a pack.
 
     Returns:
-        `split` -> rules as text, `split_seed` -> numbers; without an entry for a key that is
-        missing.
+        `split` -> rules as text, `split_seed` and `fold` -> numbers; without an entry for a key
+        that is missing.
     """
     axes: dict[str, list] = {}
     if "splits" in table:
@@ -173,6 +191,8 @@ def axes_of(table: Mapping, record: type) -> dict[str, list]:
         axes["split"] = list(dict.fromkeys(str(parse_split_rule(text)) for text in texts))
     if "split_seeds" in table:
         axes["split_seed"] = entries_of(table, record, "split_seeds")
+    if "folds" in table:
+        axes["fold"] = entries_of(table, record, "folds")
     return axes
 
 
@@ -193,7 +213,9 @@ def over_splits(entry: dict, axes: Mapping[str, list]) -> list[dict]:
     for values in itertools.product(*axes.values()):
         stated = dict(zip(axes, values, strict=True))
         split = parse_split_rule(stated.get("split", str(RANDOM)), stated.get("split_seed", 0))
-        entries.append(plain | stated | {"name": entry["name"] + split_suffix(split)})
+        fold = {**plain, **stated}.get("fold")
+        suffix = split_suffix(split) if fold is None else f"-fold{fold}"
+        entries.append(plain | stated | {"name": entry["name"] + suffix})
     return entries
 
 
@@ -245,17 +267,36 @@ def _planned_pack(path: Path, entry: dict, base: str, properties: tuple[str, ...
     resolved = resolve_source(entry["source"])
     # Planning does not read a user's own table, so the table may have any property.
     source = resolved.source
-    units = {name: PROPERTIES[name].unit for name in source.properties} | stated_units
-    split = _split_of(entry)
+    units = source.unit_by_property() | stated_units
+    check_published(entry, resolved)
+    split = None if source.is_verbatim else _split_of(entry)
     lacking = {symbol for family in source.lacks for symbol in FAMILIES[family]}
-    never = split.by != RANDOM.by and lacking.issuperset(split.elements)
-    impossible = (
-        f"no row of {entry['source']} contains {join_with_or(split.elements)}" if never else ""
-    )
+    held_out = split.elements if split else ()
+    never = bool(held_out) and lacking.issuperset(held_out)
+    impossible = f"no row of {entry['source']} contains {join_with_or(held_out)}" if never else ""
     options = _options(entry, resolved, stated_units)
     return MatrixPack(
         entry["name"], base, split, options, path, properties, units, None, impossible
     )
+
+
+def check_published(entry: dict, resolved: ResolvedSource) -> None:
+    """Raise UserError unless a pack states a fold where its source has folds, and only there.
+
+    A source with published parts has no other split.
+    """
+    source, name = resolved.source, entry["name"]
+    if source.has_folds and "fold" not in entry:
+        raise UserError(f"pack {name} of {resolved.text} must have fold or folds, from 0 to 4")
+    if entry.get("fold", 0) not in range(N_FOLDS):
+        raise UserError(f"fold of pack {name} must be from 0 to {N_FOLDS - 1}, got {entry['fold']}")
+    if "fold" in entry and not source.has_folds:
+        raise UserError(f"pack {name} must have no folds, which only {MATBENCH}TASK has")
+    for key in ("split", "split_seed"):
+        if source.is_verbatim and key in entry:
+            raise UserError(
+                f"pack {name} must have no {key}, since {resolved.text} has published parts"
+            )
 
 
 def spelled_out(entry: str | dict) -> dict:
@@ -323,9 +364,14 @@ def _refuse_another(path: Path, entry: dict, identity: dict) -> None:
         "split": str(split or RANDOM),
         # None: the source's own split.
         "split_seed": split and split.seed,
+        "fold": identity["split"]["seed"] if identity["split"]["by"] == "fold" else None,
         "filters": bool(identity["filters"]),
     }
-    stated = {key: entry[key] for key in built if key in entry and built[key] is not None}
+    stated = {
+        key: entry[key]
+        for key in built
+        if key in entry and (built[key] is not None or key == "fold")
+    }
     if "features" in stated:
         stated["features"] = set(stated["features"].split("+"))
     if "split" in stated:
