@@ -164,7 +164,7 @@ def unseeded_identity(run: FinishedRun) -> dict:
 
 
 def split_families(runs: Iterable[FinishedRun]) -> list[SplitFamily]:
-    """Find packs whose names differ only in `-split<k>`, where k is the split's seed."""
+    """Find packs whose names differ only in `-split<k>` or `-fold<k>`, k being the split's seed."""
     packs_of_name: dict[str, dict[str, FinishedRun]] = defaultdict(dict)
     for run in runs:
         pack = run.spec.pack
@@ -182,7 +182,9 @@ def split_families(runs: Iterable[FinishedRun]) -> list[SplitFamily]:
 
 
 def _without_seed(pack: str, run: FinishedRun) -> str:
-    """Remove the seed of a run's split from the name of its pack."""
+    """Remove the seed of a run's split, or its fold, from the name of its pack."""
+    if run.split_identity.get("by") == "fold":
+        return re.sub(rf"-fold{run.split}(?=-|$)", "", pack, count=1)
     return re.sub(rf"-split{run.split}(?=-|$)", "", pack, count=1) if run.split else pack
 
 

@@ -244,7 +244,7 @@ def tabulate(runs: Sequence[FinishedRun], gaps: Iterable[Gap] = ()) -> tuple[Tab
 
 def _belongs(spec: RunSpec, group: Group, packs: Mapping[str, str]) -> bool:
     """Return True if a run without a result belongs to the group's table."""
-    pack = packs.get(spec.pack) or re.sub(r"-split\d+(?=-|$)", "", spec.pack)
+    pack = packs.get(spec.pack) or re.sub(r"-(?:split|fold)\d+(?=-|$)", "", spec.pack)
     joint = spec.property if len(spec.properties) > 1 else None
     started = spec.start_from is not None
     return (pack, spec.recipe, spec.protocol, spec.train_rows, started, joint) == (

@@ -225,6 +225,7 @@ def _chart_parts(findings: Findings, sections: Mapping[str, PageSection]) -> Ite
 
 # Heading on the page -> name of the section below the heading.
 SECTION_PARTS = {
+    "Leaderboards": "leaderboard",
     "Significance": "intervals",
     "Differences": "differences",
     "Ranks": "ranks",

@@ -9,6 +9,7 @@ from irnet_hpc.aggregate.sections import (
     depths,
     differences,
     ensembles,
+    leaderboard,
     mae_intervals,
     optimism,
     ranks,
@@ -21,6 +22,7 @@ from irnet_hpc.aggregate.sections import (
 SECTIONS = (
     depths.section,
     tasks.section,
+    leaderboard.section,
     mae_intervals.section,
     ensembles.section,
     differences.section,
