@@ -197,7 +197,7 @@ def run_on(parts: Sequence[Part], command: Sequence[str], srun_args: Sequence[st
     try:
         for part in parts:
             line = srun_command(part, command, srun_args)
-            log.info("%d workers' nodes: %s", len(part.hosts), ", ".join(part.hosts))
+            log.info("workers on %d nodes: %s", len(part.hosts), ", ".join(part.hosts))
             # In a session of its own Ctrl-C reaches this process only, and srun once, from here.
             sruns.append(
                 subprocess.Popen(
