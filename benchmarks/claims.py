@@ -64,27 +64,28 @@ def claims(folder: Path, n_workers: int, n_cells: int) -> tuple[list[str], float
     for process in processes:
         process.start()
     barrier.wait()
-    began = time.time()
     for process in processes:
         process.join()
     assert all(process.exitcode == 0 for process in processes)
     lines = [path.read_text().splitlines() for path in lists]
-    last = max(float(words[0]) for words in lines)
-    return [name for words in lines for name in words[1:]], last - began
+    # This process may wake up late, so the workers note when they began.
+    began, last = min(float(words[0]) for words in lines), max(float(words[1]) for words in lines)
+    return [name for words in lines for name in words[2:]], last - began
 
 
 def work(folder: Path, names: tuple[str, ...], path: Path, barrier: Barrier) -> None:
-    """Take cells until none is left, and write the time of the last one and all names to `path`."""
+    """Take cells until none is left; write when it began, the time of the last, and all names."""
     taken, last = [], 0.0
     seat = journal.begin(folder, "claims", "worker", process_name(os.getpid()))
     with Leases() as leases, Board(folder, "claims", seat) as board:
         leases.keep_touching(seat)
         barrier.wait()
+        began = time.time()
         while (name := board.take(names)) is not None:
             last = time.time()
             taken.append(name)
             board.done(name)
-        path.write_text("\n".join([repr(last), *taken]) + "\n")
+        path.write_text("\n".join([repr(began), repr(last), *taken]) + "\n")
 
 
 def machine() -> str:

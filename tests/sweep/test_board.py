@@ -214,7 +214,22 @@ def test_a_result_counts_though_its_worker_was_taken_for_dead(tmp_path):
         die(a)
         b.refresh()
         a.done(CELLS[0])
+        a.refresh()
         assert b.take(CELLS) == CELLS[1]
+
+
+def test_a_done_cell_is_recorded_with_the_next_that_is_taken(tmp_path):
+    with seat(tmp_path, "a") as a, seat(tmp_path, "b") as b:
+        assert a.take(CELLS) == CELLS[0]
+        a.done(CELLS[0])
+        assert b.take(CELLS) == CELLS[1]
+        assert a.take(CELLS) == CELLS[2]
+        assert read_standing(a.path).done == {CELLS[0]}
+        a.done(CELLS[2])
+        assert a.take(CELLS[:1]) is None
+        assert read_standing(a.path).done == {CELLS[0], CELLS[2]}
+        b.done(CELLS[1])
+    assert read_standing(a.path).done == {CELLS[0], CELLS[1], CELLS[2]}
 
 
 def test_a_cell_that_a_user_asks_for_again_is_free_unless_it_is_being_trained(tmp_path):
@@ -298,6 +313,7 @@ def test_no_interleaving_gives_a_cell_to_two_or_loses_one(tmp_path_factory, step
             del held[name]
             if what == "done":
                 board.done(name)
+                board.refresh()
                 done.add(name)
             elif what == "failed":
                 board.failed(name, "an error")
