@@ -26,6 +26,7 @@ def pack_table(
     rows: int | None = None,
     split: str = str(RANDOM),
     split_seed: int = 0,
+    fold: int | None = None,
     filters: bool = True,
     limits: Mapping[str, tuple[float, float]] | None = None,
     data_dir: str | Path | None = None,
@@ -54,6 +55,7 @@ def pack_table(
         split: The rule that decides which rows are test, e.g. `random`, `element:O` or
             `family:halogens`.
         split_seed: The seed of the split.
+        fold: The official fold that is test, 0 to 4; needed by sources `matbench:TASK`.
         filters: True to let hard limits and the source's filters remove values.
         limits: Property -> lowest and highest value to keep, in its unit, such as
             `{"bulk_modulus": (0, math.inf)}`. Values outside count as not reported.
@@ -94,6 +96,7 @@ def pack_table(
         rows=None if rows is None else check_whole("rows", rows),
         split=split,
         split_seed=check_whole("split_seed", split_seed),
+        fold=None if fold is None else check_whole("fold", fold),
         filters=filters,
         limits=dict(limits),
         data_dir=data_dir,

@@ -9,6 +9,7 @@ from irnet_hpc.data.download import wheels
 from irnet_hpc.errors import UserError
 from irnet_hpc.pack.pipeline import PackOptions, pack_source
 from irnet_hpc.pack.store import open_pack
+from irnet_hpc.pack.table import pack_table
 from tests.data.download.wheel_index import crabnet_wheel, matbench_wheel
 
 # Beyond the filter of energies, beyond the hard limit, and one composition in two spellings.
@@ -84,6 +85,9 @@ def test_each_fold_tests_its_rows_and_together_they_test_every_row_once(files, t
             value = {own: float(STEELS[int(own[-3:]) - 1][1]) for own in frame["material_id"]}
             assert (frame["yield_strength"] == frame["material_id"].map(value)).all()
             tested += ids
+    where = {"data_dir": tmp_path / "data", "pack_dir": tmp_path / "packs"}
+    with pack_table("matbench:steels", features="elements", fold=3, **where) as pack:
+        assert sorted(pack.material_ids(pack.rows("test"))) == FOLDS[3]
     assert sorted(tested) == sorted(own for fold in FOLDS for own in fold)
     assert names == [f"matbench-steels-elements-fold{fold}" for fold in range(5)]
 

@@ -49,7 +49,7 @@ def ensure(
         UserError: if it cannot be downloaded; the same call resumes where this one stopped.
     """
     download = resolved.download
-    _check_options(resolved, live or bool(url and download and download.service), wheels)
+    _check_options(resolved, url, live, wheels)
     table = resolved.table_path(structures)
     if download is None or table:
         for option, given in (("--url", url), ("--wheel", wheels)):
@@ -81,12 +81,20 @@ def _is_at_hand(
 
 def by_wheel(download: Download, url: str | None = None, live: bool = False) -> bool:
     """Return True if a table is made from a wheel; `--live` and `--url` ask the service instead."""
-    return download.has_wheel and not (download.service and (live or url))
+    return download.has_wheel and not (download.service and (live or url is not None))
 
 
-def _check_options(resolved: ResolvedSource, live: bool, wheels: Sequence[Path | str]) -> None:
-    """Raise UserError for `--live` or `--wheel` where a source has no service or no wheel."""
+def _check_options(
+    resolved: ResolvedSource, url: str | None, live: bool, wheels: Sequence[Path | str]
+) -> None:
+    """Raise UserError for `--live`, `--url` or `--wheel` where a source has no use for it."""
     download = resolved.download
+    if url is not None and download and download.has_wheel and not download.service:
+        raise UserError(
+            f"--url is not for {resolved.text}, which comes from a wheel; the settings of pip say "
+            f"from which index (PIP_INDEX_URL), got {url!r}"
+        )
+    live = live or (url is not None and download is not None and download.service is not None)
     if live and not (download and download.service):
         known = ", ".join(name for name, one in DOWNLOADS.items() if one.service)
         raise UserError(f"--live is for sources that have a service, {known}; got {resolved.text}")

@@ -196,5 +196,7 @@ def test_the_service_is_asked_only_live_or_by_its_address(crabnet, serve, tmp_pa
     ensure(oqmd(tmp_path), wheels=[own])
     with pytest.raises(UserError, match="not from the service"):
         ensure(oqmd(tmp_path), live=True)
+    with pytest.raises(UserError, match="--url is not for crabnet:OQMD_Bandgap"):
+        ensure(resolve_source("crabnet:OQMD_Bandgap", tmp_path), address)
     with pytest.raises(UserError, match="--live is for"):
         ensure(resolve_source("crabnet:OQMD_Bandgap", tmp_path), live=True)
