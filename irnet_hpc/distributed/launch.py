@@ -284,10 +284,9 @@ def n_threads(where: Launch | None, environment: Mapping[str, str] = os.environ)
         where: The launch, or None.
         environment: The environment variables of the process.
     """
-    # A list gives a number per level of nested parallelism; ours is the outermost.
-    stated = environment.get("OMP_NUM_THREADS", "").partition(",")[0]
-    if stated.isdecimal() and int(stated) and not _is_of_torchrun(where, stated):
-        return int(stated)
+    stated = stated_threads(environment)
+    if stated is not None and not _is_of_torchrun(where, stated):
+        return stated
     cores = os.sched_getaffinity(0)
     n_local = where.local_size if where else 1
     if where and _is_bound(where, cores, environment):
@@ -301,12 +300,19 @@ def n_threads(where: Launch | None, environment: Mapping[str, str] = os.environ)
     return max(1, n_cores // n_local)
 
 
-def _is_of_torchrun(where: Launch | None, stated: str) -> bool:
+def stated_threads(environment: Mapping[str, str] = os.environ) -> int | None:
+    """Return the number of threads in OMP_NUM_THREADS; None if it states none."""
+    # A list gives a number per level of nested parallelism; ours is the outermost.
+    text = environment.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(text) if text.isdecimal() and int(text) else None
+
+
+def _is_of_torchrun(where: Launch | None, stated: int) -> bool:
     """Return True if torchrun, not the user, set OMP_NUM_THREADS.
 
     torchrun (torch 2.13) sets it to 1 for several processes on a node if it is not set already.
     """
-    if not where or where.launcher != "torchrun" or stated != "1":
+    if not where or where.launcher != "torchrun" or stated != 1:
         return False
     try:
         began_with = Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0")

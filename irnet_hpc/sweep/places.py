@@ -8,7 +8,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from irnet_hpc.distributed import memory
+from irnet_hpc.distributed.launch import stated_threads
 from irnet_hpc.errors import UserError
+from irnet_hpc.models.architectures import parse_layers
+from irnet_hpc.models.threads import threads_that_pay
+from irnet_hpc.runs.recipes import Recipe
 from irnet_hpc.sweep.bundles import AUTO
 from irnet_hpc.sweep.cell_states import CellStatus
 
@@ -109,13 +113,17 @@ def places_here(
 def threads_of(status: CellStatus, environment: Mapping[str, str] = os.environ) -> int:
     """Return the number of threads of each rank of a cell.
 
-    The user's own number (OMP_NUM_THREADS) counts more than that of the matrix.
+    The user's own number (OMP_NUM_THREADS) counts more than that of the matrix, and a small network
+    gets no more threads than pay.
     """
-    # A list gives a number per level of nested parallelism; ours is the outermost.
-    stated = environment.get("OMP_NUM_THREADS", "").partition(",")[0]
-    if stated.isdecimal() and int(stated):
-        return int(stated)
-    return status.cell.resources.cpus_per_rank
+    stated = stated_threads(environment)
+    if stated is not None:
+        return stated
+    cell, n_threads = status.cell, status.cell.resources.cpus_per_rank
+    if n_threads == 1 or not isinstance(cell.recipe, Recipe):
+        return n_threads
+    n_rows = cell.recipe.batch // cell.resources.n_ranks
+    return threads_that_pay(parse_layers(cell.spec.layer_string), n_rows, n_threads)
 
 
 def cores_here(environment: Mapping[str, str] = os.environ) -> tuple[set[int], bool]:

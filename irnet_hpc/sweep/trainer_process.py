@@ -26,10 +26,6 @@ KEPT = (
     *("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT"),
     *("SLURM_JOB_END_TIME", "SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE"),
 )
-# The threads of OpenMP wait without spinning: beside other workers, a thread that spins takes a
-# core from another cell. GNU's library (libgomp of GCC 12, torch's on Linux) reads the first,
-# Intel's and LLVM's read both.
-QUIET = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
 # Processes inherit the environment and the cores, which belong to the whole process or thread.
 _starting = threading.Lock()
 
@@ -161,13 +157,12 @@ class WorkerProcess:
         if self.n_workers > 1:
             kept["IRNET_WORKERS"] = str(self.n_workers)
         with _starting, _on_cores(places), outside_any_job():
-            environment = QUIET if self.n_workers > 1 else {}
             return subprocess.Popen(
                 command,
                 stdin=stdin,
                 stdout=stdout,
                 stderr=None if is_warm else subprocess.STDOUT,
-                env=environment | {"OMP_NUM_THREADS": str(n_threads)} | os.environ | kept,
+                env={"OMP_NUM_THREADS": str(n_threads)} | os.environ | kept,
                 start_new_session=True,
             )
 

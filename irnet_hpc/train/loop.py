@@ -36,6 +36,7 @@ from irnet_hpc.train.schedules import learning_rate, plateau_factor
 from irnet_hpc.train.stack import Replica, Stack, stacks
 from irnet_hpc.train.step import Step
 from irnet_hpc.train.stopping import StopRequest
+from irnet_hpc.train.threads import threads_of, with_threads
 
 # A lost node costs at most so many seconds of work, or an epoch if that takes longer.
 CHECKPOINT_S = 60
@@ -134,7 +135,8 @@ def train(
     stack = Stack(replicas, comm, device)
     bar = progress.make_bar(stack, options.progress_bar and comm.rank == 0)
     orders = Orders(replicas[0].data.train.row, ahead=device.type == "cuda")
-    with contextlib.closing(bar), contextlib.closing(orders):
+    n_threads = threads_of(stack.replicas[0], comm, device)
+    with contextlib.closing(bar), contextlib.closing(orders), with_threads(n_threads):
         yield from _Training(stack, comm, stop, options, bar, orders).epochs()
 
 

@@ -31,6 +31,7 @@ from irnet_hpc.train.provenance import provenance
 from irnet_hpc.train.run import Run, TrainOptions
 from irnet_hpc.train.stack import Replica, load_each
 from irnet_hpc.train.stopping import StopRequest, stop_request
+from irnet_hpc.train.threads import threads_of
 from irnet_hpc.train.warm_start import check_features, describe, in_words
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def train_networks(
     place = place_of(replicas[0].data, comm) + " from a copy on the node" * is_copy
     starts = {}
     for replica in replicas:
-        start = _begin(replica, pack, options, comm, place)
+        start = _begin(replica, pack, options, comm, device, place)
         starts[replica.run.key] = start
         if comm.rank == 0:
             _log_start(replica, pack, comm, device, place, start)
@@ -123,7 +124,14 @@ def _load(
     return [Replica(run, rows) for run, rows in zip(runs, data, strict=True)]
 
 
-def _begin(replica: Replica, pack: Pack, options: TrainOptions, comm: Comm, place: str) -> Start:
+def _begin(
+    replica: Replica,
+    pack: Pack,
+    options: TrainOptions,
+    comm: Comm,
+    device: torch.device,
+    place: str,
+) -> Start:
     """Write run.json on rank 0, and return the facts about the start on every rank."""
     run = replica.run
 
@@ -135,7 +143,7 @@ def _begin(replica: Replica, pack: Pack, options: TrainOptions, comm: Comm, plac
             "size": comm.size,
             "engine": comm.name,
             "data": place,
-            "threads": torch.get_num_threads(),
+            "threads": threads_of(replica, comm, device),
         }
         return Start(begin(run, pack, attempt, origin), origin)
 

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import IO
 
 from irnet_hpc.console import ExitStatus, exit_status
+from irnet_hpc.distributed.processes import wait_quietly
 
 # The seconds that a training gets to save when its sweep is gone.
 SAVE_S = 20.0
@@ -38,6 +39,7 @@ _n_modules = 0
 
 def main() -> int:
     """Train what the lines on standard input ask for, until there are no more."""
+    wait_quietly()
     asked, answers = _own_streams()
     orders: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     trains = threading.Event()

@@ -7,6 +7,7 @@ import pytest
 
 from irnet_hpc.distributed import memory
 from irnet_hpc.errors import UserError
+from irnet_hpc.runs.recipes import RECIPES
 from irnet_hpc.sweep import places
 from irnet_hpc.sweep.agenda import Agenda
 from irnet_hpc.sweep.places import Place, cores_in, gpus_here, places_here, share_out
@@ -15,8 +16,11 @@ from irnet_hpc.sweep.places import Place, cores_in, gpus_here, places_here, shar
 def cell(name: str = "a", pack: str = "p", origin: str | None = None, **resources):
     """A status with the fields that an agenda and the places read."""
     resources = {"cpus_per_rank": 1, "n_ranks": 1, "cpu_only": False} | resources
-    spec = SimpleNamespace(pack=pack, model=name)
-    inner = SimpleNamespace(spec=spec, resources=SimpleNamespace(**resources))
+    layers = "64BARx2-1" if name == "small" else "1024BARx4-1"
+    spec = SimpleNamespace(pack=pack, model=name, layer_string=layers)
+    inner = SimpleNamespace(
+        spec=spec, resources=SimpleNamespace(**resources), recipe=RECIPES["onecycle"]
+    )
     return SimpleNamespace(name=name, origin=origin, cell=inner)
 
 
@@ -47,6 +51,8 @@ def test_there_are_as_many_workers_as_the_cores_allow_each_in_one_domain(machine
     assert len(places_here("auto", [cell(), cell(n_ranks=4)], {}).all) == 5
     assert places_here("auto", [cell()], {}).all == (Place(1),)
     assert len(places_here(3, [cell()] * 9, {}).all) == 3
+    # A small network has one thread, so that four times as many fit.
+    assert len(places_here("auto", [cell("small", cpus_per_rank=4)] * 99, {}).all) == 16
 
 
 def test_workers_are_not_bound_to_cores_of_others(machine):
