@@ -68,6 +68,8 @@ class Attempt:
     ) -> None:
         self.context, self.journal, self.bundle, self.label = context, path, bundle, label
         self.is_stopping = is_stopping
+        # The most memory (GiB) that one of the cells has held; 0: none is done.
+        self.peak_gb = 0.0
 
     def train(self, worker: WorkerProcess, places: Sequence[Place] = ()) -> Problems:
         """Train the cells that no other process holds.
@@ -115,6 +117,7 @@ class Attempt:
                 problems[status.name] = problem
                 continue
             result = read_result(status.folder / "result.json")
+            self.peak_gb = max(self.peak_gb, result.peak_memory_gb or 0.0)
             mae, seconds = f"{result.test_mae:.4g} {result.unit}", time.monotonic() - began
             log.info("%s MAE %s in %.0f s", self.label, mae, seconds)
         return problems

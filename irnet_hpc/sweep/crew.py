@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from irnet_hpc.distributed import launch
-from irnet_hpc.errors import UserError
 from irnet_hpc.runs.state_names import Cause
 from irnet_hpc.sweep import journal
 from irnet_hpc.sweep.agenda import Agenda
@@ -23,12 +21,14 @@ from irnet_hpc.sweep.cell_attempt import Attempt, Problem, Problems, holder_of, 
 from irnet_hpc.sweep.cell_process import STOP_S
 from irnet_hpc.sweep.cell_states import CellStatus
 from irnet_hpc.sweep.context import SweepContext
-from irnet_hpc.sweep.places import Place, Places, threads_of
+from irnet_hpc.sweep.places import Place, Places, device_of, gpus_here, n_tasks_here, threads_of
 from irnet_hpc.sweep.progress import LOOK_S, CellsBar, show
 from irnet_hpc.sweep.trainer_process import WorkerProcess
 
 log = logging.getLogger(__name__)
 
+# The memory that is kept free for a cell, over the most that a cell of its kind has held.
+MARGIN = 1.5
 # A training that was killed, perhaps for its memory, is repeated until it was killed so often.
 N_KILLS = 2
 # A GPU that was lost so often in a row gets no more cells.
@@ -43,6 +43,8 @@ class Ended(NamedTuple):
     bundle: Bundle
     problems: Problems
     seconds: float
+    # The most memory (GiB) that one of the cells has held; 0: unknown.
+    peak_gb: float
     error: BaseException | None
 
 
@@ -79,12 +81,14 @@ class Crew:
         self.context, self.journal, self.board = context, path, board
         self.places, self.until = places, until
         # The workers that share the memory of this host, also those that a launcher has started.
-        n_workers = len(places.all) * _n_tasks_here()
+        n_workers = len(places.all) * n_tasks_here()
         self.workers = {place: WorkerProcess(place, n_workers, end) for place in places.all}
         self.done: set[str] = set()
         # All cells that were started, except those that others held.
         self.tried: set[str] = set()
         self.n_started = 0
+        # Kind of cell -> the most memory (GiB) that one has held here.
+        self._peak_gb: dict[tuple, float] = {}
         # Cells whose training was killed here, or lost its GPU.
         self._killed: Counter[str] = Counter()
         # The places whose GPU is lost, how often in a row that happened, and a sentence about it.
@@ -264,6 +268,14 @@ class Crew:
         minutes = agenda.minutes(bundle[0]) if bundle[0].cell.spec.is_classical else None
         return minutes is None or time.time() + 60 * minutes < self.until
 
+    def _memory_gb(self, status: CellStatus) -> float:
+        """Return the memory (GiB) that a cell may take.
+
+        It is what the matrix asks for; or less, if a cell of the same kind has been done here.
+        """
+        asked_gb, peak_gb = status.cell.resources.memory_gb, self._peak_gb.get(_kind(status))
+        return asked_gb if peak_gb is None else min(asked_gb, MARGIN * peak_gb)
+
     def _free(self) -> list[Place]:
         taken = {place for running in self._running.values() for place in running.places}
         return [place for place in self.places.all if place not in taken | self._left]
@@ -287,7 +299,7 @@ class Crew:
             n_places = max(n_ranks, math.ceil(n_ranks * threads_of(first) / len(cores)))
         n_places = min(n_places, len(possible))
         in_use = sum(running.memory_gb for running in self._running.values())
-        fits = in_use + first.cell.resources.memory_gb <= self.places.memory_gb
+        fits = in_use + self._memory_gb(first) <= self.places.memory_gb
         if n_places > len(free) or (self._running and not fits):
             return None
         pack = first.cell.spec.pack
@@ -309,7 +321,7 @@ class Crew:
         worker, first = self.workers[places[0]], bundle[0]
         worker.pack = first.cell.spec.pack
         began = time.monotonic()
-        self._running[id(bundle)] = Running(bundle, places, began, first.cell.resources.memory_gb)
+        self._running[id(bundle)] = Running(bundle, places, began, self._memory_gb(first))
 
         def work() -> None:
             problems: Problems = {}
@@ -318,7 +330,8 @@ class Crew:
                 problems = attempt.train(worker, places)
             except BaseException as caught:
                 error = caught
-            self._ended.put(Ended(bundle, problems, time.monotonic() - began, error))
+            seconds = time.monotonic() - began
+            self._ended.put(Ended(bundle, problems, seconds, attempt.peak_gb, error))
 
         threading.Thread(target=work, daemon=True).start()
 
@@ -349,6 +362,10 @@ class Crew:
         self.tried |= {s.name for s in ended.bundle} - held
         if not ended.problems:
             agenda.note(ended.bundle, ended.seconds)
+        # On a GPU, the peak is that of the GPU's memory.
+        if ended.peak_gb and not gpus_here():
+            kind = _kind(ended.bundle[0])
+            self._peak_gb[kind] = max(self._peak_gb.get(kind, 0.0), ended.peak_gb)
         bar.advance([status.name for status in ended.bundle], ended.seconds)
         return ended.problems
 
@@ -381,18 +398,7 @@ class Crew:
                 number, deadline = signal.SIGKILL, time.monotonic() + STOP_S
 
 
-def device_of(place: Place) -> str:
-    """Describe the device of a place, as `status` shows it."""
-    if place.gpus:
-        return f"GPU {place.gpus}"
-    if place.cores:
-        return f"core{'s'[: len(place.cores) > 1]} {','.join(map(str, place.cores))}"
-    return ""
-
-
-def _n_tasks_here() -> int:
-    """Return how many processes a launcher has started on this host, each with such a crew."""
-    with contextlib.suppress(UserError):
-        where = launch.detect()
-        return where.local_size if where else 1
-    return 1
+def _kind(status: CellStatus) -> tuple:
+    """Return what decides the memory of a cell: all but its seed and its number of threads."""
+    spec = status.cell.spec
+    return spec.pack, spec.properties, spec.model, spec.recipe, spec.protocol, spec.train_rows

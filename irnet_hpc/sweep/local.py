@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from irnet_hpc.distributed.processes import process_name
@@ -27,7 +27,7 @@ from irnet_hpc.sweep.crew import Crew
 from irnet_hpc.sweep.estimates import minutes_of_cells
 from irnet_hpc.sweep.jobs import pack_command
 from irnet_hpc.sweep.matrix.packs import MatrixPack
-from irnet_hpc.sweep.places import Place, places_here
+from irnet_hpc.sweep.places import Place, Places, places_here
 from irnet_hpc.sweep.progress import CellsBar, cells_bar
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,10 @@ def _claim(context: SweepContext) -> tuple[Ledger, Path | None]:
             # With a token, the `submit` that started this process already holds the lock.
             lock.enter_context(journal.alone(context.results))
         ledger = take_up(context)
-        claims = [{"cell": status.name} for status in ledger.to_do(options.stale)]
+        statuses = ledger.to_do(options.stale)
+        if options.workers not in (None, AUTO):
+            places_here(options.workers, statuses)  # refuses too many before anything is claimed
+        claims = [{"cell": status.name} for status in statuses]
         packs = context.matrix.packs
         if not claims and not any("all" in p.properties and not p.exists for p in packs):
             return ledger, None
@@ -189,7 +192,7 @@ class _LocalRun:
         places = places_here(options.workers or AUTO, statuses)
         names, n_workers = [status.name for status in statuses], len(places.all)
         if n_workers > 1:
-            log.info("%d workers, one cell each", n_workers)
+            log.info("%d workers, one cell each%s", n_workers, memory_note(places, statuses))
         end = end_of_job()
         try:
             with (
@@ -233,6 +236,18 @@ class _LocalRun:
 
         agenda = Agenda(bundles, minutes, in_order=n_workers == 1)
         return crew.train(agenda, bar, label)
+
+
+def memory_note(places: Places, statuses: Sequence[CellStatus]) -> str:
+    """Say that memory limits the cells at work; "" if it does not."""
+    asked_gb = min(status.cell.resources.memory_gb for status in statuses)
+    n_that_fit = max(1, int(places.memory_gb / asked_gb))
+    if n_that_fit >= len(places.all):
+        return ""
+    return (
+        f"; {places.memory_gb:.1f} GiB are free and a cell asks for {asked_gb:g}, so at first "
+        f"{n_that_fit} at once"
+    )
 
 
 def _worth_retrying(status: CellStatus, problems: dict[str, Problem]) -> bool:

@@ -1,5 +1,6 @@
 """Divide this machine among workers: a GPU each, or cores each, within the memory that there is."""
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -7,7 +8,7 @@ import subprocess
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from irnet_hpc.distributed import memory
+from irnet_hpc.distributed import launch, memory
 from irnet_hpc.distributed.launch import stated_threads
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.architectures import parse_layers
@@ -208,3 +209,20 @@ def share_out(
         left = [core for core in left if core not in taken]
     shares += [tuple(left[i : i + size]) for i in range(0, len(left) - size + 1, size)]
     return shares[:n_shares]
+
+
+def device_of(place: Place) -> str:
+    """Describe the device of a place, as `status` shows it."""
+    if place.gpus:
+        return f"GPU {place.gpus}"
+    if place.cores:
+        return f"core{'s'[: len(place.cores) > 1]} {','.join(map(str, place.cores))}"
+    return ""
+
+
+def n_tasks_here() -> int:
+    """Return how many processes a launcher has started on this host, each with such a crew."""
+    with contextlib.suppress(UserError):
+        where = launch.detect()
+        return where.local_size if where else 1
+    return 1
