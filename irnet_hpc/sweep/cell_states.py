@@ -32,7 +32,7 @@ from irnet_hpc.sweep.endings import (
     local_end,
     slurm_end,
 )
-from irnet_hpc.sweep.journal import Attempt
+from irnet_hpc.sweep.journal import WORKER, Attempt
 from irnet_hpc.sweep.matrix.matrix import Cell, Matrix
 
 # The states of the cells that `run` and `submit` take up by default.
@@ -298,8 +298,8 @@ class _Reader:
                 log=error.log or log,
                 cause=error.cause,
             )
-        if started and started.cluster == "worker" and not started.ended:
-            # Its worker was killed, and the process that trained it has ended too.
+        if started and started.cluster == WORKER and started.status is None:
+            # Its worker was stopped or killed, and the process that trained it has ended too.
             return _untrained(failed, started)
         if started:
             # explain() asks SLURM once how all these jobs ended.
@@ -365,9 +365,10 @@ def _without_origin(status: CellStatus, origin: CellStatus | None, is_gone: bool
 
 
 def _untrained(status: CellStatus, attempt: Attempt) -> CellStatus:
-    """Return the status of a cell whose worker was killed, which is no failure of the cell."""
+    """Return the status of a cell whose worker was stopped or killed: no failure of the cell."""
     process = (attempt.driver or "?").partition("@")[0]
-    detail = f"its worker, process {process} on {attempt.host}, was killed"
+    how = "stopped" if attempt.ended else "killed"
+    detail = f"its worker, process {process} on {attempt.host}, was {how}"
     if status.resumable:
         detail = f"{detail}; it can continue from its checkpoint"
         return dataclasses.replace(status, state=CellState.PREEMPTED, detail=detail)
