@@ -4,7 +4,9 @@
 #   bash env/test.sh                    # everything
 #   bash env/test.sh -m "not slow" -x   # options go to pytest
 #
-# IRNET_DATA=<folder of raw tables> adds the tests on real data.
+# IRNET_DATA=<folder of raw tables> adds the tests on real data. IRNET_FAKE_GPU=1 fetches torch's build for CUDA (3 GB, once) where
+# the environment's torch has none, for the tests on a stand-in for GPUs; they then fail where they would be skipped, unless there
+# is no network to fetch it.
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -32,6 +34,23 @@ optional pdflatex "texlive-latex-base texlive-latex-recommended" "the tests that
 source "$HERE/activate.sh"
 cd "$IRNET_HOME"
 
+without_gpus=
+if [[ ${IRNET_FAKE_GPU:-} == 1 && -z ${IRNET_CUDA_PYTHON:-} ]]; then
+  cuda=$(python -c 'import torch; print(torch.version.cuda or "")')
+  if [[ -z $cuda ]]; then
+    fetched=0
+    IRNET_CUDA_PYTHON=$(bash "$HERE/fake_gpu.sh") || fetched=$?
+    if ((fetched == 3)); then
+      without_gpus="WARNING: no network to fetch torch for CUDA: the tests on a stand-in for GPUs were SKIPPED"
+      unset IRNET_FAKE_GPU IRNET_CUDA_PYTHON
+    elif ((fetched)); then
+      exit "$fetched"
+    else
+      export IRNET_CUDA_PYTHON
+    fi
+  fi
+fi
+
 # A cluster that was up before stays up after.
 if bash "$HERE/local_slurm.sh" status >/dev/null 2>&1; then
   IRNET_TEST_SLURM=1
@@ -50,4 +69,5 @@ fi
 
 status=0
 python -m pytest "$@" || status=$?
+[[ -z $without_gpus ]] || echo "$without_gpus" >&2
 exit "$status"

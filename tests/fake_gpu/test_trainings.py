@@ -153,6 +153,20 @@ def test_the_doctor_sums_on_gpus_where_each_rank_has_its_own(
     assert (facts["device"], facts["size"]) == (device, 2)
 
 
+def test_the_benchmark_of_a_gpu_runs_to_its_end(stand_in):
+    benchmark = stand_in.start("benchmarks/gpu.py", "--smoke", "--repeats", 1, gpus=2)
+    done = ended(benchmark, None)
+    # Kernels compute nothing, so that what it finds may be wrong.
+    assert done.returncode in (0, 1) and "Traceback" not in done.stderr, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[-1].startswith("--- to here") and "mean nothing" in done.stdout
+    assert len([line for line in lines if line.startswith("| IRNet") or " cells" in line]) >= 7
+    assert sum("both graphs are recorded" in line for line in lines) == 2
+    assert "WRONG: losses" not in done.stdout  # nothing computed is equal to nothing computed
+    (by_torch,) = [line for line in lines if "sums over 2 GPUs by torch" in line]
+    assert "torch, cuda" in by_torch
+
+
 def test_a_horovod_without_nccl_sums_through_the_cpu(stand_in, alloys_pack, tmp_path):
     probe = "import horovod.torch as hvd; print(int(hvd.nccl_built()))"
     probed = ended(stand_in.start("-c", probe), None)

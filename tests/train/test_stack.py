@@ -276,9 +276,8 @@ def test_the_benchmark_of_a_gpu_runs_its_logic_without_one_and_says_what_it_lack
     assert "torch finds none here" in capsys.readouterr().err
     assert gpu.main(["--device", "cpu", "--smoke", "--repeats", "1"]) == 0
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert (
-        len(table) == 1 + 4
-    )  # its head, and a row each of graphs, bundle, and both batches of the product
+    # Its head, a row of the bundle, and one for each of two batches of the others.
+    assert len(table) == 1 + 7
     assert all(float(line.split("|")[-2].split()[0]) > 0 for line in table[1:])
 
 
