@@ -29,6 +29,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "detect",
             "n_threads",
             "numbers_per_node",
+            "stated_threads",
         ],
         "memory": ["cgroup_limits", "free_bytes"],
         "mpi": ["Ranks", "run"],
@@ -45,6 +46,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "machine",
             "no_warnings",
             "process_name",
+            "wait_quietly",
         ],
         "slurm_commands": [
             "NO_CLUSTER",

@@ -19,5 +19,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "modes": ["own_modes"],
         "network": ["Layer", "Network", "autocast", "n_before_last", "n_parameters"],
         "normalisation": ["EPSILON", "Groups", "Normalise", "rank_groups"],
+        "threads": ["threads_that_pay"],
     },
 )
