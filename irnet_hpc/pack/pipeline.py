@@ -179,7 +179,7 @@ def _make(
         "licence": loaded.source.licence,
         "citation": loaded.source.citation,
     }
-    for doubt in describe_doubts(materials, loaded.units):
+    for doubt in describe_doubts(materials, loaded.units, not loaded.source.is_verbatim):
         logger.warning(f"warning: {doubt}")
     selection = selection._replace(materials=materials)
     write_pack(path, selection, identity, attrs, ranks, options.workers)

@@ -42,11 +42,18 @@ def describe_source(loaded: Loaded, n_rows: int, columns: bool) -> str:
     return "\n".join(lines)
 
 
-def describe_doubts(materials: Materials, units: Mapping[str, str]) -> list[str]:
+def describe_doubts(
+    materials: Materials, units: Mapping[str, str], with_hint: bool = True
+) -> list[str]:
     """Name the packed values that a user should look at, with their rows, one line per kind.
 
     They are values outside the plausible range of their property, values that look like codes for
     "not reported", such as -9999, and values far from all others.
+
+    Args:
+        materials: The materials that are packed.
+        units: Property -> unit.
+        with_hint: True to name the option that removes values, which benchmarks refuse.
     """
     code = "look like a code for a value that is not reported"
     doubts = []
@@ -67,7 +74,7 @@ def describe_doubts(materials: Materials, units: Mapping[str, str]) -> list[str]
             # A property that spans orders of magnitude has many such values, and none is doubtful.
             if far.sum() <= max(N_EXAMPLES, len(values) // 100):
                 kinds["are far from all others"] = far
-        hint = f"; --limit {name}=LOW:HIGH removes values"
+        hint = f"; --limit {name}=LOW:HIGH removes values" if with_hint else ""
         doubts += [doubt + hint for doubt in _doubt(materials, name, values, kinds)]
     return doubts
 
