@@ -4,6 +4,7 @@ Kernels compute nothing, so that the numbers of these trainings mean nothing.
 """
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -167,13 +168,48 @@ def test_the_benchmark_of_a_gpu_runs_to_its_end(stand_in):
     assert "torch, cuda" in by_torch
 
 
+def needs_horovod(stand_in: StandIn, has_nccl: bool) -> None:
+    """Skip the test unless the stand-in's Python has a Horovod with, or without, NCCL."""
+    probe = "import horovod.torch as hvd; print(int(hvd.nccl_built() > 0))"
+    if ended(stand_in.start("-c", probe), None).stdout.split() != [str(int(has_nccl))]:
+        kind = "with" if has_nccl else "without"
+        pytest.skip(f"needs a Horovod that was built {kind} NCCL, in the Python of the stand-in")
+
+
+HOROVODRUN = ("-m", "horovod.runner.launch", "--gloo", "-np", 2)
+
+
 def test_a_horovod_without_nccl_sums_through_the_cpu(stand_in, alloys_pack, tmp_path):
-    probe = "import horovod.torch as hvd; print(int(hvd.nccl_built()))"
-    probed = ended(stand_in.start("-c", probe), None)
-    if probed.stdout.split() != ["0"]:
-        pytest.skip("needs a Horovod that was built without NCCL, in the Python of the stand-in")
+    needs_horovod(stand_in, has_nccl=False)
     arguments = options(alloys_pack, tmp_path, engine="horovod")
-    launcher = ["-m", "horovod.runner.launch", "--gloo", "-np", 2, stand_in.python]
-    stand_in.run(*launcher, *arguments, gpus=2)
+    stand_in.run(*HOROVODRUN, stand_in.python, *arguments, gpus=2)
     result = result_of(tmp_path)
     assert (result["attempts"][0]["size"], result["device"]) == (2, "stand-in GPU")
+
+
+@pytest.mark.parametrize("extra", [{}, {"seed": "0,1"}])
+def test_two_ranks_train_over_horovods_nccl_without_waits(stand_in, alloys_pack, tmp_path, extra):
+    needs_horovod(stand_in, has_nccl=True)
+    arguments = options(alloys_pack, tmp_path, engine="horovod", **extra)
+    said = stand_in.run(*HOROVODRUN, stand_in.python, *arguments, gpus=2).stderr
+    assert "stand-in" not in said  # as it begins each complaint, such as one of a wrong order
+    results = [json.loads(path.read_text()) for path in tmp_path.rglob("result.json")]
+    assert len(results) == (2 if "seed" in extra else 1)
+    assert {r["engine"] for r in results} == {"horovod (nccl)"}
+
+
+def test_a_rank_over_horovods_nccl_whose_peer_is_killed_ends(stand_in, alloys_pack, tmp_path):
+    needs_horovod(stand_in, has_nccl=True)
+    arguments = options(alloys_pack, tmp_path, epochs=100_000, engine="horovod")
+    job = {"SUBMITIT_LOCAL_NTASKS": 2, "SUBMITIT_LOCAL_JOB_ID": f"gpu{os.getpid()}"}
+    processes = [
+        stand_in.start(
+            *arguments, gpus=2, SUBMITIT_LOCAL_GLOBALID=r, SUBMITIT_LOCAL_LOCALID=r, **job
+        )
+        for r in range(2)
+    ]
+    while processes[0].poll() is None and epochs(tmp_path) < 2:
+        time.sleep(0.2)
+    processes[1].kill()
+    assert "a rank is gone" in ended(processes[0], 1).stderr
+    processes[1].communicate()
