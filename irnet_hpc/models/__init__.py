@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "dropout": ["drawn_noise", "noise_state"],
         "flat": ["FlatParameters"],
+        "fused": ["fused_adam"],
         "modes": ["own_modes"],
         "network": ["Layer", "Network", "autocast", "n_before_last", "n_parameters"],
         "normalisation": ["EPSILON", "Groups", "Normalise", "rank_groups"],

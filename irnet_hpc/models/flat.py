@@ -5,6 +5,7 @@ module, with one matrix product per layer. The code indexes dimensions from the 
 works for a single network without the first dimension.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -142,6 +143,14 @@ def write_product(a: Tensor, b: Tensor, out: Tensor) -> None:
         out.copy_(a @ b)
 
 
+def add_product(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """Add a @ b to `out`, all (K, ...) of one dtype."""
+    if len(a) == 1:
+        out[0].addmm_(a[0], b[0])
+    else:
+        out.baddbmm_(a, b)
+
+
 def write_sum(rows: Tensor, out: Tensor) -> None:
     """Write the sum over rows (..., n_rows, width) to `out` (..., width).
 
@@ -161,6 +170,7 @@ class FlatParameters:
     Attributes:
         values: (K, n_params), the parameters.
         reduced: (K * n_params + 2 * K,), all gradients and, at its end, `riders`.
+        gradients: (K, n_params), a view of `reduced`.
         riders: (2, K), two more numbers per replica, summed in the same allreduce.
         n_frozen: the number of parameters, at the start of each replica, that are not trained.
         trained: the parameters that the optimiser updates: one tensor per replica, without the
@@ -197,6 +207,7 @@ class FlatParameters:
         k, n = values.shape
         self.values, self.reduced, start = values, values.new_zeros(k * n + 2 * k), 0
         gradients, self.riders = self.reduced[: k * n].view(k, n), self.reduced[k * n :].view(2, k)
+        self.gradients = gradients
         for parameter, shape in zip(self.network.parameters(), self.shapes, strict=True):
             stop = start + shape.numel()
             # The old gradient may have another shape.
@@ -221,15 +232,20 @@ class FlatParameters:
         # Each replica begins at a multiple of 128 bytes, as fast matrix products want it.
         self.narrow = self.values.new_zeros(k, -(-n // 64) * 64, dtype=dtype)
         self.refresh()
-        places, start = {}, 0
-        for parameter, shape in zip(self.network.parameters(), self.shapes, strict=True):
-            places[id(parameter)] = slice(start, start + shape.numel()), shape
-            start += shape.numel()
+        offsets = self.offsets()
         for module in self.network.modules():
             if isinstance(module, Linear):
-                own = [places[id(parameter)] for parameter in (module.weight, module.bias)]
-                weight, bias = (self.narrow[:, at].view(k, *shape) for at, shape in own)
+                weight, bias = (
+                    self.narrow[:, offsets[id(own)] :][:, : own[0].numel()].view(own.shape)
+                    for own in (module.weight, module.bias)
+                )
                 module.narrow = weight, bias
+
+    def offsets(self) -> dict[int, int]:
+        """Return where each parameter begins among those of a replica, by the parameter's id."""
+        starts = itertools.accumulate((shape.numel() for shape in self.shapes), initial=0)
+        # One more start than parameters.
+        return {id(own): at for own, at in zip(self.network.parameters(), starts, strict=False)}
 
     def refresh(self) -> None:
         """Copy the values to `narrow`, if it is kept."""

@@ -15,12 +15,15 @@ from torch import Tensor, nn
 
 from irnet_hpc.models.architectures import Layers, Stack
 from irnet_hpc.models.dropout import Dropout, dropout_noise
-from irnet_hpc.models.flat import Linear
+from irnet_hpc.models.flat import FlatParameters, Linear
+from irnet_hpc.models.fused import FusedLayer, FusedPart, GroupSums, Place
 from irnet_hpc.models.normalisation import Groups, Normalise
 
 
 class Layer(nn.Module):
     """A fully connected layer with its normalisation and activation."""
+
+    fused: FusedPart | None = None  # see Network.fuse
 
     def __init__(self, n_inputs: int, stack: Stack) -> None:
         super().__init__()
@@ -30,6 +33,8 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, groups: Groups | None, noise: Tensor | None) -> Tensor:
         """Transform x (..., n_rows, n_inputs) into (..., n_rows, width)."""
+        if self.fused is not None and groups is not None and torch.is_grad_enabled():
+            return FusedLayer.apply(x, self.fused.norm.weight, self.fused, groups.group)
         x = self.linear(x)
         x = self.norm(x, groups) if self.norm is not None else x
         if self.slope is None:
@@ -42,6 +47,8 @@ class Layer(nn.Module):
 class Residual(nn.Module):
     """Layers with a shortcut around them."""
 
+    fused: FusedPart | None = None  # see Network.fuse
+
     def __init__(self, n_inputs: int, layers: list[nn.Module], width: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
@@ -49,6 +56,8 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor, groups: Groups | None, noise: Tensor | None) -> Tensor:
         """Transform x (..., n_rows, n_inputs) into (..., n_rows, width)."""
+        if self.fused is not None and groups is not None and torch.is_grad_enabled():
+            return FusedLayer.apply(x, self.fused.norm.weight, self.fused, groups.group)
         y = _through(self.layers, x, groups, noise)
         return y + self.projection(x)  # the shortcut
 
@@ -141,6 +150,56 @@ class Network(nn.Module):
         # Never in bf16: its 8 bits would round the prediction itself, by up to 0.4 %.
         with torch.autocast(x.device.type, enabled=False):
             return self.output(x.to(self.output.weight.dtype))
+
+    def fuse(self, flat: FlatParameters, n_groups: int) -> GroupSums | None:
+        """Compute each layer that has a normalisation in few kernels while training (fused.py).
+
+        Layers within branches are not fused, since branches share the gradient of their sum. Call
+        this again when replicas have left the stack.
+
+        Args:
+            flat: the parameters of this network, as a stack.
+            n_groups: the groups of rows in this rank's part of a batch.
+
+        Returns:
+            The sums that are to be written after the backward passes; None if nothing is fused.
+        """
+        self.unfuse()
+        # The block that is replaced, its layer, and its shortcut.
+        found: list[tuple[Layer | Residual, Layer, nn.Module | None]] = []
+        for block in self.body:
+            layers = list(block.layers) if isinstance(block, Residual) else [block]
+            if len(layers) == 1 and isinstance(block, Residual) and isinstance(layers[0], Layer):
+                found.append((block, layers[0], block.projection))
+            else:
+                found += [(layer, layer, None) for layer in layers if isinstance(layer, Layer)]
+        found = [(block, layer, shortcut) for block, layer, shortcut in found if layer.norm]
+        if not found:
+            return None
+        offsets, column = flat.offsets(), 0
+        columns: list[int] = []
+        places: list[Tensor] = []
+        for _, layer, shortcut in found:
+            assert layer.norm is not None
+            columns.append(column)
+            written = [layer.norm.weight, layer.norm.bias]
+            written += [shortcut.bias] if isinstance(shortcut, Linear) else []
+            for parameter in written:
+                places.append(offsets[id(parameter)] + torch.arange(parameter.shape[-1]))
+                column += parameter.shape[-1]
+        sums = GroupSums(flat.gradients, n_groups, places)
+        for (block, layer, shortcut), column in zip(found, columns, strict=True):
+            assert layer.norm is not None
+            block.fused = FusedPart(
+                layer.linear, layer.norm, layer.slope, shortcut, Place(sums, column)
+            )
+        return sums
+
+    def unfuse(self) -> None:
+        """Compute layers by torch's own operations again."""
+        for module in self.modules():
+            if isinstance(module, (Layer, Residual)):
+                module.fused = None
 
     def initialise(self, seed: int) -> None:
         """Draw weights and biases uniformly in ±1/sqrt(n_inputs), torch's own default.

@@ -32,7 +32,7 @@ from irnet_hpc.train.evaluation import (
 )
 from irnet_hpc.train.orders import Orders
 from irnet_hpc.train.run import DEFAULT_OPTIONS, TrainOptions
-from irnet_hpc.train.schedules import learning_rate, plateau_factor
+from irnet_hpc.train.schedules import average_weight, learning_rate, plateau_factor
 from irnet_hpc.train.stack import Replica, Stack, stacks
 from irnet_hpc.train.step import Step
 from irnet_hpc.train.stopping import StopRequest
@@ -40,9 +40,6 @@ from irnet_hpc.train.threads import threads_of, with_threads
 
 # A lost node costs at most so many seconds of work, or an epoch if that takes longer.
 CHECKPOINT_S = 60
-# The averaged weights are updated every EMA_STEPS steps, with the decay raised to that power, and
-# at the end of an epoch.
-EMA_STEPS = 8
 # The host looks at the device every so many steps, until the speed is known; then about once per
 # second.
 FIRST_LOOK_STEPS = 16
@@ -251,7 +248,8 @@ class _Training:
         for i in range(first, n_steps):
             n_done = epoch * n_steps + i + 1
             step(i, self.stop.asked)
-            update_averages(stack, n_steps, i)
+            if not step.is_fused:
+                update_averages(stack, n_done - 1, n_steps)
             if n_done % self.look_steps and i < n_steps - 1:
                 continue
             # Here the host looks at the device, and so waits for the steps that are under way.
@@ -342,21 +340,19 @@ def epoch_rates(recipe: Recipe, state: State, n_steps: int) -> np.ndarray:
     )
 
 
-def update_averages(stack: Stack, n_steps: int, i: int) -> None:
-    """Move the averaged weights towards the present weights, after step i of an epoch.
+def update_averages(stack: Stack, step: int, n_steps: int) -> None:
+    """Move the averaged weights towards the present weights, after a step.
 
-    If the recipe has no `ema`, the averaged weights become equal to the weights at the end of an
-    epoch.
+    Args:
+        stack: The stack.
+        step: The number of the step over all epochs, from 0 on.
+        n_steps: The number of steps of an epoch.
     """
-    is_last, n_frozen = i == n_steps - 1, stack.flat.n_frozen
-    for k, (replica, state) in enumerate(stack.members):
-        if is_last or (replica.recipe.ema and i % EMA_STEPS == EMA_STEPS - 1):
-            step = state.epoch * n_steps + i + 1
-            # A young average forgets faster.
-            decay = min(replica.recipe.ema, (1 + step) / (10 + step))
-            stack.average[k, n_frozen:].lerp_(
-                stack.flat.values[k, n_frozen:], 1 - decay ** (i % EMA_STEPS + 1)
-            )
+    n_frozen = stack.flat.n_frozen
+    for k, replica in enumerate(stack.replicas):
+        weight = average_weight(replica.recipe, step, n_steps)
+        if weight:
+            stack.average[k, n_frozen:].lerp_(stack.flat.values[k, n_frozen:], weight)
 
 
 def evaluate(stack: Stack, errors: list[UserError | None], comm: Comm) -> list[float]:

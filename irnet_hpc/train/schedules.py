@@ -10,6 +10,10 @@ from collections.abc import Sequence
 
 from irnet_hpc.runs.recipes import Recipe
 
+# The averaged weights are updated every EMA_STEPS steps, with the decay raised to that power, and
+# at the end of an epoch.
+EMA_STEPS = 8
+
 
 def learning_rate(recipe: Recipe, step: int, n_steps: int) -> float:
     """Compute the learning rate of a step.
@@ -65,3 +69,21 @@ def weight_decay(recipe: Recipe, n_steps: int) -> float:
     if not recipe.decay_epochs:
         return recipe.weight_decay
     return 1 / (recipe.learning_rate * n_steps * recipe.decay_epochs)
+
+
+def average_weight(recipe: Recipe, step: int, n_steps: int) -> float:
+    """Compute the share of the present weights in their average after a step; mostly 0.
+
+    Without `ema`, the average becomes equal to the weights at the end of an epoch.
+
+    Args:
+        recipe: The recipe.
+        step: The number of the step over all epochs, from 0 on.
+        n_steps: The number of steps of an epoch.
+    """
+    i = step % n_steps
+    if i < n_steps - 1 and not (recipe.ema and i % EMA_STEPS == EMA_STEPS - 1):
+        return 0.0
+    # A young average forgets faster.
+    decay = min(recipe.ema, (2 + step) / (11 + step))
+    return 1 - decay ** (i % EMA_STEPS + 1)

@@ -14,6 +14,7 @@ from torch import Tensor
 from irnet_hpc.distributed.engines import Comm
 from irnet_hpc.models.architectures import Layers, parse_layers
 from irnet_hpc.models.flat import FlatParameters
+from irnet_hpc.models.fused import fused_adam
 from irnet_hpc.models.network import Network, n_before_last
 from irnet_hpc.pack.store import Pack
 from irnet_hpc.runs.recipes import Recipe
@@ -85,16 +86,14 @@ class Stack:
         self.average = self.flat.values.clone()  # (K, n_params)
         # The weights and statistics of the best epochs so far, (K, ...) each.
         self.best = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
-        # The optimiser's moments. They are made here, not in the first step, so that they can be
-        # filled from a checkpoint.
-        moments = [
-            {
-                "step": torch.zeros((), dtype=torch.float32, device=device),
-                "exp_avg": torch.zeros_like(trained),
-                "exp_avg_sq": torch.zeros_like(trained),
-            }
-            for trained in self.flat.trained
-        ]
+        # The optimiser's moments, (K, n_trained), and its steps, (K,). They are made here, not in
+        # the first step, so that they can be filled from a checkpoint.
+        zeros = torch.stack([torch.zeros_like(trained) for trained in self.flat.trained]).detach()
+        moments = {
+            "step": torch.zeros(len(replicas), dtype=torch.float32, device=device),
+            "exp_avg": zeros,
+            "exp_avg_sq": torch.zeros_like(zeros),
+        }
         self._optimise(moments)
         self.states = [
             checkpoint.resume(replica.run.folder, replica.run.key, self.tensors(k), comm)
@@ -107,27 +106,47 @@ class Stack:
         """The replicas with their states."""
         return list(zip(self.replicas, self.states, strict=True))
 
-    def _optimise(self, moments: list[dict[str, Tensor]]) -> None:
+    def _optimise(self, moments: dict[str, Tensor]) -> None:
         """Make the optimiser.
 
         Each replica is a parameter group with its own rate and weight decay.
         """
-        self.moments, recipe = moments, self.replicas[0].recipe
+        self.all_moments, recipe = moments, self.replicas[0].recipe
+        self.moments = [
+            {name: tensor[k] for name, tensor in moments.items()} for k in range(len(self.replicas))
+        ]
         # The rates are a tensor, so that a CUDA graph can be replayed with other rates. On a CPU it
         # is float64.
         dtype = torch.float32 if self.device.type == "cuda" else torch.float64
-        self.rates = torch.zeros(len(self.replicas), dtype=dtype, device=self.device)
+        # In the same tensor, for the same copy, is the share of the new weights in the average, for
+        # updates that are fused.
+        self.of_step = torch.zeros(2, len(self.replicas), dtype=dtype, device=self.device)
+        self.rates, self.average_weights = self.of_step
+        decays = [weight_decay(replica.recipe, replica.n_steps) for replica in self.replicas]
+        self.decays = torch.tensor(decays, dtype=torch.float32, device=self.device)
         self.optimizer = OPTIMIZERS[recipe.optimizer](
             [
-                {"params": [trained], "weight_decay": weight_decay(replica.recipe, replica.n_steps)}
-                for trained, replica in zip(self.flat.trained, self.replicas, strict=True)
+                {"params": [trained], "weight_decay": decay}
+                for trained, decay in zip(self.flat.trained, decays, strict=True)
             ],
             fused=True,
             capturable=self.device.type == "cuda",
         )
         for k, group in enumerate(self.optimizer.param_groups):
             group["lr"] = self.rates[k]
-            self.optimizer.state[self.flat.trained[k]] = moments[k]
+            self.optimizer.state[self.flat.trained[k]] = self.moments[k]
+
+    def fused_update(self) -> None:
+        """Update the weights, their narrow copy and their average in one kernel."""
+        steps, *moments = self.all_moments.values()
+        steps += 1
+        fused_adam(
+            (self.flat.values, self.flat.gradients, self.average),
+            (moments[0], moments[1]),
+            self.flat.narrow,
+            (steps, self.rates, self.decays, self.average_weights),
+            self.replicas[0].recipe.optimizer == "adamw",
+        )
 
     def tensors(self, k: int) -> dict[str, Tensor]:
         """Return the tensors that a checkpoint of replica k holds, as views."""
@@ -146,7 +165,7 @@ class Stack:
         self.flat.keep(places)
         self.average = self.average[places]
         self.best = {name: tensor[places] for name, tensor in self.best.items()}
-        self._optimise([self.moments[k] for k in places])
+        self._optimise({name: tensor[places] for name, tensor in self.all_moments.items()})
 
     def note_best(self, k: int) -> None:
         """Save the current weights and statistics of replica k as its best."""

@@ -22,7 +22,9 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.models.dropout import drawn_noise, noise_state
 from irnet_hpc.models.network import autocast
 from irnet_hpc.models.normalisation import Groups, rank_groups
+from irnet_hpc.train.fusing import is_fused
 from irnet_hpc.train.joint import equal_shares, loss_weights
+from irnet_hpc.train.schedules import average_weight
 from irnet_hpc.train.stack import Stack
 
 logger = logging.getLogger(__name__)
@@ -175,10 +177,15 @@ class Step:
             slice(rows.start - self.mine.start, rows.stop - self.mine.start)
             for rows in pieces(self.groups, self.mine, micro_batch)
         ]
+        spans = self.groups.group_of_segment is not None
+        self.is_fused = not spans and is_fused(stack.device, first.recipe.precision, comm)
         if stack.device.type == "cuda" and first.recipe.precision == "bf16":
             # On a CPU, each layer's copy is still in the cache when the layer uses it.
             stack.flat.keep_narrow(torch.bfloat16)
         stack.flat.overwrite(len(self.pieces) == 1)
+        self.sums = None
+        if self.is_fused:
+            self.sums = stack.network.fuse(stack.flat, n_local // first.recipe.norm_group)
         self.parts, k = [replica.data.train for replica in stack.replicas], len(stack.replicas)
         # The targets of all replicas, one after the other: (K * n_rows[, n_properties]).
         targets = [part.y for part in self.parts]
@@ -200,7 +207,7 @@ class Step:
         self.n_finite = torch.zeros(k, dtype=torch.int64, device=stack.device)
         graphs = graphs and stack.device.type == "cuda"
         # If a group spans ranks, normalisation needs an allreduce, which no graph can hold.
-        self.gradients = Graphed(self._gradients, graphs and self.groups.group_of_segment is None)
+        self.gradients = Graphed(self._gradients, graphs and not spans)
         self.update = Graphed(self._update, graphs)
 
     def _scalings(self) -> list:
@@ -229,8 +236,13 @@ class Step:
         # The offset of each replica's targets in self.targets.
         shift = torch.arange(len(visited), device=device) * n_rows
         self.target_rows = self.rows + shift.repeat_interleave(self.y.shape[1])
-        self.rates = torch.from_numpy(rates).to(self.stack.rates)
-        self.all_noise_states = self._noise_states(self.stack.states[0].step - first, len(rates))
+        # (n_steps, 2, K)
+        step = self.stack.states[0].step - first  # the first of the epoch
+        self.of_steps = torch.from_numpy(
+            np.stack([rates, self._average_weights(step, len(rates))], 1)
+        ).to(self.stack.of_step)
+        self.all_noise_states = self._noise_states(step, len(rates))
+        self.stack.flat.refresh()
         self.error_sum.copy_(
             torch.tensor([state.error_sum for state in self.stack.states], dtype=torch.float64)
         )
@@ -241,6 +253,14 @@ class Step:
                 for part, order, scaling in zip(self.parts, visited, self._scalings(), strict=True)
             ]
             self.share.copy_(self._per_replica(shares).mT)
+
+    def _average_weights(self, first: int, n_steps: int) -> np.ndarray:
+        """Compute the shares of new weights in the averages, (n_steps, K), from step `first` on."""
+        recipes = [replica.recipe for replica in self.stack.replicas]
+        steps = range(first, first + n_steps)
+        return np.array(
+            [[average_weight(recipe, step, n_steps) for recipe in recipes] for step in steps]
+        )
 
     def _noise_states(self, first: int, n_steps: int) -> Tensor | None:
         """Compute the states of the noise, (n_steps, K), from step `first` of the training on."""
@@ -282,7 +302,7 @@ class Step:
         """
         flat = self.stack.flat
         self.read(i)
-        self.stack.rates.copy_(self.rates[i])
+        self.stack.of_step.copy_(self.of_steps[i])
         if self.all_noise_states is not None:
             self.noise_states.copy_(self.all_noise_states[i])
         self.gradients()
@@ -295,10 +315,15 @@ class Step:
     def _gradients(self) -> None:
         flat, n_noise = self.stack.flat, self.stack.network.n_noise
         flat.clear()
-        flat.refresh()
+        if not self.is_fused:  # else the update has refreshed it
+            flat.refresh()
         noise = drawn_noise(self.noise_states, self.mine, n_noise) if n_noise else None
         for rows in self.pieces:
+            if self.sums is not None:
+                self.sums.first_group = rows.start // self.groups.group
             self._add_gradients(rows, None if noise is None else noise[:, rows])
+        if self.sums is not None:
+            self.sums.write()
 
     def _add_gradients(self, rows: slice, noise: Tensor | None) -> None:
         recipe, y = self.recipe, self.y[:, rows]
@@ -322,7 +347,10 @@ class Step:
         self.stack.flat.riders[0] += absolute.flatten(1).sum(1)
 
     def _update(self) -> None:
-        self.stack.optimizer.step()
+        if self.is_fused:
+            self.stack.fused_update()
+        else:
+            self.stack.optimizer.step()
         self.error_sum += self.stack.flat.riders[0]
         # Once a sum is not finite, it never becomes finite again.
         self.n_finite += self.error_sum.isfinite()

@@ -1,7 +1,6 @@
 // Memory, copies, kernels and the device. Kernels compute nothing, but for fills and comparisons.
 #include "gpu.h"
 
-#include <dlfcn.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -402,26 +401,3 @@ API const char* cudaGetErrorString(cudaError_t error) {
   }
 }
 API const char* cudaGetErrorName(cudaError_t error) { return cudaGetErrorString(error); }
-
-// The driver, as far as torch asks for it.
-API int cuInit(unsigned) { return 0; }
-API int cuDevicePrimaryCtxGetState(int, unsigned* flags, int* is_active) {
-  *flags = 0;
-  *is_active = 1;
-  return 0;
-}
-API int cuGetErrorString(int, const char** text) { *text = "an error of the driver"; return 0; }
-API int cuCtxGetCurrent(void** context) { *context = &tally(); return 0; }  // any that is not null
-API int cuCtxGetDevice(int* d) { *d = device(); return 0; }
-static int unsupported() {
-  fprintf(stderr, "stand-in GPU: a function of the driver that it does not have was called\n");
-  return 801;  // CUDA_ERROR_NOT_SUPPORTED
-}
-API cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** function, unsigned,
-                                                 unsigned long long,
-                                                 cudaDriverEntryPointQueryResult* result) {
-  *function = dlsym(RTLD_DEFAULT, name);
-  if (!*function) *function = (void*)unsupported;
-  if (result) *result = cudaDriverEntryPointSuccess;
-  return cudaSuccess;
-}

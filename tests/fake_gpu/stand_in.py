@@ -42,6 +42,11 @@ class StandIn:
             "FAKE_GPU_COUNT": str(gpus),
             "FAKE_GPU_GB": str(gb),
             "OMP_NUM_THREADS": "1",
+            # Kernels compute nothing, so those of Triton are not compared with torch's.
+            "IRNET_FUSED": "unchecked",
+            # Triton 3.7.1 links its launcher with the library in this folder.
+            "TRITON_LIBCUDA_PATH": str(self.library.parent),
+            "TRITON_CACHE_DIR": str(self.library.with_name("triton")),
         }
         environment |= {name: str(value) for name, value in variables.items()}
         return subprocess.Popen(
