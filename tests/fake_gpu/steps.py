@@ -70,13 +70,18 @@ def report() -> dict:
 
 
 def replicas(
-    layers: str, k: int, n_properties: int, recipe_fields: dict, device: torch.device = DEVICE
+    layers: str,
+    k: int,
+    n_properties: int,
+    recipe_fields: dict,
+    device: torch.device = DEVICE,
+    n_features: int = N_FEATURES,
 ) -> list[Replica]:
     """Make replicas that share made-up rows, enough for N_STEPS steps."""
     fields = {"name": "t", "base": "onecycle", "batch": 64, "norm_group": 16} | recipe_fields
     recipe, random = resolve(fields), np.random.default_rng(0)
     n_rows = N_STEPS * recipe.batch
-    x = random.normal(size=(n_rows, N_FEATURES)).astype(np.float32)
+    x = random.normal(size=(n_rows, n_features)).astype(np.float32)
     y = random.normal(size=(n_rows, n_properties))
     y[::7, 0] = np.nan if n_properties > 1 else 0
     rows = (np.arange(n_rows), x, y if n_properties > 1 else y[:, 0])

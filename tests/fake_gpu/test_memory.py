@@ -9,7 +9,7 @@ def test_a_step_that_nobody_uses_gives_its_graphs_memory_back(stand_in):
     found = stand_in.json("-m", "tests.fake_gpu.memory", "dropped")
     assert found["freed at once"]
     # Its graphs' memory is gone; what stays is cuBLAS's workspaces.
-    assert found["with graphs"] - found["before"] > 300
+    assert found["with graphs"] - found["before"] > 150
     assert found["after"] - found["before"] < 70
 
 

@@ -74,6 +74,23 @@ def test_a_training_ends_and_its_model_predicts(stand_in, alloys_pack, tmp_path)
     assert len(out.read_text().splitlines()) == 3
 
 
+def test_a_node_without_a_compiler_trains_by_torchs_own_operations(stand_in, alloys_pack, tmp_path):
+    nothing = tmp_path / "bin"
+    nothing.mkdir()
+    own = {"IRNET_FUSED": "yes", "TRITON_CACHE_DIR": tmp_path / "triton", "PATH": nothing}
+    said = stand_in.run(*options(alloys_pack, tmp_path / "runs", epochs=1), **own).stderr
+    assert "compiler" in said and result_of(tmp_path / "runs")["device"] == "stand-in GPU"
+
+
+def test_kernels_that_compute_something_else_than_torch_are_not_used(
+    stand_in, alloys_pack, tmp_path
+):
+    # Those of the stand-in compute nothing.
+    arguments = options(alloys_pack, tmp_path, epochs=1)
+    said = stand_in.run(*arguments, IRNET_FUSED="yes").stderr
+    assert "differs from torch's" in said and result_of(tmp_path)["device"] == "stand-in GPU"
+
+
 def stopped_in(process: subprocess.Popen, folder: Path, more_than: int) -> int:
     """Stop a training when its history has more epochs; return how many it has then."""
     while process.poll() is None and epochs(folder) <= more_than:

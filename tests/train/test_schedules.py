@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from irnet_hpc.runs.recipes import RECIPES, resolve
-from irnet_hpc.train.schedules import learning_rate, plateau_factor
+from irnet_hpc.train.schedules import average_weight, learning_rate, plateau_factor
 
 
 def test_one_cycle_rises_for_30_percent_and_ends_near_nothing():
@@ -60,3 +60,19 @@ def test_ibrnet_reduces_the_rate_after_45_epochs_without_0_1_meV_of_progress():
 
 def test_other_schedules_know_no_plateau():
     assert all(plateau_factor(RECIPES[name], [0.1] * 1000) == 1 for name in ("paper", "onecycle"))
+
+
+def test_the_average_takes_in_every_eighth_step_and_the_last_of_an_epoch():
+    recipe = resolve({"name": "a", "base": "onecycle", "ema": 0.9})
+    taken = {step: average_weight(recipe, step, 20) for step in range(40)}
+    assert [step for step, weight in taken.items() if weight] == [7, 15, 19, 27, 35, 39]
+    # (1 + n) / (10 + n) after n steps, until that is more than 0.9.
+    assert taken[7] == pytest.approx(1 - (9 / 18) ** 8)
+    assert taken[19] == pytest.approx(1 - (21 / 30) ** 4)
+    late = average_weight(recipe, 1007, 1000)
+    assert late == pytest.approx(1 - 0.9**8)
+
+
+def test_without_an_average_the_last_step_of_an_epoch_replaces_the_weights():
+    recipe = resolve({"name": "a", "base": "onecycle", "ema": 0.0})
+    assert [average_weight(recipe, step, 4) for step in range(8)] == [0, 0, 0, 1, 0, 0, 0, 1]
