@@ -7,8 +7,10 @@ comparison: it is for the stand-in of tests/fake_gpu, whose kernels compute noth
 
 import functools
 import importlib
+import itertools
 import logging
 import os
+import warnings
 
 import torch
 from torch import Tensor
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 CHOICES = ("yes", "no", "unchecked")
 # The network that is compared, its inputs, and the rows and number of its groups.
 LAYERS, N_INPUTS, GROUP, N_GROUPS = "48BARx2-32BARx1-1", 20, 32, 3
+N_REPLICAS = (1, 2)
 # The largest root mean square of the difference, as a share of that of the plain numbers. A slip in
 # a kernel makes differences of the order of 1; where a ReLU is near 0, rounding may switch it.
 LIMITS = {"fp32": 1e-3, "bf16": 0.3}
@@ -63,8 +66,8 @@ def reason_against(device: torch.device, choice: str = "yes") -> str | None:
     if choice == "unchecked":
         return None
     try:
-        for precision, limit in LIMITS.items():
-            for name, share in differences(device, precision).items():
+        for (precision, limit), k in itertools.product(LIMITS.items(), N_REPLICAS):
+            for name, share in differences(device, precision, k).items():
                 if not share <= limit:
                     return f"{name} in {precision} differs from torch's by {share:.2g} of its size"
     except torch.cuda.OutOfMemoryError:
@@ -75,9 +78,14 @@ def reason_against(device: torch.device, choice: str = "yes") -> str | None:
     return None
 
 
-def differences(device: torch.device, precision: str) -> dict[str, float]:
-    """Return the shares by which fused gradients, and an update, differ from plain ones."""
-    (plain, plain_flat), (fused, flat) = (_gradients(device, precision, yes) for yes in (0, 1))
+def differences(device: torch.device, precision: str, k: int) -> dict[str, float]:
+    """Return the shares by which fused gradients, and an update, of k replicas differ from plain.
+
+    The plain ones are autograd's own, to which backward passes add.
+    """
+    (plain, plain_flat), (fused, flat) = (
+        _gradients(device, precision, k, is_fused) for is_fused in (False, True)
+    )
     pairs = {"the output": (fused, plain)}
     layers = [layer for layer in plain_flat.network.modules() if isinstance(layer, Layer)]
     biases = [layer.linear.bias for layer in layers if layer.norm is not None]
@@ -96,18 +104,23 @@ def share(found: Tensor, expected: Tensor) -> float:
     return float(off / expected.double().square().mean().sqrt())
 
 
-def _gradients(device: torch.device, precision: str, fuse: int) -> tuple[Tensor, FlatParameters]:
-    networks = [Network(N_INPUTS, parse_layers(LAYERS)) for _ in range(2)]
+def _gradients(
+    device: torch.device, precision: str, k: int, is_fused: bool
+) -> tuple[Tensor, FlatParameters]:
+    networks = [Network(N_INPUTS, parse_layers(LAYERS)) for _ in range(k)]
     for seed, network in enumerate(networks):
         network.initialise(seed)
     random = torch.Generator().manual_seed(0)
-    x = torch.randn(2, GROUP * N_GROUPS, N_INPUTS, generator=random).to(device)
+    x = torch.randn(k, GROUP * N_GROUPS, N_INPUTS, generator=random).to(device)
     network = networks[0]
     flat = FlatParameters([own.to(device) for own in networks])
-    sums = network.fuse(flat, N_GROUPS) if fuse else None
+    flat.overwrite(is_fused)
+    sums = network.fuse(flat, N_GROUPS) if is_fused else None
     with autocast(precision, device):
         y = network(x, Groups(GROUP, GROUP))
-    (y * (1 + torch.arange(y.numel(), device=device).view_as(y) % 3)).sum().backward()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of strided gradients, as in step.any_layout
+        (y * (1 + torch.arange(y.numel(), device=device).view_as(y) % 3)).sum().backward()
     if sums is not None:
         sums.write()
     return y.detach(), flat
