@@ -23,7 +23,7 @@ enum { MAX_THREADS, SHARED_SIZE, CONST_SIZE, LOCAL_SIZE, REGISTERS };  // CUfunc
 static const int DEVICE_POINTER = 3;                                  // CUpointer_attribute
 
 API Result cuInit(unsigned) { return SUCCESS; }
-API Result cuDriverGetVersion(int* version) { *version = CUDART_VERSION; return SUCCESS; }
+API Result cuDriverGetVersion(int* version) { return cudaDriverGetVersion(version); }
 API Result cuGetErrorString(int error, const char** text) {
   *text = error == INVALID_VALUE ? "invalid argument" : "an error of the driver";
   return SUCCESS;
