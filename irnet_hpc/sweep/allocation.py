@@ -219,15 +219,22 @@ def run_on(parts: Sequence[Part], command: Sequence[str], srun_args: Sequence[st
 
 
 def _stop(sruns: Sequence[subprocess.Popen]) -> None:
-    """Let srun pass SIGTERM on to its tasks, and wait until they have saved."""
+    """Let the workers on all nodes save, and wait until they have.
+
+    srun passes SIGUSR2 on to its tasks. At SIGTERM it would end the step itself, and SLURM kills
+    what has not ended KillWait seconds later (22.05).
+    """
     deadline = time.monotonic() + STOP_S
     with contextlib.suppress(KeyboardInterrupt):
         for process in sruns:
             with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
+                process.send_signal(signal.SIGUSR2)
         for process in sruns:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, deadline - time.monotonic()))
+    for process in sruns:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
 
 
 class WorkerJob:

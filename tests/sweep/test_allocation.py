@@ -27,7 +27,7 @@ with open({log!r}, "a") as log:
 (nodes,) = (o.partition("=")[2].split(",") for o in options if o.startswith("--nodelist"))
 tasks = [subprocess.Popen(command, env=os.environ | {{"NODE": n}}) for n in nodes]
 import signal
-signal.signal(signal.SIGTERM, lambda *_: [t.terminate() for t in tasks])
+signal.signal(signal.SIGUSR2, lambda n, _: [t.send_signal(n) for t in tasks])
 sys.exit(max(t.wait() for t in tasks))
 """
 
@@ -126,9 +126,20 @@ def test_the_status_is_that_of_the_worst_unless_one_was_stopped(commands, status
     assert run_on(parts, ["sh", "-c", f"case $NODE in {cases} esac"]) == expected
 
 
+SAVES = """
+import os, pathlib, signal, sys
+def stop(*_):
+    pathlib.Path(sys.argv[1], "saved-" + os.environ["NODE"]).touch()
+    os._exit(75)
+signal.signal(signal.SIGUSR2, stop)
+pathlib.Path(sys.argv[1], os.environ["NODE"]).touch()
+while True:
+    signal.pause()
+"""
+
+
 def test_a_stop_reaches_every_node_and_waits_for_it(commands, tmp_path, monkeypatch):
-    script = f"trap 'touch {tmp_path}/saved-$NODE; exit 75' TERM; touch {tmp_path}/$NODE; "
-    script += "while :; do sleep 0.1; done"
+    command = [sys.executable, "-c", SAVES, str(tmp_path)]
     real = allocation.subprocess.Popen.wait
     interrupted = []
 
@@ -142,7 +153,7 @@ def test_a_stop_reaches_every_node_and_waits_for_it(commands, tmp_path, monkeypa
 
     monkeypatch.setattr(allocation.subprocess.Popen, "wait", wait)
     with pytest.raises(KeyboardInterrupt):
-        run_on([Part(("n1", "n2"), 1)], ["sh", "-c", script])
+        run_on([Part(("n1", "n2"), 1)], command)
     assert {path.name for path in tmp_path.glob("saved-*")} == {"saved-n1", "saved-n2"}
 
 
