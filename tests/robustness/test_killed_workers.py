@@ -44,17 +44,15 @@ def sweep(verb: str, matrix: Path, results: Path, *more: object) -> list:
     return [sys.executable, "-m", "irnet_hpc.sweep", verb, matrix, *folders, *more]
 
 
-def kill(worker: subprocess.Popen, chance: random.Random) -> str:
-    """Kill a worker, with or without the processes that it has started."""
+def kill(worker: subprocess.Popen, whole: bool) -> None:
+    """Kill a worker; with `whole`, also the processes that it has started."""
     family = [psutil.Process(worker.pid)]
     with contextlib.suppress(psutil.NoSuchProcess):
         family += family[0].children(recursive=True)
-    whole = chance.random() < 0.5
     for process in family if whole else family[:1]:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     worker.wait(600)
-    return "whole" if whole else "alone"
 
 
 def kill_often(
@@ -70,7 +68,9 @@ def kill_often(
                 break
             assert all(worker.poll() is None for worker in workers), log_of(results)
             i = chance.randrange(N_WORKERS)
-            kinds[kill(workers[i], chance)] += 1
+            whole = kinds.total() % 2 == 1
+            kill(workers[i], whole)
+            kinds["whole" if whole else "alone"] += 1
             workers[i] = start(sweep("work", matrix, results), results)
             cells = read_ledger(read_matrix(matrix, matrix.parent / "packs"), results).cells
             failed = [(cell.name, cell.detail) for cell in cells if cell.state == "failed"]
@@ -78,7 +78,7 @@ def kill_often(
     finally:
         for worker in workers:
             if worker.poll() is None:
-                kill(worker, chance)
+                kill(worker, whole=True)
     return kinds
 
 
