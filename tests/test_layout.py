@@ -41,6 +41,9 @@ ONLY_IN = {
     "requests": {"data"},
     "pymatgen": {"data", "features"},
     "gudhi": {"features"},
+    "openpyxl": {"data"},
+    "pyarrow": {"data"},
+    "pint": {"data"},
     "onnx": {"export"},
     "onnxruntime": {"export"},
     "shtab": {"completion"},
@@ -51,8 +54,7 @@ ONLY_IN = {
 LAZY = {
     *("horovod", "mpi4py", "submitit", "matplotlib", "matminer", "pymatgen", "pandas", "scipy"),
     *("sklearn", "gudhi", "requests", "tabm", "onnx", "onnxruntime", "onnxscript", "shtab"),
-    "tensorboardX",
-    "rich",
+    *("tensorboardX", "rich", "openpyxl", "pyarrow", "pint"),
 }
 TOP_LEVEL = {
     *("irnet_hpc", "jobs", "slurm", "tests", "env", "docs", "benchmarks", ".ci", ".gitignore"),

@@ -1,8 +1,16 @@
 """Decide which row of a table stands for a composition, and which values it has.
 
 A feature set of formulas describes all rows of one composition alike, so a pack has one row for
-each. The decision depends on every property of the table that the package knows, whichever are
-packed, and never on the order of the rows:
+each. There are five rules, RULES:
+
+    lowest-energy   the phase of lowest energy, with values of this phase alone: for databases
+    median, mean    the median or the mean of all rows: for measurements of one's own
+    first           the value that comes first in the table
+    error           rows that disagree end the command
+
+Rows of the same values are merged by each of them. By `lowest-energy`, the decision depends on
+every property of the table that the package knows, whichever are packed, and never on the order of
+the rows:
 
 1. Rows that state an id are grouped by it. Rows without an id are one group.
 2. The group with the row of lowest energy stands for the composition. If no group reports an
@@ -19,7 +27,7 @@ packed, and never on the order of the rows:
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +39,14 @@ from irnet_hpc.data.properties import PROPERTIES
 # first energy in this list that a row reports is used.
 ENERGIES = ("formation_energy", "energy_per_atom", "energy_above_hull")
 MERGED = "merged into a row of the same formula"
+LOWEST_ENERGY, ERROR = "lowest-energy", "error"
+# rule -> the value of several, in the order of the table
+VALUES: dict[str, Callable[[list[float]], float]] = {
+    "mean": lambda values: float(np.mean(values)),
+    "median": lambda values: float(np.median(values)),
+    "first": lambda values: values[0],
+}
+DUPLICATES = (LOWEST_ENERGY, *VALUES, ERROR)
 
 
 class OnePerFormula(NamedTuple):
@@ -38,8 +54,9 @@ class OnePerFormula(NamedTuple):
 
     materials: Materials
     rejected: list[Rejected]
-    replaced: list[LostValue]  # values that disagree, so that their median is used
-    combined: dict[str, list[int]]  # property -> lines of the rows that have such a median
+    replaced: list[LostValue]  # values that disagree, in whose place another is used
+    # property -> lines of the rows that have such a median or mean
+    combined: dict[str, list[int]]
 
 
 class _Chosen(NamedTuple):
@@ -51,20 +68,69 @@ class _Chosen(NamedTuple):
     replaced: list[tuple[int, str, str]]  # row, property, reason
 
 
-def one_per_formula(materials: Materials) -> OnePerFormula:
-    """Keep one row for each composition in each part of a stated split, by the rules above."""
+class Conflict(NamedTuple):
+    """The compositions whose rows report different values of a property."""
+
+    property: str
+    n_repeated: int  # compositions of which several rows report the property
+    n_differing: int  # of these, those whose values differ
+    # The two rows of one composition whose values differ most:
+    formula: str
+    low: float  # in the property's unit
+    high: float
+    lines: tuple[int, int]  # of `low` and of `high`
+
+
+def find_conflicts(materials: Materials, properties: Iterable[str]) -> list[Conflict]:
+    """Find the properties of which rows of one composition report different values."""
+    conflicts = []
+    groups = [rows for rows in _groups(materials) if len(rows) > 1]
+    for name in properties:
+        values = materials.targets[name]
+        reported = [np.array(rows)[~np.isnan(values[rows])] for rows in groups]
+        repeated = [rows for rows in reported if len(rows) > 1]
+        differing = [rows for rows in repeated if np.ptp(values[rows])]
+        if differing:
+            widest = max(differing, key=lambda rows: float(np.ptp(values[rows])))
+            low, high = widest[values[widest].argmin()], widest[values[widest].argmax()]
+            conflicts.append(
+                Conflict(
+                    name,
+                    len(repeated),
+                    len(differing),
+                    str(materials.formula[low]),
+                    float(values[low]),
+                    float(values[high]),
+                    (int(materials.line[low]), int(materials.line[high])),
+                )
+            )
+    return conflicts
+
+
+def _groups(materials: Materials) -> list[list[int]]:
+    """List the rows of each composition in each part of a stated split."""
     side = [""] * len(materials) if materials.role is None else materials.role
     groups: dict[tuple, list[int]] = {}
     for row, key in enumerate(zip(materials.reduced, side, strict=True)):
         groups.setdefault(key, []).append(row)
+    return list(groups.values())
+
+
+def one_per_formula(materials: Materials, rule: str = LOWEST_ENERGY) -> OnePerFormula:
+    """Keep one row for each composition in each part of a stated split.
+
+    Args:
+        materials: The rows.
+        rule: One of DUPLICATES. By `error`, the rows of a composition must not disagree.
+    """
     targets = {name: values.copy() for name, values in materials.targets.items()}
     stays, combined = np.ones(len(materials), bool), dict[str, list[int]]()
     rejected: list[Rejected] = []
     replaced: list[LostValue] = []
-    for rows in groups.values():
+    for rows in _groups(materials):
         if len(rows) == 1:
             continue
-        chosen = _choose(materials, rows)
+        chosen = _choose(materials, rows) if rule == LOWEST_ENERGY else _pool(materials, rows, rule)
         line = f"line {materials.line[chosen.row]}"
         for name, value in chosen.values.items():
             targets[name][chosen.row] = value
@@ -78,10 +144,33 @@ def one_per_formula(materials: Materials) -> OnePerFormula:
                 reason, detail = "duplicate formula", line
             rejected.append(reject(materials, row, reason, detail))
         replaced += [lose(materials, *where) for where in chosen.replaced]
-        for name in dict.fromkeys(name for _, name, _ in chosen.replaced):
+        for name in dict.fromkeys(name for _, name, _ in chosen.replaced if rule != "first"):
             combined.setdefault(name, []).append(int(materials.line[chosen.row]))
     materials = dataclasses.replace(materials, targets=targets).take(stays)
     return OnePerFormula(materials, rejected, replaced, combined)
+
+
+def _pool(materials: Materials, rows: Sequence[int], rule: str) -> _Chosen:
+    """Take the values of one composition from all of its rows."""
+    ordered = sorted(rows, key=lambda row: int(materials.line[row]))
+    value_of = VALUES.get(rule, VALUES["first"])  # by `error`, all values are equal
+    first = ordered[0] if rule == "first" else min(rows, key=lambda row: _order(materials, row))
+    chosen = _Chosen(first, {}, {}, [])
+    own = _reported(materials, first)
+    for name in materials.targets:
+        by_row = {
+            row: values[name] for row in ordered if name in (values := _reported(materials, row))
+        }
+        if not by_row:
+            continue
+        value = chosen.values[name] = value_of(list(by_row.values()))
+        if name not in own:
+            for row in by_row:
+                chosen.merged.setdefault(row, []).append(name)
+        if len(set(by_row.values())) > 1:
+            reason = f"the {rule} of {len(by_row)} values is used, {value:g}"
+            chosen.replaced.extend((row, name, reason) for row in by_row)
+    return chosen
 
 
 def _choose(materials: Materials, rows: Sequence[int]) -> _Chosen:

@@ -12,7 +12,8 @@ import numpy as np
 # What pandas writes for an index without a name, and what people call an index or an id. These
 # are whole names: a refractive index or an atomic number describes.
 INDEX = re.compile(
-    r"unnamed: ?[0-9]+(?:\.[0-9]+)*(?:_level_[0-9]+)?|level_[0-9]+|index|idx|#|n[or]\."
+    r"unnamed: ?[0-9]+(?:\.[0-9]+)*(?:_level_[0-9]+)?|level_[0-9]+|__index_level_[0-9]+__"
+    r"|index|idx|#|n[or]\."
     r"|row[ _.-]?(?:no|number)\.?|(?:s|sl|sr|serial)(?:[ _]|\. ?)(?:no|number)\.?",
     re.I,
 )

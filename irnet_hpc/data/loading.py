@@ -8,20 +8,34 @@ import numpy as np
 
 from irnet_hpc.data import alloys
 from irnet_hpc.data.benchmarks import N_FOLDS
+from irnet_hpc.data.codes import are_codes
+from irnet_hpc.data.faults import CellRules
+from irnet_hpc.data.headings import Headings, name_columns, plain_headings
 from irnet_hpc.data.properties import PROPERTIES, unit_of
-from irnet_hpc.data.raw_csv import frame_text, read_csv_header, read_csv_table
-from irnet_hpc.data.raw_jsonl import read_jsonl_header, read_jsonl_table
+from irnet_hpc.data.raw_csv import (
+    frame_text,
+    read_csv_header,
+    read_csv_table,
+    require_formula,
+    sniff,
+)
+from irnet_hpc.data.raw_files import foreign_text, records_text
+from irnet_hpc.data.raw_jsonl import are_cells, read_jsonl_header, read_jsonl_table
 from irnet_hpc.data.raw_table import (
+    FOREIGN,
     RESERVED,
     RawTable,
+    TableText,
     about_path,
     file_text,
     form_of,
     read_about,
 )
+from irnet_hpc.data.reading import Reading
 from irnet_hpc.data.resolve import ResolvedSource
 from irnet_hpc.data.sources import Source
 from irnet_hpc.data.splits import sample
+from irnet_hpc.data.units import convert
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import NAME
 
@@ -44,6 +58,7 @@ class Loaded(NamedTuple):
     units: dict[str, str]  # property -> unit, for the properties to pack
     n_available: int  # number of rows in the source
     notes: tuple[str, ...] = ()  # remarks of the table's description, such as its release
+    headings: Headings | None = None  # the columns of the user's own table
 
 
 def load_source(
@@ -68,11 +83,15 @@ def load_source(
     Raises:
         UserError: if the table is missing or malformed.
     """
-    known, table, targets, notes = (
-        (*_computed(resolved, n_rows, properties, units or {}), ())
-        if resolved.is_computed
-        else _read(resolved, properties, units or {}, columns, structures)
-    )
+    headings, notes = None, tuple[str, ...]()
+    if resolved.is_computed:
+        known, table, targets = _computed(resolved, n_rows, properties, units or {})
+    else:
+        known, table, targets, headings = _read(
+            resolved, properties, units or {}, columns, structures
+        )
+        notes = _notes_of(resolved, structures)
+        properties = [headings.name_of(name) for name in properties]
     if structures and table.crystals is None:
         raise UserError(
             f"structures are needed, but {resolved.text} has only formulas; "
@@ -86,7 +105,7 @@ def load_source(
     n_available = len(table)
     if n_rows and n_rows < n_available:
         table = table.take(sample(n_available, n_rows))
-    return Loaded(resolved.identity, known, table, targets, n_available, notes)
+    return Loaded(resolved.identity, known, table, targets, n_available, notes, headings)
 
 
 def _computed(
@@ -106,50 +125,76 @@ def _read(
     units: Mapping[str, str],
     columns: bool,
     structures: bool,
-) -> tuple[Source, RawTable, dict[str, str], tuple[str, ...]]:
-    """Read the raw table. Returns the source's description, rows, property -> unit, and notes."""
-    about: dict[str, Any] = {}
-    if resolved.frame is None:
-        path = resolved.require_table(structures)
-        about, text, form = read_about(path), file_text(path), form_of(path)
-    else:
-        text, form = frame_text(resolved.frame, resolved.name), "csv"
+) -> tuple[Source, RawTable, dict[str, str], Headings]:
+    """Read the raw table.
+
+    Returns:
+        The source's description, the rows, property -> unit, and the columns.
+    """
+    about, text, form = _text_of(resolved, structures)
+    path, reading = resolved.table_path(structures), resolved.reading
     read_header, read_table = READERS[form]
-    header = read_header(text)
+    given = read_header(text)
+    headings = plain_headings(given)
+    if not resolved.is_named:
+        wanted = {*properties, *units}
+        headings = name_columns(text.name, given, reading, wanted, features=columns)
+    require_formula(text.name, headings)
+    properties = [headings.name_of(name) for name in properties]
+    units = {headings.name_of(name): unit for name, unit in units.items()}
     stated = about.get("units", {})
-    targets = _targets(properties, header, stated, units, f"property of {text.name}")
+    in_header = {
+        name: unit
+        for name, unit in headings.units.items()
+        if name not in PROPERTIES and name not in {*units, *stated}
+    }
+    header = [name for name in headings.names if name]
+    targets = _targets(properties, header, stated | in_header, units, f"property of {text.name}")
     if not targets:
         others = ", ".join(column for column in header if column not in RESERVED)
         raise UserError(
-            f"{text.name} has no column named like a property ({', '.join(PROPERTIES)}); "
+            f"{text.name} has no column named like a property ({', '.join(PROPERTIES)}) or with a "
+            "unit, as in Eg (eV); "
             f"name a column to predict and its unit with --unit NAME=UNIT, "
             f"where NAME is one of {others or 'its columns'}"
         )
     # Properties that are not packed decide which of the rows of one composition is packed. Features
     # of the table's own columns describe each row, so there no row is chosen.
     unpacked = [name for name in header if name in PROPERTIES and name not in targets]
+    read = [*targets, *([] if columns else unpacked)]
     has_folds = resolved.source.has_folds
+    rules = _rules(headings, targets, reading, properties)
+    if resolved.is_named:
+        # A downloaded table has no such cells, unless it is damaged.
+        rules = dataclasses.replace(rules, strict=True)
     table = read_table(
         text,
         resolved.name,
-        [*targets, *([] if columns else unpacked)],
+        read,
         lambda column: (columns and column not in PROPERTIES) or (has_folds and column == FOLD),
+        headings,
+        rules,
     )
     if has_folds:
         table = _with_folds(table, text.name)
-    if about.get("sha256", table.sha256) != table.sha256:
+    if path and about.get("sha256", table.sha256) != table.sha256:
         raise UserError(
             f"{about_path(path)} describes a different table than {path}: "
             f"it states the sha256 {about['sha256']}, but the table's text has {table.sha256}; "
             "remove both files and download the table again, or remove only the description"
         )
+    targets = {name: unit for name, unit in targets.items() if name in table.targets}
+    if not targets:
+        raise UserError(f"no column of {text.name} that has a unit holds numbers")
+    table = _in_units(table, headings, targets)
     known = {key: about[key] for key in ("title", "licence", "citation") if about.get(key)}
-    return (
-        resolved.source._replace(**known),
-        table,
-        targets,
-        tuple(map(str, about.get("notes", ()))),
-    )
+    return resolved.source._replace(**known), table, targets, headings
+
+
+def _notes_of(resolved: ResolvedSource, structures: bool) -> tuple[str, ...]:
+    """Return the remarks of the description of a table."""
+    path = resolved.table_path(structures)
+    return tuple(map(str, read_about(path).get("notes", ()))) if path else ()
 
 
 def _with_folds(table: RawTable, name: str) -> RawTable:
@@ -159,6 +204,73 @@ def _with_folds(table: RawTable, name: str) -> RawTable:
     if folds is None or not np.isin(folds, range(N_FOLDS)).all():
         raise UserError(f"{name} must have a column {FOLD} with numbers from 0 to {N_FOLDS - 1}")
     return dataclasses.replace(table, columns=columns, fold=folds.astype(np.int64))
+
+
+def _text_of(resolved: ResolvedSource, structures: bool) -> tuple[dict[str, Any], TableText, str]:
+    """Return the description of a table, its text, and its form, `csv` or `jsonl`."""
+    reading = resolved.reading
+    if resolved.frame is not None:
+        return {}, frame_text(resolved.frame, resolved.name, reading.formula_column), "csv"
+    path = resolved.require_table(structures)
+    about = read_about(path)
+    if path.name.endswith(FOREIGN):
+        return about, foreign_text(path, reading.sheet), "csv"
+    if reading.sheet:
+        raise UserError(f"--sheet names a sheet of an Excel workbook, but {path} is none")
+    text, form = file_text(path), form_of(path)
+    if resolved.is_named:
+        return about, text, form
+    if form == "csv":
+        return about, sniff(text, reading.formula_column), form
+    return (about, records_text(text), "csv") if are_cells(text) else (about, text, form)
+
+
+def _rules(
+    headings: Headings, targets: Mapping[str, str], reading: Reading, properties: Sequence[str]
+) -> CellRules:
+    return CellRules(
+        missing=tuple(text.strip() for text in reading.missing),
+        # A cell may carry the unit of its column, which is that of the header if there is one.
+        units={**targets, **headings.units},
+        guessed=headings.guessed - set(properties),
+        headers={
+            name: given
+            for given, name in zip(headings.given, headings.names, strict=True)
+            if name and given
+        },
+        strict=reading.strict,
+    )
+
+
+def _in_units(table: RawTable, headings: Headings, units: Mapping[str, str]) -> RawTable:
+    """Convert the columns whose header states another unit than that of the property."""
+    values, notes = dict(table.targets), list(table.notes)
+    for name, given in headings.units.items():
+        unit = units.get(name) or (PROPERTIES[name].unit if name in PROPERTIES else "")
+        if name in values and unit:
+            try:
+                values[name] = convert(values[name], given, unit)
+            except UserError as error:
+                raise UserError(f"column {_header_of(headings, name)}: {error}") from None
+            if values[name] is not table.targets[name]:
+                _refuse_codes(_header_of(headings, name), table.targets[name])
+                notes.append(f"{name} is converted from {given} to {unit}")
+    return dataclasses.replace(table, targets=values, notes=tuple(notes))
+
+
+def _refuse_codes(column: str, values: np.ndarray) -> None:
+    """Raise UserError if a column to be converted has codes, which would look like values then."""
+    codes = values[are_codes(values)]
+    if len(codes):
+        raise UserError(
+            f"{len(codes):,} values of column {column} look like a code for a value that is not "
+            f"reported, such as {codes[0]:g}; state it with --missing {codes[0]:g}, or convert the "
+            "column yourself"
+        )
+
+
+def _header_of(headings: Headings, name: str) -> str:
+    return repr(headings.given[headings.names.index(name)])
 
 
 def _targets(

@@ -23,6 +23,8 @@ class Rejected(NamedTuple):
     formula: str
     reason: str
     detail: str = ""
+    column: str = ""  # the column of a cell that cannot be read
+    text: str = ""  # the text of that cell
 
 
 class LostValue(NamedTuple):
@@ -128,7 +130,8 @@ def parse_materials(table: RawTable, named: bool = True) -> tuple[Materials, lis
         named: compute reduced formulas; without them, parsing takes two thirds of the time.
 
     Returns:
-        The rows whose formula is a composition, and the rejected rows, each with the reason.
+        The rows whose formula is a composition, and the rejected rows, each with the reason:
+        an unreadable formula, or an unreadable cell.
     """
     rejected: list[Rejected] = []
     kept: list[int] = []
@@ -137,6 +140,10 @@ def parse_materials(table: RawTable, named: bool = True) -> tuple[Materials, lis
     numbers: list[int] = []
     amounts: list[float] = []
     for row, formula in enumerate(table.formula):
+        if fault := table.faults.get(row):
+            where = int(table.line[row]), table.material_id[row], formula
+            rejected.append(Rejected(*where, fault.reason, fault.detail, fault.column, fault.text))
+            continue
         try:
             composition = parse_formula(formula)
         except InvalidFormula as error:

@@ -1,13 +1,14 @@
-"""Read raw tables from CSV files or from DataFrames.
+"""Read raw tables of cells, from CSV files or from DataFrames.
 
 A table has these columns:
 
     formula, optional material_id, optional split (train, val, test), a column per property,
     further numeric columns
 
-An empty field means that the value is not reported. A formula is always text: `NaN` could also be
-a formula, of sodium and nitrogen. predict/candidates.py reads the header of candidates to predict
-and accepts the same names.
+headings.py decides which columns these are, and cells.py what a cell of numbers says. An empty
+field means that the value is not reported. A formula is always text: `NaN` could also be a formula,
+of sodium and nitrogen. predict/candidates.py reads the header of candidates to predict and accepts
+the same names.
 """
 
 import csv
@@ -19,36 +20,72 @@ from typing import Any
 
 import numpy as np
 
+from irnet_hpc.data.cells import ColumnReader
+from irnet_hpc.data.faults import CellRules, settle
 from irnet_hpc.data.formulas import formula_text
+from irnet_hpc.data.headings import FORMULAS, Headings, plain_headings, plain_name
 from irnet_hpc.data.identifying import identifying_name, leave_out_row_numbers
-from irnet_hpc.data.mixed_columns import MixedColumns
-from irnet_hpc.data.numerals import has_codes, parse_column, parse_reported
+from irnet_hpc.data.numerals import has_codes
 from irnet_hpc.data.raw_table import (
     RESERVED,
+    Fault,
     RawTable,
     TableText,
     check_text,
     number_rows,
     one_sentence,
 )
+from irnet_hpc.data.splits import ROLES
 from irnet_hpc.errors import UserError
 
+DELIMITERS = (",", ";", "\t", "|")
 # Text is converted to numbers block by block, so that a wide table is never in memory as text.
 BLOCK_ROWS = 16384
+LENGTH = "another number of fields than the header"
+NAMELESS = "without a name"
+
+
+def sniff(table: TableText, formula_column: str = "") -> TableText:
+    """Find the character that separates the fields of a table, from its first line.
+
+    It is the first of DELIMITERS by which the line has a column of formulas; if there is none, the
+    one by which it has the most columns.
+    """
+    with one_sentence(table.name):
+        line = next((line for line in table.lines() if line.strip()), "")
+    return table._replace(delimiter=delimiter_of(line, formula_column, table.delimiter))
+
+
+def delimiter_of(line: str, formula_column: str = "", default: str = ",") -> str:
+    """Return the character that separates the fields of a table's first line, as in sniff."""
+    if default != ",":
+        return default
+    columns: dict[str, list[str]] = {}
+    for delimiter in DELIMITERS:
+        try:
+            columns[delimiter] = next(csv.reader([line], delimiter=delimiter, strict=True), [])
+        except csv.Error:
+            continue
+    for delimiter, header in columns.items():
+        if any(is_formula_column(name, formula_column) for name in header):
+            return delimiter
+    return max(columns, key=lambda delimiter: len(columns[delimiter]), default=default)
+
+
+def is_formula_column(name: str, stated: str = "") -> bool:
+    """Return True if a header names the formulas: as the user stated, or else as people call it."""
+    return name.strip() == stated if stated else plain_name(name) in FORMULAS
 
 
 def read_csv_header(table: TableText) -> list[str]:
-    """Read the column names. Raises UserError if `formula` is missing or a name repeats."""
+    """Read the column names. Raises UserError if the table is empty or a name repeats."""
     with one_sentence(table.name):
-        header = next(csv.reader(table.lines(), strict=True), [])
+        reader = csv.reader(table.lines(), delimiter=table.delimiter, strict=True)
+        header = next((fields for fields in reader if any(fields)), [])
     header = [column.strip() for column in header]
     if not any(header):
         raise UserError(
             f"{table.name} is empty; its first line must name its columns, including formula"
-        )
-    if "formula" not in header:
-        raise UserError(
-            f"{table.name} has no column named formula; its columns: {', '.join(header)}"
         )
     # Columns without a name are left out, so there may be several, as behind a last comma.
     twice = sorted(column for column, count in Counter(header).items() if count > 1 and column)
@@ -59,68 +96,112 @@ def read_csv_header(table: TableText) -> list[str]:
     return header
 
 
+def require_formula(table: str, headings: Headings) -> None:
+    """Check that a table has a column of formulas. Raises UserError if not."""
+    if "formula" not in headings.names:
+        raise UserError(
+            f"{table} has no column named formula; its columns: "
+            f"{', '.join(name for name in headings.given if name)}; --formula-column names one"
+        )
+
+
 def read_csv_table(
-    table: TableText, name: str, targets: Collection[str], is_feature: Callable[[str], bool]
+    table: TableText,
+    name: str,
+    targets: Collection[str],
+    is_feature: Callable[[str], bool],
+    headings: Headings | None = None,
+    rules: CellRules | None = None,
 ) -> RawTable:
-    """Read a table of comma-separated values.
+    """Read a table of separated values.
 
     Args:
         table: the text of the table.
         name: the name of the table; a row without a material_id gets the id `<name>-<row>`.
         targets: columns to predict.
         is_feature: tells of any other column whether it becomes a feature if it is numeric.
+        headings: the names of the columns; None: as the table has them.
+        rules: how cells are read; None: by the defaults.
 
     Raises:
         UserError: if the table is malformed; the message names the line.
     """
-    header = read_csv_header(table)
-    text: dict[str, list[str]] = {column: [] for column in header if column in RESERVED}
+    headings = headings or plain_headings(read_csv_header(table))
+    rules = rules or CellRules()
+    require_formula(table.name, headings)
+    text: dict[str, list[str]] = {column: [] for column in headings.names if column in RESERVED}
     features = [
-        column for column in header if column not in {*RESERVED, *targets} and is_feature(column)
+        column
+        for column in headings.names
+        if column and column not in {*RESERVED, *targets} and is_feature(column)
     ]
     left_out = {column: why for column in features if (why := identifying_name(column))}
-    features = [column for column in features if column not in left_out]
-    numbers: dict[str, list[np.ndarray]] = {column: [] for column in (*targets, *features)}
-    texts = MixedColumns(table)
+    numbers = {
+        column: ColumnReader(rules.units.get(column, ""), rules.missing)
+        for column in (*targets, *features)
+        if column not in left_out
+    }
     lines: list[int] = []
+    faults: dict[int, Fault] = {}
     digest = hashlib.sha256()
     with one_sentence(table.name):
-        for block_lines, block in _blocks(table, header, digest):
-            for column, values in zip(header, zip(*block, strict=True), strict=True):
+        for block_lines, block in _blocks(table, len(headings.given), faults, digest):
+            for column, values in zip(headings.names, zip(*block, strict=True), strict=True):
                 if column in text:
                     text[column] += values
                 elif column not in numbers:
                     continue
-                elif column in targets:
-                    numbers[column].append(_numbers(table, column, values, block_lines))
-                elif has_codes(values):
+                elif column not in targets and has_codes(values):
                     del numbers[column]
                 else:
-                    numbers[column].append(_numbers_if_any(texts, column, values, block_lines))
+                    numbers[column].read(values)
             lines += block_lines
     if not lines:
         raise UserError(f"{table.name} has a header and no rows")
+    _check_lengths(table, lines, faults, rules.strict)
+    for row in faults:
+        if "split" in text:
+            text["split"][row] = ROLES[0]
     check_text(table, text, lines)
-    columns = {column: np.concatenate(blocks) for column, blocks in numbers.items()}
-    texts.leave_out(columns)
+    settled = settle(table, numbers, targets, lines, rules)
+    faults = settled.faults | faults
+    columns = settled.columns
     ids, has_id = number_rows(text.get("material_id", [""] * len(lines)), name)
+    if headings.own_id:
+        has_id = np.zeros(
+            len(ids), bool
+        )  # it names the row; whether it names a material, who knows
     left_out |= leave_out_row_numbers(columns, targets)
     kept = {*text, *columns}
     return RawTable(
-        line=np.array(lines, np.int64),
+        line=np.array(lines, np.int64) - table.offset,
         formula=text["formula"],
         material_id=ids,
         has_id=has_id,
         role=text.get("split"),
-        targets={column: columns.pop(column) for column in targets},
+        targets={column: columns.pop(column) for column in targets if column in columns},
         columns=columns,
-        ignored=tuple(
-            f"{column or f'column {place}'} ({left_out[column]})" if column in left_out else column
-            for place, column in enumerate(header, start=1)
-            if column not in kept
-        ),
+        ignored=_ignored(headings, kept, left_out),
         sha256=digest.hexdigest(),
+        faults=faults,
+        notes=settled.notes,
     )
+
+
+def _ignored(
+    headings: Headings, kept: Collection[str], left_out: dict[str, str]
+) -> tuple[str, ...]:
+    """List the columns that are not read, with the reason if there is one."""
+    ignored = []
+    for place, (given, name) in enumerate(
+        zip(headings.given, headings.names, strict=True), start=1
+    ):
+        if name in kept and name:
+            continue
+        called = given or f"column {place}"
+        why = headings.left_out.get(given) or left_out.get(name) or ("" if given else NAMELESS)
+        ignored.append(f"{called} ({why})" if why else called)
+    return tuple(ignored)
 
 
 def with_named_index(frame: Any) -> Any:
@@ -137,7 +218,7 @@ def with_named_index(frame: Any) -> Any:
     return frame.reset_index(level=named) if named else frame
 
 
-def frame_text(frame: Any, name: str) -> TableText:
+def frame_text(frame: Any, name: str, formula_column: str = "") -> TableText:
     """Return the text of a pandas DataFrame as `frame.to_csv(index=False)` writes it.
 
     The named levels of its index are written as columns too. A DataFrame and its CSV file therefore
@@ -150,12 +231,15 @@ def frame_text(frame: Any, name: str) -> TableText:
         )
 
     frame = with_named_index(frame)
+    compositions = [
+        column for column in frame.columns if is_formula_column(str(column), formula_column)
+    ]
 
     def lines(digest: Any = None) -> Iterator[str]:
         for start in range(0, max(1, len(frame)), BLOCK_ROWS):
             block = frame.iloc[start : start + BLOCK_ROWS]
-            if "formula" in block.columns:
-                block = block.assign(formula=block["formula"].astype(object).map(_as_text))
+            for column in compositions if frame.columns.is_unique else ():
+                block = block.assign(**{column: block[column].astype(object).map(_as_text)})
             text = block.to_csv(index=False, header=start == 0, lineterminator="\n")
             content = text.encode()
             if digest:
@@ -171,18 +255,21 @@ def _as_text(formula: Any) -> Any:
 
 
 def _blocks(
-    table: TableText, header: list[str], digest: Any
+    table: TableText, n_fields: int, faults: dict[int, Fault], digest: Any
 ) -> Iterator[tuple[list[int], list[list[str]]]]:
     """Yield blocks of (line numbers, rows).
 
-    Blank rows are left out, and all rows have equal length.
+    Blank rows are left out, and all rows have equal length. Rows of another length are noted in
+    `faults`, and get empty fields.
     """
-    reader = csv.reader(table.lines(digest), strict=True)
-    next(reader)
+    reader = csv.reader(table.lines(digest), delimiter=table.delimiter, strict=True)
     lines: list[int] = []
     rows: list[list[str]] = []
-    last = reader.line_num
+    n_rows, last = 0, 0
     try:
+        while not any(next(reader)):
+            pass
+        last = reader.line_num
         for fields in reader:
             last += 1
             if reader.line_num != last:
@@ -192,12 +279,13 @@ def _blocks(
                 )
             if not fields:
                 continue
-            if len(fields) != len(header):
-                raise UserError(
-                    f"{table.place(last)} must have {len(header)} fields, got {len(fields)}"
-                )
+            if len(fields) != n_fields:
+                detail = f"must have {n_fields} fields, got {len(fields)}"
+                faults[n_rows] = Fault("", table.delimiter.join(fields)[:200], LENGTH, detail)
+                fields = [""] * n_fields
             lines.append(last)
             rows.append(fields)
+            n_rows += 1
             if len(rows) == BLOCK_ROWS:
                 yield lines, rows
                 lines, rows = [], []
@@ -207,37 +295,13 @@ def _blocks(
         yield lines, rows
 
 
-def _numbers_if_any(
-    texts: MixedColumns, column: str, values: tuple[str, ...], lines: list[int]
-) -> np.ndarray:
-    """Return (n_values,) float64 like _numbers, but NaN for what is no number, noted in `texts`."""
-    block = parse_column(values)
-    if block is None:
-        block = np.full(len(values), np.nan)
-        for place, (value, line) in enumerate(zip(values, lines, strict=True)):
-            try:
-                block[place] = parse_reported(value)
-            except ValueError:
-                texts.note(column, line, value)
-    return block
-
-
-def _numbers(
-    table: TableText, column: str, values: tuple[str, ...], lines: list[int]
-) -> np.ndarray:
-    """Parse values, (n_values,) float64, NaN where empty. Raises UserError if one is not finite."""
-    block = parse_column(values)
-    if block is not None:
-        return block
-    pairs = zip(values, lines, strict=True)
-    return np.array([_number(table, column, value, line) for value, line in pairs])
-
-
-def _number(table: TableText, column: str, value: str, line: int) -> float:
-    try:
-        return parse_reported(value)
-    except ValueError:
+def _check_lengths(
+    table: TableText, lines: list[int], faults: dict[int, Fault], strict: bool
+) -> None:
+    """Raise UserError if rows of another length are many, or if one is too many."""
+    if faults and (strict or 2 * len(faults) >= len(lines)):
+        row, fault = next(iter(faults.items()))
         raise UserError(
-            f"{table.place(line)}: {column} must be a finite number, "
-            f"or empty where not reported, got {value!r}"
-        ) from None
+            f"{table.place(lines[row])} {fault.detail}"
+            + (f"; so do {len(faults) - 1:,} more lines" if len(faults) > 1 else "")
+        )

@@ -7,24 +7,25 @@
 Each row of `lattice` is a vector in Å. A site with several species is an object such as
 {"Fe": 0.5, "Co": 0.5}. `formula`, `material_id` and `split` may be left out, and so may properties
 that are not reported and structures that are unknown. Further keys with numbers are the user's own
-features, like further columns of a CSV.
+features, like further columns of a CSV. Lines without `species` and `targets` in the whole file are
+rows of cells, as pandas writes them, and are read like a CSV.
 """
 
-import contextlib
 import hashlib
 import json
-import math
 import re
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
 
+from irnet_hpc.data.cells import ColumnReader
 from irnet_hpc.data.crystals import Crystal, Unsuitable, stack_crystals
 from irnet_hpc.data.elements import NUMBER
+from irnet_hpc.data.faults import CellRules, settle
 from irnet_hpc.data.formulas import InvalidFormula, parse_formula, reduced_formula
+from irnet_hpc.data.headings import Headings
 from irnet_hpc.data.identifying import identifying_name, leave_out_row_numbers
-from irnet_hpc.data.mixed_columns import MixedColumns
 from irnet_hpc.data.raw_table import RawTable, TableText, check_text, number_rows, one_sentence
 from irnet_hpc.errors import UserError
 
@@ -48,7 +49,12 @@ def read_jsonl_header(table: TableText) -> list[str]:
 
 
 def read_jsonl_table(
-    table: TableText, name: str, targets: Collection[str], is_feature: Callable[[str], bool]
+    table: TableText,
+    name: str,
+    targets: Collection[str],
+    is_feature: Callable[[str], bool],
+    headings: Headings | None = None,
+    rules: CellRules | None = None,
 ) -> RawTable:
     """Read a table of JSON lines.
 
@@ -60,38 +66,42 @@ def read_jsonl_table(
         name: the name of the table; a row without a material_id gets the id `<name>-<row>`.
         targets: properties to predict.
         is_feature: tells whether a further key becomes a feature if it holds numbers.
+        headings: the names of the properties; None: as the table has them.
+        rules: how values are read; None: by the defaults.
 
     Raises:
         UserError: if a line is malformed; the message names the line.
     """
+    rules = rules or CellRules()
+    named = dict(zip(headings.given, headings.names, strict=True)) if headings else {}
     digest = hashlib.sha256()
     lines: list[int] = []
     crystals: list[Crystal | Unsuitable] = []
     ignored: set[str] = set()
-    columns: dict[str, dict[int, float]] = {}  # key -> row -> number
-    texts = MixedColumns(table)
     text: dict[str, list[str]] = {"formula": [], "material_id": [], "split": []}
-    values: dict[str, list[float]] = {target: [] for target in targets}
+    readers = {
+        target: ColumnReader(rules.units.get(target, ""), rules.missing) for target in targets
+    }
     for line, entry in _entries(table, digest):
         crystal, formula = parse_structure(entry)
+        row = len(lines)
         crystals.append(crystal)
         lines.append(line)
         text["formula"].append(formula)
         text["material_id"].append(entry.get("material_id") or "")
         if "split" in entry:
             text["split"].append(entry["split"])
-        for target, column in values.items():
-            column.append(entry["targets"].get(target, math.nan))
+        for given, value in entry["targets"].items():
+            target = named.get(given, given)
+            if target in targets:
+                readers[target].put(row, value)
+            else:
+                ignored.add(given)
         for key in entry.keys() - KEYS - ignored:
             if not is_feature(key) or identifying_name(key):
                 ignored.add(key)
-            elif not _may_be_number(entry[key]):
-                texts.note(key, line, entry[key])
-                columns.setdefault(key, {})
-            elif entry[key] is not None:
-                number = _finite(table.place(line), key, entry[key])
-                columns.setdefault(key, {})[len(lines) - 1] = number
-        ignored |= entry["targets"].keys() - values.keys()
+            elif key not in targets:
+                readers.setdefault(key, ColumnReader(missing=rules.missing)).put(row, entry[key])
     if len(text["split"]) not in (0, len(lines)):
         raise UserError(
             f"only some lines of {table.name} have a split ({len(text['split'])} of {len(lines)}); "
@@ -99,9 +109,12 @@ def read_jsonl_table(
         )
     check_text(table, {key: values for key, values in text.items() if values}, lines)
     ids, has_id = number_rows(text["material_id"], name)
-    further = {key: _column(columns[key], len(lines)) for key in sorted(columns)}
-    texts.leave_out(further)
-    ignored |= columns.keys() - further.keys()
+    for reader in readers.values():
+        reader.pad(len(lines))
+    readers = {key: readers[key] for key in (*targets, *sorted(readers.keys() - set(targets)))}
+    settled = settle(table, readers, targets, lines, rules)
+    further = {key: values for key, values in settled.columns.items() if key not in targets}
+    ignored |= readers.keys() - settled.columns.keys()
     left_out = {key: why for key in ignored if is_feature(key) and (why := identifying_name(key))}
     left_out |= leave_out_row_numbers(further)
     names = {*ignored, *left_out}
@@ -111,13 +124,15 @@ def read_jsonl_table(
         material_id=ids,
         has_id=has_id,
         role=text["split"] or None,
-        targets={target: np.array(column, np.float64) for target, column in values.items()},
+        targets={key: values for key, values in settled.columns.items() if key in targets},
         columns=further,
         ignored=tuple(
             sorted(f"{key} ({left_out[key]})" if key in left_out else key for key in names)
         ),
         sha256=digest.hexdigest(),
         crystals=stack_crystals(crystals),
+        faults=settled.faults,
+        notes=settled.notes,
     )
 
 
@@ -136,14 +151,54 @@ def _entries(table: TableText, digest: Any = None) -> Iterator[tuple[int, dict[s
         )
 
 
+def are_cells(table: TableText) -> bool:
+    """Return True if no line has a structure or targets, so that each is a row of cells."""
+    with one_sentence(table.name):
+        for number, line in enumerate(table.lines(), start=1):
+            if line.strip():
+                # A row of cells may call its formula otherwise.
+                entry = parse_json_object(table.place(number), line)
+                if not entry.keys().isdisjoint(("species", "lattice", "targets")):
+                    return False
+    return True
+
+
 def parse_json_line(place: str, line: str) -> dict[str, Any]:
     """Parse the object of a line; `place` names the line in messages.
 
     Raises:
         UserError: if the line is not JSON, or not an object that describes a material.
     """
+    entry = parse_json_object(place, line)
+    if not entry.keys() & {"formula", "species"}:
+        raise UserError(
+            f"{place} is not an object with species or a formula; known keys: {', '.join(KEYS)}"
+        )
+    for key in ("material_id", "formula", "split"):
+        if not isinstance(entry.get(key, ""), str):
+            raise UserError(f"{place}: {key} must be text, got {entry[key]!r}")
+    return entry
+
+
+def parse_json_object(place: str, line: str, numbers: Callable | None = None) -> dict[str, Any]:
+    """Parse the object of a line, of any keys.
+
+    Args:
+        place: The name of the line, for messages.
+        line: The line.
+        numbers: Converts the text of each number; None: to a number.
+
+    Raises:
+        UserError: if the line is not a JSON object.
+    """
     try:
-        entry = json.loads(line, object_pairs_hook=_once_each, parse_constant=_no_number)
+        entry = json.loads(
+            line,
+            object_pairs_hook=_once_each,
+            parse_constant=_no_number,
+            parse_float=numbers,
+            parse_int=numbers,
+        )
         # Half of a character is not text, and encoding it raises a ValueError.
         if SURROGATE.search(line):
             json.dumps(entry, ensure_ascii=False).encode()
@@ -152,13 +207,10 @@ def parse_json_line(place: str, line: str) -> dict[str, Any]:
     except ValueError as error:
         cut = "" if line.endswith("\n") else "; it is the last line: is the file incomplete?"
         raise UserError(f"{place} is not a JSON object: {error}{cut}") from None
-    if not isinstance(entry, dict) or not entry.keys() & {"formula", "species"}:
+    if not isinstance(entry, dict):
         raise UserError(
             f"{place} is not an object with species or a formula; known keys: {', '.join(KEYS)}"
         )
-    for key in ("material_id", "formula", "split"):
-        if not isinstance(entry.get(key, ""), str):
-            raise UserError(f"{place}: {key} must be text, got {entry[key]!r}")
     return entry
 
 
@@ -175,31 +227,10 @@ def _no_number(name: str) -> float:
     raise ValueError(f"{name} is not a JSON number; leave out values that are not reported")
 
 
-def _targets(place: str, targets: object) -> dict[str, float]:
+def _targets(place: str, targets: object) -> dict[str, Any]:
     if not isinstance(targets, dict):
         raise UserError(f"{place}: targets must map properties to numbers, got {targets!r}")
-    return {
-        name: _finite(place, name, value) for name, value in targets.items() if value is not None
-    }
-
-
-def _may_be_number(value: object) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-
-
-def _finite(place: str, name: str, value: Any) -> float:
-    # A whole number may be too large for a float.
-    with contextlib.suppress(OverflowError):
-        if _may_be_number(value) and math.isfinite(value):
-            return float(value)
-    raise UserError(f"{place}: {name} must be a finite number or left out, got {repr(value)[:50]}")
-
-
-def _column(numbers: dict[int, float], n_rows: int) -> np.ndarray:
-    """Return the numbers of one key, (n_rows,) float64; NaN where a row has none."""
-    column = np.full(n_rows, np.nan)
-    column[list(numbers)] = list(numbers.values())
-    return column
+    return {name: value for name, value in targets.items() if value is not None}
 
 
 def parse_structure(entry: dict) -> tuple[Crystal | Unsuitable, str]:

@@ -1,8 +1,9 @@
 """Define raw tables, the form that every source has before packing, and functions to read them.
 
-A table is CSV (raw_csv.py) or, if it has structures, JSON lines (raw_jsonl.py). It may be
-compressed (.gz, .xz). A file `<name>.about.json` beside the table may state its title, licence,
-citation, units and hash.
+A table is CSV (raw_csv.py), also separated by tabs or semicolons, or, if it has structures, JSON
+lines (raw_jsonl.py). It may be compressed (.gz, .xz). Workbooks and files of other libraries
+(raw_files.py) are read as the CSV that they would be saved as. A file `<name>.about.json` beside
+the table may state its title, licence, citation, units and hash.
 """
 
 import contextlib
@@ -25,9 +26,11 @@ from irnet_hpc.files import read_json
 
 OPENERS: dict[str, Callable] = {
     f".{form}{packing}": opener
-    for form in ("csv", "jsonl")
+    for form in ("csv", "tsv", "txt", "jsonl")
     for packing, opener in (("", open), (".gz", gzip.open), (".xz", open_xz))
 }
+# Files that other libraries read, see raw_files.py.
+FOREIGN = (".xlsx", ".xlsm", ".parquet", ".feather", ".json")
 RESERVED = ("formula", "material_id", "split")
 MAX_TEXT_LENGTH = 1000
 # In bytes. A structure of a thousand sites takes a hundred thousand.
@@ -36,6 +39,15 @@ MAX_LINE_LENGTH = 2**25
 # unpack to 5 to 30 times their size. Up to ALWAYS_UNPACKED bytes, any ratio is allowed.
 MAX_UNPACKED_RATIO = 300
 ALWAYS_UNPACKED = 2**25
+
+
+class Fault(NamedTuple):
+    """A cell that cannot be read, which costs its row."""
+
+    column: str  # as the table calls it; empty: the row as a whole
+    text: str
+    reason: str
+    detail: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +69,24 @@ class RawTable:
     has_id: np.ndarray | None = None
     crystals: Crystals | None = None  # None if the table has no structures
     fold: np.ndarray | None = None  # (n_rows,) int64, in which each row is tested; None: no folds
+    # row -> the first cell that cannot be read; such a row is rejected
+    faults: dict[int, Fault] = dataclasses.field(default_factory=dict)
+    # How cells were read that are no plain numbers, one sentence for each rule and column.
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.line)
 
     def take(self, rows: np.ndarray) -> "RawTable":
         """Return the rows with these numbers."""
+        faults = {
+            place: self.faults[row]
+            for place, row in enumerate(np.asarray(rows).tolist() if self.faults else ())
+            if row in self.faults
+        }
         return dataclasses.replace(
             self,
+            faults=faults,
             line=self.line[rows],
             formula=[self.formula[row] for row in rows],
             material_id=[self.material_id[row] for row in rows],
@@ -122,6 +144,8 @@ class TableText(NamedTuple):
     lines: Callable[..., Iterator[str]]  # takes a hashlib digest to update, or None
     unit: str = "line"  # what messages call a line: "line" or "row"
     first: int = 1  # the line that messages call number 1
+    delimiter: str = ","
+    offset: int = 0  # lines before the first of the file, as the header of a list of JSON objects
 
     def place(self, line: int) -> str:
         """Return the name of a line (1 is the header) for a message, such as `my.csv, line 3`."""
@@ -130,20 +154,23 @@ class TableText(NamedTuple):
 
 def file_text(path: Path) -> TableText:
     """Return the text of a file. The file is read and unpacked only while iterating over lines."""
-    return TableText(str(path), lambda digest=None: read_lines(path, digest))
+    delimiter = "\t" if ending_of(path).startswith(".tsv") else ","
+    return TableText(str(path), lambda digest=None: read_lines(path, digest), delimiter=delimiter)
 
 
 def ending_of(path: Path) -> str:
     """Return the ending of a table's name, such as `.csv.xz`. Raises UserError if it is unknown."""
-    ending = next((ending for ending in OPENERS if path.name.endswith(ending)), None)
+    known = (*OPENERS, *FOREIGN)
+    ending = next((ending for ending in known if path.name.endswith(ending)), None)
     if ending is None:
-        raise UserError(f"a raw table's name must end in {', '.join(OPENERS)}, got {path}")
+        remedy = "; save it as .xlsx" if path.suffix in (".xls", ".ods", ".xlsb") else ""
+        raise UserError(f"a raw table's name must end in {', '.join(known)}, got {path}{remedy}")
     return ending
 
 
 def form_of(table: Path) -> str:
-    """Return the form of a table: `csv` or `jsonl`."""
-    return ending_of(table).split(".")[1]
+    """Return the form of a table: `jsonl`, or `csv` for every other table of cells."""
+    return "jsonl" if ending_of(table).startswith(".jsonl") else "csv"
 
 
 def about_path(table: Path) -> Path:
@@ -186,6 +213,8 @@ def read_lines(path: Path, digest: Any = None) -> Iterator[str]:
                 )
             if digest:
                 digest.update(line)
+            if not number and line.startswith((b"\xff\xfe", b"\xfe\xff")):
+                raise UserError(f"{path} must be UTF-8 text, got UTF-16; save it as CSV UTF-8")
             # Spreadsheets put a byte order mark at the start of a file.
             yield line.decode("utf-8" if number else "utf-8-sig")
 

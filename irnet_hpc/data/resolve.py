@@ -18,7 +18,8 @@ from irnet_hpc.data.benchmarks import (
 )
 from irnet_hpc.data.download.registry import DOWNLOADS, Download
 from irnet_hpc.data.properties import PROPERTIES
-from irnet_hpc.data.raw_table import OPENERS, ending_of
+from irnet_hpc.data.raw_table import FOREIGN, OPENERS, ending_of
+from irnet_hpc.data.reading import Reading
 from irnet_hpc.data.sources import SOURCES, Source
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import NAME
@@ -27,8 +28,14 @@ if TYPE_CHECKING:
     import pandas
 
 MATMINER = "matminer:"  # prefix of matminer's datasets
-# Tables without structures come first, because they are faster to read.
-PREFERRED = sorted(OPENERS, key=lambda ending: ending.startswith(".jsonl"))
+# The endings of tables of named sources. Those without structures come first, because they are
+# faster to read.
+PREFERRED = [ending for form in (".csv", ".jsonl") for ending in OPENERS if ending.startswith(form)]
+# A text with such an ending is the path of a table, even if there is no such file.
+ENDINGS = (*OPENERS, *FOREIGN, ".gz", ".xz", ".xls", ".ods")
+
+
+AS_IT_IS = Reading()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +49,7 @@ class ResolvedSource:
     download: Download | None = None  # None: computed, or the user's own table
     path: Path | None = None  # path of the user's own table
     frame: "pandas.DataFrame | None" = None  # the user's own table as a DataFrame
+    reading: Reading = AS_IT_IS  # how the user wants the table to be read
 
     @property
     def is_computed(self) -> bool:
@@ -89,6 +97,7 @@ def resolve_source(
     source: "str | Path | pandas.DataFrame | ResolvedSource",
     data_dir: Path | str | None = None,
     name: str = "table",
+    reading: Reading | None = None,
 ) -> ResolvedSource:
     """Resolve a source once; all later steps take the returned record.
 
@@ -97,9 +106,11 @@ def resolve_source(
             `matbench:` followed by a benchmark's, a path to a table, or a DataFrame.
         data_dir: folder of raw tables; default: $IRNET_DATA, else `data`.
         name: name to give to a DataFrame, which has no name of its own.
+        reading: how the user wants the user's own table to be read; None: as it is.
 
     Raises:
-        UserError: if `source` is none of these. A missing table is reported only on reading.
+        UserError: if `source` is none of these, or if `reading` is for a named source. A missing
+            table is reported only on reading.
 
     Examples:
         >>> names = ("oqmd", "matminer:expt_gap", "my/oxides.csv.xz")
@@ -108,7 +119,18 @@ def resolve_source(
     """
     if isinstance(source, ResolvedSource):
         return source
-    folder = data_folder(data_dir)
+    resolved = _resolve(source, data_folder(data_dir), name)
+    if reading is None:
+        return resolved
+    if resolved.is_named and (stated := reading.settings()):
+        raise UserError(
+            f"{', '.join(stated)} can be stated for a table of your own, but {resolved.text} is a "
+            "named source, whose columns have the names of this package"
+        )
+    return dataclasses.replace(resolved, reading=reading)
+
+
+def _resolve(source: "str | Path | pandas.DataFrame", folder: Path, name: str) -> ResolvedSource:
     if not isinstance(source, str | Path):
         if not all(hasattr(source, name) for name in ("to_csv", "columns")):
             raise UserError(
@@ -133,7 +155,7 @@ def resolve_source(
         name = text.replace(":", "-")
         return ResolvedSource(text, name, known, folder, Download("", has_wheel=True))
     path = Path(source)
-    if "/" in text or path.exists() or path.suffix in (".csv", ".jsonl", ".gz", ".xz"):
+    if "/" in text or path.exists() or text.endswith(ENDINGS):
         stem = path.name.removesuffix(ending_of(path))
         return ResolvedSource(text, _plain(stem), _own(text), folder, path=path)
     prefixed = [f"{MATMINER}NAME", f"{CRABNET}NAME", f"{MATBENCH}TASK"]

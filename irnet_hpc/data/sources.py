@@ -94,6 +94,7 @@ class Source(NamedTuple):
     pure_elements: bool = True  # False: rows of one element are rejected, as in the papers
     # True: all rows with the same formula are kept, even if their features depend only on it.
     polymorphs: bool = False
+    duplicates: str = "lowest-energy"  # the rule of duplicates.py for rows of one formula
     structures: bool = False  # True: the source's table has structures
     rows: tuple[int, int] | None = None  # expected number of rows: lowest and highest
     rows_as_of: str = ""  # date and release to which the expected number applies

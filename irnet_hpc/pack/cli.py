@@ -6,6 +6,8 @@ python -m irnet_hpc.pack --source oqmd --features magpie+elements    downloads w
 python -m irnet_hpc.pack --source crabnet:OQMD_Bandgap   a benchmark, with its published parts
 python -m irnet_hpc.pack --source matbench:expt_gap --fold 0
 python -m irnet_hpc.pack --source mine.csv --property hardness --unit hardness=GPa
+python -m irnet_hpc.pack --check mine.xlsx               what would be read, merged and left out
+python -m irnet_hpc.pack --source mine.csv --rename "Eg (PBE)=band_gap" --missing na,-9999
 mpirun -n 8 python -m irnet_hpc.pack --source oqmd       on MPI ranks; slurm/pack.sh: on nodes
 python -m irnet_hpc.pack --source oqmd --split element:O all oxygen compounds are test
 python -m irnet_hpc.pack --info alloys-magpie            the contents of a pack
@@ -23,8 +25,10 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from irnet_hpc.console import CommandParser, command_parser, json_answer
+from irnet_hpc.data.duplicates import DUPLICATES
 from irnet_hpc.data.elements import FAMILIES
 from irnet_hpc.data.numerals import parse_number
+from irnet_hpc.data.reading import Reading
 from irnet_hpc.data.sources import SOURCES
 from irnet_hpc.data.splits import RANDOM
 from irnet_hpc.distributed.mpi import Ranks, run
@@ -53,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         print(f"{path} is sound: {store.verify(path)}")
     elif arguments.info:
         _print_info(arguments)
+    elif arguments.check:
+        _check(arguments, list(sys.argv[1:] if argv is None else argv))
     elif arguments.list is not None:
         from irnet_hpc.data.catalogue import list_sources
 
@@ -76,6 +82,22 @@ def _print_info(arguments: argparse.Namespace) -> None:
         else:
             step = next_step(pack, arguments.info, arguments.pack_dir)
             print(f"{describe_pack(pack)}\nnext: {step}")
+
+
+def _check(arguments: argparse.Namespace, command: list[str]) -> None:
+    """Print what would come of a table, and the command that packs it."""
+    from irnet_hpc.pack.check import check_source
+
+    arguments.source = arguments.check
+    print("\n".join(check_source(pack_options(arguments))))
+    packing = [
+        word.replace("--check", "--source", 1) if _is_check(word) else word for word in command
+    ]
+    print(f"next: {shlex.join(['python', '-m', 'irnet_hpc.pack', *packing])}")
+
+
+def _is_check(word: str) -> bool:
+    return word == "--check" or word.startswith("--check=")
 
 
 def _pack(ranks: Ranks, arguments: argparse.Namespace, answer: Callable[[object], None]) -> None:
@@ -109,6 +131,25 @@ def pack_options(arguments: argparse.Namespace) -> PackOptions:
         fold=arguments.fold,
         workers=arguments.workers,
         overwrite=arguments.overwrite,
+        reading=_reading(arguments),
+        duplicates=arguments.duplicates,
+    )
+
+
+def _reading(arguments: argparse.Namespace) -> Reading:
+    names = []
+    for pair in arguments.rename:
+        column, _, name = pair.rpartition("=")
+        if not column or not name:
+            raise UserError(f"--rename must be COLUMN=NAME, got {pair!r}")
+        names.append((column.strip(), name.strip()))
+    return Reading(
+        formula_column=(arguments.formula_column or "").strip(),
+        rename=_once_each("--rename", names),
+        drop=tuple(arguments.drop),
+        missing=tuple(text for texts in arguments.missing for text in texts.split(",") if text),
+        sheet=arguments.sheet or "",
+        strict=arguments.strict,
     )
 
 
@@ -272,14 +313,61 @@ def parser() -> CommandParser:
         "for example, by `--limit bulk_modulus=0:`; may be given once for each property",
     )
     add("--overwrite", action="store_true", help="replace an existing pack of the same name")
+    _add_reading(parser)
     return parser
+
+
+def _add_reading(parser: CommandParser) -> None:
+    add = parser.add_argument
+    add(
+        "--formula-column", metavar="COLUMN", help="the column of formulas, if it is not recognised"
+    )
+    add(
+        "--rename",
+        action="append",
+        default=[],
+        metavar="COLUMN=NAME",
+        help="read a column by another name, such as 'Eg (PBE)=band_gap'; may be given several "
+        "times",
+    )
+    add(
+        "--drop",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="do not read this column; may be given several times",
+    )
+    add(
+        "--missing",
+        action="append",
+        default=[],
+        metavar="TEXT,...",
+        help="texts of cells that mean not reported, such as na,-9999 (never of formulas or ids)",
+    )
+    add("--sheet", metavar="NAME", help="the sheet of an Excel workbook, if it has several")
+    add(
+        "--strict",
+        action="store_true",
+        help="stop at a cell that cannot be read; else its row is left out and listed",
+    )
+    add(
+        "--duplicates",
+        choices=DUPLICATES,
+        help="which value stands for several rows of one formula (default: lowest-energy for named "
+        "sources and tables with material_id or energies, else median)",
+    )
 
 
 def _add_tasks(task: "argparse._MutuallyExclusiveGroup") -> None:
     task.add_argument(
         "--source",
         help=f"{', '.join(SOURCES)}, matminer:NAME, crabnet:NAME, matbench:TASK, or a path to a "
-        ".csv or .jsonl (also .gz, .xz)",
+        ".csv, .tsv, .jsonl (also .gz, .xz), .xlsx, .parquet, .feather or .json",
+    )
+    task.add_argument(
+        "--check",
+        metavar="TABLE",
+        help="say what packing a table would read, convert, merge and leave out; write nothing",
     )
     task.add_argument("--info", metavar="PACK", help="print the contents of a pack (name or path)")
     task.add_argument("--verify", metavar="PACK", help="read a whole pack and check its hash")

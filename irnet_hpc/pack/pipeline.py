@@ -3,15 +3,21 @@
 import dataclasses
 import logging
 import math
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from irnet_hpc.data.benchmarks import MATBENCH, N_FOLDS
 from irnet_hpc.data.download.obtain import ensure
+from irnet_hpc.data.duplicates import DUPLICATES, ENERGIES, LOWEST_ENERGY
 from irnet_hpc.data.loading import DEFAULT_ROWS, Loaded, load_source
-from irnet_hpc.data.resolve import ResolvedSource, resolve_source
+from irnet_hpc.data.raw_table import RawTable
+from irnet_hpc.data.reading import Reading
+from irnet_hpc.data.resolve import AS_IT_IS, ResolvedSource, resolve_source
 from irnet_hpc.data.sources import Filter, hard_limits
 from irnet_hpc.data.splits import (
     RANDOM,
@@ -32,7 +38,11 @@ from irnet_hpc.pack import blocks, store
 from irnet_hpc.pack.build import assist, dismiss, write_pack
 from irnet_hpc.pack.select import RULES, needs_ranking, select, split_and_order
 from irnet_hpc.pack.summary import (
+    describe_conflicts,
+    describe_constants,
     describe_doubts,
+    describe_faults,
+    describe_reading,
     describe_rows,
     describe_source,
     describe_warnings,
@@ -71,6 +81,10 @@ class PackOptions:
     fold: int | None = None  # the fold that is test; needed by sources with folds
     workers: int | None = None  # worker processes per rank; None: the fastest number
     overwrite: bool = False  # replace an existing pack of the same name
+    reading: Reading = AS_IT_IS  # how a table of one's own is read
+    # The rule of DUPLICATES for rows of one formula; None: lowest-energy for named sources and
+    # tables with ids or energies, else median.
+    duplicates: str | None = None
 
 
 def pack_source(options: PackOptions, ranks: Ranks | None = None) -> Path | None:
@@ -92,8 +106,8 @@ def pack_source(options: PackOptions, ranks: Ranks | None = None) -> Path | None
     if ranks.rank:
         assist(ranks)
         return None
-    source = resolve_source(options.source, options.data_dir)
-    split = _split_rule(options, source)
+    source = resolve_source(options.source, options.data_dir, reading=options.reading)
+    split = split_rule(options, source)
     path = store.pack_path(pack_name(options, source, split), options.pack_dir)
     with blocks.hold_name(path):
         _make(options, source, split, path, ranks)
@@ -101,7 +115,7 @@ def pack_source(options: PackOptions, ranks: Ranks | None = None) -> Path | None
     return path
 
 
-def _split_rule(options: PackOptions, source: ResolvedSource) -> SplitRule:
+def split_rule(options: PackOptions, source: ResolvedSource) -> SplitRule:
     """Return the rule of the split. The fold of a source with folds is the seed of its split."""
     split = parse_split_rule(options.split, options.split_seed)
     known = source.source
@@ -138,14 +152,20 @@ def _make(
             f"{source.text} is packed as it was published, so it takes no --limit, got "
             f"{', '.join(options.limits)}"
         )
-    loaded = _load(options, source, feature_sets)
+    structures = features.need_structures(feature_sets)
+    ensure(source, options.url, structures, options.live, options.wheels)
+    logger.info(f"reading {source.text}")
+    loaded = load(options, source, feature_sets)
     if loaded.table.role and split != RANDOM:
         raise UserError(
             f"cannot split by {split} with seed {split.seed}: the table has a column named split, "
             "which decides the split; remove the column or the options --split and --split-seed"
         )
-    filters = _filters(options, loaded, needs_ranking(feature_sets, loaded.source))
+    ranking = needs_ranking(feature_sets, loaded.source)
+    filters = filters_of(options, loaded, ranking)
     identity = identify(loaded, feature_sets, filters, split)
+    if settings := options.reading.settings() | duplicates_of(loaded, ranking):
+        identity["reading"] = settings
     identity["n_source_rows"] = n_rows = min(len(loaded.table), options.rows or len(loaded.table))
     if path.exists() and options.overwrite:
         announce_stale(path, identity)
@@ -155,14 +175,18 @@ def _make(
         # Blocks are left over if a process was killed after it had finished the pack.
         blocks.remove_blocks(path)
         return
+    for note in describe_reading(loaded):
+        logger.info(note)
     logger.info(describe_source(loaded, n_rows, columns="columns" in feature_sets))
     selection = select(
         loaded.table, feature_sets, loaded.source, filters, tuple(loaded.units), n_rows
     )
     if loaded.source.is_verbatim:
         list_kept(path, loaded, feature_sets)
-    for suspicion in suspect_units(selection):
-        logger.warning(f"warning: {suspicion}")
+    for line in describe_conflicts(selection, loaded):
+        logger.info(line)
+    for warning in (*describe_faults(selection), *suspect_units(selection)):
+        logger.warning(f"warning: {warning}")
     materials = split_and_order(selection.materials, split)
     assert materials.role is not None
     if n_both := count_on_two_sides(materials.reduced, materials.role):
@@ -176,10 +200,12 @@ def _make(
         "notes": loaded.notes,
         "filtered": selection.filtered,
         "combined": selection.combined,
+        "conflicts": [conflict._asdict() for conflict in selection.conflicts],
         "licence": loaded.source.licence,
         "citation": loaded.source.citation,
     }
-    for doubt in describe_doubts(materials, loaded.units, not loaded.source.is_verbatim):
+    doubts = describe_doubts(materials, loaded.units, not loaded.source.is_verbatim)
+    for doubt in (*doubts, *describe_constants(materials)):
         logger.warning(f"warning: {doubt}")
     selection = selection._replace(materials=materials)
     write_pack(path, selection, identity, attrs, ranks, options.workers)
@@ -201,23 +227,52 @@ def _make(
             logger.info(f"the values left out are in {blocks.lost_path(path)}")
 
 
-def _load(options: PackOptions, source: ResolvedSource, feature_sets: tuple[str, ...]) -> Loaded:
-    """Find or download the source, and read it."""
-    structures = features.need_structures(feature_sets)
-    ensure(source, options.url, structures, options.live, options.wheels)
-    logger.info(f"reading {source.text}")
+def load(options: PackOptions, source: ResolvedSource, feature_sets: tuple[str, ...]) -> Loaded:
+    """Read the source, whose table must be there, and choose the rule for its duplicates."""
+    if options.duplicates is not None:
+        check_choice("rule (of --duplicates)", options.duplicates, DUPLICATES)
     # A sample is taken only after all rows have decided which row stands for a composition.
-    return load_source(
+    loaded = load_source(
         source,
         n_rows=options.rows if source.is_computed else None,
         properties=options.properties,
         units=options.units,
         columns="columns" in feature_sets,
-        structures=structures,
+        structures=features.need_structures(feature_sets),
+    )
+    if options.duplicates and not needs_ranking(feature_sets, loaded.source):
+        raise UserError(
+            f"--duplicates is for features of formulas alone, but with {options.features} each row "
+            "of a formula has features of its own, and all rows are packed"
+        )
+    by_default = LOWEST_ENERGY if source.is_named or _has_phases(loaded.table) else "median"
+    rule = options.duplicates or by_default
+    return loaded._replace(source=loaded.source._replace(duplicates=rule))
+
+
+def _has_phases(table: RawTable) -> bool:
+    """Return True if a table tells phases of one formula apart, by ids or by energies."""
+    return (
+        table.has_id is None
+        or bool(table.has_id.any())
+        or any(
+            not np.isnan(table.targets[name]).all() for name in ENERGIES if name in table.targets
+        )
     )
 
 
-def _filters(options: PackOptions, loaded: Loaded, ranking: bool) -> list[Filter]:
+def duplicates_of(loaded: Loaded, ranking: bool) -> dict[str, str]:
+    """Return the rule for duplicates, as the identity of a pack records it.
+
+    Where no phases are told apart, the median is what `lowest-energy` takes as well, so packs of
+    such tables are the same as those of earlier versions.
+    """
+    rule = loaded.source.duplicates
+    same = rule == LOWEST_ENERGY or (rule == "median" and not _has_phases(loaded.table))
+    return {} if same or not ranking else {"duplicates": rule}
+
+
+def filters_of(options: PackOptions, loaded: Loaded, ranking: bool) -> list[Filter]:
     """Return the filters of values, in the order in which they act.
 
     Raises:
@@ -226,7 +281,8 @@ def _filters(options: PackOptions, loaded: Loaded, ranking: bool) -> list[Filter
     # A property that is not packed may still decide between rows, so its limits act as well.
     known = list(loaded.table.targets) if ranking else list(loaded.units)
     own = []
-    for name, (low, high) in options.limits.items():
+    for given, (low, high) in options.limits.items():
+        name = loaded.headings.name_of(given) if loaded.headings else given
         check_choice("property (of --limit)", name, loaded.units)
         if not low < high:
             raise UserError(
@@ -255,11 +311,11 @@ def pack_name(options: PackOptions, source: ResolvedSource, split: SplitRule) ->
     name = options.name
     if name is None:
         name = f"{source.name}-{options.features}"
-        name += f"-{'+'.join(options.properties)}" if options.properties else ""
+        name += f"-{'+'.join(map(_plain, options.properties))}" if options.properties else ""
         default_rows = DEFAULT_ROWS if source.is_computed else None
         name += f"-n{options.rows}" if options.rows not in (None, default_rows) else ""
         for limited, (low, high) in options.limits.items():
-            name += f"-{limited}={low:.12g}..{high:.12g}"
+            name += f"-{_plain(limited)}={low:.12g}..{high:.12g}"
         fold = f"-fold{options.fold}" if options.fold is not None else ""
         name += fold or split_suffix(split)
         name += "" if options.filters else "-nofilters"
@@ -268,6 +324,11 @@ def pack_name(options: PackOptions, source: ResolvedSource, split: SplitRule) ->
             f"a pack's name must be letters, digits and _.+=-, without the ending .h5, got {name!r}"
         )
     return name
+
+
+def _plain(header: str) -> str:
+    """Replace the characters of a column's header that a pack's name cannot have."""
+    return header if NAME.fullmatch(header) else re.sub(r"[^A-Za-z0-9_.+=-]+", "_", header)
 
 
 def identify(
@@ -316,7 +377,11 @@ def check_same(path: Path, identity: dict) -> None:
     """
     try:
         with store.open_pack(path) as pack:
-            differing = [name for name, value in identity.items() if pack.identity[name] != value]
+            differing = [
+                name
+                for name in (*identity, *store.OPTIONAL)
+                if pack.identity.get(name) != identity.get(name)
+            ]
     except UserError as error:
         raise UserError(f"{error}; overwrite the pack, or give another name") from None
     if differing:

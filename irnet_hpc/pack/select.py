@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from irnet_hpc.data.duplicates import one_per_formula
+from irnet_hpc.data.duplicates import ERROR, Conflict, find_conflicts, one_per_formula
 from irnet_hpc.data.elements import FAMILIES, NUMBER, SYMBOLS
 from irnet_hpc.data.materials import (
     LostValue,
@@ -34,7 +34,9 @@ from irnet_hpc.features.sets import FEATURE_SETS
 
 # The version of the rules by which a source becomes a pack: those in this module and in
 # data/duplicates.py. Raise it if a change makes the same source give another pack, since rows,
-# values, duplicates or splits are treated differently.
+# values, duplicates or splits are treated differently. A rule for duplicates other than
+# `lowest-energy` is recorded by its name in the identity, so packs without such a record are as
+# before.
 RULES = 3
 
 
@@ -45,7 +47,8 @@ class Selection(NamedTuple):
     rejected: list[Rejected]
     filtered: dict[str, dict[str, int]]  # property -> filter -> number of values that it removed
     lost: list[LostValue]  # values that filters removed, or a median replaced
-    combined: dict[str, int]  # property -> number of compositions whose value is a median
+    combined: dict[str, int]  # property -> number of compositions whose value is a median or mean
+    conflicts: Sequence[Conflict] = ()  # of rows of one composition, of which one was kept
 
 
 def needs_ranking(feature_sets: Sequence[str], source: Source) -> bool:
@@ -82,7 +85,8 @@ def select(
         values that were removed or replaced. Rows outside the sample are in none of them.
 
     Raises:
-        UserError: If no formula can be read.
+        UserError: If no formula can be read, or if rows of one composition disagree though the
+            source's rule for duplicates is `error`.
     """
     materials, rejected = parse_materials(table)
     if not len(materials):
@@ -112,8 +116,12 @@ def select(
     ]
     materials, lost = filter_values(materials, by_limits)
     replaced, combined = list[LostValue](), dict[str, list[int]]()
+    conflicts: list[Conflict] = []
     if needs_ranking(feature_sets, source):
-        materials, duplicates, replaced, combined = one_per_formula(materials)
+        conflicts = find_conflicts(materials, packed)
+        if conflicts and source.duplicates == ERROR:
+            raise UserError(f"--duplicates error: {describe_conflict(conflicts[0])}")
+        materials, duplicates, replaced, combined = one_per_formula(materials, source.duplicates)
         rejected += duplicates
     targets = {name: materials.targets[name] for name in packed}
     materials = dataclasses.replace(materials, targets=targets)
@@ -139,7 +147,19 @@ def select(
     n_combined = {
         name: n for name in packed if (n := len(packed_lines.intersection(combined.get(name, []))))
     }
-    return Selection(materials, rejected, _count_filtered(filters, lost), lost, n_combined)
+    filtered = _count_filtered(filters, lost)
+    return Selection(materials, rejected, filtered, lost, n_combined, conflicts)
+
+
+def describe_conflict(conflict: Conflict) -> str:
+    """Describe how far rows of one formula disagree about a property."""
+    few = conflict.n_repeated == 1
+    return (
+        f"{conflict.n_differing:,} of {conflict.n_repeated:,} formula{'' if few else 's'} with "
+        f"several values of {conflict.property} {'has' if few else 'have'} different ones, at most "
+        f"those of {conflict.formula}: {conflict.low:.6g} in line {conflict.lines[0]}, "
+        f"{conflict.high:.6g} in line {conflict.lines[1]}"
+    )
 
 
 def _has_value(materials: Materials, packed: Iterable[str]) -> np.ndarray:

@@ -41,6 +41,8 @@ IDENTITY = (
     *("format", "source", "source_sha256", "rules", "n_source_rows", "properties", "features"),
     *("feature_versions", "filters", "split", "content_sha256"),
 )
+# Present only if the table was not read by the defaults, so that older packs are still the same.
+OPTIONAL = ("reading",)
 TEXT = (
     *("format", "source", "source_sha256", "features", "content_sha256", "unit", "licence"),
     *("citation", "created"),
@@ -79,7 +81,7 @@ class Pack:
     Attributes:
         path: The path of the file.
         name: The name of the file without its ending.
-        identity: The attributes that decide the content, listed in IDENTITY.
+        identity: The attributes that decide the content, listed in IDENTITY and OPTIONAL.
         attrs: Attributes that only describe: licence, citation, counts of rejected rows, versions.
         features: The feature sets, joined by +.
         feature_labels: (n_features,) names of the columns of x.
@@ -114,6 +116,7 @@ class Pack:
             name: _get(name, value) for name, value in self._file.attrs.items()
         }
         self.identity: dict[str, Any] = {name: attrs.pop(name) for name in IDENTITY}
+        self.identity |= {name: attrs.pop(name) for name in OPTIONAL if name in attrs}
         self.attrs = attrs
         self.features: str = self.identity["features"]
         self.units: dict[str, str] = self.identity["properties"]
@@ -327,7 +330,7 @@ def _check_layout(pack: Pack) -> None:
     """
     identity, counts = pack.identity, (pack.n_train, pack.n_val, pack.n_test)
     types = {"properties": dict, "feature_versions": dict, "filters": list, "split": dict}
-    for name, kind in types.items():
+    for name, kind in (types | {name: dict for name in OPTIONAL if name in identity}).items():
         if not isinstance(identity[name], kind):
             raise ValueError(
                 f"attribute {name} must be of type {kind.__name__}, got {identity[name]!r:.80}"

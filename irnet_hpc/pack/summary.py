@@ -1,23 +1,23 @@
 """Summarise a source before packing, and a pack with the fate of every row and value."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from irnet_hpc.data.codes import are_codes
+from irnet_hpc.data.duplicates import ENERGIES
 from irnet_hpc.data.loading import Loaded
 from irnet_hpc.data.materials import Materials, Rejected
 from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.data.sources import are_outliers
 from irnet_hpc.data.splits import ROLES, describe_held_out
 from irnet_hpc.errors import UserError
-from irnet_hpc.pack.select import Selection
+from irnet_hpc.pack.select import Selection, describe_conflict
 from irnet_hpc.pack.store import Pack
 
-# Numbers that tables give for "not reported". -32768 is the lowest integer of 16 bits.
-CODES = re.compile(r"-?(9{3,}|9{2,}\.9+|1e\+[0-9]+|32768)")
 N_EXAMPLES = 3
+FEW_ROWS = 50
 MAX_GONE = 0.2  # share of a property's values
 
 
@@ -42,6 +42,44 @@ def describe_source(loaded: Loaded, n_rows: int, columns: bool) -> str:
     return "\n".join(lines)
 
 
+def describe_reading(loaded: Loaded) -> list[str]:
+    """Say which columns were recognised, and how cells were read that are no plain numbers."""
+    return [*(loaded.headings.notes if loaded.headings else ()), *loaded.table.notes]
+
+
+def describe_faults(selection: Selection) -> list[str]:
+    """Name the rows that are left out for a cell that cannot be read; one line, or none."""
+    faulty = [row for row in selection.rejected if row.text]
+    examples = ", ".join(
+        f"line {row.line}" + (f", {row.column} {row.text.strip()!r:.40}" if row.column else "")
+        for row in faulty[:N_EXAMPLES]
+    )
+    more = ", ..." if len(faulty) > N_EXAMPLES else ""
+    return [
+        f"{len(faulty):,} row{'s' if len(faulty) > 1 else ''} left out for cells that cannot be "
+        f"read: {examples}{more}; --strict stops instead"
+    ] * bool(faulty)
+
+
+def describe_conflicts(selection: Selection, loaded: Loaded) -> list[str]:
+    """Say by which rule rows of one formula were merged, and how far they disagree."""
+    if not selection.conflicts:
+        return []
+    rule = loaded.source.duplicates
+    has_energy = any(name in loaded.table.targets for name in ENERGIES)
+    phase = "the phase of lowest energy" if has_energy else "the id with the most properties"
+    texts = {
+        "lowest-energy": f"{phase} is packed, with its own values",
+        "median": "the median is packed",
+        "mean": "the mean is packed",
+        "first": "the first value is packed",
+    }
+    return [
+        *map(describe_conflict, selection.conflicts),
+        f"{texts[rule]} (--duplicates {rule})",
+    ]
+
+
 def describe_doubts(
     materials: Materials, units: Mapping[str, str], with_hint: bool = True
 ) -> list[str]:
@@ -58,10 +96,10 @@ def describe_doubts(
     code = "look like a code for a value that is not reported"
     doubts = []
     for name, values in zip(materials.column_labels, materials.columns.T, strict=True):
-        doubts += _doubt(materials, name, values, {code: _codes(values) | _minus_ones(values)})
+        doubts += _doubt(materials, name, values, {code: are_codes(values) | _minus_ones(values)})
     for name, unit in units.items():
         values = materials.targets[name]
-        codes = _codes(values)
+        codes = are_codes(values)
         if name not in PROPERTIES:
             codes |= _minus_ones(values)
         kinds = {code: codes}
@@ -77,6 +115,32 @@ def describe_doubts(
         hint = f"; --limit {name}=LOW:HIGH removes values" if with_hint else ""
         doubts += [doubt + hint for doubt in _doubt(materials, name, values, kinds)]
     return doubts
+
+
+def describe_constants(materials: Materials) -> list[str]:
+    """Name the properties whose values are all equal."""
+    equal = {
+        name: values[~np.isnan(values)]
+        for name, values in materials.targets.items()
+        if np.unique(values[~np.isnan(values)]).size == 1
+    }
+    return [
+        f"all {len(values):,} values of {name} are {values[0]:.6g}, so a model can only learn this "
+        "constant"
+        for name, values in equal.items()
+        if len(values) > 1
+    ]
+
+
+def describe_few(materials: Materials) -> list[str]:
+    """Name the properties that few rows report."""
+    n_reported = {name: int((~np.isnan(y)).sum()) for name, y in materials.targets.items()}
+    return [
+        f"only {n:,} rows report {name}; with fewer than {FEW_ROWS}, a few of them decide the "
+        "errors of every model"
+        for name, n in n_reported.items()
+        if n < FEW_ROWS
+    ]
 
 
 def suspect_units(selection: Selection) -> list[str]:
@@ -117,21 +181,6 @@ def _doubt(
         if len(rows):
             doubts.append(f"{len(rows):,} values of {name} {kind}: {', '.join(examples)}")
     return doubts
-
-
-def _codes(values: np.ndarray) -> np.ndarray:
-    """Find numbers that look like codes for "not reported".
-
-    They are numbers such as -9999 that are far from all other values: farther than the range of the
-    others.
-    """
-    distinct = np.unique(values[np.abs(values) >= 99])
-    is_code = np.isin(values, [value for value in distinct if CODES.fullmatch(f"{value:.7g}")])
-    others = values[~is_code & ~np.isnan(values)]
-    if not is_code.any() or not len(others):
-        return np.zeros(len(values), bool)
-    width = others.max() - others.min()
-    return is_code & ((values > others.max() + width) | (values < others.min() - width))
 
 
 def _minus_ones(values: np.ndarray) -> np.ndarray:
@@ -177,9 +226,11 @@ def describe_rows(pack: Pack) -> str:
 
 def describe_warnings(pack: Pack) -> list[str]:
     """Name what a user should know before training on a pack: empty roles and medians."""
+    rule = pack.identity.get("reading", {}).get("duplicates")
+    kind = "means" if rule == "mean" else "medians"
     # Packs made before the attribute `combined` have none.
     medians = [
-        f"{count:,} values of {name} are medians of rows of one formula that disagree"
+        f"{count:,} values of {name} are {kind} of rows of one formula that disagree"
         for name, count in pack.attrs.get("combined", {}).items()
     ]
     lacks = describe_empty_roles(pack.attrs["reported"])
@@ -232,7 +283,16 @@ def describe_pack(pack: Pack) -> str:
 
 def pack_facts(pack: Pack) -> dict:
     """Describe a pack as a dict for --json: its counts, units, reported values and identity."""
-    described = ("n_read", "rejected", "filtered", "licence", "citation", "created", "versions")
+    described: tuple[str, ...] = (
+        "n_read",
+        "rejected",
+        "filtered",
+        "licence",
+        "citation",
+        "created",
+        "versions",
+    )
+    described += ("conflicts",) if "conflicts" in pack.attrs else ()
     return {
         "file": str(pack.path),
         "n_rows": pack.n_rows,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from irnet_hpc.data.reading import Reading
 from irnet_hpc.data.splits import RANDOM
 from irnet_hpc.errors import UserError, check_whole
 from irnet_hpc.pack.pipeline import PackOptions, pack_source
@@ -33,6 +34,13 @@ def pack_table(
     pack_dir: str | Path | None = None,
     workers: int | None = None,
     overwrite: bool = False,
+    formula_column: str | None = None,
+    rename: Mapping[str, str] | None = None,
+    drop: str | Sequence[str] = (),
+    missing: str | Sequence[str] = (),
+    sheet: str | None = None,
+    strict: bool = False,
+    duplicates: str | None = None,
 ) -> Pack:
     """Make a pack from a table, or open it if it has been made before.
 
@@ -41,7 +49,8 @@ def pack_table(
     its index that have names, as after `set_index("material_id")`, are columns like any other.
 
     Args:
-        table: A path to a table (.csv or .jsonl, also .gz or .xz); the name of a source such as
+        table: A path to a table (.csv, .tsv or .jsonl, also .gz or .xz; .xlsx, .parquet, .feather
+            or .json); the name of a source such as
             `alloys` or `oqmd`, which is downloaded if it is missing; or a DataFrame with a column
             `formula`.
         name: The name of the pack; by default it is made from the names of the table and the
@@ -63,6 +72,18 @@ def pack_table(
         pack_dir: The folder of packs; by default $IRNET_PACKS, else packs/.
         workers: The number of processes that compute features; by default the fastest number.
         overwrite: True to replace an existing pack of the same name.
+        formula_column: The header of the column of formulas; by default it is recognised.
+        rename: Header -> the name by which the column is read, such as
+            `{"Eg (PBE)": "band_gap"}`.
+        drop: The headers of columns that are not read.
+        missing: Texts of cells that mean "not reported", such as `["na", "-9999"]`.
+        sheet: The sheet of an Excel workbook; by default its only one.
+        strict: True to stop at a cell that cannot be read. Otherwise its row is left out and
+            listed in `<pack>.rejected.csv`.
+        duplicates: The value that stands for several rows of one formula: `lowest-energy`,
+            `median`, `mean`, `first`, or `error` to refuse values that differ. By default
+            `lowest-energy` for named sources and tables with `material_id` or energies, else
+            `median`.
 
     Returns:
         The open pack; close it, or use it in a `with` statement.
@@ -87,6 +108,9 @@ def pack_table(
             "limits must be a mapping to a lower and a higher number, such as "
             f"{{'band_gap': (0, math.inf)}}, got {limits!r}"
         )
+    reading = _reading(formula_column, rename, drop, missing, sheet, strict)
+    if not isinstance(duplicates, str | None):
+        raise UserError(f"duplicates must be a string, got {duplicates!r}")
     options = PackOptions(
         source=table,
         features=features,
@@ -103,11 +127,43 @@ def pack_table(
         pack_dir=pack_dir,
         workers=None if workers is None else check_whole("workers", workers),
         overwrite=overwrite,
+        reading=reading,
+        duplicates=duplicates,
     )
     path = pack_source(options)
     # pack_source returns None only on ranks other than 0, and this process is rank 0.
     assert path is not None
     return open_pack(path)
+
+
+def _reading(
+    formula_column: str | None,
+    rename: Mapping[str, str] | None,
+    drop: str | Sequence[str],
+    missing: str | Sequence[str],
+    sheet: str | None,
+    strict: bool,
+) -> Reading:
+    """Check the arguments that say how a table is read."""
+    for name, text in (("formula_column", formula_column), ("sheet", sheet)):
+        if not isinstance(text, str | None):
+            raise UserError(f"{name} must be a string, got {text!r}")
+    lists = {"drop": drop, "missing": missing}
+    for name, texts in lists.items():
+        lists[name] = [texts] if isinstance(texts, str) else texts
+        if not _are_strings(lists[name]):
+            raise UserError(f"{name} must be a string or a list of strings, got {texts!r}")
+    rename = {} if rename is None else rename
+    if not isinstance(rename, Mapping) or not _are_strings((*rename, *rename.values())):
+        raise UserError(f"rename must be a mapping such as {{'Eg': 'band_gap'}}, got {rename!r}")
+    return Reading(
+        formula_column=(formula_column or "").strip(),
+        rename={column.strip(): name for column, name in rename.items()},
+        drop=tuple(lists["drop"]),
+        missing=tuple(lists["missing"]),
+        sheet=sheet or "",
+        strict=bool(strict),
+    )
 
 
 def _are_strings(values: object) -> bool:

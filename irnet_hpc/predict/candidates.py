@@ -2,7 +2,9 @@
 
 A row that cannot be read stays at its position, with a text that says what is wrong. A table is a
 CSV with a formula column or JSON lines with structures, from a file (also .gz or .xz) or from
-stdin. It may also be a DataFrame. The memory needed does not depend on the number of rows.
+stdin; a file of a spreadsheet or of pandas (data/raw_files.py); or a DataFrame. The columns of
+formulas are found and cells are read as for packing. The memory needed does not depend on the
+number of rows, except for the texts of an Excel workbook.
 """
 
 import contextlib
@@ -19,13 +21,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from irnet_hpc.data.cells import NoNumber, read_cell
 from irnet_hpc.data.crystals import Crystals, stack_crystals
 from irnet_hpc.data.formulas import InvalidFormula, formula_text, parse_formula
-from irnet_hpc.data.numerals import parse_column, parse_reported
-from irnet_hpc.data.raw_csv import with_named_index
+from irnet_hpc.data.numerals import parse_column
+from irnet_hpc.data.raw_csv import delimiter_of, is_formula_column, with_named_index
+from irnet_hpc.data.raw_files import foreign_text
 from irnet_hpc.data.raw_jsonl import parse_json_line, parse_structure
-from irnet_hpc.data.raw_table import OPENERS, ending_of, one_sentence
-from irnet_hpc.errors import UserError
+from irnet_hpc.data.raw_table import FOREIGN, OPENERS, ending_of, one_sentence
+from irnet_hpc.data.reading import Reading
+from irnet_hpc.data.resolve import AS_IT_IS
+from irnet_hpc.errors import UserError, check_choice
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +94,7 @@ def frame_candidates(
         UserError: If a column is missing or its name occurs twice.
     """
     frame = with_named_index(frame)
-    header = [str(name) for name in frame.columns]
+    header = _names("the DataFrame", [str(name) for name in frame.columns], AS_IT_IS)
     _check_header("the DataFrame", header, columns, formula_needed)
     has_formula = "formula" in header
 
@@ -113,13 +119,17 @@ def frame_candidates(
 
 
 @contextlib.contextmanager
-def open_table(path: str, columns: Sequence[str], formula_needed: bool) -> Iterator[Candidates]:
+def open_table(
+    path: str, columns: Sequence[str], formula_needed: bool, reading: Reading = AS_IT_IS
+) -> Iterator[Candidates]:
     """Open a table of candidates.
 
     Args:
-        path: A .csv or .jsonl file, which may be compressed (.gz or .xz), or `-` for stdin.
+        path: A file that packing reads as well, which may be compressed (.gz or .xz) if it is
+            text, or `-` for stdin.
         columns: Names of the feature columns that the model needs.
-        formula_needed: True if a CSV must have a column named formula.
+        formula_needed: True if a table of cells must have a column of formulas.
+        reading: How the table is to be read.
 
     Raises:
         UserError: If the table as a whole is unusable: it lacks a column, cannot be unpacked, or
@@ -127,6 +137,12 @@ def open_table(path: str, columns: Sequence[str], formula_needed: bool) -> Itera
     """
     name = Path("stdin" if path == "-" else path)
     ending = None if path == "-" else ending_of(name)
+    if ending in FOREIGN:
+        needed = (columns, formula_needed)
+        yield _csv_candidates(name, foreign_text(name, reading.sheet).lines(), needed, reading)
+        return
+    if reading.sheet:
+        raise UserError(f"--sheet names a sheet of an Excel workbook, but {name} is none")
     with (
         one_sentence(name),
         sys.stdin.buffer if ending is None else OPENERS[ending](path, "rb") as raw,
@@ -146,17 +162,31 @@ def open_table(path: str, columns: Sequence[str], formula_needed: bool) -> Itera
         if is_jsonl:
             yield _jsonl_candidates(name, lines, columns)
         else:
-            yield _csv_candidates(name, lines, columns, formula_needed)
+            tabs = ending is not None and ending.startswith(".tsv")
+            delimiter = delimiter_of(first, reading.formula_column, "\t" if tabs else ",")
+            needed = (columns, formula_needed)
+            yield _csv_candidates(name, lines, needed, reading, delimiter)
 
 
 def _csv_candidates(
-    path: Path, lines: Iterator[str], columns: Sequence[str], formula_needed: bool
+    path: Path,
+    lines: Iterator[str],
+    needed: tuple[Sequence[str], bool],
+    reading: Reading,
+    delimiter: str = ",",
 ) -> Candidates:
-    reader = csv.reader(lines, strict=True)
-    header = [name.strip() for name in next(reader)]
-    _check_header(path, header, columns, formula_needed)
-    formula_place = header.index("formula") if "formula" in header else None
-    places = [header.index(name) for name in columns]
+    """Read candidates from lines of cells; `needed` is what _check_header asks for."""
+    columns, formula_needed = needed
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    header = [name.strip() for name in next((fields for fields in reader if any(fields)), [])]
+    if not header:
+        raise UserError(
+            f"{path} is empty; the first line must name the columns, one of them formula"
+        )
+    names = _names(path, header, reading)
+    _check_header(path, names, columns, formula_needed)
+    formula_place = names.index("formula") if "formula" in names else None
+    places = [names.index(name) for name in columns]
 
     def batches() -> Iterator[RowBatch]:
         rows = _csv_rows(path, reader, len(header))
@@ -166,11 +196,34 @@ def _csv_candidates(
             if formula_place is not None:
                 formula = [row[formula_place].strip() for row in fields]
             texts = [[row[place] for row in fields] for place in places]
-            numbers, problems = _feature_columns(columns, texts, len(batch))
+            numbers, problems = _feature_columns(columns, texts, len(batch), reading.missing)
             problems |= {row: problem for row, (_, problem) in enumerate(batch) if problem}
             yield RowBatch(fields, formula, numbers, None, problems)
 
     return Candidates(header, formula_place is not None, False, batches())
+
+
+def _names(table: Path | str, header: list[str], reading: Reading) -> list[str]:
+    """Return the names by which columns are read; the output keeps those of the table."""
+    names = list(header)
+    for column, name in reading.rename.items():
+        check_choice(f"column of {table} (of --rename)", column, filter(None, header))
+        names[header.index(column)] = name
+    if stated := reading.formula_column:
+        check_choice(f"column of {table} (of --formula-column)", stated, filter(None, header))
+        names = ["formula (not read)" if name == "formula" else name for name in names]
+        names[header.index(stated)] = "formula"
+    if "formula" not in names:
+        alike = [place for place, name in enumerate(header) if is_formula_column(name)]
+        if len(alike) > 1:
+            raise UserError(
+                f"{table} has several columns that may hold the formulas, "
+                f"{', '.join(repr(header[place]) for place in alike)}; rename one to formula, or "
+                "choose it with --formula-column"
+            )
+        for place in alike:
+            names[place] = "formula"
+    return names
 
 
 def _check_header(
@@ -224,7 +277,10 @@ def _csv_rows(path: Path, reader: Any, n_fields: int) -> Iterator[tuple[list[str
 
 
 def _feature_columns(
-    names: Sequence[str], texts: Sequence[list[str]], n_rows: int
+    names: Sequence[str],
+    texts: Sequence[list[str]],
+    n_rows: int,
+    missing: Sequence[str] = (),
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Read feature columns from their text.
 
@@ -235,14 +291,16 @@ def _feature_columns(
     numbers = np.full((n_rows, len(names)), math.nan)
     problems: dict[int, str] = {}
     for column, (name, values) in enumerate(zip(names, texts, strict=True)):
+        if missing:
+            values = ["" if text.strip() in missing else text for text in values]
         block = parse_column(values)
         if block is not None:
             numbers[:, column] = block
             if np.isfinite(block).all():
                 continue
         for row, text in enumerate(values):
-            with contextlib.suppress(ValueError):
-                numbers[row, column] = parse_reported(text)
+            with contextlib.suppress(NoNumber):
+                numbers[row, column] = read_cell(text)[0]
             if not math.isfinite(numbers[row, column]):
                 problem = f"feature {name} must be a finite number, got {text!r}"
                 problems.setdefault(row, problem)

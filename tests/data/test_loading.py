@@ -81,8 +81,8 @@ def test_what_is_asked_of_a_table_must_be_in_it(write, tmp_path):
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(UserError, match="is not a file"):
         load_table(str(tmp_path / "folder.csv"))
-    with pytest.raises(UserError, match=r"must end in \.csv, \.csv\.gz, \.csv\.xz"):
-        load_table(write(TABLE, "mine.tsv"))
+    with pytest.raises(UserError, match=r"must end in \.csv, \.csv\.gz, .*save it as \.xlsx"):
+        load_table(write(TABLE, "mine.xls"))
     with pytest.raises(
         UserError,
         match=r"no raw table of oqmd was found in .*oqmd.csv, oqmd.csv.gz, oqmd.csv.xz, oqmd.jsonl",

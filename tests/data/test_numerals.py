@@ -8,7 +8,10 @@ import pytest
 
 from irnet_hpc.data.download.records import number
 from irnet_hpc.data.identifying import identifying_name
+from irnet_hpc.data.loading import load_source
 from irnet_hpc.data.numerals import parse_number, parse_reported
+from irnet_hpc.data.reading import Reading
+from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.errors import UserError
 from irnet_hpc.predict.candidates import open_table
 from tests.builders import load_table
@@ -42,8 +45,10 @@ def test_empty_and_nan_are_not_reported(text):
 def test_a_property_that_is_no_number_is_refused_with_its_line(tmp_path, text):
     path = tmp_path / "t.csv"
     path.write_text(f"formula,band_gap\nFeO,1\nMgO,{text}\n")
+    (fault,) = load_table(str(path)).table.faults.items()
+    assert (fault[0], fault[1].column, fault[1].text) == (1, "band_gap", text)
     with pytest.raises(UserError, match="line 3") as refused:
-        load_table(str(path))
+        load_source(resolve_source(path, reading=Reading(strict=True)))
     assert text in str(refused.value)
     assert number(text) is None
 
@@ -77,10 +82,10 @@ def test_columns_that_identify_are_left_out_and_named(tmp_path):
     table = load_table(str(path), columns=True).table
     # The temperature rises with the row, but does not number it.
     assert sorted(table.columns) == ["temperature", "valence"]
+    assert table.material_id == [str(7 * n) for n in range(30)]  # of the one column of ids
     assert table.ignored == (
         "column 1 (without a name)",
         "Unnamed: 0 (an index)",
-        "icsd (an id)",
         "place (row numbers)",
         "shuffled (row numbers)",
         "column 10 (without a name)",
@@ -89,9 +94,10 @@ def test_columns_that_identify_are_left_out_and_named(tmp_path):
 
 def test_an_id_that_is_text_in_some_rows_is_left_out_and_not_refused(tmp_path):
     path = tmp_path / "t.csv"
-    path.write_text("formula,band_gap,icsd,t\nFeO,1,1001,5\nMgO,2,1002;7,6\n")
+    path.write_text("formula,band_gap,icsd,doi,t\nFeO,1,1001,a,5\nMgO,2,1002;7,b,6\n")
     table = load_table(str(path), columns=True).table
-    assert (list(table.columns), table.ignored) == (["t"], ("icsd (an id)",))
+    assert (list(table.columns), table.ignored) == (["t"], ("doi (an id)",))
+    assert table.material_id == ["1001", "1002;7"]
 
 
 def test_keys_of_json_lines_that_identify_are_left_out_and_named(tmp_path):

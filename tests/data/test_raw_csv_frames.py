@@ -60,8 +60,8 @@ def test_the_index_and_the_order_of_columns_do_not_matter():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"band_gap": [1, np.inf, 1, 1, 1, 1]}, "mine, row 2: band_gap must be a finite number"),
-        ({"band_gap": [1, 1, "wide", 1, 1, 1]}, "mine, row 3: band_gap must be a finite number"),
+        ({"band_gap": [None, *[np.inf] * 5]}, "mine, row 2: band_gap must be a finite number"),
+        ({"band_gap": [1, 1, *["wide"] * 4]}, "mine, row 3: band_gap must be a finite number"),
         ({"split": ["dev", *["train"] * 5]}, "mine, row 1: split must be train, val, test"),
         ({"formula": ["Fe"] * 5 + ["F" * 1001]}, "mine, row 6: formula must be at most 1000"),
         ({"material_id": ["a\0"] * 6}, "mine, row 1: material_id must be text"),

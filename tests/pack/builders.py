@@ -56,7 +56,8 @@ class Place:
     def write(self, formulas: list[str]) -> None:
         """Write the table that is packed."""
         (self.folder / "oxides.csv").write_text(
-            "formula,density\n" + "".join(f"{name},5\n" for name in formulas)
+            "formula,density\n"
+            + "".join(f"{name},{5 + row % 3}\n" for row, name in enumerate(formulas))
         )
 
     def start(

@@ -148,8 +148,8 @@ def test_structures_get_the_predictions_that_the_run_recorded_for_them(tmp_path,
     [
         (
             "t.csv",
-            b"composition,x\nAlNi,1\n",
-            "must have a column named formula; its columns: composition, x",
+            b"stuff,x\nAlNi,1\n",
+            "must have a column named formula; its columns: stuff, x",
         ),
         ("t.csv", b"AlNi\nCuZn\n", "also needs a first line that says: formula"),
         ("t.csv", b"", "is empty"),
@@ -167,7 +167,7 @@ def test_structures_get_the_predictions_that_the_run_recorded_for_them(tmp_path,
         ("t.csv", b"formula,problem\nAlNi,\n", "already has a column 'problem'"),
         ("t.csv", b'formula\n"AlNi\nCuZn\n', "line 2: a quoted field is not closed"),
         ("t.csv.gz", gzip.compress(b"formula\nAlNi\n" * 1000)[:40], "cannot be unpacked"),
-        ("t.txt", b"formula\nAlNi\n", "must end in"),
+        ("t.xls", b"formula\nAlNi\n", "must end in"),
     ],
 )
 def test_a_table_that_is_none_is_one_sentence(runs, ask, tmp_path, name, content, named):

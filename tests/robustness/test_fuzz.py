@@ -244,6 +244,14 @@ ROWS = st.lists(
 PACKED = {".csv": lambda text: text, ".csv.gz": gzip.compress, ".csv.xz": lzma.compress}
 
 
+ENDINGS = sorted((*raw_table.OPENERS, *raw_table.FOREIGN))
+
+
+def packing(ending):
+    """Return the function that packs the text of a table whose name ends so."""
+    return {"gz": gzip.compress, "xz": lzma.compress}.get(ending.rpartition(".")[2], bytes)
+
+
 @GENERATED
 @given(ROWS, st.sampled_from(sorted(PACKED)))
 def test_a_table_is_read_as_it_was_written(tmp_path, rows, ending):
@@ -260,7 +268,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path, rows, ending):
 
 
 @GENERATED
-@given(st.binary(max_size=300), st.sampled_from(sorted(raw_table.OPENERS)))
+@given(st.binary(max_size=300), st.sampled_from(ENDINGS))
 def test_any_bytes_are_a_table_or_one_sentence(tmp_path, content, ending):
     path = tmp_path / f"t{ending}"
     path.write_bytes(content)
@@ -278,7 +286,7 @@ def test_a_table_that_unpacks_to_hundreds_of_times_its_size_is_refused(
     path, of_lines = tmp_path / f"bomb{ending}", ending.startswith(".jsonl")
     line = b'{"formula": "H2O", "targets": {"band_gap": 1.5}}\n' if of_lines else b"H2O,1.5\n"
     text = b"" if of_lines else b"formula,band_gap\n"
-    path.write_bytes(PACKED[ending.replace("jsonl", "csv")](text + line * 500_000))
+    path.write_bytes(packing(ending)(text + line * 500_000))
     read = 0
     with pytest.raises(
         UserError,
@@ -294,7 +302,7 @@ def test_a_table_that_unpacks_to_hundreds_of_times_its_size_is_refused(
 @pytest.mark.parametrize("ending", sorted(raw_table.OPENERS))
 def test_a_line_without_end_is_refused_before_it_fills_the_memory(ending, tmp_path):
     path = tmp_path / f"bomb{ending}"
-    path.write_bytes(PACKED[ending.replace("jsonl", "csv")](b" " * 60 * 2**20))
+    path.write_bytes(packing(ending)(b" " * 60 * 2**20))
     tracemalloc.start()
     with pytest.raises(UserError, match=r"bomb\S+, line 1 is longer than the limit of 32 MiB"):
         load_table(str(path))
