@@ -354,11 +354,17 @@ def _split_identity(loaded: Loaded, split: SplitRule) -> dict:
     return {"by": "column"} if loaded.table.role else split_identity(split)
 
 
+def _differing(pack: store.Pack, identity: dict) -> list[str]:
+    """List the fields of an identity that a pack does not have so."""
+    names = dict.fromkeys((*identity, *store.OPTIONAL))
+    return [name for name in names if pack.identity.get(name) != identity.get(name)]
+
+
 def announce_stale(path: Path, identity: dict) -> None:
     """Say that results of the existing pack become stale, if another pack replaces it."""
     try:
         with store.open_pack(path) as pack:
-            differing = [name for name, value in identity.items() if pack.identity[name] != value]
+            differing = _differing(pack, identity)
     except UserError:  # a damaged pack is replaced, too
         return
     if differing:
@@ -377,11 +383,7 @@ def check_same(path: Path, identity: dict) -> None:
     """
     try:
         with store.open_pack(path) as pack:
-            differing = [
-                name
-                for name in (*identity, *store.OPTIONAL)
-                if pack.identity.get(name) != identity.get(name)
-            ]
+            differing = _differing(pack, identity)
     except UserError as error:
         raise UserError(f"{error}; overwrite the pack, or give another name") from None
     if differing:

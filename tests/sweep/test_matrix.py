@@ -182,6 +182,40 @@ def test_a_pack_has_the_name_that_its_command_would_give_it(matrix_of):
         assert pack_name(options, resolve_source(options.source), split) == planned.name
 
 
+def test_a_table_of_ones_own_is_read_as_the_matrix_says(matrix_of, tmp_path):
+    (tmp_path / "lab.csv").write_text(
+        "Composition,Eg (meV),Other\n"
+        + "".join(f"Fe{n}O,{1000 + n},1\n" for n in range(1, 60))
+        + "MgO,-9999,2\nFeO,2001,3\n"
+    )
+    text = f"""
+        packs:
+          - {{name: lab, source: {tmp_path}/lab.csv, features: elements, missing: [na, -9999],
+             rename: {{"Eg (meV)": band_gap}}, drop: Other, duplicates: mean}}
+        properties: [band_gap]
+        models: [irnet-17]
+    """
+    (planned,) = matrix_of(text).packs
+    subprocess.run(pack_command(planned, 1), cwd=JOBS.parent, check=True, capture_output=True)
+    (built,) = matrix_of(text).packs
+    assert built.exists and built.identity["reading"] == {
+        "rename": {"Eg (meV)": "band_gap"},
+        "drop": ["Other"],
+        "missing": ["-9999", "na"],
+        "duplicates": "mean",
+    }
+    for old, new in (("-9999", "-99"), ("drop: Other", "drop: Composition"), ("mean", "first")):
+        with pytest.raises(UserError, match=r"is not the one that .*lab\.h5 was built with"):
+            matrix_of(text.replace(old, new))
+    for value in ("missing: 3", "duplicates: min", "rename: [a]"):
+        with pytest.raises(UserError, match=rf"{value.split(':')[0]} of pack x must be"):
+            matrix_of(f"""
+                packs: [{{name: x, source: my.csv, {value}}}]
+                properties: [band_gap]
+                models: [irnet-17]
+            """)
+
+
 def test_packs_built_as_a_matrix_says_are_those_it_asks_for(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("""

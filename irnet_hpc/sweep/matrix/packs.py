@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta
 
@@ -66,6 +66,41 @@ class PackKeys:
         dict, Meta(description="property -> unit, for properties that only your table has")
     ] = dataclasses.field(default_factory=dict)
     filters: Annotated[bool, Meta(description="false: do not filter out any values")] = True
+    formula_column: Annotated[
+        str,
+        Meta(
+            description="the header of the column of formulas: `pack --formula-column`",
+            extra={"default": "recognised"},
+        ),
+    ] = ""
+    rename: Annotated[
+        dict, Meta(description="header -> the name by which the column is read: `pack --rename`")
+    ] = dataclasses.field(default_factory=dict)
+    drop: Annotated[
+        list[str],
+        Meta(description="headers that are not read: `pack --drop`", extra={"default": "none"}),
+    ] = dataclasses.field(default_factory=list)
+    missing: Annotated[
+        list[str | int | float],
+        Meta(
+            description="texts of cells that mean not reported: `pack --missing`",
+            extra={"default": "none"},
+        ),
+    ] = dataclasses.field(default_factory=list)
+    sheet: Annotated[
+        str,
+        Meta(
+            description="the sheet of an Excel workbook: `pack --sheet`",
+            extra={"default": "the only one"},
+        ),
+    ] = ""
+    duplicates: Annotated[
+        Literal["lowest-energy", "mean", "median", "first", "error"] | None,
+        Meta(
+            description="the value of several rows of one formula: `pack --duplicates`",
+            extra={"default": "by the table"},
+        ),
+    ] = None
     splits: Annotated[
         list[str],
         Meta(
@@ -105,7 +140,12 @@ PACK_OPTIONS = {
     "split": "--split",
     "split_seed": "--split-seed",
     "fold": "--fold",
+    "formula_column": "--formula-column",
+    "sheet": "--sheet",
+    "duplicates": "--duplicates",
 }
+# Keys that say how a table is read, which a pack records if they are not the defaults.
+READING = ("formula_column", "rename", "drop", "missing", "sheet", "duplicates")
 # A key that lists splits -> the key of a pack that gets each of the listed values.
 AXES = {"splits": "split", "split_seeds": "split_seed", "folds": "fold"}
 # Entries of `splits` that stand for every family of elements in turn.
@@ -319,9 +359,11 @@ def _check(entry: dict) -> None:
         raise UserError(
             f"the name of a pack must be letters, digits and _.+=- and no ending, got {name!r:.80}"
         )
-    lists = ("properties", *AXES)
+    lists = ("properties", "drop", "missing", *AXES)
     plain = {key: value for key, value in entry.items() if key not in lists}
     check_values(plain, PackKeys, f"pack {name}")
+    for key in ("drop", "missing"):
+        entries_of(entry, PackKeys, key, default=["none"], owner=f"pack {name}")
     for axis, key in AXES.items():
         if axis in entry and key in entry:
             raise UserError(f"pack {name} must have {key} or {axis}, got both")
@@ -344,12 +386,17 @@ def _options(entry: dict, resolved: ResolvedSource, units: dict) -> tuple[str, .
     options = [
         text
         for key, option in PACK_OPTIONS.items()
-        if key in entry
+        if entry.get(key) is not None
         for text in (option, str(entry[key]))
     ]
     options += [] if entry.get("filters", True) else ["--no-filters"]
     for name, unit in units.items():
         options += ["--unit", f"{name}={unit}"]
+    for column, name in entry.get("rename", {}).items():
+        options += ["--rename", f"{column}={name}"]
+    for key in ("drop", "missing"):
+        for text in entries_of(entry, PackKeys, key) if key in entry else ():
+            options.append(f"--{key}={text}")
     return tuple(options)
 
 
@@ -380,6 +427,15 @@ def _refuse_another(path: Path, entry: dict, identity: dict) -> None:
     if stated.get("filters"):
         # A source may have none.
         del stated["filters"]
+    reading = identity.get("reading", {})
+    for key in READING:
+        if entry.get(key):
+            given = entries_of(entry, PackKeys, key) if key in ("drop", "missing") else entry[key]
+            stated[key] = sorted(map(str, given)) if isinstance(given, list) else given
+            built[key] = reading.get(key)
+    if "duplicates" not in reading and stated.get("duplicates") in ("lowest-energy", "median"):
+        # One of them is the default, which is not recorded.
+        del stated["duplicates"]
     n_rows = identity["n_source_rows"]
     if n_rows > entry.get("rows", n_rows):
         # The source may have fewer rows than requested.
