@@ -10,8 +10,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from irnet_hpc.console import ExitStatus
 from irnet_hpc.distributed.processes import process_name
 from irnet_hpc.distributed.slurm_commands import end_of_job, stop_by
+from irnet_hpc.files import lock
 from irnet_hpc.runs.lease import Leases
 from irnet_hpc.runs.state_names import Cause, CellState
 from irnet_hpc.sweep import journal
@@ -115,10 +117,10 @@ def _claim(context: SweepContext) -> tuple[Ledger, Path | None]:
         The ledger and the path of the journal; the path is None if there is nothing to do.
     """
     options = context.options
-    with contextlib.ExitStack() as lock:
+    with contextlib.ExitStack() as held:
         if not options.token:
             # With a token, the `submit` that started this process already holds the lock.
-            lock.enter_context(journal.alone(context.results))
+            held.enter_context(journal.alone(context.results))
         ledger = take_up(context)
         statuses = ledger.to_do(options.stale)
         if options.workers not in (None, AUTO):
@@ -172,9 +174,28 @@ def build_packs(packs: Iterable[MatrixPack], wanted: set[str]) -> dict[str, int]
         if pack.name in wanted or "all" in pack.properties:
             log.info("pack %s: %s", pack.name, " ".join(pack_command(pack)[1:]))
             with started(pack_command(pack)) as process:
-                if status := process.wait():
-                    broken[pack.name] = status
+                status = process.wait()
+            # Another worker, or a command that outlived its sweep, may have been making the pack.
+            if status == ExitStatus.USER_ERROR and _waited_for_builder(pack.path):
+                with started(pack_command(pack)) as process:
+                    status = process.wait()
+            if status:
+                broken[pack.name] = status
     return broken
+
+
+def _waited_for_builder(path: Path) -> bool:
+    """Wait until no other process makes a pack; False if none does, and the pack is not there."""
+    try:
+        # The lock of pack/blocks.py, which its holder removes.
+        with path.with_name(f".{path.stem}.lock").open("r+") as file:
+            if lock(file):
+                return path.exists()
+            log.info("another process is making %s; waiting for it", path)
+            lock(file, wait=True)
+            return True
+    except FileNotFoundError:
+        return path.exists()
 
 
 class _LocalRun:
