@@ -98,7 +98,9 @@ def test_no_rows_give_no_predictions_and_a_mistake_is_a_user_error(runs, tmp_pat
     model = load_model(runs[0], pack_dir=alloys_pack.parent)
     empty = model.predict([])
     assert len(empty) == 0 and "predicted_mixing_enthalpy" in empty.columns
-    for materials in ("AlNi", pd.DataFrame({"composition": ["AlNi"]})):
+    # "composition" is one of the headings that are read as the formula.
+    assert len(model.predict(pd.DataFrame({"composition": ["AlNi"]}))) == 1
+    for materials in ("AlNi", pd.DataFrame({"alloy": ["AlNi"]})):
         with pytest.raises(UserError):
             model.predict(materials)
     with pytest.raises(UserError):
