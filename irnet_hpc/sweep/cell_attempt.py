@@ -111,7 +111,8 @@ class Attempt:
             # Some cells of a bundle may be done although others are not.
             if exit_status and not (others and _has_new_result(status)):
                 problem = _problem(status, started, exit_status, output)
-                log.info("%s %s%s", self.label, "" if problem.held else "failed: ", problem.text)
+                failed = "" if problem.held or problem.stopped else "failed: "
+                log.info("%s %s%s", self.label, failed, problem.text)
                 if not problem.held:
                     problem = problem._replace(text=f"{problem.text}; log {path}")
                 problems[status.name] = problem
@@ -199,5 +200,7 @@ def _problem(status: CellStatus, started: str, exit_status: int, output: str) ->
         )
     if ExitStatus.HELD in (exit_status, status_of_first_rank(output)):
         return Problem("was being trained elsewhere, and has no result", held=True)
+    if stopped:
+        return Problem("was stopped; the same command continues it", stopped=True)
     words = last_words(output) or "no output"
-    return Problem(f"status {exit_status}: {words}", killed=exit_status in KILLED, stopped=stopped)
+    return Problem(f"status {exit_status}: {words}", killed=exit_status in KILLED)
