@@ -39,7 +39,8 @@ from irnet_hpc.data.properties import PROPERTIES
 # first energy in this list that a row reports is used.
 ENERGIES = ("formation_energy", "energy_per_atom", "energy_above_hull")
 MERGED = "merged into a row of the same formula"
-LOWEST_ENERGY, ERROR = "lowest-energy", "error"
+LOWEST_ENERGY = "lowest-energy"
+ERROR = "error"
 # rule -> the value of several, in the order of the table
 VALUES: dict[str, Callable[[list[float]], float]] = {
     "mean": lambda values: float(np.mean(values)),
