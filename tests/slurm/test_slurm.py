@@ -116,6 +116,16 @@ def wait_for(look, seconds: float = 600):
     return found
 
 
+def end_of(job: str) -> str:
+    """The state in which a job has ended; the accounting learns it a moment after the queue."""
+
+    def state() -> str:
+        found = ask("sacct", "-X", "-n", "-P", "--format=State", "-j", job).strip()
+        return "" if found in ("PENDING", "RUNNING", "COMPLETING") else found
+
+    return wait_for(state)
+
+
 def queue() -> list[list[str]]:
     """(job, name, state) of all of ours that is queued or running."""
     lines = ask(
@@ -276,7 +286,7 @@ def test_a_training_that_fails_is_a_failed_job_with_its_reason(place):
     assert cell["state"] == "failed" and "batch" in cell["detail"]
     assert "0 of 1 cells are done" in table_of(shown) or "no finished run" in table_of(shown)
     (job,) = place.jobs()
-    assert ask("sacct", "-X", "-n", "-P", "--format=State", "-j", job) == "FAILED\n"
+    assert end_of(job) == "FAILED"
 
 
 def test_what_starts_from_another_cell_waits_for_it_and_goes_with_it_where_it_fails(place):
@@ -370,7 +380,7 @@ def test_a_pack_by_ranks_on_two_hosts_survives_a_kill_and_is_that_of_one_process
             )
         )
     )
-    assert ask("sacct", "-X", "-n", "-P", "--format=State", "-j", job) == "FAILED\n"
+    assert end_of(job) == "FAILED"
     n_parts = len(list(parts.glob("[0-9]*.part")))
     assert 4 <= n_parts < 10
 

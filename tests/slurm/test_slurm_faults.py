@@ -22,7 +22,17 @@ import torch
 from irnet_hpc.files import read_json
 from irnet_hpc.sweep.cell_process import horovodrun
 from tests.robustness.test_killed import TIMES
-from tests.slurm.test_slurm import MATRIX, ROOT, absent, ask, place, queue, running, wait_for  # noqa: F401
+from tests.slurm.test_slurm import (  # noqa: F401
+    MATRIX,
+    ROOT,
+    absent,
+    ask,
+    end_of,
+    place,
+    queue,
+    running,
+    wait_for,
+)
 
 is_root = os.geteuid() == 0
 pytestmark = [
@@ -157,9 +167,8 @@ def state_of(job: str) -> str:
 def ended(job: str) -> str:
     """State and exit status of a job that is over."""
     wait_for(lambda: state_of(job) == OVER)
-    return wait_for(
-        lambda: ask("sacct", "-X", "-n", "-P", "--format=State,ExitCode", "-j", job).strip()
-    )
+    end_of(job)
+    return ask("sacct", "-X", "-n", "-P", "--format=State,ExitCode", "-j", job).strip()
 
 
 def test_a_plain_job_saves_at_a_signal_or_by_itself_before_its_time_is_up(

@@ -16,7 +16,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.slurm.test_slurm import ROOT, absent, ask, place, queue, running, wait_for  # noqa: F401
+from tests.slurm.test_slurm import (  # noqa: F401
+    ROOT,
+    absent,
+    ask,
+    end_of,
+    place,
+    queue,
+    running,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(absent()), reason=absent() or "-")]
 
@@ -157,7 +166,7 @@ def test_an_allocation_that_is_preempted_goes_on_where_it_was(place, site):
         assert {"done", "queued"} <= states(place) <= {"done", "queued"} | killed
         assert killed or not list(place.folder.rglob("lease.json"))
     wait_for(lambda: not queue())
-    assert ask("sacct", "-X", "-n", "-P", "--format=State", "-j", job) == "COMPLETED\n"
+    assert end_of(job) == "COMPLETED"
     assert states(place) == {"done"}
     attempts = [len(result["attempts"]) for result in results(place)]
     assert len(attempts) == N_CELLS and max(attempts) in (2, 3)
@@ -174,7 +183,7 @@ def test_a_cancelled_job_of_workers_does_not_come_back(place, site):
     wait_for(lambda: list(place.folder.rglob("lease.json")))
     ask("scancel", job)
     wait_for(lambda: not queue())
-    assert ask("sacct", "-X", "-n", "-P", "--format=State", "-j", job).startswith("CANCELLED")
+    assert end_of(job).startswith("CANCELLED")
     # What another host's worker has begun is free when its heartbeat has expired.
     wait_for(lambda: not states(place) & {"queued", "running"})
     assert states(place) <= {"missing", "preempted"}
