@@ -37,7 +37,10 @@ if [[ ! -e $folder/complete ]]; then
   rm -rf "$folder"
   # The environment's versions of what torch needs besides.
   "$python" -m pip list --format=freeze --exclude torch 2>/dev/null | grep -E '^[A-Za-z0-9._-]+==[0-9.]+$' >"$folder.pins"
-  "$python" -m pip install -q --progress-bar off --no-cache-dir --target "$folder" -c "$folder.pins" "$torch" >&2
+  if ! "$python" -m pip install -q --progress-bar off --no-cache-dir --target "$folder" -c "$folder.pins" "$torch" >&2; then
+    say "no network that lasts: torch $release for CUDA was not fetched; pip says why above"
+    exit 3
+  fi
   touch "$folder/complete"
 fi
 cuda=$(PYTHONPATH=$folder "$python" -c 'import runpy, sys; print(runpy.run_path(sys.argv[1])["cuda"])' "$folder/torch/version.py")
