@@ -25,14 +25,20 @@ QUOTES = {f"{PACKAGE}.distributed.slurm_commands", f"{PACKAGE}.doctor.cluster"}
 PRINTS_JSON = re.compile(rf"{PACKAGE}\.(console|completion|doctor\..*|__main__)")
 PROSE = re.compile(r"[a-z]{2,} +[a-z]{2,}|[a-z]{2,}, |: [a-z]{3,}")
 NO_PROSE = re.compile(r"\n|--|%\(|[\\|$/#=\[\]<>]|^(import|from|export) ")
+VALUE = re.compile(r"(%[-+0-9.]*[a-zA-Z])")
 MATCHING = {"search", "match", "fullmatch", "findall", "compile", "sub", "split", "partition"}
 MATCHING |= {"rpartition", "startswith", "endswith", "replace", "removeprefix", "removesuffix"}
 
 
 def reword(value: object) -> object:
-    """Garble a text, but no JSON; anything else is returned as it is. Twice is not as before."""
-    is_message = type(value) is str and not value.lstrip().startswith(("{", "["))
-    return value.translate(NEXT) if is_message else value
+    """Garble a text, but no JSON; anything else is returned as it is. Twice is not as before.
+
+    What stands for a value in a format, such as %s, stays.
+    """
+    if type(value) is not str or value.lstrip().startswith(("{", "[")):
+        return value
+    parts = VALUE.split(value)
+    return "".join(part if i % 2 else part.translate(NEXT) for i, part in enumerate(parts))
 
 
 class Reworder(ast.NodeTransformer):
