@@ -102,8 +102,9 @@ class Attempt:
             ranks = f"{n_ranks} rank{'s' if n_ranks > 1 else ''}"
             log.info("%s %s on %s%s; log %s", self.label, status.name, ranks, beside, path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()  # a training that is killed while it starts writes nothing
         # The bytes that earlier attempts have written to the log.
-        n_bytes = path.stat().st_size if path.exists() else 0
+        n_bytes = path.stat().st_size
         started = datetime.now(UTC).isoformat(timespec="seconds")
         exit_status = self._wait(bundle, n_ranks, path, worker, places)
         output, problems = path.read_bytes()[n_bytes:].decode(errors="replace"), {}

@@ -132,7 +132,7 @@ def trainings_of(process: subprocess.Popen) -> list[psutil.Process]:
     with contextlib.suppress(psutil.Error):
         for child in psutil.Process(process.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if "irnet_hpc.train" in child.cmdline():
+                if {"irnet_hpc.train", "irnet_hpc.train.trainer"} & {*child.cmdline()}:
                     found.append(child)
     return found
 
