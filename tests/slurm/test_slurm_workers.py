@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -129,7 +130,7 @@ def test_the_tasks_of_an_array_work_on_one_matrix(place):
 
 
 def cores_of_workers(job: str) -> list[list[tuple[int, ...]]]:
-    """The cores of each worker's process, a list for each host, once every host has two workers.
+    """The cores of the workers' processes that are alive, a list for each host.
 
     Workers are bound if their host has all processors of this machine, or SLURM binds its tasks.
     """
@@ -137,14 +138,29 @@ def cores_of_workers(job: str) -> list[list[tuple[int, ...]]]:
     if n_cpus != len(os.sched_getaffinity(0)) or n_cpus < 2:
         return [[(0,)]]
     by_parent: dict[int, list[tuple[int, ...]]] = {}
-    for process in psutil.process_iter():
+    for pid in psutil.pids():  # process_iter would keep its objects from other tests
         with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid)
             trains = "irnet_hpc.train.trainer" in process.cmdline()
             if trains and process.environ().get("SLURM_JOB_ID") == job:
                 cores = tuple(process.cpu_affinity())
                 by_parent.setdefault(process.ppid(), []).append(cores)
-    is_complete = len(by_parent) == 2 and min(map(len, by_parent.values())) == n_cpus
-    return list(by_parent.values()) if is_complete else []
+    return list(by_parent.values())
+
+
+def tell(job: str, end: list[str]) -> None:
+    """End a job as `end` says until SLURM has put it back; a signal may come before a worker."""
+
+    def is_back() -> bool:
+        states = [state for one, _, state in queue() if one == job]
+        if "requeue" not in end and states == ["RUNNING"] and time.monotonic() > told[-1] + 30:
+            told.append(time.monotonic())
+            ask(*end, job)
+        return states == ["PENDING"]
+
+    told = [time.monotonic()]
+    ask(*end, job)
+    wait_for(is_back)
 
 
 def test_an_allocation_that_is_preempted_goes_on_where_it_was(place, site):
@@ -152,15 +168,16 @@ def test_an_allocation_that_is_preempted_goes_on_where_it_was(place, site):
     pack(place)
     place.sweep("submit", "--site", site, "--pack-nodes", "2")
     (job,) = set(place.jobs())
-    for cores in wait_for(lambda: cores_of_workers(job)):
+    wait_for(lambda: len(list(place.folder.rglob("lease.json"))) >= 2)
+    found = wait_for(lambda: cores_of_workers(job))
+    for cores in found:
         assert all(len(one) == 1 for one in cores) and len(set(cores)) == len(cores)
     # The signal that a preemption sends to the steps of a job; then SLURM puts it back by itself.
     for end in (["scancel", "--signal=USR2"], ["scontrol", "requeue"]):
         n_done = len(results(place))
         wait_for(lambda n_done=n_done: len(results(place)) > n_done)
         wait_for(lambda: len(list(place.folder.rglob("lease.json"))) >= 2)
-        ask(*end, job)
-        wait_for(lambda: [state for one, _, state in queue() if one == job] == ["PENDING"])
+        tell(job, end)
         # SLURM waits 5 s for what it puts back by itself, too few to be sure of on a busy machine.
         killed = {"running"} if "requeue" in end else set()
         assert {"done", "queued"} <= states(place) <= {"done", "queued"} | killed
