@@ -5,7 +5,7 @@ import itertools
 from irnet_hpc.models.architectures import Layers
 
 # A thread pays if a matrix product gives it so many multiplications and additions, on an otherwise
-# idle machine. Threads that wait without spinning (processes.wait_quietly) cost 0.2 ms a step of
+# idle machine. Threads that soon sleep (processes.wait_quietly) may cost 0.2 ms a step of
 # three layers there; with this number of operations each, two of them save more.
 OPERATIONS = 1.5e7
 
