@@ -21,7 +21,7 @@ from irnet_hpc.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class CellRules:
-    """How the cells of numbers are read."""
+    """State how the cells of numbers are read."""
 
     missing: tuple[str, ...] = ()  # texts that mean "not reported", as the user stated
     units: Mapping[str, str] = dataclasses.field(default_factory=dict)  # name -> unit of its cells

@@ -77,7 +77,7 @@ class Alone:
 
 
 class _Watched:
-    """What engines have in common whose sums over GPUs do not make the host wait."""
+    """Watch the peers of an engine whose sums over GPUs do not make the host wait."""
 
     peers: Peers | None = None
     # Since when this rank is in an operation.

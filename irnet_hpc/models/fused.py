@@ -41,7 +41,7 @@ class GroupSums:
 
 
 class Place(NamedTuple):
-    """Where a fused layer writes its sums."""
+    """Name the place where a fused layer writes its sums."""
 
     sums: GroupSums
     column: int

@@ -66,7 +66,7 @@ class Taken(msgspec.Struct, frozen=True):
 
 @dataclasses.dataclass
 class HostRecord:
-    """How the cells ended that the workers of one host have trained."""
+    """Count how the cells ended that the workers of one host have trained."""
 
     n_done: int = 0
     # The cells that failed since the last one that was done: name and number of its taking.

@@ -44,7 +44,7 @@ ORPHAN_S = 30.0
 
 @dataclasses.dataclass(frozen=True)
 class WorkReport:
-    """What a worker has done."""
+    """Report what a worker has done."""
 
     n_done: int
     # One line for each pack or cell that failed here.

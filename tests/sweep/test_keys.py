@@ -10,7 +10,7 @@ from irnet_hpc.sweep import cli
 from irnet_hpc.sweep.matrix.fields import check_value, rule_of
 from irnet_hpc.sweep.matrix.keys import MatrixKeys, ModelKeys, keys_page
 from irnet_hpc.sweep.matrix.origins import InitKeys
-from irnet_hpc.sweep.matrix.packs import PackKeys
+from irnet_hpc.sweep.matrix.pack_keys import PackKeys
 from irnet_hpc.sweep.matrix.resources import Resources, Retry
 from irnet_hpc.sweep.matrix.sites import Site
 from tests.sweep.stand_ins import ROOT

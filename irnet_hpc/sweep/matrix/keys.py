@@ -7,7 +7,7 @@ from msgspec import Meta
 
 from irnet_hpc.sweep.matrix.fields import markdown_table
 from irnet_hpc.sweep.matrix.origins import InitKeys
-from irnet_hpc.sweep.matrix.packs import Fold, PackKeys, Seed
+from irnet_hpc.sweep.matrix.pack_keys import Fold, PackKeys, Seed
 from irnet_hpc.sweep.matrix.resources import NARROWING, Resources, Retry
 from irnet_hpc.sweep.matrix.sites import Site, WholeNodes
 

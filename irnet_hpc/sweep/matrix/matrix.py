@@ -41,14 +41,8 @@ from irnet_hpc.sweep.matrix.origins import (
     row_count,
     why_no_origin,
 )
-from irnet_hpc.sweep.matrix.packs import (
-    MatrixPack,
-    PackDefaults,
-    Targets,
-    axes_of,
-    read_packs,
-    targets_of,
-)
+from irnet_hpc.sweep.matrix.pack_keys import axes_of
+from irnet_hpc.sweep.matrix.packs import MatrixPack, PackDefaults, read_packs
 from irnet_hpc.sweep.matrix.resources import (
     Resources,
     Retry,
@@ -58,6 +52,7 @@ from irnet_hpc.sweep.matrix.resources import (
     read_retry,
     read_shapes,
 )
+from irnet_hpc.sweep.matrix.targets import Targets, targets_of
 
 # More cells are surely a mistake, and would fill the memory.
 MAX_CELLS = 1_000_000

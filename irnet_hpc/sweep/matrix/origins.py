@@ -22,13 +22,8 @@ from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.runs.recipes import DEFAULT_RECIPE, Recipe, cannot_start, resolve
 from irnet_hpc.runs.spec import PROTOCOLS, RunSpec
 from irnet_hpc.sweep.matrix.fields import check_keys, check_value
-from irnet_hpc.sweep.matrix.packs import (
-    MatrixPack,
-    PackDefaults,
-    over_splits,
-    read_packs,
-    spelled_out,
-)
+from irnet_hpc.sweep.matrix.pack_keys import over_splits, spelled_out
+from irnet_hpc.sweep.matrix.packs import MatrixPack, PackDefaults, read_packs
 
 # null and `all` both mean every row.
 RowCount = Annotated[int | str | None, Meta(extra={"rule": "a whole number or `all`"})]
