@@ -200,6 +200,7 @@ def _make(
         "notes": loaded.notes,
         "filtered": selection.filtered,
         "combined": selection.combined,
+        "duplicates": loaded.source.duplicates,
         "conflicts": [conflict._asdict() for conflict in selection.conflicts],
         "licence": loaded.source.licence,
         "citation": loaded.source.citation,

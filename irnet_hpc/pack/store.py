@@ -44,7 +44,16 @@ IDENTITY = (
 # Present only if the table was not read by the defaults, so that older packs are still the same.
 OPTIONAL = ("reading",)
 TEXT = (
-    *("format", "source", "source_sha256", "features", "content_sha256", "unit", "licence"),
+    *(
+        "format",
+        "source",
+        "source_sha256",
+        "features",
+        "content_sha256",
+        "unit",
+        "licence",
+        "duplicates",
+    ),
     *("citation", "created"),
 )
 # Rows that are read at once to hash the content; fewer if rows are wide.

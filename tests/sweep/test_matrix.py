@@ -595,3 +595,43 @@ assert not {"torch", "matminer", "pymatgen", "pandas", "submitit", "horovod"} & 
     subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, check=True, env={"PYTHONPATH": str(JOBS.parent)}
     )
+
+
+def test_a_pack_of_another_table_or_another_rule_for_duplicates_is_refused(matrix_of, tmp_path):
+    """Graphite's row has the lower energy: the pack holds its gap, and not the median of both."""
+    rows = "".join(f"Fe{n}O,a{n},{n / 10},-1\n" for n in range(1, 60))
+    phases = "C,graphite,0.0,0.0\nC,diamond,4.2,0.13\n"
+    header = "formula,material_id,band_gap,formation_energy\n"
+    for name in ("lab", "other"):
+        (tmp_path / f"{name}.csv").write_text(header + phases + rows)
+    text = f"""
+        packs: [{{name: lab, source: {tmp_path}/lab.csv, features: elements RULE}}]
+        properties: [band_gap]
+        models: [irnet-17]
+    """
+    (planned,) = matrix_of(text.replace("RULE", "")).packs
+    subprocess.run(pack_command(planned, 1), cwd=JOBS.parent, check=True, capture_output=True)
+    for same in ("", ", duplicates: lowest-energy"):
+        assert matrix_of(text.replace("RULE", same)).packs[0].exists
+    for other in (
+        text.replace("RULE", ", duplicates: median"),
+        text.replace("RULE", "").replace("/lab.", "/other."),
+    ):
+        with pytest.raises(UserError, match=r"is not the one that .*lab\.h5 was built with"):
+            matrix_of(other)
+
+
+def test_without_phases_the_median_and_the_lowest_energy_are_one_rule(matrix_of, tmp_path):
+    rows = "".join(f"Fe{n}O,{n / 10}\n" for n in range(1, 60))
+    (tmp_path / "lab.csv").write_text(f"formula,band_gap\n{rows}Fe1O,0.3\n")
+    text = f"""
+        packs: [{{name: lab, source: {tmp_path}/lab.csv, features: elements RULE}}]
+        properties: [band_gap]
+        models: [irnet-17]
+    """
+    (planned,) = matrix_of(text.replace("RULE", "")).packs
+    subprocess.run(pack_command(planned, 1), cwd=JOBS.parent, check=True, capture_output=True)
+    for rule in ("lowest-energy", "median"):
+        assert matrix_of(text.replace("RULE", f", duplicates: {rule}")).packs[0].exists
+    with pytest.raises(UserError, match=r"is not the one that .*lab\.h5 was built with"):
+        matrix_of(text.replace("RULE", ", duplicates: mean"))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from irnet_hpc.data.benchmarks import MATBENCH, N_FOLDS
+from irnet_hpc.data.duplicates import LOWEST_ENERGY
 from irnet_hpc.data.elements import FAMILIES
 from irnet_hpc.data.resolve import ResolvedSource, resolve_source
 from irnet_hpc.data.splits import (
@@ -117,7 +118,8 @@ def _built_pack(path: Path, entry: dict, base: str, properties: tuple[str, ...])
         identity, units = dict(pack.identity), dict(pack.units)
         n_rows = {"train": pack.n_train, "val": pack.n_val, "test": pack.n_test}
         n_features, reported = pack.n_features, pack.attrs["reported"]
-    _refuse_another(path, entry, identity)
+        rule = pack.attrs.get("duplicates", LOWEST_ENERGY)
+    _refuse_another(path, entry, identity, rule)
     return MatrixPack(
         entry["name"],
         base,
@@ -171,13 +173,15 @@ def check_published(entry: dict, resolved: ResolvedSource) -> None:
             )
 
 
-def _refuse_another(path: Path, entry: dict, identity: dict) -> None:
+def _refuse_another(path: Path, entry: dict, identity: dict, rule: str) -> None:
     """Raise UserError if the file of a pack was not built with the settings of the matrix.
 
-    With such a pack, the tables would show numbers that the matrix does not describe.
+    With such a pack, the tables would show numbers that the matrix does not describe. `rule` is
+    the rule for duplicates that the pack was built with.
     """
     split = rule_of_identity(identity["split"])
     built: dict[str, object] = {
+        "source": identity["source"],
         "features": set(identity["features"].split("+")),
         "split": str(split or RANDOM),
         # None: the source's own split.
@@ -190,6 +194,8 @@ def _refuse_another(path: Path, entry: dict, identity: dict) -> None:
         for key in built
         if key in entry and (built[key] is not None or key == "fold")
     }
+    if "source" in stated:
+        stated["source"] = resolve_source(stated["source"]).identity
     if "features" in stated:
         stated["features"] = set(stated["features"].split("+"))
     if "split" in stated:
@@ -204,9 +210,10 @@ def _refuse_another(path: Path, entry: dict, identity: dict) -> None:
             given = entries_of(entry, PackKeys, key) if key in ("drop", "missing") else entry[key]
             stated[key] = sorted(map(str, given)) if isinstance(given, list) else given
             built[key] = reading.get(key)
-    if "duplicates" not in reading and stated.get("duplicates") in ("lowest-energy", "median"):
-        # One of them is the default, which is not recorded.
-        del stated["duplicates"]
+    if "duplicates" not in reading:
+        # Where no phases are told apart, `lowest-energy` takes the median, too.
+        same = stated.get("duplicates") == LOWEST_ENERGY
+        built["duplicates"] = LOWEST_ENERGY if same else rule
     n_rows = identity["n_source_rows"]
     if n_rows > entry.get("rows", n_rows):
         # The source may have fewer rows than requested.
