@@ -27,7 +27,7 @@ the rows:
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -67,6 +67,26 @@ class _Chosen(NamedTuple):
     values: dict[str, float]
     merged: dict[int, list[str]]  # row -> properties that only this row, or rows like it, reports
     replaced: list[tuple[int, str, str]]  # row, property, reason
+
+    def take(
+        self, name: str, by_row: Mapping[int, float], value: float, rule: str, is_own: bool
+    ) -> None:
+        """Take a value of a property, and note which rows it comes from or stands for.
+
+        Args:
+            name: The property.
+            by_row: The rows that report it, with their values.
+            value: The value that is taken.
+            rule: How it was made of several, in one word.
+            is_own: True if the row that is kept reports the property itself.
+        """
+        self.values[name] = value
+        if not is_own:
+            for row in by_row:
+                self.merged.setdefault(row, []).append(name)
+        if len(set(by_row.values())) > 1:
+            reason = f"the {rule} of {len(by_row)} values is used, {value:g}"
+            self.replaced.extend((row, name, reason) for row in by_row)
 
 
 class Conflict(NamedTuple):
@@ -164,13 +184,7 @@ def _pool(materials: Materials, rows: Sequence[int], rule: str) -> _Chosen:
         }
         if not by_row:
             continue
-        value = chosen.values[name] = value_of(list(by_row.values()))
-        if name not in own:
-            for row in by_row:
-                chosen.merged.setdefault(row, []).append(name)
-        if len(set(by_row.values())) > 1:
-            reason = f"the {rule} of {len(by_row)} values is used, {value:g}"
-            chosen.replaced.extend((row, name, reason) for row in by_row)
+        chosen.take(name, by_row, value_of(list(by_row.values())), rule, name in own)
     return chosen
 
 
@@ -208,15 +222,9 @@ def _combine(materials: Materials, rows: Sequence[int]) -> _Chosen:
                     found.setdefault(name, {})[row] = value
         for name, by_row in found.items():
             middle = float(np.median(list(by_row.values())))
-            chosen.values[name] = middle
+            chosen.take(name, by_row, middle, "median", name in own)
             if name in PROPERTIES:
                 known[name] = middle
-            if name not in own:
-                for row in by_row:
-                    chosen.merged.setdefault(row, []).append(name)
-            if len(set(by_row.values())) > 1:
-                reason = f"the median of {len(by_row)} values is used, {middle:g}"
-                chosen.replaced.extend((row, name, reason) for row in by_row)
     return chosen
 
 

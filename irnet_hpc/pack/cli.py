@@ -18,17 +18,16 @@ If packing was interrupted, the same command resumes it.
 """
 
 import argparse
+import dataclasses
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 from irnet_hpc.console import CommandParser, command_parser, json_answer
 from irnet_hpc.data.duplicates import DUPLICATES
 from irnet_hpc.data.elements import FAMILIES
 from irnet_hpc.data.numerals import parse_number
-from irnet_hpc.data.reading import Reading
 from irnet_hpc.data.sources import SOURCES
 from irnet_hpc.data.splits import RANDOM
 from irnet_hpc.distributed.mpi import Ranks, run
@@ -37,11 +36,10 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.features.sets import FEATURE_SETS
 from irnet_hpc.files import json_text
 from irnet_hpc.pack import store
+from irnet_hpc.pack.options import add_reading_options, once_each, reading_of
 from irnet_hpc.pack.pipeline import PackOptions, pack_source
 from irnet_hpc.pack.summary import describe_pack, pack_facts
 from irnet_hpc.runs.recipes import RECIPES, fitting_batch
-
-T = TypeVar("T")
 
 
 @handlers_restored
@@ -131,25 +129,10 @@ def pack_options(arguments: argparse.Namespace) -> PackOptions:
         fold=arguments.fold,
         workers=arguments.workers,
         overwrite=arguments.overwrite,
-        reading=_reading(arguments),
+        reading=dataclasses.replace(
+            reading_of(arguments), drop=tuple(arguments.drop), strict=arguments.strict
+        ),
         duplicates=arguments.duplicates,
-    )
-
-
-def _reading(arguments: argparse.Namespace) -> Reading:
-    names = []
-    for pair in arguments.rename:
-        column, _, name = pair.rpartition("=")
-        if not column or not name:
-            raise UserError(f"--rename must be COLUMN=NAME, got {pair!r}")
-        names.append((column.strip(), name.strip()))
-    return Reading(
-        formula_column=(arguments.formula_column or "").strip(),
-        rename=_once_each("--rename", names),
-        drop=tuple(arguments.drop),
-        missing=tuple(text for texts in arguments.missing for text in texts.split(",") if text),
-        sheet=arguments.sheet or "",
-        strict=arguments.strict,
     )
 
 
@@ -185,7 +168,7 @@ def _units(pairs: list[str]) -> dict[str, str]:
         if not name or not unit:
             raise UserError(f"--unit must be NAME=UNIT, got {pair!r}")
         units.append((name, unit))
-    return _once_each("--unit", units)
+    return once_each("--unit", units)
 
 
 def _limits(texts: list[str]) -> dict[str, tuple[float, float]]:
@@ -204,22 +187,12 @@ def _limits(texts: list[str]) -> dict[str, tuple[float, float]]:
                 f"--limit must be NAME=LOW:HIGH, where one number may be left out, got {text!r}"
             )
         limits.append((name, bounds))
-    return _once_each("--limit", limits)
+    return once_each("--limit", limits)
 
 
 def _bound(text: str) -> float:
     """Read a number as tables have it, `inf` or `-inf`. Raises ValueError for other text."""
     return float(text) if text in ("-inf", "inf") else parse_number(text)
-
-
-def _once_each(option: str, pairs: Sequence[tuple[str, T]]) -> dict[str, T]:
-    """Return name -> value. Raises UserError if a name repeats, since only one value would act."""
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"{option} may be given once for each property, got {twice} twice")
-    return values
 
 
 def parser() -> CommandParser:
@@ -318,18 +291,8 @@ def parser() -> CommandParser:
 
 
 def _add_reading(parser: CommandParser) -> None:
+    add_reading_options(parser)
     add = parser.add_argument
-    add(
-        "--formula-column", metavar="COLUMN", help="the column of formulas, if it is not recognised"
-    )
-    add(
-        "--rename",
-        action="append",
-        default=[],
-        metavar="COLUMN=NAME",
-        help="read a column by another name, such as 'Eg (PBE)=band_gap'; may be given several "
-        "times",
-    )
     add(
         "--drop",
         action="append",
@@ -337,14 +300,6 @@ def _add_reading(parser: CommandParser) -> None:
         metavar="COLUMN",
         help="do not read this column; may be given several times",
     )
-    add(
-        "--missing",
-        action="append",
-        default=[],
-        metavar="TEXT,...",
-        help="texts of cells that mean not reported, such as na,-9999 (never of formulas or ids)",
-    )
-    add("--sheet", metavar="NAME", help="the sheet of an Excel workbook, if it has several")
     add(
         "--strict",
         action="store_true",

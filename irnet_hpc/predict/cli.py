@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, TextIO
 from irnet_hpc.console import CommandParser, command_parser, json_answer
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import write_json
+from irnet_hpc.pack.options import add_reading_options, reading_of
 
 if TYPE_CHECKING:
-    from irnet_hpc.data.reading import Reading
     from irnet_hpc.predict.candidates import Candidates
     from irnet_hpc.predict.output import OutputBatch, RowFilter, Tally
     from irnet_hpc.predict.screening import Ensemble
@@ -200,7 +200,7 @@ def _candidates(
     layout = ensemble.layout
     if table is not None:
         with candidates.open_table(
-            table, layout.columns, layout.formula_needed, _reading(arguments)
+            table, layout.columns, layout.formula_needed, reading_of(arguments)
         ) as rows:
             if layout.structure_set and not rows.has_structures:
                 raise UserError(
@@ -223,24 +223,6 @@ def _candidates(
     n_rows = compositions.count(space)
     print(f"{n_rows:,} compositions in {arguments.enumerate!r}", flush=True)
     yield candidates.formula_candidates(compositions.enumerate_formulas(space), n_rows)
-
-
-def _reading(arguments: argparse.Namespace) -> "Reading":
-    """Return how the table is to be read, as for packing."""
-    from irnet_hpc.data.reading import Reading
-
-    names = {}
-    for pair in arguments.rename:
-        column, _, name = pair.rpartition("=")
-        if not column or not name:
-            raise UserError(f"--rename must be COLUMN=NAME, got {pair!r}")
-        names[column.strip()] = name.strip()
-    return Reading(
-        formula_column=(arguments.formula_column or "").strip(),
-        rename=names,
-        missing=tuple(text for texts in arguments.missing for text in texts.split(",") if text),
-        sheet=arguments.sheet or "",
-    )
 
 
 def _row_filter(arguments: argparse.Namespace, properties: tuple[str, ...]) -> "RowFilter":
@@ -335,24 +317,7 @@ def parser() -> CommandParser:
         default=1,
         help="processes that compute features (default: %(default)s)",
     )
-    add(
-        "--formula-column", metavar="COLUMN", help="the column of formulas, if it is not recognised"
-    )
-    add(
-        "--rename",
-        action="append",
-        default=[],
-        metavar="COLUMN=NAME",
-        help="read a column of features by another name, as when packing",
-    )
-    add(
-        "--missing",
-        action="append",
-        default=[],
-        metavar="TEXT,...",
-        help="texts of cells that mean not reported, such as na,-9999",
-    )
-    add("--sheet", metavar="NAME", help="the sheet of an Excel workbook, if it has several")
+    add_reading_options(parser)
     add("--pack-dir", help="folder of the runs' packs (default: $IRNET_PACKS, else packs)")
     add("--json", action="store_true", help="print one JSON object on stdout at the end")
     return parser
