@@ -85,7 +85,8 @@ def read_csv_header(table: TableText) -> list[str]:
     header = [column.strip() for column in header]
     if not any(header):
         raise UserError(
-            f"{table.name} is empty; its first line must name its columns, including formula"
+            f"{table.name} is empty; a table must name its columns, including formula, and have "
+            "rows"
         )
     # Columns without a name are left out, so there may be several, as behind a last comma.
     twice = sorted(column for column, count in Counter(header).items() if count > 1 and column)

@@ -135,7 +135,8 @@ def split_rule(options: PackOptions, source: ResolvedSource) -> SplitRule:
         )
     if options.fold is None or options.fold not in range(N_FOLDS):
         choices = ", ".join(map(str, range(N_FOLDS)))
-        raise UserError(f"--fold of {source.text} must be one of {choices}, got {options.fold}")
+        got = "none" if options.fold is None else options.fold
+        raise UserError(f"--fold of {source.text} must be one of {choices}, got {got}")
     return RANDOM._replace(seed=options.fold)
 
 

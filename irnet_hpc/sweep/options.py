@@ -42,14 +42,11 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
-def bundle(text: str) -> str | int:
-    """Convert the text of --bundle to `auto` or a number."""
-    return AUTO if text == AUTO else at_least_one(text)
-
-
-def workers(text: str) -> str | int:
-    """Convert the text of --workers to `auto` or a number."""
-    return AUTO if text == AUTO else at_least_one(text)
+def auto_or_number(text: str) -> str | int:
+    """Convert the text of --bundle or --workers to `auto` or a number."""
+    if text == AUTO or (text.isdecimal() and int(text) >= 1):
+        return AUTO if text == AUTO else int(text)
+    raise argparse.ArgumentTypeError(f"must be {AUTO} or a whole number from 1, got {text!r}")
 
 
 def seconds(text: str) -> float:
@@ -104,7 +101,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
     "--bundle": (
         ("plan", "run", "work", "submit", "retry", "reconcile"),
         {
-            "type": bundle,
+            "type": auto_or_number,
             "default": AUTO,
             "metavar": "K|auto",
             "help": "maximum number of cells trained together as one network; "
@@ -114,7 +111,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
     "--workers": (
         ("run", "retry", "work"),
         {
-            "type": workers,
+            "type": auto_or_number,
             "metavar": "N|auto",
             "help": "workers on this machine, each of which trains one cell at a time; auto: one a "
             "GPU or, without GPUs, as many as the cores allow with cpus_per_rank threads each "

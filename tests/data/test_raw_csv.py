@@ -45,7 +45,7 @@ def test_spreadsheet_marks_and_blank_lines_are_read_over(write):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("", "is empty; its first line must name its columns, including formula"),
+        ("", "is empty; a table must name its columns"),
         ("formula,band_gap\n", "has a header and no rows"),
         (
             "stuff,band_gap\nFeO,1\n",
