@@ -4,7 +4,7 @@
     (empty)   nan   n/a   -        not reported; so are the texts of --missing
     1.2 ± 0.1   1.2(1)             1.2: a value with its uncertainty
     1,234.5   1,234,567            commas between thousands
-    1,25   1.234,5                 decimal commas, if the column has no decimal points
+    1,25   1.234,5                 decimal commas, if the column has more of them than points
     3.2 eV                         the number, if the column is in eV
     ~2.1   >3   1.2-1.5   1,234    no number: an approximate value, a bound, a range, two readings
 
@@ -54,6 +54,7 @@ REASONS = {
 }
 TWO = "a comma with two readings"
 MIXED = "a decimal comma among decimal points"
+POINT = "a decimal point among decimal commas"
 DECIMAL = "have a decimal comma"
 
 
@@ -129,7 +130,7 @@ class ColumnReader:
     faults: dict[int, tuple[str, str]] = dataclasses.field(default_factory=dict)
     rules: Counter[str] = dataclasses.field(default_factory=Counter)
     n_rows: int = 0
-    n_points: int = 0  # of cells with a decimal point
+    points: list[np.ndarray] = dataclasses.field(default_factory=list)  # rows with a decimal point
     commas: dict[int, str] = dataclasses.field(default_factory=dict)  # rows with a decimal comma
     single: dict[int, float] = dataclasses.field(default_factory=dict)  # row -> number of `put`
 
@@ -145,7 +146,8 @@ class ColumnReader:
                 [self._number(self.n_rows + place, text) for place, text in enumerate(texts)]
             )
         else:
-            self.n_points += "\n".join(texts).count(".")
+            places = [place for place, text in enumerate(texts) if "." in text]
+            self.points.append(np.array(places, np.int64) + self.n_rows)
         self.blocks.append(block)
         self.n_rows += len(block)
 
@@ -185,7 +187,7 @@ class ColumnReader:
         elif rule:
             self.rules[rule] += 1
         elif "." in text:
-            self.n_points += 1
+            self.points.append(np.array([row]))
         return number
 
     def _is_missing(self, text: str) -> bool:
@@ -199,13 +201,21 @@ class ColumnReader:
         return any(NUMERAL.fullmatch(code) and float(code) == number for code in self.missing)
 
     def finish(self) -> np.ndarray:
-        """Return the numbers of the whole column, (n_rows,) float64, and decide about commas."""
+        """Return the numbers of the whole column, (n_rows,) float64, and decide about commas.
+
+        Where some cells have a decimal comma and others a point, the fewer are no numbers: 1.234
+        among decimal commas may be 1234.
+        """
         values = np.concatenate([*self.blocks, np.empty(0)])
-        if self.commas and self.n_points:
+        points = np.concatenate([*self.points, np.empty(0, np.int64)])
+        if self.commas and len(self.commas) <= len(points):
             for row, text in self.commas.items():
                 values[row] = math.nan
                 self.faults[row] = text, MIXED
         elif self.commas:
+            for row in map(int, points):
+                self.faults[row] = str(values[row]), POINT
+                values[row] = math.nan
             for row in [row for row, (_, why) in self.faults.items() if why == TWO]:
                 text, _ = self.faults.pop(row)
                 values[row] = decimal_comma(text)

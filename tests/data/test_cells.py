@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from irnet_hpc.data.cells import MIXED, TWO, ColumnReader, NoNumber, read_cell
+from irnet_hpc.data.cells import MIXED, POINT, TWO, ColumnReader, NoNumber, read_cell
 
 
 @pytest.mark.parametrize(
@@ -97,3 +97,13 @@ def test_values_of_json_are_read_like_cells():
     expected = [1.5, math.nan, 2.5, *[math.nan] * 7]
     assert np.array_equal(reader.finish(), expected, True)
     assert sorted(reader.faults) == [3, 5, 7]
+
+
+@pytest.mark.parametrize("blocks", [[["1,5", "2,25"], ["1.234"]], [["1.234"], ["1,5", "2,25"]]])
+def test_one_point_among_decimal_commas_costs_its_row_and_not_the_column(blocks):
+    """1.234 may be 1234 there; plain numbers of a block of their own are found again."""
+    reader = read(*blocks)
+    (where,) = reader.faults
+    assert reader.faults[where] == ("1.234", POINT)
+    values = reader.blocks[0]
+    assert np.isnan(values[where]) and sorted(values[np.isfinite(values)]) == [1.5, 2.25]
