@@ -597,41 +597,46 @@ assert not {"torch", "matminer", "pymatgen", "pandas", "submitit", "horovod"} & 
     )
 
 
-def test_a_pack_of_another_table_or_another_rule_for_duplicates_is_refused(matrix_of, tmp_path):
+BUILT = r"is not the one that .*lab\.h5 was built with"
+
+
+@pytest.fixture
+def lab(matrix_of, tmp_path):
+    """Build the pack of a table; then entries of the pack and source -> the matrix's pack."""
+
+    def pack(more: str = "", table: str = "lab"):
+        (found,) = matrix_of(f"""
+            packs: [{{name: lab, source: {tmp_path}/{table}.csv, features: elements{more}}}]
+            properties: [band_gap]
+            models: [irnet-17]
+        """).packs
+        return found
+
+    def build(text: str):
+        for table in ("lab", "other"):
+            (tmp_path / f"{table}.csv").write_text(text)
+        subprocess.run(pack_command(pack(), 1), cwd=JOBS.parent, check=True, capture_output=True)
+        return pack
+
+    return build
+
+
+def test_a_pack_of_another_table_or_another_rule_for_duplicates_is_refused(lab):
     """Graphite's row has the lower energy: the pack holds its gap, and not the median of both."""
     rows = "".join(f"Fe{n}O,a{n},{n / 10},-1\n" for n in range(1, 60))
     phases = "C,graphite,0.0,0.0\nC,diamond,4.2,0.13\n"
-    header = "formula,material_id,band_gap,formation_energy\n"
-    for name in ("lab", "other"):
-        (tmp_path / f"{name}.csv").write_text(header + phases + rows)
-    text = f"""
-        packs: [{{name: lab, source: {tmp_path}/lab.csv, features: elements RULE}}]
-        properties: [band_gap]
-        models: [irnet-17]
-    """
-    (planned,) = matrix_of(text.replace("RULE", "")).packs
-    subprocess.run(pack_command(planned, 1), cwd=JOBS.parent, check=True, capture_output=True)
+    pack = lab(f"formula,material_id,band_gap,formation_energy\n{phases}{rows}")
     for same in ("", ", duplicates: lowest-energy"):
-        assert matrix_of(text.replace("RULE", same)).packs[0].exists
-    for other in (
-        text.replace("RULE", ", duplicates: median"),
-        text.replace("RULE", "").replace("/lab.", "/other."),
-    ):
-        with pytest.raises(UserError, match=r"is not the one that .*lab\.h5 was built with"):
-            matrix_of(other)
+        assert pack(same).exists
+    for other in ({"more": ", duplicates: median"}, {"table": "other"}):
+        with pytest.raises(UserError, match=BUILT):
+            pack(**other)
 
 
-def test_without_phases_the_median_and_the_lowest_energy_are_one_rule(matrix_of, tmp_path):
+def test_without_phases_the_median_and_the_lowest_energy_are_one_rule(lab):
     rows = "".join(f"Fe{n}O,{n / 10}\n" for n in range(1, 60))
-    (tmp_path / "lab.csv").write_text(f"formula,band_gap\n{rows}Fe1O,0.3\n")
-    text = f"""
-        packs: [{{name: lab, source: {tmp_path}/lab.csv, features: elements RULE}}]
-        properties: [band_gap]
-        models: [irnet-17]
-    """
-    (planned,) = matrix_of(text.replace("RULE", "")).packs
-    subprocess.run(pack_command(planned, 1), cwd=JOBS.parent, check=True, capture_output=True)
+    pack = lab(f"formula,band_gap\n{rows}Fe1O,0.3\n")
     for rule in ("lowest-energy", "median"):
-        assert matrix_of(text.replace("RULE", f", duplicates: {rule}")).packs[0].exists
-    with pytest.raises(UserError, match=r"is not the one that .*lab\.h5 was built with"):
-        matrix_of(text.replace("RULE", ", duplicates: mean"))
+        assert pack(f", duplicates: {rule}").exists
+    with pytest.raises(UserError, match=BUILT):
+        pack(", duplicates: mean")
