@@ -95,7 +95,7 @@ def test_each_fold_tests_its_rows_and_together_they_test_every_row_once(files, t
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("matbench:steels", {}, "--fold of matbench:steels must be one of 0, 1, 2, 3, 4, got None"),
+        ("matbench:steels", {}, "--fold of matbench:steels must be one of 0, 1, 2, 3, 4, got none"),
         ("matbench:steels", {"fold": 5}, "got 5"),
         ("matbench:steels", {"fold": 0, "split_seed": 1}, "no --split"),
         ("crabnet:OQMD_Formation_Enthalpy", {"fold": 0}, "--fold is for matbench:TASK"),

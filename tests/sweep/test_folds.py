@@ -48,7 +48,12 @@ def test_a_split_that_a_benchmark_does_not_have_is_refused(tmp_path, pack, keys,
 def test_a_pack_of_another_fold_is_not_taken_for_this_one(tmp_path):
     split = {"by": "fold", "seed": 2}
     write_pack(
-        tmp_path, "steels-fold2", {"yield_strength": "MPa"}, features="elements", split=split
+        tmp_path,
+        "steels-fold2",
+        {"yield_strength": "MPa"},
+        source="matbench:steels",
+        features="elements",
+        split=split,
     )
     (pack,) = read(tmp_path, [STEELS], folds=[2]).packs
     assert pack.exists
