@@ -9,7 +9,7 @@ If no cell at all is done, nothing is corrected.
 import dataclasses
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from irnet_hpc.models.architectures import parse_layers
 from irnet_hpc.runs.recipes import Recipe
@@ -76,7 +76,7 @@ def estimates(matrix: Matrix, ledger: Ledger, device: str | None = None) -> list
         One estimate for each cell of the ledger, in its order.
     """
     packs = {pack.name: pack for pack in matrix.packs}
-    speeds = speeds_of(ledger.cells, device)
+    speeds, hours = speeds_of(ledger.cells, device), _hours_of_classical(ledger, packs)
     estimated, known = [], {}
     for status in ledger.cells:
         cell, spec = status.cell, status.cell.spec
@@ -86,9 +86,40 @@ def estimates(matrix: Matrix, ledger: Ledger, device: str | None = None) -> list
             *(spec.protocol, spec.train_rows, cell.resources),
         )
         if alike not in known:
-            known[alike] = _estimate(cell, packs[spec.pack], speeds, device)
+            known[alike] = (
+                _estimate(cell, packs[spec.pack], speeds, device)
+                if isinstance(cell.recipe, Recipe)
+                else _estimate_of_classical(hours[_of_classical(cell, packs)])
+            )
         estimated.append(known[alike])
     return estimated
+
+
+def _of_classical(cell: Cell, packs: Mapping[str, MatrixPack]) -> tuple:
+    """Return what a classical cell shares with the cells that cost about the same."""
+    spec = cell.spec
+    base = packs[spec.pack].base
+    return base, spec.property, spec.model, spec.protocol, spec.train_rows, cell.resources
+
+
+def _hours_of_classical(
+    ledger: Ledger, packs: Mapping[str, MatrixPack]
+) -> defaultdict[tuple, list[float]]:
+    """Collect the device-hours of the done classical cells."""
+    hours = defaultdict(list)
+    for status in ledger.cells:
+        is_classical = not isinstance(status.cell.recipe, Recipe)
+        if is_classical and status.state == CellState.DONE and status.result:
+            hours[_of_classical(status.cell, packs)].append(status.result.device_hours)
+    return hours
+
+
+def _estimate_of_classical(hours: Sequence[float]) -> Estimate:
+    if not hours:
+        return Estimate("the cost of a classical model is known once one of its cells is done")
+    median = statistics.median(hours)
+    # A classical model is fitted by one rank.
+    return Estimate(device_hours=median, minutes=60 * median, n_done=len(hours), n_ranks=1)
 
 
 def minutes_of_cells(matrix: Matrix, ledger: Ledger) -> dict[str, float | None]:
@@ -157,8 +188,7 @@ def _allocation(resources: Resources, device: str | None) -> Allocation:
 
 def _estimate(cell: Cell, pack: MatrixPack, speeds: Speeds, device: str | None) -> Estimate:
     spec, allocation = cell.spec, _allocation(cell.resources, device)
-    if not isinstance(cell.recipe, Recipe):
-        return Estimate("the cost of classical models is not modelled")
+    assert isinstance(cell.recipe, Recipe)
     if not pack.exists:
         return Estimate("their packs are not built, so the number of rows is not known")
     n_rows = _training_rows(cell, pack)

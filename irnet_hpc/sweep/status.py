@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import msgspec
@@ -118,11 +118,14 @@ def summary(matrix: Matrix, ledger: Ledger) -> list[str]:
     """Write the notes, the counts and the cost of a matrix, a line each."""
     counts, n_dropped = ledger.counts(), sum(dropped.n_cells for dropped in matrix.dropped)
     parts = [f"{n} {state}" for state, n in counts.items() if n]
-    parts += [f"{n_dropped} dropped"] if n_dropped else []
+    parts[-1:] = [f"{parts[-1]} (not trained yet)"] if counts[CellState.MISSING] else parts[-1:]
     lines = [f"note: {note}" for note in (*matrix.notes, *ledger.notes)]
     building = {name: f" (job {job})" for name, job in ledger.pack_jobs.items()}
     missing = [pack.name + building.get(pack.name, "") for pack in matrix.packs if not pack.exists]
     lines += [f"packs to build: {', '.join(missing)}"] if missing else []
+    lines += [f"cells: {contents(matrix)}"] if matrix.cells else []
+    if n_dropped:
+        lines.append(f"dropped: {n_dropped} more that cannot exist, for the reasons in the plan")
     lines.append(f"{matrix.name}: {len(ledger.cells)} cells: {', '.join(parts)}")
     done = [s.result for s in _in_state(ledger, CellState.DONE) if s.result]
     used = sum(result.device_hours for result in done)
@@ -131,7 +134,30 @@ def summary(matrix: Matrix, ledger: Ledger) -> list[str]:
     n_open = len(ledger.cells) - counts[CellState.DONE] - counts[CellState.STALE]
     lines += [f"done: {counts[CellState.DONE]} cells took {used:,.2f} device-hours"] if used else []
     asked = f"{ledger.asked_hours():,.2f} device-hours{limit}"
-    return [*lines, f"limits: {n_open} cells may take {asked} before they are stopped"]
+    bound = f"{n_open} cells may take {asked} before they are stopped (a bound, not an estimate)"
+    return [*lines, f"limits: {bound}"]
+
+
+def contents(matrix: Matrix) -> str:
+    """Say what the cells of a matrix train, e.g. `2 of networks (irnet-17; recipe onecycle)`."""
+    parts = []
+    for noun, is_classical in (("networks", False), ("classical models", True)):
+        specs = [cell.spec for cell in matrix.cells if cell.spec.is_classical == is_classical]
+        if specs:
+            models = named(spec.model for spec in specs)
+            recipes = named(spec.recipe for spec in specs)
+            parts.append(f"{len(specs):,} of {noun} ({models}; recipe {recipes})")
+    specs = [cell.spec for cell in matrix.cells]
+    axes = {"pack": "packs", "property": "properties", "protocol": "protocols", "seed": "seeds"}
+    numbers = {noun: len({getattr(spec, axis) for spec in specs}) for axis, noun in axes.items()}
+    return "; ".join([", ".join(parts), *(f"{n} {noun}" for noun, n in numbers.items() if n > 1)])
+
+
+def named(names: Iterable[str], limit: int = 6) -> str:
+    """List names, each once; only the first ones if there are many."""
+    known = list(dict.fromkeys(names))
+    more = [f"and {len(known) - limit} more"] if len(known) > limit else []
+    return ", ".join([*known[:limit], *more])
 
 
 def as_json(

@@ -174,6 +174,19 @@ def test_a_done_cell_says_how_fast_the_others_are_and_when_they_stop(place):
     )
 
 
+def test_a_done_cell_of_a_classical_model_says_what_the_other_seeds_cost(place):
+    text = MATRIX.replace(", oqmd-magpie", "").replace("linear", "random_forest, bagging")
+    (place / "mine.yaml").write_text(text + "seeds: [0, 1, 2]\n")
+    matrix = read_matrix(place / "mine.yaml", place / "packs")
+    forests = [cell for cell in matrix.cells if cell.spec.model == "random_forest"]
+    for cell, hours in zip(forests[:2], (0.25, 0.75), strict=True):
+        write_result(matrix, cell, place / "results", device_hours=hours)
+    found = of_models(place)
+    forest = found["alloys-magpie", "random_forest"]
+    assert (forest.device_hours, forest.minutes, forest.n_done, forest.n_ranks) == (0.5, 30, 2, 1)
+    assert found["alloys-magpie", "bagging"].device_hours is None
+
+
 def test_the_plan_shows_estimates_beside_the_limits(place, capsys):
     command = [
         "plan",

@@ -547,13 +547,12 @@ def test_a_model_is_named_by_its_architecture_alone():
         model_of("random_forrest")
 
 
-def test_only_classical_models_take_recipe_grid_and_dropped_cells_are_listed(
-    matrix_of,
-):
-    matrix = matrix_of("""
-models: [irnet-17, random_forest, {architectures: [svr, linear]},
-         {architectures: [plain, ridge], depths: [10]}]
-recipes: [onecycle, grid]
+@pytest.mark.parametrize("recipes", ["[onecycle, grid]", "[onecycle]"])
+def test_classical_models_have_recipe_grid_whether_or_not_it_is_listed(matrix_of, recipes):
+    matrix = matrix_of(f"""
+models: [irnet-17, random_forest, {{architectures: [svr, linear]}},
+         {{architectures: [plain, ridge], depths: [10]}}]
+recipes: {recipes}
 protocols: [honest, paper]
 seeds: [0, 1]
 """)
@@ -566,14 +565,22 @@ seeds: [0, 1]
         for cell in matrix.cells
         if cell.spec.is_classical
     )
-    dropped = {d.product: (d.reason, d.n_cells) for d in matrix.dropped}
-    assert dropped == {
-        **{f"{m} × grid": ("grid is for classical models", 4) for m in ("irnet-17", "plain-10")},
-        **{
-            f"{m} × onecycle": (f"{m} has recipe grid", 4)
-            for m in ("random_forest", "svr", "linear", "ridge")
-        },
-    }
+    assert not matrix.dropped
+
+
+@pytest.mark.parametrize(
+    ("models", "recipes", "n_cells", "idle"),
+    [
+        ("[irnet-17, plain-10]", "[onecycle, grid]", 2, "grid"),
+        ("[ridge, svr]", "[onecycle, paper]", 2, "onecycle, paper"),
+        ("[irnet-17]", "[grid]", 0, "grid"),
+        ("[irnet-17, ridge]", "[onecycle, grid]", 2, None),
+    ],
+)
+def test_a_recipe_that_no_model_can_have_is_noted(matrix_of, models, recipes, n_cells, idle):
+    matrix = matrix_of(f"models: {models}\nrecipes: {recipes}\n")
+    assert (len(matrix.cells), matrix.dropped) == (n_cells, ())
+    assert [idle in note for note in matrix.notes] == ([True] if idle else [])
 
 
 def seeds_of(matrix):

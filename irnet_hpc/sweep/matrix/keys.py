@@ -40,9 +40,10 @@ class MatrixKeys:
     recipes: Annotated[
         list[str | dict],
         Meta(
-            description="names of recipes, `grid` for classical models, or inline recipes "
-            "`{name: mine, base: paper, batch: 64}` (docs/recipes.md)",
-            extra={"default": "`onecycle` for networks, `grid` for classical models"},
+            description="the recipes of the networks: names, or inline recipes `{name: mine, "
+            "base: paper, batch: 64}` (docs/recipes.md). Classical models need none: each has "
+            "recipe `grid`, which may be listed",
+            extra={"default": "`[onecycle]`"},
         ),
     ] = dataclasses.field(default_factory=list)
     protocols: Annotated[list[str], Meta(description="`honest` or `paper` (docs/protocols.md)")] = (

@@ -11,6 +11,7 @@ source, so planning thousands of cells takes less than a second.
 
 import dataclasses
 import itertools
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from irnet_hpc.sweep.matrix.models import (
     Combination,
     ModelEntry,
     RecipeEntry,
+    note_on_recipes,
     read_models,
     read_recipes,
     why_absent,
@@ -127,6 +129,11 @@ def read_matrix(
         path, table = Path(matrix), None
     try:
         if table is None:
+            if not path.exists() and path.parent.name == "jobs":
+                raise UserError(
+                    "No such file or directory; python -m irnet_hpc.sweep init "
+                    f"{shlex.quote(str(path.parent.parent))} writes the example matrices there"
+                )
             read = _read(path, load_yaml(path), pack_dir)
         else:
             read = dataclasses.replace(_read(path, dict(table), pack_dir), table=dict(table))
@@ -151,7 +158,7 @@ def _read(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
         if pack.name not in known and not pack.impossible
     }
     packs = [*axes.packs, *more.values()]
-    notes = [*axes.targets.notes, *notes_on_origins(axes.origins, packs)]
+    notes = [*axes.notes_on_recipes, *axes.targets.notes, *notes_on_origins(axes.origins, packs)]
     notes += [*notes_on_seeds, *_notes_on_ranks(cells), *shapes.notes()]
     budget = table.get("budget_device_hours")
     if isinstance(budget, bool) or not (
@@ -182,9 +189,9 @@ class _Axes:
     models: list[ModelEntry]
     # (product, reason), for models that do not exist.
     absent_models: list[tuple[str, str]]
+    # Those of networks and, if there are classical models, `grid`, which is theirs.
     recipes: list[RecipeEntry]
-    # False: no recipe was requested, so that each model has the default of its kind.
-    states_recipes: bool
+    notes_on_recipes: list[str]
     protocols: list[str]
     seeds: list[int]
     train_rows: list[int | None]
@@ -197,13 +204,15 @@ class _Axes:
         return len(self.protocols) * len(self.seeds)
 
     def combinations(self) -> list[Combination]:
-        """List the requested combinations, whether or not they exist."""
+        """List the requested combinations, whether or not they exist.
+
+        A network has every recipe but `grid`, and a classical model has `grid` only.
+        """
         products = itertools.product(self.recipes, self.train_rows, self.inits, self.models)
         return [
             combination
             for combination in itertools.starmap(Combination, products)
-            if self.states_recipes
-            or combination.model.is_classical == (combination.recipe.recipe is None)
+            if combination.model.is_classical == (combination.recipe.recipe is None)
         ]
 
     def existing(self) -> list[Combination]:
@@ -262,7 +271,7 @@ def _read_axes(table: dict, pack_dir: Path | str | None) -> _Axes:
         models,
         absent_models,
         recipes,
-        "recipes" in table,
+        note_on_recipes(recipes, models, "recipes" in table),
         protocols,
         seeds,
         _read_train_rows(table),

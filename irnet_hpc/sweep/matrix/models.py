@@ -107,18 +107,40 @@ def _depths(entry: Mapping, networks: Sequence[str]) -> list[int]:
 
 
 def read_recipes(table: Mapping, models: Sequence[ModelEntry]) -> list[RecipeEntry]:
-    """Read `recipes`. Without the key, each kind of model has its own default."""
-    kinds = {model.is_classical for model in models}
-    default = [name for name, kind in ((DEFAULT_RECIPE, False), (GRID, True)) if kind in kinds]
+    """Read `recipes`, which are those of networks.
+
+    Classical models always have recipe `grid`, which comes last unless the key names it.
+    """
     recipes = []
-    for entry in entries_of(table, MatrixKeys, "recipes", default or [DEFAULT_RECIPE]):
+    for entry in entries_of(table, MatrixKeys, "recipes", [DEFAULT_RECIPE]):
         if entry == GRID:
             recipes.append(RecipeEntry(GRID, None, GRID))
         else:
             recipe = resolve(entry)
             option = entry if isinstance(entry, str) else json.dumps(entry, ensure_ascii=False)
             recipes.append(RecipeEntry(recipe.name, recipe, option))
+    names_grid = any(recipe.recipe is None for recipe in recipes)
+    if any(model.is_classical for model in models) and not names_grid:
+        recipes.append(RecipeEntry(GRID, None, GRID))
     return recipes
+
+
+def note_on_recipes(
+    recipes: Sequence[RecipeEntry], models: Sequence[ModelEntry], is_stated: bool
+) -> list[str]:
+    """Return a note on the stated recipes that no model of the matrix can have.
+
+    Args:
+        recipes: The recipes of the matrix.
+        models: Its models.
+        is_stated: True if the matrix has the key `recipes`; defaults need no note.
+    """
+    kinds = {model.is_classical for model in models}
+    idle = [recipe.name for recipe in recipes if (recipe.recipe is None) not in kinds]
+    if not idle or not is_stated:
+        return []
+    missing = "classical model" if GRID in idle else "network"
+    return [f"recipes has {', '.join(idle)} without effect: no model of the matrix is a {missing}"]
 
 
 def why_absent(combination: Combination) -> tuple[str, str] | None:
@@ -128,11 +150,6 @@ def why_absent(combination: Combination) -> tuple[str, str] | None:
         (product, reason); None if the combination exists.
     """
     recipe, train_rows, init, model = combination
-    if model.is_classical != (recipe.recipe is None):
-        why = f"{GRID} is for classical models"
-        if model.is_classical:
-            why = f"{model.architecture} has recipe {GRID}"
-        return f"{model.name} × {recipe.name}", why
     start = f"init {init.describe() if init else 'null'}"
     if init and model.is_classical:
         return f"{model.name} × {start}", f"{model.architecture} has no weights to start with"
