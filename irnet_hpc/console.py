@@ -10,9 +10,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
-from irnet_hpc.errors import UserError, os_error_message
+from irnet_hpc.errors import UserError, nearest, os_error_message
 from irnet_hpc.files import at_home, json_text
 
 
@@ -73,11 +73,35 @@ class CommandParser(argparse.ArgumentParser):
             options = {name for parser in (self, *self.verbs.values()) for name in parser.options}
             near = difflib.get_close_matches(unknown, sorted(options), n=1)
             hint = self.hints.get(unknown.lstrip("-").replace("-", "_"), "")
+            # A hint may have dots in place of the value that was typed.
+            value = rest[0].partition("=")[2] or "".join(rest[1:2])
+            if value and not value.startswith("-"):
+                hint = hint.replace("...", value)
             if near and not hint:
                 hint = f"did you mean {near[0]}?"
             help_is = f"{self.prog} --help lists what there is"
             self.exit(2, f"error: unrecognized arguments: {' '.join(rest)} ({hint or help_is})\n")
         return namespace
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse a value that is not one of the choices, and name the nearest one.
+
+        argparse of Python 3.11 to 3.13 calls this for each value of an argument with choices.
+        """
+        if action.choices is None or value in action.choices:
+            return
+        is_verb = action.choices is self.verbs
+        # The metavar of the verbs lists those that users type.
+        known = str(action.metavar).split("|") if is_verb else [str(c) for c in action.choices]
+        near = nearest(str(value), known)
+        hint = f" (did you mean {near!r}?)" if near else ""
+        kind = "command" if is_verb else "value"
+        message = f"unknown {kind} {value!r}{hint}; known: {', '.join(known)}"
+        raise argparse.ArgumentError(None if is_verb else action, message)
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with status 2 and one sentence, without the usage."""
+        self.exit(2, f"error: {message}; {self.prog} --help lists the options\n")
 
     @property
     def options(self) -> list[str]:

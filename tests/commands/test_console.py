@@ -251,6 +251,25 @@ def test_the_batch_that_a_pack_suggests_fits_its_rows(outputs, parsers):
     assert (fitting_batch(394), fitting_batch(1600), fitting_batch(3)) == (16, 64, 2)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("sweep rn m.yaml", ("'rn'", "did you mean 'run'")),
+        ("sweep plan m.yaml --device gpus", ("--device", "'gpus'", "did you mean 'gpu'")),
+        ("train --pack p --property y --epochs 5", ("{name: mine, base: onecycle, epochs: 5}",)),
+        ("train --property y", ("--pack",)),
+        ("sweep plan jobs/laptop.yaml", ("irnet_hpc.sweep init .",)),
+    ],
+)
+def test_a_wrong_word_is_one_sentence_that_names_the_right_one(arguments, words, tmp_path):
+    command = [sys.executable, "-m", *f"irnet_hpc.{arguments}".split()]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("error: ") and "reconcile" not in done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+
+
 # ------------------------------------------------------------------------------------------ --json
 
 
@@ -333,7 +352,7 @@ def test_the_json_of_aggregate_has_its_files_and_the_cells_by_state(outputs, fol
     n_done, n_failed = (
         len(list((folder / "results").rglob(f"{name}.json"))) for name in ("result", "error")
     )
-    told, lines = answer("irnet_hpc.aggregate", "results", "--html", "all.html")
+    told, lines = answer("irnet_hpc.aggregate", "results", "--all", "--html", "all.html")
     assert told["cells"] == {"done": n_done, "failed": n_failed} and n_failed >= 1
     assert told["html"] == "all.html" and {"all.html", "results/tables/mae.json"} <= set(
         told["files"]
