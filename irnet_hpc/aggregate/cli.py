@@ -4,6 +4,7 @@ python -m irnet_hpc.aggregate                                   all results belo
 python -m irnet_hpc.aggregate results/ --matrix jobs/full.yaml  also list cells without a result
 python -m irnet_hpc.aggregate results/ --html report.html       also write one page with everything
 python -m irnet_hpc.aggregate results/ --tables paper/tables    write tables and figures there
+python -m irnet_hpc.aggregate results/ --all                    print everything, not one screen
 python -m irnet_hpc.aggregate results/ --json                   print JSON; other lines to stderr
 """
 
@@ -12,7 +13,7 @@ import shlex
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,8 @@ from irnet_hpc.console import CommandParser, command_parser, json_answer
 if TYPE_CHECKING:
     from irnet_hpc.aggregate.report import Report
 
-NOT_WRAPPED = sys.maxsize  # the width of a pipe, in characters
+NOT_WRAPPED = sys.maxsize  # the width of everything in a pipe, in characters
+WIDTH = 100  # characters of the one screen where there is no terminal to ask
 MAX_NOTE_LINES = 20  # of each note on the screen; mae.md has all lines
 
 
@@ -36,24 +38,30 @@ def aggregate(arguments: argparse.Namespace, answer: Callable[[object], None]) -
     """Make and write the tables; print the tables and the paths of their files."""
     # Imported here, so that --help does not wait for it.
     from irnet_hpc.aggregate.report import make_tables
+    from irnet_hpc.aggregate.screen import screen, written_lines
 
     report = make_tables(arguments.results, matrix=arguments.matrix, diagnose=bool(arguments.html))
     folder = arguments.tables or arguments.results / "tables"
-    files, lines = report.write_tables(folder), []
+    tables, lines = report.write_tables(folder), []
     try:
-        files += report.write_figures(folder)
+        tables += report.write_figures(folder)
     except ImportError as error:
         lines.append(f"the figures are left out, since they need matplotlib: {error}")
-    lines = [*written_lines(folder, files), *lines]
+    files = list(tables)
     if arguments.html:
         files.append(report.write_page(arguments.html))
         n_bytes = arguments.html.stat().st_size
         lines.append(f"wrote {arguments.html} ({n_bytes / 1e6:.1f} MB)")
     # Printed last, since a pipe that closes early (`aggregate | head`) ends the program.
     # Text for people is not escaped, also in a pipe or a log; mae.md is for programs.
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else NOT_WRAPPED
+    width = shutil.get_terminal_size((WIDTH, 24)).columns
+    if arguments.all:
+        print(report.markdown(width if sys.stdout.isatty() else NOT_WRAPPED, MAX_NOTE_LINES))
+    else:
+        print(screen(report, width), end="\n\n")
+        lines.append(f"{folder / 'mae.md'} has everything; so has --all")
     steps = next_steps(report, arguments.results, arguments.html)
-    print(report.markdown(width, MAX_NOTE_LINES))
+    lines = [*written_lines(tables, width), *lines]
     print("\n".join([*lines, *(f"next: {step}" for step in steps)]))
     findings = report.findings
     answer(
@@ -63,6 +71,17 @@ def aggregate(arguments: argparse.Namespace, answer: Callable[[object], None]) -
                 for table in report.tables
             ],
             "files": [str(path) for path in files],
+            "best": [
+                {
+                    "dataset": task.dataset,
+                    "property": task.property,
+                    "unit": task.unit,
+                    "model": str(task.best.model),
+                    "test_mae_mean": task.best.score.mae,
+                    "n_runs": task.best.score.n,
+                }
+                for task in findings.tasks
+            ],
             "html": arguments.html and str(arguments.html),
             "cells": {
                 "done": len({run.folder for run in findings.runs}),
@@ -71,17 +90,6 @@ def aggregate(arguments: argparse.Namespace, answer: Callable[[object], None]) -
             "next": steps,
         }
     )
-
-
-def written_lines(folder: Path, files: Sequence[Path]) -> list[str]:
-    """List the written files, with one line for all formats of a file."""
-    suffixes: dict[str, list[str]] = {}
-    for path in files:
-        suffixes.setdefault(path.stem, []).append(path.suffix)
-    return [
-        f"wrote {folder / stem}{' and '.join(filter(None, (', '.join(others), last)))}"
-        for stem, (*others, last) in suffixes.items()
-    ]
 
 
 def next_steps(report: "Report", results: Path, page: Path | None) -> list[str]:
@@ -125,6 +133,11 @@ def parser() -> CommandParser:
     )
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="also write one page with everything"
+    )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="print all tables, sections and notes, instead of one screen",
     )
     parser.add_argument(
         "--json",

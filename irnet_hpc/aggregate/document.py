@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from irnet_hpc.aggregate.all_models import AllModels
 from irnet_hpc.aggregate.formats import Section, section_markdown
 from irnet_hpc.aggregate.mae_table import (
     HOW_TO_READ,
@@ -10,6 +11,8 @@ from irnet_hpc.aggregate.mae_table import (
     HOW_TO_READ_SPLITS,
     markdown,
 )
+from irnet_hpc.aggregate.model_table import TEXT as MODELS_TEXT
+from irnet_hpc.aggregate.model_table import model_markdown, records_of
 from irnet_hpc.aggregate.notes import Note
 from irnet_hpc.aggregate.published import published_beside, published_markdown
 from irnet_hpc.aggregate.scores import ModelScore, Score
@@ -24,6 +27,7 @@ def document(
     notes: Sequence[Note],
     width: int | None = None,
     max_lines: int | None = None,
+    models: Sequence[AllModels] = (),
 ) -> str:
     """Write tables, sections and notes as Markdown.
 
@@ -33,8 +37,10 @@ def document(
         notes: the notes, shown at the end.
         width: the number of characters to which tables are wrapped; None: do not wrap.
         max_lines: show at most this many lines of each note; None: all.
+        models: the tables of all models, which come first.
     """
-    parts = []
+    parts = [model_markdown(table, width) for table in models]
+    parts += [MODELS_TEXT] if models else []
     for table in tables:
         parts.append(f"## {table.title}\n\n{markdown(table, width)}")
         parts += [text] if (text := published_markdown(table, width)) else []
@@ -63,7 +69,12 @@ def how_to_read(tables: Sequence[Table]) -> list[str]:
     return parts
 
 
-def exported(tables: Sequence[Table], sections: Sequence[Section], notes: Sequence[Note]) -> dict:
+def exported(
+    tables: Sequence[Table],
+    sections: Sequence[Section],
+    notes: Sequence[Note],
+    models: Sequence[AllModels] = (),
+) -> dict:
     """Return all tables, sections and notes as one object for mae.json.
 
     MAEs are in the property's unit, improvements in per cent, and null means unknown. In a cell
@@ -71,6 +82,7 @@ def exported(tables: Sequence[Table], sections: Sequence[Section], notes: Sequen
     """
     return {
         "format": FORMAT,
+        "all_models": list(records_of(models)),
         "tables": [_table(table) for table in tables],
         "sections": {section.name: section.records for section in sections if section.records},
         "notes": [{"heading": note.heading, "lines": list(note.lines)} for note in notes],

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from irnet_hpc.aggregate.all_models import AllModels, all_models
 from irnet_hpc.aggregate.curves import Convergence, convergence_of
 from irnet_hpc.aggregate.diagnostics import Diagnosis, diagnose
 from irnet_hpc.aggregate.ranking import Ranking, rank_models
@@ -24,6 +25,7 @@ class Findings:
     runs: Sequence[FinishedRun]
     gaps: Mapping[Path, Gap]  # folder without a result -> why
     tables: Sequence[Table]
+    all_models: Sequence[AllModels]  # the models of several tables side by side
     tasks: Sequence[Task]
     ranking: Ranking | None  # None: no two models have two tasks in common
     sizes: Sequence[Series]  # MAE against the number of training rows
@@ -74,6 +76,7 @@ def find(
         runs=runs,
         gaps=gaps,
         tables=tables,
+        all_models=all_models(tables, predictions),
         tasks=tasks,
         ranking=rank_models(tasks),
         sizes=size_series(tables),

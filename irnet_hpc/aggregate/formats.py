@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 PAGE_WIDTH = 100  # characters in \footnotesize, gaps included, that fit into a line
@@ -54,11 +54,14 @@ def section_markdown(section: Section, width: int | None = None) -> str:
     return "\n\n".join([f"## {section.heading}", section.text, *blocks])
 
 
-def section_latex(section: Section) -> list[str]:
-    """Write each table of a section as LaTeX."""
+def section_latex(section: Section, words: Callable[[str], str] = str) -> list[str]:
+    """Write each table of a section as LaTeX; `words` replaces names within a text by words."""
     return [
         latex_table(
-            f"{section.heading}. {block.title}.", f"{section.name}-{block.name}", block.lines
+            f"{section.heading}. {block.title}.",
+            f"{section.name}-{block.name}",
+            block.lines,
+            words,
         )
         for block in section.blocks
     ]
@@ -71,18 +74,21 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def aligned(lines: Sequence[Line], width: int | None = None) -> str:
+def aligned(lines: Sequence[Line], width: int | None = None, left: Collection[str] = ()) -> str:
     """Write lines of text as an aligned Markdown table.
 
     Args:
         lines: the cells of all lines, the header first.
         width: the width of a terminal in characters. Columns that do not fit are shown below the
             others, and nothing is escaped. None: the table is not split.
+        left: the headers of the columns that are aligned to the left, besides the first one.
     """
     texts = [[_markdown_text(cell, escape=not width) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    is_left = [number == 0 or cell.text in left for number, cell in enumerate(lines[0])]
     return "\n\n".join(
-        "\n".join(_markdown_lines(texts, widths, columns)) for columns in _blocks(widths, width)
+        "\n".join(_markdown_lines(texts, widths, columns, is_left))
+        for columns in _blocks(widths, width)
     )
 
 
@@ -93,17 +99,25 @@ def _markdown_text(cell: Text, escape: bool) -> str:
 
 
 def _markdown_lines(
-    texts: Sequence[Sequence[str]], widths: Sequence[int], columns: Sequence[int]
+    texts: Sequence[Sequence[str]],
+    widths: Sequence[int],
+    columns: Sequence[int],
+    is_left: Sequence[bool],
 ) -> Iterator[str]:
-    """Yield the lines of some columns: the first aligned to the left, the others to the right."""
+    """Yield the lines of some columns, each aligned to the left or to the right."""
     for number, line in enumerate(texts):
         cells = [
-            line[column].rjust(widths[column]) if column else line[0].ljust(widths[0])
+            line[column].ljust(widths[column])
+            if is_left[column]
+            else line[column].rjust(widths[column])
             for column in columns
         ]
         yield "| " + " | ".join(cells) + " |"
         if number == 0:
-            rule = ["-" * (widths[column] + 1) + (":" if column else "-") for column in columns]
+            ends = ("-" if is_left[column] else ":" for column in columns)
+            rule = [
+                "-" * (widths[column] + 1) + end for column, end in zip(columns, ends, strict=True)
+            ]
             yield "|" + "|".join(rule) + "|"
 
 
@@ -123,21 +137,45 @@ LATEX = {letter: "\\" + letter for letter in "&%$#_{}"} | {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": "$<$", ">": "$>$", "|": "$|$", "±": r"$\pm$", "–": "--", "Å": r"\AA{}", "µ": r"$\mu$",
     "μ": r"$\mu$", "°": r"\textdegree{}", "·": r"$\cdot$", "²": "$^2$", "³": "$^3$", "⁻": "$^-$",
+    **{mark: f"$^{n}$" for n, mark in enumerate("⁴⁵⁶⁷⁸⁹", 4)},
     "¹": "$^1$", "×": r"$\times$", "Ω": r"$\Omega$", "ρ": r"$\rho$", "δ": r"$\delta$",
+    "≥": r"$\geq$", "≤": r"$\leq$", "−": "$-$", "Δ": r"$\Delta$",
 }
 # fmt: on
+POWER = re.compile(r"(?<![\w.])(-?\d+(?:\.\d+)?)e([+-])0*(\d+)(?![\w.])")
+MINUS = re.compile(r"(?<![\w.{^$-])-(?=\.?\d)")
 
 
 def escape_latex(text: str) -> str:
-    """Escape text for LaTeX. Characters outside ASCII are kept, unless LATEX replaces them."""
-    return "".join(LATEX.get(letter, letter) for letter in one_line(text))
+    """Escape text for LaTeX, with real minus signs and powers of ten.
+
+    Characters outside ASCII are kept, unless LATEX replaces them.
+    """
+    escaped = "".join(LATEX.get(letter, letter) for letter in one_line(text))
+    powers = POWER.sub(_power, escaped)
+    return MINUS.sub("$-$", powers)
 
 
-def latex_table(caption: str, name: str, lines: Sequence[Line]) -> str:
-    r"""Write lines of text, the header first, as a table of the LaTeX package booktabs."""
+def _power(match: re.Match) -> str:
+    number, sign, exponent = match.groups()
+    return rf"${number}\times10^{{{sign.strip('+')}{exponent}}}$"
+
+
+def latex_table(
+    caption: str, name: str, lines: Sequence[Line], words: Callable[[str], str] = str
+) -> str:
+    r"""Write lines of text, the header first, as tables of the LaTeX package booktabs.
+
+    Columns that do not fit beside the others are in a second tabular below.
+    """
+    lines = [[cell._replace(text=words(cell.text)) for cell in line] for line in lines]
     widths = [max(len(line[column].text) for line in lines) for column in range(len(lines[0]))]
-    blocks = _blocks(widths, PAGE_WIDTH)
-    tabulars = "\n\n\\medskip\n".join(_tabular(lines, columns) for columns in blocks)
+    tabulars = [_tabular(lines, columns) for columns in _blocks(widths, PAGE_WIDTH)]
+    return latex_float(words(caption), name, "\n\n\\medskip\n".join(tabulars))
+
+
+def latex_float(caption: str, name: str, tabulars: str) -> str:
+    r"""Put tabulars into a table with a caption and a label."""
     return rf"""\begin{{table}}
 \centering
 \footnotesize
@@ -148,13 +186,34 @@ def latex_table(caption: str, name: str, lines: Sequence[Line]) -> str:
 
 
 def _tabular(lines: Sequence[Line], columns: Sequence[int]) -> str:
-    header, *body = [
-        " & ".join(_latex_cell(line[column]) for column in columns) + r" \\" for line in lines
-    ]
-    begin = rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}"
-    return "\n".join(
-        [begin, r"\toprule", header, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
+    first, *rest = [[line[column] for column in columns] for line in lines]
+    header = [cell._replace(text=cell.text[:1].upper() + cell.text[1:]) for cell in first]
+    return latex_tabular(
+        "l" + "r" * (len(columns) - 1), header, [latex_line(line) for line in rest]
     )
+
+
+def latex_tabular(columns: str, header: Line, body: Iterable[str]) -> str:
+    """Write a tabular.
+
+    Args:
+        columns: the alignment of each column, such as `lrr`.
+        header: the cells of the header.
+        body: the lines below it, in LaTeX.
+    """
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{{columns}}}",
+            *(r"\toprule", latex_line(header), r"\midrule"),
+            *body,
+            *(r"\bottomrule", r"\end{tabular}"),
+        ]
+    )
+
+
+def latex_line(line: Line) -> str:
+    """Write a line of a tabular."""
+    return " & ".join(map(_latex_cell, line)) + r" \\"
 
 
 def _latex_cell(cell: Text) -> str:

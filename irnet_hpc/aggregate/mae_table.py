@@ -6,13 +6,18 @@ from statistics import median
 from irnet_hpc.aggregate.formats import Line, Text, aligned, csv_text, latex_table, line_of, missing
 from irnet_hpc.aggregate.scores import Model, ModelScore, Score
 from irnet_hpc.aggregate.tables import Missing, Row, Table
+from irnet_hpc.aggregate.words import in_words, model_words, property_words
 from irnet_hpc.runs.result import FAR_ABOVE
 
-HOW_TO_READ = (
-    "Each number is a test MAE: mean ± sd over seeds (n = number of seeds). Bold marks the best "
+BOLD = (
+    "Bold marks the best "
     "of a row and, from three runs on, every model that does not differ significantly from it "
     "(paired over common test rows and seeds, Holm's correction over the row). With fewer than "
-    "three runs, bold marks the lowest MAE and claims nothing. baseline: predict the median of "
+    "three runs, bold marks the lowest MAE and claims nothing."
+)
+HOW_TO_READ = (
+    "Each number is a test MAE: mean ± sd over seeds (n = number of seeds). "
+    f"{BOLD} baseline: predict the median of "
     "the training rows for every test row. no seed: all seeds of the model give the same "
     "result, so it counts once for each split. far above the baseline: a run whose MAE on val or "
     f"test is more than {FAR_ABOVE:g} times the baseline's, so do not use it. N rows make P %: "
@@ -49,13 +54,17 @@ def row_format(row: Row) -> str:
     of the lowest MAE. If there is no sd, it shows four significant digits of the lowest MAE.
     """
     scores = [score for score in row.scores if score]
-    lowest = min(score.mae for score in scores)
     sds = [score.sd for score in scores if score.sd]
+    return number_format(min(score.mae for score in scores), median(sds) if sds else None)
+
+
+def number_format(lowest: float, sd: float | None) -> str:
+    """Return the number format of errors, the lowest of which and a typical sd are given."""
     if not 1e-4 <= lowest < 1e6:
         return ".3e"
-    if not sds:
+    if sd is None:
         return f".{_decimals(lowest, 4)}f"
-    return f".{min(_decimals(median(sds), 2), _decimals(lowest, 5))}f"
+    return f".{min(_decimals(sd, 2), _decimals(lowest, 5))}f"
 
 
 def difference_format(differences: Iterable[float], spreads: Iterable[float | None]) -> str:
@@ -179,8 +188,14 @@ def markdown(table: Table, width: int | None = None) -> str:
 
 
 def latex(table: Table) -> str:
-    """Write the table for LaTeX. The document must load the package booktabs."""
-    return latex_table(f"Test MAE. {table.title}.", table.name, grid(table))
+    """Write the table for LaTeX, in words. The document must load the package booktabs."""
+    properties = {row.property for row in table.rows}
+    return latex_table(
+        f"Test MAE. {table.title}. {BOLD}",
+        table.name,
+        grid(table),
+        lambda text: in_words(text, properties),
+    )
 
 
 def tidy_records(tables: Iterable[Table]) -> Iterator[dict]:
@@ -199,7 +214,7 @@ def tidy_records(tables: Iterable[Table]) -> Iterator[dict]:
             if with_joint:
                 record["joint"] = table.joint
                 record["improvement_over_single"] = score.improvement_over_single
-            yield record
+            yield record | _added(row, model, score)
 
 
 def _record(table: Table, row: Row, model: Model, score: ModelScore) -> dict:
@@ -238,6 +253,22 @@ def _record(table: Table, row: Row, model: Model, score: ModelScore) -> dict:
         "best": int(score.best),
         "n_parameters": score.n_parameters,
         "device_hours": score.device_hours,
+    }
+
+
+def _added(row: Row, model: Model, score: ModelScore) -> dict:
+    """Return the columns that were added last; they come after all others.
+
+    So a script that counts columns reads the same ones as before.
+    """
+    return {
+        "test_rmse_mean": score.mean("test_rmse"),
+        "test_rmse_sd": score.sd_of("test_rmse"),
+        "test_r2_mean": score.mean("test_r2"),
+        "test_r2_sd": score.sd_of("test_r2"),
+        "test_median_error": score.median_error,
+        "model_name": model_words(model),
+        "property_name": property_words(row.property),
     }
 
 

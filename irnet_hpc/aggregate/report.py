@@ -1,6 +1,7 @@
 """Make the report of a folder of results, and write it in all formats."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,10 +11,12 @@ from irnet_hpc.aggregate.document import document, exported
 from irnet_hpc.aggregate.findings import Findings, find
 from irnet_hpc.aggregate.formats import Section, csv_text, one_line, section_latex
 from irnet_hpc.aggregate.mae_table import latex, tidy_csv, tidy_records
+from irnet_hpc.aggregate.model_table import model_latex
 from irnet_hpc.aggregate.notes import Note, gap_notes, legend, problem_notes
 from irnet_hpc.aggregate.published import published_csv
 from irnet_hpc.aggregate.sections import SECTIONS
 from irnet_hpc.aggregate.tables import Table
+from irnet_hpc.aggregate.words import in_words
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import followed, write_json, write_text
 from irnet_hpc.runs.collect import Gap, collect_runs
@@ -59,7 +62,8 @@ class Report:
             width: wrap tables to this number of characters; None: do not wrap.
             max_lines: show at most this many lines of each note; None: all.
         """
-        return document(self.tables, self.sections, self.notes, width, max_lines)
+        models = self.findings.all_models
+        return document(self.tables, self.sections, self.notes, width, max_lines, models)
 
     def write(self, folder: Path | str) -> list[Path]:
         """Write the tables in all formats, and the figures.
@@ -84,8 +88,11 @@ class Report:
     def write_tables(self, folder: Path | str) -> list[Path]:
         """Write mae.md, mae.csv, mae.json, mae.tex and a CSV for each section with numbers."""
         folder = Path(folder)
-        tables = [latex(table) for table in self.tables]
-        tables += [text for section in self.sections for text in section_latex(section)]
+        models = self.findings.all_models
+        properties = frozenset(run.spec.property for run in self.findings.runs)
+        words = functools.partial(in_words, properties=properties)
+        tables = [*map(model_latex, models), *map(latex, self.tables)]
+        tables += [text for section in self.sections for text in section_latex(section, words)]
         texts = {
             "mae.md": self.markdown(),
             "mae.csv": tidy_csv(self.tables),
@@ -98,7 +105,7 @@ class Report:
         files = []
         for name, text in texts.items():
             if text is None:
-                write_json(folder / name, exported(self.tables, self.sections, self.notes))
+                write_json(folder / name, exported(self.tables, self.sections, self.notes, models))
             elif text:
                 write_text(folder / name, text)
             if text != "":

@@ -85,6 +85,19 @@ class Score:
         """Number of runs."""
         return len(self.runs)
 
+    def mean(self, field: str) -> float | None:
+        """Return the mean of a number of the results, such as test_rmse; None if a run lacks it."""
+        values = [getattr(run.result, field) for run in self.runs]
+        return None if None in values else fmean(values)
+
+    def sd_of(self, field: str) -> float | None:
+        """Return the standard deviation (ddof = 1) of a number of the results.
+
+        It is None if there is a single run, or if a run lacks the number.
+        """
+        values = [getattr(run.result, field) for run in self.runs]
+        return None if None in values or len(values) < 2 else stdev(values)
+
     @property
     def uses_seed(self) -> bool:
         """Return False if the model gives one result for all seeds, once for each split."""
@@ -147,6 +160,9 @@ class ModelScore(Score):
     # The MAE of the mean of the seeds' predictions. It is never part of `mae`, and None in the
     # cases that significance.ensemble_mae() states.
     ensemble_mae: float | None = None
+    # The median of the absolute errors of the test rows, averaged over runs; None: a run has no
+    # predictions.
+    median_error: float | None = None
 
     @property
     def hours(self) -> float:

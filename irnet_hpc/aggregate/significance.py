@@ -16,7 +16,13 @@ from irnet_hpc.aggregate.few_rows import half_rows
 from irnet_hpc.aggregate.scores import MIN_RUNS, Score
 from irnet_hpc.aggregate.tables import Row, Table
 from irnet_hpc.runs.collect import FinishedRun
-from irnet_hpc.runs.predictions import Predictions, Splits, pool_splits, readable_runs
+from irnet_hpc.runs.predictions import (
+    Predictions,
+    Splits,
+    has_predictions,
+    pool_splits,
+    readable_runs,
+)
 
 LEVEL = 0.05
 AnyScore = TypeVar("AnyScore", bound=Score)
@@ -55,6 +61,7 @@ def _with_rows(row: Row, predictions: Predictions) -> Row:
             score,
             ensemble_mae=ensemble_mae(score.runs, predictions),
             half=half_rows(score.runs, predictions),
+            median_error=median_error(score.runs, predictions),
         )
         for score in row.scores
     )
@@ -86,6 +93,23 @@ def ensemble_mae(runs: Sequence[FinishedRun], predictions: Predictions) -> float
     return float(np.mean(maes))
 
 
+def median_error(runs: Sequence[FinishedRun], predictions: Predictions) -> float | None:
+    """Return the median of the absolute errors of the test rows, averaged over the runs.
+
+    The result is None if a run has no predictions, or if they cannot be read.
+    """
+    if not all(map(has_predictions, runs)):
+        return None
+    splits = predictions.by_split(runs)
+    readable = readable_runs(runs, splits)
+    if sum(map(len, readable.values())) < len(runs):
+        return None
+    import numpy as np
+
+    medians = [np.median(splits[split].errors(side), axis=1) for split, side in readable.items()]
+    return float(np.concatenate(medians).mean())
+
+
 def _judged(row: Row, predictions: Predictions) -> Row:
     """Add intervals and p-values to a row, and mark the scores that are as good as the best."""
     shown: list[Score] = [score for score in (*row.scores, row.best_classical) if score]
@@ -94,16 +118,7 @@ def _judged(row: Row, predictions: Predictions) -> Row:
     runs = {run.folder: run for score in shown for run in score.runs}
     splits = predictions.by_split(runs.values())
     lowest = next((score for score in shown if score.best), None)  # None: baseline is lowest
-    probabilities = {
-        id(score): p
-        for score in shown
-        if lowest and score is not lowest and (p := _probability(score, lowest, splits)) is not None
-    }
-    adjusted = {}
-    if probabilities:
-        from irnet_hpc.aggregate.statistics import holm
-
-        adjusted = dict(zip(probabilities, holm(list(probabilities.values())), strict=True))
+    adjusted = _adjusted(shown, lowest, splits) if lowest else {}
 
     def mark(score: AnyScore) -> AnyScore:
         return _mark(score, adjusted.get(id(score)), splits)
@@ -113,6 +128,36 @@ def _judged(row: Row, predictions: Predictions) -> Row:
         scores=tuple(score and mark(score) for score in row.scores),
         best_classical=row.best_classical and mark(row.best_classical),
     )
+
+
+def p_against(lowest: Score, scores: Sequence[Score], predictions: Predictions) -> dict[int, float]:
+    """Test if models differ from the one with the lowest MAE, with Holm's correction.
+
+    Args:
+        lowest: the score with the lowest MAE.
+        scores: all scores on the same test rows; `lowest` may be among them.
+        predictions: the reader of their predictions.
+
+    Returns:
+        The id() of a score -> its p; those that cannot be tested are left out.
+    """
+    if not any(score.has_enough_runs for score in scores):
+        return {}
+    runs = {run.folder: run for score in scores for run in score.runs}
+    return _adjusted(scores, lowest, predictions.by_split(runs.values()))
+
+
+def _adjusted(scores: Sequence[Score], lowest: Score, splits: Splits) -> dict[int, float]:
+    probabilities = {
+        id(score): p
+        for score in scores
+        if score is not lowest and (p := _probability(score, lowest, splits)) is not None
+    }
+    if not probabilities:
+        return {}
+    from irnet_hpc.aggregate.statistics import holm
+
+    return dict(zip(probabilities, holm(list(probabilities.values())), strict=True))
 
 
 def _mark(score: AnyScore, p: float | None, splits: Splits) -> AnyScore:

@@ -100,7 +100,7 @@ def aggregate_command(matrix: Matrix, results: Path) -> list[str]:
     # The aggregator needs the packs of this matrix to determine the states of its cells.
     packs = f"IRNET_PACKS={matrix.packs[0].path.parent.resolve()}"
     aggregate = ["env", packs, sys.executable, "-m", "irnet_hpc.aggregate"]
-    return [*aggregate, str(results), "--matrix", str(matrix.path.resolve())]
+    return [*aggregate, str(results), "--all", "--matrix", str(matrix.path.resolve())]
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from tests.aggregate.results import (
 
 def test_the_command_writes_the_same_tables_that_it_shows(tmp_path):
     write_by_hand(tmp_path / "results")
-    done = aggregate(cwd=tmp_path)  # with nothing: results
+    done = aggregate("--all", cwd=tmp_path)  # with nothing else: results
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "results" / "tables"
     figure = "mae_vs_depth-oqmd-magpie_onecycle_honest"
@@ -86,7 +86,7 @@ def test_tables_need_neither_torch_nor_hdf5_nor_mpi_nor_matplotlib(tmp_path):
 
 def test_the_command_writes_the_published_numbers_as_a_csv_of_their_own(tmp_path):
     write_run(tmp_path / "results", 0.05, identity={"source": "oqmd"})
-    done = aggregate(cwd=tmp_path)
+    done = aggregate("--all", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "results" / "tables"
     assert {path.name for path in folder.iterdir()} == {
@@ -229,6 +229,6 @@ def test_without_tables_there_is_a_sentence_and_no_page(tmp_path):
 
 def test_a_pipe_gets_text_for_people_and_mae_md_escapes(tmp_path):
     write_irnet_and_forest(tmp_path, n_seeds=2)
-    done = aggregate(tmp_path)
+    done = aggregate(tmp_path, "--all")
     assert "n < 3" in done.stdout and "\\" not in done.stdout
     assert r"n \< 3" in (tmp_path / "tables" / "mae.md").read_text()

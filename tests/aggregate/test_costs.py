@@ -17,4 +17,5 @@ def test_cost_marks_what_nothing_beats_in_both_mae_and_hours(tmp_path):
     assert lines["plain-17"][2:5] == ["4,705,665", "1", "1"]
     assert lines["irnet-17"][3:5] == ["3", "3"]  # (2 + 3 + 4) / 3 hours a run
     assert lines["irnet-48"][2] == "not counted"
-    assert [line[0].text for line in block.lines if line[3].bold] == ["plain-17", "irnet-17"]
+    assert [line[-1].text for line in block.lines[1:]] == ["yes", "yes", "no"]
+    assert not any(cell.bold for line in block.lines for cell in line)

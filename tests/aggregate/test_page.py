@@ -119,7 +119,8 @@ def test_templates_escape_names_and_replace_what_does_not_print(tmp_path):
 def test_the_page_has_what_was_asked_for(page):
     text = page.read_text()
     headings = re.findall(r"<h2>([^<]*)</h2>", text)
-    assert headings[:5] == ["Summary", "All results", "Depth", "Convergence", "Predictions"]
+    first = ["Summary", "Models", "All results", "Depth", "Convergence", "Predictions"]
+    assert headings[:6] == first
     assert {"Significance", "Cost", "Tables", "Notes"} <= set(headings)
     for words in (
         "plain",

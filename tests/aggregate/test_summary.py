@@ -177,3 +177,19 @@ def test_the_rows_that_decide_a_difference_are_named(tmp_path):
     write_two(tmp_path, [1.0] * 200, [101.001] * 2 + [1.101] * 198)
     text = texts_of(tmp_path)[0][TASK]
     assert "2 of 200 test rows (Fe1O, Fe2O) make 91 % of it; without them it is -0.1" in text
+
+
+def test_nothing_is_claimed_that_the_table_of_all_models_cannot_tell_apart(tmp_path):
+    """Against the forest alone p is 0.02; with five classical models, Holm's makes it 0.08."""
+    irnet = np.linspace(0.2, 0.4, 40)
+    forest = irnet + 0.04 + 0.1 * np.tile([1.0, -1.0], 20)
+    write_two(tmp_path, irnet, forest)
+    texts, findings = texts_of(tmp_path)
+    assert "and 11 % below the best classical model" in texts[TASK]
+    for model in ("ridge", "svr", "bagging", "extra_trees"):
+        write(tmp_path, forest + 0.001, model, val_mae=0.9)
+    texts, findings = texts_of(tmp_path)
+    assert "cannot be distinguished from the best classical model" in texts[TASK]
+    network = next(table for table in findings.tables if table.recipe != "grid")
+    assert not network.rows[0].best_classical.best  # its own table tells them apart
+    assert all(line.best for line in findings.all_models[0].lines)

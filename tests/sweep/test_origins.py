@@ -538,7 +538,7 @@ def test_a_sweep_pretrains_and_then_fine_tunes(tmp_path, alloys_pack):
                 origin.result.key,
                 0,
             )
-    asked = [sys.executable, "-m", "irnet_hpc.aggregate", str(tmp_path / "results")]
+    asked = [sys.executable, "-m", "irnet_hpc.aggregate", str(tmp_path / "results"), "--all"]
     shown = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert "started from size_mismatch big" in shown.stdout, shown.stdout + shown.stderr
     assert "stale" not in shown.stdout

@@ -22,6 +22,8 @@ from irnet_hpc.aggregate.document import how_to_read
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, Text, line_of, missing
 from irnet_hpc.aggregate.mae_table import grid, interval_text, percent_text, row_format, score_text
+from irnet_hpc.aggregate.model_table import TEXT as MODELS_TEXT
+from irnet_hpc.aggregate.model_table import lines_of
 from irnet_hpc.aggregate.notes import Note
 from irnet_hpc.aggregate.page.cells import PageTable, page_table
 from irnet_hpc.aggregate.page.pictures import (
@@ -188,6 +190,9 @@ def _parts(report: "Report") -> Iterator[Part]:
         sentences=list(sentences(findings)),
         section=page_section(best_of_each(findings)) if findings.tasks else None,
     )
+    models = [(t.title, page_table(lines_of(t, repeats=True))) for t in findings.all_models]
+    section = PageSection("Models", MODELS_TEXT, models, len(models) > MAX_UNFOLDED)
+    yield Part("Models", "charts.html", section=section)
     lines = [line for table in findings.tables for line in _score_lines(table)]
     text = (
         f"{count(len(lines), 'cell')}. Click a heading to sort. Shaded: the best of its row in "

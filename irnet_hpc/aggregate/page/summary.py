@@ -54,7 +54,8 @@ def _best(task: Task, findings: Findings) -> str:
     text += f" from {row.n_train:,} training rows{_against_baseline(score, row, form)}"
     if row.best_classical:
         pair = Pair(best.model, score, row.best_classical.model, row.best_classical)
-        text += _against_classical(row, pair, compare(row, pair, findings.predictions))
+        difference = compare(row, pair, findings.predictions)
+        text += _against_classical(row, pair, difference, are_alike(pair, findings))
     parts = [text, *_doubts(task)]
     if line := task.published:
         parts.append(f"the lowest published is {line.mae:.3g} ({line.their_model}), on other rows")
@@ -100,7 +101,7 @@ def _against_baseline(score: Score, row: Row, form: str) -> str:
     return f", {_below(below)} the baseline"
 
 
-def _against_classical(row: Row, pair: Pair, difference: Difference | None) -> str:
+def _against_classical(row: Row, pair: Pair, difference: Difference | None, alike: bool) -> str:
     """Compare with the best classical model. A difference is claimed only if it is significant."""
     form, other = row_format(row), pair.other
     named = f"the best classical model ({pair.against}, {other.mae:{form}})"
@@ -110,7 +111,7 @@ def _against_classical(row: Row, pair: Pair, difference: Difference | None) -> s
     if difference.half and difference.half.are_few:
         words = difference.half.words(difference_format([difference.mean], []), row.unit)
         few = f"; a few rows decide this difference: {words}"
-    if is_claimed(pair, difference):
+    if is_claimed(pair, difference) and not alike:
         return f", and {_below(-difference.percent)} {named}, {_interval(difference)}{few}"
     return f"; it cannot be distinguished from {named}, {_interval(difference)}{few}"
 
@@ -118,6 +119,26 @@ def _against_classical(row: Row, pair: Pair, difference: Difference | None) -> s
 def is_claimed(pair: Pair, difference: Difference) -> bool:
     """Return True if the interval excludes zero and the test of the row is significant."""
     return bool(difference.excludes_zero) and not (pair.score.best and pair.other.best)
+
+
+def are_alike(pair: Pair, findings: Findings) -> bool:
+    """Return True if a table marks both models of a pair as the best.
+
+    Such a table cannot tell them apart, so no sentence may claim a difference. The table of all
+    models tests more models together than that of one recipe, and may deny what that one finds.
+    """
+    if pair.score.best and pair.other.best:
+        return True
+    others = {run.folder for run in pair.other.runs}
+    for table in findings.all_models:
+        for known in table.properties:
+            own = [line for line in known.lines if line.score is pair.score]
+            rivals = [
+                line for line in known.lines if {run.folder for run in line.score.runs} == others
+            ]
+            if own and rivals and own[0].best and rivals[0].best:
+                return True
+    return False
 
 
 def _interval(difference: Difference) -> str:
@@ -140,18 +161,22 @@ def _depth(table: Table, row: Row, findings: Findings) -> str | None:
             (first, low), (last, high) = known[0], known[-1]
             pair = Pair(last, high, str(first), low)
             difference = compare(row, pair, findings.predictions)
-            parts.append(_between_depths(row, first, pair, difference))
+            alike = are_alike(pair, findings)
+            parts.append(_between_depths(row, first, pair, difference, alike))
     return f"{'; '.join(parts)} ({row.unit}; {table.title})." if len(parts) > 1 else None
 
 
-def _between_depths(row: Row, first: Model, pair: Pair, difference: Difference | None) -> str:
+def _between_depths(
+    row: Row, first: Model, pair: Pair, difference: Difference | None, alike: bool
+) -> str:
+    """Compare two depths of an architecture, of which `first` is the smaller one."""
     form, architecture = row_format(row), first.architecture
     name = "the plain network" if architecture == "plain" else NAMES[architecture]
     low, high = f"{pair.other.mae:{form}}", f"{pair.score.mae:{form}}"
     depths = f"{first.depth} and {pair.model.depth} layers"
     if difference is None or difference.interval is None:
         return f"{name} has {low} and {high} with {depths}, which is not tested"
-    if not difference.excludes_zero:
+    if alike or not difference.excludes_zero:
         return (
             f"{name} has {low} and {high} with {depths}, which cannot be told apart, "
             f"{_interval(difference)}"

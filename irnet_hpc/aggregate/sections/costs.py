@@ -3,16 +3,16 @@
 from collections.abc import Iterable
 
 from irnet_hpc.aggregate.findings import Findings
-from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of, missing
+from irnet_hpc.aggregate.formats import Line, Section, TableBlock, line_of, missing
 from irnet_hpc.aggregate.mae_table import row_format, score_text
 from irnet_hpc.aggregate.scores import Model, ModelScore
 from irnet_hpc.aggregate.tables import Row, Table
 
 TEXT = (
     "device-hours: the wall time of a training times its number of ranks, averaged over the runs "
-    "of a model (a network of several properties counts in equal shares for each). Bold: no other "
-    "model has both a lower MAE and fewer device-hours. Do not compare hours of different devices "
-    "or of different numbers of ranks; result.json states them."
+    "of a model (a network of several properties counts in equal shares for each). best buy: no "
+    "other model has both a lower MAE and fewer device-hours. Do not compare hours of different "
+    "devices or of different numbers of ranks; result.json states them."
 )
 
 
@@ -40,19 +40,20 @@ def on_front(score: ModelScore, others: Iterable[ModelScore]) -> bool:
 
 def _grid(table: Table) -> list[Line]:
     header = ("model", "property", "parameters", "device-hours a run", "runs", "test MAE")
-    return [line_of(*header), *(_line(table, *entry) for entry in table.entries())]
+    return [line_of(*header, "best buy"), *(_line(table, *entry) for entry in table.entries())]
 
 
 def _line(table: Table, row: Row, model: Model, score: ModelScore | None) -> Line:
     if score is None:
-        return line_of(str(model), row.label, *[missing(table.missing(row, model))] * 4)
+        return line_of(str(model), row.label, *[missing(table.missing(row, model))] * 5)
     front = on_front(score, [other for other in row.scores if other])
     known = score.n_parameters is not None
     return line_of(
         str(model),
         row.label,
         f"{score.n_parameters:,}" if known else missing("not counted"),
-        Text(f"{score.hours:.3g}", front),
+        f"{score.hours:.3g}",
         str(score.n),
-        Text(score_text(score, row_format(row)), front),
+        score_text(score, row_format(row)),
+        "yes" if front else "no",
     )

@@ -1,0 +1,204 @@
+"""Write the table of all models as lines of text, with its names in words."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import median
+
+from irnet_hpc.aggregate.all_models import AllModels, ModelLine, PropertyLines
+from irnet_hpc.aggregate.formats import (
+    Line,
+    Text,
+    aligned,
+    escape_latex,
+    latex_float,
+    latex_line,
+    latex_tabular,
+    line_of,
+    missing,
+)
+from irnet_hpc.aggregate.mae_table import number_format
+from irnet_hpc.aggregate.significance import LEVEL
+from irnet_hpc.aggregate.words import model_words, property_words
+
+BASELINE = "Training median"
+MARKS = "¹²³⁴⁵⁶⁷⁸⁹"
+HEADER = ("property", "model", "training", "MAE", "RMSE", "R²", "runs", "training rows")
+LAST = ("test rows", "remark")
+WORDS = ("model", "training", "remark")  # columns of words, which are aligned to the left
+SHORT = {"training rows": "Train", "test rows": "Test"}  # in LaTeX, where a line has less room
+BOLD = (
+    "Bold: the lowest MAE of a property, and every MAE that a test cannot tell apart "
+    f"from it (p ≥ {LEVEL:g}, paired over common test rows and seeds, Holm's correction over the "
+    "property). With fewer than three runs of a network nothing is tested, and the lowest MAE "
+    "alone is bold."
+)
+TEXT = (
+    "Errors on test rows: mean ± standard deviation over the runs. MAE and RMSE are in the unit of "
+    f"the property. {BOLD} {BASELINE}: the baseline, which predicts the median of the training "
+    "rows for every row."
+)
+
+
+def lines_of(all_models: AllModels, is_sorted: bool = False, repeats: bool = False) -> list[Line]:
+    """Show the table of all models as lines of text, the header first.
+
+    Columns that say nothing are left out: the training, if all networks have the same, and the
+    remarks, if there are none.
+
+    Args:
+        all_models: the table.
+        is_sorted: True to order the models of each property by MAE.
+        repeats: True to write the property in each line, and not only in its first one.
+    """
+    lines = [line_of(*HEADER, *LAST)]
+    for known in all_models.properties:
+        shown = sorted(known.lines, key=lambda line: line.score.mae) if is_sorted else known.lines
+        body = [_baseline(known), *(_line(known, line) for line in shown)]
+        label = Text(f"{property_words(known.property)} ({known.unit})")
+        lines += [
+            [label if repeats or number == 0 else Text(""), *cells]
+            for number, cells in enumerate(body)
+        ]
+    idle = {"training"} if len(all_models.trainings) < 2 else set()
+    remarks = [line for line in lines[1:] if line[-1].text]
+    idle |= set() if remarks else {"remark"}
+    kept = [number for number, cell in enumerate(lines[0]) if cell.text not in idle]
+    return [[line[number] for number in kept] for line in lines]
+
+
+def _baseline(known: PropertyLines) -> Line:
+    form = number_format_of(known)
+    baseline = Text(f"{known.baseline:{form}}", known.baseline_best)
+    return line_of(BASELINE, "", baseline, *[missing("–")] * 4, f"{known.n_test:,}", "")
+
+
+def _line(known: PropertyLines, line: ModelLine) -> Line:
+    form, score = number_format_of(known), line.score
+    r2 = score.mean("test_r2")
+    # Whether the model has a seed is seen in the number of runs.
+    remarks = [remark for remark in score.remarks if remark != "no seed"]
+    return line_of(
+        Text(model_words(line.model), line.best),
+        line.training,
+        Text(_spread(score.mae, score.sd, form), line.best),
+        _spread(score.mean("test_rmse"), score.sd_of("test_rmse"), form),
+        missing("–") if r2 is None else f"{r2:.3f}",
+        str(score.n),
+        f"{line.row.n_train:,}",
+        f"{line.row.n_test:,}",
+        "; ".join(remarks),
+    )
+
+
+def _spread(mean: float | None, sd: float | None, form: str) -> str:
+    spread = "" if sd is None else f" ± {sd:{form}}"
+    return "–" if mean is None else f"{mean:{form}}{spread}"
+
+
+def number_format_of(known: PropertyLines) -> str:
+    """Return the number format of all errors of a property, so that they line up."""
+    sds = [line.score.sd for line in known.lines if line.score.sd]
+    return number_format(min(line.score.mae for line in known.lines), median(sds) if sds else None)
+
+
+def model_markdown(all_models: AllModels, width: int | None = None) -> str:
+    """Write the table of all models as Markdown, with its title."""
+    return f"## {title_of(all_models)}\n\n{aligned(lines_of(all_models), width, WORDS)}"
+
+
+def title_of(all_models: AllModels) -> str:
+    """Return the title of the table of all models."""
+    return f"All models: {all_models.title}"
+
+
+def model_latex(all_models: AllModels) -> str:
+    """Write the table of all models for LaTeX, as one tabular; the caption says what is bold."""
+    caption = (
+        f"Errors on the test rows of {all_models.title}: mean ± standard deviation over the runs. "
+        "MAE and RMSE are in the unit of the property; Train and Test are numbers of rows. "
+        f"{BOLD}"
+    )
+    header, *lines = lines_of(all_models)
+    notes: list[str] = []
+    if header[-1].text == "remark":
+        header, lines, notes = _with_marks(header, lines)
+    short = [SHORT.get(cell.text, cell.text) for cell in header[1:]]
+    heads = line_of(*(text[:1].upper() + text[1:] for text in short))
+    body: list[str] = []
+    for line in lines:
+        if line[0].text:  # the property, in a line of its own
+            body += [r"\addlinespace"] if body else []
+            label = escape_latex(line[0].text)
+            body.append(rf"\multicolumn{{{len(heads)}}}{{l}}{{\emph{{{label}}}}} \\")
+        body.append(latex_line(line[1:]))
+    # Numbers are aligned to the right, and words to the left.
+    columns = "".join("l" if head.text.lower() in WORDS else "r" for head in heads)
+    below = "".join(f"\n\n\\smallskip\n{escape_latex(note)}" for note in notes)
+    tabular = latex_tabular(columns, heads, body)
+    return latex_float(caption, all_models.name, tabular + below)
+
+
+def _with_marks(header: Line, lines: Sequence[Line]) -> tuple[Line, list[Line], list[str]]:
+    """Replace the last column, the remarks, by marks at the models; return the remarks, too."""
+    remarks = list(dict.fromkeys(line[-1].text for line in lines if line[-1].text))
+    marks = dict(zip(remarks, MARKS, strict=False)) | {"": ""}
+    marked = [
+        [line[0], line[1]._replace(text=line[1].text + marks.get(line[-1].text, "*")), *line[2:-1]]
+        for line in lines
+    ]
+    notes = [f"{marks.get(remark, '*')} {remark}" for remark in remarks]
+    return header[:-1], marked, notes
+
+
+def records_of(tables: Iterable[AllModels]) -> Iterator[dict]:
+    """Yield a record for each table of all models, for mae.json."""
+    for all_models in tables:
+        table = all_models.tables[0]
+        yield {
+            "title": all_models.title,
+            "pack": table.pack,
+            "protocol": table.protocol,
+            "selected_on": table.selected_on,
+            "train_rows": table.train_rows,
+            "properties": [_property_record(known) for known in all_models.properties],
+        }
+
+
+def _property_record(known: PropertyLines) -> dict:
+    return {
+        "property": known.property,
+        "property_name": property_words(known.property),
+        "unit": known.unit,
+        "n_test": known.n_test,
+        "baseline_mae": known.baseline,
+        "baseline_best": known.baseline_best,
+        "models": [_model_record(line) for line in known.lines],
+    }
+
+
+def _model_record(line: ModelLine) -> dict:
+    return {
+        "model": str(line.model),
+        "model_name": model_words(line.model),
+        "recipe": line.table.recipe_label,
+        "start_from": line.table.start_from,
+        "joint": line.table.joint,
+        "n_train": line.row.n_train,
+        "n_runs": line.score.n,
+        "test_mae_mean": line.score.mae,
+        "test_mae_sd": line.score.sd,
+        "test_rmse_mean": line.score.mean("test_rmse"),
+        "test_rmse_sd": line.score.sd_of("test_rmse"),
+        "test_r2_mean": line.score.mean("test_r2"),
+        "test_median_error": line.score.median_error,
+        "p_against_best": line.p_against_best,
+        "best": line.best,
+    }
+
+
+def shown_rows(lines: Sequence[ModelLine]) -> str:
+    """Say how many rows the models of a property were trained and tested on, if all have equal."""
+    counts = {(line.row.n_train, line.row.n_test) for line in lines}
+    if len(counts) > 1:
+        return ""
+    ((n_train, n_test),) = counts
+    return f"{n_train:,} training and {n_test:,} test rows"
