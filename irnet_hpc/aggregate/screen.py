@@ -112,12 +112,11 @@ def _of_tasks(tasks: Sequence[Task], width: int) -> str:
 
 def _conclusions(findings: Findings, width: int) -> Iterator[str]:
     """Say in words what the table supports."""
-    names = {task.name for task in findings.tasks}
-    properties = {task.property for task in findings.tasks}
+    tasks = {task.name: task for task in findings.tasks}
     for sentence in sentences(findings):
-        if sentence.about in names:
-            text = in_words(f"{sentence.about}: {sentence.text}", properties)
-            yield "\n".join(_wrapped(text, width))
+        if task := tasks.get(sentence.about):
+            label = f"{property_words(task.property)}, {task.dataset}"
+            yield "\n".join(_wrapped(f"{label}: {in_words(sentence.text)}", width))
 
 
 def _missing(report: Report, width: int) -> Iterator[str]:
