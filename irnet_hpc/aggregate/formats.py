@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-PAGE_WIDTH = 100  # characters in \footnotesize, gaps included, that fit into a line
+PAGE_WIDTH = 80  # characters in \footnotesize, gaps included, that fit into a line of article
 
 
 class Text(NamedTuple):

@@ -35,7 +35,7 @@ def test_the_latex_compiles(tmp_path):
     write_run(tmp_path, 0.1, property="mine_1.x+y=z", unit=r"50% & $_{#}~^\<|> Å³ µB·°")
     body = "\n".join(map(latex, tables_of(tmp_path)))
     assert (
-        body.count(r"\toprule") == body.count(r"\bottomrule") == 3
+        body.count(r"\toprule") == body.count(r"\bottomrule") == 4
     )  # eight columns do not fit side by side
     document_text = (
         "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n"

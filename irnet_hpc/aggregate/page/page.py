@@ -43,6 +43,7 @@ from irnet_hpc.aggregate.scores import MIN_RUNS, Model, ModelScore, percent_belo
 from irnet_hpc.aggregate.sections.mae_intervals import no_interval
 from irnet_hpc.aggregate.sections.tasks import best_of_each
 from irnet_hpc.aggregate.tables import Row, Table
+from irnet_hpc.aggregate.words import in_words
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -187,7 +188,7 @@ def _parts(report: "Report") -> Iterator[Part]:
         "Summary",
         "summary.html",
         extent=extent(findings),
-        sentences=list(sentences(findings)),
+        sentences=[_in_words(sentence, findings) for sentence in sentences(findings)],
         section=page_section(best_of_each(findings)) if findings.tasks else None,
     )
     models = [(t.title, page_table(lines_of(t, repeats=True))) for t in findings.all_models]
@@ -206,6 +207,12 @@ def _parts(report: "Report") -> Iterator[Part]:
     yield Part("Tables", "tables.html", texts=how_to_read(report.tables), tables=_tables(report))
     if report.notes:
         yield Part("Notes", "notes.html", notes=report.notes)
+
+
+def _in_words(sentence: Sentence, findings: Findings) -> Sentence:
+    """Replace the names of models and properties by words."""
+    properties = {run.spec.property for run in findings.runs}
+    return Sentence(*(in_words(text, properties) for text in sentence))
 
 
 def _chart_parts(findings: Findings, sections: Mapping[str, PageSection]) -> Iterator[Part]:

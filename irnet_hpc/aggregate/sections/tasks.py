@@ -43,7 +43,10 @@ def best_of_each(findings: Findings) -> Section:
 
 
 def _grid(tasks: Sequence[Task]) -> list[Line]:
-    return [line_of(*HEADER), *map(_line, tasks)]
+    """Show a line for each task, without the columns that are empty for every task."""
+    body = list(map(_line, tasks))
+    kept = [n for n in range(len(HEADER)) if not all(line[n].missing for line in body)]
+    return [[line[number] for number in kept] for line in (line_of(*HEADER), *body)]
 
 
 def _line(task: Task) -> Line:
