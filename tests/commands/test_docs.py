@@ -95,10 +95,8 @@ def test_links_between_pages_lead_somewhere(page):
             }, target
 
 
-@pytest.fixture(scope="module")
-def tutorial(tmp_path_factory) -> tuple[Path, str]:
-    """Run the tutorial's blocks in order; return their folder and everything they printed."""
-    folder, printed = tmp_path_factory.mktemp("tutorial"), ""
+def run_block(text: str, folder: Path) -> str:
+    """Run a shell block in a folder; return everything it printed."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -109,15 +107,43 @@ def tutorial(tmp_path_factory) -> tuple[Path, str]:
         "PATH": f"{Path(sys.executable).parent}:{environment['PATH']}",
         "IRNET_OFFLINE": "1",
     }
+    command = ["bash", "-euo", "pipefail", "-c", text]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=3600
+    )
+    assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def tutorial(tmp_path_factory) -> tuple[Path, str]:
+    """Run the tutorial's blocks in order; return their folder and everything they printed."""
+    folder, printed = tmp_path_factory.mktemp("tutorial"), ""
     for block in blocks(ROOT / "docs/tutorial.md"):
         if block.mark == "Run:":
-            command = ["bash", "-euo", "pipefail", "-c", block.text]
-            done = subprocess.run(
-                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=3600
-            )
-            assert done.returncode == 0, f"{block.text}\n{done.stdout}{done.stderr}"
-            printed += done.stdout + done.stderr
+            printed += run_block(block.text, folder)
     return folder, printed
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_lead_from_a_table_to_predictions(tmp_path):
+    """The gap of these made-up compounds grows with the share of the anion."""
+    chance = np.random.default_rng(0)
+    pairs = itertools.product(("Zn", "Cd", "Mg", "Ca"), range(1, 5), ("O", "S", "Se"), range(1, 5))
+    names = [f"{metal}{i}{anion}{j}" for metal, i, anion, j in pairs]
+    gaps = [int(name[-1]) + chance.normal(0, 0.1) for name in names]
+    rows = [f"S{n},{name},{gap:.3f}" for n, (name, gap) in enumerate(zip(names, gaps, strict=True))]
+    (tmp_path / "my.csv").write_text("\n".join(["Sample ID,Composition,Eg (eV)", *rows]) + "\n")
+    (tmp_path / "new.csv").write_text("formula\nBaO\nZn3Te2\n")
+    (block,) = (b for b in blocks(ROOT / "README.md") if b.mark.startswith("Run by `tests/"))
+    printed = run_block(block.text, tmp_path)
+    assert "Training median" in printed and "Random forest" in printed and "IRNet-17" in printed
+    results = list((tmp_path / "results").rglob("result.json"))
+    assert len(results) == 11  # ridge and boosted trees are the same for every seed
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        predicted = [float(row["predicted_band_gap"]) for row in csv.DictReader(file)]
+    assert len(predicted) == 2 and min(predicted) >= 0
 
 
 @pytest.mark.slow
