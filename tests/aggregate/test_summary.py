@@ -134,7 +134,7 @@ def test_the_model_that_test_prefers_is_named_but_not_chosen(tmp_path):
     write_run(tmp_path, 0.456, "plain-17", val_mae=0.1)
     write_run(tmp_path, 0.425, "irnet-17", val_mae=0.2)
     text = texts_of(tmp_path)[0][TASK]
-    assert text.startswith("plain-17, chosen by val") and "irnet-17 has 0.4250 on test" in text
+    assert text.startswith("plain-17, chosen by val") and "0.4250, is that of irnet-17" in text
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from irnet_hpc.aggregate.ranking import MIN_TASKS, Ranking
 from irnet_hpc.aggregate.scores import MIN_RUNS, NAMES, Model, Score, percent_below
 from irnet_hpc.aggregate.sections.differences import Difference, Pair, compare
 from irnet_hpc.aggregate.tables import Row, Table
-from irnet_hpc.aggregate.task_results import Task
+from irnet_hpc.aggregate.task_results import Task, TaskResult
 
 
 class Sentence(NamedTuple):
@@ -56,7 +56,7 @@ def _best(task: Task, findings: Findings) -> str:
         pair = Pair(best.model, score, row.best_classical.model, row.best_classical)
         difference = compare(row, pair, findings.predictions)
         text += _against_classical(row, pair, difference, are_alike(pair, findings))
-    parts = [text, *_doubts(task)]
+    parts = [text, *_doubts(task, findings)]
     if line := task.published:
         parts.append(f"the lowest published is {line.mae:.3g} ({line.their_model}), on other rows")
     return f"{'; '.join(parts)}."
@@ -67,7 +67,7 @@ def _rivals(task: Task) -> str:
     return f", chosen by val among {n}," if n > 1 else ""
 
 
-def _doubts(task: Task) -> Iterator[str]:
+def _doubts(task: Task, findings: Findings) -> Iterator[str]:
     """Yield warnings: runs failed, few rows decide an MAE, or a different model is best on test."""
     best, row, form = task.best, task.best.row, row_format(task.best.row)
     if far := best.score.far_above_baseline:
@@ -83,7 +83,24 @@ def _doubts(task: Task) -> Iterator[str]:
             yield f"a few rows decide the MAE of {name}: {score.half.words(form, task.unit)}"
     lowest = min(task.comparable, key=lambda result: result.score.mae)
     if lowest.score.mae < best.score.mae:
-        yield (f"{lowest.model} has {lowest.score.mae:{form}} on test, but test must not choose")
+        yield _lowest_on_test(task, lowest, findings)
+
+
+def _lowest_on_test(task: Task, lowest: TaskResult, findings: Findings) -> str:
+    """Say why the model with the lowest test MAE, which a table shades, is not the one named."""
+    best, form = task.best, row_format(task.best.row)
+    pair = Pair(lowest.model, lowest.score, str(best.model), best.score)
+    difference = compare(best.row, pair, findings.predictions)
+    no_val = "it has no MAE on val" if lowest.val_mae is None else "its MAE on val is higher"
+    text = (
+        f"the lowest MAE on test, {lowest.score.mae:{form}}, is that of {lowest.model} "
+        f"({lowest.training}, {lowest.features}), but {no_val}, and only val chooses"
+    )
+    if difference is None or difference.interval is None:
+        return text
+    if difference.excludes_zero:
+        return f"{text}; on test the two differ, {_interval(difference)}"
+    return f"{text}; on test the two cannot be told apart, {_interval(difference)}"
 
 
 def _against_baseline(score: Score, row: Row, form: str) -> str:

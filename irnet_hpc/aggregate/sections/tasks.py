@@ -63,7 +63,7 @@ def _line(task: Task) -> Line:
         best.training,
         f"{row.baseline:{form}}",
         percent_text(percent_below(best.score.mae, row.baseline), "baseline is 0"),
-        missing("is one") if is_classical else classical_cell(row)._replace(bold=False),
+        missing("this model") if is_classical else classical_cell(row)._replace(bold=False),
         f"{published.their_model} {published.mae:g}" if published else none_known,
         published.split if published else none_known,
         f"{n_rows:,}" if n_rows else missing("not stated") if published else none_known,
