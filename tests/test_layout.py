@@ -19,7 +19,7 @@ PACKAGE = REPOSITORY / "irnet_hpc"
 ORDER = (
     *("errors", "files", "console"),
     *("distributed", "data", "features", "models", "runs"),
-    *("pack", "train", "sweep", "aggregate", "predict", "export", "doctor"),
+    *("pack", "train", "sweep", "predict", "aggregate", "export", "doctor"),
 )
 COMMANDS = ("pack", "train", "sweep", "aggregate", "predict", "export", "doctor")
 # Commands of one file each, above all folders.
@@ -35,7 +35,7 @@ ONLY_IN = {
     "mpi4py": {"distributed", "doctor"},
     "submitit": {"sweep"},
     "matplotlib": {"aggregate"},
-    "sklearn": {"features", "train"},
+    "sklearn": {"features", "train", "predict"},
     "tabm": {"train"},
     "matminer": {"data", "features"},
     "requests": {"data"},
@@ -49,12 +49,13 @@ ONLY_IN = {
     "shtab": {"completion"},
     "tensorboardX": {"tensorboard"},
     "rich": {"sweep"},
+    "bokeh": {"aggregate"},
 }
 # Nothing may import these at the top of a file: absent on some machines, or slow and rarely needed.
 LAZY = {
     *("horovod", "mpi4py", "submitit", "matplotlib", "matminer", "pymatgen", "pandas", "scipy"),
     *("sklearn", "gudhi", "requests", "tabm", "onnx", "onnxruntime", "onnxscript", "shtab"),
-    *("tensorboardX", "rich", "openpyxl", "pyarrow", "pint"),
+    *("tensorboardX", "rich", "openpyxl", "pyarrow", "pint", "bokeh"),
 }
 TOP_LEVEL = {
     *("irnet_hpc", "jobs", "slurm", "tests", "env", "docs", "benchmarks", ".ci", ".gitignore"),

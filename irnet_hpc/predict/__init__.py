@@ -11,7 +11,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "committee": ["EnsembleReport", "calibrate_ensemble", "load_ensemble", "own_pack"],
-        "members": ["Member", "fold_normalisation", "read_member"],
+        "importance": [
+            "N_SHUFFLES",
+            "SHUFFLED_ROWS",
+            "SHUFFLE_SEED",
+            "Importance",
+            "importance_of",
+        ],
+        "members": ["Member", "fold_normalisation", "make_predictor", "read_member"],
         "model": ["Model", "load_model"],
         "screening": ["training_elements"],
     },

@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "pack_identity": ["differing_fields", "without_content_hash"],
         "predictions": [
+            "LabelledRows",
             "Predictions",
             "SplitRows",
             "Splits",

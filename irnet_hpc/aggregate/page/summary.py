@@ -98,7 +98,7 @@ def _lowest_on_test(task: Task, lowest: TaskResult, findings: Findings) -> str:
     )
     if difference is None or difference.interval is None:
         return text
-    if difference.excludes_zero:
+    if difference.excludes_zero and not are_alike(pair, findings):
         return f"{text}; on test the two differ, {_interval(difference)}"
     return f"{text}; on test the two cannot be told apart, {_interval(difference)}"
 
