@@ -3,12 +3,14 @@
 python -m irnet_hpc.aggregate                                   all results below results/
 python -m irnet_hpc.aggregate results/ --matrix jobs/full.yaml  also list cells without a result
 python -m irnet_hpc.aggregate results/ --html report.html       also write one page with everything
+python -m irnet_hpc.aggregate results/ --importance             also measure which features matter
 python -m irnet_hpc.aggregate results/ --tables paper/tables    write tables and figures there
 python -m irnet_hpc.aggregate results/ --all                    print everything, not one screen
 python -m irnet_hpc.aggregate results/ --json                   print JSON; other lines to stderr
 """
 
 import argparse
+import importlib.util
 import shlex
 import shutil
 import sys
@@ -40,7 +42,13 @@ def aggregate(arguments: argparse.Namespace, answer: Callable[[object], None]) -
     from irnet_hpc.aggregate.report import make_tables
     from irnet_hpc.aggregate.screen import screen, written_lines
 
-    report = make_tables(arguments.results, matrix=arguments.matrix, diagnose=bool(arguments.html))
+    report = make_tables(
+        arguments.results,
+        matrix=arguments.matrix,
+        diagnose=bool(arguments.html),
+        importance=arguments.importance,
+        pack_dir=arguments.pack_dir,
+    )
     folder = arguments.tables or arguments.results / "tables"
     tables, lines = report.write_tables(folder), []
     try:
@@ -52,6 +60,10 @@ def aggregate(arguments: argparse.Namespace, answer: Callable[[object], None]) -
         files.append(report.write_page(arguments.html))
         n_bytes = arguments.html.stat().st_size
         lines.append(f"wrote {arguments.html} ({n_bytes / 1e6:.1f} MB)")
+        if importlib.util.find_spec("bokeh") is None:
+            lines.append(
+                "the page has plain figures; pip install 'irnet_hpc[charts]' adds interactive ones"
+            )
     # Printed last, since a pipe that closes early (`aggregate | head`) ends the program.
     # Text for people is not escaped, also in a pipe or a log; mae.md is for programs.
     width = shutil.get_terminal_size((WIDTH, 24)).columns
@@ -138,6 +150,16 @@ def parser() -> CommandParser:
         "--all",
         action="store_true",
         help="print all tables, sections and notes, instead of one screen",
+    )
+    parser.add_argument(
+        "--importance",
+        action="store_true",
+        help="also measure which features the best models of each task rely on (needs their packs)",
+    )
+    parser.add_argument(
+        "--pack-dir",
+        metavar="DIR",
+        help="folder of the packs, for --importance (default: $IRNET_PACKS, else packs)",
     )
     parser.add_argument(
         "--json",

@@ -6,7 +6,7 @@ the split that has this row as a test row.
 
 import dataclasses
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from irnet_hpc.aggregate.task_results import Task, TaskResult
 from irnet_hpc.runs.predictions import Predictions
@@ -40,6 +40,15 @@ class WorstRow:
     error: float  # mean over the seeds of the absolute error
 
 
+class Points(NamedTuple):
+    """Targets and predictions of one model on one property, for its plots."""
+
+    property: str
+    unit: str
+    target: "np.ndarray"  # (n,) in the unit
+    prediction: "np.ndarray"  # (n,) in the unit
+
+
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
     """The errors of the best model of a task: averages by element, and the worst rows."""
@@ -48,8 +57,7 @@ class Diagnosis:
     result: TaskResult
     n_runs: int
     n_rows: int  # number of test rows of all splits together
-    target: "np.ndarray"  # (n,) for every row of every run
-    prediction: "np.ndarray"  # (n,)
+    points: Points  # a point for every row of every run
     mae: float  # over the rows
     median: float  # median over the rows of the absolute error
     n_worst: int  # number of rows in WORST_SHARE of all rows, at least 1
@@ -91,10 +99,14 @@ def _diagnosis(task: Task, predictions: Predictions) -> Diagnosis | None:
         result=task.best,
         n_runs=sum(map(len, predicted)),
         n_rows=len(target),
-        target=np.concatenate(
-            [np.tile(split.rows.target, len(split.predictions)) for split in splits]
+        points=Points(
+            task.property,
+            task.unit,
+            np.concatenate(
+                [np.tile(split.rows.target, len(split.predictions)) for split in splits]
+            ),
+            np.concatenate([runs.ravel() for runs in predicted]),
         ),
-        prediction=np.concatenate([runs.ravel() for runs in predicted]),
         mae=float(errors.mean()),
         median=float(np.median(errors)),
         n_worst=n_share,

@@ -6,7 +6,7 @@ end before these rows; triangles outside the frame mark them, and the title stat
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from irnet_hpc.aggregate.diagnostics import Diagnosis
+from irnet_hpc.aggregate.diagnostics import Points
 from irnet_hpc.aggregate.panels import plain_text, symbol
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ BEYOND = 0.01
 SQUEEZED = 3.0
 REACH = 0.5  # of the length that 99 % of the points take, on both sides
 MIN_POINTS = 20  # fewer points are all shown
-MAX_SCATTER = 1000  # of more points a density is drawn
+MAX_SCATTER = 5000  # of more points a density is drawn
+MAX_VECTORS = 400  # more points become pixels of a picture, which is smaller
 DENSITY_PIXELS = 90  # along each side of a density
 COLOUR = "#3F93DC"
 MARK = 1.02  # where triangles stand, in lengths of the axis, just outside of the frame
@@ -56,36 +57,43 @@ def shown_range(values: "np.ndarray") -> Range:
     return kept if 0 < length < (whole.high - whole.low) / SQUEEZED else whole
 
 
-def draw_parity(panel: "Axes", diagnosis: Diagnosis) -> None:
+def draw_parity(panel: "Axes", points: Points) -> None:
     """Draw predictions against targets, with the line of equality."""
     import numpy as np
 
-    both = shown_range(np.concatenate([diagnosis.target, diagnosis.prediction])).widened()
-    _draw_points(panel, diagnosis.target, diagnosis.prediction, both, both)
+    both = shown_range(np.concatenate([points.target, points.prediction])).widened()
+    _draw_points(panel, points.target, points.prediction, both, both)
     panel.axline((both.low, both.low), slope=1, color="0.4", linewidth=0.9)
-    task, unit = diagnosis.task, plain_text(diagnosis.task.unit)
-    panel.set(xlabel=f"{symbol(task.property)} ({unit})", ylabel=f"predicted ({unit})")
+    unit = plain_text(points.unit)
+    panel.set(xlabel=f"{symbol(points.property)} ({unit})", ylabel=f"predicted ({unit})")
 
 
-def draw_residuals(panel: "Axes", diagnosis: Diagnosis) -> None:
+def draw_residuals(panel: "Axes", points: Points) -> None:
     """Draw residuals against targets, with lines around 50 % and 90 % of the rows."""
     import numpy as np
 
-    residual = diagnosis.prediction - diagnosis.target
-    targets, residuals = shown_range(diagnosis.target), shown_range(residual)
-    edge = max(-residuals.low, residuals.high)
-    _draw_points(panel, diagnosis.target, residual, targets.widened(), Range(-edge, edge).widened())
+    residual = points.prediction - points.target
+    targets, edge = shown_range(points.target), residual_edge(residual)
+    _draw_points(panel, points.target, residual, targets.widened(), Range(-edge, edge).widened())
     panel.axhline(0, color="0.4", linewidth=0.9)
     for share, line in ((0.5, "--"), (0.9, ":")):
         for quantile in np.quantile(residual, [(1 - share) / 2, (1 + share) / 2]):
             panel.axhline(quantile, color="0.4", linewidth=0.8, linestyle=line)
-    task, unit = diagnosis.task, plain_text(diagnosis.task.unit)
-    panel.set(xlabel=f"{symbol(task.property)} ({unit})", ylabel=f"predicted minus target ({unit})")
+    unit = plain_text(points.unit)
+    panel.set(
+        xlabel=f"{symbol(points.property)} ({unit})", ylabel=f"predicted minus target ({unit})"
+    )
 
 
-def is_density(diagnosis: Diagnosis) -> bool:
+def residual_edge(residual: "np.ndarray") -> float:
+    """Return where an axis of residuals (n,) ends, on both sides of 0."""
+    shown = shown_range(residual)
+    return max(-shown.low, shown.high)
+
+
+def is_density(points: Points) -> bool:
     """Return True if there are so many points that they are drawn as a density."""
-    return len(diagnosis.target) > MAX_SCATTER
+    return len(points.target) > MAX_SCATTER
 
 
 def _draw_points(
@@ -104,6 +112,7 @@ def _draw_points(
             markeredgewidth=0,
             alpha=0.6,
             linestyle="none",
+            rasterized=len(x) > MAX_VECTORS,
         )
     panel.set(xlim=x_range, ylim=y_range)
     if n_beyond := int((~inside).sum()):

@@ -8,12 +8,14 @@ from pathlib import Path
 from irnet_hpc.aggregate.all_models import AllModels, all_models
 from irnet_hpc.aggregate.curves import Convergence, convergence_of
 from irnet_hpc.aggregate.diagnostics import Diagnosis, diagnose
+from irnet_hpc.aggregate.importance import ModelImportance
+from irnet_hpc.aggregate.predicted import TaskPoints, points_of
 from irnet_hpc.aggregate.ranking import Ranking, rank_models
 from irnet_hpc.aggregate.scores import Model
 from irnet_hpc.aggregate.series import Series, chemistry_series, size_series
 from irnet_hpc.aggregate.significance import judge
 from irnet_hpc.aggregate.tables import Table, tabulate
-from irnet_hpc.aggregate.task_results import Task, tasks_of
+from irnet_hpc.aggregate.task_results import Task, tasks_of, tasks_with_all_results
 from irnet_hpc.runs.collect import FinishedRun, Gap
 from irnet_hpc.runs.predictions import Predictions
 
@@ -33,6 +35,7 @@ class Findings:
     convergence: Sequence[Convergence]
     predictions: Predictions
     unreadable: Mapping[Path, str]  # history.csv -> why it cannot be read
+    importance: Sequence[ModelImportance] = ()  # of the features of the best models, if asked for
 
     @property
     def models(self) -> set[Model]:
@@ -43,6 +46,12 @@ class Findings:
     def diagnoses(self) -> tuple[Diagnosis, ...]:
         """The errors of the best model of each task, computed on first use."""
         return diagnose(self.tasks, self.predictions)
+
+    @functools.cached_property
+    def points(self) -> tuple[TaskPoints, ...]:
+        """The predictions of all models, for the plots of the page, computed on first use."""
+        found = (points_of(task, self.predictions) for task in tasks_with_all_results(self.tables))
+        return tuple(points for points in found if points)
 
     @property
     def problems(self) -> dict[Path, str]:

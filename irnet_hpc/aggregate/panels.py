@@ -220,6 +220,30 @@ def plain_text(text: str) -> str:
     return one_line(text).replace("$", r"\$")
 
 
+def draw_importance(panel: "Axes", rises: Sequence[tuple[str, float, float]], unit: str) -> None:
+    """Draw the rise of the MAE for each set of features, the largest on top, with bars of one sd.
+
+    Args:
+        panel: the axes.
+        rises: (name, mean over the shuffles, standard deviation) of each set, the largest first.
+        unit: the unit of the rises.
+    """
+    names, means, sds = zip(*rises, strict=True)
+    heights = range(len(names), 0, -1)
+    panel.barh(
+        heights,
+        means,
+        xerr=sds,
+        color=STYLES["irnet"][0],
+        height=0.7,
+        error_kw={"ecolor": "0.2", "elinewidth": 1},
+    )
+    panel.axvline(0, color="0.4", linewidth=0.8)
+    panel.set_yticks(heights, map(plain_text, names))
+    panel.grid(axis="x", color="0.9", linewidth=0.8)
+    panel.set_xlabel(f"rise of the test MAE ({plain_text(unit)})")
+
+
 def draw_cost(panel: "Axes", table: Table, row: Row) -> None:
     """Draw MAE against the device-hours of a run, with a line along the Pareto front."""
     styles = styles_of(model.architecture for model in table.models)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from irnet_hpc.aggregate.document import document, exported
 from irnet_hpc.aggregate.findings import Findings, find
 from irnet_hpc.aggregate.formats import Section, csv_text, one_line, section_latex
+from irnet_hpc.aggregate.importance import measure
 from irnet_hpc.aggregate.mae_table import latex, tidy_csv, tidy_records
 from irnet_hpc.aggregate.model_table import model_latex
 from irnet_hpc.aggregate.notes import Note, gap_notes, legend, problem_notes
@@ -145,6 +146,8 @@ def make_tables(
     *,
     matrix: Path | str | None = None,
     diagnose: bool = False,
+    importance: bool = False,
+    pack_dir: Path | str | None = None,
 ) -> Report:
     """Make tables of every finished run below a folder.
 
@@ -153,6 +156,9 @@ def make_tables(
         matrix: a YAML file of `sweep`; the notes then list its cells without a result, and why.
         diagnose: True to read also the predictions that only a page shows; the notes then list the
             predictions that cannot be used.
+        importance: True to measure how much the best network and the best classical model of each
+            task rely on each feature, which loads these models and their packs.
+        pack_dir: the folder of packs, for `importance`; None: $IRNET_PACKS, else packs/.
 
     Returns:
         The report; `report.frame()` is a DataFrame with every MAE.
@@ -168,8 +174,13 @@ def make_tables(
     if not runs:
         raise UserError(_no_result_message(results, gaps))
     findings = find(runs, gaps)
+    if importance:
+        measured, problems = measure(findings.tasks, pack_dir)
+        findings = dataclasses.replace(findings, importance=measured)
+        lines = tuple(one_line(problems[path]) for path in sorted(problems))
+        notes += [Note("models whose importances are not known", lines)] if lines else []
     if diagnose:
-        _ = findings.diagnoses
+        _ = findings.diagnoses, findings.points
     return make_report(findings, notes)
 
 

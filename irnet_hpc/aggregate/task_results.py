@@ -43,6 +43,16 @@ class TaskResult:
         return f"{self.table.recipe_label}{self.table.origin_words}"
 
     @property
+    def remark(self) -> str:
+        """Why the result must not be compared with others on the task; empty: it may be."""
+        if self.table.protocol != "honest":
+            return "selected on test"
+        if self.table.stale:
+            return "stale"
+        seen = self.table.start is not None and self.table.start.has_seen_test
+        return "its start has seen test formulas" if seen else ""
+
+    @property
     def splits(self) -> frozenset[int | None]:
         """The splits of the runs; None stands for a split without a seed."""
         return frozenset(run.split for run in self.score.runs)
@@ -97,15 +107,38 @@ def tasks_of(tables: Iterable[Table]) -> tuple[Task, ...]:
     Results of protocol `paper` and stale results are left out, and so are results whose start was
     trained on test formulas.
     """
+    tasks = []
+    for (_, name, unit), results in _results_of(tables).items():
+        if compared := [result for result in results if not result.remark]:
+            tasks.append(_task(name, unit, compared))
+    return tuple(tasks)
+
+
+def tasks_with_all_results(tables: Iterable[Table]) -> tuple[Task, ...]:
+    """Find all tasks, with the results that must not be compared behind the others.
+
+    Only plots of single models use them. A task that has no other results is included, too.
+    """
+    tasks = []
+    for (_, name, unit), results in _results_of(tables).items():
+        sides = [
+            [result for result in results if bool(result.remark) == has_remark]
+            for has_remark in (False, True)
+        ]
+        first, *others = [_task(name, unit, side) for side in sides if side]
+        behind = [result for task in others for result in task.results]
+        tasks.append(dataclasses.replace(first, results=(*first.results, *behind)))
+    return tuple(tasks)
+
+
+def _results_of(tables: Iterable[Table]) -> dict[tuple[str, str, str], list[TaskResult]]:
+    """Group the results of all tables: (identity of the rows, property, unit) -> results."""
     results = defaultdict(list)
     for table in tables:
-        seen = table.start is not None and table.start.has_seen_test
-        if table.protocol != "honest" or table.stale or seen:
-            continue
         for row, model, score in table.scored():
             task = _rows_identity(score), row.property, row.unit
             results[task].append(TaskResult(table, row, model, score))
-    return tuple(_task(name, unit, of_task) for (_, name, unit), of_task in results.items())
+    return results
 
 
 def _rows_identity(score: ModelScore) -> str:

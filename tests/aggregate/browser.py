@@ -4,6 +4,7 @@ import base64
 import json
 import shutil
 import subprocess
+import time
 import urllib.request
 from pathlib import Path
 
@@ -67,6 +68,14 @@ class Browser:
     def run(self, script: str, *arguments: object):
         """What a script returns in the page."""
         return self.post("/execute/sync", {"script": script, "args": list(arguments)})
+
+    def wait(self, script: str) -> None:
+        """Wait until a script returns true; ten minutes at most, on a machine however busy."""
+        for _ in range(6000):
+            if self.run(script):
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"never true: {script}")
 
     def developer(self, command: str, **parameters: object):
         """A command of the browser's developer tools, e.g. Emulation.setDeviceMetricsOverride."""

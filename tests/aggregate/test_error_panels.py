@@ -1,11 +1,11 @@
 """Parity and residuals: no point stands where its value is not."""
 
 import functools
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from irnet_hpc.aggregate.diagnostics import Points
 from irnet_hpc.aggregate.error_panels import draw_parity, draw_residuals, shown_range
 from irnet_hpc.aggregate.figures import figure_of
 from irnet_hpc.aggregate.page.svg import inline_svg
@@ -14,12 +14,8 @@ TRIANGLES = ("^", "v", "<", ">")
 
 
 def panel_of(draw, target, prediction):
-    diagnosis = SimpleNamespace(
-        task=SimpleNamespace(property="band_gap", unit="eV"),
-        target=np.array(target, float),
-        prediction=np.array(prediction, float),
-    )
-    figure = figure_of([functools.partial(draw, diagnosis=diagnosis)])
+    points = Points("band_gap", "eV", np.array(target, float), np.array(prediction, float))
+    figure = figure_of([functools.partial(draw, points=points)])
     return figure, figure.axes[0]
 
 
@@ -84,13 +80,13 @@ def test_a_residual_stands_at_its_value_or_is_marked(error, marker):
 
 
 def test_a_density_counts_each_row_in_its_pixel_and_none_at_the_edge():
-    """Of 2,000 rows on a line, 10 are predicted as 900: no pixel of the upper edge is filled."""
-    target = np.linspace(0, 1, 2000)
-    prediction = np.where(np.arange(2000) % 200 == 7, 900.0, target)
+    """Of 6,000 rows on a line, 30 are predicted as 900: no pixel of the upper edge is filled."""
+    target = np.linspace(0, 1, 6000)
+    prediction = np.where(np.arange(6000) % 200 == 7, 900.0, target)
     _, panel = panel_of(draw_parity, target, prediction)
     opacity = np.asarray(panel.images[0].get_array())[..., 3]
-    assert n_beyond(panel) == 10
-    assert triangles_in(panel)["^"] == pytest.approx(target[np.arange(2000) % 200 == 7])
+    assert n_beyond(panel) == 30
+    assert triangles_in(panel)["^"] == pytest.approx(target[np.arange(6000) % 200 == 7])
     assert (
         np.flatnonzero(opacity.sum(axis=0)).tolist() == np.flatnonzero(opacity.diagonal()).tolist()
     )

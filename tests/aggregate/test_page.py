@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import hashlib
 import html.parser
+import json
 import re
 import shutil
 import subprocess
@@ -17,7 +18,15 @@ from irnet_hpc.aggregate.report import Report, make_tables
 from irnet_hpc.aggregate.tables import tabulate
 from irnet_hpc.runs.collect import collect_runs
 from tests.aggregate.browser import CHROMIUM, DRIVER, Browser
-from tests.aggregate.results import EVIL, aggregate, findings_of, write_everything, write_run
+from tests.aggregate.results import (
+    EVIL,
+    PAGE_FORMULAS,
+    aggregate,
+    findings_of,
+    write_everything,
+    write_predictions,
+    write_run,
+)
 
 needs_browser = pytest.mark.skipif(
     not (CHROMIUM and DRIVER),
@@ -49,7 +58,7 @@ def page(tmp_path_factory):
 
 
 class Tags(html.parser.HTMLParser):
-    """The tags of a page with their attributes, and the text of its scripts."""
+    """The tags of a page with their attributes, and its scripts: their attributes and text."""
 
     def __init__(self, text):
         super().__init__()
@@ -59,27 +68,40 @@ class Tags(html.parser.HTMLParser):
     def handle_starttag(self, tag, attributes):
         self._in = tag
         self.tags.append((tag, dict(attributes)))
+        if tag == "script":
+            self.scripts.append([dict(attributes), ""])
 
     def handle_data(self, data):
         if self._in == "script":
-            self.scripts.append(data)
+            self.scripts[-1][1] += data
 
     def handle_endtag(self, tag):
         self._in = ""
 
 
-def test_nothing_in_the_page_reaches_beyond_it_and_one_script_may_run(page):
+def digest_of(script):
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def test_nothing_in_the_page_reaches_beyond_it_and_only_its_scripts_may_run(page):
     text = page.read_text()
     found = Tags(text)
-    (script,) = found.scripts
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert [attributes for attributes, _ in found.scripts] == [
+        {},
+        {"type": "text/plain", "id": "bokeh"},
+        {"type": "application/json", "id": "points"},
+        {},
+    ]
+    tables, library, data, charts = (script for _, script in found.scripts)
+    json.loads(data)
     (policy,) = [
         attributes["content"]
         for _, attributes in found.tags
         if attributes.get("http-equiv") == "Content-Security-Policy"
     ]
     allowed = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    assert f"{allowed}; script-src 'sha256-{digest}';" in policy
+    digests = " ".join(map(digest_of, (tables, charts, library)))
+    assert f"{allowed}; script-src {digests};" in policy
     assert not {"link", "iframe", "base", "object", "embed", "form"} & {
         tag for tag, _ in found.tags
     }
@@ -93,7 +115,7 @@ def test_nothing_in_the_page_reaches_beyond_it_and_one_script_may_run(page):
     assert not [
         name for _, attributes in found.tags for name in attributes if name.startswith("on")
     ]
-    assert not re.search(r"url\((?!#)", text)
+    assert not re.search(r"url\((?!#)", text.replace(library, ""))
 
 
 def test_text_of_the_users_is_never_code(page):
@@ -110,7 +132,7 @@ def test_templates_escape_names_and_replace_what_does_not_print(tmp_path):
     text = render_page(make_tables(tmp_path))
     assert "\x1b" not in text and EVIL not in text and "<b>\x1b" not in text
     tags = Tags(text).tags
-    assert [tag for tag, _ in tags].count("script") == 1
+    assert [tag for tag, _ in tags].count("script") == 1  # without predictions there is no chart
     assert (
         "&lt;script&gt;document.title=&#39;mine&#39;&lt;/script&gt;&#34;&gt;&lt;b&gt; [31m" in text
     )
@@ -179,7 +201,9 @@ def test_a_browser_opens_it_without_complaint_asks_for_nothing_and_sorts(page, t
         assert browser.console() == []
         assert {url.partition(":")[0] for url in browser.requests()} <= {"file", "data", "chrome"}
         # No name has become code.
-        assert browser.run("return document.title") == "irnet_hpc: test errors"
+        assert browser.run("return document.title") == (
+            "Test errors: mine, formation_energy of evil-magpie, oqmd-magpie"
+        )
         column = texts_of("#everything tbody tr", cell=1)
         press = "document.querySelectorAll('#everything thead button')[1].click()"
         browser.run(press)
@@ -257,4 +281,97 @@ def test_a_thousand_cells_open_in_under_three_seconds(tmp_path):
         }
         assert 0 < metrics["TaskDuration"] < 3
         assert browser.run(number_of_elements("#everything tbody tr")) == 1000
+        assert browser.console() == []
+
+
+def see_charts(browser, page):
+    """Open a page, go to its predictions, and wait until the charts of the first task are drawn."""
+    browser.open(page)
+    browser.run("document.getElementById('predictions').scrollIntoView()")
+    browser.wait("return document.querySelector('.interactive[data-drawn]') !== null")
+
+
+SOURCE = "Bokeh.documents[0].get_model_by_name('source')"
+
+
+def shown(browser, *names):
+    """The columns of the chart."""
+    return browser.run(f"const {{data}} = {SOURCE}; return arguments[0].map(n => data[n])", names)
+
+
+@needs_browser
+def test_charts_draw_every_model_and_a_click_on_an_element_keeps_its_materials(page, tmp_path):
+    with Browser(tmp_path / "profile") as browser:
+        see_charts(browser, page)
+        assert browser.run("return typeof Bokeh.version") == "string"
+        formulas, ids, xs, ys = shown(browser, "formula", "id", "x", "y")
+        assert formulas == PAGE_FORMULAS and ids == ["a", "b", EVIL, "d", "=cmd()"]
+        assert xs == [1, 2, 3, 4, 5] and ys == pytest.approx([1.1, 1.8, 3.3, 4.4, 5.5])
+        browser.run("document.querySelector('[data-element=Fe]').click()")
+        (formulas,) = shown(browser, "formula")
+        assert formulas == ["Fe2O3", "Fe2O3"]
+        said = browser.run("return document.querySelector('.shown').textContent")
+        assert "Fe" in said and "0.250" in said  # (0.1 + 0.4) / 2
+        browser.run("document.querySelector('[data-element=Fe]').click()")
+        browser.run("document.querySelector('[value=residual]').click()")
+        (ys,) = shown(browser, "y")
+        assert ys == pytest.approx([0.1, -0.2, 0.3, 0.4, 0.5])
+        assert browser.console() == []
+
+
+@needs_browser
+def test_models_are_laid_over_each_other_in_colours_of_their_own(tmp_path):
+    for seed in range(2):
+        write_predictions(write_run, tmp_path / "results", [0.1, 0.2, -0.3, 0.1], seed=seed)
+    write_predictions(write_run, tmp_path / "results", [9.0, 0.1, 0.1, 0.1], "random_forest")
+    (tmp_path / "report.html").write_text(render_page(make_tables(tmp_path / "results")))
+    with Browser(tmp_path / "profile") as browser:
+        see_charts(browser, tmp_path / "report.html")
+        assert browser.run(number_of_elements("input[name=model]")) == 2
+        assert set(shown(browser, "model")[0]) == {"irnet-17"}
+        browser.run("document.querySelectorAll('input[name=model]')[1].click()")
+        models, colours, ys = shown(browser, "model", "colour", "y")
+        assert len(models) == 8 and len(set(zip(models, colours, strict=True))) == 2
+        assert len(set(colours)) == 2 and ys[4:] == pytest.approx([10, 2.1, 3.1, 4.1])
+        assert browser.console() == []
+
+
+@needs_browser
+def test_pointing_at_a_point_names_the_material_as_text(page, tmp_path):
+    """The third material's id is a script, which the tooltip shows as it is spelled."""
+    with Browser(tmp_path / "profile") as browser:
+        see_charts(browser, page)
+        tooltip = (
+            "const seen = []; const visit = (node) => { if (node.classList?.contains('bk-tooltip') "
+            "|| String(node.className).includes('bk-Tooltip')) seen.push("
+            "(node.shadowRoot ?? node).textContent); if (node.shadowRoot) visit(node.shadowRoot); "
+            "for (const child of node.children ?? []) visit(child); }; visit(document.body); "
+            "return seen.join(' ')"
+        )
+        x, y = browser.run(
+            "const plot = Bokeh.documents[0].get_model_by_name('plot'); "
+            "const view = Bokeh.index.find_one(plot) ?? Bokeh.index.get_by_id(plot.id); "
+            "const box = view.el.getBoundingClientRect(), frame = view.frame; "
+            "return [box.x + frame.x_scale.compute(3), box.y + frame.y_scale.compute(3.3)]"
+        )
+        for step in (3, 0):
+            browser.developer("Input.dispatchMouseEvent", type="mouseMoved", x=x + step, y=y + step)
+        browser.wait(f"{tooltip.replace('return seen', 'const text = seen')}; return text !== ''")
+        text = browser.run(tooltip)
+        assert EVIL in text and "MgO" in text and "3.3" in text
+        assert browser.run("return document.title") != "mine"
+        assert browser.console() == []
+
+
+@needs_browser
+def test_paper_has_the_plain_figures_and_a_screen_the_interactive_ones(page, tmp_path):
+    state = (
+        "const width = (name) => document.querySelector(name).getBoundingClientRect().width; "
+        "return [width('.interactive') > 0, width('.plain .chart') > 0]"
+    )
+    with Browser(tmp_path / "profile") as browser:
+        see_charts(browser, page)
+        assert browser.run(state) == [True, False]
+        browser.developer("Emulation.setEmulatedMedia", media="print")
+        assert browser.run(state) == [False, True]
         assert browser.console() == []

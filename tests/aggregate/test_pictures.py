@@ -2,7 +2,7 @@
 
 from pymatgen.core import Element
 
-from irnet_hpc.aggregate.page.pictures import place
+from irnet_hpc.aggregate.page.periodic_table import place
 from irnet_hpc.data.elements import SYMBOLS
 
 

@@ -1,9 +1,10 @@
 """Render the report as one HTML file that needs neither the network nor a server.
 
-matplotlib draws the charts, as for the other figures, and they are put into the page as SVG. A
-chart takes a few kB, instead of the 4.5 MB of an interactive library, looks the same in print, and
-follows the page's dark mode. A few lines of JavaScript, webpage.js, make tables interactive. The
-Content-Security-Policy contains the hash of this script, so no other script can run.
+matplotlib draws the charts, as for the other figures, and they are put into the page as SVG, which
+takes a few kB, looks the same in print, and follows the page's dark mode. A few lines of
+JavaScript, webpage.js, make tables interactive. On a screen, Bokeh draws the predictions
+(interactive.py and charts.js); paper shows their SVG. The Content-Security-Policy contains the
+hashes of these scripts, so no other script can run.
 
 Templates escape every text. Each unprintable character becomes a space.
 """
@@ -26,17 +27,17 @@ from irnet_hpc.aggregate.model_table import TEXT as MODELS_TEXT
 from irnet_hpc.aggregate.model_table import lines_of
 from irnet_hpc.aggregate.notes import Note
 from irnet_hpc.aggregate.page.cells import PageTable, page_table
+from irnet_hpc.aggregate.page.periodic_table import SHADES
 from irnet_hpc.aggregate.page.pictures import (
-    SHADES,
     Chart,
-    PageDiagnosis,
     convergence_charts,
     cost_charts,
     depth_charts,
-    page_diagnoses,
+    importance_charts,
     rank_charts,
     size_charts,
 )
+from irnet_hpc.aggregate.page.predictions import PagePredictions, page_predictions
 from irnet_hpc.aggregate.page.summary import Sentence, count, extent, plural, sentences
 from irnet_hpc.aggregate.published import caption, published_grid
 from irnet_hpc.aggregate.scores import MIN_RUNS, Model, ModelScore, percent_below
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
 
 MAX_UNFOLDED = 3  # if a section has more blocks, they are folded
+MAX_NAMED = 3  # names in the page's title
 
 
 class PageSection(NamedTuple):
@@ -88,7 +90,7 @@ class Part:
     section: PageSection | None = None
     table: PageTable | None = None
     tables: Sequence[PublishedTable] = ()
-    diagnoses: Sequence[PageDiagnosis] = ()
+    predictions: PagePredictions | None = None
     notes: Sequence[Note] = ()
 
     @property
@@ -101,10 +103,13 @@ def render_page(report: "Report") -> str:
     """Render the whole page. The same report gives the same page."""
     findings = report.findings
     style, script = (_package_text(name) for name in ("webpage.css", "webpage.js"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    parts = list(_parts(report))
+    live = next((part.predictions.live for part in parts if part.predictions), None)
+    charts = _package_text("charts.js") if live else ""
+    may_run = [script, charts, str(live.library)] if live else [script]
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+        f"script-src {' '.join(map(_digest, may_run))}; base-uri 'none'; form-action 'none'"
     )
     return (
         _environment()
@@ -113,13 +118,21 @@ def render_page(report: "Report") -> str:
             policy=policy,
             style=Markup(style),
             script=Markup(script),
+            charts=Markup(charts),
+            live=live,
+            title=title(findings),
             subtitle=subtitle(findings),
             facts=facts(findings),
-            parts=list(_parts(report)),
+            parts=parts,
             shades=[words for _, words in SHADES],
             footer=_footer(findings),
         )
     )
+
+
+def _digest(script: str) -> str:
+    """Return the source expression that lets a script run."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def _package_text(name: str) -> str:
@@ -149,6 +162,20 @@ def printable(value: object) -> object:
     return "".join(letter if letter.isprintable() else " " for letter in value)
 
 
+def title(findings: Findings) -> str:
+    """Name the page after its data: the datasets and their properties."""
+    named = [(task.dataset, task.property) for task in findings.tasks]
+    if not named:  # only runs that no task has, such as those of protocol paper
+        named = [(table.pack, row.property) for table in findings.tables for row in table.rows]
+    datasets, properties = (list(dict.fromkeys(names)) for names in zip(*named, strict=True))
+    return f"Test errors: {_listed(properties, 'properties')} of {_listed(datasets, 'datasets')}"
+
+
+def _listed(names: Sequence[str], noun: str) -> str:
+    """List names; if there are more than MAX_NAMED, count them."""
+    return ", ".join(names) if len(names) <= MAX_NAMED else f"{len(names)} {noun}"
+
+
 def subtitle(findings: Findings) -> str:
     """Describe the page. If the results record when the newest run started, say so."""
     # No other code checks the attempts, so they may have any type.
@@ -173,8 +200,8 @@ def facts(findings: Findings) -> list[tuple[str, str]]:
         (plural(len(findings.tasks), "task"), len(findings.tasks)),
         (plural(len(findings.models), "model"), len(findings.models)),
         (plural(len(scores), "cell"), len(scores)),
-        (f"with {MIN_RUNS} runs or more", sum(score.n >= MIN_RUNS for score in scores)),
-        ("without a result", len(findings.gaps)),
+        (f"of them with {MIN_RUNS} runs or more", sum(score.n >= MIN_RUNS for score in scores)),
+        ("more without a result", len(findings.gaps)),
     ]
     hours = sum(run.result.device_hours for run in findings.runs)
     return [*((name, f"{n:,}") for name, n in counts), ("device-hours", f"{hours:,.3g}")]
@@ -217,22 +244,25 @@ def _in_words(sentence: Sentence, findings: Findings) -> Sentence:
 
 def _chart_parts(findings: Findings, sections: Mapping[str, PageSection]) -> Iterator[Part]:
     """Yield the parts between the results and the tables, each with its charts and a section."""
-    yield _depth_part(findings, sections)
-    charts, n_left_out = convergence_charts(findings.convergence)
-    note = f"{n_left_out} more are files beside the tables." if n_left_out else ""
-    none = "No plain, SRNet or IRNet run has a history yet."
-    yield Part("Convergence", "charts.html", charts=charts, note=note if charts else none)
-    yield Part("Predictions", "predictions.html", diagnoses=page_diagnoses(findings.diagnoses))
+    shown = depth_charts(findings.tables)
+    if shown or "depths" in sections:
+        yield Part("Depth", "charts.html", charts=shown, section=sections.get("depths"))
+    shown, n_left_out = convergence_charts(findings.convergence)
+    if shown:
+        note = f"{n_left_out} more are files beside the tables." if n_left_out else ""
+        yield Part("Convergence", "charts.html", charts=shown, note=note)
+    yield Part("Predictions", "predictions.html", predictions=page_predictions(findings))
     tried = [table for table in findings.tables if table.protocol == "honest"]
     charts_of: dict[str, Sequence[Chart]] = {
         "ranks": rank_charts(findings.ranking),
         "size": size_charts(findings.sizes),
+        "importance": importance_charts(findings.importance),
         "costs": cost_charts(tried),
     }
     for name, section_name in SECTION_PARTS.items():
-        section, shown = sections.get(section_name), charts_of.get(section_name, ())
-        if section or shown:
-            yield Part(name, "charts.html", charts=shown, section=section)
+        section, charts = sections.get(section_name), charts_of.get(section_name, ())
+        if section or charts:
+            yield Part(name, "charts.html", charts=charts, section=section)
 
 
 # Heading on the page -> name of the section below the heading.
@@ -246,14 +276,9 @@ SECTION_PARTS = {
     "Chemistry": "chemistry",
     "Protocol": "optimism",
     "Ensembles": "ensembles",
+    "Importance": "importance",
     "Cost": "costs",
 }
-
-
-def _depth_part(findings: Findings, sections: Mapping[str, PageSection]) -> Part:
-    charts = depth_charts(findings.tables)
-    note = "" if charts else "No table has several depths yet."
-    return Part("Depth", "charts.html", charts=charts, note=note, section=sections.get("depths"))
 
 
 def page_section(section: Section) -> PageSection:

@@ -41,6 +41,7 @@ STYLE: dict[Any, Any] = {
     "axes.edgecolor": "0.4",
 }
 PIXELS_A_POINT = 1.25
+PICTURE_DPI = 200  # of the parts of a figure that are pictures, such as thousands of points
 FONT = "'DejaVu Sans'"
 # Attributes whose numbers are coordinates, which are rounded to hundredths of a point.
 PLACES = {"d", "x", "y", "width", "height", "points", "transform"}
@@ -60,7 +61,11 @@ def inline_svg(figure: "Figure", name: str, description: str) -> Markup:
     text = io.StringIO()
     with rc_context(STYLE):
         figure.savefig(
-            text, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
+            text,
+            format="svg",
+            transparent=True,
+            dpi=PICTURE_DPI,
+            metadata={"Date": None, "Creator": None},
         )
     root = ElementTree.fromstring(text.getvalue())  # comments are left out
     width, height = root.attrib["viewBox"].split()[2:]

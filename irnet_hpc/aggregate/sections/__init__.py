@@ -9,6 +9,7 @@ from irnet_hpc.aggregate.sections import (
     depths,
     differences,
     ensembles,
+    importance,
     leaderboard,
     mae_intervals,
     optimism,
@@ -30,6 +31,7 @@ SECTIONS = (
     size_and_chemistry.chemistry_section,
     representations.section,
     optimism.section,
+    importance.section,
     costs.section,
     ranks.section,
 )
