@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from irnet_hpc.aggregate.task_results import Task, TaskResult
+from irnet_hpc.aggregate.words import model_words
 from irnet_hpc.runs.predictions import LabelledRows, Predictions
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _model_points(
 def names_of(results: Iterable[TaskResult]) -> list[str]:
     """Name results by model, and by as many further settings as tell them apart."""
     results = list(results)
-    names = [str(result.model) for result in results]
+    names = [model_words(result.model) for result in results]
     for settings in (
         [result.features for result in results],
         [result.training for result in results],

@@ -202,7 +202,7 @@ def test_a_browser_opens_it_without_complaint_asks_for_nothing_and_sorts(page, t
         assert {url.partition(":")[0] for url in browser.requests()} <= {"file", "data", "chrome"}
         # No name has become code.
         assert browser.run("return document.title") == (
-            "Test errors: mine, formation_energy of evil-magpie, oqmd-magpie"
+            "Test errors: Mine, Formation energy of evil-magpie, oqmd-magpie"
         )
         column = texts_of("#everything tbody tr", cell=1)
         press = "document.querySelectorAll('#everything thead button')[1].click()"
@@ -328,7 +328,7 @@ def test_models_are_laid_over_each_other_in_colours_of_their_own(tmp_path):
     with Browser(tmp_path / "profile") as browser:
         see_charts(browser, tmp_path / "report.html")
         assert browser.run(number_of_elements("input[name=model]")) == 2
-        assert set(shown(browser, "model")[0]) == {"irnet-17"}
+        assert set(shown(browser, "model")[0]) == {"IRNet-17"}
         browser.run("document.querySelectorAll('input[name=model]')[1].click()")
         models, colours, ys = shown(browser, "model", "colour", "y")
         assert len(models) == 8 and len(set(zip(models, colours, strict=True))) == 2

@@ -25,11 +25,11 @@ def test_a_point_is_the_mean_over_runs_of_prediction_and_absolute_error(tmp_path
     assert points.material_id.tolist() == ["m0-0", "m0-1"]
     assert points.target.tolist() == [1.0, 2.0]
     network, forest = points.models
-    assert (network.name, network.n_runs) == ("irnet-17", 2)
+    assert (network.name, network.n_runs) == ("IRNet-17", 2)
     assert network.prediction == pytest.approx([0.9, 2.2])
     assert network.error == pytest.approx([0.2, 0.2])
     assert network.error.mean() == pytest.approx(network.result.score.mae)
-    assert (forest.name, forest.prediction.tolist()) == ("random_forest", [1.5, 1.5])
+    assert (forest.name, forest.prediction.tolist()) == ("Random forest", [1.5, 1.5])
 
 
 def test_splits_with_other_test_rows_add_materials_and_equal_ones_are_averaged(tmp_path):
@@ -55,8 +55,8 @@ def test_rows_that_a_model_lacks_are_nan_and_equal_rows_are_kept_apart(tmp_path)
     (points,) = points_in(tmp_path)
     assert points.formula.tolist() == ["FeO", "MgO", "FeO"]
     by_name = {model.name: model.prediction for model in points.models}
-    assert by_name["irnet-17"] == pytest.approx([1.1, 2.1, 1.1])
-    assert by_name["random_forest"] == pytest.approx([1.1, 2.1, np.nan], nan_ok=True)
+    assert by_name["IRNet-17"] == pytest.approx([1.1, 2.1, 1.1])
+    assert by_name["Random forest"] == pytest.approx([1.1, 2.1, np.nan], nan_ok=True)
 
 
 def test_every_model_of_a_table_has_points_and_those_not_compared_say_why(tmp_path):
@@ -67,10 +67,10 @@ def test_every_model_of_a_table_has_points_and_those_not_compared_say_why(tmp_pa
     write_run(tmp_path, 0.3, "plain-17", n_test=4)
     (points,) = points_in(tmp_path)
     assert [model.name for model in points.models] == [
-        "irnet-17, onecycle",
-        "irnet-17, paper, selected on test",
+        "IRNet-17, onecycle",
+        "IRNet-17, paper, selected on test",
     ]
-    assert points.unread == ("plain-17",)
+    assert points.unread == ("Plain-17",)
 
 
 def test_names_have_only_the_settings_that_tell_results_apart(tmp_path):
@@ -78,4 +78,4 @@ def test_names_have_only_the_settings_that_tell_results_apart(tmp_path):
     write_run(tmp_path, 0.2, val_mae=0.2, **described("elements"))
     write_run(tmp_path, 0.3, "plain-17", val_mae=0.3, **described("magpie"))
     (task,) = tasks_with_all_results(tables_of(tmp_path))
-    assert names_of(task.results) == ["irnet-17, magpie", "irnet-17, elements", "plain-17"]
+    assert names_of(task.results) == ["IRNet-17, magpie", "IRNet-17, elements", "Plain-17"]

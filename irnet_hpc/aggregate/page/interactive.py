@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from irnet_hpc.aggregate.error_panels import residual_edge, shown_range
 from irnet_hpc.aggregate.predicted import ModelPoints, TaskPoints
+from irnet_hpc.aggregate.words import property_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -168,7 +169,7 @@ def _task(task: TaskPoints, n: int) -> dict[str, Any]:
     rows = drawn_rows(task, n)
     first = task.models[0].result
     return {
-        "property": first.row.property.replace("_", " "),
+        "property": property_words(first.row.property),
         "unit": first.row.unit,
         "ids": [_short(text) for text in task.material_id[rows]],
         "formulas": [_short(text) for text in task.formula[rows]],

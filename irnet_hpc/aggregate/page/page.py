@@ -44,7 +44,7 @@ from irnet_hpc.aggregate.scores import MIN_RUNS, Model, ModelScore, percent_belo
 from irnet_hpc.aggregate.sections.mae_intervals import no_interval
 from irnet_hpc.aggregate.sections.tasks import best_of_each
 from irnet_hpc.aggregate.tables import Row, Table
-from irnet_hpc.aggregate.words import in_words
+from irnet_hpc.aggregate.words import in_words, property_words
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -167,7 +167,8 @@ def title(findings: Findings) -> str:
     named = [(task.dataset, task.property) for task in findings.tasks]
     if not named:  # only runs that no task has, such as those of protocol paper
         named = [(table.pack, row.property) for table in findings.tables for row in table.rows]
-    datasets, properties = (list(dict.fromkeys(names)) for names in zip(*named, strict=True))
+    datasets, names = (list(dict.fromkeys(names)) for names in zip(*named, strict=True))
+    properties = [property_words(name) for name in names]
     return f"Test errors: {_listed(properties, 'properties')} of {_listed(datasets, 'datasets')}"
 
 

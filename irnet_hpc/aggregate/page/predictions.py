@@ -24,6 +24,7 @@ from irnet_hpc.aggregate.page.pictures import Chart, panel_chart
 from irnet_hpc.aggregate.page.summary import count
 from irnet_hpc.aggregate.predicted import ModelPoints, TaskPoints
 from irnet_hpc.aggregate.task_results import Task
+from irnet_hpc.aggregate.words import model_words, property_words
 
 SMALL = (2.9, 2.5)  # inches, of the plots of the models that are not the best
 DENSITY = "number of rows, logarithmic, as opacity"
@@ -121,11 +122,11 @@ def _page_task(
         if points.unread
         else "",
     ]
-    title = points.task.label
+    task = points.task
+    title = f"{property_words(task.property)} ({task.unit}), {task.dataset}"
     if diagnosis:
-        title += (
-            f": {diagnosis.result.model}, MAE {diagnosis.mae:{row_format(points.task.best.row)}}"
-        )
+        form = row_format(diagnosis.result.row)
+        title += f": {model_words(diagnosis.result.model)}, MAE {diagnosis.mae:{form}}"
     return PageTask(
         title=title,
         errors=_errors(number, diagnosis) if diagnosis else None,
@@ -158,11 +159,12 @@ def _small_chart(name: str, points: TaskPoints, model: ModelPoints) -> Chart:
 
 def _errors(number: int, diagnosis: Diagnosis) -> PageErrors:
     task, result = diagnosis.task, diagnosis.result
+    name = model_words(result.model)
     mae = f"MAE {diagnosis.mae:{row_format(result.row)}}"
     n_runs = count(diagnosis.n_runs, "run")
     shown = DENSITY if is_density(diagnosis.points) else "one point per row and run"
     parity = (
-        f"{result.model}: predicted against target, {shown}; {n_runs}; triangles mark points "
+        f"{name}: predicted against target, {shown}; {n_runs}; triangles mark points "
         "beyond the axes"
     )
     residuals = (
@@ -178,23 +180,23 @@ def _errors(number: int, diagnosis: Diagnosis) -> PageErrors:
     unread = f" {count(n_unread, 'run')} cannot be shown: no predictions." if n_unread else ""
     return PageErrors(
         text=(
-            f"{result.model}, {result.training}, {result.features}, is the best of its task by "
+            f"{name}, {result.training}, {result.features}, is the best of its task by "
             f"val: {mae} {task.unit} over {diagnosis.n_rows:,} test rows. Half of the errors are "
             f"below {diagnosis.median:.2g}, and {worst} cause {diagnosis.worst_share:.0%} of the "
             f"MAE.{unread}"
         ),
         charts=[
             panel_chart(
-                functools.partial(draw, points=diagnosis.points), f"{name}{number}", caption
+                functools.partial(draw, points=diagnosis.points), f"{kind}{number}", caption
             )
-            for draw, name, caption in (
+            for draw, kind, caption in (
                 (draw_parity, "parity", parity),
                 (draw_residuals, "residual", residuals),
             )
         ],
         elements=[element_tile(element, diagnosis) for element in diagnosis.elements],
         note=(
-            f"Dashed: fewer than {MIN_ROWS} rows. A number is the MAE of {result.model} in "
+            f"Dashed: fewer than {MIN_ROWS} rows. A number is the MAE of {name} in "
             f"{task.unit}.{unreadable}"
         ),
         element_table=element_table(diagnosis.elements, task.unit),
