@@ -12,7 +12,7 @@ from irnet_hpc.aggregate.findings import Findings, find
 from irnet_hpc.aggregate.formats import Section, csv_text, one_line, section_latex
 from irnet_hpc.aggregate.importance import measure
 from irnet_hpc.aggregate.mae_table import latex, tidy_csv, tidy_records
-from irnet_hpc.aggregate.model_table import model_latex
+from irnet_hpc.aggregate.model_table import model_latex, model_markdown
 from irnet_hpc.aggregate.notes import Note, gap_notes, legend, problem_notes
 from irnet_hpc.aggregate.published import published_csv
 from irnet_hpc.aggregate.sections import SECTIONS
@@ -44,6 +44,10 @@ class Report:
     def __repr__(self) -> str:
         """Return one line; the default would show all findings, for example in a notebook."""
         return f"<Report of {len(self.findings.runs):,} runs in {len(self.tables):,} tables>"
+
+    def _repr_markdown_(self) -> str:
+        """Show the tables of all models in a notebook."""
+        return "\n\n".join(map(model_markdown, self.findings.all_models))
 
     @property
     def tables(self) -> Sequence[Table]:

@@ -178,4 +178,5 @@ def test_the_markdown_says_what_is_bold(tmp_path):
     (table,) = report.findings.all_models
     text = report.markdown()
     assert text.startswith(model_markdown(table))
+    assert report._repr_markdown_() == model_markdown(table)  # in a notebook
     assert text.index("Bold: the lowest MAE of a property") < text.index("## oqmd-magpie, recipe")
