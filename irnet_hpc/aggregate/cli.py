@@ -96,7 +96,7 @@ def aggregate(arguments: argparse.Namespace, answer: Callable[[object], None]) -
             ],
             "html": arguments.html and str(arguments.html),
             "cells": {
-                "done": len({run.folder for run in findings.runs}),
+                "done": len({one.folder for run in findings.runs for one in run.folds or (run,)}),
                 **Counter(gap.state for gap in findings.gaps.values()),
             },
             "next": steps,

@@ -79,7 +79,8 @@ def _curve(
     architecture: str, runs: Sequence[FinishedRun], problems: dict[Path, str]
 ) -> Curve | None:
     histories = []
-    for run in runs:
+    trainings = [one for run in runs for one in run.folds or (run,)]
+    for run in trainings:
         folder = RunFolder(run.folder)
         try:
             histories.append(_maes(folder))

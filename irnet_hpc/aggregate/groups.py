@@ -183,7 +183,9 @@ def split_families(runs: Iterable[FinishedRun]) -> list[SplitFamily]:
 
 def _without_seed(pack: str, run: FinishedRun) -> str:
     """Remove the seed of a run's split, or its fold, from the name of its pack."""
-    if run.split_identity.get("by") == "fold":
+    if run.folds:
+        return re.sub(rf"-repeat{run.split}$", "", pack)
+    if run.split_identity.get("by") in ("fold", "folds"):
         return re.sub(rf"-fold{run.split}(?=-|$)", "", pack, count=1)
     return re.sub(rf"-split{run.split}(?=-|$)", "", pack, count=1) if run.split else pack
 
@@ -200,6 +202,8 @@ def pack_labels(runs: Sequence[FinishedRun]) -> dict[str, str]:
 
 def is_stale(run: FinishedRun) -> bool:
     """Return True if the recipe of a run, or TRAINING_VERSION, has changed since it was trained."""
+    if run.folds:
+        return any(map(is_stale, run.folds))
     spec, result = run.trained, run.result
     known = GRIDS[spec.architecture] if spec.is_classical else RECIPES.get(spec.recipe)
     try:

@@ -21,6 +21,7 @@ from irnet_hpc.aggregate.words import in_words
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import followed, write_json, write_text
 from irnet_hpc.runs.collect import Gap, collect_runs
+from irnet_hpc.runs.folds import join_folds, out_of_fold_csv
 from irnet_hpc.runs.state_names import CellState, GapState
 
 if TYPE_CHECKING:
@@ -91,7 +92,10 @@ class Report:
             return files
 
     def write_tables(self, folder: Path | str) -> list[Path]:
-        """Write mae.md, mae.csv, mae.json, mae.tex and a CSV for each section with numbers."""
+        """Write mae.md, mae.csv, mae.json, mae.tex and a CSV for each section with numbers.
+
+        If rows were dealt to folds, out_of_fold.csv has each model's prediction of each row.
+        """
         folder = Path(folder)
         models = self.findings.all_models
         properties = frozenset(run.spec.property for run in self.findings.runs)
@@ -104,6 +108,7 @@ class Report:
             "mae.json": None,
             "mae.tex": "\n\n".join(["% needs \\usepackage{booktabs}", *tables]) + "\n",
             "published.csv": published_csv(self.tables),
+            "out_of_fold.csv": out_of_fold_csv(self.findings.runs),
         }
         for section in self.sections:
             texts[f"{section.name}.csv"] = csv_text(section.records) if section.records else ""
@@ -177,6 +182,12 @@ def make_tables(
     notes += gap_notes(gaps)
     if not runs:
         raise UserError(_no_result_message(results, gaps))
+    joined = join_folds(runs)
+    if joined.lacking:
+        heading = "folds that are left out, since others of their set are missing"
+        notes.append(Note(heading, tuple(joined.lacking)))
+    # Where no set is complete yet, each fold counts as a split of its own.
+    runs = joined.runs or runs
     findings = find(runs, gaps)
     if importance:
         measured, problems = measure(findings.tasks, pack_dir)

@@ -105,8 +105,13 @@ class Score:
 
     @property
     def has_enough_runs(self) -> bool:
-        """Return True if there are MIN_RUNS runs, or all that a model without a seed can have."""
-        return self.n >= MIN_RUNS or not self.uses_seed
+        """Return True if there are MIN_RUNS trainings, or all that a model without a seed has."""
+        return self.n_trainings >= MIN_RUNS or not self.uses_seed
+
+    @property
+    def n_trainings(self) -> int:
+        """Number of trainings: a run that puts folds together stands for one of each fold."""
+        return sum(run.n_trainings for run in self.runs)
 
     @property
     def far_above_baseline(self) -> tuple[FinishedRun, ...]:
@@ -115,10 +120,12 @@ class Score:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """The warnings that must be shown together with the MAE."""
+        """The facts and warnings that must be shown together with the MAE."""
         n_far = len(self.far_above_baseline)
         of = f"{n_far} of them " if 0 < n_far < self.n else ""
-        remarks = [] if self.uses_seed else ["no seed"]
+        n_folds = max(len(run.folds) for run in self.runs)
+        remarks = [f"{n_folds} folds each"] if n_folds else []
+        remarks += [] if self.uses_seed else ["no seed"]
         remarks += [f"{of}far above the baseline"] if n_far else []
         if self.half and self.half.are_few:
             rows = "row makes" if self.half.n == 1 else "rows make"

@@ -10,7 +10,7 @@ two of them are compared by the test rows alone.
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from irnet_hpc.aggregate.few_rows import half_rows
 from irnet_hpc.aggregate.scores import MIN_RUNS, Score
@@ -23,6 +23,9 @@ from irnet_hpc.runs.predictions import (
     pool_splits,
     readable_runs,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
 
 LEVEL = 0.05
 AnyScore = TypeVar("AnyScore", bound=Score)
@@ -181,10 +184,24 @@ def _interval(score: Score, splits: Splits) -> tuple[float, float] | None:
     errors = [
         np.concatenate([splits[split].errors(runs[split]) for split in pool]) for pool in pools
     ]
+    errors = averaged_if_joined(errors, score.runs)
     interval = mean_interval(errors, formulas_of(pools, splits))
     # The mean of a score is over runs, and splits may have different numbers of runs.
     shift = score.mae - interval.mean
     return interval.low + shift, interval.high + shift
+
+
+def averaged_if_joined(
+    errors: "list[np.ndarray]", runs: Iterable[FinishedRun]
+) -> "list[np.ndarray]":
+    """Average errors (n_runs, n_rows) over runs, to (1, n_rows), if the runs put folds together.
+
+    Each of these runs consists of several trainings already, and the few repeats and seeds would
+    tell little of their spread. So only rows, by formula, make the interval.
+    """
+    if not any(run.folds for run in runs):
+        return errors
+    return [draw.mean(axis=0, keepdims=True) for draw in errors]
 
 
 def formulas_of(pools: Iterable[Sequence[int | None]], splits: Splits) -> list:
@@ -203,7 +220,7 @@ def _probability(score: Score, best: Score, splits: Splits) -> float | None:
         if split in best_runs and (pair := _pair(runs[split], best_runs[split])):
             errors, others = (splits[split].errors(side) for side in (pair.runs, pair.others))
             differences[split] = errors - (others.mean(axis=0) if pair.averaged else others)
-            n_runs += len(errors)
+            n_runs += sum(run.n_trainings for run in pair.runs)
     if not n_runs or (n_runs < MIN_RUNS and (score.uses_seed or best.uses_seed)):
         return None
     import numpy as np
@@ -212,7 +229,7 @@ def _probability(score: Score, best: Score, splits: Splits) -> float | None:
 
     pools = pool_splits(differences, splits)
     stacked = [np.concatenate([differences[split] for split in pool]) for pool in pools]
-    return paired_p(stacked, formulas_of(pools, splits))
+    return paired_p(averaged_if_joined(stacked, score.runs), formulas_of(pools, splits))
 
 
 def _pair(runs: Sequence[FinishedRun], others: Sequence[FinishedRun]) -> RunPairs | None:

@@ -5,8 +5,11 @@ So all packs of all sources agree on which materials are test. `--split` accepts
 random            a hash of the formula decides
 element:O         every material that contains O is test (element:F+Cl: F or Cl)
 family:halogens   every material that contains a halogen is test
+folds:5           a hash of the formula deals the materials to 5 folds, and the seed says which fold
+                  is test: 0 to 4; 5 to 9 are the folds of a second repeat, dealt anew
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -23,10 +26,16 @@ ROLES = ("train", "val", "test")
 # `family:` splits. Then also raise RULES in pack/select.py, so that earlier packs and results count
 # as outdated.
 SHARES = (0.8, 0.1, 0.1)
-SPLIT_KINDS = {"random": "random", "element": "element:SYMBOL[+SYMBOL...]", "family": "family:NAME"}
+SPLIT_KINDS = {
+    "random": "random",
+    "element": "element:SYMBOL[+SYMBOL...]",
+    "family": "family:NAME",
+    "folds": "folds:NUMBER",
+}
+MAX_FOLDS = 50
 SUFFIX = re.compile(
-    r"(?:-(?:element_[A-Za-z+]+|family_\w+|fold[0-4]))?(?:-split[1-9][0-9]*)?"
-    r"(?=(?:-nofilters)?$)"
+    r"(?:-(?:element_[A-Za-z+]+|family_\w+|fold[0-4]|folds[0-9]+-fold[0-9]+))?"
+    r"(?:-split[1-9][0-9]*)?(?=(?:-nofilters)?$)"
 )
 
 
@@ -34,14 +43,17 @@ class SplitRule(NamedTuple):
     """A rule that assigns roles to materials. A `split` column in the table takes precedence."""
 
     by: str = "random"  # a key of SPLIT_KINDS
-    held_out: str = ""  # for `element`, symbols joined by +; for `family`, the family's name
-    seed: int = 0  # the seed of the hash
+    # For `element`, symbols joined by +; for `family`, its name; for `folds`, how many there are.
+    held_out: str = ""
+    seed: int = 0  # the seed of the hash; for `folds`, repeat * n_folds + the fold that is test
 
     @property
     def elements(self) -> tuple[str, ...]:
-        """Return the elements whose materials are test; empty for `random`."""
+        """Return the elements whose materials are test; empty for `random` and `folds`."""
         if self.by == "family":
             return FAMILIES[self.held_out]
+        if self.by == "folds":
+            return ()
         return tuple(filter(None, self.held_out.split("+")))
 
     def __str__(self) -> str:
@@ -67,7 +79,31 @@ def parse_split_rule(text: str, seed: int = 0) -> SplitRule:
     if by == "element":
         elements = {check_choice("element", symbol, SYMBOLS) for symbol in held_out.split("+")}
         held_out = "+".join(sorted(elements, key=NUMBER.__getitem__))
+    if by == "folds":
+        held_out = str(check_fold_count(held_out))
     return SplitRule(by, held_out, seed)
+
+
+def check_fold_count(value: object) -> int:
+    """Return a number of folds, given as a number or as text.
+
+    Raises UserError unless it is a whole number from 2 to MAX_FOLDS.
+    """
+    text = str(value)
+    if not re.fullmatch("[1-9][0-9]{0,5}", text) or not 2 <= int(text) <= MAX_FOLDS:
+        raise UserError(
+            f"the number of folds must be a whole number from 2 to {MAX_FOLDS}, got {text[:80]!r}"
+        )
+    return int(text)
+
+
+def fold_rules(n_folds: int, n_repeats: int = 1) -> list[SplitRule]:
+    """Return the rules of all folds of all repeats, one for each pack.
+
+    >>> [rule.seed for rule in fold_rules(2, 2)]
+    [0, 1, 2, 3]
+    """
+    return [SplitRule("folds", str(n_folds), seed) for seed in range(n_folds * n_repeats)]
 
 
 def split_suffix(rule: SplitRule) -> str:
@@ -76,6 +112,8 @@ def split_suffix(rule: SplitRule) -> str:
     >>> split_suffix(SplitRule("element", "O", 1))
     '-element_O-split1'
     """
+    if rule.by == "folds":
+        return f"-folds{rule.held_out}-fold{rule.seed}"
     kind = "" if rule.by == "random" else f"-{rule.by}_{rule.held_out}"
     return kind + (f"-split{rule.seed}" if rule.seed else "")
 
@@ -93,10 +131,21 @@ def split_suffix_in(name: str) -> str:
     return match[0]
 
 
+def name_of_folds(pack: str) -> str:
+    """Return the name that the packs of all folds have in common.
+
+    >>> name_of_folds("mine-magpie-folds5-fold3")
+    'mine-magpie-folds5'
+    """
+    return re.sub(r"(-folds[0-9]+)-fold[0-9]+(?=-|$)", r"\1", pack, count=1)
+
+
 def split_identity(rule: SplitRule) -> dict[str, Any]:
     """Return the part of a pack's identity that states its split rule."""
     if rule.by == "random":
         return {"by": "reduced formula", "seed": rule.seed}
+    if rule.by == "folds":
+        return {"by": "folds", "n_folds": int(rule.held_out), "seed": rule.seed}
     family = {"family": rule.held_out} if rule.by == "family" else {}
     return {"by": rule.by, **family, "elements": list(rule.elements), "seed": rule.seed}
 
@@ -107,6 +156,8 @@ def rule_of_identity(identity: dict[str, Any]) -> SplitRule | None:
         return None
     if identity["by"] == "reduced formula":
         return SplitRule(seed=identity["seed"])
+    if identity["by"] == "folds":
+        return SplitRule("folds", str(identity["n_folds"]), identity["seed"])
     held_out = identity.get("family", "+".join(identity["elements"]))
     return SplitRule(identity["by"], held_out, identity["seed"])
 
@@ -175,6 +226,56 @@ def roles_around(reduced: Iterable[str], held_out: np.ndarray, seed: int = 0) ->
         [
             "test" if is_out else "train" if uniform("split", seed, formula) < share else "val"
             for formula, is_out in zip(reduced, held_out, strict=True)
+        ],
+        object,
+    )
+
+
+def fold_of(reduced: str, n_folds: int, repeat: int = 0) -> int:
+    """Return the fold, from 0 on, in which a reduced formula is test."""
+    return int(uniform("fold", repeat, reduced) * n_folds)
+
+
+def roles_of_fold(reduced: Iterable[str], split: SplitRule) -> np.ndarray:
+    """Return the roles if one fold is test, (n_rows,) str objects.
+
+    Which fold a formula is in depends only on the formula, the number of folds and the repeat. So a
+    formula is test in exactly one fold of each repeat. Val is cut from the other folds as
+    `roles_around` does; it has at least a tenth of their formulas, rounded up, since chance may
+    leave a small table none.
+
+    Args:
+        reduced: (n_rows,) reduced formulas.
+        split: the rule, with `by` folds.
+
+    Raises:
+        UserError: If there are fewer formulas than folds, or this fold has none of them.
+    """
+    n_folds = int(split.held_out)
+    repeat, fold = divmod(split.seed, n_folds)
+    of_rows = list(reduced)
+    formulas = sorted(set(of_rows))
+    if len(formulas) < n_folds:
+        raise UserError(
+            f"{n_folds} folds need at least {n_folds} different formulas, got {len(formulas)}"
+        )
+    held_out = {formula for formula in formulas if fold_of(formula, n_folds, repeat) == fold}
+    if not held_out:
+        raise UserError(
+            f"fold {fold} of {n_folds} has none of the {len(formulas)} formulas; use fewer folds"
+        )
+    places = {
+        formula: uniform("split", split.seed, formula)
+        for formula in formulas
+        if formula not in held_out
+    }
+    share = SHARES[0] / (SHARES[0] + SHARES[1])
+    n_val = max(sum(place >= share for place in places.values()), math.ceil(len(places) / 10))
+    val = set(sorted(places, key=lambda formula: -places[formula])[:n_val])
+    return np.array(
+        [
+            "test" if formula in held_out else "val" if formula in val else "train"
+            for formula in of_rows
         ],
         object,
     )

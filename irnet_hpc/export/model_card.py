@@ -104,6 +104,13 @@ def _protocol(spec: RunSpec, result: RunResult) -> str:
         text = "Train, val and test are those of the source's own table"
     elif split["by"] == "fold":
         text = f"The test rows are those of the benchmark's official fold {split['seed']}"
+    elif split["by"] == "folds":
+        repeat, fold = divmod(split["seed"], split["n_folds"])
+        again = f" of repeat {repeat}" if repeat else ""
+        text = (
+            f"The test rows are fold {fold}{again}: a hash of the reduced formula deals all rows "
+            f"to {split['n_folds']} folds"
+        )
     else:
         text = (
             "Train, val and test rows are drawn at random, by a hash of the reduced formula "
@@ -157,7 +164,7 @@ def _limits(result: RunResult, exported: ExportedModel) -> str:
         listed = ", ".join(unseen) or f"none of the {len(ELEMENTS)} known"
         lines.append(f"- Elements that no training row has: {listed}.")
         lines.append(f"- Elements trained on: {', '.join(sorted(exported.elements))}.")
-    if result.pack_identity["split"]["by"] == "reduced formula":
+    if result.pack_identity["split"]["by"] in ("reduced formula", "folds"):
         lines.append(
             "- Test formulas are random, so train has similar formulas of the same elements. For "
             "chemistry that train lacks, errors are several times as large, and intervals hold "

@@ -25,9 +25,10 @@ from irnet_hpc.data.splits import ROLES
 from irnet_hpc.distributed.mpi import Ranks
 from irnet_hpc.errors import UserError
 from irnet_hpc.features import sets as features
+from irnet_hpc.features.sets import Described
 from irnet_hpc.files import write_text
 from irnet_hpc.pack import blocks
-from irnet_hpc.pack.select import Selection, count_reported
+from irnet_hpc.pack.select import KnownFeatures, Selection, count_reported
 from irnet_hpc.pack.summary import reasons
 from irnet_hpc.pack.writer import Writer, create_pack
 
@@ -104,11 +105,12 @@ def write_pack(
         if message:
             logger.info(message)
         missing = {n: rows for n, rows in enumerate(rows_of_block) if n not in finished}
+        missing = _write_known(folder, missing, materials.line, selection.known or {})
         if missing:
             shares = _deal(missing, Share(feature_sets, folder, [], 0, workers), ranks)
             _log_shares(shares, len(labels), ranks)
             _compute_on_all(ranks, shares, materials, missing)
-        kept, unsuited = _collect(writer, folder, materials, shapes)
+        kept, unsuited = _collect(writer, folder, materials, shapes, selection.known)
         rejected, materials = selection.rejected + unsuited, materials.take(kept)
         if not len(materials):
             blocks.remove_blocks(path)
@@ -129,6 +131,35 @@ def write_pack(
         else:
             blocks.lost_path(path).unlink(missing_ok=True)
     blocks.remove_blocks(path)
+
+
+def _write_known(
+    folder: Path,
+    missing: dict[int, np.ndarray],
+    line: np.ndarray,
+    known: dict[int, KnownFeatures],
+) -> dict[int, np.ndarray]:
+    """Write the blocks whose features are all known. Returns the other blocks.
+
+    Args:
+        folder: The folder of blocks.
+        missing: The number of a block -> its rows.
+        line: (n_rows,) the lines of the rows in the source.
+        known: Line -> features.
+    """
+    left = {}
+    for number, rows in missing.items():
+        found = [known.get(int(line[row])) for row in rows]
+        features_of_rows = [one for one in found if one is not None]
+        if len(features_of_rows) < len(found):
+            left[number] = rows
+            continue
+        unsuited = {
+            place: one.unsuited for place, one in enumerate(features_of_rows) if one.unsuited
+        }
+        x = np.stack([one.x for one in features_of_rows])
+        blocks.write_block(folder, number, Described(x, unsuited))
+    return left
 
 
 def _nothing_left(rejected: list[Rejected]) -> UserError:
@@ -217,9 +248,13 @@ def _compute(ranks: Ranks, share: Share, batches: Iterable[Materials]) -> None:
 
 
 def _collect(
-    writer: Writer, folder: Path, materials: Materials, shapes: list[tuple[int, int]]
+    writer: Writer,
+    folder: Path,
+    materials: Materials,
+    shapes: list[tuple[int, int]],
+    known: dict[int, KnownFeatures] | None = None,
 ) -> tuple[np.ndarray, list[Rejected]]:
-    """Append the features of all blocks to the pack.
+    """Append the features of all blocks to the pack, and add them to `known`, if that is given.
 
     Returns:
         A mask of the rows that have features, (n_rows,) bool, and the records of all other rows.
@@ -235,6 +270,10 @@ def _collect(
             )
         rows = np.array(sorted(block.unsuited), np.int64)
         kept[start + rows] = False
+        if known is not None:
+            for place, number_of_line in enumerate(materials.line[start : start + shape[0]]):
+                features_of_row = KnownFeatures(block.x[place], block.unsuited.get(place))
+                known.setdefault(int(number_of_line), features_of_row)
         rejected += [reject(materials, start + row, *block.unsuited[row]) for row in rows.tolist()]
         writer.append(block.x[kept[start : start + shape[0]]])
         start += shape[0]

@@ -5,6 +5,7 @@ python -m irnet_hpc.pack --list                          the sources, and which 
 python -m irnet_hpc.pack --source oqmd --features magpie+elements    downloads what is missing
 python -m irnet_hpc.pack --source crabnet:OQMD_Bandgap   a benchmark, with its published parts
 python -m irnet_hpc.pack --source matbench:expt_gap --fold 0
+python -m irnet_hpc.pack --source mine.csv --folds 5     a pack for each of five folds
 python -m irnet_hpc.pack --source mine.csv --property hardness --unit hardness=GPa
 python -m irnet_hpc.pack --check mine.xlsx               what would be read, merged and left out
 python -m irnet_hpc.pack --source mine.csv --rename "Eg (PBE)=band_gap" --missing na,-9999
@@ -18,28 +19,37 @@ If packing was interrupted, the same command resumes it.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import logging
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from irnet_hpc.console import CommandParser, command_parser, json_answer
 from irnet_hpc.data.duplicates import DUPLICATES
 from irnet_hpc.data.elements import FAMILIES
 from irnet_hpc.data.numerals import parse_number
 from irnet_hpc.data.sources import SOURCES
-from irnet_hpc.data.splits import RANDOM
+from irnet_hpc.data.splits import (
+    MAX_FOLDS,
+    RANDOM,
+    check_fold_count,
+    fold_rules,
+    name_of_folds,
+    split_suffix,
+)
 from irnet_hpc.distributed.mpi import Ranks, run
 from irnet_hpc.distributed.processes import handlers_restored
-from irnet_hpc.errors import UserError
+from irnet_hpc.errors import UserError, check_whole
 from irnet_hpc.features.sets import FEATURE_SETS
 from irnet_hpc.files import json_text
 from irnet_hpc.pack import store
 from irnet_hpc.pack.options import add_reading_options, once_each, reading_of
-from irnet_hpc.pack.pipeline import PackOptions, pack_source
+from irnet_hpc.pack.pipeline import PackOptions, SameRows, pack_source
 from irnet_hpc.pack.summary import describe_pack, pack_facts
-from irnet_hpc.runs.recipes import RECIPES, fitting_batch
+from irnet_hpc.runs.recipes import MIN_ROWS, RECIPES, fitting_batch
 
 
 @handlers_restored
@@ -99,6 +109,11 @@ def _is_check(word: str) -> bool:
 
 
 def _pack(ranks: Ranks, arguments: argparse.Namespace, answer: Callable[[object], None]) -> None:
+    if arguments.folds is not None:
+        _pack_folds(ranks, arguments, answer)
+        return
+    if arguments.repeats is not None:
+        raise UserError("--repeats needs --folds, e.g. --folds 5")
     path = pack_source(pack_options(arguments), ranks)
     if path is None:
         return
@@ -136,10 +151,49 @@ def pack_options(arguments: argparse.Namespace) -> PackOptions:
     )
 
 
+def _pack_folds(
+    ranks: Ranks, arguments: argparse.Namespace, answer: Callable[[object], None]
+) -> None:
+    """Make a pack for each fold of each repeat."""
+    if arguments.fold is not None or arguments.split != str(RANDOM) or arguments.split_seed:
+        raise UserError("--folds takes no --fold, --split and --split-seed, since it is a split")
+    n_repeats = check_whole("--repeats", 1 if arguments.repeats is None else arguments.repeats)
+    if n_repeats < 1:
+        raise UserError(f"--repeats must be at least 1, got {n_repeats}")
+    options, same, facts, step = pack_options(arguments), SameRows(), [], ""
+    for rule in fold_rules(check_fold_count(arguments.folds), n_repeats):
+        name = options.name and options.name + split_suffix(rule)
+        fold = dataclasses.replace(options, split=str(rule), split_seed=rule.seed, name=name)
+        with _fewer_lines() if rule.seed else contextlib.nullcontext():
+            path = pack_source(fold, ranks, same)
+        if path is not None:
+            with store.open_pack(path) as pack:
+                facts.append(pack_facts(pack))
+                step = step or next_step(pack, name_of_folds(pack.name), arguments.pack_dir)
+                counts = f"{pack.n_train:,} train, {pack.n_val:,} val, {pack.n_test:,} test rows"
+                print(f"fold {rule.seed}: {counts}: {path}", flush=True)
+    if facts:
+        print(f"next: {step}", flush=True)
+        answer({"folds": facts, "next": step})
+
+
+@contextlib.contextmanager
+def _fewer_lines() -> Iterator[None]:
+    """Log warnings only: the folds after the first one read the same rows."""
+    logger = logging.getLogger("irnet_hpc")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def next_step(pack: store.Pack, name: str, pack_dir: str | None) -> str:
     """Suggest a command for a pack: `train` with a property that it can train, else `--info`.
 
-    The batch is small if training rows are few.
+    If the training rows fill few batches of the default recipe, the command states a smaller batch.
+    Fewer rows than one batch need no such recipe, since the default one is fitted to them.
     """
     reported = pack.attrs["reported"]
     trainable = [p for p in pack.units if reported[p]["train"] and reported[p]["test"]]
@@ -152,7 +206,9 @@ def next_step(pack: store.Pack, name: str, pack_dir: str | None) -> str:
     options += [] if reported[target]["val"] else ["--protocol", "paper"]
     default = RECIPES["onecycle"]
     batch = fitting_batch(reported[target]["train"])
-    if batch < default.batch:
+    n_rows, n_train = sum(reported[target].values()), reported[target]["train"]
+    is_fitted = n_train < default.batch and n_rows >= MIN_ROWS
+    if batch < default.batch and not is_fitted:
         group = min(default.norm_group, batch)
         recipe = f"{{name: small, base: onecycle, batch: {batch}, norm_group: {group}}}"
         options += ["--recipe", recipe]
@@ -224,6 +280,19 @@ def parser() -> CommandParser:
         metavar="K",
         help="the official fold whose rows are test, 0 to 4 (matbench:)",
     )
+    add(
+        "--folds",
+        type=int,
+        metavar="N",
+        help=f"deal the formulas to N folds, 2 to {MAX_FOLDS}, and make a pack for each fold, in "
+        "which its rows are test; `train --pack NAME-foldsN` trains on all of them",
+    )
+    add(
+        "--repeats",
+        type=int,
+        metavar="R",
+        help="deal the formulas R times, which makes N folds each time (default: 1)",
+    )
     names = ", ".join(
         name + " (experimental)" * bool(feature_set.experimental)
         for name, feature_set in FEATURE_SETS.items()
@@ -245,7 +314,8 @@ def parser() -> CommandParser:
         "--split",
         default=str(RANDOM),
         help="which rows are test: random (default); element:O or element:F+Cl: all materials with "
-        f"one of these elements; or family:NAME: the same for a family, {', '.join(FAMILIES)}",
+        f"one of these elements; family:NAME: the same for a family, {', '.join(FAMILIES)}; or "
+        "folds:5: the fold of five that --split-seed names, from 0 on",
     )
     add(
         "--split-seed",

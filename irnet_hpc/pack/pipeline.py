@@ -36,7 +36,7 @@ from irnet_hpc.features.sets import FEATURE_SETS
 from irnet_hpc.files import NAME
 from irnet_hpc.pack import blocks, store
 from irnet_hpc.pack.build import assist, dismiss, write_pack
-from irnet_hpc.pack.select import RULES, needs_ranking, select, split_and_order
+from irnet_hpc.pack.select import RULES, Selection, needs_ranking, select, split_and_order
 from irnet_hpc.pack.summary import (
     describe_conflicts,
     describe_constants,
@@ -87,7 +87,17 @@ class PackOptions:
     duplicates: str | None = None
 
 
-def pack_source(options: PackOptions, ranks: Ranks | None = None) -> Path | None:
+@dataclasses.dataclass
+class SameRows:
+    """What the packs of all folds of a table share; the first fold that is made fills it in."""
+
+    loaded: Loaded | None = None
+    selection: Selection | None = None
+
+
+def pack_source(
+    options: PackOptions, ranks: Ranks | None = None, same: SameRows | None = None
+) -> Path | None:
     """Make a pack with all ranks of a launch, unless the pack exists.
 
     If a call was interrupted, the same call resumes the work.
@@ -95,6 +105,8 @@ def pack_source(options: PackOptions, ranks: Ranks | None = None) -> Path | None
     Args:
         options: The source, and how to pack it.
         ranks: The ranks that pack together, including this process; None: this process only.
+        same: What earlier calls have read, selected and computed, if all options but the split and
+            the name are the same.
 
     Returns:
         The path of the pack; None on ranks other than 0, which only compute.
@@ -110,7 +122,7 @@ def pack_source(options: PackOptions, ranks: Ranks | None = None) -> Path | None
     split = split_rule(options, source)
     path = store.pack_path(pack_name(options, source, split), options.pack_dir)
     with blocks.hold_name(path):
-        _make(options, source, split, path, ranks)
+        _make(options, source, split, path, ranks, same or SameRows())
     dismiss(ranks)
     return path
 
@@ -141,7 +153,12 @@ def split_rule(options: PackOptions, source: ResolvedSource) -> SplitRule:
 
 
 def _make(
-    options: PackOptions, source: ResolvedSource, split: SplitRule, path: Path, ranks: Ranks
+    options: PackOptions,
+    source: ResolvedSource,
+    split: SplitRule,
+    path: Path,
+    ranks: Ranks,
+    same: SameRows,
 ) -> None:
     began = time.monotonic()
     feature_sets = features.parse_feature_sets(options.features)
@@ -155,8 +172,10 @@ def _make(
         )
     structures = features.need_structures(feature_sets)
     ensure(source, options.url, structures, options.live, options.wheels)
-    logger.info(f"reading {source.text}")
-    loaded = load(options, source, feature_sets)
+    if same.loaded is None:
+        logger.info(f"reading {source.text}")
+        same.loaded = load(options, source, feature_sets)
+    loaded = same.loaded
     if loaded.table.role and split != RANDOM:
         raise UserError(
             f"cannot split by {split} with seed {split.seed}: the table has a column named split, "
@@ -179,9 +198,11 @@ def _make(
     for note in describe_reading(loaded):
         logger.info(note)
     logger.info(describe_source(loaded, n_rows, columns="columns" in feature_sets))
-    selection = select(
-        loaded.table, feature_sets, loaded.source, filters, tuple(loaded.units), n_rows
-    )
+    if same.selection is None:
+        same.selection = select(
+            loaded.table, feature_sets, loaded.source, filters, tuple(loaded.units), n_rows
+        )._replace(known={} if split.by == "folds" else None)
+    selection = same.selection
     if loaded.source.is_verbatim:
         list_kept(path, loaded, feature_sets)
     for line in describe_conflicts(selection, loaded):

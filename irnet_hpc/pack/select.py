@@ -26,6 +26,7 @@ from irnet_hpc.data.splits import (
     pack_order,
     roles_around,
     roles_of,
+    roles_of_fold,
     sample,
 )
 from irnet_hpc.errors import UserError
@@ -49,6 +50,16 @@ class Selection(NamedTuple):
     lost: list[LostValue]  # values that filters removed, or a median replaced
     combined: dict[str, int]  # property -> number of compositions whose value is a median or mean
     conflicts: Sequence[Conflict] = ()  # of rows of one composition, of which one was kept
+    # Features that are known already, and where newly computed ones are added; None: no other pack
+    # has the same rows.
+    known: "dict[int, KnownFeatures] | None" = None
+
+
+class KnownFeatures(NamedTuple):
+    """The features of a row, which other packs of the same rows, such as other folds, need too."""
+
+    x: np.ndarray  # (n_features,) float32; without meaning if the row is unsuited
+    unsuited: tuple[str, str] | None  # why the row has no features; None: it has
 
 
 def needs_ranking(feature_sets: Sequence[str], source: Source) -> bool:
@@ -203,13 +214,15 @@ def split_and_order(materials: Materials, split: SplitRule) -> Materials:
     of the fold that is test.
 
     Raises:
-        UserError: If the split holds out no material, or every material.
+        UserError: If the split holds out no material, or every material, or has too many folds.
     """
     role = materials.role
     if materials.fold is not None:
         role = roles_around(materials.reduced, materials.fold == split.seed, split.seed)
     elif role is None and split.by == "random":
         role = roles_of(materials.reduced, split.seed)
+    elif role is None and split.by == "folds":
+        role = roles_of_fold(materials.reduced, split)
     elif role is None:
         held_out = materials.contains(split.elements)
         _refuse_none_or_all(materials, split, held_out)

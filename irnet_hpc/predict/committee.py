@@ -298,6 +298,8 @@ def _describe_split(members: Sequence[Member]) -> str:
     split = members[0].result.pack_identity["split"]
     by = {"reduced formula": "random", "column": "the table's own"}.get(split["by"], split["by"])
     held_out = split.get("family") or "+".join(split.get("elements", ()))
+    if split["by"] == "folds":
+        by, held_out = f"fold {split['seed']} of {split['n_folds']}", ""
     saw_test = any(member.result.selected_on == "test" for member in members)
     return " ".join(filter(None, [by, held_out])) + (", and selected on them" if saw_test else "")
 

@@ -12,6 +12,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "collect": ["FinishedRun", "Gap", "collect_runs", "one_a_property"],
+        "folds": [
+            "JoinedRuns",
+            "base_name",
+            "chosen_on_val",
+            "join_folds",
+            "n_folds_of",
+            "out_of_fold_csv",
+            "write_out_of_fold",
+        ],
         "folder": ["SLOTS", "SUFFIXES", "RunError", "RunFolder", "names_in", "seconds_since_1970"],
         "classical_grids": ["GRID", "GRIDS", "USES_GPU", "Grid", "point_text"],
         "lease": [
@@ -42,11 +51,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "predictions_file": ["read_arrays"],
         "recipes": [
             "DEFAULT_RECIPE",
+            "MIN_ROWS",
             "RECIPES",
             "Recipe",
             "cannot_start",
+            "fitted_fields",
+            "fitted_to",
             "fitting_batch",
             "resolve",
+            "states_batch",
         ],
         "result": ["FAR_ABOVE", "RunResult", "read_result"],
         "spec": [

@@ -42,6 +42,9 @@ class FinishedRun(NamedTuple):
     result: RunResult
     # The names of all properties that the network predicts, joined by commas; None: only one.
     joint: str | None = None
+    # The runs of all folds of one table, if they are put together (folds.py); then `folder` may not
+    # exist, and each number of `result` is that of all folds. Empty: an ordinary run.
+    folds: "tuple[FinishedRun, ...]" = ()
 
     @property
     def trained(self) -> RunSpec:
@@ -64,6 +67,11 @@ class FinishedRun(NamedTuple):
     def repetition(self) -> tuple[int, int]:
         """(split seed, seed), by which the runs of one cell differ."""
         return (self.split or 0, self.spec.seed)
+
+    @property
+    def n_trainings(self) -> int:
+        """The number of trainings: one, or one for each fold."""
+        return max(1, len(self.folds))
 
     @property
     def uses_seed(self) -> bool:

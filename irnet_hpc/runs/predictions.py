@@ -7,7 +7,7 @@ still made: they lack a number and have a note.
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -164,7 +164,19 @@ def pool_splits(numbers: Iterable[int | None], splits: Splits) -> list[list[int 
 
 def has_predictions(run: FinishedRun) -> bool:
     """Return True if a run has a file of predictions, which may be unreadable."""
-    return (run.folder / FILE).exists()
+    return all((one.folder / FILE).exists() for one in run.folds or (run,))
+
+
+def _read_folds(folds: Sequence[FinishedRun]) -> dict[str, "np.ndarray"]:
+    """Read the predictions of all folds, in an order that does not depend on the folds."""
+    import numpy as np
+
+    parts = [read_predictions(fold) for fold in folds]
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in ARRAYS}
+    lengths = [len(part["target"]) for part in parts]
+    arrays["fold"] = np.repeat(np.arange(len(parts)), lengths)
+    order = np.lexsort((arrays["target"], arrays["material_id"], arrays["formula"]))
+    return {name: array[order] for name, array in arrays.items()}
 
 
 def read_predictions(run: FinishedRun) -> dict[str, "np.ndarray"]:
@@ -174,11 +186,15 @@ def read_predictions(run: FinishedRun) -> dict[str, "np.ndarray"]:
         run: The run of one property, as `one_a_property` gives it.
 
     Returns:
-        The arrays that `predictions_file.read_arrays` returns.
+        The arrays that `predictions_file.read_arrays` returns. If folds were put together, the rows
+        of all of them, sorted by formula, material and target, and `fold`, (n_rows,) int: the fold
+        in which each row was test.
 
     Raises:
         UserError: If the file cannot be read, or its MAE is not that of result.json.
     """
+    if run.folds:
+        return _read_folds(run.folds)
     path = run.folder / FILE
     if not has_predictions(run):  # a report of runs without predictions needs no numpy
         raise UserError(f"{path} is missing")

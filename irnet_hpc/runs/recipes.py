@@ -166,9 +166,42 @@ RECIPES = {
 }
 
 
+# The smallest table to which a recipe is fitted. With fewer rows, the recipe must state its batch.
+MIN_ROWS = 50
+
+
 def fitting_batch(n_rows: int) -> int:
     """Return the largest power of two that gives an epoch 16 steps or more; at least 2."""
     return max(2, 2 ** int(math.log2(max(1, n_rows // 16))))
+
+
+def states_batch(recipe: object) -> bool:
+    """Return True if a recipe, as a user gives it, states its own batch or norm_group.
+
+    What is stated is never changed. A recipe's name states nothing, nor does its base.
+    """
+    return isinstance(recipe, Mapping) and not {"batch", "norm_group"}.isdisjoint(recipe)
+
+
+def fitted_to(recipe: Recipe, n_rows: int) -> Recipe:
+    """Return a recipe with batch and norm_group reduced to suit `n_rows` training rows.
+
+    The batch is at most `fitting_batch(n_rows)`, and norm_group at most the batch. All other fields
+    stay as they are.
+    """
+    batch = min(recipe.batch, fitting_batch(n_rows))
+    if batch == recipe.batch:
+        return recipe
+    return dataclasses.replace(recipe, batch=batch, norm_group=min(batch, recipe.norm_group))
+
+
+def fitted_fields(recipe: Recipe, fitted: Recipe) -> dict[str, int]:
+    """Return the fields that `fitted_to` has changed, with their new values."""
+    return {
+        name: value
+        for name in ("batch", "norm_group")
+        if (value := getattr(fitted, name)) != getattr(recipe, name)
+    }
 
 
 def resolve(recipe: str | Mapping) -> Recipe:

@@ -79,6 +79,9 @@ class RunResult:
     val_baseline_mae: float | None = None
     # The run that it started from, as warm_start.describe() returns it; None: random weights.
     origin: dict | None = None
+    # The fields of the recipe that were fitted to few training rows, with the values used, such as
+    # {batch: 16, norm_group: 16}; None: the recipe was used as it is, or an older result.
+    fitted_recipe: dict | None = None
 
     @property
     def times_baseline(self) -> float:

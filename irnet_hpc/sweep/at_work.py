@@ -6,6 +6,8 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 
+from irnet_hpc.errors import UserError
+from irnet_hpc.files import read_json
 from irnet_hpc.runs import lease
 from irnet_hpc.runs.folder import seconds_since_1970
 from irnet_hpc.runs.lease import Lease
@@ -124,7 +126,7 @@ def rows_per_s(status: CellStatus) -> float | None:
     """
     if not isinstance(status.cell.recipe, Recipe):
         return None
-    batch = status.cell.recipe.batch
+    batch = _batch(status, status.cell.recipe)
     try:
         lines = (status.folder / "history.csv").read_text().splitlines()[1:]
         rows = [line.split(",") for line in lines[-2:]]
@@ -134,6 +136,15 @@ def rows_per_s(status: CellStatus) -> float | None:
         return batch * steps[0] / seconds[0]
     except (OSError, ValueError, IndexError, ZeroDivisionError):
         return None  # no epoch yet, or a line that is being written
+
+
+def _batch(status: CellStatus, recipe: Recipe) -> int:
+    """Return the batch of a cell's training, which a recipe may have fitted to few rows."""
+    try:
+        fitted = read_json(status.folder / "run.json")["attempts"][-1]["fitted_recipe"]
+        return int(fitted["batch"])
+    except (OSError, UserError, LookupError, TypeError, ValueError):
+        return recipe.batch  # it was not fitted
 
 
 def minutes_left(

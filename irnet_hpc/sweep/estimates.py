@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from irnet_hpc.models.architectures import parse_layers
-from irnet_hpc.runs.recipes import Recipe
+from irnet_hpc.runs.recipes import Recipe, fitted_to
 from irnet_hpc.runs.result import RunResult
 from irnet_hpc.runs.state_names import CellState
 from irnet_hpc.sweep.cell_states import CellStatus, Ledger
@@ -175,7 +175,9 @@ def _measured(cell: Cell, result: RunResult, allocation: Allocation) -> tuple[fl
     ):
         return None
     depth, epochs = parse_layers(cell.spec.layer_string).depth, result.epochs or 0
-    work = Work(result.n_parameters or 0, depth, result.n_train, epochs, cell.recipe)
+    was_fitted = result.fitted_recipe is not None
+    recipe = fitted_to(cell.recipe, result.n_train) if was_fitted else cell.recipe
+    work = Work(result.n_parameters or 0, depth, result.n_train, epochs, recipe)
     here = dataclasses.replace(allocation, nodes=1, ranks_per_node=n_ranks)
     expected = training_s(work, here) * n_ranks
     return result.device_hours * 3600 / expected, epochs / cell.recipe.epochs
@@ -193,9 +195,10 @@ def _estimate(cell: Cell, pack: MatrixPack, speeds: Speeds, device: str | None) 
         return Estimate("their packs are not built, so the number of rows is not known")
     n_rows = _training_rows(cell, pack)
     weights = n_weights(spec.layer_string, pack.n_features, len(spec.properties))
-    work = Work(
-        weights, parse_layers(spec.layer_string).depth, n_rows, cell.recipe.epochs, cell.recipe
-    )
+    # With fewer rows than a batch, the recipe is fitted to them.
+    is_fitted = n_rows < cell.recipe.batch
+    recipe = fitted_to(cell.recipe, n_rows) if is_fitted else cell.recipe
+    work = Work(weights, parse_layers(spec.layer_string).depth, n_rows, recipe.epochs, recipe)
     keys = ((spec.recipe, allocation.device), (None, allocation.device))
     speed = next((speeds[key] for key in keys if key in speeds), Speed())
     factor = speed.slowness * speed.part

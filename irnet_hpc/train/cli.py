@@ -4,6 +4,7 @@
     horovodrun -np 2 python -m irnet_hpc.train ...                (or mpirun -np 2, or srun)
     python -m irnet_hpc.train ... --recipe '{name: mine, base: paper, batch: 64}'
     python -m irnet_hpc.train --pack mine-magpie --property hardness --architecture random_forest
+    python -m irnet_hpc.train --pack mine-magpie-folds5 ...       (on each fold of pack --folds 5)
     python -m irnet_hpc.train ... --property hardness,density     (one network with two outputs)
     python -m irnet_hpc.train ... --init RUN                      (from a finished run's weights)
     python -m irnet_hpc.train ... --seed 0,1,2                    (three runs, trained as one stack)
@@ -64,7 +65,11 @@ def parser() -> CommandParser:
             f"{field} is a key of a recipe: "
             f"--recipe '{{name: mine, base: {DEFAULT_RECIPE}, {field}: ...}}'"
         )
-    add("--pack", required=True, help="name of a pack, or a path to one")
+    add(
+        "--pack",
+        required=True,
+        help="name of a pack, or a path to one; NAME-foldsN: each fold of `pack --folds N`",
+    )
     add(
         "--property",
         required=True,
@@ -170,23 +175,37 @@ def _run(
     leases: "Leases",
     answer: Callable[[object], None],
 ) -> int:
-    """Train the requested runs; rank 0 prints the outcome, even if the training fails."""
+    """Train the requested runs, on every fold in turn.
+
+    Rank 0 prints the outcome, even if a training fails.
+    """
     from irnet_hpc.distributed.engines import together
-    from irnet_hpc.train.session import claim_runs, open_runs, train_claimed
+    from irnet_hpc.train.folds import over_folds, put_together
+    from irnet_hpc.train.session import Claims, claim_runs, open_runs, train_claimed
 
     began = time.monotonic()
     request, options = together(comm, lambda: read_request(arguments)), read_options(arguments)
-    with open_runs(request, options, comm, leases) as (pack, runs):
-        claims = claim_runs(runs, options, comm)
-        try:
-            is_finished = train_claimed(claims, pack, options, comm)
-        finally:
-            if comm.rank == 0:
-                next_step = shlex.join(["python", "-m", "irnet_hpc.aggregate", arguments.results])
-                outcome = command_outcome(runs, claims, time.monotonic() - began, next_step)
-                if any(run["state"] == CellState.DONE for run in outcome["runs"]):
-                    print(f"next: {next_step}", flush=True)
-                answer(outcome)
+    folds = together(comm, lambda: over_folds(request, arguments.pack_dir))
+    runs: list[Run] = []
+    claims, is_finished = Claims([], [], []), True
+    try:
+        for fold in folds:
+            with open_runs(fold, options, comm, leases) as (pack, of_fold):
+                claimed = claim_runs(of_fold, options, comm)
+                runs += of_fold
+                claims = claims.joined(claimed)
+                is_finished = train_claimed(claimed, pack, options, comm)
+            if not is_finished:
+                break
+        if len(folds) > 1 and is_finished and comm.rank == 0:
+            print("\n".join(put_together(runs)), flush=True)
+    finally:
+        if comm.rank == 0 and runs:
+            next_step = shlex.join(["python", "-m", "irnet_hpc.aggregate", arguments.results])
+            outcome = command_outcome(runs, claims, time.monotonic() - began, next_step)
+            if any(run["state"] == CellState.DONE for run in outcome["runs"]):
+                print(f"next: {next_step}", flush=True)
+            answer(outcome)
     if is_finished:
         return ExitStatus.OK
     if comm.size == 1:

@@ -13,7 +13,7 @@ from irnet_hpc.distributed.engines import Comm
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.pack.store import Pack, open_pack
 from irnet_hpc.runs.classical_grids import Grid
-from irnet_hpc.runs.recipes import DEFAULT_RECIPE, RECIPES, Recipe, fitting_batch
+from irnet_hpc.runs.recipes import Recipe
 from irnet_hpc.runs.spec import RunSpec
 from irnet_hpc.train import scaling, stream
 from irnet_hpc.train.kept_rows import kept_rows
@@ -136,7 +136,7 @@ def load(
         place: One of PLACES.
 
     Raises:
-        UserError: If a role has no row that reports a property, or training has less than a batch.
+        UserError: If a role has no row that reports a property.
     """
     train, val, test = (
         _reported(pack, spec.properties, pack.rows(role)) for role in ("train", "val", "test")
@@ -151,7 +151,7 @@ def load(
             )
         # Rows are in random order, so the first rows are a random sample, and samples are nested.
         train = (train[0][: spec.train_rows], train[1][: spec.train_rows])
-    _check_rows(spec, recipe, {"train": train, "val": val, "test": test})
+    _check_rows(spec, {"train": train, "val": val, "test": test})
     roles, dtype = (train, val, test), dtype_of(recipe)
 
     def in_place() -> Dataset:
@@ -185,23 +185,14 @@ def _joined(first: Targets, second: Targets) -> Targets:
     return np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]])
 
 
-def _check_rows(spec: RunSpec, recipe: Recipe | Grid, roles: dict[str, Targets]) -> None:
-    """Raise UserError if no row of a role reports a property, or train is smaller than a batch."""
+def _check_rows(spec: RunSpec, roles: dict[str, Targets]) -> None:
+    """Raise UserError if no row of a role reports a property."""
     for role, (row, target) in roles.items():
         values = target.reshape(len(row), len(spec.properties))
         reports: list[bool] = np.any(~np.isnan(values), axis=0).tolist()
         for name, reported in zip(spec.properties, reports, strict=True):
             if not reported and (role != "val" or spec.protocol == "honest"):
                 raise UserError(f"no {role} row of pack {spec.pack} reports {name}")
-    n_train = len(roles["train"][0])
-    if n_train < recipe.batch:
-        fits = fitting_batch(n_train)
-        base = recipe.name if recipe.name in RECIPES else DEFAULT_RECIPE
-        raise UserError(
-            f"too few training rows for one batch, got {n_train} rows of {spec.property} and a "
-            f"batch of {recipe.batch} (recipe {recipe.name}); e.g. --recipe '{{name: small, "
-            f"base: {base}, batch: {fits}, norm_group: {fits}}}'"
-        )
 
 
 def arrange(

@@ -15,7 +15,7 @@ from irnet_hpc.models.modes import own_modes
 from irnet_hpc.pack.store import Pack
 from irnet_hpc.runs.lease import Leases
 from irnet_hpc.runs.result import RunResult, read_result
-from irnet_hpc.train.request import RequestedCell, TrainRequest, resolve_recipe
+from irnet_hpc.train.request import TrainRequest, request_cell
 from irnet_hpc.train.run import TrainOptions
 from irnet_hpc.train.session import open_runs, train_runs
 
@@ -126,10 +126,11 @@ def train_model(
         if not isinstance(name, str):
             raise UserError(f"property must be the name of a property, got {name!r:.80}")
     seeds = seed if isinstance(seed, list) else [seed]
-    resolved = resolve_recipe(recipe, architecture)
     request = TrainRequest(
         pack=str(pack.path if isinstance(pack, Pack) else pack),
-        cells=tuple(RequestedCell(name, resolved, k) for name in properties for k in seeds),
+        cells=tuple(
+            request_cell(name, recipe, k, architecture) for name in properties for k in seeds
+        ),
         architecture=architecture,
         depth=depth,
         layers=layers,

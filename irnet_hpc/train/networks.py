@@ -13,11 +13,18 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.models.network import n_parameters
 from irnet_hpc.pack.store import Pack
 from irnet_hpc.runs.lease import RunIsHeld
-from irnet_hpc.runs.recipes import Recipe
+from irnet_hpc.runs.recipes import (
+    DEFAULT_RECIPE,
+    MIN_ROWS,
+    RECIPES,
+    Recipe,
+    fitted_to,
+    fitting_batch,
+)
 from irnet_hpc.runs.result import RunResult
 from irnet_hpc.runs.state_names import Cause
 from irnet_hpc.train.causes import cause_of
-from irnet_hpc.train.dataset import place_of
+from irnet_hpc.train.dataset import Dataset, place_of
 from irnet_hpc.train.evaluation import optimism, predict
 from irnet_hpc.train.finish import (
     Predictions,
@@ -116,12 +123,52 @@ def _load(
     specs = [run.spec for run in runs]
     together(comm, lambda: check_features(origin, pack))
     data = together(comm, lambda: load_each(pack, specs, recipe, device, scaling, options.data))
-    if recipe.batch % comm.size:
+    replicas = [
+        Replica(run, rows, fit_to_rows(run, rows)) for run, rows in zip(runs, data, strict=True)
+    ]
+    for replica in replicas:
+        if replica.recipe.batch % comm.size:
+            raise UserError(
+                "the batch must be a multiple of the number of ranks, got batch "
+                f"{replica.recipe.batch} (recipe {recipe.name}) and {comm.size} ranks"
+            )
+    return replicas
+
+
+def fit_to_rows(run: Run, data: Dataset) -> Recipe | None:
+    """Fit the recipe of a run to its training rows, if they are fewer than a batch.
+
+    Any other number of rows is left to the recipe as it is, so that results of such runs stay
+    valid.
+
+    Returns:
+        The recipe to train by; None if the run's recipe is used as it is.
+
+    Raises:
+        UserError: If the rows are fewer than a batch that the recipe states, or if the table has
+            fewer than MIN_ROWS rows.
+    """
+    recipe, n_train = run.recipe, len(data.train)
+    assert isinstance(recipe, Recipe)
+    if n_train >= recipe.batch:
+        return None
+    fits = fitting_batch(n_train)
+    base = recipe.name if recipe.name in RECIPES else DEFAULT_RECIPE
+    stated = f"--recipe '{{name: small, base: {base}, batch: {fits}, norm_group: {fits}}}'"
+    if run.keeps_batch:
         raise UserError(
-            f"the batch must be a multiple of the number of ranks, got batch {recipe.batch} "
-            f"(recipe {recipe.name}) and {comm.size} ranks"
+            f"batch of recipe {recipe.name} must be at most the {n_train} training rows of "
+            f"{run.spec.property}, got {recipe.batch}; leave batch and norm_group out, so that "
+            f"they are fitted to the rows, or state smaller ones, e.g. {stated}"
         )
-    return [Replica(run, rows) for run, rows in zip(runs, data, strict=True)]
+    n_rows = n_train + len(data.val) + len(data.test)
+    if n_rows < MIN_ROWS:
+        raise UserError(
+            f"a network needs a table of at least {MIN_ROWS} rows, got {n_rows} rows of "
+            f"{run.spec.property}; a classical model such as --architecture ridge takes fewer, "
+            f"and so does a recipe that states its batch: {stated}"
+        )
+    return fitted_to(recipe, n_train)
 
 
 def _begin(
@@ -145,6 +192,8 @@ def _begin(
             "data": place,
             "threads": threads_of(replica, comm, device),
         }
+        if replica.fitted:
+            attempt["fitted_recipe"] = replica.fitted_fields
         return Start(begin(run, pack, attempt, origin), origin)
 
     return from_root(comm, begin_run)
@@ -156,6 +205,11 @@ def _log_start(
     spec, recipe, data = replica.spec, replica.recipe, replica.data
     unit = ", ".join(pack.units[name] for name in spec.properties)
     seed = f", seed {spec.seed}" if spec.seed else ""
+    if replica.fitted:
+        logger.info(
+            f"recipe {recipe.name} is fitted to {len(data.train)} training rows: batch "
+            f"{recipe.batch} and norm_group {recipe.norm_group}"
+        )
     logger.info(
         f"{spec.model} on {spec.property} ({unit}) of {spec.pack}: {len(data.train):,} train, "
         f"{len(data.val):,} val, {len(data.test):,} test rows; recipe {recipe.name}{seed}; "
@@ -202,6 +256,7 @@ def _write_result(
             attempts=start.attempts,
             origin=start.origin,
             bundle_size=ended.bundle_size,
+            fitted_recipe=ended.replica.fitted_fields,
             **machine,
         )
     except RunIsHeld as error:

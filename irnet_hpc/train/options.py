@@ -6,7 +6,7 @@ from typing import Any
 
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.runs.yaml_file import parse_yaml
-from irnet_hpc.train.request import RequestedCell, TrainRequest, resolve_recipe
+from irnet_hpc.train.request import TrainRequest, request_cell
 from irnet_hpc.train.run import TrainOptions
 
 # Key of a cell of --bundle -> its type in Python, and in words.
@@ -30,10 +30,11 @@ def seed_list(text: str) -> list[int]:
 def read_request(arguments: argparse.Namespace) -> TrainRequest:
     """Make a TrainRequest from the options that say what to train."""
     cells = tuple(
-        RequestedCell(
+        request_cell(
             cell.get("property", arguments.property),
-            resolve_recipe(cell.get("recipe", arguments.recipe), arguments.architecture),
+            cell.get("recipe", arguments.recipe),
             cell["seed"],
+            arguments.architecture,
         )
         for cell in _cells(arguments)
     )

@@ -32,7 +32,7 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.models.modes import own_modes
 from irnet_hpc.models.network import Network, n_parameters
 from irnet_hpc.runs.folder import RunFolder
-from irnet_hpc.runs.recipes import Recipe, fitting_batch, resolve
+from irnet_hpc.runs.recipes import Recipe, fitted_to, resolve, states_batch
 from irnet_hpc.runs.spec import RunSpec, model_of
 from irnet_hpc.train.dataset import Dataset, arrange
 from irnet_hpc.train.evaluation import take_statistics
@@ -54,8 +54,8 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
         depth: The number of layers, e.g. 17.
         recipe: The name of a recipe, or a dict of its fields, such as `{"name": "mine", "base":
             "onecycle", "epochs": 100}`. For small tables, the batch and the group of rows that are
-            normalised together shrink to a sixteenth of the training rows. Then there is a warning,
-            and `recipe_` is the recipe that was used.
+            normalised together shrink to a sixteenth of the training rows, unless the dict states
+            one of them. Then there is a warning, and `recipe_` is the recipe that was used.
         layers: A layer string in place of architecture and depth, e.g. `64BARx2-32BARx1-1`.
         validation_fraction: The share of rows that select the best epoch. These rows are not used
             for training.
@@ -113,7 +113,7 @@ class IRNetRegressor(RegressorMixin, BaseEstimator):
         X, y = validate_data(self, X, y, y_numeric=True, dtype=np.float64, ensure_min_samples=4)
         seed = self._seed()
         train_rows, val_rows = self._split(len(y), seed)
-        recipe = shrunk(resolve(self.recipe), len(train_rows))
+        recipe = shrunk(resolve(self.recipe), len(train_rows), states_batch(self.recipe))
         if recipe.floor != "none":
             raise UserError(
                 f"floor of recipe {recipe.name!r} must be none, since the floor of y is not "
@@ -209,13 +209,25 @@ def _in_float64(network: Network, data: Dataset, recipe: Recipe) -> Network:
     return retaken if is_unusual else as_trained
 
 
-def shrunk(recipe: Recipe, n_rows: int) -> Recipe:
-    """Return the recipe with batch and norm_group reduced to suit `n_rows` training rows."""
-    max_batch = fitting_batch(n_rows)
-    if recipe.batch <= max_batch:
+def shrunk(recipe: Recipe, n_rows: int, keeps_batch: bool = False) -> Recipe:
+    """Return the recipe with batch and norm_group reduced to suit `n_rows` training rows.
+
+    Args:
+        recipe: The recipe.
+        n_rows: The number of training rows.
+        keeps_batch: True if the recipe states its batch, which is then used as it is.
+
+    Raises:
+        UserError: If a stated batch has more rows than there are.
+    """
+    if keeps_batch and recipe.batch > n_rows:
+        raise UserError(
+            f"batch of recipe {recipe.name!r} must be at most the {n_rows} training rows, got "
+            f"{recipe.batch}; leave batch and norm_group out, so that they are fitted to the rows"
+        )
+    smaller = recipe if keeps_batch else fitted_to(recipe, n_rows)
+    if smaller is recipe:
         return recipe
-    norm_group = min(max_batch, recipe.norm_group)
-    smaller = dataclasses.replace(recipe, batch=max_batch, norm_group=norm_group)
     warnings.warn(
         f"{n_rows} training rows are few for a batch of {recipe.batch}: training with batch "
         f"{smaller.batch} and norm_group {smaller.norm_group}",

@@ -13,7 +13,7 @@ from irnet_hpc.models.architectures import MODELS
 from irnet_hpc.runs.classical_grids import GRID, GRIDS, Grid
 from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.lease import Leases
-from irnet_hpc.runs.recipes import DEFAULT_RECIPE, Recipe, resolve
+from irnet_hpc.runs.recipes import DEFAULT_RECIPE, Recipe, resolve, states_batch
 from irnet_hpc.runs.spec import (
     RunSpec,
     known_architecture,
@@ -38,6 +38,7 @@ class RequestedCell:
     property: str  # or several joined by commas: one network with an output each
     recipe: Recipe | Grid
     seed: int = 0
+    keeps_batch: bool = False  # True: the recipe states its batch, which is not fitted to the rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +86,16 @@ class TrainRequest:
                 "or --layers"
             )
         return {"architecture": self.architecture, "depth": self.depth}
+
+
+def request_cell(
+    property_name: str, recipe: str | dict | None, seed: int, architecture: str | None
+) -> RequestedCell:
+    """Make a RequestedCell from a recipe as a user gives it, see `resolve_recipe`."""
+    resolved = resolve_recipe(recipe, architecture)
+    is_inline = isinstance(recipe, str) and recipe.lstrip().startswith("{")
+    fields = parse_yaml(recipe) if isinstance(recipe, str) and is_inline else recipe
+    return RequestedCell(property_name, resolved, seed, states_batch(fields))
 
 
 def resolve_recipe(recipe: str | dict | None, architecture: str | None) -> Recipe | Grid:
@@ -188,18 +199,19 @@ def make_runs(
     cells: Sequence[tuple[RunSpec, Recipe | Grid]],
     pack: "Pack",
     origin: "Origin | None",
-    results: str,
+    request: TrainRequest,
     leases: Leases,
 ) -> list[Run]:
-    """Make the run of each cell. Its key also depends on the pack and the origin."""
+    """Make the run of each cell of a request. Its key also depends on the pack and the origin."""
     origin_key = origin.key if origin else None
     return [
         Run(
             spec,
             recipe,
             run_key(spec, recipe, pack.identity, origin_key),
-            RunFolder(run_folder(results, spec), leases),
+            RunFolder(run_folder(request.results, spec), leases),
             origin,
+            requested.keeps_batch,
         )
-        for spec, recipe in cells
+        for (spec, recipe), requested in zip(cells, request.cells, strict=True)
     ]

@@ -25,6 +25,7 @@ class Run:
     key: str  # as runs.spec.run_key computes it
     folder: RunFolder
     origin: "Origin | None" = None  # the finished run that the initial weights are from
+    keeps_batch: bool = False  # True: the recipe states its batch, which is not fitted to the rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,6 +32,12 @@ class Claims(NamedTuple):
     done: list[Run]
     held: list[tuple[Run, RunIsHeld]]  # each with the error that names the other process
 
+    def joined(self, others: "Claims") -> "Claims":
+        """Return these claims and `others` together."""
+        return Claims(
+            self.to_train + others.to_train, self.done + others.done, self.held + others.held
+        )
+
 
 @contextlib.contextmanager
 def open_runs(
@@ -61,7 +67,7 @@ def open_runs(
     path, cells, origin = together(comm, read)
     with together(comm, lambda: open_pack(path)) as pack:
         together(comm, check_properties)
-        yield pack, make_runs(cells, pack, origin, request.results, leases)
+        yield pack, make_runs(cells, pack, origin, request, leases)
 
 
 def train_runs(runs: Sequence[Run], pack: Pack, options: TrainOptions, comm: Comm) -> bool:

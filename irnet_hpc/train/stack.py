@@ -17,7 +17,7 @@ from irnet_hpc.models.flat import FlatParameters
 from irnet_hpc.models.fused import fused_adam
 from irnet_hpc.models.network import Network, n_before_last
 from irnet_hpc.pack.store import Pack
-from irnet_hpc.runs.recipes import Recipe
+from irnet_hpc.runs.recipes import Recipe, fitted_fields
 from irnet_hpc.runs.spec import RunSpec
 from irnet_hpc.train import checkpoint
 from irnet_hpc.train.checkpoint import State
@@ -37,6 +37,7 @@ class Replica:
 
     run: Run
     data: Dataset
+    fitted: Recipe | None = None  # the run's recipe, fitted to its rows; None: it is used as it is
 
     @property
     def spec(self) -> RunSpec:
@@ -45,9 +46,19 @@ class Replica:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe of the run."""
+        """The recipe by which the network is trained."""
+        if self.fitted is not None:
+            return self.fitted
         assert isinstance(self.run.recipe, Recipe)
         return self.run.recipe
+
+    @property
+    def fitted_fields(self) -> dict[str, int] | None:
+        """The fields of the run's recipe that were fitted; None: it is used as it is."""
+        if self.fitted is None:
+            return None
+        assert isinstance(self.run.recipe, Recipe)
+        return fitted_fields(self.run.recipe, self.fitted)
 
     @property
     def layers(self) -> Layers:

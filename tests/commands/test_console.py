@@ -20,14 +20,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import yaml
 
 from irnet_hpc import completion
 from irnet_hpc.console import ExitStatus, exit_status
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, write_json
 from irnet_hpc.runs.lease import RunIsHeld
-from irnet_hpc.runs.recipes import RECIPES, fitting_batch, resolve
+from irnet_hpc.runs.recipes import RECIPES, fitted_to, fitting_batch
 from irnet_hpc.runs.spec import RunSpec
 from irnet_hpc.runs.yaml_file import parse_yaml
 from irnet_hpc.sweep import submit
@@ -243,9 +242,10 @@ def test_the_next_command_follows_from_the_states_of_the_cells(outputs):
 
 
 def test_the_batch_that_a_pack_suggests_fits_its_rows(outputs, parsers):
-    """Of 120 alloys 95 train: batches of 4 make 16 steps or more; the default, 512, would fail."""
+    """Of 120 alloys 95 train: the default recipe fits itself to them, so none is suggested."""
     words = shlex.split(outputs["pack"].splitlines()[-1].removeprefix("next: "))
-    recipe = resolve(yaml.safe_load(parsers["train"].parse_args(words[3:]).recipe))
+    assert parsers["train"].parse_args(words[3:]).recipe is None
+    recipe = fitted_to(RECIPES["onecycle"], 95)
     assert (recipe.batch, recipe.norm_group) == (4, 4)
     assert recipe.learning_rate == RECIPES["onecycle"].learning_rate
     assert (fitting_batch(394), fitting_batch(1600), fitting_batch(3)) == (16, 64, 2)

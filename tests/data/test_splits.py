@@ -251,15 +251,18 @@ def test_suffixes_are_those_of_the_pages():
         ),
         (
             "element",
-            "a split must be random, element:SYMBOL[+SYMBOL...], family:NAME, got 'element'",
+            "a split must be random, element:SYMBOL[+SYMBOL...], family:NAME, folds:NUMBER, "
+            "got 'element'",
         ),
         (
             "family:",
-            "a split must be random, element:SYMBOL[+SYMBOL...], family:NAME, got 'family:'",
+            "a split must be random, element:SYMBOL[+SYMBOL...], family:NAME, folds:NUMBER, "
+            "got 'family:'",
         ),
         (
             "random:5",
-            "a split must be random, element:SYMBOL[+SYMBOL...], family:NAME, got 'random:5'",
+            "a split must be random, element:SYMBOL[+SYMBOL...], family:NAME, folds:NUMBER, "
+            "got 'random:5'",
         ),
     ],
 )
@@ -345,7 +348,7 @@ def test_a_series_over_families_has_every_row_in_test_as_often_as_it_has_familie
         ),
         (
             "--source mine.csv --split metals",
-            "unknown kind of split 'metals'; known: element, family, random",
+            "unknown kind of split 'metals'; known: element, family, folds, random",
         ),
         (
             "--source mine.csv --split element:Xe",

@@ -36,11 +36,45 @@ def test_each_fold_is_a_pack_and_has_its_cells(tmp_path):
         (STEELS, {"folds": [5]}, "from 0 to 4"),
         (STEELS | {"fold": 7}, {}, "from 0 to 4, got 7"),
         (STEELS, {"folds": [0], "split_seeds": [1]}, "must have no split_seed"),
-        ({"name": "a", "source": "alloys"}, {"folds": [0]}, "must have no folds"),
+        ({"name": "a", "source": "alloys"}, {"folds": [0]}, "must have no folds in a list"),
         ({"name": "a", "source": "crabnet:mp_mu_b"}, {"splits": ["element:O"]}, "no split, since"),
     ],
 )
 def test_a_split_that_a_benchmark_does_not_have_is_refused(tmp_path, pack, keys, message):
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, [pack], **keys)
+
+
+OWN = {"name": "mine", "source": "mine.csv", "units": {"hardness": "GPa"}}
+
+
+def test_a_number_of_folds_deals_a_table_of_ones_own(tmp_path):
+    (tmp_path / "mine.csv").write_text("formula,hardness\nFe,1\n")
+    own = OWN | {"source": str(tmp_path / "mine.csv"), "properties": ["hardness"]}
+    matrix = read(tmp_path, [own, STEELS | {"folds": [2]}], folds=3, repeats=2)
+    names = [f"mine-folds3-fold{k}" for k in range(6)]
+    assert sorted(pack.name for pack in matrix.packs) == [*names, "steels-fold2"]
+    (second,) = (pack for pack in matrix.packs if pack.name == names[1])
+    options = " ".join(second.options)
+    assert "--split folds:3 --split-seed 1" in options and "--folds" not in options
+    once = read(tmp_path, [own | {"folds": 2}], folds=3)
+    assert [pack.name for pack in once.packs] == ["mine-folds2-fold0", "mine-folds2-fold1"]
+    halogens = read(tmp_path, [own | {"splits": ["random"]}], folds=3)
+    assert [pack.name for pack in halogens.packs] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("pack", "keys", "message"),
+    [
+        (OWN, {"folds": 1}, "from 2 to 50"),
+        (OWN, {"folds": True}, "folds must be"),
+        (OWN, {"folds": 3, "split_seeds": [1]}, "takes no split_seeds"),
+        (OWN, {"repeats": 2}, "beside folds with a number"),
+        (OWN | {"folds": 3, "split_seed": 1}, {}, "folds or split_seed, got both"),
+        (STEELS, {"folds": 3}, "must have fold or folds, from 0 to 4"),
+    ],
+)
+def test_folds_that_cannot_be_dealt_are_refused(tmp_path, pack, keys, message):
     with pytest.raises(UserError, match=message):
         read(tmp_path, [pack], **keys)
 

@@ -201,7 +201,10 @@ def facts(findings: Findings) -> list[tuple[str, str]]:
         (plural(len(findings.tasks), "task"), len(findings.tasks)),
         (plural(len(findings.models), "model"), len(findings.models)),
         (plural(len(scores), "cell"), len(scores)),
-        (f"of them with {MIN_RUNS} runs or more", sum(score.n >= MIN_RUNS for score in scores)),
+        (
+            f"of them with {MIN_RUNS} runs or more",
+            sum(score.n_trainings >= MIN_RUNS for score in scores),
+        ),
         ("more without a result", len(findings.gaps)),
     ]
     hours = sum(run.result.device_hours for run in findings.runs)
@@ -268,6 +271,7 @@ def _chart_parts(findings: Findings, sections: Mapping[str, PageSection]) -> Ite
 
 # Heading on the page -> name of the section below the heading.
 SECTION_PARTS = {
+    "Folds": "folds",
     "Leaderboards": "leaderboard",
     "Significance": "intervals",
     "Differences": "differences",

@@ -9,6 +9,7 @@ from irnet_hpc.aggregate.sections import (
     depths,
     differences,
     ensembles,
+    folds,
     importance,
     leaderboard,
     mae_intervals,
@@ -23,6 +24,7 @@ from irnet_hpc.aggregate.sections import (
 SECTIONS = (
     depths.section,
     tasks.section,
+    folds.section,
     leaderboard.section,
     mae_intervals.section,
     ensembles.section,

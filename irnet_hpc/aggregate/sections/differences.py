@@ -20,7 +20,7 @@ from irnet_hpc.aggregate.mae_table import (
     settings_of,
 )
 from irnet_hpc.aggregate.scores import MIN_RUNS, Model, ModelScore, Score
-from irnet_hpc.aggregate.significance import formulas_of
+from irnet_hpc.aggregate.significance import averaged_if_joined, formulas_of
 from irnet_hpc.aggregate.tables import Row, Table
 from irnet_hpc.runs.predictions import Predictions, Splits, pool_splits, readable_runs
 
@@ -157,10 +157,16 @@ def _difference(row: Row, pair: Pair, splits: Splits) -> Difference | None:
         [np.concatenate([splits[split].errors(side[split]) for split in pool]) for pool in pools]
         for side in sides
     )
-    interval = paired_interval(errors, other_errors, formulas_of(pools, splits))
     n_runs, n_others = sum(map(len, errors)), sum(map(len, other_errors))
+    errors = averaged_if_joined(errors, pair.score.runs)
+    other_errors = averaged_if_joined(other_errors, pair.other.runs)
+    interval = paired_interval(errors, other_errors, formulas_of(pools, splits))
+    n_trained, n_others_trained = (
+        sum(run.n_trainings for split in common for run in side[split]) for side in sides
+    )
     # A classical model is often the same for every seed, so it is often run with one seed only.
-    enough = n_runs >= MIN_RUNS and (pair.other.runs[0].spec.is_classical or n_others >= MIN_RUNS)
+    is_classical = pair.other.runs[0].spec.is_classical
+    enough = n_trained >= MIN_RUNS and (is_classical or n_others_trained >= MIN_RUNS)
     mae = sum(float(pool.mean()) for pool in other_errors) / len(other_errors)
     return Difference(
         property=row.property,

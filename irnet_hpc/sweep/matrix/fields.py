@@ -69,6 +69,8 @@ def entries_of(
     (kind,) = (field.type for field in dataclasses.fields(record) if field.name == key)
     info, name = inspect.type_info(kind), f"{key} of {owner}" if owner else key
     item = info.type if isinstance(info, inspect.Metadata) else info
+    if isinstance(item, inspect.UnionType):
+        item = next(one for one in item.types if isinstance(one, inspect.ListType))
     assert isinstance(item, inspect.ListType)
     value = table.get(key, default)
     entries = [value] if isinstance(value, str | dict) else value

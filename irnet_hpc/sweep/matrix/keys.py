@@ -7,7 +7,7 @@ from msgspec import Meta
 
 from irnet_hpc.sweep.matrix.fields import markdown_table
 from irnet_hpc.sweep.matrix.origins import InitKeys
-from irnet_hpc.sweep.matrix.pack_keys import Fold, PackKeys, Seed
+from irnet_hpc.sweep.matrix.pack_keys import Fold, NumberOfFolds, PackKeys, Repeats, Seed
 from irnet_hpc.sweep.matrix.resources import NARROWING, Resources, Retry
 from irnet_hpc.sweep.matrix.sites import Site, WholeNodes
 
@@ -70,14 +70,22 @@ class MatrixKeys:
         ),
     ] = dataclasses.field(default_factory=list)
     folds: Annotated[
-        list[Fold],
+        NumberOfFolds | list[Fold],
         Meta(
-            description="official folds of the sources `matbench:TASK`; the packs are called "
-            "NAME-fold0, NAME-fold1, ... and their errors are averaged. A pack's own list replaces "
-            "this one",
+            description="a number deals the rows of each table to so many folds; the packs are "
+            "called NAME-folds5-fold0, ... and their predictions are put together (docs/small.md). "
+            "A list names official folds of the sources `matbench:TASK`; those packs are called "
+            "NAME-fold0, ... and their errors are averaged. A pack's own key replaces this one",
             extra={"default": "none"},
         ),
     ] = dataclasses.field(default_factory=list)
+    repeats: Annotated[
+        Repeats,
+        Meta(
+            description="how many times the rows are dealt anew to their folds, if `folds` is a "
+            "number"
+        ),
+    ] = 1
     train_rows: Annotated[
         list,
         Meta(

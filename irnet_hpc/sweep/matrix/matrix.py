@@ -285,7 +285,7 @@ def _read_axes(table: dict, pack_dir: Path | str | None) -> _Axes:
 
 
 def _read_all_packs(table: dict, pack_dir: Path | str | None) -> list[MatrixPack]:
-    """Read `packs`, `properties`, `splits`, `split_seeds` and `folds`."""
+    """Read `packs`, `properties`, `splits`, `split_seeds`, `folds` and `repeats`."""
     entries = entries_of(table, MatrixKeys, "packs")
     # Each pack may have its own list of properties; if all packs do, the matrix needs none.
     needs_list = not all(isinstance(entry, dict) and "properties" in entry for entry in entries)

@@ -11,7 +11,14 @@ from irnet_hpc.data.benchmarks import N_FOLDS
 from irnet_hpc.data.elements import FAMILIES
 from irnet_hpc.data.resolve import ResolvedSource
 from irnet_hpc.data.sources import SOURCES
-from irnet_hpc.data.splits import RANDOM, SplitRule, parse_split_rule, split_suffix
+from irnet_hpc.data.splits import (
+    MAX_FOLDS,
+    RANDOM,
+    SplitRule,
+    fold_rules,
+    parse_split_rule,
+    split_suffix,
+)
 from irnet_hpc.errors import UserError
 from irnet_hpc.features import sets as features
 from irnet_hpc.files import NAME
@@ -19,6 +26,8 @@ from irnet_hpc.sweep.matrix.fields import check_keys, check_values, entries_of
 
 Seed = Annotated[int, Meta(ge=0)]
 Fold = Annotated[int, Meta(ge=0, le=N_FOLDS - 1)]
+NumberOfFolds = Annotated[int, Meta(ge=2, le=MAX_FOLDS)]
+Repeats = Annotated[int, Meta(ge=1, le=100)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,12 +122,20 @@ class PackKeys:
         ),
     ] = None
     folds: Annotated[
-        list[Fold],
+        NumberOfFolds | list[Fold],
         Meta(
-            description="official folds, each of which gives a pack",
-            extra={"default": "the matrix's list"},
+            description="the number of folds to which a table is dealt, or the official folds of a "
+            "source `matbench:TASK`; each fold gives a pack: `pack --folds`",
+            extra={"default": "the matrix's"},
         ),
     ] = dataclasses.field(default_factory=list)
+    repeats: Annotated[
+        Repeats,
+        Meta(
+            description="how many times the table is dealt anew to its folds: `pack --repeats`",
+            extra={"default": "the matrix's"},
+        ),
+    ] = 1
 
 
 # Keys of a pack that become options of `python -m irnet_hpc.pack`.
@@ -137,6 +154,8 @@ PACK_OPTIONS = {
 READING = ("formula_column", "rename", "drop", "missing", "sheet", "duplicates")
 # A key that lists splits -> the key of a pack that gets each of the listed values.
 AXES = {"splits": "split", "split_seeds": "split_seed", "folds": "fold"}
+# The axis that a number of folds makes: pairs of a rule of the split and its seed.
+DEALT = "dealt"
 # Entries of `splits` that stand for every family of elements in turn.
 EVERY_FAMILY = ("families", "family:*")
 
@@ -162,7 +181,9 @@ def check_pack(entry: dict) -> None:
         raise UserError(
             f"the name of a pack must be letters, digits and _.+=- and no ending, got {name!r:.80}"
         )
-    lists = ("properties", "drop", "missing", *AXES)
+    is_number = isinstance(entry.get("folds"), int)
+    lists = ("properties", "drop", "missing", *(axis for axis in AXES if axis != "folds"))
+    lists += () if is_number else ("folds",)
     plain = {key: value for key, value in entry.items() if key not in lists}
     check_values(plain, PackKeys, f"pack {name}")
     for key in ("drop", "missing"):
@@ -170,17 +191,28 @@ def check_pack(entry: dict) -> None:
     for axis, key in AXES.items():
         if axis in entry and key in entry:
             raise UserError(f"pack {name} must have {key} or {axis}, got both")
+    if is_number and (both := {*AXES.values()}.intersection(entry)):
+        raise UserError(f"pack {name} must have folds or {' and '.join(sorted(both))}, got both")
     split_of(entry)
 
 
 def axes_of(table: Mapping, record: type) -> dict[str, list]:
-    """Read the keys `splits`, `split_seeds` and `folds` of a matrix or a pack.
+    """Read the keys `splits`, `split_seeds`, `folds` and `repeats` of a matrix or a pack.
 
     Returns:
-        `split` -> rules as text, `split_seed` and `fold` -> numbers; without an entry for a key
-        that is missing.
+        `split` -> rules as text, `split_seed` and `fold` -> numbers, DEALT -> (rule, seed); without
+        an entry for a key that is missing.
     """
     axes: dict[str, list] = {}
+    is_number = isinstance(table.get("folds"), int)
+    if "repeats" in table and not is_number:
+        raise UserError("repeats must stand beside folds with a number, such as folds: 5")
+    if is_number:
+        check_values({key: table[key] for key in ("folds", "repeats") if key in table}, record)
+        if both := {"splits", "split_seeds"}.intersection(table):
+            raise UserError(f"folds: {table['folds']} deals all rows, so it takes no {min(both)}")
+        rules = fold_rules(table["folds"], table.get("repeats", 1))
+        return {DEALT: [(str(rule), rule.seed) for rule in rules]}
     if "splits" in table:
         series = [f"family:{family}" for family in FAMILIES]
         texts = [
@@ -207,11 +239,16 @@ def over_splits(entry: dict, axes: Mapping[str, list]) -> list[dict]:
     ['a', 'a-split1', 'a-element_O', 'a-element_O-split1']
     """
     own = axes_of(entry, PackKeys)
-    axes = {key: values for key, values in axes.items() if key not in entry} | own
-    plain = {key: value for key, value in entry.items() if key not in AXES}
+    axes = {key: values for key, values in axes.items() if key not in entry}
+    if own.keys() | entry.keys() & {*AXES.values()}:
+        axes.pop(DEALT, None)
+    axes = own if DEALT in own else axes | own
+    plain = {key: value for key, value in entry.items() if key not in (*AXES, "repeats")}
     entries = []
     for values in itertools.product(*axes.values()):
         stated = dict(zip(axes, values, strict=True))
+        if DEALT in stated:
+            stated["split"], stated["split_seed"] = stated.pop(DEALT)
         split = parse_split_rule(stated.get("split", str(RANDOM)), stated.get("split_seed", 0))
         fold = {**plain, **stated}.get("fold")
         suffix = split_suffix(split) if fold is None else f"-fold{fold}"

@@ -165,7 +165,10 @@ def check_published(entry: dict, resolved: ResolvedSource) -> None:
     if entry.get("fold", 0) not in range(N_FOLDS):
         raise UserError(f"fold of pack {name} must be from 0 to {N_FOLDS - 1}, got {entry['fold']}")
     if "fold" in entry and not source.has_folds:
-        raise UserError(f"pack {name} must have no folds, which only {MATBENCH}TASK has")
+        raise UserError(
+            f"pack {name} must have no folds in a list, since only {MATBENCH}TASK has official "
+            "ones; a number, such as folds: 5, deals the rows of any other table"
+        )
     for key in ("split", "split_seed"):
         if source.is_verbatim and key in entry:
             raise UserError(
