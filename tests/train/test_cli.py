@@ -269,7 +269,7 @@ def test_bad_input_is_one_sentence_and_status_2(case, alloys_pack, tmp_path, cap
 def test_a_failure_is_left_in_the_folder_and_goes_with_the_next_success(alloys_pack, tmp_path):
     assert run(alloys_pack, tmp_path, train_rows=20).returncode == 2
     error = next(tmp_path.rglob("error.json"))
-    assert "batch of 64" in read_json(error)["error"]
+    assert "got 64" in read_json(error)["error"]
     assert error.parent.parent.name == "honest-n20"
 
 
