@@ -28,11 +28,14 @@ class ModelLine:
     p_against_best: float | None  # None: not tested, or this is the lowest MAE
 
     @property
-    def training(self) -> str:
-        """The recipe and the start; empty for a classical model, which has but one recipe."""
-        is_classical = self.score.runs[0].spec.is_classical
-        recipe = "" if is_classical else self.table.recipe_label
-        return f"{recipe}{self.table.origin_words}".removeprefix(", ")
+    def recipe(self) -> str:
+        """The recipe; empty for a classical model, which has but one."""
+        return "" if self.score.runs[0].spec.is_classical else self.table.recipe_label
+
+    @property
+    def origin(self) -> str:
+        """The start and the properties that are trained together, in words; empty: neither."""
+        return self.table.origin_words.removeprefix(", ")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,16 +63,21 @@ class AllModels:
         return [line for known in self.properties for line in known.lines]
 
     @property
-    def trainings(self) -> list[str]:
-        """The recipes and starts of the networks, each once."""
-        return list(dict.fromkeys(line.training for line in self.lines if line.training))
+    def recipes(self) -> list[str]:
+        """The recipes of the networks, each once."""
+        return list(dict.fromkeys(line.recipe for line in self.lines if line.recipe))
+
+    def training(self, line: ModelLine) -> str:
+        """Say how a model was trained, as far as the title does not say it for all models."""
+        recipe = line.recipe if len(self.recipes) > 1 else ""
+        return ", ".join(part for part in (recipe, line.origin) if part)
 
     @property
     def title(self) -> str:
         """The settings that all lines share, in words."""
         table = self.tables[0]
         parts = [table.pack] + ([f"{len(table.splits)} splits"] if len(table.splits) > 1 else [])
-        parts += [f"recipe {self.trainings[0]}"] if len(self.trainings) == 1 else []
+        parts += [f"recipe {self.recipes[0]}"] if len(self.recipes) == 1 else []
         parts.append(f"protocol {table.protocol}{table.selection_words}")
         parts += [f"first {table.train_rows:,} training rows"] if table.train_rows else []
         return ", ".join(parts) + (" (stale)" if table.stale else "")

@@ -38,30 +38,35 @@ TEXT = (
 )
 
 
-def lines_of(all_models: AllModels, is_sorted: bool = False, repeats: bool = False) -> list[Line]:
+def lines_of(
+    all_models: AllModels,
+    is_sorted: bool = False,
+    repeats: bool = False,
+    only: PropertyLines | None = None,
+) -> list[Line]:
     """Show the table of all models as lines of text, the header first.
 
-    Columns that say nothing are left out: the training, if all networks have the same, and the
-    remarks, if there are none.
+    Columns that say nothing are left out: the training, if the title says it for all models, and
+    the remarks, if there are none.
 
     Args:
         all_models: the table.
         is_sorted: True to order the models of each property by MAE.
         repeats: True to write the property in each line, and not only in its first one.
+        only: the only property to show; None: all.
     """
     lines = [line_of(*HEADER, *LAST)]
-    for known in all_models.properties:
+    for known in [only] if only else all_models.properties:
         shown = sorted(known.lines, key=lambda line: line.score.mae) if is_sorted else known.lines
-        body = [_baseline(known), *(_line(known, line) for line in shown)]
+        body = [_baseline(known)]
+        body += [_line(known, line, all_models.training(line)) for line in shown]
         label = Text(f"{property_words(known.property)} ({known.unit})")
         lines += [
             [label if repeats or number == 0 else Text(""), *cells]
             for number, cells in enumerate(body)
         ]
-    idle = {"training"} if len(all_models.trainings) < 2 else set()
-    remarks = [line for line in lines[1:] if line[-1].text]
-    idle |= set() if remarks else {"remark"}
-    kept = [number for number, cell in enumerate(lines[0]) if cell.text not in idle]
+    is_empty = [not any(line[number].text for line in lines[1:]) for number in range(len(lines[0]))]
+    kept = [number for number, empty in enumerate(is_empty) if not empty]
     return [[line[number] for number in kept] for line in lines]
 
 
@@ -71,14 +76,14 @@ def _baseline(known: PropertyLines) -> Line:
     return line_of(BASELINE, "", baseline, *[missing("–")] * 4, f"{known.n_test:,}", "")
 
 
-def _line(known: PropertyLines, line: ModelLine) -> Line:
+def _line(known: PropertyLines, line: ModelLine, training: str) -> Line:
     form, score = number_format_of(known), line.score
     r2 = score.mean("test_r2")
     # Whether the model has a seed is seen in the number of runs.
     remarks = [remark for remark in score.remarks if remark != "no seed"]
     return line_of(
         Text(model_words(line.model), line.best),
-        line.training,
+        training,
         Text(_spread(score.mae, score.sd, form), line.best),
         _spread(score.mean("test_rmse"), score.sd_of("test_rmse"), form),
         missing("–") if r2 is None else f"{r2:.3f}",

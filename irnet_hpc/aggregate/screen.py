@@ -27,8 +27,9 @@ TASK_WORDS = ("task", "best by val")  # columns of words in the list of tasks
 MARK = "*"
 TESTED = f"{MARK} the lowest MAE, and every MAE that the test cannot tell apart from it"
 UNTESTED = f"{MARK} the lowest MAE; nothing is tested, since that takes {MIN_RUNS} runs"
-# The columns that a narrow terminal goes without, the least needed first. Remarks always stay.
-SPARED = ("test rows", "training rows", "runs", "R²", "RMSE", "training")
+# The columns that a narrow terminal goes without, the least needed first.
+SPARED = ("test rows", "training rows", "runs", "R²", "RMSE")
+MIN_WORDS = 8  # characters of a word that is shortened
 
 
 def screen(report: Report, width: int) -> str:
@@ -72,7 +73,7 @@ def _of_models(all_models: AllModels, width: int) -> str:
     parts = _wrapped(all_models.title, width)
     room = max(3, MAX_LINES // len(all_models.properties))
     for known in all_models.properties:
-        header, *body = lines_of(AllModels(all_models.tables, (known,)), is_sorted=True)
+        header, *body = lines_of(all_models, is_sorted=True, only=known)
         baseline, *models = body
         rows, left_out = shown_rows(known.lines), len(models) - room
         idle = {"property"} | ({"training rows", "test rows"} if rows else set())
@@ -145,13 +146,14 @@ def _table(lines: Sequence[Line], width: int) -> list[str]:
     for name in SPARED:
         if _needed(texts, kept) > width:
             kept = [number for number in kept if header[number] != name]
-    rest = _needed(texts, kept) - width
-    if rest > 0:  # long names of models
-        longest = max(len(line[kept[0]]) for line in texts)
-        for line in texts:
-            line[kept[0]] = _clipped(line[kept[0]], max(8, longest - rest))
-    widths = {number: max(len(line[number]) for line in texts) for number in kept}
     words = {number for number in kept if header[number] in (*WORDS, *TASK_WORDS)}
+    # Long starts and remarks are shortened first, and names last.
+    for number in sorted(words, reverse=True):
+        if (rest := _needed(texts, kept) - width) > 0:
+            longest = max(len(line[number]) for line in texts)
+            for line in texts:
+                line[number] = _clipped(line[number], max(MIN_WORDS, longest - rest))
+    widths = {number: max(len(line[number]) for line in texts) for number in kept}
     rows = [
         "  ".join(
             line[number].ljust(widths[number])

@@ -15,6 +15,7 @@ from tests.aggregate.results import (
     write_classical,
     write_everything,
     write_irnet_and_forest,
+    write_joint,
     write_ranked,
     write_run,
 )
@@ -99,6 +100,17 @@ def test_json_has_the_best_of_each_task(tmp_path):
     (best,) = json.loads(done.stdout)["best"]
     assert (best["model"], best["n_runs"], best["unit"]) == ("irnet-17", 3, "eV/atom")
     assert best["test_mae_mean"] == pytest.approx(0.09)
+
+
+def test_models_that_differ_in_their_start_alone_can_be_told_apart(tmp_path):
+    write_joint(tmp_path, 0.1, 0.2)
+    write_run(tmp_path, 0.12)
+    write_run(tmp_path, 0.3, property="band_gap", unit="eV", n_test=6)
+    write_run(tmp_path, 4.0, "irnet-48")  # far above the baseline
+    lines = screen(make_tables(tmp_path), 60).splitlines()
+    forms = [line for line in lines if line.startswith("IRNet-17")][:2]
+    assert ["one net" in line for line in forms] == [True, False]
+    assert any(line.startswith("IRNet-48") and "far abo" in line for line in lines)
 
 
 def test_written_files_are_listed_and_figures_are_counted(tmp_path):
