@@ -18,7 +18,7 @@ PACKAGE = REPOSITORY / "irnet_hpc"
 ABOVE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 FOLDERS = (
     *("distributed", "data", "features", "models", "runs"),
-    *("pack", "train", "sweep", "aggregate", "predict", "export", "doctor"),
+    *("pack", "train", "sweep", "aggregate", "predict", "export", "fitting", "doctor"),
 )
 LINK = re.compile(r"(\]\()(?!https?:|#|mailto:)([^)\s#]+)((?:#[^)\s]*)?\))")
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from irnet_hpc.errors import UserError as UserError
     from irnet_hpc.features.frame import featurize as featurize
     from irnet_hpc.features.transformer import FormulaFeaturizer as FormulaFeaturizer
+    from irnet_hpc.fitting.fitted import load as load
+    from irnet_hpc.fitting.table_fit import fit as fit
     from irnet_hpc.pack.store import load_pack as load_pack
     from irnet_hpc.pack.table import pack_table as pack_table
     from irnet_hpc.predict.model import load_model as load_model
@@ -32,6 +34,8 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "fitting.table_fit": ["fit"],
+        "fitting.fitted": ["load"],
         "pack.table": ["pack_table"],
         "pack.store": ["load_pack"],
         "features.frame": ["featurize"],

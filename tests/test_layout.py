@@ -19,7 +19,7 @@ PACKAGE = REPOSITORY / "irnet_hpc"
 ORDER = (
     *("errors", "files", "console"),
     *("distributed", "data", "features", "models", "runs"),
-    *("pack", "train", "sweep", "predict", "aggregate", "export", "doctor"),
+    *("pack", "train", "sweep", "predict", "aggregate", "export", "fitting", "doctor"),
 )
 COMMANDS = ("pack", "train", "sweep", "aggregate", "predict", "export", "doctor")
 # Commands of one file each, above all folders.

@@ -10,6 +10,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "blocks": ["lost_path", "rejected_path"],
         "options": ["add_reading_options", "reading_of"],
         "pipeline": ["PackOptions", "pack_source"],
         "select": ["Selection", "one_per_formula", "split_and_order"],

@@ -2,7 +2,8 @@
 
 `members.py` reads a network and `committee.py` makes an ensemble of several. `candidates.py` reads
 the rows, `screening.py` predicts them batch by batch, and `output.py` writes the predictions.
-`model.py` does the same from Python.
+`model.py` does the same from Python, and `saved.py` reads the
+folders that `irnet_hpc.fit` writes.
 """
 
 import lazy_loader
@@ -19,7 +20,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "importance_of",
         ],
         "members": ["Member", "fold_normalisation", "make_predictor", "read_member"],
-        "model": ["Model", "load_model"],
+        "model": ["DEFAULT_LEVEL", "Model", "load_model"],
+        "saved": ["FILE", "PACKS", "RESULTS", "SavedFit", "choose_run", "read_fit", "write_fit"],
         "screening": ["training_elements"],
     },
 )

@@ -68,14 +68,15 @@ def _predict(
     from irnet_hpc.predict import output
     from irnet_hpc.predict.best_run import best_run
     from irnet_hpc.predict.committee import calibrate_ensemble, load_ensemble
+    from irnet_hpc.predict.saved import runs_and_packs
     from irnet_hpc.predict.screening import screen
 
     keep_freed_memory()
     output.check_output(arguments.output)
-    runs: list[str | Path] = list(folders)
+    runs, pack_dir = runs_and_packs(folders, arguments.pack_dir)
     if arguments.best:
         runs = [best_run(arguments.results, arguments.best, arguments.pack)]
-    ensemble, evidence = load_ensemble(runs, arguments.pack_dir, device_of(0))
+    ensemble, evidence = load_ensemble(runs, pack_dir, device_of(0))
     ensemble, reports = calibrate_ensemble(ensemble, evidence, arguments.interval)
     row_filter = _row_filter(arguments, ensemble.properties)
     began = time.monotonic()
@@ -267,8 +268,9 @@ def parser() -> CommandParser:
         "names",
         nargs="*",
         metavar="RUN... TABLE",
-        help="folders of finished runs, then the table: .csv, .tsv or .jsonl (.gz, .xz), "
-        ".xlsx, .parquet, .feather or .json, or - for stdin",
+        help="folders of finished runs, or the folder of a model that irnet_hpc.fit has saved, "
+        "then the table: .csv, .tsv or .jsonl (.gz, .xz), .xlsx, .parquet, .feather or .json, "
+        "or - for stdin",
     )
     add("-o", "--output", required=True, help="a .csv or .csv.gz, or - for stdout")
     add(

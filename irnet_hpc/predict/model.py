@@ -17,6 +17,7 @@ from irnet_hpc.predict.committee import (
     load_ensemble,
 )
 from irnet_hpc.predict.output import flag_columns, number_columns, output_header
+from irnet_hpc.predict.saved import runs_and_packs
 from irnet_hpc.predict.screening import Ensemble, screen
 from irnet_hpc.runs.result import RunResult, read_result
 from irnet_hpc.runs.spec import read_spec, run_folder
@@ -107,6 +108,7 @@ class Model:
         if not isinstance(frame, pd.DataFrame):
             if not isinstance(frame, pd.Series):
                 frame = pd.Series(list(frame), dtype=object)
+            _refuse_structures(frame)
             frame = frame.rename("formula").to_frame()
             if layout.columns:
                 raise UserError(
@@ -147,7 +149,8 @@ def load_model(
 
     Args:
         runs: A finished run, or several, whose predictions are averaged. Each is the folder of a
-            run, or the result that `train_model` returned.
+            run, or the result that `train_model` returned. The folder that `irnet_hpc.fit` or its
+            model's `save` has written stands for the runs chosen there.
         results: The folder of all runs; a run that is given by its result is looked up there.
         pack_dir: Folder of the packs that the runs were trained on. The packs calibrate intervals
             and show which materials are outside the training data. None: $IRNET_PACKS, else packs/.
@@ -171,7 +174,18 @@ def load_model(
     folders = [
         _folder_of(run, results) if isinstance(run, RunResult) else Path(run) for run in given
     ]
-    return Model(*load_ensemble(folders, pack_dir, device_of(0, device)))
+    runs_there, packs = runs_and_packs(folders, pack_dir)
+    return Model(*load_ensemble(runs_there, packs, device_of(0, device)))
+
+
+def _refuse_structures(materials: "pd.Series") -> None:
+    """Raise UserError for objects that have a composition but are none, such as structures."""
+    for value in materials:
+        if hasattr(value, "composition") or hasattr(value, "get_chemical_formula"):
+            raise UserError(
+                f"materials must be formulas, got a {type(value).__name__}; give the composition "
+                "of each structure, such as structure.composition"
+            )
 
 
 def _folder_of(run: RunResult, results: str | Path) -> Path:

@@ -17,12 +17,14 @@ import pytest
 import torch
 from sklearn.datasets import make_friedman1
 from sklearn.linear_model import LinearRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import irnet_hpc
 from irnet_hpc.distributed.engines import Alone
 from irnet_hpc.errors import UserError
+from irnet_hpc.features.transformer import FormulaFeaturizer
 from irnet_hpc.runs.recipes import RECIPES, resolve
 from irnet_hpc.runs.spec import RunSpec, model_of
 from irnet_hpc.train.dataset import arrange
@@ -213,3 +215,38 @@ def test_fits_in_threads_leave_the_output_and_the_log_of_the_program_as_they_wer
     for n_rows, together in list(predicted.items()):
         fit(n_rows)
         assert np.array_equal(predicted[n_rows], together)
+
+
+FORMULAS = [f"Fe{i}O{j}" for i in range(1, 13) for j in range(1, 13)]
+
+
+def test_formulas_go_through_pipelines_cross_validation_and_grid_searches():
+    """From formulas alone, a network in a pipeline learns a rule that the median does not know."""
+    share = np.array([i / (i + j) for i in range(1, 13) for j in range(1, 13)])
+    y = 20 * share * (1 - share)
+    recipe = FP32 | {"name": "small", "batch": 16, "epochs": 40, "learning_rate": 5e-3}
+    network = IRNetRegressor(layers=SMALL, recipe=recipe)
+    pipeline = make_pipeline(FormulaFeaturizer("elements"), network)
+    folds = KFold(3, shuffle=True, random_state=0)
+    errors = -cross_val_score(
+        pipeline, FORMULAS, y, cv=folds, scoring="neg_mean_absolute_error", error_score="raise"
+    )
+    of_median = np.abs(y - np.median(y)).mean()
+    assert len(errors) == 3 and errors.max() < 0.5 * of_median
+    search = GridSearchCV(
+        pipeline,
+        {"irnetregressor__recipe": [recipe | {"epochs": 1, "name": "one"}, recipe]},
+        cv=folds,
+        scoring="neg_mean_absolute_error",
+        error_score="raise",
+    )
+    search.fit(FORMULAS, y)
+    assert search.best_params_["irnetregressor__recipe"]["epochs"] == 40
+    assert search.predict(["FeO"])[0] == pytest.approx(5.0, abs=1.5)
+
+
+def test_weights_of_rows_are_refused_by_name():
+    with pytest.raises(TypeError, match="sample_weight"):
+        make_pipeline(FormulaFeaturizer("elements"), IRNetRegressor(layers=SMALL)).fit(
+            FORMULAS, np.ones(len(FORMULAS)), irnetregressor__sample_weight=np.ones(len(FORMULAS))
+        )

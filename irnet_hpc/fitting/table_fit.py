@@ -1,0 +1,199 @@
+"""Fit a table: pack it, train several models, and choose the one with the lowest val MAE.
+
+The class that is returned is in fitted.py.
+"""
+
+import logging
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from irnet_hpc.errors import UserError
+from irnet_hpc.fitting.fitted import FittedModel
+from irnet_hpc.pack.store import Pack
+from irnet_hpc.pack.table import pack_table
+from irnet_hpc.predict.saved import PACKS, RESULTS, SavedFit, choose_run, write_fit
+from irnet_hpc.runs.classical_grids import GRIDS
+from irnet_hpc.runs.recipes import DEFAULT_RECIPE, RECIPES, fitting_batch
+from irnet_hpc.runs.spec import model_of
+from irnet_hpc.train.library import train_model
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+MODELS = ("extra_trees", "random_forest", "irnet-17")
+FEATURES = "magpie+elements"
+MIN_ROWS = 50
+# The recipe of networks on few rows, that of jobs/transfer.yaml; the batch depends on the rows.
+SMALL = {
+    "name": "small",
+    "base": DEFAULT_RECIPE,
+    "epochs": 60,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.0,
+    "decay_epochs": 12.0,
+}
+
+
+class Reading(TypedDict, total=False):
+    """The arguments of `pack_table` that `fit` passes on."""
+
+    rows: int | None
+    split: str
+    split_seed: int
+    filters: bool
+    limits: Mapping[str, tuple[float, float]] | None
+    data_dir: str | Path | None
+    workers: int | None
+    overwrite: bool
+    formula_column: str | None
+    rename: Mapping[str, str] | None
+    drop: str | Sequence[str]
+    missing: str | Sequence[str]
+    sheet: str | None
+    strict: bool
+    duplicates: str | None
+
+
+def fit(
+    table: "str | Path | pd.DataFrame",
+    target: str,
+    *,
+    unit: str | None = None,
+    models: str | Sequence[str] = MODELS,
+    features: str = FEATURES,
+    recipe: str | dict[str, Any] | None = None,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    device: str = "auto",
+    **reading: Unpack[Reading],
+) -> FittedModel:
+    """Fit models to a table of formulas and a property, and return the best one.
+
+    The table is read and split as `pack_table` does it: rows that cannot be read are left out and
+    listed in `rejected`, a hash of the formula decides the split, and all rows of a formula are on
+    one side. Each model is trained and tested as `train_model` does it. The model with the lowest
+    MAE on the val rows is chosen; the test rows choose nothing, so its test MAE is honest.
+    Progress is logged at level INFO by `logging.getLogger("irnet_hpc")`.
+
+    Args:
+        table: A DataFrame, a path to a table (.csv, .xlsx, .parquet, ...), or the name of a source
+            such as `alloys`.
+        target: The column to predict, by its header, such as `Eg (eV)`, or by the name of the
+            property, such as `band_gap`.
+        unit: The unit of the target, if neither the package nor the header tells it.
+        models: The models to compare: classical ones such as `boosted_trees`, networks such as
+            `irnet-17`, or layer strings such as `256BARx4-64BARx2-1`.
+        features: Feature sets joined by +.
+        recipe: The recipe of the networks: a name, or a dict of fields. None: the default recipe,
+            or with fewer than 8,192 training rows one of more epochs and smaller batches.
+        seed: The seed of the models.
+        folder: The folder to keep packs and results in. If the call is interrupted, or repeated
+            with more models, only what is missing is computed; models that were fitted there
+            before take part in the choice. None: a temporary folder, which `save` copies.
+        device: `auto`, `cpu` or `cuda`.
+        **reading: Further arguments of `pack_table`, such as `formula_column` or `duplicates`.
+
+    Returns:
+        The fitted model, which predicts, shows the table of all models, and can be saved.
+
+    Raises:
+        UserError: If an argument or the table is wrong, if fewer than 50 rows can be used, if all
+            targets are equal, or if no model could be trained.
+    """
+    if not isinstance(target, str):
+        raise UserError(f"target must be the header of one column, got {target!r:.80}")
+    if not isinstance(unit, str | None):
+        raise UserError(f"unit must be a string such as 'GPa', got {unit!r}")
+    wanted = _models(models)
+    temporary = tempfile.TemporaryDirectory(prefix="irnet-fit-") if folder is None else None
+    place = Path(temporary.name if temporary else folder or "")
+    is_file = isinstance(table, str | os.PathLike)
+    with pack_table(
+        table,
+        name=None if is_file else f"table-{features}",
+        features=features,
+        properties=target,
+        units={target: unit} if unit else None,
+        pack_dir=place / PACKS,
+        **reading,
+    ) as pack:
+        (property,) = pack.units
+        _check_rows(pack, property)
+        failed: dict[str, str] = {}
+        for name, options in wanted.items():
+            logger.info(f"model {name}")
+            own = None if name in GRIDS else recipe or _recipe(pack, property)
+            try:
+                train_model(
+                    pack,
+                    property,
+                    recipe=own,
+                    seed=seed,
+                    results=place / RESULTS,
+                    device=device,
+                    **options,
+                )
+            except UserError as error:
+                if len(wanted) == 1:
+                    raise
+                logger.warning(f"warning: {name} is left out: {error}")
+                failed[name] = str(error)
+        if len(failed) == len(wanted):
+            reasons = "; ".join(f"{name}: {why}" for name, why in failed.items())
+            raise UserError(f"no model could be trained on {property}: {reasons}")
+        chosen = choose_run(place, property, pack.name)
+        write_fit(place, SavedFit(property, pack.name, (chosen,), failed))
+    return FittedModel(place, temporary)
+
+
+def _recipe(pack: Pack, property: str) -> dict[str, Any] | None:
+    """Return the recipe for the training rows of a pack; None for the default one."""
+    batch = fitting_batch(int(pack.attrs["reported"][property]["train"]))
+    if batch >= RECIPES[DEFAULT_RECIPE].batch:
+        return None
+    return SMALL | {"batch": batch, "norm_group": batch}
+
+
+def _models(models: str | Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return name -> the arguments of `train_model` that name the model.
+
+    Raises UserError if a name is unknown or is given twice.
+    """
+    names = [models] if isinstance(models, str) else list(models)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise UserError(f"models must be names such as {', '.join(MODELS)}, got {models!r:.80}")
+    wanted = {}
+    for name in names:
+        if name in wanted:
+            raise UserError(f"each model must be given once, got {name!r} twice")
+        described = model_of(name)
+        wanted[name] = (
+            {"layers": described["layers"]}
+            if "layers" in described
+            else {"architecture": described["architecture"], "depth": described["depth"]}
+        )
+    return wanted
+
+
+def _check_rows(pack: Pack, property: str) -> None:
+    """Raise UserError if a pack has too few rows to learn from, or nothing to learn."""
+    import numpy as np
+
+    y = np.concatenate([pack.y(property, pack.rows(role)) for role in ("train", "val", "test")])
+    y = y[~np.isnan(y)]
+    if len(y) < MIN_ROWS:
+        left_out = ", ".join(f"{n:,} {why}" for why, n in pack.attrs["rejected"].items())
+        raise UserError(
+            f"a table must have at least {MIN_ROWS} rows that can be used, got {len(y)} of "
+            f"{pack.attrs['n_read']:,} rows" + (f" ({left_out})" if left_out else "")
+        )
+    if y.min() == y.max():
+        raise UserError(
+            f"the targets must differ, but all {len(y):,} values of {property} are {y[0]:g} "
+            f"{pack.units[property]}"
+        )
