@@ -18,4 +18,5 @@ source env/activate.sh
 
 # One slot a node, and the node for ourselves (-x): each task takes all cores and GPUs that it sees.
 exec mpiexec -n 2 --map-by ppr:1:node --bind-to none --mca orte_abort_on_non_zero_status 0 \
+  -x LSB_JOBID -x LSB_JOBINDEX \
   python -m irnet_hpc.sweep work "${MATRIX:-jobs/full.yaml}" --workers auto

@@ -14,8 +14,10 @@ set -euo pipefail
 cd "$PBS_O_WORKDIR"
 source env/activate.sh
 
-# A second before the end PBS kills what is left: the workers stop and save five minutes earlier.
+# The workers ask qstat when the job ends, and save a minute before. Where the nodes have no qstat, `timeout` stops them five minutes
+# before: PBS itself kills what is left within seconds.
 n_nodes=$(sort -u "$PBS_NODEFILE" | wc -l)
 exec timeout --signal=TERM --kill-after=240 $((12 * 3600 - 300)) \
   mpiexec -n "$n_nodes" --map-by ppr:1:node --bind-to none --mca orte_abort_on_non_zero_status 0 \
+  -x PBS_JOBID \
   python -m irnet_hpc.sweep work "${MATRIX:-jobs/full.yaml}" --workers auto

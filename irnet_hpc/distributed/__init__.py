@@ -3,8 +3,8 @@
 `engines` connects the ranks of a training by Horovod or torch.distributed, `mpi` connects the ranks
 of packing. `launch` finds out which launcher started them, and `rendezvous` connects those that got
 no address from it. `worker_pool` runs pure functions on the cores of one machine. `slurm_commands`
-runs SLURM's commands. `processes` and `memory` read what the operating system knows about processes
-and memory.
+runs SLURM's commands, and `job_end` asks SLURM, PBS or LSF when this job ends. `processes` and
+`memory` read what the operating system knows about processes and memory.
 """
 
 import lazy_loader
@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "together",
         ],
         "gpus": ["check_own_gpus", "device_of", "has_driver", "have_own_gpus", "why_none"],
+        "job_end": ["SCHEDULERS", "end_of_job"],
         "launch": [
             "DEVICES",
             "ENGINES",
@@ -61,7 +62,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "Job",
             "JobEnd",
             "SlurmError",
-            "end_of_job",
             "host_names",
             "how_ended",
             "max_array_size",

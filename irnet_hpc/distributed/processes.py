@@ -43,6 +43,13 @@ def process_name(pid: int) -> str | None:
     return status and f"{pid}@{status[1]}"
 
 
+def own_start() -> float:
+    """Return when this process began, in s since 1970."""
+    import psutil
+
+    return psutil.Process().create_time()
+
+
 def is_alive(process: str | None) -> bool:
     """Return True if the process that `process_name` named still runs on this machine."""
     name = re.fullmatch(r"([0-9]{1,18})@([0-9]+)", process or "")

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
+from irnet_hpc.distributed.processes import own_start
 from irnet_hpc.errors import UserError
 
 # How a message begins when the end of the job stops a training.
@@ -112,7 +113,7 @@ def restart_count(environment: Mapping[str, str] = os.environ) -> int:
     return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else 0
 
 
-def end_of_job(
+def end_of_slurm_job(
     environment: Mapping[str, str] = os.environ, began: float | None = None
 ) -> float | None:
     """Return when SLURM will end the job of this process, in s since 1970.
@@ -126,7 +127,7 @@ def end_of_job(
     """
     if not (job := own_job(environment)) and "SLURM_JOB_END_TIME" not in environment:
         return None
-    began = _own_start() if began is None else began
+    began = own_start() if began is None else began
     with contextlib.suppress(ValueError):
         stated = float(environment.get("SLURM_JOB_END_TIME", ""))
         if began < stated < math.inf:  # false for nan
@@ -142,13 +143,6 @@ def end_of_job(
             with contextlib.suppress(ValueError):  # N/A, the job has no end
                 ends.append(datetime.fromisoformat(f"{line}+00:00").timestamp())
     return min((end for end in ends if end > began), default=None)
-
-
-def _own_start() -> float:
-    """Return when this process began, in s since 1970."""
-    import psutil
-
-    return psutil.Process().create_time()
 
 
 def stop_by(end: float | None, now: float | None = None) -> float:

@@ -49,6 +49,20 @@ class SweepOptions:
     # submission whose cells it takes; else None.
     token: str | None = None
 
+    def __post_init__(self) -> None:
+        """Check the numbers. Raises UserError for one that no command line would take."""
+        for name in ("bundle", "workers", "n_ranks", "max_jobs", "pack_nodes"):
+            value = getattr(self, name)
+            may_be_auto, may_be_none = name in ("bundle", "workers"), name != "bundle"
+            is_number = type(value) is int and value >= 1
+            if not (
+                is_number or (may_be_auto and value == AUTO) or (may_be_none and value is None)
+            ):
+                kinds = [f"{AUTO!r}"] * may_be_auto + ["None"] * may_be_none
+                raise UserError(
+                    f"{name} must be a whole number from 1 or {' or '.join(kinds)}, got {value!r}"
+                )
+
 
 @dataclasses.dataclass(frozen=True)
 class SweepContext:

@@ -22,6 +22,7 @@ from irnet_hpc.sweep.context import SweepContext
 from irnet_hpc.sweep.estimates import estimates
 from irnet_hpc.sweep.jobs import Commands, TrainingJob, pack_command, train_options
 from irnet_hpc.sweep.matrix.resources import Resources
+from irnet_hpc.sweep.places import threads_of
 from irnet_hpc.sweep.sbatch import (
     afterany,
     node_parameters,
@@ -169,7 +170,8 @@ class _Submission:
                 continue
             log = self.path.with_name(f"pack-{name}-{self.token}.log")
             resources = matrix.pack_resources
-            build = Commands([pack_command(missing[name], resources.cpus_per_rank)], log)
+            n_cores = resources.cpus_per_rank
+            build = Commands([pack_command(missing[name], n_cores)], log, n_threads=n_cores)
             (job,) = self._sbatch([build], f"irnet:pack:{name}", Shape(resources, None), False)
             journal.note(self.path, [{"pack": name, "job": job, "log": str(log)}])
             self.made_by[name] = job
@@ -238,7 +240,9 @@ class _Submission:
             site_gpus=context.site.gpus_per_task,
         )
         folders = [status.folder for status in bundle]
-        return TrainingJob(options, first.folder / "train.log", resources, folders)
+        # The environment of the job, not that of this process, may state another number.
+        n_threads = threads_of(first, {})
+        return TrainingJob(options, first.folder / "train.log", resources, folders, n_threads)
 
     def _log_of(self, bundle: Bundle, job: str) -> str:
         """Return the bundle's log or, for a single cell, submitit's log.

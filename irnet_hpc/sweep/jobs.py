@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irnet_hpc.console import ExitStatus, exit_status
-from irnet_hpc.distributed.launch import LAUNCHERS
+from irnet_hpc.distributed.job_end import end_of_job
+from irnet_hpc.distributed.launch import LAUNCHERS, stated_threads
+from irnet_hpc.distributed.processes import wait_quietly
 from irnet_hpc.distributed.slurm_commands import (
     SIGNAL_LEAD_S,
     SIGNAL_SLACK_S,
-    end_of_job,
     own_job,
     requeue,
 )
@@ -127,12 +128,29 @@ def signal_lead_s(resources: Resources) -> int:
 
 
 class TrainingJob:
-    """A cell or a bundle of cells; submitit runs it once in every rank of a SLURM job."""
+    """A cell or a bundle of cells; submitit runs it once in every rank of a SLURM job.
+
+    Args:
+        options: The options of `train`.
+        log: The file to which the training's output is appended.
+        resources: What the job asks for.
+        folders: The run folders of the cells.
+        n_threads: The threads of each rank, where the job's environment states no other number.
+    """
+
+    # A job that was submitted by an older version states its threads in its environment.
+    n_threads: int | None = None
 
     def __init__(
-        self, options: Sequence[str], log: Path, resources: Resources, folders: Sequence[Path]
+        self,
+        options: Sequence[str],
+        log: Path,
+        resources: Resources,
+        folders: Sequence[Path],
+        n_threads: int,
     ) -> None:
         self.options, self.log, self.resources, self.folders = options, log, resources, folders
+        self.n_threads = n_threads
 
     def __call__(self) -> None:
         """Train.
@@ -144,6 +162,8 @@ class TrainingJob:
         began, rank = time.time(), JobEnvironment().global_rank
         if rank == 0:
             _redirect_output_to(self.log)
+        with_threads(self.n_threads)
+        wait_quietly()
         # Imported here, since it imports torch, which planning does not need.
         from irnet_hpc.train import cli as train
 
@@ -189,14 +209,27 @@ class Commands:
     """Commands that submitit runs one after the other, even if one of them fails.
 
     The class is used for packs, the aggregator, and `sweep run` in the background.
+
+    Args:
+        commands: The commands.
+        log: The file to which their output is appended.
+        gpus: The value of CUDA_VISIBLE_DEVICES (None: unset). It is kept here, since submitit
+            empties the variable for a local job that requests no GPU.
+        n_threads: The threads of each command, where the job's environment states no other number;
+            None: as many as the command chooses.
     """
 
+    n_threads: int | None = None  # of a job that was submitted by an older version
+
     def __init__(
-        self, commands: Sequence[Sequence[str]], log: Path, gpus: str | None = None
+        self,
+        commands: Sequence[Sequence[str]],
+        log: Path,
+        gpus: str | None = None,
+        n_threads: int | None = None,
     ) -> None:
-        # `gpus` is the value of CUDA_VISIBLE_DEVICES (None: unset). It is kept here, since submitit
-        # empties the variable for a local job that requests no GPU.
         self.commands, self.log, self.gpus = commands, log, gpus
+        self.n_threads = n_threads
 
     def __call__(self) -> None:
         """Run the commands and write their output to one log. Raises RuntimeError if one failed."""
@@ -205,6 +238,7 @@ class Commands:
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)
             if self.gpus is not None:
                 os.environ["CUDA_VISIBLE_DEVICES"] = self.gpus
+            with_threads(self.n_threads)
             for command in self.commands:
                 process = subprocess.Popen(
                     command, stdout=log, stderr=log, stdin=subprocess.DEVNULL
@@ -215,6 +249,16 @@ class Commands:
                     failed.append(f"{name} ended with status {process.returncode}")
         if failed:
             raise RuntimeError(f"{'; '.join(failed)}; see {self.log}")
+
+
+def with_threads(n_threads: int | None) -> None:
+    """Give this process and its children so many threads, unless the environment states a number.
+
+    The jobs of a sweep do not export OMP_NUM_THREADS: it would count as the user's own number, also
+    for the jobs that a job submits.
+    """
+    if n_threads is not None and stated_threads() is None:
+        os.environ["OMP_NUM_THREADS"] = str(n_threads)
 
 
 def _redirect_output_to(log: Path) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from irnet_hpc.console import ExitStatus
+from irnet_hpc.distributed.job_end import end_of_job
 from irnet_hpc.distributed.processes import process_name
-from irnet_hpc.distributed.slurm_commands import end_of_job, stop_by
+from irnet_hpc.distributed.slurm_commands import stop_by
 from irnet_hpc.files import lock
 from irnet_hpc.runs.lease import Leases
 from irnet_hpc.runs.state_names import Cause, CellState
@@ -27,6 +28,7 @@ from irnet_hpc.sweep.cell_states import CellStatus, Ledger, read_ledger
 from irnet_hpc.sweep.context import SweepContext, take_up
 from irnet_hpc.sweep.crew import Crew
 from irnet_hpc.sweep.estimates import minutes_of_cells
+from irnet_hpc.sweep.first_checks import check_possible
 from irnet_hpc.sweep.jobs import pack_command
 from irnet_hpc.sweep.matrix.packs import MatrixPack
 from irnet_hpc.sweep.places import Place, Places, places_here
@@ -123,8 +125,7 @@ def _claim(context: SweepContext) -> tuple[Ledger, Path | None]:
             held.enter_context(journal.alone(context.results))
         ledger = take_up(context)
         statuses = ledger.to_do(options.stale)
-        if options.workers not in (None, AUTO):
-            places_here(options.workers, statuses)  # refuses too many before anything is claimed
+        check_possible(context, statuses)
         claims = [{"cell": status.name} for status in statuses]
         packs = context.matrix.packs
         if not claims and not any("all" in p.properties and not p.exists for p in packs):

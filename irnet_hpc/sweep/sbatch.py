@@ -58,10 +58,6 @@ def slurm_parameters(
         "mem": f"{round(resources.memory_gb * 1024)}M",
         "use_srun": is_training,
     }
-    parameters["setup"] = [
-        *parameters["setup"],
-        f"export OMP_NUM_THREADS={resources.cpus_per_rank}",
-    ]
     return parameters | (_srun_parameters(site, resources) if is_training else {})
 
 

@@ -133,7 +133,9 @@ def to_slurm(
             is_training=False,
         )
         folder = state_folder() / f"{matrix.name}-{token}"
-        (job,) = submit_jobs(folder, parameters, [Commands([command], path)])
+        n_threads = 1 if kind == "tables" else None
+        jobs_of_kind = [Commands([command], path, n_threads=n_threads)]
+        (job,) = submit_jobs(folder, parameters, jobs_of_kind)
         return job.job_id
 
     if matrix.retry:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from irnet_hpc.console import ExitStatus
+from irnet_hpc.distributed.job_end import SCHEDULERS
 from irnet_hpc.distributed.processes import process_name
 from irnet_hpc.sweep.jobs import outside_any_job
 from irnet_hpc.sweep.places import Place
@@ -26,6 +27,9 @@ KEPT = (
     *("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT"),
     *("SLURM_JOB_END_TIME", "SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE"),
 )
+# They would ask PBS or LSF again for the end that this process knows, and horovodrun would take the
+# job for its own.
+NOT_FOR_TRAININGS = (*SCHEDULERS, "LSB_JOBINDEX")
 # Processes inherit the environment and the cores, which belong to the whole process or thread.
 _starting = threading.Lock()
 
@@ -157,12 +161,13 @@ class WorkerProcess:
         if self.n_workers > 1:
             kept["IRNET_WORKERS"] = str(self.n_workers)
         with _starting, _on_cores(places), outside_any_job():
+            inherited = {k: v for k, v in os.environ.items() if k not in NOT_FOR_TRAININGS}
             return subprocess.Popen(
                 command,
                 stdin=stdin,
                 stdout=stdout,
                 stderr=None if is_warm else subprocess.STDOUT,
-                env={"OMP_NUM_THREADS": str(n_threads)} | os.environ | kept,
+                env={"OMP_NUM_THREADS": str(n_threads)} | inherited | kept,
                 start_new_session=True,
             )
 

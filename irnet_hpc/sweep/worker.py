@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from irnet_hpc.distributed import launch
+from irnet_hpc.distributed.job_end import end_of_job
 from irnet_hpc.distributed.processes import STOP_SIGNALS, process_name
-from irnet_hpc.distributed.slurm_commands import end_of_job, stop_by
+from irnet_hpc.distributed.slurm_commands import stop_by
 from irnet_hpc.errors import UserError
 from irnet_hpc.runs.lease import Leases
 from irnet_hpc.runs.state_names import CellState
@@ -30,6 +31,7 @@ from irnet_hpc.sweep.cell_states import TO_DO, CellStatus, Ledger, read_ledger
 from irnet_hpc.sweep.context import SweepContext, check_budget
 from irnet_hpc.sweep.crew import Crew
 from irnet_hpc.sweep.estimates import minutes_of_cells
+from irnet_hpc.sweep.first_checks import check_possible
 from irnet_hpc.sweep.local import build_packs
 from irnet_hpc.sweep.one_folder import check_one_folder, warn_of_clock
 from irnet_hpc.sweep.places import Place, one_place, places_here
@@ -117,6 +119,9 @@ class _Worker:
                     f"on {socket.gethostname()}; all hosts must see the same folder of results"
                 )
         missing = [pack for pack in context.matrix.packs if not pack.exists]
+        if missing:
+            # Building them may take hours.
+            self._check(self._read(token))
         wanted = {cell.spec.pack for cell in context.matrix.cells}
         for name, status in build_packs(missing, wanted).items():
             self.failures[name] = f"failed pack {name}: status {status}; its cells were left out"
@@ -131,17 +136,23 @@ class _Worker:
             with Board(results, matrix.name, path) as board:
                 self._train(path, board)
 
-    def _read(self, path: Path) -> Ledger:
+    def _read(self, *tokens: str | None) -> Ledger:
+        """Read the ledger; to this worker, cells of its own journals are not queued but to do."""
         context = self.context
-        # To this worker, a cell of the submission that it works for is not queued: it is to do.
-        own = filter(None, (journal.token_of(path), context.options.token))
+        own = filter(None, (*tokens, context.options.token))
         ledger = read_ledger(context.matrix, context.results, except_tokens=tuple(own))
         return dataclasses.replace(ledger, chosen=self.chosen)
 
+    def _check(self, ledger: Ledger) -> None:
+        """Raise UserError if the cells may cost too much, or if this machine cannot train them."""
+        check_budget(self.context, ledger)
+        check_possible(self.context, self._candidates(ledger, None, with_missing_packs=True))
+
     def _train(self, path: Path, board: Board) -> None:
         context, options = self.context, self.context.options
-        ledger = self._read(path)
-        check_budget(context, ledger)
+        token = journal.token_of(path)
+        ledger = self._read(token)
+        self._check(ledger)
         statuses = self._candidates(ledger, None)
         if not statuses:
             return
@@ -151,7 +162,7 @@ class _Worker:
             self.done = crew.done
             while statuses and not (crew.is_late or board.why_leave()):
                 self._train_once(crew, statuses, minutes_of_cells(context.matrix, ledger))
-                ledger, statuses = self._next_reading(path, crew)
+                ledger, statuses = self._next_reading(token, crew)
             self.is_late = crew.is_late and bool(statuses)
             self.why_left = board.why_leave() or crew.why_left
 
@@ -177,11 +188,11 @@ class _Worker:
             if not problem.held
         }
 
-    def _next_reading(self, path: Path, crew: Crew) -> tuple[Ledger, list[CellStatus]]:
+    def _next_reading(self, token: str, crew: Crew) -> tuple[Ledger, list[CellStatus]]:
         """Read the ledger again, since others may have died or finished an origin meanwhile."""
         until = time.monotonic() + ORPHAN_S
         while True:
-            ledger = self._read(path)
+            ledger = self._read(token)
             crew.board.refresh()
             statuses = self._candidates(ledger, crew)
             taken = crew.board.standing.taken
@@ -196,7 +207,9 @@ class _Worker:
                 return ledger, statuses
             time.sleep(1.0)
 
-    def _candidates(self, ledger: Ledger, crew: Crew | None) -> list[CellStatus]:
+    def _candidates(
+        self, ledger: Ledger, crew: Crew | None, with_missing_packs: bool = False
+    ) -> list[CellStatus]:
         """List the cells that this worker may train.
 
         A cell that another sweep has queued is taken all the same, after all others: that sweep
@@ -206,7 +219,8 @@ class _Worker:
         # A submission's journal names the stale cells that it is to replace.
         with_stale = options.stale or bool(options.token)
         wanted = {*TO_DO, CellState.QUEUED, *((CellState.STALE,) if with_stale else ())}
-        missing = {pack.name for pack in self.context.matrix.packs if not pack.exists}
+        packs = self.context.matrix.packs
+        missing = {pack.name for pack in packs if not (pack.exists or with_missing_packs)}
         statuses = [
             status
             for status in ledger.cells

@@ -1,4 +1,4 @@
-"""Stop a training from outside: by signals, or before the end of a SLURM job.
+"""Stop a training from outside: by signals, or before the end of its job.
 
 Who asks. SLURM sends SIGUSR1 or SIGUSR2 some minutes before a job's time is up, and SIGTERM when
 the job is preempted; a user sends SIGTERM or Ctrl-C. Some SLURM installations send no signal, so
@@ -33,8 +33,9 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from irnet_hpc.distributed.engines import Comm
+from irnet_hpc.distributed.job_end import end_of_job
 from irnet_hpc.distributed.processes import STOP_SIGNALS, StopSignals
-from irnet_hpc.distributed.slurm_commands import end_of_job, stop_by
+from irnet_hpc.distributed.slurm_commands import stop_by
 from irnet_hpc.train.run import TrainOptions
 
 RAISE_AGAIN_S = 1.0
@@ -71,7 +72,7 @@ def stop_request(options: TrainOptions, comm: Comm) -> StopRequest:
 
 
 def job_end() -> float:
-    """Return when to stop because this SLURM job ends, in s since 1970; infinity means never."""
+    """Return when to stop because this job ends, in s since 1970; infinity means never."""
     return stop_by(end_of_job())
 
 

@@ -10,7 +10,7 @@ import pytest
 from irnet_hpc.console import ExitStatus
 from irnet_hpc.distributed.processes import STOP_SIGNALS, StopSignals
 from irnet_hpc.distributed.slurm_commands import (
-    end_of_job,
+    end_of_slurm_job,
     how_ended,
     max_array_size,
     own_job,
@@ -36,29 +36,29 @@ def test_the_end_is_what_slurm_has_told_the_job_or_says_when_asked(tmp_path):
     job = squeue(
         tmp_path, 'case "$*" in *--jobs=17*%e*) [ "$TZ" = UTC ] && echo 2026-11-25T20:00:00;; esac'
     )
-    assert end_of_job(job, began=0) == AT_20
-    assert end_of_job(job | {"SLURM_JOB_END_TIME": "1795600000"}, began=0) == 1795600000
+    assert end_of_slurm_job(job, began=0) == AT_20
+    assert end_of_slurm_job(job | {"SLURM_JOB_END_TIME": "1795600000"}, began=0) == 1795600000
     for stated in ("soon", "", "nan", "inf", "-1"):
-        assert end_of_job(job | {"SLURM_JOB_END_TIME": stated}, began=0) == AT_20
+        assert end_of_slurm_job(job | {"SLURM_JOB_END_TIME": stated}, began=0) == AT_20
 
 
 def test_an_end_before_this_process_began_is_that_of_another_job(tmp_path):
     """A shell that outlived its job keeps its variables: trainings would stop at once, for ever."""
     job = squeue(tmp_path, "echo 2026-11-25T20:00:00")
     passed = {"SLURM_JOB_END_TIME": str(int(AT_20) - 3600)}
-    assert end_of_job(job | passed, began=AT_20 - 60) == AT_20  # SLURM knows another end
-    assert end_of_job(job | passed, began=AT_20 + 60) is None
-    assert end_of_job({"PATH": "/bin"} | passed, began=AT_20) is None
-    assert end_of_job(job | {"SLURM_JOB_END_TIME": "1000000000"}) is None  # this very process
+    assert end_of_slurm_job(job | passed, began=AT_20 - 60) == AT_20  # SLURM knows another end
+    assert end_of_slurm_job(job | passed, began=AT_20 + 60) is None
+    assert end_of_slurm_job({"PATH": "/bin"} | passed, began=AT_20) is None
+    assert end_of_slurm_job(job | {"SLURM_JOB_END_TIME": "1000000000"}) is None  # this very process
     # While the job is in its grace time its end has passed, but the process is older.
-    assert end_of_job(job | passed, began=AT_20 - 7200) == AT_20 - 3600
+    assert end_of_slurm_job(job | passed, began=AT_20 - 7200) == AT_20 - 3600
 
 
 def test_each_task_of_an_array_asks_for_itself_alone(tmp_path):
     """The last task has the array's number: asked for 17, squeue answers for all tasks."""
     answer = 'case "$*" in *--jobs=17_3*) echo 2026-11-25T20:00:00;; *) echo N/A; echo N/A;; esac'
     array = {"SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "3"}
-    assert end_of_job(squeue(tmp_path, answer) | array, began=0) == AT_20
+    assert end_of_slurm_job(squeue(tmp_path, answer) | array, began=0) == AT_20
     assert own_job(array | {"SLURM_JOB_ID": "17"}) == "17_3"
     # Another task of the array, or a job that a task submitted: the variables are the same.
     assert own_job(array | {"SLURM_JOB_ID": "21"}) == "21"
@@ -68,7 +68,7 @@ def test_each_task_of_an_array_asks_for_itself_alone(tmp_path):
 
 def test_the_first_component_of_a_heterogeneous_job_to_end_ends_it(tmp_path):
     lines = "echo 2026-11-25T21:00:00; echo N/A; echo 2026-11-25T20:00:00"
-    assert end_of_job(squeue(tmp_path, lines), began=0) == AT_20
+    assert end_of_slurm_job(squeue(tmp_path, lines), began=0) == AT_20
 
 
 @pytest.mark.parametrize(("text", "count"), [("", 0), ("2", 2), ("many", 0), ("²", 0)])
@@ -107,10 +107,10 @@ def test_a_signal_that_killed_a_job_is_read_from_its_exit_code(
 
 @pytest.mark.parametrize("answer", ["echo N/A", "exit 1", "true"])
 def test_where_there_is_no_end_or_no_answer_there_is_none(answer, tmp_path):
-    assert end_of_job(squeue(tmp_path, answer), began=0) is None
-    assert end_of_job({"PATH": str(tmp_path)}) is None  # no job
+    assert end_of_slurm_job(squeue(tmp_path, answer), began=0) is None
+    assert end_of_slurm_job({"PATH": str(tmp_path)}) is None  # no job
     (tmp_path / "squeue").unlink()
-    assert end_of_job({"PATH": str(tmp_path), "SLURM_JOB_ID": "17"}) is None  # no SLURM
+    assert end_of_slurm_job({"PATH": str(tmp_path), "SLURM_JOB_ID": "17"}) is None  # no SLURM
 
 
 def test_a_machine_of_no_cluster_has_no_arrays_however_much_scontrol_prints(tmp_path, monkeypatch):

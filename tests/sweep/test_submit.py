@@ -2,12 +2,16 @@
 
 import json
 import os
+import pickle
 import stat
 from pathlib import Path
 
 import pytest
 
 from irnet_hpc.errors import UserError
+from irnet_hpc.sweep.cell_states import read_ledger
+from irnet_hpc.sweep.jobs import Commands, TrainingJob, with_threads
+from irnet_hpc.sweep.places import threads_of
 from tests.sweep.stand_ins import LAST, MODELS, SMALL, command, fail, wait_until
 
 
@@ -169,3 +173,42 @@ def test_without_slurm_a_process_in_the_background_does_the_same(tmp_path, alloy
     log = Path(done.stdout.partition("the tables will be in ")[2].split()[0])
     wait_until(lambda: "2 of 2 cells are done" in log.read_text())
     assert "mixing_enthalpy (eV/atom)" in log.read_text()
+
+
+SIZES = """
+packs: [alloys-magpie]
+properties: [mixing_enthalpy]
+models: [64BARx2-1, irnet-17, decision_tree]
+resources: {minutes: 30, cpus_per_rank: 4}
+"""
+
+
+def submitted(tmp_path, of: type) -> list:
+    """Return the jobs that were given to submitit, of a class of ours."""
+    jobs = (pickle.loads(path.read_bytes()) for path in (tmp_path / "state").rglob("*.pkl"))
+    return [job.function for job in jobs if isinstance(getattr(job, "function", None), of)]
+
+
+def test_a_job_has_the_threads_that_pay_as_a_worker_has(place, slurm, tmp_path, monkeypatch):
+    place.path.write_text(SIZES)
+    assert place.sweep("submit") == 0
+    entries = read_ledger(place.matrix, place.results).cells
+    expected = {str(entry.folder): threads_of(entry, {}) for entry in entries}
+    jobs = submitted(tmp_path, TrainingJob)
+    assert {str(job.folders[0]): job.n_threads for job in jobs} == expected
+    assert sorted(expected.values()) == [1, 4, 4]
+    assert not [text for text in slurm.scripts() if "OMP_NUM_THREADS" in text]
+    # The retry job states none: it would count as the user's number in the jobs that it submits.
+    assert sorted(str(job.n_threads) for job in submitted(tmp_path, Commands)) == ["1", "None"]
+
+
+@pytest.mark.parametrize(
+    ("stated", "n_threads", "expected"), [(None, 4, "4"), ("2", 4, "2"), (None, None, None)]
+)
+def test_the_users_own_number_of_threads_counts_in_a_job(stated, n_threads, expected, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if stated:
+        monkeypatch.setenv("OMP_NUM_THREADS", stated)
+    with_threads(n_threads)
+    assert os.environ.get("OMP_NUM_THREADS") == expected
+    os.environ.pop("OMP_NUM_THREADS", None)

@@ -38,3 +38,13 @@ def test_a_matrix_may_be_a_mapping(place, stand_in):
 def test_a_mapping_that_is_no_matrix_is_a_users_mistake(tmp_path):
     with pytest.raises(UserError, match="seeds"):
         run_sweep(MATRIX | {"sedes": [0]}, results=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("workers", 0), ("workers", "many"), ("workers", True), ("n_ranks", 0), ("bundle", None)],
+)
+def test_a_number_that_no_command_line_takes_is_refused(tmp_path, option, value):
+    with pytest.raises(UserError, match=f"^{option} must be a whole number from 1") as error:
+        run_sweep(MATRIX, results=tmp_path / "results", **{option: value})
+    assert repr(value) in str(error.value) and not (tmp_path / "results").exists()

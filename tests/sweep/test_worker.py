@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,14 @@ import pytest
 from irnet_hpc.console import ExitStatus
 from irnet_hpc.distributed.launch import detect
 from irnet_hpc.distributed.processes import is_alive
+from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
 from irnet_hpc.runs import lease
+from irnet_hpc.sweep import first_checks, local
 from irnet_hpc.sweep.cell_states import read_ledger
 from irnet_hpc.sweep.matrix.matrix import read_matrix
 from irnet_hpc.sweep.one_folder import check_one_folder
-from tests.sweep.stand_ins import ROOT, wait_until
+from tests.sweep.stand_ins import MODELS, ROOT, SMALL, wait_until
 
 TINY = "{name: tiny, base: onecycle, precision: fp32, batch: 64, norm_group: 32, epochs: 2}"
 LONG = TINY.replace("epochs: 2", "epochs: 150")
@@ -189,3 +192,59 @@ def test_a_trainer_ends_with_its_sweep_and_saves_first(tmp_path, alloys_pack):
     assert process.wait(600) == 0
     assert json.loads(process.stdout.readline()) == {"status": ExitStatus.PREEMPTED}
     assert list(tmp_path.rglob("checkpoint/*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("options", "limit", "words"),
+    [
+        (("--workers", "9999"), "", "--workers must be at most"),
+        ((), "budget_device_hours: 0.001", "budget_device_hours of"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["run", "work"])
+def test_what_cannot_be_is_refused_before_a_pack_is_built(
+    place, monkeypatch, verb, options, limit, words
+):
+    (place.packs / "alloys-magpie.h5").unlink()
+    place.path.write_text(SMALL.replace("budget_device_hours: 3", limit))
+    built = place.folder / "built"
+    monkeypatch.setattr(local, "pack_command", lambda pack: ["touch", str(built)])
+    with pytest.raises(UserError, match=words):
+        place.sweep(verb, *(options or ("--workers", "1")))
+    assert not built.exists() and set(place.states().values()) == {"missing"}
+
+
+def test_ranks_that_nothing_can_start_are_refused_at_once(place, monkeypatch):
+    (place.packs / "alloys-magpie.h5").unlink()
+    monkeypatch.setattr(first_checks, "horovodrun", refuse)
+    with pytest.raises(UserError, match="2 ranks"):
+        place.sweep("work", "--ranks", "2")
+
+
+def refuse(n_ranks: int) -> None:
+    raise UserError(f"{n_ranks} ranks need horovodrun, got none")
+
+
+UNTIL_THE_END = "until [ $(date +%s) -ge $SLURM_JOB_END_TIME ]; do sleep 0.1; done"
+
+
+def test_a_worker_stops_before_pbs_ends_its_job_and_its_cells_know_when(
+    place, stand_in, monkeypatch
+):
+    """TORQUE's qstat; a cell is told the end, and no other one is started after it."""
+    left = "    Resource_List.walltime = 01:00:00\n    Walltime.Remaining = 6"
+    qstat = place.folder / "qstat"
+    qstat.write_text(f"#!/bin/sh\nprintf '%s\\n' '{left}'\n")
+    qstat.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place.folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("PBS_JOBID", "7.server")
+    seen = place.folder / "seen"
+    trained = f"cp {place.folder}/prepared/*/*/%s/*/*/seed0/result.json %s"
+    for model in MODELS:
+        stand_in[model] = f"echo $SLURM_JOB_END_TIME $PBS_JOBID >>{seen}; {UNTIL_THE_END}; "
+        stand_in[model] += trained % (model, place.run_folder(model))
+    began = time.time()
+    assert place.sweep("work") == ExitStatus.PREEMPTED
+    (line,) = seen.read_text().splitlines()
+    assert began + 5 <= float(line) <= time.time()
+    assert sorted(place.states().values()) == ["done"] + ["missing"] * 5
