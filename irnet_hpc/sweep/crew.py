@@ -21,14 +21,13 @@ from irnet_hpc.sweep.cell_attempt import Attempt, Problem, Problems, holder_of, 
 from irnet_hpc.sweep.cell_process import STOP_S
 from irnet_hpc.sweep.cell_states import CellStatus
 from irnet_hpc.sweep.context import SweepContext
+from irnet_hpc.sweep.memory_needs import MemoryNeeds
 from irnet_hpc.sweep.places import Place, Places, device_of, gpus_here, n_tasks_here, threads_of
 from irnet_hpc.sweep.progress import LOOK_S, CellsBar, show
 from irnet_hpc.sweep.trainer_process import WorkerProcess
 
 log = logging.getLogger(__name__)
 
-# The memory that is kept free for a cell, over the most that a cell of its kind has held.
-MARGIN = 1.5
 # A training that was killed, perhaps for its memory, is repeated until it was killed so often.
 N_KILLS = 2
 # A GPU that was lost so often in a row gets no more cells.
@@ -83,12 +82,11 @@ class Crew:
         # The workers that share the memory of this host, also those that a launcher has started.
         n_workers = len(places.all) * n_tasks_here()
         self.workers = {place: WorkerProcess(place, n_workers, end) for place in places.all}
+        self.needs = MemoryNeeds(context, bool(gpus_here()))
         self.done: set[str] = set()
         # All cells that were started, except those that others held.
         self.tried: set[str] = set()
         self.n_started = 0
-        # Kind of cell -> the most memory (GiB) that one has held here.
-        self._peak_gb: dict[tuple, float] = {}
         # Cells whose training was killed here, or lost its GPU.
         self._killed: Counter[str] = Counter()
         # The places whose GPU is lost, how often in a row that happened, and a sentence about it.
@@ -268,14 +266,6 @@ class Crew:
         minutes = agenda.minutes(bundle[0]) if bundle[0].cell.spec.is_classical else None
         return minutes is None or time.time() + 60 * minutes < self.until
 
-    def _memory_gb(self, status: CellStatus) -> float:
-        """Return the memory (GiB) that a cell may take.
-
-        It is what the matrix asks for; or less, if a cell of the same kind has been done here.
-        """
-        asked_gb, peak_gb = status.cell.resources.memory_gb, self._peak_gb.get(_kind(status))
-        return asked_gb if peak_gb is None else min(asked_gb, MARGIN * peak_gb)
-
     def _free(self) -> list[Place]:
         taken = {place for running in self._running.values() for place in running.places}
         return [place for place in self.places.all if place not in taken | self._left]
@@ -299,7 +289,7 @@ class Crew:
             n_places = max(n_ranks, math.ceil(n_ranks * threads_of(first) / len(cores)))
         n_places = min(n_places, len(possible))
         in_use = sum(running.memory_gb for running in self._running.values())
-        fits = in_use + self._memory_gb(first) <= self.places.memory_gb
+        fits = in_use + self.needs.gb(bundle) <= self.places.memory_gb
         if n_places > len(free) or (self._running and not fits):
             return None
         pack = first.cell.spec.pack
@@ -320,8 +310,9 @@ class Crew:
         )
         worker, first = self.workers[places[0]], bundle[0]
         worker.pack = first.cell.spec.pack
-        began = time.monotonic()
-        self._running[id(bundle)] = Running(bundle, places, began, self._memory_gb(first))
+        began, memory_gb = time.monotonic(), self.needs.gb(bundle)
+        self._make_room(memory_gb, places[0])
+        self._running[id(bundle)] = Running(bundle, places, began, memory_gb)
 
         def work() -> None:
             problems: Problems = {}
@@ -334,6 +325,21 @@ class Crew:
             self._ended.put(Ended(bundle, problems, seconds, attempt.peak_gb, error))
 
         threading.Thread(target=work, daemon=True).start()
+
+    def _make_room(self, memory_gb: float, place: Place) -> None:
+        """End warm processes that have nothing to train, if a new cell needs the memory they hold.
+
+        A warm process keeps its libraries, the rows of its pack and memory that it has freed.
+        """
+        busy = {running.places[0] for running in self._running.values()} | {place}
+        idle = [worker for other, worker in self.workers.items() if other not in busy]
+        held_gb = {id(worker): worker.held_gb() for worker in idle}
+        in_use = sum(running.memory_gb for running in self._running.values()) + memory_gb
+        for worker in sorted(idle, key=lambda worker: -held_gb[id(worker)]):
+            if in_use + sum(held_gb.values()) <= self.places.memory_gb:
+                return
+            if held_gb.pop(id(worker)):
+                worker.close()
 
     def _finish(self, ended: Ended, agenda: Agenda, bar: CellsBar) -> Problems:
         """Note the end of a training, and free its places."""
@@ -362,10 +368,7 @@ class Crew:
         self.tried |= {s.name for s in ended.bundle} - held
         if not ended.problems:
             agenda.note(ended.bundle, ended.seconds)
-        # On a GPU, the peak is that of the GPU's memory.
-        if ended.peak_gb and not gpus_here():
-            kind = _kind(ended.bundle[0])
-            self._peak_gb[kind] = max(self._peak_gb.get(kind, 0.0), ended.peak_gb)
+        self.needs.note_peak(ended.bundle, ended.peak_gb)
         bar.advance([status.name for status in ended.bundle], ended.seconds)
         return ended.problems
 
@@ -396,9 +399,3 @@ class Crew:
             except (queue.Empty, KeyboardInterrupt):
                 # Whoever presses Ctrl-C twice does not want to wait.
                 number, deadline = signal.SIGKILL, time.monotonic() + STOP_S
-
-
-def _kind(status: CellStatus) -> tuple:
-    """Return what decides the memory of a cell: all but its seed and its number of threads."""
-    spec = status.cell.spec
-    return spec.pack, spec.properties, spec.model, spec.recipe, spec.protocol, spec.train_rows

@@ -22,6 +22,7 @@ from irnet_hpc.sweep.context import SweepContext
 from irnet_hpc.sweep.estimates import estimates
 from irnet_hpc.sweep.jobs import Commands, TrainingJob, pack_command, train_options
 from irnet_hpc.sweep.matrix.resources import Resources
+from irnet_hpc.sweep.memory_needs import MemoryNeeds
 from irnet_hpc.sweep.places import threads_of
 from irnet_hpc.sweep.sbatch import (
     afterany,
@@ -94,7 +95,8 @@ def plan_of_nodes(
     device = options.device or ("gpu" if node.gpus else None)
     pairs = zip(ledger.cells, estimates(context.matrix, ledger, device), strict=True)
     estimated = {status.name: estimate for status, estimate in pairs}
-    return plan_nodes(node, statuses, estimated, options.pack_nodes or 1, options.max_jobs)
+    needs = MemoryNeeds(context, has_gpu=node.gpus > 0)
+    return plan_nodes(node, statuses, estimated, options.pack_nodes or 1, options.max_jobs, needs)
 
 
 class _Submission:

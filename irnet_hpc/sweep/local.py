@@ -31,7 +31,7 @@ from irnet_hpc.sweep.estimates import minutes_of_cells
 from irnet_hpc.sweep.first_checks import check_possible
 from irnet_hpc.sweep.jobs import pack_command
 from irnet_hpc.sweep.matrix.packs import MatrixPack
-from irnet_hpc.sweep.places import Place, Places, places_here
+from irnet_hpc.sweep.places import Place, places_here
 from irnet_hpc.sweep.progress import CellsBar, cells_bar
 
 log = logging.getLogger(__name__)
@@ -213,8 +213,6 @@ class _LocalRun:
         options, minutes = self.context.options, minutes_of_cells(self.context.matrix, ledger)
         places = places_here(options.workers or AUTO, statuses)
         names, n_workers = [status.name for status in statuses], len(places.all)
-        if n_workers > 1:
-            log.info("%d workers, one cell each%s", n_workers, memory_note(places, statuses))
         end = end_of_job()
         try:
             with (
@@ -223,6 +221,8 @@ class _LocalRun:
                 Crew(self.context, self.journal, board, places, stop_by(end), end) as crew,
             ):
                 self.done = crew.done
+                if n_workers > 1:
+                    log.info("%d workers, one cell each%s", n_workers, memory_note(crew, statuses))
                 # Workers that are at work may have left these alone.
                 board.reopen(s.name for s in statuses if s.state in ASKED_FOR_AGAIN)
                 problems = self._train(crew, statuses, minutes, bar)
@@ -260,14 +260,15 @@ class _LocalRun:
         return crew.train(agenda, bar, label)
 
 
-def memory_note(places: Places, statuses: Sequence[CellStatus]) -> str:
+def memory_note(crew: Crew, statuses: Sequence[CellStatus]) -> str:
     """Say that memory limits the cells at work; "" if it does not."""
-    asked_gb = min(status.cell.resources.memory_gb for status in statuses)
-    n_that_fit = max(1, int(places.memory_gb / asked_gb))
-    if n_that_fit >= len(places.all):
+    least_gb = min(crew.needs.gb((status,)) for status in statuses)
+    free_gb = crew.places.memory_gb
+    n_that_fit = max(1, int(free_gb / least_gb))
+    if n_that_fit >= len(crew.places.all):
         return ""
     return (
-        f"; {places.memory_gb:.1f} GiB are free and a cell asks for {asked_gb:g}, so at first "
+        f"; {free_gb:.1f} GiB are free and a cell may take {least_gb:.2g}, so at first "
         f"{n_that_fit} at once"
     )
 

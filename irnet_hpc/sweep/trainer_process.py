@@ -108,6 +108,16 @@ class WorkerProcess:
             self.close()
         return status
 
+    def held_gb(self) -> float:
+        """Return the memory (GiB) that the warm process holds; 0 if there is none."""
+        if self._warm is None:
+            return 0.0
+        import psutil
+
+        with contextlib.suppress(psutil.Error):
+            return psutil.Process(self._warm.pid).memory_info().rss / 2**30
+        return 0.0
+
     def tell(self, number: signal.Signals) -> None:
         """Send a signal to the process that trains and to all that it has started."""
         for process in {self._busy, self._warm}:

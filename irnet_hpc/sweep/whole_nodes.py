@@ -15,6 +15,8 @@ from irnet_hpc.sweep.cell_states import CellStatus
 from irnet_hpc.sweep.estimates import Estimate, short
 from irnet_hpc.sweep.matrix.resources import Resources
 from irnet_hpc.sweep.matrix.sites import Site, WholeNodes
+from irnet_hpc.sweep.memory_needs import MemoryNeeds
+from irnet_hpc.sweep.places import threads_of
 
 # A further job is worth its wait in the queue if each of its nodes has this much to do.
 WORTH_MIN = 60
@@ -98,14 +100,20 @@ def node_of(site: Site, n_nodes: int | None) -> WholeNodes | None:
     return WholeNodes(cores, memory_gb, gpus)
 
 
-def n_places(node: WholeNodes, resources: Resources) -> int:
-    """Return how many cells of these resources a node trains at once; 0 if none fits."""
+def n_places(node: WholeNodes, resources: Resources, memory_gb: float | None = None) -> int:
+    """Return how many cells of these resources a node trains at once; 0 if none fits.
+
+    Args:
+        node: The node.
+        resources: What a cell asks for. Its `cpus_per_rank` are the threads that it has.
+        memory_gb: The memory (GiB) that it may take; None: what it asks for.
+    """
     if resources.nodes > 1:
         return 0
     n_ranks = resources.ranks_per_node
     by = [
         node.cores // (resources.cpus_per_rank * n_ranks),
-        math.floor(node.memory_gb / resources.memory_gb),
+        math.floor(node.memory_gb / (memory_gb or resources.memory_gb)),
     ]
     if node.gpus and not resources.cpu_only:
         # There is a worker for each GPU, also for cells that would make do without one.
@@ -115,12 +123,20 @@ def n_places(node: WholeNodes, resources: Resources) -> int:
     return min(by)
 
 
+def _n_places_of(node: WholeNodes, status: CellStatus, needs: MemoryNeeds | None) -> int:
+    """Return how many cells like this one the workers of a node train at once."""
+    n_threads = threads_of(status, {})
+    resources = dataclasses.replace(status.cell.resources, cpus_per_rank=n_threads)
+    return n_places(node, resources, needs.gb((status,)) if needs else None)
+
+
 def plan_nodes(
     node: WholeNodes,
     statuses: Sequence[CellStatus],
     estimated: Mapping[str, Estimate],
     n_nodes: int = 1,
     at_most: int | None = None,
+    needs: MemoryNeeds | None = None,
 ) -> NodePlan:
     """Decide how many jobs of workers the cells are worth, and their time limit.
 
@@ -130,6 +146,7 @@ def plan_nodes(
         estimated: Cell -> its estimate.
         n_nodes: The nodes of each job.
         at_most: The most nodes that the jobs together may hold; None: no limit.
+        needs: The memory that cells may take; None: what they ask for.
 
     Returns:
         The plan.
@@ -139,7 +156,7 @@ def plan_nodes(
     """
     if at_most is not None and at_most < n_nodes:
         raise UserError(f"--at-most must be --pack-nodes ({n_nodes}) or more, got {at_most}")
-    places = {status.name: n_places(node, status.cell.resources) for status in statuses}
+    places = {status.name: _n_places_of(node, status, needs) for status in statuses}
     packed = [status for status in statuses if places[status.name]]
     others = [status for status in statuses if not places[status.name]]
     n_unknown, alone, filled, n_full = 0, 0.0, 0.0, 0.0

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "classical": ["LINEAR"],
         "cli": ["main"],
         "dataset": ["Dataset", "Part", "load"],
+        "kept_rows": ["MAX_KEPT"],
         "library": ["train_model"],
         "model_file": ["read_finished", "read_tensors", "write_tensors"],
         "regressor": ["IRNetRegressor"],

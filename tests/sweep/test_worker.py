@@ -18,7 +18,9 @@ from irnet_hpc.files import read_json
 from irnet_hpc.runs import lease
 from irnet_hpc.sweep import first_checks, local
 from irnet_hpc.sweep.cell_states import read_ledger
+from irnet_hpc.sweep.context import SweepContext
 from irnet_hpc.sweep.matrix.matrix import read_matrix
+from irnet_hpc.sweep.memory_needs import MemoryNeeds
 from irnet_hpc.sweep.one_folder import check_one_folder
 from tests.sweep.stand_ins import MODELS, ROOT, SMALL, wait_until
 
@@ -106,6 +108,10 @@ def test_two_workers_share_the_cells_and_the_numbers_are_those_of_each_alone(tmp
     assert [process.returncode for process in two] == [0, 0], shown
     found = shared.results_of_cells()
     assert shared.states() == ["done"] * 8 and len(found) == 8
+    matrix = read_matrix(shared.path, shared.packs)
+    needs = MemoryNeeds(SweepContext(matrix, shared.results), has_gpu=False)
+    for status in read_ledger(matrix, shared.results).cells:
+        assert 0 < status.result.peak_memory_gb < needs.gb((status,)) < 2
     for name, path in found.items():
         result = read_json(path)
         (attempt,) = result["attempts"]

@@ -69,6 +69,8 @@ class Cell:
     # The value of `train --recipe`: a name, or the inline recipe as JSON.
     recipe_option: str
     resources: Resources
+    # False if the matrix says nothing of memory_gb, so that `resources` has the default.
+    states_memory: bool
     # The cell from which this one starts; it is also a cell of the matrix.
     origin: "Cell | None" = None
 
@@ -355,11 +357,12 @@ def _cells(axes: _Axes, shapes: ShapeTable) -> tuple[list[Cell], list[Dropped], 
                 continue
             origin_spec = init.spec(origin_pack.name, spec)
             resources = shapes.resources_of(origin_spec)
-            origin = Cell(origin_spec, init.recipe, init.recipe_option, resources)
+            stated = shapes.states_memory(origin_spec)
+            origin = Cell(origin_spec, init.recipe, init.recipe_option, resources, stated)
             _add(cells, origin)
             spec = dataclasses.replace(spec, start_from=run_id(origin_spec, init.recipe))
-        resources = shapes.resources_of(spec)
-        _add(cells, Cell(spec, recipe.of(model), recipe.option, resources, origin))
+        resources, stated = shapes.resources_of(spec), shapes.states_memory(spec)
+        _add(cells, Cell(spec, recipe.of(model), recipe.option, resources, stated, origin))
     dropped = [Dropped(product, why, count) for (product, why), count in lost.items()]
     notes = []
     if seedless:

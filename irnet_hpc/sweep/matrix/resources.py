@@ -35,9 +35,15 @@ class Resources:
     gpus_per_rank: Annotated[
         int, Meta(ge=0, le=MAX, description="GPUs of each rank; without a GPU, its cells fail")
     ] = 0
-    memory_gb: Annotated[float, Meta(ge=0.1, le=MAX, description="memory of each node, in GiB")] = (
-        8.0
-    )
+    memory_gb: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=MAX,
+            description="memory of each node, in GiB; where nothing is stated, workers that share "
+            "a machine estimate it",
+        ),
+    ] = 8.0
     minutes: Annotated[int, Meta(ge=1, le=MAX, description="time limit of a cell")] = 60
     cpu_only: Annotated[
         bool, Meta(description="ask for no GPU, even if the site gives each rank one")
@@ -173,11 +179,19 @@ class ShapeTable:
         self.shapes = shapes
         # Only the keys by which some shape is narrowed matter.
         self.keys = tuple(dict.fromkeys(key for shape in shapes for key in shape.narrow))
-        self.known: dict[tuple, Resources] = {}
+        # Values of `keys` -> the resources, and whether memory_gb is stated.
+        self.known: dict[tuple, tuple[Resources, bool]] = {}
         self.used: set[int] = set()
 
     def resources_of(self, spec: RunSpec) -> Resources:
         """Return the resources of a cell; a classical model gets no GPU unless it uses one."""
+        return self._look_up(spec)[0]
+
+    def states_memory(self, spec: RunSpec) -> bool:
+        """Return True if memory_gb of a cell is stated, and not the default."""
+        return self._look_up(spec)[1]
+
+    def _look_up(self, spec: RunSpec) -> tuple[Resources, bool]:
         no_gpu = spec.is_classical and spec.architecture not in USES_GPU
         values = (no_gpu, *(getattr(spec, key) for key in self.keys))
         if values not in self.known:
@@ -188,7 +202,7 @@ class ShapeTable:
                     fields |= shape.fields
             if no_gpu:
                 fields |= {"gpus_per_rank": 0, "cpu_only": True}
-            self.known[values] = Resources(**fields)
+            self.known[values] = Resources(**fields), "memory_gb" in fields
         return self.known[values]
 
     def notes(self) -> list[str]:
