@@ -8,9 +8,10 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from irnet_hpc.aggregate.scores import Model, ModelScore
-from irnet_hpc.aggregate.significance import LEVEL, p_against
+from irnet_hpc.aggregate.scores import Model, ModelScore, Score
+from irnet_hpc.aggregate.significance import LEVEL, interval_of, p_against
 from irnet_hpc.aggregate.tables import Row, Table
+from irnet_hpc.runs.folds import chosen_on_val
 from irnet_hpc.runs.predictions import Predictions
 
 
@@ -48,6 +49,9 @@ class PropertyLines:
     baseline: float
     baseline_best: bool  # whether no model has a lower MAE than the baseline
     lines: tuple[ModelLine, ...]  # networks by architecture and depth, then classical models
+    # What val chooses among the lines in each fold; None: the rows were not dealt to folds, or
+    # there is nothing to choose from.
+    chosen: Score | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,4 +152,14 @@ def _compared(
         )
         for entry in known
     )
-    return PropertyLines(name, unit, n_test, baseline, baseline_best, lines)
+    chosen = _chosen(scores, predictions)
+    return PropertyLines(name, unit, n_test, baseline, baseline_best, lines, chosen)
+
+
+def _chosen(scores: Iterable[Score], predictions: Predictions) -> Score | None:
+    """Score what val chooses in each fold."""
+    runs = chosen_on_val(run for score in scores for run in score.runs)
+    if not runs:
+        return None
+    score = Score.from_runs(runs)
+    return dataclasses.replace(score, interval=interval_of(score, predictions))

@@ -1,5 +1,6 @@
 """Write the table of all models as lines of text, with its names in words."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 
@@ -16,10 +17,12 @@ from irnet_hpc.aggregate.formats import (
     missing,
 )
 from irnet_hpc.aggregate.mae_table import number_format
+from irnet_hpc.aggregate.scores import Score, model_of
 from irnet_hpc.aggregate.significance import LEVEL
 from irnet_hpc.aggregate.words import model_words, property_words
 
 BASELINE = "Training median"
+CHOSEN = "Chosen on val in each fold"
 MARKS = "¹²³⁴⁵⁶⁷⁸⁹"
 HEADER = ("property", "model", "training", "MAE", "RMSE", "R²", "runs", "training rows")
 LAST = ("test rows", "remark")
@@ -34,7 +37,10 @@ BOLD = (
 TEXT = (
     "Errors on test rows: mean ± standard deviation over the runs. MAE and RMSE are in the unit of "
     f"the property. {BOLD} {BASELINE}: the baseline, which predicts the median of the training "
-    "rows for every row."
+    "rows for every row. If rows were dealt to folds, errors are over all rows, and a single run "
+    f"has the 95 % interval in brackets. {CHOSEN}: in each fold the model with the lowest MAE on "
+    "val predicts; this is the error to expect of the best model, while the lowest MAE of the "
+    "others was found on the test rows themselves."
 )
 
 
@@ -58,7 +64,7 @@ def lines_of(
     lines = [line_of(*HEADER, *LAST)]
     for known in [only] if only else all_models.properties:
         shown = sorted(known.lines, key=lambda line: line.score.mae) if is_sorted else known.lines
-        body = [_baseline(known)]
+        body = [_baseline(known), *([_chosen(known, known.chosen)] if known.chosen else [])]
         body += [_line(known, line, all_models.training(line)) for line in shown]
         label = Text(f"{property_words(known.property)} ({known.unit})")
         lines += [
@@ -84,7 +90,7 @@ def _line(known: PropertyLines, line: ModelLine, training: str) -> Line:
     return line_of(
         Text(model_words(line.model), line.best),
         training,
-        Text(_spread(score.mae, score.sd, form), line.best),
+        Text(_mae(score, form), line.best),
         _spread(score.mean("test_rmse"), score.sd_of("test_rmse"), form),
         missing("–") if r2 is None else f"{r2:.3f}",
         str(score.n),
@@ -92,6 +98,39 @@ def _line(known: PropertyLines, line: ModelLine, training: str) -> Line:
         f"{line.row.n_test:,}",
         "; ".join(remarks),
     )
+
+
+def _chosen(known: PropertyLines, score: Score) -> Line:
+    """Show what val chooses in each fold; the column of trainings says what it is."""
+    form, r2 = number_format_of(known), score.mean("test_r2")
+    counts = Counter(
+        " ".join(
+            [model_words(model_of(run.spec)), "" if run.spec.is_classical else run.spec.recipe]
+        )
+        for joined in score.runs
+        for run in joined.folds
+    )
+    of_folds = ", ".join(f"{name.strip()} ×{count}" for name, count in counts.most_common())
+    n_train = round(sum(run.result.n_train for run in score.runs) / score.n)
+    return line_of(
+        CHOSEN,
+        of_folds,
+        _mae(score, form),
+        _spread(score.mean("test_rmse"), score.sd_of("test_rmse"), form),
+        missing("–") if r2 is None else f"{r2:.3f}",
+        str(score.n),
+        f"{n_train:,}",
+        f"{known.n_test:,}",
+        "",
+    )
+
+
+def _mae(score: Score, form: str) -> str:
+    """Show a MAE with its spread over the runs, or a single run of folds with its interval."""
+    if score.sd is None and score.interval and any(run.folds for run in score.runs):
+        low, high = score.interval
+        return f"{score.mae:{form}} ({low:{form}} to {high:{form}})"
+    return _spread(score.mae, score.sd, form)
 
 
 def _spread(mean: float | None, sd: float | None, form: str) -> str:
@@ -177,6 +216,14 @@ def _property_record(known: PropertyLines) -> dict:
         "baseline_mae": known.baseline,
         "baseline_best": known.baseline_best,
         "models": [_model_record(line) for line in known.lines],
+        "chosen_on_val_in_each_fold": known.chosen
+        and {
+            "test_mae_mean": known.chosen.mae,
+            "test_rmse_mean": known.chosen.mean("test_rmse"),
+            "test_r2_mean": known.chosen.mean("test_r2"),
+            "interval": known.chosen.interval and list(known.chosen.interval),
+            "n_runs": known.chosen.n,
+        },
     }
 
 

@@ -169,6 +169,11 @@ def _mark(score: AnyScore, p: float | None, splits: Splits) -> AnyScore:
     return dataclasses.replace(score, interval=interval, p_against_best=p, best=best)
 
 
+def interval_of(score: Score, predictions: Predictions) -> tuple[float, float] | None:
+    """Return the 95 % interval of a MAE; None if there are too few runs or predictions."""
+    return _interval(score, predictions.by_split(score.runs))
+
+
 def _interval(score: Score, splits: Splits) -> tuple[float, float] | None:
     """Return the 95 % interval of a MAE; None if there are too few runs or predictions."""
     if not score.has_enough_runs:

@@ -6,7 +6,9 @@ import json
 import numpy as np
 import pytest
 
+from irnet_hpc.aggregate.model_table import CHOSEN, lines_of
 from irnet_hpc.aggregate.report import make_tables
+from irnet_hpc.aggregate.screen import screen
 from irnet_hpc.aggregate.statistics import mean_interval, paired_interval
 from irnet_hpc.runs.collect import collect_runs
 from irnet_hpc.runs.folds import chosen_on_val, join_folds, write_out_of_fold
@@ -127,6 +129,13 @@ def test_nested_selection_chooses_by_val_in_each_fold(tmp_path):
     assert [line["mae"] for line in others] == pytest.approx([0.3, 0.3])
     assert [line["difference"] for line in others] == pytest.approx([-0.15, -0.15])
     assert chosen_on_val(joined(tmp_path)[:1]) == []
+    (models,) = report.findings.all_models
+    (known,) = models.properties
+    assert known.chosen and known.chosen.mae == pytest.approx(0.45)
+    lines = [[cell.text for cell in line] for line in lines_of(models)]
+    (line,) = (line for line in lines if CHOSEN in line)
+    assert "IRNet-17 onecycle ×1, Plain-17 onecycle ×1" in line
+    assert report.write_tables(tmp_path / "tables") and screen(report, 80)
 
 
 def test_the_difference_from_the_choice_is_paired_by_row(tmp_path):
