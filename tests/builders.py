@@ -9,6 +9,7 @@ from irnet_hpc.data.loading import Loaded, load_source
 from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.files import write_json
 from irnet_hpc.pack.writer import create_pack
+from irnet_hpc.runs.classical_grids import GRIDS
 from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.result import RunResult
 from irnet_hpc.runs.spec import run_folder, run_key
@@ -77,6 +78,20 @@ def write_result(matrix: Matrix, cell: Cell, results: Path, **changes) -> Path:
     path = run_folder(results, cell.spec) / "result.json"
     write_json(path, result)
     return path
+
+
+def make_grids_small(monkeypatch) -> None:
+    """Let the costly models of GRIDS have fewer trees and epochs."""
+    changes = {
+        "boosted_trees": {"max_iter": 20},
+        "tabm": {"epochs": 2},
+        "adaboost": {"n_estimators": 5},
+    }
+    changes |= {name: {"n_estimators": 10} for name in ("bagging", "extra_trees", "random_forest")}
+    for name, fields in changes.items():
+        grid = GRIDS[name]
+        smaller = dataclasses.replace(grid, fixed=grid.fixed | fields)
+        monkeypatch.setitem(GRIDS, name, smaller)
 
 
 def states(matrix: Matrix, results: Path) -> dict[str, str]:

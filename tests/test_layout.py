@@ -31,6 +31,7 @@ ONLY_IN = {
     "h5py": {"pack"},
     "torch": {"distributed", "models", "train", "predict", "export", "doctor"},
     "safetensors": {"train"},
+    "skops": {"train"},
     "horovod": {"distributed", "doctor"},
     "mpi4py": {"distributed", "doctor"},
     "submitit": {"sweep"},
@@ -46,6 +47,7 @@ ONLY_IN = {
     "pint": {"data"},
     "onnx": {"export"},
     "onnxruntime": {"export"},
+    "skl2onnx": {"export"},
     "shtab": {"completion"},
     "tensorboardX": {"tensorboard"},
     "rich": {"sweep"},
@@ -55,7 +57,7 @@ ONLY_IN = {
 LAZY = {
     *("horovod", "mpi4py", "submitit", "matplotlib", "matminer", "pymatgen", "pandas", "scipy"),
     *("sklearn", "gudhi", "requests", "tabm", "onnx", "onnxruntime", "onnxscript", "shtab"),
-    *("tensorboardX", "rich", "openpyxl", "pyarrow", "pint", "bokeh"),
+    *("tensorboardX", "rich", "openpyxl", "pyarrow", "pint", "bokeh", "skops", "skl2onnx"),
 }
 TOP_LEVEL = {
     *("irnet_hpc", "jobs", "slurm", "tests", "env", "docs", "benchmarks", ".ci", ".gitignore"),

@@ -22,7 +22,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "write_out_of_fold",
         ],
         "folder": ["SLOTS", "SUFFIXES", "RunError", "RunFolder", "names_in", "seconds_since_1970"],
-        "classical_grids": ["GRID", "GRIDS", "USES_GPU", "Grid", "point_text"],
+        "classical_grids": ["AS_NUMBERS", "GRID", "GRIDS", "USES_GPU", "Grid", "point_text"],
         "lease": [
             "LEASE_FILE",
             "N_BEATS",

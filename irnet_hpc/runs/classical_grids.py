@@ -115,6 +115,10 @@ GRIDS = {
     )
 }
 
+# Models whose run folders keep all that they have learnt as plain numbers; those of the others keep
+# the fitted estimator.
+AS_NUMBERS = ("linear", "ridge", "elastic_net", "sgd", "tabm")
+
 # Models that use a GPU if there is one; for the others the scheduler is not asked for a GPU.
 USES_GPU = {"tabm"}
 

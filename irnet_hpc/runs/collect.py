@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from irnet_hpc.errors import UserError
-from irnet_hpc.runs.classical_grids import GRIDS
+from irnet_hpc.runs.classical_grids import AS_NUMBERS, GRIDS
 from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.result import MAX_NUMBER, RunResult, read_result
 from irnet_hpc.runs.spec import RunSpec, read_recipe, read_spec
@@ -72,6 +72,15 @@ class FinishedRun(NamedTuple):
     def n_trainings(self) -> int:
         """The number of trainings: one, or one for each fold."""
         return max(1, len(self.folds))
+
+    @property
+    def keeps_model(self) -> bool:
+        """Return False if the model is not kept, as its result says, so that it cannot predict."""
+        return (
+            not self.spec.is_classical
+            or self.spec.architecture in AS_NUMBERS
+            or self.result.estimator_sha256 is not None
+        )
 
     @property
     def uses_seed(self) -> bool:

@@ -1,7 +1,7 @@
 """Read and write the folder of a run; only this file knows the names of the files in it.
 
     run.json  history.csv  checkpoint/  model.safetensors  test_predictions.npz  error.json
-    result.json
+    result.json         and of a classical model parameters.safetensors  estimator.skops
 
 `run.json` is written first, and `result.json` last and atomically. A run is done only if it has a
 `result.json`. This module never imports torch, and imports numpy only to read or write arrays.
@@ -93,8 +93,13 @@ class RunFolder:
 
     @property
     def parameters(self) -> Path:
-        """The numbers that a classical model has learnt, if they can be kept as numbers."""
+        """The scaling of a classical model, and what it has learnt if that is plain numbers."""
         return self.path / "parameters.safetensors"
+
+    @property
+    def estimator(self) -> Path:
+        """The fitted trees or support vectors of a classical model."""
+        return self.path / "estimator.skops"
 
     @property
     def test_predictions(self) -> Path:

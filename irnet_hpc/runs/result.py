@@ -82,6 +82,9 @@ class RunResult:
     # The fields of the recipe that were fitted to few training rows, with the values used, such as
     # {batch: 16, norm_group: 16}; None: the recipe was used as it is, or an older result.
     fitted_recipe: dict | None = None
+    # The hash of estimator.skops; None: a network, a model that is kept as numbers or not at all,
+    # or a result that is older than this field.
+    estimator_sha256: str | None = None
 
     @property
     def times_baseline(self) -> float:

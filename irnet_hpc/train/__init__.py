@@ -5,12 +5,18 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "classical": ["LINEAR"],
+        "classical_file": ["read_classical"],
         "cli": ["main"],
         "dataset": ["Dataset", "Part", "load"],
         "kept_rows": ["MAX_KEPT"],
         "library": ["train_model"],
-        "model_file": ["read_finished", "read_tensors", "write_tensors"],
+        "model_file": [
+            "KeptRun",
+            "finished_spec",
+            "read_finished",
+            "read_tensors",
+            "write_tensors",
+        ],
         "regressor": ["IRNetRegressor"],
         "request": ["RequestedCell", "TrainRequest"],
         "run": ["PLACES", "Run", "TrainOptions"],

@@ -6,10 +6,7 @@ The command and the run folder are the same as for a network. A signal ends a fi
 library returns to Python (for SVR, only at the end of a fit). The error of each point is saved, so
 the same command continues with the next point, even after SIGKILL.
 
-Fitted models are not saved, since scikit-learn saves models as pickles, and loading a pickle runs
-the code in it. Only the coefficients of linear models and the weights of TabM, which are plain
-numbers, are saved, in parameters.safetensors. No other file than this one and regressor.py imports
-sklearn.
+classical_file.py keeps the fitted model in the run folder.
 """
 
 import contextlib
@@ -26,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from irnet_hpc.distributed.engines import Comm
 from irnet_hpc.distributed.gpus import device_of
@@ -39,6 +35,7 @@ from irnet_hpc.runs.result import RunResult
 from irnet_hpc.runs.spec import RunSpec
 from irnet_hpc.runs.state_names import Cause
 from irnet_hpc.train.checkpoint import no_halves
+from irnet_hpc.train.classical_file import write_classical
 from irnet_hpc.train.dataset import Dataset, Part, load
 from irnet_hpc.train.evaluation import optimism, select_halves
 from irnet_hpc.train.finish import (
@@ -47,13 +44,10 @@ from irnet_hpc.train.finish import (
     warn_far_above_baseline,
     write_result,
 )
-from irnet_hpc.train.model_file import model_facts, write_tensors
 from irnet_hpc.train.provenance import provenance
 from irnet_hpc.train.run import Run, TrainOptions
 from irnet_hpc.train.stopping import Stopped, stopped_by_exception
 from irnet_hpc.train.tabm import TabM
-
-LINEAR = ("linear", "ridge", "elastic_net", "sgd")
 
 logger = logging.getLogger(__name__)
 
@@ -138,11 +132,10 @@ def fit_run(run: Run, pack: Pack, options: TrainOptions, comm: Comm) -> bool:
     until = math.inf
     try:
         with stopped_by_exception(options) as until:
-            estimator, search_result = search(run, data, options.device)
-            machine = provenance(comm, getattr(estimator, "device", torch.device("cpu")))
-            result = _write(
-                run, pack, data, estimator, search_result, {"attempts": attempts, **machine}
-            )
+            fit = search(run, data, options.device)
+            machine = provenance(comm, getattr(fit[0], "device", torch.device("cpu")))
+            facts = {"attempts": attempts, **machine}
+            result = _write(run, pack, data, fit, facts, options.keep_model)
     except Stopped:
         is_late = time.time() >= until
         why = f"{OUT_OF_TIME}: stopped" if is_late else "stopped by a signal"
@@ -250,22 +243,23 @@ def predictions(estimator: Any, data: Dataset, rows: Part) -> np.ndarray:
 
 
 def _write(
-    run: Run, pack: Pack, data: Dataset, estimator: Any, progress: Search, facts: dict[str, Any]
+    run: Run, pack: Pack, data: Dataset, fit: tuple[Any, Search], facts: dict[str, Any], keep: str
 ) -> RunResult:
-    """Write the parameters (if they are plain numbers), then the predictions and the result."""
+    """Write the model, then the predictions and the result.
+
+    Args:
+        run: The run.
+        pack: Its pack.
+        data: The rows of the training.
+        fit: The estimator of the best point, and the progress with all points that were tried.
+        facts: Further fields of RunResult.
+        keep: One of KEEPING.
+    """
+    estimator, progress = fit
     assert progress.best is not None
     prediction = predictions(estimator, data, data.test)
-    tensors, point = parameters(run.spec, estimator), progress.best["point"]
-    run.folder.check()
-    run.folder.parameters.unlink(missing_ok=True)
-    if tensors:
-        scaling = data.scaling
-        kept = tensors | {
-            "feature_mean": torch.from_numpy(scaling.feature_mean),
-            "feature_scale": torch.from_numpy(scaling.feature_scale),
-        }
-        with run.folder.replacing(run.folder.parameters) as temporary:
-            write_tensors(temporary, kept, model_facts(run, pack, data) | {"point": point})
+    point = progress.best["point"]
+    n_learnt, sha256 = write_classical(run, pack, data, estimator, {"point": point}, keep)
     honest = run.spec.protocol == "honest"
     result = write_result(
         run,
@@ -277,38 +271,19 @@ def _write(
         optimism=None if honest else optimism(progress.halves),
         best_epoch=None,
         epochs=None,
-        n_parameters=sum(tensor.numel() for tensor in tensors.values()) or None,
+        n_parameters=n_learnt or None,
         wall_time_s=progress.wall_s,
         device_hours=progress.wall_s / 3600,
         samples_per_s=None,
         precision="bf16" if isinstance(estimator, TabM) else "fp64",
         fitted_rows=_grid_of(run).fitted_rows(len(data.train)),
         chosen={"point": point, "tried": progress.tried},
+        estimator_sha256=sha256,
         **facts,
     )
     _notes(run).unlink(missing_ok=True)
     run.folder.remove_checkpoints()
     return result
-
-
-def parameters(spec: RunSpec, estimator: Any) -> dict[str, Tensor]:
-    """Return the parameters that a model has learnt, if they are plain numbers.
-
-    Returns:
-        For linear models coef (n_features,) and intercept (1,), which apply to scaled features; for
-        TabM its weights; an empty dict for trees and support vectors.
-    """
-    if isinstance(estimator, TabM):
-        return {
-            f"network.{name}": tensor.detach().cpu().contiguous()
-            for name, tensor in estimator.network.state_dict().items()
-        }
-    if spec.architecture not in LINEAR:
-        return {}
-    return {
-        "coef": torch.from_numpy(np.array(estimator.coef_, np.float64)),
-        "intercept": torch.from_numpy(np.array(estimator.intercept_, np.float64).reshape(1)),
-    }
 
 
 def _notes(run: Run) -> Path:

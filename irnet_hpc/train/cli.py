@@ -38,7 +38,7 @@ from irnet_hpc.runs.spec import PROTOCOLS
 from irnet_hpc.runs.state_names import CellState
 from irnet_hpc.train.options import read_options, read_request, seed_list
 from irnet_hpc.train.request import one_collective_per_step
-from irnet_hpc.train.run import PLACES, Run
+from irnet_hpc.train.run import KEEPING, PLACES, Run
 
 if TYPE_CHECKING:
     from irnet_hpc.distributed.engines import Comm
@@ -124,6 +124,13 @@ def parser() -> CommandParser:
         "--device",
         default="auto",
         help=f"{', '.join(DEVICES)} (default: %(default)s, a GPU if there is one)",
+    )
+    add(
+        "--keep-model",
+        default="auto",
+        metavar="WHEN",
+        help=f"{', '.join(KEEPING)}: keep a fitted classical model in the run folder, to predict "
+        "with it; auto keeps one that takes at most 1 GiB of memory (default: %(default)s)",
     )
     add("--force", action="store_true", help="replace a stale result")
     add(

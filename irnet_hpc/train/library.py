@@ -38,6 +38,7 @@ class Keywords(TypedDict, total=False):
     stage_dir: str | Path | None
     micro_batch: int | None
     progress_bar: bool
+    keep_model: str
 
 
 @overload
@@ -76,6 +77,7 @@ def train_model(
     stage_dir: str | Path | None = None,
     micro_batch: int | None = None,
     progress_bar: bool = False,
+    keep_model: str = "auto",
 ) -> RunResult | list[RunResult]:
     """Train a model on a pack, unless its result exists, and return the result.
 
@@ -110,6 +112,8 @@ def train_model(
         micro_batch: The number of rows in the network at once. Fewer rows need less memory and give
             the same numbers.
         progress_bar: Whether to show a bar on a terminal.
+        keep_model: Whether to keep a fitted classical model in the run folder, to predict with it:
+            `always`, `never`, or `auto`, which keeps one that takes at most 1 GiB of memory.
 
     Returns:
         The result, with errors in its `unit`. If `property` or `seed` is a list, a list of results,
@@ -147,6 +151,7 @@ def train_model(
         pack_dir=None if pack_dir is None else str(pack_dir),
         force=force,
         progress_bar=progress_bar,
+        keep_model=keep_model,
     )
     found = train_request(request, options)
     return found if isinstance(property, list) or isinstance(seed, list) else found[0]

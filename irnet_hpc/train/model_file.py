@@ -1,4 +1,4 @@
-"""Save and load the network of a finished run, to predict with it or to start another run from it.
+"""Save and load the model of a finished run, to predict with it or to start another run from it.
 
 Files contain a hash of their content, so a flipped bit on a disk causes an error and not a wrong
 prediction.
@@ -20,6 +20,8 @@ from irnet_hpc.data.formulas import elements_in
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.network import Network
 from irnet_hpc.pack.store import Pack
+from irnet_hpc.runs.classical_grids import Grid
+from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.recipes import Recipe
 from irnet_hpc.runs.result import RunResult, read_result
 from irnet_hpc.runs.spec import RunSpec, read_recipe, read_spec
@@ -94,40 +96,73 @@ def _content_hash(tensors: dict[str, Tensor], facts: dict) -> str:
     return digest.hexdigest()
 
 
-FACTS = ("key", "layers", "unit", "feature_labels", "clip", "target_mean", "target_scale")
+# The facts that the file of each kind of model always has.
+FACTS = ("key", "unit", "feature_labels", "clip", "target_mean", "target_scale")
 
 
 @dataclasses.dataclass(frozen=True)
-class Finished:
-    """A finished run of a network, with the content of its model file."""
+class KeptRun:
+    """A finished run of a network or of a classical model, with the numbers that it keeps."""
 
     folder: Path
     spec: RunSpec
-    recipe: Recipe
     result: RunResult
-    tensors: dict[str, Tensor]  # `network.*`, feature_mean and feature_scale (n_features,)
+    # feature_mean and feature_scale (n_features,); of a network `network.*`
+    tensors: dict[str, Tensor]
     facts: dict  # the facts in the same file; those in FACTS are always there
     who: str  # how messages call the run
 
     @property
     def model_path(self) -> Path:
-        """The file of the model."""
-        return self.folder / "model.safetensors"
-
-    @property
-    def weights(self) -> dict[str, Tensor]:
-        """The weights and statistics, by their names in Network.state_dict()."""
-        return {
-            n.removeprefix("network."): t
-            for n, t in self.tensors.items()
-            if n.startswith("network.")
-        }
+        """The file of these numbers."""
+        files = RunFolder(self.folder)
+        return files.parameters if self.spec.is_classical else files.model
 
     def damaged(self, why: object) -> UserError:
         """Make the error which says that the model cannot be used, and why."""
         return UserError(
             f"{self.who} must have its model, got {self.model_path}: it is damaged: {why}"
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished(KeptRun):
+    """A finished run of a network, with the content of its model file."""
+
+    recipe: Recipe
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The weights and statistics, by their names in Network.state_dict()."""
+        return network_tensors(self.tensors)
+
+
+def network_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a network among those of a file, by their names in its state_dict()."""
+    prefix = "network."
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def finished_spec(folder: Path | str, who: str = "a run") -> tuple[Path, RunSpec, RunResult]:
+    """Return the folder of a finished run, its specification and its result.
+
+    Args:
+        folder: The run folder.
+        who: The name of the run in error messages.
+
+    Raises:
+        UserError: If there is no run, or it has not finished.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        why = "is not a folder" if folder.exists() else "does not exist"
+        raise UserError(
+            f"{who} must be the folder of a finished training, got {folder}, which {why}"
+        )
+    if not (folder / "result.json").exists():
+        raise UserError(f"{who} must be finished, got {folder}, which has no result.json")
+    result = read_result(folder / "result.json")
+    return folder, read_spec(result.spec), result
 
 
 def read_finished(folder: Path | str, who: str = "a run") -> Finished:
@@ -140,24 +175,30 @@ def read_finished(folder: Path | str, who: str = "a run") -> Finished:
     Raises:
         UserError: If there is no run, or the run has not finished, has no network, or is damaged.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        why = "is not a folder" if folder.exists() else "does not exist"
-        raise UserError(
-            f"{who} must be the folder of a finished training, got {folder}, which {why}"
-        )
-    if not (folder / "result.json").exists():
-        raise UserError(f"{who} must be finished, got {folder}, which has no result.json")
-    result = read_result(folder / "result.json")
-    spec = read_spec(result.spec)
+    folder, spec, result = finished_spec(folder, who)
     if spec.is_classical:
         raise UserError(
-            f"{folder} holds a classical model ({spec.architecture}), but {who} must hold a "
-            "network: of a classical model only the errors and test predictions are saved"
+            f"{who} must hold a network, got {folder}, which holds a classical model "
+            f"({spec.architecture})"
         )
     recipe = read_recipe(spec, result.recipe)
     assert isinstance(recipe, Recipe)  # since the model is a network
-    run = Finished(folder, spec, recipe, result, {}, {}, who)
+    run = read_kept(KeptRun(folder, spec, result, {}, {}, who), recipe)
+    if "layers" not in run.facts:
+        raise run.damaged(KeyError("layers"))
+    return Finished(**vars(run), recipe=recipe)
+
+
+def read_kept(run: KeptRun, recipe: Recipe | Grid) -> KeptRun:
+    """Read the numbers that a run keeps, and check that they are those of its result.
+
+    Args:
+        run: The run, without its numbers.
+        recipe: The recipe or the grid in its result.
+
+    Raises:
+        UserError: If the file is missing or damaged, or belongs to another run.
+    """
     try:
         tensors, facts = read_tensors(run.model_path)
         lacking = [name for name in FACTS if name not in facts]
@@ -167,18 +208,18 @@ def read_finished(folder: Path | str, who: str = "a run") -> Finished:
         if not isinstance(facts["feature_labels"], list):
             raise TypeError("feature_labels must be a list")
     except UserError as error:
-        raise UserError(f"{who} must have its model, got {error}") from None
+        raise UserError(f"{run.who} must have its model, got {error}") from None
     except (KeyError, TypeError) as error:
         raise run.damaged(error) from None
     # Only the model file holds a hash. So if a property was renamed in result.json, it shows here.
     trained = (
-        (read_spec(facts["spec"]), read_recipe(spec, facts.get("recipe", result.recipe)))
+        (read_spec(facts["spec"]), read_recipe(run.spec, facts.get("recipe", run.result.recipe)))
         if "spec" in facts
-        else (spec, recipe)
+        else (run.spec, recipe)
     )
-    if facts["key"] != result.key or trained != (spec, recipe):
+    if facts["key"] != run.result.key or trained != (run.spec, recipe):
         raise UserError(
-            f"{who} must have its model, got {run.model_path}, which belongs to "
+            f"{run.who} must have its model, got {run.model_path}, which belongs to "
             "another run than the result.json beside it"
         )
     return dataclasses.replace(run, tensors=tensors, facts=facts)
@@ -198,8 +239,15 @@ def write_model(run: Run, pack: Pack, data: Dataset, network: Network) -> None:
         write_tensors(temporary, tensors, facts)
 
 
-def model_facts(run: Run, pack: Pack, data: Dataset) -> dict:
-    """Collect the facts that are needed, besides the tensors, to predict other rows."""
+def model_facts(run: Run, pack: Pack, data: Dataset, n_fitted: int | None = None) -> dict:
+    """Collect the facts that are needed, besides the tensors, to predict other rows.
+
+    Args:
+        run: The run.
+        pack: Its pack.
+        data: The rows of the training.
+        n_fitted: How many training rows, the first ones, the model has seen; None: all.
+    """
     spec, scaling = run.spec, data.scaling
     units = [pack.units[name] for name in spec.properties]
     return {
@@ -214,7 +262,7 @@ def model_facts(run: Run, pack: Pack, data: Dataset) -> dict:
         "target_scale": np.asarray(scaling.target_scale).tolist(),
         # None: no prediction is cut.
         "floor": _finite_or_none(scaling.floor),
-        "elements_seen": _elements_seen(pack, data),
+        "elements_seen": _elements_seen(pack, data.train.row[:n_fitted]),
         "pack_identity": pack.identity,
     }
 
@@ -225,7 +273,7 @@ def _finite_or_none(floor: float | np.ndarray) -> Any:
     return values if np.ndim(floor) else values[0]
 
 
-def _elements_seen(pack: Pack, data: Dataset) -> list[str]:
+def _elements_seen(pack: Pack, rows: np.ndarray) -> list[str]:
     """List the elements of the training rows. Predictions for other elements are extrapolations."""
     formulas = pack.formulas(slice(0, pack.n_rows))
-    return sorted(elements_in(formulas[row] for row in data.train.row))
+    return sorted(elements_in(formulas[row] for row in rows))

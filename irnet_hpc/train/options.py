@@ -62,6 +62,7 @@ def read_options(arguments: argparse.Namespace) -> TrainOptions:
         force=arguments.force,
         stop_on_signals=True,
         progress_bar=True,
+        keep_model=arguments.keep_model,
     )
 
 

@@ -24,7 +24,7 @@ from irnet_hpc.runs.spec import (
     run_key,
 )
 from irnet_hpc.runs.yaml_file import parse_yaml
-from irnet_hpc.train.run import PLACES, Run, TrainOptions
+from irnet_hpc.train.run import KEEPING, PLACES, Run, TrainOptions
 
 if TYPE_CHECKING:
     from irnet_hpc.pack.store import Pack
@@ -147,7 +147,13 @@ def check_options(request: TrainRequest, options: TrainOptions) -> None:
     place = check_choice("data", options.data, PLACES)
     if options.micro_batch is not None:
         check_whole("micro_batch", options.micro_batch)
+    keeping = check_choice("keep_model", options.keep_model, KEEPING)
     if not request.is_classical:
+        if keeping == "never":
+            raise UserError(
+                "--keep-model never is only for classical models, got a network, which is always "
+                "kept"
+            )
         return
     if request.init is not None:
         raise UserError(

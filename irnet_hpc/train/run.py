@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 # Where features are kept while a network trains: on the device (resident) or in the pack (stream).
 # The results are the same; `auto` streams what memory cannot hold.
 PLACES = ("auto", "resident", "stream")
+# Whether the run folder of a classical model gets the fitted estimator. `auto` keeps one whose
+# arrays take at most classical_file.KEPT_BYTES of memory.
+KEEPING = ("auto", "always", "never")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,6 +45,7 @@ class TrainOptions:
     progress_bar: bool = False  # show a bar on a terminal
     epoch_lines: bool = True  # log a line per epoch, at most one a second
     cuda_graphs: bool = True  # record a step once and replay it
+    keep_model: str = "auto"  # one of KEEPING
 
 
 DEFAULT_OPTIONS = TrainOptions()

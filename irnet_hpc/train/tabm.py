@@ -10,9 +10,11 @@ import contextlib
 import math
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from irnet_hpc.errors import UserError
 
@@ -30,6 +32,18 @@ def _float32_by_default() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+def _network(n_features: int) -> Any:
+    """Make the network with random weights."""
+    try:
+        import tabm
+    except ImportError:
+        raise UserError(
+            "architecture tabm needs the package tabm, which is not installed; pip install tabm"
+        ) from None
+    with _float32_by_default():
+        return tabm.TabM.make(n_num_features=n_features, d_out=1)
 
 
 class TabM:
@@ -50,12 +64,6 @@ class TabM:
 
     def fit(self, x: np.ndarray, y: np.ndarray) -> "TabM":
         """Train the network; the state of torch's random generators is restored afterwards."""
-        try:
-            import tabm
-        except ImportError:
-            raise UserError(
-                "architecture tabm needs the package tabm, which is not installed; pip install tabm"
-            ) from None
         features, targets = (
             torch.from_numpy(np.ascontiguousarray(part, np.float32)).to(self.device)
             for part in (x, y)
@@ -70,9 +78,7 @@ class TabM:
             if on_gpu:
                 with torch.cuda.device(self.device):
                     torch.cuda.manual_seed(self.seed)
-            with _float32_by_default():
-                network = tabm.TabM.make(n_num_features=features.shape[1], d_out=1)
-            self.network = network.to(self.device)
+            self.network = _network(features.shape[1]).to(self.device)
             adamw = torch.optim.AdamW(
                 self.network.parameters(), self.learning_rate, weight_decay=self.weight_decay
             )
@@ -98,6 +104,17 @@ class TabM:
                     # The error on the rows that select will not be finite either.
                     break
         return self
+
+    def restore(self, tensors: dict[str, Tensor], n_features: int) -> None:
+        """Take over the weights of a fitted network, by their names in its state_dict().
+
+        Raises:
+            RuntimeError: If they are weights of another network.
+        """
+        with _one_fit, torch.random.fork_rng(devices=[]):
+            network = _network(n_features)
+        network.load_state_dict(tensors)
+        self.network = network.to(self.device)
 
     @torch.no_grad()
     def predict(self, x: np.ndarray) -> np.ndarray:

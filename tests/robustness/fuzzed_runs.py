@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import zipfile
 from pathlib import Path
 
 from irnet_hpc.runs.folder import RunFolder
@@ -180,10 +181,63 @@ def read_results(folder: Path) -> object:
     return None
 
 
+FIT = ("result.json", "parameters.safetensors", "estimator.skops")
+
+
+def make_fit(folder: Path) -> None:
+    """Fit a classical model by the command itself."""
+    from irnet_hpc.features.sets import FEATURE_SETS
+    from irnet_hpc.train import cli as train
+
+    version = {"elements": FEATURE_SETS["elements"].version}
+    builders.write_pack(folder, "alloys-elements", PROPERTIES, rows=40, feature_versions=version)
+    pack, results = folder / "alloys-elements.h5", str(folder / "runs")
+    command = f"--property band_gap --architecture decision_tree --engine none --pack {pack}"
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert train.main([*command.split(), "--results", results]) == 0
+    (made,) = (folder / "runs").rglob("result.json")
+    for name in FIT:
+        (folder / name).write_bytes((made.parent / name).read_bytes())
+    keep_sound(folder, *FIT)
+
+
+def read_fit(folder: Path) -> object:
+    """Predict three rows."""
+    import numpy as np
+    import torch
+
+    from irnet_hpc.predict.members import make_predictor, read_member
+
+    member = read_member(folder)
+    predicted = make_predictor(member, torch.device("cpu"))(np.array([[1], [20], [33]], "float32"))
+    return [predicted.tolist(), member.feature_labels, member.units]
+
+
+def tamper_fit(folder: Path, number: int) -> None:
+    """Spoil the types or the arrays in the file of the estimator, and record its new hash."""
+    with zipfile.ZipFile(folder / "estimator.skops.sound") as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    if number % 2:
+        schema = json.loads(content["schema.json"])
+        content["schema.json"] = json.dumps(mutants.spoil_tree(schema, number)).encode()
+    else:
+        arrays = sorted(name for name in content if name.endswith(".npy"))
+        name = arrays[number // 2 % len(arrays)]
+        content[name] = mutants.spoil_bytes(content[name], number)
+    with zipfile.ZipFile(folder / "estimator.skops", "w") as archive:
+        for name, text in content.items():
+            archive.writestr(name, text)
+    digest = hashlib.sha256((folder / "estimator.skops").read_bytes()).hexdigest()
+    result = json.loads((folder / "result.json.sound").read_text())
+    (folder / "result.json").write_text(json.dumps(result | {"estimator_sha256": digest}))
+
+
 KINDS = {
     "checkpoint": Kind(make_checkpoint, spoil_checkpoint, read_checkpoint, False),
     "grid": Kind(make_grid, spoil_grid, read_grid, False),
     "result": Kind(make_results, spoil_result, read_results, False),
     "model": Kind(make_run, spoil_run, read_run, True),
+    "estimator": Kind(make_fit, spoil_bytes(*FIT), read_fit, True),
+    "tampered estimator": Kind(make_fit, tamper_fit, read_fit, False),
     "predictions": Kind(make_run, spoil_bytes("test_predictions.npz"), read_predictions, True),
 }

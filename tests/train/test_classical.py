@@ -21,7 +21,7 @@ from irnet_hpc.distributed.engines import Alone
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, write_json
 from irnet_hpc.pack.store import open_pack
-from irnet_hpc.runs.classical_grids import GRIDS, Grid
+from irnet_hpc.runs.classical_grids import AS_NUMBERS, GRIDS, Grid
 from irnet_hpc.runs.result import read_result
 from irnet_hpc.runs.spec import GRID_VERSION, RunSpec, model_of, run_folder, run_key
 from irnet_hpc.sweep.cell_states import read_ledger
@@ -33,10 +33,11 @@ from irnet_hpc.sweep.plan import plan
 from irnet_hpc.train import classical
 from irnet_hpc.train import cli as train
 from irnet_hpc.train.dataset import Dataset, Part, Scaling
+from irnet_hpc.train.estimator_file import CLASSES
 from irnet_hpc.train.options import read_request
 from irnet_hpc.train.request import specify
 from irnet_hpc.train.run import TrainOptions
-from tests.builders import run_of, states, write_pack, write_result
+from tests.builders import make_grids_small, run_of, states, write_pack, write_result
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,18 +53,7 @@ def one_thread():
 
 @pytest.fixture
 def small(monkeypatch):
-    """The costly rows of GRIDS with fewer trees and epochs."""
-    for name, changes in {
-        "boosted_trees": {"max_iter": 20},
-        "tabm": {"epochs": 2},
-        "adaboost": {"n_estimators": 5},
-    }.items():
-        grid = GRIDS[name]
-        monkeypatch.setitem(GRIDS, name, dataclasses.replace(grid, fixed=grid.fixed | changes))
-    for name in ("bagging", "extra_trees", "random_forest"):
-        monkeypatch.setitem(
-            GRIDS, name, dataclasses.replace(GRIDS[name], fixed={"n_estimators": 10})
-        )
+    make_grids_small(monkeypatch)
 
 
 def arguments(pack: Path, results: Path, architecture: str, **changes) -> list[str]:
@@ -103,6 +93,7 @@ def rows(alloys_pack: Path, *splits: str) -> tuple[np.ndarray, np.ndarray]:
 def test_every_row_of_the_table_can_be_made_and_nothing_else():
     assert set(classical.makers(0, 1)) == set(GRIDS)
     assert all(grid.architecture == name and grid.name == "grid" for name, grid in GRIDS.items())
+    assert {*AS_NUMBERS, *CLASSES} == set(GRIDS) and not {*AS_NUMBERS} & {*CLASSES}
     assert len(GRIDS) == 12 and GRIDS["svr"].max_rows == 20_000
 
 
@@ -128,11 +119,12 @@ def test_each_model_leaves_a_result_like_any_cell(
     assert path.relative_to(tmp_path).parts == (
         *("alloys-small", "mixing_enthalpy", architecture, "grid", protocol, "seed0"),
     )
-    kept = architecture in (*classical.LINEAR, "tabm")
+    are_numbers = architecture in AS_NUMBERS
     assert sorted(p.name for p in path.iterdir()) == [
-        *(["parameters.safetensors"] if kept else []),
-        *("result.json", "run.json", "test_predictions.npz"),
-    ]  # fmt: skip
+        *([] if are_numbers else ["estimator.skops"]),
+        *("parameters.safetensors", "result.json", "run.json", "test_predictions.npz"),
+    ]
+    assert (result.estimator_sha256 is None) == are_numbers
     with np.load(path / "test_predictions.npz", allow_pickle=False) as file:
         error = np.abs(file["prediction"] - file["target"])
     assert result.test_mae == pytest.approx(error.mean(), rel=1e-12)
@@ -157,7 +149,7 @@ def test_each_model_leaves_a_result_like_any_cell(
     assert (result.best_epoch, result.epochs, result.samples_per_s, result.spec["depth"]) == (
         None,
     ) * 4
-    assert (result.n_parameters is not None) == kept
+    assert (result.n_parameters is not None) == are_numbers
     assert result.recipe == dataclasses.asdict(grid)
     assert ("scikit-learn" in result.versions) and ("selected on " + result.selected_on) in printed
     assert (
