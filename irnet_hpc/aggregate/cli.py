@@ -113,11 +113,11 @@ def next_steps(report: "Report", results: Path, page: Path | None) -> list[str]:
         if page
         else f"python -m irnet_hpc.aggregate {below} --html {name}"
     ]
-    # `predict --best` chooses a network by val MAE; classical models are not saved.
+    # `predict --best` chooses by val MAE among the runs that have kept their models.
     specs = [
         run.spec
         for run in report.findings.runs
-        if not run.spec.is_classical and run.result.val_mae is not None
+        if run.keeps_model and run.result.val_mae is not None
     ]
     if specs:
         options = f"--best {specs[0].properties[0]}"

@@ -1,4 +1,4 @@
-"""Export a finished run as ONNX, verified against torch, with a model card beside it."""
+"""Export a finished run as ONNX, compared with its model, with a model card beside it."""
 
 import lazy_loader
 

@@ -1,12 +1,13 @@
-"""Export a finished run as ONNX, verified against torch, with a model card beside it.
+"""Export a finished run as ONNX, compared with its model, with a model card beside it.
 
     python -m irnet_hpc.export RUN model.onnx                         writes model.onnx and model.md
     python -m irnet_hpc.export RUN model.onnx --pack-dir /data/packs  verified on its test rows
     python -m irnet_hpc.export results/oqmd-magpie/band_gap/irnet-17/onecycle/honest/seed0 gap.onnx
 
 The input of the graph is features as a pack stores them (n_rows, n_features); its output is
-predictions (n_rows, n_properties) in the properties' units. The scaling is part of the graph. The
-command needs the extra `onnx`: pip install 'irnet_hpc[onnx]'.
+predictions (n_rows, n_properties) in the properties' units. The scaling is part of the graph. Of
+the classical models, boosted_trees and tabm cannot be exported. The command needs the extra `onnx`:
+pip install 'irnet_hpc[onnx]'.
 """
 
 import shlex
@@ -33,7 +34,7 @@ def parser() -> CommandParser:
     """Return the parser of the command line."""
     parser = command_parser("export", __doc__)
     add = parser.add_argument
-    add("run", metavar="RUN", help="folder of a finished run of a network")
+    add("run", metavar="RUN", help="folder of a finished run")
     add(
         "model",
         metavar="model.onnx",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from irnet_hpc.distributed.processes import Shared, no_warnings
-from irnet_hpc.predict.members import Member, fold_normalisation
+from irnet_hpc.predict.members import Member, NetworkMember, fold_normalisation
 
 OPSET = 18
 
@@ -27,7 +27,7 @@ class Graph(nn.Module):
     target_scale: Tensor  # (n_properties,)
     floor: Tensor  # (n_properties,), lowest prediction; -inf: predictions are not cut
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: NetworkMember) -> None:
         super().__init__()
         scaling = member.scaling
         self.network = fold_normalisation(member.network)
@@ -56,10 +56,8 @@ class Graph(nn.Module):
         return torch.where(is_finite, x, torch.nan)
 
 
-def write_graph(path: Path, member: Member) -> None:
+def write_graph(path: Path, member: NetworkMember) -> None:
     """Write the network of a run as an ONNX file.
-
-    The metadata of the file hold the properties, their units, the features and the run's key.
 
     Args:
         path: The file to write.
@@ -83,16 +81,20 @@ def write_graph(path: Path, member: Member) -> None:
     # torch.onnx.export returns None only with dynamo=False.
     assert program is not None
     model = program.model_proto
-    metadata = {
+    onnx.helper.set_model_props(model, metadata_of(member))
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+
+
+def metadata_of(member: Member) -> dict[str, str]:
+    """Return the metadata of a file: the properties, units, features and key of its run."""
+    return {
         "property": ",".join(member.units),
         "unit": ",".join(member.units.values()),
         "features": member.result.pack_identity["features"],
         "feature_labels": json.dumps(member.feature_labels, ensure_ascii=False),
         "key": member.result.key,
     }
-    onnx.helper.set_model_props(model, metadata)
-    onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString())
 
 
 @contextlib.contextmanager
@@ -135,7 +137,7 @@ def evaluate_graph(path: Path, x: np.ndarray) -> tuple[np.ndarray, str]:
 
 
 @torch.no_grad()
-def float32_predictions(member: Member, x: np.ndarray) -> np.ndarray:
+def float32_predictions(member: NetworkMember, x: np.ndarray) -> np.ndarray:
     """Predict rows with a run's network in float32, without folding, as `evaluate_graph` does."""
     out = member.network(torch.from_numpy(member.scaling.features(x))).double().numpy()
     return member.scaling.in_unit(out)

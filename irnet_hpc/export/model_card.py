@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from irnet_hpc.data.sources import SOURCES
 from irnet_hpc.features.sets import ELEMENTS, FEATURE_SETS, parse_feature_sets
+from irnet_hpc.runs.classical_grids import point_text
 from irnet_hpc.runs.result import RunResult
 from irnet_hpc.runs.spec import RunSpec
 
@@ -32,7 +33,7 @@ class ExportedModel(NamedTuple):
     elements: frozenset[str] | None  # symbols in the training rows; None: not known
     licence: str
     citation: str
-    verified: str  # a sentence on how well the graph agrees with torch
+    verified: str  # a sentence on how well the graph agrees with the model
     reports: Sequence["EnsembleReport"]  # with intervals only if the run's pack was available
 
 
@@ -117,11 +118,12 @@ def _protocol(spec: RunSpec, result: RunResult) -> str:
             f"(seed {split.get('seed', 0)})"
         )
     text += f". Protocol `{spec.protocol}`: "
+    selected = "point of the grid" if spec.is_classical else "epoch"
     if result.selected_on != "test":
-        return text + "the epoch was selected on val; test was used only once, afterwards."
+        return text + f"the {selected} was selected on val; test was used only once, afterwards."
     text += (
-        "trained on train and val. **The epoch was selected on test**, as in the papers' code, "
-        "so the test errors below are too low"
+        f"trained on train and val. **The {selected} was selected on test**, as in the papers' "
+        "code, so the test errors below are too low"
     )
     if result.optimism is not None:
         text += f", by about {result.optimism:.3g} as measured on halves of test"
@@ -231,10 +233,7 @@ def _origin(spec: RunSpec, result: RunResult) -> str:
     lines = [
         f"- run key `{result.key}`, commit `{result.commit or 'not known'}`, "
         f"irnet_hpc {result.versions.get('irnet_hpc', '')}",
-        f"- architecture {spec.model}, layers `{spec.layer_string}`, "
-        f"{result.n_parameters:,} parameters",
-        f"- recipe {spec.recipe}, seed {spec.seed}, best epoch {result.best_epoch} of "
-        f"{result.epochs}, trained in {result.precision}; the exported graph computes in float32",
+        *(_classical_origin(spec, result) if spec.is_classical else _network_origin(spec, result)),
     ]
     if result.origin:
         origin = result.origin
@@ -242,7 +241,33 @@ def _origin(spec: RunSpec, result: RunResult) -> str:
             f"- started from {origin['model']} on {origin['property']} of {origin['pack']}"
         )
     lines.append(
-        "- networks: Jha et al., KDD 2019, doi:10.1145/3292500.3330703, and "
+        "- models: scikit-learn, Pedregosa et al., J. Mach. Learn. Res. 12, 2825 (2011)"
+        if spec.is_classical
+        else "- networks: Jha et al., KDD 2019, doi:10.1145/3292500.3330703, and "
         "Sci. Rep. 11, 4244 (2021)"
     )
     return "\n".join(lines)
+
+
+def _network_origin(spec: RunSpec, result: RunResult) -> list[str]:
+    return [
+        f"- architecture {spec.model}, layers `{spec.layer_string}`, "
+        f"{result.n_parameters:,} parameters",
+        f"- recipe {spec.recipe}, seed {spec.seed}, best epoch {result.best_epoch} of "
+        f"{result.epochs}, trained in {result.precision}; the exported graph computes in float32",
+    ]
+
+
+def _classical_origin(spec: RunSpec, result: RunResult) -> list[str]:
+    chosen = result.chosen or {"point": {}, "tried": []}
+    fewer = (
+        f", fitted on the first {result.fitted_rows:,} of the training rows"
+        if result.fitted_rows is not None and result.fitted_rows < result.n_train
+        else ""
+    )
+    return [
+        f"- classical model {spec.model}, {point_text(chosen['point'])}, chosen among "
+        f"{len(chosen['tried'])} points of its grid{fewer}",
+        f"- seed {spec.seed}, scikit-learn {result.versions.get('scikit-learn', '')}; the exported "
+        "graph computes in float32",
+    ]

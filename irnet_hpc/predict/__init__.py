@@ -1,6 +1,6 @@
-"""Predict with finished runs: ensembles of networks, intervals, and flags for unfamiliar rows.
+"""Predict with finished runs: ensembles of models, intervals, and flags for unfamiliar rows.
 
-`members.py` reads a network and `committee.py` makes an ensemble of several. `candidates.py` reads
+`members.py` reads a model and `committee.py` makes an ensemble of several. `candidates.py` reads
 the rows, `screening.py` predicts them batch by batch, and `output.py` writes the predictions.
 `model.py` does the same from Python, and `saved.py` reads the
 folders that `irnet_hpc.fit` writes.
@@ -11,6 +11,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "best_run": ["is_kept"],
         "committee": ["EnsembleReport", "calibrate_ensemble", "load_ensemble", "own_pack"],
         "importance": [
             "N_SHUFFLES",
@@ -19,9 +20,16 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "Importance",
             "importance_of",
         ],
-        "members": ["Member", "fold_normalisation", "make_predictor", "read_member"],
+        "members": [
+            "ClassicalMember",
+            "Member",
+            "NetworkMember",
+            "fold_normalisation",
+            "make_predictor",
+            "read_member",
+        ],
         "model": ["DEFAULT_LEVEL", "Model", "load_model"],
         "saved": ["FILE", "PACKS", "RESULTS", "SavedFit", "choose_run", "read_fit", "write_fit"],
-        "screening": ["training_elements"],
+        "screening": ["Ensemble", "training_elements"],
     },
 )

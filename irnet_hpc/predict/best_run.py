@@ -1,10 +1,11 @@
-"""Choose the network with the lowest val MAE of a property below a folder of results."""
+"""Choose the model with the lowest val MAE of a property below a folder of results."""
 
 import logging
 import math
 from pathlib import Path
 
 from irnet_hpc.errors import UserError
+from irnet_hpc.runs.classical_grids import AS_NUMBERS
 from irnet_hpc.runs.collect import FinishedRun, collect_runs, one_a_property
 from irnet_hpc.runs.folder import RunFolder
 
@@ -12,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def best_run(results: Path | str, property: str, pack: str | None = None) -> Path:
-    """Return the folder of the network with the lowest val MAE of a property.
+    """Return the folder of the run with the lowest val MAE of a property, of any kind of model.
 
     Args:
         results: The folder of results.
@@ -21,9 +22,9 @@ def best_run(results: Path | str, property: str, pack: str | None = None) -> Pat
             share their val rows.
 
     Raises:
-        UserError: If no network on that property has a val MAE, or if the networks' packs differ in
-            source or split. In that case, the lowest val MAE might only mean that the val rows are
-            the easiest.
+        UserError: If no run on that property has a val MAE and a kept model, or if the packs of the
+            runs differ in source or split. In that case, the lowest val MAE might only mean that
+            the val rows are the easiest.
     """
     runs = [run for joint in collect_runs(Path(results))[0] for run in one_a_property(joint)]
     of_property = [run for run in runs if run.spec.property == property]
@@ -38,41 +39,48 @@ def best_run(results: Path | str, property: str, pack: str | None = None) -> Pat
         for run in of_property
         if run.result.val_mae is not None and pack in (None, run.spec.pack)
     ]
-    networks = [
-        run for run in usable if not run.spec.is_classical and RunFolder(run.folder).model.exists()
-    ]
-    if not networks:
+    kept = [run for run in usable if is_kept(run)]
+    if not kept:
         packs = ", ".join(sorted({run.spec.pack for run in of_property}))
         on_pack = f" on pack {pack}" if pack else ""
         raise UserError(
-            f"no network on {property} below {results} has both a val MAE and a stored model"
+            f"no run on {property} below {results} has both a val MAE and a kept model"
             f"{on_pack}; the packs of the runs on {property}: {packs}"
         )
-    if len({_val_rows_key(run) for run in networks}) > 1:
-        packs = ", ".join(sorted({run.spec.pack for run in networks}))
+    if len({_val_rows_key(run) for run in kept}) > 1:
+        packs = ", ".join(sorted({run.spec.pack for run in kept}))
         raise UserError(
             "val MAEs of different sources or splits cannot be compared; "
             f"name one pack with --pack: {packs}"
         )
-    best = min(networks, key=_val_mae)
+    best = min(kept, key=_val_mae)
     logger.info(
-        f"best of {len(networks)} runs by val MAE, "
+        f"best of {len(kept)} runs by val MAE, "
         f"{_val_mae(best):.4g} {best.result.unit}: {best.folder}"
     )
-    better = [run for run in usable if run.spec.is_classical and _val_mae(run) < _val_mae(best)]
+    better = [run for run in usable if not is_kept(run) and _val_mae(run) < _val_mae(best)]
     if better:
         rival = min(better, key=_val_mae)
         logger.info(
-            f"note: {rival.spec.architecture} has a lower val MAE, {_val_mae(rival):.4g}, "
-            "but classical models are not kept, so they cannot predict"
+            f"note: {rival.folder} has a lower val MAE, {_val_mae(rival):.4g}, but has not kept "
+            "its model, so it cannot predict"
         )
-    seeds = [run for run in networks if run.folder.parent == best.folder.parent]
-    if len(seeds) > 1:
+    seeds = [run for run in kept if run.folder.parent == best.folder.parent]
+    if len(seeds) > 1 and best.uses_seed:
         logger.info(
             f"note: the mean of this model's {len(seeds)} seeds is usually better: instead of "
             f"--best, give the folders {best.folder.parent}/seed*"
         )
     return best.folder
+
+
+def is_kept(run: FinishedRun) -> bool:
+    """Return True if the run has kept its model, as far as its result and its files tell."""
+    files = RunFolder(run.folder)
+    if not run.spec.is_classical:
+        return files.model.exists()
+    is_number = run.spec.architecture in AS_NUMBERS
+    return run.keeps_model and (files.parameters if is_number else files.estimator).exists()
 
 
 def _val_mae(run: FinishedRun) -> float:

@@ -1,6 +1,7 @@
 """Predict with finished runs: formulas, structures or feature columns -> properties with intervals.
 
     python -m irnet_hpc.predict RUN... formulas.csv -o predictions.csv     several runs are averaged
+    python -m irnet_hpc.predict NETWORK FOREST formulas.csv -o predictions.csv --committee  weighted
     python -m irnet_hpc.predict --best band_gap formulas.csv -o predictions.csv.gz
     python -m irnet_hpc.predict RUN --enumerate "Li|Na-Fe|Co-O, step 0.05" --top 100 -o best.csv
     zcat huge.csv.gz | python -m irnet_hpc.predict RUN - -o - --max formation_energy=-1 | head
@@ -70,6 +71,7 @@ def _predict(
     from irnet_hpc.predict.committee import calibrate_ensemble, load_ensemble
     from irnet_hpc.predict.saved import runs_and_packs
     from irnet_hpc.predict.screening import screen
+    from irnet_hpc.predict.weights import weigh
 
     keep_freed_memory()
     output.check_output(arguments.output)
@@ -77,6 +79,10 @@ def _predict(
     if arguments.best:
         runs = [best_run(arguments.results, arguments.best, arguments.pack)]
     ensemble, evidence = load_ensemble(runs, pack_dir, device_of(0))
+    if arguments.committee:
+        if len(ensemble.members) < 2:
+            raise UserError("--committee needs several runs, got one")
+        ensemble, evidence = weigh(ensemble, evidence)
     ensemble, reports = calibrate_ensemble(ensemble, evidence, arguments.interval)
     row_filter = _row_filter(arguments, ensemble.properties)
     began = time.monotonic()
@@ -170,6 +176,8 @@ def _runs_and_table(arguments: argparse.Namespace) -> tuple[list[str], str | Non
         )
     if not arguments.best and not names:
         raise UserError("runs are missing: give their folders, or --best PROPERTY")
+    if arguments.committee and arguments.best:
+        raise UserError("--committee needs the folders of several runs, got --best, which is one")
     return names, table
 
 
@@ -268,15 +276,20 @@ def parser() -> CommandParser:
         "names",
         nargs="*",
         metavar="RUN... TABLE",
-        help="folders of finished runs, or the folder of a model that irnet_hpc.fit has saved, "
-        "then the table: .csv, .tsv or .jsonl (.gz, .xz), .xlsx, .parquet, .feather or .json, "
-        "or - for stdin",
+        help="folders of finished runs, of all seeds of a model, or of a model that irnet_hpc.fit "
+        "has saved, then the table: .csv, .tsv or .jsonl (.gz, .xz), .xlsx, .parquet, .feather or "
+        ".json, or - for stdin",
     )
     add("-o", "--output", required=True, help="a .csv or .csv.gz, or - for stdout")
     add(
         "--best",
         metavar="PROPERTY",
-        help="instead of RUN...: use the network below --results with the lowest val MAE",
+        help="instead of RUN...: use the run below --results with the lowest val MAE",
+    )
+    add(
+        "--committee",
+        action="store_true",
+        help="weigh several runs by their errors on val; without it all count the same",
     )
     add("--results", default="results", help="folder that --best searches (default: %(default)s)")
     add("--pack", help="with --best: consider only runs on this pack")

@@ -1,50 +1,38 @@
-"""Assemble an ensemble of trained networks: load them, calibrate intervals, measure coverage.
+"""Assemble an ensemble of trained models: load them, calibrate intervals, measure coverage.
 
-Intervals are calibrated on val rows, which are read from the packs that the networks were trained
+Intervals are calibrated on val rows, which are read from the packs that the models were trained
 on. Their coverage is measured on test rows. If any of these rows are missing, a warning says which.
 """
 
 import dataclasses
 import logging
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from irnet_hpc.errors import UserError
-from irnet_hpc.pack.store import Pack, load_pack, pack_path, reported_rows
+from irnet_hpc.pack.store import Pack, load_pack, pack_path
 from irnet_hpc.predict.domain import Domain, domain_of
+from irnet_hpc.predict.held_out import (
+    Evidence,
+    HeldOut,
+    HeldOutRows,
+    RowKey,
+    group_runs,
+    in_common,
+    out_of_fold,
+    test_rows,
+    try_rows,
+    val_rows,
+)
 from irnet_hpc.predict.intervals import ConformalInterval, calibrate, coverage
-from irnet_hpc.predict.members import Member, Predictor, make_predictor, read_member
-from irnet_hpc.predict.screening import Ensemble, feature_layout, spread_of
-from irnet_hpc.runs.collect import FinishedRun, one_a_property
+from irnet_hpc.predict.members import Member, make_predictor, read_member
+from irnet_hpc.predict.screening import Ensemble, feature_layout
 from irnet_hpc.runs.pack_identity import differing_fields
-from irnet_hpc.runs.predictions import read_predictions
 
 logger = logging.getLogger(__name__)
-
-# Identifies a row: material_id, formula, value, and how many rows before it have the same three.
-# One material may have many rows, for example one a temperature, and all of them count.
-RowKey = tuple[str, str, float, int]
-# Row -> prediction; values and predictions are in the property's unit.
-HeldOutRows = dict[RowKey, float]
-
-
-class HeldOut(NamedTuple):
-    """Rows that no member was trained on, with the errors of the ensemble."""
-
-    error: np.ndarray  # (n_rows,) errors of the members' mean, in the property's unit
-    sd: np.ndarray  # (n_rows,) standard deviations over the members, in the same unit
-
-
-class Evidence(NamedTuple):
-    """Held-out rows of one property, or the UserError that says why there are none."""
-
-    val: HeldOut | UserError
-    test: HeldOut | UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +53,11 @@ class EnsembleReport:
     test_mae: float | None = None  # MAE of the members' mean, in the unit
     coverage: float | None = None  # share of test rows within the interval
     split: str | None = None  # how the test rows were chosen
+    # Folder of a run -> its weight in the mean; None: all count the same.
+    weights: dict[str, float] | None = None
+    # How many runs on folds the rows are out of; the rows above are then all of these folds' test
+    # rows, and the coverage of each fold is that of the interval that the others calibrate.
+    n_folds: int | None = None
 
 
 def own_pack(member: Member, pack_dir: Path | str | None) -> Pack:
@@ -92,12 +85,12 @@ def own_pack(member: Member, pack_dir: Path | str | None) -> Pack:
 def load_ensemble(
     folders: Sequence[Path | str], pack_dir: Path | str | None, device: torch.device
 ) -> tuple[Ensemble, dict[str, Evidence]]:
-    """Load the networks of runs, and their held-out rows.
+    """Load the models of runs, and their held-out rows.
 
     Args:
-        folders: Folders of finished runs.
+        folders: Folders of finished runs, or of all seeds of a model.
         pack_dir: Folder of the runs' packs; None: $IRNET_PACKS, else packs/.
-        device: The device on which the networks compute.
+        device: The device on which networks compute.
 
     Returns:
         The ensemble, not yet calibrated; and, for each property, the val rows that calibrate its
@@ -106,7 +99,7 @@ def load_ensemble(
     Raises:
         UserError: If a run cannot be used, alone or together with the others.
     """
-    members = [read_member(folder) for folder in folders]
+    members = [read_member(run, device) for folder in folders for run in runs_in(folder)]
     _check_together(members)
     predictors = [make_predictor(member, device) for member in members]
     val: list[dict[str, HeldOutRows | UserError]] = []
@@ -116,9 +109,11 @@ def load_ensemble(
         rows: dict[str, HeldOutRows | UserError]
         try:
             with own_pack(member, pack_dir) as pack:
-                rows = {name: _try(val_rows, member, name, predict, pack) for name in member.units}
+                rows = {
+                    name: try_rows(val_rows, member, name, predict, pack) for name in member.units
+                }
                 if rows_key not in domains:
-                    domains[rows_key] = domain_of(pack, member.spec)
+                    domains[rows_key] = domain_of(pack, member.fitted_spec)
         except UserError as error:
             domains.setdefault(rows_key, None)
             rows = dict.fromkeys(member.units, error)
@@ -129,19 +124,63 @@ def load_ensemble(
             )
         val.append(rows)
     names = list(dict.fromkeys(name for member in members for name in member.units))
-    evidence = {}
-    for name in names:
-        own = [place for place, member in enumerate(members) if name in member.units]
-        test = [_try(test_rows, members[place], name) for place in own]
-        evidence[name] = Evidence(in_common([val[place][name] for place in own]), in_common(test))
     ensemble = Ensemble(
         tuple(members),
         tuple(predictors),
         tuple(domains[_training_rows_key(member)] for member in members),
         feature_layout(members),
         dict.fromkeys(names),
+        groups=group_runs(members),
     )
+    evidence = {name: _evidence(ensemble, name, [rows.get(name) for rows in val]) for name in names}
     return ensemble, evidence
+
+
+def _evidence(
+    ensemble: Ensemble, name: str, val: Sequence[HeldOutRows | UserError | None]
+) -> Evidence:
+    """Return the held-out rows of a property.
+
+    Args:
+        ensemble: The models.
+        name: The property.
+        val: The val rows of each member that predicts the property, else None.
+    """
+    groups, members = ensemble.groups_of(name), ensemble.members
+    rows_of_val: list[HeldOutRows | UserError] = []
+    rows_of_test: list[HeldOutRows | UserError] = []
+    folds: dict[RowKey, int] = {}
+    for group in groups:
+        if len(group) > 1:
+            rows, folds = out_of_fold([members[place] for place in group], name)
+            rows_of_val.append(rows)
+            rows_of_test.append(rows)
+        else:
+            own = val[group[0]]
+            assert own is not None  # since the member predicts the property
+            rows_of_val.append(own)
+            rows_of_test.append(try_rows(test_rows, members[group[0]], name))
+    if all(len(group) > 1 for group in groups):
+        held_out = in_common(rows_of_test, folds)
+        return Evidence(held_out, held_out)
+    return Evidence(in_common(rows_of_val), in_common(rows_of_test))
+
+
+def runs_in(folder: Path | str) -> list[Path]:
+    """Return the folder of a run, or for a folder of seeds those of its finished runs, in order."""
+    path = Path(folder)
+    if (path / "result.json").exists() or not path.is_dir():
+        return [path]
+    seeds = [seed for seed in path.glob("seed*") if seed.is_dir()]
+    finished = [seed for seed in seeds if (seed / "result.json").exists()]
+    if not finished:
+        return [path]
+    if len(finished) < len(seeds):
+        logger.warning(
+            f"warning: {len(seeds) - len(finished)} of the {len(seeds)} runs in {path} have no "
+            "result and are left out"
+        )
+    return sorted(finished, key=lambda seed: (len(seed.name), seed.name))
 
 
 def calibrate_ensemble(
@@ -150,7 +189,7 @@ def calibrate_ensemble(
     """Calibrate the intervals of an ensemble, and log how well it predicts each property.
 
     Args:
-        ensemble: The networks.
+        ensemble: The models.
         evidence: Property -> held-out rows, as load_ensemble returns them.
         level: The fraction of values that intervals should contain, between 0 and 1.
 
@@ -161,11 +200,16 @@ def calibrate_ensemble(
     for name, (val, test) in evidence.items():
         members = [member for member in ensemble.members if name in member.units]
         report = EnsembleReport(name, members[0].units[name], len(members), level)
+        if ensemble.weights:
+            report = dataclasses.replace(report, weights=_weights_of_runs(ensemble, name))
+            logger.info(_describe_weights(ensemble, name))
+        if isinstance(val, HeldOut) and val is test:
+            report = dataclasses.replace(report, n_folds=len(np.unique(val.fold)))
         interval: ConformalInterval | None = None
         try:
             if isinstance(val, UserError):
                 raise val
-            interval = calibrate(*val, level)
+            interval = calibrate(val.error, val.sd, level)
             report = dataclasses.replace(report, n_val=interval.n_rows)
         except UserError as error:
             logger.warning(f"warning: {name}: no interval: {error}")
@@ -182,82 +226,12 @@ def calibrate_ensemble(
                 report = dataclasses.replace(
                     report,
                     half_width=float(interval.half_width(test.sd).mean()),
-                    coverage=coverage(interval, *test),
+                    coverage=_coverage(interval, test, report.n_folds is not None),
                 )
         logger.info(describe_report(report))
         intervals[name] = interval
         reports.append(report)
     return ensemble._replace(intervals=intervals), reports
-
-
-def val_rows(member: Member, name: str, predict: Predictor, pack: Pack) -> HeldOutRows:
-    """Predict the val rows of a member's pack.
-
-    Raises:
-        UserError: If the member was trained on its val rows.
-    """
-    if member.spec.protocol != "honest":
-        raise UserError(
-            f"{member.folder} was trained under protocol {member.spec.protocol}, which also trains "
-            "on the val rows"
-        )
-    rows = pack.rows("val")
-    places = reported_rows(pack, name, rows) - rows.start
-    predicted = predict(pack.x(rows)[places])[:, list(member.units).index(name)]
-    ids, formulas, value = pack.material_ids(rows), pack.formulas(rows), pack.y(name, rows)[places]
-    return by_row(
-        [ids[place] for place in places],
-        [formulas[place] for place in places],
-        value.tolist(),
-        predicted.tolist(),
-    )
-
-
-def test_rows(member: Member, name: str) -> HeldOutRows:
-    """Read a member's predictions of its test rows, which its run stored.
-
-    Raises:
-        UserError: If the stored predictions are missing or damaged.
-    """
-    runs = one_a_property(FinishedRun(member.folder, member.spec, member.result))
-    arrays = read_predictions(next(run for run in runs if run.spec.property == name))
-    names = ("material_id", "formula", "target", "prediction")
-    return by_row(*(arrays[name].tolist() for name in names))
-
-
-def by_row(
-    ids: list[str], formulas: list[str], values: list[float], predictions: list[float]
-) -> HeldOutRows:
-    """Arrange predictions by row. All arguments are (n_rows,), in the order of the pack."""
-    seen: Counter[tuple[str, str, float]] = Counter()
-    rows: HeldOutRows = {}
-    same = zip(ids, formulas, values, strict=True)
-    for row, prediction in zip(same, predictions, strict=True):
-        rows[(*row, seen[row])] = prediction
-        seen[row] += 1
-    return rows
-
-
-def in_common(rows_of_members: Sequence[HeldOutRows | UserError]) -> HeldOut | UserError:
-    """Compute the errors of the ensemble on the rows that all members have with the same target.
-
-    If the rows of a member are a UserError, the first one is returned. If the members have no row
-    in common, a new UserError is returned.
-    """
-    known: list[HeldOutRows] = []
-    for rows in rows_of_members:
-        if isinstance(rows, UserError):
-            return rows
-        known.append(rows)
-    first, *others = known
-    keys = [key for key in first if all(key in rows for rows in others)]
-    if not keys:
-        return UserError(
-            "the runs have no held-out rows in common: their packs have different sources or splits"
-        )
-    value = np.array([value for _, _, value, _ in keys])
-    mean, sd = spread_of([np.array([rows[key] for key in keys]) for rows in known])
-    return HeldOut(mean - value, sd)
 
 
 def _check_together(members: Sequence[Member]) -> None:
@@ -282,16 +256,8 @@ def _training_rows_key(member: Member) -> tuple:
 
     Members with the same training rows share one domain.
     """
-    spec = member.spec
+    spec = member.fitted_spec
     return spec.pack, spec.property, spec.train_rows, str(member.result.pack_identity)
-
-
-def _try(read: Callable[..., HeldOutRows], *arguments: Any) -> HeldOutRows | UserError:
-    """Return what `read` returns, or the UserError that it raises."""
-    try:
-        return read(*arguments)
-    except UserError as error:
-        return error
 
 
 def _describe_split(members: Sequence[Member]) -> str:
@@ -304,17 +270,61 @@ def _describe_split(members: Sequence[Member]) -> str:
     return " ".join(filter(None, [by, held_out])) + (", and selected on them" if saw_test else "")
 
 
+def _coverage(interval: ConformalInterval, held: HeldOut, is_out_of_fold: bool) -> float | None:
+    """Return the fraction of rows whose value is within the interval; None if it is not known.
+
+    The interval of out-of-fold rows was calibrated on the rows themselves. So each fold is measured
+    by the interval that the other folds calibrate.
+    """
+    if not is_out_of_fold:
+        return coverage(interval, held.error, held.sd)
+    assert held.fold is not None
+    n_held = 0.0
+    for number in np.unique(held.fold):
+        own = held.fold == number
+        try:
+            others = calibrate(held.error[~own], held.sd[~own], interval.level)
+        except UserError:  # too few rows
+            return None
+        n_held += coverage(others, held.error[own], held.sd[own]) * own.sum()
+    return float(n_held / len(held.fold))
+
+
 def describe_report(report: EnsembleReport) -> str:
     """Say in one sentence how well an ensemble predicts a property."""
-    runs = "1 run" if report.n_members == 1 else f"the mean of {report.n_members} runs"
+    mean = "the weighted mean" if report.weights else "the mean"
+    runs = "1 run" if report.n_members == 1 else f"{mean} of {report.n_members} runs"
     text = f"{report.property} ({report.unit}), {runs}"
+    kinds = ("out-of-fold", "out-of-fold") if report.n_folds else ("val", "test")
     if report.test_mae is not None:
-        text += f": MAE {report.test_mae:.4g} on {report.n_test:,} test rows "
-        text += f"(split: {report.split})"
+        where = f"{report.n_folds} folds" if report.n_folds else f"split: {report.split}"
+        text += f": MAE {report.test_mae:.4g} on {report.n_test:,} {kinds[1]} rows ({where})"
     if report.coverage is not None:
         text += (
-            f"; the {report.level:.0%} interval, calibrated on {report.n_val:,} val rows, "
+            f"; the {report.level:.0%} interval, calibrated on {report.n_val:,} {kinds[0]} rows, "
             f"is ±{report.half_width:.3g} on average and holds {report.coverage:.1%} of the "
-            "test values"
+            f"{kinds[1]} values"
         )
     return text
+
+
+def _weights_of_runs(ensemble: Ensemble, name: str) -> dict[str, float]:
+    """Return the weight of each run, by its folder; the runs of a group share its weight."""
+    assert ensemble.weights
+    groups = zip(ensemble.groups_of(name), ensemble.weights[name].tolist(), strict=True)
+    return {
+        str(ensemble.members[place].folder): weight / len(group)
+        for group, weight in groups
+        for place in group
+    }
+
+
+def _describe_weights(ensemble: Ensemble, name: str) -> str:
+    """Say in one line how much each member of a committee counts."""
+    assert ensemble.weights
+    parts = []
+    for group, weight in zip(ensemble.groups_of(name), ensemble.weights[name], strict=True):
+        first = ensemble.members[group[0]]
+        more = f" and {len(group) - 1} other folds" if len(group) > 1 else ""
+        parts.append(f"{first.spec.model} ({first.folder}{more}) {weight:.3f}")
+    return f"weights: {', '.join(parts)}"

@@ -1,4 +1,4 @@
-"""Calibrate prediction intervals on rows that no network was trained on.
+"""Calibrate prediction intervals on rows that no model was trained on.
 
 This is split conformal prediction (Vovk et al. 2005; Lei et al., J. Am. Stat. Assoc. 113, 1094,
 2018), with errors normalised by the members' disagreement (Papadopoulos et al., ECML 2002; Lei et
@@ -9,9 +9,9 @@ or would alone decide the factor. A single member has no sd, so all its interval
 width.
 
 The guarantee, P(value in interval) >= level, holds if val rows and candidates come from one
-population. It may fail for two reasons: the epoch was selected on the val rows, so their errors are
-a little too low; and candidates of a different chemistry come from a different population.
-Therefore the coverage is measured on test rows.
+population. It may fail for two reasons: the val rows have selected the epoch or the point of a
+grid, so their errors are a little too low; and candidates of a different chemistry come from a
+different population. Therefore the coverage is measured on test rows.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Predict from Python with the networks of finished runs."""
+"""Predict from Python with the models of finished runs."""
 
 import dataclasses
 import json
@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.modes import own_modes
 from irnet_hpc.predict.candidates import frame_candidates
-from irnet_hpc.predict.committee import (
-    EnsembleReport,
-    Evidence,
-    calibrate_ensemble,
-    load_ensemble,
-)
+from irnet_hpc.predict.committee import EnsembleReport, calibrate_ensemble, load_ensemble
+from irnet_hpc.predict.held_out import Evidence
 from irnet_hpc.predict.output import flag_columns, number_columns, output_header
 from irnet_hpc.predict.saved import runs_and_packs
 from irnet_hpc.predict.screening import Ensemble, screen
+from irnet_hpc.predict.weights import weigh
 from irnet_hpc.runs.result import RunResult, read_result
 from irnet_hpc.runs.spec import read_spec, run_folder
 
@@ -32,7 +29,7 @@ Run = str | Path | RunResult
 
 
 class Model:
-    """An ensemble of networks that predicts properties of materials, with intervals and warnings.
+    """An ensemble of trained models that predicts properties, with intervals and warnings.
 
     Attributes:
         units: Property -> unit.
@@ -77,7 +74,7 @@ class Model:
 
         Args:
             materials: Formulas, or a DataFrame with a column `formula` and the columns that the
-                networks need as features.
+                models need as features.
             level: The fraction of values that intervals should contain, between 0 and 1.
             workers: Number of processes that compute features.
 
@@ -85,13 +82,13 @@ class Model:
             A DataFrame. It has the index and the columns of `materials` (a Series is a column of
             formulas and keeps its index), and for each property: `predicted_<property>`;
             `low_<property>` and `high_<property>` if an interval could be calibrated; and
-            `sd_<property>` if several networks predict it. The last columns are `distance` (to the
+            `sd_<property>` if several models predict it. The last columns are `distance` (to the
             training rows; 1 is the limit), `outside` (why a row is outside the training data, or
             empty) and `problem` (why a row has no prediction, or empty). The units are in
             `attrs["units"]` of the DataFrame.
 
         Raises:
-            UserError: If a column is missing, or if the networks need crystal structures.
+            UserError: If a column is missing, or if the models need crystal structures.
         """
         import pandas as pd
 
@@ -112,7 +109,7 @@ class Model:
             frame = frame.rename("formula").to_frame()
             if layout.columns:
                 raise UserError(
-                    "the networks take columns of a table as features "
+                    "the models take columns of a table as features "
                     f"({', '.join(layout.columns[:5])}), got formulas only; give a DataFrame"
                 )
         header = output_header([str(name) for name in frame.columns], ensemble)
@@ -144,25 +141,28 @@ def load_model(
     results: str | Path = "results",
     pack_dir: str | Path | None = None,
     device: str = "auto",
+    committee: bool = False,
 ) -> Model:
-    """Load the network of a finished run, or the networks of several runs as an ensemble.
+    """Load the model of a finished run, or the models of several runs as an ensemble.
 
     Args:
         runs: A finished run, or several, whose predictions are averaged. Each is the folder of a
-            run, or the result that `train_model` returned. The folder that `irnet_hpc.fit` or its
-            model's `save` has written stands for the runs chosen there.
+            run or of all seeds of a model, or the result that `train_model` returned. The folder
+            that `irnet_hpc.fit` or its model's `save` has written stands for the runs chosen there.
         results: The folder of all runs; a run that is given by its result is looked up there.
         pack_dir: Folder of the packs that the runs were trained on. The packs calibrate intervals
             and show which materials are outside the training data. None: $IRNET_PACKS, else packs/.
-        device: The device on which the networks compute: `auto` (a GPU if there is one), `cpu` or
+        device: The device on which networks compute: `auto` (a GPU if there is one), `cpu` or
             `cuda`.
+        committee: Whether to weigh the runs by their errors on val. Otherwise all runs that predict
+            a property count the same.
 
     Returns:
         A model that predicts formulas or the rows of a DataFrame.
 
     Raises:
-        UserError: If a run has not finished, has stored no network, or cannot be combined with the
-            other runs.
+        UserError: If a run has not finished, has kept no model, or cannot be combined with the
+            other runs; or if there are too few val rows to weigh a committee.
     """
     from irnet_hpc.distributed.gpus import device_of
 
@@ -175,7 +175,8 @@ def load_model(
         _folder_of(run, results) if isinstance(run, RunResult) else Path(run) for run in given
     ]
     runs_there, packs = runs_and_packs(folders, pack_dir)
-    return Model(*load_ensemble(runs_there, packs, device_of(0, device)))
+    ensemble, evidence = load_ensemble(runs_there, packs, device_of(0, device))
+    return Model(*(weigh(ensemble, evidence) if committee else (ensemble, evidence)))
 
 
 def _refuse_structures(materials: "pd.Series") -> None:

@@ -59,7 +59,7 @@ def output_header(columns: Sequence[str], ensemble: Ensemble) -> list[str]:
 
     Args:
         columns: Names of the input's columns, which are copied.
-        ensemble: The networks that predict.
+        ensemble: The models that predict.
 
     Raises:
         UserError: If a column of the input has the name of a column that predictions add.

@@ -1,8 +1,8 @@
 """Predict batches of candidates with an ensemble: predictions, their spread, and warnings.
 
 For each property, the result is the mean and the standard deviation (ddof = 1) over the members
-that predict it, with an interval if one could be calibrated. Each feature set is computed only
-once, even if several members need it.
+that predict it, weighted in a committee, with an interval if one could be calibrated. Each feature
+set is computed only once, even if several members need it.
 """
 
 from collections import deque
@@ -23,6 +23,7 @@ from irnet_hpc.predict.intervals import ConformalInterval
 from irnet_hpc.predict.members import Member, Predictor, set_width
 
 MAX_LISTED = 3  # features in a reason
+ROUNDING = 1e-12  # of a sum of squared weights
 
 
 class FeatureLayout(NamedTuple):
@@ -44,22 +45,36 @@ class FeatureLayout(NamedTuple):
 
 
 class Ensemble(NamedTuple):
-    """Networks that predict together, and the data that show how reliable they are."""
+    """Models that predict together, and the data that show how reliable they are."""
 
     members: tuple[Member, ...]
     predictors: tuple[Predictor, ...]  # one for each member
     domains: tuple[Domain | None, ...]  # one for each member; None: its pack is missing
     layout: FeatureLayout
     intervals: dict[str, ConformalInterval | None]  # by property; None: not calibrated
+    # Property -> (n_groups of it,) with the sum 1; None: the groups of a property count the same.
+    weights: dict[str, np.ndarray] | None = None
+    # Places of members that are averaged before all else, since they are one model that was trained
+    # on the folds of one table; None: each member is a group of its own.
+    groups: tuple[tuple[int, ...], ...] | None = None
 
     @property
     def properties(self) -> tuple[str, ...]:
         """Return the properties that the ensemble predicts."""
         return tuple(self.intervals)
 
+    @property
+    def all_groups(self) -> tuple[tuple[int, ...], ...]:
+        """Return the places of the members in each group."""
+        return self.groups or tuple((place,) for place in range(len(self.members)))
+
+    def groups_of(self, property: str) -> list[tuple[int, ...]]:
+        """Return the groups that predict a property."""
+        return [group for group in self.all_groups if property in self.members[group[0]].units]
+
     def n_members(self, property: str) -> int:
-        """Return the number of members that predict a property."""
-        return sum(property in member.units for member in self.members)
+        """Return the number of groups of members that predict a property."""
+        return len(self.groups_of(property))
 
     def bounds(self, property: str, spread: "Spread") -> tuple[np.ndarray, np.ndarray] | None:
         """Return the lower and upper ends of the intervals, each (n_rows,) in the property's unit.
@@ -114,18 +129,34 @@ def feature_layout(members: Sequence[Member]) -> FeatureLayout:
     return FeatureLayout(names, columns, tuple(picks))
 
 
-def spread_of(predictions: Sequence[np.ndarray] | np.ndarray) -> Spread:
-    """Return the mean and standard deviation over members of predictions (n_members, n_rows)."""
+def spread_of(
+    predictions: Sequence[np.ndarray] | np.ndarray, weights: np.ndarray | None = None
+) -> Spread:
+    """Return the mean and standard deviation over members.
+
+    Args:
+        predictions: (n_members, n_rows).
+        weights: (n_members,) with the sum 1; None: all members count the same. Equal weights give
+            the same spread as None, except for rounding. If one member has all the weight, the
+            standard deviation is 0.
+    """
     stacked = np.asarray(predictions)
-    sd = stacked.std(0, ddof=1) if len(stacked) > 1 else np.zeros(stacked.shape[1])
-    return Spread(stacked.mean(0), sd)
+    if weights is None:
+        sd = stacked.std(0, ddof=1) if len(stacked) > 1 else np.zeros(stacked.shape[1])
+        return Spread(stacked.mean(0), sd)
+    mean = weights @ stacked
+    # The unbiased variance for weights that say how reliable a member is.
+    freedom = 1 - float((weights**2).sum())
+    if freedom < ROUNDING:
+        return Spread(mean, np.zeros_like(mean))
+    return Spread(mean, np.sqrt(weights @ (stacked - mean) ** 2 / freedom))
 
 
 def screen(ensemble: Ensemble, candidates: Candidates, workers: int = 1) -> Iterator[ScreenedBatch]:
     """Predict candidates batch by batch, in order.
 
     Args:
-        ensemble: The networks.
+        ensemble: The models.
         candidates: The rows to predict; the memory needed does not depend on their number.
         workers: Number of processes that compute features.
 
@@ -192,49 +223,78 @@ def _predict(
     spreads = {}
     for name in ensemble.properties:
         columns = [
-            predicted[:, list(member.units).index(name)]
-            for member, predicted in zip(ensemble.members, predictions, strict=True)
-            if name in member.units
+            np.mean(
+                [
+                    predictions[place][:, list(ensemble.members[place].units).index(name)]
+                    for place in group
+                ],
+                axis=0,
+            )
+            for group in ensemble.groups_of(name)
         ]
-        spreads[name] = Spread(*(_placed(values, rows, n_rows) for values in spread_of(columns)))
+        spread = spread_of(columns, ensemble.weights and ensemble.weights[name])
+        spreads[name] = Spread(*(_placed(values, rows, n_rows) for values in spread))
     distance = _placed(_distance(ensemble, inputs, len(rows)), rows, n_rows)
     outside = _outside(elements, materials, _new_values(ensemble, inputs, rows), distance)
     return ScreenedBatch(batch, spreads, distance, outside, problems)
 
 
 def _distance(ensemble: Ensemble, inputs: list[np.ndarray], n_rows: int) -> np.ndarray:
-    """Return the largest of each row's distances to the members' training rows (n_rows,).
+    """Return the largest of each row's distances to the groups' training rows (n_rows,).
 
-    It is NaN if no distance is known.
+    It is NaN if no distance is known. The training rows of a group are those of all its members.
     """
     distances = [np.full(n_rows, np.nan)]
-    seen: set[int] = set()
-    for domain, own in zip(ensemble.domains, inputs, strict=True):
-        # Members with the same training rows share one domain.
-        if domain is not None and id(domain) not in seen:
-            seen.add(id(domain))
-            distances.append(domain.distance(own))
+    # Members with the same training rows share one domain.
+    known: dict[int, np.ndarray] = {}
+    for group in ensemble.all_groups:
+        of_group = [np.full(n_rows, np.nan)]
+        for place in group:
+            domain = ensemble.domains[place]
+            if domain is None:
+                continue
+            if id(domain) not in known:
+                known[id(domain)] = domain.distance(inputs[place])
+            of_group.append(known[id(domain)])
+        distances.append(np.fmin.reduce(of_group))
     return np.fmax.reduce(distances)
 
 
 def _new_values(
     ensemble: Ensemble, inputs: list[np.ndarray], rows: np.ndarray
 ) -> dict[int, list[str]]:
-    """Find features that are the same in all training rows but differ in a row to predict.
+    """Find features that are the same in all training rows of a group but differ in a row.
 
     Returns:
-        Row -> a text for each such feature.
+        Row to predict -> a text for each such feature.
     """
     new: dict[int, dict[str, None]] = {}
-    for member, domain, own in zip(ensemble.members, ensemble.domains, inputs, strict=True):
-        if domain is None:
-            continue
-        constants = domain.constants
-        for row, feature in np.argwhere(constants.differ(own)).tolist():
-            label = member.feature_labels[constants.place[feature]]
-            text = f"{label} is {constants.value[feature]:.6g} in every training row"
-            new.setdefault(int(rows[row]), {})[text] = None
+    for group in ensemble.all_groups:
+        found = [
+            _new_to_member(ensemble, place, inputs[place], rows)
+            for place in group
+            if ensemble.domains[place] is not None
+        ]
+        for row, texts in found[0].items() if found else ():
+            for text in texts:
+                if all(text in others.get(row, ()) for others in found[1:]):
+                    new.setdefault(row, {})[text] = None
     return {row: list(texts) for row, texts in new.items()}
+
+
+def _new_to_member(
+    ensemble: Ensemble, place: int, own: np.ndarray, rows: np.ndarray
+) -> dict[int, dict[str, None]]:
+    """Find the features of rows to predict that differ from a single value in training."""
+    member, domain = ensemble.members[place], ensemble.domains[place]
+    assert domain is not None
+    new: dict[int, dict[str, None]] = {}
+    constants = domain.constants
+    for row, feature in np.argwhere(constants.differ(own)).tolist():
+        label = member.feature_labels[constants.place[feature]]
+        text = f"{label} is {constants.value[feature]:.6g} in every training row"
+        new.setdefault(int(rows[row]), {})[text] = None
+    return new
 
 
 def _placed(values: np.ndarray, rows: np.ndarray, n_rows: int) -> np.ndarray:
@@ -282,10 +342,17 @@ def _joined(texts: list[str], text: str) -> str:
 
 
 def training_elements(ensemble: Ensemble) -> frozenset[str] | None:
-    """Return the elements that every member was trained on; None if no member records them."""
-    known = [
-        elements
-        for member, domain in zip(ensemble.members, ensemble.domains, strict=True)
-        if (elements := domain.elements if domain is not None else member.elements) is not None
-    ]
+    """Return the elements that every group was trained on; None if no member records them."""
+    known = []
+    for group in ensemble.all_groups:
+        of_group = [
+            elements for place in group if (elements := _elements(ensemble, place)) is not None
+        ]
+        if of_group:
+            known.append(frozenset.union(*of_group))
     return frozenset.intersection(*known) if known else None
+
+
+def _elements(ensemble: Ensemble, place: int) -> frozenset[str] | None:
+    domain = ensemble.domains[place]
+    return domain.elements if domain is not None else ensemble.members[place].elements

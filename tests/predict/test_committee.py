@@ -6,7 +6,7 @@ import numpy as np
 
 from irnet_hpc import load_model, pack_table
 from irnet_hpc.data.elements import SYMBOLS
-from irnet_hpc.predict.committee import by_row, in_common
+from irnet_hpc.predict.held_out import by_row, in_common
 from irnet_hpc.runs.result import read_result
 from tests.predict.builders import QUICK, held_out, numbers, stored, table, train_one
 
@@ -90,10 +90,11 @@ def test_every_row_of_a_material_measured_at_several_temperatures_counts(tmp_pat
 def test_rows_in_common_are_those_with_the_same_id_formula_value_and_rank():
     first = {("a", "O", 1.0, 0): 1.5, ("a", "O", 1.0, 1): 2.0, ("a", "O", 3.0, 0): 3.0}
     second = {("a", "O", 3.0, 0): 5.0, ("a", "O", 1.0, 0): 2.5, ("b", "O", 1.0, 0): 9.0}
-    error, sd = in_common([first, second])
+    error, sd, of_members, _ = in_common([first, second])
     # Means 2.0 and 4.0 for the values 1 and 3; the two predictions differ by 1 and 2.
     np.testing.assert_allclose(error, [1.0, 1.0])
     np.testing.assert_allclose(sd, [math.sqrt(0.5), math.sqrt(2)])
+    np.testing.assert_allclose(of_members, [[0.5, 0.0], [1.5, 2.0]])
 
 
 def test_rows_of_one_material_with_equal_values_stay_apart():
