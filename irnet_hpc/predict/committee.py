@@ -203,7 +203,7 @@ def calibrate_ensemble(
         if ensemble.weights:
             report = dataclasses.replace(report, weights=_weights_of_runs(ensemble, name))
             logger.info(_describe_weights(ensemble, name))
-        if isinstance(val, HeldOut) and val is test:
+        if isinstance(val, HeldOut) and val is test and val.fold is not None:
             report = dataclasses.replace(report, n_folds=len(np.unique(val.fold)))
         interval: ConformalInterval | None = None
         try:

@@ -232,7 +232,7 @@ def _predict(
             )
             for group in ensemble.groups_of(name)
         ]
-        spread = spread_of(columns, ensemble.weights and ensemble.weights[name])
+        spread = spread_of(columns, ensemble.weights[name] if ensemble.weights else None)
         spreads[name] = Spread(*(_placed(values, rows, n_rows) for values in spread))
     distance = _placed(_distance(ensemble, inputs, len(rows)), rows, n_rows)
     outside = _outside(elements, materials, _new_values(ensemble, inputs, rows), distance)

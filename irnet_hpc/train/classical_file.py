@@ -38,8 +38,8 @@ from irnet_hpc.train.tabm import TabM
 
 LINEAR = tuple(name for name in AS_NUMBERS if name != "tabm")
 # The memory of the arrays of the largest estimator that is kept unless the user asks for more. The
-# file is a third of it (docs/training.md).
-KEPT_BYTES = 2**30
+# file is about a quarter of it (docs/training.md).
+KEPT_BYTES = 2**31
 # Training rows that are kept with their predictions, and the share by which a prediction may differ
 # when they are predicted again: processors round sums differently.
 N_CHECKED = 32

@@ -130,7 +130,7 @@ def parser() -> CommandParser:
         default="auto",
         metavar="WHEN",
         help=f"{', '.join(KEEPING)}: keep a fitted classical model in the run folder, to predict "
-        "with it; auto keeps one that takes at most 1 GiB of memory (default: %(default)s)",
+        "with it; auto keeps one that takes at most 2 GiB of memory (default: %(default)s)",
     )
     add("--force", action="store_true", help="replace a stale result")
     add(

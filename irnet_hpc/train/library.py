@@ -113,7 +113,7 @@ def train_model(
             the same numbers.
         progress_bar: Whether to show a bar on a terminal.
         keep_model: Whether to keep a fitted classical model in the run folder, to predict with it:
-            `always`, `never`, or `auto`, which keeps one that takes at most 1 GiB of memory.
+            `always`, `never`, or `auto`, which keeps one that takes at most 2 GiB of memory.
 
     Returns:
         The result, with errors in its `unit`. If `property` or `seed` is a list, a list of results,

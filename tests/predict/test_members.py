@@ -37,9 +37,8 @@ def test_a_network_of_several_properties_gives_each_and_cuts_at_the_floor(
 
 def test_a_run_that_cannot_predict_is_one_sentence(runs, alloys_pack, ask, tmp_path):
     formulas = table(tmp_path / "t.csv", ["AlNi"])
-    classical = train_one(
-        alloys_pack, tmp_path / "results", layers=None, architecture="ridge", recipe=None
-    )
+    options = {"layers": None, "architecture": "decision_tree", "recipe": None}
+    not_kept = train_one(alloys_pack, tmp_path / "results", keep_model="never", **options)
     bare = shutil.copytree(runs[0], tmp_path / "bare")
     (bare / "model.safetensors").unlink()
     torn = shutil.copytree(runs[0], tmp_path / "torn")
@@ -49,7 +48,7 @@ def test_a_run_that_cannot_predict_is_one_sentence(runs, alloys_pack, ask, tmp_p
     result["pack_identity"]["feature_versions"] = {"elements": 0}
     write_json(older / "result.json", result)
     for run, named in (
-        (classical, "ridge"),
+        (not_kept, "--keep-model"),
         (bare, "missing"),
         (torn, "damaged"),
         (older, "version 0"),
