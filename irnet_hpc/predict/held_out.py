@@ -6,6 +6,7 @@ is (out of fold), so that every row counts and none was trained on.
 """
 
 import dataclasses
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -146,7 +147,8 @@ def group_runs(members: Sequence[Member]) -> tuple[tuple[int, ...], ...]:
             identity = without_content_hash(member.result.pack_identity)
             split = {k: v for k, v in identity["split"].items() if k != "seed"}
             model = dataclasses.replace(member.spec, pack="any")
-            key = (model, repr(sorted((identity | {"split": split}).items())))
+            same = [identity | {"split": split}, member.result.recipe]
+            key = (model, json.dumps(same, sort_keys=True))
         groups.setdefault(key, []).append(place)
     return tuple(map(tuple, groups.values()))
 
