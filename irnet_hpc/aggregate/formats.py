@@ -46,6 +46,7 @@ class Section(NamedTuple):
     text: str  # how to read the section
     blocks: Sequence[TableBlock]
     records: Sequence[Mapping] = ()  # lines of the CSV in full precision; empty: no CSV
+    bold: str = ""  # what bold marks, for captions; empty: nothing is bold
 
 
 def section_markdown(section: Section, width: int | None = None) -> str:
@@ -56,9 +57,10 @@ def section_markdown(section: Section, width: int | None = None) -> str:
 
 def section_latex(section: Section, words: Callable[[str], str] = str) -> list[str]:
     """Write each table of a section as LaTeX; `words` replaces names within a text by words."""
+    bold = f" Bold: {section.bold}." if section.bold else ""
     return [
         latex_table(
-            f"{section.heading}. {block.title}.",
+            f"{section.heading}. {block.title}.{bold}",
             f"{section.name}-{block.name}",
             block.lines,
             words,

@@ -9,6 +9,7 @@ from irnet_hpc.aggregate.tables import Missing, Row, Table
 from irnet_hpc.aggregate.words import in_words, model_words, property_words
 from irnet_hpc.runs.result import FAR_ABOVE
 
+BEST = "the best of a row, and every model that the test cannot tell apart from it"
 BOLD = (
     "Bold marks the best "
     "of a row and, from three runs on, every model that does not differ significantly from it "

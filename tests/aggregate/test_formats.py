@@ -6,9 +6,19 @@ import subprocess
 import pandas as pd
 import pytest
 
-from irnet_hpc.aggregate.formats import escape_latex
+from irnet_hpc.aggregate.formats import escape_latex, section_latex
 from irnet_hpc.aggregate.mae_table import latex, markdown, tidy_csv
-from tests.aggregate.results import tables_of, write_by_hand, write_run
+from irnet_hpc.aggregate.model_table import model_latex
+from irnet_hpc.aggregate.sections import SECTIONS
+from tests.aggregate.results import (
+    findings_of,
+    tables_of,
+    write_by_hand,
+    write_irnet_and_forest,
+    write_ranked,
+    write_run,
+    write_sizes,
+)
 
 
 @pytest.mark.parametrize("unit", ["=1+1", "+x", "-", "@SUM(A1)"])
@@ -47,3 +57,18 @@ def test_the_latex_compiles(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "paper.pdf").exists()
+
+
+def test_the_caption_of_a_table_with_bold_says_what_is_bold(tmp_path):
+    """Sections of a folder that has most of them: bold text and the caption's sentence agree."""
+    write_irnet_and_forest(tmp_path / "two")
+    write_sizes(tmp_path / "sizes")
+    write_ranked(tmp_path / "ranked", 8)
+    findings = [findings_of(tmp_path / name) for name in ("two", "sizes", "ranked")]
+    sections = [section(found) for found in findings for section in SECTIONS]
+    texts = [text for section in sections for text in section_latex(section)]
+    texts += [latex(table) for found in findings for table in found.tables]
+    texts += [model_latex(table) for found in findings for table in found.all_models]
+    bold = [text for text in texts if r"\textbf" in text]
+    assert len(bold) > 8
+    assert [text for text in bold if "Bold" not in text.partition(r"\label")[0]] == []

@@ -2,7 +2,7 @@
 
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of, missing
-from irnet_hpc.aggregate.mae_table import score_cell
+from irnet_hpc.aggregate.mae_table import BEST, score_cell
 from irnet_hpc.aggregate.scores import Model
 from irnet_hpc.aggregate.tables import Row, Table
 from irnet_hpc.models.architectures import MODELS
@@ -20,7 +20,7 @@ def section(findings: Findings) -> Section:
         if len(table.depths) > 1 and len(_networks(table)) > MAX_READABLE
         for row in table.rows
     ]
-    return Section("depths", "Architecture × depth", TEXT, blocks)
+    return Section("depths", "Architecture × depth", TEXT, blocks, bold=BEST)
 
 
 def _networks(table: Table) -> list[Model]:

@@ -76,7 +76,8 @@ def section(findings: Findings) -> Section:
             blocks.append(TableBlock(task.label, name, _grid(task, scores)))
             known = {"dataset": task.dataset, "property": task.property, "unit": task.unit}
             records += [known | dataclasses.asdict(score) for score in scores]
-    return Section("folds", "Out-of-fold errors", TEXT, blocks, records)
+    bold = "the model that val chooses in each fold"
+    return Section("folds", "Out-of-fold errors", TEXT, blocks, records, bold)
 
 
 def fold_scores(task: Task, predictions: Predictions) -> list[FoldScore]:

@@ -22,6 +22,7 @@ def section(findings: Findings) -> Section:
         TEXT,
         [TableBlock(_title(board), _label(board), _grid(board)) for board in boards],
         [record for board in boards for record in _records(board)],
+        bold="our result",
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from irnet_hpc.aggregate.few_rows import FEW
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of, missing
-from irnet_hpc.aggregate.mae_table import interval_text, p_text, row_format, score_text
+from irnet_hpc.aggregate.mae_table import BEST, interval_text, p_text, row_format, score_text
 from irnet_hpc.aggregate.scores import MIN_RUNS, Score
 from irnet_hpc.aggregate.significance import LEVEL
 from irnet_hpc.aggregate.tables import Row, Table
@@ -19,7 +19,7 @@ TEXT = (
     f"Models with a probability of {LEVEL} or more are bold like the best. With fewer than "
     f"{MIN_RUNS} runs of a network neither is given. The baseline has no predictions of its own "
     "and is compared by its MAE alone. half of it from: the fewest test rows that make half of the "
-    f"MAE; bold if they are at most {100 * FEW:.0f} % of the rows, or a single one."
+    f"MAE; few: they are at most {100 * FEW:.0f} % of the rows, or a single one."
 )
 
 
@@ -30,7 +30,7 @@ def section(findings: Findings) -> Section:
         for table in findings.tables
         if any(score.interval or score.p_against_best is not None for _, _, score in _scores(table))
     ]
-    return Section("intervals", HEADING, TEXT, blocks)
+    return Section("intervals", HEADING, TEXT, blocks, bold=BEST)
 
 
 def _scores(table: Table) -> Iterator[tuple[Row, str, Score]]:
@@ -58,7 +58,8 @@ def _half(score: Score) -> Text:
     """Say how many test rows cause half of the MAE."""
     if score.half is None:
         return missing("MAE is 0" if not score.mae else "not counted")
-    return Text(f"{score.half.n:,} of {score.half.n_rows:,} rows", score.half.are_few)
+    few = " (few)" if score.half.are_few else ""
+    return Text(f"{score.half.n:,} of {score.half.n_rows:,} rows{few}")
 
 
 def no_interval(score: Score) -> Text:

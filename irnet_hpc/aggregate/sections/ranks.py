@@ -21,7 +21,8 @@ def section(findings: Findings) -> Section:
     ranking = findings.ranking
     blocks = [TableBlock(_title(ranking), "ranks", _grid(ranking))] if ranking else []
     records = _records(ranking) if ranking else []
-    return Section("ranks", "Ranks over all tasks", TEXT, blocks, records)
+    bold = "the lowest mean rank, and every rank that does not differ from it"
+    return Section("ranks", "Ranks over all tasks", TEXT, blocks, records, bold)
 
 
 def _title(ranking: Ranking) -> str:

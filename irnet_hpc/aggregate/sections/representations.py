@@ -26,7 +26,9 @@ def section(findings: Findings) -> Section:
         if alike := _trained_alike(task):
             blocks.append(TableBlock(task.label, f"task{number}", _grid(alike)))
             records += [_record(task, result) for line in alike for result in line.values()]
-    return Section("representations", "Representations", TEXT, blocks, records)
+    return Section(
+        "representations", "Representations", TEXT, blocks, records, "the lowest MAE of a row"
+    )
 
 
 def _trained_alike(task: Task) -> list[dict[str, TaskResult]]:

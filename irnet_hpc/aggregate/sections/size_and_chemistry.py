@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of
-from irnet_hpc.aggregate.mae_table import classical_cell, row_format, score_cell
+from irnet_hpc.aggregate.mae_table import BEST, classical_cell, row_format, score_cell
 from irnet_hpc.aggregate.scores import Score
 from irnet_hpc.aggregate.series import Point, Series
 
@@ -32,9 +32,8 @@ def chemistry_section(findings: Findings) -> Section:
 
 def _section(name: str, heading: str, text: str, series: Iterable[Series]) -> Section:
     blocks = [TableBlock(item.title, item.name, _grid(item)) for item in series]
-    return Section(
-        name, heading, text, blocks, [line for item in series for line in _records(item)]
-    )
+    records = [line for item in series for line in _records(item)]
+    return Section(name, heading, text, blocks, records, BEST)
 
 
 def _grid(series: Series) -> list[Line]:
