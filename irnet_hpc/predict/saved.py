@@ -17,7 +17,8 @@ from irnet_hpc.predict.best_run import best_run
 
 FILE = "fit.json"
 FORMAT = "irnet-fit/1"
-PACKS, RESULTS = "packs", "results"
+PACKS = "packs"
+RESULTS = "results"
 
 
 class SavedFit(NamedTuple):
