@@ -45,6 +45,7 @@ ONLY_IN = {
     "openpyxl": {"data"},
     "pyarrow": {"data"},
     "pint": {"data"},
+    "ase": {"data"},
     "onnx": {"export"},
     "onnxruntime": {"export"},
     "skl2onnx": {"export"},
@@ -57,7 +58,7 @@ ONLY_IN = {
 LAZY = {
     *("horovod", "mpi4py", "submitit", "matplotlib", "matminer", "pymatgen", "pandas", "scipy"),
     *("sklearn", "gudhi", "requests", "tabm", "onnx", "onnxruntime", "onnxscript", "shtab"),
-    *("tensorboardX", "rich", "openpyxl", "pyarrow", "pint", "bokeh", "skops", "skl2onnx"),
+    *("tensorboardX", "rich", "openpyxl", "pyarrow", "pint", "bokeh", "skops", "skl2onnx", "ase"),
 }
 TOP_LEVEL = {
     *("irnet_hpc", "jobs", "slurm", "tests", "env", "docs", "benchmarks", ".ci", ".gitignore"),

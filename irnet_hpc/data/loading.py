@@ -35,10 +35,16 @@ from irnet_hpc.data.reading import Reading
 from irnet_hpc.data.resolve import ResolvedSource
 from irnet_hpc.data.sources import Source
 from irnet_hpc.data.splits import sample
+from irnet_hpc.data.structures.documents import holds_structures, lines_hold_records
+from irnet_hpc.data.structures.finding import find_records
+from irnet_hpc.data.structures.frames import frame_structures
+from irnet_hpc.data.structures.listing import Listed, list_found, list_structures
 from irnet_hpc.data.units import convert
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import NAME
 
+# Endings of files that hold a table, or the structures of another library.
+RECORDS = (".json", ".jsonl", ".jsonl.gz", ".jsonl.xz")
 FOLD = "fold"  # the column of a source with folds
 DEFAULT_ROWS = 20_000  # default number of alloys
 # form of a table -> the functions that read the header and the rows
@@ -131,8 +137,13 @@ def _read(
     Returns:
         The source's description, the rows, property -> unit, and the columns.
     """
-    about, text, form = _text_of(resolved, structures)
-    path, reading = resolved.table_path(structures), resolved.reading
+    listed = _structures_of(resolved)
+    if listed:
+        about, text, form, reading = dict[str, Any](), listed.text, "jsonl", listed.reading
+    else:
+        about, text, form = _text_of(resolved, structures)
+        reading = resolved.reading
+    path = resolved.table_path(structures)
     read_header, read_table = READERS[form]
     given = read_header(text)
     headings = plain_headings(given)
@@ -150,6 +161,11 @@ def _read(
     }
     header = [name for name in headings.names if name]
     targets = _targets(properties, header, stated | in_header, units, f"property of {text.name}")
+    if listed and header == ["formula"]:
+        raise UserError(
+            f"{text.name} has structures and no properties; name a table of them with "
+            "--properties-table FILE, which names each structure by its file or its id"
+        )
     if not targets:
         others = ", ".join(column for column in header if column not in RESERVED)
         raise UserError(
@@ -187,13 +203,15 @@ def _read(
     if not targets:
         raise UserError(f"no column of {text.name} that has a unit holds numbers")
     table = _in_units(table, headings, targets)
+    if listed:
+        table = dataclasses.replace(table, notes=(*listed.notes, *table.notes))
     known = {key: about[key] for key in ("title", "licence", "citation") if about.get(key)}
     return resolved.source._replace(**known), table, targets, headings
 
 
 def _notes_of(resolved: ResolvedSource, structures: bool) -> tuple[str, ...]:
     """Return the remarks of the description of a table."""
-    path = resolved.table_path(structures)
+    path = None if resolved.has_files else resolved.table_path(structures)
     return tuple(map(str, read_about(path).get("notes", ()))) if path else ()
 
 
@@ -204,6 +222,25 @@ def _with_folds(table: RawTable, name: str) -> RawTable:
     if folds is None or not np.isin(folds, range(N_FOLDS)).all():
         raise UserError(f"{name} must have a column {FOLD} with numbers from 0 to {N_FOLDS - 1}")
     return dataclasses.replace(table, columns=columns, fold=folds.astype(np.int64))
+
+
+def _structures_of(resolved: ResolvedSource) -> Listed | None:
+    """List the structures of a source of another library's structures; None for other sources."""
+    reading = resolved.reading
+    if resolved.frame is not None and (found := frame_structures(resolved.frame, resolved.name)):
+        return list_found(resolved.name, found, reading)
+    path = resolved.path
+    if path is not None and path.is_file() and path.name.endswith(RECORDS):
+        if path.name.endswith(".json") and holds_structures(path):
+            return list_structures(path, reading)
+        if ".jsonl" in path.name and lines_hold_records(text := file_text(path)):
+            return list_found(str(path), find_records(text), reading)
+    if resolved.has_files:
+        assert path is not None
+        return list_structures(path, reading)
+    if reading.properties_table:
+        raise UserError(f"--properties-table is for structures, but {resolved.text} is a table")
+    return None
 
 
 def _text_of(resolved: ResolvedSource, structures: bool) -> tuple[dict[str, Any], TableText, str]:

@@ -25,6 +25,8 @@ class Rejected(NamedTuple):
     detail: str = ""
     column: str = ""  # the column of a cell that cannot be read
     text: str = ""  # the text of that cell
+    file: str = ""  # the file of a structure
+    block: str = ""  # its block, or its number in a file of several
 
 
 class LostValue(NamedTuple):

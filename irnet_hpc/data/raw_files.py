@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from irnet_hpc.data.json_stream import list_objects, read_start
 from irnet_hpc.data.raw_jsonl import parse_json_object
 from irnet_hpc.data.raw_table import (
     ALWAYS_UNPACKED,
-    MAX_LINE_LENGTH,
     MAX_UNPACKED_RATIO,
     TableText,
 )
@@ -353,34 +353,14 @@ def _json_text(value: object) -> str:
 
 def _json_objects(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSON list one by one. Numbers keep their text."""
-    decoder = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)
     with path.open(encoding="utf-8-sig") as stream:
-        buffer, place, number = stream.read(CHUNK_BYTES).lstrip(), 1, 0
-        if not buffer.startswith("["):
+        start = read_start(stream)
+        if not start.startswith("["):
             raise UserError(
                 f"{path} must be a list of JSON objects, one for each row, as pandas writes by "
                 "to_json(orient='records')"
             )
-        while True:
-            while True:
-                skipped = re.compile(r"[\s,]*").match(buffer, place)
-                place = skipped.end() if skipped else place
-                if buffer[place : place + 1] == "]":
-                    return
-                try:
-                    entry, place = decoder.raw_decode(buffer, place)
-                    break
-                except (ValueError, RecursionError) as error:
-                    more = stream.read(CHUNK_BYTES)
-                    if not more or len(buffer) - place > MAX_LINE_LENGTH:
-                        raise UserError(
-                            f"{path}, object {number + 1}, is not JSON: {error}"
-                        ) from None
-                    buffer, place = buffer[place:] + more, 0
-            number += 1
-            if not isinstance(entry, dict):
-                raise UserError(f"{path}, object {number}, must be an object, got {entry!r:.50}")
-            yield entry
+        yield from list_objects(stream, start, str(path), numbers=str)
 
 
 def _refuse_sheet(path: Path, sheet: str) -> None:

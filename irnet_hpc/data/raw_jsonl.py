@@ -26,10 +26,21 @@ from irnet_hpc.data.faults import CellRules, settle
 from irnet_hpc.data.formulas import InvalidFormula, parse_formula, reduced_formula
 from irnet_hpc.data.headings import Headings
 from irnet_hpc.data.identifying import identifying_name, leave_out_row_numbers
-from irnet_hpc.data.raw_table import RawTable, TableText, check_text, number_rows, one_sentence
+from irnet_hpc.data.raw_table import (
+    RESERVED,
+    Place,
+    RawTable,
+    TableText,
+    check_text,
+    number_rows,
+    one_sentence,
+)
 from irnet_hpc.errors import UserError
 
 KEYS = ("material_id", "formula", "split", "lattice", "species", "frac_coords", "targets")
+# An object that lines of structures/listing.py have: file and block of the structure; reason and
+# detail if there is none; and cells, column -> text or number, which are read like those of a CSV.
+SOURCE = "read_from"
 # An element, with or without an oxidation state, which is ignored.
 SYMBOL = re.compile(r"([A-Z][a-z]?)(?:[0-9]*\.?[0-9]*[+-])?")
 # Fractional coordinates lie in the cell or beside it; those of 8,779 structures of the Materials
@@ -44,7 +55,11 @@ SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 def read_jsonl_header(table: TableText) -> list[str]:
     """Return `formula` and each property that any line reports. Raises UserError for a bad line."""
-    names = {name: None for _, entry in _entries(table) for name in entry["targets"]}
+    names: dict[str, None] = {}
+    for _, entry in _entries(table):
+        names |= dict.fromkeys(entry["targets"])
+        if source := source_of(entry):
+            names |= {name: None for name in source["cells"] if name not in RESERVED}
     return ["formula", *names]
 
 
@@ -78,6 +93,7 @@ def read_jsonl_table(
     lines: list[int] = []
     crystals: list[Crystal | Unsuitable] = []
     ignored: set[str] = set()
+    places: dict[int, Place] = {}
     text: dict[str, list[str]] = {"formula": [], "material_id": [], "split": []}
     readers = {
         target: ColumnReader(rules.units.get(target, ""), rules.missing) for target in targets
@@ -97,7 +113,17 @@ def read_jsonl_table(
                 readers[target].put(row, value)
             else:
                 ignored.add(given)
-        for key in entry.keys() - KEYS - ignored:
+        source = source_of(entry)
+        if source:
+            places[line] = Place(source.get("file", ""), source.get("block", ""))
+        for given, value in source.get("cells", {}).items():
+            column = named.get(given, given)
+            is_number = column in targets or (is_feature(column) and not identifying_name(column))
+            if column and is_number and given not in RESERVED:
+                readers.setdefault(column, ColumnReader(missing=rules.missing)).put(row, value)
+            else:
+                ignored.add(given)
+        for key in entry.keys() - KEYS - ignored - {SOURCE}:
             if not is_feature(key) or identifying_name(key):
                 ignored.add(key)
             elif key not in targets:
@@ -133,6 +159,7 @@ def read_jsonl_table(
         crystals=stack_crystals(crystals),
         faults=settled.faults,
         notes=settled.notes,
+        places=places,
     )
 
 
@@ -240,6 +267,8 @@ def parse_structure(entry: dict) -> tuple[Crystal | Unsuitable, str]:
         The crystal, or the reason why there is none; and the formula.
     """
     formula = entry.get("formula", "")
+    if "reason" in (source := source_of(entry)):
+        return Unsuitable(source["reason"], source.get("detail", "")), formula
     if "species" not in entry:
         return Unsuitable("no structure" if formula else "formula is empty", ""), formula
     try:
@@ -253,6 +282,15 @@ def parse_structure(entry: dict) -> tuple[Crystal | Unsuitable, str]:
         return _crystal(entry, sites, amounts), formula
     except Unsuitable as error:
         return error, formula
+
+
+def source_of(entry: dict) -> dict[str, Any]:
+    """Return where the structure of a line comes from; empty for lines of another origin."""
+    source = entry.get(SOURCE)
+    if not isinstance(source, dict) or not isinstance(source.get("cells"), dict):
+        return {}
+    texts = [source.get(key, "") for key in ("file", "block", "reason", "detail")]
+    return source if all(isinstance(text, str) for text in texts) else {}
 
 
 def _sites(species: object) -> list[dict[str, float]]:

@@ -12,7 +12,7 @@ import dataclasses
 import gzip
 import lzma
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +50,13 @@ class Fault(NamedTuple):
     detail: str = ""
 
 
+class Place(NamedTuple):
+    """The file that a structure comes from."""
+
+    file: str  # below the folder, or in the archive
+    block: str  # of a CIF, or the number in a file of several; empty: the only one
+
+
 @dataclasses.dataclass(frozen=True)
 class RawTable:
     """The rows of a source as they were read, before any formula is parsed."""
@@ -73,6 +80,8 @@ class RawTable:
     faults: dict[int, Fault] = dataclasses.field(default_factory=dict)
     # How cells were read that are no plain numbers, one sentence for each rule and column.
     notes: tuple[str, ...] = ()
+    # line -> where its structure comes from; empty for other tables
+    places: Mapping[int, Place] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.line)

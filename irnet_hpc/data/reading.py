@@ -16,10 +16,14 @@ class Reading:
     # Texts of cells that mean "not reported", case-sensitive; never of formulas or ids.
     missing: tuple[str, ...] = ()
     sheet: str = ""  # of an Excel workbook; empty: its only sheet
-    strict: bool = False  # whether a cell that cannot be read ends the command
+    strict: bool = False  # whether a cell or a file that cannot be read ends the command
+    properties_table: str = ""  # path of the table with the properties of structures
 
     def settings(self) -> dict[str, Any]:
-        """Return the fields that decide the content of a pack, without those at their defaults."""
+        """Return the fields that decide the content of a pack, without those at their defaults.
+
+        The content of a table of properties is part of the source's hash.
+        """
         stated = {
             "formula_column": self.formula_column,
             "rename": dict(self.rename),

@@ -21,6 +21,7 @@ from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.data.raw_table import FOREIGN, OPENERS, ending_of
 from irnet_hpc.data.reading import Reading
 from irnet_hpc.data.sources import SOURCES, Source
+from irnet_hpc.data.structures.formats import may_hold_structures, source_name
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import NAME
 
@@ -66,6 +67,11 @@ class ResolvedSource:
         """Return the source's entry in a pack: its name, or `file:` and the name of the table."""
         return self.text if self.is_named else f"file:{self.name}"
 
+    @property
+    def has_files(self) -> bool:
+        """Return True for a folder, an archive or a file of structures that exists."""
+        return self.path is not None and self.path.exists() and may_hold_structures(self.path)
+
     def candidates(self, structures: bool = False) -> list[Path]:
         """List the files that may be the raw table. The first one that exists is used."""
         endings = [ending for ending in PREFERRED if ending.startswith(".jsonl") or not structures]
@@ -74,7 +80,7 @@ class ResolvedSource:
     def table_path(self, structures: bool = False) -> Path | None:
         """Return the path of the raw table, with structures if required; None if none exists."""
         paths = self.candidates(structures) if self.path is None else [self.path]
-        return next((path for path in paths if path.is_file()), None)
+        return next((path for path in paths if path.is_file() or self.has_files), None)
 
     def require_table(self, structures: bool = False) -> Path:
         """Return the path of the raw table. Raises UserError if none exists."""
@@ -122,7 +128,8 @@ def resolve_source(
     resolved = _resolve(source, data_folder(data_dir), name)
     if reading is None:
         return resolved
-    if resolved.is_named and (stated := reading.settings()):
+    stated = [*reading.settings(), *(["properties_table"] if reading.properties_table else [])]
+    if resolved.is_named and stated:
         raise UserError(
             f"{', '.join(stated)} can be stated for a table of your own, but {resolved.text} is a "
             "named source, whose columns have the names of this package"
@@ -155,8 +162,9 @@ def _resolve(source: "str | Path | pandas.DataFrame", folder: Path, name: str) -
         name = text.replace(":", "-")
         return ResolvedSource(text, name, known, folder, Download("", has_wheel=True))
     path = Path(source)
-    if "/" in text or path.exists() or text.endswith(ENDINGS):
-        stem = path.name.removesuffix(ending_of(path))
+    holds = may_hold_structures(path)
+    if "/" in text or path.exists() or holds or text.endswith(ENDINGS):
+        stem = source_name(path) if holds else path.name.removesuffix(ending_of(path))
         return ResolvedSource(text, _plain(stem), _own(text), folder, path=path)
     prefixed = [f"{MATMINER}NAME", f"{CRABNET}NAME", f"{MATBENCH}TASK"]
     check_choice("source", text, [*SOURCES, *prefixed, "a path to a table"])

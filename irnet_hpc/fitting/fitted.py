@@ -117,7 +117,7 @@ class FittedModel:
         """Predict materials, in the order given.
 
         Args:
-            materials: Formulas, or a DataFrame with a column of formulas.
+            materials: Formulas, structures, or a DataFrame with a column of either.
             level: The fraction of values that intervals should contain, between 0 and 1.
             workers: The number of processes that compute features.
 
@@ -128,7 +128,7 @@ class FittedModel:
             `problem`, why a row has no prediction, or empty.
 
         Raises:
-            UserError: If a column is missing, or materials are structures where formulas are
+            UserError: If a column is missing, or materials are formulas where structures are
                 needed.
         """
         return self._model.predict(materials, level, workers)

@@ -125,6 +125,11 @@ def write_pack(
         counts = {split: int(np.sum(materials.role == split)) for split in ROLES}
         formulas, ids = list(materials.formula), list(materials.material_id)
         writer.finish(formulas, ids, materials.targets, counts, identity, attrs)
+        places = selection.places
+        rejected = [
+            row._replace(**places[row.line]._asdict()) if row.line in places else row
+            for row in rejected
+        ]
         write_records(blocks.rejected_path(path), Rejected, rejected)
         if selection.lost:
             write_records(blocks.lost_path(path), LostValue, selection.lost)

@@ -12,6 +12,7 @@ from irnet_hpc.pack.select import (
     needs_ranking,
     select,
     split_and_order,
+    where,
 )
 from irnet_hpc.pack.summary import (
     describe_conflicts,
@@ -89,8 +90,12 @@ def _rejections(selection: Selection) -> list[str]:
     texts = []
     for reason, n in counts.most_common():
         lines = sorted(row.line for row in selection.rejected if row.reason == reason)
-        first = ", ".join(map(str, lines[:N_EXAMPLES])) + (", ..." if n > N_EXAMPLES else "")
-        texts.append(f"{n:,} {reason} (line {first})")
+        more = ", ..." if n > N_EXAMPLES else ""
+        if selection.places:
+            first = "; ".join(where(line, selection.places) for line in lines[:N_EXAMPLES])
+        else:
+            first = "line " + ", ".join(map(str, lines[:N_EXAMPLES]))
+        texts.append(f"{n:,} {reason} ({first}{more})")
     return texts
 
 

@@ -7,6 +7,7 @@ python -m irnet_hpc.pack --source crabnet:OQMD_Bandgap   a benchmark, with its p
 python -m irnet_hpc.pack --source matbench:expt_gap --fold 0
 python -m irnet_hpc.pack --source mine.csv --folds 5     a pack for each of five folds
 python -m irnet_hpc.pack --source mine.csv --property hardness --unit hardness=GPa
+python -m irnet_hpc.pack --source cifs/ --features structure --properties-table gaps.csv
 python -m irnet_hpc.pack --check mine.xlsx               what would be read, merged and left out
 python -m irnet_hpc.pack --source mine.csv --rename "Eg (PBE)=band_gap" --missing na,-9999
 mpirun -n 8 python -m irnet_hpc.pack --source oqmd       on MPI ranks; slurm/pack.sh: on nodes
@@ -145,7 +146,10 @@ def pack_options(arguments: argparse.Namespace) -> PackOptions:
         workers=arguments.workers,
         overwrite=arguments.overwrite,
         reading=dataclasses.replace(
-            reading_of(arguments), drop=tuple(arguments.drop), strict=arguments.strict
+            reading_of(arguments),
+            drop=tuple(arguments.drop),
+            strict=arguments.strict,
+            properties_table=arguments.properties_table or "",
         ),
         duplicates=arguments.duplicates,
     )
@@ -371,9 +375,15 @@ def _add_reading(parser: CommandParser) -> None:
         help="do not read this column; may be given several times",
     )
     add(
+        "--properties-table",
+        metavar="FILE",
+        help="the properties of structures: a table whose rows name their files or ids (default: "
+        "the only table in the folder)",
+    )
+    add(
         "--strict",
         action="store_true",
-        help="stop at a cell that cannot be read; else its row is left out and listed",
+        help="stop at a cell or a file that cannot be read; else it is left out and listed",
     )
     add(
         "--duplicates",
@@ -387,7 +397,8 @@ def _add_tasks(task: "argparse._MutuallyExclusiveGroup") -> None:
     task.add_argument(
         "--source",
         help=f"{', '.join(SOURCES)}, matminer:NAME, crabnet:NAME, matbench:TASK, or a path to a "
-        ".csv, .tsv, .jsonl (also .gz, .xz), .xlsx, .parquet, .feather or .json",
+        ".csv, .tsv, .jsonl (also .gz, .xz), .xlsx, .parquet, .feather or .json, or to a folder or "
+        "archive of structures (.cif, POSCAR, .xyz, .json)",
     )
     task.add_argument(
         "--check",

@@ -2,7 +2,8 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from irnet_hpc.data.materials import (
     parse_materials,
     reject,
 )
-from irnet_hpc.data.raw_table import RawTable
+from irnet_hpc.data.raw_table import Place, RawTable
 from irnet_hpc.data.sources import Filter, Source
 from irnet_hpc.data.splits import (
     ROLES,
@@ -50,6 +51,8 @@ class Selection(NamedTuple):
     lost: list[LostValue]  # values that filters removed, or a median replaced
     combined: dict[str, int]  # property -> number of compositions whose value is a median or mean
     conflicts: Sequence[Conflict] = ()  # of rows of one composition, of which one was kept
+    # line -> where its structure comes from; empty for other tables
+    places: Mapping[int, Place] = MappingProxyType({})
     # Features that are known already, and where newly computed ones are added; None: no other pack
     # has the same rows.
     known: "dict[int, KnownFeatures] | None" = None
@@ -131,7 +134,7 @@ def select(
     if needs_ranking(feature_sets, source):
         conflicts = find_conflicts(materials, packed)
         if conflicts and source.duplicates == ERROR:
-            raise UserError(f"--duplicates error: {describe_conflict(conflicts[0])}")
+            raise UserError(f"--duplicates error: {describe_conflict(conflicts[0], table.places)}")
         materials, duplicates, replaced, combined = one_per_formula(materials, source.duplicates)
         rejected += duplicates
     targets = {name: materials.targets[name] for name in packed}
@@ -159,17 +162,27 @@ def select(
         name: n for name in packed if (n := len(packed_lines.intersection(combined.get(name, []))))
     }
     filtered = _count_filtered(filters, lost)
-    return Selection(materials, rejected, filtered, lost, n_combined, conflicts)
+    return Selection(materials, rejected, filtered, lost, n_combined, conflicts, table.places)
 
 
-def describe_conflict(conflict: Conflict) -> str:
+def where(line: int, places: Mapping[int, Place]) -> str:
+    """Return the words for a row: its line, or the file of its structure."""
+    place = places.get(line)
+    if place is None or not (place.file or place.block):
+        return f"line {line}"
+    if not place.file:
+        return f"row {place.block}"
+    return f"{place.file}, block {place.block}" if place.block else place.file
+
+
+def describe_conflict(conflict: Conflict, places: Mapping[int, Place]) -> str:
     """Describe how far rows of one formula disagree about a property."""
     few = conflict.n_repeated == 1
     return (
         f"{conflict.n_differing:,} of {conflict.n_repeated:,} formula{'' if few else 's'} with "
         f"several values of {conflict.property} {'has' if few else 'have'} different ones, at most "
-        f"those of {conflict.formula}: {conflict.low:.6g} in line {conflict.lines[0]}, "
-        f"{conflict.high:.6g} in line {conflict.lines[1]}"
+        f"those of {conflict.formula}: {conflict.low:.6g} in {where(conflict.lines[0], places)}, "
+        f"{conflict.high:.6g} in {where(conflict.lines[1], places)}"
     )
 
 

@@ -13,7 +13,7 @@ from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.data.sources import are_outliers
 from irnet_hpc.data.splits import ROLES, describe_held_out
 from irnet_hpc.errors import UserError
-from irnet_hpc.pack.select import Selection, describe_conflict
+from irnet_hpc.pack.select import Selection, describe_conflict, where
 from irnet_hpc.pack.store import Pack
 
 N_EXAMPLES = 3
@@ -51,7 +51,8 @@ def describe_faults(selection: Selection) -> list[str]:
     """Name the rows that are left out for a cell that cannot be read; one line, or none."""
     faulty = [row for row in selection.rejected if row.text]
     examples = ", ".join(
-        f"line {row.line}" + (f", {row.column} {row.text.strip()!r:.40}" if row.column else "")
+        where(row.line, selection.places)
+        + (f", {row.column} {row.text.strip()!r:.40}" if row.column else "")
         for row in faulty[:N_EXAMPLES]
     )
     more = ", ..." if len(faulty) > N_EXAMPLES else ""
@@ -75,7 +76,7 @@ def describe_conflicts(selection: Selection, loaded: Loaded) -> list[str]:
         "first": "the first value is packed",
     }
     return [
-        *map(describe_conflict, selection.conflicts),
+        *(describe_conflict(conflict, selection.places) for conflict in selection.conflicts),
         f"{texts[rule]} (--duplicates {rule})",
     ]
 

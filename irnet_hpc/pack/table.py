@@ -1,5 +1,6 @@
 """Pack a table from Python."""
 
+import dataclasses
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ def pack_table(
     sheet: str | None = None,
     strict: bool = False,
     duplicates: str | None = None,
+    properties_table: str | Path | None = None,
 ) -> Pack:
     """Make a pack from a table, or open it if it has been made before.
 
@@ -50,9 +52,9 @@ def pack_table(
 
     Args:
         table: A path to a table (.csv, .tsv or .jsonl, also .gz or .xz; .xlsx, .parquet, .feather
-            or .json); the name of a source such as
+            or .json), or to a folder or archive of structures; the name of a source such as
             `alloys` or `oqmd`, which is downloaded if it is missing; or a DataFrame with a column
-            `formula`.
+            `formula`, or with a column `structure` of structures of pymatgen, ASE or JARVIS.
         name: The name of the pack; by default it is made from the names of the table and the
             features. For a DataFrame the name is also recorded as the source; without a name, the
             recorded source is `table`.
@@ -84,6 +86,8 @@ def pack_table(
             `median`, `mean`, `first`, or `error` to refuse values that differ. By default
             `lowest-energy` for named sources and tables with `material_id` or energies, else
             `median`.
+        properties_table: The properties of a folder or archive of structures: a table whose rows
+            name their files or ids. By default the only table in the folder.
 
     Returns:
         The open pack; close it, or use it in a `with` statement.
@@ -109,6 +113,9 @@ def pack_table(
             f"{{'band_gap': (0, math.inf)}}, got {limits!r}"
         )
     reading = _reading(formula_column, rename, drop, missing, sheet, strict)
+    if not isinstance(properties_table, str | Path | None):
+        raise UserError(f"properties_table must be a path, got {properties_table!r:.100}")
+    reading = dataclasses.replace(reading, properties_table=str(properties_table or ""))
     if not isinstance(duplicates, str | None):
         raise UserError(f"duplicates must be a string, got {duplicates!r}")
     options = PackOptions(

@@ -2,8 +2,9 @@
 
 A row that cannot be read stays at its position, with a text that says what is wrong. A table is a
 CSV with a formula column or JSON lines with structures, from a file (also .gz or .xz) or from
-stdin; a file of a spreadsheet or of pandas (data/raw_files.py); or a DataFrame. The columns of
-formulas are found and cells are read as for packing. The memory needed does not depend on the
+stdin; a file of a spreadsheet or of pandas (data/raw_files.py); a folder or archive of structures
+(data/structures/); or a DataFrame. The columns of formulas are found and cells are read as for
+packing. The memory needed does not depend on the
 number of rows, except for the texts of an Excel workbook.
 """
 
@@ -22,15 +23,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from irnet_hpc.data.cells import NoNumber, read_cell
-from irnet_hpc.data.crystals import Crystals, stack_crystals
+from irnet_hpc.data.crystals import Crystals, Unsuitable, stack_crystals
 from irnet_hpc.data.formulas import InvalidFormula, formula_text, parse_formula
 from irnet_hpc.data.numerals import parse_column
 from irnet_hpc.data.raw_csv import delimiter_of, is_formula_column, with_named_index
 from irnet_hpc.data.raw_files import foreign_text
-from irnet_hpc.data.raw_jsonl import parse_json_line, parse_structure
-from irnet_hpc.data.raw_table import FOREIGN, OPENERS, ending_of, one_sentence
+from irnet_hpc.data.raw_jsonl import parse_json_line, parse_structure, source_of
+from irnet_hpc.data.raw_table import FOREIGN, OPENERS, ending_of, file_text, one_sentence
 from irnet_hpc.data.reading import Reading
 from irnet_hpc.data.resolve import AS_IT_IS
+from irnet_hpc.data.structures.documents import holds_structures, lines_hold_records
+from irnet_hpc.data.structures.finding import find_records, find_structures
+from irnet_hpc.data.structures.formats import may_hold_structures
+from irnet_hpc.data.structures.frames import entry_of_value, structure_column
+from irnet_hpc.data.structures.listing import line_of
 from irnet_hpc.errors import UserError, check_choice
 
 if TYPE_CHECKING:
@@ -94,8 +100,9 @@ def frame_candidates(
         UserError: If a column is missing or its name occurs twice.
     """
     frame = with_named_index(frame)
+    held = structure_column(frame)
     header = _names("the DataFrame", [str(name) for name in frame.columns], AS_IT_IS)
-    _check_header("the DataFrame", header, columns, formula_needed)
+    _check_header("the DataFrame", header, columns, formula_needed and not held)
     has_formula = "formula" in header
 
     def text(values: "pd.Series") -> list[str]:
@@ -111,11 +118,26 @@ def frame_candidates(
                     formula_text(value) or str(value).strip()
                     for value in rows["formula"].astype(object).where(rows["formula"].notna(), "")
                 ]
+            crystals = None
+            if held:
+                formula, crystals = _structures(list(rows[held]), formula)
             texts = [text(rows[name]) for name in columns]
             numbers, problems = _feature_columns(columns, texts, len(rows))
-            yield RowBatch([[]] * len(rows), formula, numbers, None, problems)
+            yield RowBatch([[]] * len(rows), formula, numbers, crystals, problems)
 
-    return Candidates([], has_formula, False, batches(), len(frame))
+    return Candidates([], has_formula or bool(held), bool(held), batches(), len(frame))
+
+
+def _structures(values: list[Any], formulas: list[str]) -> tuple[list[str], Crystals]:
+    """Return the formulas and crystals of a column of structures; stated formulas come first."""
+    rows = []
+    for value, formula in zip(values, formulas, strict=True):
+        entry = entry_of_value(value)
+        if isinstance(entry, Unsuitable):
+            rows.append((entry, formula))
+        else:
+            rows.append(parse_structure({**entry, "formula": formula}))
+    return [formula for _, formula in rows], stack_crystals([crystal for crystal, _ in rows])
 
 
 @contextlib.contextmanager
@@ -136,6 +158,9 @@ def open_table(
             is not UTF-8.
     """
     name = Path("stdin" if path == "-" else path)
+    if path != "-" and (lines := _structure_lines(name, reading)):
+        yield _jsonl_candidates(name, lines, columns)
+        return
     ending = None if path == "-" else ending_of(name)
     if ending in FOREIGN:
         needed = (columns, formula_needed)
@@ -166,6 +191,27 @@ def open_table(
             delimiter = delimiter_of(first, reading.formula_column, "\t" if tabs else ",")
             needed = (columns, formula_needed)
             yield _csv_candidates(name, lines, needed, reading, delimiter)
+
+
+def _structure_lines(path: Path, reading: Reading) -> Iterator[str] | None:
+    """Return the lines of a source of structures; None for a table.
+
+    Each line also has the name of its file, which is copied to the output.
+    """
+    is_json = path.name.endswith(".json") and path.is_file() and holds_structures(path)
+    is_lines = ".jsonl" in path.name and path.is_file() and lines_hold_records(file_text(path))
+    if not (is_json or is_lines or may_hold_structures(path)):
+        return None
+    if reading.settings():
+        raise UserError(
+            f"{', '.join(reading.settings())} can be stated for a table, but {path} has structures"
+        )
+    found = find_records(file_text(path)) if is_lines else find_structures(path)
+    lines = (line_of(one) for one in found)
+    first = next(lines, None)
+    if first is None:
+        raise UserError(f"{path} has no files of structures")
+    return itertools.chain([first], lines)
 
 
 def _csv_candidates(
@@ -314,6 +360,8 @@ def _jsonl_candidates(path: Path, lines: Iterator[str], columns: Sequence[str]) 
     a number in the first line.
     """
     first, header = next(lines), ["material_id", "formula"]
+    with contextlib.suppress(ValueError):
+        header += ["file"] if source_of(json.loads(first)) else []
     # If the first line is not an object, it gets a problem when its batch is read, as any other.
     with contextlib.suppress(ValueError, AttributeError):
         header += [
@@ -340,7 +388,7 @@ def _jsonl_candidates(path: Path, lines: Iterator[str], columns: Sequence[str]) 
                 [
                     entry.get("material_id", ""),
                     text,
-                    *(str(entry.get(name, "")) for name in header[2:]),
+                    *(str(entry.get(name, source_of(entry).get(name, ""))) for name in header[2:]),
                 ]
                 for entry, text in zip(entries, formula, strict=True)
             ]

@@ -3,6 +3,7 @@
     python -m irnet_hpc.predict RUN... formulas.csv -o predictions.csv     several runs are averaged
     python -m irnet_hpc.predict NETWORK FOREST formulas.csv -o predictions.csv --committee  weighted
     python -m irnet_hpc.predict --best band_gap formulas.csv -o predictions.csv.gz
+    python -m irnet_hpc.predict RUN cifs/ -o predictions.csv               a folder of structures
     python -m irnet_hpc.predict RUN --enumerate "Li|Na-Fe|Co-O, step 0.05" --top 100 -o best.csv
     zcat huge.csv.gz | python -m irnet_hpc.predict RUN - -o - --max formation_energy=-1 | head
 
@@ -184,8 +185,8 @@ def _runs_and_table(arguments: argparse.Namespace) -> tuple[list[str], str | Non
 def _check_table(table: str, output: str) -> None:
     if table == "-":
         return
-    if Path(table).is_dir():
-        raise UserError(f"the last name must be the table of candidates, got the folder {table}")
+    if (Path(table) / "result.json").exists():
+        raise UserError(f"the last name must be the table of candidates, got the run {table}")
     if not Path(table).exists():
         raise UserError(f"there is no table {table}")
     if Path(output).exists() and Path(output).samefile(table):
@@ -213,8 +214,8 @@ def _candidates(
         ) as rows:
             if layout.structure_set and not rows.has_structures:
                 raise UserError(
-                    f"feature set {layout.structure_set} needs crystal structures as JSON lines, "
-                    f"but {table} has formulas only"
+                    f"feature set {layout.structure_set} needs crystal structures, but {table} has "
+                    "formulas only; they are read from folders, archives and JSON lines"
                 )
             yield rows
         return
@@ -278,7 +279,7 @@ def parser() -> CommandParser:
         metavar="RUN... TABLE",
         help="folders of finished runs, of all seeds of a model, or of a model that irnet_hpc.fit "
         "has saved, then the table: .csv, .tsv or .jsonl (.gz, .xz), .xlsx, .parquet, .feather or "
-        ".json, or - for stdin",
+        ".json, or - for stdin; or a folder or archive of structures",
     )
     add("-o", "--output", required=True, help="a .csv or .csv.gz, or - for stdout")
     add(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irnet_hpc.data.structures.frames import structure_column
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.modes import own_modes
 from irnet_hpc.predict.candidates import frame_candidates
@@ -73,8 +74,8 @@ class Model:
         The numbers are those of `python -m irnet_hpc.predict`, before they are rounded.
 
         Args:
-            materials: Formulas, or a DataFrame with a column `formula` and the columns that the
-                models need as features.
+            materials: Formulas; or structures of pymatgen, ASE or JARVIS; or a DataFrame with a
+                column `formula` or `structure` and the columns that the models need as features.
             level: The fraction of values that intervals should contain, between 0 and 1.
             workers: Number of processes that compute features.
 
@@ -96,22 +97,22 @@ class Model:
             raise UserError(f"materials must be a list of formulas, got the string {materials!r}")
         ensemble, _ = self._calibrate(level)
         layout = ensemble.layout
-        if layout.structure_set:
-            raise UserError(
-                f"feature set {layout.structure_set} needs crystal structures, got formulas; "
-                "python -m irnet_hpc.predict reads structures from JSON lines"
-            )
         frame = materials
         if not isinstance(frame, pd.DataFrame):
             if not isinstance(frame, pd.Series):
                 frame = pd.Series(list(frame), dtype=object)
-            _refuse_structures(frame)
-            frame = frame.rename("formula").to_frame()
+            holds = structure_column(frame.rename("structure").to_frame())
+            frame = frame.rename(holds or "formula").to_frame()
             if layout.columns:
                 raise UserError(
                     "the models take columns of a table as features "
                     f"({', '.join(layout.columns[:5])}), got formulas only; give a DataFrame"
                 )
+        if layout.structure_set and not structure_column(frame):
+            raise UserError(
+                f"feature set {layout.structure_set} needs crystal structures, got formulas; give "
+                "structures of pymatgen, ASE or JARVIS, as a list or in a column `structure`"
+            )
         header = output_header([str(name) for name in frame.columns], ensemble)
         candidates = frame_candidates(frame, layout.columns, layout.formula_needed)
         parts = []
@@ -177,16 +178,6 @@ def load_model(
     runs_there, packs = runs_and_packs(folders, pack_dir)
     ensemble, evidence = load_ensemble(runs_there, packs, device_of(0, device))
     return Model(*(weigh(ensemble, evidence) if committee else (ensemble, evidence)))
-
-
-def _refuse_structures(materials: "pd.Series") -> None:
-    """Raise UserError for objects that have a composition but are none, such as structures."""
-    for value in materials:
-        if hasattr(value, "composition") or hasattr(value, "get_chemical_formula"):
-            raise UserError(
-                f"materials must be formulas, got a {type(value).__name__}; give the composition "
-                "of each structure, such as structure.composition"
-            )
 
 
 def _folder_of(run: RunResult, results: str | Path) -> Path:

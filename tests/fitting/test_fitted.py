@@ -52,16 +52,18 @@ IRON = Structure(Lattice.cubic(2.9), ["Fe", "C"], [[0, 0, 0], [0.5, 0.5, 0.5]])
 
 
 @pytest.mark.parametrize(
-    "materials", ["Fe3C", pd.DataFrame({"remark": ["a"]}), [IRON]], ids=["text", "table", "iron"]
+    "materials", ["Fe3C", pd.DataFrame({"remark": ["a"]})], ids=["text", "table"]
 )
 def test_what_is_no_column_of_formulas_is_refused(fitted, materials):
     with pytest.raises(UserError):
         fitted.predict(materials)
 
 
-def test_compositions_are_formulas(fitted):
+def test_compositions_and_structures_are_predicted_by_their_formulas(fitted):
     name = f"predicted_{PROPERTY}"
-    assert fitted.predict([IRON.composition])[name][0] == fitted.predict(["FeC"])[name][0]
+    expected = fitted.predict(["FeC"])[name][0]
+    assert fitted.predict([IRON.composition])[name][0] == expected
+    assert fitted.predict([IRON])[name][0] == expected
 
 
 def test_a_saved_model_predicts_the_same_from_python(fitted, saved):
