@@ -146,6 +146,13 @@ def _read(
     path = resolved.table_path(structures)
     read_header, read_table = READERS[form]
     given = read_header(text)
+    if listed:
+        if given == ["formula"]:
+            raise UserError(
+                f"{text.name} has structures and no properties; name a table of them with "
+                "--properties-table FILE, whose rows name structures by their files or ids"
+            )
+        given.append("material_id")  # each structure has one, so no other column holds the ids
     headings = plain_headings(given)
     if not resolved.is_named:
         wanted = {*properties, *units}
@@ -161,11 +168,6 @@ def _read(
     }
     header = [name for name in headings.names if name]
     targets = _targets(properties, header, stated | in_header, units, f"property of {text.name}")
-    if listed and header == ["formula"]:
-        raise UserError(
-            f"{text.name} has structures and no properties; name a table of them with "
-            "--properties-table FILE, which names each structure by its file or its id"
-        )
     if not targets:
         others = ", ".join(column for column in header if column not in RESERVED)
         raise UserError(

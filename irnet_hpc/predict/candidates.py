@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from irnet_hpc.data.cells import NoNumber, read_cell
-from irnet_hpc.data.crystals import Crystals, Unsuitable, stack_crystals
+from irnet_hpc.data.crystals import Crystal, Crystals, Unsuitable, stack_crystals
 from irnet_hpc.data.formulas import InvalidFormula, formula_text, parse_formula
 from irnet_hpc.data.numerals import parse_column
 from irnet_hpc.data.raw_csv import delimiter_of, is_formula_column, with_named_index
@@ -130,7 +130,7 @@ def frame_candidates(
 
 def _structures(values: list[Any], formulas: list[str]) -> tuple[list[str], Crystals]:
     """Return the formulas and crystals of a column of structures; stated formulas come first."""
-    rows = []
+    rows: list[tuple[Crystal | Unsuitable, str]] = []
     for value, formula in zip(values, formulas, strict=True):
         entry = entry_of_value(value)
         if isinstance(entry, Unsuitable):

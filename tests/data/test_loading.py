@@ -79,7 +79,7 @@ def test_what_is_asked_of_a_table_must_be_in_it(write, tmp_path):
     with pytest.raises(UserError, match=r"the raw table .* does not exist"):
         load_table(str(tmp_path / "nothing.csv"))
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(UserError, match="is not a file"):
+    with pytest.raises(UserError, match="has no files of structures"):
         load_table(str(tmp_path / "folder.csv"))
     with pytest.raises(UserError, match=r"must end in \.csv, \.csv\.gz, .*save it as \.xlsx"):
         load_table(write(TABLE, "mine.xls"))

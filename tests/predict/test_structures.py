@@ -29,7 +29,7 @@ def test_a_folder_is_predicted_like_its_formulas(ask, runs, crystals, tmp_path):
     formulas = table(tmp_path / "f.csv", ["".join(pair) for pair in ALLOYS.values()])
     status, same, _ = ask(*runs, formulas)
     assert status == 0
-    name = "mixing_enthalpy"
+    name = "predicted_mixing_enthalpy"
     np.testing.assert_array_equal(numbers(rows, name)[:3], numbers(same, name))
 
 
@@ -54,6 +54,6 @@ def test_a_column_of_structures_is_predicted_from_python(alloys_pack, runs):
     frame = pd.DataFrame({"structure": [*crystals, None]})
     formulas = pd.DataFrame({"formula": ["".join(pair) for pair in ALLOYS.values()]})
     ours, theirs = model.predict(frame), model.predict(formulas)
-    name = "mixing_enthalpy"
+    name = "predicted_mixing_enthalpy"
     np.testing.assert_array_equal(ours[name].to_numpy()[:3], theirs[name].to_numpy())
     assert np.isnan(ours[name].to_numpy()[3])

@@ -16,7 +16,13 @@ import traceback
 from pathlib import Path
 
 from irnet_hpc.errors import UserError
-from tests.robustness import fuzzed_packs, fuzzed_runs, fuzzed_sweeps, fuzzed_tables
+from tests.robustness import (
+    fuzzed_packs,
+    fuzzed_runs,
+    fuzzed_structures,
+    fuzzed_sweeps,
+    fuzzed_tables,
+)
 from tests.robustness.kinds import Kind
 
 LIMIT_S = 600
@@ -24,6 +30,7 @@ ROOM = 2**30  # bytes of address space above what the process has at the start
 KINDS: dict[str, Kind] = {
     **fuzzed_packs.KINDS,
     **fuzzed_runs.KINDS,
+    **fuzzed_structures.KINDS,
     **fuzzed_sweeps.KINDS,
     **fuzzed_tables.KINDS,
 }

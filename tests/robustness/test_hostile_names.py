@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 
-from irnet_hpc.aggregate import cli as aggregate
 from irnet_hpc.console import exit_status
 from irnet_hpc.pack import pack_table
 from irnet_hpc.train import cli as train
+from tests.aggregate.results import aggregate
 from tests.data.structures.files import PYMATGEN
 
 MARK = "<img src=x onerror=alert(1)>"
@@ -41,7 +41,7 @@ def test_ids_of_structures_are_escaped_in_the_page_of_a_report(tmp_path):
     results, page = tmp_path / "results", tmp_path / "report.html"
     options = ["--property", "band_gap", "--architecture", "linear", "--results", str(results)]
     assert exit_status(lambda: train.main(["--pack", str(pack.path), *options])) == 0
-    assert exit_status(lambda: aggregate.main([str(results), "--html", str(page)])) == 0
+    assert aggregate(results, "--html", page).returncode == 0
     text = page.read_text(encoding="utf-8")
     assert "band_gap" in text
     assert "<script>alert(1)" not in text and MARK not in text

@@ -81,7 +81,7 @@ def _frame(lines: list[str]) -> dict[str, Any] | Unsuitable:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            atoms = read(io.StringIO("\n".join(lines) + "\n"), format="extxyz")
+            atoms: Any = read(io.StringIO("\n".join(lines) + "\n"), format="extxyz")
         return entry_of_atoms(atoms.cell.array, atoms.numbers, atoms.positions, atoms.pbc)
     except Unsuitable as error:
         return error

@@ -162,11 +162,16 @@ def _names(structures: Sequence[Named]) -> dict[str, set[int]]:
 
 
 def _names_of(structure: Named) -> Iterator[str]:
+    """Yield the names by which a structure may be called, some of them several times."""
     yield structure.id
+    if not structure.file:
+        return
     path = PurePosixPath(structure.file)
     bare = without_packing(structure.file)
     yield from (structure.file, path.name, bare, PurePosixPath(bare).name, stem_of(bare))
     if path.suffix:
         yield str(PurePosixPath(bare).with_suffix(""))
+    if path.parent.name:
+        yield path.parent.name  # of a folder with one structure
     if structure.block and not structure.block.isdigit():  # no number of a frame
         yield structure.block

@@ -80,7 +80,7 @@ def test_partial_occupancies_are_kept_and_small_excesses_are_scaled():
         (cif(symmetry="", more=FOUR), SYMMETRY),
         (cif("Si1 Si 0 0 0 1", symmetry=HM.format("F d -3 m")), OPEN_SETTING),
         (cif("Si1 Si .125 .125 .125 1", symmetry=HM.format("F d -3 m"), more=EIGHT), OPEN_SETTING),
-        (cif(symmetry="_symmetry_Int_Tables_number 62\n"), OPEN_SETTING),
+        (cif("K1 K .1 .2 .3 1", symmetry="_symmetry_Int_Tables_number 62\n"), OPEN_SETTING),
         (cif("Na1 Na 0 0 0 1", "O1 OH 0.5 0.5 0.5 1"), NO_ELEMENT),
         (cif("Na1 Na 0 0 0 1", "V1 Va 0.5 0.5 0.5 1"), NO_ELEMENT),
         (cif("Na1 Na 0 0 0 1", "D1 Dum 0.5 0.5 0.5 1"), NO_ELEMENT),
