@@ -46,7 +46,17 @@ def test_a_text_among_numbers_costs_its_row_in_any_order(tmp_path, capsys, endin
     rejected = (tmp_path / "t-columns.rejected.csv").read_text().splitlines()
     formula = FORMULAS[cells.index("high")]
     assert [row.split(",") for row in rejected[1:]] == [
-        [str(line), f"t-{cells.index('high') + 1}", formula, "not a number", "", "T", "high"]
+        [
+            str(line),
+            f"t-{cells.index('high') + 1}",
+            formula,
+            "not a number",
+            "",
+            "T",
+            "high",
+            "",
+            "",
+        ]
     ]
     with open_pack(tmp_path / "t-columns.h5") as packed:
         assert packed.n_rows == 3

@@ -10,7 +10,7 @@ import numpy as np
 import pandas
 import pytest
 
-from irnet_hpc.data import raw_files
+from irnet_hpc.data import json_stream, raw_files
 from irnet_hpc.data.loading import load_source
 from irnet_hpc.data.reading import Reading
 from irnet_hpc.data.resolve import resolve_source
@@ -199,7 +199,7 @@ def test_a_json_file_that_is_no_list_of_objects_is_one_sentence(tmp_path, conten
 
 
 def test_json_objects_are_read_one_by_one_and_keep_their_digits(tmp_path, monkeypatch):
-    monkeypatch.setattr(raw_files, "CHUNK_BYTES", 7)
+    monkeypatch.setattr(json_stream, "CHUNK_BYTES", 7)
     path = tmp_path / "t.json"
     rows = [{"formula": f"Fe{n}O", "band_gap": n / 7, "id": n} for n in range(1, 50)]
     path.write_text(json.dumps(rows, indent=1))

@@ -34,6 +34,7 @@ DISAGREE = "formula and structure disagree"
 MAX_OCCUPANCY = 1.02  # as in raw_jsonl.py
 # Sites of the CIF times operations. pymatgen compares each image with all sites so far.
 MAX_IMAGES = 50_000
+MAX_BLOCK = 2**22  # characters; pymatgen takes some 100 times their memory
 MAX_TEXT_LINES = 10  # that are kept of a text field
 MAX_ROWS = 10_000  # sites of the CIF
 MAX_COMPARED = 500  # sites whose distances are compared, all with all
@@ -119,6 +120,9 @@ def _entry(block: Block) -> dict[str, Any]:
     """Read the structure of a block. Raises Unsuitable with the reason if there is none."""
     from pymatgen.io.cif import CifParser
 
+    if len(block.text) > MAX_BLOCK:
+        detail = f"more than {MAX_BLOCK / 2**20:.0f} MiB beside its texts"
+        raise Unsuitable("a file that is too large", detail)
     # The name in the file may be empty, and `powder_pattern` in a name hides the block.
     text = f"data_block\n{block.text.partition(chr(10))[2]}"
     with warnings.catch_warnings():

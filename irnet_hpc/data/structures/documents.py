@@ -149,8 +149,10 @@ def holds_structures(path: Path) -> bool:
                 return False
         if not start.startswith("["):
             return False
-        first = next(list_objects(text, start, str(path)), None)
-    return is_record(first)
+        try:
+            return is_record(next(list_objects(text, start, str(path)), None))
+        except UserError:  # reading it as a table says what is wrong
+            return False
 
 
 def lines_hold_records(table: TableText) -> bool:
