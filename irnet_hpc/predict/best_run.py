@@ -1,13 +1,18 @@
 """Choose the model with the lowest val MAE of a property below a folder of results."""
 
+import dataclasses
 import logging
 import math
 from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
 
+from irnet_hpc.data.splits import name_of_folds
 from irnet_hpc.errors import UserError
 from irnet_hpc.runs.classical_grids import AS_NUMBERS
 from irnet_hpc.runs.collect import FinishedRun, collect_runs, one_a_property
 from irnet_hpc.runs.folder import RunFolder
+from irnet_hpc.runs.folds import JoinedRuns, join_folds
 
 logger = logging.getLogger(__name__)
 
@@ -22,56 +27,132 @@ def best_run(results: Path | str, property: str, pack: str | None = None) -> Pat
             share their val rows.
 
     Raises:
+        UserError: As `best_runs`; or if the best model was trained on folds, so that it has several
+            runs.
+    """
+    runs = best_runs(results, property, pack)
+    if len(runs) > 1:
+        raise UserError(
+            f"the best model below {results} has {len(runs)} runs, on the folds of its table, "
+            "and one is wanted; name a pack that is not dealt to folds"
+        )
+    return runs[0]
+
+
+def best_runs(results: Path | str, property: str, pack: str | None = None) -> list[Path]:
+    """Return the folders of the runs of the model with the lowest val MAE of a property.
+
+    They are several if the best model was trained on the folds of a table, whose mean counts.
+
+    Args:
+        results: The folder of results.
+        property: The property to predict.
+        pack: Consider only runs on the pack of this name, which may be that of all folds of a
+            table; None: consider all runs, which must then share their val rows.
+
+    Raises:
         UserError: If no run on that property has a val MAE and a kept model, or if the packs of the
             runs differ in source or split. In that case, the lowest val MAE might only mean that
             the val rows are the easiest.
     """
-    runs = [run for joint in collect_runs(Path(results))[0] for run in one_a_property(joint)]
-    of_property = [run for run in runs if run.spec.property == property]
+    candidates = _candidates(Path(results), pack)
+    of_property = [one for one in candidates if one.first.spec.property == property]
     if not of_property:
-        known = sorted({run.spec.property for run in runs})
+        known = sorted({one.first.spec.property for one in candidates})
         raise UserError(
             f"no run below {results} predicts {property!r}; "
             f"predicted there: {', '.join(known) or 'nothing'}"
         )
-    usable = [
-        run
-        for run in of_property
-        if run.result.val_mae is not None and pack in (None, run.spec.pack)
-    ]
-    kept = [run for run in usable if is_kept(run)]
+    usable = [one for one in of_property if one.has_val and pack in (None, one.pack)]
+    kept = [one for one in usable if one.is_kept]
     if not kept:
-        packs = ", ".join(sorted({run.spec.pack for run in of_property}))
+        packs = ", ".join(sorted({one.pack for one in of_property}))
         on_pack = f" on pack {pack}" if pack else ""
         raise UserError(
             f"no run on {property} below {results} has both a val MAE and a kept model"
             f"{on_pack}; the packs of the runs on {property}: {packs}"
         )
-    if len({_val_rows_key(run) for run in kept}) > 1:
-        packs = ", ".join(sorted({run.spec.pack for run in kept}))
+    if len({_val_rows_key(one.first) for one in kept}) > 1:
+        packs = ", ".join(sorted({one.pack for one in kept}))
         raise UserError(
             "val MAEs of different sources or splits cannot be compared; "
             f"name one pack with --pack: {packs}"
         )
-    best = min(kept, key=_val_mae)
+    best = min(kept, key=lambda one: one.val_mae)
+    n_folds = f" and {len(best.runs) - 1} other folds" if len(best.runs) > 1 else ""
     logger.info(
-        f"best of {len(kept)} runs by val MAE, "
-        f"{_val_mae(best):.4g} {best.result.unit}: {best.folder}"
+        f"best of {len(kept)} {'models' if n_folds else 'runs'} by val MAE, "
+        f"{best.val_mae:.4g} {best.first.result.unit}: {best.runs[0].folder}{n_folds}"
     )
-    better = [run for run in usable if not is_kept(run) and _val_mae(run) < _val_mae(best)]
+    better = [one for one in usable if not one.is_kept and one.val_mae < best.val_mae]
     if better:
-        rival = min(better, key=_val_mae)
+        rival = min(better, key=lambda one: one.val_mae)
         logger.info(
-            f"note: {rival.folder} has a lower val MAE, {_val_mae(rival):.4g}, but has not kept "
-            "its model, so it cannot predict"
+            f"note: {rival.first.folder} has a lower val MAE, {rival.val_mae:.4g}, but has not "
+            "kept its model, so it cannot predict"
         )
-    seeds = [run for run in kept if run.folder.parent == best.folder.parent]
-    if len(seeds) > 1 and best.uses_seed:
+    above = best.first.folder.parent
+    seeds = [one for one in kept if one.first.folder.parent == above]
+    if len(seeds) > 1 and best.first.uses_seed:
         logger.info(
             f"note: the mean of this model's {len(seeds)} seeds is usually better: instead of "
-            f"--best, give the folders {best.folder.parent}/seed*"
+            f"--best, give the folder {above}"
         )
-    return best.folder
+    return [run.folder for run in best.runs]
+
+
+class _Candidate(NamedTuple):
+    """A run, or the runs of one model on the folds of a table."""
+
+    pack: str
+    first: FinishedRun  # the run; or, for folds, the numbers of the first repeat
+    runs: tuple[FinishedRun, ...]  # the trainings
+    val_maes: tuple[float | None, ...]  # one, or one for each repeat
+
+    @property
+    def has_val(self) -> bool:
+        return None not in self.val_maes
+
+    @property
+    def val_mae(self) -> float:
+        """The val MAE, averaged over the repeats."""
+        return fmean(math.inf if mae is None else mae for mae in self.val_maes)
+
+    @property
+    def is_kept(self) -> bool:
+        return all(is_kept(run) for run in self.runs)
+
+
+def _candidates(results: Path, pack: str | None) -> list[_Candidate]:
+    """Read all runs below a folder, and put those on the folds of a table together.
+
+    If the pack of a single fold is asked for, its runs stay by themselves.
+    """
+    found = collect_runs(results)[0]
+    joined = JoinedRuns(found, [])
+    if pack is None or not any(run.spec.pack == pack for run in found):
+        joined = join_folds(found)
+    for sentence in joined.lacking:
+        logger.warning(f"warning: {sentence}")
+    alone = [one for run in joined.runs if not run.folds for one in one_a_property(run)]
+    sets: dict[object, list[FinishedRun]] = {}
+    for run in joined.runs:
+        if run.folds:
+            base = name_of_folds(run.folds[0].spec.pack)
+            key = (dataclasses.replace(run.spec, pack=base), repr(run.result.recipe), run.joint)
+            sets.setdefault(key, []).append(run)
+    return [
+        *(_Candidate(run.spec.pack, run, (run,), (run.result.val_mae,)) for run in alone),
+        *(
+            _Candidate(
+                name_of_folds(repeats[0].folds[0].spec.pack),
+                repeats[0],
+                tuple(fold for run in repeats for fold in run.folds),
+                tuple(run.result.val_mae for run in repeats),
+            )
+            for repeats in sets.values()
+        ),
+    ]
 
 
 def is_kept(run: FinishedRun) -> bool:
@@ -81,10 +162,6 @@ def is_kept(run: FinishedRun) -> bool:
         return files.model.exists()
     is_number = run.spec.architecture in AS_NUMBERS
     return run.keeps_model and (files.parameters if is_number else files.estimator).exists()
-
-
-def _val_mae(run: FinishedRun) -> float:
-    return math.inf if run.result.val_mae is None else run.result.val_mae
 
 
 def _val_rows_key(run: FinishedRun) -> tuple[str, ...]:

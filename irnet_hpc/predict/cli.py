@@ -68,7 +68,7 @@ def _predict(
     from irnet_hpc.distributed.gpus import device_of
     from irnet_hpc.distributed.processes import keep_freed_memory
     from irnet_hpc.predict import output
-    from irnet_hpc.predict.best_run import best_run
+    from irnet_hpc.predict.best_run import best_runs
     from irnet_hpc.predict.committee import calibrate_ensemble, load_ensemble
     from irnet_hpc.predict.saved import runs_and_packs
     from irnet_hpc.predict.screening import screen
@@ -78,7 +78,7 @@ def _predict(
     output.check_output(arguments.output)
     runs, pack_dir = runs_and_packs(folders, arguments.pack_dir)
     if arguments.best:
-        runs = [best_run(arguments.results, arguments.best, arguments.pack)]
+        runs = list(best_runs(arguments.results, arguments.best, arguments.pack))
     ensemble, evidence = load_ensemble(runs, pack_dir, device_of(0))
     if arguments.committee:
         if len(ensemble.members) < 2:

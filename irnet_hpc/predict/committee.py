@@ -22,6 +22,7 @@ from irnet_hpc.predict.held_out import (
     RowKey,
     group_runs,
     in_common,
+    missing_folds,
     out_of_fold,
     test_rows,
     try_rows,
@@ -29,6 +30,7 @@ from irnet_hpc.predict.held_out import (
 )
 from irnet_hpc.predict.intervals import ConformalInterval, calibrate, coverage
 from irnet_hpc.predict.members import Member, make_predictor, read_member
+from irnet_hpc.predict.run_folders import runs_in
 from irnet_hpc.predict.screening import Ensemble, feature_layout
 from irnet_hpc.runs.pack_identity import differing_fields
 
@@ -88,7 +90,7 @@ def load_ensemble(
     """Load the models of runs, and their held-out rows.
 
     Args:
-        folders: Folders of finished runs, or of all seeds of a model.
+        folders: Folders of finished runs, or folders that stand for several (run_folders.py).
         pack_dir: Folder of the runs' packs; None: $IRNET_PACKS, else packs/.
         device: The device on which networks compute.
 
@@ -132,6 +134,13 @@ def load_ensemble(
         dict.fromkeys(names),
         groups=group_runs(members),
     )
+    for group in ensemble.all_groups:
+        if missing := missing_folds([members[place] for place in group]):
+            logger.warning(
+                f"warning: the runs of {members[group[0]].spec.model} lack "
+                f"{', '.join(f'fold {fold}' for fold in missing)} of their table, whose rows "
+                "count in no error"
+            )
     evidence = {name: _evidence(ensemble, name, [rows.get(name) for rows in val]) for name in names}
     return ensemble, evidence
 
@@ -164,23 +173,6 @@ def _evidence(
         held_out = in_common(rows_of_test, folds)
         return Evidence(held_out, held_out)
     return Evidence(in_common(rows_of_val), in_common(rows_of_test))
-
-
-def runs_in(folder: Path | str) -> list[Path]:
-    """Return the folder of a run, or for a folder of seeds those of its finished runs, in order."""
-    path = Path(folder)
-    if (path / "result.json").exists() or not path.is_dir():
-        return [path]
-    seeds = [seed for seed in path.glob("seed*") if seed.is_dir()]
-    finished = [seed for seed in seeds if (seed / "result.json").exists()]
-    if not finished:
-        return [path]
-    if len(finished) < len(seeds):
-        logger.warning(
-            f"warning: {len(seeds) - len(finished)} of the {len(seeds)} runs in {path} have no "
-            "result and are left out"
-        )
-    return sorted(finished, key=lambda seed: (len(seed.name), seed.name))
 
 
 def calibrate_ensemble(

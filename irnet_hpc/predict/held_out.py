@@ -163,6 +163,15 @@ def fold_of(member: Member) -> int | None:
     return int(split["seed"]) if split["by"] in ("fold", "folds") else None
 
 
+def missing_folds(members: Sequence[Member]) -> list[int]:
+    """Return the folds of a table that no run of a group has; empty for a single run."""
+    n_folds = members[0].result.pack_identity["split"].get("n_folds")
+    if len(members) == 1 or n_folds is None:
+        return []
+    there = {(fold_of(member) or 0) % n_folds for member in members}
+    return sorted(set(range(n_folds)) - there)
+
+
 def out_of_fold(
     members: Sequence[Member], name: str
 ) -> tuple[HeldOutRows | UserError, dict[RowKey, int]]:

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from irnet_hpc import load_model
+from irnet_hpc import UserError, load_model
+from irnet_hpc.files import read_json
 from irnet_hpc.pack.store import open_pack
 from irnet_hpc.pack.writer import create_pack
 from irnet_hpc.predict.committee import load_ensemble
+from irnet_hpc.predict.run_folders import runs_in
 from irnet_hpc.predict.weights import cross_fitted, fit_weights
-from tests.predict.builders import stored, train_one
+from tests.predict.builders import stored, table, train_one
 
 N_FOLDS = 3
 MODELS = ("ridge", "decision_tree")
@@ -130,6 +132,48 @@ def test_a_committee_of_two_models_is_weighed_out_of_fold(fits, packs):
         weights @ np.array([one["predicted_mixing_enthalpy"] for one in means]),
         atol=1e-6,
     )
+
+
+def test_the_name_of_all_folds_stands_for_their_runs(fits, packs):
+    """Also the folder above the seeds of all folds; no folder of that name need be there."""
+    runs = fits["ridge"]
+    name = runs[0].relative_to(runs[0].parents[5]).as_posix().replace("-fold0", "")
+    above = runs[0].parents[5] / name
+    assert not above.exists()
+    assert runs_in(above) == runs_in(above.parent) == runs
+    assert runs_in(runs[1]) == [runs[1]]
+    (report,) = load_model(above, pack_dir=packs[0].parent).report()
+    assert report.n_folds == N_FOLDS
+    with pytest.raises(UserError):
+        load_model(above.with_name("seed7"), pack_dir=packs[0].parent)
+
+
+def test_the_best_model_by_val_over_the_folds_predicts_with_all_of_them(fits, packs, ask, tmp_path):
+    results, formulas = fits["ridge"][0].parents[5], table(tmp_path / "t.csv", ["AlNi", "CuZn"])
+    maes = {
+        name: np.mean([read_json(run / "result.json")["val_mae"] for run in fits[name]])
+        for name in MODELS
+    }
+    best = min(MODELS, key=lambda name: maes[name])
+    packed = ("--pack-dir", packs[0].parent)
+    arguments = ("--best", "mixing_enthalpy", "--results", results, formulas, *packed)
+    status, rows, message = ask(*arguments)
+    assert status == 0 and str(fits[best][0]) in message
+    assert rows == ask(*fits[best], formulas, *packed)[1]
+    name = "alloys-folds3"
+    assert ask(*arguments, "--pack", name)[1] == rows
+    # A single fold has its own best.
+    status, rows, _ = ask(*arguments, "--pack", f"{name}-fold1")
+    alone = {m: read_json(fits[m][1] / "result.json")["val_mae"] for m in MODELS}
+    run = fits[min(MODELS, key=lambda model: alone[model])][1]
+    assert status == 0 and rows == ask(run, formulas, *packed)[1]
+
+
+def test_folds_that_are_lacking_are_named(fits, packs, caplog):
+    with caplog.at_level("WARNING"):
+        (report,) = load_model(fits["ridge"][1:], pack_dir=packs[0].parent).report()
+    assert "fold 0" in caplog.text and report.n_folds == 2
+    assert report.n_test == sum(len(stored(run)["target"]) for run in fits["ridge"][1:])
 
 
 def test_a_run_on_one_fold_is_judged_by_its_own_val_and_test_rows(fits, packs):
