@@ -249,7 +249,7 @@ class RunFolder:
         """
         self.leases.acquire(self.path)  # unless `claim` has acquired it already
         self.error_json.unlink(missing_ok=True)
-        attempts = self._earlier_attempts(facts["key"])
+        attempts = self.earlier_attempts(facts["key"])
         if not attempts:
             self.remove_checkpoints()
         self.result_json.unlink(missing_ok=True)
@@ -258,7 +258,7 @@ class RunFolder:
         self.write_json(self.run_json, {**facts, "attempts": attempts})
         return attempts
 
-    def _earlier_attempts(self, key: object) -> list[dict]:
+    def earlier_attempts(self, key: object) -> list[dict]:
         """Read the attempts in run.json; empty if run.json belongs to another run or lists none."""
         with contextlib.suppress(FileNotFoundError, UserError, KeyError):
             earlier = read_json(self.run_json)

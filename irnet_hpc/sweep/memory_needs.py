@@ -55,7 +55,7 @@ CLASSICAL = {
     "extra_trees": Classical(24, 36_000),
     "random_forest": Classical(24, 24_000),
     "boosted_trees": Classical(24, 200, fit_gb=0.2),
-    "tabm": Classical(24, fit_gb=0.6),
+    "tabm": Classical(24, fit_gb=1.0),
 }
 # The memory that is kept free for a cell, over the most that a cell of its kind has held.
 MARGIN = 1.5

@@ -78,9 +78,9 @@ def train_networks(
         logger.warning("warning: trains on the processor, since %s", why_none())
     replicas = _load(unfinished, pack, options, comm, device)
     place = place_of(replicas[0].data, comm) + " from a copy on the node" * is_copy
-    starts = {}
+    starts, n_threads = {}, threads_of(replicas[0], comm, device)
     for replica in replicas:
-        start = _begin(replica, pack, options, comm, device, place)
+        start = _begin(replica, pack, options, comm, {"data": place, "threads": n_threads})
         starts[replica.run.key] = start
         if comm.rank == 0:
             _log_start(replica, pack, comm, device, place, start)
@@ -176,22 +176,19 @@ def _begin(
     pack: Pack,
     options: TrainOptions,
     comm: Comm,
-    device: torch.device,
-    place: str,
+    facts: dict[str, object],
 ) -> Start:
-    """Write run.json on rank 0, and return the facts about the start on every rank."""
+    """Write run.json on rank 0, and return the facts about the start on every rank.
+
+    `facts` are those of this attempt that all replicas share.
+    """
     run = replica.run
 
     def begin_run() -> Start:
         origin = None
         if run.origin:
             origin = describe(run.origin, pack, replica.data, options.pack_dir)
-        attempt = {
-            "size": comm.size,
-            "engine": comm.name,
-            "data": place,
-            "threads": threads_of(replica, comm, device),
-        }
+        attempt: dict = {"size": comm.size, "engine": comm.name, **facts}
         if replica.fitted:
             attempt["fitted_recipe"] = replica.fitted_fields
         return Start(begin(run, pack, attempt, origin), origin)
