@@ -31,6 +31,8 @@
       model.prediction = floats(model.prediction);
       model.error = model.error ? floats(model.error) : model.prediction.map((value, row) => Math.abs(value - task.target[row]));
     }
+    task.drawn = new Set(task.ids.keys());
+    for (const row of task.worst) task.drawn.delete(row);
     task.symbols = task.elements.map((text) => new Set(text.split(" ")));
     const Bokeh = library();
     await Bokeh.embed.embed_item(structuredClone(figure), box.querySelector(".plot"));
@@ -41,8 +43,8 @@
     const one = (selector) => box.querySelector(selector);
 
     const style = () => {
-      const [ink, muted, grid, page] = ["ink", "muted", "grid", "page"].map(colour);
-      plot.setv({ background_fill_color: page, border_fill_color: page, outline_line_color: grid });
+      const [ink, muted, grid] = ["ink", "muted", "grid"].map(colour);
+      plot.outline_line_color = grid;
       for (const axis of [...plot.below, ...plot.left]) {
         axis.setv({ axis_label_text_color: ink, major_label_text_color: ink, axis_line_color: muted, major_tick_line_color: muted,
           minor_tick_line_color: null });
@@ -70,6 +72,7 @@
           data.marker.push(MARKERS[number % MARKERS.length]); data.model.push(model.name); data.formula.push(task.formulas[row]);
           data.id.push(task.ids[row]); data.target.push(`${digits(target)} ${task.unit}`);
           data.predicted.push(`${digits(predicted)} ${task.unit}`); data.error.push(`${digits(model.error[row])} ${task.unit}`);
+          if (!task.drawn.has(row)) continue;  // there because its error is large
           sum += model.error[row]; n += 1;
         }
         maes.push(n ? `${model.name}: MAE ${(sum / n).toPrecision(3)} ${task.unit} (${n.toLocaleString("en")} rows)` : `${model.name}: no rows`);
@@ -97,7 +100,7 @@
       plot.below[0].axis_label = `${task.property} (${task.unit})`;
       plot.left[0].axis_label = residuals ? `predicted minus target (${task.unit})` : `predicted (${task.unit})`;
       const beyond = data.x.filter((x, place) => x < xs.start || x > xs.end || data.y[place] < ys.start || data.y[place] > ys.end).length;
-      one(".beyond").textContent = beyond ? `${beyond.toLocaleString("en")} of ${data.x.length.toLocaleString("en")} points lie beyond the axes and are not shown.` : "";
+      one(".beyond").textContent = beyond ? `Beyond the axes and not shown: ${beyond.toLocaleString("en")} of ${data.x.length.toLocaleString("en")} points.` : "";
       const which = wanted.length ? `Only materials with ${wanted.join(" and ")}. ` : "";
       one(".shown").textContent = `${which}${maes.join("; ") || "No model is chosen."}`;
       one(".picked").textContent = "";

@@ -114,6 +114,8 @@ def _figure() -> dict[str, Any]:
         sizing_mode="stretch_width",
         tools="pan,box_zoom,wheel_zoom,reset,tap",
         toolbar_location="above",
+        background_fill_color=None,
+        border_fill_color=None,  # the page's colour, also in dark mode
         active_drag=None,  # a finger that scrolls the page must not move the chart
         x_range=Range1d(start=0, end=1, name="x"),
         y_range=Range1d(start=0, end=1, name="y"),
@@ -166,7 +168,7 @@ def _numbered(item: Any) -> Any:
 
 
 def _task(task: TaskPoints, n: int) -> dict[str, Any]:
-    rows = drawn_rows(task, n)
+    rows, is_drawn = drawn_rows(task, n)
     first = task.models[0].result
     return {
         "property": property_words(first.row.property),
@@ -174,6 +176,8 @@ def _task(task: TaskPoints, n: int) -> dict[str, Any]:
         "ids": [_short(text) for text in task.material_id[rows]],
         "formulas": [_short(text) for text in task.formula[rows]],
         "elements": _elements(task.formula[rows]),
+        # The rows that are there because of their errors, and so enter no MAE.
+        "worst": [place for place, drawn in enumerate(is_drawn.tolist()) if not drawn],
         "target": _floats(task.target[rows]),
         "models": [_model(task, model, rows) for model in task.models],
     }
@@ -196,28 +200,37 @@ def _model(task: TaskPoints, model: ModelPoints, rows: "np.ndarray") -> dict[str
     }
 
 
-def drawn_rows(task: TaskPoints, n: int) -> "np.ndarray":
-    """Return the places of n rows (n,), ascending: all, or the worst and a random sample."""
+def drawn_rows(task: TaskPoints, n: int) -> "tuple[np.ndarray, np.ndarray]":
+    """Draw n rows: all, or a random sample and the worst rows of the first model.
+
+    Returns:
+        The places of the rows (n,), ascending, and which of them were drawn at random (n,) bool.
+        The others are there because their errors are large, so they must not enter a mean.
+    """
     import numpy as np
 
     n_rows = len(task.target)
     if n >= n_rows:
-        return np.arange(n_rows)
+        return np.arange(n_rows), np.ones(n_rows, bool)
     errors = np.nan_to_num(task.models[0].error, nan=-1.0)
-    worst = np.argsort(-errors, kind="stable")[: min(N_WORST, n)]
-    others = np.setdiff1d(np.arange(n_rows), worst)
-    drawn = np.random.Generator(np.random.Philox(SEED)).choice(
-        others, n - len(worst), replace=False
-    )
-    return np.sort(np.concatenate([worst, drawn]))
+    n_worst = min(N_WORST, n // 2)
+    is_drawn, is_worst = np.zeros(n_rows, bool), np.zeros(n_rows, bool)
+    order = np.random.Generator(np.random.Philox(SEED)).permutation(n_rows)
+    is_drawn[order[: n - n_worst]] = True
+    is_worst[np.argsort(-errors, kind="stable")[:n_worst]] = True
+    rows = np.flatnonzero(is_drawn | is_worst)
+    return rows, is_drawn[rows]
 
 
 def _drawn(task: TaskPoints, n: int) -> Drawn:
     n_rows = len(task.target)
     if n >= n_rows:
         return Drawn(f"A point for each of {n_rows:,} test rows", is_sample=False)
-    worst = f"the {min(N_WORST, n)} worst of {task.models[0].name}"
-    words = f"{n:,} of {n_rows:,} test rows: {worst}, and others drawn at random (seed {SEED})"
+    n_drawn = n - min(N_WORST, n // 2)
+    words = (
+        f"{n_drawn:,} of {n_rows:,} test rows, drawn at random (seed {SEED}), and the "
+        f"{n - n_drawn} worst of {task.models[0].name}, which do not enter the MAEs below"
+    )
     return Drawn(words, is_sample=True)
 
 

@@ -66,6 +66,7 @@ class PagePredictions(NamedTuple):
     tasks: list[PageTask]
     live: Live | None
     text: str
+    how_to_ask: str  # on a screen only
 
 
 def page_predictions(findings: Findings) -> PagePredictions:
@@ -77,20 +78,26 @@ def page_predictions(findings: Findings) -> PagePredictions:
         task = _page_task(number, points, best.get(_first_run(points.task)), n_left)
         n_left -= len(task.charts)
         tasks.append(task._replace(drawn=live.drawn[number] if live else None))
-    return PagePredictions(tasks, live, _text(findings.points, live))
+    text = "On test rows; a model with several runs predicts their mean."
+    return PagePredictions(
+        tasks,
+        live,
+        text if tasks else "No predictions can be read.",
+        _how_to_ask(findings.points, live),
+    )
 
 
-def _text(tasks: Sequence[TaskPoints], live: Live | None) -> str:
+def _how_to_ask(tasks: Sequence[TaskPoints], live: Live | None) -> str:
+    """Say what the charts on a screen can be asked."""
     if not tasks:
-        return "No predictions can be read."
-    text = "On test rows; a model with several runs predicts their mean. "
+        return ""
     if live:
-        return text + (
+        return (
             "Choose the models to lay over each other, and click an element to keep the materials "
             "that contain it. Point at a material, or tap it, for its name and numbers; the tools "
             "above the chart zoom and move it."
         )
-    return text + (
+    return (
         "These are plain figures, since Bokeh is not installed: pip install 'irnet_hpc[charts]' "
         "makes charts that name materials, filter by element and lay models over each other."
     )
