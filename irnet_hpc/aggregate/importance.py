@@ -53,6 +53,7 @@ def measure(
                 found = importance_of(folder, task.property, pack_dir)
             except UserError as error:
                 problems[folder] = f"importance of features: {error}"
+                logger.warning(f"warning: {problems[folder]}")
                 continue
             measured.append(ModelImportance(task, result, folder, tuple(found)))
     return tuple(measured), problems
