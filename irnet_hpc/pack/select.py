@@ -172,7 +172,10 @@ def where(line: int, places: Mapping[int, Place]) -> str:
         return f"line {line}"
     if not place.file:
         return f"row {place.block}"
-    return f"{place.file}, block {place.block}" if place.block else place.file
+    # The blocks of a file are neighbours.
+    near = (places.get(line - 1), places.get(line + 1))
+    is_one = all(other is None or other.file != place.file or other == place for other in near)
+    return place.file if is_one or not place.block else f"{place.file}, block {place.block}"
 
 
 def describe_conflict(conflict: Conflict, places: Mapping[int, Place]) -> str:

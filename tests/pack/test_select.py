@@ -5,7 +5,9 @@ import numpy as np
 from irnet_hpc.data.formulas import (
     parse_formula,
 )
+from irnet_hpc.data.raw_table import Place
 from irnet_hpc.data.splits import ROLES
+from irnet_hpc.pack.select import where
 from irnet_hpc.pack.store import open_pack
 from tests.pack.builders import TABLE
 
@@ -134,3 +136,20 @@ def test_packs_of_two_sources_agree_on_who_is_test(alloys_pack, pack_command, tm
     with open_pack(tmp_path / "packs/lab-elements.h5") as pack:
         roles = {formula: side for side in ROLES for formula in pack.formulas(pack.rows(side))}
     assert roles == {spelling: split[formula] for spelling, formula in backwards.items()}
+
+
+def test_a_row_is_called_by_its_line_or_by_its_file_and_block():
+    places = {
+        1: Place("a.cif", "x"),
+        2: Place("b.cif", "x"),
+        3: Place("b.cif", "y"),
+        4: Place("", "7"),
+        5: Place("", ""),
+    }
+    assert [where(line, places) for line in (1, 3, 4, 5, 6)] == [
+        "a.cif",
+        "b.cif, block y",
+        "row 7",
+        "line 5",
+        "line 6",
+    ]

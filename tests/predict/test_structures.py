@@ -1,5 +1,7 @@
 """Predictions of a folder of structures are those of its formulas."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,6 +28,9 @@ def test_a_folder_is_predicted_like_its_formulas(ask, runs, crystals, tmp_path):
     assert [row["material_id"] for row in rows] == ["a", "b", "c", "d"]
     assert [row["file"] for row in rows] == ["a.cif", "b.cif", "c.cif", "d.cif"]
     assert [bool(row["problem"]) for row in rows] == [False, False, False, True]
+    archive = shutil.make_archive(str(tmp_path / "crystals"), "gztar", crystals)
+    packed = ask(*runs, archive)[1]
+    assert sorted(packed, key=lambda row: row["file"]) == rows
     formulas = table(tmp_path / "f.csv", ["".join(pair) for pair in ALLOYS.values()])
     status, same, _ = ask(*runs, formulas)
     assert status == 0
