@@ -16,7 +16,7 @@ from irnet_hpc.aggregate.formats import (
     line_of,
     missing,
 )
-from irnet_hpc.aggregate.mae_table import number_format
+from irnet_hpc.aggregate.mae_table import interval_text, number_format
 from irnet_hpc.aggregate.scores import Score, model_of
 from irnet_hpc.aggregate.significance import LEVEL
 from irnet_hpc.aggregate.words import model_words, property_words
@@ -24,6 +24,7 @@ from irnet_hpc.aggregate.words import model_words, property_words
 BASELINE = "Training median"
 CHOSEN = "Chosen on val in each fold"
 MARKS = "¹²³⁴⁵⁶⁷⁸⁹"
+MAX_TRAINING = 20  # characters of a training that stays in its column in LaTeX
 HEADER = ("property", "model", "training", "MAE", "RMSE", "R²", "runs", "training rows")
 LAST = ("test rows", "remark")
 WORDS = ("model", "training", "remark")  # columns of words, which are aligned to the left
@@ -85,8 +86,12 @@ def _baseline(known: PropertyLines) -> Line:
 def _line(known: PropertyLines, line: ModelLine, training: str) -> Line:
     form, score = number_format_of(known), line.score
     r2 = score.mean("test_r2")
-    # Whether the model has a seed is seen in the number of runs.
-    remarks = [remark for remark in score.remarks if remark != "no seed"]
+    # The number of runs shows if the model has a seed, and the pack's name has the folds.
+    remarks = [
+        remark
+        for remark in score.remarks
+        if remark != "no seed" and not remark.endswith(" folds each")
+    ]
     return line_of(
         Text(model_words(line.model), line.best),
         training,
@@ -127,10 +132,13 @@ def _chosen(known: PropertyLines, score: Score) -> Line:
 
 def _mae(score: Score, form: str) -> str:
     """Show a MAE with its spread over the runs, or a single run of folds with its interval."""
-    if score.sd is None and score.interval and any(run.folds for run in score.runs):
-        low, high = score.interval
-        return f"{score.mae:{form}} ({low:{form}} to {high:{form}})"
+    if score.interval and _shows_interval(score):
+        return f"{score.mae:{form}} ({interval_text(*score.interval, form)})"
     return _spread(score.mae, score.sd, form)
+
+
+def _shows_interval(score: Score) -> bool:
+    return score.sd is None and any(run.folds for run in score.runs)
 
 
 def _spread(mean: float | None, sd: float | None, form: str) -> str:
@@ -140,8 +148,12 @@ def _spread(mean: float | None, sd: float | None, form: str) -> str:
 
 def number_format_of(known: PropertyLines) -> str:
     """Return the number format of all errors of a property, so that they line up."""
-    sds = [line.score.sd for line in known.lines if line.score.sd]
-    return number_format(min(line.score.mae for line in known.lines), median(sds) if sds else None)
+    scores = [line.score for line in known.lines]
+    spreads = [score.sd for score in scores if score.sd]
+    if not spreads:  # a quarter of a 95 % interval is about a standard deviation
+        shown = [score.interval for score in scores if _shows_interval(score)]
+        spreads = [(high - low) / 4 for low, high in filter(None, shown) if high > low]
+    return number_format(min(score.mae for score in scores), median(spreads) if spreads else None)
 
 
 def model_markdown(all_models: AllModels, width: int | None = None) -> str:
@@ -161,10 +173,9 @@ def model_latex(all_models: AllModels) -> str:
         "MAE and RMSE are in the unit of the property; Train and Test are numbers of rows. "
         f"{BOLD}"
     )
-    header, *lines = lines_of(all_models)
-    notes: list[str] = []
-    if header[-1].text == "remark":
-        header, lines, notes = _with_marks(header, lines)
+    if any(_shows_interval(line.score) for line in all_models.lines):
+        caption += " In brackets: the 95 % interval of a single run on all folds."
+    header, lines, notes = _with_notes(*lines_of(all_models))
     short = [SHORT.get(cell.text, cell.text) for cell in header[1:]]
     heads = line_of(*(text[:1].upper() + text[1:] for text in short))
     body: list[str] = []
@@ -177,20 +188,39 @@ def model_latex(all_models: AllModels) -> str:
     # Numbers are aligned to the right, and words to the left.
     columns = "".join("l" if head.text.lower() in WORDS else "r" for head in heads)
     below = "".join(f"\n\n\\smallskip\n{escape_latex(note)}" for note in notes)
-    tabular = latex_tabular(columns, heads, body)
+    # Intervals need the room; the length is that of this table only.
+    tabular = "\\setlength{\\tabcolsep}{3pt}\n" + latex_tabular(columns, heads, body)
     return latex_float(caption, all_models.name, tabular + below)
 
 
-def _with_marks(header: Line, lines: Sequence[Line]) -> tuple[Line, list[Line], list[str]]:
-    """Replace the last column, the remarks, by marks at the models; return the remarks, too."""
-    remarks = list(dict.fromkeys(line[-1].text for line in lines if line[-1].text))
-    marks = dict(zip(remarks, MARKS, strict=False)) | {"": ""}
-    marked = [
-        [line[0], line[1]._replace(text=line[1].text + marks.get(line[-1].text, "*")), *line[2:-1]]
-        for line in lines
+def _with_notes(header: Line, *lines: Line) -> tuple[Line, list[Line], list[str]]:
+    """Move remarks and long trainings from the columns to notes below, with a mark at the model."""
+    names = [cell.text for cell in header]
+    marks: dict[str, str] = {"": ""}
+    marked = []
+    for line in lines:
+        cells = dict(zip(names, line, strict=True))
+        training, remark = (
+            cells[name].text if name in cells else "" for name in ("training", "remark")
+        )
+        is_long = len(training) > MAX_TRAINING
+        note = "; ".join(part for part in (training if is_long else "", remark) if part)
+        mark = marks.setdefault(note, MARKS[(len(marks) - 1) % len(MARKS)])
+        cells["model"] = cells["model"]._replace(text=cells["model"].text + mark)
+        if is_long:
+            cells["training"] = Text("")
+        marked.append(cells)
+    kept = [
+        name
+        for name in names
+        if name != "remark"
+        and (name != "training" or any(cells["training"].text for cells in marked))
     ]
-    notes = [f"{marks.get(remark, '*')} {remark}" for remark in remarks]
-    return header[:-1], marked, notes
+    return (
+        line_of(*kept),
+        [[cells[name] for name in kept] for cells in marked],
+        [f"{mark} {note}" for note, mark in marks.items() if note],
+    )
 
 
 def records_of(tables: Iterable[AllModels]) -> Iterator[dict]:

@@ -2,11 +2,12 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 
-from irnet_hpc.aggregate.model_table import CHOSEN, lines_of
+from irnet_hpc.aggregate.model_table import CHOSEN, lines_of, model_latex
 from irnet_hpc.aggregate.report import make_tables
 from irnet_hpc.aggregate.screen import screen
 from irnet_hpc.aggregate.statistics import mean_interval, paired_interval
@@ -14,6 +15,7 @@ from irnet_hpc.runs.collect import collect_runs
 from irnet_hpc.runs.folds import chosen_on_val, join_folds, write_out_of_fold
 from irnet_hpc.runs.predictions import FILE, read_predictions
 from tests.aggregate.results import write_predictions, write_run
+from tests.aggregate.test_all_models import compiled
 
 N_ROWS = 40
 FORMULAS = np.array([f"Al{n // 2}Ni" for n in range(2, N_ROWS + 2)])  # two rows of each formula
@@ -175,3 +177,17 @@ def test_folds_of_a_benchmark_stay_splits_of_their_own(tmp_path):
     report = make_tables(tmp_path)
     ((score),) = (score for _, _, score in report.tables[0].scored())
     assert score.n == 3 and not any(run.folds for run in score.runs)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_the_latex_of_folds_fits_between_the_margins_and_says_what_brackets_are(tmp_path):
+    for number, model in enumerate(("irnet-17", "random_forest", "boosted_trees")):
+        vals = (0.1 + 0.01 * number, 0.2 - 0.02 * number)
+        write_folds(tmp_path / "results", 0.1 * errors_of(number), model, n_folds=5, vals=vals)
+    (table,) = make_tables(tmp_path / "results").findings.all_models
+    body = model_latex(table)
+    assert "Overfull" not in compiled(tmp_path, body)
+    caption, _, rest = body.partition(r"\label")
+    assert "95" in caption and f"{CHOSEN}$^1$ &" in rest and "$^1$ IRNet-17" in rest
+    lines = [line for line in rest.splitlines() if " to " in line]
+    assert len(lines) == 4  # the models, and what val chooses, with two digits of their intervals

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from irnet_hpc.aggregate.page.summary import extent, sentences
-from irnet_hpc.aggregate.sections.differences import differences_of
+from irnet_hpc.aggregate.page.summary import are_alike, extent, sentences
+from irnet_hpc.aggregate.sections.differences import Pair, differences_of
 from irnet_hpc.runs.predictions import Predictions
 from tests.aggregate.results import (
     findings_of,
@@ -193,3 +193,13 @@ def test_nothing_is_claimed_that_the_table_of_all_models_cannot_tell_apart(tmp_p
     network = next(table for table in findings.tables if table.recipe != "grid")
     assert not network.rows[0].best_classical.best  # its own table tells them apart
     assert all(line.best for line in findings.all_models[0].lines)
+
+
+def test_two_models_that_are_best_of_different_tables_can_still_differ(tmp_path):
+    """Each is the only one of its own table, and the table of both tells them apart."""
+    write_two(tmp_path, [0.1] * 40, [0.202] * 40)
+    findings = findings_of(tmp_path)
+    lines = {str(line.model): line for line in findings.all_models[0].lines}
+    network, forest = lines["irnet-17"], lines["random_forest"]
+    assert network.score.best and forest.score.best  # each in its own table
+    assert not are_alike(Pair(network.model, network.score, "", forest.score), findings)

@@ -144,18 +144,19 @@ def are_alike(pair: Pair, findings: Findings) -> bool:
     Such a table cannot tell them apart, so no sentence may claim a difference. The table of all
     models tests more models together than that of one recipe, and may deny what that one finds.
     """
-    if pair.score.best and pair.other.best:
-        return True
-    others = {run.folder for run in pair.other.runs}
-    for table in findings.all_models:
-        for known in table.properties:
-            own = [line for line in known.lines if line.score is pair.score]
-            rivals = [
-                line for line in known.lines if {run.folder for run in line.score.runs} == others
-            ]
-            if own and rivals and own[0].best and rivals[0].best:
-                return True
-    return False
+    both = [{run.folder for run in score.runs} for score in (pair.score, pair.other)]
+    rows = [
+        [score for score in (*row.scores, row.best_classical) if score and score.best]
+        for table in findings.tables
+        for row in table.rows
+    ]
+    rows += [
+        [line.score for line in known.lines if line.best]
+        for table in findings.all_models
+        for known in table.properties
+    ]
+    folders = ([{run.folder for run in score.runs} for score in best] for best in rows)
+    return any(all(side in found for side in both) for found in folders)
 
 
 def _interval(difference: Difference) -> str:
