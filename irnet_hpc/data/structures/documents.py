@@ -136,30 +136,30 @@ def _cells(value: Mapping[str, Any], key: str) -> Cells:
 
 
 def holds_structures(path: Path) -> bool:
-    """Return True if a JSON document begins like one of structures, not like a table of cells."""
+    """Return True if a JSON document begins like one of structures, not like a table of cells.
+
+    Of a file that cannot be read, reading it as a table says what is wrong.
+    """
     opener = next((PACKED[ending] for ending in PACKED if path.name.endswith(ending)), open)
-    with one_sentence(path), opener(path, "rb") as stream:
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig")
-        start = read_start(text)
-        if start.startswith("{"):
-            try:
-                value = json.loads(start + text.read(MAX_DOCUMENT))
-                return next(_object_records(value, str(path)), None) is not None
-            except (ValueError, RecursionError, UserError):
-                return False
-        if not start.startswith("["):
-            return False
-        try:
-            return is_record(next(list_objects(text, start, str(path)), None))
-        except UserError:  # reading it as a table says what is wrong
-            return False
+    try:
+        with one_sentence(path), opener(path, "rb") as stream:
+            text = io.TextIOWrapper(stream, encoding="utf-8-sig")
+            start = read_start(text)
+            if start.startswith("["):
+                return is_record(next(list_objects(text, start, str(path)), None))
+            value = json.loads(start + text.read(MAX_DOCUMENT))
+            return next(_object_records(value, str(path)), None) is not None
+    except (ValueError, RecursionError, UserError):
+        return False
 
 
 def lines_hold_records(table: TableText) -> bool:
-    """Return True if the first line of JSON lines is a record of another library."""
-    with one_sentence(table.name):
-        first = next((line for line in table.lines() if line.strip()), "")
+    """Return True if the first of JSON lines is a record of another library.
+
+    Of lines that cannot be read, reading them one by one says what is wrong.
+    """
     try:
-        return is_record(json.loads(first))
-    except (ValueError, RecursionError):
+        with one_sentence(table.name):
+            return is_record(json.loads(next(filter(str.strip, table.lines()), "")))
+    except (ValueError, RecursionError, UserError):
         return False

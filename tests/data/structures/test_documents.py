@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from irnet_hpc.data.crystals import Unsuitable
-from irnet_hpc.data.structures.documents import document_records, holds_structures
+from irnet_hpc.data.raw_table import file_text
+from irnet_hpc.data.structures.documents import (
+    document_records,
+    holds_structures,
+    lines_hold_records,
+)
 from irnet_hpc.data.structures.entries import NO_CELL, NO_ELEMENT, NOT_READABLE, entry_of_object
 from irnet_hpc.errors import UserError
 from tests.data.structures.files import JARVIS, PYMATGEN, ase_atoms, dumped
@@ -115,6 +120,19 @@ def test_a_table_of_cells_is_not_taken_for_structures(tmp_path, value, expected)
     path = tmp_path / "x.json"
     path.write_text(json.dumps(value))
     assert holds_structures(path) is expected
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff{}", b"\xff\xfe{", b"[" * 10_000, b'{"structure": 1}', b"[1]", b'["\xff"]'],
+)
+def test_what_cannot_be_read_is_left_to_the_reader_of_tables(tmp_path, content):
+    for name in ("x.json", "x.jsonl"):
+        (tmp_path / name).write_bytes(content)
+    assert not holds_structures(tmp_path / "x.json")
+    assert not lines_hold_records(file_text(tmp_path / "x.jsonl"))
+    (tmp_path / "x.jsonl.gz").write_bytes(content)
+    assert not lines_hold_records(file_text(tmp_path / "x.jsonl.gz"))
 
 
 def test_objects_of_pymatgen_and_dictionaries_give_the_same_structure():
