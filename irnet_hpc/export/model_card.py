@@ -151,8 +151,8 @@ def _errors(spec: RunSpec, result: RunResult, exported: ExportedModel) -> str:
             lines += [
                 "",
                 f"{report.property}: the interval ±{report.half_width:.3g} {report.unit} was "
-                f"calibrated on val rows to hold {report.level:.0%} of values; it holds "
-                f"{report.coverage:.1%} of the test values.",
+                f"calibrated on {report.n_val:,} {report.calibrated_on} rows to hold "
+                f"{report.level:.0%} of values; it holds {report.coverage:.1%} of the test values.",
             ]
     return "\n".join(lines)
 

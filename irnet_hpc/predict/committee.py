@@ -1,7 +1,8 @@
 """Assemble an ensemble of trained models: load them, calibrate intervals, measure coverage.
 
 Intervals are calibrated on val rows, which are read from the packs that the models were trained
-on. Their coverage is measured on test rows. If any of these rows are missing, a warning says which.
+on, or on out-of-fold rows if there are few of these (out_of_fold.py). Their coverage is measured on
+test rows. If any of these rows are missing, a warning says which.
 """
 
 import dataclasses
@@ -30,6 +31,7 @@ from irnet_hpc.predict.held_out import (
 )
 from irnet_hpc.predict.intervals import ConformalInterval, calibrate, coverage
 from irnet_hpc.predict.members import Member, make_predictor, read_member
+from irnet_hpc.predict.out_of_fold import MIN_VAL_ROWS, rows_beside
 from irnet_hpc.predict.run_folders import runs_in
 from irnet_hpc.predict.screening import Ensemble, feature_layout
 from irnet_hpc.runs.pack_identity import differing_fields
@@ -60,6 +62,8 @@ class EnsembleReport:
     # How many runs on folds the rows are out of; the rows above are then all of these folds' test
     # rows, and the coverage of each fold is that of the interval that the others calibrate.
     n_folds: int | None = None
+    # val | out-of-fold: the rows that calibrate the interval.
+    calibrated_on: str = "val"
 
 
 def own_pack(member: Member, pack_dir: Path | str | None) -> Pack:
@@ -172,7 +176,27 @@ def _evidence(
     if all(len(group) > 1 for group in groups):
         held_out = in_common(rows_of_test, folds)
         return Evidence(held_out, held_out)
-    return Evidence(in_common(rows_of_val), in_common(rows_of_test))
+    held_out = in_common(rows_of_val)
+    if isinstance(held_out, UserError) or len(held_out.error) < MIN_VAL_ROWS:
+        held_out = _out_of_fold(members, groups, name) or held_out
+    return Evidence(held_out, in_common(rows_of_test))
+
+
+def _out_of_fold(
+    members: Sequence[Member], groups: Sequence[Sequence[int]], name: str
+) -> HeldOut | None:
+    """Return the out-of-fold rows of a property; None if a model has none."""
+    rows: list[HeldOutRows | UserError] = []
+    folds: dict[RowKey, int] = {}
+    for group in groups:
+        of_group = [members[place] for place in group]
+        found = out_of_fold(of_group, name) if len(group) > 1 else rows_beside(of_group[0], name)
+        if found is None:
+            return None
+        predicted, folds = found
+        rows.append(predicted)
+    in_all = in_common(rows, folds)
+    return None if isinstance(in_all, UserError) else in_all
 
 
 def calibrate_ensemble(
@@ -202,7 +226,8 @@ def calibrate_ensemble(
             if isinstance(val, UserError):
                 raise val
             interval = calibrate(val.error, val.sd, level)
-            report = dataclasses.replace(report, n_val=interval.n_rows)
+            kind = "val" if val.fold is None else "out-of-fold"
+            report = dataclasses.replace(report, n_val=interval.n_rows, calibrated_on=kind)
         except UserError as error:
             logger.warning(f"warning: {name}: no interval: {error}")
         if isinstance(test, UserError):
@@ -287,7 +312,7 @@ def describe_report(report: EnsembleReport) -> str:
     mean = "the weighted mean" if report.weights else "the mean"
     runs = "1 run" if report.n_members == 1 else f"{mean} of {report.n_members} runs"
     text = f"{report.property} ({report.unit}), {runs}"
-    kinds = ("out-of-fold", "out-of-fold") if report.n_folds else ("val", "test")
+    kinds = (report.calibrated_on, "out-of-fold" if report.n_folds else "test")
     if report.test_mae is not None:
         where = f"{report.n_folds} folds" if report.n_folds else f"split: {report.split}"
         text += f": MAE {report.test_mae:.4g} on {report.n_test:,} {kinds[1]} rows ({where})"
