@@ -178,14 +178,23 @@ def _evidence(
         return Evidence(held_out, held_out)
     held_out = in_common(rows_of_val)
     if isinstance(held_out, UserError) or len(held_out.error) < MIN_VAL_ROWS:
-        held_out = _out_of_fold(members, groups, name) or held_out
+        held_out = _out_of_fold(members, groups, name, rows_of_test) or held_out
     return Evidence(held_out, in_common(rows_of_test))
 
 
 def _out_of_fold(
-    members: Sequence[Member], groups: Sequence[Sequence[int]], name: str
+    members: Sequence[Member],
+    groups: Sequence[Sequence[int]],
+    name: str,
+    rows_of_test: Sequence[HeldOutRows | UserError],
 ) -> HeldOut | None:
-    """Return the out-of-fold rows of a property; None if a model has none."""
+    """Return the out-of-fold rows of a property; None if a model has none.
+
+    Test rows are left out, since they measure the intervals that the other rows calibrate.
+    """
+    measured = {
+        key for tested in rows_of_test if not isinstance(tested, UserError) for key in tested
+    }
     rows: list[HeldOutRows | UserError] = []
     folds: dict[RowKey, int] = {}
     for group in groups:
@@ -194,6 +203,8 @@ def _out_of_fold(
         if found is None:
             return None
         predicted, folds = found
+        if not isinstance(predicted, UserError):
+            predicted = {key: row for key, row in predicted.items() if key not in measured}
         rows.append(predicted)
     in_all = in_common(rows, folds)
     return None if isinstance(in_all, UserError) else in_all

@@ -62,7 +62,8 @@ def out_of_fold_run(run: FinishedRun, name: str) -> FinishedRun | None:
         first. None: there is none.
     """
     ending = run_name(run.spec)
-    if run.spec.protocol != "honest":  # its folds were selected on their test rows
+    # Protocol paper selects folds on their test rows; and a run on a fold has its own test rows.
+    if run.spec.protocol != "honest" or run.split_identity.get("by") in ("fold", "folds"):
         return None
     if not run.folder.resolve().as_posix().endswith(ending):
         return None
