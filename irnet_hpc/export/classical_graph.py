@@ -94,12 +94,12 @@ def _constants(member: ClassicalMember) -> dict[str, Any]:
     """Return the numbers of the nodes around the estimator."""
     scaling = member.scaling
     mean, rest = scaling.feature_means()
+    limits = {"irnet_low": np.float32(-scaling.clip), "irnet_high": np.float32(scaling.clip)}
     return {
         "irnet_mean": mean,
         "irnet_mean_rest": rest,
         "irnet_scale": scaling.feature_scale.astype(np.float32),
-        "irnet_low": np.float32(-scaling.clip),
-        "irnet_high": np.float32(scaling.clip),
+        **(limits if scaling.clip else {}),
         "irnet_target_scale": np.asarray(scaling.target_scale, np.float32).reshape(1, 1),
         "irnet_target_mean": np.asarray(scaling.target_mean, np.float32).reshape(1, 1),
         "irnet_floor": np.asarray(scaling.floor, np.float32).reshape(1, 1),

@@ -17,6 +17,7 @@ from tests.builders import make_grids_small
 from tests.export.test_model_card import card_code
 from tests.predict.builders import stored, train_one
 
+onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("skl2onnx")
 
@@ -57,6 +58,9 @@ def test_the_graph_gives_what_the_run_recorded(architecture, fits, alloys_pack, 
     spoilt = ask(path, x)
     assert np.isnan(spoilt[:2]).all()
     np.testing.assert_array_equal(spoilt[2:], predicted[2:])
+    graph = onnx.load(path).graph
+    # onnxruntime would warn of others.
+    assert {one.name for one in graph.initializer} <= {n for node in graph.node for n in node.input}
     text = card.read_text(encoding="utf-8")
     result = read_result(run / "result.json")
     for fact in (exported.verified, f"{result.test_mae:.4g}", result.key, "Takeuchi"):
