@@ -418,7 +418,8 @@ def test_json_that_is_none_or_would_fill_the_memory_is_one_sentence(tmp_path):
 def test_predictions_that_hold_no_arrays_or_odd_names_are_one_sentence(
     tmp_path,
 ):
-    path, run = tmp_path / "test_predictions.npz", SimpleNamespace(folder=tmp_path, joint=None)
+    path = tmp_path / "test_predictions.npz"
+    run = SimpleNamespace(folder=tmp_path, joint=None, folds=())
     with zipfile.ZipFile(path, "w") as file:
         for name in predictions.ARRAYS:
             file.writestr(f"{name}.npy", b"no array of numpy's")
