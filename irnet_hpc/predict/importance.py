@@ -17,10 +17,13 @@ import numpy as np
 import torch
 
 from irnet_hpc.data.formulas import InvalidFormula, parse_formula
+from irnet_hpc.distributed.launch import stated_threads
 from irnet_hpc.features.groups import group_of
+from irnet_hpc.models.modes import own_modes
 from irnet_hpc.pack.store import Pack, reported_rows
 from irnet_hpc.predict.committee import own_pack
 from irnet_hpc.predict.members import Member, Predictor, make_predictor, read_member
+from irnet_hpc.train.threads import n_free_cores, with_threads
 
 N_SHUFFLES = 5  # how often each set is shuffled
 SHUFFLE_SEED = 0  # of the shuffles; every set is shuffled in the same ways
@@ -74,6 +77,7 @@ class _Shuffled:
         return self._predict(x)
 
 
+@own_modes()
 def importance_of(
     folder: Path | str, property_name: str, pack_dir: Path | str | None = None
 ) -> list[Importance]:
@@ -97,7 +101,9 @@ def importance_of(
     """
     member = read_member(folder)
     predict = make_predictor(member, torch.device("cpu"))
-    with own_pack(member, pack_dir) as pack:
+    # Beside busy processes, threads wait for each other at every layer of every small pass.
+    n_threads = n_free_cores() if stated_threads() is None else torch.get_num_threads()
+    with with_threads(min(n_threads, torch.get_num_threads())), own_pack(member, pack_dir) as pack:
         return [
             importance
             for role in ROLES

@@ -22,6 +22,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "run": ["PLACES", "Run", "TrainOptions"],
         "scaling": ["Scaling", "nonzero"],
         "session": ["claim_runs", "open_runs", "train_claimed", "train_runs"],
+        "threads": ["n_free_cores", "with_threads"],
         "warm_start": ["Origin", "read_origin"],
     },
 )

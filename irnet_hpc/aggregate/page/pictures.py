@@ -22,6 +22,7 @@ from irnet_hpc.aggregate.ranking import Ranking
 from irnet_hpc.aggregate.sections.importance import N_SHOWN, rises
 from irnet_hpc.aggregate.series import Series
 from irnet_hpc.aggregate.tables import Table
+from irnet_hpc.aggregate.words import model_words, property_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,7 +130,8 @@ def importance_charts(measured: Iterable[ModelImportance]) -> list[Chart]:
         if len(shown) < 2:  # one group is all that the model has
             continue
         draw = functools.partial(draw_importance, rises=shown, unit=model.task.unit)
-        caption = f"{model.task.name}, {model.result.model}: groups of features, shuffled together"
+        name = f"{property_words(model.task.property)}, {model.task.dataset}"
+        caption = f"{name}, {model_words(model.result.model)}: groups of features, by shuffling"
         charts.append(panel_chart(draw, f"importance{number}", caption, size=WIDE_LABELS))
     return charts
 

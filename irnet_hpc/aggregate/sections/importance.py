@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of, missing
 from irnet_hpc.aggregate.importance import ModelImportance
+from irnet_hpc.aggregate.words import model_words, property_words
 
 N_SHOWN = 15  # groups and features in a table; importance.csv has all
 N_OF_ELEMENT = 3  # groups of each element
@@ -31,7 +32,9 @@ def section(findings: Findings) -> Section:
 
 
 def _blocks(model: ModelImportance) -> Iterator[TableBlock]:
-    name = f"{model.task.label}: {model.result.model}"
+    task = model.task
+    label = f"{property_words(task.property)} ({task.unit}), {task.dataset}"
+    name = f"{label}: {model_words(model.result.model)}"
     place = f"{model.task.property}-{model.result.table.pack}-{model.result.model}"
     for kind in ("group", "feature"):
         lines = _grid(model, kind)
