@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from irnet_hpc.aggregate.model_table import CHOSEN, lines_of, model_latex
+from irnet_hpc.aggregate.page.summary import sentences
 from irnet_hpc.aggregate.report import make_tables
 from irnet_hpc.aggregate.screen import screen
 from irnet_hpc.aggregate.statistics import mean_interval, paired_interval
@@ -138,6 +139,8 @@ def test_nested_selection_chooses_by_val_in_each_fold(tmp_path):
     (line,) = (line for line in lines if CHOSEN in line)
     assert "IRNet-17 onecycle ×1, Plain-17 onecycle ×1" in line
     assert report.write_tables(tmp_path / "tables") and screen(report, 80)
+    (best,) = (one.text for one in sentences(report.findings) if one.about.startswith("mine"))
+    assert "0.45" in best and "each fold" in best
 
 
 def test_the_difference_from_the_choice_is_paired_by_row(tmp_path):

@@ -7,10 +7,18 @@ from typing import NamedTuple
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.mae_table import difference_format, interval_text, p_text, row_format
 from irnet_hpc.aggregate.ranking import MIN_TASKS, Ranking
-from irnet_hpc.aggregate.scores import MIN_RUNS, NAMES, Model, Score, percent_below
+from irnet_hpc.aggregate.scores import (
+    MIN_RUNS,
+    NAMES,
+    Model,
+    Score,
+    mean_mae,
+    percent_below,
+)
 from irnet_hpc.aggregate.sections.differences import Difference, Pair, compare
 from irnet_hpc.aggregate.tables import Row, Table
 from irnet_hpc.aggregate.task_results import Task, TaskResult
+from irnet_hpc.runs.folds import chosen_on_val
 
 
 class Sentence(NamedTuple):
@@ -56,10 +64,24 @@ def _best(task: Task, findings: Findings) -> str:
         pair = Pair(best.model, score, row.best_classical.model, row.best_classical)
         difference = compare(row, pair, findings.predictions)
         text += _against_classical(row, pair, difference, are_alike(pair, findings))
-    parts = [text, *_doubts(task, findings)]
+    parts = [text, *_chosen_in_each_fold(task, form), *_doubts(task, findings)]
     if line := task.published:
         parts.append(f"the lowest published is {line.mae:.3g} ({line.their_model}), on other rows")
     return f"{'; '.join(parts)}."
+
+
+def _chosen_in_each_fold(task: Task, form: str) -> Iterator[str]:
+    """Yield the honest error of the choice, if rows were dealt to folds.
+
+    The choice over all folds has seen the test rows, since val rows of a fold are test rows of
+    another one.
+    """
+    nested = chosen_on_val(run for result in task.results for run in result.score.runs)
+    if nested:
+        yield (
+            f"chosen on val anew in each fold, the models have {mean_mae(nested):{form}}, which is "
+            "the error to expect, since val rows of one fold are test rows of another"
+        )
 
 
 def _rivals(task: Task) -> str:
