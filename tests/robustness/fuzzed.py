@@ -1,15 +1,16 @@
 """Read spoiled files as the commands do, in a process of its own, which may die.
 
-    python tests/robustness/fuzzed.py KIND FOLDER            write the sound files
     python tests/robustness/fuzzed.py KIND FOLDER FIRST N    spoil and read N times, from FIRST on
 
-The second prints a line of JSON a file: its number and the outcome (same, read, refused, or the
+If FIRST is 0, a fork writes the sound files first: the process that reads has not made them. It
+prints a line of JSON a file: its number and the outcome (same, read, refused, or the
 traceback); and at the end by how much the memory grew. A file that takes longer than LIMIT_S ends
 the process with the traceback of where it hangs.
 """
 
 import faulthandler
 import json
+import os
 import resource
 import sys
 import traceback
@@ -53,12 +54,29 @@ def outcome(kind: Kind, folder: Path, sound: object) -> dict:
     return {"is": "same" if kind.exact else "read", "said": ""}
 
 
+def make(kind: Kind, folder: Path) -> None:
+    """Write the sound files in a process of its own, which starts with the libraries loaded."""
+    if child := os.fork():
+        _, status = os.waitpid(child, 0)
+        if status:
+            sys.exit(f"the sound files were not written, status {status}")
+        return
+    status = 1
+    try:
+        kind.make(folder)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
+
+
 def main() -> None:
     kind, folder = KINDS[sys.argv[1]], Path(sys.argv[2])
-    if len(sys.argv) == 3:
-        kind.make(folder)
-        return
     first, n = map(int, sys.argv[3:])
+    if first == 0:
+        make(kind, folder)
     for path in folder.rglob("*.sound"):  # another process may have died with one of them spoiled
         path.with_suffix("").write_bytes(path.read_bytes())
     sound = kind.read(folder) if kind.exact else None

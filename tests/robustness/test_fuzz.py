@@ -62,7 +62,6 @@ def survey(kind: str, n: int, folder: Path) -> tuple[Counter, list[str]]:
     """Read `n` spoiled files of a kind; return the outcomes, and those that must not be."""
     program = [sys.executable, Path(__file__).with_name("fuzzed.py"), kind, folder]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    subprocess.run(program, check=True, env=environment, timeout=600)
     counts, wrong, at = Counter(), [], 0
     while at < n:
         done = subprocess.run(
@@ -77,7 +76,9 @@ def survey(kind: str, n: int, folder: Path) -> tuple[Counter, list[str]]:
             if lines[-1]["grown_mb"] > 512:
                 wrong.append(f"{kind} {at} to {n} took {lines[-1]['grown_mb']:.0f} MB")
             break
-        number = lines[-1]["number"] if lines else at
+        if not lines:
+            raise AssertionError(f"{kind} was not read at all: {done.stderr[-2000:]}")
+        number = lines[-1]["number"]
         wrong.append(
             f"{kind} {number} ended the process, status {done.returncode}: {done.stderr[-2000:]}"
         )

@@ -61,6 +61,11 @@ class Place:
     def write(self, text: str) -> None:
         self.path.write_text(text)
 
+    def have(self, pack: Path) -> None:
+        """Have a pack, so that no job builds it."""
+        (self.folder / "packs").mkdir()
+        shutil.copy(pack, self.folder / "packs")
+
     def sweep(self, command: str, *more: str) -> str:
         return ask(
             sys.executable, "-m", "irnet_hpc.sweep", command, self.path, *self.options, *more
@@ -86,6 +91,16 @@ class Place:
         return [
             event["job"] for event in map(json.loads, lines) if "cell" in event and "job" in event
         ]
+
+
+@pytest.fixture(scope="session")
+def tiny_pack(tmp_path_factory) -> Path:
+    """Make the pack of MATRIX, as a job of its own would."""
+    folder = tmp_path_factory.mktemp("tiny")
+    options = ("--source", "alloys", "--features", "elements", "--rows", "600")
+    named = ("--name", "alloys-tiny", "--pack-dir", folder)
+    ask(sys.executable, "-m", "irnet_hpc.pack", *options, *named)
+    return folder / "alloys-tiny.h5"
 
 
 @pytest.fixture
@@ -178,7 +193,8 @@ def test_one_command_runs_a_matrix_and_again_only_the_cancelled_cell(place):
     assert not queue()
 
 
-def test_a_cell_that_is_preempted_or_requeued_saves_and_resumes(place):
+def test_a_cell_that_is_preempted_or_requeued_saves_and_resumes(place, tiny_pack):
+    place.have(tiny_pack)
     place.write(
         MATRIX.replace("models: [64BARx2-1, 32BAx2-1, 32BARx3-1]", "models: [64BARx2-1]") % 4000
     )
@@ -206,9 +222,8 @@ def test_a_cell_that_is_preempted_or_requeued_saves_and_resumes(place):
     ask("scancel", job)
 
 
-def test_a_cell_that_runs_out_of_time_is_submitted_once_more_with_twice_as_much(
-    place,
-):
+def test_a_cell_that_runs_out_of_time_is_submitted_once_more_with_twice_as_much(place, tiny_pack):
+    place.have(tiny_pack)
     text = (
         MATRIX.replace("models: [64BARx2-1, 32BAx2-1, 32BARx3-1]", "models: [64BARx2-1]") % 100_000
     )
@@ -240,10 +255,9 @@ def test_a_cell_that_runs_out_of_time_is_submitted_once_more_with_twice_as_much(
     assert "0 of 1 cells are done" in table_of(shown) or "no finished run" in table_of(shown)
 
 
-def test_two_sweeps_of_bundles_at_once_train_each_cell_once_within_their_limit(
-    place,
-):
+def test_two_sweeps_of_bundles_at_once_train_each_cell_once_within_their_limit(place, tiny_pack):
     """Of the two hosts' processors two jobs could train at once."""
+    place.have(tiny_pack)
     models = "models: [64BARx2-1, 32BAx2-1]\nseeds: [0, 1]"
     place.write(MATRIX.replace("models: [64BARx2-1, 32BAx2-1, 32BARx3-1]", models) % 30)
     submit = [
@@ -275,7 +289,8 @@ def test_two_sweeps_of_bundles_at_once_train_each_cell_once_within_their_limit(
     assert not list(place.folder.rglob("lease.json"))
 
 
-def test_a_training_that_fails_is_a_failed_job_with_its_reason(place):
+def test_a_training_that_fails_is_a_failed_job_with_its_reason(place, tiny_pack):
+    place.have(tiny_pack)
     place.write(
         MATRIX.replace("packs: ", "train_rows: [10]\npacks: ").replace("64BARx2-1, 32BAx2-1, ", "")
         % 3
@@ -289,8 +304,11 @@ def test_a_training_that_fails_is_a_failed_job_with_its_reason(place):
     assert end_of(job) == "FAILED"
 
 
-def test_what_starts_from_another_cell_waits_for_it_and_goes_with_it_where_it_fails(place):
+def test_what_starts_from_another_cell_waits_for_it_and_goes_with_it_where_it_fails(
+    place, tiny_pack
+):
     """One of two origins wants more rows than there are and fails; nothing waits for it."""
+    place.have(tiny_pack)
     recipe = "{name: big, base: onecycle, batch: 64, norm_group: 32, epochs: 3}"
     origin = f"{{pack: alloys-tiny, property: size_mismatch, recipe: {recipe}%s}}"
     inits = f"init: [{origin % ''}, {origin % ', train_rows: 5000'}]\n"
