@@ -130,6 +130,20 @@ def test_a_model_of_fewer_splits_is_neither_chosen_nor_preferred(tmp_path):
     assert "srnet" not in text
 
 
+@pytest.mark.parametrize(
+    ("irnet", "differs"), [([0.1] * 40, True), ([0.1, 0.3] * 19 + [0.1, 0.3], False)]
+)
+def test_what_test_prefers_is_said_to_differ_only_if_the_interval_says_so(tmp_path, irnet, differs):
+    """The forest (0.205) has the lower MAE on val; on test IRNet has 0.101 or 0.201."""
+    for seed in range(3):
+        write(tmp_path, np.array(irnet) + 0.001 * seed, seed=seed, val_mae=0.9)
+    write(tmp_path, [0.3, 0.11] * 20, "random_forest", val_mae=0.1)
+    text = texts_of(tmp_path)[0][TASK]
+    assert text.startswith("random_forest, chosen by val") and "is that of irnet-17" in text
+    assert ("on test the two differ" in text) is differs
+    assert ("on test the two cannot be told apart" in text) is not differs
+
+
 def test_the_model_that_test_prefers_is_named_but_not_chosen(tmp_path):
     write_run(tmp_path, 0.456, "plain-17", val_mae=0.1)
     write_run(tmp_path, 0.425, "irnet-17", val_mae=0.2)

@@ -43,8 +43,9 @@
     const one = (selector) => box.querySelector(selector);
 
     const style = () => {
-      const [ink, muted, grid] = ["ink", "muted", "grid"].map(colour);
-      plot.outline_line_color = grid;
+      const [ink, muted, grid, page] = ["ink", "muted", "grid", "page"].map(colour);
+      // The border hides what the diagonal leaves outside of the frame.
+      plot.setv({ outline_line_color: null, border_fill_color: page });
       for (const axis of [...plot.below, ...plot.left]) {
         axis.setv({ axis_label_text_color: ink, major_label_text_color: ink, axis_line_color: muted, major_tick_line_color: muted,
           minor_tick_line_color: null });

@@ -115,7 +115,7 @@ def _figure() -> dict[str, Any]:
         tools="pan,box_zoom,wheel_zoom,reset,tap",
         toolbar_location="above",
         background_fill_color=None,
-        border_fill_color=None,  # the page's colour, also in dark mode
+        border_fill_color=None,  # charts.js sets the page's colour; white would leave an edge
         active_drag=None,  # a finger that scrolls the page must not move the chart
         x_range=Range1d(start=0, end=1, name="x"),
         y_range=Range1d(start=0, end=1, name="y"),
