@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -22,7 +23,7 @@ class Reading:
     def settings(self) -> dict[str, Any]:
         """Return the fields that decide the content of a pack, without those at their defaults.
 
-        The content of a table of properties is part of the source's hash.
+        Of a table of properties it is the name; its content is part of the source's hash.
         """
         stated = {
             "formula_column": self.formula_column,
@@ -30,5 +31,6 @@ class Reading:
             "drop": sorted(set(self.drop)),
             "missing": sorted(set(self.missing)),
             "sheet": self.sheet,
+            "properties_table": Path(self.properties_table).name,
         }
         return {name: value for name, value in stated.items() if value}

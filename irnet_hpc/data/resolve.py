@@ -128,8 +128,7 @@ def resolve_source(
     resolved = _resolve(source, data_folder(data_dir), name)
     if reading is None:
         return resolved
-    stated = [*reading.settings(), *(["properties_table"] if reading.properties_table else [])]
-    if resolved.is_named and stated:
+    if resolved.is_named and (stated := reading.settings()):
         raise UserError(
             f"{', '.join(stated)} can be stated for a table of your own, but {resolved.text} is a "
             "named source, whose columns have the names of this package"

@@ -99,7 +99,7 @@ def test_the_pack_of_a_folder_is_that_of_its_json_lines(salts, tmp_path):
 def test_an_archive_of_a_folder_is_the_same_pack(salts, tmp_path):
     archive = shutil.make_archive(str(tmp_path / "salts"), "zip", salts)
     with (
-        pack_table(salts, pack_dir=tmp_path / "a") as ours,
+        pack_table(salts, pack_dir=tmp_path / "a", properties_table=salts / "gaps.csv") as ours,
         pack_table(archive, pack_dir=tmp_path / "b", properties_table=salts / "gaps.csv") as theirs,
     ):
         assert ours.identity == theirs.identity

@@ -23,6 +23,7 @@ from irnet_hpc.sweep.jobs import pack_command
 from irnet_hpc.sweep.matrix.matrix import read_matrix
 from irnet_hpc.sweep.matrix.resources import Resources
 from tests.builders import write_pack
+from tests.data.structures.files import cif, folder
 
 JOBS = Path(__file__).parents[2] / "jobs"
 
@@ -631,6 +632,28 @@ def test_a_pack_of_another_table_or_another_rule_for_duplicates_is_refused(lab):
     for other in ({"more": ", duplicates: median"}, {"table": "other"}):
         with pytest.raises(UserError, match=BUILT):
             pack(**other)
+
+
+def test_a_pack_of_structures_with_another_table_of_properties_is_refused(matrix_of, tmp_path):
+    crystals = folder(tmp_path / "crystals", {f"{n}.cif": cif() for n in range(60)})
+    for name in ("gaps.csv", "others.csv"):
+        rows = "".join(f"{n}.cif,{n / 10}\n" for n in range(60))
+        (tmp_path / name).write_text(f"file,band_gap\n{rows}")
+
+    def pack(table: str):
+        (found,) = matrix_of(f"""
+            packs:
+              - {{name: lab, source: {crystals}, features: structure,
+                  properties_table: {tmp_path}/{table}}}
+            properties: [band_gap]
+            models: [irnet-17]
+        """).packs
+        return found
+
+    subprocess.run(pack_command(pack("gaps.csv"), 1), cwd=JOBS.parent, check=True)
+    assert pack("gaps.csv").exists
+    with pytest.raises(UserError, match=BUILT):
+        pack("others.csv")
 
 
 def test_without_phases_the_median_and_the_lowest_energy_are_one_rule(lab):

@@ -92,6 +92,13 @@ class PackKeys:
             extra={"default": "the only one"},
         ),
     ] = ""
+    properties_table: Annotated[
+        str,
+        Meta(
+            description="the table with the properties of structures: `pack --properties-table`",
+            extra={"default": "the only one in the folder"},
+        ),
+    ] = ""
     duplicates: Annotated[
         Literal["lowest-energy", "mean", "median", "first", "error"] | None,
         Meta(
@@ -148,10 +155,19 @@ PACK_OPTIONS = {
     "fold": "--fold",
     "formula_column": "--formula-column",
     "sheet": "--sheet",
+    "properties_table": "--properties-table",
     "duplicates": "--duplicates",
 }
 # Keys that say how a table is read, which a pack records if they are not the defaults.
-READING = ("formula_column", "rename", "drop", "missing", "sheet", "duplicates")
+READING = (
+    "formula_column",
+    "rename",
+    "drop",
+    "missing",
+    "sheet",
+    "properties_table",
+    "duplicates",
+)
 # A key that lists splits -> the key of a pack that gets each of the listed values.
 AXES = {"splits": "split", "split_seeds": "split_seed", "folds": "fold"}
 # The axis that a number of folds makes: pairs of a rule of the split and its seed.

@@ -213,6 +213,8 @@ def _refuse_another(path: Path, entry: dict, identity: dict, rule: str) -> None:
             given = entries_of(entry, PackKeys, key) if key in ("drop", "missing") else entry[key]
             stated[key] = sorted(map(str, given)) if isinstance(given, list) else given
             built[key] = reading.get(key)
+    if "properties_table" in stated:  # a pack records its name
+        stated["properties_table"] = Path(str(stated["properties_table"])).name
     if "duplicates" not in reading:
         # Where no phases are told apart, `lowest-energy` takes the median, too.
         same = stated.get("duplicates") == LOWEST_ENERGY
