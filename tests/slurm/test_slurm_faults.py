@@ -31,6 +31,7 @@ from tests.slurm.test_slurm import (  # noqa: F401
     place,
     queue,
     running,
+    tiny_pack,
     wait_for,
 )
 
@@ -275,9 +276,10 @@ pack_resources: {{memory_gb: 1, minutes: 10}}
 
 
 def test_two_sweeps_and_a_lost_controller_train_each_cell_once_within_their_limit(
-    place, whole_again
+    place, whole_again, tiny_pack
 ):
     place.write(MANY)
+    place.have(tiny_pack)
     command = [
         sys.executable,
         "-m",
