@@ -3,7 +3,9 @@
 python benchmarks/rivals.py data/expt_gap.csv.xz
 python benchmarks/rivals.py data/expt_gap.csv.xz --rows 1500
 
-Each script runs in a process of its own and is timed from its start to its end, imports included.
+Each script runs in a process of its own. It is timed from its start to its end, imports included:
+the wall time, and the processor time of all its threads and processes, which other programs on the
+machine lengthen less.
 The table is read by `pack_table` first, so that both get one clean row for each composition. The
 models of irnet_hpc are chosen by val rows within the training part of each outer fold, so the outer
 test rows choose nothing. A line counts as code if it is neither blank nor part of the docstring.
@@ -13,6 +15,7 @@ import argparse
 import ast
 import os
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
@@ -41,15 +44,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "gaps.csv")
         print(f"{clean(arguments.table, arguments.rows, path):,} compositions")
-        print(f"{'script':34} {'MAE':>8} {'± sd':>8} {'of 1st':>7} {'s':>8} {'of 1st':>7} lines")
-        first: tuple[float, float] | None = None
+        print(f"{'script':34} {'MAE, eV':>8} {'± sd':>7} {'of 1st':>7}", end="")
+        print(f" {'wall s':>7} {'of 1st':>7} {'CPU s':>7} {'of 1st':>7} lines")
+        first: tuple[float, float, float] | None = None
         for name, script, options in SCRIPTS:
-            maes, seconds = run(FOLDER / script, path, options)
+            maes, wall, cpu = run(FOLDER / script, path, options)
             mae = fmean(maes)
-            first = first or (mae, seconds)
+            first = first or (mae, wall, cpu)
             print(
-                f"{name:34} {mae:8.4f} {stdev(maes):8.4f} {mae / first[0]:7.3f} "
-                f"{seconds:8.1f} {seconds / first[1]:7.2f} {n_lines(FOLDER / script):5}",
+                f"{name:34} {mae:8.4f} {stdev(maes):7.4f} {mae / first[0]:7.3f} "
+                f"{wall:7.1f} {wall / first[1]:7.2f} {cpu:7.1f} {cpu / first[2]:7.2f} "
+                f"{n_lines(FOLDER / script):5}",
                 flush=True,
             )
 
@@ -67,9 +72,9 @@ def clean(table: Path, n_rows: int | None, path: Path) -> int:
     return len(frame)
 
 
-def run(script: Path, table: Path, options: tuple[str, ...]) -> tuple[list[float], float]:
-    """Run a script; return the MAE of each fold and the seconds from start to end."""
-    began = time.monotonic()
+def run(script: Path, table: Path, options: tuple[str, ...]) -> tuple[list[float], float, float]:
+    """Run a script; return the MAE of each fold, the wall time and the processor time, in s."""
+    began, used = time.monotonic(), cpu_s()
     done = subprocess.run(
         [sys.executable, script, table, *options],
         check=True,
@@ -78,8 +83,14 @@ def run(script: Path, table: Path, options: tuple[str, ...]) -> tuple[list[float
         text=True,
         env=os.environ | {"PYTHONPATH": str(FOLDER.parent)},
     )
-    seconds = time.monotonic() - began
-    return [float(text) for text in done.stdout.split()], seconds
+    wall = time.monotonic() - began
+    return [float(text) for text in done.stdout.split()], wall, cpu_s() - used
+
+
+def cpu_s() -> float:
+    """Return the processor time of all processes that this one has started and that ended, in s."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def n_lines(script: Path) -> int:

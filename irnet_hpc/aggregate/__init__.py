@@ -10,5 +10,10 @@ figures, and HTML (`page/`).
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submod_attrs={"report": ["Report", "make_tables"], "statistics": ["mean_interval"]}
+    __name__,
+    submod_attrs={
+        "report": ["Report", "make_tables"],
+        "statistics": ["mean_interval"],
+        "words": ["model_words", "property_words"],
+    },
 )

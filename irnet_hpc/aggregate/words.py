@@ -30,8 +30,8 @@ NETWORK = re.compile(rf"({'|'.join(NAMES)})-(\d+)")
 def model_words(model: Model | str) -> str:
     """Name a model.
 
-    >>> [model_words(name) for name in ("irnet-17", "plain-48", "random_forest", "my_model")]
-    ['IRNet-17', 'Plain-48', 'Random forest', 'My model']
+    >>> model_words("irnet-17"), model_words("random_forest"), model_words("my_model")
+    ('IRNet-17', 'Random forest', 'My model')
     """
     name = str(model)
     if name in MODEL_WORDS:
@@ -47,8 +47,8 @@ def model_words(model: Model | str) -> str:
 def property_words(name: str) -> str:
     """Name a property, or several that are joined by commas.
 
-    >>> [property_words(name) for name in ("band_gap", "pH", "volume,band_gap_mbj")]
-    ['Band gap', 'pH', 'Volume, Band gap (mBJ)']
+    >>> property_words("pH"), property_words("volume,band_gap_mbj")
+    ('pH', 'Volume, Band gap (mBJ)')
     """
     return ", ".join(PROPERTY_WORDS.get(one) or capital_first(one) for one in name.split(","))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from irnet_hpc.aggregate.report import Report, make_tables
 from irnet_hpc.errors import UserError
-from irnet_hpc.fitting.comparison import compare
+from irnet_hpc.fitting.comparison import NESTED, compare
 from irnet_hpc.fitting.display import model_html
 from irnet_hpc.pack.blocks import lost_path, rejected_path
 from irnet_hpc.pack.store import load_pack, pack_path
@@ -45,16 +45,16 @@ class FittedModel:
         self._temporary, self._device = temporary, device
         self._fit = read_fit(self.folder)
         self.property, self.failed = self._fit.property, dict(self._fit.failed)
-        with load_pack(self._fit.pack, self.folder / PACKS) as pack:
+        with load_pack(self._fit.table, self.folder / PACKS) as pack:
             self.unit: str = pack.units[self.property]
             self._n_read, self._n_packed = int(pack.attrs["n_read"]), pack.n_rows
             self._n_rejected: dict[str, int] = dict(pack.attrs["rejected"])
 
     def __repr__(self) -> str:
-        row = self.comparison.loc[self.name]
+        low, high = self.test_interval
         return (
-            f"<FittedModel of {self.property}: {self.name}, test MAE {row['test_mae']:.4g} "
-            f"({row['low']:.4g} to {row['high']:.4g}) {self.unit}>"
+            f"<FittedModel of {self.property}: {self.name}, test MAE {self.test_mae:.4g} "
+            f"({low:.4g} to {high:.4g}) {self.unit}>"
         )
 
     def _repr_html_(self) -> str:
@@ -79,8 +79,35 @@ class FittedModel:
         was chosen; `test_mae` with its 95 % interval from `low` to `high`, which redraws test rows
         by formula; `test_rmse`, `test_r2`; `n_train`, `n_val`, `n_test`; and `seconds`, the time
         of training. The baseline predicts the median of the training rows for every row.
+
+        With folds, all rows are test rows, each of the models that were not trained on it. The row
+        `chosen in each fold` takes for each fold the model with the lowest MAE on val in that fold.
+        So no test row has a say in the choice, as it has in the val MAE over all folds.
         """
         return compare(self.folder / RESULTS, self._fit)
+
+    @property
+    def n_folds(self) -> int:
+        """The number of folds; 1 for a single split."""
+        return len(self._fit.packs)
+
+    @property
+    def test_mae(self) -> float:
+        """The MAE to expect, on test rows that chose nothing.
+
+        With folds and several models it is that of the row `chosen in each fold`.
+        """
+        return self._honest("test_mae")
+
+    @property
+    def test_interval(self) -> tuple[float, float]:
+        """The 95 % interval of `test_mae`."""
+        return self._honest("low"), self._honest("high")
+
+    def _honest(self, column: str) -> float:
+        """Return a number of the row on whose errors no test row had a say."""
+        numbers = self.comparison[column]
+        return float(numbers[NESTED if NESTED in numbers.index else self.name])
 
     @functools.cached_property
     def rejected(self) -> "pd.DataFrame":
@@ -102,7 +129,7 @@ class FittedModel:
 
     @property
     def _pack(self) -> Path:
-        return pack_path(self._fit.pack, self.folder / PACKS)
+        return pack_path(self._fit.table, self.folder / PACKS)
 
     @functools.cached_property
     def _model(self) -> Model:

@@ -3,18 +3,20 @@
 The class that is returned is in fitted.py.
 """
 
+import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from irnet_hpc.errors import UserError
+from irnet_hpc.data.splits import fold_rules, split_suffix
+from irnet_hpc.errors import UserError, check_whole
 from irnet_hpc.fitting.fitted import FittedModel
 from irnet_hpc.pack.store import Pack
 from irnet_hpc.pack.table import pack_table
-from irnet_hpc.predict.saved import PACKS, RESULTS, SavedFit, choose_run, write_fit
+from irnet_hpc.predict.saved import PACKS, RESULTS, SavedFit, choose_runs, write_fit
 from irnet_hpc.runs.classical_grids import GRIDS
 from irnet_hpc.runs.recipes import DEFAULT_RECIPE, RECIPES, fitting_batch
 from irnet_hpc.runs.spec import model_of
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 MODELS = ("extra_trees", "random_forest", "irnet-17")
 FEATURES = "magpie+elements"
 MIN_ROWS = 50
+# Tables of fewer rows are dealt to folds, since a tenth of them would be a small val or test part.
+FEW_ROWS, N_FOLDS = 1000, 5
 # The recipe of networks on few rows, that of jobs/transfer.yaml; the batch depends on the rows.
 SMALL = {
     "name": "small",
@@ -67,17 +71,18 @@ def fit(
     models: str | Sequence[str] = MODELS,
     features: str = FEATURES,
     recipe: str | dict[str, Any] | None = None,
+    folds: int | None = None,
     seed: int = 0,
     folder: str | Path | None = None,
     device: str = "auto",
     **reading: Unpack[Reading],
 ) -> FittedModel:
-    """Fit models to a table of formulas and a property, and return the best one.
+    """Fit models to a table of formulas or structures and a property; return the best one.
 
     The table is read and split as `pack_table` does it: rows that cannot be read are left out and
     listed in `rejected`, a hash of the formula decides the split, and all rows of a formula are on
     one side. Each model is trained and tested as `train_model` does it. The model with the lowest
-    MAE on the val rows is chosen; the test rows choose nothing, so its test MAE is honest.
+    MAE on the val rows is chosen; the test rows of a single split choose nothing.
     Progress is logged at level INFO by `logging.getLogger("irnet_hpc")`.
 
     Args:
@@ -91,6 +96,9 @@ def fit(
         features: Feature sets joined by +.
         recipe: The recipe of the networks: a name, or a dict of fields. None: the default recipe,
             or with fewer than 8,192 training rows one of more epochs and smaller batches.
+        folds: The number of folds. Each formula is then a test row of one fold, and the mean of the
+            models of all folds predicts. 1: a single split of 80, 10 and 10 % of the formulas.
+            None: 5 for fewer than 1,000 rows, else 1.
         seed: The seed of the models.
         folder: The folder to keep packs and results in. If the call is interrupted, or repeated
             with more models, only what is missing is computed; models that were fitted there
@@ -113,42 +121,70 @@ def fit(
     temporary = tempfile.TemporaryDirectory(prefix="irnet-fit-") if folder is None else None
     place = Path(temporary.name if temporary else folder or "")
     is_file = isinstance(table, str | os.PathLike)
-    with pack_table(
-        table,
-        name=None if is_file else f"table-{features}",
-        features=features,
-        properties=target,
-        units={target: unit} if unit else None,
-        pack_dir=place / PACKS,
-        **reading,
-    ) as pack:
+
+    def packed(**split: Any) -> Pack:
+        return pack_table(
+            table,
+            features=features,
+            properties=target,
+            units={target: unit} if unit else None,
+            pack_dir=place / PACKS,
+            **reading,
+            **split,
+        )
+
+    with packed(name=None if is_file else f"table-{features}") as pack:
         (property,) = pack.units
-        _check_rows(pack, property)
-        failed: dict[str, str] = {}
-        for name, options in wanted.items():
-            logger.info(f"model {name}")
-            own = None if name in GRIDS else recipe or _recipe(pack, property)
-            try:
-                train_model(
-                    pack,
-                    property,
-                    recipe=own,
-                    seed=seed,
-                    results=place / RESULTS,
-                    device=device,
-                    **options,
-                )
-            except UserError as error:
-                if len(wanted) == 1:
-                    raise
-                logger.warning(f"warning: {name} is left out: {error}")
-                failed[name] = str(error)
-        if len(failed) == len(wanted):
-            reasons = "; ".join(f"{name}: {why}" for name, why in failed.items())
-            raise UserError(f"no model could be trained on {property}: {reasons}")
-        chosen = choose_run(place, property, pack.name)
-        write_fit(place, SavedFit(property, pack.name, (chosen,), failed))
+        n_folds = _n_folds(folds, _check_rows(pack, property), reading)
+        whole, own_recipe = pack.name, recipe or _recipe(pack, property)
+    rules = fold_rules(n_folds) if n_folds > 1 else []
+    packs = [whole + split_suffix(rule) for rule in rules] or [whole]
+    with _said_before():
+        for name, rule in zip(packs, rules, strict=False):
+            packed(name=name, split=str(rule), split_seed=rule.seed).close()
+    common = {"seed": seed, "results": place / RESULTS, "device": device, "keep_model": "always"}
+    failed = {}
+    for name, options in wanted.items():
+        logger.info(f"model {name}" + (f", {n_folds} folds" if rules else ""))
+        used = {"recipe": None if name in GRIDS else own_recipe} | options | common
+        try:
+            for pack_name in packs:
+                train_model(place / PACKS / f"{pack_name}.h5", property, **used)
+        except UserError as error:
+            if len(wanted) == 1:
+                raise
+            logger.warning(f"warning: {name} is left out: {error}")
+            failed[name] = str(error)
+    if len(failed) == len(wanted):
+        reasons = "; ".join(f"{name}: {why}" for name, why in failed.items())
+        raise UserError(f"no model could be trained on {property}: {reasons}")
+    chosen = choose_runs(place, property, packs)
+    write_fit(place, SavedFit(property, whole, tuple(packs), chosen, failed))
     return FittedModel(place, temporary)
+
+
+def _n_folds(folds: int | None, n_rows: int, reading: Mapping[str, Any]) -> int:
+    """Return the number of folds for a table of `n_rows` rows; 1 for a single split."""
+    if folds is not None and check_whole("folds", folds) < 1:
+        raise UserError(f"folds must be at least 1, which is a single split, got {folds}")
+    own_split = {"split", "split_seed"} & reading.keys()
+    if folds and folds > 1 and own_split:
+        raise UserError(f"folds are a split of their own, so they take no {own_split.pop()}")
+    if folds is None:
+        return N_FOLDS if n_rows < FEW_ROWS and not own_split else 1
+    return folds
+
+
+@contextlib.contextmanager
+def _said_before() -> Iterator[None]:
+    """Keep packing from repeating its warnings about one table for each fold."""
+    logger = logging.getLogger("irnet_hpc.pack")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _recipe(pack: Pack, property: str) -> dict[str, Any] | None:
@@ -180,8 +216,11 @@ def _models(models: str | Sequence[str]) -> dict[str, dict[str, Any]]:
     return wanted
 
 
-def _check_rows(pack: Pack, property: str) -> None:
-    """Raise UserError if a pack has too few rows to learn from, or nothing to learn."""
+def _check_rows(pack: Pack, property: str) -> int:
+    """Return the number of rows that report the property.
+
+    Raises UserError if there are too few to learn from, or all are equal.
+    """
     import numpy as np
 
     y = np.concatenate([pack.y(property, pack.rows(role)) for role in ("train", "val", "test")])
@@ -197,3 +236,4 @@ def _check_rows(pack: Pack, property: str) -> None:
             f"the targets must differ, but all {len(y):,} values of {property} are {y[0]:g} "
             f"{pack.units[property]}"
         )
+    return len(y)

@@ -2,8 +2,7 @@
 
 `members.py` reads a model and `committee.py` makes an ensemble of several. `candidates.py` reads
 the rows, `screening.py` predicts them batch by batch, and `output.py` writes the predictions.
-`model.py` does the same from Python, and `saved.py` reads the
-folders that `irnet_hpc.fit` writes.
+`model.py` does the same from Python, and `saved.py` reads the folders that `irnet_hpc.fit` writes.
 """
 
 import lazy_loader
@@ -29,7 +28,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "read_member",
         ],
         "model": ["DEFAULT_LEVEL", "Model", "load_model"],
-        "saved": ["FILE", "PACKS", "RESULTS", "SavedFit", "choose_run", "read_fit", "write_fit"],
+        "saved": ["FILE", "PACKS", "RESULTS", "SavedFit", "choose_runs", "read_fit", "write_fit"],
         "screening": ["Ensemble", "training_elements"],
     },
 )

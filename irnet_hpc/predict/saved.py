@@ -1,7 +1,7 @@
 """Read and write fit.json, which makes a folder of packs and results a saved model.
 
     gaps/fit.json    the property, the pack, and the runs that predict
-    gaps/packs/      the pack
+    gaps/packs/      the packs: one, or one for each fold
     gaps/results/    the runs of all models that were compared
 
 `irnet_hpc.fit` writes such folders. `predict`, `load_model` and `irnet_hpc.load` read them.
@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from irnet_hpc.data.splits import name_of_folds
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, write_json
-from irnet_hpc.predict.best_run import best_run
+from irnet_hpc.predict.best_run import best_runs
 
 FILE = "fit.json"
 FORMAT = "irnet-fit/1"
@@ -25,7 +26,8 @@ class SavedFit(NamedTuple):
     """The content of fit.json. Paths are below the folder of the file."""
 
     property: str
-    pack: str  # name of the pack
+    table: str  # name of the pack with the whole table, which lists the rows left out
+    packs: tuple[str, ...]  # names of the packs that models were trained on, one for each fold
     runs: tuple[Path, ...]  # folders of the runs that predict together
     failed: Mapping[str, str]  # model -> why it could not be trained
 
@@ -33,17 +35,22 @@ class SavedFit(NamedTuple):
 def write_fit(folder: Path, fit: SavedFit) -> None:
     """Write fit.json into a folder that holds the pack and the runs."""
     runs = [run.relative_to(folder).as_posix() for run in fit.runs]
-    content = {"format": FORMAT, "property": fit.property, "pack": fit.pack, "runs": runs}
-    write_json(folder / FILE, content | {"failed": dict(fit.failed)})
+    content = fit._asdict() | {"packs": list(fit.packs), "runs": runs, "failed": dict(fit.failed)}
+    write_json(folder / FILE, {"format": FORMAT, **content})
 
 
-def choose_run(folder: Path, property: str, pack: str) -> Path:
-    """Return the folder of the run with the lowest val MAE below a folder with results.
+def choose_runs(folder: Path, property: str, packs: Sequence[str]) -> tuple[Path, ...]:
+    """Return the folders of the runs of the model with the lowest val MAE, one for each pack.
+
+    Args:
+        folder: A folder with results.
+        property: The property to predict.
+        packs: The names of the packs: one, or one for each fold of a table.
 
     Raises:
         UserError: If no run there can predict.
     """
-    return best_run(folder / RESULTS, property, pack)
+    return tuple(best_runs(folder / RESULTS, property, name_of_folds(packs[0])))
 
 
 def is_fit(folder: Path | str) -> bool:
@@ -63,18 +70,25 @@ def read_fit(folder: Path | str) -> SavedFit:
     value = read_json(path)
     if value.get("format") != FORMAT:
         raise UserError(f"{path} must have format {FORMAT}, got {value.get('format')!r:.50}")
-    runs, failed = value.get("runs"), value.get("failed")
-    texts = [value.get("property"), value.get("pack"), *(runs if isinstance(runs, list) else [])]
-    if not runs or not all(isinstance(text, str) for text in texts):
-        raise UserError(f"{path} must name a property, a pack and at least one run")
+    failed = value.get("failed")
+    runs, packs = _texts(value.get("runs")), _texts(value.get("packs"))
+    texts = _texts([value.get("property"), value.get("table")])
+    if not (runs and packs and texts):
+        raise UserError(f"{path} must name a property, a table, packs and runs")
     if not isinstance(failed, dict) or not all(isinstance(why, str) for why in failed.values()):
         raise UserError(f"{path}: failed must map models to reasons, got {failed!r:.50}")
-    for text in (value["pack"], *runs):
+    for text in (texts[1], *packs, *runs):
         parts = PurePosixPath(text)
         if parts.is_absolute() or ".." in parts.parts:
             raise UserError(f"{path} must name packs and runs below its folder, got {text!r:.80}")
     paths = tuple(Path(folder, run) for run in runs)
-    return SavedFit(value["property"], value["pack"], paths, failed)
+    return SavedFit(texts[0], texts[1], packs, paths, failed)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """Return a list of texts as a tuple; empty for anything else."""
+    is_list = isinstance(value, list) and all(isinstance(text, str) for text in value)
+    return tuple(value) if is_list else ()  # type: ignore[arg-type]
 
 
 def runs_and_packs(

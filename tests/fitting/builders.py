@@ -13,7 +13,7 @@ TINY = {
     "norm_group": 16,
     "precision": "fp32",
 }
-QUICK = {"models": [NETWORK, "ridge"], "features": "elements", "recipe": TINY}
+QUICK = {"models": [NETWORK, "ridge"], "features": "elements", "recipe": TINY, "folds": 1}
 
 
 def hardnesses(n_rows: int = 240) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 import irnet_hpc
+from irnet_hpc.aggregate import model_words
 from irnet_hpc.console import exit_status
 from irnet_hpc.errors import UserError
 from irnet_hpc.predict import cli as predict
@@ -126,7 +127,9 @@ def test_pickling_says_how_to_save(fitted):
         {"runs": []},
         {"runs": ["../elsewhere"]},
         {"runs": ["/etc"]},
-        {"pack": "../../pack"},
+        {"table": "../../pack"},
+        {"packs": []},
+        {"packs": ["../elsewhere"]},
         {"runs": ["results/nothing"]},
         {"property": None},
         {"failed": [1]},
@@ -157,11 +160,11 @@ def test_a_folder_that_is_no_fit_is_refused(saved, tmp_path, fitted):
 def test_a_notebook_shows_a_table_whose_texts_are_escaped(saved):
     path = saved / "fit.json"
     content = json.loads(path.read_text())
-    path.write_text(json.dumps(content | {"failed": {"<script>a</script>": "since 1 < 2"}}))
+    path.write_text(json.dumps(content | {"failed": {"<script>A</script>": "since 1 < 2"}}))
     html = irnet_hpc.load(saved)._repr_html_()
     assert "<script>" not in html and "&lt;script&gt;" in html and "1 &lt; 2" in html
     assert html.count("<table") == 1
-    for text in (NETWORK, "ridge", "baseline", "GPa"):
+    for text in (NETWORK, model_words("ridge"), "Baseline", "GPa"):
         assert text in html
 
 

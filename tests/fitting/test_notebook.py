@@ -36,7 +36,7 @@ def test_the_notebook_runs_in_an_empty_folder(tmp_path, monkeypatch):
         for output in cell.outputs
         if "text/html" in output.get("data", {})
     ]
-    assert "extra_trees" in shown[1] and "baseline" in shown[1]
+    assert "Extra trees" in shown[1] and "Baseline" in shown[1]
     assert "~20" in shown[2] and "Ti3W2C5-x" in shown[2]
     assert (tmp_path / "hardness-model" / "fit.json").is_file()
     # Stored outputs name no folder of the machine that made them.
