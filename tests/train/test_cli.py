@@ -317,8 +317,8 @@ def test_a_model_has_the_mode_that_the_umask_says(tmp_path, umask):
 @pytest.mark.parametrize(
     ("options", "meant"),
     [
-        (["--epochs", "5"], "--recipe '{name: mine, base: onecycle, epochs: ...}'"),
-        (["--learning-rate=1e-3"], "learning_rate: ..."),
+        (["--epochs", "5"], "--recipe '{name: mine, base: onecycle, epochs: 5}'"),
+        (["--learning-rate=1e-3"], "learning_rate: 1e-3}"),
         (["--achitecture", "irnet"], "--architecture"),
         (["--sed", "1"], "--seed"),
         (["--architecture", "irnet-17"], "--architecture irnet --depth 17"),
