@@ -66,7 +66,8 @@ def ensure(
         try:
             return resolved.require_table(structures)
         except UserError as error:
-            raise UserError(f"{error}; IRNET_OFFLINE forbids downloading it") from None
+            by_hand = "; a wheel that has it can be given by --wheel FILE" * download.has_wheel
+            raise UserError(f"{error}; IRNET_OFFLINE forbids downloading it{by_hand}") from None
     return fetch(resolved, url, structures, live, wheels)
 
 

@@ -9,29 +9,19 @@ Wheels are kept in `$XDG_CACHE_HOME/irnet_hpc/wheels/`, by default below ~/.cach
 the sha256 that is recorded here, wherever it comes from.
 """
 
-import errno
-import importlib.util
 import logging
 import os
-import re
-import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from irnet_hpc.data.download.file_transfer import sha256_of
-from irnet_hpc.data.download.http import is_offline, printable_line
+from irnet_hpc.data.download.pip import Errand, run_pip
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import exclusive
 
 logger = logging.getLogger(__name__)
-# Messages of pip are followed to their end; it retries by itself, so this is not a wait for data.
-PIP_LIMIT_S = 3600
-# A full disk, a used-up quota, and a limit of the size of files.
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Wheel(NamedTuple):
@@ -127,26 +117,24 @@ def _cached(wheel: Wheel) -> Path:
     except OSError as error:
         raise UserError(
             f"{wheel.requirement} cannot be kept in {folder}: {error.strerror or error}; name "
-            f"another folder with XDG_CACHE_HOME, or fetch the wheel elsewhere and {_by_hand()}"
+            f"another folder with XDG_CACHE_HOME; {_by_hand()}"
         ) from None
     return path
 
 
 def _fetch(wheel: Wheel, folder: Path) -> None:
     """Let pip fetch a wheel, check its hash, and put it into the folder."""
-    if is_offline():
-        raise UserError(f"IRNET_OFFLINE forbids fetching {wheel.requirement}; {_by_hand()}")
-    if importlib.util.find_spec("pip") is None:
-        raise UserError(
-            f"pip is needed to fetch {wheel.requirement}, but {sys.executable} has none; "
-            f"`python -m ensurepip` installs it; or fetch the wheel elsewhere and {_by_hand()}"
-        )
     logger.info(
         f"fetching {wheel.requirement} with pip ({wheel.n_bytes / 1e6:.0f} MB); the wheel is read "
         "as an archive, and nothing of it is installed or run"
     )
     with tempfile.TemporaryDirectory(prefix=f".{wheel.project}.", dir=folder) as temporary:
-        _pip_download(wheel, Path(temporary))
+        # Seen with pip 23.2.1: with --no-deps it saves the wheel as it is and runs nothing of it.
+        # Its cache would keep the wheel a second time.
+        command = ["download", "--no-deps", "--only-binary=:all:", "--ignore-requires-python"]
+        command += ["--no-cache-dir", "--progress-bar=off", "--dest", temporary, wheel.requirement]
+        room = 2 * wheel.n_bytes
+        run_pip(command, Errand(wheel.requirement, Path(temporary), room, folder, _by_hand()))
         found = sorted(Path(temporary).glob("*.whl"))
         if len(found) != 1:
             raise UserError(
@@ -156,75 +144,14 @@ def _fetch(wheel: Wheel, folder: Path) -> None:
         found[0].replace(folder / wheel.file_name)
 
 
-def _pip_download(wheel: Wheel, folder: Path) -> None:
-    # Seen with pip 23.2.1: with --no-deps it saves the wheel as it is and runs nothing of it. Its
-    # cache would keep the wheel a second time. Its temporary folder must be on the disk that
-    # messages name.
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    command += ["--ignore-requires-python", "--no-cache-dir", "--disable-pip-version-check"]
-    command += ["--no-input", "--progress-bar=off", "--dest", str(folder), wheel.requirement]
-    environment = {**os.environ, "TMPDIR": str(folder)}
-    retries = environment.get("PIP_RETRIES", "")
-    # With a retry, pip says that it reaches no index; without one, only that it finds no release.
-    environment["PIP_RETRIES"] = str(max(1, int(retries) if retries.isdigit() else 2))
-    try:
-        done = subprocess.run(
-            command,
-            env=environment,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PIP_LIMIT_S,
-            stdin=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired:
-        raise UserError(
-            f"pip did not fetch {wheel.requirement} within an hour; {_by_hand()}"
-        ) from None
-    if done.returncode:
-        raise _failure(wheel, f"{done.stdout}\n{done.stderr}", folder)
-
-
-def _failure(wheel: Wheel, output: str, folder: Path) -> UserError:
-    """Turn the output of a pip that failed into one sentence."""
-    free = shutil.disk_usage(folder).free
-    if any(os.strerror(number) in output for number in FULL) or free < wheel.n_bytes:
-        return UserError(
-            f"there is no room in {folder.parent} for {wheel.requirement}, which needs "
-            f"{2 * wheel.n_bytes / 1e6:.0f} MB; name another folder with XDG_CACHE_HOME"
-        )
-    last = [line for line in output.splitlines() if line.startswith("ERROR:")][-1:]
-    problem = printable_line(last[0].removeprefix("ERROR:").strip()) if last else "pip failed"
-    # Words of pip 23.2.1. If they change, the sentence below is less exact, and still true.
-    reaches_index = "connection broken" not in output
-    if "No matching distribution found" in output and reaches_index:
-        problem = (
-            f"the index that pip uses lacks {wheel.requirement}; `pip config list` and the "
-            "variables PIP_INDEX_URL and PIP_EXTRA_INDEX_URL say which it is"
-        )
-    elif re.search(r"Wheel .* is invalid|incomplete download|IncompleteRead", output):
-        problem = "it came damaged or cut short; the same command fetches it again"
-    elif not reaches_index:
-        problem = "pip reaches no index"
-    return UserError(f"{wheel.requirement} was not fetched: {problem}{_on_node()}; {_by_hand()}")
-
-
-def _on_node(environment: Mapping[str, str] = os.environ) -> str:
-    if "SLURM_JOB_ID" not in environment:
-        return ""
-    return (
-        "; this is a job, and compute nodes often have no network: run the same command "
-        "on the login node first (`sweep submit` does so by itself)"
-    )
-
-
 def _by_hand() -> str:
-    return "name a file of it with --wheel FILE"
+    return "you can also fetch the wheel elsewhere and name its file with --wheel FILE"
 
 
 def _check(wheel: Wheel, path: Path) -> None:
     if (digest := sha256_of(path)) != wheel.sha256:
         raise UserError(
             f"{wheel.requirement} is not the wheel that was expected: its sha256 must be "
-            f"{wheel.sha256}, got {digest}; the index has another file under this name"
+            f"{wheel.sha256}, got {digest}; the index has another file under this name; "
+            f"{_by_hand()}"
         )
