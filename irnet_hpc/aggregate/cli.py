@@ -4,6 +4,7 @@ python -m irnet_hpc.aggregate                                   all results belo
 python -m irnet_hpc.aggregate results/ --matrix jobs/full.yaml  also list cells without a result
 python -m irnet_hpc.aggregate results/ --html report.html       also write one page with everything
 python -m irnet_hpc.aggregate results/ --importance             also measure which features matter
+python -m irnet_hpc.aggregate results/ --matbench official/     also write Matbench's result files
 python -m irnet_hpc.aggregate results/ --tables paper/tables    write tables and figures there
 python -m irnet_hpc.aggregate results/ --all                    print everything, not one screen
 python -m irnet_hpc.aggregate results/ --json                   print JSON; other lines to stderr
@@ -49,6 +50,12 @@ def aggregate(arguments: argparse.Namespace, answer: Callable[[object], None]) -
         importance=arguments.importance,
         pack_dir=arguments.pack_dir,
     )
+    if arguments.matbench:
+        # Imported only now: it needs numpy, and the tables do not.
+        from irnet_hpc.aggregate.matbench.files import plan_matbench, write_matbench
+
+        # Before anything is written, so that missing folds cost no time.
+        plan = plan_matbench(report.findings.tasks)
     folder = arguments.tables or arguments.results / "tables"
     tables, lines = report.write_tables(folder), []
     try:
@@ -64,6 +71,11 @@ def aggregate(arguments: argparse.Namespace, answer: Callable[[object], None]) -
             lines.append(
                 "the page has plain figures; pip install 'irnet_hpc[charts]' adds interactive ones"
             )
+    official = write_matbench(plan, arguments.matbench) if arguments.matbench else []
+    if official:
+        files += [file.path for file in official]
+        lines += [file.line for file in official]
+        lines += [f"not in a result file of Matbench: {text}" for text in plan.lacking]
     # Printed last, since a pipe that closes early (`aggregate | head`) ends the program.
     # Text for people is not escaped, also in a pipe or a log; mae.md is for programs.
     width = shutil.get_terminal_size((WIDTH, 24)).columns
@@ -95,6 +107,14 @@ def aggregate(arguments: argparse.Namespace, answer: Callable[[object], None]) -
                 for task in findings.tasks
             ],
             "html": arguments.html and str(arguments.html),
+            "matbench": [
+                {
+                    "file": str(file.path),
+                    "algorithm": file.algorithm.label,
+                    "scores": [score._asdict() for score in file.scores],
+                }
+                for file in official
+            ],
             "cells": {
                 "done": len({one.folder for run in findings.runs for one in run.folds or (run,)}),
                 **Counter(gap.state for gap in findings.gaps.values()),
@@ -145,6 +165,13 @@ def parser() -> CommandParser:
     )
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="also write one page with everything"
+    )
+    parser.add_argument(
+        "--matbench",
+        type=Path,
+        metavar="DIR",
+        help="also write Matbench's official result files there, recorded and scored by its own "
+        "package, which pip installs in an environment of its own (0.4 GB, once)",
     )
     parser.add_argument(
         "--all",

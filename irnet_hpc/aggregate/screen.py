@@ -1,8 +1,9 @@
-"""Write the report as one screen: the best models, the missing results, and the written files.
+"""Write the report as one screen: the best models, published and missing results, written files.
 
 mae.md has everything; the screen has what one reads first, in lines that fit into the terminal.
 """
 
+import itertools
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from irnet_hpc.aggregate.all_models import AllModels
 from irnet_hpc.aggregate.findings import Findings
 from irnet_hpc.aggregate.formats import Line, Text, line_of, one_line
+from irnet_hpc.aggregate.leaderboards import WITH_STRUCTURES, Leaderboard, leaderboards_of
 from irnet_hpc.aggregate.mae_table import row_format, spread_text
 from irnet_hpc.aggregate.model_table import WORDS, lines_of, shown_rows
 from irnet_hpc.aggregate.page.summary import sentences
@@ -23,6 +25,7 @@ MIN_WIDTH = 40  # columns; a narrower terminal wraps the lines itself
 MAX_LINES = 16  # of models or of tasks
 MAX_PROPERTIES = 4
 MAX_SENTENCES = 2
+MAX_BEST = 3  # of the published numbers, beside those next to ours
 TASK_WORDS = ("task", "best by val")  # columns of words in the list of tasks
 MARK = "*"
 TESTED = f"{MARK} the lowest MAE, and every MAE that the test cannot tell apart from it"
@@ -33,12 +36,13 @@ MIN_WORDS = 8  # characters of a word that is shortened
 
 
 def screen(report: Report, width: int) -> str:
-    """Write the best models and the missing results in lines of at most `width` characters."""
+    """Write the best models, and published and missing results, in lines of `width` at most."""
     width = max(MIN_WIDTH, width)
     findings = report.findings
     parts = [_best(findings, width)]
     if len(findings.tasks) <= MAX_SENTENCES:
         parts += _conclusions(findings, width)
+    parts += _published(findings, width)
     parts += _missing(report, width)
     return "\n\n".join(parts)
 
@@ -118,6 +122,39 @@ def _conclusions(findings: Findings, width: int) -> Iterator[str]:
         if task := tasks.get(sentence.about):
             label = f"{property_words(task.property)}, {task.dataset}"
             yield "\n".join(_wrapped(f"{label}: {in_words(sentence.text)}", width))
+
+
+def _published(findings: Findings, width: int) -> Iterator[str]:
+    """Put our result on each benchmark between the published ones, a paragraph for all of them."""
+    if boards := leaderboards_of(findings.tasks):
+        lines = _wrapped("Published test MAEs on the same rows, and ours that val chooses", width)
+        for board in boards[:MAX_LINES]:
+            lines += _wrapped(_standing(board), width)
+        more = len(boards) - MAX_LINES
+        yield "\n".join([*lines, *([f"and {more} more, in mae.md"] if more > 0 else [])])
+
+
+def _standing(board: Leaderboard) -> str:
+    """Write a leaderboard in a line: the best ones, ours, and those next to ours."""
+    score, form = board.chosen.score, row_format(board.chosen.row)
+    ours = (
+        f"OURS {spread_text(score.mae, score.sd, score.n, form)} {model_words(board.chosen.model)}"
+    )
+    n_better = sum(entry.mae < score.mae for entry in board.entries)
+    shown = [*range(MAX_BEST), *range(n_better - 1, n_better + 1)]
+    texts = [
+        f"{entry.algorithm} {entry.mae:.4g}" if number in shown else "..."
+        for number, entry in enumerate(board.entries)
+    ]
+    texts.insert(n_better, ours)
+    texts = [text for text, _ in itertools.groupby(texts)]
+    if board.differences:
+        verdict = f"does not compare: {'; '.join(board.differences)}"
+    else:
+        verdict = f"place {board.place} of {len(board.entries) + 1}"
+    if board.benchmark in WITH_STRUCTURES:
+        verdict += "; ours by composition only, others also by structure"
+    return f"{board.benchmark} ({board.task.unit}), {verdict}: {', '.join(texts)}"
 
 
 def _missing(report: Report, width: int) -> Iterator[str]:

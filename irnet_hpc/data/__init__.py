@@ -6,7 +6,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "alloys": ["compute_alloys"],
-        "benchmarks": ["CRABNET", "MATBENCH", "N_FOLDS", "is_benchmark"],
+        "benchmarks": [
+            "CLASSIFICATIONS",
+            "CRABNET",
+            "MATBENCH",
+            "MATBENCH_TASKS",
+            "N_FOLDS",
+            "is_benchmark",
+        ],
         "catalogue": ["list_sources"],
         "cells": ["NoNumber", "read_cell"],
         "codes": ["are_codes"],
@@ -19,7 +26,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "stack_crystals",
         ],
         "download.obtain": ["by_wheel", "ensure"],
+        "download.pip": ["Errand", "run_pip"],
         "download.probe": ["probe_source"],
+        "download.wheel_tables": ["Row", "task_rows"],
+        "download.wheels": ["cache_folder", "obtain_wheels"],
         "duplicates": [
             "DUPLICATES",
             "ENERGIES",

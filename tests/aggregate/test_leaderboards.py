@@ -4,6 +4,7 @@ import pytest
 
 from irnet_hpc.aggregate.leaderboards import FOLDS, SIZES, leaderboards_of, read_entries
 from irnet_hpc.aggregate.report import make_tables
+from irnet_hpc.aggregate.screen import screen
 from irnet_hpc.data.benchmarks import CRABNET, MATBENCH, benchmark_source
 from tests.aggregate.results import write_run
 
@@ -109,3 +110,23 @@ def test_joined_tables_are_compared_property_by_property(tmp_path):
 def test_other_packs_of_oqmd_have_no_leaderboard(tmp_path):
     write_run(tmp_path, 0.02, "irnet-17", pack="oqmd-magpie", identity={"source": "oqmd"})
     assert boards(tmp_path) == []
+
+
+def test_the_screen_has_our_result_between_its_neighbours_and_the_best(tmp_path):
+    write_folds(tmp_path, [0.35, 0.36, 0.36, 0.36, 0.37])
+    report = make_tables(tmp_path)
+    (board,) = leaderboards_of(report.findings.tasks)
+    text = " ".join(screen(report, 100).split())
+    line = text[text.index("matbench:expt_gap") :]
+    names = [entry.algorithm for entry in board.entries]
+    assert board.place == 7 and f"place 7 of {len(names) + 1}" in line
+    shown = [*names[:3], "...", names[5], "OURS", names[6]]
+    places = [line.index(f" {name}") for name in shown]
+    assert places == sorted(places)
+    assert names[4] not in line and names[8] not in line
+
+
+def test_the_screen_says_why_our_result_does_not_compare(tmp_path):
+    write_folds(tmp_path, [0.10, 0.11, 0.12, 0.13])
+    text = " ".join(screen(make_tables(tmp_path), 100).split())
+    assert "does not compare: no run on fold 4" in text and "place" not in text

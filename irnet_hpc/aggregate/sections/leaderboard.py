@@ -9,7 +9,8 @@ TEXT = (
     "Published MAEs on the same test rows as ours, the lowest first; our line is bold. Val chooses "
     "it among all models that were trained on the task with protocol honest, so test took no part "
     "in the choice. For Matbench, MAEs are means over the five official folds. Training rows are "
-    "those that the benchmark gives, of which some trainings use a part as val."
+    "those that the benchmark gives, of which some trainings use a part as val. After ±, the "
+    "published sd over folds divides by their number, ours by one less."
 )
 
 

@@ -216,8 +216,7 @@ def _joint(parts: Mapping[str, Mapping[str, Mapping[str, str]]]) -> WheelTable:
 def _matbench(task: str, files: Mapping[Wheel, Path]) -> WheelTable:
     """Write the rows of a task with the fold in which each is tested."""
     table = MATBENCH_TASKS[task]
-    member = f"crabnet/data/matbench/{table.file or task}.csv"
-    rows = _rows(files[wheels.CRABNET], member)
+    rows = task_rows(task, files[wheels.CRABNET])
     ids, folds = _folds(files[wheels.MATBENCH], task, len(rows))
     lines = (
         [formula, own, str(fold), value]
@@ -225,6 +224,11 @@ def _matbench(task: str, files: Mapping[Wheel, Path]) -> WheelTable:
     )
     text = _csv(["formula", "material_id", "fold", table.property], lines)
     return WheelTable(text, {table.property: len(rows)}, MATBENCH_NOTES[table.of_formula])
+
+
+def task_rows(task: str, wheel: Path) -> list[Row]:
+    """Read formula and value of each row of a task of Matbench from CrabNet's wheel, in order."""
+    return _rows(wheel, f"crabnet/data/matbench/{MATBENCH_TASKS[task].file or task}.csv")
 
 
 def _folds(wheel: Path, task: str, n_rows: int) -> tuple[list[str], list[int]]:
