@@ -200,9 +200,10 @@ def _joint(parts: Mapping[str, Mapping[str, Mapping[str, str]]]) -> WheelTable:
                     line[2 + place] = value
     for table, roles in parts.items():
         n_kept[table] = sum(lines[formula][1] == "train" for formula in roles["train"])
+    first, *_ = parts
     notes = tuple(
-        f"{n_kept[table]:,} of the {n_before[table]:,} training rows of {table} train; "
-        "the others test another property, or are val rows of it"
+        f"{n_kept[table]:,} of the {n_before[table]:,} training rows of {table} train; the others "
+        "test another property" + f", or are val rows of {first}" * (table != first)
         for table in parts
     )
     n_reported = {
