@@ -5,11 +5,11 @@ and starts are side by side, as in a paper, and the best of them is tested again
 """
 
 import dataclasses
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
+from irnet_hpc.aggregate.same_rows import SameRows, groups_of, has_seen_test, same_rows
 from irnet_hpc.aggregate.scores import Model, ModelScore, Score
-from irnet_hpc.aggregate.significance import LEVEL, interval_of, p_against
+from irnet_hpc.aggregate.significance import LEVEL, interval_of
 from irnet_hpc.aggregate.tables import Row, Table
 from irnet_hpc.runs.folds import chosen_on_val
 from irnet_hpc.runs.predictions import Predictions
@@ -91,7 +91,7 @@ class AllModels:
         """The name of the table in labels; no other table of all models has the same name."""
         table = self.tables[0]
         parts = [table.pack, table.protocol, table.train_rows and f"n{table.train_rows}"]
-        parts += ["seen" if _has_seen_test(table) else None, "stale" if table.stale else None]
+        parts += ["seen" if has_seen_test(table) else None, "stale" if table.stale else None]
         return "-".join(str(part) for part in ["all", *parts] if part)
 
 
@@ -101,59 +101,30 @@ def all_models(tables: Iterable[Table], predictions: Predictions) -> tuple[AllMo
     Stale results, and results whose start has seen test formulas, are joined apart from the others.
 
     Args:
-        tables: the tables, with intervals and ensembles.
-        predictions: the reader of the predictions, by which the models are compared.
+        tables: the tables, with intervals, ensembles and p-values (significance.judge).
+        predictions: the reader of the predictions, for the interval of what val chooses.
     """
-    groups: dict[tuple, list[Table]] = defaultdict(list)
-    for table in tables:
-        key = table.pack, table.protocol, table.train_rows, table.stale, _has_seen_test(table)
-        groups[key].append(table)
     return tuple(
-        AllModels(tuple(group), tuple(_properties(group, predictions))) for group in groups.values()
+        AllModels(tuple(group), tuple(_lines(known, predictions) for known in same_rows(group)))
+        for group in groups_of(tables)
     )
 
 
-def _has_seen_test(table: Table) -> bool:
-    return table.start is not None and table.start.has_seen_test
-
-
-def _properties(tables: Sequence[Table], predictions: Predictions) -> Iterable[PropertyLines]:
-    """Yield the lines of each property, in the order in which the tables have the properties."""
-    entries: dict[tuple, list[tuple[Table, Row, Model, ModelScore]]] = defaultdict(list)
-    for table in tables:
-        for row, model, score in table.scored():
-            entries[row.property, row.unit, row.n_test].append((table, row, model, score))
-    for (name, unit, n_test), known in entries.items():
-        # Python's sort is stable: the tables' order decides between recipes.
-        known.sort(key=lambda entry: (entry[3].runs[0].spec.is_classical, entry[2].order))
-        yield _compared(name, unit, n_test, known, predictions)
-
-
-def _compared(
-    name: str,
-    unit: str,
-    n_test: int,
-    known: Sequence[tuple[Table, Row, Model, ModelScore]],
-    predictions: Predictions,
-) -> PropertyLines:
-    scores = [score for *_, score in known]
-    # The baseline of a network for one property; that of a joint one is of other training rows.
-    baseline = next((row for table, row, *_ in known if not table.joint), known[0][1]).baseline
-    n_splits = max(len(score.splits) for score in scores)
-    complete = [score for score in scores if len(score.splits) == n_splits]
-    lowest = min(complete, key=lambda score: score.mae)
-    baseline_best = baseline <= lowest.mae
-    p = {} if baseline_best else p_against(lowest, scores, predictions)
+def _lines(known: SameRows, predictions: Predictions) -> PropertyLines:
+    lowest = known.lowest
     lines = tuple(
         ModelLine(
             *entry,
-            best=not baseline_best and (entry[3] is lowest or p.get(id(entry[3]), 0.0) >= LEVEL),
-            p_against_best=p.get(id(entry[3])),
+            best=lowest is not None
+            and (entry.score is lowest or (entry.score.p_among_all or 0.0) >= LEVEL),
+            p_against_best=entry.score.p_among_all,
         )
-        for entry in known
+        for entry in known.entries
     )
-    chosen = _chosen(scores, predictions)
-    return PropertyLines(name, unit, n_test, baseline, baseline_best, lines, chosen)
+    chosen = _chosen([entry.score for entry in known.entries], predictions)
+    return PropertyLines(
+        known.property, known.unit, known.n_test, known.baseline, lowest is None, lines, chosen
+    )
 
 
 def _chosen(scores: Iterable[Score], predictions: Predictions) -> Score | None:

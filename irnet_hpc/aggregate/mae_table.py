@@ -270,6 +270,7 @@ def _added(row: Row, model: Model, score: ModelScore) -> dict:
         "test_median_error": score.median_error,
         "model_name": model_words(model),
         "property_name": property_words(row.property),
+        "val_mae_mean": score.mean("val_mae"),
     }
 
 

@@ -272,6 +272,7 @@ def _model_record(line: ModelLine) -> dict:
         "test_rmse_sd": line.score.sd_of("test_rmse"),
         "test_r2_mean": line.score.mean("test_r2"),
         "test_median_error": line.score.median_error,
+        "val_mae_mean": line.score.mean("val_mae"),
         "p_against_best": line.p_against_best,
         "best": line.best,
     }

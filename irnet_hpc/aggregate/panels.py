@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from irnet_hpc.aggregate.all_models import PropertyLines
 from irnet_hpc.aggregate.curves import Convergence, Curve
 from irnet_hpc.aggregate.formats import one_line
 from irnet_hpc.aggregate.scores import NAMES, Model, Score
@@ -244,28 +245,27 @@ def draw_importance(panel: "Axes", rises: Sequence[tuple[str, float, float]], un
     panel.set_xlabel(f"rise of the test MAE ({plain_text(unit)})")
 
 
-def draw_cost(panel: "Axes", table: Table, row: Row) -> None:
+def draw_cost(panel: "Axes", known: PropertyLines) -> None:
     """Draw MAE against the device-hours of a run, with a line along the Pareto front."""
-    styles = styles_of(model.architecture for model in table.models)
-    scores = {
-        model: score
-        for model, score in zip(table.models, row.scores, strict=True)
-        if score and _is_on_log_axis(score.hours) and _is_on_log_axis(score.mae)
-    }
-    n_left_out = sum(score is not None for score in row.scores) - len(scores)
+    styles = styles_of(line.model.architecture for line in known.lines)
+    lines = [
+        line
+        for line in known.lines
+        if _is_on_log_axis(line.score.hours) and _is_on_log_axis(line.score.mae)
+    ]
+    n_left_out = len(known.lines) - len(lines)
     panel.set_title(f"{n_left_out} of 0 not drawn" if n_left_out else "", **BESIDE)
-    for model, score in scores.items():
-        place = score.hours, score.mae
-        _draw_point(panel, model, place, styles[model.architecture])
-    front = sorted(
-        (score.hours, score.mae) for score in scores.values() if on_front(score, scores.values())
-    )
+    for line in lines:
+        place = line.score.hours, line.score.mae
+        _draw_point(panel, line.model, place, styles[line.model.architecture])
+    scores = [line.score for line in lines]
+    front = sorted((score.hours, score.mae) for score in scores if on_front(score, scores))
     panel.plot(*zip(*front, strict=True), color="0.4", linewidth=0.8, linestyle="--", zorder=1)
     panel.set(xscale="log", yscale="log")
     round_ticks(panel.xaxis)
     round_ticks(panel.yaxis)
     panel.grid(which="both", color="0.92", linewidth=0.6)
-    _name_panel(panel, row.property, row.unit)
+    _name_panel(panel, known.property, known.unit)
 
 
 def _draw_point(panel: "Axes", model: Model, place: tuple[float, float], style: Style) -> None:

@@ -65,8 +65,11 @@ class Score:
     # The 95 % interval, from resampled seeds and test rows; None: too few runs, or predictions are
     # missing.
     interval: tuple[float, float] | None = None
-    # Adjusted by Holm's method over the row; None: not tested, or this is the lowest MAE.
+    # The probability of this difference from the best of the row if the two were equally good,
+    # adjusted by Holm's method over the comparisons; None: not tested, or this is the lowest MAE.
     p_against_best: float | None = None
+    # The same against the lowest MAE of all models that were tested on the same rows (same_rows).
+    p_among_all: float | None = None
     # The fewest test rows that make half of the MAE; None: as half_rows() of few_rows.py says.
     half: HalfRows | None = None
 

@@ -1,18 +1,22 @@
 """Read predictions, and add intervals, significance and ensembles to the tables.
 
 The best model of a row is compared with every other model of the row, on the test rows, splits and
-seeds that both have; Holm's correction covers these comparisons. A model that does not differ
+seeds that both have; Holm's correction covers these comparisons, or, if the best of the row is the
+lowest of all models on these rows, the comparisons with all of them. A model that does not differ
 significantly from the best is marked as best, too. If a network has fewer than MIN_RUNS runs, no
 difference is claimed, and only the lowest MAE is marked. A model without a seed has no other runs:
 two of them are compared by the test rows alone.
 """
 
 import dataclasses
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from irnet_hpc.aggregate.few_rows import half_rows
+from irnet_hpc.aggregate.same_rows import groups_of, same_rows
 from irnet_hpc.aggregate.scores import MIN_RUNS, Score
 from irnet_hpc.aggregate.tables import Row, Table
 from irnet_hpc.runs.collect import FinishedRun
@@ -44,16 +48,50 @@ class RunPairs(NamedTuple):
 def judge(tables: Sequence[Table], predictions: Predictions) -> tuple[Table, ...]:
     """Add to the tables all numbers that need predictions, and mark the scores as good as the best.
 
+    A model has one p-value against the same other model in all outputs: if the best of a row is
+    the lowest of all models on these rows, the test of all of them stands in the row, too.
+
     Returns:
         The new tables.
     """
+    tables = [
+        dataclasses.replace(table, rows=tuple(_with_rows(row, predictions) for row in table.rows))
+        for table in tables
+    ]
+    tests = _tests_among_all(tables, predictions)
     return tuple(
         dataclasses.replace(
-            table,
-            rows=tuple(_judged(_with_rows(row, predictions), predictions) for row in table.rows),
+            table, rows=tuple(_judged(row, predictions, tests) for row in table.rows)
         )
         for table in tables
     )
+
+
+class Named(NamedTuple):
+    """The name of a score that stays the same in all tables: its property and its runs."""
+
+    property: str
+    folders: frozenset[Path]
+
+
+# Score with the lowest MAE on some rows -> score on these rows -> its p; None: not tested.
+Tests = Mapping[Named, Mapping[Named, float | None]]
+
+
+def _named(row: Row, score: Score) -> Named:
+    return Named(row.property, frozenset(run.folder for run in score.runs))
+
+
+def _tests_among_all(tables: Sequence[Table], predictions: Predictions) -> Tests:
+    """Test all models on the same rows against the one with the lowest MAE."""
+    tests = {}
+    for known in itertools.chain.from_iterable(map(same_rows, groups_of(tables))):
+        if known.lowest:
+            scores = [entry.score for entry in known.entries]
+            p = p_against(known.lowest, scores, predictions)
+            names = {id(entry.score): _named(entry.row, entry.score) for entry in known.entries}
+            tests[names[id(known.lowest)]] = {name: p.get(number) for number, name in names.items()}
+    return tests
 
 
 def _with_rows(row: Row, predictions: Predictions) -> Row:
@@ -113,18 +151,25 @@ def median_error(runs: Sequence[FinishedRun], predictions: Predictions) -> float
     return float(np.concatenate(medians).mean())
 
 
-def _judged(row: Row, predictions: Predictions) -> Row:
+def _judged(row: Row, predictions: Predictions, tests: Tests) -> Row:
     """Add intervals and p-values to a row, and mark the scores that are as good as the best."""
+    among_all = {name: p for test in tests.values() for name, p in test.items()}
     shown: list[Score] = [score for score in (*row.scores, row.best_classical) if score]
-    if not any(score.has_enough_runs for score in shown):
-        return row
-    runs = {run.folder: run for score in shown for run in score.runs}
-    splits = predictions.by_split(runs.values())
-    lowest = next((score for score in shown if score.best), None)  # None: baseline is lowest
-    adjusted = _adjusted(shown, lowest, splits) if lowest else {}
+    adjusted: dict[int, float | None] = {}
+    splits: Splits | None = None  # None: too few runs for intervals and p-values in this row
+    if any(score.has_enough_runs for score in shown):
+        runs = {run.folder: run for score in shown for run in score.runs}
+        splits = predictions.by_split(runs.values())
+        lowest = next((score for score in shown if score.best), None)  # None: baseline is lowest
+        of_all = tests.get(_named(row, lowest), {}) if lowest else {}
+        if lowest and all(_named(row, score) in of_all for score in shown):
+            adjusted = {id(score): of_all[_named(row, score)] for score in shown}
+        elif lowest:
+            adjusted = _adjusted(shown, lowest, splits)
 
     def mark(score: AnyScore) -> AnyScore:
-        return _mark(score, adjusted.get(id(score)), splits)
+        marked = score if splits is None else _mark(score, adjusted.get(id(score)), splits)
+        return dataclasses.replace(marked, p_among_all=among_all.get(_named(row, score)))
 
     return dataclasses.replace(
         row,
@@ -133,7 +178,9 @@ def _judged(row: Row, predictions: Predictions) -> Row:
     )
 
 
-def p_against(lowest: Score, scores: Sequence[Score], predictions: Predictions) -> dict[int, float]:
+def p_against(
+    lowest: Score, scores: Sequence[Score], predictions: Predictions
+) -> dict[int, float | None]:
     """Test if models differ from the one with the lowest MAE, with Holm's correction.
 
     Args:
@@ -150,7 +197,7 @@ def p_against(lowest: Score, scores: Sequence[Score], predictions: Predictions) 
     return _adjusted(scores, lowest, predictions.by_split(runs.values()))
 
 
-def _adjusted(scores: Sequence[Score], lowest: Score, splits: Splits) -> dict[int, float]:
+def _adjusted(scores: Sequence[Score], lowest: Score, splits: Splits) -> dict[int, float | None]:
     probabilities = {
         id(score): p
         for score in scores

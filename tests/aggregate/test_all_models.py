@@ -119,9 +119,9 @@ def test_the_csv_keeps_its_columns_and_has_the_new_ones_at_its_end(tmp_path):
     report.write_tables(tmp_path / "tables")
     frame = pd.read_csv(tmp_path / "tables" / "mae.csv")
     assert list(frame.columns[:5]) == ["pack", "property", "model", "architecture", "depth"]
-    assert list(frame.columns[-7:]) == [
+    assert list(frame.columns[-8:]) == [
         *("test_rmse_mean", "test_rmse_sd", "test_r2_mean", "test_r2_sd"),
-        *("test_median_error", "model_name", "property_name"),
+        *("test_median_error", "model_name", "property_name", "val_mae_mean"),
     ]
     plain = frame.set_index("model").loc["plain-17"]
     assert (plain["test_rmse_mean"], plain["test_rmse_sd"]) == pytest.approx((0.24, 0.04))

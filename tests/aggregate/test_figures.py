@@ -7,7 +7,7 @@ import pytest
 from irnet_hpc.aggregate.figures import depth_figure, figure_of, rows_figure
 from irnet_hpc.aggregate.panels import draw_cost
 from irnet_hpc.aggregate.series import size_series
-from tests.aggregate.results import tables_of, write_by_hand, write_run, write_sizes
+from tests.aggregate.results import findings_of, tables_of, write_by_hand, write_run, write_sizes
 
 
 def test_the_figure_draws_a_line_an_architecture_against_depth(tmp_path):
@@ -73,8 +73,8 @@ def test_a_cost_that_cannot_be_drawn_is_counted(tmp_path, model, changes, words)
     write_by_hand(tmp_path)
     changes = {"mae": 0.2} | changes
     write_run(tmp_path, changes.pop("mae"), model, **changes)
-    (table,) = tables_of(tmp_path)
-    draw = functools.partial(draw_cost, table=table, row=table.rows[0])
+    (models,) = findings_of(tmp_path).all_models
+    draw = functools.partial(draw_cost, known=models.properties[0])
     (panel,) = figure_of([draw]).axes
     assert panel.get_title(loc="right").startswith(words)
     points = [line for line in panel.lines if line.get_linestyle() == "None"]

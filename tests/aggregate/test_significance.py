@@ -128,7 +128,7 @@ def test_predictions_that_are_missing_cost_the_interval_and_are_named(tmp_path):
     (block,) = mae_intervals.section(findings_of(tmp_path)).blocks
     assert [cell.text for cell in block.lines[3]][3:] == [
         "no predictions",
-        "is the best",
+        "is the lowest of this table",
         "not counted",
     ]
 

@@ -222,7 +222,10 @@ def _parts(report: "Report") -> Iterator[Part]:
         sentences=[_in_words(sentence, findings) for sentence in sentences(findings)],
         section=page_section(best_of_each(findings)) if findings.tasks else None,
     )
-    models = [(t.title, page_table(lines_of(t, repeats=True))) for t in findings.all_models]
+    models = [
+        (t.title, page_table(lines_of(t, is_sorted=True, repeats=True)))
+        for t in findings.all_models
+    ]
     section = PageSection("Models", MODELS_TEXT, models, len(models) > MAX_UNFOLDED)
     yield Part("Models", "charts.html", section=section)
     lines = [line for table in findings.tables for line in _score_lines(table)]
@@ -256,7 +259,7 @@ def _chart_parts(findings: Findings, sections: Mapping[str, PageSection]) -> Ite
         note = f"{n_left_out} more are files beside the tables." if n_left_out else ""
         yield Part("Convergence", "charts.html", charts=shown, note=note)
     yield Part("Predictions", "predictions.html", predictions=page_predictions(findings))
-    tried = [table for table in findings.tables if table.protocol == "honest"]
+    tried = [t for t in findings.all_models if t.tables[0].protocol == "honest"]
     charts_of: dict[str, Sequence[Chart]] = {
         "ranks": rank_charts(findings.ranking),
         "size": size_charts(findings.sizes),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from markupsafe import Markup
 
+from irnet_hpc.aggregate.all_models import AllModels
 from irnet_hpc.aggregate.curves import Convergence
 from irnet_hpc.aggregate.figures import figure_of, rank_figure
 from irnet_hpc.aggregate.importance import ModelImportance
@@ -106,19 +107,19 @@ def convergence_charts(convergence: Iterable[Convergence]) -> tuple[list[Chart],
     return charts, len(panels) - len(charts)
 
 
-def cost_charts(tables: Iterable[Table]) -> list[Chart]:
+def cost_charts(tables: Iterable[AllModels]) -> list[Chart]:
     """Draw MAE against device-hours for each property on which several models were trained."""
     words = "numbers are depths; the line joins models that no other model beats in both"
     return [
         panel_chart(
-            functools.partial(draw_cost, table=table, row=row),
-            f"cost{number}-{row_number}",
-            f"{row.property}, {table.title}; {words}",
+            functools.partial(draw_cost, known=known),
+            f"cost{number}-{place}",
+            f"{known.property}, {models.title}; {words}",
             "device-hours of a run",
         )
-        for number, table in enumerate(tables)
-        for row_number, row in enumerate(table.rows)
-        if sum(bool(score and score.device_hours and score.mae) for score in row.scores) > 2
+        for number, models in enumerate(tables)
+        for place, known in enumerate(models.properties)
+        if sum(bool(line.score.device_hours and line.score.mae) for line in known.lines) > 2
     ]
 
 

@@ -113,7 +113,11 @@ def _lowest_on_test(task: Task, lowest: TaskResult, findings: Findings) -> str:
     best, form = task.best, row_format(task.best.row)
     pair = Pair(lowest.model, lowest.score, str(best.model), best.score)
     difference = compare(best.row, pair, findings.predictions)
-    no_val = "it has no MAE on val" if lowest.val_mae is None else "its MAE on val is higher"
+    if lowest.val_mae is None or best.val_mae is None:
+        no_val = "it has no MAE on val"
+    else:
+        maes = f"{lowest.val_mae:{form}} against {best.val_mae:{form}} on {best.row.n_val:,} rows"
+        no_val = f"its MAE on val is higher ({maes})"
     text = (
         f"the lowest MAE on test, {lowest.score.mae:{form}}, is that of {lowest.model} "
         f"({lowest.training}, {lowest.features}), but {no_val}, and only val chooses"

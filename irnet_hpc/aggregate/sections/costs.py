@@ -1,13 +1,17 @@
 """Show the cost of each MAE: the model's parameters and device-hours."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+from irnet_hpc.aggregate.all_models import AllModels, ModelLine
 from irnet_hpc.aggregate.findings import Findings
-from irnet_hpc.aggregate.formats import Line, Section, TableBlock, line_of, missing
+from irnet_hpc.aggregate.formats import Line, Section, TableBlock, Text, line_of, missing
 from irnet_hpc.aggregate.mae_table import row_format, score_text
-from irnet_hpc.aggregate.scores import Model, ModelScore
-from irnet_hpc.aggregate.tables import Row, Table
+from irnet_hpc.aggregate.scores import ModelScore
 
+HEADER = (
+    *("model", "training", "property", "parameters", "device-hours a run", "runs", "test MAE"),
+    "best buy",
+)
 TEXT = (
     "device-hours: the wall time of a training times its number of ranks, averaged over the runs "
     "of a model (a network of several properties counts in equal shares for each). best buy: no "
@@ -17,11 +21,11 @@ TEXT = (
 
 
 def section(findings: Findings) -> Section:
-    """Make a block for each table that has several models. Their numbers are also in mae.csv."""
+    """Make a block for the models of each pack and protocol, if there are several."""
     blocks = [
-        TableBlock(table.title, table.name, _grid(table))
-        for table in findings.tables
-        if len(table.models) > 1
+        TableBlock(models.title, models.name, _grid(models))
+        for models in findings.all_models
+        if any(len(known.lines) > 1 for known in models.properties)
     ]
     return Section("costs", "Cost", TEXT, blocks)
 
@@ -38,22 +42,25 @@ def on_front(score: ModelScore, others: Iterable[ModelScore]) -> bool:
     )
 
 
-def _grid(table: Table) -> list[Line]:
-    header = ("model", "property", "parameters", "device-hours a run", "runs", "test MAE")
-    return [line_of(*header, "best buy"), *(_line(table, *entry) for entry in table.entries())]
+def _grid(models: AllModels) -> list[Line]:
+    lines = [line_of(*HEADER)]
+    for known in models.properties:
+        scores = [line.score for line in known.lines]
+        for line in known.lines:
+            cells = _cells(line, models.training(line), on_front(line.score, scores))
+            lines.append(line_of(*cells))
+    if not any(line[1].text for line in lines[1:]):  # the title has the training of all
+        lines = [[cell for number, cell in enumerate(line) if number != 1] for line in lines]
+    return lines
 
 
-def _line(table: Table, row: Row, model: Model, score: ModelScore | None) -> Line:
-    if score is None:
-        return line_of(str(model), row.label, *[missing(table.missing(row, model))] * 5)
-    front = on_front(score, [other for other in row.scores if other])
-    known = score.n_parameters is not None
-    return line_of(
-        str(model),
-        row.label,
-        f"{score.n_parameters:,}" if known else missing("not counted"),
-        f"{score.hours:.3g}",
-        str(score.n),
-        score_text(score, row_format(row)),
-        "yes" if front else "no",
-    )
+def _cells(line: ModelLine, training: str, front: bool) -> Iterator[str | Text]:
+    score = line.score
+    yield str(line.model)
+    yield training
+    yield line.row.label
+    yield f"{score.n_parameters:,}" if score.n_parameters is not None else missing("not counted")
+    yield f"{score.hours:.3g}"
+    yield str(score.n)
+    yield score_text(score, row_format(line.row))
+    yield "yes" if front else "no"

@@ -15,7 +15,8 @@ TEXT = (
     "interval: 95 % of a bootstrap of the MAE that redraws splits, seeds and test rows (by "
     "formula). against the best: the probability of a difference this large from the best of the "
     "row if the two models were equally good. It comes from paired differences of absolute errors "
-    "on the test rows, splits and seeds that both have, with Holm's correction over the row. "
+    "on the test rows, splits and seeds that both have, with Holm's correction over the row, or, "
+    "if the best of the row is the lowest of all models on these rows, over all of them. "
     f"Models with a probability of {LEVEL} or more are bold like the best. With fewer than "
     f"{MIN_RUNS} runs of a network neither is given. The baseline has no predictions of its own "
     "and is compared by its MAE alone. half of it from: the fewest test rows that make half of the "
@@ -71,5 +72,5 @@ def _tested(score: Score) -> Text:
     if score.p_against_best is not None:
         return Text(p_text(score.p_against_best))
     if score.best:
-        return Text("is the best")
+        return Text("is the lowest of this table")
     return missing("not compared") if score.has_enough_runs else no_interval(score)
