@@ -79,9 +79,7 @@ def _install(wheel: Path, folder: Path) -> None:
         venv.create(temporary / "venv", with_pip=False, symlinks=True)
         command = ["--python", str(temporary / "venv" / "bin" / "python"), "install", "--no-deps"]
         command += ["--only-binary=:all:", "--no-compile", "--no-user", "--progress-bar=off"]
-        errand = Errand(
-            "the packages of Matbench's environment", temporary, N_BYTES, folder.parent, OTHERWISE
-        )
+        errand = Errand("Matbench's environment", temporary, N_BYTES, folder.parent, OTHERWISE)
         run_pip([*command, str(wheel), *REQUIREMENTS], errand)
         # A virtual environment finds its files from where its Python lies, so it can be moved.
         (temporary / "venv").rename(folder)

@@ -145,7 +145,7 @@ def _algorithm(result: TaskResult, run: FinishedRun) -> Algorithm:
         model,
         model_words(result.model),
         result.features,
-        result.training,
+        f"{result.table.recipe_label}{result.table.origin_words}",
         result.table.train_rows,
         run.spec.seed,
     )
@@ -164,8 +164,11 @@ def write_matbench(plan: Plan, folder: Path) -> list[OfficialFile]:
 
     Raises:
         UserError: If the package cannot be installed, predictions are missing or not those of the
-            official rows, or Matbench's MAE is not ours. Then nothing is written.
+            official rows, Matbench's MAE is not ours, or `folder` is a file. Then no file is
+            written.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--matbench must be a folder, got the file {folder}")
     names = sorted({name for folds in plan.folds.values() for name in folds})
     wheel = wheels.obtain_wheels([wheels.CRABNET])[wheels.CRABNET]
     tables = {name: task_rows(name, wheel) for name in names}
@@ -272,7 +275,10 @@ def _record(request: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
     asked, answered = folder / "request.json", folder / "answer.json"
     asked.write_text(json.dumps(request), encoding="utf-8")
     python = matbench_python()
-    logger.info("recording with %s: %s files", wheels.MATBENCH.requirement, len(request["files"]))
+    n_files = len(request["files"])
+    logger.info(
+        f"recording {n_files} algorithm{'s' * (n_files > 1)} with {wheels.MATBENCH.requirement}"
+    )
     try:
         done = subprocess.run(
             [str(python), "-I", record.__file__, str(asked), str(answered)],
