@@ -7,8 +7,10 @@ from irnet_hpc.aggregate.mae_table import row_format, score_text
 
 TEXT = (
     "Published MAEs on the same test rows as ours, the lowest first; our line is bold. Val chooses "
-    "it among all models that were trained on the task with protocol honest, so test took no part "
-    "in the choice. For Matbench, MAEs are means over the five official folds. Training rows are "
+    "it among all models that were trained on the task with protocol honest, so the test rows of a "
+    "run took no part in the choice. For Matbench, MAEs and the choice are means over the five "
+    "official folds; since val rows of one fold are test rows of another, a choice among many "
+    "models may look better than it is. Training rows are "
     "those that the benchmark gives, of which some trainings use a part as val. After ±, the "
     "published sd over folds divides by their number, ours by one less."
 )
