@@ -26,6 +26,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "stack_crystals",
         ],
         "download.obtain": ["by_wheel", "ensure"],
+        "download.optimade.query": ["with_filter"],
         "download.pip": ["Errand", "run_pip"],
         "download.probe": ["probe_source"],
         "download.wheel_tables": ["Row", "task_rows"],

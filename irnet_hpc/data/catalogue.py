@@ -6,6 +6,8 @@ from pathlib import Path
 from irnet_hpc.data.benchmarks import CRABNET, CRABNET_TABLES, MATBENCH, MATBENCH_TASKS
 from irnet_hpc.data.download import matminer_columns
 from irnet_hpc.data.download.obtain import address
+from irnet_hpc.data.download.optimade.query import OPTIMADE, read_query
+from irnet_hpc.data.download.optimade.service import describe_properties
 from irnet_hpc.data.download.registry import DOWNLOADS
 from irnet_hpc.data.download.wheel_tables import wheel_source, wheels_of
 from irnet_hpc.data.properties import PROPERTIES
@@ -17,17 +19,19 @@ WIDTH = 100  # characters in a line
 
 
 def list_sources(catalogue: str, data_dir: Path | str | None = None) -> str:
-    """Describe every source in SOURCES, or every dataset of matminer.
+    """Describe every source in SOURCES, every dataset of matminer, or a service's properties.
 
     Args:
-        catalogue: `matminer`, or empty for SOURCES.
+        catalogue: `matminer`, the name of a source that speaks OPTIMADE, or empty for SOURCES.
         data_dir: folder of raw tables.
 
     Returns:
         The text to print.
     """
+    if catalogue.startswith(OPTIMADE):
+        return describe_properties(read_query(catalogue))
     if catalogue:
-        check_choice("catalogue (of --list)", catalogue, ["matminer"])
+        check_choice("catalogue (of --list)", catalogue, ["matminer", f"{OPTIMADE}URL"])
         return "\n\n".join(
             _dataset(name, data_dir)
             for name in sorted(matminer_columns.metadata())
@@ -40,6 +44,12 @@ def list_sources(catalogue: str, data_dir: Path | str | None = None) -> str:
     tables = _wrapped(f"  tables of CrabNet's benchmark: {', '.join(CRABNET_TABLES)}", 4)
     tasks = _wrapped(f"  tasks of Matbench v0.1, with --fold 0 to 4: {names}", 4)
     published = [f"{CRABNET}NAME\n{tables}", f"{MATBENCH}TASK\n{tasks}"]
+    service = _wrapped(
+        "  structures and properties of a service that speaks OPTIMADE, or of a provider such as "
+        f"oqmd; pack --list {OPTIMADE}URL names its properties",
+        4,
+    )
+    published.append(f"{OPTIMADE}URL\n{service}")
     own = "PATH\n  a .csv or .jsonl of your own, also .gz or .xz"
     return "\n\n".join([*entries, last, *published, own])
 

@@ -71,6 +71,38 @@ def plain_headings(given: Sequence[str]) -> Headings:
     return Headings(tuple(given), tuple(given))
 
 
+def provider_headings(
+    table: str, given: Sequence[str], rename: Mapping[str, str], units: Mapping[str, str]
+) -> Headings:
+    """Name the columns of a table whose names and units are those of a provider of OPTIMADE.
+
+    There `_exmpl_gap` is the name of a property. Here it is called `exmpl_gap`, since no name of
+    ours begins with _. Options may call it by both names.
+
+    Args:
+        table: The name of the table, for messages.
+        given: The names of the columns.
+        rename: Column -> the name by which it is read.
+        units: Column, or new name -> unit.
+
+    Raises:
+        UserError: If a name is not in the table or is used twice, or a unit is missing or does not
+            fit.
+    """
+    rename = {f"_{key}" if f"_{key}" in given else key: name for key, name in rename.items()}
+    naming = _Naming(table, list(given), ())
+    naming.rename(rename, units)
+    for column, name in rename.items():
+        unit = PROPERTIES[name].unit if name in PROPERTIES else ""
+        if unit and not (units.get(column) or units.get(name)):
+            raise UserError(
+                f"{table} does not state the unit of {column!r}, so it cannot be read as {name}; "
+                f"if it is in {unit}, say so with --unit {name}={unit}"
+            )
+    naming.shorten(units)
+    return Headings(tuple(given), tuple(naming.names), naming.units)
+
+
 def plain_name(name: str) -> str:
     """Return a name without the differences of spelling: `Band gap` and `band_gap` are one.
 
@@ -143,7 +175,8 @@ class _Naming:
         for column in columns:
             self._leave_out(self._place("--drop", column), "dropped")
 
-    def rename(self, names: Mapping[str, str]) -> None:
+    def rename(self, names: Mapping[str, str], units: Mapping[str, str] | None = None) -> None:
+        """Rename columns; their units are in their headers, or in `units`."""
         for column, name in names.items():
             place = self._place("--rename", column)
             if self.given[place] in self.left_out:
@@ -154,7 +187,8 @@ class _Naming:
                     f"got {name!r}"
                 )
             self.names[place], self.is_settled[place] = name, True
-            _, unit = split_header(self.given[place])
+            given = self.given[place]
+            unit = split_header(given)[1] if units is None else units.get(given, "")
             if unit and name not in RESERVED:
                 self._convert(place, name, unit)
         twice = [
@@ -164,6 +198,15 @@ class _Naming:
             raise UserError(
                 f"{self.table} would have several columns named {twice[0]!r}; --drop the others"
             )
+
+    def shorten(self, units: Mapping[str, str]) -> None:
+        """Leave out the _ before the names of columns that are not renamed."""
+        for place, given in enumerate(self.given):
+            short = given.lstrip("_")
+            if short != given and short not in self.names and not self.is_settled[place]:
+                self.names[place] = short
+                if given in units:
+                    self._convert(place, short, units[given])
 
     def _convert(self, place: int, name: str, unit: str) -> None:
         """Note the unit of a column that is read as `name`. Raises UserError if it does not fit."""

@@ -9,8 +9,14 @@ import numpy as np
 from irnet_hpc.data import alloys
 from irnet_hpc.data.benchmarks import N_FOLDS
 from irnet_hpc.data.codes import are_codes
+from irnet_hpc.data.download.optimade.query import OPTIMADE
 from irnet_hpc.data.faults import CellRules
-from irnet_hpc.data.headings import Headings, name_columns, plain_headings
+from irnet_hpc.data.headings import (
+    Headings,
+    name_columns,
+    plain_headings,
+    provider_headings,
+)
 from irnet_hpc.data.properties import PROPERTIES, unit_of
 from irnet_hpc.data.raw_csv import (
     frame_text,
@@ -157,6 +163,9 @@ def _read(
     if not resolved.is_named:
         wanted = {*properties, *units}
         headings = name_columns(text.name, given, reading, wanted, features=columns)
+    elif resolved.text.startswith(OPTIMADE):
+        known_units = {**units, **about.get("units", {})}
+        headings = provider_headings(text.name, given, reading.rename, known_units)
     require_formula(text.name, headings)
     properties = [headings.name_of(name) for name in properties]
     units = {headings.name_of(name): unit for name, unit in units.items()}

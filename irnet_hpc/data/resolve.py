@@ -1,7 +1,8 @@
 """Resolve the text by which a user names a source. No other file interprets that text.
 
 A source is a name in SOURCES, `matminer:` followed by the name of a dataset, `crabnet:` or
-`matbench:` followed by the name of a benchmark, a path to a table, or a pandas DataFrame.
+`matbench:` followed by the name of a benchmark, `optimade:` followed by a service, a path to a
+table, or a pandas DataFrame.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ from irnet_hpc.data.benchmarks import (
     benchmark_source,
     task_of,
 )
+from irnet_hpc.data.download.optimade.query import OPTIMADE, read_query
 from irnet_hpc.data.download.registry import DOWNLOADS, Download
 from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.data.raw_table import FOREIGN, OPENERS, ending_of
@@ -109,7 +111,8 @@ def resolve_source(
 
     Args:
         source: a name in SOURCES, `matminer:` followed by a dataset's name, `crabnet:` or
-            `matbench:` followed by a benchmark's, a path to a table, or a DataFrame.
+            `matbench:` followed by a benchmark's, `optimade:` followed by a service, a path to a
+            table, or a DataFrame.
         data_dir: folder of raw tables; default: $IRNET_DATA, else `data`.
         name: name to give to a DataFrame, which has no name of its own.
         reading: how the user wants the user's own table to be read; None: as it is.
@@ -128,7 +131,10 @@ def resolve_source(
     resolved = _resolve(source, data_folder(data_dir), name)
     if reading is None:
         return resolved
-    if resolved.is_named and (stated := reading.settings()):
+    stated = reading.settings()
+    if resolved.text.startswith(OPTIMADE) and resolved.is_named:
+        stated.pop("rename", None)  # its columns have the names of the provider
+    if resolved.is_named and stated:
         raise UserError(
             f"{', '.join(stated)} can be stated for a table of your own, but {resolved.text} is a "
             "named source, whose columns have the names of this package"
@@ -160,12 +166,17 @@ def _resolve(source: "str | Path | pandas.DataFrame", folder: Path, name: str) -
             text = f"{MATBENCH}{task_of(text)}"
         name = text.replace(":", "-")
         return ResolvedSource(text, name, known, folder, Download("", has_wheel=True))
+    if isinstance(source, str) and text.startswith(OPTIMADE):
+        query = read_query(text)
+        known = _own(query.text)._replace(structures=True)
+        return ResolvedSource(query.text, query.name, known, folder, Download("", query=query))
     path = Path(source)
     holds = may_hold_structures(path)
     if "/" in text or path.exists() or holds or text.endswith(ENDINGS):
         stem = source_name(path) if holds else path.name.removesuffix(ending_of(path))
         return ResolvedSource(text, _plain(stem), _own(text), folder, path=path)
     prefixed = [f"{MATMINER}NAME", f"{CRABNET}NAME", f"{MATBENCH}TASK"]
+    prefixed.append(f"{OPTIMADE}URL")
     check_choice("source", text, [*SOURCES, *prefixed, "a path to a table"])
     raise AssertionError("unreachable: the name is unknown")
 

@@ -5,6 +5,8 @@ python -m irnet_hpc.pack --list                          the sources, and which 
 python -m irnet_hpc.pack --source oqmd --features magpie+elements    downloads what is missing
 python -m irnet_hpc.pack --source crabnet:OQMD_Bandgap   a benchmark, with its published parts
 python -m irnet_hpc.pack --source matbench:expt_gap --fold 0
+python -m irnet_hpc.pack --source optimade:oqmd --filter 'elements HAS "Si"'
+python -m irnet_hpc.pack --list optimade:oqmd            the properties that a provider has
 python -m irnet_hpc.pack --source mine.csv --folds 5     a pack for each of five folds
 python -m irnet_hpc.pack --source mine.csv --property hardness --unit hardness=GPa
 python -m irnet_hpc.pack --source cifs/ --features structure --properties-table gaps.csv
@@ -29,6 +31,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from irnet_hpc.console import CommandParser, command_parser, json_answer
+from irnet_hpc.data.download.optimade.query import with_filter
 from irnet_hpc.data.duplicates import DUPLICATES
 from irnet_hpc.data.elements import FAMILIES
 from irnet_hpc.data.numerals import parse_number
@@ -59,6 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     # SLURM cancels a job by SIGTERM. Make it an exception, so that temporary files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     arguments = parser().parse_args(argv)
+    if arguments.filter is not None:
+        if arguments.source is None:
+            raise UserError("--filter can be used only with --source optimade:URL")
+        arguments.source = with_filter(arguments.source, arguments.filter)
     if arguments.json and not (arguments.info or arguments.source):
         raise UserError("--json can be used only with --source or --info")
     if arguments.verify:
@@ -267,6 +274,11 @@ def parser() -> CommandParser:
     )
     add("--url", help="another address for the source's service, such as that of a mirror")
     add(
+        "--filter",
+        metavar="FILTER",
+        help="a filter of OPTIMADE, sent as it is, such as 'elements HAS \"Si\"' (optimade:)",
+    )
+    add(
         "--live",
         action="store_true",
         help="ask the source's own service, for hours, though a wheel has a table of it (oqmd)",
@@ -396,9 +408,9 @@ def _add_reading(parser: CommandParser) -> None:
 def _add_tasks(task: "argparse._MutuallyExclusiveGroup") -> None:
     task.add_argument(
         "--source",
-        help=f"{', '.join(SOURCES)}, matminer:NAME, crabnet:NAME, matbench:TASK, or a path to a "
-        ".csv, .tsv, .jsonl (also .gz, .xz), .xlsx, .parquet, .feather or .json, or to a folder or "
-        "archive of structures (.cif, POSCAR, .xyz, .json)",
+        help=f"{', '.join(SOURCES)}, matminer:NAME, crabnet:NAME, matbench:TASK, optimade:URL or "
+        "optimade:PROVIDER, or a path to a .csv, .tsv, .jsonl (also .gz, .xz), .xlsx, .parquet, "
+        ".feather or .json, or to a folder or archive of structures (.cif, POSCAR, .xyz, .json)",
     )
     task.add_argument(
         "--check",
@@ -411,8 +423,8 @@ def _add_tasks(task: "argparse._MutuallyExclusiveGroup") -> None:
         "--list",
         nargs="?",
         const="",
-        metavar="matminer",
-        help="list the sources, or matminer's datasets",
+        metavar="matminer|optimade:URL",
+        help="list the sources, matminer's datasets, or the properties of a service",
     )
     task.add_argument(
         "--probe",

@@ -17,6 +17,7 @@ def test_the_list_says_what_there_is_and_what_is_here(pack_command, tmp_path):
         "matminer:NAME",
         "crabnet:NAME",
         "matbench:TASK",
+        "optimade:URL",
         "PATH",
     ]
     assert "here        data/aflow.csv" in entries["aflow"]
@@ -35,5 +36,5 @@ def test_the_list_says_what_there_is_and_what_is_here(pack_command, tmp_path):
     done = pack_command("--list", "oqmd")
     assert (done.returncode, done.stderr) == (
         2,
-        "error: unknown catalogue (of --list) 'oqmd'; known: matminer\n",
+        "error: unknown catalogue (of --list) 'oqmd'; known: matminer, optimade:URL\n",
     )

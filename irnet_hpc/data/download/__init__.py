@@ -1,4 +1,4 @@
-"""Download raw tables from paged services (OQMD, AFLOW) and from matminer's datasets."""
+"""Download raw tables from services (OQMD, AFLOW, OPTIMADE), wheels and matminer's datasets."""
 
 import lazy_loader
 

@@ -16,6 +16,7 @@ and of the right kind is known only after its body has been read.
 import contextlib
 import datetime
 import email.utils
+import itertools
 import logging
 import math
 import os
@@ -43,6 +44,7 @@ MAX_PAGE_BYTES = 64 * 2**20
 # Bytes that are unpacked and counted at a time. They stay few even if an answer is a bomb, which
 # grows a thousandfold when unpacked.
 CHUNK = 64 * 2**10
+MAX_REASON_CHUNKS = 16  # of the body of a refusal, which are read for its reason
 # Statuses that another attempt may avoid, besides every 5xx.
 TRANSIENT_STATUSES = (408, 425, 429)
 
@@ -68,6 +70,15 @@ class Connection(NamedTuple):
 
     session: "requests.Session"
     limits: HttpLimits
+
+
+class RefusedError(UserError):
+    """Signal that a service refuses a request, as with 404: another attempt would not help."""
+
+    def __init__(self, problem: str, status: int, reason: str = ""):
+        super().__init__(problem)
+        self.status = status
+        self.reason = reason  # in the service's own words, if it gives one
 
 
 class TransientError(Exception):
@@ -113,7 +124,11 @@ def connect() -> Iterator[Connection]:
 
 
 def get(
-    connection: Connection, url: str, accept: Callable[[bytes], T], max_bytes: int = MAX_PAGE_BYTES
+    connection: Connection,
+    url: str,
+    accept: Callable[[bytes], T],
+    max_bytes: int = MAX_PAGE_BYTES,
+    explain: Callable[[bytes], str] | None = None,
 ) -> T:
     """Request an address until `accept` can parse the answer, or the attempts are used up.
 
@@ -122,17 +137,19 @@ def get(
         url: the address.
         accept: parses the body. It raises ValueError if the body is not the expected answer.
         max_bytes: the largest size allowed for the unpacked body.
+        explain: finds the reason in the body of a refusal; empty if there is none.
 
     Returns:
         What `accept` returns.
 
     Raises:
-        UserError: if no attempt succeeds, or the service refuses.
+        RefusedError: if the service refuses.
+        UserError: if no attempt succeeds.
     """
 
     def attempt() -> T:
         headers = {"Accept-Encoding": "gzip, deflate", "Accept": "application/json"}
-        with open_response(connection, url, headers) as response:
+        with open_response(connection, url, headers, explain) as response:
             if response.status_code != 200:
                 raise TransientError(f"answers {status_of(response)}")
             body = b"".join(body_chunks(connection, response, url, max_bytes))
@@ -146,9 +163,12 @@ def get(
     return retry(connection, url, attempt)
 
 
-def check_url(url: str) -> None:
-    """Check the address that a user gives for a service. Raises UserError if it cannot be used."""
-    rule = "--url must be http:// or https://, a host and a path"
+def check_url(url: str, name: str = "--url") -> None:
+    """Check the address that a user gives for a service, as `name`.
+
+    Raises UserError if it cannot be used.
+    """
+    rule = f"{name} must be http:// or https://, a host and a path"
     try:
         parts = urllib.parse.urlsplit(url)
         is_sound = (
@@ -201,9 +221,14 @@ def retry(connection: Connection, url: str, attempt: Callable[[], T]) -> T:
 
 @contextlib.contextmanager
 def open_response(
-    connection: Connection, url: str, headers: dict[str, str]
+    connection: Connection,
+    url: str,
+    headers: dict[str, str],
+    explain: Callable[[bytes], str] | None = None,
 ) -> Iterator["requests.Response"]:
     """Send a request, and yield the response before its body is read.
+
+    Arguments are those of `get`.
 
     Raises:
         TransientError: if the request, or reading the body, fails in a way that another attempt may
@@ -218,7 +243,7 @@ def open_response(
         with connection.session.get(url, headers=headers, timeout=timeout, stream=True) as response:
             failure = "breaks off"
             _check_encrypted(url, response)
-            _check_status(connection, url, response)
+            _check_status(connection, url, response, explain)
             yield response
     except exceptions.SSLError as error:
         raise UserError(
@@ -256,7 +281,12 @@ def _check_encrypted(url: str, response: "requests.Response") -> None:
         )
 
 
-def _check_status(connection: Connection, url: str, response: "requests.Response") -> None:
+def _check_status(
+    connection: Connection,
+    url: str,
+    response: "requests.Response",
+    explain: Callable[[bytes], str] | None,
+) -> None:
     status = response.status_code
     if status >= 500 or status in TRANSIENT_STATUSES:
         wait_s = _retry_after(response) if status in (429, 503) else 0.0
@@ -268,9 +298,10 @@ def _check_status(connection: Connection, url: str, response: "requests.Response
             )
         raise TransientError(f"answers {status_of(response)}", wait_s)
     if status >= 400 and status != 416:
-        raise UserError(
-            f"{url} answers {status_of(response)}; give the service's present address with --url"
-        )
+        start = itertools.islice(response.iter_content(CHUNK), MAX_REASON_CHUNKS)
+        reason = explain(b"".join(start)) if explain else ""
+        rest = f": {reason}" if reason else "; give the service's present address with --url"
+        raise RefusedError(f"{url} answers {status_of(response)}{rest}", status, reason)
 
 
 def status_of(response: "requests.Response") -> str:

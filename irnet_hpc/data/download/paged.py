@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from tqdm import tqdm
 
@@ -27,6 +27,7 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 # How often a download may start. It starts again if the service's total changes meanwhile.
 MAX_STARTS = 3
 
@@ -125,30 +126,53 @@ def unexpected(n_rows: int, source: Source) -> list[str]:
 
 
 def _download_all(download: PagedDownload) -> Plan:
-    """Fetch the missing pages. Raises UserError if the service's total keeps changing.
-
-    When the total changes, all pages are discarded. Otherwise pages from before and after the
-    change would be mixed. Rows that moved to another page would then be missing unnoticed.
-    """
+    """Fetch the missing pages. Raises UserError if the service's total keeps changing."""
     with http.connect() as connection:
-        for start in range(1, MAX_STARTS + 1):
-            try:
-                return _fetch_missing(download, connection)
-            except TotalChangedError as error:
-                for path in kept_pages(download.work).values():
-                    path.unlink()
-                (download.work / "plan.json").unlink(missing_ok=True)
-                change = str(error)
-            if start < MAX_STARTS:
-                logger.info(
-                    "%s had %s rows: its content changed, so the pages so far are discarded",
-                    download.url,
-                    change,
-                )
+        return restart_on_change(
+            download.url, download.work, lambda: _fetch_missing(download, connection)
+        )
+
+
+def restart_on_change(url: str, work: Path, attempt: Callable[[], T]) -> T:
+    """Call `attempt` again if the service's total changes meanwhile.
+
+    Before, all pages are discarded. Otherwise pages from before and after the change would be
+    mixed. Rows that moved to another page would then be missing unnoticed.
+
+    Args:
+        url: the base address of the service, for messages.
+        work: the folder of the download.
+        attempt: fetches the missing pages; it raises TotalChangedError for another total.
+
+    Returns:
+        What `attempt` returns.
+
+    Raises:
+        UserError: if the total keeps changing.
+    """
+    for start in range(1, MAX_STARTS + 1):
+        try:
+            return attempt()
+        except TotalChangedError as error:
+            discard(work)
+            change = str(error)
+        if start < MAX_STARTS:
+            logger.info(
+                "%s had %s rows: its content changed, so the pages so far are discarded",
+                url,
+                change,
+            )
     raise UserError(
-        f"{download.url} changed {MAX_STARTS} times while it was downloaded; the last time, it had "
+        f"{url} changed {MAX_STARTS} times while it was downloaded; the last time, it had "
         f"{change} rows; try again later"
     )
+
+
+def discard(work: Path) -> None:
+    """Remove the pages and the plan of a download."""
+    for path in kept_pages(work).values():
+        path.unlink()
+    (work / "plan.json").unlink(missing_ok=True)
 
 
 def _fetch_missing(download: PagedDownload, connection: Connection) -> Plan:

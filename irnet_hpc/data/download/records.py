@@ -45,6 +45,9 @@ class Record(NamedTuple):
     formula: str | None  # None: the formula follows from the crystal
     targets: dict[str, float]  # reported property -> value in the property's unit
     cell: UnitCell | None = None
+    # Reason and detail, if the service has a structure that cannot be used. The row is written, so
+    # that packing lists it, or packs its formula.
+    fault: tuple[str, str] | None = None
 
 
 class Lowest(NamedTuple):
@@ -195,6 +198,10 @@ def _json_line(record: Record) -> str:
     line: dict[str, Any] = {"material_id": record.material_id}
     line |= {"formula": record.formula} if record.formula else {}
     line |= record.cell._asdict() if record.cell else {}
+    if record.fault:
+        reason, detail = record.fault
+        line |= {"formula": record.formula or ""}
+        line["read_from"] = {"reason": reason, "detail": detail, "cells": {}}
     line["targets"] = record.targets
     return json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n"
 

@@ -62,16 +62,16 @@ def is_sound(path: Path) -> bool:
     return hashlib.sha256(path.read_bytes()).hexdigest() == path.name[7:71]
 
 
-def write_page(work: Path, page: int, rows: list[dict]) -> None:
-    """Save the rows of a page."""
+def write_page(work: Path, page: int, rows: Any) -> None:
+    """Save the rows of a page, or another content that JSON can hold."""
     text = json.dumps(rows, separators=(",", ":"))
     packed = gzip.compress(text.encode(), compresslevel=4, mtime=0)
     with replacing(work / f"{page:06d}-{hashlib.sha256(packed).hexdigest()}.json.gz") as temporary:
         temporary.write_bytes(packed)
 
 
-def read_page(path: Path) -> list[dict]:
-    """Read the rows of a page."""
+def read_page(path: Path) -> Any:
+    """Read what `write_page` has saved."""
     return json.loads(gzip.decompress(path.read_bytes()))
 
 
