@@ -64,11 +64,12 @@ def ensure(
                 _check_origin(table, live)
         return None
     check_structures(resolved, structures)
-    if is_offline() and not _is_at_hand(resolved, download, by_wheel(download, url, live), wheels):
+    from_wheel = by_wheel(download, url, live)
+    if is_offline() and not _is_at_hand(resolved, download, from_wheel, wheels):
         try:
             return resolved.require_table(structures)
         except UserError as error:
-            by_hand = "; a wheel that has it can be given by --wheel FILE" * download.has_wheel
+            by_hand = "; a wheel that has it can be given by --wheel FILE" * from_wheel
             raise UserError(f"{error}; IRNET_OFFLINE forbids downloading it{by_hand}") from None
     return fetch(resolved, url, structures, live, wheels)
 
