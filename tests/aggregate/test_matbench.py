@@ -18,6 +18,7 @@ from irnet_hpc.aggregate.matbench.files import (
     write_matbench,
 )
 from irnet_hpc.aggregate.report import make_tables
+from irnet_hpc.data.benchmarks import MATBENCH_TASKS
 from irnet_hpc.data.download import wheels
 from irnet_hpc.data.download.wheel_tables import task_rows
 from irnet_hpc.errors import UserError
@@ -167,12 +168,17 @@ def test_matbench_itself_records_and_scores_our_predictions_as_we_do(python, tmp
 
 
 @pytest.mark.slow
-def test_a_table_in_another_order_is_not_the_official_one(python, tmp_path):
-    rows = task_rows("steels", wheels.obtain_wheels([wheels.CRABNET])[wheels.CRABNET])
-    table = [[formula, float(value)] for formula, value in rows]
+def test_our_tables_are_the_official_ones_and_another_order_is_not(python, tmp_path):
+    wheel = wheels.obtain_wheels([wheels.CRABNET])[wheels.CRABNET]
+    tables = {
+        f"matbench_{task}": [[formula, float(value)] for formula, value in task_rows(task, wheel)]
+        for task in MATBENCH_TASKS
+    }
+    # The last one to be checked, so the others have passed when it is refused.
+    table = tables["matbench_steels"] = tables.pop("matbench_steels")
     table[3], table[200] = table[200], table[3]
     request, answer = tmp_path / "request.json", tmp_path / "answer.json"
-    request.write_text(json.dumps({"tables": {"matbench_steels": table}, "files": []}))
+    request.write_text(json.dumps({"tables": tables, "files": []}))
     done = subprocess.run(
         [str(python), "-I", record.__file__, str(request), str(answer)],
         env={**os.environ, "MATMINER_DATA": str(tmp_path)},
