@@ -7,13 +7,14 @@ from irnet_hpc.data.download import http, matminer_columns
 from irnet_hpc.data.download.file_transfer import read_start
 from irnet_hpc.data.download.matminer import MAX_FILE_BYTES
 from irnet_hpc.data.download.obtain import address, expected
+from irnet_hpc.data.download.optimade.query import OPTIMADE
 from irnet_hpc.data.download.paged import Service
 from irnet_hpc.data.download.records import Record, Unusable, number
 from irnet_hpc.data.download.registry import DOWNLOADS
 from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.data.resolve import MATMINER, resolve_source
 from irnet_hpc.data.sources import Source
-from irnet_hpc.errors import check_choice
+from irnet_hpc.errors import UserError, check_choice
 
 N_ROWS = 20  # rows of the page that is fetched
 # If more of a property's values lie outside the plausible range, the unit is probably another one.
@@ -27,6 +28,11 @@ def probe_source(name: str, url: str | None = None) -> list[str]:
         name: a name in DOWNLOADS, or `matminer:` and a dataset's name.
         url: another base address, such as a mirror's.
     """
+    if name.startswith(OPTIMADE):
+        raise UserError(
+            "--probe is for services whose tables have a fixed form; what a service of OPTIMADE "
+            f"has, pack --list says, got {name!r}"
+        )
     if not name.startswith(MATMINER):
         check_choice("source", name, DOWNLOADS)
     resolved = resolve_source(name)

@@ -8,6 +8,7 @@ import pytest
 from irnet_hpc.data.download import http
 from irnet_hpc.data.download.optimade import providers
 from irnet_hpc.data.download.optimade.query import Query, read_query, with_filter
+from irnet_hpc.data.download.probe import probe_source
 from irnet_hpc.data.resolve import resolve_source
 from irnet_hpc.errors import UserError
 from irnet_hpc.pack import cli
@@ -144,6 +145,11 @@ def test_a_matrix_states_such_a_pack_with_its_filter_and_names(tmp_path):
     options = " ".join(pack.options)
     assert f"--source {source}" in options
     assert "--rename _oqmd_band_gap=band_gap" in options
+
+
+def test_probing_such_a_service_is_refused_with_the_command_that_asks_it():
+    with pytest.raises(UserError, match="pack --list says, got 'optimade:oqmd'"):
+        probe_source("optimade:oqmd")
 
 
 def test_other_ways_of_reading_are_refused_for_a_service():
