@@ -201,7 +201,10 @@ def pack_labels(runs: Sequence[FinishedRun]) -> dict[str, str]:
 
 
 def is_stale(run: FinishedRun) -> bool:
-    """Return True if the recipe of a run, or TRAINING_VERSION, has changed since it was trained."""
+    """Return True if what a run was trained by has changed since.
+
+    That is its recipe, TRAINING_VERSION, or the rule that fits a recipe to few rows.
+    """
     if run.folds:
         return any(map(is_stale, run.folds))
     spec, result = run.trained, run.result
@@ -211,7 +214,7 @@ def is_stale(run: FinishedRun) -> bool:
         key = run_key(spec, recipe, result.pack_identity, (result.origin or {}).get("key"))
     except (TypeError, UserError):  # the run has a field that recipes no longer have
         return True
-    return (known or recipe) != recipe or result.key != key
+    return (known or recipe) != recipe or result.key != key or result.has_earlier_fit
 
 
 def _training(run: FinishedRun) -> tuple[str, str, bool]:

@@ -77,7 +77,7 @@ def rank_models(tasks: Iterable[Task]) -> Ranking | None:
     maes: dict[str, dict[str, float]] = {}  # model -> task -> MAE
     for task in tasks:
         for result in task.comparable:
-            model = f"{result.model}, {result.training}"
+            model = ", ".join(filter(None, (str(result.model), result.training)))
             maes.setdefault(model, {}).setdefault(_task_name(task, result), result.score.mae)
     models, names = _largest_complete_block(maes)
     if not names:

@@ -39,8 +39,15 @@ class TaskResult:
 
     @property
     def training(self) -> str:
-        """The recipe and the start, in words."""
-        return f"{self.table.recipe_label}{self.table.origin_words}"
+        """The recipe and the start, in words; empty for a classical model, which has one recipe."""
+        is_classical = self.score.runs[0].spec.is_classical
+        recipe = "" if is_classical else self.table.recipe_label
+        return f"{recipe}{self.table.origin_words}".removeprefix(", ")
+
+    @property
+    def words(self) -> str:
+        """The model, how it was trained, and its features."""
+        return ", ".join(filter(None, (str(self.model), self.training, self.features)))
 
     @property
     def remark(self) -> str:

@@ -18,6 +18,8 @@ TOKEN = re.compile(r"([A-Z][a-z]?)([0-9.]*)")
 GROUP = re.compile(r"\(([^()]*)\)([0-9]+(?:\.[0-9]+)?)?")
 SYMBOL = re.compile(r"[A-Z][a-z]*")
 SYMBOL_TOKEN = re.compile(r"[A-Z][a-z]?")
+# Of doping and deficiency: YBa2Cu3O7-δ, Al1-xGaxAs, LixCoO2.
+VARIABLE = re.compile(r"[-–+±]\s*(?:[xyzδ]|delta|d(?![a-z]))|(?<=[A-Za-z0-9)])(?:[xz](?![a-z])|δ)")
 MIN_AMOUNT = 1e-8  # pymatgen takes smaller amounts for zero
 
 # Rounded fractions such as 0.333 and 0.667 are recognised first. Other fractional amounts are
@@ -140,7 +142,7 @@ def parse_by_pymatgen(formula: str) -> dict[str, float]:
         composition = Composition(formula, strict=True)
     except ValueError as error:
         reason = "negative amount" if "negative" in str(error) else "formula not readable"
-        raise InvalidFormula(reason, str(error)) from None
+        raise InvalidFormula(reason, unreadable(formula) or str(error)) from None
     amounts = {element.symbol: amount for element, amount in composition.items()}
     lost = set(SYMBOL.findall(formula)) - amounts.keys()
     if lost & {"D", "T"}:
@@ -150,6 +152,23 @@ def parse_by_pymatgen(formula: str) -> dict[str, float]:
     if not all(np.isfinite(list(amounts.values()))):
         raise InvalidFormula("formula not readable", "an amount is not finite")
     return amounts
+
+
+def unreadable(formula: str) -> str:
+    """Say in words why a formula of a common form cannot be read; empty if it is of none.
+
+    >>> unreadable("YBa2Cu3O7-δ"), unreadable("gaas"), unreadable("NACL")
+    ('the amount -δ is no number', 'symbols begin with a capital letter', 'A, L are no elements')
+    """
+    if variable := VARIABLE.search(formula):
+        return f"the amount {variable[0].strip()} is no number"
+    if ":" in formula:
+        return "the amounts of what is behind : are not known"
+    if not SYMBOL.search(formula):
+        return "symbols begin with a capital letter"
+    unknown = dict.fromkeys(name for name in SYMBOL.findall(formula) if name not in NUMBER)
+    names = ", ".join(name for name in unknown if name not in ("D", "T"))
+    return f"{names} {'are no elements' if ',' in names else 'is no element'}" if names else ""
 
 
 def reduced_formula(amounts: dict[str, float]) -> str:

@@ -18,7 +18,7 @@ from irnet_hpc.pack.store import Pack
 from irnet_hpc.pack.table import pack_table
 from irnet_hpc.predict.saved import PACKS, RESULTS, SavedFit, choose_runs, write_fit
 from irnet_hpc.runs.classical_grids import GRIDS
-from irnet_hpc.runs.recipes import DEFAULT_RECIPE, RECIPES, fitting_batch
+from irnet_hpc.runs.recipes import DEFAULT_RECIPE, MIN_BATCH, RECIPES, fitting_batch
 from irnet_hpc.runs.spec import model_of
 from irnet_hpc.train.library import train_model
 
@@ -95,7 +95,7 @@ def fit(
             `irnet-17`, or layer strings such as `256BARx4-64BARx2-1`.
         features: Feature sets joined by +.
         recipe: The recipe of the networks: a name, or a dict of fields. None: the default recipe,
-            or with fewer than 8,192 training rows one of more epochs and smaller batches.
+            or with 128 to 8,191 training rows one of more epochs and smaller batches.
         folds: The number of folds. Each formula is then a test row of one fold, and the mean of the
             models of all folds predicts. 1: a single split of 80, 10 and 10 % of the formulas.
             None: 5 for fewer than 1,000 rows, else 1.
@@ -188,9 +188,14 @@ def _said_before() -> Iterator[None]:
 
 
 def _recipe(pack: Pack, property: str) -> dict[str, Any] | None:
-    """Return the recipe for the training rows of a pack; None for the default one."""
-    batch = fitting_batch(int(pack.attrs["reported"][property]["train"]))
-    if batch >= RECIPES[DEFAULT_RECIPE].batch:
+    """Return the recipe for the training rows of a pack; None for the default one.
+
+    So few rows that a batch has MIN_BATCH of them anyway are left to the default recipe, which is
+    fitted to them.
+    """
+    n_rows = int(pack.attrs["reported"][property]["train"])
+    batch = fitting_batch(n_rows)
+    if batch >= RECIPES[DEFAULT_RECIPE].batch or n_rows < 16 * MIN_BATCH:
         return None
     return SMALL | {"batch": batch, "norm_group": batch}
 

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -30,7 +31,7 @@ def best_run(results: Path | str, property: str, pack: str | None = None) -> Pat
         UserError: As `best_runs`; or if the best model was trained on folds, so that it has several
             runs.
     """
-    runs = best_runs(results, property, pack)
+    runs = best_runs(results, property, pack, each_seed=True)
     if len(runs) > 1:
         raise UserError(
             f"the best model below {results} has {len(runs)} runs, on the folds of its table, "
@@ -39,23 +40,27 @@ def best_run(results: Path | str, property: str, pack: str | None = None) -> Pat
     return runs[0]
 
 
-def best_runs(results: Path | str, property: str, pack: str | None = None) -> list[Path]:
+def best_runs(
+    results: Path | str, property: str, pack: str | None = None, each_seed: bool = False
+) -> list[Path]:
     """Return the folders of the runs of the model with the lowest val MAE of a property.
 
-    They are several if the best model was trained on the folds of a table, whose mean counts.
+    They are several if the best model was trained with several seeds, or on the folds of a table;
+    then the mean of their val MAEs counts, and together they predict better than one of them.
 
     Args:
         results: The folder of results.
         property: The property to predict.
         pack: Consider only runs on the pack of this name, which may be that of all folds of a
             table; None: consider all runs, which must then share their val rows.
+        each_seed: True to take each seed of a model for a model of its own.
 
     Raises:
         UserError: If no run on that property has a val MAE and a kept model, or if the packs of the
             runs differ in source or split. In that case, the lowest val MAE might only mean that
             the val rows are the easiest.
     """
-    candidates = _candidates(Path(results), pack)
+    candidates = _candidates(Path(results), pack, each_seed)
     of_property = [one for one in candidates if one.first.spec.property == property]
     if not of_property:
         known = sorted({one.first.spec.property for one in candidates})
@@ -79,10 +84,10 @@ def best_runs(results: Path | str, property: str, pack: str | None = None) -> li
             f"name one pack with --pack: {packs}"
         )
     best = min(kept, key=lambda one: one.val_mae)
-    n_folds = f" and {len(best.runs) - 1} other folds" if len(best.runs) > 1 else ""
+    kind = "runs" if each_seed and not best.first.folds else "models"
     logger.info(
-        f"best of {len(kept)} {'models' if n_folds else 'runs'} by val MAE, "
-        f"{best.val_mae:.4g} {best.first.result.unit}: {best.runs[0].folder}{n_folds}"
+        f"best of {len(kept)} {kind} by val MAE, {best.val_mae:.4g} {best.first.result.unit}: "
+        f"{best.words}"
     )
     better = [one for one in usable if not one.is_kept and one.val_mae < best.val_mae]
     if better:
@@ -91,23 +96,16 @@ def best_runs(results: Path | str, property: str, pack: str | None = None) -> li
             f"note: {rival.first.folder} has a lower val MAE, {rival.val_mae:.4g}, but has not "
             "kept its model, so it cannot predict"
         )
-    above = best.first.folder.parent
-    seeds = [one for one in kept if one.first.folder.parent == above]
-    if len(seeds) > 1 and best.first.uses_seed:
-        logger.info(
-            f"note: the mean of this model's {len(seeds)} seeds is usually better: instead of "
-            f"--best, give the folder {above}"
-        )
     return [run.folder for run in best.runs]
 
 
 class _Candidate(NamedTuple):
-    """A run, or the runs of one model on the folds of a table."""
+    """A run, or the runs of one model with several seeds or on the folds of a table."""
 
     pack: str
-    first: FinishedRun  # the run; or, for folds, the numbers of the first repeat
+    first: FinishedRun  # the run; that of the first seed; or the numbers of the first repeat
     runs: tuple[FinishedRun, ...]  # the trainings
-    val_maes: tuple[float | None, ...]  # one, or one for each repeat
+    val_maes: tuple[float | None, ...]  # one, or one for each seed or repeat
 
     @property
     def has_val(self) -> bool:
@@ -115,16 +113,27 @@ class _Candidate(NamedTuple):
 
     @property
     def val_mae(self) -> float:
-        """The val MAE, averaged over the repeats."""
+        """The val MAE, averaged over the seeds or repeats."""
         return fmean(math.inf if mae is None else mae for mae in self.val_maes)
+
+    @property
+    def words(self) -> str:
+        """The folder, and what else belongs to the model."""
+        folder, n_others = self.runs[0].folder, len(self.runs) - 1
+        if not n_others:
+            return str(folder)
+        if self.first.folds:
+            return f"{folder} and {n_others} other folds"
+        seeds = ", ".join(str(run.spec.seed) for run in self.runs)
+        return f"the mean of seeds {seeds} in {folder.parent}"
 
     @property
     def is_kept(self) -> bool:
         return all(is_kept(run) for run in self.runs)
 
 
-def _candidates(results: Path, pack: str | None) -> list[_Candidate]:
-    """Read all runs below a folder, and put those on the folds of a table together.
+def _candidates(results: Path, pack: str | None, each_seed: bool) -> list[_Candidate]:
+    """Read all runs below a folder; put those of a model's seeds and of a table's folds together.
 
     If the pack of a single fold is asked for, its runs stay by themselves.
     """
@@ -142,7 +151,10 @@ def _candidates(results: Path, pack: str | None) -> list[_Candidate]:
             key = (dataclasses.replace(run.spec, pack=base), repr(run.result.recipe), run.joint)
             sets.setdefault(key, []).append(run)
     return [
-        *(_Candidate(run.spec.pack, run, (run,), (run.result.val_mae,)) for run in alone),
+        *(
+            _Candidate(runs[0].spec.pack, runs[0], runs, tuple(run.result.val_mae for run in runs))
+            for runs in _of_models(alone, each_seed)
+        ),
         *(
             _Candidate(
                 name_of_folds(repeats[0].folds[0].spec.pack),
@@ -153,6 +165,18 @@ def _candidates(results: Path, pack: str | None) -> list[_Candidate]:
             for repeats in sets.values()
         ),
     ]
+
+
+def _of_models(runs: Sequence[FinishedRun], each_seed: bool) -> list[tuple[FinishedRun, ...]]:
+    """Group the runs of each model by seed; a run that cannot be chosen stays alone."""
+    models: dict[object, list[FinishedRun]] = {}
+    for number, run in enumerate(runs):
+        key: object = number
+        if run.uses_seed and not each_seed and is_kept(run) and run.result.val_mae is not None:
+            spec = dataclasses.replace(run.spec, seed=0)
+            key = (run.folder.parent, spec, repr(run.result.recipe), run.joint)
+        models.setdefault(key, []).append(run)
+    return [tuple(sorted(of_model, key=lambda run: run.spec.seed)) for of_model in models.values()]
 
 
 def is_kept(run: FinishedRun) -> bool:

@@ -50,7 +50,8 @@ def choose_runs(folder: Path, property: str, packs: Sequence[str]) -> tuple[Path
     Raises:
         UserError: If no run there can predict.
     """
-    return tuple(best_runs(folder / RESULTS, property, name_of_folds(packs[0])))
+    pack = name_of_folds(packs[0])
+    return tuple(best_runs(folder / RESULTS, property, pack, each_seed=True))
 
 
 def is_fit(folder: Path | str) -> bool:

@@ -202,7 +202,8 @@ class RunFolder:
         if not self.result_json.exists():
             return False
         try:
-            if read_result(self.result_json).key == key:
+            result = read_result(self.result_json)
+            if result.key == key and not result.has_earlier_fit:
                 return True
             problem = (
                 f"{self.result_json} is stale: its recipe, pack or version differs from this run's"

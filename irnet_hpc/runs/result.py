@@ -7,6 +7,7 @@ from pathlib import Path
 
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json
+from irnet_hpc.runs.recipes import Recipe, fitted_fields, fitted_to
 
 # A MAE above this many times the baseline's is far above it. A model that predicts the mean of a
 # property that is mostly zero comes close to twice the baseline, which predicts the median.
@@ -94,6 +95,26 @@ class RunResult:
         """
         on_val = self.baseline_mae if self.val_baseline_mae is None else self.val_baseline_mae
         return max(_ratio(self.val_mae or 0.0, on_val), _ratio(self.test_mae, self.baseline_mae))
+
+    @property
+    def has_earlier_fit(self) -> bool:
+        """Return True if its recipe was fitted to its rows by a rule that has since changed."""
+        if self.fitted_recipe is None:
+            return False
+        try:
+            recipe = Recipe(**self.recipe)
+        except (TypeError, UserError):  # it has a field that recipes no longer have
+            return True
+        return self.fitted_recipe != fitted_fields(recipe, fitted_to(recipe, self.n_train))
+
+    @property
+    def is_above_baseline(self) -> bool:
+        """Return True if predicting the train median has a lower MAE, over val and test rows."""
+        mae, baseline = self.test_mae * self.n_test, self.baseline_mae * self.n_test
+        if self.val_mae is not None and self.val_baseline_mae is not None:
+            mae += self.val_mae * self.n_val
+            baseline += self.val_baseline_mae * self.n_val
+        return mae > baseline + ROUNDING * (self.n_test + self.n_val)
 
     @property
     def is_far_above_baseline(self) -> bool:

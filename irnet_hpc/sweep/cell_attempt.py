@@ -175,7 +175,7 @@ def holder_of(folder: Path) -> str | None:
 def _has_new_result(status: CellStatus) -> bool:
     """Return True if the cell has a result other than its stale one."""
     result, _ = result_of(RunFolder(status.folder))
-    return result is not None and not (status.result and status.result.key == result.key)
+    return result is not None and result != status.result
 
 
 def _problem(status: CellStatus, started: str, exit_status: int, output: str) -> Problem:

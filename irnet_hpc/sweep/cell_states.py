@@ -229,7 +229,7 @@ class _Reader:
         log = _log_of(folder, names, attempt)
         result, why = result_of(RunFolder(folder)) if "result.json" in names else (None, "")
         key, identity = self._keys(cell, result)
-        if result and result.key == key:
+        if result and result.key == key and not result.has_earlier_fit:
             detail = f"MAE {result.test_mae:.4g} {result.unit}"
             return CellStatus(cell, results, CellState.DONE, detail, log, result)
         if result and identity:
@@ -404,6 +404,8 @@ def why_stale(cell: Cell, result: RunResult, identity: dict, origin_key: str | N
         return f"trained with another recipe: {', '.join(changed) or 'other fields'}"
     if changed := differing_fields(identity, result.pack_identity):
         return f"trained on another pack: {', '.join(changed)}"
+    if result.has_earlier_fit:
+        return "its recipe was fitted to few rows by an earlier rule"
     if cell.origin and origin_key and (result.origin or {}).get("key") != origin_key:
         return "its origin then had another recipe, pack or version"
     return "trained by another version of the program, or for another specification"

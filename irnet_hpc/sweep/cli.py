@@ -16,7 +16,7 @@ from irnet_hpc.runs.state_names import CellState
 from irnet_hpc.sweep.at_work import progress_of
 from irnet_hpc.sweep.cell_states import UNDER_WAY, Ledger, read_ledger
 from irnet_hpc.sweep.context import SweepContext, SweepOptions, open_sweep
-from irnet_hpc.sweep.estimates import estimates
+from irnet_hpc.sweep.estimates import FINISHED, Estimate, estimates, fits_here
 from irnet_hpc.sweep.init import lay_down
 from irnet_hpc.sweep.local import finished_states, run
 from irnet_hpc.sweep.matrix.keys import keys_page
@@ -76,13 +76,16 @@ def start_command(arguments: argparse.Namespace) -> int:
 def run_command(context: SweepContext, arguments: argparse.Namespace) -> int:
     """Run the cells on this machine and report the outcome."""
     report, matrix = run(context), context.matrix
-    next_line = f"next: {tables_call(matrix, arguments)}"
+    counts = report.ledger.counts()
+    has_results = report.n_done or not report.failures or any(counts[s] for s in FINISHED)
+    step = tables_call(matrix, arguments) if has_results else call("plan", matrix, arguments)
+    next_line = f"next: {step}"
     if not report.started:
         print(f"{matrix.name}: nothing to run ({finished_states(report.ledger)})\n{next_line}")
         return ExitStatus.OK
-    counts = f"{report.n_done} cells done, {len(report.failures)} failures"
-    counts += f", {len(report.held)} elsewhere" if report.held else ""
-    print(f"{matrix.name}: {counts}, in {report.seconds:.0f} s; results in {context.results}")
+    text = f"{report.n_done} cells done, {len(report.failures)} failures"
+    text += f", {len(report.held)} elsewhere" if report.held else ""
+    print(f"{matrix.name}: {text}, in {report.seconds:.0f} s; results in {context.results}")
     print(*report.failures, *report.held, next_line, sep="\n", flush=True)
     if report.stopped:
         return ExitStatus.PREEMPTED
@@ -135,7 +138,7 @@ def plan_command(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(planned.json())
     else:
-        step = next_step(context.matrix, planned.ledger, arguments)
+        step = next_step(context.matrix, planned.ledger, arguments, planned.estimates)
         print("\n".join([*planned.lines(), f"next: {step}"]))
     return ExitStatus.OK
 
@@ -165,7 +168,8 @@ def status_command(arguments: argparse.Namespace) -> int:
                 show(WatchPage(matrix, ledger, now, watch_s))
             else:
                 lines = [*status_table(ledger, now), *summary(matrix, ledger)]
-                lines += [] if is_watched else [f"next: {next_step(matrix, ledger, arguments)}"]
+                step = next_step(matrix, ledger, arguments, estimated)
+                lines += [] if is_watched else [f"next: {step}"]
                 print("\n".join(lines), flush=True)
             if not is_watched:
                 return ExitStatus.OK
@@ -209,7 +213,10 @@ def init_command(arguments: argparse.Namespace) -> int:
     written, kept = lay_down(folder)
     for path in kept:
         print(f"kept {path}, which already existed")
-    print(f"wrote {len(written)} files to {folder}")
+    print(
+        f"wrote {len(written)} files to {folder}; of a table of your own, name the file and its "
+        f"properties in {folder / 'jobs/my_table.yaml'}, and run that"
+    )
     print(f"next: python -m irnet_hpc.sweep plan {shlex.quote(str(folder / 'jobs/laptop.yaml'))}")
     return ExitStatus.OK
 
@@ -255,13 +262,23 @@ def tables_call(matrix: Matrix, arguments: argparse.Namespace) -> str:
     return shlex.join([*command, "--matrix", str(matrix.path)])
 
 
-def next_step(matrix: Matrix, ledger: Ledger, arguments: argparse.Namespace) -> str:
-    """Return the command to type next: to wait, to train more cells, or to make tables."""
+def next_step(
+    matrix: Matrix,
+    ledger: Ledger,
+    arguments: argparse.Namespace,
+    estimated: Sequence[Estimate] | None = None,
+) -> str:
+    """Return the command to type next: to wait, to train more cells, or to make tables.
+
+    Cells are submitted if SLURM is here, unless their estimates say that they fit here.
+    """
     counts = ledger.counts()
     if any(counts[state] for state in UNDER_WAY):
         return f"{call('status', matrix, arguments)} --watch"
     if counts[CellState.PREEMPTED] or counts[CellState.MISSING]:
-        return call("submit" if shutil.which("sbatch") else "run", matrix, arguments)
+        is_small = estimated is not None and fits_here(ledger, estimated)
+        submits = shutil.which("sbatch") and not is_small
+        return call("submit" if submits else "run", matrix, arguments)
     if counts[CellState.FAILED]:
         return f"{call('retry', matrix, arguments)} --failed"
     return tables_call(matrix, arguments)

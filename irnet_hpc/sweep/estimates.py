@@ -228,6 +228,27 @@ def _training_rows(cell: Cell, pack: MatrixPack) -> int:
     return n_rows if spec.train_rows is None else min(n_rows, spec.train_rows)
 
 
+# A matrix that takes no longer is run here rather than submitted, even if SLURM is here.
+HERE_HOURS = 8.0
+
+
+def fits_here(ledger: Ledger, estimated: Sequence[Estimate]) -> bool:
+    """Return True if the cells without a result take few hours of a core each, and nothing else.
+
+    A cell without an estimate, such as a classical model, counts as the hours that it may take.
+    """
+    hours = 0.0
+    for status, estimate in zip(ledger.cells, estimated, strict=True):
+        if status.state in FINISHED:
+            continue
+        resources = status.cell.resources
+        if resources.gpus_per_rank or resources.nodes * resources.ranks_per_node > 1:
+            return False
+        known = estimate.device_hours
+        hours += resources.device_hours if known is None else min(known, resources.device_hours)
+    return hours <= HERE_HOURS
+
+
 # --------------------------------------------------------------------------------------- in words
 
 

@@ -133,9 +133,21 @@ def summary(matrix: Matrix, ledger: Ledger) -> list[str]:
     limit = "" if budget is None else f" of a budget of {budget:,g}"
     n_open = len(ledger.cells) - counts[CellState.DONE] - counts[CellState.STALE]
     lines += [f"done: {counts[CellState.DONE]} cells took {used:,.2f} device-hours"] if used else []
+    if not n_open:
+        return [*lines, _nothing_left(counts[CellState.STALE])]
     asked = f"{ledger.asked_hours():,.2f} device-hours{limit}"
     bound = f"{n_open} cells may take {asked} before they are stopped (a bound, not an estimate)"
     return [*lines, f"limits: {bound}"]
+
+
+def _nothing_left(n_stale: int) -> str:
+    """Say that every cell has a result, and how many of these are outdated."""
+    if not n_stale:
+        return "nothing is left to do: every cell has a result"
+    return (
+        f"nothing is left to do, unless the {n_stale} stale results shall be replaced, which "
+        "`run --stale` does"
+    )
 
 
 def contents(matrix: Matrix) -> str:

@@ -41,7 +41,7 @@ from irnet_hpc.train.evaluation import optimism, select_halves
 from irnet_hpc.train.finish import (
     Predictions,
     begin,
-    warn_far_above_baseline,
+    warn_above_baseline,
     write_result,
 )
 from irnet_hpc.train.provenance import provenance
@@ -149,7 +149,7 @@ def fit_run(run: Run, pack: Pack, options: TrainOptions, comm: Comm) -> bool:
         f"{point_text(result.chosen['point'])} selected on {result.selected_on}, in "
         f"{result.wall_time_s:.0f} s\nwrote {run.folder.result_json}"
     )
-    warn_far_above_baseline(run, result)
+    warn_above_baseline(run, result)
     return True
 
 

@@ -244,7 +244,7 @@ def _run_outcome(run: Run, is_claimed: bool, held: str | None) -> dict[str, Any]
         result = run.folder.result()
     except (UserError, OSError):
         result = None
-    if result and result.key != run.key:
+    if result and (result.key != run.key or result.has_earlier_fit):
         result = None
     message = held
     if not result and not held and (error := run.folder.error()):

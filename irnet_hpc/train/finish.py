@@ -15,6 +15,8 @@ from irnet_hpc.train.run import Run
 
 logger = logging.getLogger(__name__)
 
+REMEDY = "on few rows a classical model such as extra_trees is often better"
+
 
 class Predictions(NamedTuple):
     """Predictions of a finished model, in the unit of each property.
@@ -86,12 +88,14 @@ def write_result(
     return result
 
 
-def warn_far_above_baseline(run: Run, result: RunResult) -> None:
-    """Warn if the model is far worse than predicting the median of the training rows.
+def warn_above_baseline(run: Run, result: RunResult) -> None:
+    """Warn if the model is worse than predicting the median of the training rows.
 
     Each property of a network with several outputs is judged by itself, since their mean hides one
-    that failed beside others that did not.
+    that failed beside others that did not. A fold of a table has few test rows; unless it failed,
+    only all folds together are judged (train/folds.py).
     """
+    is_fold = "n_folds" in result.pack_identity.get("split", {})
     for part in one_a_property(FinishedRun(run.folder.path, run.spec, result)):
         errors = part.result
         if errors.is_far_above_baseline:
@@ -102,6 +106,12 @@ def warn_far_above_baseline(run: Run, result: RunResult) -> None:
                 + f", is {errors.times_baseline:.3g} times the baseline's, which is "
                 f"{errors.baseline_mae:.4g} {errors.unit} on test: predicting the median of the "
                 "training rows is better"
+            )
+        elif errors.is_above_baseline and not is_fold:
+            logger.warning(
+                f"warning: predicting the median of the training rows of {part.spec.property} is "
+                f"better than {run.folder}, over val and test: MAE {errors.test_mae:.4g} on test, "
+                f"and the median's is {errors.baseline_mae:.4g} {errors.unit}; {REMEDY}"
             )
 
 

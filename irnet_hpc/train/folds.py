@@ -10,6 +10,7 @@ from irnet_hpc.errors import UserError
 from irnet_hpc.pack.store import open_pack, pack_path
 from irnet_hpc.runs.collect import FinishedRun
 from irnet_hpc.runs.folds import join_folds, write_out_of_fold
+from irnet_hpc.train.finish import REMEDY
 from irnet_hpc.train.request import TrainRequest
 from irnet_hpc.train.run import Run
 
@@ -75,4 +76,6 @@ def put_together(runs: Sequence[Run]) -> list[str]:
             f"(baseline {result.baseline_mae:.4g}) out of {n_folds} folds, {result.n_test:,} rows"
             f"{again}"
         )
+        if result.test_mae > result.baseline_mae:
+            lines.append(f"predicting the median of the training rows is better; {REMEDY}")
     return [*lines, *(f"wrote {path}" for path in files)]

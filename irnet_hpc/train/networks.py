@@ -29,7 +29,7 @@ from irnet_hpc.train.evaluation import optimism, predict
 from irnet_hpc.train.finish import (
     Predictions,
     begin,
-    warn_far_above_baseline,
+    warn_above_baseline,
     write_result,
 )
 from irnet_hpc.train.loop import Ended, train_all
@@ -191,6 +191,9 @@ def _begin(
         attempt: dict = {"size": comm.size, "engine": comm.name, **facts}
         if replica.fitted:
             attempt["fitted_recipe"] = replica.fitted_fields
+            earlier = run.folder.earlier_attempts(run.key)
+            if earlier and earlier[-1].get("fitted_recipe") != replica.fitted_fields:
+                run.folder.remove_checkpoints()  # since its steps had another batch
         return Start(begin(run, pack, attempt, origin), origin)
 
     return from_root(comm, begin_run)
@@ -273,7 +276,7 @@ def _log_result(run: Run, result: RunResult) -> None:
         f"selected on {result.selected_on}, {result.epochs} epochs in {result.wall_time_s:.0f} s\n"
         f"wrote {run.folder.result_json}"
     )
-    warn_far_above_baseline(run, result)
+    warn_above_baseline(run, result)
 
 
 def _note_stop(unfinished: list[Run], stop: StopRequest) -> None:

@@ -86,6 +86,13 @@ def test_a_stale_result_says_what_has_changed(place):
     assert [state for state in place.states().values() if state != "missing"] == ["stale"] * 3
 
 
+def test_a_result_whose_recipe_was_fitted_by_an_earlier_rule_is_stale(place):
+    """100 // 16 = 6, so the earlier rule gave batches of 4, and the present one gives 8."""
+    place.finish("plain-10", n_train=100, fitted_recipe={"batch": 4, "norm_group": 4})
+    place.finish("plain-17", n_train=100, fitted_recipe={"batch": 8, "norm_group": 8})
+    assert (place.states()["plain-10"], place.states()["plain-17"]) == ("stale", "done")
+
+
 def test_a_result_outlives_its_pack(place):
     place.finish("plain-10")
     (place.packs / "alloys-magpie.h5").unlink()

@@ -21,7 +21,7 @@ from irnet_hpc.sweep.costs import (
     proposed_ranks,
     training_s,
 )
-from irnet_hpc.sweep.estimates import estimates
+from irnet_hpc.sweep.estimates import estimates, fits_here
 from irnet_hpc.sweep.matrix.matrix import read_matrix
 from tests.builders import write_pack, write_result
 
@@ -185,6 +185,21 @@ def test_a_done_cell_of_a_classical_model_says_what_the_other_seeds_cost(place):
     forest = found["alloys-magpie", "random_forest"]
     assert (forest.device_hours, forest.minutes, forest.n_done, forest.n_ranks) == (0.5, 30, 2, 1)
     assert found["alloys-magpie", "bagging"].device_hours is None
+
+
+@pytest.mark.parametrize(
+    ("resources", "fits"),
+    [
+        ("minutes: 30", True),
+        ("minutes: 6000", False),  # of the cells without an estimate
+        ("minutes: 30, gpus_per_rank: 1", False),
+    ],
+)
+def test_few_hours_of_a_core_fit_here_where_slurm_is_too(place, resources, fits):
+    (place / "mine.yaml").write_text(MATRIX.replace("minutes: 30", resources))
+    matrix = read_matrix(place / "mine.yaml", place / "packs")
+    ledger = read_ledger(matrix, place / "results")
+    assert fits_here(ledger, estimates(matrix, ledger)) == fits
 
 
 def test_the_plan_shows_estimates_beside_the_limits(place, capsys):

@@ -34,6 +34,17 @@ def test_the_plan_shows_states_drops_and_cost(place, capsys):
     assert told["asked_device_hours"] == 2.5
 
 
+def test_a_plan_with_every_result_says_that_nothing_is_left_to_do(place, capsys):
+    place.finish(*MODELS)
+    assert place.sweep("plan") == 0
+    *_, last, following = capsys.readouterr().out.splitlines()
+    assert last.startswith("nothing is left") and "stale" not in last
+    assert " irnet_hpc.aggregate " in following
+    place.finish(MODELS[0], key="of something else")
+    assert place.sweep("plan") == 0
+    assert "1 stale" in capsys.readouterr().out.splitlines()[-2]
+
+
 def test_the_plan_says_what_the_matrix_holds_and_its_estimate_comes_before_its_limits(
     place, capsys
 ):

@@ -15,7 +15,7 @@ from irnet_hpc.runs.folder import RunFolder
 from irnet_hpc.runs.recipes import resolve
 from irnet_hpc.runs.result import RunResult, read_result
 from irnet_hpc.runs.spec import read_spec
-from irnet_hpc.train.finish import warn_far_above_baseline
+from irnet_hpc.train.finish import warn_above_baseline
 from irnet_hpc.train.regressor import IRNetRegressor
 from irnet_hpc.train.run import Run
 from irnet_hpc.train.scaling import fit
@@ -123,10 +123,10 @@ def finished(folder: Path, mae: float) -> tuple[Run, RunResult]:
 def test_a_model_far_worse_than_one_number_is_warned_about(tmp_path, caplog):
     run, result = finished(tmp_path, 0.9)
     with caplog.at_level(logging.WARNING):
-        warn_far_above_baseline(run, result)
+        warn_above_baseline(run, result)
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
-        warn_far_above_baseline(run, dataclasses.replace(result, val_mae=4e5))
+        warn_above_baseline(run, dataclasses.replace(result, val_mae=4e5))
     (record,) = caplog.records
     assert record.levelno == logging.WARNING and str(tmp_path) in record.getMessage()
 
@@ -147,6 +147,6 @@ def test_a_property_that_failed_is_warned_about_though_the_mean_with_another_is_
     result = dataclasses.replace(result, val_mae=1.25, per_property=per_property)
     assert result.times_baseline == 2.5 and not result.is_far_above_baseline
     with caplog.at_level(logging.WARNING):
-        warn_far_above_baseline(run, result)
+        warn_above_baseline(run, result)
     (record,) = caplog.records
     assert "for shear_modulus: its MAE, 2.4 on test and 2.4 on val" in record.getMessage()

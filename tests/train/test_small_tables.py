@@ -9,9 +9,15 @@ import numpy as np
 import pytest
 
 from irnet_hpc import IRNetRegressor, UserError, train_model
+from irnet_hpc.aggregate.groups import is_stale
+from irnet_hpc.files import write_json
 from irnet_hpc.pack.store import open_pack
-from irnet_hpc.runs.recipes import RECIPES, resolve, states_batch
+from irnet_hpc.runs import recipes
+from irnet_hpc.runs.collect import collect_runs
+from irnet_hpc.runs.recipes import RECIPES, fitted_to, resolve, states_batch
 from irnet_hpc.runs.spec import read_spec, run_key
+from irnet_hpc.train import networks
+from tests.builders import StopAfter
 
 LAYERS = "16BARx2-1"
 SHORT = {"name": "short", "base": "onecycle", "epochs": 2}
@@ -55,6 +61,52 @@ def test_a_stated_batch_is_refused_where_rows_do_not_fill_it(alloys_pack, tmp_pa
     command += ["--results", str(tmp_path), "--recipe", json.dumps(SHORT | {"batch": 512})]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "batch"),
+    [(2, 2), (3, 2), (7, 4), (8, 8), (36, 8), (127, 8), (255, 8), (256, 16), (511, 16)],
+)
+def test_a_fitted_batch_has_sixteen_steps_an_epoch_and_eight_rows_or_more(n_rows, batch):
+    fitted = fitted_to(RECIPES["onecycle"], n_rows)
+    assert (fitted.batch, fitted.norm_group) == (batch, batch)
+
+
+def test_a_result_fitted_by_an_earlier_rule_is_stale_and_replaced_by_force(alloys_pack, tmp_path):
+    first = train(alloys_pack, tmp_path, train_rows=100)
+    assert first.fitted_recipe == {"batch": 8, "norm_group": 8} and not first.has_earlier_fit
+    (path,) = tmp_path.rglob("result.json")
+    content = json.loads(path.read_text())
+    write_json(path, content | {"fitted_recipe": {"batch": 4, "norm_group": 4}})
+    ((run,), _) = collect_runs(tmp_path)
+    assert run.result.key == first.key and is_stale(run)
+    with pytest.raises(UserError, match="stale"):
+        train(alloys_pack, tmp_path, train_rows=100)
+    again = train(alloys_pack, tmp_path, train_rows=100, force=True)
+    assert (again.test_mae, again.fitted_recipe) == (first.test_mae, first.fitted_recipe)
+
+
+def test_a_training_begun_with_an_earlier_fit_starts_anew(alloys_pack, tmp_path, monkeypatch):
+    """Steps of 4 rows and steps of 8 rows would be mixed otherwise."""
+    with monkeypatch.context() as patch:
+        patch.setattr(recipes, "MIN_BATCH", 2)
+        patch.setattr(networks, "stop_request", lambda options, comm: StopAfter(30))
+        with pytest.raises(FileNotFoundError):  # it was stopped, so there is no result to return
+            train(alloys_pack, tmp_path / "a", train_rows=100)
+    (checkpoint,) = (tmp_path / "a").rglob("checkpoint")
+    assert list(checkpoint.glob("*.safetensors"))
+    resumed = train(alloys_pack, tmp_path / "a", train_rows=100)
+    undisturbed = train(alloys_pack, tmp_path / "b", train_rows=100)
+    assert (resumed.test_mae, resumed.epochs) == (undisturbed.test_mae, undisturbed.epochs)
+    assert len(resumed.attempts) == 2
+
+
+def test_a_network_worse_than_the_median_is_warned_about(alloys_pack, tmp_path, caplog):
+    """A rate of 1e-9 leaves the initial weights, which know nothing."""
+    slow = SHORT | {"learning_rate": 1e-9, "precision": "fp32"}
+    result = train(alloys_pack, tmp_path, train_rows=60, recipe=slow)
+    assert result.is_above_baseline and not result.is_far_above_baseline
+    assert any("median" in record.getMessage() for record in caplog.records)
 
 
 def test_a_table_of_fewer_rows_than_fifty_is_refused_unless_a_batch_is_stated(tmp_path):

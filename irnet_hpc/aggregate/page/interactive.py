@@ -1,10 +1,10 @@
 """Put the predictions of all models into the page, for charts that the reader can ask.
 
 Bokeh draws them: its script (1.27 MB in version 3.9.2) is the smallest of the three libraries that
-would do. Plotly's is 4.8 MB (7.1.0). Vega-Lite's runs text as code, which the page's
-Content-Security-Policy forbids, and comes in a wheel of 34 MB (vl-convert 1.9.0). The script is
-text on the page until a chart comes into view, when charts.js starts it. Without Bokeh the page
-has the plain figures alone.
+would do. Plotly's is 4.8 MB (7.1.0). The HTML that Altair inlines leaves `</script>` within data
+unescaped, and its Vega-Lite comes in a wheel of 34 MB (vl-convert 1.9.0). Bokeh's script is text on
+the page until a chart comes into view, when charts.js starts it. Without Bokeh the page has the
+plain figures alone.
 
 The page states how many rows it holds: at most MAX_ROWS of a task, the same for all of its models,
 and at most MAX_NUMBERS predictions in all.

@@ -185,9 +185,10 @@ def _errors(number: int, diagnosis: Diagnosis) -> PageErrors:
     worst = f"the worst {count(diagnosis.n_worst, 'row')} of all"
     n_unread = result.score.n - diagnosis.n_runs
     unread = f" {count(n_unread, 'run')} cannot be shown: no predictions." if n_unread else ""
+    named = ", ".join(filter(None, (name, result.training, result.features)))
     return PageErrors(
         text=(
-            f"{name}, {result.training}, {result.features}, is the best of its task by "
+            f"{named}, is the best of its task by "
             f"val: {mae} {task.unit} over {diagnosis.n_rows:,} test rows. Half of the errors are "
             f"below {diagnosis.median:.2g}, and {worst} cause {diagnosis.worst_share:.0%} of the "
             f"MAE.{unread}"

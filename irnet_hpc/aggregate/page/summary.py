@@ -90,7 +90,11 @@ def _rivals(task: Task) -> str:
 
 
 def _doubts(task: Task, findings: Findings) -> Iterator[str]:
-    """Yield warnings: runs failed, few rows decide an MAE, or a different model is best on test."""
+    """Yield warnings.
+
+    Runs failed, the median is better than a model, few rows decide an MAE, or a different model is
+    best on test.
+    """
     best, row, form = task.best, task.best.row, row_format(task.best.row)
     if far := best.score.far_above_baseline:
         times = max(run.result.times_baseline for run in far)
@@ -98,6 +102,10 @@ def _doubts(task: Task, findings: Findings) -> Iterator[str]:
             f"{len(far)} of {count(best.score.n, 'run')} failed: the MAE on val or test is up to "
             f"{times:,.3g} times the baseline's; do not use it"
         )
+    worse = [result for result in task.comparable if result.score.mae > result.row.baseline]
+    if worse:
+        named = ", ".join(dict.fromkeys(str(result.model) for result in worse))
+        yield f"predicting the training median has a lower test MAE than {named}"
     known: list[tuple[str, Score]] = [(str(best.model), best.score)]
     known += [(row.best_classical.model, row.best_classical)] if row.best_classical else []
     for name, score in known:
@@ -118,9 +126,10 @@ def _lowest_on_test(task: Task, lowest: TaskResult, findings: Findings) -> str:
     else:
         maes = f"{lowest.val_mae:{form}} against {best.val_mae:{form}} on {best.row.n_val:,} rows"
         no_val = f"its MAE on val is higher ({maes})"
+    settings = ", ".join(filter(None, (lowest.training, lowest.features)))
     text = (
         f"the lowest MAE on test, {lowest.score.mae:{form}}, is that of {lowest.model} "
-        f"({lowest.training}, {lowest.features}), but {no_val}, and only val chooses"
+        f"({settings}), but {no_val}, and only val chooses"
     )
     if difference is None or difference.interval is None:
         return text

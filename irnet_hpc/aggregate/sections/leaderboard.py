@@ -57,9 +57,8 @@ def _grid(board: Leaderboard) -> list[Line]:
         )
         for entry in board.entries
     ]
-    name = f"{board.chosen.model}, {board.chosen.features}, {board.chosen.training}"
     ours = [
-        Text(f"ours: {name}", bold=True),
+        Text(f"ours: {board.chosen.words}", bold=True),
         Text(score_text(score, form), bold=True),
         Text("not comparable" if board.differences else f"place {board.place}"),
         Text(f"{row.n_train:,} train, {row.n_val:,} val, {row.n_test:,} test rows"),
@@ -89,7 +88,7 @@ def _records(board: Leaderboard) -> list[dict]:
     ]
     score = board.chosen.score
     ours = common | {
-        "algorithm": f"{board.chosen.model}, {board.chosen.features}, {board.chosen.training}",
+        "algorithm": board.chosen.words,
         "test_mae": score.mae,
         "test_mae_sd": score.sd,
         "n_runs": score.n,
