@@ -99,6 +99,12 @@ def _predict(
         f"{tally.n_problems:,} with a problem, {tally.n_outside:,} outside the training data",
         flush=True,
     )
+    if tally.n_seen:
+        print(
+            f"note: {tally.n_seen:,} of the rows have the features of a training row (distance 0), "
+            "so the models have seen them, and their errors are smaller than those of new materials",
+            flush=True,
+        )
     return {
         "seconds": round(seconds, 3),
         "runs": [

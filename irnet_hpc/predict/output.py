@@ -38,6 +38,10 @@ class RowFilter(NamedTuple):
         return not self.minimum and not self.maximum and self.top is None
 
 
+# A distance below it is that of a row with the features of a training row, but for rounding.
+SEEN = 1e-5
+
+
 class Tally(NamedTuple):
     """The numbers of rows that were read, kept and marked so far."""
 
@@ -45,6 +49,7 @@ class Tally(NamedTuple):
     n_problems: int = 0
     n_outside: int = 0
     n_kept: int = 0
+    n_seen: int = 0  # rows with the features of a training row
 
 
 class OutputBatch(NamedTuple):
@@ -121,6 +126,7 @@ def format_rows(
             tally.n_problems + len(batch.problems),
             tally.n_outside + n_outside,
             tally.n_kept + len(rows),
+            tally.n_seen + int((batch.distance < SEEN).sum()),
         )
         if row_filter.top is None:
             yield OutputBatch(_format(ensemble, batch, rows), tally)

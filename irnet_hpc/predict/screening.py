@@ -292,7 +292,7 @@ def _new_to_member(
     constants = domain.constants
     for row, feature in np.argwhere(constants.differ(own)).tolist():
         label = member.feature_labels[constants.place[feature]]
-        text = f"{label} is {constants.value[feature]:.6g} in every training row"
+        text = f"{label} is {constants.value[feature]:.6g}"
         new.setdefault(int(rows[row]), {})[text] = None
     return new
 
@@ -321,7 +321,7 @@ def _outside(
         out[row] = f"{distance[row]:.3g} times as far from the training rows as 95 % of val rows"
     if elements is None:
         for row, texts in new_values.items():
-            out[row] = _joined(texts, out[row])
+            out[row] = _joined(_constant(texts), out[row])
         return [text or "elements not known" for text in out]
     is_new = np.array([False, *(symbol not in elements for symbol in SYMBOLS)])
     places = np.flatnonzero(is_new[materials.number])
@@ -329,16 +329,28 @@ def _outside(
     for row, place in zip(materials.line[materials.row_of_amount[places]], places, strict=True):
         new_symbols.setdefault(int(row), []).append(SYMBOLS[materials.number[place] - 1])
     for row, symbols in new_symbols.items():
-        out[row] = _joined([f"no training row has {', '.join(symbols)}"], out[row])
+        out[row] = _joined(f"no training row has {', '.join(symbols)}", out[row])
     for row in new_values.keys() - new_symbols.keys():
-        out[row] = _joined(new_values[row], out[row])
+        out[row] = _joined(_constant(new_values[row]), out[row])
     return out
 
 
-def _joined(texts: list[str], text: str) -> str:
-    """Join reasons. Of `texts` at most MAX_LISTED are shown; `text` is added unless it is empty."""
-    more = [f"{len(texts) - MAX_LISTED} more such features"] if len(texts) > MAX_LISTED else []
-    return "; ".join(filter(None, [*texts[:MAX_LISTED], *more, text]))
+def _constant(texts: list[str]) -> str:
+    """Say which features have one value in training and another here, at most MAX_LISTED of them.
+
+    >>> _constant(["T is 300", "flag is 0"])
+    '2 features differ from the one value in every training row: T is 300, flag is 0'
+    """
+    if len(texts) == 1:
+        return f"{texts[0]} in every training row"
+    more = f" and {len(texts) - MAX_LISTED} more" if len(texts) > MAX_LISTED else ""
+    named = ", ".join(texts[:MAX_LISTED])
+    return f"{len(texts)} features differ from the one value in every training row: {named}{more}"
+
+
+def _joined(*texts: str) -> str:
+    """Join reasons, without the empty ones."""
+    return "; ".join(filter(None, texts))
 
 
 def training_elements(ensemble: Ensemble) -> frozenset[str] | None:

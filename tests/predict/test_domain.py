@@ -58,7 +58,7 @@ def test_another_value_of_a_feature_that_no_training_row_varies_is_outside(tmp_p
     assert known == ""
     for name, text in zip(("T", "flag", "dose"), new, strict=True):
         assert text.count("in every training row") == 1 and text.startswith(f"{name} is ")
-    assert all_new.count("in every training row") == 3
+    assert all(f"{name} is " in all_new for name in ("T", "flag", "dose"))
 
 
 def test_a_value_that_one_training_row_has_is_not_new():
