@@ -101,8 +101,8 @@ def _predict(
     )
     if tally.n_seen:
         print(
-            f"note: {tally.n_seen:,} of the rows have the features of a training row (distance 0), "
-            "so the models have seen them, and their errors are smaller than those of new materials",
+            f"note: {tally.n_seen:,} rows have the features of a training row (distance 0): the "
+            "models have seen them, so the errors stated are not for them",
             flush=True,
         )
     return {

@@ -56,6 +56,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "Recipe",
             "cannot_start",
             "fitted_fields",
+            "MIN_BATCH",
             "fitted_to",
             "fitting_batch",
             "resolve",

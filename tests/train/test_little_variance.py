@@ -121,7 +121,7 @@ def finished(folder: Path, mae: float) -> tuple[Run, RunResult]:
 
 
 def test_a_model_far_worse_than_one_number_is_warned_about(tmp_path, caplog):
-    run, result = finished(tmp_path, 0.9)
+    run, result = finished(tmp_path, 0.4)
     with caplog.at_level(logging.WARNING):
         warn_above_baseline(run, result)
     assert not caplog.records
