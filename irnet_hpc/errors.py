@@ -3,9 +3,12 @@
 Every command ends with `sys.exit(exit_status(main))` of `console.py`, which prints that sentence.
 """
 
+import contextlib
+import contextvars
 import difflib
 import numbers
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
@@ -68,6 +71,42 @@ def nearest(value: str, known: Iterable[str]) -> str:
         return near[0]
     near = difflib.get_close_matches(value.replace("_", "").replace("-", "").lower(), plain, n=1)
     return plain[near[0]] if near else ""
+
+
+OPTION = re.compile(r"(?<![\w`-])--([a-z]+(?:-[a-z]+)*)")
+# Options that say in one word what an argument of Python says with a value.
+VALUES = {"no-filters": "filters=False", "strict": "strict=True", "force": "force=True"}
+_is_inside: contextvars.ContextVar[bool] = contextvars.ContextVar("_is_inside", default=False)
+
+
+@contextlib.contextmanager
+def python_names(**names: str) -> Iterator[None]:
+    """Name arguments of Python instead of options of a command in the errors that a block raises.
+
+    It also decorates functions. Of nested blocks the outermost decides.
+
+    Args:
+        **names: Option -> the argument that does its work, where the names differ.
+
+    >>> with python_names(unit="units"):
+    ...     raise UserError("choose with --formula-column, or state --unit x=UNIT")
+    Traceback (most recent call last):
+    irnet_hpc.errors.UserError: choose with formula_column, or state units x=UNIT
+    """
+    if _is_inside.get():
+        yield
+        return
+    token = _is_inside.set(True)
+    try:
+        yield
+    except UserError as error:
+        known = {name.replace("_", "-"): argument for name, argument in names.items()} | VALUES
+        sentence, command, rest = str(error).partition("python -m ")
+        plain = OPTION.sub(lambda match: known.get(match[1], match[1].replace("-", "_")), sentence)
+        error.args = (plain + command + rest, *error.args[1:])
+        raise
+    finally:
+        _is_inside.reset(token)
 
 
 def check_whole(name: str, value: object) -> int:

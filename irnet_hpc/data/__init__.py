@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "is_benchmark",
         ],
         "catalogue": ["list_sources"],
-        "cells": ["NoNumber", "read_cell"],
+        "cells": ["NoNumber", "is_date", "read_cell"],
         "codes": ["are_codes"],
         "crystals": [
             "MIN_DISTANCE",

@@ -13,6 +13,7 @@ comma is decided when the whole column is known.
 """
 
 import dataclasses
+import datetime
 import math
 import re
 from collections import Counter
@@ -60,6 +61,11 @@ DECIMAL = "have a decimal comma"
 
 class NoNumber(ValueError):
     """Signal that a cell holds no number; the argument is the reason."""
+
+
+def is_date(value: object) -> bool:
+    """Return True for a date, and for a text that is one."""
+    return isinstance(value, datetime.date) or bool(DATE.fullmatch(str(value)))
 
 
 def why_no_number(text: str) -> str:

@@ -17,7 +17,7 @@ from irnet_hpc.data.identifying import identifying_name
 from irnet_hpc.data.properties import PROPERTIES
 from irnet_hpc.data.raw_table import RESERVED
 from irnet_hpc.data.reading import Reading
-from irnet_hpc.data.units import can_convert, split_header
+from irnet_hpc.data.units import can_convert, foreign_unit, split_header
 from irnet_hpc.errors import UserError, check_choice
 from irnet_hpc.files import NAME
 
@@ -191,6 +191,8 @@ class _Naming:
             unit = split_header(given)[1] if units is None else units.get(given, "")
             if unit and name not in RESERVED:
                 self._convert(place, name, unit)
+            elif name in PROPERTIES:
+                self._refuse_foreign(place, name)
         twice = [
             name for name, n in Counter(self.names).items() if n > 1 and name in names.values()
         ]
@@ -217,6 +219,15 @@ class _Naming:
                 "name, or --drop it"
             )
         self.units[name] = unit
+
+    def _refuse_foreign(self, place: int, name: str) -> None:
+        """Raise UserError if a column's header seems to state a unit that cannot be converted."""
+        own, given = PROPERTIES[name].unit, self.given[place]
+        if text := foreign_unit(given, own):
+            raise UserError(
+                f"column {given!r} of {self.table} seems to be in {text!r}, a unit not known "
+                f"here; convert its values to {own}, and write {own} into its header"
+            )
 
     def find_formula(self, stated: str) -> None:
         if stated:

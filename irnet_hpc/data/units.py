@@ -6,6 +6,7 @@ energy per atom is never taken for an energy, nor kJ/mol (of what?) for an energ
 
 import functools
 import re
+from tokenize import TokenError
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,8 @@ WORDS = {
     *("mC", "N", "kN", "cc", "mL", "ml", "L", "F", "pF", "emu", "Oe", "HV", "HRC", "ppm"),
     *("ppb", "deg", "rad"),
 }
+# `Eg (ev)`; of one letter, a remark is more likely: `lattice (a)`.
+LOWER_WORDS = {word.lower() for word in WORDS if len(word) > 1} - {"at", "min"}
 SPELLINGS = {
     "Angstrom": "angstrom",
     "Angstroem": "angstrom",
@@ -63,6 +66,34 @@ def split_header(header: str) -> tuple[str, str]:
     if not name or not unit or name.lower() in FUNCTIONS or not is_unit(unit):
         return header, ""
     return name, unit.strip()
+
+
+def foreign_unit(header: str, target: str) -> str:
+    """Return the text in the brackets of a header if it seems to be a unit that is not in WORDS.
+
+    Args:
+        header: A header in which `split_header` finds no unit.
+        target: The unit of the property that the column is taken for.
+
+    >>> [foreign_unit(f"Eg ({text})", "eV") for text in ("mRy", "10^-3 eV", "PBE")]
+    ['mRy', '10^-3 eV', '']
+    """
+    import pint
+
+    match = HEADER.fullmatch(header)
+    text = (match["unit"] or match["u"] or "").strip() if match else ""
+    if not text or is_unit(text):
+        return ""
+    if {word.lower() for word in re.findall(r"[^\W\d_]+", text)} & LOWER_WORDS:
+        return text
+    try:
+        unit = _registry().parse_units(text)
+    except (pint.errors.PintError, AttributeError, ValueError, TypeError, TokenError):
+        return ""
+    own = _unit(target)
+    # Capitals alone are names of methods (GW), unless the dimension is right.
+    is_like = own is not None and bool(unit.is_compatible_with(own))
+    return text if is_like or (len(text) > 2 and not text.isupper()) else ""
 
 
 def is_unit(text: str) -> bool:

@@ -32,6 +32,8 @@ def _sentences(model: "FittedModel") -> str:
     name, numbers = escape(model_words(model.name)), f"{model.test_mae:.{DIGITS}g}"
     interval = f"(95 % interval {low:.{DIGITS}g} to {high:.{DIGITS}g})"
     median = f"; the training median alone has {baseline['test_mae']:.{DIGITS}g}."
+    if worse := ", ".join(map(model_words, model.worse_than_median)):
+        median += f" It is better than {escape(worse)}."
     if model.n_folds == 1:
         return (
             f"<b>{name}</b> was chosen by its MAE on {row['n_val']:,.0f} val rows. On "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from irnet_hpc.aggregate.report import Report, make_tables
 from irnet_hpc.errors import UserError
-from irnet_hpc.fitting.comparison import NESTED, compare
+from irnet_hpc.fitting.comparison import BASELINE, NESTED, compare
 from irnet_hpc.fitting.display import model_html
 from irnet_hpc.pack.blocks import lost_path, rejected_path
 from irnet_hpc.pack.store import load_pack, pack_path
@@ -52,8 +52,9 @@ class FittedModel:
 
     def __repr__(self) -> str:
         low, high = self.test_interval
+        anew = " of models chosen anew in each fold" if NESTED in self.comparison.index else ""
         return (
-            f"<FittedModel of {self.property}: {self.name}, test MAE {self.test_mae:.4g} "
+            f"<FittedModel of {self.property}: {self.name}, test MAE{anew} {self.test_mae:.4g} "
             f"({low:.4g} to {high:.4g}) {self.unit}>"
         )
 
@@ -103,6 +104,12 @@ class FittedModel:
     def test_interval(self) -> tuple[float, float]:
         """The 95 % interval of `test_mae`."""
         return self._honest("low"), self._honest("high")
+
+    @property
+    def worse_than_median(self) -> list[str]:
+        """The names of the models whose test MAE is above that of the training median."""
+        errors = self.comparison["test_mae"]
+        return [name for name in errors.index[errors > errors[BASELINE]] if name != NESTED]
 
     def _honest(self, column: str) -> float:
         """Return a number of the row on whose errors no test row had a say."""

@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+from irnet_hpc.data.cells import is_date
 from irnet_hpc.data.splits import fold_rules, split_suffix
-from irnet_hpc.errors import UserError, check_whole
+from irnet_hpc.distributed.launch import DEVICES
+from irnet_hpc.errors import UserError, check_choice, check_whole, python_names
 from irnet_hpc.fitting.fitted import FittedModel
 from irnet_hpc.pack.store import Pack
 from irnet_hpc.pack.table import pack_table
@@ -30,6 +32,7 @@ logger = logging.getLogger(__name__)
 MODELS = ("extra_trees", "random_forest", "irnet-17")
 FEATURES = "magpie+elements"
 MIN_ROWS = 50
+N_DATES = 20  # cells that tell a column of dates
 # Tables of fewer rows are dealt to folds, since a tenth of them would be a small val or test part.
 FEW_ROWS, N_FOLDS = 1000, 5
 # The recipe of networks on few rows, that of jobs/transfer.yaml; the batch depends on the rows.
@@ -63,6 +66,7 @@ class Reading(TypedDict, total=False):
     duplicates: str | None
 
 
+@python_names()
 def fit(
     table: "str | Path | pd.DataFrame",
     target: str,
@@ -115,6 +119,10 @@ def fit(
     """
     if not isinstance(target, str):
         raise UserError(f"target must be the header of one column, got {target!r:.80}")
+    for name in reading:
+        check_choice("argument of fit", name, Reading.__annotations__)
+    check_choice("device", device, DEVICES)
+    _refuse_dates(table, target)
     if not isinstance(unit, str | None):
         raise UserError(f"unit must be a string such as 'GPa', got {unit!r}")
     wanted = _models(models)
@@ -160,7 +168,12 @@ def fit(
         raise UserError(f"no model could be trained on {property}: {reasons}")
     chosen = choose_runs(place, property, packs)
     write_fit(place, SavedFit(property, whole, tuple(packs), chosen, failed))
-    return FittedModel(place, temporary)
+    model = FittedModel(place, temporary)
+    if worse := model.worse_than_median:
+        logger.warning(
+            f"warning: predicting the training median is better than {', '.join(worse)}, on test"
+        )
+    return model
 
 
 def _n_folds(folds: int | None, n_rows: int, reading: Mapping[str, Any]) -> int:
@@ -205,8 +218,12 @@ def _models(models: str | Sequence[str]) -> dict[str, dict[str, Any]]:
 
     Raises UserError if a name is unknown or is given twice.
     """
-    names = [models] if isinstance(models, str) else list(models)
-    if not names or not all(isinstance(name, str) for name in names):
+    names = [models] if isinstance(models, str) else models
+    if (
+        not isinstance(names, Sequence)
+        or not names
+        or not all(isinstance(name, str) for name in names)
+    ):
         raise UserError(f"models must be names such as {', '.join(MODELS)}, got {models!r:.80}")
     wanted = {}
     for name in names:
@@ -219,6 +236,19 @@ def _models(models: str | Sequence[str]) -> dict[str, dict[str, Any]]:
             else {"architecture": described["architecture"], "depth": described["depth"]}
         )
     return wanted
+
+
+def _refuse_dates(table: object, target: str) -> None:
+    """Raise UserError if the target is a column of a DataFrame that holds dates."""
+    columns = getattr(table, "columns", ())
+    if target not in columns:
+        return  # a file, or a column that is called otherwise: reading it tells
+    known = table[target].dropna()  # type: ignore[index]
+    if known.ndim == 1 and len(known) and all(is_date(value) for value in known.iloc[:N_DATES]):
+        raise UserError(
+            f"target must be a column of numbers, but {target!r} holds dates, such as "
+            f"{str(known.iloc[0])[:10]}"
+        )
 
 
 def _check_rows(pack: Pack, property: str) -> int:

@@ -105,7 +105,11 @@ def _check(arguments: argparse.Namespace, command: list[str]) -> None:
     from irnet_hpc.pack.check import check_source
 
     arguments.source = arguments.check
-    print("\n".join(check_source(pack_options(arguments))))
+    options = pack_options(arguments)
+    if arguments.folds is not None:
+        first = fold_rules(check_fold_count(arguments.folds), 1)[0]
+        options = dataclasses.replace(options, split=str(first), split_seed=first.seed)
+    print("\n".join(check_source(options)))
     packing = [
         word.replace("--check", "--source", 1) if _is_check(word) else word for word in command
     ]
@@ -127,8 +131,24 @@ def _pack(ranks: Ranks, arguments: argparse.Namespace, answer: Callable[[object]
         return
     with store.open_pack(path) as pack:
         step = next_step(pack, pack.name, arguments.pack_dir)
+        if why := few_rows(pack.n_rows, arguments):
+            print(why)
         print(f"next: {step}", flush=True)
         answer(pack_facts(pack) | {"next": step})
+
+
+# Of fewer rows, a tenth is too few to judge a model by.
+FEW_ROWS = 500
+
+
+def few_rows(n_rows: int, arguments: argparse.Namespace) -> str:
+    """Advise folds for a table whose rows a single random split has; empty if it needs none."""
+    if n_rows >= FEW_ROWS or arguments.split != str(RANDOM) or arguments.fold is not None:
+        return ""
+    return (
+        f"{n_rows:,} rows are few for a single split, whose test errors are chance: with --folds 5 "
+        "each row is a test row once"
+    )
 
 
 def pack_options(arguments: argparse.Namespace) -> PackOptions:
@@ -213,13 +233,14 @@ def next_step(pack: store.Pack, name: str, pack_dir: str | None) -> str:
     if target is None:
         options = ["--info", name] + (["--pack-dir", pack_dir] if pack_dir else [])
         return shlex.join(["python", "-m", "irnet_hpc.pack", *options])
-    options = ["--pack", name, "--property", target, "--architecture", "irnet", "--depth", "17"]
+    n_rows, n_train = sum(reported[target].values()), reported[target]["train"]
+    is_tiny = n_rows < MIN_ROWS  # a network would have to state its batch
+    options = ["--pack", name, "--property", target, "--architecture"]
+    options += ["extra_trees"] if is_tiny else ["irnet", "--depth", "17"]
     options += [] if reported[target]["val"] else ["--protocol", "paper"]
     default = RECIPES["onecycle"]
     batch = fitting_batch(reported[target]["train"])
-    n_rows, n_train = sum(reported[target].values()), reported[target]["train"]
-    is_fitted = n_train < default.batch and n_rows >= MIN_ROWS
-    if batch < default.batch and not is_fitted:
+    if batch < default.batch <= n_train:
         group = min(default.norm_group, batch)
         recipe = f"{{name: small, base: onecycle, batch: {batch}, norm_group: {group}}}"
         options += ["--recipe", recipe]

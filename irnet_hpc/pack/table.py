@@ -2,6 +2,7 @@
 
 import dataclasses
 import numbers
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import numpy as np
 
 from irnet_hpc.data.reading import Reading
 from irnet_hpc.data.splits import RANDOM
-from irnet_hpc.errors import UserError, check_whole
+from irnet_hpc.errors import UserError, check_whole, python_names
 from irnet_hpc.pack.pipeline import PackOptions, pack_source
 from irnet_hpc.pack.store import Pack, open_pack
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@python_names(unit="units", limit="limits")
 def pack_table(
     table: "str | Path | pd.DataFrame",
     *,
@@ -112,6 +114,8 @@ def pack_table(
             "limits must be a mapping to a lower and a higher number, such as "
             f"{{'band_gap': (0, math.inf)}}, got {limits!r}"
         )
+    if sheet is not None and not isinstance(table, str | os.PathLike):
+        raise UserError(f"sheet names a sheet of an Excel workbook, got {sheet!r} with a DataFrame")
     reading = _reading(formula_column, rename, drop, missing, sheet, strict)
     if not isinstance(properties_table, str | Path | None):
         raise UserError(f"properties_table must be a path, got {properties_table!r:.100}")

@@ -95,6 +95,8 @@ class Model:
 
         if isinstance(materials, str):
             raise UserError(f"materials must be a list of formulas, got the string {materials!r}")
+        if not isinstance(materials, Iterable):
+            raise UserError(f"materials must be a list or a DataFrame, got {materials!r:.80}")
         ensemble, _ = self._calibrate(level)
         layout = ensemble.layout
         frame = materials

@@ -318,7 +318,8 @@ def _outside(
     """
     out = [""] * len(distance)
     for row in np.flatnonzero(distance > 1).tolist():
-        out[row] = f"{distance[row]:.3g} times as far from the training rows as 95 % of val rows"
+        times = max(1.01, distance[row])  # what is outside shall not be shown as 1 times
+        out[row] = f"{times:.3g} times as far from the training rows as 95 % of val rows"
     if elements is None:
         for row, texts in new_values.items():
             out[row] = _joined(_constant(texts), out[row])

@@ -51,12 +51,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "predictions_file": ["read_arrays"],
         "recipes": [
             "DEFAULT_RECIPE",
+            "MIN_BATCH",
             "MIN_ROWS",
             "RECIPES",
             "Recipe",
             "cannot_start",
             "fitted_fields",
-            "MIN_BATCH",
             "fitted_to",
             "fitting_batch",
             "resolve",

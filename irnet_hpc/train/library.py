@@ -10,7 +10,7 @@ import torch
 from irnet_hpc.distributed.engines import Alone
 from irnet_hpc.distributed.launch import n_threads
 from irnet_hpc.distributed.processes import Shared
-from irnet_hpc.errors import UserError
+from irnet_hpc.errors import UserError, python_names
 from irnet_hpc.models.modes import own_modes
 from irnet_hpc.pack.store import Pack
 from irnet_hpc.runs.lease import Leases
@@ -57,6 +57,7 @@ def train_model(
 def train_model(
     pack: str | Path | Pack, property: str, *, seed: list[int], **options: Unpack[Keywords]
 ) -> list[RunResult]: ...
+@python_names()
 def train_model(
     pack: str | Path | Pack,
     property: str | list[str],

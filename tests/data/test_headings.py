@@ -62,6 +62,12 @@ def test_a_unit_that_does_not_fit_is_refused_by_name():
         UserError, match=r"'E \(GPa\)' .* is in GPa, .* converted to eV, .*band_gap"
     ):
         names("formula", "E (GPa)", rename={"E (GPa)": "band_gap"})
+    for text in ("mRy", "furlong", "10^-3 eV", "ev"):
+        with pytest.raises(UserError, match="not known"):
+            names("formula", f"E ({text})", rename={f"E ({text})": "band_gap"})
+    for text in ("PBE", "GW", "exp.", "300 K"):
+        named = names("formula", f"E ({text})", rename={f"E ({text})": "band_gap"})
+        assert "band_gap" in str(named)
     with pytest.raises(UserError, match=r"'formation_energy \(eV\)' .* is in eV"):
         names("formula", "formation_energy (eV)")
 

@@ -132,13 +132,16 @@ def without_values(table: pd.DataFrame) -> pd.DataFrame:
         (hardnesses(), TARGET, {"features": "structure"}),  # a table of formulas
         (hardnesses(), TARGET, {"features": "magpi"}),
         (hardnesses(), TARGET, {"device": "gpu"}),
+        (hardnesses(), TARGET, {"models": 5}),
+        (hardnesses(), TARGET, {"sheet": "Data"}),
+        (hardnesses(), TARGET, {"formula": "Composition"}),
         ("nowhere.csv", TARGET, {}),
     ],
     ids=[
         *("no target", "several targets", "10 rows", "all equal", "dates", "no formulas"),
         *("no unit", "unit", "unknown model", "model twice", "no model"),
         *("no fold", "half a fold", "two splits", "structures"),
-        *("features", "device", "no file"),
+        *("features", "device", "models", "sheet", "argument", "no file"),
     ],
 )
 def test_what_cannot_be_fitted_is_a_sentence(table, target, options, tmp_path):
@@ -156,5 +159,5 @@ def test_the_refusals_name_what_they_got(tmp_path):
     with pytest.raises(UserError, match=r"7\.5 GPa"):
         irnet_hpc.fit(equal, TARGET, folder=tmp_path / "equal", **QUICK)
     table = without_values(hardnesses())
-    with pytest.raises(UserError, match="a date"):
+    with pytest.raises(UserError, match="dates, such as 2024-01-01"):
         irnet_hpc.fit(table, TARGET, folder=tmp_path / "dates", **QUICK)

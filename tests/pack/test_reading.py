@@ -130,7 +130,7 @@ def test_duplicates_are_of_features_that_a_formula_has(messy, tmp_path):
 
 
 def test_a_code_is_not_converted_like_a_value(messy, tmp_path):
-    with pytest.raises(UserError, match=r"'Eg \(meV\)' look like a code .*--missing -9999"):
+    with pytest.raises(UserError, match=r"'Eg \(meV\)' look like a code .* missing -9999"):
         pack_table(messy, features="elements", pack_dir=tmp_path, workers=1)
 
 

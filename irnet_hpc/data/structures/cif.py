@@ -82,7 +82,7 @@ def cif_entries(text: str) -> list[tuple[str, dict[str, Any] | Unsuitable]]:
     """
     blocks = [block for block in split_blocks(text) if _has_atoms(block)]
     if not blocks:
-        return [("", Unsuitable(NO_ATOMS, "no block has a list of sites"))]
+        return [("", Unsuitable(NO_ATOMS, _why_empty(text)))]
     entries: list[tuple[str, dict[str, Any] | Unsuitable]] = []
     for block in blocks:
         try:
@@ -90,6 +90,15 @@ def cif_entries(text: str) -> list[tuple[str, dict[str, Any] | Unsuitable]]:
         except Unsuitable as error:
             entries.append((block.name, error))
     return entries
+
+
+def _why_empty(text: str) -> str:
+    if not text.strip():
+        return "the file is empty"
+    is_cif = any(BLOCK.match(line) for line in text.splitlines())
+    return (
+        "no block has a list of sites" if is_cif else "it is no CIF, since no line begins a block"
+    )
 
 
 def split_blocks(text: str) -> list[Block]:

@@ -139,7 +139,8 @@ def join(properties: Properties, structures: Sequence[Named]) -> Joined:
         elif len(of_name) == 1:
             rows.setdefault(next(iter(of_name)), []).append(cells)
         elif of_name:
-            without.append((name, (SEVERAL, f"{len(of_name)}")))
+            ids = ", ".join(structures[number].id for number in sorted(of_name)[:N_EXAMPLES])
+            without.append((name, (SEVERAL, f"{len(of_name)}; name one by its id: {ids}")))
         else:
             without.append((name, (NO_FILE, properties.name)))
     return Joined(rows, without)

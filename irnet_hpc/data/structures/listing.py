@@ -189,7 +189,9 @@ def _join(
     if lacking:
         notes.append(f"{len(lacking):,} structures have no row in {table}: {_first(lacking)}")
     if surplus:
-        notes.append(f"{len(surplus):,} rows of {table} have no structure: {_first(surplus)}")
+        notes.append(
+            f"{len(surplus):,} rows of {table} have no structure, or several: {_first(surplus)}"
+        )
     return properties, joined, notes
 
 
