@@ -208,7 +208,7 @@ def test_python_reads_a_table_as_the_command_does(messy, tmp_path, options):
         ({"drop": 3}, "drop must be a string or a list"),
         ({"missing": [-9999]}, "missing must be a string or a list"),
         ({"sheet": 0}, "sheet must be a string"),
-        ({"duplicates": "min"}, "unknown rule .of --duplicates. 'min'"),
+        ({"duplicates": "min"}, "unknown rule .of duplicates. 'min'"),
     ],
 )
 def test_arguments_of_another_type_are_one_sentence(messy, tmp_path, options, sentence):
