@@ -49,6 +49,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "parse_formula",
             "reduced_formula",
         ],
+        "known_formulas": ["KnownFormulas", "hash_formulas"],
         "loading": ["DEFAULT_ROWS", "Loaded", "load_source"],
         "materials": ["LostValue", "Materials", "Rejected", "lose", "parse_materials", "reject"],
         "numerals": ["parse_column", "parse_number", "parse_reported"],

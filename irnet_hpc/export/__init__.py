@@ -1,4 +1,4 @@
-"""Export a finished run as ONNX, compared with its model, with a model card beside it."""
+"""Export a finished run as ONNX or as a portable model, compared with its model, with a card."""
 
 import lazy_loader
 
@@ -7,5 +7,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "model": ["export_model"],
         "model_card": ["ExportedModel"],
+        "portable": ["export_portable"],
     },
 )

@@ -4,14 +4,17 @@ A model card describes a model to its users: data, protocol, errors, limits and 
 Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019).
 """
 
+import dataclasses
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from irnet_hpc.data.sources import SOURCES
 from irnet_hpc.features.sets import ELEMENTS, FEATURE_SETS, parse_feature_sets
 from irnet_hpc.runs.classical_grids import point_text
+from irnet_hpc.runs.recipes import DEFAULT_RECIPE, RECIPES, Recipe
 from irnet_hpc.runs.result import RunResult
-from irnet_hpc.runs.spec import RunSpec
+from irnet_hpc.runs.spec import RunSpec, run_folder
 
 if TYPE_CHECKING:
     from irnet_hpc.predict.committee import EnsembleReport
@@ -71,6 +74,76 @@ def model_card(spec: RunSpec, result: RunResult, exported: ExportedModel) -> str
     return "\n\n".join(parts) + "\n"
 
 
+def portable_card(
+    spec: RunSpec, result: RunResult, exported: ExportedModel, n_formulas: str
+) -> str:
+    """Return the card of a portable model as Markdown.
+
+    Args:
+        spec: The specification of the run.
+        result: The result of the run.
+        exported: The model that was written.
+        n_formulas: The numbers of training and of val formulas that the model knows, as text.
+    """
+    names = ", ".join(f"{name} ({unit})" for name, unit in exported.units.items())
+    sections = {
+        "Data": _data(spec, result, exported),
+        "Protocol": _protocol(spec, result),
+        "Errors": _errors(spec, result, exported) + f"\n\n{exported.verified}",
+        "Limits": _limits(result, exported),
+        "Use": _portable_use(n_formulas),
+        "Origin": _origin(spec, result).replace("; the exported graph computes in float32", ""),
+        "Made by": _commands(spec, result),
+    }
+    intro = (
+        f"One network predicts {names} from a formula. Its weights are in bf16, in "
+        f"`{exported.file}`; beside them are the errors that calibrate its intervals, training "
+        "rows to measure distances to, and hashes of the formulas that it has seen."
+    )
+    parts = [f"# {spec.model}: {names}", intro]
+    parts += [f"## {title}\n\n{text}" for title, text in sections.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _portable_use(n_formulas: str) -> str:
+    return (
+        "`python -m irnet_hpc.predict FOLDER formulas.csv -o predictions.csv` predicts, "
+        "`irnet_hpc.load_model(FOLDER)` does so in Python, and `python -m irnet_hpc.train ... "
+        "--init FOLDER` starts another network from this one. For a model that ships with the "
+        "package, FOLDER is `pretrained:NAME`. The column `seen_as` marks rows whose formula is "
+        f"one of the {n_formulas} formulas of the training and val rows. They are kept as 64-bit "
+        "hashes: a formula that the network has not seen is marked with a probability of their "
+        "number divided by 2^64."
+    )
+
+
+def _commands(spec: RunSpec, result: RunResult) -> str:
+    """Return the commands that make the model again, from the source on."""
+    identity = result.pack_identity
+    known = _inline_recipe(Recipe(**result.recipe))
+    recipe = known if isinstance(known, str) else json.dumps(known)
+    network = (
+        f"--layers {spec.layers}"
+        if spec.layers
+        else f"--architecture {spec.architecture} --depth {spec.depth}"
+    )
+    more = (f" --train-rows {spec.train_rows}" if spec.train_rows else "") + (
+        f" --seed {spec.seed}" if spec.seed else ""
+    )
+    return f"""```bash
+python -m irnet_hpc.pack --source {identity["source"]} --features {identity["features"]}
+python -m irnet_hpc.train --pack {spec.pack} --property {spec.property} {network}{more} \\
+    --recipe '{recipe}'
+python -m irnet_hpc.export {run_folder("results", spec)} FOLDER --portable
+```
+
+The pack has this identity:
+
+```json
+{json.dumps(identity, indent=1, ensure_ascii=False)}
+```"""
+
+
 def source_facts(identity: dict) -> SourceFacts:
     """Return the title, licence and citation of a pack's source."""
     name = str(identity["source"])
@@ -78,6 +151,15 @@ def source_facts(identity: dict) -> SourceFacts:
     if known is None:
         return SourceFacts(name, "", "")
     return SourceFacts(f"{name}, {known.title}", known.licence, known.citation)
+
+
+def _inline_recipe(recipe: Recipe) -> str | dict:
+    """Return a recipe as `train --recipe` takes it: its name, or what differs from the default."""
+    if RECIPES.get(recipe.name) == recipe:
+        return recipe.name
+    base = dataclasses.asdict(RECIPES[DEFAULT_RECIPE])
+    changes = {n: v for n, v in dataclasses.asdict(recipe).items() if v != base[n]}
+    return {"name": recipe.name, "base": DEFAULT_RECIPE, **changes}
 
 
 def _data(spec: RunSpec, result: RunResult, exported: ExportedModel) -> str:
@@ -150,11 +232,23 @@ def _errors(spec: RunSpec, result: RunResult, exported: ExportedModel) -> str:
         if report.coverage is not None:
             lines += [
                 "",
-                f"{report.property}: the interval ±{report.half_width:.3g} {report.unit} was "
-                f"calibrated on {report.n_val:,} {report.calibrated_on} rows to hold "
-                f"{report.level:.0%} of values; it holds {report.coverage:.1%} of the test values.",
+                f"{report.property}: the interval ±{report.half_width:.3g} {report.unit} "
+                + ("(on average) was " if report.coverage_above_floor is not None else "was ")
+                + f"calibrated on {report.n_val:,} {report.calibrated_on} rows to hold "
+                f"{report.level:.0%} of values; it holds {report.coverage:.1%} of the test values"
+                + _above_floor(report)
+                + ".",
             ]
     return "\n".join(lines)
+
+
+def _above_floor(report: "EnsembleReport") -> str:
+    if report.coverage_above_floor is None:
+        return ""
+    return (
+        f", and {report.coverage_above_floor:.1%} of the {report.above_floor:.1%} of them that are "
+        "above the floor. Its width depends on the prediction"
+    )
 
 
 def _limits(result: RunResult, exported: ExportedModel) -> str:

@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "Importance",
             "importance_of",
         ],
+        "held_out": ["Evidence", "HeldOut"],
         "members": [
             "ClassicalMember",
             "Member",
@@ -28,6 +29,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "read_member",
         ],
         "model": ["DEFAULT_LEVEL", "Model", "load_model"],
+        "portable": ["licence_of", "load_portable", "write_evidence"],
         "saved": ["FILE", "PACKS", "RESULTS", "SavedFit", "choose_runs", "read_fit", "write_fit"],
         "screening": ["Ensemble", "training_elements"],
     },

@@ -1,5 +1,6 @@
 """Predict with finished runs: formulas, structures or feature columns -> properties with intervals.
 
+    python -m irnet_hpc.predict --pretrained oqmd formulas.csv         the network of the package
     python -m irnet_hpc.predict RUN... formulas.csv -o predictions.csv     several runs are averaged
     python -m irnet_hpc.predict NETWORK FOREST formulas.csv -o predictions.csv --committee  weighted
     python -m irnet_hpc.predict --best band_gap formulas.csv -o predictions.csv.gz
@@ -73,6 +74,7 @@ def _predict(
     from irnet_hpc.predict.saved import runs_and_packs
     from irnet_hpc.predict.screening import screen
     from irnet_hpc.predict.weights import weigh
+    from irnet_hpc.runs.portable import name_of
 
     keep_freed_memory()
     output.check_output(arguments.output)
@@ -96,7 +98,8 @@ def _predict(
     seconds = time.monotonic() - began
     print(
         f"{tally.n_rows:,} rows in {seconds:.1f} s: {tally.n_kept:,} written, "
-        f"{tally.n_problems:,} with a problem, {tally.n_outside:,} outside the training data",
+        f"{tally.n_problems:,} with a problem, {tally.n_outside:,} outside the training data"
+        + (f", {tally.n_known:,} with a formula that the model has seen" if ensemble.known else ""),
         flush=True,
     )
     if tally.n_seen:
@@ -108,7 +111,8 @@ def _predict(
     return {
         "seconds": round(seconds, 3),
         "runs": [
-            {"folder": str(member.folder), "key": member.result.key} for member in ensemble.members
+            {"folder": name_of(member.folder), "key": member.result.key}
+            for member in ensemble.members
         ],
         "properties": [dataclasses.asdict(report) for report in reports],
         "rows": tally._asdict(),
@@ -181,8 +185,15 @@ def _runs_and_table(arguments: argparse.Namespace) -> tuple[list[str], str | Non
         raise UserError(
             f"give either the folders of runs or --best, got both --best and {names[0]}"
         )
+    if arguments.pretrained and (names or arguments.best):
+        given = f"the run {names[0]}" if names else "--best"
+        raise UserError(f"--pretrained must be given without other models, got it with {given}")
+    if arguments.pretrained:
+        names = [f"pretrained:{arguments.pretrained}"]
     if not arguments.best and not names:
-        raise UserError("runs are missing: give their folders, or --best PROPERTY")
+        raise UserError(
+            "runs are missing: give their folders, --pretrained NAME or --best PROPERTY"
+        )
     if arguments.committee and arguments.best:
         raise UserError("--committee needs the folders of several runs, got --best, which is one")
     return names, table
@@ -287,7 +298,12 @@ def parser() -> CommandParser:
         "has saved, then the table: .csv, .tsv or .jsonl (.gz, .xz), .xlsx, .parquet, .feather or "
         ".json, or - for stdin; or a folder or archive of structures",
     )
-    add("-o", "--output", required=True, help="a .csv or .csv.gz, or - for stdout")
+    add("-o", "--output", default="-", help="a .csv or .csv.gz, or - for stdout (the default)")
+    add(
+        "--pretrained",
+        metavar="NAME",
+        help="instead of RUN...: use a network that ships with the package: oqmd",
+    )
     add(
         "--best",
         metavar="PROPERTY",

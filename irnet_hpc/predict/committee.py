@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from irnet_hpc.data.properties import floor_of
 from irnet_hpc.errors import UserError
 from irnet_hpc.pack.store import Pack, load_pack, pack_path
 from irnet_hpc.predict.domain import Domain, domain_of
@@ -29,14 +30,26 @@ from irnet_hpc.predict.held_out import (
     try_rows,
     val_rows,
 )
-from irnet_hpc.predict.intervals import ConformalInterval, calibrate, coverage
+from irnet_hpc.predict.intervals import (
+    ConformalInterval,
+    SteppedInterval,
+    calibrate,
+    calibrate_steps,
+    coverage,
+    half_width,
+)
 from irnet_hpc.predict.members import Member, make_predictor, read_member
 from irnet_hpc.predict.out_of_fold import MIN_VAL_ROWS, rows_beside
+from irnet_hpc.predict.portable import load_portable, source_line
 from irnet_hpc.predict.run_folders import runs_in
 from irnet_hpc.predict.screening import Ensemble, feature_layout
 from irnet_hpc.runs.pack_identity import differing_fields
+from irnet_hpc.runs.portable import folder_of, is_portable, name_of
 
 logger = logging.getLogger(__name__)
+
+# A value of 0 may come out of two float32 numbers as little more than 0, in any unit.
+FLOOR_ROUNDING = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +77,10 @@ class EnsembleReport:
     n_folds: int | None = None
     # val | out-of-fold: the rows that calibrate the interval.
     calibrated_on: str = "val"
+    # Of a portable model whose property has a floor (a band gap of 0): the share of test values
+    # above it, and the share of these that the interval holds.
+    above_floor: float | None = None
+    coverage_above_floor: float | None = None
 
 
 def own_pack(member: Member, pack_dir: Path | str | None) -> Pack:
@@ -94,7 +111,8 @@ def load_ensemble(
     """Load the models of runs, and their held-out rows.
 
     Args:
-        folders: Folders of finished runs, or folders that stand for several (run_folders.py).
+        folders: Folders of finished runs, or folders that stand for several (run_folders.py); or
+            one portable model, by its folder or as `pretrained:NAME`.
         pack_dir: Folder of the runs' packs; None: $IRNET_PACKS, else packs/.
         device: The device on which networks compute.
 
@@ -105,7 +123,18 @@ def load_ensemble(
     Raises:
         UserError: If a run cannot be used, alone or together with the others.
     """
-    members = [read_member(run, device) for folder in folders for run in runs_in(folder)]
+    paths = [folder_of(folder) for folder in folders]
+    if portable := next(filter(is_portable, paths), None):
+        if len(paths) > 1:
+            raise UserError(
+                f"a portable model must be given alone, got {name_of(portable)} and "
+                f"{len(paths) - 1} more: it does not keep its val rows one by one, so no mean with "
+                "other runs could be calibrated"
+            )
+        ensemble, portable_evidence = load_portable(portable, device)
+        logger.info(source_line(portable, ensemble))
+        return ensemble, portable_evidence
+    members = [read_member(run, device) for path in paths for run in runs_in(path)]
     _check_together(members)
     predictors = [make_predictor(member, device) for member in members]
     val: list[dict[str, HeldOutRows | UserError]] = []
@@ -232,11 +261,14 @@ def calibrate_ensemble(
             logger.info(_describe_weights(ensemble, name))
         if isinstance(val, HeldOut) and val is test and val.fold is not None:
             report = dataclasses.replace(report, n_folds=len(np.unique(val.fold)))
-        interval: ConformalInterval | None = None
+        interval: ConformalInterval | SteppedInterval | None = None
         try:
             if isinstance(val, UserError):
                 raise val
-            interval = calibrate(val.error, val.sd, level)
+            if val.prediction is not None:
+                interval = calibrate_steps(val.error, val.prediction, level)
+            else:
+                interval = calibrate(val.error, val.sd, level)
             kind = "val" if val.fold is None else "out-of-fold"
             report = dataclasses.replace(report, n_val=interval.n_rows, calibrated_on=kind)
         except UserError as error:
@@ -253,9 +285,19 @@ def calibrate_ensemble(
             if interval:
                 report = dataclasses.replace(
                     report,
-                    half_width=float(interval.half_width(test.sd).mean()),
+                    half_width=float(half_width(interval, test.sd, _at(test)).mean()),
                     coverage=_coverage(interval, test, report.n_folds is not None),
                 )
+                if test.prediction is not None:
+                    # The value is the prediction without its error. Rounding may leave a little.
+                    above = test.prediction - test.error > floor_of(name) + FLOOR_ROUNDING
+                    report = dataclasses.replace(
+                        report,
+                        above_floor=float(above.mean()),
+                        coverage_above_floor=coverage(
+                            interval, test.error[above], test.sd[above], test.prediction[above]
+                        ),
+                    )
         logger.info(describe_report(report))
         intervals[name] = interval
         reports.append(report)
@@ -298,14 +340,21 @@ def _describe_split(members: Sequence[Member]) -> str:
     return " ".join(filter(None, [by, held_out])) + (", and selected on them" if saw_test else "")
 
 
-def _coverage(interval: ConformalInterval, held: HeldOut, is_out_of_fold: bool) -> float | None:
+def _at(held: HeldOut) -> np.ndarray:
+    """Return the predictions of held-out rows; zeros where no interval depends on them."""
+    return np.zeros_like(held.error) if held.prediction is None else held.prediction
+
+
+def _coverage(
+    interval: ConformalInterval | SteppedInterval, held: HeldOut, is_out_of_fold: bool
+) -> float | None:
     """Return the fraction of rows whose value is within the interval; None if it is not known.
 
     The interval of out-of-fold rows was calibrated on the rows themselves. So each fold is measured
     by the interval that the other folds calibrate.
     """
     if not is_out_of_fold:
-        return coverage(interval, held.error, held.sd)
+        return coverage(interval, held.error, held.sd, held.prediction)
     assert held.fold is not None
     n_held = 0.0
     for number in np.unique(held.fold):
@@ -332,6 +381,12 @@ def describe_report(report: EnsembleReport) -> str:
             f"; the {report.level:.0%} interval, calibrated on {report.n_val:,} {kinds[0]} rows, "
             f"is ±{report.half_width:.3g} on average and holds {report.coverage:.1%} of the "
             f"{kinds[1]} values"
+        )
+    if report.coverage_above_floor is not None:
+        text += (
+            f"; {report.above_floor:.1%} of the test values are above "
+            f"{floor_of(report.property):g}, and of these it holds "
+            f"{report.coverage_above_floor:.1%}"
         )
     return text
 

@@ -36,6 +36,9 @@ class HeldOut(NamedTuple):
     of_members: np.ndarray  # (n_groups, n_rows) errors of each group's mean, in the same unit
     # (n_rows,) int, the fold of each row. None: the rows are not out of fold.
     fold: np.ndarray | None = None
+    # (n_rows,) predictions on which the width of the intervals is to depend, since the property has
+    # a floor, as band gaps have; None: it does not depend on them.
+    prediction: np.ndarray | None = None
 
 
 class Evidence(NamedTuple):

@@ -85,8 +85,9 @@ class Model:
             `low_<property>` and `high_<property>` if an interval could be calibrated; and
             `sd_<property>` if several models predict it. The last columns are `distance` (to the
             training rows; 1 is the limit), `outside` (why a row is outside the training data, or
-            empty) and `problem` (why a row has no prediction, or empty). The units are in
-            `attrs["units"]` of the DataFrame.
+            empty), of a portable model `seen_as` (`train` or `val` if its formula trained the model
+            or selected its epoch, or empty), and `problem` (why a row has no prediction, or empty).
+            The units are in `attrs["units"]` of the DataFrame.
 
         Raises:
             UserError: If a column is missing, or if the models need crystal structures.
@@ -119,9 +120,8 @@ class Model:
         candidates = frame_candidates(frame, layout.columns, layout.formula_needed)
         parts = []
         for batch in screen(ensemble, candidates, workers):
-            outside, problem = flag_columns(batch)
             columns = number_columns(ensemble, batch)
-            parts.append(pd.DataFrame({**columns, "outside": outside, "problem": problem}))
+            parts.append(pd.DataFrame({**columns, **flag_columns(batch)}))
         own = header[len(frame.columns) :]
         predictions = pd.concat(parts) if parts else pd.DataFrame(columns=own, dtype=float)
         predictions.index = frame.index
@@ -152,6 +152,7 @@ def load_model(
         runs: A finished run, or several, whose predictions are averaged. Each is the folder of a
             run or of all seeds of a model, or the result that `train_model` returned. The folder
             that `irnet_hpc.fit` or its model's `save` has written stands for the runs chosen there.
+            `"pretrained:oqmd"` is the network that ships with the package.
         results: The folder of all runs; a run that is given by its result is looked up there.
         pack_dir: Folder of the packs that the runs were trained on. The packs calibrate intervals
             and show which materials are outside the training data. None: $IRNET_PACKS, else packs/.

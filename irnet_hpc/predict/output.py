@@ -1,8 +1,9 @@
 """Write the predictions: select the rows and their order, and format the numbers.
 
 The columns of the input come first. Each property adds `predicted_`; `low_` and `high_` if it has
-an interval; and `sd_` if several members predict it. The last columns are `distance`, `outside` and
-`problem`. The units are in the file `about.json` beside the predictions.
+an interval; and `sd_` if several members predict it. The last columns are `distance`, `outside`,
+`seen_as` of a portable model, and `problem`. The units are in the file `about.json` beside the
+predictions.
 """
 
 import contextlib
@@ -50,6 +51,8 @@ class Tally(NamedTuple):
     n_outside: int = 0
     n_kept: int = 0
     n_seen: int = 0  # rows with the features of a training row
+    # Rows whose formula the model has seen; always 0 unless the model states its formulas.
+    n_known: int = 0
 
 
 class OutputBatch(NamedTuple):
@@ -70,7 +73,7 @@ def output_header(columns: Sequence[str], ensemble: Ensemble) -> list[str]:
         UserError: If a column of the input has the name of a column that predictions add.
     """
     own = [name for property in ensemble.properties for name in _names(ensemble, property)]
-    own += ["distance", "outside", "problem"]
+    own += ["distance", *flag_names(ensemble)]
     if taken := [name for name in own if name in columns]:
         raise UserError(
             f"the table already has a column {taken[0]!r}, a name that predictions need; "
@@ -99,11 +102,21 @@ def number_columns(ensemble: Ensemble, batch: ScreenedBatch) -> dict[str, np.nda
     return columns | {"distance": batch.distance}
 
 
-def flag_columns(batch: ScreenedBatch) -> tuple[list[str], list[str]]:
-    """Return the columns `outside` and `problem`; a row with a problem has an empty `outside`."""
+def flag_names(ensemble: Ensemble) -> list[str]:
+    """Return the names of the columns that hold text, in their order."""
+    return ["outside", *(["seen_as"] if ensemble.known else []), "problem"]
+
+
+def flag_columns(batch: ScreenedBatch) -> dict[str, list[str]]:
+    """Return the columns that hold text: name -> (n_rows,), as flag_names lists them.
+
+    A row with a problem has an empty `outside`.
+    """
     n_rows, problems = len(batch.outside), batch.problems
     outside = ["" if row in problems else batch.outside[row] for row in range(n_rows)]
-    return outside, [problems.get(row, "") for row in range(n_rows)]
+    seen_as = {} if batch.seen_as is None else {"seen_as": batch.seen_as}
+    problem = [problems.get(row, "") for row in range(n_rows)]
+    return {"outside": outside, **seen_as, "problem": problem}
 
 
 def format_rows(
@@ -127,6 +140,7 @@ def format_rows(
             tally.n_outside + n_outside,
             tally.n_kept + len(rows),
             tally.n_seen + int((batch.distance < SEEN).sum()),
+            tally.n_known + sum(map(bool, batch.seen_as or ())),
         )
         if row_filter.top is None:
             yield OutputBatch(_format(ensemble, batch, rows), tally)
@@ -160,10 +174,10 @@ def _format(ensemble: Ensemble, batch: ScreenedBatch, rows: np.ndarray) -> list[
         _format_numbers(values[rows], DIGITS[name.partition("_")[0]])
         for name, values in number_columns(ensemble, batch).items()
     ]
-    outside, problems = flag_columns(batch)
+    flags = flag_columns(batch).values()
     fields = batch.batch.fields
     return [
-        [*fields[row], *texts, outside[row], problems[row]]
+        [*fields[row], *texts, *(flag[row] for flag in flags)]
         for row, *texts in zip(rows.tolist(), *numbers, strict=True)
     ]
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from irnet_hpc.data.elements import SYMBOLS
+from irnet_hpc.data.known_formulas import KnownFormulas
 from irnet_hpc.data.materials import Materials, parse_materials
 from irnet_hpc.data.properties import floor_of
 from irnet_hpc.data.raw_table import RawTable
@@ -19,7 +20,7 @@ from irnet_hpc.features import sets as features
 from irnet_hpc.features.sets import FEATURE_SETS, Described
 from irnet_hpc.predict.candidates import Candidates, RowBatch
 from irnet_hpc.predict.domain import Domain
-from irnet_hpc.predict.intervals import ConformalInterval
+from irnet_hpc.predict.intervals import ConformalInterval, SteppedInterval, half_width
 from irnet_hpc.predict.members import Member, Predictor, set_width
 
 MAX_LISTED = 3  # features in a reason
@@ -51,12 +52,15 @@ class Ensemble(NamedTuple):
     predictors: tuple[Predictor, ...]  # one for each member
     domains: tuple[Domain | None, ...]  # one for each member; None: its pack is missing
     layout: FeatureLayout
-    intervals: dict[str, ConformalInterval | None]  # by property; None: not calibrated
+    # By property; None: not calibrated.
+    intervals: dict[str, ConformalInterval | SteppedInterval | None]
     # Property -> (n_groups of it,) with the sum 1; None: the groups of a property count the same.
     weights: dict[str, np.ndarray] | None = None
     # Places of members that are averaged before all else, since they are one model that was trained
     # on the folds of one table; None: each member is a group of its own.
     groups: tuple[tuple[int, ...], ...] | None = None
+    # The formulas that the model has seen, if it states them itself (portable.py).
+    known: KnownFormulas | None = None
 
     @property
     def properties(self) -> tuple[str, ...]:
@@ -86,7 +90,7 @@ class Ensemble(NamedTuple):
         interval = self.intervals[property]
         if interval is None:
             return None
-        half = interval.half_width(spread.sd)
+        half = half_width(interval, spread.sd, spread.mean)
         return np.maximum(spread.mean - half, floor_of(property)), spread.mean + half
 
 
@@ -105,6 +109,9 @@ class ScreenedBatch(NamedTuple):
     distance: np.ndarray  # (n_rows,) to the training rows; 1 is the limit, NaN: not known
     outside: list[str]  # (n_rows,) why a row lies outside the training data; empty: it does not
     problems: dict[int, str]  # row -> why it has no prediction
+    # (n_rows,) `train` or `val` if the model has seen the formula there, else empty; None: it does
+    # not state its formulas.
+    seen_as: list[str] | None = None
 
 
 def feature_layout(members: Sequence[Member]) -> FeatureLayout:
@@ -168,7 +175,7 @@ def screen(ensemble: Ensemble, candidates: Candidates, workers: int = 1) -> Iter
 
     def materials() -> Iterator[Materials]:
         for batch in candidates.batches:
-            waiting.append((batch, *_readable(ensemble.layout, batch, candidates.has_formula)))
+            waiting.append((batch, *_readable(ensemble, batch, candidates.has_formula)))
             yield waiting[-1][1]
 
     for described in features.describe_batches(ensemble.layout.names, materials(), workers):
@@ -176,12 +183,13 @@ def screen(ensemble: Ensemble, candidates: Candidates, workers: int = 1) -> Iter
 
 
 def _readable(
-    layout: FeatureLayout, batch: RowBatch, has_formula: bool
+    ensemble: Ensemble, batch: RowBatch, has_formula: bool
 ) -> tuple[Materials, dict[int, str]]:
     """Parse the rows of a batch. Returns the materials that could be read, and row -> problem.
 
     The field `line` of a material is the number of its row in the batch.
     """
+    layout = ensemble.layout
     problems = dict(batch.problems)
     rows = np.array([row for row in range(len(batch.fields)) if row not in problems], np.int64)
     # A table of feature columns may have no formulas. Any formula then does, since nothing uses it.
@@ -189,7 +197,7 @@ def _readable(
     columns = dict(zip(layout.columns, batch.columns[rows].T, strict=True))
     crystals = batch.crystals and batch.crystals.take(rows)
     table = RawTable(rows, formulas, formulas, columns=columns, crystals=crystals)
-    materials, rejected = parse_materials(table, named=False)
+    materials, rejected = parse_materials(table, named=ensemble.known is not None)
     for row in rejected:
         problems[row.line] = f"{row.reason}: {row.detail}" if row.detail else row.reason
     unknown = features.unknown_elements(layout.names, materials)
@@ -236,7 +244,20 @@ def _predict(
         spreads[name] = Spread(*(_placed(values, rows, n_rows) for values in spread))
     distance = _placed(_distance(ensemble, inputs, len(rows)), rows, n_rows)
     outside = _outside(elements, materials, _new_values(ensemble, inputs, rows), distance)
-    return ScreenedBatch(batch, spreads, distance, outside, problems)
+    return ScreenedBatch(
+        batch, spreads, distance, outside, problems, _seen_as(ensemble, materials, n_rows)
+    )
+
+
+def _seen_as(ensemble: Ensemble, materials: Materials, n_rows: int) -> list[str] | None:
+    """Return for each row whether its formula trained the model; None if that is not known."""
+    if ensemble.known is None:
+        return None
+    texts = [""] * n_rows
+    roles = ensemble.known.roles_of(materials.reduced.tolist())
+    for row, role in zip(materials.line.tolist(), roles, strict=True):
+        texts[row] = role
+    return texts
 
 
 def _distance(ensemble: Ensemble, inputs: list[np.ndarray], n_rows: int) -> np.ndarray:

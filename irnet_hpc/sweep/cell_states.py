@@ -217,6 +217,12 @@ class _Reader:
         result, _ = result_of(RunFolder(self.results / cell_name(origin)))
         return result.key if result else None
 
+    def _start_key(self, cell: Cell) -> str | None:
+        """Return the key of the run that a cell starts from; None: none, or it is not known."""
+        if cell.shipped:
+            return cell.shipped.key
+        return self.origin_key(cell.origin) if cell.origin else None
+
     def status(self, cell: Cell, attempt: Attempt | None) -> CellStatus:
         """Determine the state of a cell. `explain` adds later how the cell's SLURM job ended."""
         results = self.results
@@ -233,7 +239,7 @@ class _Reader:
             detail = f"MAE {result.test_mae:.4g} {result.unit}"
             return CellStatus(cell, results, CellState.DONE, detail, log, result)
         if result and identity:
-            origin_key = self.origin_key(cell.origin) if cell.origin else None
+            origin_key = self._start_key(cell)
             why = why_stale(cell, result, identity, origin_key)
         if held and not lease.is_expired(held, self.now()):
             heard_s = max(0.0, (self.now() or held.touched) - held.touched)
@@ -250,7 +256,7 @@ class _Reader:
         unknown, it is taken from the result, too.
         """
         identity = self.identities[cell.spec.pack]
-        origin_key = self.origin_key(cell.origin) if cell.origin else None
+        origin_key = self._start_key(cell)
         if result:
             identity = identity or result.pack_identity
             if cell.origin:
@@ -406,7 +412,7 @@ def why_stale(cell: Cell, result: RunResult, identity: dict, origin_key: str | N
         return f"trained on another pack: {', '.join(changed)}"
     if result.has_earlier_fit:
         return "its recipe was fitted to few rows by an earlier rule"
-    if cell.origin and origin_key and (result.origin or {}).get("key") != origin_key:
+    if origin_key and (result.origin or {}).get("key") != origin_key:
         return "its origin then had another recipe, pack or version"
     return "trained by another version of the program, or for another specification"
 

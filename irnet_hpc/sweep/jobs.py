@@ -72,6 +72,7 @@ def train_options(
     options += ["--seed", spec.seed, "--results", results]
     options += [] if spec.train_rows is None else ["--train-rows", spec.train_rows]
     options += ["--init", run_folder(results, cell.origin.spec)] if cell.origin else []
+    options += ["--init", cell.shipped.name] if cell.shipped else []
     options += ["--pack-dir", pack_dir] if pack_dir else []
     if others:
         options += ["--bundle", json.dumps([_bundle_member(s.cell) for s in (status, *others)])]

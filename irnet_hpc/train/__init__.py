@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "finished_spec",
             "read_finished",
             "read_tensors",
+            "write_compact",
             "write_tensors",
         ],
         "regressor": ["IRNetRegressor"],

@@ -105,7 +105,8 @@ def parser() -> CommandParser:
     add(
         "--init",
         metavar="RUN",
-        help="start from the weights of this finished run of the same model (its folder)",
+        help="start from the weights of this finished run of the same model (its folder), or of a "
+        "network in the package: pretrained:oqmd",
     )
     add("--results", default="results", help="folder of all runs (default: %(default)s)")
     add("--pack-dir", help="folder of packs (default: $IRNET_PACKS, else packs)")

@@ -1,6 +1,8 @@
 """Start a run from the weights of another run, its origin, and count the formulas that they share.
 
     python -m irnet_hpc.train --pack mine --property band_gap --layers 64BARx2-1 --init RUN
+    python -m irnet_hpc.train --pack mine-magpie+elements --property band_gap --architecture irnet \
+        --depth 17 --init pretrained:oqmd
 
 All layers except the output layer start with the weights of the origin; the output layer is
 initialised anew. The weights expect features that are scaled as for the origin, so the origin's
@@ -17,16 +19,18 @@ from torch import Tensor
 
 from irnet_hpc.data.benchmarks import is_benchmark
 from irnet_hpc.data.formulas import parse_formula, reduced_formula
+from irnet_hpc.data.known_formulas import KnownFormulas
 from irnet_hpc.errors import UserError
 from irnet_hpc.models.network import Network
 from irnet_hpc.pack.store import Pack, open_pack, pack_path, reported_rows
 from irnet_hpc.runs.classical_grids import Grid
 from irnet_hpc.runs.pack_identity import differing_fields
+from irnet_hpc.runs.portable import EVIDENCE, folder_of, is_portable, name_of
 from irnet_hpc.runs.recipes import Recipe, cannot_start
 from irnet_hpc.runs.result import RunResult
 from irnet_hpc.runs.spec import RunSpec, run_id
 from irnet_hpc.train.dataset import Dataset
-from irnet_hpc.train.model_file import read_finished
+from irnet_hpc.train.model_file import read_finished, read_tensors
 from irnet_hpc.train.scaling import Scaling
 
 logger = logging.getLogger(__name__)
@@ -56,13 +60,13 @@ class Origin:
         return self.result.key
 
 
-def read_origin(folder: Path | str) -> Origin:
-    """Read the run in a folder, to start from it.
+def read_origin(run_or_name: Path | str) -> Origin:
+    """Read a run, given by its folder or as `pretrained:NAME`, to start from it.
 
     Raises:
         UserError: If there is no run, or the run has not finished, has no network, or is damaged.
     """
-    run = read_finished(folder, "an init run")
+    run = read_finished(folder_of(run_or_name), "an init run")
     try:
         mean, scale = (
             run.tensors[f"feature_{name}"].double().numpy() for name in ("mean", "scale")
@@ -148,13 +152,17 @@ def describe(origin: Origin, pack: Pack, data: Dataset, pack_dir: Path | str | N
     """Describe the origin for run.json and result.json.
 
     The origin's pack is read to count the formulas that its rows share with the val and test
-    rows. If the pack cannot be read, a warning says why, and the counts are None.
+    rows. If the pack cannot be read, a warning says why, and the counts are None. A portable model
+    knows the formulas itself.
 
     Raises:
-        UserError: If the pack is a benchmark, and a formula that it tests trained the origin on any
-            property, or it is not known whether one did.
+        UserError: If a formula that the pack tests trained a portable model; or if the pack is a
+            benchmark, and such a formula trained any other origin, on any property, or it is not
+            known whether one did.
     """
     spec = origin.spec
+    if is_portable(origin.folder):
+        return _described(origin, _shared_with_portable(origin, pack, data))
     shared: tuple[int | None, int | None] = (None, None)
     try:
         path = pack.path if spec.pack == pack.name else pack_path(spec.pack, pack_dir)
@@ -174,12 +182,17 @@ def describe(origin: Origin, pack: Pack, data: Dataset, pack_dir: Path | str | N
             f"{shared[1]:,} formulas that it tests have trained or selected that run "
             f"({spec.property} of {spec.pack}); its test MAE would not compare to published ones"
         )
+    return _described(origin, shared)
+
+
+def _described(origin: Origin, shared: tuple[int | None, int | None]) -> dict:
+    """Return the facts about an origin, with the numbers of val and test formulas it has seen."""
     named = {
-        name: getattr(spec, name)
+        name: getattr(origin.spec, name)
         for name in ("pack", "property", "model", "recipe", "protocol", "train_rows")
     }
     return (
-        {"folder": str(origin.folder), "key": origin.key}
+        {"folder": name_of(origin.folder), "key": origin.key}
         | named
         | dict(zip(SHARED, shared, strict=True))
     )
@@ -222,12 +235,58 @@ def trained_on(origin: Origin, path: Path) -> set[str]:
 
 def n_shared(pack: Pack, data: Dataset, others: set[str]) -> tuple[int, int]:
     """Count how many of the formulas in `others` occur in val rows, and how many in test rows."""
-    formulas, counts = pack.formulas(slice(0, pack.n_rows)), []
-    for part in (data.val, data.test):
-        distinct = {formulas[row] for row in part.row}
-        reduced = {reduced_formula(parse_formula(formula)) for formula in distinct}
-        counts.append(len(reduced & others))
-    return counts[0], counts[1]
+    in_val, in_test = _held_out_formulas(pack, data)
+    return len(in_val & others), len(in_test & others)
+
+
+def _held_out_formulas(pack: Pack, data: Dataset) -> tuple[set[str], set[str]]:
+    """Return the reduced formulas of the val rows, and those of the test rows."""
+    formulas = pack.formulas(slice(0, pack.n_rows))
+    in_val, in_test = (
+        {reduced_formula(parse_formula(formula)) for formula in {formulas[row] for row in part.row}}
+        for part in (data.val, data.test)
+    )
+    return in_val, in_test
+
+
+def formulas_of_portable(folder: Path) -> KnownFormulas:
+    """Read which formulas trained a portable model, and which selected its epoch.
+
+    Raises:
+        UserError: If the file is missing or damaged.
+    """
+    path = folder / EVIDENCE
+    tensors, _ = read_tensors(path)
+    try:
+        train, val = (tensors[f"formulas.{role}"].numpy() for role in ("train", "val"))
+    except KeyError as error:
+        raise UserError(f"{path}: it is damaged: it has no {error}") from None
+    return KnownFormulas(train, val)
+
+
+def _shared_with_portable(origin: Origin, pack: Pack, data: Dataset) -> tuple[int, int]:
+    """Count the val formulas that a portable model has seen; it has seen none of the test formulas.
+
+    Raises:
+        UserError: If it has seen a test formula.
+    """
+    known = formulas_of_portable(origin.folder)
+    in_val, in_test = _held_out_formulas(pack, data)
+    if n_test := known.n_seen(in_test):
+        raise UserError(
+            f"a run on {pack.name} cannot start from {name_of(origin.folder)}, since {n_test:,} of "
+            f"the {len(in_test):,} formulas that it tests have trained that network or selected "
+            f"its epoch; a pack with the {_split_in_words(origin)} has no such formula"
+        )
+    return known.n_seen(in_val), 0
+
+
+def _split_in_words(origin: Origin) -> str:
+    """Say how a pack must be split so that it tests no formula that the origin has seen."""
+    split = origin.result.pack_identity["split"]
+    if split.get("by") == "reduced formula":
+        return f"split `random` and split seed {split['seed']}"
+    return f"split of {origin.spec.pack}"
 
 
 def in_words(facts: dict | None, recipe: Recipe, spec: RunSpec) -> str:

@@ -90,7 +90,7 @@ def test_every_row_of_a_material_measured_at_several_temperatures_counts(tmp_pat
 def test_rows_in_common_are_those_with_the_same_id_formula_value_and_rank():
     first = {("a", "O", 1.0, 0): 1.5, ("a", "O", 1.0, 1): 2.0, ("a", "O", 3.0, 0): 3.0}
     second = {("a", "O", 3.0, 0): 5.0, ("a", "O", 1.0, 0): 2.5, ("b", "O", 1.0, 0): 9.0}
-    error, sd, of_members, _ = in_common([first, second])
+    error, sd, of_members, *_ = in_common([first, second])
     # Means 2.0 and 4.0 for the values 1 and 3; the two predictions differ by 1 and 2.
     np.testing.assert_allclose(error, [1.0, 1.0])
     np.testing.assert_allclose(sd, [math.sqrt(0.5), math.sqrt(2)])

@@ -9,7 +9,8 @@ import pytest
 
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import write_json
-from irnet_hpc.runs.spec import run_id
+from irnet_hpc.runs.portable import shipped_result
+from irnet_hpc.runs.spec import read_recipe, read_spec, run_id, run_key
 from irnet_hpc.sweep import cell_attempt
 from irnet_hpc.sweep.cell_states import cell_name, read_ledger
 from irnet_hpc.sweep.jobs import train_options
@@ -542,3 +543,67 @@ def test_a_sweep_pretrains_and_then_fine_tunes(tmp_path, alloys_pack):
     shown = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert "started from size_mismatch big" in shown.stdout, shown.stdout + shown.stderr
     assert "stale" not in shown.stdout
+
+
+# ------------------------------------------------------------------- the networks of the package
+
+SHIPPED = """
+packs: [mine-magpie+elements, other-magpie, folds-magpie+elements]
+properties: [band_gap]
+models: [irnet-17, irnet-10]
+recipes: [{name: tune, base: onecycle, epochs: 5}]
+init: [null, "pretrained:oqmd"]
+resources: {minutes: 30}
+"""
+
+
+@pytest.fixture
+def shipped(matrix_of, tmp_path):
+    folds = {"by": "folds", "n_folds": 5, "seed": 0}
+    for name, features, split in (
+        ("mine-magpie+elements", "magpie+elements", None),
+        ("other-magpie", "magpie", None),
+        ("folds-magpie+elements", "magpie+elements", folds),
+    ):
+        more = {"split": split} if split else {}
+        write_pack(tmp_path / "packs", name, {"band_gap": "eV"}, features=features, **more)
+    return matrix_of(SHIPPED)
+
+
+def test_cells_start_from_a_network_of_the_package_without_a_cell_for_it(shipped):
+    result = shipped_result("oqmd")
+    started = [cell for cell in shipped.cells if cell.shipped]
+    assert [cell.spec.pack for cell in started] == ["mine-magpie+elements", "folds-magpie+elements"]
+    assert all(cell.origin is None and cell.spec.model == "irnet-17" for cell in started)
+    origin = read_spec(result.spec)
+    assert {cell.spec.start_from for cell in started} == {
+        run_id(origin, read_recipe(origin, result.recipe))
+    }
+    assert len(shipped.cells) == 3 * 2 + 2
+    assert sum(dropped.n_cells for dropped in shipped.dropped) == 4
+    assert len([note for note in shipped.notes if "pretrained:oqmd" in note]) == 1
+
+
+def test_such_a_cell_is_trained_with_init_and_is_stale_with_another_network(
+    shipped, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("IRNET_STATE", str(tmp_path / "state"))
+    cell, results = next(cell for cell in shipped.cells if cell.shipped), tmp_path / "results"
+
+    def entry():
+        (found,) = [one for one in read_ledger(shipped, results).cells if one.cell == cell]
+        return found
+
+    options = train_options(entry(), results, None)
+    assert options[options.index("--init") + 1] == "pretrained:oqmd"
+    (identity,) = [pack.identity for pack in shipped.packs if pack.name == cell.spec.pack]
+    for origin_key, state in ((shipped_result("oqmd").key, "done"), ("0" * 64, "stale")):
+        key = run_key(cell.spec, cell.recipe, identity, origin_key)
+        write_result(shipped, cell, results, key=key, origin={"key": origin_key})
+        assert entry().state == state
+
+
+def test_an_entry_of_init_that_is_other_text_is_refused(matrix_of):
+    for text in ("oqmd", "pretrained:oqdm"):
+        with pytest.raises(UserError):
+            matrix_of(SHIPPED.replace("pretrained:oqmd", text))

@@ -94,8 +94,11 @@ class MatrixKeys:
         ),
     ] = dataclasses.field(default_factory=lambda: ["all"])
     init: Annotated[
-        list[dict | None],
-        Meta(description="the trained cells to start from (see below); null: random weights"),
+        list[dict | str | None],
+        Meta(
+            description="the trained cells to start from (see below), or `pretrained:oqmd`, the "
+            "network that ships with the package; null: random weights"
+        ),
     ] = dataclasses.field(default_factory=lambda: [None])
     resources: Annotated[
         dict | list[dict],

@@ -37,11 +37,14 @@ from irnet_hpc.sweep.matrix.models import (
 from irnet_hpc.sweep.matrix.origins import (
     Init,
     OriginPacks,
+    ShippedInit,
     notes_on_origins,
+    notes_on_shipped,
     origin_packs,
     read_init,
     row_count,
     why_no_origin,
+    why_not_shipped,
 )
 from irnet_hpc.sweep.matrix.pack_keys import axes_of
 from irnet_hpc.sweep.matrix.packs import MatrixPack, PackDefaults, read_packs
@@ -73,6 +76,8 @@ class Cell:
     states_memory: bool
     # The cell from which this one starts; it is also a cell of the matrix.
     origin: "Cell | None" = None
+    # The network of the package from which this cell starts, which is not a cell.
+    shipped: ShippedInit | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +166,7 @@ def _read(path: Path, table: dict, pack_dir: Path | str | None) -> Matrix:
     }
     packs = [*axes.packs, *more.values()]
     notes = [*axes.notes_on_recipes, *axes.targets.notes, *notes_on_origins(axes.origins, packs)]
+    notes += notes_on_shipped(axes.inits, axes.packs)
     notes += [*notes_on_seeds, *_notes_on_ranks(cells), *shapes.notes()]
     budget = table.get("budget_device_hours")
     if isinstance(budget, bool) or not (
@@ -197,7 +203,7 @@ class _Axes:
     protocols: list[str]
     seeds: list[int]
     train_rows: list[int | None]
-    inits: list[Init | None]
+    inits: list[Init | ShippedInit | None]
     origins: OriginPacks
 
     @property
@@ -350,7 +356,13 @@ def _cells(axes: _Axes, shapes: ShapeTable) -> tuple[list[Cell], list[Dropped], 
             seedless[model.name] += 1
             continue
         origin = None
-        if init:
+        shipped = init if isinstance(init, ShippedInit) else None
+        if shipped:
+            if absence := why_not_shipped(shipped, spec, by_name[pack]):
+                lost[absence] += 1
+                continue
+            spec = dataclasses.replace(spec, start_from=run_id(shipped.model, shipped.recipe))
+        elif isinstance(init, Init):
             origin_pack = axes.origins[init, pack]
             if absence := why_no_origin(init, origin_pack, by_name[pack]):
                 lost[absence] += 1
@@ -362,7 +374,7 @@ def _cells(axes: _Axes, shapes: ShapeTable) -> tuple[list[Cell], list[Dropped], 
             _add(cells, origin)
             spec = dataclasses.replace(spec, start_from=run_id(origin_spec, init.recipe))
         resources, stated = shapes.resources_of(spec), shapes.states_memory(spec)
-        _add(cells, Cell(spec, recipe.of(model), recipe.option, resources, stated, origin))
+        _add(cells, Cell(spec, recipe.of(model), recipe.option, resources, stated, origin, shipped))
     dropped = [Dropped(product, why, count) for (product, why), count in lost.items()]
     notes = []
     if seedless:

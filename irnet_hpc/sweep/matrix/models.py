@@ -13,7 +13,7 @@ from irnet_hpc.runs.recipes import DEFAULT_RECIPE, Recipe, cannot_start, resolve
 from irnet_hpc.runs.spec import known_architecture, model_name, model_of
 from irnet_hpc.sweep.matrix.fields import check_keys, entries_of
 from irnet_hpc.sweep.matrix.keys import MatrixKeys, ModelKeys
-from irnet_hpc.sweep.matrix.origins import Init
+from irnet_hpc.sweep.matrix.origins import Init, ShippedInit
 
 
 class ModelEntry(NamedTuple):
@@ -58,7 +58,7 @@ class Combination(NamedTuple):
     # The number of first training rows; None: all rows.
     train_rows: int | None
     # The origin; None: random weights.
-    init: Init | None
+    init: Init | ShippedInit | None
     model: ModelEntry
 
 

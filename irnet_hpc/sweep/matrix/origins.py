@@ -2,10 +2,14 @@
 
     init: [null, {pack: oqmd-magpie, property: formation_energy}]      # null: random weights
     init: [{pack: {name: big, source: big.csv}, property: band_gap, recipe: paper, train_rows: 50}]
+    init: [null, pretrained:oqmd]                     # the network that ships with the package
 
 The cell whose weights are used is called the origin. It has the same model and seed as the cell
 that starts from it, and its pack has the same split, so it was not trained on any test formula of
 that cell.
+
+A network that ships with the package is no cell: it is trained already. A training that starts from
+it is refused if the pack tests a formula that the network has seen.
 """
 
 import dataclasses
@@ -17,10 +21,11 @@ from typing import Annotated
 from msgspec import Meta
 
 from irnet_hpc.data.properties import PROPERTIES
-from irnet_hpc.data.splits import RANDOM
+from irnet_hpc.data.splits import RANDOM, SplitRule, rule_of_identity
 from irnet_hpc.errors import UserError, check_choice
+from irnet_hpc.runs.portable import PREFIX, SHIPPED, is_shipped, shipped_result
 from irnet_hpc.runs.recipes import DEFAULT_RECIPE, Recipe, cannot_start, resolve
-from irnet_hpc.runs.spec import PROTOCOLS, RunSpec
+from irnet_hpc.runs.spec import PROTOCOLS, RunSpec, read_recipe, read_spec
 from irnet_hpc.sweep.matrix.fields import check_keys, check_value
 from irnet_hpc.sweep.matrix.pack_keys import over_splits, spelled_out
 from irnet_hpc.sweep.matrix.packs import MatrixPack, PackDefaults, read_packs
@@ -80,8 +85,26 @@ class Init:
         )
 
 
-def read_init(entry: dict) -> Init:
+@dataclasses.dataclass(frozen=True)
+class ShippedInit:
+    """An entry of `init` that names a network of the package."""
+
+    name: str  # as it is given to `train --init`, such as pretrained:oqmd
+    model: RunSpec
+    recipe: Recipe
+    key: str
+    features: str
+    split: SplitRule | None
+
+    def describe(self) -> str:
+        """Return the name."""
+        return self.name
+
+
+def read_init(entry: dict | str) -> Init | ShippedInit:
     """Read an entry of `init`. Raises UserError, which lists the known keys, for an unknown key."""
+    if isinstance(entry, str):
+        return _read_shipped(entry)
     check_keys("key of init", entry, InitKeys)
     pack, name = entry.get("pack"), entry.get("property")
     check_value("pack of init", pack, str | dict)
@@ -100,6 +123,19 @@ def read_init(entry: dict) -> Init:
     return Init(pack_name, json.dumps(pack), name, recipe, option, protocol, rows)
 
 
+def _read_shipped(text: str) -> ShippedInit:
+    """Read an entry of `init` that is text, which must name a network of the package."""
+    if not is_shipped(text):
+        names = ", ".join(PREFIX + name for name in SHIPPED)
+        raise UserError(f"an entry of init must be a mapping, null or {names}, got {text!r:.80}")
+    result = shipped_result(text.removeprefix(PREFIX))
+    spec, identity = read_spec(result.spec), result.pack_identity
+    recipe = read_recipe(spec, result.recipe)
+    assert isinstance(recipe, Recipe)  # since it is a network
+    split = rule_of_identity(identity["split"])
+    return ShippedInit(text, spec, recipe, result.key, identity["features"], split)
+
+
 def row_count(name: str, value: object) -> int | None:
     """Read a number of training rows. Returns None for `all` and null, which mean all rows."""
     if value in ("all", None):
@@ -113,7 +149,9 @@ OriginPacks = dict[tuple[Init, str], MatrixPack]
 
 
 def origin_packs(
-    inits: Sequence[Init | None], packs: Sequence[MatrixPack], pack_dir: Path | str | None
+    inits: Sequence[Init | ShippedInit | None],
+    packs: Sequence[MatrixPack],
+    pack_dir: Path | str | None,
 ) -> OriginPacks:
     """Find the pack that each origin is trained on.
 
@@ -122,7 +160,7 @@ def origin_packs(
     """
     known = {pack.name: pack for pack in packs}
     found: OriginPacks = {}
-    for init in filter(None, inits):
+    for init in (one for one in inits if isinstance(one, Init)):
         entry = json.loads(init.pack_entry)
         for target in packs:
             axes = split_axes(target)
@@ -200,6 +238,39 @@ def why_no_origin(init: Init, origin: MatrixPack, target: MatrixPack) -> tuple[s
             f"of {origin.name} {origin_features}",
         )
     return None
+
+
+def why_not_shipped(init: ShippedInit, cell: RunSpec, target: MatrixPack) -> tuple[str, str] | None:
+    """Explain why a cell cannot start from a network of the package.
+
+    Returns:
+        (product, reason); None if it can.
+    """
+    if init.model.layer_string.rpartition("-")[0] != cell.layer_string.rpartition("-")[0]:
+        return f"{cell.model} × init {init.name}", f"{init.name} is {init.model.model}"
+    if (features := _features_of(target)) != init.features:
+        return (
+            f"{target.name} × init {init.name}",
+            f"the features of {target.name} are {features}, of {init.name} {init.features}",
+        )
+    return None
+
+
+def notes_on_shipped(
+    inits: Sequence[Init | ShippedInit | None], packs: Sequence[MatrixPack]
+) -> list[str]:
+    """Return a note for each pack that may test formulas which a network of the package has seen.
+
+    Such a cell fails, with a sentence that counts these formulas.
+    """
+    return [
+        f"pack {pack.name} has another split than {init.name}, so its cells fail if it tests a "
+        "formula that this network has seen"
+        for init in inits
+        if isinstance(init, ShippedInit)
+        for pack in packs
+        if pack.split is None or pack.split != init.split
+    ]
 
 
 def notes_on_origins(found: OriginPacks, packs: Sequence[MatrixPack]) -> list[str]:
