@@ -1,6 +1,7 @@
 """Test the console: exit status, --json, progress bars, and the command to type next."""
 
 import contextlib
+import csv
 import fcntl
 import importlib
 import io
@@ -373,9 +374,12 @@ def test_the_json_of_pack_and_predict_has_what_they_wrote(outputs, folder):
     )
     assert "60 rows read" in lines
     told, _ = answer("irnet_hpc.predict", next(folder.glob(RUN)), "formulas.csv", "-o", "told.csv")
+    with (folder / "told.csv").open() as file:
+        (row,) = csv.DictReader(file)
     assert told["rows"] == {
         "n_rows": 1,
         "n_problems": 0,
+        "n_seen": int(float(row["distance"]) == 0),
         "n_outside": told["rows"]["n_outside"],
         "n_kept": 1,
     }
