@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from irnet_hpc.pack.store import load_pack as load_pack
     from irnet_hpc.pack.table import pack_table as pack_table
     from irnet_hpc.predict.model import load_model as load_model
+    from irnet_hpc.predict.structure_features import featurize_structures as featurize_structures
     from irnet_hpc.sweep.table import run_sweep as run_sweep
     from irnet_hpc.train.library import train_model as train_model
     from irnet_hpc.train.regressor import IRNetRegressor as IRNetRegressor
@@ -44,6 +45,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "sweep.table": ["run_sweep"],
         "aggregate.report": ["make_tables"],
         "predict.model": ["load_model"],
+        "predict.structure_features": ["featurize_structures"],
         "train.regressor": ["IRNetRegressor"],
         "errors": ["UserError"],
     },

@@ -53,7 +53,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "loading": ["DEFAULT_ROWS", "Loaded", "load_source"],
         "materials": ["LostValue", "Materials", "Rejected", "lose", "parse_materials", "reject"],
         "numerals": ["parse_column", "parse_number", "parse_reported"],
-        "properties": ["PROPERTIES", "floor_of"],
+        "properties": ["PROPERTIES", "floor_of", "lowest_of"],
         "raw_csv": ["delimiter_of", "is_formula_column", "with_named_index"],
         "raw_files": ["foreign_text"],
         "raw_jsonl": ["parse_json_line", "parse_structure", "source_of"],

@@ -54,6 +54,14 @@ def floor_of(name: str) -> float:
     return PROPERTIES[name].floor if name in PROPERTIES else -math.inf
 
 
+def lowest_of(name: str) -> float:
+    """Return the bound below which no value of a property lies, in its unit; -inf if none is known.
+
+    It is the property's floor, or else the limit below which packing removes values as errors.
+    """
+    return max(PROPERTIES[name].floor, PROPERTIES[name].lowest) if name in PROPERTIES else -math.inf
+
+
 def unit_of(name: str, stated: str | None = None) -> str:
     """Return the unit of a property, from PROPERTIES or else from the user.
 

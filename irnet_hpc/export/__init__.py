@@ -1,4 +1,4 @@
-"""Export a finished run as ONNX or as a portable model, compared with its model, with a card."""
+"""Export finished runs as ONNX or as a portable model, compared with them, with a card."""
 
 import lazy_loader
 

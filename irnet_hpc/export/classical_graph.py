@@ -1,52 +1,31 @@
-"""Write a fitted classical model as an ONNX graph with the same input and output as a network's.
+"""Convert a fitted classical model to an ONNX graph with the same input and output as a network's.
 
 skl2onnx converts the estimator. The nodes around it scale the features, convert the output to the
 property's unit, and raise it to the floor.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from irnet_hpc.distributed.processes import no_warnings
 from irnet_hpc.errors import UserError
-from irnet_hpc.export.graph import OPSET, metadata_of
+from irnet_hpc.export.graph import OPSET, metadata_of_one
 from irnet_hpc.predict.members import ClassicalMember
 
 if TYPE_CHECKING:
-    from onnx import NodeProto, TensorProto
+    from onnx import ModelProto, NodeProto, TensorProto
 
-# The models that skl2onnx 1.20 converts. It raises an error for the boosted trees of scikit-learn
-# 1.9, and TabM is no model of scikit-learn.
-CONVERTED = (
-    *("linear", "ridge", "elastic_net", "sgd", "svr", "decision_tree", "adaboost", "bagging"),
-    *("extra_trees", "random_forest"),
-)
 # Version 3 of the trees' operators is the last that takes all numbers as attributes.
 OPSET_ML = 3
 
 
-def check_converted(member: ClassicalMember) -> None:
-    """Raise UserError if the model is of a kind that cannot be written as ONNX."""
-    if member.spec.architecture not in CONVERTED:
-        raise UserError(
-            f"a classical model that is exported must be one of {', '.join(CONVERTED)}, got "
-            f"{member.spec.architecture}, which skl2onnx does not convert"
-        )
-
-
-def write_classical_graph(path: Path, member: ClassicalMember) -> None:
-    """Write the model of a classical run as an ONNX file.
-
-    Args:
-        path: The file to write.
-        member: The model.
+def classical_graph(member: ClassicalMember) -> "ModelProto":
+    """Return the model of a classical run as an ONNX model.
 
     Raises:
-        UserError: If skl2onnx cannot convert the model, or the graph is too large for a file.
+        UserError: If skl2onnx cannot convert the model.
     """
-    import onnx
     from onnx import TensorProto, helper
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
@@ -77,17 +56,8 @@ def write_classical_graph(path: Path, member: ClassicalMember) -> None:
     domains = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", OPSET_ML)]
     # IR version 10 is the one that torch's graphs of this opset have.
     model = helper.make_model(graph, opset_imports=domains, ir_version=10)
-    helper.set_model_props(model, metadata_of(member))
-    # protobuf, which knows no file above 2 GiB, has an error class of its own for it.
-    try:
-        onnx.checker.check_model(model)
-        content = model.SerializeToString()
-    except Exception as error:
-        raise UserError(
-            f"the graph of {member.spec.architecture} cannot be written: "
-            f"{' '.join(str(error).split())[:200]}"
-        ) from None
-    path.write_bytes(content)
+    helper.set_model_props(model, metadata_of_one(member))
+    return model
 
 
 def _constants(member: ClassicalMember) -> dict[str, Any]:

@@ -3,16 +3,20 @@
 import contextlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from irnet_hpc.distributed.processes import Shared, no_warnings
+from irnet_hpc.errors import UserError
 from irnet_hpc.predict.members import Member, NetworkMember, fold_normalisation
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 OPSET = 18
 
@@ -56,13 +60,8 @@ class Graph(nn.Module):
         return torch.where(is_finite, x, torch.nan)
 
 
-def write_graph(path: Path, member: NetworkMember) -> None:
-    """Write the network of a run as an ONNX file.
-
-    Args:
-        path: The file to write.
-        member: The network.
-    """
+def network_graph(member: NetworkMember) -> "ModelProto":
+    """Return the network of a run as an ONNX model."""
     import onnx
 
     example = torch.zeros(2, len(member.feature_labels), dtype=torch.float32)
@@ -81,20 +80,54 @@ def write_graph(path: Path, member: NetworkMember) -> None:
     # torch.onnx.export returns None only with dynamo=False.
     assert program is not None
     model = program.model_proto
-    onnx.helper.set_model_props(model, metadata_of(member))
-    onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString())
+    onnx.helper.set_model_props(model, metadata_of_one(member))
+    return model
 
 
-def metadata_of(member: Member) -> dict[str, str]:
-    """Return the metadata of a file: the properties, units, features and key of its run."""
+def write_graph(path: Path, model: "ModelProto", name: str) -> None:
+    """Check an ONNX model and write it to a file.
+
+    Args:
+        path: The file to write.
+        model: The model.
+        name: The name of the model in a message.
+
+    Raises:
+        UserError: If the model is invalid, or too large for a file.
+    """
+    import onnx
+
+    # protobuf, which knows no file above 2 GiB, has an error class of its own for it.
+    try:
+        onnx.checker.check_model(model)
+        content = model.SerializeToString()
+    except Exception as error:
+        raise UserError(
+            f"the graph of {name} cannot be written: {' '.join(str(error).split())[:200]}"
+        ) from None
+    path.write_bytes(content)
+
+
+def metadata_of(members: Sequence[Member], features: str, labels: Sequence[str]) -> dict[str, str]:
+    """Return the metadata of a file: the properties, units, features and keys of its runs.
+
+    Args:
+        members: The runs.
+        features: The feature sets of all runs, as a sum.
+        labels: The labels of the features of the graph, (n_features,).
+    """
     return {
-        "property": ",".join(member.units),
-        "unit": ",".join(member.units.values()),
-        "features": member.result.pack_identity["features"],
-        "feature_labels": json.dumps(member.feature_labels, ensure_ascii=False),
-        "key": member.result.key,
+        "property": ",".join(members[0].units),
+        "unit": ",".join(members[0].units.values()),
+        "features": features,
+        "feature_labels": json.dumps(list(labels), ensure_ascii=False),
+        "key": ",".join(member.result.key for member in members),
     }
+
+
+def metadata_of_one(member: Member) -> dict[str, str]:
+    """Return the metadata of a file of a single run."""
+    return metadata_of([member], member.result.pack_identity["features"], member.feature_labels)
 
 
 @contextlib.contextmanager
@@ -112,15 +145,16 @@ def _quiet() -> Iterator[None]:
 _errors_alone = Shared(_quiet)
 
 
-def evaluate_graph(path: Path, x: np.ndarray) -> tuple[np.ndarray, str]:
+def evaluate_graph(path: Path, x: np.ndarray, output: str = "prediction") -> tuple[np.ndarray, str]:
     """Predict rows with an ONNX file.
 
     Args:
         path: The ONNX file.
         x: (n_rows, n_features) float32, features as packed.
+        output: The output to compute: `prediction`, or `sd` of a mean of several models.
 
     Returns:
-        The predictions (n_rows, n_properties), in the properties' units, and the name of the
+        The output (n_rows, n_properties), in the properties' units, and the name of the
         runtime that evaluated the graph.
     """
     session: Any
@@ -133,7 +167,7 @@ def evaluate_graph(path: Path, x: np.ndarray) -> tuple[np.ndarray, str]:
     else:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         evaluator = f"onnxruntime {onnxruntime.__version__}"
-    return session.run(None, {"features": x})[0], evaluator
+    return session.run([output], {"features": x})[0], evaluator
 
 
 @torch.no_grad()

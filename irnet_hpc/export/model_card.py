@@ -1,4 +1,4 @@
-"""Write the model card of an exported model from the run's records.
+"""Write the model card of an exported model from the records of its runs.
 
 A model card describes a model to its users: data, protocol, errors, limits and use. It follows
 Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019).
@@ -6,18 +6,25 @@ Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019).
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
+from irnet_hpc.data.properties import PROPERTIES, lowest_of
 from irnet_hpc.data.sources import SOURCES
 from irnet_hpc.features.sets import ELEMENTS, FEATURE_SETS, parse_feature_sets
+from irnet_hpc.predict.committee import describe_report
+from irnet_hpc.predict.intervals import ConformalInterval
 from irnet_hpc.runs.classical_grids import point_text
 from irnet_hpc.runs.recipes import DEFAULT_RECIPE, RECIPES, Recipe
 from irnet_hpc.runs.result import RunResult
-from irnet_hpc.runs.spec import RunSpec, run_folder
+from irnet_hpc.runs.spec import RunSpec, run_folder, run_name
 
 if TYPE_CHECKING:
     from irnet_hpc.predict.committee import EnsembleReport
+    from irnet_hpc.predict.intervals import SteppedInterval
+    from irnet_hpc.predict.members import Member
 
 # Fields of a result that have a separate value for each property.
 ROW = (
@@ -27,17 +34,24 @@ ROW = (
 
 
 class ExportedModel(NamedTuple):
-    """An exported model, with the facts on its card that the run's own records do not have."""
+    """An exported model, with the facts on its card that the runs' own records do not have."""
 
     file: str  # name of the model's file
+    size: int  # of this file, in bytes
     units: dict[str, str]  # property -> unit, in the order of the outputs
+    features: str  # the feature sets, as a sum
     feature_labels: Sequence[str]  # (n_features,)
+    pack: str  # path of the pack of the first run
     floors: dict[str, float]  # property -> lowest prediction, if predictions are cut there
     elements: frozenset[str] | None  # symbols in the training rows; None: not known
     licence: str
     citation: str
     verified: str  # a sentence on how well the graph agrees with the model
     reports: Sequence["EnsembleReport"]  # with intervals only if the run's pack was available
+    # Property -> how wide its intervals are; None: not calibrated.
+    intervals: "Mapping[str, ConformalInterval | SteppedInterval | None]"
+    weights: Sequence[dict[str, float]]  # of each run in the mean: property -> weight
+    n_groups: int  # number of models that are averaged; the runs of a model on folds are one
 
 
 class SourceFacts(NamedTuple):
@@ -48,51 +62,56 @@ class SourceFacts(NamedTuple):
     citation: str
 
 
-def model_card(spec: RunSpec, result: RunResult, exported: ExportedModel) -> str:
+def model_card(members: Sequence["Member"], exported: ExportedModel) -> str:
     """Return the card as Markdown.
 
     Args:
-        spec: The specification of the run.
-        result: The result of the run.
+        members: The runs whose model, or whose mean, was exported.
         exported: The model that was written.
     """
-    names = ", ".join(f"{name} ({unit})" for name, unit in exported.units.items())
+    first, names = members[0], ", ".join(f"{n} ({unit})" for n, unit in exported.units.items())
     sections = {
-        "Data": _data(spec, result, exported),
-        "Protocol": _protocol(spec, result),
-        "Errors": _errors(spec, result, exported),
-        "Limits": _limits(result, exported),
-        "Use": _use(result, exported),
-        "Origin": _origin(spec, result),
+        "Data": _data(members, exported),
+        "Protocol": _protocol(members),
+        "Errors": _errors(members, exported),
+        "Limits": _limits(first.result, exported),
+        "Use": _use(first.result, exported),
+        "Origin": "\n\n".join(_origin(member) for member in members),
     }
+    what = f"of {len(members)} runs, " if len(members) > 1 else ""
+    models = " and ".join(dict.fromkeys(member.spec.model for member in members))
     intro = (
-        f"`{exported.file}` predicts {names} of a material from {len(exported.feature_labels)} "
-        f"features, feature set `{result.pack_identity['features']}`. {exported.verified}"
+        f"`{exported.file}` ({size_text(exported.size)}) predicts {names} of a material from "
+        f"{len(exported.feature_labels)} features, feature set `{exported.features}`. "
+        f"{exported.verified}"
     )
-    parts = [f"# {spec.model}: {names}", intro]
+    parts = [f"# {'Mean ' if what else ''}{what}{models}: {names}", intro]
     parts += [f"## {title}\n\n{text}" for title, text in sections.items()]
     return "\n\n".join(parts) + "\n"
 
 
-def portable_card(
-    spec: RunSpec, result: RunResult, exported: ExportedModel, n_formulas: str
-) -> str:
+def size_text(size: int) -> str:
+    """Write the size of a file, in bytes, as kB or MB."""
+    return f"{size / 1e6:.3g} MB" if size >= 1e6 else f"{size / 1e3:.3g} kB"
+
+
+def portable_card(member: "Member", exported: ExportedModel, n_formulas: str) -> str:
     """Return the card of a portable model as Markdown.
 
     Args:
-        spec: The specification of the run.
-        result: The result of the run.
+        member: The model, and the records of its run.
         exported: The model that was written.
         n_formulas: The numbers of training and of val formulas that the model knows, as text.
     """
+    spec, result = member.spec, member.result
     names = ", ".join(f"{name} ({unit})" for name, unit in exported.units.items())
     sections = {
-        "Data": _data(spec, result, exported),
-        "Protocol": _protocol(spec, result),
-        "Errors": _errors(spec, result, exported) + f"\n\n{exported.verified}",
+        "Data": _data([member], exported),
+        "Protocol": _protocol([member]),
+        "Errors": _errors([member], exported) + f"\n\n{exported.verified}",
         "Limits": _limits(result, exported),
         "Use": _portable_use(n_formulas),
-        "Origin": _origin(spec, result).replace("; the exported graph computes in float32", ""),
+        "Origin": _origin(member).replace("; the exported graph computes in float32", ""),
         "Made by": _commands(spec, result),
     }
     intro = (
@@ -162,8 +181,9 @@ def _inline_recipe(recipe: Recipe) -> str | dict:
     return {"name": recipe.name, "base": DEFAULT_RECIPE, **changes}
 
 
-def _data(spec: RunSpec, result: RunResult, exported: ExportedModel) -> str:
-    identity = result.pack_identity
+def _data(members: Sequence["Member"], exported: ExportedModel) -> str:
+    first = members[0]
+    identity = first.result.pack_identity
     filters = "; ".join(identity["filters"]) or "none"
     licence = exported.licence or "not stated by the source; ask the authors of the table"
     lines = [
@@ -171,20 +191,36 @@ def _data(spec: RunSpec, result: RunResult, exported: ExportedModel) -> str:
         f"(sha256 of its table: `{identity['source_sha256'][:16]}`)",
         f"- licence: {licence}",
         f"- citation: {exported.citation or 'not stated by the source'}",
-        f"- pack: {spec.pack}, of {identity['n_source_rows']:,} rows of the source; "
-        f"filters of values: {filters}",
-        f"- rows: {result.n_train:,} train, {result.n_val:,} val, {result.n_test:,} test",
     ]
+    packs = {member.spec.pack: member.result for member in members}
+    n_rows = f"{identity['n_source_rows']:,} rows of the source; filters of values: {filters}"
+    if len(packs) == 1:
+        lines.append(f"- pack: {first.spec.pack}, of {n_rows}")
+        lines.append(f"- rows: {_counts(first.result)}")
+    else:
+        lines.append(f"- packs, each of {n_rows}")
+        lines += [f"- rows of {pack}: {_counts(result)}" for pack, result in packs.items()]
     return "\n".join(lines)
 
 
-def _protocol(spec: RunSpec, result: RunResult) -> str:
+def _counts(result: RunResult) -> str:
+    return f"{result.n_train:,} train, {result.n_val:,} val, {result.n_test:,} test"
+
+
+def _protocol(members: Sequence["Member"]) -> str:
+    spec, result = members[0].spec, members[0].result
     split = result.pack_identity["split"]
+    seeds = {member.result.pack_identity["split"].get("seed") for member in members}
     if split["by"] in ("element", "family"):
         elements = ", ".join(split["elements"])
         text = f"The test rows are all materials that contain {elements}; train has none of them"
     elif split["by"] == "column":
         text = "Train, val and test are those of the source's own table"
+    elif split["by"] in ("fold", "folds") and len(seeds) > 1:
+        text = (
+            f"The rows were dealt to folds; the {len(members)} runs have {len(seeds)} of them as "
+            "test rows, and none was trained on its own"
+        )
     elif split["by"] == "fold":
         text = f"The test rows are those of the benchmark's official fold {split['seed']}"
     elif split["by"] == "folds":
@@ -212,24 +248,16 @@ def _protocol(spec: RunSpec, result: RunResult) -> str:
     return text + "."
 
 
-def _errors(spec: RunSpec, result: RunResult, exported: ExportedModel) -> str:
-    per_property = result.per_property or {
-        spec.property: {name: getattr(result, name) for name in ROW}
-    }
-    lines = [
-        "| property | unit | test MAE | test RMSE | test R² | val MAE | MAE of the baseline "
-        "| train rows |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    for name, values in per_property.items():
-        errors = (
-            values[key] for key in ("test_mae", "test_rmse", "test_r2", "val_mae", "baseline_mae")
-        )
-        cells = " | ".join("" if error is None else f"{error:.4g}" for error in errors)
-        lines.append(f"| {name} | {exported.units[name]} | {cells} | {values['n_train']:,} |")
+def _errors(members: Sequence["Member"], exported: ExportedModel) -> str:
+    if len(members) == 1:
+        lines = _errors_of_one(members[0], exported)
+    else:
+        lines = [describe_report(report) + "." for report in exported.reports]
+        lines = [*"\n\n".join(lines).split("\n"), "", *_errors_of_members(members, exported)]
     lines += ["", "The baseline predicts the median of the training rows for every material."]
     for report in exported.reports:
-        if report.coverage is not None:
+        interval = exported.intervals.get(report.property)
+        if report.coverage is not None and len(members) == 1:
             lines += [
                 "",
                 f"{report.property}: the interval ±{report.half_width:.3g} {report.unit} "
@@ -239,7 +267,27 @@ def _errors(spec: RunSpec, result: RunResult, exported: ExportedModel) -> str:
                 + _above_floor(report)
                 + ".",
             ]
+        elif isinstance(interval, ConformalInterval) and len(members) > 1:
+            lines += ["", _interval_of_several(report, interval, exported.n_groups)]
+        if interval is not None and (bound := _bound(report)):
+            lines += ["", bound]
     return "\n".join(lines)
+
+
+def _bound(report: "EnsembleReport") -> str:
+    """Say where the intervals of a property end, if it has a bound; else return an empty text."""
+    bound, known = lowest_of(report.property), PROPERTIES.get(report.property)
+    if bound >= 0:
+        return (
+            f"{report.property}: no value is below {bound:g} {report.unit}, so an interval that "
+            f"would go below ends at {bound:g}."
+        )
+    if known and known.low >= 0:
+        return (
+            f"{report.property}: values below 0 are possible, if rare, so an interval is not cut "
+            "at 0."
+        )
+    return ""
 
 
 def _above_floor(report: "EnsembleReport") -> str:
@@ -249,6 +297,65 @@ def _above_floor(report: "EnsembleReport") -> str:
         f", and {report.coverage_above_floor:.1%} of the {report.above_floor:.1%} of them that are "
         "above the floor. Its width depends on the prediction"
     )
+
+
+def _interval_of_several(
+    report: "EnsembleReport", interval: "ConformalInterval", n_groups: int
+) -> str:
+    """Say how the intervals of a mean follow from the outputs of the graph."""
+    if n_groups == 1:
+        half = float(interval.half_width(np.zeros(1))[0])
+        return (
+            f"{report.property}: the {report.level:.0%} interval of each material is "
+            f"`prediction` ±{half:.4g} {report.unit}."
+        )
+    return (
+        f"{report.property}: half the width of the {report.level:.0%} interval of a material is "
+        f"{interval.factor:.6g} × (`sd` + {interval.softening:.6g} {report.unit}), where `sd` is "
+        f"the second output, the standard deviation of the {n_groups} models."
+    )
+
+
+def _errors_of_one(member: "Member", exported: ExportedModel) -> list[str]:
+    lines = [
+        "| property | unit | test MAE | test RMSE | test R² | val MAE | MAE of the baseline "
+        "| train rows |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, values in _per_property(member).items():
+        errors = (
+            values[key] for key in ("test_mae", "test_rmse", "test_r2", "val_mae", "baseline_mae")
+        )
+        cells = " | ".join("" if error is None else f"{error:.4g}" for error in errors)
+        lines.append(f"| {name} | {exported.units[name]} | {cells} | {values['n_train']:,} |")
+    return lines
+
+
+def _errors_of_members(members: Sequence["Member"], exported: ExportedModel) -> list[str]:
+    lines = [
+        "The runs by themselves, each on the test rows of its own pack:",
+        "",
+        "| run | property | unit | weight | test MAE | val MAE | MAE of the baseline "
+        "| train rows |",
+        "|---|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for member, weights in zip(members, exported.weights, strict=True):
+        for name, values in _per_property(member).items():
+            errors = (values[key] for key in ("test_mae", "val_mae", "baseline_mae"))
+            cells = " | ".join("" if error is None else f"{error:.4g}" for error in errors)
+            lines.append(
+                f"| {run_name(member.spec)} | {name} | {exported.units[name]} "
+                f"| {weights[name]:.3f} | {cells} | {values['n_train']:,} |"
+            )
+    return lines
+
+
+def _per_property(member: "Member") -> dict:
+    """Return the fields of ROW of each property of a run."""
+    result = member.result
+    return result.per_property or {
+        member.spec.property: {name: getattr(result, name) for name in ROW}
+    }
 
 
 def _limits(result: RunResult, exported: ExportedModel) -> str:
@@ -266,7 +373,7 @@ def _limits(result: RunResult, exported: ExportedModel) -> str:
             "chemistry that train lacks, errors are several times as large, and intervals hold "
             "fewer values than their level."
         )
-    if not any(FEATURE_SETS[name].of_structure for name in _feature_sets(result)):
+    if not any(FEATURE_SETS[name].of_structure for name in parse_feature_sets(exported.features)):
         lines.append(
             "- The features depend on composition only: all polymorphs get the same prediction."
         )
@@ -280,50 +387,45 @@ def _limits(result: RunResult, exported: ExportedModel) -> str:
     return "\n".join(lines)
 
 
-def _feature_sets(result: RunResult) -> tuple[str, ...]:
-    return parse_feature_sets(result.pack_identity["features"])
-
-
 def _use(result: RunResult, exported: ExportedModel) -> str:
-    identity = result.pack_identity
-    versions = ", ".join(f"{name} {v}" for name, v in identity["feature_versions"].items())
+    sets = parse_feature_sets(exported.features)
+    versions = ", ".join(f"{name} {FEATURE_SETS[name].version}" for name in sets)
+    more = "; output `sd`, of the same shape and units" if exported.n_groups > 1 else ""
     text = (
         f"Input `features`: float32 (n_rows, {len(exported.feature_labels)}), unscaled, since the "
         f"graph scales them. Output `prediction`: float32 (n_rows, {len(exported.units)}), in "
-        f"{', '.join(exported.units.values())}. Versions of the feature sets: {versions}. "
+        f"{', '.join(exported.units.values())}{more}. Versions of the feature sets: {versions}. "
     )
-    if all(FEATURE_SETS[name].of_formula for name in _feature_sets(result)):
+    if all(FEATURE_SETS[name].of_formula for name in sets):
         text += "From formulas:"
-        code = _code_for_formulas(identity["features"], exported.file)
+        rows = f"""from irnet_hpc import featurize
+
+formulas = ["Fe2O3", "NaCl"]
+x = featurize(formulas, "{exported.features}").to_numpy("float32")"""
+    elif "columns" not in sets:
+        text += "From a folder or archive of structures, or a list of those of pymatgen or ASE:"
+        rows = f"""from irnet_hpc import featurize_structures
+
+frame = featurize_structures("new_cifs", "{exported.features}")
+x = frame.to_numpy("float32")"""
     else:
         text += (
-            "The features are those of a pack: `python -m irnet_hpc.pack` computes them from your "
-            "table."
+            "The features are columns of your table, as a pack of it has them; these are the rows "
+            "of the pack of the run:"
         )
-        code = _code_for_pack(identity["features"], exported.file)
+        rows = f"""from irnet_hpc import load_pack
+
+with load_pack({exported.pack!r}) as pack:
+    x = pack.x(slice(0, pack.n_rows))"""
+    code = f"""import onnxruntime
+{rows}
+prediction = onnxruntime.InferenceSession("{exported.file}").run(None, {{"features": x}})[0]"""
     labels = "\n".join(f"{place}. {label}" for place, label in enumerate(exported.feature_labels))
     return f"{text}\n\n```python\n{code}\n```\n\nThe features, in order:\n\n{labels}"
 
 
-def _code_for_formulas(features: str, file: str) -> str:
-    return f"""import onnxruntime
-from irnet_hpc import featurize
-
-formulas = ["Fe2O3", "NaCl"]
-x = featurize(formulas, "{features}").to_numpy("float32")
-prediction = onnxruntime.InferenceSession("{file}").run(None, {{"features": x}})[0]"""
-
-
-def _code_for_pack(features: str, file: str) -> str:
-    return f"""import onnxruntime
-from irnet_hpc import load_pack
-
-with load_pack("packs/mine-{features}.h5") as pack:
-    x = pack.x(slice(0, pack.n_rows))
-prediction = onnxruntime.InferenceSession("{file}").run(None, {{"features": x}})[0]"""
-
-
-def _origin(spec: RunSpec, result: RunResult) -> str:
+def _origin(member: "Member") -> str:
+    spec, result = member.spec, member.result
     lines = [
         f"- run key `{result.key}`, commit `{result.commit or 'not known'}`, "
         f"irnet_hpc {result.versions.get('irnet_hpc', '')}",

@@ -137,17 +137,23 @@ def _card(
     floors = np.broadcast_to(member.scaling.floor, len(member.units))
     exported = ExportedModel(
         file="model.safetensors",
+        size=(folder / "model.safetensors").stat().st_size,
         units=member.units,
+        features="+".join(ensemble.layout.names),
         feature_labels=member.feature_labels,
+        pack="",
         floors={n: float(f) for n, f in zip(member.units, floors, strict=True) if np.isfinite(f)},
         elements=member.elements,
         licence=licence,
         citation=citation,
         verified=_in_words(rounded, member.units),
         reports=reports,
+        intervals=ensemble.intervals,
+        weights=[dict.fromkeys(member.units, 1.0)],
+        n_groups=1,
     )
     n_formulas = f"{len(known.train):,} and {len(known.val):,}"
-    return portable_card(member.spec, member.result, exported, n_formulas)
+    return portable_card(member, exported, n_formulas)
 
 
 def _in_words(rounded: dict[str, Rounded], units: dict[str, str]) -> str:

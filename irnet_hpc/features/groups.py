@@ -19,6 +19,10 @@ GROUPS = (
     (r"fraction of element \d+", "fractions of the elements in order"),
     (r"(\w+) of element \d+", r"\1"),
     (r".+ in [\d.]+ to [\d.]+", "classes of fractions"),
+    (
+        r"volume per atom|density|packing fraction of covalent spheres|volume relative to .*",
+        "volume per atom",
+    ),
     (r"asph .*", "persistent homology"),
 )
 

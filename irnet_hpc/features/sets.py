@@ -4,7 +4,9 @@ magpie      the 145 features of Ward et al., npj Comput. Mater. 2, 16028 (2016),
 elements    the 86 atomic fractions of ElemNet
 ordered     the elements of a compound in order, each with its properties (ordered.py)
 classes     the elements of a compound, each with the class of its fraction (ordered.py)
-structure   the 126 features of crystals of Ward et al., Phys. Rev. B 96, 024104 (2017)
+structure   the 126 features of crystals of Ward et al., Phys. Rev. B 96, 024104 (2017); the
+            size of the cell does not change them
+volume      volume per atom, density and two ratios, which the size of the cell changes
 columns     the user's own numeric columns
 asph        experimental: persistent homology of the crystal after Jiang et al., npj Comput. Mater.
             7, 28 (2021)
@@ -25,7 +27,7 @@ from irnet_hpc.data.elements import NUMBER, SYMBOLS
 from irnet_hpc.data.materials import Materials
 from irnet_hpc.distributed.worker_pool import LeftOut, at, in_order
 from irnet_hpc.errors import UserError, check_choice
-from irnet_hpc.features import homology, magpie, ordered
+from irnet_hpc.features import homology, magpie, ordered, volume
 from irnet_hpc.features import structure as ward2017
 
 LEFT_OUT = {"He", "Ne", "Ar", "Po", "At", "Rn", "Fr", "Ra"}
@@ -63,6 +65,7 @@ class FeatureSet(NamedTuple):
     libraries: tuple[str, ...] = ()  # whose versions are recorded in a pack
     extra: str = ""  # extra that installs the libraries; "": always installed
     experimental: str = ""  # what a user of the set should know; "": nothing
+    tells: tuple[str, ...] = ()  # properties that the features state, so that they test nothing
 
 
 def feature_labels(names: Sequence[str], materials: Materials) -> list[str]:
@@ -323,6 +326,14 @@ FEATURE_SETS = {
         ward2017.vector,
         row_s=2.5e-3,
         libraries=("matminer", "pymatgen", "scipy"),
+    ),
+    "volume": _of_crystals(
+        1,
+        volume.LABELS,
+        volume.vector,
+        row_s=1e-4,
+        libraries=("matminer", "pymatgen"),
+        tells=volume.TELLS,
     ),
     "columns": FeatureSet(
         1, _column_labels, lambda materials: Described(materials.columns, {}), row_s=0

@@ -48,7 +48,7 @@ from irnet_hpc.pack.summary import (
     describe_warnings,
     suspect_units,
 )
-from irnet_hpc.pack.twins import find_twins
+from irnet_hpc.pack.twins import describe_told, find_twins
 from irnet_hpc.pack.verbatim import list_kept
 
 if TYPE_CHECKING:
@@ -217,6 +217,8 @@ def _make(
         )
     for twin in find_twins(materials):
         logger.warning(twin)
+    for sentence in describe_told(feature_sets, materials.targets):
+        logger.warning(f"warning: {sentence}")
     attrs = {
         "n_read": n_rows,
         "notes": loaded.notes,

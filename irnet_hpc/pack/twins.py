@@ -1,4 +1,4 @@
-"""Find the user's own columns that order the rows as a property does.
+"""Find features that tell a property, such as columns that order the rows as it does.
 
 Such a column usually comes from the property itself: the same quantity in another unit or from
 another average, a rank, a prediction, or the row's number in a table sorted by the property. As a
@@ -6,12 +6,13 @@ feature it makes every error small and every prediction worthless, since the col
 a new material.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from irnet_hpc.data.materials import Materials
+from irnet_hpc.features.sets import FEATURE_SETS
 
 # Below this many rows, chance orders some column as the property.
 MIN_ROWS = 20
@@ -52,6 +53,22 @@ def find_twins(materials: Materials) -> Iterator[Twin]:
             correlation = rank_correlation(column[known], values[known])
             if abs(correlation) >= MIN_CORRELATION:
                 yield Twin(label, name, correlation)
+
+
+def describe_told(feature_sets: Sequence[str], properties: Iterable[str]) -> list[str]:
+    """Return a sentence for each property that a feature set states.
+
+    Args:
+        feature_sets: The names of the feature sets of a pack.
+        properties: The properties that the pack has.
+    """
+    return [
+        f"feature set {name} states {property}, so a model of {property} on this pack would test "
+        "nothing; leave the set out for this property"
+        for name in feature_sets
+        for property in properties
+        if property in FEATURE_SETS[name].tells
+    ]
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:

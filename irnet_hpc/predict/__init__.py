@@ -11,7 +11,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "best_run": ["is_kept"],
-        "committee": ["EnsembleReport", "calibrate_ensemble", "load_ensemble", "own_pack"],
+        "committee": [
+            "EnsembleReport",
+            "calibrate_ensemble",
+            "describe_report",
+            "load_ensemble",
+            "own_pack",
+        ],
+        "intervals": ["ConformalInterval"],
         "importance": [
             "N_SHUFFLES",
             "SHUFFLED_ROWS",
@@ -30,7 +37,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "model": ["DEFAULT_LEVEL", "Model", "load_model"],
         "portable": ["licence_of", "load_portable", "write_evidence"],
+        "run_folders": ["runs_in"],
         "saved": ["FILE", "PACKS", "RESULTS", "SavedFit", "choose_runs", "read_fit", "write_fit"],
-        "screening": ["Ensemble", "training_elements"],
+        "screening": ["ROUNDING", "Ensemble", "Spread", "spread_of", "training_elements"],
+        "structure_features": ["featurize_structures"],
+        "weights": ["weigh"],
     },
 )

@@ -14,7 +14,7 @@ import numpy as np
 from irnet_hpc.data.elements import SYMBOLS
 from irnet_hpc.data.known_formulas import KnownFormulas
 from irnet_hpc.data.materials import Materials, parse_materials
-from irnet_hpc.data.properties import floor_of
+from irnet_hpc.data.properties import lowest_of
 from irnet_hpc.data.raw_table import RawTable
 from irnet_hpc.features import sets as features
 from irnet_hpc.features.sets import FEATURE_SETS, Described
@@ -85,13 +85,15 @@ class Ensemble(NamedTuple):
 
         Returns None if the interval is not calibrated.
 
-        The lower end is not below the property's floor, and neither are the predictions.
+        The lower end is not below the lowest value that the property can have, unless the
+        prediction itself is.
         """
         interval = self.intervals[property]
         if interval is None:
             return None
         half = half_width(interval, spread.sd, spread.mean)
-        return np.maximum(spread.mean - half, floor_of(property)), spread.mean + half
+        lowest = np.minimum(lowest_of(property), spread.mean)
+        return np.maximum(spread.mean - half, lowest), spread.mean + half
 
 
 class Spread(NamedTuple):
@@ -173,23 +175,26 @@ def screen(ensemble: Ensemble, candidates: Candidates, workers: int = 1) -> Iter
     waiting: deque[tuple[RowBatch, Materials, dict[int, str]]] = deque()
     elements = training_elements(ensemble) if candidates.has_formula else None
 
+    is_known = ensemble.known is not None
+
     def materials() -> Iterator[Materials]:
         for batch in candidates.batches:
-            waiting.append((batch, *_readable(ensemble, batch, candidates.has_formula)))
+            waiting.append(
+                (batch, *readable_rows(ensemble.layout, batch, candidates.has_formula, is_known))
+            )
             yield waiting[-1][1]
 
     for described in features.describe_batches(ensemble.layout.names, materials(), workers):
         yield _predict(ensemble, elements, *waiting.popleft(), described)
 
 
-def _readable(
-    ensemble: Ensemble, batch: RowBatch, has_formula: bool
+def readable_rows(
+    layout: FeatureLayout, batch: RowBatch, has_formula: bool, named: bool = False
 ) -> tuple[Materials, dict[int, str]]:
     """Parse the rows of a batch. Returns the materials that could be read, and row -> problem.
 
     The field `line` of a material is the number of its row in the batch.
     """
-    layout = ensemble.layout
     problems = dict(batch.problems)
     rows = np.array([row for row in range(len(batch.fields)) if row not in problems], np.int64)
     # A table of feature columns may have no formulas. Any formula then does, since nothing uses it.
@@ -197,7 +202,7 @@ def _readable(
     columns = dict(zip(layout.columns, batch.columns[rows].T, strict=True))
     crystals = batch.crystals and batch.crystals.take(rows)
     table = RawTable(rows, formulas, formulas, columns=columns, crystals=crystals)
-    materials, rejected = parse_materials(table, named=ensemble.known is not None)
+    materials, rejected = parse_materials(table, named=named)
     for row in rejected:
         problems[row.line] = f"{row.reason}: {row.detail}" if row.detail else row.reason
     unknown = features.unknown_elements(layout.names, materials)

@@ -8,7 +8,7 @@ import pytest
 
 from irnet_hpc import UserError, load_model
 from irnet_hpc.export import export_model
-from irnet_hpc.export.classical_graph import CONVERTED
+from irnet_hpc.export.convertible import CONVERTED
 from irnet_hpc.pack.store import open_pack
 from irnet_hpc.runs.classical_grids import GRIDS
 from irnet_hpc.runs.result import read_result

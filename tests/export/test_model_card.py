@@ -1,14 +1,18 @@
 """The model card: numbers and limits of the run, and code that runs as it is printed."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from irnet_hpc import pack_table
 from irnet_hpc.export.model import export_model
 from irnet_hpc.files import read_json
+from irnet_hpc.predict import cli as predict
 from irnet_hpc.train import cli as train
 
 pytest.importorskip("onnxruntime")
@@ -66,3 +70,37 @@ def test_the_code_of_a_card_for_packs_runs_as_printed_and_gives_the_runs_predict
     # Test rows are the last of a pack.
     predicted = names["prediction"][-len(expected) :, 0]
     np.testing.assert_allclose(predicted, expected, atol=1e-4 * expected.std())
+
+
+def test_the_code_of_a_card_for_structures_runs_on_a_folder_of_new_files(tmp_path, monkeypatch):
+    """The new structures have no property, and the graph gives what `predict` gives for them."""
+    from pymatgen.core import Lattice, Structure
+
+    from irnet_hpc import train_model
+
+    monkeypatch.chdir(tmp_path)
+    elements = ("Al", "Ni", "Fe", "Co", "Ti", "Cu", "Zn", "Mg", "Si", "Na", "K", "Ca")
+    pairs = [(a, b) for place, a in enumerate(elements) for b in elements[place + 1 :]]
+    crystals = [
+        Structure(Lattice.cubic(3 + number / 100), pair, [[0] * 3, [0.5] * 3])
+        for number, pair in enumerate(pairs)
+    ]
+    frame = pd.DataFrame({"structure": crystals, "score": np.arange(len(pairs)) % 7})
+    packed = {"features": "magpie+structure", "units": {"score": "1"}, "name": "mine"}
+    pack_table(frame, **packed, workers=1).close()
+    train_model("mine", "score", architecture="ridge")
+    (result,) = Path("results").rglob("result.json")
+    _, card, _ = export_model(result.parent, "model.onnx")
+    new = Path("new_cifs")
+    new.mkdir()
+    for name, crystal in (("a", crystals[3]), ("b", crystals[40])):
+        crystal.to(filename=str(new / f"{name}.cif"))
+    # As a user's script, which has no guard of its main part.
+    Path("new.py").write_text(card_code(card) + "\nprint(*frame.index, *prediction[:, 0])\n")
+    done = subprocess.run([sys.executable, "new.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *index, first, second = done.stdout.split()
+    assert index == ["a", "b"]
+    assert predict.main([str(result.parent), "new_cifs", "-o", "new.csv"]) == 0
+    expected = pd.read_csv("new.csv")["predicted_score"]
+    np.testing.assert_allclose([float(first), float(second)], expected, rtol=1e-4, atol=1e-4)

@@ -9,6 +9,7 @@ import numpy as np
 
 from irnet_hpc.console import exit_status
 from irnet_hpc.pack import store
+from irnet_hpc.pack.writer import create_pack
 from irnet_hpc.train import cli as train
 
 ROOT = Path(__file__).parents[2]
@@ -62,3 +63,32 @@ def held_out(pack_file: Path, role: str) -> tuple[list[str], np.ndarray]:
     """Read formulas and values of the val or the test rows of a pack."""
     with store.open_pack(pack_file) as opened:
         return opened.formulas(opened.rows(role)), opened.y("mixing_enthalpy", opened.rows(role))
+
+
+def deal_to_folds(pack_file: Path, folder: Path, n_folds: int) -> list[Path]:
+    """Write a pack for each fold of a pack's rows, with 40 val rows each; return their paths."""
+    with store.open_pack(pack_file) as pack:
+        rows = slice(0, pack.n_rows)
+        x, y = pack.x(rows), pack.y("mixing_enthalpy", rows)
+        formulas, ids = pack.formulas(rows), pack.material_ids(rows)
+        labels, identity = pack.feature_labels, pack.identity
+    made, fold = [], np.arange(len(y)) % n_folds
+    for number in range(n_folds):
+        test, others = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+        order = np.concatenate([others, test])
+        counts = {"train": len(others) - 40, "val": 40, "test": len(test)}
+        split = {"by": "folds", "n_folds": n_folds, "seed": number}
+        path = folder / f"alloys-folds{n_folds}-fold{number}.h5"
+        own = identity | {"split": split, "properties": {"mixing_enthalpy": "eV/atom"}}
+        with create_pack(path, labels, len(y)) as writer:
+            writer.append(x[order])
+            writer.finish(
+                [formulas[row] for row in order],
+                [ids[row] for row in order],
+                {"mixing_enthalpy": y[order]},
+                counts,
+                own,
+                {},
+            )
+        made.append(path)
+    return made

@@ -9,11 +9,10 @@ import torch
 from irnet_hpc import UserError, load_model
 from irnet_hpc.files import read_json
 from irnet_hpc.pack.store import open_pack
-from irnet_hpc.pack.writer import create_pack
 from irnet_hpc.predict.committee import load_ensemble
 from irnet_hpc.predict.run_folders import runs_in
 from irnet_hpc.predict.weights import cross_fitted, fit_weights
-from tests.predict.builders import stored, table, train_one
+from tests.predict.builders import deal_to_folds, stored, table, train_one
 
 N_FOLDS = 3
 MODELS = ("ridge", "decision_tree")
@@ -22,32 +21,7 @@ MODELS = ("ridge", "decision_tree")
 @pytest.fixture(scope="module")
 def packs(alloys_pack, tmp_path_factory):
     """Return a pack of the alloys for each of three folds. Do not write to them."""
-    folder = tmp_path_factory.mktemp("folds")
-    with open_pack(alloys_pack) as pack:
-        rows = slice(0, pack.n_rows)
-        x, y = pack.x(rows), pack.y("mixing_enthalpy", rows)
-        formulas, ids = pack.formulas(rows), pack.material_ids(rows)
-        labels, identity = pack.feature_labels, pack.identity
-    made, fold = [], np.arange(len(y)) % N_FOLDS
-    for number in range(N_FOLDS):
-        test, others = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
-        order = np.concatenate([others, test])
-        counts = {"train": len(others) - 40, "val": 40, "test": len(test)}
-        split = {"by": "folds", "n_folds": N_FOLDS, "seed": number}
-        path = folder / f"alloys-folds{N_FOLDS}-fold{number}.h5"
-        own = identity | {"split": split, "properties": {"mixing_enthalpy": "eV/atom"}}
-        with create_pack(path, labels, len(y)) as writer:
-            writer.append(x[order])
-            writer.finish(
-                [formulas[row] for row in order],
-                [ids[row] for row in order],
-                {"mixing_enthalpy": y[order]},
-                counts,
-                own,
-                {},
-            )
-        made.append(path)
-    return made
+    return deal_to_folds(alloys_pack, tmp_path_factory.mktemp("folds"), N_FOLDS)
 
 
 @pytest.fixture(scope="module")

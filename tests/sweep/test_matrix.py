@@ -585,6 +585,27 @@ def test_a_shipped_matrix_costs_what_its_comment_says(path, tmp_path):
     assert hours <= matrix.budget_device_hours
 
 
+def test_the_lines_to_uncomment_in_my_table_are_within_its_budget(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder(tmp_path / "cifs", {"a.cif": cif()})
+    text = (JOBS / "my_table.yaml").read_text(encoding="utf-8")
+    dealt = text.replace("# folds: 5", "folds: 5")
+    crystals = [line for line in text.splitlines() if line.startswith("  # - {name: ")]
+    lines = [line for line in dealt.splitlines() if not line.startswith("  - {name: my-magpie")]
+    folds, structures = tmp_path / "folds.yaml", tmp_path / "structures.yaml"
+    folds.write_text(dealt)
+    structures.write_text("\n".join(lines).replace(crystals[0], crystals[0].replace("# ", "")))
+    for path, name in ((folds, "my-magpie"), (structures, "my-crystals")):
+        matrix = read_matrix(path, tmp_path)
+        hours = sum(cell.resources.device_hours for cell in matrix.cells)
+        assert len(matrix.cells) == 65 and hours <= matrix.budget_device_hours
+        assert {cell.spec.pack for cell in matrix.cells} == {
+            f"{name}-folds5-fold{fold}" for fold in range(5)
+        }
+        comment = " ".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#"))
+        assert f"{len(matrix.cells)} cells" in comment and f"{hours:g} device-hours" in comment
+
+
 def test_planning_imports_neither_torch_nor_matminer_nor_submitit(tmp_path):
     (tmp_path / "mine.yaml").write_text(SMALL)
     code = """
