@@ -28,6 +28,7 @@ from irnet_hpc.predict.members import ClassicalMember, Member, NetworkMember
 from irnet_hpc.predict.run_folders import runs_in
 from irnet_hpc.predict.screening import Ensemble, training_elements
 from irnet_hpc.predict.weights import weigh
+from irnet_hpc.runs.portable import folder_of
 from irnet_hpc.train.scaling import nonzero
 
 # Number of rows on which the graph and the model are compared.
@@ -84,7 +85,7 @@ def export_model(
     if path.suffix != ".onnx":
         raise UserError(f"the model's name must end in .onnx, got {path}")
     given = [runs] if isinstance(runs, str | Path) else list(runs)
-    folders = [one for folder in given for one in runs_in(folder)]
+    folders = [one for folder in given for one in runs_in(folder_of(folder))]
     check_converted(folders, path)
     _require("onnx")
     ensemble, evidence = load_ensemble(folders, pack_dir, torch.device("cpu"))
