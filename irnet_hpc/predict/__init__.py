@@ -18,7 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "load_ensemble",
             "own_pack",
         ],
-        "intervals": ["ConformalInterval"],
+        "intervals": ["ConformalInterval", "SteppedInterval"],
         "importance": [
             "N_SHUFFLES",
             "SHUFFLED_ROWS",
