@@ -380,6 +380,7 @@ def test_the_json_of_pack_and_predict_has_what_they_wrote(outputs, folder):
         "n_rows": 1,
         "n_problems": 0,
         "n_seen": int(float(row["distance"]) == 0),
+        "n_known": 0,  # only a model of the package has a list of the formulas that it has seen
         "n_outside": told["rows"]["n_outside"],
         "n_kept": 1,
     }
