@@ -42,4 +42,4 @@ def test_the_example_runs_and_leaves_what_it_promises(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list((tmp_path / "results").rglob("result.json"))) == 3
     assert (tmp_path / "report.html").stat().st_size > 10_000
-    assert "(2, 145)" in done.stdout
+    assert "(2, 145)" in done.stdout and "(1, 271)" in done.stdout
