@@ -59,9 +59,10 @@ def judge(tables: Sequence[Table], predictions: Predictions) -> tuple[Table, ...
         for table in tables
     ]
     tests = _tests_among_all(tables, predictions)
+    among_all = {name: p for test in tests.values() for name, p in test.items()}
     return tuple(
         dataclasses.replace(
-            table, rows=tuple(_judged(row, predictions, tests) for row in table.rows)
+            table, rows=tuple(_judged(row, predictions, tests, among_all) for row in table.rows)
         )
         for table in tables
     )
@@ -151,9 +152,10 @@ def median_error(runs: Sequence[FinishedRun], predictions: Predictions) -> float
     return float(np.concatenate(medians).mean())
 
 
-def _judged(row: Row, predictions: Predictions, tests: Tests) -> Row:
+def _judged(
+    row: Row, predictions: Predictions, tests: Tests, among_all: Mapping[Named, float | None]
+) -> Row:
     """Add intervals and p-values to a row, and mark the scores that are as good as the best."""
-    among_all = {name: p for test in tests.values() for name, p in test.items()}
     shown: list[Score] = [score for score in (*row.scores, row.best_classical) if score]
     adjusted: dict[int, float | None] = {}
     splits: Splits | None = None  # None: too few runs for intervals and p-values in this row

@@ -39,7 +39,7 @@ KEPT_OF_ATTEMPT = ("size", "engine", "data", "threads")
 
 
 class Rounded(NamedTuple):
-    """What the rounding of the weights did to the test MAE of a property, in its unit."""
+    """Hold the test MAE of a property, in its unit, before and after the weights are rounded."""
 
     of_run: float
     of_file: float

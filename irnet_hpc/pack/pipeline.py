@@ -89,7 +89,7 @@ class PackOptions:
 
 @dataclasses.dataclass
 class SameRows:
-    """What the packs of all folds of a table share; the first fold that is made fills it in."""
+    """Keep what all folds of a table share; the first fold that is made fills it in."""
 
     loaded: Loaded | None = None
     selection: Selection | None = None

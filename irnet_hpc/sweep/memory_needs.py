@@ -31,7 +31,7 @@ ROW_BYTES = {"fp32": (4, 4), "bf16": (4, 4), "fp64": (8, 12)}
 
 
 class Classical(NamedTuple):
-    """What a classical model takes besides its rows."""
+    """Estimate the memory that a classical model takes besides its rows."""
 
     # Bytes of a value of the rows: float64, the float32 that it was read as, and copies of a fit.
     value: float

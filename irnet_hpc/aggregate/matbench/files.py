@@ -39,7 +39,7 @@ RTOL = 1e-5
 
 
 class Algorithm(NamedTuple):
-    """What one file is of."""
+    """Name the algorithm whose predictions one file has."""
 
     model: str  # such as irnet-17
     words: str  # the model in words

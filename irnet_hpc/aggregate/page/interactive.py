@@ -42,7 +42,7 @@ class Drawn(NamedTuple):
 
 
 class Live(NamedTuple):
-    """What the page needs for interactive charts."""
+    """Hold the data and the script of the interactive charts."""
 
     library: Markup  # Bokeh's script
     data: Markup  # JSON

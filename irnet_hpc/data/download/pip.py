@@ -24,7 +24,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Errand(NamedTuple):
-    """What pip is run for, in the words of its errors."""
+    """State what pip is run for, in the words of its errors."""
 
     subject: str  # such as `crabnet==2.0.8`
     folder: Path  # where it is put; temporary files are put there, too
