@@ -15,6 +15,8 @@ from irnet_hpc.data.notation import InvalidFormula, parts_of
 
 PLAIN = re.compile(r"(?:[A-Z][a-z]?(?:[0-9]+(?:\.[0-9]+)?)?)+")
 TOKEN = re.compile(r"([A-Z][a-z]?)([0-9.]*)")
+# The sign of an ion's charge: an element, a group or the end follows.
+CHARGE = re.compile(r"[+-](?=[A-Z()\[\]]|$)")
 GROUP = re.compile(r"\(([^()]*)\)([0-9]+(?:\.[0-9]+)?)?")
 SYMBOL = re.compile(r"[A-Z][a-z]*")
 SYMBOL_TOKEN = re.compile(r"[A-Z][a-z]?")
@@ -164,6 +166,8 @@ def unreadable(formula: str) -> str:
         return f"the amount {variable[0].strip()} is no number"
     if ":" in formula:
         return "the amounts of what is behind : are not known"
+    if CHARGE.search(formula):
+        return "the sign of a charge (+ or -) is not part of a formula; leave it out"
     if not SYMBOL.search(formula):
         return "symbols begin with a capital letter"
     unknown = dict.fromkeys(name for name in SYMBOL.findall(formula) if name not in NUMBER)

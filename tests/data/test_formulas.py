@@ -87,6 +87,15 @@ def test_different_compositions_stay_different():
     assert len({reduced_formula(parse_formula(formula)) for formula in formulas}) == len(formulas)
 
 
+@pytest.mark.parametrize("formula", ["Na+Cl-", "Ca2+SO42-", "(NH4)+Cl"])
+def test_a_charge_is_refused_in_words_and_not_as_a_failed_conversion(formula):
+    with pytest.raises(InvalidFormula) as refused:
+        parse_by_pymatgen(formula)
+    reason, detail = refused.value.args
+    assert reason == "formula not readable"
+    assert "charge" in detail and "float" not in detail
+
+
 @pytest.mark.parametrize(
     ("formula", "reason"),
     [
