@@ -16,6 +16,7 @@ from irnet_hpc.data.download.http import Connection
 from irnet_hpc.data.download.records import Lowest, Record, Unusable, write_table
 from irnet_hpc.data.download.work_folder import (
     is_sound,
+    keep_only,
     kept_pages,
     locked,
     place_table,
@@ -218,14 +219,7 @@ def _resume(download: PagedDownload) -> tuple[Plan, dict[int, Path]]:
         sound = {page: path for page, path in kept.items() if is_sound(path)}
     if plan.query != new.query or 0 not in sound:
         plan, sound = new, {}
-    for path in set(kept.values()) - set(sound.values()):
-        path.unlink()
-    if kept:
-        logger.info(
-            "%s of %s pages of an earlier download are sound and kept",
-            f"{len(sound):,}",
-            f"{len(kept):,}",
-        )
+    keep_only(sound, kept)
     return plan, sound
 
 

@@ -57,6 +57,23 @@ def kept_pages(work: Path) -> dict[int, Path]:
     return {int(path.name[:6]): path for path in sorted(work.glob("[0-9]*-*.json.gz"))}
 
 
+def keep_only(sound: Mapping[int, Path], kept: Mapping[int, Path]) -> None:
+    """Remove the pages of an earlier download that cannot be used, and say how many can.
+
+    Args:
+        sound: page number -> file of each page that is used.
+        kept: page number -> file of all pages that the folder had.
+    """
+    for path in set(kept.values()) - set(sound.values()):
+        path.unlink()
+    if kept:
+        logger.info(
+            "%s of %s pages of an earlier download are sound and kept",
+            f"{len(sound):,}",
+            f"{len(kept):,}",
+        )
+
+
 def is_sound(path: Path) -> bool:
     """Return True if a saved page is undamaged, according to the hash in its name."""
     return hashlib.sha256(path.read_bytes()).hexdigest() == path.name[7:71]

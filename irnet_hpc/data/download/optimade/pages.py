@@ -28,7 +28,13 @@ from irnet_hpc.data.download.optimade.entries import FIELDS
 from irnet_hpc.data.download.optimade.query import Query
 from irnet_hpc.data.download.optimade.service import Service, get
 from irnet_hpc.data.download.paged import TotalChangedError
-from irnet_hpc.data.download.work_folder import is_sound, kept_pages, read_page, write_page
+from irnet_hpc.data.download.work_folder import (
+    is_sound,
+    keep_only,
+    kept_pages,
+    read_page,
+    write_page,
+)
 from irnet_hpc.errors import UserError
 from irnet_hpc.files import read_json, write_json
 
@@ -125,14 +131,7 @@ def _resume(pages: Pages) -> tuple[Plan, dict[int, Path]]:
             sound[number] = kept[number]
     if plan.query != new.query or not sound:
         plan, sound = new, {}
-    for path in set(kept.values()) - set(sound.values()):
-        path.unlink()
-    if kept:
-        logger.info(
-            "%s of %s pages of an earlier download are sound and kept",
-            f"{len(sound):,}",
-            f"{len(kept):,}",
-        )
+    keep_only(sound, kept)
     return plan, sound
 
 
